@@ -1,0 +1,42 @@
+"""The EVA vision transformer: modules, checkpoints and layer groups. Imports torch only."""
+
+from eva_backbone.checkpoint import LoadReport, load_pretrained
+from eva_backbone.feature_pyramid import SimpleFeaturePyramid
+from eva_backbone.layer_decay import (
+    get_vit_lr_decay_rate,
+    layer_groups,
+    param_groups_layer_decay,
+)
+from eva_backbone.variants import (
+    VARIANTS,
+    build_vit,
+    eva_b_patch16,
+    eva_debug,
+    eva_g_patch14,
+    eva_g_patch16,
+    eva_l_patch14,
+    eva_l_patch16,
+    eva_s_patch16,
+    eva_ti_patch16,
+)
+from eva_backbone.vit import VisionTransformer
+
+__all__ = [
+    "VARIANTS",
+    "LoadReport",
+    "SimpleFeaturePyramid",
+    "VisionTransformer",
+    "build_vit",
+    "eva_b_patch16",
+    "eva_debug",
+    "eva_g_patch14",
+    "eva_g_patch16",
+    "eva_l_patch14",
+    "eva_l_patch16",
+    "eva_s_patch16",
+    "eva_ti_patch16",
+    "get_vit_lr_decay_rate",
+    "layer_groups",
+    "load_pretrained",
+    "param_groups_layer_decay",
+]

@@ -1,0 +1,36 @@
+"""Which keys of checkpoint files and models may differ, and why. Data only.
+
+All patterns are matched at the start of a name below the trunk's prefix (`visual.`,
+`backbone.net.`, ...).
+"""
+
+# Containers that released and own files wrap the weights in, in the order they are tried.
+CONTAINERS: tuple[str, ...] = ("model", "module", "state_dict", "model_ema")
+
+# The key that marks the trunk and so gives away the prefix in front of it.
+TRUNK_KEY = "patch_embed.proj.weight"
+
+# File keys that a model may lack: pattern -> what is lost by skipping them.
+SKIPPABLE: dict[str, str] = {
+    r"mask_token$": "pre-training only",
+    r"lm_head\.": "pre-training head",
+    r"decoder": "pre-training decoder (EVA-L)",
+    r"norm\.": "final norm, which this model does not have",
+    r"fc_norm\.": "norm of the classification head",
+    r"head\.": "classification or projection head",
+    r"cls_token$": "this model has no class token",
+    r"(blocks\.\d+\.attn\.)?(rel_pos_bias\.)?relative_position(_\w+)?_index$": "recomputed",
+    r"(spm|interactions|up|norm[1-4])\.|level_embed$": "segmentation adapter",
+}
+
+# Model keys that a file may lack: pattern -> what they start as.
+OPTIONAL: dict[str, str] = {
+    r"mask_token$": "initialised",
+    r"lm_head\.": "new pre-training head",
+    r"norm\.": "new final norm",
+    r"fc_norm\.": "new norm of the head",
+    r"head\.": "new head",
+    r"blocks\.\d+\.attn\.rel_pos_[hw]$": "zero: no relative position at the start",
+    r"blocks\.\d+\.attn\.relative_position_bias_table$": "zero: no relative position at the start",
+    r"blocks\.\d+\.gamma_[12]$": "initial layer scale",
+}

@@ -1,0 +1,145 @@
+"""Multi-head self-attention of the ViT, always through `scaled_dot_product_attention`.
+
+Shapes: B batch (windows count as batch), N tokens, C channels, h heads, D = C / h,
+H x W patches.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eva_backbone.layers import Linear
+from eva_backbone.rel_pos import (
+    axis_embeddings,
+    chunked_attention,
+    decomposed_attention,
+    table_bias_index,
+)
+from eva_backbone.resample import RelPosInterpolation, resample_bias_table
+
+QkvBias = Literal["qv", "qkv"]
+
+
+class Attention(nn.Module):
+    """Self-attention without relative positions (paper section 2.2).
+
+    Args:
+        dim: Width C of a token.
+        num_heads: Number h of heads; must divide C.
+        qkv_bias: "qv" for separate `q_bias` and `v_bias` (EVA-g; a key bias cannot change a
+            softmax), "qkv" for one bias on the projection (EVA-L).
+
+    Raises:
+        ValueError: If the heads do not divide the width or the bias form is unknown.
+    """
+
+    def __init__(self, dim: int, *, num_heads: int, qkv_bias: QkvBias) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"embed_dim {dim} is not divisible by num_heads {num_heads}")
+        if qkv_bias not in ("qv", "qkv"):
+            raise ValueError(f"qkv_bias must be 'qv' or 'qkv', got {qkv_bias!r}")
+        self.num_heads = num_heads
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias == "qkv")
+        if qkv_bias == "qv":
+            self.q_bias = nn.Parameter(torch.zeros(dim))
+            self.v_bias = nn.Parameter(torch.zeros(dim))
+        self.proj = Linear(dim, dim)
+
+    def forward(self, x: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Attend.
+
+        Args:
+            x: (B, N, C).
+            grid: (H, W) of the patches among the tokens; needed by relative positions.
+
+        Returns:
+            (B, N, C).
+        """
+        bias = self.qkv.bias
+        if bias is None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        qkv = F.linear(x, self.qkv.weight, bias)  # (B, N, 3C)
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, h, D)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, h, N, D) each
+        out = self.attend(q, k, v, grid)  # (B, h, N, D)
+        return self.proj(out.transpose(1, 2).flatten(2))  # (B, N, C)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None) -> Tensor:
+        """Softmax attention of (B, h, N, D) queries, keys and values."""
+        del grid
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+class DecomposedRelPosAttention(Attention):
+    """Self-attention with ViTDet's decomposed relative positions (tables start at zero).
+
+    Args:
+        dim: Width C of a token.
+        num_heads: Number h of heads.
+        qkv_bias: See `Attention`.
+        size: (H, W) in patches that the tables are made for; other sizes are interpolated.
+        interpolation: "vitdet" (linear) or "beit" (the official evaluation at 1536 px).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        qkv_bias: QkvBias,
+        size: tuple[int, int],
+        interpolation: RelPosInterpolation,
+    ) -> None:
+        super().__init__(dim, num_heads=num_heads, qkv_bias=qkv_bias)
+        self.interpolation = interpolation
+        self.rel_pos_h = nn.Parameter(torch.zeros(2 * size[0] - 1, dim // num_heads))
+        self.rel_pos_w = nn.Parameter(torch.zeros(2 * size[1] - 1, dim // num_heads))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None) -> Tensor:
+        """Softmax attention over a map of N = H * W patches, no class token."""
+        height, width = _expect_grid(grid, tokens=q.shape[2], prefix=0)
+        rel_h = axis_embeddings(self.rel_pos_h, height, self.interpolation)
+        rel_w = axis_embeddings(self.rel_pos_w, width, self.interpolation)
+        return decomposed_attention(q, k, v, rel_h, rel_w)
+
+
+class TableRelPosAttention(Attention):
+    """Self-attention with BEiT's relative-position bias table (starts at zero).
+
+    Args:
+        dim: Width C of a token.
+        num_heads: Number h of heads.
+        qkv_bias: See `Attention`.
+        window: Side in patches that the table is made for; other grids are interpolated.
+    """
+
+    def __init__(self, dim: int, *, num_heads: int, qkv_bias: QkvBias, window: int) -> None:
+        super().__init__(dim, num_heads=num_heads, qkv_bias=qkv_bias)
+        self.window = window
+        rows = (2 * window - 1) ** 2 + 3
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, num_heads))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None) -> Tensor:
+        """Softmax attention over the class token and N - 1 = H * W patches."""
+        grid = _expect_grid(grid, tokens=q.shape[2], prefix=1)
+        table = resample_bias_table(self.relative_position_bias_table, self.window, grid)
+        index = table_bias_index(grid, table.device)  # (N, N)
+
+        def chunk_bias(rows: slice) -> Tensor:
+            return table[index[rows]].permute(2, 0, 1)[None]  # (1, h, c, N)
+
+        return chunked_attention(q, k, v, chunk_bias)
+
+
+def _expect_grid(grid: tuple[int, int] | None, *, tokens: int, prefix: int) -> tuple[int, int]:
+    if grid is None:
+        raise ValueError("attention with relative positions needs the patch grid (rows, columns)")
+    if grid[0] * grid[1] + prefix != tokens:
+        raise ValueError(
+            f"a grid of {grid[0]}x{grid[1]} patches and {prefix} class token(s) does not make "
+            f"{tokens} tokens"
+        )
+    return grid

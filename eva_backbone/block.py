@@ -1,0 +1,99 @@
+"""The transformer block that every EVA task shares.
+
+Shapes: B images, N tokens, C channels, H x W patches, w window side, n windows of one image.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from eva_backbone.attention import Attention
+from eva_backbone.layers import LAYER_NORM_EPS, Mlp, StochasticDepth
+from eva_backbone.window import window_partition, window_unpartition
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block, over all tokens or inside windows.
+
+    Args:
+        dim: Width C of a token.
+        attention: The block's attention module.
+        mlp_dim: Hidden width of the MLP.
+        window_size: Side of a window in patches; 0 attends globally.
+        layer_scale: Initial value of the residual scales `gamma_1`, `gamma_2`; None has none.
+        drop_path_rate: Stochastic depth rate of both residual branches.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        attention: Attention,
+        mlp_dim: int,
+        window_size: int,
+        layer_scale: float | None,
+        drop_path_rate: float,
+    ) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.layer_scale = layer_scale
+        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.attn = attention
+        self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(dim, hidden_dim=mlp_dim)
+        self.drop_path = StochasticDepth(drop_path_rate)
+        if layer_scale is None:
+            self.gamma_1, self.gamma_2 = None, None
+        else:
+            self.gamma_1 = nn.Parameter(torch.full((dim,), layer_scale))
+            self.gamma_2 = nn.Parameter(torch.full((dim,), layer_scale))
+
+    def forward(self, x: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Transform tokens.
+
+        Args:
+            x: (B, N, C).
+            grid: (H, W) of the patches; needed by windows and relative positions.
+
+        Returns:
+            (B, N, C).
+        """
+
+        def attention_branch(kept: Tensor) -> Tensor:
+            return _scaled(self._attend(self.norm1(kept), grid), self.gamma_1)
+
+        def mlp_branch(kept: Tensor) -> Tensor:
+            return _scaled(self.mlp(self.norm2(kept)), self.gamma_2)
+
+        x = self.drop_path(x, attention_branch, self._attention_parameters)
+        return self.drop_path(x, mlp_branch, self._mlp_parameters)
+
+    def _attend(self, x: Tensor, grid: tuple[int, int] | None) -> Tensor:
+        if not self.window_size:
+            return self.attn(x, grid)
+        if grid is None or x.shape[1] != grid[0] * grid[1]:
+            raise ValueError(
+                f"windowed attention needs the patch grid of its {x.shape[1]} tokens, got {grid}"
+            )
+        side = self.window_size
+        x = x.unflatten(1, grid)  # (B, H, W, C)
+        windows, padded = window_partition(x, side)  # (B * n, w, w, C)
+        windows = self.attn(windows.flatten(1, 2), (side, side)).unflatten(1, (side, side))
+        return window_unpartition(windows, side, padded, grid).flatten(1, 2)  # (B, N, C)
+
+    def _attention_parameters(self) -> Iterator[nn.Parameter]:
+        yield from self.norm1.parameters()
+        yield from self.attn.parameters()
+        if self.gamma_1 is not None:
+            yield self.gamma_1
+
+    def _mlp_parameters(self) -> Iterator[nn.Parameter]:
+        yield from self.norm2.parameters()
+        yield from self.mlp.parameters()
+        if self.gamma_2 is not None:
+            yield self.gamma_2
+
+
+def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:
+    return x if gamma is None else x * gamma

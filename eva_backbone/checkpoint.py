@@ -1,0 +1,344 @@
+"""Loading weights: read safely, unwrap, map, resample, load all or nothing, report.
+
+One function serves every official EVA-01 file and our own: the container, the prefix, the form of
+the qkv bias and the sizes are found out from the file and the model. Whatever is left unexplained
+is an error, and an error leaves the model untouched.
+"""
+
+import argparse
+import logging
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eva_backbone._key_maps import CONTAINERS, OPTIONAL, SKIPPABLE, TRUNK_KEY
+from eva_backbone.registry import resolve_source
+from eva_backbone.resample import (
+    resample_bias_table,
+    resample_patch_embed,
+    resample_pos_embed,
+    resample_rel_pos,
+)
+
+logger = logging.getLogger(__name__)
+
+Shape = tuple[int, ...]
+_SHOWN = 8  # names listed in an error before it is cut
+
+
+@dataclass(kw_only=True)
+class LoadReport:
+    """What `load_pretrained` did.
+
+    Attributes:
+        source: The file.
+        loaded: Names in the model that received the file's values.
+        resampled: Those among them that changed shape: name -> (shape in the file, in the model).
+        skipped: Names in the file that were not used -> why.
+        missing: Names in the model that the file does not have -> what they start as.
+    """
+
+    source: str
+    loaded: list[str] = field(default_factory=list)
+    resampled: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"loaded {len(self.loaded)} tensors from {self.source}"]
+        for shapes, names in _grouped(self.resampled).items():
+            lines.append(f"  resampled {shapes[0]} -> {shapes[1]}: {_few(names, 3)}")
+        for reason, names in _grouped(self.skipped).items():
+            lines.append(f"  not used ({reason}): {_few(names, 3)}")
+        for reason, names in _grouped(self.missing).items():
+            lines.append(f"  not in the file ({reason}): {_few(names, 3)}")
+        return "\n".join(lines)
+
+
+def load_pretrained(
+    model: nn.Module,
+    source: str | os.PathLike[str],
+    *,
+    complete: bool = False,
+    allow_missing: Iterable[str] = (),
+    allow_skipped: Iterable[str] = (),
+    reinitialise: Iterable[str] = (),
+) -> LoadReport:
+    """Load weights into a model that contains a `VisionTransformer`.
+
+    Args:
+        model: The ViT or any model around it, also on the meta device.
+        source: Path of a `.pt`, `.pth` or `.safetensors` file, or the name of an official or
+            bundled file (`eva_backbone.registry`).
+        complete: Refuse a file that lacks anything of the model (for evaluation).
+        allow_missing: Patterns (at the start of the model's names) that the file may lack.
+        allow_skipped: Patterns (at the start of the file's names) that need not be used.
+        reinitialise: Patterns (at the start of the model's names) that keep the model's values
+            where the shapes differ, for classifiers of another class count.
+
+    Returns:
+        The report; it is also logged.
+
+    Raises:
+        ValueError: If the file is damaged, is no EVA checkpoint, holds code, or does not fit; the
+            model is then unchanged.
+        FileNotFoundError: If the source is neither a file nor a known name at hand.
+    """
+    path = resolve_source(source)
+    weights = read_weights(path)
+    report = LoadReport(source=path.name)
+    target = model.state_dict()
+    source_prefix = _trunk_prefix(weights, f"{path.name} holds no EVA weights")
+    target_prefix = _trunk_prefix(target, "the model has no VisionTransformer")
+    named = _rename(weights, source_prefix, target_prefix, report)
+    named = _convert_qkv_bias(named, target)
+    state = _fit(named, target, target_prefix, report, tuple(allow_skipped), tuple(reinitialise))
+    same_project = source_prefix == target_prefix
+    _explain_missing(target, state, target_prefix, report, tuple(allow_missing), same_project)
+    if complete and report.missing:
+        raise ValueError(f"{path.name} lacks {_few(list(report.missing))}, but complete=True")
+    on_meta = [name for name in report.missing if target[name].is_meta]
+    if on_meta:
+        raise ValueError(
+            f"{path.name} lacks {_few(on_meta)}, which the model only has on the meta device; "
+            "build the model on a real device"
+        )
+    report.loaded = list(state)
+    assign = any(value.is_meta for value in target.values())
+    kept = {name: target[name] for name in report.missing}
+    model.load_state_dict(state | kept, strict=True, assign=assign)
+    logger.info("%s", report)
+    return report
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint file without running any code in it.
+
+    Args:
+        path: `.safetensors`, or anything that `torch.save` wrote.
+
+    Returns:
+        Name -> tensor on the CPU, out of the container that the file wraps them in.
+
+    Raises:
+        ValueError: If the file is damaged, holds code or no weights.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a weight file inside it")
+    content: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    for container in CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
+            content = content[container]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{path.name} holds no weights but {type(content).__name__}")
+    odd = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise ValueError(
+            f"{path.name} holds no plain state dict: {_few(odd)} are no tensors; "
+            f"known containers are {', '.join(CONTAINERS)}"
+        )
+    if all(name.startswith("module.") for name in content):
+        return {name.removeprefix("module."): value for name, value in content.items()}
+    return dict(content)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path.name} is no complete safetensors file ({error}); download it again"
+        ) from error
+
+
+def _read_torch(path: Path) -> Any:
+    is_zip = zipfile.is_zipfile(path)
+    try:
+        # the official training scripts pack their arguments, a Namespace, beside the weights
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
+    except pickle.UnpicklingError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path.name} is refused: it is damaged or holds Python objects that could run code "
+            f"({reason}); get it from its publisher again or convert it to safetensors"
+        ) from error
+    except (RuntimeError, EOFError, KeyError, OSError) as error:
+        raise ValueError(
+            f"{path.name} cannot be read, it is truncated or no checkpoint "
+            f"({str(error).partition(chr(10))[0]}); download it again"
+        ) from error
+
+
+def _trunk_prefix(names: Iterable[str], complaint: str) -> str:
+    found = [name for name in names if name == TRUNK_KEY or name.endswith("." + TRUNK_KEY)]
+    if len(found) != 1:
+        raise ValueError(
+            f"{complaint}: expected one name ending in {TRUNK_KEY}, found {len(found)} among "
+            f"{_few(list(names))}"
+        )
+    return found[0].removesuffix(TRUNK_KEY)
+
+
+def _rename(
+    weights: Mapping[str, Tensor], source_prefix: str, target_prefix: str, report: LoadReport
+) -> dict[str, Tensor]:
+    """Put the trunk's names behind the model's prefix; what lies outside the trunk is skipped."""
+    if source_prefix == target_prefix:
+        return dict(weights)
+    named = {}
+    for name, value in weights.items():
+        if name.startswith(source_prefix):
+            named[target_prefix + name.removeprefix(source_prefix)] = value
+        else:
+            report.skipped[name] = f"outside the trunk {source_prefix}*"
+    return named
+
+
+def _convert_qkv_bias(
+    named: Mapping[str, Tensor], target: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Convert between q_bias + v_bias and qkv.bias, whichever the model has.
+
+    Dropping a key bias is exact: it adds the same number to all scores of a query.
+    """
+    converted = dict(named)
+    for name in named:
+        if name.endswith(".qkv.bias") and name not in target:
+            stem = name.removesuffix("qkv.bias")
+            if stem + "q_bias" in target:
+                bias = converted.pop(name)
+                converted[stem + "q_bias"], _, converted[stem + "v_bias"] = bias.chunk(3)
+        elif name.endswith(".q_bias") and name not in target:
+            stem = name.removesuffix("q_bias")
+            if stem + "qkv.bias" in target and stem + "v_bias" in converted:
+                q_bias, v_bias = converted.pop(name), converted.pop(stem + "v_bias")
+                bias = torch.cat([q_bias, torch.zeros_like(q_bias), v_bias])
+                converted[stem + "qkv.bias"] = bias
+    return converted
+
+
+def _fit(
+    named: Mapping[str, Tensor],
+    target: Mapping[str, Tensor],
+    prefix: str,
+    report: LoadReport,
+    allow_skipped: tuple[str, ...],
+    reinitialise: tuple[str, ...],
+) -> dict[str, Tensor]:
+    """Choose, resample and cast the tensors that the model takes."""
+    state: dict[str, Tensor] = {}
+    unexpected, unfit = [], []
+    for name, value in named.items():
+        local = name.removeprefix(prefix)
+        if name not in target:
+            reason = _first_match(SKIPPABLE, local)
+            if reason is None and _matches(allow_skipped, name):
+                reason = "as asked"
+            if reason is None:
+                unexpected.append(name)
+            else:
+                report.skipped[name] = reason
+            continue
+        wanted = tuple(target[name].shape)
+        fitted = value if tuple(value.shape) == wanted else _resample(local, value, wanted)
+        if fitted is not None and tuple(fitted.shape) == wanted:
+            if fitted is not value:
+                report.resampled[name] = (tuple(value.shape), wanted)
+            state[name] = fitted.to(target[name].dtype)
+        elif _matches(reinitialise, name):
+            report.skipped[name] = f"{tuple(value.shape)} does not fit {wanted}, initialised anew"
+            report.missing[name] = "initialised anew, other shape in the file"
+        else:
+            unfit.append(f"{name} {tuple(value.shape)} -> {wanted}")
+    if unexpected:
+        raise ValueError(
+            f"{report.source} holds {len(unexpected)} names that the model does not have: "
+            f"{_few(unexpected)}; build the model that the file belongs to, or pass them as "
+            "allow_skipped"
+        )
+    if unfit:
+        raise ValueError(
+            f"{report.source} does not fit the model (shape in the file -> in the model): "
+            f"{_few(unfit)}; build the variant that the file belongs to, or pass names of heads "
+            "as reinitialise"
+        )
+    return state
+
+
+def _resample(local: str, value: Tensor, wanted: Shape) -> Tensor | None:
+    """Resample a tensor whose shape depends on the input's size; None for any other."""
+    if local == "pos_embed" and value.ndim == len(wanted) == 3 and value.shape[2] == wanted[2]:
+        side = round((wanted[1] - 1) ** 0.5)
+        return resample_pos_embed(value, (side, side))
+    if local == TRUNK_KEY and value.ndim == len(wanted) == 4 and value.shape[:2] == wanted[:2]:
+        return resample_patch_embed(value, wanted[-1])
+    if value.ndim == len(wanted) == 2 and value.shape[1] == wanted[1]:
+        if re.search(r"\.rel_pos_[hw]$", local):
+            return resample_rel_pos(value, wanted[0], "vitdet")
+        if local.endswith(".relative_position_bias_table"):
+            source, side = (round(((rows - 3) ** 0.5 + 1) / 2) for rows in (len(value), wanted[0]))
+            return resample_bias_table(value, source, (side, side))
+    return None
+
+
+def _explain_missing(
+    target: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    prefix: str,
+    report: LoadReport,
+    allow_missing: tuple[str, ...],
+    same_project: bool,
+) -> None:
+    unexplained = []
+    for name in target:
+        if name in state or name in report.missing:
+            continue
+        if _matches(allow_missing, name):
+            reason: str | None = "as asked"
+        elif not name.startswith(prefix):
+            reason = None if same_project else "outside the trunk, initialised"
+        else:
+            reason = _first_match(OPTIONAL, name.removeprefix(prefix))
+        if reason is None:
+            unexplained.append(name)
+        else:
+            report.missing[name] = reason
+    if unexplained:
+        raise ValueError(
+            f"{report.source} lacks {len(unexplained)} of the model's names: "
+            f"{_few(unexplained)}; build the model that the file belongs to, or pass them as "
+            "allow_missing"
+        )
+
+
+def _first_match(patterns: Mapping[str, str], name: str) -> str | None:
+    return next((reason for pattern, reason in patterns.items() if re.match(pattern, name)), None)
+
+
+def _matches(patterns: tuple[str, ...], name: str) -> bool:
+    return any(re.match(pattern, name) for pattern in patterns)
+
+
+def _grouped(reasons: Mapping[str, Any]) -> dict[Any, list[str]]:
+    groups: dict[Any, list[str]] = {}
+    for name, reason in reasons.items():
+        groups.setdefault(reason, []).append(name)
+    return groups
+
+
+def _few(names: list[str], shown: int = _SHOWN) -> str:
+    text = ", ".join(names[:shown])
+    return text if len(names) <= shown else f"{text} and {len(names) - shown} more"

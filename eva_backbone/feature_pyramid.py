@@ -1,0 +1,114 @@
+"""Simple feature pyramid: several scales from the ViT's last map (ViTDet, arXiv 2203.16527).
+
+Shapes: B images, C channels of the ViT, F channels of the pyramid, H x W patches.
+"""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from eva_backbone.layers import ChannelLayerNorm
+
+
+class NormedConv2d(nn.Conv2d):
+    """Convolution without bias followed by a channel LayerNorm named `norm`.
+
+    Args:
+        in_channels: Channels in.
+        out_channels: Channels out.
+        kernel_size: 1 or 3; the map keeps its size.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False
+        )
+        self.norm = ChannelLayerNorm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, H, W) to (B, C_out, H, W)."""
+        return self.norm(super().forward(x))
+
+
+class SimpleFeaturePyramid(nn.Module):
+    """Pyramid whose level at stride 2**n is the module `simfp_n`, as in detectron2.
+
+    Args:
+        in_channels: C.
+        patch_size: Patch side in pixels, the stride of the input map.
+        out_channels: F.
+        scale_factors: Scale of each level relative to the input map: 4, 2, 1 or 0.5.
+
+    Attributes:
+        strides: Stride in pixels of each level, in the order of `scale_factors`.
+
+    Raises:
+        ValueError: For an unknown scale or a stride that is no power of two.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        patch_size: int = 16,
+        out_channels: int = 256,
+        scale_factors: Sequence[float] = (4.0, 2.0, 1.0, 0.5),
+    ) -> None:
+        super().__init__()
+        self.strides = tuple(int(patch_size / scale) for scale in scale_factors)
+        for stride, scale in zip(self.strides, scale_factors, strict=True):
+            if not math.log2(stride).is_integer() or stride * scale != patch_size:
+                raise ValueError(
+                    f"patch size {patch_size} at scale {scale} gives stride "
+                    f"{patch_size / scale:g}, which is no power of two; resample the patch "
+                    "embedding (load_pretrained does) to 16"
+                )
+            self.add_module(
+                f"simfp_{self._level(stride)}", _level(in_channels, out_channels, scale)
+            )
+
+    @staticmethod
+    def _level(stride: int) -> int:
+        return int(math.log2(stride))
+
+    def pyramid(self, feature_map: Tensor) -> list[Tensor]:
+        """Compute the levels.
+
+        Args:
+            feature_map: (B, C, H, W).
+
+        Returns:
+            One (B, F, H * scale, W * scale) for each scale factor.
+        """
+        levels = (self.get_submodule(f"simfp_{self._level(stride)}") for stride in self.strides)
+        return [level(feature_map) for level in levels]
+
+    def forward(self, feature_map: Tensor) -> list[Tensor]:
+        """Same as `pyramid`."""
+        return self.pyramid(feature_map)
+
+
+def _level(channels: int, out_channels: int, scale: float) -> nn.Sequential:
+    if scale == 4.0:
+        layers = [
+            nn.ConvTranspose2d(channels, channels // 2, 2, stride=2),
+            ChannelLayerNorm(channels // 2),
+            nn.GELU(),
+            nn.ConvTranspose2d(channels // 2, channels // 4, 2, stride=2),
+        ]
+        channels //= 4
+    elif scale == 2.0:
+        layers = [nn.ConvTranspose2d(channels, channels // 2, 2, stride=2)]
+        channels //= 2
+    elif scale == 1.0:
+        layers = []
+    elif scale == 0.5:
+        layers = [nn.MaxPool2d(2)]
+    else:
+        raise ValueError(f"scale factor must be 4, 2, 1 or 0.5, got {scale}")
+    layers += [
+        NormedConv2d(channels, out_channels, kernel_size=1),
+        NormedConv2d(out_channels, out_channels, kernel_size=3),
+    ]
+    return nn.Sequential(*layers)

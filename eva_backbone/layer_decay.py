@@ -1,0 +1,159 @@
+"""One partition of the layers, for learning-rate decay, weight decay and freezing.
+
+A model of depth d has d + 2 groups: 0 the embeddings, 1..d the blocks, d + 1 everything behind
+(norms, heads, pyramids, adapters, text towers). Every parameter name of every project belongs to
+exactly one.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+_EMBEDDING = re.compile(r"(^|\.)(cls_token|mask_token|pos_embed|patch_embed\..+)$")
+_BLOCK = re.compile(r"(^|\.)blocks\.(\d+)\.")
+_NO_WEIGHT_DECAY = ("pos_embed", "cls_token")  # mask_token decays in the official pre-training
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerGroup:
+    """One layer group.
+
+    Attributes:
+        index: 0 for the embeddings, n + 1 for block n, depth + 1 for the rest.
+        label: What the group holds, for logs.
+    """
+
+    index: int
+    label: str
+
+
+def layer_groups(depth: int) -> tuple[LayerGroup, ...]:
+    """List the groups of a model, from input to output.
+
+    Args:
+        depth: Number of transformer blocks.
+
+    Returns:
+        depth + 2 groups, `groups[i].index == i`.
+    """
+    blocks = (LayerGroup(index=i + 1, label=f"blocks.{i}") for i in range(depth))
+    return (
+        LayerGroup(index=0, label="embeddings"),
+        *blocks,
+        LayerGroup(index=depth + 1, label="behind the blocks"),
+    )
+
+
+def layer_index(name: str, depth: int) -> int:
+    """Find the group that a parameter belongs to.
+
+    Args:
+        name: Parameter name, with or without prefixes such as `backbone.net.` or `visual.`.
+        depth: Number of transformer blocks of the ViT.
+
+    Returns:
+        Index into `layer_groups(depth)`.
+
+    Raises:
+        ValueError: If the name has a block that a model of this depth cannot have.
+    """
+    if name.startswith("text."):  # CLIP's text tower has embeddings of its own
+        return depth + 1
+    if _EMBEDDING.search(name):
+        return 0
+    block = _BLOCK.search(name)
+    if block is None:
+        return depth + 1
+    number = int(block.group(2))
+    if number >= depth:
+        raise ValueError(f"{name} is block {number}, but the depth given is {depth}")
+    return number + 1
+
+
+def get_vit_lr_decay_rate(name: str, lr_decay_rate: float = 1.0, num_layers: int = 12) -> float:
+    """Learning-rate factor of a parameter, drop-in for detectron2's function of this name.
+
+    Args:
+        name: Parameter name in the whole model.
+        lr_decay_rate: Factor between neighbouring layers, 0.9 for the detectors (Table 17).
+        num_layers: Depth of the ViT.
+
+    Returns:
+        lr_decay_rate ** (num_layers + 1 - layer).
+    """
+    return lr_decay_rate ** (num_layers + 1 - layer_index(name, num_layers))
+
+
+def param_groups_layer_decay(
+    model: nn.Module,
+    *,
+    depth: int,
+    lr: float,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    no_weight_decay: Iterable[str] = _NO_WEIGHT_DECAY,
+) -> list[dict[str, Any]]:
+    """Optimizer groups by layer and by whether weight decay applies.
+
+    Vectors and biases are never decayed, as in the official pre-training and classification.
+
+    Args:
+        model: Any model around the ViT; frozen parameters are left out.
+        depth: Number of transformer blocks.
+        lr: Learning rate of the last group.
+        weight_decay: Weight decay of matrices.
+        layer_decay: Factor between neighbouring layers.
+        no_weight_decay: Last parts of further parameter names that are not decayed.
+
+    Returns:
+        Groups with `params`, `lr`, `lr_scale`, `weight_decay` and `name`.
+    """
+    exempt = set(no_weight_decay)
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    labels = layer_groups(depth)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        index = layer_index(name, depth)
+        plain = parameter.ndim <= 1 or name.rpartition(".")[2] in exempt
+        scale = layer_decay ** (depth + 1 - index)
+        group = groups.setdefault(
+            (index, plain),
+            {
+                "params": [],
+                "lr": lr * scale,
+                "lr_scale": scale,
+                "weight_decay": 0.0 if plain else weight_decay,
+                "name": labels[index].label + (" without decay" if plain else ""),
+            },
+        )
+        group["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]
+
+
+def freeze_layers(model: nn.Module, *, depth: int, below: int) -> list[str]:
+    """Stop the gradients of the first layer groups.
+
+    Args:
+        model: Any model around the ViT.
+        depth: Number of transformer blocks.
+        below: Groups with an index below this are frozen: 1 the embeddings, n + 1 the embeddings
+            and n blocks.
+
+    Returns:
+        Names of the frozen parameters.
+
+    Raises:
+        ValueError: If `below` is no number of groups.
+    """
+    if not 0 <= below <= depth + 2:
+        raise ValueError(f"below must be in 0..{depth + 2} for depth {depth}, got {below}")
+    frozen = []
+    for name, parameter in model.named_parameters():
+        if layer_index(name, depth) < below:
+            parameter.requires_grad_(False)
+            frozen.append(name)
+    return frozen

@@ -1,0 +1,173 @@
+"""Small layers of the plain ViT: patch embedding, MLP, channel LayerNorm, stochastic depth.
+
+Shapes: B images, N tokens, C channels, H x W pixels or patches, p patch size.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LAYER_NORM_EPS = 1e-6  # every EVA norm, official code and detectron2's ViTDet alike
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` that only allocates; the model's `init_weights` fills it.
+
+    PyTorch's own initialisation would draw a billion random numbers that are thrown away.
+    """
+
+    def reset_parameters(self) -> None:
+        """Leave the memory as allocated."""
+
+
+class PatchEmbed(nn.Module):
+    """Cut an image into patches and project each one (paper section 2.2, Table 3a).
+
+    Args:
+        patch_size: Side of a square patch in pixels.
+        embed_dim: Width C of a token.
+    """
+
+    def __init__(self, *, patch_size: int, embed_dim: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+
+        Returns:
+            Patch map (B, C, H/p, W/p).
+
+        Raises:
+            ValueError: If the input is no batch of RGB images or the patch size does not divide it.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(
+                f"expected images of shape (batch, 3, height, width), got {tuple(images.shape)}"
+            )
+        height, width = images.shape[-2:]
+        if height == 0 or width == 0 or height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"image size {height}x{width} is not divisible by the patch size "
+                f"{self.patch_size}; resize or pad to "
+                f"{_round_up(height, self.patch_size)}x{_round_up(width, self.patch_size)}"
+            )
+        return self.proj(images)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return max(1, -(-value // multiple)) * multiple
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact (erf) GELU between them.
+
+    Args:
+        dim: Width C of a token.
+        hidden_dim: Width of the hidden layer, 6144 for EVA-g.
+    """
+
+    def __init__(self, dim: int, *, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = Linear(dim, hidden_dim)
+        self.fc2 = Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C) to (..., C)."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class ChannelLayerNorm(nn.Module):
+    """LayerNorm over the channels of a map (B, C, H, W), as ViTDet's pyramid uses it.
+
+    Args:
+        num_channels: C.
+    """
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W) over C."""
+        x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
+        x = F.layer_norm(x, self.weight.shape, self.weight, self.bias, LAYER_NORM_EPS)
+        return x.permute(0, 3, 1, 2)  # (B, C, H, W)
+
+
+class StochasticDepth(nn.Module):
+    """Residual addition that computes its branch only for the samples that are kept.
+
+    Same distribution as per-sample drop path (each sample is kept independently with
+    probability 1 - rate, a kept branch is scaled by 1 / (1 - rate)), but a dropped sample costs
+    nothing. Idea: DINOv2's batch-subset stochastic depth, there with a fixed subset size.
+
+    The random choice is drawn from the CPU generator, so that no GPU synchronisation is needed.
+
+    Args:
+        rate: Probability of dropping a sample's branch, in [0, 1).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"drop path rate must be in [0, 1), got {rate}")
+        self.rate = rate
+
+    def forward(
+        self,
+        x: Tensor,
+        branch: Callable[[Tensor], Tensor],
+        parameters: Callable[[], Iterable[nn.Parameter]],
+    ) -> Tensor:
+        """Return `x + branch(x)`, or its stochastic version in training.
+
+        Args:
+            x: (B, ...).
+            branch: Maps (k, ...) to (k, ...) for any subset of k samples.
+            parameters: Yields the branch's parameters; called when every sample is dropped, so
+                that they receive a zero gradient (as under ordinary drop path) and not none,
+                which distributed data parallel training would reject.
+
+        Returns:
+            (B, ...), the dtype of `x`.
+        """
+        if not self.training or self.rate == 0.0:
+            return x + branch(x)
+        keep = 1.0 - self.rate
+        kept = (torch.rand(x.shape[0], device="cpu") < keep).nonzero().squeeze(1)
+        if len(kept) == 0:
+            return _ZeroGradient.apply(x, *(p for p in parameters() if p.requires_grad))
+        if len(kept) == x.shape[0]:
+            return x + branch(x) / keep
+        kept = kept.to(x.device, non_blocking=True)
+        update = branch(x.index_select(0, kept))
+        return x.index_add(0, kept, update.to(x.dtype), alpha=1.0 / keep)
+
+    def extra_repr(self) -> str:
+        """Show the rate when the model is printed."""
+        return f"rate={self.rate:.3f}"
+
+
+class _ZeroGradient(torch.autograd.Function):
+    """Identity on its first input that gives its other inputs a gradient of zero."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.templates = [(p.shape, p.dtype, p.device) for p in parameters]
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
+        zeros = (
+            torch.zeros((), dtype=dtype, device=device).expand(shape)
+            for shape, dtype, device in ctx.templates
+        )
+        return (grad, *zeros)

@@ -1,0 +1,210 @@
+"""Resampling of everything in a ViT that depends on the input's size.
+
+Position embeddings and patch kernels use plain bicubic interpolation like the official
+`interpolate_patch_14to16.py`, so that our 14 -> 16 conversion equals the released
+`eva_psz14to16.pt` (timm's patch resampling is a pseudo-inverse and gives other weights).
+Relative positions have two official methods; both are linear maps, so each is one cached matrix.
+
+Letters: C channels, D channels of a head, h heads, p patch size, L table length.
+"""
+
+import math
+from functools import lru_cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+RelPosInterpolation = Literal["vitdet", "beit"]
+
+# BEiT's ratio for stretching a 14x14 table to 24x24, which the official detection code applies
+# to every pair of sizes; the published results at 1536 px depend on it.
+BEIT_RATIO = 1.0903078
+
+
+def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Resample absolute position embeddings to another patch grid.
+
+    Args:
+        pos_embed: (1, 1 + G * G, C), the class token's row first, then a square grid.
+        grid: Wanted (rows, columns) of patches.
+
+    Returns:
+        (1, 1 + rows * columns, C) in the input's dtype; the first row is unchanged.
+
+    Raises:
+        ValueError: If the stored grid is not square.
+    """
+    count = pos_embed.shape[1] - 1
+    side = math.isqrt(count)
+    if side * side != count:
+        raise ValueError(
+            f"pos_embed has {count} patch positions, which is not a square grid; expected the "
+            "class token's row and G * G patch rows"
+        )
+    if grid == (side, side):
+        return pos_embed
+    first, patches = pos_embed[:, :1], pos_embed[:, 1:]
+    patches = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, C, G, G)
+    resized = F.interpolate(patches.float(), size=grid, mode="bicubic", align_corners=False)
+    resized = resized.flatten(2).transpose(1, 2).to(pos_embed.dtype)  # (1, rows * columns, C)
+    return torch.cat([first, resized], dim=1)
+
+
+def resample_patch_embed(weight: Tensor, patch_size: int) -> Tensor:
+    """Resample patch-embedding kernels, plain bicubic and without energy rescaling.
+
+    Args:
+        weight: (C, 3, p, p).
+        patch_size: Wanted p.
+
+    Returns:
+        (C, 3, patch_size, patch_size) in the input's dtype.
+    """
+    if weight.shape[-2:] == (patch_size, patch_size):
+        return weight
+    size = (patch_size, patch_size)
+    resized = F.interpolate(weight.float(), size=size, mode="bicubic", align_corners=False)
+    return resized.to(weight.dtype)
+
+
+def resample_rel_pos(table: Tensor, length: int, method: RelPosInterpolation) -> Tensor:
+    """Resample a decomposed relative-position table of one axis. Differentiable.
+
+    Args:
+        table: (L, D), offsets -(L-1)/2 ... (L-1)/2.
+        length: Wanted L (odd).
+        method: "vitdet" for linear interpolation (detectron2), "beit" for the log-compressed
+            cubic spline of the official evaluation configs.
+
+    Returns:
+        (length, D) in the input's dtype.
+
+    Raises:
+        ValueError: For an unknown method.
+    """
+    if method not in ("vitdet", "beit"):
+        raise ValueError(
+            f"unknown relative-position interpolation {method!r}; use 'vitdet' or 'beit'"
+        )
+    if table.shape[0] == length:
+        return table
+    if method == "vitdet":
+        columns = table.float().t()[None]  # (1, D, L)
+        resized = F.interpolate(columns, size=length, mode="linear", align_corners=False)
+        return resized[0].t().to(table.dtype)
+    matrix = _beit_matrix(table.shape[0], length, table.device)
+    return (matrix @ table.float()).to(table.dtype)
+
+
+def resample_bias_table(table: Tensor, source: int, target: tuple[int, int]) -> Tensor:
+    """Resample BEiT's two-dimensional relative-position bias table. Differentiable.
+
+    Along each axis the source offsets form a geometric progression whose ratio is solved for the
+    two sizes, and the values in between follow a cubic spline.
+
+    Args:
+        table: ((2 * source - 1) ** 2 + 3, h); the last three rows concern the class token.
+        source: Side of the stored, square window in patches.
+        target: Wanted (rows, columns) of patches.
+
+    Returns:
+        ((2 * rows - 1) * (2 * columns - 1) + 3, h) in the input's dtype; the last three rows are
+        unchanged.
+
+    Raises:
+        ValueError: If the table's length does not belong to `source`.
+    """
+    length = 2 * source - 1
+    if table.shape[0] != length**2 + 3:
+        raise ValueError(
+            f"a bias table of {table.shape[0]} rows does not belong to a {source}x{source} window "
+            f"(expected {length**2 + 3} rows)"
+        )
+    if target == (source, source):
+        return table
+    rows, columns = (_bias_matrix(length, 2 * side - 1, table.device) for side in target)
+    grid = table[:-3].float().unflatten(0, (length, length))  # (L, L, h)
+    grid = torch.einsum("yi,xj,ijh->yxh", rows, columns, grid)
+    return torch.cat([grid.flatten(0, 1).to(table.dtype), table[-3:]])
+
+
+@lru_cache(maxsize=32)
+def _beit_matrix(source: int, target: int, device: torch.device) -> Tensor:
+    """Matrix (target, source) that applies the official "beit" interpolation."""
+    matrix = _spline_matrix(_progression(BEIT_RATIO, source // 2), _offsets(target), clamp=False)
+    return matrix.to(device=device, dtype=torch.float32)
+
+
+@lru_cache(maxsize=32)
+def _bias_matrix(source: int, target: int, device: torch.device) -> Tensor:
+    """Matrix (target, source) that resamples one axis of BEiT's bias table."""
+    if source == target:
+        return torch.eye(source, device=device)
+    ratio = _solve_ratio(source // 2, target // 2)
+    matrix = _spline_matrix(_progression(ratio, source // 2), _offsets(target), clamp=True)
+    return matrix.to(device=device, dtype=torch.float32)
+
+
+def _offsets(length: int) -> Tensor:
+    half = length // 2
+    return torch.arange(-half, half + 1, dtype=torch.float64, device="cpu")
+
+
+def _progression(ratio: float, count: int) -> Tensor:
+    """Positions -s_n ... -s_1, 0, s_1 ... s_n with s_1 = 1 and s_(i+1) = s_i + ratio ** i."""
+    steps = ratio ** torch.arange(count, dtype=torch.float64, device="cpu")
+    positive = steps.cumsum(0)
+    return torch.cat([-positive.flip(0), positive.new_zeros(1), positive])
+
+
+def _solve_ratio(count: int, reach: int) -> float:
+    """Ratio in [1.01, 1.5] for which `count` geometric steps reach `reach` (bisection)."""
+    low, high = 1.01, 1.5
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        if (1 - middle**count) / (1 - middle) > reach:
+            high = middle
+        else:
+            low = middle
+    return middle
+
+
+def _spline_matrix(knots: Tensor, points: Tensor, *, clamp: bool) -> Tensor:
+    """Matrix that evaluates the not-a-knot cubic spline through `knots` at `points`.
+
+    Args:
+        knots: (n,) increasing positions, float64, n >= 4.
+        points: (m,) positions to evaluate.
+        clamp: Evaluate outside the knots at the nearest end; else extrapolate the polynomial.
+
+    Returns:
+        (m, n): spline(points) = matrix @ values.
+    """
+    n = len(knots)
+    if n < 4:
+        raise ValueError(f"a cubic spline needs at least 4 positions, got {n}")
+    if clamp:
+        points = points.clamp(knots[0].item(), knots[-1].item())
+    gap = knots.diff()  # (n - 1,)
+    identity = torch.eye(n, dtype=torch.float64, device="cpu")
+    slope = identity.diff(dim=0) / gap[:, None]  # (n - 1, n), secant slopes
+    # second derivatives M solve: continuity of the first derivative at inner knots ...
+    system = torch.zeros(n, n, dtype=torch.float64, device="cpu")
+    right = torch.zeros(n, n, dtype=torch.float64, device="cpu")
+    inner = torch.arange(1, n - 1, device="cpu")
+    system[inner, inner - 1] = gap[:-1]
+    system[inner, inner] = 2 * (gap[:-1] + gap[1:])
+    system[inner, inner + 1] = gap[1:]
+    right[1:-1] = 6 * slope.diff(dim=0)
+    # ... and of the third derivative at the second and the last but one knot (not-a-knot)
+    system[0, :3] = torch.stack([gap[1], -(gap[0] + gap[1]), gap[0]])
+    system[-1, -3:] = torch.stack([gap[-1], -(gap[-1] + gap[-2]), gap[-2]])
+    moment = torch.linalg.solve(system, right)  # (n, n)
+    k = (torch.searchsorted(knots, points, right=True) - 1).clamp(0, n - 2)  # interval of a point
+    t = (points - knots[k])[:, None]
+    width = gap[k][:, None]
+    first = slope[k] - width * (2 * moment[k] + moment[k + 1]) / 6
+    third = (moment[k + 1] - moment[k]) / (6 * width)
+    return identity[k] + t * (first + t * (moment[k] / 2 + t * third))

@@ -1,0 +1,111 @@
+"""The sizes of the ViT as a table of integers, and one factory for each.
+
+EVA-g is Table 3a of the paper; EVA-L, B, S and Ti are the standard ViT sizes (EVA-L's official
+files carry a full qkv bias). `eva_debug` is the small one that examples and tests use.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from eva_backbone.attention import QkvBias
+from eva_backbone.vit import VisionTransformer
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Shape of a ViT: patch and image side in pixels, width, depth, heads, MLP width, bias."""
+
+    patch_size: int
+    img_size: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_dim: int
+    qkv_bias: QkvBias
+
+
+VARIANTS: dict[str, Variant] = {
+    #                     patch  image  width depth heads  mlp   bias
+    "eva_g_patch14": Variant(14, 224, 1408, 40, 16, 6144, "qv"),
+    "eva_g_patch16": Variant(16, 224, 1408, 40, 16, 6144, "qv"),
+    "eva_l_patch14": Variant(14, 224, 1024, 24, 16, 4096, "qkv"),
+    "eva_l_patch16": Variant(16, 224, 1024, 24, 16, 4096, "qkv"),
+    "eva_b_patch16": Variant(16, 224, 768, 12, 12, 3072, "qv"),
+    "eva_s_patch16": Variant(16, 224, 384, 12, 6, 1536, "qv"),
+    "eva_ti_patch16": Variant(16, 224, 192, 12, 3, 768, "qv"),
+    "eva_debug": Variant(8, 128, 128, 5, 4, 512, "qv"),
+}
+
+
+def build_vit(variant: str, **overrides: Any) -> VisionTransformer:
+    """Build a ViT by name.
+
+    Args:
+        variant: A key of `VARIANTS`.
+        **overrides: Arguments of `VisionTransformer` that replace or join the table's.
+
+    Returns:
+        The model, freshly initialised.
+
+    Raises:
+        ValueError: For an unknown variant.
+        TypeError: For an argument that `VisionTransformer` does not have.
+    """
+    return VisionTransformer(**variant_arguments(variant) | overrides)
+
+
+def variant_arguments(variant: str) -> dict[str, Any]:
+    """Arguments of `VisionTransformer` for a variant, for configs that spell them out.
+
+    Args:
+        variant: A key of `VARIANTS`.
+
+    Returns:
+        A new dict.
+
+    Raises:
+        ValueError: For an unknown variant.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
+    return dict(vars(VARIANTS[variant]))
+
+
+def eva_g_patch14(**overrides: Any) -> VisionTransformer:
+    """EVA-g, 1.0B parameters, patch 14 (pre-training, classification, CLIP, video)."""
+    return build_vit("eva_g_patch14", **overrides)
+
+
+def eva_g_patch16(**overrides: Any) -> VisionTransformer:
+    """EVA-g, 1.0B parameters, patch 16 (detection, segmentation)."""
+    return build_vit("eva_g_patch16", **overrides)
+
+
+def eva_l_patch14(**overrides: Any) -> VisionTransformer:
+    """EVA-L, 0.3B parameters, patch 14."""
+    return build_vit("eva_l_patch14", **overrides)
+
+
+def eva_l_patch16(**overrides: Any) -> VisionTransformer:
+    """EVA-L, 0.3B parameters, patch 16 (detection, segmentation)."""
+    return build_vit("eva_l_patch16", **overrides)
+
+
+def eva_b_patch16(**overrides: Any) -> VisionTransformer:
+    """EVA-B, 86M parameters, patch 16 (the paper's pilot size, Table 2)."""
+    return build_vit("eva_b_patch16", **overrides)
+
+
+def eva_s_patch16(**overrides: Any) -> VisionTransformer:
+    """EVA-S, 22M parameters, patch 16."""
+    return build_vit("eva_s_patch16", **overrides)
+
+
+def eva_ti_patch16(**overrides: Any) -> VisionTransformer:
+    """EVA-Ti, 6M parameters, patch 16."""
+    return build_vit("eva_ti_patch16", **overrides)
+
+
+def eva_debug(**overrides: Any) -> VisionTransformer:
+    """EVA-debug, 1M parameters, patch 8: trains in minutes on two CPU cores."""
+    return build_vit("eva_debug", **overrides)

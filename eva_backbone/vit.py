@@ -1,0 +1,285 @@
+"""THE ViT: one plain vision transformer for every EVA task.
+
+Pre-training, classification, CLIP and video use global attention over patches and a class token;
+detection uses ViTDet's windowed and global blocks without a class token; segmentation adds
+BEiT's bias table. Parameter names are the official ones.
+
+Shapes: B images, H x W pixels, p patch size, N = H/p * W/p patches, C channels.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from eva_backbone.attention import (
+    Attention,
+    DecomposedRelPosAttention,
+    QkvBias,
+    TableRelPosAttention,
+)
+from eva_backbone.block import Block
+from eva_backbone.layers import LAYER_NORM_EPS, PatchEmbed
+from eva_backbone.resample import resample_pos_embed
+
+RelPos = Literal["none", "vitdet", "beit", "table"]
+
+
+class VisionTransformer(nn.Module):
+    """Plain vision transformer (paper section 2.2 and Table 3a; ViTDet for windows).
+
+    Builds under `torch.device("meta")`. Any input whose sides the patch size divides is
+    accepted; position embeddings are resampled to it.
+
+    Args:
+        img_size: Side in pixels that relative-position tables are made for, and the position
+            embedding too unless `pretrain_img_size` says otherwise.
+        patch_size: Side of a patch in pixels.
+        embed_dim: Width C, 1408 for EVA-g.
+        depth: Number of blocks.
+        num_heads: Attention heads of a block.
+        mlp_dim: Hidden width of the MLP, 6144 for EVA-g.
+        qkv_bias: "qv" (EVA-g) or "qkv" (EVA-L).
+        extra_tokens: Any of "cls" (class token) and "mask" (mask token for pre-training).
+        pretrain_img_size: Side in pixels that `pos_embed` is made for; None means `img_size`.
+        window_size: Side of an attention window in patches; 0 makes every block global.
+        global_attn_indexes: Blocks that attend globally although `window_size` is set.
+        rel_pos: "none", "vitdet" or "beit" (decomposed, named after the interpolation at other
+            sizes), "table" (BEiT's bias table).
+        layer_scale: Initial value of the residual scales; None has none.
+        final_norm: Whether a LayerNorm `norm` follows the last block.
+        drop_path_rate: Stochastic depth rate of the last block; rises linearly from 0.
+        activation_checkpointing: Recompute each block in the backward pass.
+
+    Raises:
+        ValueError: For sizes that do not fit together, naming both values.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_size: int = 224,
+        patch_size: int = 14,
+        embed_dim: int = 1408,
+        depth: int = 40,
+        num_heads: int = 16,
+        mlp_dim: int = 6144,
+        qkv_bias: QkvBias = "qv",
+        extra_tokens: Sequence[str] = ("cls",),
+        pretrain_img_size: int | None = None,
+        window_size: int = 0,
+        global_attn_indexes: Sequence[int] = (),
+        rel_pos: RelPos = "none",
+        layer_scale: float | None = None,
+        final_norm: bool = True,
+        drop_path_rate: float = 0.0,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        pretrain_img_size = img_size if pretrain_img_size is None else pretrain_img_size
+        for name, size in (("img_size", img_size), ("pretrain_img_size", pretrain_img_size)):
+            if size <= 0 or size % patch_size:
+                raise ValueError(f"{name} {size} is not divisible by patch_size {patch_size}")
+        _check_choices(extra_tokens, rel_pos, window_size, global_attn_indexes, depth)
+        self.img_size, self.patch_size = img_size, patch_size
+        self.embed_dim, self.depth, self.num_heads = embed_dim, depth, num_heads
+        self.window_size = window_size
+        self.global_attn_indexes = tuple(global_attn_indexes)
+        self.rel_pos = rel_pos
+        self.activation_checkpointing = activation_checkpointing
+
+        self.patch_embed = PatchEmbed(patch_size=patch_size, embed_dim=embed_dim)
+        positions = (pretrain_img_size // patch_size) ** 2
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + positions, embed_dim))
+        self.cls_token = _token(embed_dim, present="cls" in extra_tokens)
+        self.mask_token = _token(embed_dim, present="mask" in extra_tokens)
+        self.blocks = nn.ModuleList(
+            Block(
+                embed_dim,
+                attention=self._build_attention(index, qkv_bias=qkv_bias),
+                mlp_dim=mlp_dim,
+                window_size=self._window_of(index),
+                layer_scale=layer_scale,
+                drop_path_rate=drop_path_rate * index / max(1, depth - 1),
+            )
+            for index in range(depth)
+        )
+        self.norm = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS) if final_norm else nn.Identity()
+        self.init_weights()
+
+    def _window_of(self, index: int) -> int:
+        return 0 if index in self.global_attn_indexes else self.window_size
+
+    def _build_attention(self, index: int, *, qkv_bias: QkvBias) -> Attention:
+        dim, heads = self.embed_dim, self.num_heads
+        side = self._window_of(index) or self.img_size // self.patch_size
+        if self.rel_pos == "none":
+            return Attention(dim, num_heads=heads, qkv_bias=qkv_bias)
+        if self.rel_pos == "table":
+            return TableRelPosAttention(dim, num_heads=heads, qkv_bias=qkv_bias, window=side)
+        return DecomposedRelPosAttention(
+            dim,
+            num_heads=heads,
+            qkv_bias=qkv_bias,
+            size=(side, side),
+            interpolation=self.rel_pos,
+        )
+
+    @torch.no_grad()
+    def init_weights(self, *, std: float = 0.02, bound: float = 2.0) -> None:
+        """Initialise like the official code; does nothing on the meta device.
+
+        Args:
+            std: Standard deviation of the normal distribution; 0.015 in pre-training.
+            bound: Absolute cut of that distribution; the official fine-tuning cuts at 2.0 (not
+                at all, in effect), its pre-training at one `std`.
+        """
+        if self.pos_embed.is_meta:
+            return
+        for name, parameter in self.named_parameters():
+            if name.endswith(("bias", "bias_table")) or ".rel_pos_" in name:
+                nn.init.zeros_(parameter)
+            elif "norm" in name:
+                nn.init.ones_(parameter)
+            elif "gamma" not in name:
+                nn.init.trunc_normal_(parameter, std=std, a=-bound, b=bound)
+        for index, block in enumerate(self.blocks):
+            # deeper residual branches start smaller (BEiT's fix_init_weight)
+            for linear in (block.attn.proj, block.mlp.fc2):
+                linear.weight.div_((2.0 * (index + 1)) ** 0.5)
+            for gamma in (block.gamma_1, block.gamma_2):
+                if gamma is not None:
+                    nn.init.constant_(gamma, block.layer_scale)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Same as `forward_features`."""
+        return self.forward_features(images)
+
+    def forward_features(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Encode images.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            mask: (B, N) bool, True where a patch is replaced by the mask token.
+
+        Returns:
+            (B, 1 + N, C), or (B, N, C) for a model without class token; after the final norm
+            where the model has one.
+
+        Raises:
+            ValueError: For an unfit image size or mask.
+        """
+        tokens, grid = self.embed(images, mask)
+        return self.norm(self.forward_tokens(tokens, grid))
+
+    def forward_feature_map(self, images: Tensor) -> Tensor:
+        """Encode images into a map.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+
+        Returns:
+            (B, C, H/p, W/p) without the class token.
+
+        Raises:
+            ValueError: If the patch size does not divide the image.
+        """
+        tokens, grid = self.embed(images)
+        tokens = self.norm(self.forward_tokens(tokens, grid))
+        patches = tokens if self.cls_token is None else tokens[:, 1:]
+        return patches.transpose(1, 2).unflatten(2, grid)
+
+    def embed(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, tuple[int, int]]:
+        """Patch embedding, mask token, class token and position embedding.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            mask: (B, N) bool or None.
+
+        Returns:
+            Tokens (B, [1 +] N, C) and the patch grid (H/p, W/p).
+
+        Raises:
+            ValueError: For an unfit image size or mask.
+        """
+        patch_map = self.patch_embed(images)  # (B, C, H/p, W/p)
+        grid = (patch_map.shape[2], patch_map.shape[3])
+        tokens = patch_map.flatten(2).transpose(1, 2)  # (B, N, C)
+        if mask is not None:
+            tokens = self._replace_masked(tokens, mask)
+        position = resample_pos_embed(self.pos_embed, grid)  # (1, 1 + N, C)
+        tokens = tokens + position[:, 1:]
+        if self.cls_token is not None:
+            cls_token = (self.cls_token + position[:, :1]).to(tokens.dtype)
+            tokens = torch.cat([cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        return tokens, grid
+
+    def _replace_masked(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        if self.mask_token is None:
+            raise ValueError("a mask was given, but the model was built without 'mask' token")
+        if mask.dtype != torch.bool or mask.shape != tokens.shape[:2]:
+            raise ValueError(
+                f"mask must be bool of shape {tuple(tokens.shape[:2])}, got {mask.dtype} "
+                f"{tuple(mask.shape)}"
+            )
+        return torch.where(mask[..., None], self.mask_token.to(tokens.dtype), tokens)
+
+    def forward_tokens(
+        self,
+        tokens: Tensor,
+        grid: tuple[int, int] | None = None,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Tensor:
+        """Run blocks on embedded tokens (video clips, adapters between blocks); no final norm.
+
+        Args:
+            tokens: (B, N, C), the class token first where there is one.
+            grid: Patch grid; needed by windows and relative positions.
+            start: First block to run.
+            stop: Block to stop before; None runs to the last.
+
+        Returns:
+            (B, N, C).
+        """
+        for block in self.blocks[start:stop]:
+            if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, grid, use_reentrant=False)
+            else:
+                tokens = block(tokens, grid)
+        return tokens
+
+
+def _token(dim: int, *, present: bool) -> nn.Parameter | None:
+    return nn.Parameter(torch.zeros(1, 1, dim)) if present else None
+
+
+def _check_choices(
+    extra_tokens: Sequence[str],
+    rel_pos: str,
+    window_size: int,
+    global_attn_indexes: Sequence[int],
+    depth: int,
+) -> None:
+    if isinstance(extra_tokens, str) or not set(extra_tokens) <= {"cls", "mask"}:
+        raise ValueError(f"extra_tokens may hold 'cls' and 'mask', got {extra_tokens!r}")
+    if rel_pos not in get_args(RelPos):
+        raise ValueError(f"rel_pos must be one of {get_args(RelPos)}, got {rel_pos!r}")
+    has_cls = "cls" in extra_tokens
+    if rel_pos == "table" and (window_size or not has_cls):
+        raise ValueError("rel_pos='table' needs a class token and window_size=0")
+    if has_cls and (window_size or rel_pos in ("vitdet", "beit")):
+        raise ValueError(
+            "windows and decomposed relative positions work on patches alone; "
+            "set extra_tokens=() or window_size=0 and rel_pos='none'"
+        )
+    if global_attn_indexes and not window_size:
+        raise ValueError(
+            f"global_attn_indexes {tuple(global_attn_indexes)} has no effect with window_size=0"
+        )
+    outside = [index for index in global_attn_indexes if not 0 <= index < depth]
+    if outside:
+        raise ValueError(f"global_attn_indexes {outside} lie outside 0..{depth - 1}")
