@@ -140,10 +140,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             break
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path.name} holds no weights but {type(content).__name__}")
-    odd = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    odd = [
+        str(name)
+        for name, value in content.items()
+        if not (isinstance(name, str) and isinstance(value, Tensor))
+    ]
     if odd:
         raise ValueError(
-            f"{path.name} holds no plain state dict: {_few(odd)} are no tensors; "
+            f"{path.name} holds no plain state dict: {_few(odd)} are no named tensors; "
             f"known containers are {', '.join(CONTAINERS)}"
         )
     if all(name.startswith("module.") for name in content):
@@ -175,7 +179,7 @@ def _read_torch(path: Path) -> Any:
             f"{path.name} is refused: it is damaged or holds Python objects that could run code "
             f"({reason}); get it from its publisher again or convert it to safetensors"
         ) from error
-    except (RuntimeError, EOFError, KeyError, OSError) as error:
+    except Exception as error:  # the unpickler of a damaged file raises anything
         raise ValueError(
             f"{path.name} cannot be read, it is truncated or no checkpoint "
             f"({str(error).partition(chr(10))[0]}); download it again"

@@ -133,18 +133,22 @@ def resample_bias_table(table: Tensor, source: int, target: tuple[int, int]) -> 
 @lru_cache(maxsize=32)
 def _beit_matrix(source: int, target: int, device: torch.device) -> Tensor:
     """Matrix (target, source) that applies the official "beit" interpolation."""
-    matrix = _spline_matrix(_progression(BEIT_RATIO, source // 2), _offsets(target), clamp=False)
-    return matrix.to(device=device, dtype=torch.float32)
+    with torch.inference_mode(False):  # cached: training may follow
+        matrix = _spline_matrix(
+            _progression(BEIT_RATIO, source // 2), _offsets(target), clamp=False
+        )
+        return matrix.to(device=device, dtype=torch.float32)
 
 
 @lru_cache(maxsize=32)
 def _bias_matrix(source: int, target: int, device: torch.device) -> Tensor:
     """Matrix (target, source) that resamples one axis of BEiT's bias table."""
-    if source == target:
-        return torch.eye(source, device=device)
-    ratio = _solve_ratio(source // 2, target // 2)
-    matrix = _spline_matrix(_progression(ratio, source // 2), _offsets(target), clamp=True)
-    return matrix.to(device=device, dtype=torch.float32)
+    with torch.inference_mode(False):  # cached: training may follow
+        if source == target:
+            return torch.eye(source, device=device)
+        ratio = _solve_ratio(source // 2, target // 2)
+        matrix = _spline_matrix(_progression(ratio, source // 2), _offsets(target), clamp=True)
+        return matrix.to(device=device, dtype=torch.float32)
 
 
 def _offsets(length: int) -> Tensor:

@@ -1,0 +1,355 @@
+"""Pre-train `eva_debug`, the small backbone that ships with the package.
+
+The quick start fine-tunes a detector in minutes, as users do from `eva_psz14to16`; from scratch ten
+digits are not learned in that time. This program makes the weights to start from: dense supervised
+pre-training on digit scenes of the training side, generated as it goes, with real digits and
+photographs only. The model is the plain ViT with global attention and a class token, without
+relative positions, as in the paper's pre-training (section 2.2).
+
+Each patch predicts the digit under it (or none), the digit's box and its ink; the class token
+predicts which digits the scene holds. Afterwards the backbone is frozen and the digits of held-out
+scenes are read out by a linear classifier and by nearest neighbours.
+
+    python tools/train_debug_backbone.py --output output/debug_backbone
+    python tools/train_debug_backbone.py --output output/debug_backbone --install
+
+The same command continues an interrupted run. `--install` puts the weights (fp16) and a record of
+how they came about into the package.
+
+Letters: B scenes, G patches along a side, N = G * G patches, p patch size.
+"""
+
+import argparse
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from digit_scenes import Scene, SceneGenerator, box_of_mask
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from eva_backbone import VARIANTS, VisionTransformer, eva_debug
+
+logger = logging.getLogger("train_debug_backbone")
+
+SIZE = VARIANTS["eva_debug"].img_size
+PATCH = VARIANTS["eva_debug"].patch_size
+GRID = SIZE // PATCH
+MEAN = (123.675, 116.28, 103.53)  # the detectors' normalisation, in grey levels
+STD = (58.395, 57.12, 57.375)
+NO_DIGIT = 10
+MIN_INK = 6  # pixels of a digit in a patch that make it the patch's digit
+WEIGHTS = Path(__file__).resolve().parent.parent / "eva_backbone" / "weights"
+
+
+class DenseScenes(Dataset):
+    """Augmented training scenes with a target for every patch; item i depends on (seed, i).
+
+    Args:
+        length: Number of scenes.
+        seed: Seed of scenes and augmentation.
+    """
+
+    def __init__(self, length: int, *, seed: int) -> None:
+        self.length, self.seed = length, seed
+        # fuller scenes than the demo data's: more digits learned from for the same work
+        self.scenes = SceneGenerator(
+            "train", size=SIZE, digits=(3, 8), digit_px=(20, 58), max_rotation=15, seed=seed
+        )
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng(np.random.SeedSequence((self.seed, 7, index)))
+        return dense_targets(self.scenes.scene(index), rng=rng)
+
+
+def dense_targets(scene: Scene, *, rng: np.random.Generator) -> dict[str, Tensor]:
+    """Augment a scene and describe it patch by patch.
+
+    Args:
+        scene: A scene of SIZE pixels.
+        rng: Draws the augmentation.
+
+    Returns:
+        image (3, SIZE, SIZE) uint8; digit (N,) 0..9 or NO_DIGIT; box (N, 4) distances from the
+        patch centre to the left, top, right and bottom side in patches; ink (N, p * p) 0 or 1;
+        present (10,) 0 or 1.
+    """
+    owner = np.full((SIZE, SIZE), -1, dtype=np.int16)
+    for number, instance in enumerate(scene.instances):
+        owner[instance.mask] = number
+    image, owner = _warp(scene.image, owner, rng=rng)
+    digit = np.full((GRID, GRID), NO_DIGIT, dtype=np.int64)
+    box = np.zeros((GRID, GRID, 4), dtype=np.float32)
+    most = np.full((GRID, GRID), MIN_INK - 1)
+    present = np.zeros(10, dtype=np.float32)
+    centre = (np.arange(GRID, dtype=np.float32) + 0.5) * PATCH
+    for number, instance in enumerate(scene.instances):
+        mask = owner == number
+        if mask.sum() < 0.4 * instance.full_area:  # mostly outside the picture
+            continue
+        present[instance.category] = 1
+        pixels = _per_patch(mask).sum(-1)  # (G, G)
+        wins = pixels > most
+        most[wins] = pixels[wins]
+        digit[wins] = instance.category
+        x0, y0, x1, y1 = box_of_mask(mask)
+        sides = np.broadcast_arrays(
+            centre[None] - x0, centre[:, None] - y0, x1 - centre[None], y1 - centre[:, None]
+        )
+        box[wins] = np.stack(sides, -1)[wins] / PATCH
+    return {
+        "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+        "digit": torch.from_numpy(digit.reshape(-1)),
+        "box": torch.from_numpy(box.reshape(-1, 4)),
+        "ink": torch.from_numpy(_per_patch(owner >= 0).reshape(GRID * GRID, -1)),
+        "present": torch.from_numpy(present),
+    }
+
+
+def _per_patch(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Regroup (SIZE, SIZE) into (G, G, p * p)."""
+    tiles = mask.reshape(GRID, PATCH, GRID, PATCH).swapaxes(1, 2)
+    return tiles.reshape(GRID, GRID, PATCH * PATCH)
+
+
+def _warp(
+    image: NDArray[np.uint8], owner: NDArray[np.int16], *, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
+    """Scale, shear, shift and re-colour; no flip, which would turn digits into other signs."""
+    scale = np.exp(rng.uniform(-0.25, 0.25)) * np.exp(rng.uniform(-0.12, 0.12, size=2))
+    shear = rng.uniform(-0.15, 0.15)
+    matrix = np.array([[scale[0], shear, 0], [0, scale[1], 0]], dtype=np.float64)
+    middle = np.array([SIZE / 2, SIZE / 2])
+    matrix[:, 2] = middle - matrix[:, :2] @ middle + rng.uniform(-16, 16, size=2)
+    size = (SIZE, SIZE)
+    image = cv2.warpAffine(
+        image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+    )
+    owner = cv2.warpAffine(owner, matrix, size, flags=cv2.INTER_NEAREST, borderValue=-1)
+    if rng.random() < 0.5:
+        image = image[..., rng.permutation(3)]
+    if rng.random() < 0.2:
+        image = 255 - image
+    gain, offset = rng.uniform(0.7, 1.2), rng.uniform(-20, 20)
+    return np.clip(image * gain + offset, 0, 255).astype(np.uint8), owner
+
+
+class DensePretraining(nn.Module):
+    """The backbone with one linear prediction for every patch and one for the scene."""
+
+    def __init__(self, backbone: VisionTransformer) -> None:
+        super().__init__()
+        self.backbone = backbone
+        dim = backbone.embed_dim
+        self.digit = nn.Linear(dim, NO_DIGIT + 1)
+        self.box = nn.Linear(dim, 4)
+        self.ink = nn.Linear(dim, PATCH * PATCH)
+        self.present = nn.Linear(dim, 10)
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a batch from `DenseScenes` and its parts."""
+        features = self.backbone(normalise(batch["image"])).float()  # (B, 1 + N, C)
+        patches, target = features[:, 1:], batch["digit"]
+        found = target != NO_DIGIT  # (B, N)
+        per_patch = F.cross_entropy(
+            self.digit(patches).flatten(0, 1), target.flatten(), reduction="none"
+        ).view_as(target)
+        digit = per_patch[found].mean()
+        box = F.smooth_l1_loss(F.softplus(self.box(patches[found])), batch["box"][found])
+        ink = F.binary_cross_entropy_with_logits(self.ink(patches), batch["ink"].float())
+        present = F.binary_cross_entropy_with_logits(self.present(features[:, 0]), batch["present"])
+        parts = {"digit": digit, "none": per_patch[~found].mean(), "box": box, "ink": ink}
+        parts["present"] = present
+        with torch.no_grad():
+            guess = self.digit(patches[found])[:, :NO_DIGIT].argmax(-1)
+            correct = (guess == target[found]).float().mean()
+        return digit + parts["none"] + box + ink + 0.2 * present, parts | {"correct": correct}
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Normalise (B, 3, H, W) grey levels as the detectors do."""
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    return (images.float() - mean) / std
+
+
+def train(args: argparse.Namespace) -> VisionTransformer:
+    """Train or continue; returns the averaged backbone."""
+    torch.manual_seed(args.seed)
+    model = DensePretraining(eva_debug(drop_path_rate=0.05))
+    average = AveragedModel(model.backbone, multi_avg_fn=get_ema_multi_avg_fn(0.999))
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    groups = [{"params": matrices}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, args.lr, total_steps=args.steps + 1, pct_start=0.05, cycle_momentum=False
+    )
+    state_file = args.output / "state.pt"
+    parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
+    start = _resume(parts, state_file, args)
+    scenes = DenseScenes(args.steps * args.batch, seed=args.seed)
+    order = range(start * args.batch, len(scenes))
+    loader = DataLoader(scenes, args.batch, sampler=order, num_workers=1, prefetch_factor=4)
+    bf16 = args.precision == "bf16"
+    bar = tqdm(loader, initial=start, total=args.steps, unit="step", mininterval=5)
+    for step, batch in enumerate(bar, start + 1):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            loss, metrics = model(batch)
+        if not torch.isfinite(loss):
+            raise RuntimeError(f"loss is {loss.item()} at step {step}; lower --lr {args.lr}")
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 3.0)
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(model.backbone)
+        if step % 50 == 0 or step == args.steps:
+            values = {"loss": loss} | metrics
+            line = {"step": step} | {k: round(v.item(), 4) for k, v in values.items()}
+            with open(args.output / "metrics.jsonl", "a", encoding="utf-8") as log:
+                log.write(json.dumps(line) + "\n")
+            bar.set_postfix(loss=line["loss"], correct=line["correct"])
+        if step % args.save_every == 0 or step == args.steps:
+            state = {name: part.state_dict() for name, part in parts.items()}
+            state |= {"step": step, "rng": torch.get_rng_state(), "settings": _settings(args)}
+            torch.save(state, state_file.with_suffix(".part"))
+            os.replace(state_file.with_suffix(".part"), state_file)
+    return average.module
+
+
+def _settings(args: argparse.Namespace) -> dict[str, object]:
+    return {name: getattr(args, name) for name in ("steps", "batch", "lr", "seed", "precision")}
+
+
+def _resume(parts: dict[str, object], state_file: Path, args: argparse.Namespace) -> int:
+    if not state_file.exists():
+        return 0
+    state = torch.load(state_file, weights_only=True)
+    if state["settings"] != _settings(args):
+        raise SystemExit(
+            f"{state_file} belongs to a run with {state['settings']}, not {_settings(args)}; "
+            "choose another --output"
+        )
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    torch.set_rng_state(state["rng"])
+    logger.info("continuing at step %d", state["step"])
+    return int(state["step"])
+
+
+@torch.no_grad()
+def read_out(backbone: VisionTransformer, *, seed: int, train_scenes: int) -> dict[str, float]:
+    """Accuracy of frozen features on the digits of the demo data's held-out scenes.
+
+    A digit's feature is the mean of the patches whose centre lies in its box.
+
+    Args:
+        backbone: The trained backbone.
+        seed: Seed of the scenes, as in the demo data.
+        train_scenes: Scenes of the training side that the read-outs are fitted on.
+
+    Returns:
+        Shares of right digits under a linear read-out and under 10 nearest neighbours.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    data = {
+        split: _digit_features(backbone, SceneGenerator(split, size=SIZE, seed=seed), count)
+        for split, count in (("train", train_scenes), ("val", 300))
+    }
+    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1))
+    nearest = KNeighborsClassifier(10, metric="cosine", algorithm="brute")
+    result = {
+        name: round(float(classifier.fit(*data["train"]).score(*data["val"])), 4)
+        for name, classifier in (("linear", linear), ("nearest_neighbours", nearest))
+    }
+    return result | {"held_out_digits": len(data["val"][1])}
+
+
+def _digit_features(
+    backbone: VisionTransformer, scenes: SceneGenerator, count: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    backbone.eval()
+    centre = (torch.arange(GRID) + 0.5) * PATCH
+    features, labels = [], []
+    for index in tqdm(range(count), desc=f"features ({scenes.split})", leave=False):
+        scene = scenes.scene(index)
+        image = torch.from_numpy(scene.image).permute(2, 0, 1)[None]
+        tokens = backbone(normalise(image))[0, 1:].unflatten(0, (GRID, GRID))  # (G, G, C)
+        for instance in scene.instances:
+            x0, y0, x1, y1 = instance.box
+            inside = ((centre > y0) & (centre < y1))[:, None] & ((centre > x0) & (centre < x1))
+            features.append(tokens[inside].mean(0))
+            labels.append(instance.category)
+    return torch.stack(features).numpy(), np.array(labels)
+
+
+def install(backbone: VisionTransformer, record: dict[str, object]) -> None:
+    """Write the fp16 weights and their record into the package."""
+    weights = {name: value.half().contiguous() for name, value in backbone.state_dict().items()}
+    WEIGHTS.mkdir(exist_ok=True)
+    file = WEIGHTS / "eva_debug.safetensors"
+    save_file(weights, file, metadata={"variant": "eva_debug", "made_by": record["command"]})
+    record_file = file.with_suffix(".json")
+    record_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    logger.info("wrote %s (%.2f MB)", file.name, file.stat().st_size / 1e6)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--steps", type=int, default=7000, help="optimizer steps")
+    parser.add_argument("--batch", type=int, default=32, help="scenes per step")
+    parser.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and scenes")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="autocast")
+    parser.add_argument("--save-every", type=int, default=250, help="steps between states")
+    parser.add_argument("--read-out-scenes", type=int, default=2000, help="to fit the read-outs")
+    parser.add_argument("--install", action="store_true", help="put the result into the package")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    args.output.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    backbone = train(args)
+    result = read_out(backbone, seed=0, train_scenes=args.read_out_scenes)
+    logger.info("held-out digits right: %s", result)
+    defaults = {a.dest: a.default for a in parser._actions}
+    given = {k: v for k, v in _settings(args).items() if v != defaults[k]}
+    options = "".join(f" --{k} {v}" for k, v in given.items())
+    record = {
+        "command": f"python tools/train_debug_backbone.py --output RUN{options} --install",
+        "settings": _settings(args),
+        "result": result,
+        "minutes_of_this_call": round((time.monotonic() - began) / 60, 1),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__.partition("+")[0],
+        "python": platform.python_version(),
+    }
+    (args.output / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+    if args.install:
+        install(backbone, record)
+
+
+if __name__ == "__main__":
+    main()
