@@ -1,0 +1,151 @@
+#!/usr/bin/env bash
+# Makes .venv with everything that the toolkit needs, from PyPI alone. `make setup` runs it, and so
+# does every other verb of the Makefile, with --if-needed, which is silent where nothing is to do.
+#
+#   PYTHON=...      the Python (3.11, 3.12 or 3.13) to make the environment from
+#   DETECTRON2=...  another detectron2 than ./third_party/detectron2: what pip calls a requirement,
+#                   for example git+URL of the upstream repository (built here: needs a C++ compiler)
+#
+# Nothing is done twice: .venv/setup.stamp holds a hash of all inputs. A set-up that was interrupted
+# leaves .venv/setup.unfinished behind, and the next one starts over.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+
+venv=.venv
+log=$venv/setup.log
+stamp=$venv/setup.stamp
+unfinished=$venv/setup.unfinished
+DETECTRON2=${DETECTRON2:-}
+PYTHON=${PYTHON:-}
+
+say() { echo "setup: $*"; }
+fail() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+# ---------------------------------------------------------------- is there anything to do?
+inputs() {
+    cat pyproject.toml constraints.txt scripts/setup.sh third_party/detectron2/pyproject.toml \
+        third_party/detectron2/repack.py
+    ls eva_*/__init__.py */eva_*/__init__.py 2>/dev/null || true # an editable install lists them
+    echo "$DETECTRON2"
+}
+current=$(inputs | { sha256sum 2>/dev/null || shasum -a 256; } | cut -d ' ' -f 1)
+wanted="$current $root" # a virtual environment cannot be moved
+
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+other_python() { [ -n "$PYTHON" ] && [ "$(version_of "$PYTHON")" != "$(version_of $venv/bin/python)" ]; }
+
+if [ -x $venv/bin/python ] && [ "$(cat $stamp 2>/dev/null)" = "$wanted" ] && ! other_python; then
+    [ "${1:-}" = --if-needed ] || say "nothing to do, $venv is up to date"
+    exit 0
+fi
+
+# ---------------------------------------------------------------- a Python
+# The pinned numpy (opencv's bound) has no wheel for Python 3.14, and compiling it takes long.
+usable() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; }
+complete() { "$1" -c 'import ensurepip, venv' >/dev/null 2>&1; }
+
+find_python() {
+    local candidate found=""
+    for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3}; do
+        usable "$candidate" || continue
+        found=${found:-$candidate}
+        if complete "$candidate"; then
+            python=$candidate
+            return
+        fi
+    done
+    if [ -n "$found" ]; then
+        fail "$found has no 'venv' module; install it (on Debian and Ubuntu: apt-get install" \
+            "python3-venv), or name another Python with 'make setup PYTHON=...'."
+    elif [ -n "$PYTHON" ]; then
+        fail "PYTHON=$PYTHON is not a Python 3.11, 3.12 or 3.13 that can be started."
+    fi
+    fail "Python 3.11, 3.12 or 3.13 is needed, and none was found (tried python3.11, python3.12," \
+        "python3.13 and python3); install one, or name it with 'make setup PYTHON=...'."
+}
+
+# ---------------------------------------------------------------- pip, quietly
+job=""
+trap '[ -z "$job" ] || kill "$job" 2>/dev/null || true' EXIT
+trap 'fail "interrupted; the next set-up starts over."' INT TERM
+
+phase() { # what pip is at, from its log
+    tail -n 40 $log | grep -oE '^ *(Collecting|Building wheel for|Installing collected) [^ (<>=!~;[]+' |
+        tail -n 1 | sed -e 's/^ *//' \
+        -e 's/^Installing.*/Unpacking all packages/' -e 's/Building wheel for/Building/'
+}
+
+pip_install() { # runs pip in the background and tells every 15 seconds that it is alive
+    $venv/bin/python -m pip install --no-cache-dir --no-compile --progress-bar off "$@" >>$log 2>&1 &
+    job=$!
+    local next=$((SECONDS + 15)) status=0
+    while kill -0 "$job" 2>/dev/null; do
+        sleep 0.5
+        if [ "$SECONDS" -ge "$next" ]; then
+            say "  $SECONDS s: $(phase || true) ..."
+            next=$((SECONDS + 15))
+        fi
+    done
+    wait "$job" || status=$?
+    job=""
+    [ $status -eq 0 ] || explain
+}
+
+explain() { # one sentence for why pip failed
+    local reason
+    if grep -q 'No space left on device' $log; then
+        reason="the disk is full"
+    elif grep -q 'DO NOT MATCH THE HASHES' $log; then
+        reason="a downloaded file is not the one that was tested, its sha256 differs"
+    elif grep -qE '(Connection|Proxy|SSL|HTTP|Resolution)Error|Timeout(Error)?\b|HTTP error' $log; then
+        reason="a package could not be downloaded: is the network up, and can pip reach its index?"
+    else
+        reason="pip failed: $(grep -E '^ *(ERROR|error|[A-Za-z]*Error):' $log | tail -n 1 | cut -c 1-200)"
+    fi
+    fail "$reason (pip's log: $log)"
+}
+
+# ---------------------------------------------------------------- the work
+recreate() { # is the present environment unusable, or not the wanted one?
+    [ -e $unfinished ] || ! usable $venv/bin/python || other_python ||
+        { [ -e $stamp ] && ! grep -qF " $root" $stamp; }
+}
+
+if [ -e $venv ] && recreate; then
+    find_python
+    say "removing the old $venv"
+    rm -rf $venv
+elif [ ! -e $venv ]; then
+    find_python
+fi
+if [ ! -e $venv ]; then
+    say "making $venv with $(version_of "$python") ($python)"
+    mkdir $venv
+    touch $unfinished
+    "$python" -m venv $venv >$log 2>&1 || fail "'$python -m venv' failed (its log: $log)."
+fi
+rm -f $stamp
+touch $unfinished
+: >$log
+
+say "installing from PyPI: 1 to 2 minutes on two cores, 2 GB (more with CUDA); pip's log: $log"
+$venv/bin/python -m pip uninstall --yes sal-detectron2 detectron2 >>$log 2>&1 || true
+if [ -z "$DETECTRON2" ]; then
+    pip_install -c constraints.txt ./third_party/detectron2 -e '.[all,dev]'
+else
+    # Upstream detectron2 imports torch when it is built, and wants an older iopath.
+    grep -v '^iopath==' constraints.txt >$venv/constraints.txt
+    pip_install -c $venv/constraints.txt -e '.[all,dev]'
+    say "  $SECONDS s: building $DETECTRON2"
+    pip_install -c $venv/constraints.txt --no-build-isolation "$DETECTRON2"
+fi
+$venv/bin/python -m pip check >>$log 2>&1 ||
+    fail "the installed packages do not fit together: $(tail -n 1 $log) (log: $log)"
+
+echo "$wanted" >$stamp
+rm -f $unfinished
+say "done in $SECONDS s: Python $(version_of $venv/bin/python) in $venv, pip check is clean"
