@@ -100,7 +100,8 @@ def load_pretrained(
     target_prefix = _trunk_prefix(target, "the model has no VisionTransformer")
     named = _rename(weights, source_prefix, target_prefix, report)
     named = _convert_qkv_bias(named, target)
-    state = _fit(named, target, target_prefix, report, tuple(allow_skipped), tuple(reinitialise))
+    prefixes = (source_prefix, target_prefix)
+    state = _fit(named, target, prefixes, report, tuple(allow_skipped), tuple(reinitialise))
     same_project = source_prefix == target_prefix
     _explain_missing(target, state, target_prefix, report, tuple(allow_missing), same_project)
     if complete and report.missing:
@@ -140,19 +141,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             break
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path.name} holds no weights but {type(content).__name__}")
-    odd = [
-        str(name)
-        for name, value in content.items()
-        if not (isinstance(name, str) and isinstance(value, Tensor))
-    ]
+    named = {name: v for name, v in content.items() if isinstance(name, str)}
+    odd = [str(name) for name in content if not isinstance(named.get(name), Tensor)]
     if odd:
         raise ValueError(
             f"{path.name} holds no plain state dict: {_few(odd)} are no named tensors; "
             f"known containers are {', '.join(CONTAINERS)}"
         )
-    if all(name.startswith("module.") for name in content):
-        return {name.removeprefix("module."): value for name, value in content.items()}
-    return dict(content)
+    if all(name.startswith("module.") for name in named):
+        return {name.removeprefix("module."): value for name, value in named.items()}
+    return named
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -237,7 +235,7 @@ def _convert_qkv_bias(
 def _fit(
     named: Mapping[str, Tensor],
     target: Mapping[str, Tensor],
-    prefix: str,
+    prefixes: tuple[str, str],
     report: LoadReport,
     allow_skipped: tuple[str, ...],
     reinitialise: tuple[str, ...],
@@ -246,15 +244,17 @@ def _fit(
     state: dict[str, Tensor] = {}
     unexpected, unfit = [], []
     for name, value in named.items():
-        local = name.removeprefix(prefix)
+        local = name.removeprefix(prefixes[1])
+        in_trunk = name.startswith(prefixes[1])
+        stored = prefixes[0] + local if in_trunk else name  # its name in the file
         if name not in target:
             reason = _first_match(SKIPPABLE, local)
-            if reason is None and _matches(allow_skipped, name):
+            if reason is None and _matches(allow_skipped, stored):
                 reason = "as asked"
             if reason is None:
-                unexpected.append(name)
+                unexpected.append(stored)
             else:
-                report.skipped[name] = reason
+                report.skipped[stored] = reason
             continue
         wanted = tuple(target[name].shape)
         fitted = value if tuple(value.shape) == wanted else _resample(local, value, wanted)
@@ -263,7 +263,7 @@ def _fit(
                 report.resampled[name] = (tuple(value.shape), wanted)
             state[name] = fitted.to(target[name].dtype)
         elif _matches(reinitialise, name):
-            report.skipped[name] = f"{tuple(value.shape)} does not fit {wanted}, initialised anew"
+            report.skipped[stored] = f"{tuple(value.shape)} does not fit {wanted}, initialised anew"
             report.missing[name] = "initialised anew, other shape in the file"
         else:
             unfit.append(f"{name} {tuple(value.shape)} -> {wanted}")

@@ -4,6 +4,7 @@ Shapes: B images, N tokens, C channels, H x W pixels or patches, p patch size.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -160,12 +161,12 @@ class _ZeroGradient(torch.autograd.Function):
     """Identity on its first input that gives its other inputs a gradient of zero."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
         ctx.templates = [(p.shape, p.dtype, p.device) for p in parameters]
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         zeros = (
             torch.zeros((), dtype=dtype, device=device).expand(shape)
             for shape, dtype, device in ctx.templates

@@ -146,11 +146,12 @@ class VisionTransformer(nn.Module):
             elif "gamma" not in name:
                 nn.init.trunc_normal_(parameter, std=std, a=-bound, b=bound)
         for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
             # deeper residual branches start smaller (BEiT's fix_init_weight)
             for linear in (block.attn.proj, block.mlp.fc2):
                 linear.weight.div_((2.0 * (index + 1)) ** 0.5)
             for gamma in (block.gamma_1, block.gamma_2):
-                if gamma is not None:
+                if gamma is not None and block.layer_scale is not None:
                     nn.init.constant_(gamma, block.layer_scale)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,0 +1,100 @@
+"""Ratios inside the ViT: ways to attend with relative positions, and stochastic depth.
+
+Yields `(name, value)`; every pair of things is timed alternately in one process, and a ratio is the
+median of the rounds' ratios. `python benchmarks/backbone.py --help` lists the sizes.
+
+Letters: h heads, N tokens, D channels of a head.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from eva_backbone import VisionTransformer
+from eva_backbone.rel_pos import decomposed_attention
+
+
+def ratio(slow: Callable[[], object], fast: Callable[[], object], *, rounds: int) -> float:
+    """How many times faster `fast` is than `slow`."""
+
+    def seconds(run: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    seconds(slow), seconds(fast)  # warm up
+    return statistics.median(seconds(slow) / seconds(fast) for _ in range(rounds))
+
+
+def attention(side: int, *, heads: int = 16, dim: int = 88, rounds: int) -> Iterator:
+    """Decomposed relative positions on a map of side x side tokens, EVA-g's heads."""
+    q, k, v = (torch.randn(1, heads, side * side, dim) for _ in range(3))
+    rel_h, rel_w = (torch.randn(side, side, dim) * 0.1 for _ in range(2))
+
+    def dense() -> Tensor:
+        q_map = q.unflatten(2, (side, side))
+        bias_h = torch.einsum("bhyxd,ykd->bhyxk", q_map, rel_h).flatten(2, 3)
+        bias_w = torch.einsum("bhyxd,xkd->bhyxk", q_map, rel_w).flatten(2, 3)
+        scores = (q * dim**-0.5) @ k.transpose(-2, -1)
+        scores = scores.unflatten(-1, (side, side)) + bias_h[..., None] + bias_w[..., None, :]
+        return scores.flatten(-2).softmax(-1) @ v
+
+    def chunked() -> Tensor:
+        return decomposed_attention(q, k, v, rel_h, rel_w, chunked=True)
+
+    def appended() -> Tensor:
+        return decomposed_attention(q, k, v, rel_h, rel_w, chunked=False)
+
+    name = f"attention {side}x{side}"
+    with torch.no_grad():
+        yield f"{name}: chunked over dense, forward", ratio(dense, chunked, rounds=rounds)
+        yield f"{name}: appended over dense, forward", ratio(dense, appended, rounds=rounds)
+        yield f"{name}: chunked over appended, forward", ratio(appended, chunked, rounds=rounds)
+
+
+def stochastic_depth(rate: float, *, rounds: int) -> Iterator:
+    """A training step with every block dropping at `rate`, against one without dropping."""
+
+    def model(drop: float) -> VisionTransformer:
+        vit = VisionTransformer(
+            img_size=224, patch_size=16, embed_dim=384, depth=6, num_heads=6, mlp_dim=1536
+        )
+        for block in vit.blocks:
+            block.drop_path.rate = drop
+        return vit.train()
+
+    images = torch.randn(20, 3, 224, 224)
+    full, dropping = model(0.0), model(rate)
+
+    def step(vit: VisionTransformer) -> None:
+        vit.zero_grad()
+        vit(images).square().mean().backward()
+
+    torch.manual_seed(0)
+    value = ratio(lambda: step(full), lambda: step(dropping), rounds=rounds)
+    yield f"stochastic depth {rate}: training step", value
+    yield f"stochastic depth {rate}: share of the time saved", 1 - 1 / value
+
+
+def main() -> None:
+    """Print every pair."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sides", type=int, nargs="+", default=[64, 80], help="map sides")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.4, 0.6])
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.rounds} rounds")
+    for side in args.sides:
+        for name, value in attention(side, rounds=args.rounds):
+            print(f"{name}: {value:.2f}", flush=True)
+    for rate in args.rates:
+        for name, value in stochastic_depth(rate, rounds=args.rounds):
+            print(f"{name}: {value:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Cascade Mask R-CNN on the EVA ViT with ViTDet's simple feature pyramid (paper section 2.3.3).
+
+The heads are detectron2's own ViTDet heads; only the backbone is ours. EVA-g by default.
+"""
+
+from detectron2.config import LazyCall as L
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNConvFCHead, FastRCNNOutputLayers
+
+from eva_backbone import VisionTransformer
+from eva_backbone.variants import variant_arguments
+from eva_detection.backbone import EVAViTDet
+from eva_detection.config import stock_config
+
+model = stock_config("common/models/mask_rcnn_vitdet.py").model
+
+model.backbone = L(EVAViTDet)(
+    net=L(VisionTransformer)(
+        **variant_arguments("eva_g_patch16")
+        | dict(
+            img_size=1280,
+            pretrain_img_size=224,
+            extra_tokens=(),
+            final_norm=False,
+            window_size=16,
+            global_attn_indexes=list(range(3, 40, 4)),  # every 4th of 40 blocks
+            rel_pos="vitdet",
+            drop_path_rate=0.6,
+            activation_checkpointing=True,
+        )
+    ),
+    out_channels=256,
+    scale_factors=(4.0, 2.0, 1.0, 0.5),
+    top_block=L(LastLevelMaxPool)(),
+    square_pad=1280,
+    freeze_patch_embed=True,
+)
+
+del model.roi_heads.box_head, model.roi_heads.box_predictor, model.roi_heads.proposal_matcher
+model.roi_heads.update(
+    _target_=CascadeROIHeads,
+    box_heads=[
+        L(FastRCNNConvFCHead)(
+            input_shape=ShapeSpec(channels=256, height=7, width=7),
+            conv_dims=[256, 256, 256, 256],
+            fc_dims=[1024],
+            conv_norm="LN",
+        )
+        for _ in range(3)
+    ],
+    box_predictors=[
+        L(FastRCNNOutputLayers)(
+            input_shape=ShapeSpec(channels=1024),
+            test_score_thresh=0.05,
+            box2box_transform=L(Box2BoxTransform)(weights=(centre, centre, size, size)),
+            cls_agnostic_bbox_reg=True,
+            num_classes="${...num_classes}",
+        )
+        for centre, size in [(10, 5), (20, 10), (30, 15)]
+    ],
+    proposal_matchers=[
+        L(Matcher)(thresholds=[threshold], labels=[0, 1], allow_low_quality_matches=False)
+        for threshold in [0.5, 0.6, 0.7]
+    ],
+)

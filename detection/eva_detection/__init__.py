@@ -1,0 +1,1 @@
+"""EVA detectors inside unmodified detectron2: backbone, training, data sets."""

@@ -1,0 +1,151 @@
+"""The EVA ViT and its simple feature pyramid as a detectron2 backbone.
+
+Parameter names are the official ones (`backbone.net.*`, `backbone.simfp_N.*`), so every released
+detector loads.
+
+Shapes: B images, H x W pixels, F pyramid channels.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from torch import Tensor
+
+from eva_backbone import SimpleFeaturePyramid, VisionTransformer, build_vit
+from eva_backbone.layer_decay import freeze_layers
+
+
+@BACKBONE_REGISTRY.register()
+class EVAViTDet(SimpleFeaturePyramid, Backbone):
+    """ViTDet backbone around the EVA ViT (paper section 2.3.3; ViTDet, arXiv 2203.16527).
+
+    Usable from LazyConfigs, and by name from yacs configs after `add_eva_config`.
+
+    Args:
+        net: The ViT, built without class token and final norm.
+        out_channels: Channels F of every level.
+        scale_factors: Scale of each level relative to the ViT's map.
+        top_block: Makes further levels from the last one, `LastLevelMaxPool` in ViTDet.
+        square_pad: Side in pixels that batches are padded to; 0 pads to the coarsest stride.
+        freeze_patch_embed: Keep the patch embedding as it is loaded (COCO and LVIS recipes).
+
+    Raises:
+        ValueError: If the patch size gives a stride that is no power of two.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        net: VisionTransformer,
+        out_channels: int = 256,
+        scale_factors: Sequence[float] = (4.0, 2.0, 1.0, 0.5),
+        top_block: LastLevelMaxPool | None = None,
+        square_pad: int = 0,
+        freeze_patch_embed: bool = False,
+    ) -> None:
+        super().__init__(
+            in_channels=net.embed_dim,
+            patch_size=net.patch_size,
+            out_channels=out_channels,
+            scale_factors=scale_factors,
+        )
+        self.net = net
+        self.top_block = top_block
+        self.square_pad = square_pad
+        if freeze_patch_embed:
+            freeze_layers(net.patch_embed, depth=net.depth, below=1)
+        strides = {f"p{int(math.log2(stride))}": stride for stride in self.strides}
+        self._levels = tuple(strides)
+        if top_block is not None:
+            level, stride = self._coarsest(strides)
+            for extra in range(1, top_block.num_levels + 1):
+                strides[f"p{level + extra}"] = stride * 2**extra
+        self._out_features = tuple(strides)
+        self._out_feature_strides = strides
+        self._out_feature_channels = dict.fromkeys(strides, out_channels)
+
+    @staticmethod
+    def _coarsest(strides: dict[str, int]) -> tuple[int, int]:
+        name, stride = max(strides.items(), key=lambda item: item[1])
+        return int(name[1:]), stride
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        """Arguments for a yacs config with the node of `add_eva_config`."""
+        del input_shape
+        eva = cfg.MODEL.EVA
+        return {
+            "net": build_vit(
+                eva.VARIANT,
+                img_size=eva.IMG_SIZE,
+                pretrain_img_size=eva.PRETRAIN_IMG_SIZE,
+                extra_tokens=(),
+                final_norm=False,
+                window_size=eva.WINDOW_SIZE,
+                global_attn_indexes=tuple(eva.GLOBAL_ATTN_INDEXES),
+                rel_pos=eva.REL_POS,
+                drop_path_rate=eva.DROP_PATH_RATE,
+                activation_checkpointing=eva.ACTIVATION_CHECKPOINTING,
+            ),
+            "out_channels": eva.OUT_CHANNELS,
+            "scale_factors": tuple(eva.SCALE_FACTORS),
+            "top_block": LastLevelMaxPool() if eva.TOP_BLOCK else None,
+            "square_pad": eva.SQUARE_PAD,
+            "freeze_patch_embed": eva.FREEZE_PATCH_EMBED,
+        }
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """How detectron2 pads a batch before it comes here."""
+        return {"size_divisibility": max(self.strides), "square_size": self.square_pad}
+
+    @property
+    def size_divisibility(self) -> int:
+        """Number that divides the sides of every input, the coarsest stride of the pyramid."""
+        return max(self.strides)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # as Backbone
+        """Compute the pyramid.
+
+        Args:
+            images: (B, 3, H, W), normalised and padded.
+
+        Returns:
+            Level name (`p2` ... ) -> (B, F, H / stride, W / stride).
+        """
+        maps = self.pyramid(self.net.forward_feature_map(images))
+        levels = dict(zip(self._levels, maps, strict=True))
+        if self.top_block is not None:
+            maps += self.top_block(levels[self.top_block.in_feature])
+        return dict(zip(self._out_features, maps, strict=True))
+
+
+def add_eva_config(cfg: CfgNode) -> None:
+    """Add the node `MODEL.EVA` to a yacs config; then `MODEL.BACKBONE.NAME = "EVAViTDet"` works.
+
+    Args:
+        cfg: A detectron2 config, changed in place. The values are those of the COCO recipe.
+    """
+    cfg.MODEL.EVA = CfgNode(
+        {
+            "VARIANT": "eva_g_patch16",
+            "IMG_SIZE": 1280,
+            "PRETRAIN_IMG_SIZE": 224,
+            "WINDOW_SIZE": 16,
+            "GLOBAL_ATTN_INDEXES": list(range(3, 40, 4)),
+            "REL_POS": "vitdet",
+            "DROP_PATH_RATE": 0.6,
+            "ACTIVATION_CHECKPOINTING": True,
+            "OUT_CHANNELS": 256,
+            "SCALE_FACTORS": [4.0, 2.0, 1.0, 0.5],
+            "TOP_BLOCK": True,
+            "SQUARE_PAD": 1280,
+            "FREEZE_PATCH_EMBED": True,
+        }
+    )

@@ -1,0 +1,93 @@
+"""The quick start: make data, fine-tune, evaluate, report. Each step is a command of its own."""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from eva_detection.datasets import DIGIT_SCENES
+from eva_detection.report import read_metrics, results_table, write_report
+
+CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
+
+
+def main(*, repository: Path) -> None:
+    """Command line.
+
+    Args:
+        repository: Root of the checkout, where `tools/` and `detection/` are.
+    """
+    parser = argparse.ArgumentParser(
+        prog="quickstart.py",
+        description="Fine-tune a small EVA detector on digit scenes on a CPU, evaluate it and "
+        "write a report. The same command continues an interrupted run.",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=repository / "output/quickstart", help="folder of the run"
+    )
+    parser.add_argument(
+        "--datasets",
+        type=Path,
+        default=repository / "output/datasets",
+        help="folder for the demo data",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training")
+    parser.add_argument("--fresh", action="store_true", help="delete an earlier run first")
+    parser.add_argument("overrides", nargs="*", help="config values, such as train.max_iter=300")
+    args = parser.parse_args()
+    output, datasets = args.output.resolve(), args.datasets.resolve()
+    began = time.monotonic()
+    if args.fresh and output.exists():
+        shutil.rmtree(output)
+    overrides = [f"train.seed={args.seed}", *args.overrides]
+    _claim(output, overrides)
+    environment = os.environ | {"DETECTRON2_DATASETS": str(datasets)}
+
+    def step(title: str, script: str, *arguments: str) -> None:
+        command = [sys.executable, str(repository / script), *arguments]
+        print(f"\n== {title}\n$ python {shlex.join([script, *arguments])}", flush=True)
+        finished = subprocess.run(
+            command, env=environment, cwd=repository, stdout=subprocess.DEVNULL, check=False
+        )
+        if finished.returncode:
+            raise SystemExit(
+                f"\n'{title}' stopped with exit code {finished.returncode} (its message is above, "
+                f"its log in {output}); the same command continues from there"
+            )
+
+    step("1. Demo data", "tools/make_demo_data.py", "--output", str(datasets / DIGIT_SCENES))
+    if not (output / "results.json").exists():
+        arguments = ["--config-file", CONFIG, "--resume", f"train.output_dir={output}", *overrides]
+        step("2. Fine-tuning and evaluation", "detection/train_net.py", *arguments)
+    else:
+        print(f"\n== 2. Fine-tuning is done already ({output}); --fresh starts over")
+    print("\n== 3. Report", flush=True)
+    report = write_report(output, datasets / DIGIT_SCENES / "coco")
+    results = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    print(f"\n{results_table(results)}\n")
+    minutes = (time.monotonic() - began) / 60
+    iterations = read_metrics(output)[-1]["iteration"] + 1
+    print(f"{iterations} iterations; this call took {minutes:.1f} minutes.")
+    print(f"Pictures, curves and numbers: {report}")
+
+
+def _claim(output: Path, overrides: list[str]) -> None:
+    """Tie the folder to its settings, so that another run cannot continue in it."""
+    settings = output / "quickstart.json"
+    if settings.exists():
+        before = json.loads(settings.read_text(encoding="utf-8"))["overrides"]
+        if before != overrides:
+            raise SystemExit(
+                f"{output} holds a run with {shlex.join(before)}, not {shlex.join(overrides)}; "
+                "choose another --output or start over with --fresh"
+            )
+        return
+    if output.exists() and any(output.iterdir()):
+        raise SystemExit(f"{output} exists and is no quick start; choose another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    settings.write_text(json.dumps({"overrides": overrides}) + "\n", encoding="utf-8")

@@ -1,0 +1,181 @@
+"""A report of a detection run: loss curve, pictures of predictions, scores, one HTML page."""
+
+import base64
+import html
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from detectron2.data.detection_utils import read_image
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+
+SCORE_THRESHOLD = 0.5
+COLUMNS, PICTURES = 4, 16
+LOSSES = ("total_loss", "loss_cls_stage2", "loss_box_reg_stage2", "loss_mask", "loss_rpn_cls")
+
+
+def write_report(run: Path, dataset: Path) -> Path:
+    """Write `loss_curve.png`, `predictions.png` and `report.html` into a run's folder.
+
+    Args:
+        run: Folder of the run, with `metrics.json`, `results.json` and
+            `inference/coco_instances_results.json`.
+        dataset: COCO-style folder with `val/` and `annotations/instances_val.json`.
+
+    Returns:
+        Path of `report.html`.
+    """
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    metrics = read_metrics(run)
+    draw_loss_curve(metrics, run / "loss_curve.png")
+    truth = COCO(str(dataset / "annotations" / "instances_val.json"))
+    found = truth.loadRes(str(run / "inference" / "coco_instances_results.json"))
+    draw_contact_sheet(truth, found, dataset / "val", run / "predictions.png")
+    file = run / "report.html"
+    file.write_text(_page(run, results, metrics), encoding="utf-8")
+    return file
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Read detectron2's `metrics.json` (one JSON object a line), in order of iterations.
+
+    A run that was interrupted and continued has written some iterations twice; the later line
+    counts.
+
+    Args:
+        run: Folder of the run.
+
+    Returns:
+        One dict a logged iteration.
+    """
+    lines = (run / "metrics.json").read_text(encoding="utf-8").splitlines()
+    by_iteration: dict[int, dict[str, Any]] = {}
+    for entry in map(json.loads, lines):
+        by_iteration.setdefault(entry["iteration"], {}).update(entry)
+    return [by_iteration[iteration] for iteration in sorted(by_iteration)]
+
+
+def results_table(results: dict[str, dict[str, float | None]]) -> str:
+    """Format the scores of boxes and masks side by side.
+
+    Args:
+        results: Task ("bbox", "segm") -> metric -> percent; None where there are no such objects.
+
+    Returns:
+        A table of text lines.
+    """
+    tasks = [task for task in ("bbox", "segm") if task in results]
+    lines = ["{:<12}".format("") + "".join(f"{name:>10}" for name in tasks)]
+    for metric in results[tasks[0]]:
+        values = (results[task].get(metric) for task in tasks)
+        cells = ("-" if value is None else f"{value:.1f}" for value in values)
+        lines.append(f"{metric:<12}" + "".join(f"{cell:>10}" for cell in cells))
+    return "\n".join(lines)
+
+
+def draw_loss_curve(metrics: Sequence[dict[str, Any]], file: Path) -> None:
+    """Draw the losses over the iterations.
+
+    Args:
+        metrics: From `read_metrics`.
+        file: PNG to write.
+    """
+    figure, axes = plt.subplots(figsize=(8, 4), dpi=110)
+    for name in LOSSES:
+        points = [(m["iteration"], m[name]) for m in metrics if name in m]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name)
+    axes.set(xlabel="iteration", ylabel="loss", yscale="log", title="Fine-tuning losses")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(file)
+    plt.close(figure)
+
+
+def draw_contact_sheet(truth: COCO, found: COCO, images: Path, file: Path) -> None:
+    """Draw ground truth (left) and predictions (right) of the first images.
+
+    Args:
+        truth: Annotations.
+        found: Predictions, from `truth.loadRes`.
+        images: Folder of the images.
+        file: PNG to write.
+    """
+    names = {entry["id"]: entry["name"] for entry in truth.loadCats(truth.getCatIds())}
+    chosen = truth.loadImgs(sorted(truth.getImgIds())[:PICTURES])
+    rows = math.ceil(len(chosen) / COLUMNS)
+    figure, axes = plt.subplots(
+        rows, 2 * COLUMNS, figsize=(2 * COLUMNS * 1.5, rows * 1.6), dpi=100, squeeze=False
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for number, entry in enumerate(chosen):
+        image = read_image(str(images / entry["file_name"]), format="RGB")
+        left, right = axes[number // COLUMNS, 2 * (number % COLUMNS) :][:2]
+        for axis, coco, title in ((left, truth, "truth"), (right, found, "found")):
+            annotations = coco.loadAnns(coco.getAnnIds(imgIds=entry["id"]))
+            annotations = [a for a in annotations if a.get("score", 1) >= SCORE_THRESHOLD]
+            axis.set_title(title, fontsize=7, pad=2)
+            _draw_instances(axis, image, annotations, coco, names)
+    figure.tight_layout(pad=0.3)
+    figure.savefig(file)
+    plt.close(figure)
+
+
+def _draw_instances(
+    axis: Any,
+    image: NDArray[np.uint8],
+    annotations: Sequence[dict[str, Any]],
+    coco: COCO,
+    names: dict[int, str],
+) -> None:
+    axis.imshow(image)
+    for annotation in annotations:
+        colour = plt.get_cmap("tab10")(annotation["category_id"] % 10)
+        mask = coco.annToMask(annotation).astype(bool)
+        overlay = np.zeros((*mask.shape, 4))
+        overlay[mask] = (*colour[:3], 0.55)
+        axis.imshow(overlay)
+        x, y, width, height = annotation["bbox"]
+        axis.add_patch(
+            plt.Rectangle((x - 0.5, y - 0.5), width, height, fill=False, color=colour, lw=1)
+        )
+        score = f" {annotation['score']:.2f}" if "score" in annotation else ""
+        axis.text(
+            x,
+            y - 1,
+            names[annotation["category_id"]] + score,
+            fontsize=6,
+            color="white",
+            bbox=dict(facecolor=colour, pad=0.6, lw=0),
+        )
+
+
+def _page(run: Path, results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> str:
+    def picture(name: str) -> str:
+        data = base64.b64encode((run / name).read_bytes()).decode()
+        return f'<img src="data:image/png;base64,{data}" alt="{name}">'
+
+    last = metrics[-1]["iteration"] + 1
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>EVA quick start</title>
+<style>body {{ font: 16px/1.5 sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }}
+img {{ max-width: 100%; border: 1px solid #ccc }}
+pre {{ background: #f4f4f4; padding: 1rem }}</style>
+<h1>EVA quick start: digits on photographs</h1>
+<p>Cascade Mask R-CNN on the EVA-debug ViT, {last} iterations, scored on held-out digits on
+held-out photographs.</p>
+<h2>COCO scores (percent)</h2><pre>{html.escape(results_table(results))}</pre>
+<h2>Predictions at score {SCORE_THRESHOLD} and above</h2>{picture("predictions.png")}
+<h2>Losses</h2>{picture("loss_curve.png")}
+</html>
+"""

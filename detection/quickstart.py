@@ -1,0 +1,8 @@
+"""Fine-tune a small EVA detector on your CPU, from data to report: `make quickstart`."""
+
+from pathlib import Path
+
+from eva_detection.quickstart import main
+
+if __name__ == "__main__":
+    main(repository=Path(__file__).resolve().parent.parent)
