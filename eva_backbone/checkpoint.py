@@ -172,7 +172,8 @@ def _read_torch(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
     except pickle.UnpicklingError as error:
-        reason = str(error).partition("\n")[0]
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it names {named.group(1)}" if named else "its pickle is malformed"
         raise ValueError(
             f"{path.name} is refused: it is damaged or holds Python objects that could run code "
             f"({reason}); get it from its publisher again or convert it to safetensors"
@@ -202,7 +203,9 @@ def _rename(
         return dict(weights)
     named = {}
     for name, value in weights.items():
-        if name.startswith(source_prefix):
+        if name.startswith("visual.head."):
+            report.skipped[name] = "projection of CLIP, no classifier"
+        elif name.startswith(source_prefix):
             named[target_prefix + name.removeprefix(source_prefix)] = value
         else:
             report.skipped[name] = f"outside the trunk {source_prefix}*"

@@ -13,6 +13,7 @@ N = H * W tokens (plus the class token for BEiT's table), c queries of a chunk.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -124,8 +125,11 @@ def _appended_channels(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: 
     return out[..., :dim]
 
 
+@lru_cache(maxsize=8)
 def table_bias_index(grid: tuple[int, int], device: torch.device) -> Tensor:
     """Row of BEiT's bias table for every pair of tokens, the class token first.
+
+    Cached: all blocks of a model share one index.
 
     Args:
         grid: (H, W) patches.
@@ -135,15 +139,18 @@ def table_bias_index(grid: tuple[int, int], device: torch.device) -> Tensor:
         (1 + N, 1 + N) int64. The last three rows of the table serve class -> patch,
         patch -> class and class -> class, in this order.
     """
-    height, width = grid
-    y = torch.arange(height, device=device).repeat_interleave(width)
-    x = torch.arange(width, device=device).repeat(height)
-    rows = y[:, None] - y[None, :] + height - 1
-    columns = x[:, None] - x[None, :] + width - 1
-    count = (2 * height - 1) * (2 * width - 1)
-    index = torch.empty(height * width + 1, height * width + 1, dtype=torch.int64, device=device)
-    index[1:, 1:] = rows * (2 * width - 1) + columns
-    index[0, :] = count
-    index[:, 0] = count + 1
-    index[0, 0] = count + 2
-    return index
+    with torch.inference_mode(False):  # cached: training may follow
+        height, width = grid
+        y = torch.arange(height, device=device).repeat_interleave(width)
+        x = torch.arange(width, device=device).repeat(height)
+        rows = y[:, None] - y[None, :] + height - 1
+        columns = x[:, None] - x[None, :] + width - 1
+        count = (2 * height - 1) * (2 * width - 1)
+        index = torch.empty(
+            height * width + 1, height * width + 1, dtype=torch.int64, device=device
+        )
+        index[1:, 1:] = rows * (2 * width - 1) + columns
+        index[0, :] = count
+        index[:, 0] = count + 1
+        index[0, 0] = count + 2
+        return index

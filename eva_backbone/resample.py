@@ -95,7 +95,8 @@ def resample_rel_pos(table: Tensor, length: int, method: RelPosInterpolation) ->
         resized = F.interpolate(columns, size=length, mode="linear", align_corners=False)
         return resized[0].t().to(table.dtype)
     matrix = _beit_matrix(table.shape[0], length, table.device)
-    return (matrix @ table.float()).to(table.dtype)
+    with torch.autocast(table.device.type, enabled=False):
+        return (matrix @ table.float()).to(table.dtype)
 
 
 def resample_bias_table(table: Tensor, source: int, target: tuple[int, int]) -> Tensor:
@@ -126,7 +127,8 @@ def resample_bias_table(table: Tensor, source: int, target: tuple[int, int]) -> 
         return table
     rows, columns = (_bias_matrix(length, 2 * side - 1, table.device) for side in target)
     grid = table[:-3].float().unflatten(0, (length, length))  # (L, L, h)
-    grid = torch.einsum("yi,xj,ijh->yxh", rows, columns, grid)
+    with torch.autocast(table.device.type, enabled=False):
+        grid = torch.einsum("yi,xj,ijh->yxh", rows, columns, grid)
     return torch.cat([grid.flatten(0, 1).to(table.dtype), table[-3:]])
 
 

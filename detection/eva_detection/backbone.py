@@ -17,7 +17,6 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer, build_vit
-from eva_backbone.layer_decay import freeze_layers
 
 
 @BACKBONE_REGISTRY.register()
@@ -59,7 +58,7 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
         self.top_block = top_block
         self.square_pad = square_pad
         if freeze_patch_embed:
-            freeze_layers(net.patch_embed, depth=net.depth, below=1)
+            net.patch_embed.requires_grad_(False)
         strides = {f"p{int(math.log2(stride))}": stride for stride in self.strides}
         self._levels = tuple(strides)
         if top_block is not None:

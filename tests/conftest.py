@@ -1,0 +1,157 @@
+"""Small models that several folders of tests share, and the option `--show-errors`.
+
+The factories are fixtures, because tests are no package that another test could import from.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from eva_backbone import SimpleFeaturePyramid, VisionTransformer
+from eva_backbone.layers import LAYER_NORM_EPS
+
+SIZES = {
+    "img_size": 56,
+    "patch_size": 14,
+    "embed_dim": 32,
+    "depth": 2,
+    "num_heads": 2,
+    "mlp_dim": 48,
+}
+DETECTOR_SIZES = {
+    "img_size": 96,
+    "patch_size": 16,
+    "pretrain_img_size": 64,
+    "window_size": 4,
+    "global_attn_indexes": (1,),
+    "rel_pos": "vitdet",
+    "extra_tokens": (),
+    "final_norm": False,
+}
+
+
+class Classifier(VisionTransformer):
+    """ViT with an official head: `fc_norm` over the mean of the patches, or the class token."""
+
+    def __init__(self, *, outputs, mean_pool, **sizes):
+        super().__init__(final_norm=not mean_pool, **sizes)
+        self.head = nn.Linear(self.embed_dim, outputs)
+        self.fc_norm = nn.LayerNorm(self.embed_dim, eps=LAYER_NORM_EPS) if mean_pool else None
+
+    def classify(self, tokens):
+        if self.fc_norm is None:
+            return self.head(tokens[:, 0])
+        return self.head(self.fc_norm(tokens[:, 1:].mean(1)))
+
+    def forward(self, images):
+        return self.classify(self.forward_features(images))
+
+
+class Detector(SimpleFeaturePyramid):
+    """The detector's backbone under its official names: `net.*` and `simfp_N.*`, p2 to p6."""
+
+    def __init__(self, **sizes):
+        super().__init__(in_channels=sizes["embed_dim"], patch_size=16, out_channels=24)
+        self.net = VisionTransformer(**sizes)
+
+    def forward(self, images):
+        levels = self.pyramid(self.net.forward_feature_map(images))
+        return [*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2)]
+
+
+class Wrapped(nn.Module):
+    """A whole model around a backbone, as detectron2 builds it; `rest` is what it adds."""
+
+    def __init__(self, backbone, **rest):
+        super().__init__()
+        self.backbone = backbone
+        for name, module in rest.items():
+            self.add_module(name, module)
+
+
+ERRORS = {}  # test -> largest absolute error that it compared
+
+
+def pytest_addoption(parser):
+    text = "list the largest error that each test compared (docs/numerics.md); without -n"
+    parser.addoption("--show-errors", action="store_true", help=text)
+
+
+@pytest.fixture(autouse=True)
+def _record_errors(request, monkeypatch):
+    """Note what `torch.testing.assert_close` compares."""
+    if not request.config.getoption("--show-errors"):
+        return
+    compare = torch.testing.assert_close
+
+    def compare_and_note(actual, expected, **options):
+        error = (actual.double() - expected.double()).abs().max().item()
+        ERRORS[request.node.nodeid] = max(error, ERRORS.get(request.node.nodeid, 0.0))
+        compare(actual, expected, **options)
+
+    monkeypatch.setattr(torch.testing, "assert_close", compare_and_note)
+
+
+def pytest_terminal_summary(terminalreporter):
+    for name, error in ERRORS.items():
+        terminalreporter.write_line(f"{error:.1e}  {name}")
+
+
+def _randomise(module, std=0.3):
+    """Fill every parameter, also those that start at zero and would hide a mistake."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            offset = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            parameter.copy_(offset + std * torch.randn(parameter.shape))
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def randomise():
+    """Function: give every parameter of a module a random value."""
+    return _randomise
+
+
+@pytest.fixture(scope="session")
+def make_vit():
+    """Function: a small ViT with class token, random everywhere, in eval mode."""
+    return lambda **sizes: _randomise(VisionTransformer(**SIZES | sizes)).eval()
+
+
+@pytest.fixture(scope="session")
+def make_classifier():
+    """Function: a small ViT with a classification head."""
+
+    def make(*, outputs=10, mean_pool=True, **sizes):
+        model = Classifier(outputs=outputs, mean_pool=mean_pool, **SIZES | sizes)
+        return _randomise(model).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_detector():
+    """Function: a small ViTDet backbone with windows, relative positions and pyramid."""
+    return lambda **sizes: _randomise(Detector(**SIZES | DETECTOR_SIZES | sizes)).eval()
+
+
+@pytest.fixture(scope="session")
+def wrap():
+    """Function: a model with a backbone under `backbone.` and further modules beside it."""
+    return Wrapped
+
+
+@pytest.fixture(scope="session")
+def count():
+    """Function: number of parameters of a module, or those that a filter on the name keeps."""
+
+    def count_parameters(module, keep=lambda name: True):
+        return sum(value.numel() for name, value in module.named_parameters() if keep(name))
+
+    return count_parameters

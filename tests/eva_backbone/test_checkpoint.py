@@ -1,0 +1,320 @@
+"""Loading what fits: containers, prefixes, biases, sizes, and the report about it."""
+
+import argparse
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from eva_backbone import load_pretrained
+
+
+def _equal_states(model, other):
+    mine, theirs = model.state_dict(), other.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
+
+
+def _prefixed(prefix, state):
+    return {prefix + name: value for name, value in state.items()}
+
+
+# Containers
+
+CONTAINERS = {
+    "bare": lambda state: state,
+    "model": lambda state: {"model": state},
+    "module": lambda state: {"module": state, "global_steps": 7},
+    "state_dict": lambda state: {"state_dict": state, "meta": {"epoch": 3}},
+    "model_ema": lambda state: {"model_ema": state, "epoch": 3},
+    "module. in front": lambda state: {"model": _prefixed("module.", state)},
+    "arguments beside": lambda state: {
+        "model": state,
+        "optimizer": {"state": {}, "param_groups": [{"lr": 1e-3}]},
+        "args": argparse.Namespace(lr=1e-3, betas=(0.9, 0.98)),
+    },
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_containers(make_vit, save, container, legacy):
+    source, model = make_vit(), make_vit()
+    assert not _equal_states(model, source)
+    content = CONTAINERS[container](source.state_dict())
+    path = save(content, _use_new_zipfile_serialization=not legacy)
+    report = load_pretrained(model, path, complete=True)
+    assert _equal_states(model, source)
+    assert sorted(report.loaded) == sorted(source.state_dict())
+    assert not report.resampled
+    assert not report.skipped
+    assert not report.missing
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_safetensors(make_vit, save, as_text):
+    source, model = make_vit(), make_vit()
+    path = save(source.state_dict(), "weights.safetensors")
+    load_pretrained(model, str(path) if as_text else path, complete=True)
+    assert _equal_states(model, source)
+
+
+def test_trained_weights_come_before_their_average(make_vit, save):
+    """Documented order; whoever wants the average saves it on its own."""
+    trained, average, model = make_vit(), make_vit(), make_vit()
+    load_pretrained(model, save({"model_ema": average.state_dict(), "model": trained.state_dict()}))
+    assert _equal_states(model, trained)
+
+
+def test_half_precision_file(make_vit, save):
+    source, model = make_vit().half(), make_vit()
+    report = load_pretrained(model, save(source.state_dict()))
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert _equal_states(model, source.float())
+    assert not report.resampled
+
+
+# Prefixes
+
+
+def test_clip_file_into_a_bare_trunk(make_vit, make_classifier, save):
+    clip, model = make_classifier(mean_pool=False), make_vit()
+    content = _prefixed("visual.", clip.state_dict()) | {
+        "text.positional_embedding": torch.zeros(4, 8),
+        "logit_scale": torch.zeros(()),
+    }
+    report = load_pretrained(model, save({"model": content}))
+    images = torch.randn(1, 3, 56, 56)
+    assert torch.equal(model(images), clip.forward_features(images))
+    assert report.skipped == {
+        "visual.head.weight": "projection of CLIP, no classifier",
+        "visual.head.bias": "projection of CLIP, no classifier",
+        "text.positional_embedding": "outside the trunk visual.*",
+        "logit_scale": "outside the trunk visual.*",
+    }
+    assert not report.missing
+
+
+def test_the_projection_of_clip_is_no_classifier(make_classifier, save):
+    """Not even where a classifier has as many classes as the projection has channels."""
+    clip, model = make_classifier(mean_pool=False), make_classifier(mean_pool=False)
+    before = model.head.weight.clone()
+    report = load_pretrained(model, save(_prefixed("visual.", clip.state_dict())))
+    assert torch.equal(model.head.weight, before)
+    assert set(report.missing) == {"head.weight", "head.bias"}
+
+
+def test_pretrained_file_into_a_detector(make_vit, make_detector, wrap, save):
+    """`eva_psz14to16.pt` into `backbone.net.*`: position tables and pyramid start anew."""
+    source = make_vit(patch_size=16, img_size=64, extra_tokens=("cls", "mask"))
+    source.lm_head = nn.Linear(32, 8)
+    model = wrap(make_detector(), roi_heads=nn.Linear(4, 4))
+    head = model.roi_heads.weight.clone()
+    report = load_pretrained(model, save({"model": source.state_dict()}))
+    trunk = model.backbone.net
+    assert torch.equal(trunk.blocks[1].mlp.fc1.weight, source.blocks[1].mlp.fc1.weight)
+    assert torch.equal(trunk.pos_embed, source.pos_embed)
+    assert torch.equal(model.roi_heads.weight, head)
+    assert "backbone.net.blocks.0.attn.q_bias" in report.loaded
+    assert report.skipped == {  # as they are called in the file
+        "cls_token": "this model has no class token",
+        "mask_token": "pre-training only",
+        "norm.weight": "final norm, which this model does not have",
+        "norm.bias": "final norm, which this model does not have",
+        "lm_head.weight": "pre-training head",
+        "lm_head.bias": "pre-training head",
+    }
+    outside = {name for name in model.state_dict() if not name.startswith("backbone.net.")}
+    tables = {f"backbone.net.blocks.{i}.attn.rel_pos_{axis}" for i in (0, 1) for axis in "hw"}
+    assert set(report.missing) == outside | tables
+    assert {report.missing[name] for name in outside} == {"outside the trunk, initialised"}
+    assert {report.missing[n] for n in tables} == {"zero: no relative position at the start"}
+
+
+def test_detector_file_into_a_bare_trunk(make_detector, wrap, save):
+    source = wrap(make_detector(), roi_heads=nn.Linear(4, 4))
+    model = make_detector().net
+    report = load_pretrained(model, save({"model": source.state_dict()}), complete=True)
+    assert _equal_states(model, source.backbone.net)
+    outside = {name for name in source.state_dict() if not name.startswith("backbone.net.")}
+    assert set(report.skipped) == outside
+
+
+def test_detector_file_into_a_detector(make_detector, wrap, save):
+    source = wrap(make_detector(), roi_heads=nn.Linear(4, 4))
+    model = wrap(make_detector(), roi_heads=nn.Linear(4, 4))
+    load_pretrained(model, save({"model": source.state_dict()}), complete=True)
+    assert _equal_states(model, source)
+
+
+# Biases
+
+
+@pytest.mark.parametrize(("stored", "wanted"), [("qv", "qkv"), ("qkv", "qv")])
+def test_the_bias_is_converted_without_effect(make_vit, save, stored, wanted):
+    """Also from a key bias that is not zero: it has no effect."""
+    source, model = make_vit(qkv_bias=stored), make_vit(qkv_bias=wanted)
+    report = load_pretrained(model, save(source.state_dict()), complete=True)
+    assert not report.skipped
+    images = torch.randn(2, 3, 56, 56)
+    torch.testing.assert_close(model(images), source(images), atol=2e-5, rtol=1e-5)
+
+
+# Sizes
+
+
+def test_patch_14_to_16(make_vit, save):
+    """Equals the official `interpolate_patch_14to16.py`: plain bicubic for both."""
+    source, model = make_vit(img_size=56, patch_size=14), make_vit(img_size=48, patch_size=16)
+    report = load_pretrained(model, save(source.state_dict()))
+    bicubic = {"mode": "bicubic", "align_corners": False}
+    kernel = F.interpolate(source.patch_embed.proj.weight, (16, 16), **bicubic)
+    assert torch.equal(model.patch_embed.proj.weight, kernel)
+    square = source.pos_embed[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+    positions = F.interpolate(square, (3, 3), **bicubic).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(model.pos_embed[:, 1:], positions, atol=0, rtol=0)
+    assert torch.equal(model.pos_embed[:, :1], source.pos_embed[:, :1])
+    assert report.resampled == {
+        "patch_embed.proj.weight": ((32, 3, 14, 14), (32, 3, 16, 16)),
+        "pos_embed": ((1, 17, 32), (1, 10, 32)),
+    }
+    assert set(report.resampled) < set(report.loaded)
+
+
+def test_decomposed_tables(make_detector, save):
+    """As detectron2 would read them at the other size; windows keep theirs."""
+    source, model = make_detector(img_size=96), make_detector(img_size=160)
+    report = load_pretrained(model, save(source.state_dict()), complete=True)
+    for axis in ("rel_pos_h", "rel_pos_w"):
+        stored = getattr(source.net.blocks[1].attn, axis).t()[None]
+        expected = F.interpolate(stored, 19, mode="linear")[0].t()
+        torch.testing.assert_close(getattr(model.net.blocks[1].attn, axis), expected)
+    resampled = {f"net.blocks.1.attn.rel_pos_{axis}": ((11, 16), (19, 16)) for axis in "hw"}
+    assert report.resampled == resampled
+    images = torch.randn(1, 3, 160, 160)
+    for mine, theirs in zip(model(images), source(images), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-4)
+
+
+def test_bias_tables(make_vit, save):
+    """A model for another size, filled from the file, acts as the file's model at that size."""
+    source = make_vit(rel_pos="table", img_size=56, final_norm=False)
+    model = make_vit(rel_pos="table", img_size=84, final_norm=False)
+    report = load_pretrained(model, save(source.state_dict()))
+    assert report.resampled["blocks.0.attn.relative_position_bias_table"] == ((52, 2), (124, 2))
+    images = torch.randn(1, 3, 84, 84)
+    torch.testing.assert_close(model(images), source(images), atol=2e-5, rtol=1e-4)
+
+
+def test_table_indexes_of_old_files_are_skipped(make_vit, save):
+    source = make_vit(rel_pos="table")
+    state = source.state_dict()
+    state["blocks.0.attn.relative_position_index"] = torch.zeros(17, 17, dtype=torch.int64)
+    report = load_pretrained(make_vit(rel_pos="table"), save(state))
+    assert report.skipped == {"blocks.0.attn.relative_position_index": "recomputed"}
+
+
+# Heads and other choices
+
+
+def test_a_head_of_other_classes_can_start_anew(make_classifier, save):
+    source, model = make_classifier(outputs=10), make_classifier(outputs=7)
+    head = model.head.weight.clone()
+    report = load_pretrained(model, save(source.state_dict()), reinitialise=[r"head\."])
+    assert torch.equal(model.head.weight, head)
+    assert torch.equal(model.fc_norm.weight, source.fc_norm.weight)
+    assert set(report.missing) == {"head.weight", "head.bias"}
+    assert set(report.missing.values()) == {"initialised anew, other shape in the file"}
+    assert report.skipped["head.weight"] == "(10, 32) does not fit (7, 32), initialised anew"
+
+
+def test_a_head_that_fits_is_not_started_anew(make_classifier, save):
+    source, model = make_classifier(), make_classifier()
+    load_pretrained(model, save(source.state_dict()), reinitialise=[r"head\."], complete=True)
+    assert _equal_states(model, source)
+
+
+def test_more_or_less_on_request(make_vit, save):
+    state = make_vit().state_dict()
+    del state["pos_embed"]
+    state["teacher.weight"] = torch.zeros(3)
+    model = make_vit()
+    options = {"allow_missing": ["pos_embed"], "allow_skipped": [r"teacher\."]}
+    report = load_pretrained(model, save(state), **options)
+    assert report.missing == {"pos_embed": "as asked"}
+    assert report.skipped == {"teacher.weight": "as asked"}
+
+
+def test_patterns_are_those_of_the_file_and_of_the_model(make_vit, make_detector, save):
+    """`allow_skipped` looks at the file's names, `allow_missing` at the model's."""
+    state = make_vit(patch_size=16, img_size=64).state_dict()
+    state["teacher.weight"] = state.pop("blocks.0.norm1.bias")
+    report = load_pretrained(
+        make_detector(),
+        save(state),
+        allow_skipped=[r"teacher\."],
+        allow_missing=[r"net\.blocks\.0\.norm1"],
+    )
+    assert report.skipped["teacher.weight"] == "as asked"
+    assert report.missing["net.blocks.0.norm1.bias"] == "as asked"
+
+
+# Meta device
+
+
+def test_a_meta_model_becomes_real(make_vit, save):
+    source = make_vit()
+    path = save(source.state_dict())
+    before = path.read_bytes()
+    with torch.device("meta"):
+        model = make_vit()
+    model.patch_embed.requires_grad_(False)
+    load_pretrained(model, path, complete=True)
+    assert _equal_states(model, source)
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert "pos_embed" in trainable
+    assert "patch_embed.proj.weight" not in trainable
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)  # the file may be mapped into memory: it must not change
+    assert path.read_bytes() == before
+
+
+def test_a_meta_model_keeps_its_precision(make_vit, save):
+    source = make_vit().half()
+    with torch.device("meta"):
+        model = make_vit()
+    load_pretrained(model, save(source.state_dict()))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert _equal_states(model, source.float())
+
+
+def test_what_a_file_lacks_cannot_stay_on_meta(make_vit, save, refused):
+    state = make_vit(final_norm=False).state_dict()
+    with torch.device("meta"):
+        model = make_vit()
+    with refused(
+        model, "lacks norm.weight, norm.bias, which the model only has on the meta device"
+    ):
+        load_pretrained(model, save(state))
+
+
+# Report
+
+
+def test_the_report_is_logged_and_says_it_all(make_vit, make_classifier, save, caplog):
+    source = make_vit(img_size=56, extra_tokens=("cls", "mask"))
+    model = make_classifier(img_size=84)
+    with caplog.at_level(logging.INFO, logger="eva_backbone"):
+        report = load_pretrained(model, save(source.state_dict(), "eva.pt"))
+    total = len(model.state_dict()) - 4
+    assert str(report).splitlines() == [
+        f"loaded {total} tensors from eva.pt",
+        "  resampled (1, 17, 32) -> (1, 37, 32): pos_embed",
+        "  not used (pre-training only): mask_token",
+        "  not used (final norm, which this model does not have): norm.weight, norm.bias",
+        "  not in the file (new head): head.weight, head.bias",
+        "  not in the file (new norm of the head): fc_norm.weight, fc_norm.bias",
+    ]
+    assert caplog.messages == [str(report)]

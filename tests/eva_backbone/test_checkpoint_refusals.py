@@ -1,0 +1,244 @@
+"""Loading what does not fit: one clear error, and nothing is partly loaded."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from eva_backbone import load_pretrained
+from eva_backbone.checkpoint import read_weights
+
+
+class _WritesAFile:
+    """A pickle of this runs code when it is loaded without care."""
+
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+def _resnet_state():
+    layers = nn.Sequential(nn.Conv2d(3, 8, 7, bias=False), nn.BatchNorm2d(8), nn.Linear(8, 10))
+    names = {"0": "conv1", "1": "bn1", "2": "fc"}
+    state = layers.state_dict()
+    return {f"{names[key[0]]}{key[1:]}": value for key, value in state.items()}
+
+
+# Damaged and dangerous files
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_truncated_anywhere(make_vit, save, refused, kind):
+    """Cut at 60 places, the first bytes and the last among them."""
+    model = make_vit(depth=1)
+    state = make_vit(depth=1).state_dict()
+    if kind == "safetensors":
+        path, message = save(state, "weights.safetensors"), "weights.safetensors is no complete"
+    else:
+        path = save({"model": state}, _use_new_zipfile_serialization=kind == "zip")
+        message = "weights.pt (cannot be read, it is truncated|is refused: it is damaged)"
+    content = path.read_bytes()
+    size = len(content)
+    places = {0, 1, 7, 8, 9, 100, size - 100, size - 8, size - 1} | {
+        size * i // 50 for i in range(50)
+    }
+    for place in sorted(places):
+        path.write_bytes(content[:place])
+        with refused(model, message):
+            load_pretrained(model, path)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_damaged_names_and_structure(make_vit, save, legacy):
+    """Whatever a damaged pickle makes the reader stumble over, it is a `ValueError`."""
+    model = make_vit(depth=1)
+    path = save(make_vit(depth=1).state_dict(), _use_new_zipfile_serialization=not legacy)
+    content = path.read_bytes()
+    start, accepted = content.index(b"cls_token") - 10, 0
+    for place in range(start, start + 1000, 9):
+        changed = bytes([content[place] ^ 0x80])  # no longer ASCII, no longer an opcode
+        path.write_bytes(content[:place] + changed + content[place + 1 :])
+        with contextlib.suppress(ValueError):
+            load_pretrained(model, path)
+            accepted += 1  # some bytes have no meaning
+    assert accepted < 15
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("where", ["beside", "instead", "below"])
+def test_a_pickle_with_code_is_refused_and_not_run(
+    make_vit, save, refused, tmp_path, where, legacy
+):
+    marker = tmp_path / "marker"
+    trap, state = _WritesAFile(marker), make_vit().state_dict()
+    content = {
+        "beside": {"model": state, "args": trap},
+        "instead": trap,
+        "below": {"model": state | {"pos_embed": trap}},
+    }[where]
+    path = save(content, _use_new_zipfile_serialization=not legacy)
+    model = make_vit()
+    with refused(model, "weights.pt is refused: .*could run code .*convert it to safetensors"):
+        load_pretrained(model, path)
+    assert not marker.exists()
+
+
+def test_the_trap_of_the_test_above_works(save, tmp_path):
+    marker = tmp_path / "marker"
+    torch.load(save(_WritesAFile(marker)), weights_only=False)
+    assert marker.is_dir()
+
+
+def test_a_whole_pickled_model_is_refused(make_vit, save, refused):
+    model = make_vit()
+    with refused(model, "weights.pt is refused: .*could run code"):
+        load_pretrained(model, save(nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize(
+    "content", [b"version https://git-lfs.github.com/spec/v1\n", b"<!doctype html>", b""]
+)
+@pytest.mark.parametrize("name", ["weights.pt", "weights.pth", "weights.safetensors"])
+def test_something_else_under_that_name(make_vit, refused, tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    model = make_vit()
+    with refused(model, f"{name} (cannot be read|is refused|is no complete safetensors file)"):
+        load_pretrained(model, path)
+
+
+# Files that hold something else
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "holds no weights but dict"),
+        ([torch.zeros(2)], "holds no weights but list"),
+        (torch.zeros(2), "holds no weights but Tensor"),
+        ({"model": {}}, "holds no weights but dict"),
+        (
+            {"state": {}, "param_groups": []},
+            "holds no plain state dict: state, param_groups are no named tensors; known containers "
+            "are model, module, state_dict, model_ema",
+        ),
+        ({"model": {0: torch.zeros(2)}}, "holds no plain state dict: 0 are no named tensors"),
+        (
+            _resnet_state(),
+            "holds no EVA weights: expected one name ending in patch_embed.proj.weight, found 0 "
+            "among conv1.weight, bn1.weight",
+        ),
+    ],
+)
+def test_no_weights_of_a_vit(make_vit, save, refused, content, message):
+    model = make_vit()
+    with refused(model, f"weights.pt {message}"):
+        load_pretrained(model, save(content))
+
+
+def test_two_trunks_are_ambiguous(make_vit, save, refused):
+    state = make_vit().state_dict()
+    both = {
+        f"{who}.{name}": value for who in ("student", "teacher") for name, value in state.items()
+    }
+    model = make_vit()
+    with refused(model, "expected one name ending in patch_embed.proj.weight, found 2"):
+        load_pretrained(model, save(both))
+
+
+def test_a_model_without_a_vit(make_vit, save, refused):
+    model = nn.Linear(2, 2)
+    with refused(model, "the model has no VisionTransformer"):
+        load_pretrained(model, save(make_vit().state_dict()))
+
+
+# Files that do not fit
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["blocks.1.mlp.fc1.weight", "blocks.0.attn.q_bias", "pos_embed", "patch_embed.proj.bias"],
+)
+def test_missing_names_of_the_trunk(make_vit, save, refused, name):
+    state, model = make_vit().state_dict(), make_vit()
+    del state[name]
+    with refused(model, f"lacks 1 of the model's names: {name}; .*allow_missing"):
+        load_pretrained(model, save(state))
+
+
+def test_missing_names_of_the_same_project(make_detector, wrap, save, refused):
+    """A mask-less Objects365 file in a model with masks: said, not guessed."""
+    state = wrap(make_detector(), roi_heads=nn.Linear(4, 4)).state_dict()
+    del state["roi_heads.bias"]
+    model = wrap(make_detector(), roi_heads=nn.Linear(4, 4))
+    with refused(model, "lacks 1 of the model's names: roi_heads.bias; .*allow_missing"):
+        load_pretrained(model, save(state))
+    report = load_pretrained(model, save(state), allow_missing=[r"roi_heads\."])
+    assert report.missing == {"roi_heads.bias": "as asked"}
+
+
+def test_unexpected_names(make_vit, save, refused):
+    state, model = make_vit(depth=3).state_dict(), make_vit(depth=2)
+    message = r"holds 13 names that the model does not have: blocks.2.*and 5 more; .*allow_skipped"
+    with refused(model, message):
+        load_pretrained(model, save(state))
+
+
+def test_a_model_that_is_deeper(make_vit, save, refused):
+    state, model = make_vit(depth=2).state_dict(), make_vit(depth=3)
+    with refused(model, "lacks 13 of the model's names: blocks.2"):
+        load_pretrained(model, save(state))
+
+
+def test_another_width(make_vit, save, refused):
+    state, model = make_vit(embed_dim=64).state_dict(), make_vit(embed_dim=32)
+    with refused(model, r"does not fit the model .*\(64,\) -> \(32,\).*build the variant"):
+        load_pretrained(model, save(state))
+
+
+def test_one_tensor_of_another_shape(make_vit, save, refused):
+    state, model = make_vit().state_dict(), make_vit()
+    state["blocks.1.attn.proj.weight"] = torch.zeros(32, 31)
+    with refused(model, r"blocks.1.attn.proj.weight \(32, 31\) -> \(32, 32\); build the variant"):
+        load_pretrained(model, save(state))
+
+
+def test_a_head_of_other_classes(make_classifier, save, refused):
+    state, model = make_classifier(outputs=10).state_dict(), make_classifier(outputs=7)
+    with refused(model, r"head.weight \(10, 32\) -> \(7, 32\), head.bias .*heads as reinitialise"):
+        load_pretrained(model, save(state))
+
+
+def test_a_video_file_is_not_read_as_one_large_image(make_vit, save, refused):
+    """Four frames of 5 x 5 patches make 100 positions, which also is 10 x 10."""
+    state, model = make_vit(img_size=70).state_dict(), make_vit(img_size=70)
+    state["pos_embed"] = torch.zeros(1, 101, 32)
+    state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"][:, :, None]
+    with refused(model, r"patch_embed.proj.weight \(32, 3, 1, 14, 14\) -> \(32, 3, 14, 14\)"):
+        load_pretrained(model, save(state))
+
+
+def test_evaluation_wants_everything(make_vit, make_classifier, save, refused):
+    model = make_classifier()
+    with refused(model, "lacks head.weight, head.bias, fc_norm.weight, .*but complete=True"):
+        load_pretrained(model, save(make_vit().state_dict()), complete=True)
+
+
+# No file at all
+
+
+def test_a_missing_file(make_vit, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*absent\.pt"):
+        load_pretrained(make_vit(), tmp_path / "absent.pt")
+
+
+def test_a_directory(make_vit, tmp_path):
+    with pytest.raises(FileNotFoundError, match="is a directory; pass one checkpoint file"):
+        load_pretrained(make_vit(), tmp_path)
+    with pytest.raises(ValueError, match="is a folder; name a weight file inside it"):
+        read_weights(Path(tmp_path))

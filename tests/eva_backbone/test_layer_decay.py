@@ -1,0 +1,199 @@
+"""The partition of the layers and what is built on it."""
+
+import pytest
+import torch
+from detectron2.modeling.backbone import vit as detectron2_vit
+from torch import nn
+
+from eva_backbone.layer_decay import (
+    freeze_layers,
+    get_vit_lr_decay_rate,
+    layer_groups,
+    layer_index,
+    param_groups_layer_decay,
+)
+
+# name -> group of a ViT of depth 40, as the official files of all projects name things
+NAMES = {
+    # bare: pre-training, classification, video
+    "cls_token": 0,
+    "mask_token": 0,
+    "pos_embed": 0,
+    "patch_embed.proj.weight": 0,
+    "blocks.0.norm1.weight": 1,
+    "blocks.0.attn.q_bias": 1,
+    "blocks.10.attn.qkv.bias": 11,
+    "blocks.39.mlp.fc2.bias": 40,
+    "norm.weight": 41,
+    "fc_norm.bias": 41,
+    "head.weight": 41,
+    "head.1.bias": 41,
+    "lm_head.weight": 41,
+    # detection
+    "backbone.net.pos_embed": 0,
+    "backbone.net.patch_embed.proj.bias": 0,
+    "backbone.net.blocks.3.attn.rel_pos_h": 4,
+    "backbone.net.blocks.39.norm2.bias": 40,
+    "backbone.simfp_2.4.norm.weight": 41,
+    "proposal_generator.rpn_head.conv.conv0.weight": 41,
+    "roi_heads.box_head.0.conv1.norm.weight": 41,
+    "roi_heads.box_predictor.2.cls_score.bias": 41,
+    "roi_heads.mask_head.deconv.weight": 41,
+    # segmentation
+    "backbone.cls_token": 0,
+    "backbone.blocks.7.gamma_1": 8,
+    "backbone.blocks.7.attn.relative_position_bias_table": 8,
+    "backbone.level_embed": 41,
+    "backbone.spm.stem.0.weight": 41,
+    "backbone.interactions.0.injector.attn.sampling_offsets.weight": 41,
+    "backbone.up.weight": 41,
+    "backbone.norm1.weight": 41,
+    "decode_head.transformer_decoder.layers.0.attentions.0.attn.in_proj_weight": 41,
+    "decode_head.query_embed.weight": 41,
+    # CLIP
+    "visual.cls_token": 0,
+    "visual.patch_embed.proj.weight": 0,
+    "visual.blocks.12.mlp.fc1.weight": 13,
+    "visual.head.weight": 41,
+    "text.positional_embedding": 41,
+    "text.token_embedding.weight": 41,
+    "text.transformer.resblocks.0.attn.in_proj_weight": 41,
+    "logit_scale": 41,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_has_its_group(name):
+    assert layer_index(name, depth=40) == NAMES[name]
+    assert layer_index(f"module.{name}", depth=40) == NAMES[name]  # as under DDP
+
+
+def test_a_text_tower_lies_behind_whatever_its_names():
+    assert layer_index("text.pos_embed", depth=2) == 3
+    assert layer_index("text.blocks.0.mlp.fc1.weight", depth=2) == 3
+    assert layer_index("text.blocks.11.mlp.fc1.weight", depth=2) == 3  # deeper than the ViT
+
+
+def test_groups_are_a_partition():
+    groups = layer_groups(5)
+    assert [group.index for group in groups] == list(range(7))
+    assert [group.label for group in groups] == [
+        "embeddings",
+        *(f"blocks.{i}" for i in range(5)),
+        "behind the blocks",
+    ]
+
+
+def test_a_block_that_cannot_be_is_refused():
+    """A wrong depth would otherwise decay the layers silently in another way."""
+    with pytest.raises(
+        ValueError, match=r"blocks.24.norm1.weight is block 24, .*depth given is 24"
+    ):
+        layer_index("blocks.24.norm1.weight", depth=24)
+
+
+# Learning-rate factors
+
+
+def test_drop_in_for_detectron2():
+    detector = [name for name in NAMES if name.startswith(("backbone.", "proposal_", "roi_heads."))]
+    assert len(detector) > 10
+    for name in detector:
+        if name == "backbone.cls_token":
+            continue  # detectron2's ViT has none; it would give the full rate
+        expected = detectron2_vit.get_vit_lr_decay_rate(name, lr_decay_rate=0.9, num_layers=40)
+        assert get_vit_lr_decay_rate(name, lr_decay_rate=0.9, num_layers=40) == expected, name
+    assert get_vit_lr_decay_rate("backbone.net.pos_embed") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [
+        ("backbone.net.pos_embed", 0.01330),
+        ("backbone.net.patch_embed.proj.weight", 0.01330),
+        ("backbone.net.blocks.0.norm1.weight", 0.01478),
+        ("backbone.net.blocks.39.mlp.fc2.weight", 0.9),
+        ("backbone.simfp_3.0.weight", 1.0),
+        ("roi_heads.box_predictor.0.bbox_pred.weight", 1.0),
+    ],
+)
+def test_factors_of_the_official_detector(name, factor):
+    actual = get_vit_lr_decay_rate(name, lr_decay_rate=0.9, num_layers=40)
+    assert actual == pytest.approx(factor, rel=5e-4)
+
+
+# Optimizer groups
+
+
+@pytest.fixture
+def model(make_classifier):
+    return make_classifier(extra_tokens=("cls", "mask"), layer_scale=0.1)
+
+
+def _groups(model, **options):
+    defaults = {"depth": 2, "lr": 1e-3, "weight_decay": 0.05, "layer_decay": 0.5}
+    return param_groups_layer_decay(model, **defaults | options)
+
+
+def test_every_trainable_parameter_is_in_one_group(model):
+    model.patch_embed.requires_grad_(False)
+    grouped = [id(p) for group in _groups(model) for p in group["params"]]
+    trainable = [id(p) for p in model.parameters() if p.requires_grad]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == set(trainable)
+
+
+def test_rates_and_weight_decay(model):
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = {
+        names[id(p)]: (group["lr"], group["lr_scale"], group["weight_decay"], group["name"])
+        for group in _groups(model)
+        for p in group["params"]
+    }
+    assert found["pos_embed"] == (1.25e-4, 0.125, 0.0, "embeddings without decay")
+    assert found["cls_token"][2] == 0.0
+    assert found["mask_token"][2] == 0.05  # as in the official pre-training
+    assert found["patch_embed.proj.weight"] == (1.25e-4, 0.125, 0.05, "embeddings")
+    assert found["blocks.0.attn.qkv.weight"] == (2.5e-4, 0.25, 0.05, "blocks.0")
+    assert found["blocks.1.norm1.weight"] == (5e-4, 0.5, 0.0, "blocks.1 without decay")
+    assert found["blocks.1.gamma_1"][2] == found["blocks.1.attn.q_bias"][2] == 0.0
+    assert found["head.weight"] == (1e-3, 1.0, 0.05, "behind the blocks")
+    assert found["head.bias"] == (1e-3, 1.0, 0.0, "behind the blocks without decay")
+
+
+def test_no_weight_decay_is_the_callers_choice(model):
+    groups = _groups(model, no_weight_decay=("mask_token",))
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    assert id(model.pos_embed) in decayed
+    assert id(model.mask_token) not in decayed
+
+
+def test_an_optimizer_takes_the_groups(model):
+    optimizer = torch.optim.AdamW(_groups(model))
+    assert {group["lr"] for group in optimizer.param_groups} == {1e-3, 5e-4, 2.5e-4, 1.25e-4}
+
+
+# Freezing
+
+
+@pytest.mark.parametrize("below", [0, 1, 2, 3, 4])
+def test_freezing_stops_exactly_the_groups_below(model, below):
+    frozen = freeze_layers(model, depth=2, below=below)
+    for name, parameter in model.named_parameters():
+        expected = layer_index(name, 2) < below
+        assert parameter.requires_grad != expected, name
+        assert (name in frozen) == expected, name
+
+
+def test_a_frozen_start_still_trains_the_rest(model):
+    freeze_layers(model, depth=2, below=2)
+    model.train()(torch.randn(1, 3, 56, 56)).sum().backward()
+    assert model.patch_embed.proj.weight.grad is None
+    assert model.blocks[0].mlp.fc1.weight.grad is None
+    assert model.blocks[1].mlp.fc1.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("below", [-1, 5])
+def test_groups_that_do_not_exist_cannot_be_frozen(below):
+    with pytest.raises(ValueError, match=rf"below must be in 0\.\.4 for depth 2, got {below}"):
+        freeze_layers(nn.Linear(1, 1), depth=2, below=below)

@@ -1,0 +1,172 @@
+"""Attention with relative positions, against a dense reference, and how much memory it takes."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from eva_backbone import rel_pos
+from eva_backbone.attention import TableRelPosAttention
+from eva_backbone.rel_pos import axis_embeddings, decomposed_attention, table_bias_index
+
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
+
+
+def _inputs(height, width, *, batch=2, heads=3, dim=8, dtype=torch.float32):
+    tokens = height * width
+    shapes = [(batch, heads, tokens, dim)] * 3 + [(height, height, dim), (width, width, dim)]
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+def _dense(q, k, v, rel_h, rel_w):
+    """ViTDet's formula with the whole map: (q k' / sqrt(d) + q (R_h + R_w)) -> softmax -> v."""
+    pairs = rel_h[:, None, :, None] + rel_w[None, :, None, :]  # (H, W, H, W, D)
+    pairs = pairs.flatten(2, 3).flatten(0, 1)  # (N, N, D)
+    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    scores = scores + torch.einsum("bhnd,nmd->bhnm", q, pairs)
+    return scores.softmax(-1) @ v
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("grid", [(7, 9), (5, 5), (2, 20)])
+def test_both_ways_equal_the_dense_map(monkeypatch, dtype, chunked, grid):
+    monkeypatch.setattr(rel_pos, "CHUNK_ELEMENTS", 1)  # the smallest chunks: 32 queries
+    inputs = _inputs(*grid, dtype=dtype)
+    weights = torch.randn_like(inputs[0])
+    actual = decomposed_attention(*inputs, chunked=chunked)
+    expected = _dense(*inputs)
+    tolerance = {"atol": TOLERANCES[dtype], "rtol": TOLERANCES[dtype]}
+    torch.testing.assert_close(actual, expected, **tolerance)
+    mine = torch.autograd.grad((actual * weights).sum(), inputs)
+    theirs = torch.autograd.grad((expected * weights).sum(), inputs)
+    for name, a, e in zip(("q", "k", "v", "rel_h", "rel_w"), mine, theirs, strict=True):
+        scale = e.abs().max()
+        assert scale > 1e-3
+        torch.testing.assert_close(
+            a / scale, e / scale, **tolerance, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+@pytest.mark.parametrize(("grid", "chunks"), [((31, 32), False), ((33, 32), True)])
+def test_large_maps_are_chunked_on_cpu(monkeypatch, grid, chunks):
+    calls = []
+    monkeypatch.setattr(rel_pos, "chunked_attention", lambda q, *_: calls.append(1) or q)
+    decomposed_attention(*_inputs(*grid, batch=1, heads=1))
+    assert bool(calls) == chunks
+
+
+def test_chunks_are_recomputed_only_where_it_helps(monkeypatch):
+    """One chunk, or no gradient: nothing to gain from a checkpoint."""
+    calls = []
+    real = rel_pos.checkpoint
+    monkeypatch.setattr(rel_pos, "checkpoint", lambda *a, **k: calls.append(1) or real(*a, **k))
+    inputs = _inputs(7, 9)
+    decomposed_attention(*inputs, chunked=True)
+    assert not calls
+    monkeypatch.setattr(rel_pos, "CHUNK_ELEMENTS", 1)
+    with torch.no_grad():
+        decomposed_attention(*inputs, chunked=True)
+    assert not calls
+    decomposed_attention(*inputs, chunked=True)
+    assert len(calls) == 2  # 63 queries in chunks of 32
+
+
+# Memory
+
+
+class _LargestOutput(TorchDispatchMode):
+    """Records the number of elements of the largest tensor that any operation returned."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        results = result if isinstance(result, (tuple, list)) else (result,)
+        for value in results:
+            if isinstance(value, torch.Tensor):
+                self.elements = max(self.elements, value.numel())
+        return result
+
+
+def _run(attention, *inputs):
+    """Forward and backward: the largest tensor in elements, and the saved ones in bytes."""
+    saved = {}
+
+    def remember(tensor):
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with _LargestOutput() as largest:
+        with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+            out = attention(*inputs)
+        out.sum().backward()
+    return largest.elements, sum(saved.values())
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_no_map_of_a_global_block_is_ever_held(monkeypatch, chunked):
+    """40 x 48 patches: forward and backward stay far below heads x N x N."""
+    monkeypatch.setattr(rel_pos, "CHUNK_ELEMENTS", 2**18)
+    dense_map = 4 * 1920**2  # elements
+    inputs = _inputs(40, 48, batch=1, heads=4)
+    elements, saved = _run(partial(decomposed_attention, chunked=chunked), *inputs)
+    assert elements < dense_map / 8
+    assert saved < dense_map * 4 / 4  # float32
+
+
+def test_no_map_of_beits_table_is_ever_held(monkeypatch):
+    """Only the N x N index, once for all heads."""
+    monkeypatch.setattr(rel_pos, "CHUNK_ELEMENTS", 2**18)
+    module = TableRelPosAttention(64, num_heads=8, qkv_bias="qv", window=24)
+    x = torch.randn(1, 1 + 24 * 24, 64, requires_grad=True)
+    elements, saved = _run(module, x, (24, 24))
+    assert elements <= 577**2
+    assert saved < 8 * 577**2 * 4 / 4
+
+
+def test_the_memory_measurement_sees_a_dense_map():
+    elements, saved = _run(_dense, *_inputs(16, 20, batch=1, heads=4))
+    assert elements >= 4 * 320**2
+    assert saved >= 4 * 320**2 * 4
+
+
+@pytest.mark.parametrize("side", [80, 96])
+def test_chunks_of_the_real_detector(side):
+    """EVA-g at 1280 and 1536 px in training; shapes alone, on the meta device."""
+    with torch.device("meta"):
+        inputs = _inputs(side, side, batch=1, heads=16, dim=88)
+        with _LargestOutput() as largest:
+            decomposed_attention(*inputs, chunked=True).sum().backward()
+    assert 0 < largest.elements <= rel_pos.CHUNK_ELEMENTS
+    assert 16 * side**4 / 19 > rel_pos.CHUNK_ELEMENTS
+
+
+# Lookups
+
+
+def test_axis_embeddings_are_indexed_by_query_minus_key():
+    table = torch.arange(-4.0, 5.0)[:, None]  # row = offset
+    looked_up = axis_embeddings(table, 5, "vitdet")
+    assert looked_up.shape == (5, 5, 1)
+    for query in range(5):
+        assert looked_up[query, :, 0].tolist() == [query - key for key in range(5)]
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (3, 5)])
+def test_bias_index_against_beit(grid):
+    height, width = grid
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    coords = torch.stack([y.flatten(), x.flatten()])
+    relative = coords[:, :, None] - coords[:, None, :]  # (2, N, N)
+    relative[0] = (relative[0] + height - 1) * (2 * width - 1)
+    relative[1] += width - 1
+    rows = (2 * height - 1) * (2 * width - 1) + 3
+    expected = torch.zeros(height * width + 1, height * width + 1, dtype=torch.int64)
+    expected[1:, 1:] = relative.sum(0)
+    expected[0, :] = rows - 3
+    expected[:, 0] = rows - 2
+    expected[0, 0] = rows - 1
+    assert torch.equal(table_bias_index(grid, torch.device("cpu")), expected)

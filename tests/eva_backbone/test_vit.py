@@ -1,0 +1,276 @@
+"""The ViT: input sizes, precision, checkpointing, initialisation, wrong input."""
+
+import copy
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from eva_backbone import VisionTransformer, rel_pos
+
+SIDES = st.integers(min_value=1, max_value=7)
+
+
+def _detector_vit(make_vit, **sizes):
+    """Windows of 3, one global block, decomposed relative positions."""
+    windows = {"window_size": 3, "global_attn_indexes": (1,), "rel_pos": "vitdet"}
+    return make_vit(extra_tokens=(), final_norm=False, **windows | sizes)
+
+
+# Sizes
+
+
+@settings(max_examples=20, deadline=None)
+@given(rows=SIDES, columns=SIDES)
+def test_any_multiple_of_the_patch(make_vit, rows, columns):
+    model = make_vit()
+    images = torch.randn(2, 3, 14 * rows, 14 * columns)
+    with torch.no_grad():
+        features, feature_map = model.forward_features(images), model.forward_feature_map(images)
+        assert features.shape == (2, 1 + rows * columns, 32)
+        assert torch.equal(model(images), features)
+        expected = features[:, 1:].transpose(1, 2).reshape(2, 32, rows, columns)
+        torch.testing.assert_close(feature_map, expected)
+        alone = model.forward_features(images[1:])
+    torch.testing.assert_close(features[1:], alone, atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(rows=SIDES, columns=SIDES, kind=st.sampled_from(["none", "vitdet", "beit"]))
+def test_any_multiple_of_the_patch_with_windows(make_vit, rows, columns, kind):
+    model = _detector_vit(make_vit, rel_pos=kind)
+    images = torch.randn(1, 3, 14 * rows, 14 * columns)
+    with torch.no_grad():
+        feature_map = model.forward_feature_map(images)
+        features = model.forward_features(images)
+    assert feature_map.shape == (1, 32, rows, columns)
+    assert feature_map.isfinite().all()
+    torch.testing.assert_close(feature_map.flatten(2).transpose(1, 2), features)
+
+
+def test_rows_and_columns_are_not_exchanged(make_vit):
+    """A patch at row 1, column 3 moves the map there most, in either orientation."""
+    model = make_vit(depth=1)
+    images = torch.randn(1, 3, 14 * 2, 14 * 5)
+    other = images.clone()
+    other[..., 14:28, 42:56] += 3.0
+    with torch.no_grad():
+        change = (model.forward_feature_map(other) - model.forward_feature_map(images)).abs().sum(1)
+    assert divmod(int(change.argmax()), 5) == (1, 3)
+
+
+def test_blocks_can_be_run_in_parts(make_vit):
+    model = make_vit(depth=3)
+    tokens, grid = model.embed(torch.randn(1, 3, 28, 42))
+    assert grid == (2, 3)
+    expected = model.forward_tokens(tokens, grid)
+    first = model.forward_tokens(tokens, grid, stop=1)
+    torch.testing.assert_close(first, model.blocks[0](tokens))
+    torch.testing.assert_close(model.forward_tokens(first, grid, start=1), expected)
+
+
+# Mask
+
+
+def test_masked_patches_are_replaced_and_only_they(make_vit):
+    model = make_vit(extra_tokens=("cls", "mask"))
+    images = torch.randn(2, 3, 28, 28)
+    mask = torch.tensor([[True, False, False, False], [False, False, False, True]])
+    tokens, _ = model.embed(images, mask)
+    plain, _ = model.embed(images)
+    changed = (tokens != plain).any(-1)
+    assert torch.equal(changed[:, 1:], mask)
+    assert not changed[:, 0].any()
+    position = model.embed(torch.zeros_like(images))[0] - model.patch_embed.proj.bias
+    expected = model.mask_token[0, 0] + position[0, 1]
+    torch.testing.assert_close(tokens[0, 1], expected, atol=1e-6, rtol=1e-6)
+    blank = images.clone()
+    blank[0, :, :14, :14] = 7.0  # under the mask of sample 0
+    assert torch.equal(model.forward_features(blank, mask), model.forward_features(images, mask))
+
+
+def test_mask_errors(make_vit):
+    images = torch.randn(1, 3, 28, 28)
+    mask = torch.zeros(1, 4, dtype=torch.bool)
+    with pytest.raises(ValueError, match="built without 'mask' token"):
+        make_vit().forward_features(images, mask)
+    model = make_vit(extra_tokens=("cls", "mask"))
+    for wrong in (mask.float(), mask[:, :3]):
+        with pytest.raises(ValueError, match=r"mask must be bool of shape \(1, 4\), got torch"):
+            model.forward_features(images, wrong)
+
+
+# Precision
+
+
+@pytest.mark.parametrize("kind", ["global", "windows"])
+def test_bfloat16_autocast_is_close(make_vit, kind):
+    model = make_vit() if kind == "global" else _detector_vit(make_vit)
+    images = torch.randn(2, 3, 56, 70)
+    with torch.no_grad():
+        expected = model.forward_feature_map(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            actual = model.forward_feature_map(images)
+    assert actual.dtype == torch.float32  # the residual stream
+    error = (actual - expected).norm() / expected.norm()
+    assert 1e-4 < error < 2e-2  # the lower bound: autocast was in effect
+
+
+# Activation checkpointing
+
+
+@pytest.mark.parametrize("drop_path_rate", [0.0, 0.5])
+@pytest.mark.parametrize("kind", ["global", "windows", "chunks"])
+def test_activation_checkpointing_gives_equal_gradients(
+    monkeypatch, make_vit, kind, drop_path_rate
+):
+    if kind == "chunks":  # of 32 queries, which are checkpoints inside the block's
+        monkeypatch.setattr(rel_pos, "SMALL_MAP", 0)
+        monkeypatch.setattr(rel_pos, "CHUNK_ELEMENTS", 1)
+    build = make_vit if kind == "global" else partial(_detector_vit, make_vit)
+    plain = build(drop_path_rate=drop_path_rate).train()
+    saving = copy.deepcopy(plain)
+    saving.activation_checkpointing = True
+    images = torch.randn(4, 3, 56, 14 * 9)
+    outs, grads, calls = zip(
+        *(_train_once(model, images) for model in (plain, saving)), strict=True
+    )
+    assert calls == (1, 2)  # it was recomputed
+    torch.testing.assert_close(outs[1], outs[0], atol=0, rtol=0)
+    assert grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        assert grad.abs().max() > 0 or drop_path_rate, name
+        torch.testing.assert_close(grads[1][name], grad, atol=1e-6, rtol=1e-6)
+
+
+def _train_once(model, images):
+    """Output, gradients and how often the first block was computed."""
+    calls = []
+    model.blocks[0].norm1.register_forward_hook(lambda *_: calls.append(1))
+    torch.manual_seed(5)
+    out = model.forward_features(images)
+    out.square().sum().backward()
+    return out, {name: p.grad for name, p in model.named_parameters()}, len(calls)
+
+
+def test_stochastic_depth_rises_from_zero(make_vit):
+    rates = [block.drop_path.rate for block in make_vit(depth=5, drop_path_rate=0.6).blocks]
+    assert rates == pytest.approx([0.0, 0.15, 0.3, 0.45, 0.6])
+    model = make_vit(depth=3, drop_path_rate=0.6)
+    images = torch.randn(2, 3, 28, 28)
+    assert torch.equal(model(images), model(images))  # none of it in eval mode
+    model.train()
+    assert not torch.equal(model(images), model(images))
+
+
+# Initialisation
+
+
+def test_initial_values():
+    model = VisionTransformer(
+        img_size=64,
+        patch_size=8,
+        embed_dim=64,
+        depth=3,
+        num_heads=4,
+        mlp_dim=128,
+        extra_tokens=("cls", "mask"),
+        layer_scale=0.1,
+    )
+    for name, value in model.state_dict().items():
+        if name.endswith("bias"):
+            assert value.abs().max() == 0, name
+        elif "norm" in name:
+            assert torch.equal(value, torch.ones_like(value)), name
+        elif "gamma" in name:
+            assert torch.equal(value, torch.full_like(value, 0.1)), name
+        elif name.endswith(("attn.proj.weight", "mlp.fc2.weight")):  # deeper ones start smaller
+            depth = int(name.split(".")[1]) + 1
+            assert value.std().item() == pytest.approx(0.02 / (2 * depth) ** 0.5, rel=0.1), name
+        elif value.numel() > 1000:
+            assert value.std().item() == pytest.approx(0.02, rel=0.1), name
+        else:
+            assert 0.01 < value.std() < 0.03, name
+
+
+def test_pretraining_initialisation_is_cut_at_one_standard_deviation(make_vit):
+    model = make_vit(embed_dim=64)
+    model.init_weights(std=0.015, bound=0.015)
+    weight = model.blocks[0].attn.qkv.weight
+    assert weight.abs().max() <= 0.015
+    assert weight.std().item() == pytest.approx(0.540 * 0.015, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["none", "vitdet", "table"])
+def test_a_meta_model_can_be_filled(kind):
+    """`to_empty` and `init_weights` give what building on a real device gives."""
+    tokens = {"extra_tokens": ("cls",) if kind == "table" else ()}
+    sizes = {"img_size": 28, "embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_dim": 24}
+    sizes |= tokens | {"rel_pos": kind, "layer_scale": 0.1}
+    with torch.device("meta"):
+        filled = VisionTransformer(**sizes)
+    assert all(p.is_meta for p in filled.parameters())
+    filled.to_empty(device="cpu")
+    for parameter in filled.parameters():
+        nn.init.constant_(parameter, float("nan"))
+    real = VisionTransformer(**sizes)
+    for model in (filled, real):
+        torch.manual_seed(3)
+        model.init_weights()
+    for (name, a), b in zip(filled.named_parameters(), real.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+# Wrong input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"img_size": 100}, "img_size 100 is not divisible by patch_size 14"),
+        ({"img_size": 0}, "img_size 0 is not divisible by patch_size 14"),
+        ({"pretrain_img_size": 50}, "pretrain_img_size 50 is not divisible by patch_size 14"),
+        ({"extra_tokens": "cls"}, "extra_tokens may hold 'cls' and 'mask', got 'cls'"),
+        ({"extra_tokens": ("dist",)}, r"extra_tokens may hold .*, got \('dist',\)"),
+        ({"rel_pos": "decomposed"}, "rel_pos must be one of .*, got 'decomposed'"),
+        ({"rel_pos": "table", "extra_tokens": ()}, "'table' needs a class token and window_size=0"),
+        ({"window_size": 2}, r"set extra_tokens=\(\) or window_size=0 and rel_pos='none'"),
+        ({"rel_pos": "vitdet"}, r"set extra_tokens=\(\) or window_size=0 and rel_pos='none'"),
+        ({"global_attn_indexes": (1,)}, r"\(1,\) has no effect with window_size=0"),
+        (
+            {"window_size": 2, "extra_tokens": (), "global_attn_indexes": (0, 2)},
+            r"global_attn_indexes \[2\] lie outside 0\.\.1",
+        ),
+        ({"num_heads": 3}, "embed_dim 32 is not divisible by num_heads 3"),
+        ({"qkv_bias": "no"}, "qkv_bias must be 'qv' or 'qkv', got 'no'"),
+        ({"drop_path_rate": 1.0}, r"drop path rate must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_conflicting_options(make_vit, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_vit(**options)
+
+
+@pytest.mark.parametrize("method", ["forward", "forward_features", "forward_feature_map", "embed"])
+def test_a_size_that_does_not_fit_names_both_and_the_fix(make_vit, method):
+    message = "image size 60x56 is not divisible by the patch size 14; resize or pad to 70x56"
+    with pytest.raises(ValueError, match=message):
+        getattr(make_vit(), method)(torch.zeros(1, 3, 60, 56))
+
+
+def test_arguments_are_keywords_and_none_is_swallowed():
+    with pytest.raises(TypeError, match="positional"):
+        VisionTransformer(224)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'mlp_ratio'"):
+        VisionTransformer(mlp_ratio=4.0)
+
+
+def test_global_blocks_are_the_exception(make_vit):
+    model = _detector_vit(make_vit, depth=4, global_attn_indexes=(1, 3))
+    sides = [block.attn.rel_pos_h.shape[0] for block in model.blocks]
+    assert [block.window_size for block in model.blocks] == [3, 0, 3, 0]
+    assert [(a, b) for a, b in pairwise(sides)] == [(5, 7), (7, 5), (5, 7)]

@@ -1,0 +1,99 @@
+"""The official code's own outputs, under its own key names."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+GOLDEN = Path(__file__).parent
+SIZES = {"img_size": 70, "embed_dim": 32, "depth": 4, "num_heads": 2, "mlp_dim": 80}
+
+
+def _read(name, prefix=""):
+    tensors = load_file(GOLDEN / f"{name}.safetensors")
+    start = f"state.{prefix}"
+    state = {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
+    return state, tensors
+
+
+def _assert_golden(actual, expected):
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+    assert expected.std() > 1e-2, "a constant output would prove nothing"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("classify_mean_fc_norm", {"mean_pool": True}),
+        ("classify_norm_cls", {"mean_pool": False}),
+        ("classify_eva_l_style", {"mean_pool": True, "qkv_bias": "qkv"}),
+    ],
+)
+def test_classification(make_classifier, name, options):
+    state, tensors = _read(name)
+    model = make_classifier(**SIZES, **options)
+    model.load_state_dict(state, strict=True)
+    _assert_golden(model(tensors["input.image"]), tensors["output.logits"])
+
+
+def test_masked_image_modelling(make_vit):
+    state, tensors = _read("mim")
+    model = make_vit(**SIZES, extra_tokens=("cls", "mask"))
+    model.lm_head = nn.Linear(32, 768)
+    model.load_state_dict(state, strict=True)
+    mask = tensors["input.mask"].bool()
+    patches = model.forward_features(tensors["input.image"], mask)[:, 1:]
+    _assert_golden(model.lm_head(patches[mask]), tensors["output.masked_prediction"])
+
+
+def test_clip_visual_tower(make_classifier):
+    state, tensors = _read("clip", prefix="visual.")
+    model = make_classifier(**SIZES, mean_pool=False, outputs=32)
+    model.load_state_dict(state, strict=True)
+    _assert_golden(model(tensors["input.image"]), tensors["output.image_features"])
+
+
+def test_video(make_classifier):
+    state, tensors = _read("video_4frames")
+    model = make_classifier(**SIZES)
+    model.patch_embed.proj = nn.Conv3d(3, 32, kernel_size=(1, 14, 14), stride=(1, 14, 14))
+    model.pos_embed = nn.Parameter(torch.zeros(1, 1 + 4 * 25, 32))
+    model.load_state_dict(state, strict=True)
+    clips = tensors["input.video"].transpose(1, 2)  # (B, 3, T, H, W)
+    patches = model.patch_embed.proj(clips).flatten(2).transpose(1, 2)  # (B, T * N, C)
+    tokens = torch.cat([model.cls_token.expand(len(clips), -1, -1), patches], dim=1)
+    logits = model.classify(model.forward_tokens(tokens + model.pos_embed))
+    _assert_golden(logits, tensors["output.logits"])
+
+
+@pytest.mark.parametrize(
+    ("name", "rel_pos"),
+    [
+        ("norelpos", "none"),
+        ("relpos", "vitdet"),
+        ("relpos_160", "vitdet"),
+        ("relpos_interp_beit", "beit"),
+        ("relpos_interp_beit_160", "beit"),
+    ],
+)
+def test_detection(make_detector, name, rel_pos):
+    state, tensors = _read(f"detection_{name}")
+    sizes = SIZES | {"img_size": 96}
+    model = make_detector(**sizes, rel_pos=rel_pos, global_attn_indexes=(3,))
+    model.load_state_dict(state, strict=True)
+    image = tensors["input.image"]
+    if "output.last_feat" in tensors:
+        _assert_golden(model.net.forward_feature_map(image), tensors["output.last_feat"])
+    for level, actual in zip(range(2, 7), model(image), strict=True):
+        _assert_golden(actual, tensors[f"output.p{level}"])
+
+
+def test_the_two_interpolations_differ(make_detector):
+    """Guards the two tests at 160 px: each golden file must reject the other method."""
+    state, tensors = _read("detection_relpos_160")
+    model = make_detector(**SIZES | {"img_size": 96}, rel_pos="beit", global_attn_indexes=(3,))
+    model.load_state_dict(state, strict=True)
+    difference = (model(tensors["input.image"])[2] - tensors["output.p4"]).abs().max()
+    assert difference > 1e-2
