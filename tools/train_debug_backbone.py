@@ -78,8 +78,9 @@ class DensePretraining(nn.Module):
         return digit + parts["none"] + box + ink + 0.2 * present, parts | {"correct": correct}
 
 
-def train(args: argparse.Namespace) -> VisionTransformer:
-    """Train or continue; returns the averaged backbone."""
+def train(args: argparse.Namespace) -> tuple[VisionTransformer, float]:
+    """Train or continue; returns the averaged backbone and the minutes that it took in all."""
+    began = time.monotonic()
     torch.manual_seed(args.seed)
     model = DensePretraining(eva_debug(drop_path_rate=0.05))
     average = AveragedModel(model.backbone, multi_avg_fn=get_ema_multi_avg_fn(0.999))
@@ -92,10 +93,17 @@ def train(args: argparse.Namespace) -> VisionTransformer:
     )
     state_file = args.output / "state.pt"
     parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
-    start = _resume(parts, state_file, args)
+    start, minutes = _resume(parts, state_file, args)
     scenes = DenseScenes(args.steps * args.batch, seed=args.seed)
     order = range(start * args.batch, len(scenes))
-    loader = DataLoader(scenes, args.batch, sampler=order, num_workers=1, prefetch_factor=4)
+    loader = DataLoader(
+        scenes,
+        args.batch,
+        sampler=order,
+        num_workers=1,
+        prefetch_factor=4,
+        generator=torch.Generator(),  # not the one that drops paths, which a resume restores
+    )
     bf16 = args.precision == "bf16"
     bar = tqdm(loader, initial=start, total=args.steps, unit="step", mininterval=5)
     for step, batch in enumerate(bar, start + 1):
@@ -117,19 +125,23 @@ def train(args: argparse.Namespace) -> VisionTransformer:
             bar.set_postfix(loss=line["loss"], correct=line["correct"])
         if step % args.save_every == 0 or step == args.steps:
             state = {name: part.state_dict() for name, part in parts.items()}
+            state["minutes"] = minutes + (time.monotonic() - began) / 60
             state |= {"step": step, "rng": torch.get_rng_state(), "settings": _settings(args)}
             torch.save(state, state_file.with_suffix(".part"))
             state_file.with_suffix(".part").replace(state_file)
-    return average.module
+    minutes += (time.monotonic() - began) / 60 if start < args.steps else 0
+    return average.module, minutes
 
 
 def _settings(args: argparse.Namespace) -> dict[str, object]:
     return {name: getattr(args, name) for name in ("steps", "batch", "lr", "seed", "precision")}
 
 
-def _resume(parts: dict[str, object], state_file: Path, args: argparse.Namespace) -> int:
+def _resume(
+    parts: dict[str, object], state_file: Path, args: argparse.Namespace
+) -> tuple[int, float]:
     if not state_file.exists():
-        return 0
+        return 0, 0.0
     state = torch.load(state_file, weights_only=True)
     if state["settings"] != _settings(args):
         raise SystemExit(
@@ -140,7 +152,7 @@ def _resume(parts: dict[str, object], state_file: Path, args: argparse.Namespace
         part.load_state_dict(state[name])
     torch.set_rng_state(state["rng"])
     logger.info("continuing at step %d", state["step"])
-    return int(state["step"])
+    return int(state["step"]), float(state["minutes"])
 
 
 @torch.no_grad()
@@ -221,8 +233,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     args.output.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    backbone = train(args)
+    backbone, minutes = train(args)
     result = read_out(backbone, seed=0, train_scenes=args.read_out_scenes)
     logger.info("held-out digits right: %s", result)
     defaults = {a.dest: a.default for a in parser._actions}
@@ -232,7 +243,7 @@ def main() -> None:
         "command": f"python tools/train_debug_backbone.py --output RUN{options} --install",
         "settings": _settings(args),
         "result": result,
-        "minutes_of_this_call": round((time.monotonic() - began) / 60, 1),
+        "training_minutes": round(minutes, 1),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__.partition("+")[0],
         "python": platform.python_version(),
