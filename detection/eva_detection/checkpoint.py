@@ -13,9 +13,15 @@ from eva_backbone import LoadReport, load_pretrained
 
 logger = logging.getLogger(__name__)
 
-# What a backbone-only file cannot have, and what depends on the number of classes.
+# What a file of a backbone, or of a detector without masks, cannot have.
 _HEADS = (r"backbone\.simfp_", r"proposal_generator\.", r"roi_heads\.")
-_BUFFERS = (r"pixel_(mean|std)$", r"roi_heads\.box_predictor\.\d\.fed_loss_cls_weights$")
+# What depends on the classes: from Objects365 to COCO and LVIS these start anew.
+_FEDERATED = r"roi_heads\.box_predictor\.(\d\.)?fed_loss_cls_weights$"
+_CLASSIFIERS = (
+    r"roi_heads\.box_predictor\.(\d\.)?(cls_score|bbox_pred)\.",
+    r"roi_heads\.mask_head\.predictor\.",
+    _FEDERATED,
+)
 
 
 def load_initial_weights(
@@ -42,8 +48,10 @@ def load_initial_weights(
     return load_pretrained(
         model,
         source,
-        allow_missing=_BUFFERS if complete else (*_BUFFERS, *_HEADS),
-        complete=False,
+        complete=complete,
+        allow_missing=() if complete else _HEADS,
+        allow_skipped=() if complete else (_FEDERATED,),
+        reinitialise=() if complete else _CLASSIFIERS,
     )
 
 

@@ -23,6 +23,7 @@ class ClippedAdamW(torch.optim.AdamW):
 
     Raises:
         ValueError: If the norm is not positive.
+        RuntimeError: At a step, before it changes a weight, if the gradients are not finite.
     """
 
     last_grad_norm: Tensor | None = None
@@ -38,5 +39,7 @@ class ClippedAdamW(torch.optim.AdamW):
 def _clip(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
     assert isinstance(optimizer, ClippedAdamW)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, optimizer.max_grad_norm)
+    norm = torch.nn.utils.clip_grad_norm_(
+        parameters, optimizer.max_grad_norm, error_if_nonfinite=True
+    )
     optimizer.last_grad_norm = norm

@@ -5,14 +5,16 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from eva_detection.datasets import DIGIT_SCENES
-from eva_detection.report import read_metrics, results_table, write_report
+from eva_detection.report import read_metrics, results_table, trained_iterations, write_report
 
+_SETTINGS = "quickstart.json"
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 
 
@@ -40,9 +42,11 @@ def main(*, repository: Path) -> None:
     parser.add_argument("--fresh", action="store_true", help="delete an earlier run first")
     parser.add_argument("overrides", nargs="*", help="config values, such as train.max_iter=300")
     args = parser.parse_args()
+    # ends the running step too: `subprocess.run` kills its child on any exception
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated; the same command continues"))
     output, datasets = args.output.resolve(), args.datasets.resolve()
     began = time.monotonic()
-    if args.fresh and output.exists():
+    if args.fresh and (output / _SETTINGS).exists():  # never a folder that is no quick start
         shutil.rmtree(output)
     overrides = [f"train.seed={args.seed}", *args.overrides]
     _claim(output, overrides)
@@ -51,9 +55,12 @@ def main(*, repository: Path) -> None:
     def step(title: str, script: str, *arguments: str) -> None:
         command = [sys.executable, str(repository / script), *arguments]
         print(f"\n== {title}\n$ python {shlex.join([script, *arguments])}", flush=True)
-        finished = subprocess.run(
-            command, env=environment, cwd=repository, stdout=subprocess.DEVNULL, check=False
-        )
+        try:
+            finished = subprocess.run(
+                command, env=environment, cwd=repository, stdout=subprocess.DEVNULL, check=False
+            )
+        except KeyboardInterrupt:
+            sys.exit(f"\ninterrupted during '{title}'; the same command continues from there")
         if finished.returncode:
             raise SystemExit(
                 f"\n'{title}' stopped with exit code {finished.returncode} (its message is above, "
@@ -61,7 +68,7 @@ def main(*, repository: Path) -> None:
             )
 
     step("1. Demo data", "tools/make_demo_data.py", "--output", str(datasets / DIGIT_SCENES))
-    if not (output / "results.json").exists():
+    if not _is_finished(output):
         arguments = ["--config-file", CONFIG, "--resume", f"train.output_dir={output}", *overrides]
         step("2. Fine-tuning and evaluation", "detection/train_net.py", *arguments)
     else:
@@ -71,14 +78,24 @@ def main(*, repository: Path) -> None:
     results = json.loads((output / "results.json").read_text(encoding="utf-8"))
     print(f"\n{results_table(results)}\n")
     minutes = (time.monotonic() - began) / 60
-    iterations = read_metrics(output)[-1]["iteration"] + 1
+    iterations = trained_iterations(read_metrics(output))
     print(f"{iterations} iterations; this call took {minutes:.1f} minutes.")
     print(f"Pictures, curves and numbers: {report}")
 
 
+def _is_finished(output: Path) -> bool:
+    """Whether the final model has been evaluated, not only one in the middle of the training."""
+    final, results = output / "model_final.pth", output / "results.json"
+    return (
+        final.exists()
+        and results.exists()
+        and results.stat().st_mtime_ns > final.stat().st_mtime_ns
+    )
+
+
 def _claim(output: Path, overrides: list[str]) -> None:
     """Tie the folder to its settings, so that another run cannot continue in it."""
-    settings = output / "quickstart.json"
+    settings = output / _SETTINGS
     if settings.exists():
         before = json.loads(settings.read_text(encoding="utf-8"))["overrides"]
         if before != overrides:

@@ -1,7 +1,9 @@
 """A report of a detection run: loss curve, pictures of predictions, scores, one HTML page."""
 
 import base64
+import contextlib
 import html
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -36,12 +38,23 @@ def write_report(run: Path, dataset: Path) -> Path:
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     metrics = read_metrics(run)
     draw_loss_curve(metrics, run / "loss_curve.png")
-    truth = COCO(str(dataset / "annotations" / "instances_val.json"))
-    found = truth.loadRes(str(run / "inference" / "coco_instances_results.json"))
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        truth = COCO(str(dataset / "annotations" / "instances_val.json"))
+        found = _predictions(truth, run / "inference" / "coco_instances_results.json")
     draw_contact_sheet(truth, found, dataset / "val", run / "predictions.png")
     file = run / "report.html"
     file.write_text(_page(run, results, metrics), encoding="utf-8")
     return file
+
+
+def _predictions(truth: COCO, file: Path) -> COCO:
+    """As `truth.loadRes`, which fails on a model that finds nothing."""
+    if json.loads(file.read_text(encoding="utf-8")):
+        return truth.loadRes(str(file))
+    nothing = COCO()
+    nothing.dataset = truth.dataset | {"annotations": []}
+    nothing.createIndex()
+    return nothing
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -58,9 +71,18 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """
     lines = (run / "metrics.json").read_text(encoding="utf-8").splitlines()
     by_iteration: dict[int, dict[str, Any]] = {}
-    for entry in map(json.loads, lines):
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:  # the run was killed in the middle of this line
+            continue
         by_iteration.setdefault(entry["iteration"], {}).update(entry)
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
+
+
+def trained_iterations(metrics: Sequence[dict[str, Any]]) -> int:
+    """Number of iterations that a run has trained, from `read_metrics`."""
+    return max((entry["iteration"] + 1 for entry in metrics if "total_loss" in entry), default=0)
 
 
 def results_table(results: dict[str, dict[str, float | None]]) -> str:
@@ -95,7 +117,8 @@ def draw_loss_curve(metrics: Sequence[dict[str, Any]], file: Path) -> None:
             axes.plot(*zip(*points, strict=True), label=name)
     axes.set(xlabel="iteration", ylabel="loss", yscale="log", title="Fine-tuning losses")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    if axes.lines:
+        axes.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(file)
     plt.close(figure)
@@ -165,7 +188,7 @@ def _page(run: Path, results: dict[str, Any], metrics: Sequence[dict[str, Any]])
         data = base64.b64encode((run / name).read_bytes()).decode()
         return f'<img src="data:image/png;base64,{data}" alt="{name}">'
 
-    last = metrics[-1]["iteration"] + 1
+    last = trained_iterations(metrics)
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>EVA quick start</title>
 <style>body {{ font: 16px/1.5 sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }}
@@ -176,6 +199,8 @@ pre {{ background: #f4f4f4; padding: 1rem }}</style>
 held-out photographs.</p>
 <h2>COCO scores (percent)</h2><pre>{html.escape(results_table(results))}</pre>
 <h2>Predictions at score {SCORE_THRESHOLD} and above</h2>{picture("predictions.png")}
-<h2>Losses</h2>{picture("loss_curve.png")}
+<h2>Losses</h2>
+<p>The losses of the last cascade stage rise first: it only gets positive boxes once the stages
+before it have learned to find them.</p>{picture("loss_curve.png")}
 </html>
 """

@@ -3,6 +3,8 @@
 import argparse
 import json
 import logging
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +132,10 @@ def run(args: argparse.Namespace) -> None:
     default_setup(cfg, args)
     for name in ("eva_backbone", "eva_detection"):
         setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
+    # inside detectron2: poolers, anchors, masks; nothing that a user could do about
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="torch.meshgrid")
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     if not args.eval_only:
         train(cfg, resume=args.resume)
         return
@@ -143,11 +148,14 @@ def run(args: argparse.Namespace) -> None:
 def main() -> None:
     """Command line of `train_net.py`."""
     args = default_argument_parser(epilog=_EPILOG).parse_args()
-    launch(
-        run,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    try:
+        launch(
+            run,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell reports Ctrl-C; the log says where training stopped

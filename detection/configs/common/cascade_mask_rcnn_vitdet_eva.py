@@ -1,6 +1,7 @@
 """Cascade Mask R-CNN on the EVA ViT with ViTDet's simple feature pyramid (paper section 2.3.3).
 
-The heads are detectron2's own ViTDet heads; only the backbone is ours. EVA-g by default.
+The heads are detectron2's own ViTDet heads, with the official code's options for inference and in
+float32 under mixed precision. EVA-g by default.
 """
 
 from detectron2.config import LazyCall as L
@@ -8,12 +9,13 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNConvFCHead, FastRCNNOutputLayers
+from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLayers
 
 from eva_backbone import VisionTransformer
 from eva_backbone.variants import variant_arguments
 from eva_detection.backbone import EVAViTDet
 from eva_detection.config import stock_config
+from eva_detection.roi_heads import EVARPN, EVACascadeROIHeads
 
 model = stock_config("common/models/mask_rcnn_vitdet.py").model
 
@@ -39,9 +41,10 @@ model.backbone = L(EVAViTDet)(
     freeze_patch_embed=True,
 )
 
+model.proposal_generator._target_ = EVARPN
 del model.roi_heads.box_head, model.roi_heads.box_predictor, model.roi_heads.proposal_matcher
 model.roi_heads.update(
-    _target_=CascadeROIHeads,
+    _target_=EVACascadeROIHeads,
     box_heads=[
         L(FastRCNNConvFCHead)(
             input_shape=ShapeSpec(channels=256, height=7, width=7),

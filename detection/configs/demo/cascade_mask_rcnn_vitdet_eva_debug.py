@@ -100,9 +100,9 @@ lr_multiplier.scheduler = L(CosineParamScheduler)(start_value=1.0, end_value=0.0
 lr_multiplier.warmup_length = 0.05
 
 train.init_checkpoint = "eva_debug"
-train.max_iter = 1200
+train.max_iter = 450
 train.amp.enabled = False
-train.checkpointer.update(period=100, max_to_keep=2)
+train.checkpointer.update(period=50, max_to_keep=2)
 train.eval_period = 0  # at the end only
 train.progress_bar = True
 train.seed = 0

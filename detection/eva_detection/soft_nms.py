@@ -1,0 +1,107 @@
+"""Soft-NMS (arXiv 1704.04503), all classes at once.
+
+The published COCO results use it without a cap on the number of detections, which makes up to
+80,000 candidates an image: all classes advance together, one pick of each at a step.
+
+Letters: n candidates, K groups (classes), M most candidates of a group.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Method = Literal["linear", "gaussian", "naive"]
+METHODS = ("linear", "gaussian", "naive")
+MIN_SCORE = 1e-3  # fixed in the official code
+
+
+def soft_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor | None,
+    *,
+    method: Method = "linear",
+    iou_threshold: float = 0.3,
+    sigma: float = 0.5,
+    min_score: float = MIN_SCORE,
+) -> tuple[Tensor, Tensor]:
+    """Lower the scores of boxes by their overlap with better ones.
+
+    Repeatedly the best remaining box is picked; then every remaining score is multiplied by
+    1 - IoU where the IoU reaches `iou_threshold` ("linear"), by exp(-IoU^2 / sigma) ("gaussian"),
+    or by 0 where it reaches the threshold ("naive"); scores below `min_score` are dropped. The
+    best box of all is never dropped.
+
+    Args:
+        boxes: (n, 4) x0, y0, x1, y1.
+        scores: (n,) positive.
+        classes: (n,) class of each box; boxes of different classes do not touch each other. None
+            treats all as one class.
+        method: See above.
+        iou_threshold: For "linear" and "naive".
+        sigma: For "gaussian".
+        min_score: Lowest score that is kept.
+
+    Returns:
+        Indices of the kept boxes in descending order of their new scores, and these scores.
+
+    Raises:
+        ValueError: For an unknown method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if len(scores) == 0:
+        return torch.zeros(0, dtype=torch.int64, device=scores.device), scores
+    groups = torch.zeros_like(scores, dtype=torch.int64) if classes is None else classes
+    index, valid = _table(groups)  # (K, M)
+    table = boxes.float()[index]  # (K, M, 4)
+    remaining = torch.where(valid, scores.float()[index], -1.0)  # (K, M), -1 once picked or dropped
+    final = torch.full_like(scores, -1.0, dtype=torch.float32)
+    active = torch.arange(len(index), device=scores.device)
+    while len(active):
+        best, pick = remaining.max(dim=1)  # (K,)
+        going = best >= min_score
+        if not going.all():
+            active, table, remaining = active[going], table[going], remaining[going]
+            best, pick = best[going], pick[going]
+            if not len(active):
+                break
+        final[index[active, pick]] = best
+        rows = torch.arange(len(active), device=scores.device)
+        overlap = _iou(table[rows, pick], table)  # (K, M)
+        remaining[rows, pick] = -1.0
+        remaining = remaining * _decay(overlap, method, iou_threshold, sigma)
+    first = scores.argmax()
+    final[first] = torch.maximum(final[first], scores[first].float())
+    kept = (final >= min(min_score, final[first].item())).nonzero().squeeze(1)
+    order = final[kept].argsort(descending=True, stable=True)
+    return kept[order], final[kept][order].to(scores.dtype)
+
+
+def _table(groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Candidates of each group in a row: indices (K, M) and which of them are real (K, M)."""
+    _, group, counts = groups.unique(return_inverse=True, return_counts=True)
+    order = group.argsort(stable=True)
+    starts = counts.cumsum(0) - counts
+    column = torch.arange(int(counts.max()), device=groups.device)
+    valid = column < counts[:, None]
+    position = (starts[:, None] + column).clamp(max=len(groups) - 1)
+    return order[position], valid
+
+
+def _iou(one: Tensor, many: Tensor) -> Tensor:
+    """IoU (K, M) of one box (K, 4) with many (K, M, 4)."""
+    low = torch.maximum(one[:, None, :2], many[..., :2])
+    high = torch.minimum(one[:, None, 2:], many[..., 2:])
+    inter = (high - low).clamp(min=0).prod(-1)
+    area_one = (one[:, 2:] - one[:, :2]).prod(-1)[:, None]
+    area_many = (many[..., 2:] - many[..., :2]).prod(-1)
+    return (inter / (area_one + area_many - inter)).nan_to_num(0.0)  # two empty boxes: 0 / 0
+
+
+def _decay(overlap: Tensor, method: Method, iou_threshold: float, sigma: float) -> Tensor:
+    if method == "gaussian":
+        return torch.exp(-(overlap**2) / sigma)
+    lowered = 1 - overlap if method == "linear" else torch.zeros_like(overlap)
+    return torch.where(overlap >= iou_threshold, lowered, torch.ones_like(overlap))

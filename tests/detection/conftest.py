@@ -1,0 +1,159 @@
+"""The demo config in tiny, demo data in tiny, and detectron2's programs as subprocesses."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from detectron2.config import LazyConfig, instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from eva_detection import datasets
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIGS = REPOSITORY / "detection" / "configs"
+TRAIN_NET = str(REPOSITORY / "detection" / "train_net.py")
+
+# two blocks of width 32, from scratch, two images a step
+TINY = (
+    "train.init_checkpoint=",
+    "train.progress_bar=False",
+    "train.log_period=1",
+    "dataloader.train.num_workers=0",
+    "dataloader.train.total_batch_size=2",
+    "model.backbone.net.depth=2",
+    "model.backbone.net.embed_dim=32",
+    "model.backbone.net.num_heads=2",
+    "model.backbone.net.mlp_dim=64",
+    "model.backbone.net.global_attn_indexes=[1]",
+)
+
+
+@pytest.fixture(scope="session")
+def repository():
+    """Root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def load_config():
+    """Function: load `detection/configs/NAME.py` with overrides."""
+
+    def load(name, *overrides):
+        cfg = LazyConfig.load(str(CONFIGS / f"{name}.py"))
+        return LazyConfig.apply_overrides(cfg, list(overrides))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def tiny_overrides():
+    """Overrides that make the demo config tiny."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_config(load_config):
+    """Function: the tiny demo config with further overrides."""
+    return lambda *more: load_config("demo/cascade_mask_rcnn_vitdet_eva_debug", *TINY, *more)
+
+
+@pytest.fixture(scope="session")
+def make_tiny_detector(tiny_config):
+    """Function: the tiny demo detector."""
+    return lambda *more: instantiate(tiny_config(*more).model)
+
+
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory):
+    """Folder of data sets with 16 + 6 digit scenes."""
+    root = tmp_path_factory.mktemp("datasets")
+    sizes = ("--train", "16", "--val", "6", "--workers", "1")
+    output = ("--output", str(root / datasets.DIGIT_SCENES))
+    subprocess.run(
+        [sys.executable, str(REPOSITORY / "tools/make_demo_data.py"), *output, *sizes],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    return root
+
+
+@pytest.fixture
+def register_below():
+    """Function: register the toolkit's data sets below another folder, for one test."""
+    names = tuple(datasets._COCO_STYLE)
+
+    def register(root):
+        for name in names:
+            if name in DatasetCatalog:
+                DatasetCatalog.remove(name)
+                MetadataCatalog.remove(name)
+        datasets.register_all(root)
+
+    yield register
+    register(datasets.dataset_root())
+
+
+@pytest.fixture
+def registered_demo_data(demo_data, register_below):
+    """The demo data, registered in this process."""
+    register_below(demo_data)
+    return demo_data
+
+
+@pytest.fixture
+def start(demo_data, tmp_path):
+    """Function: start a Python program on the demo data; killed after the test, with children."""
+    started = []
+
+    def start_program(*command):
+        log = tmp_path / f"output-{len(started)}.txt"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                env=os.environ | {"DETECTRON2_DATASETS": str(demo_data)},
+                cwd=tmp_path,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        process.log = log
+        started.append(process)
+        return process
+
+    yield start_program
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def finish():
+    """Function: wait for a started program, which must succeed; returns what it printed."""
+
+    def wait(process, timeout=120):
+        code = process.wait(timeout)
+        text = process.log.read_text(encoding="utf-8", errors="replace")
+        assert code == 0, text[-4000:]
+        return text
+
+    return wait
+
+
+@pytest.fixture
+def train_net(start):
+    """Function: start `detection/train_net.py` with the tiny demo config."""
+    config = str(CONFIGS / "demo" / "cascade_mask_rcnn_vitdet_eva_debug.py")
+
+    def start_training(output, *arguments):
+        overrides = (*TINY, f"train.output_dir={output}")
+        flags = tuple(text for text in arguments if text.startswith("-") or text.isdigit())
+        values = tuple(text for text in arguments if text not in flags)
+        return start(TRAIN_NET, "--config-file", config, *flags, *overrides, *values)
+
+    return start_training

@@ -1,0 +1,331 @@
+"""Every recipe loads, builds, saves and is what the paper's Tables 17 and 18 say."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyCall, LazyConfig, instantiate
+from detectron2.data import MetadataCatalog, transforms
+from detectron2.modeling.roi_heads.fast_rcnn import get_fed_loss_cls_weights
+from detectron2.solver.build import get_default_optimizer_params
+
+from eva_detection.config import stock_config
+from eva_detection.lvis import repeat_factors
+
+TESTS = Path(__file__).resolve().parents[1]
+CONFIGS = TESTS.parent / "detection" / "configs"
+RECIPES = sorted(
+    str(path.relative_to(CONFIGS).with_suffix(""))
+    for folder in ("coco", "lvis", "objects365", "demo")
+    for path in (CONFIGS / folder).glob("*.py")
+)
+EVA_G = "cascade_mask_rcnn_vitdet_eva_g"
+COCO, COCO_1536 = f"coco/{EVA_G}_1280", f"coco/{EVA_G}_1536"
+LVIS, LVIS_1536 = f"lvis/{EVA_G}_1280", f"lvis/{EVA_G}_1536"
+O365_1024, O365_1280 = f"objects365/{EVA_G}_1024", f"objects365/{EVA_G}_1280"
+
+
+def _on_meta(cfg):
+    with torch.device("meta"):
+        return instantiate(cfg.model)
+
+
+def _target(node):
+    target = node["_target_"]
+    return target if isinstance(target, str) else f"{target.__module__}.{target.__qualname__}"
+
+
+def _names_and_shapes(model):
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def _count(model, *, trainable_only=False):
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
+
+
+def test_the_list_of_recipes_is_complete():
+    assert len(RECIPES) == 13
+    assert {name.partition("/")[0] for name in RECIPES} == {
+        path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "common"
+    } - {"__pycache__"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_builds_and_survives_saving(name, load_config, tmp_path):
+    cfg = load_config(name)
+    # LazyConfig takes every dict of the file: a loop variable or a helper would show up here
+    assert set(cfg) == {"model", "dataloader", "optimizer", "lr_multiplier", "train"}
+    shapes = _names_and_shapes(_on_meta(cfg))
+    assert cfg.train.output_dir.startswith("./output/")
+
+    file = tmp_path / "config.yaml"
+    LazyConfig.save(cfg, str(file))
+    assert not (tmp_path / "config.yaml.pkl").exists(), "not plain enough for YAML"
+    again = LazyConfig.load(str(file))
+    assert set(again) == set(cfg)
+    assert _names_and_shapes(_on_meta(again)) == shapes
+    assert again.train == cfg.train
+    factors = [c.optimizer.params.lr_factor_func("backbone.net.pos_embed") for c in (cfg, again)]
+    assert factors[0] == factors[1] < 1
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_has_its_own_output_folder(name, load_config):
+    assert load_config(name).train.output_dir.endswith(
+        name.replace("/cascade_mask_rcnn_vitdet", "").replace("demo", "digit_scenes")
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "golden", "parameters", "trainable"),
+    [
+        (COCO, "coco", 1_073_745_214, 1_072_662_462),
+        (COCO_1536, "coco", 1_073_745_214, 1_072_662_462),
+        (LVIS, "lvis", 1_077_487_050, 1_076_404_298),
+        (LVIS_1536, "lvis", 1_077_487_050, 1_076_404_298),
+        (O365_1280, "o365", 1_071_977_285, 1_071_977_285),
+    ],
+)
+def test_official_names_and_shapes(name, golden, parameters, trainable, load_config):
+    lines = (TESTS / "golden" / "keys" / f"detection_{golden}.txt").read_text().splitlines()
+    expected = {
+        key: tuple(int(size) for size in shape.strip("()").split(",") if size)
+        for key, shape in (line.split("\t") for line in lines)
+    }
+    model = _on_meta(load_config(name))
+    assert _names_and_shapes(model) == expected
+    assert _count(model) == parameters
+    assert _count(model, trainable_only=True) == trainable
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "batch", "iterations", "decay_steps", "warmup"),
+    [
+        (COCO, 2.5e-5, 64, 45_000, [40_000], 500),
+        (LVIS, 2.5e-5, 64, 75_000, [70_000], 250),
+        (O365_1024, 1e-4, 128, 320_000, [], 15_000),
+        (O365_1280, 1e-4, 128, 60_000, [45_000], 5_000),
+    ],
+)
+def test_schedule(name, lr, batch, iterations, decay_steps, warmup, load_config):
+    cfg = load_config(name)
+    assert cfg.optimizer.lr == lr
+    assert cfg.dataloader.train.total_batch_size == batch
+    assert cfg.train.max_iter == iterations
+    factor = instantiate(cfg.lr_multiplier)
+    at = {step: factor(step / iterations) for step in (0, warmup // 2, warmup, iterations - 1)}
+    assert at[0] == pytest.approx(0.001)
+    assert at[warmup // 2] == pytest.approx((1 + 0.001) / 2, rel=1e-3)
+    assert at[warmup] == pytest.approx(1.0)
+    assert at[iterations - 1] == pytest.approx(0.1 if decay_steps else 1.0)
+    for step in decay_steps:
+        assert factor((step - 1) / iterations) == pytest.approx(1.0)
+        assert factor((step + 1) / iterations) == pytest.approx(0.1)
+
+
+def test_objects365_phases_add_up(load_config):
+    steps = [load_config(name).train.max_iter for name in (O365_1024, O365_1280)]
+    assert sum(steps) == 380_000  # Table 17
+
+
+@pytest.mark.parametrize("name", [COCO, LVIS, O365_1024, O365_1280])
+def test_optimizer_groups(name, load_config):
+    """Actual groups of the actual model: lr of every layer, weight decay of every parameter."""
+    cfg = load_config(name)
+    assert _target(cfg.optimizer).endswith("AdamW")
+    cfg.optimizer.params.model = model = _on_meta(cfg)
+    optimizer = instantiate(cfg.optimizer)
+    names = {parameter: parameter_name for parameter_name, parameter in model.named_parameters()}
+    lr, frozen = cfg.optimizer.lr, name in (COCO, LVIS)
+    expected = {"backbone.net.pos_embed": 0.9**41, "backbone.simfp_4.0.weight": 1.0}
+    expected |= {"backbone.net.blocks.0.norm1.weight": 0.9**40, "proposal_generator.": 1.0}
+    expected |= {"backbone.net.blocks.39.attn.q_bias": 0.9, "roi_heads.": 1.0}
+    expected |= {f"backbone.net.blocks.{i}.mlp.fc1.weight": 0.9 ** (40 - i) for i in range(40)}
+    if not frozen:
+        expected["backbone.net.patch_embed.proj.weight"] = 0.9**41
+    seen, found = set(), set()
+    for group in optimizer.param_groups:
+        assert group["weight_decay"] == 0.1
+        assert group["betas"] == (0.9, 0.999)
+        assert group["eps"] == 1e-8
+        for parameter in group["params"]:
+            seen.add(names[parameter])
+            for start, factor in expected.items():
+                if names[parameter].startswith(start):
+                    found.add(start)
+                    assert group["lr"] == pytest.approx(lr * factor), names[parameter]
+    assert found == set(expected)
+    left_out = {"backbone.net.patch_embed.proj.weight", "backbone.net.patch_embed.proj.bias"}
+    assert seen == set(names.values()) - (left_out if frozen else set())
+
+
+@pytest.mark.parametrize(
+    ("name", "canvas", "table", "interpolation"),
+    [
+        (COCO, 1280, 1280, "vitdet"),
+        (COCO_1536, 1536, 1280, "beit"),
+        (LVIS, 1280, 1280, "vitdet"),
+        (LVIS_1536, 1536, 1280, "beit"),
+        (O365_1024, 1024, 1024, "vitdet"),
+        (O365_1280, 1280, 1280, "vitdet"),
+    ],
+)
+def test_canvas_and_jitter(name, canvas, table, interpolation, load_config):
+    cfg = load_config(name)
+    model = _on_meta(cfg)
+    assert model.backbone.padding_constraints == {"size_divisibility": 32, "square_size": canvas}
+    net = model.backbone.net
+    assert (net.img_size, net.rel_pos, net.window_size) == (table, interpolation, 16)
+    assert net.global_attn_indexes == (3, 7, 11, 15, 19, 23, 27, 31, 35, 39)
+    assert net.activation_checkpointing
+    rates = [block.drop_path.rate for block in net.blocks]
+    assert rates[0] == 0
+    assert rates[-1] == pytest.approx(0.6)
+    assert rates[20] == pytest.approx(0.6 * 20 / 39)
+    assert list(cfg.model.pixel_mean) == pytest.approx([123.675, 116.28, 103.53])
+    assert list(cfg.model.pixel_std) == pytest.approx([58.395, 57.12, 57.375])
+    assert cfg.model.input_format == cfg.dataloader.train.mapper.image_format == "RGB"
+
+    flip, scale, crop = (instantiate(t) for t in cfg.dataloader.train.mapper.augmentations)
+    assert isinstance(flip, transforms.RandomFlip)
+    assert (flip.horizontal, flip.vertical, flip.prob) == (True, False, 0.5)
+    assert (scale.min_scale, scale.max_scale) == (0.1, 2.0)
+    assert (scale.target_height, scale.target_width) == (canvas, canvas)
+    assert tuple(crop.crop_size) == (canvas, canvas)
+    assert not crop.pad
+    (resize,) = (instantiate(t) for t in cfg.dataloader.test.mapper.augmentations)
+    assert tuple(resize.short_edge_length) == (canvas, canvas)
+    assert resize.max_size == canvas
+    masks = not name.startswith("objects365")
+    assert cfg.dataloader.train.mapper.use_instance_mask is masks
+    assert cfg.dataloader.train.mapper.recompute_boxes is masks
+
+
+@pytest.mark.parametrize(
+    ("name", "threshold", "detections", "classes"),
+    [
+        (COCO, 0.05, 100, 80),
+        (COCO_1536, 0.05, 100, 80),
+        (LVIS, 0.02, 300, 1203),
+        (LVIS_1536, 0.001, 1000, 1203),
+        (O365_1280, 0.05, 100, 365),
+    ],
+)
+def test_heads(name, threshold, detections, classes, load_config):
+    cfg = load_config(name)
+    model = _on_meta(cfg)
+    heads, rpn = model.roi_heads, model.proposal_generator
+    assert len(heads.box_predictor) == 3
+    for stage, predictor in enumerate(heads.box_predictor):
+        assert predictor.test_score_thresh == threshold
+        assert predictor.test_topk_per_image == detections
+        assert predictor.test_nms_thresh == 0.5
+        assert predictor.num_classes == classes
+        assert predictor.use_fed_loss is predictor.use_sigmoid_ce is name.startswith("lvis")
+        weights = predictor.box2box_transform.weights
+        assert tuple(weights) == ((10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15))[stage]
+        matcher = heads.proposal_matchers[stage]
+        assert matcher.thresholds[1:-1] == [(0.5, 0.6, 0.7)[stage]]
+    assert heads.batch_size_per_image == 512
+    assert rpn.nms_thresh == 0.7
+    assert rpn.pre_nms_topk == {True: 2000, False: 1000}
+    assert rpn.post_nms_topk == {True: 1000, False: 1000}
+    assert ("max_dets_per_image" in cfg.dataloader.evaluator) is name.startswith("lvis")
+    if name.startswith("lvis"):
+        assert cfg.dataloader.evaluator.max_dets_per_image == detections
+
+
+@pytest.mark.parametrize("name", [LVIS, LVIS_1536])
+def test_lvis_long_tail(name, load_config):
+    cfg = load_config(name)
+    sampler = cfg.dataloader.train.sampler
+    assert sampler.repeat_factors.repeat_thresh == 0.001
+    categories = [{"annotations": [{"category_id": int(i > 0)}]} for i in range(10_000)]
+    assert sampler.repeat_factors["_target_"] in (
+        repeat_factors,
+        "eva_detection.lvis.repeat_factors",
+    )
+    # class 0 in one image of 10,000
+    factors = repeat_factors(categories, repeat_thresh=sampler.repeat_factors.repeat_thresh)
+    assert factors[0] == pytest.approx(math.sqrt(0.001 / 0.0001))
+    assert set(factors[1:].tolist()) == {1.0}
+
+    weights = instantiate(cfg.model.roi_heads.box_predictors[0]).fed_loss_cls_weights
+    counts = MetadataCatalog.get("lvis_v1_train").class_image_count
+    first = next(entry["image_count"] for entry in counts if entry["id"] == 1)
+    assert weights[0].item() == pytest.approx(first**0.5)
+    expected = get_fed_loss_cls_weights("lvis_v1_train", freq_weight_power=0.5)
+    torch.testing.assert_close(weights[: len(expected)], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "lr", "decay", "drop_path", "start"),
+    [
+        ("eva_l", 24, 1e-4, 0.8, 0.4, "eva_l_psz14.pt"),
+        ("eva_b", 12, 1e-4, 0.7, 0.1, ""),
+    ],
+)
+@pytest.mark.parametrize("project", ["coco/{}_1280", "lvis/{}_1280", "objects365/{}_1024"])
+def test_smaller_siblings(project, name, depth, lr, decay, drop_path, start, load_config):
+    cfg = load_config(project.format(f"cascade_mask_rcnn_vitdet_{name}"))
+    parent = load_config(project.format(EVA_G))
+    model = _on_meta(cfg)
+    assert model.backbone.net.depth == depth
+    assert model.backbone.net.blocks[-1].drop_path.rate == pytest.approx(drop_path)
+    assert len(model.backbone.net.global_attn_indexes) == 4
+    assert (cfg.optimizer.lr, cfg.train.init_checkpoint) == (lr, start)
+    factor = cfg.optimizer.params.lr_factor_func
+    assert factor("backbone.net.pos_embed") == pytest.approx(decay ** (depth + 1))
+    assert factor(f"backbone.net.blocks.{depth - 1}.norm1.bias") == pytest.approx(decay)
+    for same in ("dataloader", "lr_multiplier"):
+        assert str(cfg[same]) == str(parent[same])
+    assert cfg.train.max_iter == parent.train.max_iter
+    canvas = parent.model.backbone.square_pad
+    assert (cfg.model.backbone.square_pad, cfg.model.backbone.net.img_size) == (canvas, canvas)
+    frozen = parent.model.backbone.freeze_patch_embed
+    assert cfg.model.backbone.freeze_patch_embed == frozen
+
+
+def test_overrides_as_in_the_official_readme(load_config):
+    cfg = load_config(
+        LVIS_1536,
+        "train.init_checkpoint=/path/to/eva_lvis.pth",
+        "train.output_dir=/tmp/somewhere",
+        "dataloader.evaluator.max_dets_per_image=1000",
+        "model.backbone.net.img_size=1024",
+        "model.roi_heads.box_predictors.0.test_score_thresh=0.1",
+        "optimizer.lr=1e-3",
+    )
+    assert cfg.train.init_checkpoint == "/path/to/eva_lvis.pth"
+    assert cfg.dataloader.evaluator.output_dir == "/tmp/somewhere/inference"
+    assert cfg.dataloader.evaluator.max_dets_per_image == 1000
+    assert cfg.optimizer.params.base_lr == 1e-3
+    model = _on_meta(cfg)
+    assert model.backbone.net.blocks[3].attn.rel_pos_h.shape == (127, 88)
+    assert model.roi_heads.box_predictor[0].test_score_thresh == 0.1
+
+
+def test_a_misspelt_setting_of_the_model_is_an_error(load_config):
+    cfg = load_config(COCO, "model.backbone.net.windowsize=14")
+    with pytest.raises(TypeError, match="windowsize"):
+        _on_meta(cfg)
+
+
+def test_stock_configs():
+    assert stock_config("common/models/mask_rcnn_vitdet.py").model.backbone.out_channels == 256
+    with pytest.raises(ValueError, match=r"ships no config 'common/nothing\.py'"):
+        stock_config("common/nothing.py")
+
+
+def test_gradient_clipping_is_one_override_away(load_config):
+    """The paper's recipes do not clip; users of fewer GPUs may (official issue 108)."""
+    cfg = load_config(
+        COCO,
+        "optimizer._target_=eva_detection.optim.ClippedAdamW",
+        "+optimizer.max_grad_norm=1.0",
+    )
+    cfg.optimizer.params = LazyCall(get_default_optimizer_params)(
+        model=torch.nn.Linear(2, 2), base_lr=cfg.optimizer.lr
+    )
+    assert instantiate(cfg.optimizer).max_grad_norm == 1.0

@@ -1,0 +1,162 @@
+"""The quick start: one folder, one run; an interruption costs what was not saved."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from eva_detection import quickstart
+
+
+def test_a_new_folder_is_claimed(tmp_path):
+    output = tmp_path / "deep" / "run"
+    quickstart._claim(output, ["train.seed=0"])
+    quickstart._claim(output, ["train.seed=0"])  # the same command continues
+    assert [path.name for path in output.iterdir()] == ["quickstart.json"]
+
+
+def test_an_empty_folder_is_claimed(tmp_path):
+    quickstart._claim(tmp_path, ["train.seed=0"])
+    assert (tmp_path / "quickstart.json").is_file()
+
+
+def test_other_settings_are_refused(tmp_path):
+    quickstart._claim(tmp_path, ["train.seed=0", "train.max_iter=9"])
+    before = (tmp_path / "quickstart.json").read_bytes()
+    message = r"holds a run with train\.seed=0 train\.max_iter=9, not train\.seed=1; .* --fresh"
+    with pytest.raises(SystemExit, match=message):
+        quickstart._claim(tmp_path, ["train.seed=1"])
+    assert (tmp_path / "quickstart.json").read_bytes() == before
+
+
+def test_a_foreign_folder_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(SystemExit, match=r"exists and is no quick start; choose another --output"):
+        quickstart._claim(tmp_path, ["train.seed=0"])
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def _run_main(monkeypatch, repository, *arguments):
+    monkeypatch.setattr(sys, "argv", ["quickstart.py", *map(str, arguments)])
+
+    def nothing_may_start(*command, **options):
+        raise AssertionError("a step was started")
+
+    monkeypatch.setattr(quickstart.subprocess, "run", nothing_may_start)
+    quickstart.main(repository=repository)
+
+
+def test_fresh_deletes_nothing_foreign(monkeypatch, repository, tmp_path):
+    """`--fresh --output ~` must not cost a home."""
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises((SystemExit, AssertionError)):
+        _run_main(monkeypatch, repository, "--fresh", "--output", tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_fresh_deletes_an_earlier_quick_start(monkeypatch, repository, tmp_path):
+    quickstart._claim(tmp_path, ["train.seed=7"])
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(AssertionError, match="a step was started"):
+        _run_main(monkeypatch, repository, "--fresh", "--output", tmp_path)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_a_failing_step_is_named(monkeypatch, repository, tmp_path, capsys):
+    def fail(command, **options):
+        return subprocess.CompletedProcess(command, returncode=3)
+
+    monkeypatch.setattr(sys, "argv", ["quickstart.py", "--output", str(tmp_path / "run")])
+    monkeypatch.setattr(quickstart.subprocess, "run", fail)
+    with pytest.raises(SystemExit, match=r"'1\. Demo data' stopped with exit code 3 .*continues"):
+        quickstart.main(repository=repository)
+    assert "tools/make_demo_data.py --output" in capsys.readouterr().out
+
+
+def test_a_periodic_evaluation_is_not_the_end(monkeypatch, repository, tmp_path):
+    """Killed after an evaluation in the middle: results.json is there, the training is not done."""
+    run, commands = tmp_path / "run", []
+    quickstart._claim(run, ["train.seed=0", "train.eval_period=100"])
+    (run / "results.json").write_text("{}")
+    (run / "last_checkpoint").write_text("model_0000099.pth")
+
+    def stop_at_the_second_step(command, **options):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, returncode=len(commands) - 1)
+
+    arguments = ["--output", str(run), "train.eval_period=100"]
+    monkeypatch.setattr(sys, "argv", ["quickstart.py", *arguments])
+    monkeypatch.setattr(quickstart.subprocess, "run", stop_at_the_second_step)
+    monkeypatch.setattr(quickstart, "write_report", lambda *_: pytest.fail("not trained"))
+    with pytest.raises(SystemExit, match="Fine-tuning"):
+        quickstart.main(repository=repository)
+    assert "--resume" in commands[1]
+
+
+@pytest.fixture
+def begin(start, repository, tiny_overrides, tmp_path):
+    """Function: start the quick start in tiny (the demo data is whole: it is made in seconds)."""
+    program = str(repository / "detection" / "quickstart.py")
+    folders = ("--output", str(tmp_path / "run"), "--datasets", str(tmp_path / "datasets"))
+    overrides = (*tiny_overrides, "train.max_iter=30", "train.checkpointer.period=5")
+    return lambda: start(program, *folders, *overrides)
+
+
+def test_killed_and_continued(begin, finish, tmp_path):
+    run = tmp_path / "run"
+    process = begin()
+    for _ in range(60_00):
+        if (run / "last_checkpoint").exists():
+            break
+        assert process.poll() is None, process.log.read_text()
+        time.sleep(0.01)
+    assert not (run / "model_final.pth").exists(), "finished before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    photographs = {path: path.stat().st_mtime_ns for path in tmp_path.glob("datasets/**/*.jpg")}
+    assert len(photographs) == 2300
+
+    text = finish(begin(), timeout=300)
+    assert "Continuing at iteration" in (run / "log.txt").read_text()
+    assert "\n30 iterations" in text
+    assert str(run / "report.html") in text
+    assert all(path.stat().st_mtime_ns == at for path, at in photographs.items())
+    made = {"results.json", "metrics.json", "log.txt", "loss_curve.png", "predictions.png"}
+    assert made | {"report.html", "model_final.pth"} <= {path.name for path in run.iterdir()}
+    table = [line.split() for line in text.splitlines() if line.startswith("AP")]
+    assert [row[0] for row in table[:3]] == ["AP", "AP50", "AP75"]
+    assert all(len(row) == 3 for row in table)
+
+    weights = (run / "model_final.pth").stat().st_mtime_ns
+    assert "is done already" in finish(begin(), timeout=300)
+    assert (run / "model_final.pth").stat().st_mtime_ns == weights
+
+
+def _is_running(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_terminating_it_ends_its_step(begin, tmp_path):
+    """Else the step goes on alone, and the same command starts a second one beside it."""
+    process = begin()
+    step = None
+    for _ in range(60_00):
+        step = next((tmp_path / "datasets").glob(".digit_scenes.partial-*"), None)
+        if step is not None:
+            break
+        time.sleep(0.01)
+    pid = int(step.name.rpartition("-")[2])
+    assert _is_running(pid)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) != 0
+    for _ in range(500):
+        if not _is_running(pid):
+            return
+        time.sleep(0.01)
+    raise AssertionError("the step still runs five seconds later")

@@ -1,0 +1,181 @@
+"""The official detector's output, and what our heads add to detectron2's."""
+
+import copy
+
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads import CascadeROIHeads
+from safetensors.torch import load_file
+
+from eva_detection.config import update_each
+from eva_detection.roi_heads import maskness
+
+# What the golden file's variants set (tests/golden/README.md).
+VARIANTS = {
+    "hard": {},
+    "soft_linear": {
+        "use_soft_nms": True,
+        "method": "linear",
+        "iou_threshold": 0.6,
+        "override_score_thresh": 0.0,
+    },
+    "soft_gaussian": {
+        "use_soft_nms": True,
+        "method": "gaussian",
+        "sigma": 0.5,
+        "override_score_thresh": 0.02,
+    },
+    "maskness": {"maskness_thresh": 0.5},
+}
+VARIANTS["soft_linear_maskness"] = VARIANTS["soft_linear"] | VARIANTS["maskness"]
+
+
+@pytest.fixture(scope="module")
+def golden(repository):
+    return load_file(repository / "tests" / "golden" / "detection_cascade.safetensors")
+
+
+@pytest.fixture(scope="module")
+def model_config(repository):
+    """The COCO recipe's model at the golden file's sizes."""
+    path = repository / "detection/configs/coco/cascade_mask_rcnn_vitdet_eva_g_1280.py"
+    model = LazyConfig.load(str(path)).model
+    model.backbone.net.update(
+        img_size=128,
+        pretrain_img_size=64,
+        embed_dim=32,
+        depth=4,
+        num_heads=2,
+        mlp_dim=80,
+        window_size=4,
+        global_attn_indexes=[3],
+        drop_path_rate=0.0,
+        activation_checkpointing=False,
+    )
+    model.backbone.update(out_channels=16, square_pad=128)
+    model.proposal_generator.head.in_channels = 16
+    heads = model.roi_heads
+    heads.num_classes = 6
+    pooled = ShapeSpec(channels=16, height=7, width=7)
+    update_each(heads.box_heads, input_shape=pooled, conv_dims=[16] * 4, fc_dims=[32])
+    update_each(heads.box_predictors, input_shape=ShapeSpec(channels=32))
+    heads.mask_head.update(
+        input_shape=ShapeSpec(channels=16, height=14, width=14), conv_dims=[16] * 5
+    )
+    return model
+
+
+@pytest.fixture
+def build(model_config, golden):
+    def build(**settings):
+        config = copy.deepcopy(model_config)
+        config.roi_heads.update(settings)
+        model = instantiate(config)
+        state = {name[6:]: value for name, value in golden.items() if name.startswith("state.")}
+        model.load_state_dict(state, strict=True)
+        return model.eval()
+
+    return build
+
+
+@torch.no_grad()
+def _detect(model, golden):
+    image = {"image": golden["input.image"], "height": 112, "width": 128}
+    return model([image])[0]["instances"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_golden(variant, build, golden):
+    found = _detect(build(**VARIANTS[variant]), golden)
+    expected = {
+        field: golden[f"output.{variant}.{field}"]
+        for field in ("count", "boxes", "scores", "classes", "mask_area")
+    }
+    assert len(found) == int(expected["count"])
+    first = found[: len(expected["classes"])]
+    assert torch.equal(first.pred_classes, expected["classes"])
+    torch.testing.assert_close(first.scores, expected["scores"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(first.pred_boxes.tensor, expected["boxes"], atol=1e-2, rtol=0)
+    area = first.pred_masks.flatten(1).sum(1)
+    assert (area - expected["mask_area"]).abs().max() <= 3
+
+
+def test_without_options_it_is_detectron2s(build, golden, model_config):
+    ours = build()
+    config = copy.deepcopy(model_config)
+    config.roi_heads._target_ = CascadeROIHeads
+    theirs = instantiate(config).eval()
+    theirs.load_state_dict(ours.state_dict())
+    a, b = _detect(ours, golden), _detect(theirs, golden)
+    assert torch.equal(a.pred_classes, b.pred_classes)
+    torch.testing.assert_close(a.scores, b.scores)
+    torch.testing.assert_close(a.pred_boxes.tensor, b.pred_boxes.tensor)
+
+
+def test_the_cap_keeps_the_best(build, golden):
+    whole = _detect(build(**VARIANTS["soft_linear"]), golden)
+    capped = _detect(build(**VARIANTS["soft_linear"], max_detections=20), golden)
+    assert len(capped) == 20 < len(whole)
+    assert torch.equal(capped.scores, whole.scores[:20])
+
+
+def test_classes_may_compete(build, golden):
+    apart = _detect(build(**VARIANTS["soft_linear"]), golden)
+    together = _detect(build(**VARIANTS["soft_linear"], class_wise=False), golden)
+    assert len(together) < len(apart)
+
+
+def test_maskness_is_the_mean_inside():
+    masks = torch.tensor([[[0.9, 0.7], [0.2, 0.1]], [[0.5, 0.4], [0.3, 0.0]]])[:, None]
+    torch.testing.assert_close(maskness(masks, 0.5), torch.tensor([0.8, 0.0]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "soft"}, "linear, gaussian, naive, got 'soft'"),
+        ({"max_detections": 9}, "max_detections=9 caps soft-NMS"),
+        (
+            {"maskness_thresh": 0.5, "mask_in_features": None, "mask_head": None},
+            "maskness_thresh=0.5 needs a mask head",
+        ),
+    ],
+)
+def test_refusals(build, settings, message):
+    with pytest.raises(ValueError, match=message):
+        build(**settings)
+
+
+def test_heads_train_in_full_precision(build, golden):
+    """Under autocast the backbone is bfloat16, the RPN and the RoI heads are float32."""
+    from detectron2.structures import BitMasks, Boxes, Instances
+    from detectron2.utils.events import EventStorage
+
+    model = build().train()
+    seen = {}
+    for name in ("backbone.simfp_4", "proposal_generator.rpn_head", "roi_heads.box_predictor.0"):
+        module = model.get_submodule(name)
+        module.register_forward_hook(
+            lambda module, args, output, name=name: seen.__setitem__(name, _first(output).dtype)
+        )
+    truth = Instances((112, 128))
+    truth.gt_boxes = Boxes(torch.tensor([[10.0, 10, 60, 60]]))
+    truth.gt_classes = torch.tensor([2])
+    mask = torch.zeros(1, 112, 128, dtype=torch.bool)
+    mask[:, 10:60, 10:60] = True
+    truth.gt_masks = BitMasks(mask)
+    with EventStorage(0), torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model([{"image": golden["input.image"], "instances": truth}])
+    assert {name: dtype for name, dtype in seen.items() if "simfp" not in name} == {
+        "proposal_generator.rpn_head": torch.float32,
+        "roi_heads.box_predictor.0": torch.float32,
+    }
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+
+
+def _first(output):
+    while isinstance(output, tuple | list):
+        output = output[0]
+    return output

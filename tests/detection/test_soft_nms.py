@@ -1,0 +1,106 @@
+"""Soft-NMS against the loop of its definition."""
+
+import math
+
+import pytest
+import torch
+
+from eva_detection.soft_nms import MIN_SCORE, soft_nms
+
+
+def _brute_force(boxes, scores, classes, *, method, iou_threshold, sigma, min_score=MIN_SCORE):
+    """One list, one pick at a time, as mmcv's kernel goes about it."""
+
+    def iou(a, b):
+        width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+        height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+        inter = width * height
+        area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter
+        return inter / area if area else 0.0
+
+    remaining = dict(enumerate(scores.tolist()))
+    boxes, classes = boxes.tolist(), classes.tolist()
+    picked = []
+    while remaining:
+        best = max(remaining, key=remaining.get)
+        picked.append((best, remaining.pop(best)))
+        for other in list(remaining):
+            overlap = iou(boxes[best], boxes[other]) if classes[best] == classes[other] else 0.0
+            if method == "gaussian":
+                remaining[other] *= math.exp(-(overlap**2) / sigma)
+            elif overlap >= iou_threshold:
+                remaining[other] *= 1 - overlap if method == "linear" else 0
+            if remaining[other] < min_score:
+                del remaining[other]
+    return picked
+
+
+def _candidates(n, *, classes, seed):
+    torch.manual_seed(seed)
+    corner, size = torch.rand(n, 2) * 60, torch.rand(n, 2) * 40 + 1
+    return torch.cat([corner, corner + size], 1), torch.rand(n), torch.randint(classes, (n,))
+
+
+@pytest.mark.parametrize("method", ["linear", "gaussian", "naive"])
+@pytest.mark.parametrize("classes", [1, 7])
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_brute_force(method, classes, seed):
+    boxes, scores, labels = _candidates(150, classes=classes, seed=seed)
+    settings = {"method": method, "iou_threshold": 0.4, "sigma": 0.3}
+    kept, new_scores = soft_nms(boxes, scores, labels, **settings)
+    expected = _brute_force(boxes, scores, labels, **settings)
+    assert kept.tolist() == [index for index, _ in expected]
+    torch.testing.assert_close(new_scores, torch.tensor([score for _, score in expected]))
+    lowered = (new_scores < scores[kept] - 1e-6).sum()
+    assert lowered > 10 or method == "naive"
+    assert len(kept) < 150 or method != "naive"
+
+
+def test_classes_do_not_touch_each_other():
+    boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(2, 1)
+    scores = torch.tensor([0.9, 0.8])
+    kept, new_scores = soft_nms(boxes, scores, torch.tensor([0, 1]))
+    assert new_scores.tolist() == scores.tolist()
+    kept, new_scores = soft_nms(boxes, scores, None)
+    assert kept.tolist() == [0]
+
+
+def test_the_best_box_is_never_dropped():
+    boxes, scores = torch.tensor([[0.0, 0, 1, 1], [5, 5, 9, 9]]), torch.tensor([4e-4, 5e-4])
+    kept, new_scores = soft_nms(boxes, scores, torch.tensor([0, 1]))
+    assert kept.tolist() == [1]
+    assert new_scores.tolist() == scores[1:].tolist()
+
+
+@pytest.mark.parametrize("method", ["linear", "gaussian"])
+def test_empty_boxes_spoil_nothing(method):
+    boxes = torch.tensor([[3.0, 3, 3, 3], [3, 3, 3, 3], [0, 0, 10, 10]])
+    kept, new_scores = soft_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), None, method=method)
+    assert kept.tolist() == [0, 1, 2]
+    assert torch.isfinite(new_scores).all()
+
+
+def test_no_candidates():
+    kept, new_scores = soft_nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())
+    assert len(kept) == len(new_scores) == 0
+    assert kept.dtype == torch.int64
+
+
+def test_many_candidates():
+    """The published evaluation's worst case: 80 classes of 1000 boxes."""
+    boxes, scores, labels = _candidates(80_000, classes=80, seed=0)
+    kept, new_scores = soft_nms(boxes, scores, labels, method="linear", iou_threshold=0.6)
+    assert (new_scores.diff() <= 0).all()
+    one = labels == 3
+    expected = _brute_force(
+        boxes[one], scores[one], labels[one], method="linear", iou_threshold=0.6, sigma=0.5
+    )
+    of_class = labels[kept] == 3
+    torch.testing.assert_close(
+        new_scores[of_class], torch.tensor([score for _, score in expected if score >= MIN_SCORE])
+    )
+
+
+def test_unknown_method():
+    with pytest.raises(ValueError, match="linear, gaussian, naive, got 'soft'"):
+        soft_nms(torch.zeros(1, 4), torch.ones(1), None, method="soft")

@@ -1,0 +1,192 @@
+"""Training and evaluation end to end: as programs, killed and continued, in two processes."""
+
+import json
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+
+from eva_detection import train as train_module
+from eva_detection.report import read_metrics
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
+]
+CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
+
+# stands in for train_net.py: both processes of a run write their weights instead of evaluating
+DUMP_WEIGHTS = """
+import torch
+from detectron2.utils import comm
+from eva_detection import train
+
+def evaluate(cfg, model):
+    torch.save(model.state_dict(), f"{cfg.train.output_dir}/rank{comm.get_rank()}.pth")
+    return {}
+
+train.evaluate = evaluate
+if __name__ == "__main__":
+    train.main()
+"""
+
+
+def _read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _wait_for(path, process, seconds=60):
+    for _ in range(seconds * 100):
+        if path.exists():
+            return
+        assert process.poll() is None, process.log.read_text()
+        time.sleep(0.01)
+    raise AssertionError(f"{path} did not appear")
+
+
+def test_killed_continued_finished_and_evaluated(train_net, finish, tmp_path):
+    """One story, as it happens to users; every step needs the one before."""
+    run, steps = tmp_path / "run", 40
+    always = ("train.checkpointer.period=10", f"train.max_iter={steps}")
+    process = train_net(run, "--resume", *always)  # nothing to resume yet: starts
+    _wait_for(run / "last_checkpoint", process)
+    time.sleep(random.uniform(0, 0.4))
+    assert process.poll() is None, "finished before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (run / "model_final.pth").exists()
+    reached = int((run / "last_checkpoint").read_text()[len("model_") : -len(".pth")]) + 1
+    assert reached >= 10
+
+    text = finish(train_net(run, "--resume", *always))
+    assert f"Continuing at iteration {reached}\n" in text
+    assert "Continuing at iteration" in (run / "log.txt").read_text()
+    assert [entry["iteration"] for entry in read_metrics(run)] == list(range(steps + 1))
+    logged = read_metrics(run)[steps - 1]
+    assert 0 < logged["total_loss"] < 100
+    assert logged["lr"] < 2e-3
+    last = torch.load(run / "model_final.pth", weights_only=True)
+    assert last["iteration"] == steps - 1
+    assert last["trainer"]["optimizer"]["state"][0]["step"] == steps
+    results = _read(run / "results.json")
+    assert results.keys() == {"bbox", "segm"}
+    predictions = _read(run / "inference" / "coco_instances_results.json")
+    assert predictions, "an evaluation of nothing would prove nothing"
+
+    again = tmp_path / "again"
+    weights = f"train.init_checkpoint={run / 'model_final.pth'}"
+    finish(train_net(again, "--eval-only", weights))
+    assert _read(again / "results.json") == results
+    assert _read(again / "inference" / "coco_instances_results.json") == predictions
+    assert not (again / "last_checkpoint").exists()
+
+
+def test_evaluation_without_weights_is_refused(train_net, tmp_path):
+    process = train_net(tmp_path / "run", "--eval-only")
+    assert process.wait(60) != 0
+    assert "ValueError: evaluation needs weights: set train.init_checkpoint" in (
+        process.log.read_text()
+    )
+
+
+def test_stock_trainer_runs_the_same_config(start, finish, repository, tiny_overrides, tmp_path):
+    output = f"train.output_dir={tmp_path / 'run'}"
+    program = ("-m", "detectron2_tools.lazyconfig_train_net", "--config-file")
+    process = start(*program, str(repository / CONFIG), *tiny_overrides, output, "train.max_iter=2")
+    text = finish(process)
+    assert "Evaluation results for segm" in text
+    saved = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
+    assert saved["iteration"] == 1
+    assert saved["trainer"]["optimizer"]["state"][0]["step"] == 2
+    assert "grad_scaler" not in saved["trainer"]
+
+
+def test_two_processes_end_with_one_set_of_weights(
+    start, finish, repository, tiny_overrides, tmp_path
+):
+    script = tmp_path / "dump_weights.py"
+    script.write_text(DUMP_WEIGHTS)
+    run = tmp_path / "run"
+    arguments = ("--num-gpus", "2", "--dist-url", "auto", "--config-file", str(repository / CONFIG))
+    overrides = (*tiny_overrides, "train.max_iter=2", "train.accumulate=2")
+    finish(start(str(script), *arguments, *overrides, f"train.output_dir={run}"))
+    first, second = (torch.load(run / f"rank{rank}.pth", weights_only=True) for rank in (0, 1))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    saved = torch.load(run / "model_final.pth", weights_only=True)["model"]
+    assert torch.equal(saved["backbone.net.pos_embed"], first["module.backbone.net.pos_embed"])
+    assert (run / "log.txt.rank1").exists()
+    assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1]
+
+
+@pytest.fixture
+def configure(tiny_config, tmp_path):
+    """Function: the tiny config with its output in the test's folder, made as by default_setup."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    output = f"train.output_dir={folder}"
+    return lambda *more: (tiny_config(output, *more), folder)
+
+
+def test_bf16_and_accumulation_in_a_whole_run(configure, registered_demo_data):
+    cfg, run = configure(
+        "train.max_iter=2",
+        "train.accumulate=2",
+        "train.amp.enabled=True",
+        "train.amp.precision=bf16",
+    )
+    train_module.train(cfg, resume=False)
+    assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1, 2]
+    assert _read(run / "results.json").keys() == {"bbox", "segm"}
+
+
+def test_fp16_on_the_cpu_is_refused(configure, registered_demo_data):
+    cfg, run = configure("train.amp.enabled=True")
+    with pytest.raises(ValueError, match="fp16 training needs a GPU"):
+        train_module.train(cfg, resume=False)
+    assert list(run.iterdir()) == []
+
+
+def test_resuming_a_finished_run_only_evaluates(configure, registered_demo_data):
+    """Killed during the last evaluation."""
+    cfg, run = configure("train.max_iter=1")
+    train_module.train(cfg, resume=False)
+    results = _read(run / "results.json")
+    weights = (run / "model_final.pth").read_bytes()
+    (run / "results.json").unlink()
+    train_module.train(cfg, resume=True)
+    assert _read(run / "results.json") == results
+    assert (run / "model_final.pth").read_bytes() == weights
+
+
+def test_without_resume_a_run_starts_over(configure, registered_demo_data):
+    cfg, run = configure("train.max_iter=1")
+    for _ in range(2):
+        train_module.train(cfg, resume=False)
+        saved = torch.load(run / "model_final.pth", weights_only=True)
+        assert saved["iteration"] == 0
+        assert saved["trainer"]["optimizer"]["state"][0]["step"] == 1
+
+
+def test_periodic_evaluation_and_schedule(configure, registered_demo_data):
+    cfg, run = configure(
+        "train.max_iter=4", "train.eval_period=2", "lr_multiplier.warmup_length=0.5"
+    )
+    train_module.train(cfg, resume=False)
+    metrics = {entry["iteration"]: entry for entry in read_metrics(run)}
+    assert [i for i, entry in metrics.items() if "bbox/AP" in entry] == [1, 4]
+    rates = [metrics[i]["lr"] for i in range(4)]
+    assert rates[0] < rates[1] < rates[2]
+    assert rates[3] < rates[2]
+
+
+def test_a_config_without_evaluator_warns(configure, registered_demo_data, caplog):
+    cfg, run = configure("train.max_iter=1")
+    del cfg.dataloader.evaluator
+    train_module.train(cfg, resume=False)
+    assert "no dataloader.evaluator" in caplog.text
+    assert not (run / "results.json").exists()

@@ -1,0 +1,206 @@
+"""DetectionTrainer: precision, accumulation, metrics, and what it refuses."""
+
+import copy
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from eva_detection.optim import ClippedAdamW
+from eva_detection.trainer import DetectionTrainer
+
+
+class TwoLosses(nn.Module):
+    """A model that is no detector: two losses, means over the batch, and what it computed in."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.dtypes = []
+
+    def forward(self, batch):
+        out = self.layer(batch)
+        self.dtypes.append(out.dtype)
+        return {"loss_a": out.float().square().mean(), "loss_b": 0.1 * out.float().sin().mean()}
+
+
+class Batches:
+    """The same images for any batch size, as a loader."""
+
+    def __init__(self, batch_size, *, images=24):
+        data = torch.randn(images, 4, generator=torch.Generator().manual_seed(0))
+        self.batches = data.split(batch_size)
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+@pytest.fixture
+def model():
+    return TwoLosses()
+
+
+def _sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def _train(trainer, steps=1, start=0):
+    with EventStorage(start) as trainer.storage:
+        for trainer.iter in range(start, start + steps):
+            trainer.run_step()
+            trainer.storage.step()
+    return trainer.storage
+
+
+def test_two_half_batches_equal_one_batch(model):
+    other = copy.deepcopy(model)
+    whole = DetectionTrainer(model, Batches(8), _sgd(model))
+    halves = DetectionTrainer(other, Batches(4), _sgd(other), accumulate=2)
+    storages = [_train(trainer, steps=3) for trainer in (whole, halves)]
+    for name, parameter in model.named_parameters():
+        accumulated = other.get_parameter(name)
+        assert parameter.grad.abs().max() > 1e-3
+        torch.testing.assert_close(accumulated.grad, parameter.grad, atol=1e-7, rtol=1e-5)
+        torch.testing.assert_close(accumulated, parameter, atol=1e-7, rtol=1e-5)
+    logged = [storage.history("total_loss").values() for storage in storages]
+    assert len(logged[0]) == 3
+    for (mean, _), (accumulated, _) in zip(*logged, strict=True):
+        assert accumulated == pytest.approx(mean)
+    assert len(other.dtypes) == 6
+
+
+def test_a_step_is_that_of_plain_torch(model):
+    expected = copy.deepcopy(model)
+    losses = expected(Batches(8).batches[0])
+    sum(losses.values()).backward()
+    _sgd(expected).step()
+    storage = _train(DetectionTrainer(model, Batches(8), _sgd(model)))
+    for name, parameter in expected.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name), parameter)
+    for name, value in losses.items():
+        assert storage.latest()[name][0] == pytest.approx(value.item())
+
+
+def test_bf16_autocast_on_the_cpu(model):
+    start = copy.deepcopy(model.state_dict())
+    trainer = DetectionTrainer(model, Batches(8), _sgd(model), precision="bf16")
+    _train(trainer)
+    assert model.dtypes == [torch.bfloat16]
+    assert model.layer.weight.dtype == model.layer.weight.grad.dtype == torch.float32
+    exact = TwoLosses()
+    exact.load_state_dict(start)
+    _train(DetectionTrainer(exact, Batches(8), _sgd(exact)))
+    assert exact.dtypes == [torch.float32]
+    torch.testing.assert_close(model.layer.weight, exact.layer.weight, atol=1e-2, rtol=0)
+    assert not torch.equal(model.layer.weight, exact.layer.weight)
+
+
+def test_gradients_do_not_pile_up(model):
+    """A model, a loader and no learning: each step has the gradient of its own batches."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    batches = Batches(8)
+    batches.batches = batches.batches[:1] * 3
+    trainer = DetectionTrainer(model, batches, optimizer)
+    _train(trainer)
+    first = model.layer.weight.grad.clone()
+    _train(trainer)
+    torch.testing.assert_close(model.layer.weight.grad, first)
+
+
+def test_the_gradient_norm_is_logged(model):
+    optimizer = ClippedAdamW(model.parameters(), max_grad_norm=1e-3, lr=0.1)
+    storage = _train(DetectionTrainer(model, Batches(8), optimizer))
+    assert storage.latest()["grad_norm"][0] == pytest.approx(optimizer.last_grad_norm.item())
+    assert storage.latest()["grad_norm"][0] > 1e-2
+    assert "loss_scale" not in storage.latest()
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning")
+def test_detector_in_bf16(make_tiny_detector, tiny_config, registered_demo_data):
+    """The real thing: every part of the cascade runs and learns something under autocast."""
+    model = make_tiny_detector()
+    loader = instantiate(tiny_config().dataloader.train)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    trainer = DetectionTrainer(model, loader, _sgd(model), precision="bf16", accumulate=2)
+    storage = _train(trainer)
+    losses = {name for name in storage.latest() if name.startswith("loss_")}
+    cascade = {f"loss_{kind}_stage{stage}" for kind in ("cls", "box_reg") for stage in range(3)}
+    assert losses == cascade | {"loss_mask", "loss_rpn_cls", "loss_rpn_loc"}
+    same = [name for name, value in model.named_parameters() if torch.equal(value, before[name])]
+    assert same == [], "not trained"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_before_the_step(model, precision, value):
+    batches = Batches(8)
+    batches.batches[1][0] = value
+    trainer = DetectionTrainer(
+        model, batches, torch.optim.AdamW(model.parameters()), precision=precision, accumulate=2
+    )
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(FloatingPointError, match="iteration=0"):
+        _train(trainer)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_state_round_trip_continues_exactly(model):
+    optimizer = ClippedAdamW(model.parameters(), max_grad_norm=0.1, lr=0.01)
+    trainer = DetectionTrainer(model, Batches(4), optimizer)
+    _train(trainer, steps=2)
+    state = copy.deepcopy(trainer.state_dict())
+    assert state["iteration"] == 1
+
+    other = TwoLosses()
+    other.load_state_dict(model.state_dict())
+    batches = Batches(4)
+    batches.batches = batches.batches[2:]
+    again = DetectionTrainer(
+        other, batches, ClippedAdamW(other.parameters(), max_grad_norm=0.1, lr=0.5)
+    )
+    again.load_state_dict(state)
+    assert again.iter == 1
+    assert again.optimizer.param_groups[0]["lr"] == 0.01
+    for one in (trainer, again):
+        _train(one, steps=2, start=2)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(other.get_parameter(name), parameter)
+
+
+def test_stock_checkpoints_can_be_resumed(model):
+    """detectron2's own trainer knows no loss scale."""
+    trainer = DetectionTrainer(model, Batches(4), _sgd(model))
+    state = trainer.state_dict()
+    del state["grad_scaler"]
+    trainer.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "fp16"}, r"fp16 .* needs a GPU; use train\.amp\.precision=bf16"),
+        ({"precision": "float16"}, r"must be fp32, fp16 or bf16, got 'float16'"),
+        ({"accumulate": 0}, r"train\.accumulate must be at least 1, got 0"),
+    ],
+)
+def test_refusals(model, options, message):
+    with pytest.raises(ValueError, match=message):
+        DetectionTrainer(model, Batches(4), _sgd(model), **options)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_fp16_on_a_gpu(model):
+    model.cuda()
+    batches = Batches(8)
+    batches.batches = [batch.cuda() for batch in batches.batches]
+    optimizer = ClippedAdamW(model.parameters(), max_grad_norm=0.1, lr=0.01)
+    trainer = DetectionTrainer(model, batches, optimizer, precision="fp16")
+    storage = _train(trainer, steps=2)
+    assert model.dtypes[0] == torch.float16
+    assert storage.latest()["loss_scale"][0] == 65536
+    # the norm is that of the gradients without the scale
+    assert 1e-2 < storage.latest()["grad_norm"][0] < 10
+    assert trainer.state_dict()["grad_scaler"]["scale"] == 65536
