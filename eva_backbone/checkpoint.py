@@ -1,8 +1,7 @@
 """Loading weights: read safely, unwrap, map, resample, load all or nothing, report.
 
-One function serves every official EVA-01 file and our own: the container, the prefix, the form of
-the qkv bias and the sizes are found out from the file and the model. Whatever is left unexplained
-is an error, and an error leaves the model untouched.
+The container, prefix, form of the qkv bias and sizes are found out from the file and the model.
+Whatever is left unexplained is an error, and an error leaves the model untouched.
 """
 
 import argparse
@@ -29,7 +28,6 @@ from eva_backbone.resample import (
 )
 
 logger = logging.getLogger(__name__)
-
 Shape = tuple[int, ...]
 _SHOWN = 8  # names listed in an error before it is cut
 
@@ -106,8 +104,7 @@ def load_pretrained(
     _explain_missing(target, state, target_prefix, report, tuple(allow_missing), same_project)
     if complete and report.missing:
         raise ValueError(f"{path.name} lacks {_few(list(report.missing))}, but complete=True")
-    on_meta = [name for name in report.missing if target[name].is_meta]
-    if on_meta:
+    if on_meta := [name for name in report.missing if target[name].is_meta]:
         raise ValueError(
             f"{path.name} lacks {_few(on_meta)}, which the model only has on the meta device; "
             "build the model on a real device"
@@ -178,6 +175,8 @@ def _read_torch(path: Path) -> Any:
             f"{path.name} is refused: it is damaged or holds Python objects that could run code "
             f"({reason}); get it from its publisher again or convert it to safetensors"
         ) from error
+    except (MemoryError, PermissionError):
+        raise
     except Exception as error:  # the unpickler of a damaged file raises anything
         raise ValueError(
             f"{path.name} cannot be read, it is truncated or no checkpoint "
@@ -347,5 +346,5 @@ def _grouped(reasons: Mapping[str, Any]) -> dict[Any, list[str]]:
 
 
 def _few(names: list[str], shown: int = _SHOWN) -> str:
-    text = ", ".join(names[:shown])
-    return text if len(names) <= shown else f"{text} and {len(names) - shown} more"
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

@@ -5,22 +5,21 @@ scores. Two exact ways to compute that with `scaled_dot_product_attention`:
 
 * appended channels: q' = [q * scale, q . R_h, q . R_w] against k' = [k, onehot(y'), onehot(x')];
   no bias tensor at all, any fused kernel serves. Used on accelerators and for small maps.
-* chunks of queries: the bias of one chunk only, recomputed in the backward pass. On CPU about
-  1.5 times faster than the first way for large maps (benchmarks/).
+* chunks of queries: the bias of one chunk only, recomputed in the backward pass. On CPU faster than
+  the first way for large maps (benchmarks/results.md).
 
 Shapes: B batch (windows count as batch), h heads, D channels of a head, H x W token map,
 N = H * W tokens (plus the class token for BEiT's table), c queries of a chunk.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from eva_backbone.resample import RelPosInterpolation, resample_rel_pos
+from eva_backbone.resample import RelPosInterpolation, cached_tensor, resample_rel_pos
 
 CHUNK_ELEMENTS = 2**25  # scores held at once by a chunk, all heads: 128 MiB in float32
 SMALL_MAP = 1024  # up to this many tokens the appended channels win on CPU too
@@ -125,7 +124,7 @@ def _appended_channels(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: 
     return out[..., :dim]
 
 
-@lru_cache(maxsize=8)
+@cached_tensor(maxsize=2)
 def table_bias_index(grid: tuple[int, int], device: torch.device) -> Tensor:
     """Row of BEiT's bias table for every pair of tokens, the class token first.
 
@@ -139,18 +138,15 @@ def table_bias_index(grid: tuple[int, int], device: torch.device) -> Tensor:
         (1 + N, 1 + N) int64. The last three rows of the table serve class -> patch,
         patch -> class and class -> class, in this order.
     """
-    with torch.inference_mode(False):  # cached: training may follow
-        height, width = grid
-        y = torch.arange(height, device=device).repeat_interleave(width)
-        x = torch.arange(width, device=device).repeat(height)
-        rows = y[:, None] - y[None, :] + height - 1
-        columns = x[:, None] - x[None, :] + width - 1
-        count = (2 * height - 1) * (2 * width - 1)
-        index = torch.empty(
-            height * width + 1, height * width + 1, dtype=torch.int64, device=device
-        )
-        index[1:, 1:] = rows * (2 * width - 1) + columns
-        index[0, :] = count
-        index[:, 0] = count + 1
-        index[0, 0] = count + 2
-        return index
+    height, width = grid
+    y = torch.arange(height, device=device).repeat_interleave(width)
+    x = torch.arange(width, device=device).repeat(height)
+    rows = y[:, None] - y[None, :] + height - 1
+    columns = x[:, None] - x[None, :] + width - 1
+    count = (2 * height - 1) * (2 * width - 1)
+    index = torch.empty(height * width + 1, height * width + 1, dtype=torch.int64, device=device)
+    index[1:, 1:] = rows * (2 * width - 1) + columns
+    index[0, :] = count
+    index[:, 0] = count + 1
+    index[0, 0] = count + 2
+    return index

@@ -9,18 +9,54 @@ Letters: C channels, D channels of a head, h heads, p patch size, L table length
 """
 
 import math
-from functools import lru_cache
-from typing import Literal
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Literal, ParamSpec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+P = ParamSpec("P")
 RelPosInterpolation = Literal["vitdet", "beit"]
 
 # BEiT's ratio for stretching a 14x14 table to 24x24, which the official detection code applies
 # to every pair of sizes; the published results at 1536 px depend on it.
 BEIT_RATIO = 1.0903078
+
+
+def cached_tensor(*, maxsize: int) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+    """Decorator: keep the newest results of a function of hashable, positional arguments.
+
+    Unlike `functools.lru_cache` it keeps plain tensors only, which outlive a tracer's fake ones,
+    and it computes outside inference mode, so that training may follow.
+
+    Args:
+        maxsize: Results kept.
+
+    Returns:
+        The decorator.
+    """
+
+    def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        results: dict[Any, Tensor] = {}
+
+        @wraps(function)
+        def cached(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+            if args not in results:
+                with torch.inference_mode(False):
+                    value = function(*args, **kwargs)
+                if type(value) is not Tensor:
+                    return value
+                if len(results) >= maxsize:
+                    results.pop(next(iter(results)))
+                results[args] = value
+            return results[args]
+
+        cached.cache_clear = results.clear  # type: ignore[attr-defined]  # as lru_cache has it
+        return cached
+
+    return decorate
 
 
 def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -132,25 +168,21 @@ def resample_bias_table(table: Tensor, source: int, target: tuple[int, int]) -> 
     return torch.cat([grid.flatten(0, 1).to(table.dtype), table[-3:]])
 
 
-@lru_cache(maxsize=32)
+@cached_tensor(maxsize=32)
 def _beit_matrix(source: int, target: int, device: torch.device) -> Tensor:
     """Matrix (target, source) that applies the official "beit" interpolation."""
-    with torch.inference_mode(False):  # cached: training may follow
-        matrix = _spline_matrix(
-            _progression(BEIT_RATIO, source // 2), _offsets(target), clamp=False
-        )
-        return matrix.to(device=device, dtype=torch.float32)
+    matrix = _spline_matrix(_progression(BEIT_RATIO, source // 2), _offsets(target), clamp=False)
+    return matrix.to(device=device, dtype=torch.float32)
 
 
-@lru_cache(maxsize=32)
+@cached_tensor(maxsize=32)
 def _bias_matrix(source: int, target: int, device: torch.device) -> Tensor:
     """Matrix (target, source) that resamples one axis of BEiT's bias table."""
-    with torch.inference_mode(False):  # cached: training may follow
-        if source == target:
-            return torch.eye(source, device=device)
-        ratio = _solve_ratio(source // 2, target // 2)
-        matrix = _spline_matrix(_progression(ratio, source // 2), _offsets(target), clamp=True)
-        return matrix.to(device=device, dtype=torch.float32)
+    if source == target:
+        return torch.eye(source, device=device)
+    ratio = _solve_ratio(source // 2, target // 2)
+    matrix = _spline_matrix(_progression(ratio, source // 2), _offsets(target), clamp=True)
+    return matrix.to(device=device, dtype=torch.float32)
 
 
 def _offsets(length: int) -> Tensor:
@@ -192,7 +224,7 @@ def _spline_matrix(knots: Tensor, points: Tensor, *, clamp: bool) -> Tensor:
     if n < 4:
         raise ValueError(f"a cubic spline needs at least 4 positions, got {n}")
     if clamp:
-        points = points.clamp(knots[0].item(), knots[-1].item())
+        points = points.clamp(knots[0], knots[-1])
     gap = knots.diff()  # (n - 1,)
     identity = torch.eye(n, dtype=torch.float64, device="cpu")
     slope = identity.diff(dim=0) / gap[:, None]  # (n - 1, n), secant slopes

@@ -4,7 +4,8 @@
 #
 #   PYTHON=...      the Python (3.11, 3.12 or 3.13) to make the environment from
 #   DETECTRON2=...  another detectron2 than ./third_party/detectron2: what pip calls a requirement,
-#                   for example git+URL of the upstream repository (built here: needs a C++ compiler)
+#                   for example git+URL of the upstream repository (built here: needs a C++ compiler);
+#                   remembered until DETECTRON2=default
 #
 # Nothing is done twice: .venv/setup.stamp holds a hash of all inputs. A set-up that was interrupted
 # leaves .venv/setup.unfinished behind, and the next one starts over.
@@ -16,7 +17,9 @@ venv=.venv
 log=$venv/setup.log
 stamp=$venv/setup.stamp
 unfinished=$venv/setup.unfinished
-DETECTRON2=${DETECTRON2:-}
+choice=$venv/setup.detectron2 # kept, so that the next verb does not undo it
+DETECTRON2=${DETECTRON2:-$(cat $choice 2>/dev/null || true)}
+[ "$DETECTRON2" != default ] || DETECTRON2=""
 PYTHON=${PYTHON:-}
 
 say() { echo "setup: $*"; }
@@ -146,6 +149,11 @@ fi
 $venv/bin/python -m pip check >>$log 2>&1 ||
     fail "the installed packages do not fit together: $(tail -n 1 $log) (log: $log)"
 
+$venv/bin/python -c 'import cv2' >>$log 2>&1 ||
+    fail "OpenCV cannot be loaded; on a slim image its libraries are missing (on Debian and Ubuntu:" \
+        "apt-get install libgl1 libglib2.0-0; log: $log)."
+
+echo "$DETECTRON2" >$choice
 echo "$wanted" >$stamp
 rm -f $unfinished
 say "done in $SECONDS s: Python $(version_of $venv/bin/python) in $venv, pip check is clean"

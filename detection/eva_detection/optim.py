@@ -22,7 +22,8 @@ class ClippedAdamW(torch.optim.AdamW):
         last_grad_norm: Norm before clipping at the latest step, a tensor; None before it.
 
     Raises:
-        ValueError: If the norm is not positive.
+        ValueError: If the norm is not positive, or for `fused=True`: a fused step gets scaled
+            gradients from a `GradScaler`, which cannot be clipped.
         RuntimeError: At a step, before it changes a weight, if the gradients are not finite.
     """
 
@@ -31,15 +32,15 @@ class ClippedAdamW(torch.optim.AdamW):
     def __init__(self, params: Any, *, max_grad_norm: float, **adamw: Any) -> None:
         if max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be positive, got {max_grad_norm}")
+        if adamw.get("fused"):
+            raise ValueError("fused=True does not go with clipping; leave fused out")
         super().__init__(params, **adamw)
-        self.max_grad_norm = max_grad_norm
-        self.register_step_pre_hook(_clip)
+        self.defaults["max_grad_norm"] = max_grad_norm  # survives copying and pickling
 
-
-def _clip(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    assert isinstance(optimizer, ClippedAdamW)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(
-        parameters, optimizer.max_grad_norm, error_if_nonfinite=True
-    )
-    optimizer.last_grad_norm = norm
+    def step(self, closure: Any = None) -> Any:
+        """Clip, then step."""
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        self.last_grad_norm = torch.nn.utils.clip_grad_norm_(
+            parameters, self.defaults["max_grad_norm"], error_if_nonfinite=True
+        )
+        return super().step(closure)

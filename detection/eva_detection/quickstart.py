@@ -24,24 +24,7 @@ def main(*, repository: Path) -> None:
     Args:
         repository: Root of the checkout, where `tools/` and `detection/` are.
     """
-    parser = argparse.ArgumentParser(
-        prog="quickstart.py",
-        description="Fine-tune a small EVA detector on digit scenes on a CPU, evaluate it and "
-        "write a report. The same command continues an interrupted run.",
-    )
-    parser.add_argument(
-        "--output", type=Path, default=repository / "output/quickstart", help="folder of the run"
-    )
-    parser.add_argument(
-        "--datasets",
-        type=Path,
-        default=repository / "output/datasets",
-        help="folder for the demo data",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the training")
-    parser.add_argument("--fresh", action="store_true", help="delete an earlier run first")
-    parser.add_argument("overrides", nargs="*", help="config values, such as train.max_iter=300")
-    args = parser.parse_args()
+    args = _parse(repository)
     # ends the running step too: `subprocess.run` kills its child on any exception
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated; the same command continues"))
     output, datasets = args.output.resolve(), args.datasets.resolve()
@@ -81,6 +64,27 @@ def main(*, repository: Path) -> None:
     iterations = trained_iterations(read_metrics(output))
     print(f"{iterations} iterations; this call took {minutes:.1f} minutes.")
     print(f"Pictures, curves and numbers: {report}")
+
+
+def _parse(repository: Path) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="quickstart.py",
+        description="Fine-tune a small EVA detector on digit scenes on a CPU, evaluate it and "
+        "write a report. The same command continues an interrupted run.",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=repository / "output/quickstart", help="folder of the run"
+    )
+    parser.add_argument(
+        "--datasets",
+        type=Path,
+        default=repository / "output/datasets",
+        help="folder for the demo data",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training")
+    parser.add_argument("--fresh", action="store_true", help="delete an earlier run first")
+    parser.add_argument("overrides", nargs="*", help="config values, such as train.max_iter=300")
+    return parser.parse_args()
 
 
 def _is_finished(output: Path) -> bool:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from detectron2.data.detection_utils import read_image
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
@@ -110,7 +109,8 @@ def draw_loss_curve(metrics: Sequence[dict[str, Any]], file: Path) -> None:
         metrics: From `read_metrics`.
         file: PNG to write.
     """
-    figure, axes = plt.subplots(figsize=(8, 4), dpi=110)
+    figure = Figure(figsize=(8, 4), dpi=110)
+    axes = figure.subplots()
     for name in LOSSES:
         points = [(m["iteration"], m[name]) for m in metrics if name in m]
         if points:
@@ -121,7 +121,6 @@ def draw_loss_curve(metrics: Sequence[dict[str, Any]], file: Path) -> None:
         axes.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(file)
-    plt.close(figure)
 
 
 def draw_contact_sheet(truth: COCO, found: COCO, images: Path, file: Path) -> None:
@@ -136,9 +135,8 @@ def draw_contact_sheet(truth: COCO, found: COCO, images: Path, file: Path) -> No
     names = {entry["id"]: entry["name"] for entry in truth.loadCats(truth.getCatIds())}
     chosen = truth.loadImgs(sorted(truth.getImgIds())[:PICTURES])
     rows = math.ceil(len(chosen) / COLUMNS)
-    figure, axes = plt.subplots(
-        rows, 2 * COLUMNS, figsize=(2 * COLUMNS * 1.5, rows * 1.6), dpi=100, squeeze=False
-    )
+    figure = Figure(figsize=(2 * COLUMNS * 1.5, rows * 1.6), dpi=100)
+    axes = figure.subplots(rows, 2 * COLUMNS, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for number, entry in enumerate(chosen):
@@ -151,7 +149,6 @@ def draw_contact_sheet(truth: COCO, found: COCO, images: Path, file: Path) -> No
             _draw_instances(axis, image, annotations, coco, names)
     figure.tight_layout(pad=0.3)
     figure.savefig(file)
-    plt.close(figure)
 
 
 def _draw_instances(
@@ -163,14 +160,14 @@ def _draw_instances(
 ) -> None:
     axis.imshow(image)
     for annotation in annotations:
-        colour = plt.get_cmap("tab10")(annotation["category_id"] % 10)
+        colour = matplotlib.colormaps["tab10"](annotation["category_id"] % 10)
         mask = coco.annToMask(annotation).astype(bool)
         overlay = np.zeros((*mask.shape, 4))
         overlay[mask] = (*colour[:3], 0.55)
         axis.imshow(overlay)
         x, y, width, height = annotation["bbox"]
         axis.add_patch(
-            plt.Rectangle((x - 0.5, y - 0.5), width, height, fill=False, color=colour, lw=1)
+            Rectangle((x - 0.5, y - 0.5), width, height, fill=False, color=colour, lw=1)
         )
         score = f" {annotation['score']:.2f}" if "score" in annotation else ""
         axis.text(

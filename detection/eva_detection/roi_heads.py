@@ -55,9 +55,11 @@ class EVACascadeROIHeads(CascadeROIHeads):
         super().__init__(**heads)
         if method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-        if max_detections is not None and not use_soft_nms:
+        given = (method, iou_threshold, sigma, class_wise, max_detections)
+        if not use_soft_nms and given != ("linear", 0.3, 0.5, True, None):
             raise ValueError(
-                f"max_detections={max_detections} caps soft-NMS; without use_soft_nms set "
+                "method, iou_threshold, sigma, class_wise and max_detections "
+                f"{given} only act with use_soft_nms=True; for plain NMS set test_nms_thresh and "
                 "test_topk_per_image of the box predictors"
             )
         if maskness_thresh is not None and not self.mask_on:

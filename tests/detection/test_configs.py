@@ -283,7 +283,8 @@ def test_smaller_siblings(project, name, depth, lr, decay, drop_path, start, loa
     assert cfg.train.max_iter == parent.train.max_iter
     canvas = parent.model.backbone.square_pad
     assert (cfg.model.backbone.square_pad, cfg.model.backbone.net.img_size) == (canvas, canvas)
-    frozen = parent.model.backbone.freeze_patch_embed
+    pretrained = cfg.train.init_checkpoint != ""
+    frozen = parent.model.backbone.freeze_patch_embed and pretrained
     assert cfg.model.backbone.freeze_patch_embed == frozen
 
 

@@ -136,7 +136,8 @@ def test_maskness_is_the_mean_inside():
     ("settings", "message"),
     [
         ({"method": "soft"}, "linear, gaussian, naive, got 'soft'"),
-        ({"max_detections": 9}, "max_detections=9 caps soft-NMS"),
+        ({"max_detections": 9}, "only act with use_soft_nms=True"),
+        ({"iou_threshold": 0.6}, "only act with use_soft_nms=True"),
         (
             {"maskness_thresh": 0.5, "mask_in_features": None, "mask_head": None},
             "maskness_thresh=0.5 needs a mask head",

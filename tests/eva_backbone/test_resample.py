@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.modeling.backbone.utils import get_rel_pos
 from scipy.interpolate import RectBivariateSpline, interp1d
+from torch._subclasses import FakeTensorMode
 
 from eva_backbone import resample
 from eva_backbone.resample import (
@@ -197,6 +198,18 @@ def test_training_works_after_inference_mode(name):
     source = torch.randn(shape, requires_grad=True)
     function(source).sum().backward()
     assert source.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["beit", "table"])
+def test_a_tracer_leaves_no_fake_matrix_behind(name):
+    shape, function = RESAMPLERS[name]
+    resample._beit_matrix.cache_clear()
+    resample._bias_matrix.cache_clear()
+    with FakeTensorMode():
+        function(torch.randn(shape))
+    source = torch.randn(shape)
+    assert type(function(source)) is torch.Tensor
+    assert function(source).isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["beit", "bias table"])

@@ -33,7 +33,7 @@ def build_wheel(
     config_settings: dict[str, Any] | None = None,
     metadata_directory: str | None = None,
 ) -> str:
-    """Build the wheel (the one hook that PEP 517 asks for) and return its file name."""
+    """Build the wheel (PEP 517; there is no source distribution) and return its file name."""
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         _run("wheel", "unpack", "--dest", "tree", str(_download(work)), cwd=work)

@@ -21,6 +21,7 @@ model.backbone.net.update(
     variant_arguments("eva_b_patch16")
     | dict(img_size=1280, global_attn_indexes=(2, 5, 8, 11), drop_path_rate=0.1)
 )
+model.backbone.freeze_patch_embed = False  # it starts untrained
 optimizer.lr = 1e-4
 optimizer.params.lr_factor_func = partial(get_vit_lr_decay_rate, lr_decay_rate=0.7, num_layers=12)
 train.init_checkpoint = ""

@@ -1,7 +1,6 @@
 """COCO evaluation of EVA-g at 1536 px: the tables of 1280 px, interpolated as BEiT does.
 
-This should give (official README) for `eva_coco_seg.pth`: mask AP 55.0; the published box AP of
-64.2 (`eva_coco_det.pth`) also uses soft-NMS.
+The `1536_det` and `1536_seg` configs add what the published numbers use besides.
 """
 
 from eva_detection.config import set_image_size

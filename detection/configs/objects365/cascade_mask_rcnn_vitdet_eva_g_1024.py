@@ -2,7 +2,8 @@
 
 320k of the 380k iterations, batch 128, lr 1e-4, boxes only, from `eva_psz14to16.pt`.
 320,000 * 128 / 1,742,292 = 23.5 epochs of train. Warm-up (15k) is that of the authors' leftover
-configs: the paper does not give it.
+configs: the paper does not give it. The paper trains on train and val, so the AP on val that is
+logged says nothing about new images.
 """
 
 from eva_detection import datasets
@@ -31,4 +32,5 @@ lr_multiplier.scheduler.update(values=[1.0], milestones=[])  # constant
 lr_multiplier.warmup_length = 15000 / 320000
 train.init_checkpoint = "eva_psz14to16.pt"
 train.max_iter = 320000
+train.eval_period = 40000
 train.output_dir = "./output/objects365_eva_g_1024"
