@@ -166,9 +166,7 @@ def _draw_instances(
         overlay[mask] = (*colour[:3], 0.55)
         axis.imshow(overlay)
         x, y, width, height = annotation["bbox"]
-        axis.add_patch(
-            Rectangle((x - 0.5, y - 0.5), width, height, fill=False, color=colour, lw=1)
-        )
+        axis.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, color=colour, lw=1))
         score = f" {annotation['score']:.2f}" if "score" in annotation else ""
         axis.text(
             x,
