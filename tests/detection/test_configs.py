@@ -45,7 +45,7 @@ def _count(model, *, trainable_only=False):
 
 
 def test_the_list_of_recipes_is_complete():
-    assert len(RECIPES) == 13
+    assert len(RECIPES) == 15
     assert {name.partition("/")[0] for name in RECIPES} == {
         path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "common"
     } - {"__pycache__"}
@@ -286,6 +286,26 @@ def test_smaller_siblings(project, name, depth, lr, decay, drop_path, start, loa
     pretrained = cfg.train.init_checkpoint != ""
     frozen = parent.model.backbone.freeze_patch_embed and pretrained
     assert cfg.model.backbone.freeze_patch_embed == frozen
+
+
+def test_published_evaluations_set_what_the_official_readme_passes(load_config):
+    boxes, masks = load_config(f"{COCO_1536}_det"), load_config(f"{COCO_1536}_seg")
+    soft_nms = {
+        "use_soft_nms": True,
+        "method": "linear",
+        "iou_threshold": 0.6,
+        "override_score_thresh": 0.0,
+    }
+    for cfg, maskness in ((boxes, None), (masks, 0.5)):
+        heads = cfg.model.roi_heads
+        assert {name: heads[name] for name in soft_nms} == soft_nms
+        assert heads.get("maskness_thresh") == maskness
+        assert cfg.model.backbone.square_pad == 1536
+    assert boxes.train.init_checkpoint == "eva_coco_det.pth"
+    assert masks.train.init_checkpoint == "eva_coco_seg.pth"
+    lvis = load_config(LVIS_1536).model.roi_heads
+    assert lvis.maskness_thresh == 0.5
+    assert "use_soft_nms" not in lvis
 
 
 def test_overrides_as_in_the_official_readme(load_config):

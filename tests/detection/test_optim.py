@@ -1,5 +1,6 @@
 """ClippedAdamW: AdamW after clipping the global norm, under a loss scaler too."""
 
+import copy
 import math
 
 import pytest
@@ -98,3 +99,20 @@ def test_gradients_that_are_not_finite_change_nothing():
         clipped.step()
     for parameter, kept in zip(_parameters(clipped), before, strict=True):
         assert torch.equal(parameter, kept)
+
+
+def test_a_fused_step_is_refused():
+    """A GradScaler hands it scaled gradients, whose norm means nothing."""
+    with pytest.raises(ValueError, match="fused=True does not go with clipping"):
+        ClippedAdamW(_groups(), max_grad_norm=1.0, fused=True, **ADAMW)
+
+
+def test_a_copy_clips_too():
+    original = ClippedAdamW(_groups(), max_grad_norm=0.5, **ADAMW)
+    again = copy.deepcopy(original)
+    for parameter, gradient in zip(_parameters(again), _parameters(original), strict=True):
+        parameter.grad = gradient.grad.clone()
+    again.step()
+    original.step()
+    assert again.last_grad_norm.item() == pytest.approx(5.0)
+    _assert_equal(again, original)
