@@ -2,9 +2,9 @@
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.evaluation import COCOEvaluator
 
 from eva_detection.config import stock_config
+from eva_detection.evaluation import CocoEvaluator
 
 dataloader = stock_config("common/data/coco.py").dataloader
 
@@ -25,7 +25,7 @@ dataloader.train.total_batch_size = 64
 dataloader.test.mapper.augmentations = [
     L(T.ResizeShortestEdge)(short_edge_length=IMAGE_SIZE, max_size=IMAGE_SIZE)
 ]
-dataloader.evaluator = L(COCOEvaluator)(
+dataloader.evaluator = L(CocoEvaluator)(
     dataset_name="${..test.dataset.names}",
     output_dir="${train.output_dir}/inference",
 )

@@ -8,9 +8,9 @@ This should give (paper, evaluated with the 1536 config): box AP 62.2, mask AP 5
 
 from detectron2.config import LazyCall as L
 from detectron2.data.samplers import RepeatFactorTrainingSampler
-from detectron2.evaluation import LVISEvaluator
 
 from eva_detection.config import update_each
+from eva_detection.evaluation import LvisEvaluator
 from eva_detection.lvis import federated_class_weights, repeat_factors
 
 from ..coco.cascade_mask_rcnn_vitdet_eva_g_1280 import (
@@ -38,7 +38,7 @@ dataloader.train.sampler = L(RepeatFactorTrainingSampler)(
     )
 )
 dataloader.test.dataset.names = "lvis_v1_val"
-dataloader.evaluator.update(_target_=LVISEvaluator, max_dets_per_image=300)
+dataloader.evaluator.update(_target_=LvisEvaluator, max_dets_per_image=300)
 
 lr_multiplier.scheduler.milestones = [70000]
 lr_multiplier.warmup_length = 250 / 75000
