@@ -4,12 +4,25 @@ Functions rather than loops in the files: every variable of a file becomes part 
 `detectron2.model_zoo` is not used: it would import `pkg_resources`, which new setuptools lacks.
 """
 
+import difflib
 from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any
 
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
+
+# Sections whose names are read one by one, and names in them that a config may leave out.
+_FLAT = ("train", "dataloader")
+_OPTIONAL_SETTINGS = (
+    "train.accumulate",
+    "train.amp.precision",
+    "train.cudnn_benchmark",
+    "train.max_bad_images",
+    "train.progress_bar",
+    "train.seed",
+    "dataloader.evaluator",
+)
 
 
 def stock_config(name: str) -> DictConfig:
@@ -72,3 +85,32 @@ def drop_masks(model: DictConfig, dataloader: DictConfig) -> None:
     for key in ("mask_in_features", "mask_pooler", "mask_head"):
         model.roi_heads.pop(key)
     dataloader.train.mapper.update(use_instance_mask=False, recompute_boxes=False)
+
+
+def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Refuse overrides that would be set and never read.
+
+    Below `model`, `optimizer` and the like a wrong name fails when the object is built; elsewhere
+    LazyConfig would take it without a word.
+
+    Args:
+        cfg: The config before the overrides.
+        overrides: `key=value` strings of the command line.
+
+    Raises:
+        ValueError: For an unknown key, with the closest known ones.
+    """
+    known = {str(key) for key in cfg}
+    known |= {f"dataloader.{key}" for key in cfg.dataloader}
+    known |= {f"train.{key}" for key in cfg.train} | set(_OPTIONAL_SETTINGS)
+    known |= {f"train.amp.{key}" for key in cfg.train.amp}
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        parts = key.split(".")
+        read = 3 if parts[:2] == ["train", "amp"] else 2 if parts[0] in _FLAT else 1
+        name = ".".join(parts[:read])
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=3) or sorted(known)
+            raise ValueError(
+                f"unknown setting {key!r}: nothing reads it; known: {', '.join(close)}"
+            )

@@ -15,10 +15,12 @@ from eva_backbone import VisionTransformer
 from eva_backbone.variants import variant_arguments
 from eva_detection.backbone import EVAViTDet
 from eva_detection.config import stock_config
+from eva_detection.rcnn import EVARCNN
 from eva_detection.roi_heads import EVARPN, EVACascadeROIHeads
 
 model = stock_config("common/models/mask_rcnn_vitdet.py").model
 
+model._target_ = EVARCNN
 model.backbone = L(EVAViTDet)(
     net=L(VisionTransformer)(
         **variant_arguments("eva_g_patch16")

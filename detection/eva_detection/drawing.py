@@ -1,0 +1,114 @@
+"""Pictures of detections, and a file of them in COCO's format."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import Instances
+from detectron2.utils.colormap import colormap
+from detectron2.utils.visualizer import GenericMask, Visualizer
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from eva_detection.predictor import Category
+
+_READABLE_SIDE = 512  # smaller pictures are enlarged, since labels would cover them
+
+
+def draw(
+    image: NDArray[np.uint8], instances: Instances, class_names: Sequence[str]
+) -> NDArray[np.uint8]:
+    """Draw boxes, masks and labels; a class has one colour in every picture.
+
+    Args:
+        image: (H, W, 3) RGB.
+        instances: Detections in coordinates of the image.
+        class_names: Names in the order of `pred_classes`.
+
+    Returns:
+        (H * s, W * s, 3) RGB, with s = 1 for pictures of 512 px and more.
+    """
+    scale = math.ceil(_READABLE_SIDE / max(image.shape[:2]))
+    visualizer = Visualizer(image, metadata={}, scale=scale)
+    colours = [c for c in colormap(rgb=True, maximum=1) if np.ptp(c) > 0.3]  # no greys
+    classes = instances.pred_classes.tolist()
+    scores = instances.scores.tolist()
+    masks = None
+    if instances.has("pred_masks"):
+        masks = [GenericMask(mask, *image.shape[:2]) for mask in instances.pred_masks.numpy()]
+    output = visualizer.overlay_instances(
+        boxes=instances.pred_boxes,
+        masks=masks,
+        labels=[
+            f"{class_names[index]} {score:.0%}"
+            for index, score in zip(classes, scores, strict=True)
+        ],
+        assigned_colors=[colours[index % len(colours)] for index in classes],
+        alpha=0.4,
+    )
+    return np.ascontiguousarray(output.get_image())
+
+
+class PredictionsFile:
+    """A COCO file of images, categories and predictions, written as they come.
+
+    It holds what an annotation file holds, and a score for each object, so `pycocotools.COCO`
+    reads it. It appears under its name once it is complete.
+
+    Args:
+        file: The file to write.
+        categories: Ids and names, in the model's order.
+    """
+
+    def __init__(self, file: Path, categories: Sequence[Category]) -> None:
+        self._target = file
+        self._part = file.with_name(file.name + ".part")
+        self._categories = categories
+        self._images: list[dict[str, Any]] = []
+        self._count = 0
+
+    def __enter__(self) -> "PredictionsFile":
+        self._file = open(self._part, "w", encoding="utf-8")
+        self._file.write('{"annotations": [')
+        return self
+
+    def add(self, instances: Instances, *, file_name: str, **more: Any) -> None:
+        """Write the predictions of one image.
+
+        Args:
+            instances: On the CPU, in coordinates of the image.
+            file_name: Of the image.
+            **more: Further fields of the image's entry, such as the number of a frame.
+        """
+        height, width = instances.image_size
+        image_id = len(self._images) + 1
+        entry = {"id": image_id, "file_name": file_name, "width": width, "height": height}
+        self._images.append(entry | more)
+        for found in instances_to_coco_json(instances, image_id):
+            mask = found.get("segmentation")
+            area = float(rle.area(mask)) if mask else found["bbox"][2] * found["bbox"][3]
+            found["category_id"] = self._categories[found["category_id"]].id
+            self._file.write(",\n" if self._count else "\n")
+            self._count += 1
+            json.dump({"id": self._count, **found, "area": area, "iscrowd": 0}, self._file)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._file:
+            categories = [category._asdict() for category in self._categories]
+            self._file.write('\n],\n"images": ' + json.dumps(self._images))
+            self._file.write(',\n"categories": ' + json.dumps(categories) + "}\n")
+        if kind is None:
+            os.replace(self._part, self._target)
+        else:
+            self._part.unlink()

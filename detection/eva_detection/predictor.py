@@ -1,0 +1,211 @@
+"""A detector for one image at a time, usable from Python in three lines.
+
+from eva_detection.predictor import Predictor
+predictor = Predictor.from_config("detection/configs/...py", weights="eva_coco_seg.pth")
+instances = predictor("photo.jpg")
+"""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import convert_PIL_to_numpy, read_image
+from detectron2.data.transforms import AugInput, AugmentationList
+from detectron2.structures import Instances
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image, ImageOps
+from torch import nn
+
+from eva_detection.checkpoint import load_initial_weights
+from eva_detection.config import update_each
+
+logger = logging.getLogger(__name__)
+
+ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
+
+
+class Category(NamedTuple):
+    """A class of the detector: its id in the data set's files, and its name."""
+
+    id: int
+    name: str
+
+
+class Predictor:
+    """A detector with its preprocessing; `from_config` builds one.
+
+    Args:
+        model: The detector, with its weights.
+        augmentations: What the test images go through, such as a resize.
+        categories: Id and name of each class, in the model's order.
+        score_threshold: Detections below it are left out.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        augmentations: Sequence[Any],
+        categories: Sequence[Category],
+        score_threshold: float = 0.5,
+    ) -> None:
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold must be in [0, 1], got {score_threshold}")
+        self.model = model.eval()
+        self.categories = tuple(categories)
+        self.score_threshold = score_threshold
+        self._augment = AugmentationList(list(augmentations))
+
+    @classmethod
+    def from_config(
+        cls,
+        config_file: str | os.PathLike[str],
+        *,
+        weights: str | os.PathLike[str],
+        score_threshold: float = 0.5,
+        device: str | None = None,
+        overrides: Sequence[str] = (),
+    ) -> "Predictor":
+        """Build the detector of a LazyConfig and load its weights.
+
+        Args:
+            config_file: The recipe. The resize is that of its test set, class names those of its
+                test set's metadata or annotation file where one is there, else numbers.
+            weights: Name of an official file or a path; a whole detector, not a backbone.
+            score_threshold: Detections below it are left out. It replaces the thresholds in the
+                config, which could otherwise hide what is asked for here.
+            device: Such as "cuda" or "cpu"; None for the config's `train.device`.
+            overrides: Config values as on the command line, such as
+                "model.roi_heads.use_soft_nms=True".
+
+        Raises:
+            ValueError: If the weights do not fit or lack a part, or the threshold is not in [0, 1].
+            FileNotFoundError: If there is no such config or weights.
+        """
+        if not str(weights):
+            raise ValueError("weights must name an official file or be a path, got ''")
+        if not Path(config_file).is_file():
+            raise FileNotFoundError(f"there is no config {config_file}")
+        cfg = LazyConfig.load(os.fspath(config_file))
+        cfg = LazyConfig.apply_overrides(cfg, list(overrides))
+        # Before the model's NMS: suppression only ever comes from higher scores, so the result is
+        # that of filtering afterwards, without masks for what is then thrown away.
+        heads = cfg.model.roi_heads
+        many = "box_predictors" in heads
+        predictors = list(heads.box_predictors) if many else [heads.box_predictor]
+        update_each(predictors, test_score_thresh=score_threshold)
+        if "override_score_thresh" in heads:
+            heads.override_score_thresh = score_threshold
+        model = instantiate(cfg.model)
+        model.to(device or cfg.train.device)
+        load_initial_weights(model, os.fspath(weights), complete=True)
+        return cls(
+            model,
+            augmentations=instantiate(cfg.dataloader.test.mapper.augmentations),
+            categories=find_categories(cfg),
+            score_threshold=score_threshold,
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names in the order of `pred_classes`."""
+        return tuple(category.name for category in self.categories)
+
+    def __call__(self, image: ImageLike) -> Instances:
+        """Detect the objects of one image.
+
+        Args:
+            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file.
+
+        Returns:
+            `pred_boxes`, `scores`, `pred_classes` and, with a mask head, `pred_masks` (n, H, W), on
+            the CPU and in coordinates of the image, best score first.
+
+        Raises:
+            ValueError: If the array is no such image or the file cannot be read.
+        """
+        rgb = _as_rgb(image)
+        ordered = rgb if self.model.input_format == "RGB" else rgb[:, :, ::-1]
+        inputs = AugInput(ordered)
+        self._augment(inputs)
+        pixels = torch.from_numpy(np.array(inputs.image.transpose(2, 0, 1), dtype=np.float32))
+        height, width = rgb.shape[:2]
+        with torch.inference_mode():
+            batch = [{"image": pixels, "height": height, "width": width}]
+            instances = self.model(batch)[0]["instances"].to("cpu")
+        # maskness rescoring lowers scores after the model's own threshold
+        instances = instances[instances.scores >= self.score_threshold]
+        return instances[instances.scores.argsort(descending=True, stable=True)]
+
+
+def read_rgb(file: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """Read an image file as (H, W, 3) RGB, upright as its EXIF data says.
+
+    Raises:
+        ValueError: If there is no such file, or it is no image or a damaged one.
+    """
+    try:
+        return np.array(read_image(os.fspath(file), format="RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot read {os.fspath(file)} as an image: {error}") from error
+
+
+def _as_rgb(image: ImageLike) -> NDArray[np.uint8]:
+    if isinstance(image, str | os.PathLike):
+        return read_rgb(image)
+    if isinstance(image, Image.Image):
+        return np.array(convert_PIL_to_numpy(ImageOps.exif_transpose(image), "RGB"))
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(
+            f"an image must be (H, W, 3) RGB in uint8, got {image.shape} in {image.dtype}"
+        )
+    return image
+
+
+def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
+    """Classes of a config's test set, in the model's order.
+
+    Args:
+        cfg: The config, with `model.roi_heads.num_classes`.
+
+    Returns:
+        Ids and names from the metadata, else from the annotation file, else ids from 1 and the
+        model's numbers (from 0) as names.
+    """
+    count = cfg.model.roi_heads.num_classes
+    numbers = tuple(Category(index + 1, str(index)) for index in range(count))
+    names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
+    dataset = names if isinstance(names, str) or not names else names[0]
+    if dataset not in DatasetCatalog:
+        logger.warning("no data set %r is registered: classes have numbers for names", dataset)
+        return numbers
+    metadata = MetadataCatalog.get(dataset).as_dict()
+    json_file = Path(metadata.get("json_file", ""))
+    if "thing_classes" in metadata:
+        classes = metadata["thing_classes"]
+        to_index = metadata.get("thing_dataset_id_to_contiguous_id")
+        ids = sorted(to_index, key=to_index.__getitem__) if to_index else range(1, len(classes) + 1)
+        found = tuple(Category(*pair) for pair in zip(ids, classes, strict=True))
+    elif json_file.is_file():
+        entries = json.loads(json_file.read_text(encoding="utf-8"))["categories"]
+        found = tuple(sorted(Category(entry["id"], entry["name"]) for entry in entries))
+    else:
+        logger.warning("%s is not there: classes have numbers for names", json_file)
+        return numbers
+    if len(found) != count:
+        logger.warning(
+            "%s has %d classes and the model %d: classes have numbers for names",
+            dataset,
+            len(found),
+            count,
+        )
+        return numbers
+    return found

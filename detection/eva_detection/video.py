@@ -1,0 +1,128 @@
+"""Video files, one frame in memory at a time (PyAV)."""
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Frame(NamedTuple):
+    """A frame of a video.
+
+    Attributes:
+        rgb: (H, W, 3), upright.
+        pts: Its time in units of `time_base` seconds, None if the file does not say.
+        time_base: Seconds.
+        rate: Average frames a second of the video.
+    """
+
+    rgb: NDArray[np.uint8]
+    pts: int | None
+    time_base: Fraction
+    rate: Fraction
+
+
+class VideoReader:
+    """Iterates over the frames of a file.
+
+    A file that cannot be read, or only in part, ends the iteration and leaves its reason in
+    `error`: the frames before are as good as any.
+
+    Args:
+        file: The video.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.error: str | None = None
+        self.count: int | None = None  # number of frames, where the file tells
+
+    def __iter__(self) -> Iterator[Frame]:
+        done = 0
+        try:
+            with av.open(os.fspath(self.file)) as container:
+                if not container.streams.video:
+                    self.error = f"cannot read {self.file} as a video: it has no pictures"
+                    return
+                stream = container.streams.video[0]
+                self.count = stream.frames or None
+                rate = stream.average_rate or Fraction(25)
+                for frame in container.decode(stream):
+                    rgb = upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+                    yield Frame(rgb, frame.pts, frame.time_base or 1 / rate, rate)
+                    done += 1
+        except av.FFmpegError as error:
+            self.error = f"cannot read {self.file} as a video after {done} frames: {error}"
+            return
+        if not done:
+            self.error = f"cannot read {self.file} as a video: it has no frames"
+
+
+def upright(rgb: NDArray[np.uint8], rotation: float) -> NDArray[np.uint8]:
+    """Turn a frame as its display matrix says (phones film sideways).
+
+    Args:
+        rgb: (H, W, 3).
+        rotation: Degrees counterclockwise, a multiple of 90.
+    """
+    return np.ascontiguousarray(np.rot90(rgb, round(rotation / 90) % 4))
+
+
+class VideoWriter:
+    """Writes H.264 in MP4, with the times of the source's frames and without sound.
+
+    The file appears under its name once it is complete; without frames there is none.
+
+    Args:
+        file: The video to write.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._target = file
+        self._part = file.with_name(file.name + ".part")
+        self._container: av.container.OutputContainer | None = None
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def add(self, rgb: NDArray[np.uint8], like: Frame) -> None:
+        """Append a frame.
+
+        Args:
+            rgb: (H, W, 3), of the same size each time.
+            like: The source's frame, for the time.
+        """
+        height, width = rgb.shape[:2]
+        # half the resolution for colour: sides must be even
+        rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if self._container is None:
+            self._container = av.open(os.fspath(self._part), "w", format="mp4")
+            self._stream = self._container.add_stream("libx264", rate=like.rate)
+            self._stream.height, self._stream.width = rgb.shape[:2]
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.codec_context.time_base = like.time_base
+        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+        frame.pts, frame.time_base = like.pts, like.time_base
+        self._container.mux(self._stream.encode(frame))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._container is None:
+            return
+        with self._container:
+            if kind is None:
+                self._container.mux(self._stream.encode())
+        if kind is None:
+            os.replace(self._part, self._target)
+        else:
+            self._part.unlink(missing_ok=True)  # made with the first packet

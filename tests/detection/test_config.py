@@ -1,0 +1,67 @@
+"""What the config files are made with."""
+
+import pytest
+
+from eva_detection.config import check_overrides, drop_masks, set_image_size, stock_config
+
+COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
+
+
+@pytest.fixture
+def cfg(load_config):
+    return load_config(COCO)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.seed=3",
+        "train.amp.precision=bf16",
+        "train.ddp.find_unused_parameters=True",
+        "train.max_bad_images=0",
+        "+optimizer.max_grad_norm=1.0",
+        "model.roi_heads.use_soft_nms=True",
+        "dataloader.train.total_batch_size=8",
+        "dataloader.evaluator.max_dets_per_image=1000",
+        "lr_multiplier.scheduler.milestones=[10]",
+    ],
+)
+def test_settings_that_are_read(cfg, override):
+    check_overrides(cfg, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("train.acumulate=8", "train.accumulate"),
+        ("train.amp.precison=bf16", "train.amp.precision"),
+        ("+train.progres_bar=True", "train.progress_bar"),
+        ("dataloader.evalutor.tasks=[bbox]", "dataloader.evaluator"),
+        ("modle.backbone.square_pad=1536", "model"),
+    ],
+)
+def test_settings_that_nothing_reads(cfg, override, meant):
+    with pytest.raises(ValueError, match=rf"nothing reads it; known: .*{meant}"):
+        check_overrides(cfg, [override])
+
+
+def test_the_canvas_is_set_everywhere(cfg):
+    set_image_size(cfg.model, cfg.dataloader, 640)
+    assert cfg.model.backbone.square_pad == 640
+    assert cfg.model.backbone.net.img_size == 1280
+    resize, crop = cfg.dataloader.train.mapper.augmentations[1:]
+    assert (resize.target_height, resize.target_width) == (640, 640)
+    assert tuple(crop.crop_size) == (640, 640)
+    test = cfg.dataloader.test.mapper.augmentations[0]
+    assert (test.short_edge_length, test.max_size) == (640, 640)
+
+
+def test_boxes_alone(cfg):
+    drop_masks(cfg.model, cfg.dataloader)
+    assert not any("mask" in name for name in cfg.model.roi_heads)
+    assert not cfg.dataloader.train.mapper.use_instance_mask
+
+
+def test_an_unknown_stock_config():
+    with pytest.raises(ValueError, match=r"ships no config 'common/nothing\.py'"):
+        stock_config("common/nothing.py")

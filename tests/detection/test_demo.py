@@ -1,0 +1,335 @@
+"""The demo: what it finds, writes, refuses and skips; whole runs as a program."""
+
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+from PIL import Image
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+
+from eva_detection import demo
+from eva_detection.drawing import PredictionsFile, draw
+from eva_detection.predictor import Category
+from eva_detection.video import Frame, VideoReader, VideoWriter, upright
+
+CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
+CATEGORIES = (Category(3, "cat"), Category(7, "dog"))
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
+]
+
+
+def _touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+def _instances(size=(40, 60), masks=True):
+    found = Instances(size)
+    found.pred_boxes = Boxes(torch.tensor([[5.0, 5.0, 25.0, 35.0], [30.0, 10.0, 50.0, 20.0]]))
+    found.scores = torch.tensor([0.9, 0.6])
+    found.pred_classes = torch.tensor([1, 0])
+    if masks:
+        found.pred_masks = torch.zeros(2, *size, dtype=torch.bool)
+        found.pred_masks[0, 10:30, 10:20] = True
+    return found
+
+
+def _fail_within(writer, *something, **more):
+    with writer:
+        writer.add(*something, **more)
+        raise KeyError
+
+
+def _write_video(file, frames, pts, size=(48, 64)):
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        for index in range(frames):
+            rgb = np.full((*size, 3), 10 + 40 * index, np.uint8)
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+            frame.pts = pts[index]
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+# --- what is to be done ---
+
+
+def test_plan_of_files_and_folders(tmp_path):
+    folder = _touch(
+        tmp_path / "in", "b.JPG", "a.webp", "sub/c.png", "d.mp4", "e.mov", ".h.png", "x.txt",
+        ".cache/i.png", "out/old.png",
+    )  # fmt: skip
+    single = _touch(tmp_path, "single") / "single"
+    output = folder / "out"
+    jobs, problems = demo.plan([folder, single], output)
+    assert not problems
+    assert {job.name: job.target.relative_to(output).as_posix() for job in jobs} == {
+        "a.webp": "a.webp.png",
+        "b.JPG": "b.JPG",
+        "d.mp4": "d.mp4",
+        "e.mov": "e.mov.mp4",
+        "sub/c.png": "sub/c.png",
+        "single": "single.png",
+    }
+    assert {job.name for job in jobs if job.is_video} == {"d.mp4", "e.mov"}
+
+
+def test_plan_names_what_is_not_there(tmp_path):
+    (tmp_path / "empty").mkdir()
+    jobs, problems = demo.plan([tmp_path / "none.jpg", tmp_path / "empty"], tmp_path / "out")
+    assert not jobs
+    assert "there is no" in problems[0]
+    assert "empty holds no images and no videos" in problems[1]
+
+
+def test_plan_refuses_two_results_of_one_name(tmp_path):
+    _touch(tmp_path, "a/1.jpg", "b/1.jpg")
+    with pytest.raises(ValueError, match=r"a/1\.jpg and .*b/1\.jpg would both become"):
+        demo.plan([tmp_path / "a", tmp_path / "b" / "1.jpg"], tmp_path / "out")
+    assert len(demo.plan([tmp_path], tmp_path / "out")[0]) == 2
+
+
+def test_plan_never_writes_over_an_input(tmp_path):
+    folder = _touch(tmp_path / "in", "1.jpg")
+    with pytest.raises(ValueError, match=r"1\.jpg is an input: choose another --output"):
+        demo.plan([folder], folder)
+
+
+# --- pictures and predictions ---
+
+
+@pytest.mark.parametrize(("size", "scale"), [((40, 60), 9), ((200, 300), 2), ((600, 300), 1)])
+def test_drawing(size, scale):
+    image = np.full((*size, 3), 128, np.uint8)
+    height, width = size
+    empty = Instances(size)
+    empty.pred_boxes, empty.scores = Boxes(torch.zeros(0, 4)), torch.zeros(0)
+    empty.pred_classes, empty.pred_masks = torch.zeros(0), torch.zeros(0, *size)
+    shape = (height * scale, width * scale, 3)
+    assert np.array_equal(draw(image, empty, ["cat", "dog"]), np.full(shape, 128, np.uint8))
+
+    picture = draw(image, _instances(size), ["cat", "dog"])
+    assert picture.shape == shape
+    assert picture.dtype == np.uint8
+    changed = (picture != 128).any(axis=2)
+    assert changed[12 * scale : 28 * scale, 12 * scale : 18 * scale].mean() > 0.95  # the mask
+    assert not changed[: 3 * scale].any()
+    assert np.array_equal(picture, draw(image, _instances(size), ["cat", "dog"]))
+    without = draw(image, _instances(size, masks=False), ["cat", "dog"])
+    changed = (without != 128).any(axis=2)
+    assert not changed[12 * scale : 14 * scale, 12 * scale : 14 * scale].any()
+    assert changed.any()
+
+
+def test_predictions_file_is_a_coco_file(tmp_path, capsys):
+    file = tmp_path / "predictions.json"
+    with PredictionsFile(file, CATEGORIES) as predictions:
+        predictions.add(_instances(), file_name="a.jpg")
+        predictions.add(_instances(masks=False), file_name="film.mp4", frame=0)
+        assert not file.exists()
+    coco = COCO(str(file))
+    assert coco.loadImgs([1, 2]) == [
+        {"id": 1, "file_name": "a.jpg", "width": 60, "height": 40},
+        {"id": 2, "file_name": "film.mp4", "width": 60, "height": 40, "frame": 0},
+    ]
+    assert coco.loadCats([7])[0]["name"] == "dog"
+    first, second = coco.loadAnns(coco.getAnnIds(imgIds=1))
+    assert first["category_id"] == 7
+    assert first["bbox"] == [5, 5, 20, 30]
+    assert first["score"] == pytest.approx(0.9)
+    assert first["area"] == rle.decode(first["segmentation"]).sum() == 200
+    assert (second["category_id"], second["area"], second["iscrowd"]) == (3, 0, 0)
+    boxes = coco.loadAnns(coco.getAnnIds(imgIds=2))
+    assert [box["area"] for box in boxes] == [600, 200]
+    assert "segmentation" not in boxes[0]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_predictions_file_without_images_or_after_an_error(tmp_path):
+    with PredictionsFile(tmp_path / "none.json", CATEGORIES):
+        pass
+    written = json.loads((tmp_path / "none.json").read_text())
+    assert written["annotations"] == written["images"] == []
+    with pytest.raises(KeyError):
+        _fail_within(PredictionsFile(tmp_path / "b.json", CATEGORIES), _instances(), file_name="a")
+    assert [path.name for path in tmp_path.iterdir()] == ["none.json"]
+
+
+# --- videos ---
+
+
+def test_video_keeps_times_and_pictures(tmp_path):
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mp4"
+    _write_video(source, 5, [0, 1, 2, 7, 9])
+    reader = VideoReader(source)
+    with VideoWriter(target) as writer:
+        for frame in reader:
+            writer.add(frame.rgb[:47, :63], frame)  # odd sides
+    assert reader.error is None
+    again = VideoReader(target)
+    frames = list(again)
+    assert (again.error, again.count) == (None, 5)
+    times = [frame.pts * frame.time_base for frame in frames]
+    assert times == [Fraction(tick, 10) for tick in (0, 1, 2, 7, 9)]
+    for index, frame in enumerate(frames):
+        assert frame.rgb.shape == (48, 64, 3)
+        assert abs(frame.rgb.astype(int) - (10 + 40 * index)).max() <= 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mp4"]
+
+
+def test_only_one_frame_is_held(tmp_path):
+    """The reader is a generator: it decodes no further than it is asked for."""
+    _write_video(tmp_path / "a.mp4", 5, range(5))
+    frames = iter(VideoReader(tmp_path / "a.mp4"))
+    assert isinstance(next(frames), Frame)
+    frames.close()
+
+
+def test_video_that_ends_early(tmp_path):
+    _write_video(tmp_path / "a.mkv", 6, range(6), size=(256, 256))
+    data = (tmp_path / "a.mkv").read_bytes()
+    for name, content in {"none.mp4": b"", "text.mp4": b"no video" * 100}.items():
+        (tmp_path / name).write_bytes(content)
+        reader = VideoReader(tmp_path / name)
+        assert list(reader) == []
+        assert f"{name} as a video" in reader.error
+    missing = VideoReader(tmp_path / "missing.mp4")
+    assert list(missing) == []
+    assert "missing.mp4 as a video after 0 frames" in missing.error
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 4])
+    with VideoWriter(tmp_path / "out.mp4") as writer:
+        for frame in VideoReader(tmp_path / "cut.mkv"):
+            writer.add(frame.rgb, frame)
+
+
+def test_writer_leaves_nothing_after_an_error_or_without_frames(tmp_path):
+    frame = Frame(np.zeros((32, 32, 3), np.uint8), 0, Fraction(1, 10), Fraction(10))
+    with pytest.raises(KeyError):
+        _fail_within(VideoWriter(tmp_path / "a.mp4"), frame.rgb, frame)
+    with VideoWriter(tmp_path / "b.mp4"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("rotation", "turns"), [(0, 0), (90, 1), (-90, 3), (180, 2), (-180, 2)])
+def test_upright(rotation, turns):
+    rgb = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    assert np.array_equal(upright(rgb, rotation), np.rot90(rgb, turns))
+
+
+# --- the program ---
+
+
+@pytest.fixture(scope="module")
+def weights(make_tiny_detector, tmp_path_factory):
+    file = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    torch.manual_seed(0)
+    torch.save({"model": make_tiny_detector().state_dict()}, file)
+    return file
+
+
+@pytest.fixture
+def run_demo(start, repository, tiny_overrides, weights):
+    """Function: start the demo with the tiny detector; it finds something everywhere."""
+
+    def run(*arguments, wait=True):
+        always = ("--config-file", str(repository / CONFIG), "--weights", str(weights))
+        threshold = ("--score-threshold", "0.08", "--device", "cpu")
+        process = start(
+            str(repository / "detection/demo.py"), *always, *threshold, *map(str, arguments),
+            "--opts", *tiny_overrides,
+        )  # fmt: skip
+        return process.wait(100), process.log.read_text(errors="replace")
+
+    return run
+
+
+def test_whole_run(run_demo, demo_data, tmp_path):
+    """Good and bad inputs; then the same again, refused and with --overwrite."""
+    scenes = sorted((demo_data / "digit_scenes/coco/val").iterdir())
+    folder = tmp_path / "in"
+    _touch(folder, "broken.jpg", "sub/scene.jpg")
+    (folder / "sub/scene.jpg").write_bytes(scenes[0].read_bytes())
+    Image.fromarray(np.zeros((20, 300, 3), np.uint8)).save(folder / "wide.bmp")
+    _write_video(folder / "film.mp4", 3, range(3))
+    (folder / "broken.mp4").write_bytes(b"none" * 100)
+    output = tmp_path / "out"
+    arguments = (folder, tmp_path / "missing.png", "--output", output)
+    code, text = run_demo(*arguments)
+    assert code == 1, text
+    last = text[text.index("not everything could be read") :]
+    for name in ("broken.jpg", "broken.mp4", "missing.png"):
+        assert name in last
+    assert "Traceback" not in text
+    written = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    assert written == {"sub/scene.jpg", "wide.bmp.png", "film.mp4", "predictions.json"}
+    with Image.open(output / "wide.bmp.png") as picture:
+        assert picture.size == (600, 40)
+    film = VideoReader(output / "film.mp4")
+    assert len(list(film)) == 3
+    found = json.loads((output / "predictions.json").read_text())
+    assert [image["file_name"] for image in found["images"]] == [
+        *["film.mp4"] * 3,
+        "sub/scene.jpg",
+        "wide.bmp",
+    ]
+    assert [image.get("frame") for image in found["images"]] == [0, 1, 2, None, None]
+    assert [category["name"] for category in found["categories"]] == list("0123456789")
+    assert found["annotations"]
+    assert all(annotation["score"] >= 0.08 for annotation in found["annotations"])
+
+    before = (output / "predictions.json").stat().st_mtime_ns
+    code, text = run_demo(*arguments)
+    assert code == 2
+    assert "is there already: give --overwrite" in text
+    assert (output / "predictions.json").stat().st_mtime_ns == before
+    code, text = run_demo(scenes[1], "--output", output, "--overwrite")
+    assert code == 0, text
+    assert len(json.loads((output / "predictions.json").read_text())["images"]) == 1
+
+
+def test_weights_that_are_not_there(run_demo, demo_data, tmp_path):
+    scene = next((demo_data / "digit_scenes/coco/val").iterdir())
+    code, text = run_demo(scene, "--output", tmp_path / "out", "--weights", "nowhere.pth")
+    assert code == 2
+    assert "nowhere.pth" in text.splitlines()[-1] or "nowhere.pth" in text
+    assert "Traceback" not in text
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("threshold", ["1.5", "-0.1", "much"])
+def test_threshold_is_checked(threshold, capsys):
+    arguments = ["a.jpg", "--config-file", "c.py", "--weights", "w", "--output", "o"]
+    with pytest.raises(SystemExit) as stopped:
+        demo.main([*arguments, f"--score-threshold={threshold}"])
+    assert stopped.value.code == 2
+    assert "--score-threshold" in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy(repository):
+    script = (
+        "import sys; from eva_detection.demo import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "bad = {'torch', 'detectron2', 'av', 'numpy', 'cv2'} & set(sys.modules)\n"
+        "sys.exit(' '.join(bad) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "predictions.json" in done.stdout
+    assert len(Path(repository / "detection/demo.py").read_text().splitlines()) <= 25

@@ -1,0 +1,235 @@
+"""Submissions: what is written, what is left out, and what the check complains about."""
+
+import importlib.util
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools import mask as rle
+
+SCRIPT = Path(__file__).parents[2] / "tools" / "make_submission.py"
+SIZE = (30, 40)
+COCO_NAME = "detections_test-dev2017_eva_results"
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("make_submission", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "make_submission", module)
+        spec.loader.exec_module(module)
+        yield module
+
+
+@pytest.fixture
+def images(tmp_path):
+    file = tmp_path / "image_info.json"
+    entries = [{"id": i, "height": SIZE[0], "width": SIZE[1]} for i in (7, 3, 11)]
+    categories = [{"id": 1, "name": "a"}, {"id": 90, "name": "b"}]
+    file.write_text(json.dumps({"images": entries, "categories": categories}))
+    return file
+
+
+def _mask(seed=0):
+    pixels = np.random.default_rng(seed).random(SIZE) > 0.5
+    encoded = rle.encode(np.asfortranarray(pixels, dtype=np.uint8))
+    return {"size": list(SIZE), "counts": encoded["counts"].decode()}
+
+
+def _entry(score=0.5, image=7, category=1, **changes):
+    entry = {
+        "image_id": image,
+        "category_id": category,
+        "bbox": [1.23456, 2.0, 10.98765, 20.5],
+        "score": score,
+        "segmentation": _mask(image),
+    }
+    return entry | changes
+
+
+@pytest.fixture
+def write(tool, images, tmp_path):
+    """Function: write submissions of these entries; returns the exit code and the folder."""
+
+    def run(entries, *more, server="coco"):
+        file = tmp_path / "results.json"
+        file.write_text(json.dumps(entries))
+        arguments = ["write", "--server", server, "--images", images, "--predictions", file]
+        arguments += ["--output", tmp_path / "out", "--algorithm", "eva", *more]
+        return tool.main([str(argument) for argument in arguments]), tmp_path / "out"
+
+    return run
+
+
+@pytest.fixture
+def check(tool, images, tmp_path, capsys):
+    """Function: check a JSON file of these entries; returns the exit code and the complaints."""
+
+    def run(entries, task="bbox", server="coco", name=COCO_NAME):
+        file = tmp_path / f"{name}.json"
+        file.write_text(entries if isinstance(entries, str) else json.dumps(entries))
+        code = tool.main(
+            ["check", "--server", server, "--task", task, "--images", str(images), str(file)]
+        )
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def _read(file):
+    with zipfile.ZipFile(file) as archive:
+        assert archive.namelist() == [f"{file.stem}.json"]
+        return json.loads(archive.read(f"{file.stem}.json"))
+
+
+def test_boxes_and_masks_are_separate_rounded_and_in_order(write):
+    entries = [_entry(0.1234567, 7), _entry(0.5, 3, 90), _entry(0.9, 7, 90)]
+    code, output = write(entries)
+    assert code == 0
+    boxes = _read(output / "bbox" / f"{COCO_NAME}.zip")
+    box = [1.23, 2.0, 10.99, 20.5]
+    assert boxes == [
+        {"image_id": 3, "category_id": 90, "bbox": box, "score": 0.5},
+        {"image_id": 7, "category_id": 90, "bbox": box, "score": 0.9},
+        {"image_id": 7, "category_id": 1, "bbox": box, "score": 0.12346},
+    ]
+    masks = _read(output / "segm" / f"{COCO_NAME}.zip")
+    assert [sorted(mask) for mask in masks] == [
+        ["category_id", "image_id", "score", "segmentation"]
+    ] * 3
+    assert masks[0]["segmentation"] == _mask(3)
+    assert sorted(path.name for path in output.rglob("*.*")) == [f"{COCO_NAME}.zip"] * 2
+
+
+def test_lvis_names_and_limit(write, capsys):
+    """300 of an image over all classes; the lowest go."""
+    entries = [_entry(i / 1000, 7, 1 + 89 * (i % 2)) for i in range(310)] + [_entry(0.0, 3)]
+    code, output = write(entries, server="lvis")
+    assert code == 0
+    for task in ("bbox", "segm"):
+        found = _read(output / task / f"lvis_v1_test_dev_eva_{task}_results.zip")
+        assert len(found) == 301
+        assert min(entry["score"] for entry in found if entry["image_id"] == 7) == 0.01
+    text = capsys.readouterr().out
+    assert "left out 10 beyond 300 of one image" in text
+    assert "1 of 3 images have no detection" in text
+
+
+def test_coco_limit_is_of_a_class_and_image(write):
+    entries = [_entry(i / 1000, 7, category) for i in range(100) for category in (1, 90)]
+    code, output = write([*entries, _entry(0.5)], "--task", "bbox")
+    assert code == 0
+    assert len(_read(output / "bbox" / f"{COCO_NAME}.zip")) == 200
+    assert not (output / "segm").exists()
+
+
+def test_size_budget_drops_the_lowest_scores(write, capsys):
+    entries = [_entry(i / 1000, (3, 7, 11)[i % 3]) for i in range(90)]
+    code, output = write(entries, "--max-mb", "0.004", "--task", "bbox")
+    assert code == 0
+    file = output / "bbox" / f"{COCO_NAME}.zip"
+    with zipfile.ZipFile(file) as archive:
+        assert 3800 < archive.getinfo(f"{COCO_NAME}.json").file_size <= 4000
+    scores = sorted(entry["score"] for entry in _read(file))
+    assert scores == [i / 1000 for i in range(90 - len(scores), 90)]
+    left = 90 - len(scores)
+    assert f"left out {left} of 90 with scores up to {(left - 1) / 1000:.5f}" in (
+        capsys.readouterr().out
+    )
+
+
+def test_boxes_alone(write):
+    entries = [{k: v for k, v in _entry().items() if k != "segmentation"}]
+    code, output = write(entries)
+    assert code == 0
+    assert [path.name for path in output.iterdir()] == ["bbox"]
+    assert write(entries, "--task", "segm", "--overwrite")[0] == 1
+
+
+def test_nothing_is_overwritten(write, capsys):
+    assert write([_entry()])[0] == 0
+    assert write([_entry()])[0] == 1
+    assert "give --overwrite" in capsys.readouterr().err
+    assert write([_entry()], "--overwrite")[0] == 0
+
+
+def test_bad_predictions_are_not_written(write, capsys):
+    code, output = write([_entry(), _entry(image=5)])
+    assert code == 1
+    assert "entry 1 (image 5): image_id 5 is not in the image list" in capsys.readouterr().err
+    assert not output.exists()
+
+
+BOX = {key: value for key, value in _entry().items() if key != "segmentation"}
+SEGM = {key: value for key, value in _entry().items() if key != "bbox"}
+
+
+@pytest.mark.parametrize(
+    ("task", "entry", "complaint"),
+    [
+        ("bbox", [1], "entry 0: is a list, not an object"),
+        ("bbox", SEGM, "entry 0 (image 7): has no bbox"),
+        ("segm", BOX, "entry 0 (image 7): has no segmentation"),
+        ("bbox", BOX | {"image_id": "7"}, "image_id '7' is not in the image list"),
+        ("bbox", BOX | {"image_id": [7]}, "image_id [7] is not in the image list"),
+        ("bbox", BOX | {"category_id": 2}, "category_id 2 is not in the image list"),
+        ("bbox", BOX | {"score": None}, "score None is not a finite number"),
+        ("bbox", BOX | {"score": float("nan")}, "score nan is not a finite number"),
+        ("bbox", BOX | {"bbox": [1, 2, 3]}, "bbox [1, 2, 3] is not four finite numbers"),
+        ("bbox", BOX | {"bbox": [1, 2, -3, 4]}, "has a negative side"),
+        ("bbox", BOX | {"bbox": [1, 2, 300, 4]}, "leaves the image of 40 x 30 px"),
+        ("bbox", _entry(), "1 entries of this bbox file have segmentation"),
+        ("segm", _entry(), "1 entries of this segm file have bbox"),
+        ("segm", SEGM | {"segmentation": [[1, 2]]}, "is not a compressed RLE"),
+        ("segm", SEGM | {"segmentation": _mask() | {"size": [40, 30]}}, "has size [40, 30]"),
+        ("segm", SEGM | {"segmentation": {"size": [30, 40], "counts": "5"}}, "covers 5 pixels"),
+        ("segm", SEGM | {"segmentation": {"size": [30, 40], "counts": "P"}}, "middle of a number"),
+        ("segm", SEGM | {"segmentation": {"size": [30, 40], "counts": "~"}}, "character '~'"),
+    ],
+)
+def test_complaints_about_an_entry(check, task, entry, complaint):
+    code, text = check([entry], task)
+    assert code == 1
+    assert complaint in text
+
+
+def test_complaints_about_a_file(check, tool, images, tmp_path, capsys):
+    assert check([BOX]) == (0, "")
+    assert (
+        "is named other.json, not detections_test-dev2017_ALGORITHM_results.zip"
+        in (check([BOX], name="other")[1])
+    )
+    assert "is no JSON" in check("[{]")[1]
+    assert "holds a dict, not a list" in check({})[1]
+    assert "holds a int, not a list" in check(5)[1]
+    assert "holds no detections" in check([])[1]
+    assert "1 times more than 100 detections" in check([BOX] * 101)[1]
+    text = check([BOX | {"score": None}] * 30)[1]
+    assert "and 10 more problems" in text
+    lvis = {"server": "lvis", "name": "lvis_v1_test_dev_eva_bbox_results"}
+    assert check([BOX] * 300, **lvis)[0] == 0
+    assert "more than 300 detections of one image" in check([BOX] * 301, **lvis)[1]
+
+    arguments = ["check", "--server", "coco", "--task", "bbox", "--images", str(images)]
+    file = tmp_path / f"{COCO_NAME}.zip"
+    file.write_bytes(b"nothing")
+    assert tool.main([*arguments, str(file)]) == 1
+    assert "is no zip file" in capsys.readouterr().err
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(f"run/{COCO_NAME}.json", "[]")
+    assert tool.main([*arguments, str(file)]) == 1
+    assert f"holds run/{COCO_NAME}.json, not {COCO_NAME}.json alone" in capsys.readouterr().err
+
+
+def test_run_lengths_equal_pycocotools(tool):
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        pixels = np.asfortranarray(random.random(SIZE) < random.random(), dtype=np.uint8)
+        lengths = tool.run_lengths(rle.encode(pixels)["counts"].decode())
+        values = np.repeat(np.arange(len(lengths)) % 2, lengths)
+        assert np.array_equal(values.reshape(SIZE, order="F"), pixels)
