@@ -59,7 +59,12 @@ class RunCheckpointer(DetectionCheckpointer):
     """detectron2's checkpointer, writing each file beside its place and moving it there.
 
     A run that is killed while it saves keeps the checkpoint before.
+
+    Attributes:
+        saved_iteration: The iteration of the latest checkpoint written here.
     """
+
+    saved_iteration: int | None = None
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `name`.pth and let `last_checkpoint` point to it.
@@ -80,6 +85,7 @@ class RunCheckpointer(DetectionCheckpointer):
             os.fsync(file.fileno())
         os.replace(part, folder / f"{name}.pth")
         self.tag_last_checkpoint(f"{name}.pth")
+        self.saved_iteration = kwargs.get("iteration")
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Let `last_checkpoint` name a file, in one step."""

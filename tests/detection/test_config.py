@@ -65,3 +65,21 @@ def test_boxes_alone(cfg):
 def test_an_unknown_stock_config():
     with pytest.raises(ValueError, match=r"ships no config 'common/nothing\.py'"):
         stock_config("common/nothing.py")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.acumulate=8", r"train_net.py: unknown setting 'train.acumulate'"),
+        ("train.init_checkpoint=eva_nothing.pth", r"train_net.py: there is no file 'eva_nothing.pth' .* no registered name"),
+    ],
+)
+def test_train_net_says_it_in_one_sentence_and_at_once(load_config, repository, override, message):
+    from detectron2.engine import default_argument_parser
+
+    from eva_detection.train import run
+
+    path = repository / "detection" / "configs" / f"{COCO}.py"
+    arguments = ["--config-file", str(path), "train.output_dir=unused", override]
+    with pytest.raises(SystemExit, match=message):
+        run(default_argument_parser().parse_args(arguments))

@@ -1,0 +1,271 @@
+"""The stream of training batches: a pure function of a seed and a position in it.
+
+detectron2's loader ties the order of the data to the number of its workers and each augmentation to
+a worker's random state; neither can be restored. Here the sampler runs in the main process and
+numbers what it draws, a worker seeds every random generator from (seed, number) before it loads an
+image, and a run that continues skips what it has seen without loading it. No random state has to be
+saved, and the number of workers changes nothing.
+"""
+
+import logging
+import random
+import struct
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from signal import SIG_IGN, SIGTERM, SIGUSR1, signal
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList
+from detectron2.data.detection_utils import SizeMismatchError
+from detectron2.data.samplers import TrainingSampler
+from detectron2.utils import comm
+from PIL.Image import DecompressionBombError
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+
+logger = logging.getLogger(__name__)
+
+SAMPLE, STEP, SAMPLER = range(3)  # what a random number is for: first part of its key
+# What PIL, the files below it and detectron2's check of the size raise; other errors are bugs.
+_READ_ERRORS = (OSError, EOFError, SyntaxError, struct.error, zlib.error)
+READ_ERRORS = (*_READ_ERRORS, SizeMismatchError, DecompressionBombError)
+
+Draw = tuple[int, tuple[int, ...]]  # number in the stream; the image and its replacements
+
+
+class UnreadableImagesError(RuntimeError):
+    """More images than allowed cannot be read."""
+
+
+def seed_all(seed: int, *key: int) -> None:
+    """Seed the generators of torch (all devices), numpy and Python from a seed and a key.
+
+    Args:
+        seed: The run's seed.
+        *key: What the numbers are for, such as `STEP`, iteration and rank.
+    """
+    words = np.random.SeedSequence([seed, len(key), *key]).generate_state(4)
+    np.random.seed(words[:2])  # noqa: NPY002  # detectron2's augmentations use this generator
+    random.seed(int(words[2]))
+    torch.manual_seed(int(words[3]))
+
+
+class Plan(Sampler[list[Draw]]):
+    """Which images make which batch of this process, without loading one.
+
+    Args:
+        sampler: Endless indexes of this process.
+        batch_size: Images of a batch of this process.
+        wide: For each image whether it is wider than high, to make batches of one kind; None to
+            take images as they come.
+        spares: Replacements named for each image: those that come next.
+        start: Batches to skip.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler[int],
+        *,
+        batch_size: int,
+        wide: Sequence[bool] | None,
+        spares: int,
+        start: int,
+    ) -> None:
+        self.sampler, self.batch_size, self.wide = sampler, batch_size, wide
+        self.spares, self.start = spares, start
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return islice(self._batches(), self.start, None)
+
+    def _batches(self) -> Iterator[list[Draw]]:
+        buckets: tuple[list[Draw], list[Draw]] = ([], [])
+        for draw in self._draws():
+            bucket = buckets[self.wide is not None and self.wide[draw[1][0]]]
+            bucket.append(draw)
+            if len(bucket) == self.batch_size:
+                yield bucket[:]
+                bucket.clear()
+
+    def _draws(self) -> Iterator[Draw]:
+        window: deque[int] = deque()
+        number, processes = comm.get_rank(), comm.get_world_size()
+        for index in self.sampler:
+            window.append(int(index))
+            if len(window) > self.spares:
+                yield number, tuple(window)
+                window.popleft()
+                number += processes
+
+
+class _MappedDataset(Dataset[Any]):
+    """Images by draw: seeded, mapped, and replaced where they cannot be read."""
+
+    def __init__(self, dataset: Any, mapper: Callable[[Any], Any], seed: int) -> None:
+        self.dataset, self.mapper, self.seed = dataset, mapper, seed
+
+    def __getitem__(self, draw: Draw) -> tuple[Any, dict[str, str]]:
+        number, candidates = draw
+        unreadable: dict[str, str] = {}
+        for attempt, index in enumerate(candidates):
+            record = self.dataset[index]
+            seed_all(self.seed, SAMPLE, number, attempt)
+            try:
+                sample = self.mapper(record)
+            except READ_ERRORS as error:
+                name = record.get("file_name", f"image {index} of the data set")
+                unreadable[str(name)] = f"{type(error).__name__}: {error}"
+                continue
+            if sample is not None:  # a mapper may refuse an image, as in detectron2
+                return sample, unreadable
+        raise UnreadableImagesError(describe_unreadable(unreadable, allowed=len(candidates) - 1))
+
+
+def describe_unreadable(unreadable: dict[str, str], *, allowed: int) -> str:
+    """The message of an `UnreadableImagesError`.
+
+    Args:
+        unreadable: Error of each file.
+        allowed: Value of `train.max_bad_images`.
+    """
+    lines = "".join(f"\n  {name}: {error}" for name, error in unreadable.items())
+    return (
+        f"{len(unreadable)} training images cannot be read, train.max_bad_images={allowed}; repair "
+        f"or remove them (or raise the limit), then continue with --resume:{lines}"
+    )
+
+
+def _start_worker(worker: int) -> None:
+    """A stop signal for the whole process group is the main process's business."""
+    for number in (SIGTERM, SIGUSR1):
+        signal(number, SIG_IGN)
+
+
+class TrainStream:
+    """Endless batches of this process, one iterator at a time.
+
+    Args:
+        plan: The batches' images.
+        dataset: Gives (sample, unreadable files) for a draw.
+        num_workers: Processes that load.
+        collate: Makes a batch of a list of samples.
+        position: What the order depends on, for `state_dict`.
+        **options: More options of torch's `DataLoader`.
+
+    Attributes:
+        unreadable: Error of each file that was replaced; whoever reports them empties it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        dataset: Dataset[Any],
+        *,
+        num_workers: int,
+        collate: Callable[[list[Any]], Any] | None,
+        position: dict[str, int],
+        **options: Any,
+    ) -> None:
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=plan,
+            num_workers=num_workers,
+            collate_fn=list,
+            worker_init_fn=_start_worker,
+            **options,
+        )
+        self._collate = collate
+        self._position = position
+        self.unreadable: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self._loader)
+        try:
+            for pairs in batches:
+                for _, unreadable in pairs:
+                    self.unreadable |= unreadable
+                samples = [sample for sample, _ in pairs]
+                yield self._collate(samples) if self._collate else samples
+        finally:  # workers ignore SIGTERM: they must not be left to the interpreter's exit
+            getattr(batches, "_shutdown_workers", lambda: None)()
+
+    def state_dict(self) -> dict[str, int]:
+        """The seed and what else the order of the data depends on."""
+        return dict(self._position)
+
+
+def build_train_stream(
+    dataset: Any,
+    *,
+    mapper: Callable[[Any], Any],
+    seed: int,
+    total_batch_size: int,
+    sampler: Sampler[int] | None = None,
+    aspect_ratio_grouping: bool = True,
+    num_workers: int = 0,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
+    start: int = 0,
+    max_bad_images: int = 10,
+    **options: Any,
+) -> TrainStream:
+    """Build the stream from the arguments of detectron2's `build_detection_train_loader`.
+
+    Args:
+        dataset: List of dicts in detectron2's format, or a map-style data set of them.
+        mapper: Loads and augments an image.
+        seed: The run's seed.
+        total_batch_size: Images of a batch over all processes.
+        sampler: Endless indexes of this process; by default shuffled epochs.
+        aspect_ratio_grouping: Make batches of either wide or high images.
+        num_workers: Processes that load.
+        collate_fn: Makes a batch of a list of samples; by default it stays a list.
+        start: Batches of this process to skip.
+        max_bad_images: Images in a row that may be replaced.
+        **options: More options of torch's `DataLoader`.
+
+    Returns:
+        The stream.
+
+    Raises:
+        ValueError: If the batch cannot be divided among the processes, the data set cannot be
+            indexed, or the limit is negative.
+    """
+    processes = comm.get_world_size()
+    if total_batch_size < 1 or total_batch_size % processes:
+        raise ValueError(
+            f"dataloader.train.total_batch_size={total_batch_size} must be a positive multiple of "
+            f"the {processes} processes"
+        )
+    if max_bad_images < 0:
+        raise ValueError(f"train.max_bad_images must not be negative, got {max_bad_images}")
+    if isinstance(dataset, IterableDataset):
+        raise ValueError("dataloader.train.dataset must be indexable, got an IterableDataset")
+    wide = None
+    if aspect_ratio_grouping:
+        sizes = (dataset[index] for index in range(len(dataset)))
+        wide = [record["width"] > record["height"] for record in sizes]
+    if isinstance(dataset, list):
+        dataset = DatasetFromList(dataset, copy=False)
+    if sampler is None:
+        sampler = TrainingSampler(len(dataset), seed=seed)
+    return TrainStream(
+        Plan(
+            sampler,
+            batch_size=total_batch_size // processes,
+            wide=wide,
+            spares=max_bad_images,
+            start=start,
+        ),
+        _MappedDataset(dataset, mapper, seed),
+        num_workers=num_workers,
+        collate=collate_fn,
+        position={
+            "seed": seed,
+            "processes": processes,
+            "total_batch_size": total_batch_size,
+            "images": len(dataset),
+        },
+        **options,
+    )

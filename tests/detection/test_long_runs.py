@@ -1,0 +1,324 @@
+"""Runs that are killed, stopped, continued, or meet bad data: as programs where signals matter."""
+
+import logging
+import shutil
+import signal
+
+import pytest
+import torch
+from detectron2.data.samplers import RandomSubsetTrainingSampler
+
+from eva_detection import train as train_module
+from eva_detection.interruption import EXIT_RUN_AGAIN, StopSignal
+from eva_detection.report import read_metrics
+from eva_detection.stream import UnreadableImagesError
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
+]
+CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
+STEPS = 12
+
+# Stands in for train_net.py: something happens in one step, and an evaluation draws numbers only.
+PROGRAM = """
+import os, random, signal
+import numpy as np
+import torch
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.utils import comm
+from eva_detection import train, trainer
+
+run_step, forward = trainer.DetectionTrainer.run_step, GeneralizedRCNN.forward
+
+def evaluate(cfg, model):
+    random.random(), np.random.rand(), torch.rand(3)
+    return {{}}
+
+def with_accident(self):
+    accident(self.iter)
+    run_step(self)
+
+def accident(iteration):
+    {accident}
+
+train.evaluate = evaluate
+trainer.DetectionTrainer.run_step = with_accident
+if __name__ == "__main__":
+    train.main()
+"""
+KILLED = "if iteration == 7: os.kill(os.getpid(), signal.SIGKILL)"
+# as a batch system does it: all processes of the job, the loader's workers as well
+STOPPED = "if iteration == 6: os.killpg(os.getpgid(0), signal.SIGTERM)"
+# to the process that the user sees, which only waits for the others
+PARENT_STOPPED = "if iteration == 2 and comm.get_rank() == 1: os.kill(os.getppid(), signal.SIGUSR1)"
+NOT_A_NUMBER = """if comm.get_rank() == 1:
+        def broken(self, batch):
+            losses = forward(self, batch)
+            return losses | {"loss_mask": losses["loss_mask"] * float("nan")}
+        GeneralizedRCNN.forward = broken"""
+
+
+@pytest.fixture
+def start_run(start, repository, tiny_overrides, tmp_path):
+    """Function: start training into a folder, with an accident."""
+
+    def start_training(name, *arguments, accident="pass"):
+        script = tmp_path / f"train_{name}.py"
+        script.write_text(PROGRAM.format(accident=accident))
+        flags = tuple(text for text in arguments if "=" not in text)
+        values = tuple(text for text in arguments if text not in flags)
+        output = f"train.output_dir={tmp_path / name}"
+        command = (str(script), "--config-file", str(repository / CONFIG), *flags)
+        return start(*command, *tiny_overrides, output, *values)
+
+    return start_training
+
+
+def _losses(run):
+    """Every number of `metrics.json` that is no time, by iteration."""
+    return {
+        entry["iteration"]: {
+            name: value for name, value in entry.items() if "time" not in name and "eta" not in name
+        }
+        for entry in read_metrics(run)
+    }
+
+
+def _saved(file):
+    return torch.load(file, weights_only=True)
+
+
+def test_killed_or_stopped_and_continued_equals_uninterrupted(start_run, finish, tmp_path):
+    """Loss for loss and weight for weight, whatever the number of the loader's workers."""
+    always = (
+        f"train.max_iter={STEPS}",
+        "train.checkpointer.period=5",
+        "train.eval_period=4",
+        "train.seed=-1",  # the seed, too, comes from the checkpoint: here from the first run's
+    )
+    workers = "dataloader.train.num_workers=2"
+    seeded = (*always[:-1], "train.seed=3")
+    whole = start_run("whole", *seeded)
+    killed = start_run("killed", *seeded, accident=KILLED)
+    finish(whole)
+    assert killed.wait(120) == -signal.SIGKILL
+    assert (tmp_path / "killed" / "last_checkpoint").read_text() == "model_0000004.pth"
+    stopped = start_run("stopped", *seeded, workers, accident=STOPPED)
+    text = finish(start_run("killed", "--resume", *always, workers))
+    assert "Continuing at iteration 5\n" in text
+    assert stopped.wait(120) == EXIT_RUN_AGAIN, stopped.log.read_text()[-4000:]
+    assert "Stopped by a signal after iteration 6;" in stopped.log.read_text()
+    assert (tmp_path / "stopped" / "last_checkpoint").read_text() == "model_stopped.pth"
+    assert _saved(tmp_path / "stopped" / "model_stopped.pth")["iteration"] == 6
+    assert max(_losses(tmp_path / "stopped")) == 6, "the last step is not in metrics.json"
+    text = finish(start_run("stopped", "--resume", *always))
+    assert "Continuing at iteration 7\n" in text
+
+    expected = _losses(tmp_path / "whole")
+    assert {"total_loss", "loss_mask", "lr", "grad_norm"} <= expected[STEPS - 1].keys()
+    assert len({line["total_loss"] for line in expected.values() if "total_loss" in line}) > 5
+    weights = _saved(tmp_path / "whole" / "model_final.pth")["model"]
+    for name in ("killed", "stopped"):
+        assert _losses(tmp_path / name) == expected, name
+        final = _saved(tmp_path / name / "model_final.pth")["model"]
+        for parameter, value in weights.items():
+            assert torch.equal(final[parameter], value), parameter
+
+
+def test_two_processes_stop_together_for_a_signal_and_for_a_loss(start_run, tmp_path):
+    always = ("--num-gpus", "2", "--dist-url", "auto", "train.max_iter=500", "train.accumulate=2")
+    process = start_run("run", *always, accident=PARENT_STOPPED)
+    assert process.wait(120) == EXIT_RUN_AGAIN, process.log.read_text()[-4000:]
+    run = tmp_path / "run"
+    saved = _saved(run / "model_stopped.pth")
+    assert 2 <= saved["iteration"] < 499
+    assert saved["trainer"]["stream"]["batches"] == 2 * (saved["iteration"] + 1)
+    assert "Stopped by a signal" in (run / "log.txt.rank1").read_text()
+
+    process = start_run("run", "--resume", *always, accident=NOT_A_NUMBER)
+    assert process.wait(120) not in (0, EXIT_RUN_AGAIN)
+    for log in ("log.txt", "log.txt.rank1"):
+        text = (run / log).read_text()
+        assert f"infinite or NaN at iteration={saved['iteration'] + 1};" in text, log
+        report = text.split("before the optimizer's step:")[1].split("\n\n")[0]
+        assert "process 1:" in report
+        assert "process 0:" not in report
+        assert report.count("/train/") == 2, "one image of each of the two batches"
+    assert (run / "last_checkpoint").read_text() == "model_stopped.pth"
+
+
+@pytest.fixture
+def configure(tiny_config, tmp_path, monkeypatch):
+    """Function: the tiny config with its output in the test's folder; nothing is evaluated."""
+    monkeypatch.setattr(train_module, "evaluate", lambda cfg, model: {})
+
+    def make(*more, name="run"):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        return tiny_config(f"train.output_dir={folder}", *more), folder
+
+    return make
+
+
+def _send_at(monkeypatch, iteration, number=signal.SIGTERM):
+    """The process gets a signal in one step."""
+    run_step = train_module.DetectionTrainer.run_step
+
+    def interrupted(trainer):
+        if trainer.iter == iteration:
+            signal.raise_signal(number)
+        run_step(trainer)
+
+    monkeypatch.setattr(train_module.DetectionTrainer, "run_step", interrupted)
+
+
+def test_a_signal_does_not_save_twice(configure, registered_demo_data, monkeypatch):
+    cfg, run = configure("train.max_iter=9", "train.checkpointer.period=2")
+    _send_at(monkeypatch, 1)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        train_module.train(cfg, resume=False)
+    assert stopped.value.code == EXIT_RUN_AGAIN
+    assert (run / "last_checkpoint").read_text() == "model_0000001.pth"
+    assert not (run / "model_stopped.pth").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_in_the_last_step_leaves_only_the_evaluation(
+    configure, registered_demo_data, monkeypatch
+):
+    cfg, run = configure("train.max_iter=2")
+    evaluated = []
+    monkeypatch.setattr(train_module, "evaluate", lambda cfg, model: evaluated.append(1) or {})
+    with monkeypatch.context() as patch:
+        _send_at(patch, 1)
+        with pytest.raises(SystemExit):
+            train_module.train(cfg, resume=False)
+    assert not evaluated
+    assert (run / "last_checkpoint").read_text() == "model_final.pth"
+    assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1]
+    train_module.train(cfg, resume=True)
+    assert evaluated == [1]
+
+
+def test_a_signal_after_the_end_exits_at_once():
+    stop = StopSignal()
+    with stop.listen():
+        stop.exit_at_once()
+        with pytest.raises(SystemExit) as stopped:
+            signal.raise_signal(signal.SIGUSR1)
+    assert stopped.value.code == EXIT_RUN_AGAIN
+
+
+@pytest.fixture
+def spoilt_data(demo_data, register_below, tmp_path):
+    """The demo data, its first two training images cut in half; returns their paths."""
+    root = tmp_path / "datasets"
+    shutil.copytree(demo_data, root)
+    images = sorted(root.glob("digit_scenes/**/train/*.jpg"))[:2]
+    for image in images:
+        image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    register_below(root)
+    return images
+
+
+def test_unreadable_images_are_counted_logged_and_replaced(configure, spoilt_data, caplog):
+    cfg, run = configure("train.max_iter=9", "train.max_bad_images=2", "train.log_period=9")
+    with caplog.at_level(logging.WARNING, logger="eva_detection"):
+        train_module.train(cfg, resume=False)
+    for image in spoilt_data:
+        assert caplog.text.count(f"Replaced an image that cannot be read: {image}: ") == 1
+    metrics = {entry["iteration"]: entry for entry in read_metrics(run)}
+    assert metrics[8]["bad_images"] == 2
+
+
+def test_too_many_unreadable_images_stop_the_run(configure, spoilt_data):
+    cfg, run = configure("train.max_iter=30", "train.max_bad_images=1")
+    with pytest.raises(UnreadableImagesError, match=r"(?s)max_bad_images=1") as stopped:
+        train_module.train(cfg, resume=False)
+    for image in spoilt_data:
+        assert str(image) in str(stopped.value)
+    assert not (run / "model_final.pth").exists()
+
+
+def test_samplers_and_seeds_come_from_the_checkpoint(configure, registered_demo_data, monkeypatch):
+    """A sampler that draws its two seeds when it is built, and a run without a seed."""
+    always = ("train.max_iter=6", "train.seed=-1")
+    sampler = dict(_target_=RandomSubsetTrainingSampler, size=16, subset_ratio=0.5)
+
+    def files(name, resume):
+        cfg, run = configure(*always, name=name)
+        cfg.dataloader.train.sampler = sampler
+        seen = []
+        real = train_module.DetectionTrainer._agree
+
+        def note(trainer, losses, suspects):
+            real(trainer, losses, suspects)
+            seen.append(losses["loss_cls_stage0"].item())
+
+        with monkeypatch.context() as patch:
+            patch.setattr(train_module.DetectionTrainer, "_agree", note)
+            try:
+                train_module.train(cfg, resume=resume)
+            except SystemExit:
+                shutil.copytree(run, run.with_name("copy"))
+        return seen
+
+    with monkeypatch.context() as patch:
+        _send_at(patch, 2)
+        assert len(files("first", resume=False)) == 3
+    rest = files("first", resume=True)
+    assert len(rest) == 3
+    assert files("copy", resume=True) == rest
+
+
+def test_changes_that_change_the_order_are_told(configure, registered_demo_data, caplog):
+    cfg, run = configure("train.max_iter=2", "train.seed=3")
+    train_module.train(cfg, resume=False)
+    cfg, _ = configure("train.max_iter=3", "train.seed=4", "dataloader.train.total_batch_size=4")
+    with caplog.at_level(logging.WARNING, logger="eva_detection"):
+        train_module.train(cfg, resume=True)
+    assert "train.seed=4 has no effect: the run that continues began with seed 3" in caplog.text
+    assert "The order of the data is not that of the uninterrupted run" in caplog.text
+    stream = _saved(run / "model_final.pth")["trainer"]["stream"]
+    # 2 batches of 2 are 1 of 4, and one more
+    assert (stream["batches"], stream["total_batch_size"], stream["seed"]) == (2, 4, 3)
+
+
+def test_a_checkpoint_without_a_place_in_the_data_continues(configure, registered_demo_data):
+    """Of detectron2's own tool, or of this toolkit before."""
+    cfg, run = configure("train.max_iter=2")
+    train_module.train(cfg, resume=False)
+    saved = _saved(run / "model_final.pth")
+    del saved["trainer"]["stream"]
+    torch.save(saved, run / "model_final.pth")
+    cfg, _ = configure("train.max_iter=4")
+    train_module.train(cfg, resume=True)
+    assert _saved(run / "model_final.pth")["trainer"]["stream"]["batches"] == 4
+
+
+def test_another_loader_is_used_as_it_is(configure, registered_demo_data, caplog):
+    cfg, run = configure("train.max_iter=1")
+    cfg.dataloader.train = {"_target_": _own_loader}
+    with caplog.at_level(logging.WARNING, logger="eva_detection"):
+        train_module.train(cfg, resume=False)
+    assert "is not detectron2's build_detection_train_loader" in caplog.text
+    assert (run / "model_final.pth").exists()
+
+
+def _own_loader():
+    """Not detectron2's."""
+    from detectron2.structures import BitMasks, Boxes, Instances
+
+    masks = torch.zeros(1, 128, 128, dtype=torch.bool)
+    masks[:, 20:60, 20:60] = True
+    truth = Instances(
+        (128, 128),
+        gt_boxes=Boxes(torch.tensor([[20.0, 20, 60, 60]])),
+        gt_classes=torch.tensor([1]),
+        gt_masks=BitMasks(masks),
+    )
+    image = {"image": torch.zeros(3, 128, 128, dtype=torch.uint8), "instances": truth}
+    while True:
+        yield [image]

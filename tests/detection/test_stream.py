@@ -1,0 +1,190 @@
+"""The stream of batches: order, random numbers, continuing in the middle, images that fail."""
+
+import random
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
+from torch.utils.data import IterableDataset
+
+from eva_detection.stream import Plan, UnreadableImagesError, build_train_stream, seed_all
+
+IMAGES = [
+    {"file_name": f"{i}.jpg", "image_id": i, "width": 4 + i % 3, "height": 5} for i in range(7)
+]
+
+
+def _numbers():
+    return np.random.rand(), random.random(), torch.rand(()).item()  # noqa: NPY002
+
+
+def draw_numbers(record):
+    """A mapper that needs all three generators."""
+    return record | {"numbers": _numbers()}
+
+
+class Unreadable:
+    """A mapper that fails for some images, and notes nothing."""
+
+    def __init__(self, *ids, error=None):
+        self.ids, self.error = ids, error or OSError("image file is truncated")
+
+    def __call__(self, record):
+        if record["image_id"] in self.ids:
+            raise self.error
+        return draw_numbers(record)
+
+
+class Refusing:
+    """A mapper that returns nothing for an image."""
+
+    def __call__(self, record):
+        return None if record["image_id"] == 3 else draw_numbers(record)
+
+
+class Endless(IterableDataset):
+    """A data set without indexes."""
+
+    def __iter__(self):
+        return iter(())
+
+
+def _take(count, **options):
+    arguments = dict(mapper=draw_numbers, seed=5, total_batch_size=2) | options
+    stream = build_train_stream(IMAGES, **arguments)
+    return list(islice(stream, count)), stream
+
+
+def _ids(batches):
+    return [[sample["image_id"] for sample in batch] for batch in batches]
+
+
+def _flat(batches):
+    return [image for batch in _ids(batches) for image in batch]
+
+
+@pytest.mark.parametrize("grouping", [False, True])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        lambda: TrainingSampler(7, seed=1),
+        lambda: RepeatFactorTrainingSampler(torch.linspace(1, 2, 7), seed=1),
+    ],
+)
+def test_a_plan_that_starts_later_is_the_rest_of_the_plan(sampler, grouping):
+    wide = [image["width"] > image["height"] for image in IMAGES] if grouping else None
+
+    def plan(start):
+        options = dict(batch_size=2, wide=wide, spares=3, start=start)
+        return Plan(sampler(), **options)
+
+    whole = list(islice(plan(0), 40))
+    assert len({index for batch in whole for _, (index, *_) in batch}) == 7
+    for start in (1, 13, 30):
+        assert list(islice(plan(start), 40 - start)) == whole[start:]
+    numbers = [number for batch in whole for number, _ in batch]
+    assert len(set(numbers)) == len(numbers)
+    order = dict(draw for batch in whole for draw in batch)
+    assert order[0][1:] == tuple(order[number][0] for number in (1, 2, 3)), "the spares come next"
+    if grouping:
+        for batch in whole:
+            assert len({wide[index] for _, (index, *_) in batch}) == 1
+    else:
+        assert numbers == list(range(80))
+
+
+@pytest.mark.parametrize("grouping", [False, True])
+def test_batches_do_not_depend_on_workers_or_on_the_start(grouping):
+    options = dict(aspect_ratio_grouping=grouping)
+    whole, _ = _take(12, **options)
+    assert _take(12, num_workers=2, **options)[0] == whole
+    random.random()  # no state of the caller counts
+    assert _take(7, start=5, **options)[0] == whole[5:]
+    assert _take(7, start=5, num_workers=1, **options)[0] == whole[5:]
+    numbers = [number for batch in whole for sample in batch for number in sample["numbers"]]
+    assert len(set(numbers)) == len(numbers), "augmentations repeat"
+    assert _take(12, seed=6, **options)[0] != whole
+
+
+def test_every_epoch_has_every_image():
+    batches, stream = _take(7, aspect_ratio_grouping=False)
+    ids = _flat(batches)
+    assert sorted(ids[:7]) == sorted(ids[7:]) == list(range(7))
+    assert ids[:7] != ids[7:]
+    assert stream.state_dict() == {
+        "seed": 5,
+        "processes": 1,
+        "total_batch_size": 2,
+        "images": 7,
+    }
+
+
+def test_seeds_differ_by_every_part_of_the_key():
+    drawn = set()
+    for key in [(0, 1), (0, 1, 0), (0, 2), (1, 1), (0, 1, 2), (0, 2, 1)]:
+        seed_all(*key)
+        drawn |= set(_numbers())
+    assert len(drawn) == 18
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_image_is_replaced_by_the_next_one(workers):
+    good = _flat(_take(10, aspect_ratio_grouping=False)[0])
+    options = dict(mapper=Unreadable(3), aspect_ratio_grouping=False, num_workers=workers)
+    batches, stream = _take(10, **options)
+    expected = [good[i + 1] if image == 3 else image for i, image in enumerate(good[:-1])]
+    found = _flat(batches)
+    assert found[:-1] == expected
+    assert found.count(3) == 0
+    assert stream.unreadable == {"3.jpg": "OSError: image file is truncated"}
+    assert _take(6, start=4, **options)[0] == batches[4:], "not deterministic"
+
+
+def test_two_unreadable_images_in_a_row():
+    good = _flat(_take(6, aspect_ratio_grouping=False)[0])
+    batches, stream = _take(1, mapper=Unreadable(*good[:2]), aspect_ratio_grouping=False)
+    assert _ids(batches) == [[good[2], good[2]]]
+    assert set(stream.unreadable) == {f"{image}.jpg" for image in good[:2]}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_more_in_a_row_than_allowed(workers):
+    options = dict(mapper=Unreadable(*range(7)), num_workers=workers, max_bad_images=2)
+    message = (
+        r"(?s)3 training images .* train\.max_bad_images=2; .*\n  \d\.jpg: OSError: image file"
+    )
+    with pytest.raises(UnreadableImagesError, match=message):
+        _take(1, aspect_ratio_grouping=False, **options)
+
+
+def test_none_allowed():
+    with pytest.raises(UnreadableImagesError, match=r"1 training images .*max_bad_images=0"):
+        _take(4, mapper=Unreadable(3), max_bad_images=0)
+
+
+def test_a_bug_is_not_a_bad_image():
+    with pytest.raises(TypeError, match="a bug"):
+        _take(4, mapper=Unreadable(3, error=TypeError("a bug")))
+
+
+def test_a_mapper_may_refuse_an_image():
+    batches, stream = _take(10, mapper=Refusing())
+    assert 3 not in _flat(batches)
+    assert stream.unreadable == {}
+
+
+def test_collate_and_loader_options():
+    collate = dict(collate_fn=len, num_workers=1, prefetch_factor=1)
+    assert _take(2, **collate)[0] == [2, 2]
+
+
+def test_refusals():
+    for size in (0, -2):
+        with pytest.raises(ValueError, match="must be a positive multiple of the 1 processes"):
+            _take(1, total_batch_size=size)
+    with pytest.raises(ValueError, match=r"max_bad_images must not be negative, got -1"):
+        _take(1, max_bad_images=-1)
+    with pytest.raises(ValueError, match="indexable"):
+        build_train_stream(Endless(), mapper=None, seed=0, total_batch_size=1)
