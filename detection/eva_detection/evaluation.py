@@ -30,6 +30,7 @@ from eva_detection.evaluation_predictions import (
     cap_per_class,
     cap_per_image,
     only_known,
+    write_results,
 )
 
 # below detectron2's logger, so that scores also show in detectron2's own training program
@@ -169,7 +170,7 @@ class _Evaluator(DatasetEvaluator, ABC):
         with predictions:
             results = self._evaluate(predictions)
         if results and self._output_dir:
-            _write_json(results, self._output_dir / "results.json")
+            write_results(results, self._output_dir / "results.json")
         self._remove_temporary()
         return results
 
@@ -338,12 +339,3 @@ def _class_table(scores: dict[str, float]) -> str:
     rows = [cells[i : i + 6] for i in range(0, len(cells), 6)]
     headers = ["category", "AP"] * min(3, len(scores))
     return tabulate(rows, tablefmt="pipe", floatfmt=".3f", headers=headers, numalign="left")
-
-
-def _write_json(results: dict[str, dict[str, float]], file: Path) -> None:
-    """JSON has no NaN: None."""
-    plain = {
-        task: {name: None if math.isnan(value) else value for name, value in scores.items()}
-        for task, scores in results.items()
-    }
-    file.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")

@@ -215,3 +215,20 @@ def cap_per_class(
 
     for image in images():
         yield [one for one in image if keep(one)]
+
+
+def write_results(results: Any, file: Path) -> None:
+    """Write an evaluator's results as JSON, which has no NaN: None.
+
+    Args:
+        results: Nested dicts of numbers.
+        file: File to write.
+    """
+    text = json.dumps(_without_nan(results), indent=2)
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def _without_nan(results: Any) -> Any:
+    if isinstance(results, dict):
+        return {name: _without_nan(value) for name, value in results.items()}
+    return None if results != results else results

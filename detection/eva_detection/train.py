@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import logging
 import sys
 import warnings
@@ -24,6 +23,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from eva_backbone.registry import resolve_source
 from eva_detection.checkpoint import RunCheckpointer, load_initial_weights
 from eva_detection.config import check_overrides
+from eva_detection.evaluation_predictions import write_results
 from eva_detection.hooks import MetricsHistory, ProgressBar, StopOnSignal
 from eva_detection.interruption import EXIT_RUN_AGAIN, StopSignal, passed_on_to_children
 from eva_detection.stream import SAMPLER, build_train_stream, seed_all
@@ -67,16 +67,8 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
     results = inference_on_dataset(model, loader, instantiate(cfg.dataloader.evaluator)) or {}
     if results and comm.is_main_process():
         print_csv_format(results)
-        file = Path(cfg.train.output_dir) / "results.json"
-        file.write_text(json.dumps(_without_nan(results), indent=2) + "\n", encoding="utf-8")
+        write_results(results, Path(cfg.train.output_dir) / "results.json")
     return results
-
-
-def _without_nan(results: Any) -> Any:
-    """Replace NaN (no such objects in the set), which JSON does not have, by None."""
-    if isinstance(results, dict):
-        return {name: _without_nan(value) for name, value in results.items()}
-    return None if results != results else results
 
 
 def train(cfg: DictConfig, *, resume: bool) -> None:
