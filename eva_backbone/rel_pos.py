@@ -5,24 +5,64 @@ scores. Two exact ways to compute that with `scaled_dot_product_attention`:
 
 * appended channels: q' = [q * scale, q . R_h, q . R_w] against k' = [k, onehot(y'), onehot(x')];
   no bias tensor at all, any fused kernel serves. Used on accelerators and for small maps.
-* chunks of queries: the bias of one chunk only, recomputed in the backward pass. On CPU faster than
-  the first way for large maps (benchmarks/results.md).
+* chunks of queries: scores and bias of one chunk only, recomputed in the backward pass. Used on
+  CPU: a chunk that stays in the cache is faster than the first way (benchmarks/results.md).
 
 Shapes: B batch (windows count as batch), h heads, D channels of a head, H x W token map,
 N = H * W tokens (plus the class token for BEiT's table), c queries of a chunk.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from eva_backbone.resample import RelPosInterpolation, cached_tensor, resample_rel_pos
 
 CHUNK_ELEMENTS = 2**25  # scores held at once by a chunk, all heads: 128 MiB in float32
-SMALL_MAP = 1024  # up to this many tokens the appended channels win on CPU too
+CACHE_ELEMENTS = 2**20  # scores held at once by a thread on CPU: 4 MiB in float32
+SMALL_MAP = 1024  # up to this many tokens the appended channels win on CPU in half precision
+SMALLEST_CHUNK = 32  # queries
+
+_chunk_limit: ContextVar[int | None] = ContextVar("attention_chunk", default=None)
+
+
+@contextmanager
+def attention_chunk(elements: int | None) -> Iterator[None]:
+    """Limit the scores that attention with relative positions holds at once, for less memory.
+
+    Results stay the same up to rounding. Holds on every device: on an accelerator, chunks then
+    take the place of the fused kernel. A graph that is exported or compiled ignores it.
+
+    Args:
+        elements: Scores of all heads; at least `SMALLEST_CHUNK` queries are taken. None for the
+            usual choice.
+
+    Raises:
+        ValueError: If the number is not positive.
+    """
+    if elements is not None and elements <= 0:
+        raise ValueError(f"attention_chunk needs a positive number of scores, got {elements}")
+    token = _chunk_limit.set(elements)
+    try:
+        yield
+    finally:
+        _chunk_limit.reset(token)
+
+
+def _limit() -> int | None:
+    return None if torch.compiler.is_compiling() else _chunk_limit.get()
+
+
+def _within_limit(elements: int) -> int:
+    limit = _limit()
+    return elements if limit is None else min(elements, limit)
 
 
 def axis_embeddings(table: Tensor, size: int, interpolation: RelPosInterpolation) -> Tensor:
@@ -52,7 +92,8 @@ def decomposed_attention(
         v: (B, h, N, D) values.
         rel_h: (H, H, D) from `axis_embeddings`.
         rel_w: (W, W, D).
-        chunked: Force one of the two ways; None chooses by device and size.
+        chunked: Force one of the two ways; None chooses by device, type and size. A graph that
+            is exported or compiled gets the first way, whose size does not grow with the map.
 
     Returns:
         (B, h, N, D).
@@ -62,10 +103,15 @@ def decomposed_attention(
     bias_h = torch.einsum("bhyxd,ykd->bhyxk", q_map, rel_h.to(q.dtype)).flatten(2, 3)
     bias_w = torch.einsum("bhyxd,xkd->bhyxk", q_map, rel_w.to(q.dtype)).flatten(2, 3)
     # bias_h (B, h, N, H), bias_w (B, h, N, W)
+    on_cpu = q.device.type == "cpu" and not torch.compiler.is_compiling()
+    full_precision = q.dtype in (torch.float32, torch.float64)
     if chunked is None:
-        chunked = q.device.type == "cpu" and q.shape[2] > SMALL_MAP
+        chunked = on_cpu and (full_precision or q.shape[2] > SMALL_MAP)
+        chunked = chunked or _limit() is not None
     if not chunked:
         return _appended_channels(q, k, v, bias_h, bias_w)
+    if on_cpu and full_precision:
+        return _CachedChunks.apply(q * q.shape[-1] ** -0.5, k, v, bias_h, bias_w)
 
     def chunk_bias(rows: slice) -> Tensor:
         pair = bias_h[:, :, rows, :, None] + bias_w[:, :, rows, None, :]  # (B, h, c, H, W)
@@ -92,7 +138,7 @@ def chunked_attention(
         (B, h, N, D).
     """
     batch, heads, tokens, _ = q.shape
-    step = max(32, CHUNK_ELEMENTS // (batch * heads * tokens))
+    step = max(SMALLEST_CHUNK, _within_limit(CHUNK_ELEMENTS) // (batch * heads * tokens))
 
     def attend(rows: slice) -> Tensor:
         bias = chunk_bias(rows).to(q.dtype)
@@ -106,6 +152,72 @@ def chunked_attention(
         else:
             parts.append(attend(rows))
     return torch.cat(parts, dim=2)
+
+
+class _CachedChunks(torch.autograd.Function):
+    """Attention whose scores never leave the cache of a CPU; inputs are all that it saves.
+
+    The probabilities of a chunk are computed again in the backward pass, as in FlashAttention
+    (arXiv 2205.14135) but without its running maximum: a chunk holds whole rows of scores.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor
+    ) -> Tensor:
+        """Attend with scaled queries; shapes as in `decomposed_attention`."""
+        out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3])  # (B, N, h, D)
+        out = out.transpose(1, 2)  # as the projection after it wants it
+        for whole, chunks in _cached_chunks(q):
+            key, value = k[whole].contiguous(), v[whole].contiguous()  # (b, N, D)
+            for here in chunks:
+                out[here] = _probabilities(q[here], key, bias_h[here], bias_w[here]) @ value
+        ctx.save_for_backward(q, k, v, bias_h, bias_w, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of the five inputs."""
+        q, k, v, bias_h, bias_w, out = ctx.saved_tensors
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        grad_h, grad_w = torch.empty_like(bias_h), torch.empty_like(bias_w)
+        mean = (grad * out).sum(-1, keepdim=True)  # (B, h, N, 1)
+        for whole, chunks in _cached_chunks(q):
+            key, value = k[whole].contiguous(), v[whole].contiguous()  # (b, N, D)
+            for here in chunks:
+                probabilities = _probabilities(q[here], key, bias_h[here], bias_w[here])
+                grad_v[whole] += probabilities.mT @ grad[here]
+                scores = grad[here] @ value.mT  # (b, c, N), first of the probabilities
+                scores.sub_(mean[here]).mul_(probabilities)
+                grad_q[here] = scores @ key
+                grad_k[whole] += scores.mT @ q[here]
+                pair = scores.unflatten(-1, (bias_h.shape[-1], bias_w.shape[-1]))  # (b, c, H, W)
+                grad_h[here] = pair.sum(-1)
+                grad_w[here] = pair.sum(-2)
+        return grad_q, grad_k, grad_v, grad_h, grad_w
+
+
+def _cached_chunks(q: Tensor) -> Iterator[tuple[tuple[slice, int], list[tuple[slice, int, slice]]]]:
+    """Index of some images' keys of one head, and those of its chunks of queries.
+
+    A chunk is several whole windows, or some rows of a large map.
+    """
+    batch, heads, tokens, _ = q.shape
+    elements = _within_limit(CACHE_ELEMENTS * torch.get_num_threads())
+    images = max(1, elements // tokens**2)
+    rows = min(tokens, max(SMALLEST_CHUNK, elements // tokens))
+    for head in range(heads):
+        for image in range(0, batch, images):
+            group = slice(image, image + images)
+            starts = range(0, tokens, rows)
+            yield (group, head), [(group, head, slice(row, row + rows)) for row in starts]
+
+
+def _probabilities(q: Tensor, k: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
+    """(b, c, N) from one head's scaled queries (b, c, D), keys (b, N, D), (b, c, H), (b, c, W)."""
+    bias = (bias_h[..., None] + bias_w[..., None, :]).flatten(-2)  # (b, c, N)
+    return torch.baddbmm(bias, q, k.mT, out=bias).softmax(-1)
 
 
 def _appended_channels(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:

@@ -207,7 +207,8 @@ class VisionTransformer(nn.Module):
         """
         patch_map = self.patch_embed(images)  # (B, C, H/p, W/p)
         grid = (patch_map.shape[2], patch_map.shape[3])
-        tokens = patch_map.flatten(2).transpose(1, 2)  # (B, N, C)
+        # (B, N, C), in this order in memory: all blocks would inherit another one
+        tokens = patch_map.flatten(2).transpose(1, 2).contiguous()
         if mask is not None:
             tokens = self._replace_masked(tokens, mask)
         position = resample_pos_embed(self.pos_embed, grid)  # (1, 1 + N, C)

@@ -31,9 +31,10 @@ def _dense(q, k, v, rel_h, rel_w):
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("grid", [(7, 9), (5, 5), (2, 20)])
-def test_both_ways_equal_the_dense_map(monkeypatch, dtype, chunked, grid):
-    monkeypatch.setattr(rel_pos, "CHUNK_ELEMENTS", 1)  # the smallest chunks: 32 queries
-    inputs = _inputs(*grid, dtype=dtype)
+@pytest.mark.parametrize("elements", [1, 2000])  # the smallest chunks: 32 queries; whole windows
+def test_both_ways_equal_the_dense_map(monkeypatch, dtype, chunked, grid, elements):
+    monkeypatch.setattr(rel_pos, "CACHE_ELEMENTS", elements)
+    inputs = _inputs(*grid, dtype=dtype, batch=5)
     weights = torch.randn_like(inputs[0])
     actual = decomposed_attention(*inputs, chunked=chunked)
     expected = _dense(*inputs)
@@ -49,12 +50,52 @@ def test_both_ways_equal_the_dense_map(monkeypatch, dtype, chunked, grid):
         )
 
 
-@pytest.mark.parametrize(("grid", "chunks"), [((31, 32), False), ((33, 32), True)])
-def test_large_maps_are_chunked_on_cpu(monkeypatch, grid, chunks):
+@pytest.mark.parametrize("chunked", [False, True])
+def test_both_ways_in_half_precision(monkeypatch, chunked):
+    monkeypatch.setattr(rel_pos, "CHUNK_ELEMENTS", 1)  # the smallest chunks: 32 queries
+    inputs = [tensor.detach().bfloat16() for tensor in _inputs(7, 9)]
+    actual = decomposed_attention(*inputs, chunked=chunked)
+    assert actual.dtype == torch.bfloat16
+    expected = _dense(*(tensor.float() for tensor in inputs))
+    torch.testing.assert_close(actual.float(), expected, atol=3e-2, rtol=3e-2)
+
+
+@pytest.mark.parametrize(
+    ("grid", "dtype", "way"),
+    [
+        ((4, 4), torch.float32, "cached"),
+        ((33, 32), torch.float32, "cached"),
+        ((31, 32), torch.bfloat16, "appended"),
+        ((33, 32), torch.bfloat16, "chunks"),
+    ],
+)
+def test_the_way_that_is_chosen_on_cpu(monkeypatch, grid, dtype, way):
     calls = []
-    monkeypatch.setattr(rel_pos, "chunked_attention", lambda q, *_: calls.append(1) or q)
-    decomposed_attention(*_inputs(*grid, batch=1, heads=1))
-    assert bool(calls) == chunks
+    for name, function in (("chunks", "chunked_attention"), ("appended", "_appended_channels")):
+        monkeypatch.setattr(
+            rel_pos, function, lambda q, *_, name=name: calls.append(name) or torch.zeros_like(q)
+        )
+    monkeypatch.setattr(
+        rel_pos._CachedChunks, "apply", lambda q, *_: calls.append("cached") or torch.zeros_like(q)
+    )
+    decomposed_attention(*_inputs(*grid, batch=1, heads=1, dtype=dtype))
+    assert calls == [way]
+
+
+def test_an_exported_graph_does_not_grow_with_the_map():
+    class Attend(torch.nn.Module):
+        def forward(self, *inputs):
+            return decomposed_attention(*inputs)
+
+    counts = []
+    for side in (6, 40):
+        inputs = tuple(tensor.detach() for tensor in _inputs(side, side, batch=1, heads=1))
+        exported = torch.export.export(Attend(), inputs, strict=False)
+        torch.testing.assert_close(
+            exported.module()(*inputs), decomposed_attention(*inputs), atol=1e-5, rtol=1e-5
+        )
+        counts.append(len(exported.graph.nodes))
+    assert counts[0] == counts[1]
 
 
 def test_chunks_are_recomputed_only_where_it_helps(monkeypatch):
@@ -62,7 +103,7 @@ def test_chunks_are_recomputed_only_where_it_helps(monkeypatch):
     calls = []
     real = rel_pos.checkpoint
     monkeypatch.setattr(rel_pos, "checkpoint", lambda *a, **k: calls.append(1) or real(*a, **k))
-    inputs = _inputs(7, 9)
+    inputs = [tensor.bfloat16() for tensor in _inputs(7, 9)]
     decomposed_attention(*inputs, chunked=True)
     assert not calls
     monkeypatch.setattr(rel_pos, "CHUNK_ELEMENTS", 1)
@@ -109,7 +150,7 @@ def _run(attention, *inputs):
 @pytest.mark.parametrize("chunked", [False, True])
 def test_no_map_of_a_global_block_is_ever_held(monkeypatch, chunked):
     """40 x 48 patches: forward and backward stay far below heads x N x N."""
-    monkeypatch.setattr(rel_pos, "CHUNK_ELEMENTS", 2**18)
+    monkeypatch.setattr(rel_pos, "CACHE_ELEMENTS", 2**18)
     dense_map = 4 * 1920**2  # elements
     inputs = _inputs(40, 48, batch=1, heads=4)
     elements, saved = _run(partial(decomposed_attention, chunked=chunked), *inputs)

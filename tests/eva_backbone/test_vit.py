@@ -128,9 +128,8 @@ def test_bfloat16_autocast_is_close(make_vit, kind):
 def test_activation_checkpointing_gives_equal_gradients(
     monkeypatch, make_vit, kind, drop_path_rate
 ):
-    if kind == "chunks":  # of 32 queries, which are checkpoints inside the block's
-        monkeypatch.setattr(rel_pos, "SMALL_MAP", 0)
-        monkeypatch.setattr(rel_pos, "CHUNK_ELEMENTS", 1)
+    if kind == "chunks":  # of 32 queries, which are recomputed inside the block's recomputation
+        monkeypatch.setattr(rel_pos, "CACHE_ELEMENTS", 1)
     build = make_vit if kind == "global" else partial(_detector_vit, make_vit)
     plain = build(drop_path_rate=drop_path_rate).train()
     saving = copy.deepcopy(plain)
