@@ -34,3 +34,11 @@ OPTIONAL: dict[str, str] = {
     r"blocks\.\d+\.attn\.relative_position_bias_table$": "zero: no relative position at the start",
     r"blocks\.\d+\.gamma_[12]$": "initial layer scale",
 }
+
+# All names that detectron2's own ViT has, the qkv bias in both forms.
+STOCK_VITDET = (
+    r"pos_embed|patch_embed\.proj\.(weight|bias)|blocks\.\d+\.("
+    r"norm[12]\.(weight|bias)"
+    r"|attn\.(q_bias|v_bias|qkv\.weight|qkv\.bias|proj\.weight|proj\.bias|rel_pos_[hw])"
+    r"|mlp\.fc[12]\.(weight|bias))"
+)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from eva_backbone._key_maps import CONTAINERS, OPTIONAL, SKIPPABLE, TRUNK_KEY
+from eva_backbone.convert import few, fuse_qkv_bias, split_qkv_bias, trunk_prefix
 from eva_backbone.registry import resolve_source
 from eva_backbone.resample import (
     resample_bias_table,
@@ -29,7 +30,6 @@ from eva_backbone.resample import (
 
 logger = logging.getLogger(__name__)
 Shape = tuple[int, ...]
-_SHOWN = 8  # names listed in an error before it is cut
 
 
 @dataclass(kw_only=True)
@@ -53,11 +53,11 @@ class LoadReport:
     def __str__(self) -> str:
         lines = [f"loaded {len(self.loaded)} tensors from {self.source}"]
         for shapes, names in _grouped(self.resampled).items():
-            lines.append(f"  resampled {shapes[0]} -> {shapes[1]}: {_few(names, 3)}")
+            lines.append(f"  resampled {shapes[0]} -> {shapes[1]}: {few(names, 3)}")
         for reason, names in _grouped(self.skipped).items():
-            lines.append(f"  not used ({reason}): {_few(names, 3)}")
+            lines.append(f"  not used ({reason}): {few(names, 3)}")
         for reason, names in _grouped(self.missing).items():
-            lines.append(f"  not in the file ({reason}): {_few(names, 3)}")
+            lines.append(f"  not in the file ({reason}): {few(names, 3)}")
         return "\n".join(lines)
 
 
@@ -94,19 +94,19 @@ def load_pretrained(
     weights = read_weights(path)
     report = LoadReport(source=path.name)
     target = model.state_dict()
-    source_prefix = _trunk_prefix(weights, f"{path.name} holds no EVA weights")
-    target_prefix = _trunk_prefix(target, "the model has no VisionTransformer")
+    source_prefix = trunk_prefix(weights, f"{path.name} holds no EVA weights")
+    target_prefix = trunk_prefix(target, "the model has no VisionTransformer")
     named = _rename(weights, source_prefix, target_prefix, report)
-    named = _convert_qkv_bias(named, target)
+    named = fuse_qkv_bias(split_qkv_bias(named, target), target)
     prefixes = (source_prefix, target_prefix)
     state = _fit(named, target, prefixes, report, tuple(allow_skipped), tuple(reinitialise))
     same_project = source_prefix == target_prefix
     _explain_missing(target, state, target_prefix, report, tuple(allow_missing), same_project)
     if complete and report.missing:
-        raise ValueError(f"{path.name} lacks {_few(list(report.missing))}, but complete=True")
+        raise ValueError(f"{path.name} lacks {few(list(report.missing))}, but complete=True")
     if on_meta := [name for name in report.missing if target[name].is_meta]:
         raise ValueError(
-            f"{path.name} lacks {_few(on_meta)}, which the model only has on the meta device; "
+            f"{path.name} lacks {few(on_meta)}, which the model only has on the meta device; "
             "build the model on a real device"
         )
     report.loaded = list(state)
@@ -142,7 +142,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     odd = [str(name) for name in content if not isinstance(named.get(name), Tensor)]
     if odd:
         raise ValueError(
-            f"{path.name} holds no plain state dict: {_few(odd)} are no named tensors; "
+            f"{path.name} holds no plain state dict: {few(odd)} are no named tensors; "
             f"known containers are {', '.join(CONTAINERS)}"
         )
     if all(name.startswith("module.") for name in named):
@@ -184,16 +184,6 @@ def _read_torch(path: Path) -> Any:
         ) from error
 
 
-def _trunk_prefix(names: Iterable[str], complaint: str) -> str:
-    found = [name for name in names if name == TRUNK_KEY or name.endswith("." + TRUNK_KEY)]
-    if len(found) != 1:
-        raise ValueError(
-            f"{complaint}: expected one name ending in {TRUNK_KEY}, found {len(found)} among "
-            f"{_few(list(names))}"
-        )
-    return found[0].removesuffix(TRUNK_KEY)
-
-
 def _rename(
     weights: Mapping[str, Tensor], source_prefix: str, target_prefix: str, report: LoadReport
 ) -> dict[str, Tensor]:
@@ -209,29 +199,6 @@ def _rename(
         else:
             report.skipped[name] = f"outside the trunk {source_prefix}*"
     return named
-
-
-def _convert_qkv_bias(
-    named: Mapping[str, Tensor], target: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Convert between q_bias + v_bias and qkv.bias, whichever the model has.
-
-    Dropping a key bias is exact: it adds the same number to all scores of a query.
-    """
-    converted = dict(named)
-    for name in named:
-        if name.endswith(".qkv.bias") and name not in target:
-            stem = name.removesuffix("qkv.bias")
-            if stem + "q_bias" in target:
-                bias = converted.pop(name)
-                converted[stem + "q_bias"], _, converted[stem + "v_bias"] = bias.chunk(3)
-        elif name.endswith(".q_bias") and name not in target:
-            stem = name.removesuffix("q_bias")
-            if stem + "qkv.bias" in target and stem + "v_bias" in converted:
-                q_bias, v_bias = converted.pop(name), converted.pop(stem + "v_bias")
-                bias = torch.cat([q_bias, torch.zeros_like(q_bias), v_bias])
-                converted[stem + "qkv.bias"] = bias
-    return converted
 
 
 def _fit(
@@ -272,13 +239,13 @@ def _fit(
     if unexpected:
         raise ValueError(
             f"{report.source} holds {len(unexpected)} names that the model does not have: "
-            f"{_few(unexpected)}; build the model that the file belongs to, or pass them as "
+            f"{few(unexpected)}; build the model that the file belongs to, or pass them as "
             "allow_skipped"
         )
     if unfit:
         raise ValueError(
             f"{report.source} does not fit the model (shape in the file -> in the model): "
-            f"{_few(unfit)}; build the variant that the file belongs to, or pass names of heads "
+            f"{few(unfit)}; build the variant that the file belongs to, or pass names of heads "
             "as reinitialise"
         )
     return state
@@ -325,7 +292,7 @@ def _explain_missing(
     if unexplained:
         raise ValueError(
             f"{report.source} lacks {len(unexplained)} of the model's names: "
-            f"{_few(unexplained)}; build the model that the file belongs to, or pass them as "
+            f"{few(unexplained)}; build the model that the file belongs to, or pass them as "
             "allow_missing"
         )
 
@@ -343,8 +310,3 @@ def _grouped(reasons: Mapping[str, Any]) -> dict[Any, list[str]]:
     for name, reason in reasons.items():
         groups.setdefault(reason, []).append(name)
     return groups
-
-
-def _few(names: list[str], shown: int = _SHOWN) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more

@@ -1,0 +1,204 @@
+"""Every official detection file, with its own names and fewer channels, in the published configs.
+
+The files are built from the official lists of names and shapes (tests/golden/keys); class counts,
+patches, positions, convolution sizes and the order of the blocks are the real ones.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from detectron2.layers import ShapeSpec
+
+from eva_backbone.resample import resample_patch_embed, resample_pos_embed
+from eva_detection.checkpoint import load_initial_weights
+
+KEYS = Path(__file__).parents[1] / "golden" / "keys"
+TRUNK = "backbone.net."
+DEPTH = 4  # three windowed blocks and a global one, as in the real order
+CHANNELS, HIDDEN = 24, 40
+SMALLER = {
+    1408: 32,
+    4224: 96,
+    6144: 48,
+    704: 16,
+    352: 8,
+    256: CHANNELS,
+    1024: HIDDEN,
+    12544: 49 * CHANNELS,
+    88: 16,
+    159: 11,  # a global block's table: 96 px in place of 1280
+    31: 7,  # a window's: 4 patches in place of 16
+}
+COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
+WHOLE = [
+    ("eva_o365.pth", "o365", "objects365/cascade_mask_rcnn_vitdet_eva_g_1280"),
+    ("eva_coco_det.pth", "coco", "coco/cascade_mask_rcnn_vitdet_eva_g_1536_det"),
+    ("eva_coco_seg.pth", "coco", "coco/cascade_mask_rcnn_vitdet_eva_g_1536_seg"),
+    ("eva_lvis.pth", "lvis", "lvis/cascade_mask_rcnn_vitdet_eva_g_1536"),
+]
+
+
+@pytest.fixture(scope="module")
+def build(load_config):
+    """Function: a published config's detector with fewer blocks and channels."""
+
+    def make(name):
+        model = load_config(name).model
+        model.backbone.net.update(
+            embed_dim=32,
+            depth=DEPTH,
+            num_heads=2,
+            mlp_dim=48,
+            img_size=96,
+            window_size=4,
+            global_attn_indexes=[3],
+        )
+        model.backbone.out_channels = CHANNELS
+        model.proposal_generator.head.in_channels = CHANNELS
+        for head in model.roi_heads.box_heads:
+            head.input_shape = ShapeSpec(channels=CHANNELS, height=7, width=7)
+            head.conv_dims, head.fc_dims = [CHANNELS] * 4, [HIDDEN]
+        for predictor in model.roi_heads.box_predictors:
+            predictor.input_shape = ShapeSpec(channels=HIDDEN)
+        if "mask_head" in model.roi_heads:
+            model.roi_heads.mask_head.input_shape = ShapeSpec(channels=CHANNELS)
+            model.roi_heads.mask_head.conv_dims = [CHANNELS] * 5
+        return instantiate(model)
+
+    return make
+
+
+def _detector(keys):
+    """The tensors of a released detector, in small."""
+    state = {}
+    for line in (KEYS / f"detection_{keys}.txt").read_text(encoding="utf-8").splitlines():
+        name, shape = line.split("\t")
+        block = re.search(r"\.blocks\.(\d+)\.", name)
+        if block is None or int(block[1]) < DEPTH:
+            state[name] = torch.rand([SMALLER.get(n, n) for n in ast.literal_eval(shape)])
+    return state
+
+
+def _pretrained(patch_size, side):
+    """The tensors of a pre-trained backbone: no prefix, no relative positions, fp16."""
+    state = {
+        name.removeprefix(TRUNK): value.half()
+        for name, value in _detector("coco").items()
+        if name.startswith(TRUNK) and ".rel_pos_" not in name
+    }
+    state["patch_embed.proj.weight"] = torch.rand(32, 3, patch_size, patch_size).half()
+    state["pos_embed"] = torch.rand(1, 1 + side**2, 32).half()
+    shapes = {"cls_token": (1, 1, 32), "mask_token": (1, 1, 32), "lm_head.weight": (768, 32)}
+    shapes |= {"norm.weight": (32,), "norm.bias": (32,), "lm_head.bias": (768,)}
+    return state | {name: torch.rand(shape).half() for name, shape in shapes.items()}
+
+
+@pytest.fixture(params=["name", "path"])
+def save(request, tmp_path, monkeypatch):
+    """Function: write an official file; returns what the user gives, its name or its path."""
+    if request.param == "name":
+        monkeypatch.setenv("EVA_WEIGHTS", str(tmp_path))
+
+    def write(name, state, container="model"):
+        torch.save({container: state}, tmp_path / name)
+        return name if request.param == "name" else str(tmp_path / name)
+
+    return write
+
+
+def _assert_same(state, expected):
+    assert state.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(state[name], value), name
+
+
+@pytest.mark.parametrize(("file", "keys", "config"), WHOLE)
+def test_a_whole_detector_goes_in_and_comes_out_as_it_was(build, save, file, keys, config):
+    state = _detector(keys)
+    model = build(config)
+    report = load_initial_weights(model, save(file, state), complete=True)
+    assert report.source == file
+    assert set(report.loaded) == set(state)
+    assert (report.resampled, report.skipped, report.missing) == ({}, {}, {})
+    _assert_same(model.state_dict(), state)
+    assert str(report) == f"loaded {len(state)} tensors from {file}"
+
+
+@pytest.mark.parametrize(
+    "config", [COCO, "lvis/cascade_mask_rcnn_vitdet_eva_g_1280"], ids=["coco", "lvis"]
+)
+def test_objects365_as_the_start(build, save, config):
+    """The classes differ and there are no masks; whatever else there is, is taken."""
+    state = _detector("o365")
+    model = build(config)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    report = load_initial_weights(model, save("eva_o365.pth", state))
+    classes = {name for name in state if ".cls_score." in name}
+    new = {name for name in before if ".mask_head." in name or "fed_loss" in name} | classes
+    assert len(classes) == 6
+    assert set(report.loaded) == set(state) - classes
+    assert set(report.skipped) == classes
+    assert set(report.missing) == new
+    assert not report.resampled
+    _assert_same(
+        model.state_dict(), {name: (before if name in new else state)[name] for name in before}
+    )
+    count = before["roi_heads.box_predictor.0.cls_score.bias"].numel()
+    assert f"(366,) does not fit ({count},), initialised anew" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("file", "container", "patch_size", "side"),
+    [("eva_psz14to16.pt", "model", 16, 14), ("eva_psz14.pt", "module", 14, 16)],
+)
+def test_a_pretrained_backbone_as_the_start(build, save, file, container, patch_size, side):
+    """Patches of 14 are resampled to 16 on the way, which `eva_psz14to16.pt` has behind it."""
+    state = _pretrained(patch_size, side)
+    model = build(COCO)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    report = load_initial_weights(model, save(file, state, container))
+    unused = {"cls_token", "mask_token", "norm.weight", "norm.bias", "lm_head.weight"}
+    assert set(report.skipped) == unused | {"lm_head.bias"}
+    expected = dict(state)
+    if patch_size == 14:
+        weight, positions = state["patch_embed.proj.weight"], state["pos_embed"]
+        expected["patch_embed.proj.weight"] = resample_patch_embed(weight, 16)
+        expected["pos_embed"] = resample_pos_embed(positions, (14, 14))
+        assert report.resampled == {
+            f"{TRUNK}patch_embed.proj.weight": ((32, 3, 14, 14), (32, 3, 16, 16)),
+            f"{TRUNK}pos_embed": ((1, 257, 32), (1, 197, 32)),
+        }
+    else:
+        assert not report.resampled
+    loaded = {name for name in before if name.removeprefix(TRUNK) in expected}
+    assert len(loaded) == len(expected) - 6
+    assert set(report.loaded) == loaded
+    assert set(report.missing) == set(before) - loaded
+    for name, value in model.state_dict().items():
+        wanted = expected[name.removeprefix(TRUNK)].float() if name in loaded else before[name]
+        assert torch.equal(value, wanted), name
+    tables = [name for name in before if ".rel_pos_" in name]
+    assert len(tables) == 2 * DEPTH
+    assert not any(model.state_dict()[name].any() for name in tables)
+
+
+@pytest.mark.parametrize(("file", "keys"), [("eva_coco_seg.pth", "coco"), ("eva_lvis.pth", "lvis")])
+def test_a_detector_of_the_other_data_set_is_refused_for_evaluation(build, save, file, keys):
+    other = {"coco": "lvis/cascade_mask_rcnn_vitdet_eva_g_1536", "lvis": COCO}[keys]
+    model = build(other)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    problem = "does not fit the model" if keys == "coco" else "fed_loss_cls_weights"
+    with pytest.raises(ValueError, match=rf"(?s){re.escape(file)}.*{problem}"):
+        load_initial_weights(model, save(file, _detector(keys)), complete=True)
+    _assert_same(model.state_dict(), before)
+
+
+def test_without_the_file_the_message_says_where_it_belongs(build, tmp_path, monkeypatch):
+    monkeypatch.setenv("EVA_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"eva_coco_seg\.pth .*is not on this machine"):
+        load_initial_weights(build(COCO), "eva_coco_seg.pth")

@@ -1,0 +1,109 @@
+"""Converts a checkpoint to the form that another project loads, or back.
+
+    python tools/convert_checkpoint.py eva_coco_seg.pth --to detectron2-vitdet --output stock.pth
+    python tools/convert_checkpoint.py stock.pth --to official --output ours.pth
+    python tools/convert_checkpoint.py eva_psz14.pt --to detectron2-vitdet --patch-size 16 \
+        --output backbone.pth
+
+The source is a file, also a run's checkpoint, or the name of an official one. `detectron2-vitdet`
+is what an unmodified ViTDet of detectron2 loads; `official` is EVA-g's form, which this toolkit
+and the official code load (this toolkit loads both). Outputs of the model stay the same. The
+output (`.pth`, `.pt`: weights under "model"; `.safetensors`) appears when it is complete.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from eva_backbone.checkpoint import read_weights
+from eva_backbone.convert import FORMATS
+from eva_backbone.registry import resolve_source
+
+DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
+TORCH_SUFFIXES, SAFETENSORS = (".pth", ".pt"), ".safetensors"
+
+
+def cast(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Casts all floating-point tensors.
+
+    Raises:
+        ValueError: if a finite value becomes infinite.
+    """
+    result = {}
+    for name, value in weights.items():
+        result[name] = value.to(dtype) if value.is_floating_point() else value
+        if result[name].isinf().sum() > value.isinf().sum():
+            raise ValueError(f"{name} has values beyond {dtype}'s range; choose --dtype fp32")
+    return result
+
+
+def write(weights: Mapping[str, Tensor], file: Path) -> None:
+    """Writes a checkpoint; it appears when it is complete."""
+    part = file.with_name(file.name + ".part")
+    try:
+        if file.suffix == SAFETENSORS:
+            from safetensors.torch import save_file
+
+            save_file({name: value.contiguous() for name, value in weights.items()}, part)
+        else:
+            torch.save({"model": dict(weights)}, part)
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def convert(args: argparse.Namespace) -> str:
+    """Converts as asked; returns the report."""
+    source = resolve_source(args.source)
+    weights, lines = FORMATS[args.to](read_weights(source), patch_size=args.patch_size)
+    if args.dtype:
+        weights = cast(weights, DTYPES[args.dtype])
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    write(weights, args.output)
+    if args.to.startswith("detectron2") and args.output.suffix == SAFETENSORS:
+        lines.append(f"detectron2's own checkpointer reads .pth, no {SAFETENSORS}")
+    size = args.output.stat().st_size / 1e6
+    head = f"{source.name} -> {args.output}: {len(weights)} tensors, {size:.1f} MB"
+    return "\n  ".join([head, *(lines or ["nothing to change"])])
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", help="file, or name of an official one")
+    parser.add_argument("--to", required=True, choices=FORMATS, help="form of the output")
+    parser.add_argument("--output", required=True, type=Path, help=".pth, .pt or .safetensors")
+    parser.add_argument("--dtype", choices=DTYPES, help="by default as in the source")
+    parser.add_argument(
+        "--patch-size", type=int, metavar="P", help="resample patches to it (detectron2-vitdet)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    args = parser.parse_args(arguments)
+    if args.output.suffix not in (*TORCH_SUFFIXES, SAFETENSORS):
+        parser.error(f"--output {args.output}: must end in .pth, .pt or {SAFETENSORS}")
+    if args.output.exists() and not args.overwrite:
+        parser.error(f"--output {args.output} is there already: give --overwrite")
+    if args.patch_size is not None and args.patch_size < 1:
+        parser.error(f"--patch-size must be at least 1, got {args.patch_size}")
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parse(arguments)
+    try:
+        print(convert(args))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"convert_checkpoint.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
