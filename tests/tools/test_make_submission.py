@@ -1,6 +1,6 @@
 """Submissions: what is written, what is left out, and what the check complains about."""
 
-import importlib.util
+import importlib
 import json
 import sys
 import zipfile
@@ -10,20 +10,26 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "make_submission.py"
+TOOLS = Path(__file__).parents[2] / "tools"
 SIZE = (30, 40)
 COCO_NAME = "detections_test-dev2017_eva_results"
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("make_submission", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
+def tools():
+    """The script and its check as modules that find each other, as when it is started."""
+    names = ("submission_check", "make_submission")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "make_submission", module)
-        spec.loader.exec_module(module)
-        yield module
+        patch.syspath_prepend(TOOLS)
+        yield {name: importlib.import_module(name) for name in names}
+        for name in names:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def tool(tools):
+    return tools["make_submission"]
 
 
 @pytest.fixture
@@ -226,10 +232,10 @@ def test_complaints_about_a_file(check, tool, images, tmp_path, capsys):
     assert f"holds run/{COCO_NAME}.json, not {COCO_NAME}.json alone" in capsys.readouterr().err
 
 
-def test_run_lengths_equal_pycocotools(tool):
+def test_run_lengths_equal_pycocotools(tools):
     for seed in range(20):
         random = np.random.default_rng(seed)
         pixels = np.asfortranarray(random.random(SIZE) < random.random(), dtype=np.uint8)
-        lengths = tool.run_lengths(rle.encode(pixels)["counts"].decode())
+        lengths = tools["submission_check"].run_lengths(rle.encode(pixels)["counts"].decode())
         values = np.repeat(np.arange(len(lengths)) % 2, lengths)
         assert np.array_equal(values.reshape(SIZE, order="F"), pixels)

@@ -1,0 +1,166 @@
+"""Checks the images that a COCO file lists: ids, names, sizes, and what lies in their files."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from findings import Findings, Kind
+from verify_annotations import Entry, Images
+from verify_images import Picture, inspect_all
+
+REMOVED = "removed"  # with its annotations
+
+KINDS: Mapping[str, Kind] = {
+    "image_malformed": Kind("image without whole-number id, sides or file name", REMOVED),
+    "image_again": Kind("image listed before, same id and file", REMOVED),
+    "image_id_of_several": Kind("image id of several files", "all removed"),
+    "file_name_again": Kind("file name of an earlier image", "merged into it"),
+    "file_elsewhere": Kind("file without the first folders of its name", "name corrected"),
+    "file_missing": Kind("image without a file", REMOVED),
+    "file_broken": Kind("file that does not decode", REMOVED),
+    "size_differs": Kind("size in the file is another", REMOVED),
+    "size_turned": Kind("EXIF swaps width and height: detectron2 refuses", REMOVED),
+    "turned": Kind("EXIF turns the picture; detectron2 does, pycocotools not", "-", True),
+}
+
+
+def file_name(entry: Entry) -> str | None:
+    """The file of an image below the folder; LVIS v1 gives a URL alone, read as by detectron2."""
+    name = entry.get("file_name")
+    if name is None and isinstance(entry.get("coco_url"), str):
+        name = "/".join(entry["coco_url"].split("/")[-2:])
+    return name if isinstance(name, str) and name else None
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < 2**31 and value == int(value)
+
+
+class ImageCheck:
+    """The checks of one file's images.
+
+    Args:
+        entries: the list in the file.
+        findings: where findings are counted.
+
+    Attributes:
+        keep: whether each entry can be used.
+        edits: place -> fields that cleaning changes.
+        merged: id -> id of the earlier image of the same file.
+    """
+
+    def __init__(self, entries: list[Any], findings: Findings) -> None:
+        self.entries = entries
+        self.findings = findings
+        self.keep = [True] * len(entries)
+        self.edits: dict[int, Entry] = {}
+        self.merged: dict[int, int] = {}
+        self.places: dict[int, int] = {}  # id -> place of the entry that stands for it
+        self.files: dict[str, int] = {}  # file -> place of the entry
+        for place, entry in enumerate(entries):
+            if not self._is_whole(entry):
+                key = entry.get("id") if isinstance(entry, dict) else None
+                shown = key if type(key) is int else f"number {place}"
+                self._drop(place, "image_malformed", str(entry)[:80], shown)
+                if type(key) is int:
+                    self.places.setdefault(key, place)
+        self._check_ids()
+        self._check_names()
+
+    @staticmethod
+    def _is_whole(entry: Any) -> bool:
+        return (
+            isinstance(entry, dict)
+            and type(entry.get("id")) is int
+            and _is_side(entry.get("width"))
+            and _is_side(entry.get("height"))
+            and file_name(entry) is not None
+        )
+
+    def _drop(self, place: int, kind: str, detail: str, key: Any = None) -> None:
+        self.keep[place] = False
+        self.findings.add(kind, self.entries[place]["id"] if key is None else key, detail)
+
+    def _kept(self) -> list[int]:
+        return [place for place, keep in enumerate(self.keep) if keep]
+
+    def _check_ids(self) -> None:
+        of_id: dict[int, list[int]] = defaultdict(list)
+        for place in self._kept():
+            of_id[self.entries[place]["id"]].append(place)
+        for key, places in of_id.items():
+            self.places[key] = places[0]
+            if len(places) == 1:
+                continue
+            entries = [self.entries[place] for place in places]
+            if len({(file_name(e), e["width"], e["height"]) for e in entries}) == 1:
+                for place in places[1:]:
+                    self._drop(place, "image_again", str(file_name(entries[0])))
+            else:  # nobody knows which of them an annotation means
+                names = " and ".join(str(file_name(entry)) for entry in entries[:2])
+                for place in places:
+                    self._drop(place, "image_id_of_several", names)
+
+    def _check_names(self) -> None:
+        for place in self._kept():
+            entry = self.entries[place]
+            name = str(file_name(entry))
+            if name not in self.files:
+                self.files[name] = place
+                continue
+            earlier = self.entries[self.files[name]]["id"]
+            self._drop(place, "file_name_again", f"{name} is also image {earlier}")
+            self.merged[entry["id"]] = earlier
+            self.places[entry["id"]] = self.files[name]
+
+    def look_at_files(self, folder: Path, *, workers: int, decode: bool) -> None:
+        """Checks the picture files of the images that are left."""
+        places = self._kept()
+        names = [str(file_name(self.entries[place])) for place in places]
+        pictures = inspect_all(folder, names, workers=workers, decode=decode)
+        for place, name, picture in zip(places, names, pictures, strict=True):
+            self._check_file(place, name, picture)
+
+    def _check_file(self, place: int, name: str, picture: Picture) -> None:
+        entry = self.entries[place]
+        if picture.missing:
+            self._drop(place, "file_missing", name)
+            return
+        if picture.name != name and "file_name" not in entry:  # nothing to correct in a URL
+            self._drop(place, "file_missing", f"{name}; {picture.name}: give the folder above")
+            return
+        if picture.name != name and picture.name in self.files:
+            other = self.entries[self.files[picture.name]]["id"]
+            self._drop(place, "file_missing", f"{name}; {picture.name} is image {other}")
+            return
+        if picture.name != name:
+            self.files[picture.name] = place
+            self.findings.add("file_elsewhere", entry["id"], f"{name} is at {picture.name}")
+            self.edits[place] = {"file_name": picture.name}
+        if picture.size is None:
+            self._drop(place, "file_broken", f"{picture.name}: {picture.problem}")
+            return
+        size = (entry["width"], entry["height"])
+        text = f"{picture.name} is {picture.size[0]} x {picture.size[1]} px"
+        text += f", listed as {size[0]} x {size[1]}"
+        if picture.orientation != 1:
+            text += f", EXIF orientation {picture.orientation}"
+        if picture.seen_size == size:
+            if picture.orientation in range(2, 9):
+                self.findings.add("turned", entry["id"], text)
+        elif picture.size == size:
+            self._drop(place, "size_turned", text)
+        else:
+            self._drop(place, "size_differs", text)
+
+    def table(self) -> Images:
+        """What the annotations need to know."""
+        entries = [e if self._is_whole(e) else {} for e in self.entries]
+        widths, heights = (
+            np.array([entry.get(side, math.nan) for entry in entries], float)
+            for side in ("width", "height")
+        )
+        return Images(self.places, widths, heights)
