@@ -106,18 +106,34 @@ class EVACascadeROIHeads(CascadeROIHeads):
     ) -> Any:
         if self.training:
             return super()._forward_box(features, proposals, targets)
+        return self.detect_boxes(features, proposals)
+
+    def detect_boxes(
+        self, features: dict[str, Tensor], proposals: list[Instances], *, suppress: bool = True
+    ) -> list[Instances]:
+        """Boxes of each image, without masks, in inference.
+
+        Args:
+            features: Level name -> (B, C, H, W).
+            proposals: The RPN's boxes of each image.
+            suppress: Apply NMS or soft-NMS and the cap; False returns all candidates.
+
+        Returns:
+            For each image `pred_boxes`, `scores` and `pred_classes`, above the score threshold.
+        """
         boxes, scores = self._predict(features, proposals)
         sizes = [proposal.image_size for proposal in proposals]
         predictor = self.box_predictor[-1]
         threshold = self.override_score_thresh
         threshold = predictor.test_score_thresh if threshold is None else threshold
-        if not self.use_soft_nms:
+        if suppress and not self.use_soft_nms:
             nms, topk = predictor.test_nms_thresh, predictor.test_topk_per_image
             return fast_rcnn_inference(boxes, scores, sizes, threshold, nms, topk)[0]
-        return [
-            self._soft_nms(*image, score_threshold=threshold)
+        found = [
+            _candidates(*image, score_threshold=threshold)
             for image in zip(boxes, scores, sizes, strict=True)
         ]
+        return [self._soft_nms(image) for image in found] if suppress else found
 
     def _predict(
         self, features: dict[str, Tensor], proposals: list[Instances]
@@ -141,29 +157,17 @@ class EVACascadeROIHeads(CascadeROIHeads):
         per_image = zip(*per_stage, strict=True)
         return boxes, [torch.stack(stages).mean(dim=0) for stages in per_image]
 
-    def _soft_nms(
-        self, boxes: Tensor, scores: Tensor, size: tuple[int, int], *, score_threshold: float
-    ) -> Instances:
-        finite = boxes.isfinite().all(dim=1) & scores.isfinite().all(dim=1)
-        clipped = Boxes(boxes[finite])
-        clipped.clip(size)
-        scores = scores[finite, :-1]  # (R, K), without background
-        candidates = (scores > score_threshold).nonzero()  # rows of (proposal, class)
-        boxes = clipped.tensor[candidates[:, 0]]
-        classes = candidates[:, 1]
+    def _soft_nms(self, candidates: Instances) -> Instances:
         kept, new_scores = soft_nms(
-            boxes,
-            scores[candidates[:, 0], classes],
-            classes if self.class_wise else None,
+            candidates.pred_boxes.tensor,
+            candidates.scores,
+            candidates.pred_classes if self.class_wise else None,
             method=self.method,
             iou_threshold=self.iou_threshold,
             sigma=self.sigma,
         )
-        kept, new_scores = kept[: self.max_detections], new_scores[: self.max_detections]
-        result = Instances(size)
-        result.pred_boxes = Boxes(boxes[kept])
-        result.scores = new_scores
-        result.pred_classes = classes[kept]
+        result = candidates[kept[: self.max_detections]]
+        result.scores = new_scores[: self.max_detections]
         return result
 
 
@@ -196,6 +200,23 @@ def maskness(masks: Tensor, threshold: float) -> Tensor:
     inside = (masks > threshold).to(masks.dtype)
     count = inside.sum(dim=(1, 2, 3))
     return (masks * inside).sum(dim=(1, 2, 3)) / count.clamp(min=1)
+
+
+def _candidates(
+    boxes: Tensor, scores: Tensor, size: tuple[int, int], *, score_threshold: float
+) -> Instances:
+    """What enters the suppression of an image: every box with every class above the threshold."""
+    finite = boxes.isfinite().all(dim=1) & scores.isfinite().all(dim=1)
+    clipped = Boxes(boxes[finite])
+    clipped.clip(size)
+    scores = scores[finite, :-1]  # (R, K), without background
+    above = (scores > score_threshold).nonzero()  # rows of (proposal, class)
+    return Instances(
+        size,
+        pred_boxes=clipped[above[:, 0]],
+        scores=scores[above[:, 0], above[:, 1]],
+        pred_classes=above[:, 1],
+    )
 
 
 def _float(features: dict[str, Tensor]) -> dict[str, Tensor]:

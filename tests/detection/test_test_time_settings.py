@@ -1,0 +1,226 @@
+"""What test-time augmentation can be told, in Python and in a config, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.modeling import GeneralizedRCNN
+
+from eva_detection import train as train_module
+from eva_detection.config import check_overrides, drop_masks
+from eva_detection.predictor import Predictor
+from eva_detection.test_time_augmentation import EVARCNNWithTTA, with_test_time_augmentation
+from eva_detection.test_time_settings import AREA_RANGES, SIZES, read_area_ranges, read_scales
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
+    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
+]
+INFINITE = float("inf")
+
+
+@pytest.fixture(scope="module")
+def build(make_tiny_detector):
+    """Function: the tiny detector, always with the same weights."""
+
+    def build_detector():
+        torch.manual_seed(0)
+        model = make_tiny_detector()
+        for predictor in model.roi_heads.box_predictor:  # else all scores are alike
+            torch.nn.init.normal_(predictor.cls_score.weight)
+        return model.eval()
+
+    return build_detector
+
+
+@pytest.fixture(scope="module")
+def detector(build):
+    return build()
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (75, 100, 3), dtype=np.uint8)
+
+
+def test_the_official_area_ranges():
+    scales = read_scales(SIZES, None)
+    assert [tuple(scale) for scale in scales] == [(size, size) for size in SIZES]
+    assert read_area_ranges("official", scales) == read_area_ranges(AREA_RANGES, scales)
+    assert read_area_ranges("official", scales) == (
+        (1024, INFINITE),
+        (256, INFINITE),
+        (0, INFINITE),
+        (0, 256),
+        (0, 576),
+        (0, 256),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"min_sizes": []}, r"min_sizes must be a list of positive whole numbers, got \[\]"),
+        ({"min_sizes": 128}, "min_sizes must be a list of positive whole numbers, got 128"),
+        ({"min_sizes": "128"}, "min_sizes must be a list"),
+        ({"min_sizes": [128, -1]}, "min_sizes must be a list of positive"),
+        ({"min_sizes": [128], "max_sizes": [12.5]}, "max_sizes must be a list of positive"),
+        ({"min_sizes": [96, 128], "max_sizes": [128]}, "must be equally long; leave max_sizes out"),
+        ({"area_ranges": [(0, 9)]}, r"one \[least, greatest\] for each of 6 sizes"),
+        ({"area_ranges": "oficial"}, "area_ranges must be 'official' or one"),
+        ({"min_sizes": [128], "area_ranges": "official"}, r"for min_sizes \[1280, 1536"),
+        ({"min_sizes": [128], "area_ranges": [(9, 3)]}, r"\[least, greatest\].*got \(9, 3\)"),
+        ({"min_sizes": [128], "area_ranges": [(1, 2, 3)]}, r"got \(1, 2, 3\)"),
+        ({"min_sizes": [128], "area_ranges": ["03"]}, "got '03'"),
+        ({"min_sizes": [128], "area_ranges": [("0", 3)]}, "got"),
+        ({"mask_size": 1000}, r"mask_size must be one of min_sizes \[1280.*got 1000"),
+        ({"flip": "no"}, "flip must be True or False, got 'no'"),
+        ({"use_soft_nms": "no"}, "use_soft_nms must be True or False, got 'no'"),
+        ({"use_soft_nms": True, "method": "linaer"}, "method must be one of linear, .*'linaer'"),
+        ({"use_soft_nms": True, "iou_threshold": 60}, r"iou_threshold must be in \[0, 1\], got 60"),
+        ({"use_soft_nms": True, "sigma": 0}, "sigma must be positive, got 0"),
+        ({"max_detections": 0}, "max_detections must be a positive number or None, got 0"),
+        ({"method": "gaussian"}, "only act with use_soft_nms=True"),
+        ({"use_soft_nms": False, "class_wise": False}, "only act with use_soft_nms=True"),
+    ],
+)
+def test_wrong_settings(settings, message, detector):
+    with pytest.raises(ValueError, match=message):
+        EVARCNNWithTTA(detector, **settings)
+
+
+def test_wrong_detectors(tiny_config):
+    boxes = tiny_config()
+    drop_masks(boxes.model, boxes.dataloader)
+    with pytest.raises(ValueError, match="needs a mask head, and this detector has none: leave it"):
+        EVARCNNWithTTA(instantiate(boxes.model), mask_size=1536)
+    cfg = tiny_config()
+    cfg.model._target_ = GeneralizedRCNN
+    with pytest.raises(ValueError, match="got GeneralizedRCNN with EVACascadeROIHeads"):
+        EVARCNNWithTTA(instantiate(cfg.model))
+    with pytest.raises(ValueError, match="got Linear with NoneType"):
+        EVARCNNWithTTA(torch.nn.Linear(1, 1))
+
+
+# In a config
+
+
+def test_wrapped_as_the_config_says(tiny_config, detector):
+    assert with_test_time_augmentation(tiny_config(), detector) is detector
+    off = tiny_config("test.aug.enabled=False", "test.aug.min_sizes=[128]")
+    assert with_test_time_augmentation(off, detector) is detector
+    on = tiny_config("test.aug.min_sizes=[96,128]", "test.aug.area_ranges=[[9,null],[0,1e3]]")
+    tta = with_test_time_augmentation(on, detector)
+    assert tta.model is detector
+    assert tta.scales == ((96, 96), (128, 128))
+    assert tta.area_ranges == ((9, INFINITE), (0, 1000))
+    with pytest.raises(ValueError, match=r"test.aug.enabled must be True or False, got 'ture'"):
+        with_test_time_augmentation(tiny_config("test.aug.enabled=ture"), detector)
+    with pytest.raises(ValueError, match=r"test.aug has no min_size; it has enabled, min_sizes"):
+        with_test_time_augmentation(tiny_config("test.aug.min_size=[128]"), detector)
+
+
+def test_the_recipe(load_config, detector, tmp_path):
+    overrides = ("test.aug.min_sizes=[96,128]", "test.aug.mask_size=128", "test.aug.flip=True")
+    cfg = load_config("coco/cascade_mask_rcnn_vitdet_eva_g_tta")
+    assert tuple(cfg.test.aug.min_sizes) == SIZES
+    assert with_test_time_augmentation(cfg, detector).mask_scale == SIZES.index(1536)
+    check_overrides(cfg, overrides)
+    cfg = LazyConfig.apply_overrides(cfg, list(overrides))
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    for each in (cfg, LazyConfig.load(str(tmp_path / "config.yaml"))):
+        tta = with_test_time_augmentation(each, detector)
+        assert (tta.scales, tta.mask_scale, tta.flip) == (((96, 96), (128, 128)), 1, True)
+    assert cfg.model.roi_heads.use_soft_nms
+    assert cfg.model.backbone.square_pad == min(SIZES)
+
+
+@pytest.mark.parametrize("recipe", ["1280", "tta"])
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("test.aug.min_size=[1280]", r"test\.aug\.min_sizes"),
+        ("test.aug.use_soft_nsm=True", r"test\.aug\.use_soft_nms"),
+        ("test.agu.flip=True", r"test\.aug\.flip"),
+        ("tset.aug.flip=True", "(train|test)"),
+    ],
+)
+def test_unknown_settings_are_refused(recipe, override, meant, load_config):
+    cfg = load_config(f"coco/cascade_mask_rcnn_vitdet_eva_g_{recipe}")
+    known = ("test.aug.enabled=True", "test.aug.min_sizes=[1280]", "test.aug.class_wise=False")
+    check_overrides(cfg, known)
+    with pytest.raises(ValueError, match=rf"nothing reads it; known: .*{meant}"):
+        check_overrides(cfg, [*known, override])
+
+
+def test_train_net_refuses_in_one_sentence_before_it_reads_weights(train_net, tmp_path):
+    process = train_net(tmp_path, "--eval-only", "test.aug.min_sizes=[112,-1]")
+    assert process.wait(60) == 1
+    text = process.log.read_text(encoding="utf-8")
+    assert "train_net.py: test.aug: min_sizes must be a list of positive whole numbers" in text
+    assert "Traceback" not in text
+
+
+def test_no_augmentation_during_training(tiny_config, registered_demo_data, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        train_module, "evaluate", lambda cfg, model, **more: calls.append(more) or {}
+    )
+    overrides = (f"train.output_dir={tmp_path}", "train.max_iter=1", "test.aug.min_sizes=[128]")
+    train_module.train(tiny_config(*overrides), resume=False)
+    assert calls == [{"augment": False}]
+
+
+def test_not_for_training(build, picture):
+    tta = EVARCNNWithTTA(build(), min_sizes=[128]).train()
+    with pytest.raises(RuntimeError, match=r"for inference: call eval\(\) first"):
+        tta([{"image": torch.from_numpy(picture.transpose(2, 0, 1))}])
+
+
+def test_evaluation(build, tiny_config, registered_demo_data, tmp_path):
+    results, predictions = {}, {}
+    for name, more in {
+        "plain": (),
+        "one": ("test.aug.min_sizes=[128]",),
+        "two": ("test.aug.min_sizes=[112,144]", "test.aug.flip=True"),
+    }.items():
+        output = tmp_path / name
+        output.mkdir()
+        cfg = tiny_config(f"train.output_dir={output}", *more)
+        results[name] = train_module.evaluate(cfg, build())
+        file = output / "inference" / "coco_instances_results.json"
+        predictions[name] = json.loads(file.read_text(encoding="utf-8"))
+        assert (output / "results.json").exists()
+    assert results["one"].keys() == {"bbox", "segm"}
+    assert predictions["one"] == predictions["plain"] != predictions["two"]
+    assert 0 < len(predictions["two"]) <= 6 * 30
+
+
+def test_predictor(build, repository, tiny_overrides, picture, tmp_path):
+    file = tmp_path / "tiny.pth"
+    torch.save({"model": build().state_dict()}, file)
+
+    def load(*more, **settings):
+        return Predictor.from_config(
+            repository / "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py",
+            weights=file,
+            score_threshold=0.05,
+            overrides=(*tiny_overrides, *more),
+            **settings,
+        )
+
+    plain, one = load(), load("test.aug.min_sizes=[128]")
+    assert isinstance(one.model, EVARCNNWithTTA)
+    expected, found = plain(picture), one(picture)
+    assert len(expected) > 3
+    assert torch.equal(found.pred_classes, expected.pred_classes)
+    torch.testing.assert_close(found.scores, expected.scores, atol=1e-5, rtol=0)
+    boxes = (instances.pred_boxes.tensor for instances in (found, expected))
+    torch.testing.assert_close(*boxes, atol=1e-3, rtol=0)
+    two = load("test.aug.min_sizes=[112,144]")(picture)
+    assert not torch.equal(two.scores, expected.scores)
+    with pytest.raises(ValueError, match="max_memory is for one size"):
+        load("test.aug.min_sizes=[128]", max_memory=2**34)
