@@ -17,6 +17,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer, build_vit
+from eva_backbone.layer_decay import freeze_layers
 
 
 @BACKBONE_REGISTRY.register()
@@ -32,9 +33,11 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
         top_block: Makes further levels from the last one, `LastLevelMaxPool` in ViTDet.
         square_pad: Side in pixels that batches are padded to; 0 pads to the coarsest stride.
         freeze_patch_embed: Keep the patch embedding as it is loaded (COCO and LVIS recipes).
+        freeze_blocks: First blocks of the ViT to keep as they are loaded, with all embeddings.
 
     Raises:
-        ValueError: If the patch size gives a stride that is no power of two.
+        ValueError: If the patch size gives a stride that is no power of two, or there are not so
+            many blocks to freeze.
     """
 
     @configurable
@@ -47,6 +50,7 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
         top_block: LastLevelMaxPool | None = None,
         square_pad: int = 0,
         freeze_patch_embed: bool = False,
+        freeze_blocks: int = 0,
     ) -> None:
         super().__init__(
             in_channels=net.embed_dim,
@@ -59,6 +63,10 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
         self.square_pad = square_pad
         if freeze_patch_embed:
             net.patch_embed.requires_grad_(False)
+        if not 0 <= freeze_blocks <= net.depth:
+            raise ValueError(f"freeze_blocks must be in 0..{net.depth}, got {freeze_blocks}")
+        if freeze_blocks:
+            freeze_layers(net, depth=net.depth, below=freeze_blocks + 1)
         strides = {f"p{int(math.log2(stride))}": stride for stride in self.strides}
         self._levels = tuple(strides)
         if top_block is not None:

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 _HEADS = (r"backbone\.simfp_", r"proposal_generator\.", r"roi_heads\.")
 # What depends on the classes: from Objects365 to COCO and LVIS these start anew.
 _FEDERATED = r"roi_heads\.box_predictor\.(\d\.)?fed_loss_cls_weights$"
+_MASK_HEAD = r"roi_heads\.mask_head\."  # left in the file where the detector has none
 _CLASSIFIERS = (
     r"roi_heads\.box_predictor\.(\d\.)?(cls_score|bbox_pred)\.",
     r"roi_heads\.mask_head\.predictor\.",
@@ -50,7 +51,7 @@ def load_initial_weights(
         source,
         complete=complete,
         allow_missing=() if complete else _HEADS,
-        allow_skipped=() if complete else (_FEDERATED,),
+        allow_skipped=() if complete else (_FEDERATED, _MASK_HEAD),
         reinitialise=() if complete else _CLASSIFIERS,
     )
 

@@ -1,0 +1,94 @@
+"""Files in COCO format: what is filled in, and which message names what is wrong."""
+
+import pytest
+
+from eva_detection.coco_files import check_images, read_coco
+
+NAMED = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+COLUMNS = [20 * 96, 40 * 96, 68 * 96]  # uncompressed RLE, column by column: 40 of 128
+
+
+def _annotation(**more):
+    return {"image_id": 1, "category_id": 3, "bbox": [20, 20, 40, 40]} | more
+
+
+def test_areas_are_those_of_masks(write_coco):
+    file = read_coco(
+        write_coco(
+            [
+                _annotation(segmentation=[[20, 20, 60, 20, 60, 60]]),
+                _annotation(segmentation={"size": [96, 128], "counts": COLUMNS}),
+                _annotation(),
+                _annotation(area=7.5),
+                _annotation(bbox=[5, 5, 0, 9]),
+            ]
+        )
+    )
+    areas = [one["area"] for one in file.objects]
+    assert areas == [pytest.approx(800, rel=0.05), 40 * 96, 1600, 7.5]
+    assert "1 objects are left out: their box has no area" in file.describe()
+
+
+def _without(key, entry):
+    return {name: value for name, value in entry.items() if name != key}
+
+
+IMAGE = {"id": 1, "file_name": "1.png", "width": 128, "height": 96}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "changes", "message"),
+    [
+        ({}, {"categories": []}, r"it needs lists .* and has no categories"),
+        ({}, {"images": [{"id": "1"}]}, r"images\[0\] has no integer id: .*'1'"),
+        ({}, {"images": [IMAGE, IMAGE]}, "several of its images have the same id"),
+        ({}, {"images": [IMAGE | {"width": None}]}, "image 1 needs width and height .*None"),
+        ({}, {"images": [_without("file_name", IMAGE)]}, "image 1 has no file_name"),
+        ({}, {"categories": [{"id": 3}]}, "category 3 has no name"),
+        ({}, {"categories": [*NAMED, {"id": 9, "name": "cat"}]}, "category 9 has the name 'cat'"),
+        ({"image_id": "1"}, {}, r"annotations\[0\] \(id 5\) has image_id '1', which is none of"),
+        ({"category_id": 0}, {}, "has category_id 0, which is none of the file's"),
+        (
+            {"bbox": [1, 2, 3]},
+            {},
+            r"needs bbox: \[x, y, width, height\] .* got \[1, 2, 3\]",
+        ),
+        ({"bbox": [1, 2, float("nan"), 3]}, {}, r"needs bbox: .* got \[1, 2, nan, 3\]"),
+        ({"bbox": None}, {}, "needs bbox: .* got None"),
+        (
+            {"segmentation": {"size": [128, 96], "counts": "x"}},
+            {},
+            r"RLE of size \[128, 96\]; its image is 128 px wide and 96 px high",
+        ),
+    ],
+)
+def test_a_wrong_file_is_named(annotation, changes, message, write_coco):
+    file = write_coco([_annotation(id=5) | annotation], **changes)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_coco(file)
+    assert str(caught.value).startswith(str(file))
+
+
+def test_no_file_and_no_json(tmp_path, write_coco):
+    with pytest.raises(ValueError, match=r"there is no annotation file .*none\.json"):
+        read_coco(tmp_path / "none.json")
+    (tmp_path / "a.json").write_bytes(b'{"images": [\xff')
+    with pytest.raises(ValueError, match=r"a\.json is not JSON"):
+        read_coco(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"a\.json is not in COCO format"):
+        read_coco(tmp_path / "a.json")
+
+
+def test_missing_images_are_told_early(write_coco, tmp_path):
+    file = read_coco(write_coco([_annotation()], count=60))
+    check_images(file, write_coco.pictures)
+    with pytest.raises(ValueError, match=r"there is no folder .*nowhere for the images"):
+        check_images(file, tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"20 of 20 images of .* \(looked for .*1\.png\)"):
+        check_images(file, tmp_path)
+    for entry in file.images.values():
+        entry["file_name"] = f"pictures/{entry['file_name']}"
+    check_images(file, tmp_path)
+    with pytest.raises(ValueError, match=r"1\.png is there: file_name must be relative"):
+        check_images(file, write_coco.pictures)
