@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from eva_detection.drawing import PredictionsFile
     from eva_detection.predictor import Predictor
 
+from eva_detection.memory import MemoryLimitError, parse_bytes
+
 logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.json"
@@ -121,7 +123,7 @@ def run(predictor: "Predictor", jobs: Sequence[Job], output: Path) -> list[str]:
         output: Folder for predictions.json.
 
     Returns:
-        A complaint for each file that could not be read, or not to its end.
+        A complaint for each file that could not be read, or not to its end, or is too large.
     """
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
@@ -137,7 +139,10 @@ def run(predictor: "Predictor", jobs: Sequence[Job], output: Path) -> list[str]:
         for job in tqdm(jobs, desc="detecting", unit="file", dynamic_ncols=True):
             job.target.parent.mkdir(parents=True, exist_ok=True)
             do = _video if job.is_video else _picture
-            problem = do(predictor, job, predictions)
+            try:
+                problem = do(predictor, job, predictions)
+            except MemoryLimitError as error:
+                problem = f"{job.source} is too large: {error}"
             if problem:
                 logger.error("%s", problem)
                 problems.append(problem)
@@ -200,6 +205,13 @@ def _parser() -> argparse.ArgumentParser:
         help="least score of what is shown and written (default: %(default)s)",
     )
     parser.add_argument("--device", help='"cuda", "cuda:1" or "cpu" (default: from the recipe)')
+    parser.add_argument(
+        "--max-memory",
+        type=_memory,
+        metavar="SIZE",
+        help="what weights and forward pass may take, such as 8GiB, without the libraries' 0.5 GiB "
+        "(default: no limit)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
     parser.add_argument(
         "--opts", nargs="+", default=[], metavar="KEY=VALUE", help="values of the recipe to change"
@@ -212,6 +224,13 @@ def _probability(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
     return value
+
+
+def _memory(text: str) -> int:
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _demand_free(targets: Sequence[Path], *, overwrite: bool) -> None:
@@ -260,6 +279,7 @@ def _detect(
             score_threshold=args.score_threshold,
             device=args.device,
             overrides=args.opts,
+            max_memory=args.max_memory,
         )
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))

@@ -24,8 +24,12 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image, ImageOps
 from torch import nn
 
+from eva_backbone.rel_pos import attention_chunk
+from eva_detection.backbone import EVAViTDet
 from eva_detection.checkpoint import load_initial_weights
 from eva_detection.config import update_each
+from eva_detection.memory import canvas_of, choose_chunk
+from eva_detection.test_time_augmentation import with_test_time_augmentation
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +51,11 @@ class Predictor:
         augmentations: What the test images go through, such as a resize.
         categories: Id and name of each class, in the model's order.
         score_threshold: Detections below it are left out.
+        max_memory: Bytes that weights and the forward pass may take, by an estimate; attention
+            takes chunks where that helps. None for no limit.
+
+    Raises:
+        ValueError: If the threshold is not in [0, 1], or the model's canvas needs more memory.
     """
 
     def __init__(
@@ -56,13 +65,20 @@ class Predictor:
         augmentations: Sequence[Any],
         categories: Sequence[Category],
         score_threshold: float = 0.5,
+        max_memory: int | None = None,
     ) -> None:
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold must be in [0, 1], got {score_threshold}")
+        if max_memory is not None and not isinstance(model.backbone, EVAViTDet):
+            raise ValueError(
+                f"max_memory needs the backbone EVAViTDet, got {type(model.backbone).__name__}"
+            )
         self.model = model.eval()
         self.categories = tuple(categories)
         self.score_threshold = score_threshold
+        self.max_memory = max_memory
         self._augment = AugmentationList(list(augmentations))
+        self._attention_chunk((1, 1), (0, 0))  # the smallest canvas, before the first picture
 
     @classmethod
     def from_config(
@@ -73,6 +89,7 @@ class Predictor:
         score_threshold: float = 0.5,
         device: str | None = None,
         overrides: Sequence[str] = (),
+        max_memory: int | None = None,
     ) -> "Predictor":
         """Build the detector of a LazyConfig and load its weights.
 
@@ -84,10 +101,13 @@ class Predictor:
                 config, which could otherwise hide what is asked for here.
             device: Such as "cuda" or "cpu"; None for the config's `train.device`.
             overrides: Config values as on the command line, such as
-                "model.roi_heads.use_soft_nms=True".
+                "model.roi_heads.use_soft_nms=True", or "test.aug.min_sizes=[1280,1536]" for
+                test-time augmentation.
+            max_memory: Bytes that weights and the forward pass may take; see `Predictor`.
 
         Raises:
-            ValueError: If the weights do not fit or lack a part, or the threshold is not in [0, 1].
+            ValueError: If the weights do not fit or lack a part, the threshold is not in [0, 1],
+                the model's canvas needs more memory, or `max_memory` meets `test.aug`.
             FileNotFoundError: If there is no such config or weights.
         """
         if not str(weights):
@@ -107,11 +127,16 @@ class Predictor:
         model = instantiate(cfg.model)
         model.to(device or cfg.train.device)
         load_initial_weights(model, os.fspath(weights), complete=True)
+        detector = with_test_time_augmentation(cfg, model)
+        if detector is not model and max_memory is not None:
+            raise ValueError("max_memory is for one size: it does not work with test.aug")
+        resize = instantiate(cfg.dataloader.test.mapper.augmentations)
         return cls(
-            model,
-            augmentations=instantiate(cfg.dataloader.test.mapper.augmentations),
+            detector,
+            augmentations=resize if detector is model else (),  # it resizes the image itself
             categories=find_categories(cfg),
             score_threshold=score_threshold,
+            max_memory=max_memory,
         )
 
     @property
@@ -131,6 +156,7 @@ class Predictor:
 
         Raises:
             ValueError: If the array is no such image or the file cannot be read.
+            MemoryLimitError: If the picture needs more than `max_memory`.
         """
         rgb = _as_rgb(image)
         ordered = rgb if self.model.input_format == "RGB" else rgb[:, :, ::-1]
@@ -138,12 +164,19 @@ class Predictor:
         self._augment(inputs)
         pixels = torch.from_numpy(np.array(inputs.image.transpose(2, 0, 1), dtype=np.float32))
         height, width = rgb.shape[:2]
-        with torch.inference_mode():
+        chunk = self._attention_chunk(inputs.image.shape[:2], (height, width))
+        with torch.inference_mode(), attention_chunk(chunk):
             batch = [{"image": pixels, "height": height, "width": width}]
             instances = self.model(batch)[0]["instances"].to("cpu")
         # maskness rescoring lowers scores after the model's own threshold
         instances = instances[instances.scores >= self.score_threshold]
         return instances[instances.scores.argsort(descending=True, stable=True)]
+
+    def _attention_chunk(self, size: tuple[int, int], picture: tuple[int, int]) -> int | None:
+        if self.max_memory is None:
+            return None
+        canvas = canvas_of(self.model.backbone, *size)
+        return choose_chunk(self.model, canvas=canvas, picture=picture, limit=self.max_memory)
 
 
 def read_rgb(file: str | os.PathLike[str]) -> NDArray[np.uint8]:
@@ -177,9 +210,12 @@ def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
         cfg: The config, with `model.roi_heads.num_classes`.
 
     Returns:
-        Ids and names from the metadata, else from the annotation file, else ids from 1 and the
-        model's numbers (from 0) as names.
+        Ids and names that the config states (own data), else from the metadata, else from the
+        annotation file, else ids from 1 and the model's numbers (from 0) as names.
     """
+    stated = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
+    if stated:
+        return tuple(Category(key, stated[key]) for key in sorted(stated))
     count = cfg.model.roi_heads.num_classes
     numbers = tuple(Category(index + 1, str(index)) for index in range(count))
     names = OmegaConf.select(cfg, "dataloader.test.dataset.names")

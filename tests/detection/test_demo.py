@@ -319,6 +319,15 @@ def test_threshold_is_checked(threshold, capsys):
     assert "--score-threshold" in capsys.readouterr().err
 
 
+def test_max_memory_that_is_too_small(run_demo, demo_data, tmp_path):
+    scene = next((demo_data / "digit_scenes/coco/val").iterdir())
+    code, text = run_demo(scene, "--output", tmp_path / "out", "--max-memory", "5MiB")
+    assert code == 2
+    assert "px needs about" in text.splitlines()[-1]
+    assert "Traceback" not in text
+    assert not (tmp_path / "out").exists()
+
+
 def test_help_imports_nothing_heavy(repository):
     script = (
         "import sys; from eva_detection.demo import main\n"
