@@ -12,8 +12,11 @@ from typing import Any
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
+from eva_detection.test_time_augmentation import augmentation_settings
+
 # Sections whose names are read one by one, and names in them that a config may leave out.
-_FLAT = ("train", "dataloader")
+_FLAT = ("train", "dataloader", "test")
+_DEEPER = (["train", "amp"], ["test", "aug"])
 _OPTIONAL_SETTINGS = (
     "train.accumulate",
     "train.amp.precision",
@@ -104,10 +107,11 @@ def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
     known |= {f"dataloader.{key}" for key in cfg.dataloader}
     known |= {f"train.{key}" for key in cfg.train} | set(_OPTIONAL_SETTINGS)
     known |= {f"train.amp.{key}" for key in cfg.train.amp}
+    known |= {f"test.aug.{key}" for key in augmentation_settings(cfg)}
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         parts = key.split(".")
-        read = 3 if parts[:2] == ["train", "amp"] else 2 if parts[0] in _FLAT else 1
+        read = 3 if parts[:2] in _DEEPER else 2 if parts[0] in _FLAT else 1
         name = ".".join(parts[:read])
         if name not in known:
             close = difflib.get_close_matches(name, known, n=3) or sorted(known)

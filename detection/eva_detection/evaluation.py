@@ -179,10 +179,12 @@ class _Evaluator(DatasetEvaluator, ABC):
             return Predictions(self._folder, self._file_name, ranks=[comm.get_rank()])
         predictions = None
         comm.synchronize()  # all have written
-        if comm.is_main_process():
-            ranks = range(comm.get_world_size())
-            predictions = Predictions(self._folder, self._file_name, ranks=ranks)
-        comm.synchronize()  # the main one has opened everything: new files may be written
+        try:
+            if comm.is_main_process():
+                ranks = range(comm.get_world_size())
+                predictions = Predictions(self._folder, self._file_name, ranks=ranks)
+        finally:
+            comm.synchronize()  # the main one has opened everything: new files may be written
         return predictions
 
     def _evaluate(self, predictions: Predictions) -> dict[str, dict[str, float]]:

@@ -1,9 +1,14 @@
 """Hooks for detectron2's training loop."""
 
+import contextlib
+import itertools
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
+import torch.distributed
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from tqdm import tqdm
@@ -12,6 +17,10 @@ from eva_detection.checkpoint import RunCheckpointer
 from eva_detection.interruption import EXIT_RUN_AGAIN, StopSignal
 
 logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.2
+_DONE, _STOPPED = b"done", b"stopped by a signal"
+_evaluations = itertools.count()  # the same on all processes, which evaluate together
 
 
 class ProgressBar(HookBase):
@@ -117,3 +126,61 @@ class MetricsHistory(HookBase):
         for name, values in self._restored.items():
             for value, at in values:
                 self.trainer.storage.put_scalar(name, value, cur_iter=int(at))
+
+
+def leave_together(evaluate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Evaluate, and return once the main process has scored; for detectron2's `EvalHook`.
+
+    Otherwise the others would sit in the hook's barrier, and NCCL's timeout end them, while LVIS is
+    scored. Here they poll the key-value store of the process group, which needs no shared folder,
+    lets signals through, says that the main process has failed, and is gone if it was killed,
+    because it serves the store (under torchrun the launcher does, and ends the others itself).
+
+    Args:
+        evaluate: Returns the scores on the main process; called on all.
+
+    Returns:
+        What `evaluate` returned.
+
+    Raises:
+        RuntimeError: On the other processes, if the main one failed.
+        SystemExit: With `EXIT_RUN_AGAIN`, on all processes, if a signal ended the main one.
+    """
+    if comm.get_world_size() == 1:
+        return evaluate()
+    world = torch.distributed.group.WORLD
+    assert world is not None
+    store = world.get_group_store()
+    key = f"eva_detection/evaluation/{next(_evaluations)}"
+    if not comm.is_main_process():
+        results = evaluate()
+        _wait_for_main_process(store, key)
+        return results
+    try:
+        results = evaluate()
+    except BaseException as error:
+        stopped = isinstance(error, SystemExit) and error.code == EXIT_RUN_AGAIN
+        with contextlib.suppress(RuntimeError):  # the first error counts
+            store.set(key, _STOPPED.decode() if stopped else f"{type(error).__name__}: {error}")
+            time.sleep(3 * _POLL_SECONDS)  # the store ends with this process
+        raise
+    store.set(key, _DONE.decode())
+    return results
+
+
+def _wait_for_main_process(store: Any, key: str) -> None:
+    try:
+        while not store.check([key]):
+            time.sleep(_POLL_SECONDS)
+        outcome = store.get(key)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "the main process has ended in the evaluation: see its log, and whether the system "
+            "has killed it, as for want of memory"
+        ) from error
+    if outcome == _STOPPED:
+        raise SystemExit(EXIT_RUN_AGAIN)
+    if outcome != _DONE:
+        raise RuntimeError(
+            f"the evaluation has failed on the main process: {outcome.decode()}; see its log"
+        )

@@ -23,10 +23,18 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from eva_backbone.registry import resolve_source
 from eva_detection.checkpoint import RunCheckpointer, load_initial_weights
 from eva_detection.config import check_overrides
+from eva_detection.custom_data import (
+    add_arguments,
+    apply_custom_data,
+    check_classes,
+    images_per_step,
+    scale_lr,
+)
 from eva_detection.evaluation_predictions import write_results
-from eva_detection.hooks import MetricsHistory, ProgressBar, StopOnSignal
+from eva_detection.hooks import MetricsHistory, ProgressBar, StopOnSignal, leave_together
 from eva_detection.interruption import EXIT_RUN_AGAIN, StopSignal, passed_on_to_children
 from eva_detection.stream import SAMPLER, build_train_stream, seed_all
+from eva_detection.test_time_augmentation import with_test_time_augmentation
 from eva_detection.trainer import DetectionTrainer
 
 logger = logging.getLogger(__name__)
@@ -39,7 +47,13 @@ Fine-tune on COCO with 8 GPUs:
         --config-file detection/configs/coco/cascade_mask_rcnn_vitdet_eva_g_1280.py \\
         train.init_checkpoint=eva_o365.pth train.output_dir=output/coco
 
-Continue it after an interruption:
+Train on your own data in COCO format (classes, masks or boxes as in the files):
+    python detection/train_net.py --train-annotations train.json --train-images photos/train \\
+        --val-annotations val.json --val-images photos/val \\
+        --config-file detection/configs/custom/cascade_mask_rcnn_vitdet_eva_g_24gb.py \\
+        train.init_checkpoint=eva_o365.pth train.output_dir=output/mine
+
+Continue a run after an interruption:
     the same command with --resume; SIGTERM and SIGUSR1 save a checkpoint and exit with code 75
 
 Evaluate:
@@ -49,12 +63,13 @@ Evaluate:
 """
 
 
-def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
+def evaluate(cfg: DictConfig, model: nn.Module, *, augment: bool = True) -> dict[str, Any]:
     """Score a model on the config's test set.
 
     Args:
-        cfg: The config; `dataloader.test` and `dataloader.evaluator` are used.
+        cfg: The config; `dataloader.test`, `dataloader.evaluator` and `test.aug` are used.
         model: The detector, maybe wrapped for data parallelism.
+        augment: Use test-time augmentation if the config has `test.aug`.
 
     Returns:
         The evaluator's results on the main process (also in `results.json` of the output
@@ -63,6 +78,8 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
     if "evaluator" not in cfg.dataloader:
         logger.warning("the config has no dataloader.evaluator: nothing is evaluated")
         return {}
+    if augment:
+        model = with_test_time_augmentation(cfg, model)
     loader = instantiate(cfg.dataloader.test)
     results = inference_on_dataset(model, loader, instantiate(cfg.dataloader.evaluator)) or {}
     if results and comm.is_main_process():
@@ -72,7 +89,7 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
 
 
 def train(cfg: DictConfig, *, resume: bool) -> None:
-    """Train, evaluating periodically and at the end.
+    """Train, evaluating periodically and at the end, without test-time augmentation.
 
     Args:
         cfg: The config, as for detectron2's `lazyconfig_train_net.py`; besides,
@@ -127,7 +144,10 @@ def _train(cfg: DictConfig, resume: bool, stop: StopSignal) -> None:
             if main_process
             else None,
             StopOnSignal(checkpointer, stop),
-            hooks.EvalHook(cfg.train.eval_period, lambda: evaluate(cfg, model)),
+            hooks.EvalHook(
+                cfg.train.eval_period,
+                lambda: leave_together(lambda: evaluate(cfg, model, augment=False)),
+            ),
             hooks.PeriodicWriter(writers, period=cfg.train.log_period) if writers else None,
         ]
     )
@@ -185,26 +205,37 @@ def _build_loader(cfg: DictConfig, trainer: DetectionTrainer) -> Any:
     return loader
 
 
-def _load_config(args: argparse.Namespace) -> DictConfig:
-    """The config with its overrides; ends with one sentence where they cannot work."""
+def _load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
+    """The config with own data and overrides, and what to log of it.
+
+    Ends with one sentence where they cannot work.
+    """
     cfg = LazyConfig.load(args.config_file)
     try:
         check_overrides(cfg, args.opts)
+        scales = getattr(args, "scale_lr", False)
+        reference = images_per_step(cfg) if scales else 0
+        notes = apply_custom_data(cfg, args)
         cfg = LazyConfig.apply_overrides(cfg, args.opts)
+        check_classes(cfg)
+        if scales:
+            notes.append(scale_lr(cfg, reference=reference, overrides=args.opts))
         continues = args.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
         if cfg.train.init_checkpoint and not continues:
             resolve_source(cfg.train.init_checkpoint)  # before models and data sets are built
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"train_net.py: {error}")
-    return cfg
+    return cfg, notes
 
 
 def run(args: argparse.Namespace) -> None:
     """One process of a run; `args` are those of `main`."""
-    cfg = _load_config(args)
+    cfg, notes = _load_config(args)
     default_setup(cfg, args)
     for name in ("eva_backbone", "eva_detection"):
         setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
+    for note in notes:
+        logger.info(note)
     # inside detectron2: poolers, anchors, masks; nothing that a user could do about
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="torch.meshgrid")
@@ -213,6 +244,10 @@ def run(args: argparse.Namespace) -> None:
         train(cfg, resume=args.resume)
         return
     model = instantiate(cfg.model)
+    try:
+        with_test_time_augmentation(cfg, model)  # before the weights are read
+    except ValueError as error:
+        sys.exit(f"train_net.py: test.aug: {error}")
     model.to(cfg.train.device)
     load_initial_weights(model, cfg.train.init_checkpoint, complete=True)
     evaluate(cfg, model)
@@ -220,8 +255,12 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Command line of `train_net.py`; exits with 75 if a signal stopped it after a checkpoint."""
-    args = default_argument_parser(epilog=_EPILOG).parse_args()
+    parser = default_argument_parser(epilog=_EPILOG)
+    add_arguments(parser)
+    args = parser.parse_args()
     many = args.num_gpus * args.num_machines > 1
+    if many:
+        _load_config(args)  # what is wrong with it is said once, not by every process
     with passed_on_to_children() if many else contextlib.nullcontext():
         try:
             launch(

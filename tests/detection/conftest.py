@@ -1,6 +1,7 @@
 """The demo config in tiny, demo data in tiny, and detectron2's programs as subprocesses."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
 
 from eva_detection import datasets
 
@@ -83,9 +85,32 @@ def demo_data(tmp_path_factory):
 
 
 @pytest.fixture
+def write_coco(tmp_path):
+    """Function: a COCO file of these annotations and noise pictures of 128 x 96 px."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+
+    def write(annotations, *, name="train", count=4, **changes):
+        entries = []
+        for key in range(1, count + 1):
+            file = pictures / f"{key}.png"
+            if not file.exists():
+                Image.effect_noise((128, 96), 60).convert("RGB").save(file)
+            entries.append({"id": key, "file_name": file.name, "width": 128, "height": 96})
+        categories = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+        data = {"images": entries, "categories": categories, "annotations": annotations}
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(data | changes))
+        return path
+
+    write.pictures = pictures
+    return write
+
+
+@pytest.fixture
 def register_below():
     """Function: register the toolkit's data sets below another folder, for one test."""
-    names = tuple(datasets._COCO_STYLE)
+    names = (*datasets._COCO_STYLE, *datasets._LVIS_STYLE)
 
     def register(root):
         for name in names:

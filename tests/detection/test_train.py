@@ -24,7 +24,7 @@ import torch
 from detectron2.utils import comm
 from eva_detection import train
 
-def evaluate(cfg, model):
+def evaluate(cfg, model, **_):
     torch.save(model.state_dict(), f"{cfg.train.output_dir}/rank{comm.get_rank()}.pth")
     return {}
 

@@ -1,0 +1,140 @@
+"""What the other processes do while the main one scores: they sit in no collective."""
+
+import pytest
+from detectron2.utils import comm
+
+from eva_detection import evaluation_predictions
+from eva_detection import train as train_module
+from eva_detection.evaluation import CocoEvaluator
+from eva_detection.hooks import leave_together
+from eva_detection.interruption import EXIT_RUN_AGAIN
+from eva_detection.report import read_metrics
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The given NumPy array is not writable:UserWarning",
+    "ignore:__array__ implementation doesn't accept:DeprecationWarning",
+)
+TIMEOUT, SCORING = 2.0, 2.7  # seconds; of a collective, and of the main process
+
+# Two processes of gloo that evaluate once in EvalHook, in each of the scenarios. They ignore
+# SIGTERM, which the launcher sends when one has ended, as training does.
+PROGRAM = """
+import datetime, os, signal, sys, time, types
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.engine import hooks
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from eva_detection.hooks import leave_together
+
+TIMEOUT, SCORING = map(float, sys.argv[1:3])
+
+def slow():
+    time.sleep(SCORING)
+    return {"bbox": {"AP": 12.5}}
+
+def fails():
+    raise ValueError("broken annotations")
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def stopped():
+    sys.exit(75)
+
+SCENARIOS = {"barrier": slow, "slow": slow, "fails": fails, "killed": killed, "stopped": stopped}
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + chr(10)).encode())
+
+def worker(rank, name, port):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    store = dist.TCPStore("127.0.0.1", port, 2, rank == 0)  # waits for both
+    timeout = datetime.timedelta(seconds=TIMEOUT)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timeout)
+    score = SCENARIOS[name] if rank == 0 else dict
+    function = score if name == "barrier" else lambda: leave_together(score)
+    hook = hooks.EvalHook(2, function)
+    with EventStorage() as storage:
+        hook.trainer = types.SimpleNamespace(iter=1, max_iter=9, storage=storage)
+        try:
+            hook.after_step()
+            hook.trainer.iter = 3
+            score = dict
+            hook.after_step()
+        except (Exception, SystemExit) as error:
+            say(name, rank, type(error).__name__, " ".join(str(error).split())[:150])
+            raise
+        say(name, rank, "goes on with", {k: v[0] for k, v in storage.latest().items()})
+
+if __name__ == "__main__":
+    for name in SCENARIOS:
+        with __import__("socket").socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        context = mp.start_processes(worker, (name, port), 2, join=False, start_method="fork")
+        for rank, process in enumerate(context.processes):
+            process.join()
+            say(name, rank, "exit", process.exitcode)
+"""
+
+
+def test_two_processes(start, finish, tmp_path):
+    script = tmp_path / "evaluate.py"
+    script.write_text(PROGRAM)
+    text = finish(start(str(script), str(TIMEOUT), str(SCORING)))
+    lines = set(text.splitlines())
+
+    def ends_of(name):
+        return {line.removeprefix(f"{name} ") for line in lines if line.startswith(f"{name} ")}
+
+    # detectron2's hook alone: the barrier of the other process times out
+    assert "1 exit 1" in ends_of("barrier")
+    assert any(line.startswith("1 RuntimeError ") for line in ends_of("barrier"))
+    assert ends_of("slow") == {
+        "0 goes on with {'bbox/AP': 12.5}",
+        "1 goes on with {}",
+        "0 exit 0",
+        "1 exit 0",
+    }
+    failed = "the evaluation has failed on the main process: ValueError: broken annotations"
+    assert ends_of("fails") == {
+        "0 ValueError broken annotations",
+        f"1 RuntimeError {failed}; see its log",
+        "0 exit 1",
+        "1 exit 1",
+    }
+    assert {"0 exit -9", "1 exit 1"} < ends_of("killed")
+    assert any("the main process has ended in the evaluation" in line for line in ends_of("killed"))
+    assert {f"{rank} exit {EXIT_RUN_AGAIN}" for rank in (0, 1)} < ends_of("stopped")
+
+
+def test_scores_go_to_the_metrics(tiny_config, registered_demo_data, monkeypatch, tmp_path):
+    scores = iter([1.5, 2.5, 3.5])
+
+    def evaluate(*_, **__):
+        return {"bbox": {"AP": next(scores)}}
+
+    monkeypatch.setattr(train_module, "evaluate", evaluate)
+    cfg = tiny_config(f"train.output_dir={tmp_path}", "train.max_iter=3", "train.eval_period=1")
+    train_module.train(cfg, resume=False)
+    found = {entry["iteration"]: entry.get("bbox/AP") for entry in read_metrics(tmp_path)}
+    assert found == {0: 1.5, 1: 2.5, 2: None, 3: 3.5}
+
+
+def test_a_single_process_waits_for_nothing():
+    assert leave_together(lambda: {"bbox": {"AP": 1.0}}) == {"bbox": {"AP": 1.0}}
+
+
+def test_no_process_stays_in_the_evaluators_barrier(registered_demo_data, monkeypatch, tmp_path):
+    """Where the main process does not see the others' predictions."""
+    evaluator = CocoEvaluator("digit_scenes_val", output_dir=str(tmp_path))
+    evaluator.reset()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    met = []
+    monkeypatch.setattr(comm, "synchronize", lambda: met.append(1))
+    monkeypatch.setattr(evaluation_predictions, "WAIT_FOR_FILES", 0.0)
+    with pytest.raises(ValueError, match="is not there"):
+        evaluator.evaluate()
+    assert len(met) == 2
