@@ -111,7 +111,8 @@ class DetectionTrainer(SimpleTrainer):
                     losses = self.model(batch)
                 loss = sum(losses.values()) / self.accumulate
                 self.grad_scaler.scale(loss).backward()
-            values = {name: value.detach().cpu() for name, value in losses.items()}
+            stacked = torch.stack([value.detach() for value in losses.values()]).cpu()  # one copy
+            values = dict(zip(losses, stacked, strict=True))
             for name, value in values.items():
                 totals[name] = totals[name] + value / self.accumulate
             if not all(value.isfinite() for value in values.values()):
