@@ -1,7 +1,7 @@
 """Multi-head self-attention of the ViT, always through `scaled_dot_product_attention`.
 
-Shapes: B batch (windows count as batch), N tokens, C channels, h heads, D = C / h,
-H x W patches.
+Shapes: B batch (windows count as batch), N tokens, M of them that are read, C channels, h heads,
+D = C / h, H x W patches.
 """
 
 from typing import Literal
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eva_backbone.layers import Linear
+from eva_backbone.layers import Linear, take_tokens
 from eva_backbone.rel_pos import (
     axis_embeddings,
     chunked_attention,
@@ -48,24 +48,40 @@ class Attention(nn.Module):
             self.v_bias = nn.Parameter(torch.zeros(dim))
         self.proj = Linear(dim, dim)
 
-    def forward(self, x: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        grid: tuple[int, int] | None = None,
+        read: Tensor | None = None,
+    ) -> Tensor:
         """Attend.
 
         Args:
             x: (B, N, C).
             grid: (H, W) of the patches among the tokens; needed by relative positions.
+            read: (B, M) int64, the positions that are queries; None means all. Keys and values
+                are always those of all tokens. Without relative positions only.
 
         Returns:
-            (B, N, C).
+            (B, N, C), or (B, M, C) with `read`.
         """
         bias = self.qkv.bias
         if bias is None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, bias)  # (B, N, 3C)
-        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, h, D)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, h, N, D) each
-        out = self.attend(q, k, v, grid)  # (B, h, N, D)
+        if read is None:
+            q, k, v = self._project(x, self.qkv.weight, bias)  # (B, h, N, D) each
+        else:
+            dim = x.shape[-1]
+            (q,) = self._project(take_tokens(x, read), self.qkv.weight[:dim], bias[:dim])
+            k, v = self._project(x, self.qkv.weight[dim:], bias[dim:])
+        out = self.attend(q, k, v, grid)  # (B, h, N or M, D)
         return self.proj(out.transpose(1, 2).flatten(2))  # (B, N, C)
+
+    def _project(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+        """Project (B, N, C) with (k C, C) into k tensors (B, h, N, D)."""
+        out = F.linear(x, weight, bias)  # (B, N, k C)
+        out = out.unflatten(-1, (len(weight) // x.shape[-1], self.num_heads, -1))
+        return out.permute(2, 0, 3, 1, 4).unbind(0)  # from (B, N, k, h, D)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None) -> Tensor:
         """Softmax attention of (B, h, N, D) queries, keys and values."""

@@ -1,6 +1,7 @@
 """The transformer block that every EVA task shares.
 
-Shapes: B images, N tokens, C channels, H x W patches, w window side, n windows of one image.
+Shapes: B images, N tokens, M of them that are read, C channels, H x W patches, w window side,
+n windows of one image.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eva_backbone.attention import Attention
-from eva_backbone.layers import LAYER_NORM_EPS, Mlp, StochasticDepth
+from eva_backbone.layers import LAYER_NORM_EPS, Mlp, StochasticDepth, take_tokens
 from eva_backbone.window import window_partition, window_unpartition
 
 
@@ -49,29 +50,50 @@ class Block(nn.Module):
             self.gamma_1 = nn.Parameter(torch.full((dim,), layer_scale))
             self.gamma_2 = nn.Parameter(torch.full((dim,), layer_scale))
 
-    def forward(self, x: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        grid: tuple[int, int] | None = None,
+        read: Tensor | None = None,
+    ) -> Tensor:
         """Transform tokens.
 
         Args:
             x: (B, N, C).
             grid: (H, W) of the patches; needed by windows and relative positions.
+            read: (B, M) int64, the positions whose result somebody reads; None means all. What
+                only the others need (query, projection, MLP) is not computed.
 
         Returns:
-            (B, N, C).
+            (B, N, C), or (B, M, C) with `read`: the same values at those positions.
+
+        Raises:
+            ValueError: If `read` meets windows or relative positions.
         """
 
-        def attention_branch(kept: Tensor) -> Tensor:
-            return _scaled(self._attend(self.norm1(kept), grid), self.gamma_1)
+        def attention_branch(kept: Tensor, *reading: Tensor) -> Tensor:
+            tokens, positions = reading or (kept, None)
+            return _scaled(self._attend(self.norm1(tokens), grid, positions), self.gamma_1)
 
         def mlp_branch(kept: Tensor) -> Tensor:
             return _scaled(self.mlp(self.norm2(kept)), self.gamma_2)
 
-        x = self.drop_path(x, attention_branch, self._attention_parameters)
+        if read is None:
+            x = self.drop_path(x, attention_branch, self._attention_parameters)
+        else:
+            if self.window_size or type(self.attn) is not Attention:
+                raise ValueError(
+                    "`read` needs global attention without relative positions, got window_size "
+                    f"{self.window_size} and {type(self.attn).__name__}; leave it out"
+                )
+            context = (x, read)
+            x = take_tokens(x, read)
+            x = self.drop_path(x, attention_branch, self._attention_parameters, context)
         return self.drop_path(x, mlp_branch, self._mlp_parameters)
 
-    def _attend(self, x: Tensor, grid: tuple[int, int] | None) -> Tensor:
+    def _attend(self, x: Tensor, grid: tuple[int, int] | None, read: Tensor | None) -> Tensor:
         if not self.window_size:
-            return self.attn(x, grid)
+            return self.attn(x, grid, read)
         if grid is None or x.shape[1] != grid[0] * grid[1]:
             raise ValueError(
                 f"windowed attention needs the patch grid of its {x.shape[1]} tokens, got {grid}"

@@ -3,7 +3,7 @@
 Shapes: B images, N tokens, C channels, H x W pixels or patches, p patch size.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -103,6 +103,21 @@ class ChannelLayerNorm(nn.Module):
         return x.permute(0, 3, 1, 2)  # (B, C, H, W)
 
 
+def take_tokens(x: Tensor, positions: Tensor) -> Tensor:
+    """Pick tokens of each sample.
+
+    Args:
+        x: (B, N, C).
+        positions: (B, M) int64, positions in 0..N-1.
+
+    Returns:
+        (B, M, C).
+    """
+    first = torch.arange(len(x), device=x.device)[:, None] * x.shape[1]  # (B, 1)
+    rows = x.flatten(0, 1).index_select(0, (first + positions).flatten())  # (B * M, C)
+    return rows.unflatten(0, positions.shape)
+
+
 class StochasticDepth(nn.Module):
     """Residual addition that computes its branch only for the samples that are kept.
 
@@ -125,10 +140,11 @@ class StochasticDepth(nn.Module):
     def forward(
         self,
         x: Tensor,
-        branch: Callable[[Tensor], Tensor],
+        branch: Callable[..., Tensor],
         parameters: Callable[[], Iterable[nn.Parameter]],
+        context: Sequence[Tensor] = (),
     ) -> Tensor:
-        """Return `x + branch(x)`, or its stochastic version in training.
+        """Return `x + branch(x, *context)`, or its stochastic version in training.
 
         Args:
             x: (B, ...).
@@ -136,20 +152,21 @@ class StochasticDepth(nn.Module):
             parameters: Yields the branch's parameters; called when every sample is dropped, so
                 that they receive a zero gradient (as under ordinary drop path) and not none,
                 which distributed data parallel training would reject.
+            context: Further tensors of B samples that the branch takes, cut to the same subset.
 
         Returns:
             (B, ...), the dtype of `x`.
         """
         if not self.training or self.rate == 0.0:
-            return x + branch(x)
+            return x + branch(x, *context)
         keep = 1.0 - self.rate
         kept = (torch.rand(x.shape[0], device="cpu") < keep).nonzero().squeeze(1)
         if len(kept) == 0:
             return _ZeroGradient.apply(x, *(p for p in parameters() if p.requires_grad))
         if len(kept) == x.shape[0]:
-            return x + branch(x) / keep
+            return x + branch(x, *context) / keep
         kept = kept.to(x.device, non_blocking=True)
-        update = branch(x.index_select(0, kept))
+        update = branch(*(tensor.index_select(0, kept) for tensor in (x, *context)))
         return x.index_add(0, kept, update.to(x.dtype), alpha=1.0 / keep)
 
     def extra_repr(self) -> str:

@@ -235,6 +235,7 @@ class VisionTransformer(nn.Module):
         *,
         start: int = 0,
         stop: int | None = None,
+        read: Tensor | None = None,
     ) -> Tensor:
         """Run blocks on embedded tokens (video clips, adapters between blocks); no final norm.
 
@@ -243,15 +244,22 @@ class VisionTransformer(nn.Module):
             grid: Patch grid; needed by windows and relative positions.
             start: First block to run.
             stop: Block to stop before; None runs to the last.
+            read: (B, M) int64, the positions of the result that somebody reads; None means all.
+                The last block that runs then computes no others.
 
         Returns:
-            (B, N, C).
+            (B, N, C), or (B, M, C) with `read`.
+
+        Raises:
+            ValueError: If `read` meets windows or relative positions.
         """
-        for block in self.blocks[start:stop]:
+        blocks = list(self.blocks[start:stop])
+        for index, block in enumerate(blocks, start=1):
+            inputs = (tokens, grid, read if index == len(blocks) else None)
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, grid, use_reentrant=False)
+                tokens = checkpoint(block, *inputs, use_reentrant=False)
             else:
-                tokens = block(tokens, grid)
+                tokens = block(*inputs)
         return tokens
 
 
