@@ -1,0 +1,166 @@
+"""Settings of a run: frozen dataclasses, from which the command line is made."""
+
+import math
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with a warm-up and a half cosine, both per step.
+
+    Attributes:
+        lr: Peak learning rate of the last layer group, for the whole batch; never scaled.
+        min_lr: Learning rate that the cosine approaches.
+        warmup_epochs: Epochs of linear warm-up from 0.
+        betas: AdamW's decay rates.
+        eps: AdamW's epsilon.
+        weight_decay: Weight decay of matrices; biases, vectors, `pos_embed` and `cls_token` have
+            none.
+        layer_decay: Learning-rate factor between neighbouring layers.
+        clip_grad: Largest global gradient norm; 0 does not clip.
+    """
+
+    lr: float
+    min_lr: float = 0.0
+    warmup_epochs: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.05
+    layer_decay: float = 1.0
+    clip_grad: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(self, lr=0, min_lr=0, warmup_epochs=0, eps=0, weight_decay=0, clip_grad=0)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be in [0, 1), got {self.betas}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be in (0, 1], got {self.layer_decay}")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr} is above lr {self.lr}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How a run is carried out.
+
+    Attributes:
+        output: Folder of the run: logs, checkpoints, the resolved config.
+        resume: Continue the run in the output folder from its newest complete checkpoint; begins
+            anew where there is none.
+        epochs: Passes over the data. The schedule spans them all, so another number changes every
+            learning rate.
+        batch_size: Samples of one process in one forward pass. An optimizer step takes
+            batch_size x accumulate x processes.
+        accumulate: Forward passes of an optimizer step.
+        seed: Order of the data, augmentation, initialisation and stochastic depth.
+        precision: `fp16` with dynamic loss scale (GPU only), `bf16` or `fp32`. Half precision
+            keeps the weights in half and float32 master weights in the optimizer.
+        zero_stage: 1 shares the optimizer's state among processes, 0 keeps it whole in each
+            (float32 only).
+        compile: Compile the model with `torch.compile`.
+        device: `cuda`, `cpu`, or `auto` for a GPU where there is one.
+        workers: Processes that load data, for each training process.
+        ema_decay: Decay of the exponential moving average of the weights, in float32; 0 has none.
+        log_every: Steps between lines of the log.
+        checkpoint_every: Steps between checkpoints; 0 saves at the end of each epoch.
+        keep_checkpoints: Complete checkpoints that are kept.
+        evaluate_every: Epochs between evaluations; 0 evaluates at the end only.
+        nonfinite: What a loss or gradient that is not finite does: `stop` the run before the step,
+            or `skip` the step. (An overflow that the loss scale of fp16 takes care of is neither.)
+        max_skipped: Steps in a row that `skip` may leave out before the run stops.
+        max_bad_samples: Samples that may be replaced because they cannot be read, each time that
+            one is drawn; counted over all processes and over resumes.
+        tensorboard: Write TensorBoard files.
+        wandb_project: Project on Weights & Biases; empty sends nothing.
+    """
+
+    output: Path
+    resume: bool = False
+    epochs: int = 1
+    batch_size: int = 1
+    accumulate: int = 1
+    seed: int = 0
+    precision: Precision = "fp32"
+    zero_stage: Literal[0, 1] = 1
+    compile: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int = 8
+    ema_decay: float = 0.0
+    log_every: int = 20
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 3
+    evaluate_every: int = 1
+    nonfinite: Literal["stop", "skip"] = "stop"
+    max_skipped: int = 10
+    max_bad_samples: int = 100
+    tensorboard: bool = True
+    wandb_project: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output", Path(self.output))  # recipes may give a string
+        one_of_its_choices(self)
+        at_least(self, epochs=1, batch_size=1, accumulate=1, log_every=1, keep_checkpoints=1)
+        at_least(self, workers=0, checkpoint_every=0, evaluate_every=0, seed=0)
+        at_least(self, max_skipped=0, max_bad_samples=0)
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+        if self.zero_stage == 0 and self.precision != "fp32":
+            raise ValueError(
+                f"zero_stage=0 needs precision=fp32, got {self.precision}: half precision keeps "
+                "its float32 weights in the ZeRO optimizer; set zero_stage=1 (with one process it "
+                "is the same)"
+            )
+
+
+def at_least(config: Any, **limits: float) -> None:
+    """Refuse values of a config that are below a limit or not finite.
+
+    Args:
+        config: The dataclass.
+        **limits: Field names and smallest values.
+
+    Raises:
+        ValueError: Naming field and value.
+    """
+    for name, limit in limits.items():
+        value = getattr(config, name)
+        if not math.isfinite(value) or value < limit:
+            raise ValueError(f"{name} must be at least {limit}, got {value}")
+
+
+def one_of_its_choices(config: Any) -> None:
+    """Refuse values of `Literal` fields that are none of the literals; recipes can hold anything.
+
+    Args:
+        config: The dataclass.
+
+    Raises:
+        ValueError: Naming field, value and choices.
+    """
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            choices = ", ".join(map(str, get_args(hint)))
+            raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+
+
+def as_plain(config: Any) -> Any:
+    """Turn a config into what JSON can hold.
+
+    Args:
+        config: A dataclass, or a value of one.
+
+    Returns:
+        Dicts, lists, numbers and strings.
+    """
+    if is_dataclass(config) and not isinstance(config, type):
+        return {field.name: as_plain(getattr(config, field.name)) for field in fields(config)}
+    if isinstance(config, dict):
+        return {str(key): as_plain(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [as_plain(value) for value in config]
+    return str(config) if isinstance(config, Path) else config

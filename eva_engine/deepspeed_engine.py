@@ -1,0 +1,219 @@
+"""DeepSpeed's engine for a model: settings, master weights, skipped steps."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eva_backbone.layer_decay import param_groups_layer_decay
+from eva_engine import distributed
+from eva_engine.config import OptimizerConfig, RunConfig
+
+logger = logging.getLogger(__name__)
+
+_NO_REPORT = 10**9  # steps; the loop writes its own log
+
+
+class TrainingEngine:
+    """A model with its optimizer in DeepSpeed's engine.
+
+    Args:
+        model: The model; it is moved to the engine's device and, in half precision, converted.
+        optimizer: AdamW's settings.
+        run: Precision, ZeRO stage, batch and accumulation.
+        depth: Blocks of the ViT in the model, for its layer groups.
+
+    Attributes:
+        engine: DeepSpeed's engine; call it for a forward pass.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, optimizer: OptimizerConfig, run: RunConfig, depth: int
+    ) -> None:
+        import deepspeed
+
+        groups = param_groups_layer_decay(
+            model,
+            depth=depth,
+            lr=optimizer.lr,
+            weight_decay=optimizer.weight_decay,
+            layer_decay=optimizer.layer_decay,
+        )
+        adamw = torch.optim.AdamW(
+            groups, lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps, foreach=True
+        )
+        self.zero_stage = run.zero_stage
+        self.precision = run.precision
+        self.clip_grad = optimizer.clip_grad
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=model, optimizer=adamw, config=_deepspeed_config(run, optimizer)
+        )
+        self._skip = False
+        if self.zero_stage:
+            self._let_steps_be_skipped()
+
+    @property
+    def module(self) -> nn.Module:
+        """The model itself."""
+        module: nn.Module = self.engine.module
+        return module
+
+    @property
+    def loss_scale(self) -> float:
+        """Factor of the loss, 1 where there is none."""
+        return float(getattr(self.optimizer, "cur_scale", 1.0)) if self.zero_stage else 1.0
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Give each layer group its share of a learning rate."""
+        for group in self._groups():
+            group["lr"] = lr * group["lr_scale"]
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Add gradients; between the micro-batches of a step, count the micro-batch too."""
+        self.engine.backward(loss)
+        if not last:
+            self.engine.step()
+
+    def gradients_are_finite(self) -> bool:
+        """Whether all gradients of the step are finite, on every process alike.
+
+        With fp16 the answer is yes: its loss scale takes care of an overflow in the step.
+        """
+        if self.precision == "fp16":
+            return True
+        if self.zero_stage:
+            return not self.optimizer.has_overflow(self.optimizer.partition_gradients)
+        return bool(torch.isfinite(self._whole_norm()))
+
+    def step(self, *, skip: bool = False) -> tuple[float, bool]:
+        """Carry out the optimizer's step.
+
+        Args:
+            skip: Throw the gradients away instead.
+
+        Returns:
+            Global gradient norm before clipping, and whether the weights were updated.
+        """
+        if self.zero_stage:
+            self._skip = skip
+            self.engine.step()
+            self._skip = False
+            norm = self.engine.get_global_grad_norm()
+            applied = not self.optimizer.overflow
+            if skip and applied:
+                raise RuntimeError(
+                    "DeepSpeed carried out a step that was to be skipped: install the version "
+                    "that constraints.txt names"
+                )
+            return float(norm if norm is not None else float("nan")), applied
+        if skip:
+            self.engine.zero_grad()
+            self.engine.step()  # without gradients: counts the step, updates nothing
+            return float("nan"), False
+        norm = self._whole_norm()
+        if self.clip_grad:
+            torch.nn.utils.clip_grads_with_norm_(self._trained(), self.clip_grad, norm)
+        self.engine.step()
+        return float(norm), True
+
+    def master_weights(self) -> Iterator[tuple[str, nn.Parameter, Tensor | None]]:
+        """Float32 weights that this process keeps.
+
+        Yields:
+            Name, parameter, and the flat part of it whose master weights lie here; None where
+            another process keeps them all. Frozen parameters and those without master weights are
+            their own.
+        """
+        for name, parameter in self.module.named_parameters():
+            if not hasattr(parameter, "_hp_mapping"):
+                yield name, parameter, parameter.detach().view(-1)
+            elif parameter._hp_mapping is None:
+                yield name, parameter, None
+            else:
+                yield name, parameter, parameter._hp_mapping.get_hp_fragment().detach().view(-1)
+
+    def full_precision_state(self) -> dict[str, Tensor]:
+        """All weights in float32 and all buffers, on the CPU.
+
+        Returns:
+            Copies under the names of the model's `state_dict`; on the main process only, while
+            the others take part in collecting them and get nothing.
+        """
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        main = distributed.rank() == 0
+        state = {}
+        if main:
+            for name, value in self.module.state_dict().items():
+                whole = value.float() if value.is_floating_point() else value
+                state[name] = torch.empty_like(whole, device="cpu").copy_(whole)
+        for name, parameter in self.module.named_parameters():
+            if hasattr(parameter, "_hp_mapping"):
+                full = safe_get_full_fp32_param(parameter)
+                if main:
+                    state[name].copy_(full.view(parameter.shape))
+        return state
+
+    @contextmanager
+    def settings_kept(self) -> Iterator[None]:
+        """Have the optimizer keep its settings while a checkpoint, which has its own, is loaded."""
+        names = ("weight_decay", "betas", "eps", "lr_scale")
+        kept = [{name: group[name] for name in names} for group in self._groups()]
+        yield
+        for group, settings in zip(self._groups(), kept, strict=True):
+            group.update(settings)
+
+    @torch.no_grad()
+    def refresh_weights(self) -> None:
+        """Set the model's weights from the master weights; the same call on all processes."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        if self.zero_stage:
+            for parameter in self._trained():
+                full = safe_get_full_fp32_param(parameter)
+                parameter.copy_(full.view(parameter.shape))
+
+    def _groups(self) -> list[dict[str, Any]]:
+        groups: list[dict[str, Any]] = self.optimizer.param_groups
+        return groups
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+
+    def _whole_norm(self) -> Tensor:
+        grads = [parameter.grad for parameter in self._trained() if parameter.grad is not None]
+        return torch.nn.utils.get_total_norm(grads)
+
+    def _let_steps_be_skipped(self) -> None:
+        """ZeRO leaves a step out on an overflow; `skip` tells it that there is one."""
+        overflows = self.optimizer.has_overflow
+        self.optimizer.has_overflow = lambda *args: self._skip or overflows(*args)
+        self.optimizer.check_grad_overflow = True
+
+
+def _deepspeed_config(run: RunConfig, optimizer: OptimizerConfig) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": run.batch_size,
+        "gradient_accumulation_steps": run.accumulate,
+        # without ZeRO the norm is computed here, before the step
+        "gradient_clipping": optimizer.clip_grad if run.zero_stage else 0.0,
+        "zero_optimization": {"stage": run.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": _NO_REPORT,
+    }
+    if run.precision == "bf16":
+        config["bf16"] = {"enabled": True}
+    elif run.precision == "fp16":  # the official values
+        config["fp16"] = {
+            "enabled": True,
+            "loss_scale": 0,
+            "initial_scale_power": 16,
+            "loss_scale_window": 500,
+            "hysteresis": 2,
+            "min_loss_scale": 1,
+        }
+    return config

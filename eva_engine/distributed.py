@@ -1,0 +1,135 @@
+"""Processes of a run: started by `torchrun`, `deepspeed`, Slurm with their variables, or alone."""
+
+import logging
+import os
+import random
+import socket
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+logger = logging.getLogger(__name__)
+
+_VARIABLES = ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # and RANK
+
+
+def start(device: str = "auto") -> torch.device:
+    """Join the process group, or make one of a single process.
+
+    Reads the variables that `torchrun` and `deepspeed` set (RANK, WORLD_SIZE, LOCAL_RANK,
+    MASTER_ADDR, MASTER_PORT); without RANK the process is alone.
+
+    Args:
+        device: `cuda`, `cpu`, or `auto`.
+
+    Returns:
+        The device of this process.
+
+    Raises:
+        ValueError: If a GPU is asked for and there is none for this process, or if only some of
+            the variables are set.
+    """
+    count = torch.cuda.device_count()
+    on_gpu = device == "cuda" or (device == "auto" and count > 0)
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if on_gpu and local >= count:
+        raise ValueError(f"process {local} of this machine has no GPU: it has {count}; use fewer "
+                         "processes or device=cpu")  # fmt: skip
+    if not on_gpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if "RANK" in os.environ:
+        missing = [name for name in _VARIABLES if name not in os.environ]
+        if missing:
+            raise ValueError(
+                f"RANK={os.environ['RANK']} is set but not {', '.join(missing)}: start with "
+                "torchrun or deepspeed, or set all of them (docs/scaling.md)"
+            )
+    else:
+        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update(alone, MASTER_PORT=str(_free_port()))
+    import deepspeed
+    from deepspeed import ops
+    from deepspeed.utils import logger as deepspeed_logger
+
+    deepspeed_logger.setLevel(logging.WARNING)
+    # would compile a C++ extension for CPU inference that nothing here uses
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if on_gpu:
+        torch.cuda.set_device(local)
+    if not dist.is_initialized():
+        deepspeed.init_distributed("nccl" if on_gpu else "gloo", verbose=False)
+    return torch.device("cuda", local) if on_gpu else torch.device("cpu")
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process among all."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
+    """Add up numbers of all processes, in double precision.
+
+    Args:
+        values: As many on every process.
+        device: Where the backend of the process group works.
+
+    Returns:
+        The sums.
+    """
+    if world_size() == 1:
+        return list(values)
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(tensor)
+    result: list[float] = tensor.tolist()
+    return result
+
+
+def gather(value: Any) -> list[Any]:
+    """Collect a small object of every process, in the order of the processes."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def seed_all(*numbers: int, purpose: str = "") -> None:
+    """Seed Python, numpy and torch from several numbers at once.
+
+    Args:
+        *numbers: Such as seed, step and rank.
+        purpose: What for; with another purpose or other numbers the random numbers are unrelated.
+    """
+    # numpy takes (1, 2) and (1, 2, 0) for the same, hence their count
+    entropy = (zlib.crc32(purpose.encode()), len(numbers), *numbers)
+    first, second = np.random.SeedSequence(entropy).generate_state(2, np.uint64).tolist()
+    random.seed(first)
+    np.random.seed(second % 2**32)  # noqa: NPY002 (augmentations of others draw from it)
+    torch.manual_seed(first % 2**63)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,340 @@
+"""The loop: a model, a data set and a step function; everything else is in the config."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eva_engine import distributed, run_checkpoint
+from eva_engine.config import OptimizerConfig, RunConfig
+from eva_engine.data import (
+    Batch,
+    OrderedBatches,
+    Samples,
+    TooManyBadSamplesError,
+    build_loader,
+    sample_id,
+    to_device,
+)
+from eva_engine.deepspeed_engine import TrainingEngine
+from eva_engine.metrics import RunLog, check_packages
+from eva_engine.moving_average import MovingAverage
+from eva_engine.run_checkpoint import RunCheckpoints, write_whole
+from eva_engine.schedule import warmup_cosine
+from eva_engine.signals import EXIT_RUN_AGAIN, StopSignal
+
+logger = logging.getLogger(__name__)
+
+StepFn = Callable[[nn.Module, Any], tuple[Tensor, Mapping[str, Tensor]]]
+EvaluateFn = Callable[[nn.Module], Mapping[str, float]]
+
+_DUMP = "nonfinite.json"
+
+
+@dataclass(kw_only=True)
+class TrainingRun:
+    """One training run.
+
+    Attributes:
+        model: The model, on the CPU, with its initial weights.
+        samples: The training data, see `eva_engine.data.Samples`.
+        step_fn: Gives loss and metrics (scalars) of a batch on the model's device. The loss is a
+            mean over the samples. The model that it gets is DeepSpeed's engine. The names of the
+            metrics are the same on all processes and in all steps.
+        run: How the run is carried out.
+        optimizer: Optimizer and schedule.
+        config: The resolved recipe for the record, as plain values.
+        depth: Blocks of the model's ViT.
+        device: What `distributed.start` returned.
+        evaluate: Gives results; called on all processes, with the model in evaluation mode.
+        collate: Makes a batch's data from samples; None stacks tensors.
+        flops_per_sample: Model FLOPs of a sample, forward and backward.
+        with_average: Evaluate the moving average instead of the weights, where there is one.
+    """
+
+    model: nn.Module
+    samples: Samples
+    step_fn: StepFn
+    run: RunConfig
+    optimizer: OptimizerConfig
+    config: dict[str, Any]
+    depth: int
+    device: torch.device
+    evaluate: EvaluateFn | None = None
+    collate: Callable[[list[Any]], Any] | None = None
+    flops_per_sample: float | None = None
+    with_average: bool = True
+
+    def start(self) -> None:
+        """Train to the end, or to a signal.
+
+        Raises:
+            ValueError: If the output folder has a run that is not to be continued, or one that
+                cannot be.
+            FloatingPointError: If loss or gradients are not finite, as `run.nonfinite` says.
+            TooManyBadSamplesError: After `run.max_bad_samples`.
+            SystemExit: With `EXIT_RUN_AGAIN`, after a signal and a checkpoint.
+        """
+        self._log: RunLog | None = None
+        signal = StopSignal()
+        try:
+            self._prepare()
+            with signal.listen():
+                self._train(signal)
+        finally:
+            if self._log:
+                self._log.close()
+
+    def _prepare(self) -> None:
+        """Everything that can be refused, before anything is changed."""
+        run = self.run
+        check_packages(run)
+        if run.precision == "fp16" and self.device.type == "cpu":
+            raise ValueError("precision=fp16 needs a GPU: set precision=bf16 or fp32 on a CPU")
+        self._main = distributed.rank() == 0
+        self._processes = distributed.world_size()
+        self._checkpoints = RunCheckpoints(run.output, keep=run.keep_checkpoints)
+        checkpoint = self._checkpoints.newest()
+        if checkpoint and not run.resume:
+            raise ValueError(
+                f"{run.output} has a run that reached {checkpoint.name}: continue it with "
+                "resume (--run.resume) or choose another output"
+            )
+        saved = run_checkpoint.read_run(checkpoint) if checkpoint else {}
+        self._seed = saved.get("seed", run.seed)
+        self._start = saved.get("step", 0)
+        self._bad_samples = saved.get("bad_samples", 0)
+        self._skipped_in_a_row = saved.get("skipped_in_a_row", 0)
+        self._batches = OrderedBatches(
+            len(self.samples),
+            batch_size=run.batch_size,
+            accumulate=run.accumulate,
+            rank=distributed.rank(),
+            world_size=self._processes,
+            seed=self._seed,
+            start_step=self._start,
+        )
+        self._steps_per_epoch = self._batches.steps_per_epoch
+        self._total = run.epochs * self._steps_per_epoch
+        self._lr(0)
+        self._record = {
+            "seed": self._seed,
+            "processes": self._processes,
+            "precision": run.precision,
+            "zero_stage": run.zero_stage,
+            "step_batch": run.batch_size * run.accumulate * self._processes,
+            "samples_of_data": len(self.samples),
+        }
+        if saved:
+            self._compare(saved)
+        self._build(checkpoint)
+
+    def _compare(self, saved: Mapping[str, Any]) -> None:
+        """Mention what differs from the run that continues; `restore` refuses what it cannot."""
+        for name in ("step_batch", "samples_of_data"):
+            if saved[name] != self._record[name]:
+                logger.warning(
+                    "the run that continues had %s=%s, now %s: the order of the data changes",
+                    *(name, saved[name], self._record[name]),
+                )
+        if self.run.seed != self._seed:
+            logger.warning(
+                "seed=%d has no effect: the run began with %d", self.run.seed, self._seed
+            )
+
+    def _lr(self, step: int) -> float:
+        return warmup_cosine(
+            step,
+            peak=self.optimizer.lr,
+            end=self.optimizer.min_lr,
+            warmup_steps=round(self.optimizer.warmup_epochs * self._steps_per_epoch),
+            total_steps=self._total,
+        )
+
+    def _build(self, checkpoint: Path | None) -> None:
+        run = self.run
+        self.model.to(self.device)
+        self._engine = TrainingEngine(
+            self.model, optimizer=self.optimizer, run=run, depth=self.depth
+        )
+        self._average = MovingAverage(self._engine, decay=run.ema_decay) if run.ema_decay else None
+        if checkpoint is not None:
+            run_checkpoint.restore(checkpoint, self._engine, self._average)
+            logger.info("continuing after step %d (%s)", self._start, checkpoint.name)
+        if run.compile:
+            self._engine.engine.compile()
+        loader = build_loader(
+            self.samples,
+            self._batches,
+            workers=run.workers,
+            pin_memory=self.device.type == "cuda",
+            **({"collate": self.collate} if self.collate else {}),
+        )
+        self._stream: Iterator[Batch] = iter(loader)
+        if self._main:
+            write_whole(run.output / "config.json", json.dumps(self.config, indent=2))
+            self._log = RunLog(
+                run,
+                start_step=self._start,
+                total_steps=self._total,
+                batch_size=self._record["step_batch"],
+                flops_per_sample=self.flops_per_sample,
+                device=self.device,
+                processes=self._processes,
+                config=self.config,
+            )
+
+    def _train(self, signal: StopSignal) -> None:
+        every = self.run.checkpoint_every or self._steps_per_epoch
+        self._engine.engine.train()
+        if self._start >= self._total:
+            logger.info("all %d steps were done before", self._total)
+        self._catch_up_on_evaluation()
+        for step in range(self._start, self._total):
+            stop = self._step(step, signal)
+            done = step + 1
+            last = done == self._total
+            if stop or last or done % every == 0:
+                self._paused(self._save, done)
+            if stop and not last:
+                logger.info("stopped after step %d by a signal; run again with resume", done)
+                sys.exit(EXIT_RUN_AGAIN)
+            if self._evaluates_after(done):
+                self._paused(self._evaluate, step)
+
+    def _evaluates_after(self, done: int) -> bool:
+        epoch, rest = divmod(done, self._steps_per_epoch)
+        period = self.run.evaluate_every
+        at_period = not rest and period > 0 and epoch % period == 0
+        return self.evaluate is not None and (done >= self._total or at_period)
+
+    def _catch_up_on_evaluation(self) -> None:
+        """Evaluate where the earlier start was stopped between checkpoint and evaluation."""
+        last = distributed.gather(self._log.last_evaluation if self._log else -1)[0]
+        if self._start and self._evaluates_after(self._start) and last < self._start - 1:
+            self._paused(self._evaluate, self._start - 1)
+
+    def _step(self, step: int, signal: StopSignal) -> bool:
+        """One optimizer step; whether any process was asked to stop."""
+        lr = self._lr(step)
+        self._engine.set_learning_rate(lr)
+        sums: dict[str, Tensor] = {}
+        batches: list[Batch] = []
+        for micro in range(self.run.accumulate):
+            batch = next(self._stream)
+            batches.append(batch)
+            self._engine.engine.set_gradient_accumulation_boundary(micro == self.run.accumulate - 1)
+            distributed.seed_all(self._seed, step, micro, distributed.rank(), purpose="step")
+            data = to_device(batch.data, self.device)
+            loss, metrics = self.step_fn(self._engine.engine, data)
+            for name, value in {**metrics, "loss": loss}.items():
+                sums[name] = sums.get(name, 0) + value.detach().double()
+            self._engine.backward(loss, last=micro == self.run.accumulate - 1)
+        values, stop, finite = self._share(sums, batches, signal)
+        finite = self._engine.gradients_are_finite() and finite
+        if not finite:
+            self._on_nonfinite(step, values, batches)
+        norm, applied = self._finish(step, skip=not finite)
+        if applied and self._average:
+            self._average.update()
+        if self._log:
+            extra = {"lr": lr, "grad_norm": norm, "epoch": step // self._steps_per_epoch}
+            if self.run.precision == "fp16":
+                extra["loss_scale"] = self._engine.loss_scale
+            if self._bad_samples:
+                extra["bad_samples"] = self._bad_samples
+            if not applied:
+                extra["skipped"] = 1
+            self._log.step(step, {**values, **extra})
+        return stop
+
+    def _share(
+        self, sums: dict[str, Tensor], batches: list[Batch], signal: StopSignal
+    ) -> tuple[dict[str, float], bool, bool]:
+        """Means over all processes and micro-batches, and what any process has to say."""
+        names = sorted(sums)
+        own = torch.stack([sums[name].reshape(()) for name in names]).tolist()
+        lines = [line for batch in batches for line in batch.unreadable]
+        for line in lines:
+            logger.warning("replaced a sample that cannot be read: %s", line)
+        loss_is_finite = torch.isfinite(torch.tensor(own[names.index("loss")])).item()
+        flags = [float(signal.received is not None), float(not loss_is_finite), float(len(lines))]
+        *means, stop, bad_loss, unreadable = distributed.sum_over_ranks(own + flags, self.device)
+        self._bad_samples += int(unreadable)
+        if self._bad_samples > self.run.max_bad_samples:
+            raise TooManyBadSamplesError(
+                f"{self._bad_samples} samples could not be read, max_bad_samples is "
+                f"{self.run.max_bad_samples}; the log names them"
+            )
+        count = self._processes * self.run.accumulate
+        values = {name: total / count for name, total in zip(names, means, strict=True)}
+        return values, stop > 0, bad_loss == 0
+
+    def _on_nonfinite(self, step: int, values: dict[str, float], batches: list[Batch]) -> None:
+        """Write down what led here; raise unless the step may be skipped."""
+        items = [item for batch in batches for item in batch.items]
+        names = [sample_id(self.samples, index) for _, index in items]
+        file = self.run.output / f"rank{distributed.rank()}_{_DUMP}"
+        seeds = [[self._seed, step, m, distributed.rank()] for m in range(self.run.accumulate)]
+        content = {"step": step, "loss": str(values["loss"]), "samples": names,
+                   "epoch_and_index": items, "seeds": seeds}  # fmt: skip
+        file.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        self._skipped_in_a_row += 1
+        what = f"loss {values['loss']} or a gradient of step {step} is not finite; see {file.name}"
+        if self.run.nonfinite == "stop":
+            raise FloatingPointError(what + " (nonfinite=skip would go on)")
+        if self._skipped_in_a_row > self.run.max_skipped:
+            raise FloatingPointError(f"{what}; {self._skipped_in_a_row} steps in a row")
+        logger.warning("%s; the step is skipped", what)
+
+    def _finish(self, step: int, *, skip: bool) -> tuple[float, bool]:
+        try:
+            norm, applied = self._engine.step(skip=skip)
+        except Exception as error:
+            if "loss scale already at minimum" not in str(error):
+                raise
+            raise FloatingPointError(
+                f"the loss scale of fp16 is at its minimum and step {step} still overflows: the "
+                "run has diverged; begin a new run from {run_checkpoint.WEIGHTS} of an earlier "
+                "checkpoint with a lower learning rate or precision=bf16"
+            ) from error
+        if not skip:
+            self._skipped_in_a_row = 0
+        return norm, applied
+
+    def _paused(self, function: Callable[[int], None], argument: int) -> None:
+        if self._log:
+            self._log.pause()
+        function(argument)
+        if self._log:
+            self._log.go_on()
+
+    def _save(self, done: int) -> None:
+        record = self._record | {
+            "bad_samples": self._bad_samples,
+            "skipped_in_a_row": self._skipped_in_a_row,
+        }
+        folder = self._checkpoints.save(self._engine, self._average, step=done, run=record)
+        logger.info("saved %s", folder.name)
+
+    def _evaluate(self, step: int) -> None:
+        assert self.evaluate is not None
+        # training's numbers do not depend on it, and its own not on where the run was resumed
+        distributed.seed_all(self._seed, step, distributed.rank(), purpose="evaluation")
+        model = self._engine.engine
+        model.eval()
+        with torch.no_grad():
+            if self._average and self.with_average:
+                with self._average.applied():
+                    results = self.evaluate(model)
+            else:
+                results = self.evaluate(model)
+        model.train()
+        if self._log:
+            self._log.evaluation(step, results)

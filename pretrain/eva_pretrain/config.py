@@ -1,0 +1,159 @@
+"""Settings of pre-training: what a recipe defines and the command line overrides."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from eva_backbone.variants import VARIANTS
+from eva_engine.config import OptimizerConfig, RunConfig, at_least
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+Objective = Literal["masked_features", "distillation", "masked_tokens"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """The ViT that is pre-trained.
+
+    Attributes:
+        variant: A key of `eva_backbone.VARIANTS`.
+        image_size: Side of its images in pixels.
+        drop_path_rate: Stochastic depth rate of the last block; it rises linearly from 0.
+        activation_checkpointing: Recompute each block in the backward pass, for less memory.
+        init_checkpoint: Weights to begin with, by name or path; empty for random ones.
+    """
+
+    variant: str
+    image_size: int = 224
+    drop_path_rate: float = 0.0
+    activation_checkpointing: bool = False
+    init_checkpoint: str = ""
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant is {self.variant!r}; choose one of {', '.join(VARIANTS)}")
+        patch = VARIANTS[self.variant].patch_size
+        if self.image_size < patch or self.image_size % patch:
+            raise ValueError(f"patch {patch} of {self.variant} does not divide {self.image_size}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across."""
+        side = self.image_size // VARIANTS[self.variant].patch_size
+        return side, side
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """The frozen model whose features are predicted.
+
+    Attributes:
+        library: `open_clip` for a CLIP vision tower, `eva` for a plain backbone of this toolkit.
+        model: Name in open_clip, or a key of `eva_backbone.VARIANTS`.
+        weights: open_clip's tag (which it downloads) or a file; for `eva` an official name or a
+            file.
+        image_size: Side of its images; its patches must be as many as the student's.
+        precision: Of its weights and computation. fp16 needs a GPU.
+    """
+
+    library: Literal["open_clip", "eva"] = "open_clip"
+    model: str = "ViT-L-14"
+    weights: str = "openai"
+    image_size: int = 224
+    precision: Literal["fp32", "bf16", "fp16"] = "fp16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Images without labels.
+
+    Attributes:
+        train: A manifest (`.toml`) of image folders, one folder, or a pattern of tar shards such as
+            `shards/{0000..0099}.tar`.
+        val: The same for validation; empty evaluates nothing.
+        crop_scale: Smallest and largest share of the image's area that a crop has.
+        mean: Subtracted from the student's images.
+        std: Divides the student's images.
+    """
+
+    train: str
+    val: str = ""
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """Block-wise masking (paper section 2.2: 40 %).
+
+    Attributes:
+        num_masked: Most patches that are hidden: 105 of 256.
+        min_block: Least patches of a rectangle.
+    """
+
+    num_masked: int = 105
+    min_block: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """A pre-training recipe.
+
+    Attributes:
+        student: The model that is trained.
+        teacher: The model that is predicted.
+        data: Images.
+        mask: What is hidden; without effect on `distillation`, which hides nothing.
+        objective: `masked_features` is EVA's; `distillation` and `masked_tokens` are the others
+            of Table 2.
+        tokenizer: Folder or file of a trained tokenizer, for `masked_tokens` only.
+        optimizer: Optimizer and schedule.
+        run: How the run is carried out.
+    """
+
+    student: StudentConfig
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    data: DataConfig
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    objective: Objective = "masked_features"
+    tokenizer: str = ""
+    optimizer: OptimizerConfig
+    run: RunConfig
+
+    def __post_init__(self) -> None:
+        if self.objective == "masked_tokens" and not self.tokenizer:
+            raise ValueError(
+                "objective=masked_tokens needs tokenizer=FOLDER, the output of train_tokenizer.py"
+            )
+        if self.objective != "masked_tokens" and self.tokenizer:
+            raise ValueError(f"tokenizer has no effect on objective={self.objective}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """A recipe for the tokenizer of `masked_tokens`.
+
+    Attributes:
+        teacher: The model whose features are tokenised.
+        data: Images; they are only cropped and flipped.
+        num_codes: Codes of the codebook.
+        code_dim: Channels of a code.
+        width: Hidden width of encoder and decoder.
+        num_heads: Heads of the decoder.
+        optimizer: Optimizer and schedule.
+        run: How the run is carried out.
+    """
+
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    data: DataConfig
+    num_codes: int = 8192
+    code_dim: int = 32
+    width: int = 768
+    num_heads: int = 12
+    optimizer: OptimizerConfig
+    run: RunConfig
+
+    def __post_init__(self) -> None:
+        at_least(self, num_codes=2, code_dim=1, width=1, num_heads=1)

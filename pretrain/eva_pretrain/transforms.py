@@ -1,0 +1,168 @@
+"""From a decoded image to what a training step takes: one crop for student and teacher, and a mask.
+
+All random numbers come from the global generators (torch's here, Python's in `BlockMasking`), which
+the training engine seeds for every sample.
+
+H x W is the grid of patches, S and T the sides of the student's and the teacher's images.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms.v2 import ColorJitter
+from torchvision.transforms.v2 import functional as F
+from torchvision.tv_tensors import Image
+
+Mask = Callable[[], Any]  # a bool array
+
+RATIO = (3 / 4, 4 / 3)  # of a crop's width to its height
+RESIZE_TO_CROP = 256 / 224  # of validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """Which tensors student and teacher take.
+
+    Attributes:
+        size: S.
+        mean: Of the student's images.
+        std: Likewise.
+        teacher_size: T, if it is not S.
+        teacher_mean: If it is not the student's.
+        teacher_std: Likewise.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    teacher_size: int | None = None
+    teacher_mean: tuple[float, ...] | None = None
+    teacher_std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or (self.teacher_size is not None and self.teacher_size < 1):
+            raise ValueError(f"sizes must be at least 1, got {self.size} and {self.teacher_size}")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sides of the images to cut: one if student and teacher agree."""
+        if self.teacher_size is None or self.teacher_size == self.size:
+            return (self.size,)
+        return (self.size, self.teacher_size)
+
+    def finish(self, images: Sequence[Tensor], mask: Mask | None) -> dict[str, Tensor]:
+        """Normalise what was cut to `sizes`, and draw the mask.
+
+        Returns:
+            `images` (3, S, S) float32; `teacher_images` (3, T, T), absent if it would be the same
+            tensor; `mask` (H, W) bool, absent without `mask`.
+        """
+        mean, std = self.teacher_mean or self.mean, self.teacher_std or self.std
+        sample = {"images": _normalise(images[0], self.mean, self.std)}
+        if len(images) > 1 or (mean, std) != (self.mean, self.std):
+            sample["teacher_images"] = _normalise(images[-1], mean, std)
+        if mask is not None:
+            sample["mask"] = torch.as_tensor(mask(), dtype=torch.bool)
+        return sample
+
+
+class PretrainTransform:
+    """Random crop and flip (EVA, section 2.2 and Table 3c); the same for student and teacher.
+
+    A crop has 20 to 100 % of the area and is resized bicubically. Flipping comes after resizing,
+    where it costs least, and colour jitter too; EVA uses none.
+
+    Args:
+        views: Sizes and statistics.
+        scale: Smallest and largest share of the area.
+        flip: Probability of a horizontal flip.
+        color_jitter: Strength for brightness, contrast and saturation, 0 for none.
+        mask: Draws a mask (H, W); None for none.
+
+    Raises:
+        ValueError: For numbers out of range.
+    """
+
+    def __init__(
+        self,
+        views: Views,
+        *,
+        scale: tuple[float, float] = (0.2, 1.0),
+        flip: float = 0.5,
+        color_jitter: float = 0.0,
+        mask: Mask | None = None,
+    ) -> None:
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError(f"scale must be two rising numbers in (0, 1], got {scale}")
+        if not 0 <= flip <= 1:
+            raise ValueError(f"flip is a probability, got {flip}")
+        if color_jitter < 0:
+            raise ValueError(f"color_jitter must not be negative, got {color_jitter}")
+        self.views = views
+        self.scale = scale
+        self.flip = flip
+        self.jitter = ColorJitter(*[color_jitter] * 3) if color_jitter else None
+        self.mask = mask
+
+    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+        """Transform an image.
+
+        Args:
+            image: (3, height, width) uint8.
+
+        Returns:
+            See `Views.finish`.
+        """
+        box = RandomResizedCrop.get_params(image, list(self.scale), list(RATIO))
+        images = [_cut(image, box, size) for size in self.views.sizes]
+        if torch.rand(()) < self.flip:
+            images = [F.horizontal_flip(copy) for copy in images]
+        if self.jitter is not None:
+            # one draw for both, but of plain tensors it would change only the first
+            images = list(self.jitter([Image(copy) for copy in images]))
+        return self.views.finish(images, self.mask)
+
+
+class ValidationTransform:
+    """The middle of an image: its shorter side resized to 256/224 of the crop's.
+
+    Args:
+        views: Sizes and statistics.
+        mask: Gives the mask (H, W), always the same one; None for none.
+    """
+
+    def __init__(self, views: Views, *, mask: Mask | None = None) -> None:
+        self.views = views
+        self.mask = mask
+
+    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+        """See `PretrainTransform`."""
+        images = []
+        for size in self.views.sizes:
+            side = int(size * RESIZE_TO_CROP)
+            resized = F.resize(image, [side], InterpolationMode.BICUBIC, antialias=True)
+            images.append(F.center_crop(resized, [size, size]))
+        return self.views.finish(images, self.mask)
+
+
+def _cut(image: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor:
+    top, left, height, width = box
+    return F.resized_crop(
+        image,
+        top,
+        left,
+        height,
+        width,
+        size=[size, size],
+        interpolation=InterpolationMode.BICUBIC,
+        antialias=True,
+    )
+
+
+def _normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    plain = image.as_subclass(Tensor)
+    return F.normalize(F.to_dtype(plain, torch.float32, scale=True), list(mean), list(std))

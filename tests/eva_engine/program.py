@@ -1,0 +1,148 @@
+"""A run of the engine on a small regression, in the tests' own process or in others."""
+
+import os
+import signal
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from eva_engine import command_line, distributed, run_checkpoint
+from eva_engine.config import OptimizerConfig, RunConfig, as_plain
+from eva_engine.loop import TrainingRun
+
+
+class Samples:
+    """64 points of a plane, with noise from the global generators; some may be unreadable."""
+
+    def __init__(self, bad, poison):
+        self.bad, self.poison = bad, poison
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        if index in self.bad:
+            raise OSError("cannot identify image file")
+        x = torch.randn(6, generator=torch.Generator().manual_seed(index))
+        x = x + 0.1 * torch.rand(6)  # the augmentation
+        y = x[:1] * 2 - x[1:2]
+        return {"x": x, "y": torch.full_like(y, torch.nan) if index in self.poison else y}
+
+    def sample_id(self, index):
+        return f"file-{index}.jpg"
+
+
+class Model(nn.Module):
+    def __init__(self, dropout, width=16):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(6, width), nn.Linear(width, width)])
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width, 1)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = self.dropout(torch.tanh(block(x)))
+        return self.head(x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A test's run.
+
+    Attributes:
+        run: How it is carried out.
+        optimizer: Its optimizer.
+        bad: Samples that cannot be read.
+        poison: Samples whose target is not a number.
+        dropout: Rate of dropout.
+        on_rank: The process that has the following accidents; -1 for all.
+        kill_at: Forward pass of a SIGKILL to this process.
+        kill_in_save: Kill in the save after this many steps.
+        term_at: Forward pass of a SIGTERM to this process.
+        fail_at: Forward pass of an error.
+    """
+
+    run: RunConfig
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(lr=3e-2, warmup_epochs=1, layer_decay=0.8)
+    )
+    bad: tuple[int, ...] = ()
+    poison: tuple[int, ...] = ()
+    dropout: float = 0.1
+    on_rank: int = -1
+    kill_at: int = -1
+    kill_in_save: int = -1
+    term_at: int = -1
+    fail_at: int = -1
+
+
+def make_step(config):
+    """The step function, with the accidents of the config."""
+    calls = 0
+    here = config.on_rank in (-1, distributed.rank())
+
+    def step_fn(model, batch):
+        nonlocal calls
+        if here and calls == config.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if here and calls == config.term_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if here and calls == config.fail_at:
+            raise RuntimeError("an accident in the step function")
+        calls += 1
+        dtype = next(model.parameters()).dtype
+        error = (model(batch["x"].to(dtype)).float() - batch["y"]).square().mean()
+        return error, {"error_root": error.detach().sqrt()}
+
+    return step_fn
+
+
+def evaluate(model):
+    """Mean square error on other points, and a random number for the tests of its seed."""
+    x = torch.randn(32, 6, generator=torch.Generator().manual_seed(9))
+    dtype = next(model.parameters()).dtype
+    error = (model(x.to(dtype)).float() - (x[:, :1] * 2 - x[:, 1:2])).square().mean()
+    return {"error": error.item(), "random": torch.rand(()).item()}
+
+
+def make_run(config, device, **changes):
+    """A `TrainingRun` that is ready to start."""
+    torch.manual_seed(0)
+    arguments = {
+        "model": Model(config.dropout),
+        "samples": Samples(config.bad, config.poison),
+        "step_fn": make_step(config),
+        "run": config.run,
+        "optimizer": config.optimizer,
+        "config": as_plain(config),
+        "depth": 2,
+        "device": device,
+        "evaluate": evaluate,
+        "flops_per_sample": 1e6,
+    }
+    return TrainingRun(**arguments | changes)
+
+
+def train(config, device):
+    if config.kill_in_save >= 0:
+        save_weights = run_checkpoint._save_weights
+
+        def killing(state, file):
+            save_weights(state, file)
+            if f"{config.kill_in_save:08d}" in str(file):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        run_checkpoint._save_weights = killing
+    make_run(config, device).start()
+
+
+def main(arguments=None):
+    command_line.main(
+        Config,
+        train,
+        program="program.py",
+        device=lambda config: config.run.device,
+        output=lambda config: config.run.output,
+        arguments=arguments,
+    )

@@ -1,0 +1,164 @@
+"""The command line that a recipe gets."""
+
+import json
+import logging
+import sys
+
+import pytest
+
+from eva_engine import command_line, distributed
+from eva_engine.data import TooManyBadSamplesError
+
+RECIPE = """
+from program import Config
+from eva_engine.config import RunConfig
+
+config = Config(run=RunConfig(output="unused", epochs=5, workers=0, tensorboard=False))
+"""
+
+
+@pytest.fixture
+def recipe(program, tmp_path):
+    """A recipe file."""
+    file = tmp_path / "small.py"
+    file.write_text(RECIPE)
+    return str(file)
+
+
+@pytest.fixture
+def run(program, tmp_path, monkeypatch):
+    """Function: the command line of a program whose training is a given function."""
+    monkeypatch.setattr(distributed, "stop", lambda: None)  # other tests need the group
+    root, levels = logging.getLogger(), (logging.root.level, command_line.logger.level)
+    handlers = list(root.handlers)
+
+    def start(*arguments, train=lambda config, device: None):
+        command_line.main(
+            program.Config, train, program="train.py", device=lambda config: "cpu",
+            output=lambda config: tmp_path / "run", arguments=arguments,
+        )  # fmt: skip
+
+    yield start
+    for handler in root.handlers:
+        handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    command_line.logger.setLevel(levels[1])
+
+
+def test_options_override_the_recipe(program, recipe):
+    arguments = [recipe, "--run.epochs", "7", "--run.resume", "--bad", "1", "2", "--print-config"]
+    config, only_print = command_line.parse(program.Config, arguments, program="train.py")
+    assert (config.run.epochs, config.run.resume, config.bad) == (7, True, (1, 2))
+    assert config.run.workers == 0
+    assert only_print
+
+
+def test_option_of_the_launcher_deepspeed(program, recipe):
+    arguments = ["--local_rank=1", recipe, "--run.epochs", "7"]
+    config, _ = command_line.parse(program.Config, arguments, program="train.py")
+    assert config.run.epochs == 7
+
+
+def test_print_config(run, recipe, capsys, tmp_path):
+    run(recipe, "--print-config", "--run.seed", "3", train=None)
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["run"]["seed"] == 3
+    assert shown["run"]["epochs"] == 5
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("arguments", "code"), [((), 2), (("--help",), 0), (("-h",), 0)])
+def test_help_without_a_recipe(run, capsys, arguments, code):
+    with pytest.raises(SystemExit) as end:
+        run(*arguments)
+    assert end.value.code == code
+    shown = capsys.readouterr().out
+    assert "usage: train.py RECIPE [--print-config] [--name VALUE ...]" in shown
+    assert "With a recipe, --help lists all its values" in " ".join(shown.split())
+
+
+def test_help_of_a_recipe_explains_every_value(run, recipe, program, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(recipe, "--help")
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    config = program.Config(run=program.RunConfig(output="x"))
+    for part in ("run", "optimizer"):
+        for name in vars(getattr(config, part)):
+            assert f"{part}.{name.replace('_', '-')}" in shown
+    words = " ".join(shown.replace("│", " ").split())
+    assert "Order of the data, augmentation, initialisation and stochastic depth" in words
+    assert "Learning-rate factor between neighbouring layers" in words
+    assert "(default: 5)" in words
+
+
+@pytest.mark.parametrize(("option", "text"), [
+    (("--run.epoch", "3"), "Unrecognized options: --run.epoch"),
+    (("--run.epochs", "many"), "Error parsing --run.epochs: "),
+    (("--run.epochs", "0"), "Error parsing run: epochs must be at least 1, got 0"),
+    (("--run.precision", "fp8"), "invalid choice 'fp8'"),
+])  # fmt: skip
+def test_a_wrong_option_or_value_is_an_error(run, recipe, capsys, option, text):
+    with pytest.raises(SystemExit) as end:
+        run(recipe, *option)
+    assert end.value.code == 2
+    assert text in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    (None, "train.py: no recipe '.*none.py'"),
+    ("x = 1", "train.py: none.py defines no `config` of Config"),
+    ("from eva_engine.config import *\nOptimizerConfig(lr=-1)", "train.py: lr must be at least 0"),
+])  # fmt: skip
+def test_a_wrong_recipe_is_one_sentence(run, tmp_path, text, message):
+    if text:
+        (tmp_path / "none.py").write_text(text)
+    with pytest.raises(SystemExit, match=message):
+        run(str(tmp_path / "none.py"))
+
+
+@pytest.mark.parametrize("error", [
+    ValueError("value and fix"), FloatingPointError("value and fix"),
+    TooManyBadSamplesError("value and fix"), FileNotFoundError("value and fix"),
+])  # fmt: skip
+def test_an_expected_end_is_one_sentence_and_a_traceback_in_the_file(
+    run, recipe, device, tmp_path, capsys, error
+):
+    def train(config, device):
+        raise error
+
+    with pytest.raises(SystemExit, match=r"^train.py: value and fix$"):
+        run(recipe, train=train)
+    assert "Traceback" in (tmp_path / "run/log.txt").read_text()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_unexpected_error_stays_one(run, recipe, device, tmp_path):
+    def train(config, device):
+        raise KeyError("a mistake of ours")
+
+    with pytest.raises(KeyError):
+        run(recipe, train=train)
+    assert "a mistake of ours" in (tmp_path / "run/log.txt").read_text()
+
+
+def test_ctrl_c_is_130(run, recipe, device):
+    def train(config, device):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        run(recipe, train=train)
+    assert end.value.code == 130
+
+
+def test_what_is_logged_where(run, recipe, device, tmp_path, capsys):
+    def train(config, device):
+        logging.getLogger("project").info("step 1")
+        sys.stdout.write("done")
+
+    run(recipe, train=train)
+    output = capsys.readouterr()
+    assert output.out == "done"
+    assert output.err.endswith("I step 1\n")
+    assert (tmp_path / "run/log.txt").read_text().endswith("I step 1\n")

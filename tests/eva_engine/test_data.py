@@ -1,0 +1,121 @@
+"""The order of the data, and samples that cannot be read."""
+
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from eva_engine.data import Batch, OrderedBatches, SeededSamples, build_loader, to_device
+
+
+class Noisy:
+    """Draws from all three global generators."""
+
+    def __init__(self, bad=(), kill=None):
+        self.bad, self.kill = bad, kill
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        if index == self.kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if index in self.bad:
+            raise OSError("truncated")
+        draws = random.random(), np.random.rand(), torch.rand(()).item()  # noqa: NPY002
+        return torch.tensor([index, *draws])
+
+
+def order(*, rank=0, world_size=1, batch_size=2, accumulate=1, start_step=0, seed=3):
+    return OrderedBatches(20, batch_size=batch_size, accumulate=accumulate, rank=rank,
+                          world_size=world_size, seed=seed, start_step=start_step)  # fmt: skip
+
+
+def take(batches, count):
+    return [batch for batch, _ in zip(batches, range(count), strict=False)]
+
+
+def load(samples, count=10, *, workers=0, **settings):
+    loader = build_loader(samples, order(**settings), workers=workers)
+    return take(loader, count)
+
+
+def test_an_epoch_is_a_permutation_and_another_one_differs():
+    items = [item for batch in take(order(), 20) for item in batch]
+    first, second = items[:20], items[20:]
+    assert sorted(first) == [(0, index) for index in range(20)]
+    assert sorted(second) == [(1, index) for index in range(20)]
+    assert [index for _, index in first] != [index for _, index in second]
+    assert take(order(seed=4), 20) != take(order(), 20)
+
+
+@pytest.mark.parametrize("step", [1, 5, 9, 10, 13])
+def test_starting_at_a_step_continues_the_order(step):
+    whole = take(order(accumulate=2), 40)
+    assert take(order(accumulate=2, start_step=step), 10) == whole[2 * step : 2 * step + 10]
+
+
+@pytest.mark.parametrize(("world_size", "batch_size", "accumulate"), [(2, 3, 1), (1, 3, 2)])
+def test_a_step_has_the_same_samples_however_it_is_divided(world_size, batch_size, accumulate):
+    """20 samples fill three steps of 6; the last two of a permutation are left out."""
+    whole = [set(batch) for batch in take(order(batch_size=6), 7)]
+    parts = [
+        take(order(rank=rank, world_size=world_size, batch_size=batch_size, accumulate=accumulate),
+             7 * accumulate)
+        for rank in range(world_size)
+    ]  # fmt: skip
+    for step, expected in enumerate(whole):
+        chunks = [
+            chunk for part in parts for chunk in part[step * accumulate : (step + 1) * accumulate]
+        ]
+        assert {item for chunk in chunks for item in chunk} == expected
+
+
+def test_too_few_samples_for_a_step():
+    with pytest.raises(ValueError, match="20 samples do not fill a step of 8 x 3 x 1"):
+        order(batch_size=8, accumulate=3)
+
+
+@pytest.mark.parametrize("bad", [(), (4, 5, 6)])
+def test_workers_change_nothing(bad):
+    alone, shared = (load(Noisy(bad), 20, workers=workers) for workers in (0, 2))
+    for one, other in zip(alone, shared, strict=True):
+        assert one.data.equal(other.data)
+        assert (one.items, one.unreadable) == (other.items, other.unreadable)
+    assert sum(len(batch.unreadable) for batch in alone) == 2 * sum(range(1, len(bad) + 1))
+
+
+def test_a_sample_does_not_depend_on_its_batch():
+    samples = SeededSamples(Noisy(), seed=3)
+    together = {item: row for batch in load(Noisy(), 20) for item, row in
+                zip(batch.items, batch.data, strict=True)}  # fmt: skip
+    assert samples[1, 7][0].equal(together[1, 7])
+    assert not samples[0, 7][0][1:].equal(together[1, 7][1:])
+
+
+def test_the_next_readable_sample_replaces_a_bad_one():
+    sample, item, unreadable = SeededSamples(Noisy(bad=(19, 0)), seed=3)[2, 19]
+    assert sample[0] == 1
+    assert item == (2, 19)
+    assert unreadable == ["sample 19: OSError: truncated", "sample 0: OSError: truncated"]
+
+
+def test_a_broken_data_set_is_an_error():
+    with pytest.raises(RuntimeError, match="20 samples in a row cannot be read, from sample 3: OS"):
+        SeededSamples(Noisy(bad=range(20)), seed=3)[0, 3]
+
+
+def test_death_of_a_worker_is_an_error():
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        load(Noisy(kill=5), workers=1)
+
+
+def test_nested_data():
+    batch = Batch(data={"a": [torch.ones(2), ("text", torch.zeros(1))]}, items=[], unreadable=[])
+    moved = to_device(batch.data, torch.device("meta"))
+    assert moved["a"][0].is_meta
+    assert moved["a"][1][0] == "text"
+    assert moved["a"][1][1].is_meta

@@ -1,0 +1,48 @@
+"""Starting a process of a run, and its random numbers."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from eva_engine import distributed
+
+
+def draw(*numbers, **purpose):
+    distributed.seed_all(*numbers, **purpose)
+    return random.random(), np.random.rand(), torch.rand(()).item()  # noqa: NPY002
+
+
+def test_random_numbers_belong_to_all_their_seeds():
+    assert draw(1, 2, purpose="step") == draw(1, 2, purpose="step")
+    seeds = [((1, 2), "step"), ((1, 2), "sample"), ((2, 1), "step"), ((1, 2, 0), "step"),
+             ((1,), "step"), ((1, 2), "")]  # fmt: skip
+    draws = [draw(*numbers, purpose=purpose) for numbers, purpose in seeds]
+    for column in zip(*draws, strict=True):
+        assert len(set(column)) == len(seeds)
+
+
+def test_variables_of_the_launcher_are_all_needed(monkeypatch):
+    for name in ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    message = "RANK=3 is set but not LOCAL_RANK, MASTER_ADDR, MASTER_PORT: start with torchrun"
+    with pytest.raises(ValueError, match=message):
+        distributed.start("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there():
+    with pytest.raises(ValueError, match=r"process 0 .* has no GPU: it has 0; .* or device=cpu"):
+        distributed.start("cuda")
+
+
+def test_alone(device):
+    assert device == torch.device("cpu")
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert os.environ["WORLD_SIZE"] == "1"
+    assert distributed.gather({"a": 1}) == [{"a": 1}]
+    assert distributed.sum_over_ranks([1.5, 2.0], device) == [1.5, 2.0]

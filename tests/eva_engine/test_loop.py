@@ -1,0 +1,332 @@
+"""Whole runs in this process: resume, what is not finite, samples that cannot be read."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from eva_engine import loop, run_checkpoint
+from eva_engine.config import OptimizerConfig
+from eva_engine.data import TooManyBadSamplesError
+from eva_engine.run_checkpoint import RunCheckpoints
+from eva_engine.schedule import warmup_cosine
+
+ALL = tuple(range(64))
+
+
+class Killed(BaseException):
+    """Ends a run as SIGKILL would: nothing here may catch it."""
+
+
+def weights(output, name="model", step=24):
+    return load_file(output / f"checkpoints/step_{step:08d}/{name}.safetensors")
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys()
+    assert all(one[name].equal(other[name]) for name in one)
+
+
+def kill_at_call(patch, owner, name, call, *, after=False):
+    """Have the call of a function end the run, before it or after."""
+    original = getattr(owner, name)
+    calls = 0
+
+    def killing(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls != call:
+            return original(*args, **kwargs)
+        if after:
+            original(*args, **kwargs)
+        raise Killed
+
+    patch.setattr(owner, name, killing)
+
+
+SHORT = {"epochs": 2, "batch_size": 16, "checkpoint_every": 3, "ema_decay": 0.9, "resume": True}
+
+
+@pytest.fixture
+def killed_and_resumed(start, metrics, tmp_path):
+    """Function: let a call end a run, continue it, compare with a whole one; the checkpoints."""
+
+    def run(*point, settings, after=False):
+        start("whole", **settings)
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at_call(patch, *point, after=after)
+            with pytest.raises(Killed):
+                start("killed", **settings)
+        checkpoints = RunCheckpoints(tmp_path / "killed", keep=1)
+        latest = (checkpoints.folder / "latest").read_text()
+        assert latest in [folder.name for folder in checkpoints.complete()]
+        start("killed", **settings)
+        assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+        for kind in ("model", "model_ema"):
+            one, other = (weights(tmp_path / name, kind, step=8) for name in ("whole", "killed"))
+            assert_equal(one, other)
+        return sorted(path.name for path in checkpoints.folder.iterdir())
+
+    return run
+
+
+@pytest.mark.parametrize(("owner", "name", "call", "after"), [
+    (loop.TrainingRun, "_step", 6, False),
+    (loop.TrainingRun, "_evaluate", 1, False),
+    (loop.TrainingRun, "_evaluate", 2, False),
+    (RunCheckpoints, "save", 2, True),
+    (RunCheckpoints, "_remove_old", 2, False),
+    (run_checkpoint, "_save_weights", 3, False),
+    (run_checkpoint, "_save_weights", 4, False),
+    (run_checkpoint, "_mark_complete", 2, False),
+    (run_checkpoint, "write_whole", 3, True),
+    (run_checkpoint, "write_whole", 4, False),
+    (Path, "rename", 2, False),
+    (Path, "rename", 2, True),
+    (run_checkpoint.shutil, "rmtree", 3, False),
+])  # fmt: skip
+def test_killed_in_any_phase(killed_and_resumed, owner, name, call, after):
+    settings = SHORT | {"keep_checkpoints": 1}
+    names = killed_and_resumed(owner, name, call, settings=settings, after=after)
+    assert names == ["latest", "step_00000008"]
+
+
+def test_resumed_in_bfloat16_with_accumulation(killed_and_resumed):
+    settings = SHORT | {"precision": "bf16", "batch_size": 4, "accumulate": 4}
+    killed_and_resumed(loop.TrainingRun, "_step", 6, settings=settings)
+
+
+def test_lines_of_the_log(start, metrics, tmp_path):
+    start(accumulate=2, batch_size=4)
+    lines = metrics(tmp_path / "run")
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(24))
+    assert [line["samples"] for line in steps] == [8 * (step + 1) for step in range(24)]
+    rates = [warmup_cosine(step, peak=3e-2, end=0, warmup_steps=8, total_steps=24)
+             for step in range(24)]  # fmt: skip
+    assert [line["lr"] for line in steps] == rates
+    assert [line["step"] for line in lines if "val_error" in line] == [7, 15, 23]
+    assert json.loads((tmp_path / "run/config.json").read_text())["run"]["accumulate"] == 2
+
+
+def test_accumulation_changes_nothing(start, metrics, tmp_path):
+    start("one", rest={"dropout": 0.0})
+    start("two", accumulate=4, batch_size=2, rest={"dropout": 0.0})
+    for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        for name in set(one) - {"error_root"}:
+            assert one[name] == pytest.approx(two[name], abs=1e-5, rel=1e-5)
+
+
+def test_evaluation_does_not_change_training(start, metrics, tmp_path):
+    start("often", ema_decay=0.9)
+    start("never", ema_decay=0.9, changes={"evaluate": None})
+    lines = [line for line in metrics(tmp_path / "often") if "loss" in line]
+    assert lines == metrics(tmp_path / "never")
+
+
+@pytest.mark.parametrize("with_average", [True, False])
+def test_what_is_evaluated(start, program, metrics, tmp_path, with_average):
+    start(ema_decay=0.9, changes={"with_average": with_average})
+    model = program.Model(0.0)
+    model.load_state_dict(weights(tmp_path / "run", "model_ema" if with_average else "model"))
+    with torch.no_grad():
+        expected = program.evaluate(model)["error"]
+    assert metrics(tmp_path / "run")[-1]["val_error"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_finished_run_does_nothing(start, metrics, tmp_path, caplog):
+    start()
+    before = metrics(tmp_path / "run")
+    with caplog.at_level(logging.INFO):
+        start(resume=True)
+    assert "all 24 steps were done before" in caplog.text
+    assert metrics(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_loss_that_is_not_finite_stops_before_the_step(start, metrics, tmp_path, stage):
+    with pytest.raises(FloatingPointError, match=r"loss nan or a gradient of step . is not"):
+        start(zero_stage=stage, rest={"poison": (7,)}, checkpoint_every=1)
+    dump = json.loads((tmp_path / "run/rank0_nonfinite.json").read_text())
+    assert "file-7.jpg" in dump["samples"]
+    assert len(dump["samples"]) == 8
+    assert dump["step"] == len(metrics(tmp_path / "run"))
+    assert dump["seeds"] == [[0, dump["step"], 0, 0]]
+    for value in weights(tmp_path / "run", step=dump["step"]).values():
+        assert value.isfinite().all()
+
+
+@pytest.mark.parametrize(("stage", "accumulate"), [(0, 1), (1, 1), (1, 4), (0, 4)])
+def test_steps_that_are_not_finite_are_skipped(start, metrics, tmp_path, stage, accumulate):
+    settings = {"zero_stage": stage, "accumulate": accumulate, "batch_size": 8 // accumulate}
+    start(nonfinite="skip", ema_decay=0.9, rest={"poison": (7,)}, checkpoint_every=1,
+          keep_checkpoints=24, **settings)  # fmt: skip
+    lines = [line for line in metrics(tmp_path / "run") if "lr" in line]
+    skipped = [line for line in lines if "skipped" in line]
+    assert [line["step"] // 8 for line in skipped] == [0, 1, 2]  # once an epoch
+    assert all(line["loss"] is None for line in skipped)
+    assert sum(line["loss"] is None for line in lines) == 3
+    step = skipped[1]["step"]
+    for kind in ("model", "model_ema"):
+        before, after, later = (
+            weights(tmp_path / "run", kind, step=number) for number in (step, step + 1, step + 2)
+        )
+        assert_equal(before, after)
+        assert not before["head.weight"].equal(later["head.weight"])
+
+
+def test_only_so_many_steps_are_skipped(start, metrics, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"is not finite; .* 3 steps in a row"):
+        start(nonfinite="skip", max_skipped=2, rest={"poison": ALL}, checkpoint_every=1)
+    assert len(metrics(tmp_path / "run")) == 2
+    with pytest.raises(FloatingPointError, match="3 steps in a row"):  # counted on after a resume
+        start(
+            nonfinite="skip", max_skipped=2, rest={"poison": ALL}, checkpoint_every=1, resume=True
+        )
+    assert len(metrics(tmp_path / "run")) == 2
+
+
+def test_floor_of_the_loss_scale_ends_the_run(start, monkeypatch):
+    """The scaler of fp16 in a float32 run, because fp16 needs a GPU."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
+
+    build = loop.TrainingRun._build
+
+    def with_scaler(self, checkpoint):
+        build(self, checkpoint)
+        self._engine.precision = "fp16"
+        scaler = DynamicLossScaler(
+            init_scale=4,
+            scale_window=500,
+            min_scale=1,
+            delayed_shift=2,
+            consecutive_hysteresis=False,
+        )
+        self._engine.optimizer.loss_scaler = scaler
+
+    monkeypatch.setattr(loop.TrainingRun, "_build", with_scaler)
+    monkeypatch.setattr(loop.TrainingRun, "_step", ignore_loss(loop.TrainingRun._step))
+    with pytest.raises(
+        FloatingPointError, match=r"loss scale of fp16 is at its minimum and step 3"
+    ):
+        start(rest={"poison": ALL}, epochs=100)
+
+
+def ignore_loss(step):
+    """An overflow of gradients with a finite loss, which is what fp16 meets."""
+
+    def run(self, *args):
+        share = self._share
+        self._share = lambda *values: (*share(*values)[:2], True)
+        try:
+            return step(self, *args)
+        finally:
+            self._share = share
+
+    return run
+
+
+def test_unreadable_samples_are_counted_and_limited(start, metrics, tmp_path, caplog):
+    """Sample 3 is drawn once an epoch, and 4 for itself and for 3."""
+    bad = {"bad": (3, 4)}
+    start(rest=bad)
+    assert metrics(tmp_path / "run")[-2]["bad_samples"] == 9
+    assert "replaced a sample that cannot be read: file-3.jpg: OSError: cannot id" in caplog.text
+    with pytest.raises(TooManyBadSamplesError, match="9 samples could not be read, max_bad_samples"
+                       " is 8"):  # fmt: skip
+        start("limited", rest=bad, max_bad_samples=8, checkpoint_every=1)
+    with pytest.raises(TooManyBadSamplesError, match="9 samples"):  # counted on after a resume
+        start("limited", rest=bad, max_bad_samples=8, checkpoint_every=1, resume=True)
+    start("limited", rest=bad, max_bad_samples=9, checkpoint_every=1, resume=True)
+    assert metrics(tmp_path / "limited") == metrics(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({}, "has a run that reached step_00000008: continue it with resume"),
+    ({"resume": True, "precision": "bf16"}, "began with precision=fp32 and cannot continue"),
+    ({"resume": True, "zero_stage": 0}, "began with zero_stage=1 and cannot continue with 0"),
+    ({"resume": True, "ema_decay": 0.9}, "step_00000008 has no moving average: set ema_decay=0"),
+])  # fmt: skip
+def test_a_folder_of_another_run_is_refused(start, tmp_path, settings, message):
+    start(epochs=1)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=message):
+        start(**settings)
+    after = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_checkpoint_of_another_model_is_refused(start, program):
+    start(epochs=1)
+    with pytest.raises(ValueError, match="has the state of another model, choose another output"):
+        start(resume=True, epochs=2, changes={"model": program.Model(0.1, width=8)})
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_settings_of_the_optimizer_may_change(start, stage):
+    start(epochs=1, zero_stage=stage)
+    changed = OptimizerConfig(lr=1e-3, weight_decay=0.3, betas=(0.5, 0.6), eps=1e-3)
+    run = start(epochs=2, zero_stage=stage, resume=True, rest={"optimizer": changed})
+    group = next(group for group in run._engine.optimizer.param_groups if group["weight_decay"])
+    assert (group["weight_decay"], group["betas"], group["eps"]) == (0.3, (0.5, 0.6), 1e-3)
+    assert group["lr_scale"] == 1.0
+
+
+def test_the_seed_stays_and_another_batch_is_mentioned(start, metrics, tmp_path, caplog):
+    start("whole", epochs=2)
+    start(epochs=1)
+    start(epochs=1, resume=True, seed=5, batch_size=4)
+    assert "seed=5 has no effect: the run began with 0" in caplog.text
+    assert "had step_batch=8, now 4: the order of the data changes" in caplog.text
+
+
+@pytest.mark.parametrize(("settings", "rest", "message"), [
+    ({"precision": "fp16"}, {}, "precision=fp16 needs a GPU"),
+    ({"wandb_project": "eva"}, {}, "wandb_project='eva' needs the package wandb: pip install"),
+    ({"batch_size": 65}, {}, "64 samples do not fill a step of 65 x 1 x 1"),
+    ({}, {"optimizer": OptimizerConfig(lr=1.0, warmup_epochs=4)}, "warm-up of 32 steps exceeds"),
+])  # fmt: skip
+def test_refused_before_anything_is_written(start, tmp_path, settings, rest, message):
+    with pytest.raises(ValueError, match=message):
+        start(rest=rest, **settings)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo in their hook
+def test_compiled(start, metrics, tmp_path, monkeypatch):
+    """With dynamo's graph, but without code that a compiler has to make; resumed too."""
+    from deepspeed import DeepSpeedEngine
+
+    original, compiled = DeepSpeedEngine.compile, []
+
+    def with_quick_backend(self):
+        original(self, backend="eager")
+        compiled.append(self.is_compiled)
+
+    monkeypatch.setattr(DeepSpeedEngine, "compile", with_quick_backend)
+    start("plain", epochs=2)
+    start("compiled", epochs=2, compile=True, checkpoint_every=3)
+    shutil.rmtree(tmp_path / "compiled/checkpoints/step_00000016")
+    start("compiled", epochs=2, compile=True, resume=True)
+    assert compiled == [True, True]
+    one, other = (weights(tmp_path / name, step=16) for name in ("plain", "compiled"))
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value)
+    assert [line["step"] for line in metrics(tmp_path / "compiled")] == [
+        line["step"] for line in metrics(tmp_path / "plain")
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_compiled_to_machine_code(start, metrics, tmp_path):
+    start("plain", epochs=1, rest={"dropout": 0.0})
+    start("compiled", epochs=1, rest={"dropout": 0.0}, compile=True)
+    for one, other in zip(*(metrics(tmp_path / n) for n in ("plain", "compiled")), strict=True):
+        assert one == pytest.approx(other, abs=1e-5, rel=1e-5)

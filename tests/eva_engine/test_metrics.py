@@ -1,0 +1,141 @@
+"""The log of a run: lines, TensorBoard, speed, the progress bar."""
+
+import io
+import json
+import logging
+import re
+import sys
+import time
+import types
+
+import pytest
+import torch
+
+from eva_engine import metrics as metrics_module
+from eva_engine.config import RunConfig
+from eva_engine.metrics import RunLog
+
+
+@pytest.fixture
+def make_log(tmp_path):
+    """Function: a log in `tmp_path`."""
+    logs = []
+
+    def make(*, start_step=0, flops=None, processes=1, **run):
+        settings = {"tensorboard": False, "log_every": 2} | run
+        log = RunLog(RunConfig(output=tmp_path, **settings), start_step=start_step, total_steps=10,
+                     batch_size=4, flops_per_sample=flops, device=torch.device("cpu"),
+                     processes=processes, config={"a": 1})  # fmt: skip
+        logs.append(log)
+        return log
+
+    yield make
+    for log in logs:
+        log.close()
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_lines_after_the_resumed_step_are_removed(make_log, tmp_path):
+    log = make_log()
+    for step in range(6):
+        log.step(step, {"loss": step + 0.5})
+        if step == 3:
+            log.evaluation(step, {"top1": 0.25})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')  # killed while it wrote
+    log = make_log(start_step=4)
+    assert log.last_evaluation == 3
+    log.step(4, {"loss": 7.0})
+    kept = [(line["step"], line.get("loss", line.get("val_top1"))) for line in lines(tmp_path)]
+    assert kept == [(0, 0.5), (1, 1.5), (2, 2.5), (3, 3.5), (3, 0.25), (4, 7.0)]
+    assert make_log(start_step=3).last_evaluation == -1
+
+
+def test_numbers_that_json_lacks(make_log, tmp_path):
+    make_log().step(0, {"loss": float("nan"), "grad_norm": float("inf")})
+    assert lines(tmp_path) == [{"step": 0, "samples": 4, "loss": None, "grad_norm": None}]
+
+
+def test_speed_and_its_share_of_the_peak(make_log, tmp_path, monkeypatch, caplog):
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    monkeypatch.setattr(metrics_module, "_peak_flops", lambda device: 1e12)
+    log = make_log(flops=3e10, processes=2)
+    with caplog.at_level(logging.INFO):
+        for step in range(2):
+            now += 0.5
+            log.step(step, {"loss": 1.0, "lr": 0.1})
+        log.pause()
+        now += 1000  # an evaluation
+        log.go_on()
+        for step in range(2, 4):
+            now += 0.25
+            log.step(step, {"loss": 1.0, "lr": 0.1})
+    first, second = (line for line in lines(tmp_path) if "eta_seconds" in line)
+    assert (first["samples_per_second"], second["samples_per_second"]) == (8, 16)
+    assert (first["eta_seconds"], second["eta_seconds"]) == (4.0, 1.5)
+    assert first["model_tflops"] == pytest.approx(0.24)
+    assert first["model_flops_use"] == pytest.approx(0.12)
+    assert second["samples"] == 16
+    sentence = (
+        r"step 4/10: loss 1, lr 0.1, 16 samples/s, \S+ GiB, 24.0% of peak FLOPs, 0:00:01 left"
+    )
+    assert re.search(sentence, caplog.text)
+
+
+def test_tensorboard_shows_a_resumed_run_once(make_log, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = make_log(tensorboard=True, log_every=1)
+    for step in range(6):
+        log.step(step, {"loss": 1.0})
+    log.close()
+    log = make_log(tensorboard=True, log_every=1, start_step=4)
+    for step in range(4, 8):
+        log.step(step, {"loss": 2.0})
+    log.evaluation(7, {"top1": 0.5})
+    log.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [
+        *((step, 1.0) for step in range(4)), *((step, 2.0) for step in range(4, 8)),
+    ]  # fmt: skip
+    assert [event.step for event in events.Scalars("val_top1")] == [7]
+
+
+def test_weights_and_biases(make_log, monkeypatch, tmp_path):
+    sent = []
+    run = types.SimpleNamespace(
+        log=lambda values, step: sent.append((step, values)), finish=lambda: sent.append("finish")
+    )
+    stand_in = types.ModuleType("wandb")
+    stand_in.init = lambda **settings: sent.append(settings) or run
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    log = make_log(wandb_project="eva", log_every=1)
+    log.step(0, {"loss": 2.0})
+    log.close()
+    assert sent[0] == {"project": "eva", "name": tmp_path.name, "id": tmp_path.name,
+                       "resume": "allow", "config": {"a": 1}}  # fmt: skip
+    assert sent[1][0] == 0
+    assert sent[1][1]["loss"] == 2.0
+    assert sent[2] == "finish"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_bar_on_a_terminal_only(make_log, monkeypatch, terminal):
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    log = make_log(start_step=4)
+    log.step(4, {"loss": 1.25})
+    log.close()
+    assert ("5/10" in stream.getvalue()) is terminal
+    assert ("loss=1.2500" in stream.getvalue()) is terminal

@@ -1,0 +1,143 @@
+"""Runs in processes of their own: killed, signalled, in two ranks."""
+
+import json
+import random
+import re
+import sys
+
+import pytest
+from safetensors.torch import load_file
+
+from eva_engine.run_checkpoint import RunCheckpoints
+
+OFTEN = {"run__checkpoint_every": 3, "run__ema_decay": 0.9, "run__resume": True}
+
+
+def assert_same_result(metrics, one, other, *, steps=24):
+    """Metrics and saved weights of two runs are the same bit for bit."""
+    assert metrics(one) == metrics(other)
+    for name in ("model", "model_ema"):
+        file = f"checkpoints/step_{steps:08d}/{name}.safetensors"
+        first, second = load_file(one / file), load_file(other / file)
+        assert first.keys() == second.keys()
+        assert all(first[key].equal(second[key]) for key in first)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_at_random_moments(launch, metrics, tmp_path, workers):
+    whole = launch(tmp_path / "whole", run__workers=workers, **OFTEN)
+    assert whole.codes == [0], whole.texts
+    chance = random.Random()
+    lines = sorted(chance.sample(range(1, 22), 4))
+    sys.stdout.write(f"{lines}")  # shown if the test fails
+    kills = 0
+    for moment in (*lines, 10**9):
+        part = launch(tmp_path / "killed", run__workers=workers, signal="SIGKILL", lines=moment,
+                      after=chance.uniform(0, 0.1), **OFTEN)  # fmt: skip
+        assert part.codes in ([-9], [0]), part.texts
+        kills += part.codes == [-9]
+    assert part.codes == [0]
+    assert kills >= 2, lines
+    assert_same_result(metrics, tmp_path / "whole", tmp_path / "killed")
+
+
+def test_killed_inside_a_save(launch, metrics, tmp_path):
+    launch(tmp_path / "whole", **OFTEN)
+    killed = launch(tmp_path / "killed", kill_in_save=9, **OFTEN)
+    assert killed.codes == [-9]
+    folders = [path.name for path in RunCheckpoints(tmp_path / "killed", keep=3).complete()]
+    assert folders == ["step_00000003", "step_00000006"]
+    assert (tmp_path / "killed/checkpoints/.writing_step_00000009").is_dir()
+    assert (tmp_path / "killed/checkpoints/latest").read_text() == "step_00000006"
+    again = launch(tmp_path / "killed", **OFTEN)
+    assert again.codes == [0], again.texts
+    assert_same_result(metrics, tmp_path / "whole", tmp_path / "killed")
+    assert not list((tmp_path / "killed/checkpoints").glob(".writing_*"))
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_signal_to_the_whole_group_saves_at_a_step(launch, metrics, tmp_path, name):
+    """Slurm sends it to the data workers too."""
+    launch(tmp_path / "whole", run__workers=2, **OFTEN)
+    stopped = launch(
+        tmp_path / "stopped", run__workers=2, signal=name, lines=7, group=True, **OFTEN
+    )
+    assert stopped.codes == [75], stopped.texts
+    assert re.search(r"stopped after step \d+ by a signal; run again with resume", *stopped.texts)
+    last = RunCheckpoints(tmp_path / "stopped", keep=3).complete()[-1]
+    lines = metrics(tmp_path / "stopped")
+    assert json.loads((last / "run.json").read_text())["step"] == lines[-1]["step"] + 1
+    again = launch(tmp_path / "stopped", run__workers=2, **OFTEN)
+    assert again.codes == [0], again.texts
+    assert_same_result(metrics, tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_ctrl_c(launch, tmp_path):
+    ended = launch(tmp_path / "run", run__workers=2, signal="SIGINT", lines=5, group=True, **OFTEN)
+    assert ended.codes == [130]
+    assert "Traceback" not in ended.texts[0]
+    assert RunCheckpoints(tmp_path / "run", keep=3).complete()
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_two_ranks_give_the_result_of_one(launch, metrics, tmp_path, stage):
+    both = {"run__ema_decay": 0.9, "run__zero_stage": stage, "dropout": 0.0}
+    assert launch(tmp_path / "one", **both).codes == [0]
+    two = launch(tmp_path / "two", ranks=2, run__batch_size=4, **both)
+    assert two.codes == [0, 0], two.texts
+    one_lines, two_lines = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert len(one_lines) == len(two_lines) == 27
+    for one, two in zip(one_lines, two_lines, strict=True):
+        assert one.keys() == two.keys()
+        for name in set(one) - {"error_root"}:  # a mean of roots, over other parts
+            assert one[name] == pytest.approx(two[name], abs=1e-5, rel=1e-5), (name, one, two)
+    for file in ("model", "model_ema"):
+        path = f"checkpoints/step_00000024/{file}.safetensors"
+        first, second = load_file(tmp_path / "one" / path), load_file(tmp_path / "two" / path)
+        assert all((first[key] - second[key]).abs().max() < 1e-5 for key in first)
+
+
+def test_two_ranks_resume_and_refuse_to_be_one(launch, metrics, tmp_path):
+    """A signal to one rank stops both; both parts of the state and the average come back."""
+    options = {"ranks": 2, "run__batch_size": 4, "run__precision": "bf16", **OFTEN}
+    launch(tmp_path / "whole", **options)
+    stopped = launch(tmp_path / "stopped", term_at=7, on_rank=1, **options)
+    assert stopped.codes == [75, 75], stopped.texts
+    alone = launch(tmp_path / "stopped", **options | {"ranks": 1, "run__batch_size": 8})
+    assert alone.codes == [1]
+    assert "was saved by 2 processes" in alone.texts[0]
+    assert "start 2, or begin a new run from" in alone.texts[0]
+    assert "Traceback" not in alone.texts[0]
+    again = launch(tmp_path / "stopped", **options)
+    assert again.codes == [0, 0], again.texts
+    assert_same_result(metrics, tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_two_ranks_without_zero_continue_as_one(launch, metrics, tmp_path):
+    options = {"run__zero_stage": 0, "dropout": 0.0, **OFTEN}
+    launch(tmp_path / "run", ranks=2, run__batch_size=4, term_at=9, **options)
+    ended = launch(tmp_path / "run", run__batch_size=8, **options)
+    assert ended.codes == [0], ended.texts
+    assert "changes" not in ended.texts[0]
+    launch(tmp_path / "one", run__batch_size=8, **options)
+    losses = [[line.get("loss", 0) for line in metrics(tmp_path / name)] for name in ("run", "one")]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_not_a_number_on_one_rank_stops_both_before_the_step(launch, metrics, tmp_path):
+    ended = launch(tmp_path / "run", ranks=2, run__batch_size=4, poison=(5,))
+    assert ended.codes == [1, 1]
+    for text in ended.texts:
+        assert "is not finite" in text
+        assert "Traceback" not in text
+    dumps = [json.loads((tmp_path / f"run/rank{rank}_nonfinite.json").read_text())
+             for rank in (0, 1)]  # fmt: skip
+    assert "file-5.jpg" in dumps[0]["samples"] + dumps[1]["samples"]
+    assert dumps[0]["step"] == dumps[1]["step"] == len(metrics(tmp_path / "run"))
+    assert [dump["seeds"][0][3] for dump in dumps] == [0, 1]
+
+
+def test_an_error_on_one_rank_ends_the_other(launch, tmp_path):
+    ended = launch(tmp_path / "run", ranks=2, run__batch_size=4, fail_at=4, on_rank=1, limit=40)
+    assert ended.codes == [1, 1]  # and not -9, which is what the limit gives
+    assert "an accident in the step function" in ended.texts[1]

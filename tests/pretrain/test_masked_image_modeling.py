@@ -1,0 +1,245 @@
+"""The pre-training model: the official outputs, the skipped work, its initialisation."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
+
+from eva_backbone import load_pretrained
+from eva_pretrain.masked_image_modeling import (
+    MaskedImageModeling,
+    masked_image_modeling,
+    negative_cosine,
+)
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "mim.safetensors"
+SIZES = {
+    "img_size": 32,
+    "patch_size": 8,
+    "embed_dim": 32,
+    "depth": 3,
+    "num_heads": 2,
+    "mlp_dim": 48,
+}
+COUNTS = (5, 0, 16, 9, 1)  # masked patches of each sample: ragged, none, all
+
+
+def _model(randomise, **options):
+    return randomise(MaskedImageModeling(target_dim=7, **SIZES | options))
+
+
+def _ragged_mask():
+    rows = [torch.randperm(16) < count for count in COUNTS]
+    return torch.stack(rows)
+
+
+def _whole(model, images, mask):
+    """The official way: compute everything, then select."""
+    return model.lm_head(model.forward_features(images, mask)[:, 1:][mask])
+
+
+# The official code
+
+
+def _golden():
+    tensors = load_file(GOLDEN)
+    state = {k.removeprefix("state."): t for k, t in tensors.items() if k.startswith("state.")}
+    return state, tensors
+
+
+def _golden_model():
+    sizes = {"img_size": 70, "embed_dim": 32, "depth": 4, "num_heads": 2, "mlp_dim": 80}
+    return masked_image_modeling("eva_g_patch14", target_dim=768, **sizes)
+
+
+def test_official_predictions():
+    state, tensors = _golden()
+    model = _golden_model()
+    model.load_state_dict(state, strict=True)
+    expected = tensors["output.masked_prediction"]
+    for mask in (tensors["input.mask"], tensors["input.mask"].unflatten(1, (5, 5))):
+        actual = model(tensors["input.image"], mask)
+        torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+    assert expected.std() > 1e-2
+
+
+def test_the_official_layout_loads_without_a_remark(tmp_path):
+    """`eva_psz14.pt` is {"model": ...} in half precision."""
+    state, _ = _golden()
+    torch.save({"model": {name: value.half() for name, value in state.items()}}, tmp_path / "x.pt")
+    model = _golden_model()
+    report = load_pretrained(model, tmp_path / "x.pt")
+    assert set(report.loaded) == set(state)
+    assert not report.skipped
+    assert not report.missing
+    assert torch.equal(model.lm_head.weight, state["lm_head.weight"].half().float())
+
+
+def test_parameters_of_the_published_model(count):
+    with torch.device("meta"):
+        model = masked_image_modeling("eva_g_patch14", target_dim=768, drop_path_rate=0.1)
+        large = masked_image_modeling("eva_l_patch14", target_dim=1024)
+    assert count(model) == 1_012_229_632
+    assert len(model.state_dict()) == 529
+    assert model.blocks[39].drop_path.rate == pytest.approx(0.1)
+    assert model.lm_head.weight.shape == (768, 1408)
+    assert large.lm_head.weight.shape == (1024, 1024)
+    assert large.blocks[0].attn.qkv.bias.shape == (3072,)
+
+
+# What nobody reads is not computed
+
+
+def _values_and_gradients(predict, model, images, mask, *, seed=0):
+    model.zero_grad()
+    images = images.clone().requires_grad_()
+    torch.manual_seed(seed)
+    out = predict(model, images, mask)
+    out.backward(torch.linspace(-1, 2, out.numel()).view_as(out))
+    named = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {"out": out.detach(), "images": images.grad} | named
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"drop_path_rate": 0.6},
+        {"drop_path_rate": 0.6, "activation_checkpointing": True},
+        {"qkv_bias": "qkv", "layer_scale": 0.1},
+    ],
+)
+def test_skipping_equals_the_whole_computation(randomise, options):
+    model = _model(randomise, **options).train()
+    images, mask = torch.randn(len(COUNTS), 3, 32, 32), _ragged_mask()
+    for seed in range(3):
+        whole = _values_and_gradients(_whole, model, images, mask, seed=seed)
+        actual = _values_and_gradients(MaskedImageModeling.__call__, model, images, mask, seed=seed)
+        assert actual["out"].shape == (sum(COUNTS), 7)
+        for name, expected in whole.items():
+            scale = expected.abs().max().item()
+            torch.testing.assert_close(
+                actual[name], expected, atol=1e-5 * max(1.0, scale), rtol=1e-5
+            )
+
+
+def test_every_parameter_gets_a_gradient(randomise):
+    """Distributed training rejects a parameter without one; the last block may be dropped."""
+    model = _model(randomise, drop_path_rate=1 - 1e-9).train()
+    model(torch.randn(2, 3, 32, 32), _ragged_mask()[:2]).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_only_masked_patches_go_through_the_end(randomise):
+    """Padded to the largest number of an image in the last block, 5 here, and exact behind it."""
+    model, seen = _model(randomise), {}
+    for name in ("blocks.1.mlp", "blocks.2.attn.proj", "blocks.2.mlp", "norm", "lm_head"):
+        model.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: seen.update({name: inputs[0].shape})
+        )
+    model(torch.randn(2, 3, 32, 32), torch.stack([torch.arange(16) < n for n in (5, 3)]))
+    assert seen == {
+        "blocks.1.mlp": (2, 17, 32),
+        "blocks.2.attn.proj": (2, 5, 32),
+        "blocks.2.mlp": (2, 5, 32),
+        "norm": (8, 32),
+        "lm_head": (8, 32),
+    }
+
+
+def test_hidden_pixels_are_not_seen(randomise):
+    model, mask = _model(randomise), _ragged_mask()[:1]
+    images = torch.randn(1, 3, 32, 32)
+    pixels = mask.unflatten(1, (4, 4)).repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None]
+    expected = model(images, mask)
+    assert torch.equal(model(images + 9.0 * pixels, mask), expected)
+    assert not torch.equal(model(images + 9.0 * ~pixels, mask), expected)
+
+
+def test_without_a_mask_all_patches_are_predicted(randomise):
+    model = _model(randomise, extra_tokens=("cls",))
+    images = torch.randn(2, 3, 32, 32)
+    expected = model.lm_head(model.forward_features(images)[:, 1:])
+    torch.testing.assert_close(model(images), expected.flatten(0, 1))
+
+
+def test_a_model_without_class_token(randomise):
+    model, mask = _model(randomise, extra_tokens=("mask",)), _ragged_mask()
+    images = torch.randn(len(COUNTS), 3, 32, 32)
+    expected = model.lm_head(model.forward_features(images, mask)[mask])
+    torch.testing.assert_close(model(images, mask), expected, atol=1e-5, rtol=1e-5)
+    assert model(images).shape == (16 * len(COUNTS), 7)
+
+
+def test_wrong_input(randomise):
+    model, images = _model(randomise), torch.randn(2, 3, 32, 32)
+    with pytest.raises(ValueError, match="the mask hides no patch of any image"):
+        model(images, torch.zeros(2, 16, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"mask must be bool of shape \(2, 16\), got torch.bool"):
+        model(images, torch.ones(2, 25, dtype=torch.bool))
+    with pytest.raises(ValueError, match="target_dim must be at least 1, got 0"):
+        MaskedImageModeling(target_dim=0, **SIZES)
+
+
+# Initialisation
+
+
+def test_initialisation_of_the_official_pre_training():
+    """A normal distribution of 0.015 cut at +-0.015: its own deviation is 0.540 times that."""
+    model = MaskedImageModeling(target_dim=512, **SIZES | {"embed_dim": 256, "depth": 2})
+    deviation = 0.015 * math.sqrt(
+        1 - 2 * math.exp(-0.5) / math.sqrt(2 * math.pi) / math.erf(0.5**0.5)
+    )
+    assert deviation == pytest.approx(0.0081, abs=5e-5)
+    for name, parameter in model.named_parameters():
+        values = parameter.detach()
+        if name.endswith("bias"):
+            assert not values.any(), name
+            continue
+        if "norm" in name:
+            assert (values == 1).all(), name
+            continue
+        residual = name.endswith(("attn.proj.weight", "fc2.weight"))
+        divisor = math.sqrt(2 * (int(name.split(".")[1]) + 1)) if residual else 1.0
+        assert values.abs().max() <= 0.015 / divisor * (1 + 1e-6), name
+        error = 5 * deviation / math.sqrt(2 * values.numel())
+        assert values.std().item() * divisor == pytest.approx(deviation, abs=error), name
+
+
+def test_initialising_again_includes_the_head():
+    model = MaskedImageModeling(target_dim=7, **SIZES)
+    nn.init.constant_(model.lm_head.weight, 3.0)
+    model.init_weights()
+    assert 0 < model.lm_head.weight.abs().max() <= 0.015
+
+
+# Loss
+
+
+def test_negative_cosine_is_the_mean_over_all_masked_patches():
+    predictions, targets = torch.randn(9, 5), 100 * torch.randn(9, 5)
+    predictions[0] = 0.0  # a cosine of zero, not NaN
+    lengths = predictions.norm(dim=1) * targets.norm(dim=1)
+    by_hand = -((predictions * targets).sum(1) / lengths.clamp_min(1e-8)).mean()
+    actual = negative_cosine(predictions, targets)
+    torch.testing.assert_close(actual, by_hand)
+    official = -nn.CosineSimilarity(dim=-1)(predictions, targets).mean()
+    assert torch.equal(actual, official)
+    torch.testing.assert_close(negative_cosine(targets, targets), torch.tensor(-1.0))
+
+
+def test_negative_cosine_computes_in_float32():
+    predictions, targets = torch.randn(400, 64).half(), 200 * torch.randn(400, 64)
+    actual = negative_cosine(predictions, targets.half())
+    assert actual.dtype == torch.float32
+    expected = -F.cosine_similarity(predictions.double(), targets.half().double()).mean()
+    torch.testing.assert_close(actual.double(), expected, atol=1e-6, rtol=0)
+
+
+def test_negative_cosine_refuses_other_shapes():
+    with pytest.raises(ValueError, match=r"\(3, 4\) and targets \(3, 5\) must have one shape"):
+        negative_cosine(torch.ones(3, 4), torch.ones(3, 5))

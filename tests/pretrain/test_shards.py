@@ -1,0 +1,157 @@
+"""Random access into tar shards: places, patterns, the index file, damaged shards."""
+
+import io
+import pickle
+import tarfile
+
+import pytest
+import torch
+from PIL import Image
+from skimage import data as photographs
+
+from eva_pretrain.data import ImageFolders, open_images
+from eva_pretrain.decode import UnreadableImageError, decode_image
+from eva_pretrain.shards import TarShards, expand
+
+EXTRA = {"txt": b"a caption", "json": b"{}", "mask.png": b"no picture of its own"}
+
+
+def _add(tar, name, content):
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Encoded crops of a photograph: (key, extension) -> bytes."""
+    image = Image.fromarray(photographs.coffee()).resize((60, 40))
+    contents = {}
+    for number in range(7):
+        stream = io.BytesIO()
+        kind, extension = (("PNG", "png"), ("JPEG", "JPG"))[number % 2]
+        image.crop((number, 0, 30 + number, 40)).save(stream, kind)
+        contents[f"{number:06d}", extension] = stream.getvalue()
+    return contents
+
+
+@pytest.fixture
+def shards(pictures, tmp_path):
+    """Two shards of four and three pictures; the second has a folder and a long name."""
+    for shard, (start, stop) in enumerate(((0, 4), (4, 7))):
+        with tarfile.open(tmp_path / f"s-{shard:02d}.tar", "w") as tar:
+            for (key, extension), content in list(pictures.items())[start:stop]:
+                prefix = "folder/" + "n" * 120 if shard else ""
+                _add(tar, f"{prefix}{key}.{extension}", content)
+                for suffix, extra in EXTRA.items():
+                    _add(tar, f"{prefix}{key}.{suffix}", extra)
+    return str(tmp_path / "s-{00..01}.tar")
+
+
+def test_every_picture_at_its_place(shards, pictures):
+    images = TarShards(shards)
+    assert [images.read(index) for index in range(len(images))] == list(pictures.values())
+    assert images.sample_id(1) == shards.replace("{00..01}", "00") + ":000001.JPG"
+    assert images.sample_id(4).endswith("s-01.tar:folder/" + "n" * 120 + "000004.png")
+    for index, content in enumerate(pictures.values()):
+        assert torch.equal(images[index], decode_image(content))
+    assert torch.equal(TarShards(shards, lambda image: image[0])[6], images[6][0])
+    with pytest.raises(IndexError):
+        images[7]
+
+
+def test_index_file(shards, tmp_path, monkeypatch):
+    index = tmp_path / "s.index"
+    first = TarShards(shards, index=index)
+    assert index.is_file()
+    monkeypatch.setattr("eva_pretrain.shards.find_members", None)
+    again = TarShards(shards, index=index)
+    sent = pickle.dumps(again)
+    assert b"000001" not in sent
+    for images in (again, pickle.loads(sent)):
+        assert images.checksum() == first.checksum()
+        assert [images.read(i) for i in range(7)] == [first.read(i) for i in range(7)]
+    with pytest.raises(ValueError, match=r"the index is of 2 shards, and there are 1; s-01\.tar"):
+        TarShards(str(tmp_path / "s-00.tar"), index=index)
+    with (tmp_path / "s-01.tar").open("ab") as shard:
+        shard.write(b"\0" * 512)
+    with pytest.raises(ValueError, match=r"s-01\.tar is the first that is new, gone or of"):
+        TarShards(shards, index=index)
+
+
+def test_patterns(tmp_path):
+    for name in ("a-08", "a-09", "a-10", "b"):
+        (tmp_path / f"{name}.tar").touch()
+    folder = str(tmp_path)
+
+    def names(*patterns):
+        return [path.stem for path in expand([f"{folder}/{pattern}" for pattern in patterns])]
+
+    assert names("a-{08..10}.tar") == ["a-08", "a-09", "a-10"]
+    assert names("{b,a-09}.tar") == ["b", "a-09"]
+    assert names("b.tar", "a-*.tar") == ["b", "a-08", "a-09", "a-10"]
+    assert names("a-0{8..9}.tar", "a-{10..10}.tar") == ["a-08", "a-09", "a-10"]
+    with pytest.raises(ValueError, match=r"there is no shard .*a-11\.tar \(of '.*\{10\.\.11\}"):
+        names("a-{10..11}.tar")
+    with pytest.raises(ValueError, match="no shard fits"):
+        names("c*.tar")
+    with pytest.raises(ValueError, match=r"\{2\.\.1\} counts down; write \{1\.\.2\}"):
+        names("a-{2..1}.tar")
+    with pytest.raises(ValueError, match="no shard was named"):
+        expand([])
+
+
+def test_relative_patterns(shards, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(TarShards("s-*.tar")) == 7
+    assert len(open_images("s-{00..01}.tar")) == 7
+
+
+def test_damaged_shards(shards, tmp_path):
+    shard = tmp_path / "s-00.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:1500])
+    with pytest.raises(ValueError, match=r"s-00\.tar is no tar file, or a damaged or compressed"):
+        TarShards(str(shard))
+    middle = bytearray(content)
+    middle[len(content) // 2 // 512 * 512 :] = b"x" * 4096
+    shard.write_bytes(middle)
+    with pytest.raises(ValueError, match=r"s-00\.tar is no tar file, or a damaged"):
+        TarShards(str(shard))
+    with tarfile.open(tmp_path / "packed.tar", "w:gz") as tar:
+        _add(tar, "a.png", b"x")
+    with pytest.raises(ValueError, match=r"packed\.tar is no tar file, or .* compressed one"):
+        TarShards(str(tmp_path / "packed.tar"))
+    with tarfile.open(tmp_path / "text.tar", "w") as tar:
+        _add(tar, "a.txt", b"x")
+    with pytest.raises(ValueError, match=r"no image in .*text\.tar"):
+        TarShards(str(tmp_path / "text.tar"))
+
+
+def test_unreadable_members_are_named(shards, tmp_path):
+    images = TarShards(shards)
+    shard = tmp_path / "s-00.tar"
+    content = bytearray(shard.read_bytes())
+    content[512:600] = b"\0" * 88  # the first picture's header
+    shard.write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=r"s-00\.tar:000000\.png cannot be decoded"):
+        images[0]
+    shard.write_bytes(content[:600])
+    with pytest.raises(UnreadableImageError, match=r"000001\.JPG: the shard ends before"):
+        images[1]
+    shard.unlink()
+    with pytest.raises(UnreadableImageError, match=r"000001\.JPG: No such file"):
+        images[1]
+
+
+def test_shards_in_a_manifest(shards, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photographs.coffee()).save(tmp_path / "photos" / "coffee.jpg")
+    manifest = tmp_path / "set.toml"
+    manifest.write_text(
+        '[[source]]\nname = "photos"\nfolder = "photos"\n'
+        '[[source]]\nname = "shards"\nshards = "s-*.tar"\nlimit = 3\n'
+    )
+    images = ImageFolders(manifest)
+    assert images.counts == {"photos": 1, "shards": 3}
+    assert [images.sample_id(i)[-5:] for i in (1, 2, 3)] == ["0.png", "2.png", "4.png"]

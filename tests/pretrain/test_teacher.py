@@ -1,0 +1,288 @@
+"""The teacher's tokens against open_clip's own outputs, its weights' sources, its refusals."""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from open_clip import pretrained as open_clip_pretrained
+from open_clip.transformer import QuickGELU
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from eva_pretrain import teacher_weights
+from eva_pretrain.teacher import CLIP_MEAN, CLIP_STD, ClipTeacher
+
+pytestmark = pytest.mark.usefixtures("tiny_models")
+GOLDEN = Path(__file__).parents[1] / "golden" / "clip.safetensors"
+
+
+class _Visual(nn.Module):
+    """Only the vision tower, under the name that it has in a CLIP."""
+
+    def __init__(self, clip):
+        super().__init__()
+        self.visual = clip.visual
+
+    def forward(self, images):
+        return self.visual(images)
+
+
+def _activations(teacher):
+    return {type(block.mlp.gelu) for block in teacher.visual.transformer.resblocks}
+
+
+@pytest.fixture
+def quick_file(make_clip, tmp_path):
+    """State dict of a model with quick-GELU, and that model."""
+    clip = make_clip("tiny-quickgelu")
+    save_file(clip.state_dict(), tmp_path / "quick.safetensors")
+    return tmp_path / "quick.safetensors", clip
+
+
+@pytest.fixture
+def archive(make_clip, tmp_path):
+    """A TorchScript archive as OpenAI publishes them, and its model."""
+    clip = make_clip("tiny-quickgelu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(_Visual(clip), torch.zeros(1, 3, 28, 28), check_trace=False)
+        torch.jit.save(traced, tmp_path / "openai.pt")
+    return tmp_path / "openai.pt", clip
+
+
+@pytest.fixture
+def official_file(tmp_path):
+    """An official EVA-CLIP file, made by the official code, and its golden values."""
+    golden = load_file(GOLDEN)
+    state = {k.removeprefix("state."): v.half() for k, v in golden.items() if "state." in k}
+    torch.save({"module": state}, tmp_path / "eva_clip_tiny.pt")
+    return tmp_path / "eva_clip_tiny.pt", golden
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiny",
+        "tiny-quickgelu",
+        "tiny-avg",
+        "tiny-late-norm",
+        "tiny-eva",
+        "tiny-eva-avg",
+        "tiny-eva-linear",
+        "tiny-siglip",
+    ],
+)
+def test_pooled_output_is_open_clips(make_clip, randomise, name):
+    clip = make_clip(name)
+    randomise(clip.visual)
+    teacher = ClipTeacher(clip.visual)
+    images = torch.randn(2, 3, *teacher.image_size)
+    expected = clip.encode_image(images)
+    torch.testing.assert_close(teacher.pooled(images), expected)
+    tokens = teacher(images)
+    assert tokens.shape == (2, teacher.grid[0] * teacher.grid[1], teacher.dim)
+    if name in ("tiny-avg", "tiny-eva-linear"):  # a mean over tokens and a matrix commute
+        by_mean = tokens.mean(1)
+        assert torch.allclose(by_mean, expected, atol=1e-4) == (name == "tiny-avg")
+
+
+def test_tokens_are_those_of_the_last_block(make_clip, randomise):
+    """With hooks instead of the interface that the teacher uses."""
+    visual = randomise(make_clip("tiny").visual)
+    last = []
+    hook = visual.transformer.register_forward_hook(lambda *call: last.append(call[2]))
+    images = torch.randn(2, 3, 28, 28)
+    pooled = visual(images)
+    hook.remove()
+    hidden = F.layer_norm(last[0], (32,), visual.ln_post.weight, visual.ln_post.bias)
+    projected = hidden @ visual.proj
+    torch.testing.assert_close(projected[:, 0], pooled)
+    torch.testing.assert_close(ClipTeacher(visual)(images), projected[:, 1:])
+
+
+def test_official_eva_clip_file(official_file):
+    """Norm, without class token, head; the embedding is the one of the official code."""
+    file, golden = official_file
+    teacher = ClipTeacher.from_open_clip("tiny-eva", str(file))
+    images = golden["input.image"]
+    expected = golden["output.image_features"]
+    torch.testing.assert_close(
+        F.normalize(teacher.pooled(images), dim=-1),
+        F.normalize(expected, dim=-1),
+        atol=2e-3,  # the file is in half precision
+        rtol=0,
+    )
+    trunk = teacher.visual.trunk
+    hidden = trunk.forward_features(images)  # its norm included
+    torch.testing.assert_close(teacher(images), trunk.head(hidden[:, 1:]))
+    larger = ClipTeacher.from_open_clip("tiny-eva", str(file), image_size=98)
+    assert larger.grid == (7, 7)
+    assert larger(torch.randn(1, 3, 98, 98)).shape == (1, 49, 32)
+
+
+def test_frozen_and_usable_in_a_loss(make_clip):
+    teacher = ClipTeacher.from_open_clip("tiny")
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    teacher.train()
+    assert not any(module.training for module in teacher.modules())
+    prediction = torch.randn(2, 16, 32, requires_grad=True)
+    target = teacher(torch.randn(2, 3, 28, 28))
+    assert not target.requires_grad
+    loss = -F.cosine_similarity(prediction, target, dim=-1).mean()
+    loss.backward()
+    assert prediction.grad.abs().sum() > 0
+
+
+def test_only_the_vision_tower_stays(make_clip, count):
+    teacher = ClipTeacher.from_open_clip("tiny")
+    assert count(teacher) == count(make_clip("tiny").visual)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", ["tiny", "tiny-eva"])
+def test_low_precision(name, precision):
+    torch.manual_seed(3)
+    exact = ClipTeacher.from_open_clip(name)
+    torch.manual_seed(3)
+    teacher = ClipTeacher.from_open_clip(name, precision=precision)
+    images = torch.randn(2, 3, *teacher.image_size)
+    expected, tokens = exact(images), teacher(images).float()
+    assert not torch.equal(tokens, expected)
+    assert (tokens - expected).abs().max() < 0.05 * expected.abs().max()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert exact(images).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-eva", "tiny-siglip"])
+def test_another_size_resizes_position_embeddings(make_clip, tmp_path, name):
+    clip = make_clip(name)
+    torch.save(clip.state_dict(), tmp_path / "weights.pt")
+    quick = False if name == "tiny" else None
+    size = clip.visual.image_size[0] * 2
+    options = dict(image_size=size, quick_gelu=quick)
+    teacher = ClipTeacher.from_open_clip(name, str(tmp_path / "weights.pt"), **options)
+    reference = open_clip.create_model(
+        name, pretrained=str(tmp_path / "weights.pt"), force_image_size=size
+    ).eval()
+    images = torch.randn(1, 3, size, size)
+    torch.testing.assert_close(teacher.pooled(images), reference.encode_image(images))
+    assert teacher.grid[0] == 2 * ClipTeacher(clip.visual).grid[0]
+    with pytest.raises(ValueError, match=rf"takes images of \({size}, {size}\)"):
+        teacher(images[..., :-7])
+
+
+def test_openai_archive(archive, caplog):
+    """Read without unpickling objects; quick-GELU whatever the name says."""
+    file, clip = archive
+    images = torch.randn(2, 3, 28, 28)
+    with caplog.at_level(logging.WARNING, "eva_pretrain"):
+        teacher = ClipTeacher.from_open_clip("tiny", str(file))
+    assert _activations(teacher) == {QuickGELU}
+    torch.testing.assert_close(teacher.pooled(images), clip.encode_image(images))
+    assert "none of the files that OpenAI published" in caplog.text
+    larger = ClipTeacher.from_open_clip("tiny", str(file), image_size=56)
+    assert larger(torch.randn(1, 3, 56, 56)).shape == (1, 64, 32)
+    with pytest.raises(ValueError, match="was trained with quick-GELU: leave quick_gelu out"):
+        ClipTeacher.from_open_clip("tiny", str(file), quick_gelu=False)
+
+
+def test_openai_tag_brings_quick_gelu(quick_file, monkeypatch):
+    """open_clip itself only warns when the activation does not match the tag."""
+    file, clip = quick_file
+    tags = {"openai": {"url": "", "quick_gelu": True}, "laion": {"url": ""}}
+    for name in ("tiny", "tiny-quickgelu"):
+        monkeypatch.setitem(open_clip_pretrained._PRETRAINED, name, tags)
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda *_, **__: str(file))
+    images = torch.randn(2, 3, 28, 28)
+    for name in ("tiny", "tiny-quickgelu"):
+        teacher = ClipTeacher.from_open_clip(name, "openai")
+        torch.testing.assert_close(teacher.pooled(images), clip.encode_image(images))
+    assert _activations(ClipTeacher.from_open_clip("tiny", "laion")) == {nn.GELU}
+    with pytest.raises(ValueError, match="quick_gelu=False, but 'openai' of tiny was trained with"):
+        ClipTeacher.from_open_clip("tiny", "openai", quick_gelu=False)
+    with pytest.raises(ValueError, match="laion contradicts: name 'tiny'"):
+        ClipTeacher.from_open_clip("tiny-quickgelu", "laion")
+    with pytest.raises(ValueError, match=r"'opena' is no file and no tag of tiny. Close.*openai"):
+        ClipTeacher.from_open_clip("tiny", "opena")
+
+
+def test_a_file_that_does_not_tell_its_activation(quick_file):
+    file, clip = quick_file
+    with pytest.raises(ValueError, match=r"quick.safetensors does not tell whether"):
+        ClipTeacher.from_open_clip("tiny", str(file))
+    images = torch.randn(1, 3, 28, 28)
+    teacher = ClipTeacher.from_open_clip("tiny", str(file), quick_gelu=True)
+    torch.testing.assert_close(teacher.pooled(images), clip.encode_image(images))
+    assert _activations(ClipTeacher.from_open_clip("tiny-quickgelu", str(file))) == {QuickGELU}
+
+
+def test_a_folder_brings_its_weights(quick_file):
+    file, clip = quick_file
+    config = {"model_cfg": open_clip.get_model_config("tiny-quickgelu")}
+    (file.parent / "open_clip_config.json").write_text(json.dumps(config))
+    teacher = ClipTeacher.from_open_clip(f"local-dir:{file.parent}")
+    images = torch.randn(1, 3, 28, 28)
+    torch.testing.assert_close(teacher.pooled(images), clip.encode_image(images))
+    file.unlink()
+    with pytest.raises(RuntimeError, match="could not be loaded"):
+        ClipTeacher.from_open_clip(f"local-dir:{file.parent}")
+
+
+def test_statistics_of_the_images(make_clip):
+    teacher = ClipTeacher.from_open_clip("tiny")
+    assert (teacher.mean, teacher.std) == (CLIP_MEAN, CLIP_STD)
+    half = (0.5, 0.5, 0.5)
+    assert ClipTeacher.from_open_clip("tiny", mean=half, std=half).mean == half
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match=r"no model 'VIT-L14'. Close matches: ViT-L-14"):
+        ClipTeacher.from_open_clip("VIT-L14", "openai")
+    with pytest.raises(FileNotFoundError, match=r"there is no file 'nowhere/clip.pt'"):
+        ClipTeacher.from_open_clip("tiny", "nowhere/clip.pt")
+    with pytest.raises(ValueError, match="precision must be one of fp32, fp16, bf16, got 'amp'"):
+        ClipTeacher.from_open_clip("tiny", precision="amp")
+    with pytest.raises(ValueError, match="brings its weights with it: leave out 'openai'"):
+        teacher_weights.build_vision_tower("local-dir:x", "openai")
+    with pytest.raises(ValueError, match="tiny-eva is a timm model: quick_gelu=True would have no"):
+        ClipTeacher.from_open_clip("tiny-eva", quick_gelu=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("tiny-attention-pool", "VisionTransformer pools by attention before its final norm"),
+        ("tiny-resnet", "ModifiedResNet is no vision transformer"),
+        ("tiny-eva-max", "Eva pools by 'max'"),
+    ],
+)
+def test_towers_without_patch_tokens(name, reason):
+    with pytest.raises(ValueError, match=reason):
+        ClipTeacher.from_open_clip(name)
+
+
+def test_weights_of_another_model(make_clip, tmp_path, archive):
+    torch.save(make_clip("tiny-eva").state_dict(), tmp_path / "eva.pt")
+    with pytest.raises(ValueError, match=r"cannot load eva.pt into tiny: .* missing .* unknown"):
+        ClipTeacher.from_open_clip("tiny", str(tmp_path / "eva.pt"), quick_gelu=False)
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(archive[0].read_bytes().replace(b"constants.pkl", b"constants.pkx"))
+    with pytest.raises(ValueError, match=r"broken.pt"):
+        ClipTeacher.from_open_clip("tiny", str(broken), quick_gelu=True)
+
+
+def test_check_finds_another_computation(make_clip, monkeypatch):
+    """As if a release of open_clip moved the final norm."""
+    teacher = ClipTeacher(make_clip("tiny").visual)
+    teacher.check()
+    monkeypatch.setattr(teacher.visual, "ln_post", nn.LayerNorm(32).eval())
+    teacher.check()
+    monkeypatch.setattr(teacher._tower, "norm_before_pool", False)
+    monkeypatch.setattr(teacher._tower, "project", lambda tokens: tokens @ teacher.visual.proj)
+    with pytest.raises(RuntimeError, match="tensors differ by"):
+        teacher.check()

@@ -1,0 +1,213 @@
+"""The parts of pre-training put together: a run on real pictures, its objectives, its refusals."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from sklearn.datasets import load_sample_images
+
+from eva_backbone import eva_debug
+from eva_backbone.checkpoint import load_pretrained
+from eva_engine import distributed
+from eva_engine.command_line import load_recipe
+from eva_engine.config import OptimizerConfig, RunConfig
+from eva_engine.run_checkpoint import RunCheckpoints
+from eva_pretrain import training
+from eva_pretrain.config import (
+    DataConfig,
+    MaskConfig,
+    PretrainConfig,
+    StudentConfig,
+    TeacherConfig,
+    TokenizerConfig,
+)
+
+CONFIGS = Path(__file__).parents[2] / "pretrain" / "configs"
+TEACHER = TeacherConfig(
+    library="eva", model="eva_debug", weights="eva_debug", image_size=32, precision="fp32"
+)
+# First losses of the run below, at torch 2.13 on an x86 CPU.
+GOLDEN_LOSSES = [
+    *(0.0546, 0.0187, -0.6518, -0.8405, -0.8764, -0.9175),
+    *(-0.8924, -0.8967, -0.9121, -0.8932, -0.9227, -0.9296),
+]
+
+
+@pytest.fixture(scope="module")
+def device():
+    yield distributed.start("cpu")
+    distributed.stop()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """48 crops of scikit-learn's two photographs."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for number in range(48):
+        photo = load_sample_images().images[number % 2]
+        top, left = rng.integers(0, photo.shape[0] - 96), rng.integers(0, photo.shape[1] - 96)
+        Image.fromarray(photo[top : top + 96, left : left + 96]).save(folder / f"{number:02d}.png")
+    return folder
+
+
+@pytest.fixture
+def config(pictures, tmp_path):
+    return PretrainConfig(
+        student=StudentConfig(variant="eva_debug", image_size=32),
+        teacher=TEACHER,
+        data=DataConfig(train=str(pictures), val=str(pictures)),
+        mask=MaskConfig(num_masked=6, min_block=2),
+        optimizer=OptimizerConfig(lr=2e-3, min_lr=1e-5, warmup_epochs=0.5, clip_grad=3.0),
+        run=RunConfig(
+            output=tmp_path / "run",
+            epochs=2,
+            batch_size=12,
+            workers=0,
+            tensorboard=False,
+            zero_stage=0,
+        ),
+    )
+
+
+def _lines(config):
+    text = (config.run.output / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    return [line for line in lines if "loss" in line], [
+        line for line in lines if "val_loss" in line
+    ]
+
+
+def test_losses_of_a_run(config, device):
+    """A golden curve; other processors round differently, hence 5e-3."""
+    training.train(replace(config, run=replace(config.run, epochs=3)), device)
+    steps, evaluations = _lines(config)
+    assert [step["loss"] for step in steps] == pytest.approx(GOLDEN_LOSSES, abs=5e-3)
+    assert [evaluation["step"] for evaluation in evaluations] == [3, 7, 11]
+    assert evaluations[2]["val_loss"] < evaluations[0]["val_loss"] < 0
+    assert evaluations[1]["val_cosine"] == pytest.approx(-evaluations[1]["val_loss"])
+    assert all(step["model_tflops"] > 0 for step in steps if "model_tflops" in step)
+
+
+def test_the_weights_of_a_run_load_into_a_plain_backbone(config, device):
+    training.train(replace(config, run=replace(config.run, epochs=1)), device)
+    weights = RunCheckpoints(config.run.output, keep=1).complete()[-1] / "model.safetensors"
+    backbone = eva_debug(img_size=32)
+    report = load_pretrained(backbone, weights)
+    assert not report.missing
+    assert torch.equal(backbone.pos_embed, load_file(weights)["pos_embed"])
+
+
+@pytest.mark.parametrize("objective", ["distillation", "masked_tokens"])
+def test_the_other_objectives_of_table_2(config, device, tmp_path, objective):
+    tokenizer = ""
+    if objective == "masked_tokens":
+        tokenizer = str(tmp_path / "tokenizer")
+        training.train_tokenizer(
+            TokenizerConfig(
+                teacher=TEACHER,
+                data=config.data,
+                num_codes=8,
+                code_dim=8,
+                width=32,
+                num_heads=2,
+                optimizer=config.optimizer,
+                run=replace(config.run, output=Path(tokenizer), epochs=1),
+            ),
+            device,
+        )
+    config = replace(config, objective=objective, tokenizer=tokenizer)
+    training.train(config, device)
+    steps, evaluations = _lines(config)
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    metric = "val_accuracy" if tokenizer else "val_cosine"
+    assert 0 < evaluations[-1][metric] < 1
+    head = load_file(RunCheckpoints(config.run.output, keep=1).complete()[-1] / "model.safetensors")
+    assert head["lm_head.weight"].shape[0] == (8 if tokenizer else 128)
+    assert ("mask_token" in head) == bool(tokenizer)
+
+
+def test_an_output_that_is_no_tokenizer(config, device):
+    training.train(replace(config, run=replace(config.run, epochs=1)), device)
+    with pytest.raises(ValueError, match="another program than train_tokenizer"):
+        training.load_tokenizer(str(config.run.output))
+    with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
+        training.load_tokenizer("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"teacher": replace(TEACHER, image_size=64)}, r"teacher sees \(8, 8\) patches at 64 px"),
+        ({"teacher": replace(TEACHER, precision="fp16")}, "precision=fp16 needs a GPU"),
+        ({"teacher": replace(TEACHER, model="eva_x")}, "unknown variant 'eva_x'"),
+        ({"mask": MaskConfig(num_masked=20)}, r"num_masked must be in 1\.\.16"),
+        ({"data": DataConfig(train="nowhere")}, "nowhere"),
+    ],
+)
+def test_settings_that_do_not_fit(config, device, change, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        training.train(replace(config, **change), device)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objective": "masked_tokens"}, "needs tokenizer=FOLDER"),
+        ({"tokenizer": "somewhere"}, "no effect on objective=masked_features"),
+    ],
+)
+def test_settings_that_contradict_each_other(config, change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(config, **change)
+
+
+def test_student_settings():
+    with pytest.raises(ValueError, match="variant is 'vit'"):
+        StudentConfig(variant="vit")
+    with pytest.raises(ValueError, match="patch 14 of eva_g_patch14 does not divide 225"):
+        StudentConfig(variant="eva_g_patch14", image_size=225)
+
+
+# Recipes
+
+RECIPES = sorted(path.name for path in CONFIGS.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_loads_and_its_student_builds(name):
+    kind = TokenizerConfig if name.startswith("tokenizer") else PretrainConfig
+    config = load_recipe(CONFIGS / name, kind)
+    if kind is TokenizerConfig:
+        return
+    with torch.device("meta"):
+        masked = config.objective != "distillation"
+        student = training.build_student(config.student, target_dim=768, masked=masked)
+    assert student.lm_head.weight.shape[0] == 768
+    assert config.mask.num_masked / np.prod(config.student.grid) == pytest.approx(0.4, abs=0.02)
+
+
+def test_the_recipe_of_the_paper():
+    """Table 3, and the arithmetic of the official log."""
+    config = load_recipe(CONFIGS / "eva_g_patch14_224_merged30m_150ep.py", PretrainConfig)
+    with torch.device("meta"):
+        student = training.build_student(config.student, target_dim=768, masked=True)
+    assert sum(p.numel() for p in student.parameters()) == 1_012_229_632
+    assert config.run.batch_size * config.run.accumulate * 128 == 4096
+    assert 29_664_000 // 4096 * config.run.epochs == 1_086_300
+    assert (config.optimizer.lr, config.optimizer.betas) == (1e-3, (0.9, 0.98))
+    assert config.mask.num_masked == 105
+
+
+def test_model_flops_of_the_paper_s_student():
+    """2 x (multiplications of the matrix products), by hand."""
+    flops = training.forward_flops(StudentConfig(variant="eva_g_patch14"), target_dim=768)
+    tokens, width, mlp = 257, 1408, 6144
+    block = tokens * (4 * width**2 + 2 * width * mlp) + 2 * tokens**2 * width
+    rest = 256 * (3 * 14 * 14 * width + width * 768)
+    assert flops == pytest.approx(2 * (40 * block + rest), rel=1e-6)

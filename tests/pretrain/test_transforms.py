@@ -1,0 +1,114 @@
+"""The two transforms, on a photograph: one crop, mirrored, normalised, with a mask."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as F
+
+from eva_pretrain.masking import BlockMasking, alternating_mask
+from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def _views(size, mean=MEAN, std=STD, **options):
+    return Views(size=size, mean=mean, std=std, **options)
+
+
+def _pixels(size, **options):
+    return _views(size, mean=(0.0,) * 3, std=(1.0,) * 3, **options)
+
+
+def test_transform_gives_the_same_crop_to_both(photograph):
+    image = torch.from_numpy(photograph).permute(2, 0, 1)
+    torch.manual_seed(1)
+    sample = PretrainTransform(_views(56, teacher_size=112))(image)
+    assert sample["images"].shape == (3, 56, 56)
+    assert sample["teacher_images"].shape == (3, 112, 112)
+    shrunk = F.resize(sample["teacher_images"], [56, 56], antialias=True)
+    assert (shrunk - sample["images"]).abs().mean() < 0.15
+    torch.manual_seed(1)
+    alone = PretrainTransform(_views(56))(image)
+    assert set(alone) == {"images"}
+    assert torch.equal(alone["images"], sample["images"])
+
+
+def test_jitter_is_the_same_for_both():
+    gray = torch.full((3, 64, 64), 100, dtype=torch.uint8)
+    views = _pixels(32, teacher_size=16)
+    samples = [PretrainTransform(views, color_jitter=0.5)(gray) for _ in range(8)]
+    assert type(samples[0]["images"]) is torch.Tensor
+    student = torch.cat([sample["images"].unique() for sample in samples])
+    teacher = torch.cat([sample["teacher_images"].unique() for sample in samples])
+    assert torch.equal(student, teacher)
+    assert len(student.unique()) > 4
+
+
+def test_flip_mirrors_and_statistics_normalise(photograph):
+    image = torch.from_numpy(photograph).permute(2, 0, 1)
+    samples = []
+    for flip in (0.0, 1.0):
+        torch.manual_seed(2)
+        views = _views(56, teacher_mean=(0.5,) * 3, teacher_std=(0.5,) * 3)
+        samples.append(PretrainTransform(views, flip=flip)(image))
+    assert torch.equal(samples[0]["images"].flip(-1), samples[1]["images"])
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    pixels = samples[0]["images"] * std + mean
+    torch.testing.assert_close(samples[0]["teacher_images"], (pixels - 0.5) / 0.5)
+
+
+def test_crop_scale_bounds_the_area(photograph):
+    """A ramp instead of a picture tells how much of it a crop holds."""
+    ramp = torch.arange(256, dtype=torch.uint8).repeat(3, 256, 1)
+    transform = PretrainTransform(_pixels(32), scale=(0.9, 1.0), flip=0)
+    widths = []
+    for seed in range(50):
+        torch.manual_seed(seed)
+        row = transform(ramp)["images"][0, 0]
+        widths.append(float(row[-1] - row[0]))
+    assert min(widths) > 0.8  # sqrt(0.9 * 3/4), less the pixels' own width
+    full = PretrainTransform(_pixels(32), scale=(0.2, 0.2), flip=0)
+    row = full(ramp)["images"][0, 0]
+    assert row[-1] - row[0] < 0.6
+
+
+def test_masks(photograph):
+    image = torch.from_numpy(photograph).permute(2, 0, 1)
+    masking = BlockMasking(grid=(8, 8), num_masked=26, min_block=4)
+    transform = PretrainTransform(_views(56), mask=masking)
+    random.seed(0)
+    first, second = transform(image)["mask"], transform(image)["mask"]
+    assert first.dtype == torch.bool
+    assert first.shape == (8, 8)
+    assert not torch.equal(first, second)
+    fixed = alternating_mask((8, 8))
+    sample = ValidationTransform(_views(56), mask=lambda: fixed)(image)
+    assert sample["mask"].sum() == 32
+
+
+def test_validation_takes_the_middle(photograph):
+    image = torch.from_numpy(photograph)[:300].permute(2, 0, 1)
+    sample = ValidationTransform(_pixels(224, teacher_size=112))(image)
+    pil = Image.fromarray(photograph[:300]).resize((436, 256), Image.Resampling.BICUBIC)
+    pil = pil.crop((106, 16, 330, 240))
+    expected = torch.from_numpy(np.array(pil)).permute(2, 0, 1) / 255
+    assert (sample["images"] - expected).abs().max() < 0.02
+    assert sample["teacher_images"].shape == (3, 112, 112)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": (0.5, 0.2)}, "scale must be two rising numbers"),
+        ({"flip": 2}, "flip is a probability"),
+        ({"color_jitter": -1}, "color_jitter must not be negative"),
+    ],
+)
+def test_wrong_numbers(options, message):
+    with pytest.raises(ValueError, match=message):
+        PretrainTransform(_views(56), **options)
+    with pytest.raises(ValueError, match="sizes must be at least 1, got 56 and 0"):
+        _views(56, teacher_size=0)
