@@ -10,7 +10,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ def load_pretrained(
     allow_missing: Iterable[str] = (),
     allow_skipped: Iterable[str] = (),
     reinitialise: Iterable[str] = (),
+    rename: Callable[[str], str] | None = None,
 ) -> LoadReport:
     """Load weights into a model that contains a `VisionTransformer`.
 
@@ -81,6 +82,7 @@ def load_pretrained(
         allow_skipped: Patterns (at the start of the file's names) that need not be used.
         reinitialise: Patterns (at the start of the model's names) that keep the model's values
             where the shapes differ, for classifiers of another class count.
+        rename: Translates each name of the file before all else, for heads whose names changed.
 
     Returns:
         The report; it is also logged.
@@ -92,6 +94,8 @@ def load_pretrained(
     """
     path = resolve_source(source)
     weights = read_weights(path)
+    if rename is not None:
+        weights = {rename(name): value for name, value in weights.items()}
     report = LoadReport(source=path.name)
     target = model.state_dict()
     source_prefix = trunk_prefix(weights, f"{path.name} holds no EVA weights")

@@ -133,7 +133,7 @@ def to_detectron2_vitdet(
     if prefix != DETECTRON2_PREFIX:
         lines.append(f"renamed {prefix}* -> {DETECTRON2_PREFIX}*")
     if patch_size is not None:
-        lines += _resample_patches(converted, patch_size)
+        lines += _resample_patches(converted, DETECTRON2_PREFIX, patch_size)
     fused = fuse_qkv_bias(converted)
     count = len(converted) - len(fused)
     if count:
@@ -141,12 +141,12 @@ def to_detectron2_vitdet(
     return fused, lines
 
 
-def _resample_patches(weights: dict[str, Tensor], patch_size: int) -> list[str]:
+def _resample_patches(weights: dict[str, Tensor], prefix: str, patch_size: int) -> list[str]:
     """Resample in place; returns a line where anything changes."""
-    kernel = weights[DETECTRON2_PREFIX + TRUNK_KEY]
+    kernel = weights[prefix + TRUNK_KEY]
     if kernel.ndim != 4:
         raise ValueError(f"the patch kernel has shape {tuple(kernel.shape)}: not one of images")
-    position = DETECTRON2_PREFIX + "pos_embed"
+    position = prefix + "pos_embed"
     old, side = kernel.shape[-1], math.isqrt(weights[position].shape[1] - 1)
     pixels = side * old
     if pixels % patch_size:
@@ -157,7 +157,7 @@ def _resample_patches(weights: dict[str, Tensor], patch_size: int) -> list[str]:
     if old == patch_size:
         return []
     new = pixels // patch_size
-    weights[DETECTRON2_PREFIX + TRUNK_KEY] = resample_patch_embed(kernel, patch_size)
+    weights[prefix + TRUNK_KEY] = resample_patch_embed(kernel, patch_size)
     weights[position] = resample_pos_embed(weights[position], (new, new))
     return [f"resampled patches {old} -> {patch_size}, positions {side}x{side} -> {new}x{new}"]
 
@@ -166,20 +166,21 @@ def to_official(weights: Mapping[str, Tensor], *, patch_size: int | None = None)
     """Convert to the official form of EVA-g: q_bias and v_bias.
 
     Args:
-        weights: Of a detectron2 ViTDet, or in the official form already.
-        patch_size: Not for this direction.
+        weights: Of a detectron2 ViTDet or of a run, or in the official form already.
+        patch_size: Resample patch kernels and positions to it, as the official
+            `interpolate_patch_14to16.py`; by default they stay.
 
     Returns:
         The weights, and a line for each kind of change.
 
     Raises:
-        ValueError: If there is no ViT, or for a patch size.
+        ValueError: If there is no ViT, or one whose patches cannot have that size.
     """
-    if patch_size is not None:
-        raise ValueError("a patch size can only be given for detectron2-vitdet")
-    trunk_prefix(weights, "there are no EVA weights")
+    prefix = trunk_prefix(weights, "there are no EVA weights")
     biases = {name: value for name, value in weights.items() if name.endswith(".qkv.bias")}
-    lines = []
+    weights, lines = dict(weights), []
+    if patch_size is not None:
+        lines += _resample_patches(weights, prefix, patch_size)
     if biases:
         lines.append(f"split the qkv.bias of {len(biases)} blocks")
     dropped = {name: value.chunk(3)[1].abs().max().item() for name, value in biases.items()}

@@ -1,11 +1,14 @@
-"""Converts a checkpoint to the form that another project loads, or back.
+r"""Converts a checkpoint to the form that another project loads, or back.
 
     python tools/convert_checkpoint.py eva_coco_seg.pth --to detectron2-vitdet --output stock.pth
     python tools/convert_checkpoint.py stock.pth --to official --output ours.pth
     python tools/convert_checkpoint.py eva_psz14.pt --to detectron2-vitdet --patch-size 16 \
         --output backbone.pth
+    python tools/convert_checkpoint.py output/eva_g_pretrain --to official --dtype fp16 \
+        --patch-size 16 --output eva_psz14to16.pt
 
-The source is a file, also a run's checkpoint, or the name of an official one. `detectron2-vitdet`
+The source is a file, the name of an official one, or the output folder of a run (pre-training,
+classification, video, CLIP), of which the newest complete checkpoint is taken. `detectron2-vitdet`
 is what an unmodified ViTDet of detectron2 loads; `official` is EVA-g's form, which this toolkit
 and the official code load (this toolkit loads both). Outputs of the model stay the same. The
 output (`.pth`, `.pt`: weights under "model"; `.safetensors`) appears when it is complete.
@@ -57,9 +60,31 @@ def write(weights: Mapping[str, Tensor], file: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def find_source(source: str, *, ema: bool) -> Path:
+    """Finds the weights of a file, name or run.
+
+    Raises:
+        ValueError: if a run lacks what is asked for, or `ema` is asked of a file.
+        FileNotFoundError: if there is no such file or name.
+    """
+    if not Path(source).is_dir():
+        if ema:
+            raise ValueError(f"--ema is for the folder of a run, and {source} is none")
+        return resolve_source(source)
+    from eva_engine.run_checkpoint import EMA_WEIGHTS, WEIGHTS, RunCheckpoints
+
+    complete = RunCheckpoints(Path(source), keep=1).complete()
+    if not complete:
+        raise ValueError(f"{source} holds no complete checkpoint of a run")
+    weights = complete[-1] / (EMA_WEIGHTS if ema else WEIGHTS)
+    if not weights.exists():
+        raise ValueError(f"{complete[-1]} has no moving average: the run had ema_decay=0")
+    return weights
+
+
 def convert(args: argparse.Namespace) -> str:
     """Converts as asked; returns the report."""
-    source = resolve_source(args.source)
+    source = find_source(args.source, ema=args.ema)
     weights, lines = FORMATS[args.to](read_weights(source), patch_size=args.patch_size)
     if args.dtype:
         weights = cast(weights, DTYPES[args.dtype])
@@ -77,12 +102,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", help="file, or name of an official one")
+    parser.add_argument("source", help="file, name of an official one, or folder of a run")
+    parser.add_argument("--ema", action="store_true", help="of a run: the moving average")
     parser.add_argument("--to", required=True, choices=FORMATS, help="form of the output")
     parser.add_argument("--output", required=True, type=Path, help=".pth, .pt or .safetensors")
     parser.add_argument("--dtype", choices=DTYPES, help="by default as in the source")
     parser.add_argument(
-        "--patch-size", type=int, metavar="P", help="resample patches to it (detectron2-vitdet)"
+        "--patch-size", type=int, metavar="P", help="resample patches and positions to it"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier output")
     args = parser.parse_args(arguments)

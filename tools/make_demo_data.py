@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from demo_coco import MapScenes, check_coco, demand, write_coco
+from demo_semantic import check_semantic, write_semantic
 
 # The libraries that make and read pictures are imported where they are used: --help and the
 # answer "already there" come at once.
@@ -80,7 +81,10 @@ class Format(NamedTuple):
     check: Callable[[Path], None]
 
 
-FORMATS: Mapping[str, Format] = {"coco": Format(write_coco, check_coco)}
+FORMATS: Mapping[str, Format] = {
+    "coco": Format(write_coco, check_coco),
+    "semantic": Format(write_semantic, check_semantic),
+}
 
 
 @functools.lru_cache(maxsize=2)
@@ -306,9 +310,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--val", type=_at_least(1), default=300, metavar="N", help="validation scenes")
     add("--size", type=_at_least(48), default=128, metavar="PX", help="side; digits grow with it")
     add("--seed", type=_at_least(0), default=0, metavar="N", help="seed of all scenes")
-    add(
-        "--workers", type=_at_least(1), default=2, metavar="N", help="processes; same bytes for any"
-    )
+    add("--workers", type=_at_least(1), default=2, metavar="N", help="processes; same bytes")
     add("--overwrite", action="store_true", help="replace another or damaged data set")
     add("--check", action="store_true", help="only check the data set that is in DIR")
     add("--preview", type=Path, metavar="PNG", help="also draw the first scenes, with annotations")

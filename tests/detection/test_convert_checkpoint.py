@@ -195,7 +195,7 @@ def test_refusals(tool, save, make_vit, tmp_path, capsys):
     assert "cannot be cut in patches of 15" in _refusal(
         *ask, "detectron2-vitdet", "--patch-size=15"
     )
-    assert "only be given for detectron2" in _refusal(*ask, "official", "--patch-size=16")
+    assert "cannot be cut in patches of 15" in _refusal(*ask, "official", "--patch-size=15")
     assert "must be at least 1" in _refusal(*ask, "detectron2-vitdet", "--patch-size=0")
     scaled = save(make_vit(layer_scale=0.1), "scaled.pth")
     text = _refusal(tool, capsys, scaled, "--output", there, "--to", "detectron2-vitdet")
