@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from demo_coco import MapScenes, check_coco, demand, write_coco
+from demo_folder import check_folder, write_folder
 from demo_semantic import check_semantic, write_semantic
 
 # The libraries that make and read pictures are imported where they are used: --help and the
@@ -83,6 +84,7 @@ class Format(NamedTuple):
 
 FORMATS: Mapping[str, Format] = {
     "coco": Format(write_coco, check_coco),
+    "folder": Format(write_folder, check_folder),
     "semantic": Format(write_semantic, check_semantic),
 }
 
