@@ -185,6 +185,24 @@ def build_loader(
     )
 
 
+def next_batch(stream: Iterator[Batch]) -> Batch:
+    """Take a batch from a running loader.
+
+    Args:
+        stream: The loader's iterator.
+
+    Returns:
+        The next batch.
+
+    Raises:
+        RuntimeError: If one of its processes ended.
+    """
+    try:
+        return next(stream)
+    except ConnectionError as error:  # it ended while it handed a batch over
+        raise RuntimeError("DataLoader worker ended; is the main memory full?") from error
+
+
 def _leave_signals_to_the_run(worker: int) -> None:
     """Ctrl-C and Slurm send their signals to workers too; the run needs them up to its stop."""
     del worker

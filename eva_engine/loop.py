@@ -19,6 +19,7 @@ from eva_engine.data import (
     Samples,
     TooManyBadSamplesError,
     build_loader,
+    next_batch,
     sample_id,
     to_device,
 )
@@ -227,7 +228,7 @@ class TrainingRun:
         sums: dict[str, Tensor] = {}
         batches: list[Batch] = []
         for micro in range(self.run.accumulate):
-            batch = next(self._stream)
+            batch = next_batch(self._stream)
             batches.append(batch)
             self._engine.engine.set_gradient_accumulation_boundary(micro == self.run.accumulate - 1)
             distributed.seed_all(self._seed, step, micro, distributed.rank(), purpose="step")

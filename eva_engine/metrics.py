@@ -8,6 +8,7 @@ import math
 import resource
 import sys
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,14 @@ def _board(folder: Path, start_step: int) -> Any:
 def _wandb(run: RunConfig, config: dict[str, Any]) -> Any:
     wandb = importlib.import_module("wandb")
     name = run.output.name
-    return wandb.init(project=run.wandb_project, name=name, id=name, resume="allow", config=config)
+    place = zlib.crc32(str(run.output.resolve()).encode())  # another folder is another run
+    return wandb.init(
+        project=run.wandb_project,
+        name=name,
+        id=f"{name}-{place:08x}",
+        resume="allow",
+        config=config,
+    )
 
 
 def _peak_flops(device: torch.device) -> float:

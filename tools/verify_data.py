@@ -3,17 +3,21 @@
     python tools/verify_data.py coco --annotations instances.json --images folder/
     python tools/verify_data.py coco --annotations instances.json --images folder/ \
         --write cleaned.json --report findings.json
+    python tools/verify_data.py images manifest.toml --write index.safetensors
+    python tools/verify_data.py semantic --images photos/ --maps labels/ --classes classes.toml
 
 Exit code: 0 if there is no problem (notes are none), 1 if there are problems, also when a cleaned
 file was written, 2 if the command line or the file cannot be used.
 """
 
 import argparse
+import importlib
 import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def coco(args: argparse.Namespace) -> int:
@@ -102,9 +106,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="processes that decode pictures (default %(default)s)",
     )
+    _add_commands(commands, sys.argv[1:] if arguments is None else arguments)
     args = parser.parse_args(arguments)
-    _check_paths(parser, args)
+    if args.command == "coco":
+        _check_paths(parser, args)
     return args
+
+
+def _add_commands(commands: Any, arguments: Sequence[str]) -> None:
+    """The commands whose modules import a package; only the one that is asked for."""
+    texts = {
+        "images": ("verify_manifest", "the images of pre-training, and their index"),
+        "semantic": ("verify_semantic", "images and label maps for semantic segmentation"),
+    }
+    for name, (module, text) in texts.items():
+        command = commands.add_parser(name, help=text)
+        if name in arguments[:1]:
+            importlib.import_module(module).add_arguments(command)
 
 
 def _check_paths(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

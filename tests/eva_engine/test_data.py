@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from eva_engine.data import Batch, OrderedBatches, SeededSamples, build_loader, to_device
+from eva_engine.data import (
+    Batch,
+    OrderedBatches,
+    SeededSamples,
+    build_loader,
+    next_batch,
+    to_device,
+)
 
 
 class Noisy:
@@ -109,8 +116,18 @@ def test_a_broken_data_set_is_an_error():
 
 
 def test_death_of_a_worker_is_an_error():
+    stream = iter(build_loader(Noisy(kill=5), order(), workers=1))
     with pytest.raises(RuntimeError, match="DataLoader worker"):
-        load(Noisy(kill=5), workers=1)
+        [next_batch(stream) for _ in range(99)]
+
+
+def test_death_of_a_worker_that_hands_over_a_batch():
+    def broken():
+        raise ConnectionResetError
+        yield
+
+    with pytest.raises(RuntimeError, match="DataLoader worker ended; is the main memory full"):
+        next_batch(broken())
 
 
 def test_nested_data():

@@ -22,8 +22,8 @@ def make_log(tmp_path):
     logs = []
 
     def make(*, start_step=0, flops=None, processes=1, **run):
-        settings = {"tensorboard": False, "log_every": 2} | run
-        log = RunLog(RunConfig(output=tmp_path, **settings), start_step=start_step, total_steps=10,
+        settings = {"output": tmp_path, "tensorboard": False, "log_every": 2} | run
+        log = RunLog(RunConfig(**settings), start_step=start_step, total_steps=10,
                      batch_size=4, flops_per_sample=flops, device=torch.device("cpu"),
                      processes=processes, config={"a": 1})  # fmt: skip
         logs.append(log)
@@ -118,11 +118,17 @@ def test_weights_and_biases(make_log, monkeypatch, tmp_path):
     log = make_log(wandb_project="eva", log_every=1)
     log.step(0, {"loss": 2.0})
     log.close()
-    assert sent[0] == {"project": "eva", "name": tmp_path.name, "id": tmp_path.name,
-                       "resume": "allow", "config": {"a": 1}}  # fmt: skip
+    identity = sent[0].pop("id")
+    assert sent[0] == {"project": "eva", "name": tmp_path.name, "resume": "allow",
+                       "config": {"a": 1}}  # fmt: skip
     assert sent[1][0] == 0
     assert sent[1][1]["loss"] == 2.0
     assert sent[2] == "finish"
+    make_log(wandb_project="eva")
+    assert sent[3]["id"] == identity
+    make_log(wandb_project="eva", output=tmp_path / "other" / tmp_path.name)
+    assert sent[4]["name"] == tmp_path.name
+    assert sent[4]["id"] != identity
 
 
 class Terminal(io.StringIO):
