@@ -10,31 +10,37 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with a warm-up and a half cosine, both per step.
+    """Optimizer with a warm-up and a half cosine, both per step.
 
     Attributes:
+        name: `adamw`, or `lars` (with `zero_stage=0`) for linear probes with large batches.
         lr: Peak learning rate of the last layer group, for the whole batch; never scaled.
         min_lr: Learning rate that the cosine approaches.
         warmup_epochs: Epochs of linear warm-up from 0.
         betas: AdamW's decay rates.
         eps: AdamW's epsilon.
+        momentum: That of `lars`.
         weight_decay: Weight decay of matrices; biases, vectors, `pos_embed` and `cls_token` have
             none.
         layer_decay: Learning-rate factor between neighbouring layers.
         clip_grad: Largest global gradient norm; 0 does not clip.
     """
 
+    name: Literal["adamw", "lars"] = "adamw"
     lr: float
     min_lr: float = 0.0
     warmup_epochs: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    momentum: float = 0.9
     weight_decay: float = 0.05
     layer_decay: float = 1.0
     clip_grad: float = 0.0
 
     def __post_init__(self) -> None:
         at_least(self, lr=0, min_lr=0, warmup_epochs=0, eps=0, weight_decay=0, clip_grad=0)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
         if not 0 < self.layer_decay <= 1:

@@ -42,14 +42,13 @@ class TrainingEngine:
             weight_decay=optimizer.weight_decay,
             layer_decay=optimizer.layer_decay,
         )
-        adamw = torch.optim.AdamW(
-            groups, lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps, foreach=True
-        )
         self.zero_stage = run.zero_stage
         self.precision = run.precision
         self.clip_grad = optimizer.clip_grad
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=model, optimizer=adamw, config=_deepspeed_config(run, optimizer)
+            model=model,
+            optimizer=_optimizer(groups, optimizer, run),
+            config=_deepspeed_config(run, optimizer),
         )
         self._skip = False
         if self.zero_stage:
@@ -192,6 +191,26 @@ class TrainingEngine:
         overflows = self.optimizer.has_overflow
         self.optimizer.has_overflow = lambda *args: self._skip or overflows(*args)
         self.optimizer.check_grad_overflow = True
+
+
+def _optimizer(
+    groups: list[dict[str, Any]], config: OptimizerConfig, run: RunConfig
+) -> torch.optim.Optimizer:
+    if config.name == "adamw":
+        return torch.optim.AdamW(
+            groups, lr=config.lr, betas=config.betas, eps=config.eps, foreach=True
+        )
+    if run.zero_stage:
+        raise ValueError(
+            "optimizer.name=lars needs zero_stage=0: it scales each step by the norm of a whole "
+            "matrix, and ZeRO-1 cuts matrices into parts"
+        )
+    from timm.optim import Lars
+
+    for group in groups:  # timm adapts where there is weight decay; LARS does wherever a norm is
+        group["always_adapt"] = all(parameter.ndim > 1 for parameter in group["params"])
+    lars: torch.optim.Optimizer = Lars(groups, lr=config.lr, momentum=config.momentum)
+    return lars
 
 
 def _deepspeed_config(run: RunConfig, optimizer: OptimizerConfig) -> dict[str, Any]:

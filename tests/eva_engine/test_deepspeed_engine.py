@@ -169,3 +169,28 @@ def test_full_precision_state(make_engine, precision, stage, freeze):
     rounded = [value.bfloat16().float().equal(value) for name, value in state.items()
                if not (freeze and "blocks.0" in name)]  # fmt: skip
     assert not any(rounded)
+
+
+def test_lars_by_its_definition(make_engine):
+    """g + wd w, scaled by 0.001 |w| / |g + wd w| for matrices; momentum; You et al., 1708.03888."""
+    engine = make_engine(stage=0, name="lars", lr=0.5, momentum=0.9, weight_decay=0.0)
+    engine.set_learning_rate(0.5)
+    scales = {id(p): g["lr_scale"] for g in engine.optimizer.param_groups for p in g["params"]}
+    expected = {name: p.detach().clone() for name, p in engine.module.named_parameters()}
+    momentum = {name: torch.zeros_like(p) for name, p in expected.items()}
+    for batches in micro_batches(3, 1):
+        gradients(engine, batches)
+        for name, parameter in engine.module.named_parameters():
+            grad = parameter.grad.clone()
+            if grad.ndim > 1:
+                grad *= 0.001 * parameter.detach().norm() / grad.norm()
+            momentum[name] = 0.9 * momentum[name] + grad
+            expected[name] -= 0.5 * scales[id(parameter)] * momentum[name]
+        engine.step()
+        for name, parameter in engine.module.named_parameters():
+            torch.testing.assert_close(parameter.detach(), expected[name], atol=1e-7, rtol=1e-5)
+
+
+def test_lars_needs_whole_matrices(make_engine):
+    with pytest.raises(ValueError, match="optimizer.name=lars needs zero_stage=0"):
+        make_engine(stage=1, name="lars")
