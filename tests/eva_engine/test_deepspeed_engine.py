@@ -192,5 +192,5 @@ def test_lars_by_its_definition(make_engine):
 
 
 def test_lars_needs_whole_matrices(make_engine):
-    with pytest.raises(ValueError, match="optimizer.name=lars needs zero_stage=0"):
+    with pytest.raises(ValueError, match=r"optimizer\.name=lars needs zero_stage=0"):
         make_engine(stage=1, name="lars")
