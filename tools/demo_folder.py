@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CLASSES = tuple(str(digit) for digit in range(10))
 SIDE = 64  # pixels of a picture
 VISIBLE = 0.8  # least share of a digit that later digits have not covered
-MARGIN = 0.25  # surroundings on each side, as a share of the digit's longer side
+MARGIN = 0.15  # surroundings on each side, as a share of the digit's longer side
 
 
 def write_folder(root: Path, counts: Mapping["Split", int], map_scenes: MapScenes) -> list[Path]:

@@ -1,0 +1,1 @@
+"""Image classification with the EVA ViT: fine-tuning, linear probing, robustness, features."""

@@ -1,0 +1,149 @@
+"""Fine-tuning and linear probing: the parts put together (paper section A.1)."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from eva_backbone.checkpoint import load_pretrained
+from eva_backbone.variants import VARIANTS
+from eva_classification.augmentation import Targets, accuracy, training_transform
+from eva_classification.config import ClassificationConfig, ModelConfig
+from eva_classification.data import open_labelled
+from eva_classification.counting import Validation
+from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
+from eva_classification.transforms import evaluation_transform
+from eva_engine import command_line, distributed
+from eva_engine.config import as_plain
+from eva_engine.loop import TrainingRun
+
+logger = logging.getLogger(__name__)
+
+HEADS = ("head", "fc_norm", "norm")  # a pre-trained file lacks them, or has another head
+
+
+def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
+    """Build the classifier of a recipe, with its first weights.
+
+    Args:
+        config: Which.
+        num_classes: K.
+
+    Returns:
+        The model.
+    """
+    if config.linear_probe:
+        model: ImageClassifier = build_linear_probe(
+            config.variant,
+            num_classes=num_classes,
+            pooling=config.pooling,
+            img_size=config.image_size,
+        )
+    else:
+        model = build_classifier(
+            config.variant,
+            num_classes=num_classes,
+            pooling=config.pooling,
+            img_size=config.image_size,
+            drop_path_rate=config.drop_path_rate,
+            activation_checkpointing=config.activation_checkpointing,
+            freeze_patch_embed=config.freeze_patch_embed,
+        )
+    if config.init_checkpoint:
+        load_pretrained(
+            model, config.init_checkpoint, allow_missing=HEADS, allow_skipped=HEADS,
+            reinitialise=("head",),
+        )  # fmt: skip
+    return model
+
+
+class ClassificationStep:
+    """The step function: mix, classify, cross-entropy.
+
+    Args:
+        targets: Mixing and loss.
+    """
+
+    def __init__(self, targets: Targets) -> None:
+        self.targets = targets
+
+    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Loss and accuracy of a batch of (images, labels)."""
+        images, labels = self.targets.mix(*batch)
+        dtype = next(parameter.dtype for parameter in model.parameters())
+        logits = model(images.to(dtype))
+        return self.targets.loss(logits, labels), {"accuracy": accuracy(logits.detach(), labels)}
+
+
+def train(config: ClassificationConfig, device: torch.device) -> None:
+    """Fine-tune or probe.
+
+    Args:
+        config: The recipe.
+        device: What `eva_engine.distributed.start` returned.
+
+    Raises:
+        ValueError: For settings or data that do not fit together.
+    """
+    size, data = config.model.image_size, config.data
+    samples = open_labelled(
+        data.train, training_transform(size, config.augment, data), classes=data.classes or None
+    )
+    classes = list(samples.classes)
+    logger.info("%d images of %d classes", len(samples), len(classes))
+    distributed.seed_all(config.run.seed)
+    model = build_model(config.model, num_classes=len(classes))
+    validation = None
+    if data.val:
+        transform = evaluation_transform(
+            size, crop_pct=data.crop_pct, mean=data.mean, std=data.std
+        )
+        validation = Validation(
+            open_labelled(data.val, transform, classes=classes), config.run, device
+        )
+    TrainingRun(
+        model=model,
+        samples=samples,
+        step_fn=ClassificationStep(Targets(config.augment, num_classes=len(classes))),
+        run=config.run,
+        optimizer=config.optimizer,
+        config=as_plain(config) | {"class_names": classes},
+        depth=VARIANTS[config.model.variant].depth,
+        device=device,
+        evaluate=validation,
+        flops_per_sample=flops_per_sample(config.model, num_classes=len(classes)),
+    ).start()
+
+
+def flops_per_sample(config: ModelConfig, *, num_classes: int) -> float:
+    """Model FLOPs of one image in training: thrice the forward pass, once for a linear probe.
+
+    Args:
+        config: The classifier.
+        num_classes: K.
+
+    Returns:
+        Twice the multiplications of all matrix products.
+    """
+    with torch.device("meta"):
+        model = build_classifier(
+            config.variant, num_classes=num_classes, img_size=config.image_size
+        )
+        images = torch.empty(1, 3, config.image_size, config.image_size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images)
+    return float(counter.get_total_flops()) * (1 if config.linear_probe else 3)
+
+
+def main() -> None:
+    """Command line of `train.py`."""
+    command_line.main(
+        ClassificationConfig,
+        train,
+        program="classification/train.py",
+        device=lambda config: config.run.device,
+        output=lambda config: config.run.output,
+    )
