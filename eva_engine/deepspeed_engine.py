@@ -14,6 +14,7 @@ from eva_engine.config import OptimizerConfig, RunConfig
 
 logger = logging.getLogger(__name__)
 
+_LARGEST_BUCKET = 500_000_000  # elements, as in the official settings
 _NO_REPORT = 10**9  # steps; the loop writes its own log
 
 
@@ -45,10 +46,11 @@ class TrainingEngine:
         self.zero_stage = run.zero_stage
         self.precision = run.precision
         self.clip_grad = optimizer.clip_grad
+        trained = sum(parameter.numel() for group in groups for parameter in group["params"])
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model,
             optimizer=_optimizer(groups, optimizer, run),
-            config=_deepspeed_config(run, optimizer),
+            config=_deepspeed_config(run, optimizer, trained=trained),
         )
         self._skip = False
         if self.zero_stage:
@@ -213,13 +215,19 @@ def _optimizer(
     return lars
 
 
-def _deepspeed_config(run: RunConfig, optimizer: OptimizerConfig) -> dict[str, Any]:
+def _deepspeed_config(
+    run: RunConfig, optimizer: OptimizerConfig, *, trained: int
+) -> dict[str, Any]:
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": run.batch_size,
         "gradient_accumulation_steps": run.accumulate,
         # without ZeRO the norm is computed here, before the step
         "gradient_clipping": optimizer.clip_grad if run.zero_stage else 0.0,
-        "zero_optimization": {"stage": run.zero_stage},
+        # DeepSpeed allocates the bucket whole, also for a small model
+        "zero_optimization": {
+            "stage": run.zero_stage,
+            "reduce_bucket_size": min(_LARGEST_BUCKET, trained),
+        },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": _NO_REPORT,

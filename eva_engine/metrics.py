@@ -69,7 +69,7 @@ class RunLog:
         self.batch_size = batch_size
         self._log_every = run.log_every
         self._device = device
-        self._peak = processes * _peak_flops(device)
+        self._peak = processes * peak_flops(device)
         self._flops = flops_per_sample
         run.output.mkdir(parents=True, exist_ok=True)
         self._file = run.output / METRICS
@@ -233,7 +233,8 @@ def _wandb(run: RunConfig, config: dict[str, Any]) -> Any:
     )
 
 
-def _peak_flops(device: torch.device) -> float:
+def peak_flops(device: torch.device) -> float:
+    """Peak of dense half-precision matrix products in FLOP/s; NaN for a device without an entry."""
     if device.type != "cuda":
         return math.nan
     name = torch.cuda.get_device_name(device)

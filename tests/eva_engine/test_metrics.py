@@ -63,7 +63,7 @@ def test_numbers_that_json_lacks(make_log, tmp_path):
 def test_speed_and_its_share_of_the_peak(make_log, tmp_path, monkeypatch, caplog):
     now = 100.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    monkeypatch.setattr(metrics_module, "_peak_flops", lambda device: 1e12)
+    monkeypatch.setattr(metrics_module, "peak_flops", lambda device: 1e12)
     log = make_log(flops=3e10, processes=2)
     with caplog.at_level(logging.INFO):
         for step in range(2):

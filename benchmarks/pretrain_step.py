@@ -1,0 +1,349 @@
+"""One step of pre-training beside a plain one, same weights, sizes and teacher, in one process.
+
+The plain step is what one would write with timm's EVA: a mask token, all blocks for all tokens, a
+head on all patches of which the masked ones are taken, drop path for each sample, torch's AdamW and
+a plain loop. Both begin with the teacher's forward pass and end with the optimizer. First the
+program makes sure that both have the same loss and gradients; then it times them in turn.
+
+Yields `(name, value)`: the difference of loss and gradients, then for each drop path rate the
+seconds, samples per second and peak memory of both, and the ratio. On a CPU the ratio of the
+process's CPU time says whether other programs disturbed the clock. On a GPU it adds the share of
+the peak FLOPs and the paper's 24.6 images/s, which compare with `--depth 40 --batch 32`.
+
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/pretrain_step.py --drop-path 0.1 0.4
+
+Letters: B images, N patches of an image, K masked patches of the batch, C channels.
+"""
+
+import argparse
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models.eva import Eva
+from timm.optim import param_groups_weight_decay
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from eva_engine import distributed
+from eva_engine.config import OptimizerConfig, RunConfig
+from eva_engine.data import to_device
+from eva_engine.deepspeed_engine import TrainingEngine
+from eva_engine.metrics import peak_flops
+from eva_pretrain.masked_image_modeling import MaskedImageModeling
+from eva_pretrain.masking import BlockMasking
+from eva_pretrain.objectives import MaskedFeatures
+from eva_pretrain.teacher import ClipTeacher
+from eva_pretrain.validation import PretrainStep
+
+PATCH, EVA_DEPTH, EVA_MASKED, SEED = 14, 40, 105 / 256, 0
+PAPER_RATE = 3150 / 128  # images/s of one A100-40GB
+TOLERANCE = 1e-4
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+OPTIMIZER = OptimizerConfig(lr=1e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.05, clip_grad=3.0)
+
+NAMES = ("ours", "plain")
+Batch = dict[str, Tensor]
+Step = Callable[[Batch], float]
+Times = dict[str, list[tuple[float, float]]]  # of each round, by the clock and CPU time
+
+
+class PlainModel(Eva):
+    """timm's EVA with a mask token and a head of `target_dim` outputs."""
+
+    def __init__(self, *, target_dim: int, **sizes: Any) -> None:
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        super().__init__(num_classes=0, global_pool="", norm_layer=norm, **sizes)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
+        self.lm_head = nn.Linear(self.embed_dim, target_dim)
+
+    def forward(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Predict the features of masked patches, (K, D) from (B, 3, H, W) and (B, N)."""
+        x = self.patch_embed(images)  # (B, N, C)
+        x = torch.where(mask[..., None], self.mask_token.to(x.dtype), x)
+        x = torch.cat([self.cls_token.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+        x = x + self.pos_embed
+        for block in self.blocks:
+            x = block(x)
+        return self.lm_head(self.norm(x)[:, 1:])[mask]
+
+
+def build(name: str, args: argparse.Namespace, rate: float, *, target_dim: int) -> nn.Module:
+    """The toolkit's model ("ours") or its peer; their parameters have the same names."""
+    sizes = {
+        "img_size": args.image_size,
+        "patch_size": PATCH,
+        "embed_dim": args.width,
+        "depth": args.depth,
+        "num_heads": args.heads,
+        "drop_path_rate": rate,
+    }
+    if name == "ours":
+        return MaskedImageModeling(target_dim=target_dim, mlp_dim=args.mlp, **sizes)
+    ratio = (args.mlp + 0.5) / args.width  # timm rounds the product of width and ratio down
+    return PlainModel(target_dim=target_dim, mlp_ratio=ratio, **sizes)
+
+
+def build_teacher(args: argparse.Namespace, device: torch.device) -> ClipTeacher:
+    """open_clip's vision tower with random weights, whose patches are as many as the student's."""
+    import open_clip
+
+    config = open_clip.get_model_config(args.teacher)
+    vision = (config or {}).get("vision_cfg", {})
+    if not isinstance(vision.get("layers"), int):  # a ResNet has a list
+        raise ValueError(f"--teacher {args.teacher} is no ViT of open_clip's own, try ViT-L-14")
+    # EVA-g's teacher has to do a tenth of the work of EVA-g; it keeps that share
+    layers = args.teacher_layers or max(1, round(vision["layers"] * args.depth / EVA_DEPTH))
+    vision |= {"layers": layers, "image_size": args.image_size // PATCH * vision["patch_size"]}
+    text = {"context_length": 1, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
+    clip = open_clip.CLIP(config["embed_dim"], vision_cfg=vision, text_cfg=text)
+    return ClipTeacher(clip.visual).to(device, DTYPES[args.precision])
+
+
+def make_batch(args: argparse.Namespace, teacher: ClipTeacher) -> Batch:
+    """Noise for student and teacher, and masks of two fifths of the patches."""
+    side = args.image_size // PATCH
+    masked = round(EVA_MASKED * side**2)
+    least = min(16, max(1, masked // 4))  # EVA's 16 do not fit into the small grid of a trial
+    masking = BlockMasking(grid=(side, side), num_masked=masked, min_block=least)
+    return {
+        "images": torch.randn(args.batch, 3, args.image_size, args.image_size),
+        "teacher_images": torch.randn(args.batch, 3, *teacher.image_size),
+        "mask": torch.stack([torch.from_numpy(masking()).flatten() for _ in range(args.batch)]),
+    }
+
+
+def plain_loss(model: nn.Module, teacher: ClipTeacher, batch: Batch, dtype: torch.dtype) -> Tensor:
+    """The plain step's loss of a batch on the model's device."""
+    mask = batch["mask"]
+    features = teacher(batch["teacher_images"])
+    half = dtype != torch.float32
+    with torch.autocast(batch["images"].device.type, dtype if half else None, enabled=half):
+        predictions = model(batch["images"], mask)
+    return -F.cosine_similarity(predictions.float(), features[mask].float(), dim=-1).mean()
+
+
+def our_step(
+    model: nn.Module, teacher: ClipTeacher, args: argparse.Namespace, device: torch.device
+) -> Step:
+    """The step of `eva_engine.loop`, through DeepSpeed's engine."""
+    run = RunConfig(
+        output=Path("unused"),
+        batch_size=args.batch,
+        precision=args.precision,
+        zero_stage=int(args.precision != "fp32") if args.zero_stage is None else args.zero_stage,
+    )
+    engine = TrainingEngine(model, optimizer=OPTIMIZER, run=run, depth=args.depth)
+    engine.engine.train()
+    step_fn = PretrainStep(teacher, MaskedFeatures())
+
+    def step(batch: Batch) -> float:
+        engine.set_learning_rate(OPTIMIZER.lr)
+        engine.engine.set_gradient_accumulation_boundary(True)
+        loss, _ = step_fn(engine.engine, to_device(batch, device))
+        engine.backward(loss, last=True)
+        value = loss.item()
+        if not engine.gradients_are_finite():
+            raise FloatingPointError(f"a gradient is not finite, the loss is {value}")
+        engine.step()
+        return value
+
+    return step
+
+
+def plain_step(
+    model: nn.Module, teacher: ClipTeacher, args: argparse.Namespace, device: torch.device
+) -> Step:
+    """Forward, backward, clip, AdamW."""
+    groups = param_groups_weight_decay(
+        model,
+        weight_decay=OPTIMIZER.weight_decay,
+        no_weight_decay_list=("pos_embed", "cls_token", "mask_token"),
+    )
+    optimizer = torch.optim.AdamW(groups, lr=OPTIMIZER.lr, betas=OPTIMIZER.betas, eps=OPTIMIZER.eps)
+    scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
+    model.train()
+
+    def step(batch: Batch) -> float:
+        batch = {name: value.to(device) for name, value in batch.items()}
+        loss = plain_loss(model, teacher, batch, DTYPES[args.precision])
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER.clip_grad)
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.item()
+
+    return step
+
+
+def check(
+    ours: nn.Module, theirs: nn.Module, teacher: ClipTeacher, batch: Batch
+) -> Iterator[tuple[str, float]]:
+    """Compare loss and gradients without drop path, in float32."""
+    mine, _ = PretrainStep(teacher, MaskedFeatures())(ours.eval(), batch)
+    other = plain_loss(theirs.eval(), teacher, batch, torch.float32)
+    mine.backward()
+    other.backward()
+    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    apart = total = 0.0
+    for name, parameter in ours.named_parameters():
+        apart += (parameter.grad - gradients[name]).square().sum().item()
+        total += gradients[name].square().sum().item()
+    for name, value in (
+        ("difference of the losses", abs(mine.item() - other.item())),
+        ("relative difference of the gradients", math.sqrt(apart / total)),
+    ):
+        yield name, value
+        if not value < TOLERANCE:
+            raise ValueError(f"{name} is {value:.3g}: the two steps do not do the same")
+
+
+def with_peak(run: Callable[[], Step], device: torch.device) -> tuple[Step, float]:
+    """What `run` returns, and the largest sum in bytes of what it has allocated at once."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        result = run()
+        return result, torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        result = run()
+    total = peak = 0
+    for event in record.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            total += event.nbytes()
+            peak = max(peak, total)
+    return result, peak
+
+
+def timed(step: Step, batch: Batch, device: torch.device) -> tuple[float, float]:
+    """Seconds of a step by the clock, and of this process's CPU time."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    step(batch)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - clock, time.process_time() - cpu
+
+
+def forward_flops(args: argparse.Namespace, *, target_dim: int) -> float:
+    """The student's FLOPs for one image, all patches computed."""
+    with torch.device("meta"):
+        model = build("ours", args, 0.0, target_dim=target_dim)
+        images = torch.empty(1, 3, args.image_size, args.image_size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images)
+    return float(counter.get_total_flops())
+
+
+def compare(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, float]]:
+    """Everything."""
+    distributed.seed_all(SEED)
+    teacher = build_teacher(args, device)
+    batch = make_batch(args, teacher)
+    ours, plain = (build(name, args, 0.0, target_dim=teacher.dim) for name in NAMES)
+    weights = ours.state_dict()
+    plain.load_state_dict(weights)
+    yield from check(ours.to(device), plain.to(device), teacher, to_device(batch, device))
+    del ours, plain
+    for rate in args.drop_path:
+        yield from at_rate(rate, args, teacher, weights, batch, device)
+
+
+def at_rate(
+    rate: float,
+    args: argparse.Namespace,
+    teacher: ClipTeacher,
+    weights: dict[str, Tensor],
+    batch: Batch,
+    device: torch.device,
+) -> Iterator[tuple[str, float]]:
+    """Time and memory of both steps at a drop path rate."""
+
+    def start(name: str) -> Step:
+        model = build(name, args, rate, target_dim=teacher.dim)
+        model.load_state_dict(weights)
+        make = our_step if name == "ours" else plain_step
+        step = make(model.to(device), teacher, args, device)
+        for _ in range(2):  # the first makes the optimizer's state
+            step(batch)
+        return step
+
+    steps, peaks = {}, {}
+    for name in NAMES:
+        distributed.seed_all(SEED, purpose="memory")
+        steps[name], peaks[name] = with_peak(partial(start, name), device)
+    times: Times = {name: [] for name in NAMES}
+    for number in range(args.rounds):
+        for name, step in steps.items():
+            distributed.seed_all(SEED, number, purpose=name)
+            times[name].append(timed(step, batch, device))
+    yield from results(f"drop path {rate}", times, args, device, dim=teacher.dim)
+    for name, peak in peaks.items():
+        yield f"drop path {rate}: {name}, peak GiB with weights and optimizer", peak / 2**30
+
+
+def results(
+    title: str, times: Times, args: argparse.Namespace, device: torch.device, *, dim: int
+) -> Iterator[tuple[str, float]]:
+    """Figures of the rounds."""
+    flops = 3 * forward_flops(args, target_dim=dim)
+    peak = peak_flops(device)
+    for name, rounds in times.items():
+        seconds = statistics.median(clock for clock, _ in rounds)
+        rate = args.batch / seconds
+        yield f"{title}: {name}, seconds", seconds
+        yield f"{title}: {name}, samples/s", rate
+        yield f"{title}: {name}, model TFLOP/s", rate * flops / 1e12
+        if math.isfinite(peak):
+            yield f"{title}: {name}, share of the peak FLOPs", rate * flops / peak
+    if device.type == "cuda":
+        yield f"{title}: images/s of a GPU of the paper (A100)", PAPER_RATE
+    for index, what in enumerate(("", ", by CPU time") if device.type == "cpu" else ("",)):
+        pairs = zip(times["ours"], times["plain"], strict=True)
+        ratio = statistics.median(plain[index] / ours[index] for ours, plain in pairs)
+        yield f"{title}: times the samples/s of the plain step{what}", ratio
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    on_gpu = torch.cuda.is_available()
+    parser.add_argument("--drop-path", type=float, nargs="+", default=[0.1, 0.4], help="rates")
+    parser.add_argument("--image-size", type=int, default=224, help="side in pixels")
+    parser.add_argument("--width", type=int, default=1408)
+    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--heads", type=int, default=16)
+    parser.add_argument("--mlp", type=int, default=6144, help="hidden width of the MLP")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--teacher", default="ViT-L-14", help="name of a ViT in open_clip")
+    parser.add_argument("--teacher-layers", type=int, help="blocks; default: depth/40 of them")
+    parser.add_argument("--precision", choices=DTYPES, default="fp16" if on_gpu else "fp32")
+    parser.add_argument("--zero-stage", type=int, choices=(0, 1), help="default: 0 for fp32, or 1")
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Print every pair."""
+    args = parse()
+    device = distributed.start()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.rounds} rounds")
+    for name, value in compare(args, device):
+        print(f"{name}: {value:.3g}", flush=True)
+    distributed.stop()
+
+
+if __name__ == "__main__":
+    main()
