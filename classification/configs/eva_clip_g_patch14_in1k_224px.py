@@ -13,9 +13,7 @@ from eva_engine.command_line import load_recipe
 parent = load_recipe(Path(__file__).with_name("eva_g_patch14_in1k_336px.py"), ClassificationConfig)
 config = replace(
     parent,
-    model=replace(
-        parent.model, image_size=224, init_checkpoint="eva_clip_psz14_vision_enc.pt"
-    ),
+    model=replace(parent.model, image_size=224, init_checkpoint="eva_clip_psz14_vision_enc.pt"),
     optimizer=replace(parent.optimizer, layer_decay=0.9),
     run=replace(parent.run, output=Path("output/eva_clip_in1k_224"), epochs=20),
 )

@@ -29,6 +29,10 @@ config = ClassificationConfig(
     augment=AugmentConfig(auto_augment="", label_smoothing=0.0),
     optimizer=OptimizerConfig(name="lars", lr=1.0, warmup_epochs=10, weight_decay=0.0),
     run=RunConfig(
-        output=Path("output/eva_clip_linear_224"), epochs=90, batch_size=400, zero_stage=0, workers=10
+        output=Path("output/eva_clip_linear_224"),
+        epochs=90,
+        batch_size=400,
+        zero_stage=0,
+        workers=10,
     ),
 )

@@ -9,7 +9,9 @@ from pathlib import Path
 from eva_classification.config import ClassificationConfig
 from eva_engine.command_line import load_recipe
 
-parent = load_recipe(Path(__file__).with_name("eva_l_patch14_in21k_to_in1k_196px.py"), ClassificationConfig)
+parent = load_recipe(
+    Path(__file__).with_name("eva_l_patch14_in21k_to_in1k_196px.py"), ClassificationConfig
+)
 config = replace(
     parent,
     model=replace(parent.model, image_size=336),

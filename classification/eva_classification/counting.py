@@ -4,7 +4,7 @@ Shapes: B images, K classes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -38,7 +38,9 @@ class Judged(NamedTuple):
 class Rule(Protocol):
     """Judges logits (B, K), given labels (B,) and the images' indexes in the data set (B,)."""
 
-    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged: ...
+    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
+        """Judge a batch."""
+        ...
 
 
 class OneLabel:
@@ -127,14 +129,6 @@ class Counted:
     right5: Tensor | None = None
 
 
-@dataclass
-class _Sums:
-    values: dict[str, Tensor]
-    confusion: Tensor | None = None
-    right5: Tensor | None = None
-    rows: list[str] = field(default_factory=list)
-
-
 class _Indexed(Dataset[tuple[Any, int, int]]):
     def __init__(self, samples: LabelledImages) -> None:
         self.samples = samples
@@ -178,7 +172,6 @@ def count(
     if confusion and classes > MAX_CONFUSION:
         raise ValueError(f"confusion of {classes} classes: at most {MAX_CONFUSION} are counted")
     own = range(distributed.rank(), len(samples), distributed.world_size())
-    # spawn-free and unordered workers would both be fine; the order does not matter to sums
     loader: DataLoader[Any] = DataLoader(
         Subset(_Indexed(samples), own),
         batch_size=batch_size,
@@ -224,9 +217,7 @@ def count(
 def _score(name: str, row: list[float]) -> Score:
     if not row[0]:
         raise ValueError(f"no image counts in {name}")
-    return Score(
-        images=int(row[0]), right1=int(row[1]), right5=int(row[2]), loss=row[3] / row[0]
-    )
+    return Score(images=int(row[0]), right1=int(row[1]), right5=int(row[2]), loss=row[3] / row[0])
 
 
 def _with_progress(loader: DataLoader[Any], title: str | None) -> Any:

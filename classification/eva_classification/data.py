@@ -1,8 +1,8 @@
 """Labelled images: folders of classes here, data sets by name in `named_data`.
 
-    open_labelled("imagenet/val", transform)
-    open_labelled("torchvision:CIFAR100:/data/cifar:test", transform)
-    open_labelled("hf:food101:validation", transform)
+open_labelled("imagenet/val", transform)
+open_labelled("torchvision:CIFAR100:/data/cifar:test", transform)
+open_labelled("hf:food101:validation", transform)
 """
 
 import logging

@@ -72,14 +72,15 @@ def open_torchvision(description: str, transform: Transform | None) -> NamedImag
     from torchvision import datasets
 
     name, root, split = (*description.split(":", 2), "", "")[:3]
-    kind = getattr(datasets, name, None)
+    kind: Any = getattr(datasets, name, None)
     if name not in datasets.__all__ or not inspect.isclass(kind):
         raise ValueError(f"torchvision.datasets has no {name!r}; see its documentation for names")
     if not root:
         raise ValueError(f"torchvision:{name} lacks its folder: torchvision:{name}:ROOT[:SPLIT]")
     arguments = _split(name, inspect.signature(kind).parameters, split)
+    factory: Any = kind
     try:
-        samples = kind(root, **arguments)
+        samples = factory(root, **arguments)
     except (RuntimeError, OSError, ValueError, TypeError) as error:
         given = "".join(f", {key}={value!r}" for key, value in arguments.items())
         raise ValueError(
@@ -97,7 +98,9 @@ def _split(name: str, parameters: Any, split: str) -> dict[str, Any]:
             raise ValueError(f"torchvision:{name} has no splits, but {split!r} was asked for")
         return {}
     if not split:
-        raise ValueError(f"torchvision:{name} needs a split: torchvision:{name}:ROOT:train or :test")
+        raise ValueError(
+            f"torchvision:{name} needs a split: torchvision:{name}:ROOT:train or :test"
+        )
     if key == "split":
         return {"split": split}
     if split not in ("train", *_TEST):
@@ -136,7 +139,7 @@ def open_hugging_face(description: str, transform: Transform | None) -> NamedIma
             class labels.
     """
     try:
-        import datasets
+        import datasets  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise ValueError(
             f"hf:{description} needs the package `datasets`: pip install datasets"

@@ -12,8 +12,8 @@ from eva_backbone.checkpoint import load_pretrained
 from eva_backbone.variants import VARIANTS
 from eva_classification.augmentation import Targets, accuracy, training_transform
 from eva_classification.config import ClassificationConfig, ModelConfig
-from eva_classification.data import open_labelled
 from eva_classification.counting import Validation
+from eva_classification.data import open_labelled
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
 from eva_classification.transforms import evaluation_transform
 from eva_engine import command_line, distributed
@@ -98,9 +98,7 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
     model = build_model(config.model, num_classes=len(classes))
     validation = None
     if data.val:
-        transform = evaluation_transform(
-            size, crop_pct=data.crop_pct, mean=data.mean, std=data.std
-        )
+        transform = evaluation_transform(size, crop_pct=data.crop_pct, mean=data.mean, std=data.std)
         validation = Validation(
             open_labelled(data.val, transform, classes=classes), config.run, device
         )

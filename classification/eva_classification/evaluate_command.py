@@ -1,0 +1,137 @@
+"""Command line of `classification/evaluate.py`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from eva_classification.counting import MAX_CONFUSION, OneLabel, Score, count
+from eva_classification.data import open_labelled
+from eva_classification.evaluation import draw_confusion, table, write_per_class, write_results
+from eva_classification.models import ImageClassifier, load_classifier
+from eva_classification.robustness import CLASSES, ImageNetPaths, open_sets
+from eva_classification.running import PRECISIONS, choose_device, choose_dtype, run
+from eva_classification.transforms import evaluation_transform
+from eva_engine import distributed
+
+PROGRAM = "classification/evaluate.py"
+SETS = {
+    "imagenet": "ImageNet-1K val, a folder for each WordNet id",
+    "real": "real.json of ImageNet-ReaL; labels --imagenet",
+    "v2": "ImageNet-V2 matched frequency, folders 0 to 999",
+    "a": "ImageNet-A",
+    "r": "ImageNet-R",
+    "sketch": "ImageNet-Sketch",
+    "objectnet": "ObjectNet, with images and mappings",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Evaluate a classifier: ImageNet-1K and its variants in one table, or your own data.
+
+    Args:
+        arguments: Those of the command line by default.
+
+    Raises:
+        SystemExit: 1 with a sentence for wrong settings or data.
+    """
+    options = _parse(arguments)
+    run(PROGRAM, lambda: _evaluate(options))
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        allow_abbrev=False,
+        description="Evaluate a classifier on ImageNet-1K and its variants, or on your own data. "
+        "With several GPUs: torchrun --nproc-per-node N classification/evaluate.py ...",
+    )
+    parser.add_argument("--weights", required=True, help="official name, or file of a run")
+    parser.add_argument("--variant", help="size of the ViT, if the weights do not tell")
+    parser.add_argument(
+        "--data",
+        help="your own: a folder of class folders, torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT",
+    )
+    parser.add_argument("--classes", help="text file with the classes of --data in label order")
+    for name, text in SETS.items():
+        parser.add_argument(f"--{name}", type=Path, help=text)
+    parser.add_argument("--image-size", type=int, help="default: that of the weights")
+    parser.add_argument("--crop-pct", type=float, default=1.0, help="default: 1, as published")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=8, help="loading processes (default: 8)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
+    parser.add_argument("--output", type=Path, help="folder of results.json and pictures")
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.batch_size < 1 or options.workers < 0:
+        parser.error("--batch-size must be at least 1 and --workers at least 0")
+    if options.data and any(getattr(options, name) for name in SETS):
+        parser.error("--data is your own; evaluate ImageNet's sets in another run")
+    if options.classes and not options.data:
+        parser.error("--classes belongs to --data")
+    if not options.data and not any(getattr(options, name) for name in SETS):
+        parser.error(f"nothing to evaluate: give --data or any of --{', --'.join(SETS)}")
+    return options
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    device = choose_device(options.device, join=True)
+    model = load_classifier(options.weights, variant=options.variant, image_size=options.image_size)
+    model = model.to(device, choose_dtype(options.precision, device))
+    work = _own_data if options.data else _imagenet
+    scores = work(model, options)
+    if distributed.rank() == 0:
+        sys.stdout.write(table(scores) + "\n")
+        if options.output is not None:
+            settings = {key: value if isinstance(value, int | float) else str(value)
+                        for key, value in vars(options).items() if value is not None}  # fmt: skip
+            settings["image_size"] = model.img_size
+            settings["processes"] = distributed.world_size()
+            file = write_results(options.output, settings, scores)
+            sys.stdout.write(f"wrote {file}\n")
+
+
+def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> dict[str, Score]:
+    if model.num_classes != CLASSES:
+        raise ValueError(
+            f"{options.weights} has {model.num_classes} classes, ImageNet-1K and its variants need "
+            f"{CLASSES}; evaluate it on its own data with --data"
+        )
+    paths = ImageNetPaths(**{name: getattr(options, name) for name in SETS})
+    sets = open_sets(paths, image_size=model.img_size, crop_pct=options.crop_pct)
+    device = next(model.parameters()).device
+    scores: dict[str, Score] = {}
+    for entry in sets:
+        counted = count(
+            model, entry.samples, entry.rules, device=device, batch_size=options.batch_size,
+            workers=options.workers, progress=next(iter(entry.rules)),
+        )  # fmt: skip
+        scores |= counted.scores
+    return scores
+
+
+def _own_data(model: ImageClassifier, options: argparse.Namespace) -> dict[str, Score]:
+    transform = evaluation_transform(model.img_size, crop_pct=options.crop_pct)
+    samples = open_labelled(options.data, transform, classes=options.classes)
+    if len(samples.classes) != model.num_classes:
+        raise ValueError(
+            f"{options.data} has {len(samples.classes)} classes, {options.weights} has "
+            f"{model.num_classes}: give the classes of its training, one in a line of a text file, "
+            "as --classes"
+        )
+    small = len(samples.classes) <= MAX_CONFUSION
+    counted = count(
+        model, samples, {"data": OneLabel()}, device=next(model.parameters()).device,
+        batch_size=options.batch_size, workers=options.workers, progress="data",
+        confusion=small and options.output is not None,
+    )  # fmt: skip
+    if distributed.rank() == 0 and counted.confusion is not None:
+        for file in (
+            write_per_class(options.output, counted, samples.classes),
+            draw_confusion(options.output, counted.confusion, samples.classes),
+        ):
+            sys.stdout.write(f"wrote {file}\n")
+    elif distributed.rank() == 0 and options.output is not None:
+        sys.stdout.write(f"no per-class results for more than {MAX_CONFUSION} classes\n")
+    return dict(counted.scores)

@@ -1,0 +1,68 @@
+"""Where and in which number format a command runs a model, and how its errors are told."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+from eva_engine import distributed
+
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def choose_device(device: str = "auto", *, join: bool = False) -> torch.device:
+    """Choose a device.
+
+    Args:
+        device: `cuda`, `cpu`, or `auto` for a GPU where there is one.
+        join: Join the other processes, where `torchrun` started several.
+
+    Returns:
+        That of this process.
+
+    Raises:
+        ValueError: If there is no GPU, but one is asked for.
+    """
+    if join and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        return distributed.start(device)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {device}: this machine has no GPU; use cpu")
+    return torch.device(device)
+
+
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Number format of a model: by default fp16 on a GPU, as officially, and fp32 elsewhere."""
+    if precision == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return _DTYPES[precision]
+
+
+def run(program: str, command: Callable[[], None]) -> None:
+    """Run a command; what its user can mend ends it with a sentence.
+
+    Args:
+        program: Name in the message.
+        command: Does the work.
+
+    Raises:
+        SystemExit: 1 after a message; 130 after Ctrl-C.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        command()
+        distributed.stop()
+    except (ValueError, OSError, FloatingPointError) as error:
+        # an error in a loader's process comes with its traceback; its last line is the message
+        last = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+        if "Original Traceback" in str(error):
+            last = last.partition(": ")[2]
+        sys.exit(f"{program}: {last}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,170 @@
+"""Fine-tuning on real digits, its settings, its recipes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from eva_classification import training
+from eva_classification.augmentation import Targets, accuracy
+from eva_classification.config import (
+    AugmentConfig,
+    ClassificationConfig,
+    DataConfig,
+    ModelConfig,
+)
+from eva_classification.models import load_classifier
+from eva_engine import distributed
+from eva_engine.command_line import load_recipe
+from eva_engine.config import OptimizerConfig, RunConfig
+from eva_engine.run_checkpoint import RunCheckpoints
+
+CONFIGS = Path(__file__).parents[2] / "classification" / "configs"
+
+
+@pytest.fixture(scope="module")
+def device():
+    yield distributed.start("cpu")
+    distributed.stop()
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Real handwritten digits 0, 1 and 4 in folders: 40 of each to train on, 20 others."""
+    folder = tmp_path_factory.mktemp("digits")
+    images, labels = load_digits(return_X_y=True)
+    for digit in (0, 1, 4):
+        for number, values in enumerate(images[labels == digit][:60]):
+            split = "train" if number < 40 else "val"
+            path = folder / split / str(digit) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = (255 - values.reshape(8, 8) * 15.9).astype(np.uint8)
+            Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC).save(path)
+    return folder
+
+
+@pytest.fixture
+def config(digits, tmp_path):
+    return ClassificationConfig(
+        model=ModelConfig(variant="eva_debug", image_size=32, init_checkpoint="eva_debug"),
+        data=DataConfig(train=str(digits / "train"), val=str(digits / "val")),
+        augment=AugmentConfig(scale=(0.8, 1.0), flip=0.0, auto_augment=""),
+        optimizer=OptimizerConfig(lr=1e-3, warmup_epochs=0.5, layer_decay=0.8),
+        run=RunConfig(
+            output=tmp_path / "run", epochs=3, batch_size=12, workers=0, tensorboard=False,
+            zero_stage=0, evaluate_every=0,
+        ),
+    )  # fmt: skip
+
+
+def _results(config):
+    text = (config.run.output / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_fine_tuning_learns_digits(config, device):
+    config = replace(config, run=replace(config.run, epochs=6))
+    training.train(config, device)
+    *steps, evaluation = _results(config)
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    assert evaluation["val_top1"] >= 90
+    assert evaluation["val_top5"] == 100
+    saved = RunCheckpoints(config.run.output, keep=1).complete()[-1] / "model.safetensors"
+    model = load_classifier(saved)
+    assert model.num_classes == 3
+    classes = json.loads((config.run.output / "config.json").read_text())["class_names"]
+    assert classes == ["0", "1", "4"]
+
+
+def test_a_probe_of_the_bundled_backbone_beats_that_of_a_random_one(config, device, tmp_path):
+    scores = {}
+    for weights in ("eva_debug", ""):
+        model = replace(config.model, linear_probe=True, init_checkpoint=weights)
+        run = replace(config.run, output=tmp_path / f"probe_{weights}", epochs=6)
+        optimizer = OptimizerConfig(name="lars", lr=2.0, warmup_epochs=1, weight_decay=0.0)
+        probe = replace(config, model=model, run=run, optimizer=optimizer)
+        training.train(probe, device)
+        scores[weights] = _results(probe)[-1]["val_loss"]
+    assert scores["eva_debug"] < scores[""] - 0.1
+
+
+# Augmentation
+
+
+def test_mixed_labels_are_probabilities():
+    targets = Targets(AugmentConfig(mixup=0.8, cutmix=1.0, label_smoothing=0.1), num_classes=5)
+    images, mixed = targets.mix(torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 3]))
+    assert images.shape == (4, 3, 16, 16)
+    torch.testing.assert_close(mixed.sum(1), torch.ones(4))
+    logits = torch.randn(4, 5)
+    expected = -(mixed * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(targets.loss(logits, mixed), expected)
+    assert accuracy(mixed, mixed) == 1
+
+
+def test_label_smoothing_without_mixing():
+    targets = Targets(AugmentConfig(label_smoothing=0.3), num_classes=5)
+    images, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
+    same, same_labels = targets.mix(images, labels)
+    assert same is images
+    assert same_labels is labels
+    logits = torch.randn(4, 5)
+    smooth = 0.7 * F.one_hot(labels, 5) + 0.3 / 5
+    expected = -(smooth * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(targets.loss(logits, labels), expected)
+    half = targets.loss(logits.bfloat16(), labels)
+    assert half.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (AugmentConfig, {"color_jitter": 0.4}, "no effect beside auto_augment"),
+        (AugmentConfig, {"scale": (0.5, 0.2)}, "two rising numbers"),
+        (AugmentConfig, {"label_smoothing": 2.0}, r"label_smoothing must be in \[0, 1\], got 2"),
+        (ModelConfig, {"variant": "vit"}, "variant is 'vit'"),
+        (ModelConfig, {"variant": "eva_debug", "image_size": 30}, "does not divide 30"),
+        (
+            ModelConfig,
+            {"variant": "eva_debug", "linear_probe": True, "drop_path_rate": 0.1},
+            "have no use in a linear probe",
+        ),
+    ],
+)
+def test_settings_without_effect_are_errors(kind, values, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**values)
+
+
+def test_mixing_needs_pairs(config):
+    with pytest.raises(ValueError, match="batch_size must be even, got 3"):
+        replace(config, augment=AugmentConfig(mixup=0.8), run=replace(config.run, batch_size=3))
+
+
+def test_validation_folders_must_be_the_classes_of_training(config, device, tmp_path):
+    (tmp_path / "val" / "9").mkdir(parents=True)
+    Image.new("RGB", (32, 32)).save(tmp_path / "val" / "9" / "a.png")
+    data = replace(config.data, val=str(tmp_path / "val"))
+    with pytest.raises(ValueError, match="9"):
+        training.train(replace(config, data=data), device)
+
+
+# Recipes
+
+RECIPES = sorted(path.name for path in CONFIGS.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_loads_and_builds(name):
+    config = load_recipe(CONFIGS / name, ClassificationConfig)
+    with torch.device("meta"):
+        model = training.build_model(replace(config.model, init_checkpoint=""), num_classes=1000)
+    assert model.img_size == config.model.image_size
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert (trained == 1_409_000) == config.model.linear_probe
