@@ -16,6 +16,8 @@ from eva_backbone._key_maps import SKIPPABLE, STOCK_VITDET, TRUNK_KEY
 from eva_backbone.resample import resample_patch_embed, resample_pos_embed
 
 DETECTRON2_PREFIX = "backbone.net."
+_REL_POS = re.compile(r"(^|\.)rel_pos_[hw]$")
+_HEAD = re.compile(r"(lm_head|head|fc_norm)\.")  # of pre-training or classification
 Converted = tuple[dict[str, Tensor], list[str]]
 
 
@@ -105,7 +107,8 @@ def to_detectron2_vitdet(
         The weights, and a line for each kind of change.
 
     Raises:
-        ValueError: If there is no ViT, or detectron2's has no place for a part of it.
+        ValueError: If there is no ViT, detectron2's has no place for a part of it, or its patches
+            cannot have that size.
     """
     prefix = trunk_prefix(weights, "there are no EVA weights")
     converted: dict[str, Tensor] = {}
@@ -143,11 +146,25 @@ def to_detectron2_vitdet(
 
 def _resample_patches(weights: dict[str, Tensor], prefix: str, patch_size: int) -> list[str]:
     """Resample in place; returns a line where anything changes."""
+    fixed = [name for name in weights if _REL_POS.search(name) or not name.startswith(prefix)]
+    if fixed := [name for name in fixed if not _HEAD.match(name)]:
+        raise ValueError(
+            "--patch-size is for pre-trained backbones, without tables of relative positions and "
+            f"without a detector; the file has {few(fixed, 3)}"
+        )
     kernel = weights[prefix + TRUNK_KEY]
     if kernel.ndim != 4:
         raise ValueError(f"the patch kernel has shape {tuple(kernel.shape)}: not one of images")
     position = prefix + "pos_embed"
-    old, side = kernel.shape[-1], math.isqrt(weights[position].shape[1] - 1)
+    if position not in weights:
+        raise ValueError(f"--patch-size needs {position}, and the file has none")
+    old, count = kernel.shape[-1], weights[position].shape[1]
+    side = math.isqrt(max(0, count - 1))
+    if side < 1 or side**2 + 1 != count:
+        raise ValueError(
+            f"{position} has {count} positions, which are not a class token and a square grid "
+            f"(such as {max(1, side) ** 2 + 1})"
+        )
     pixels = side * old
     if pixels % patch_size:
         raise ValueError(

@@ -138,7 +138,7 @@ def chunked_attention(
         (B, h, N, D).
     """
     batch, heads, tokens, _ = q.shape
-    step = max(SMALLEST_CHUNK, _within_limit(CHUNK_ELEMENTS) // (batch * heads * tokens))
+    step = max(SMALLEST_CHUNK, _within_limit(CHUNK_ELEMENTS) // max(1, batch * heads * tokens))
 
     def attend(rows: slice) -> Tensor:
         bias = chunk_bias(rows).to(q.dtype)
@@ -159,6 +159,7 @@ class _CachedChunks(torch.autograd.Function):
 
     The probabilities of a chunk are computed again in the backward pass, as in FlashAttention
     (arXiv 2205.14135) but without its running maximum: a chunk holds whole rows of scores.
+    Transforms of `torch.func` (vmap, jvp, per-sample gradients) are not supported.
     """
 
     @staticmethod

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eva_detection.rle import run_lengths
+
 Detection = dict[str, Any]
 FIELDS = {"bbox": "bbox", "segm": "segmentation"}
 SPLITS = {"coco": "test-dev2017", "lvis": "test_dev"}
@@ -50,31 +52,6 @@ class ImageList:
         data = json.loads(file.read_text(encoding="utf-8"))
         self.sizes = {image["id"]: (image["height"], image["width"]) for image in data["images"]}
         self.categories = {category["id"] for category in data["categories"]}
-
-
-def run_lengths(counts: str) -> list[int]:
-    """Decodes the counts of a compressed RLE (cocoapi, maskApi.c: rleFrString).
-
-    Raises:
-        ValueError: if they end in the middle of a number or hold other characters.
-    """
-    lengths: list[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64:
-            raise ValueError(f"character {character!r}")
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
-        value = shift = 0
-    if shift:
-        raise ValueError("it ends in the middle of a number")
-    return lengths
 
 
 def _is_number(value: Any) -> bool:

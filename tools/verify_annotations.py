@@ -26,7 +26,7 @@ KINDS: Mapping[str, Kind] = {
     "image_unknown": Kind("annotation of an unknown image", REMOVED),
     "category_unknown": Kind("annotation of an unknown category", REMOVED),
     "ignored": Kind("annotation with `ignore`, which detectron2 refuses", REMOVED),
-    "iscrowd": Kind("iscrowd other than 0 and 1", "set to 1, so left out"),
+    "iscrowd": Kind("iscrowd other than 0 and 1", "null to 0, others to 1: left out"),
     "box_malformed": Kind("box that is not 4 finite numbers", REMOVED),
     "box_empty": Kind("box without positive width and height", REMOVED),
     "box_outside": Kind("box wholly outside the image", REMOVED),
@@ -172,7 +172,8 @@ class AnnotationCheck:
         crowd = np.array([value not in (0, 1) for value in self._column("iscrowd", 0)], bool)
         first = self.found.entries[int(crowd.argmax())].get("iscrowd") if crowd.any() else None
         for index in self._report("iscrowd", crowd, f"iscrowd {first!r}"):
-            self._edit(index, iscrowd=1)
+            null = self.found.entries[index].get("iscrowd") is None
+            self._edit(index, iscrowd=0 if null else 1)
 
     def check_boxes(self) -> None:
         """Boxes are 4 finite numbers with positive sides, within the image."""

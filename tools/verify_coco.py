@@ -17,7 +17,7 @@ from findings import Findings, Kind
 from verify_annotations import KINDS as ANNOTATION_KINDS
 from verify_annotations import AnnotationCheck, Annotations, Entry
 from verify_image_list import KINDS as IMAGE_KINDS
-from verify_image_list import ImageCheck
+from verify_image_list import LVIS_FIELDS, ImageCheck
 
 BY_HAND = "by hand"
 PARTS = ("images", "annotations", "categories")
@@ -34,7 +34,6 @@ KINDS: Mapping[str, Kind] = {
     "ids_with_gaps": Kind("category ids are not 1, 2, ..., N; detectron2 numbers them", "-", True),
     "image_empty": Kind("image without usable annotations", "-", True),
 }
-LVIS_FIELDS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 @dataclass
@@ -107,7 +106,7 @@ def verify(
     """
     findings = Findings(KINDS)
     categories = _check_categories(data["categories"], findings)
-    check = ImageCheck(data["images"], findings)
+    check = ImageCheck(data["images"], findings, folder=folder)
     if folder is not None:
         check.look_at_files(folder, workers=workers, decode=decode)
     annotations = AnnotationCheck(
@@ -156,17 +155,21 @@ def _check_empty(verified: Verified) -> None:
 
 def _check_lvis(verified: Verified, categories: set[int]) -> None:
     """The lists of LVIS's images hold known categories, and the negative ones no positive one."""
-    images = verified.data["images"]
-    places = [place for place, keep in enumerate(verified.keep_images) if keep]
-    if not any(name in images[place] for place in places for name in LVIS_FIELDS):
+    images = {  # merging has united lists
+        place: entry | verified.image_edits.get(place, {})
+        for place, (entry, keep) in enumerate(
+            zip(verified.data["images"], verified.keep_images, strict=True)
+        )
+        if keep
+    }
+    if not any(name in entry for entry in images.values() for name in LVIS_FIELDS):
         return
     positive: dict[int, set[Any]] = defaultdict(set)
     columns = (verified.annotations.entries, verified.annotations.image, verified.annotations.keep)
     for entry, image, keep in zip(*columns, strict=True):
         if keep:
             positive[int(image)].add(entry["category_id"])
-    for place in places:
-        entry = images[place]
+    for place, entry in images.items():
         for name in LVIS_FIELDS:
             listed = entry.get(name, [])
             if not isinstance(listed, list):

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from findings import Findings, Kind
 from verify_annotations import Entry, Images
-from verify_images import Picture, inspect_all
+from verify_images import Picture, inspect, inspect_all
 
 REMOVED = "removed"  # with its annotations
+LVIS_FIELDS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 KINDS: Mapping[str, Kind] = {
     "image_malformed": Kind("image without whole-number id, sides or file name", REMOVED),
     "image_again": Kind("image listed before, same id and file", REMOVED),
     "image_id_of_several": Kind("image id of several files", "all removed"),
     "file_name_again": Kind("file name of an earlier image", "merged into it"),
+    "file_name_of_two_sizes": Kind("file name of another image, of another size", REMOVED),
     "file_elsewhere": Kind("file without the first folders of its name", "name corrected"),
     "file_missing": Kind("image without a file", REMOVED),
     "file_broken": Kind("file that does not decode", REMOVED),
@@ -45,6 +47,7 @@ class ImageCheck:
     Args:
         entries: the list in the file.
         findings: where findings are counted.
+        folder: where the pictures lie; None if it is not to be looked at.
 
     Attributes:
         keep: whether each entry can be used.
@@ -52,7 +55,9 @@ class ImageCheck:
         merged: id -> id of the earlier image of the same file.
     """
 
-    def __init__(self, entries: list[Any], findings: Findings) -> None:
+    def __init__(
+        self, entries: list[Any], findings: Findings, *, folder: Path | None = None
+    ) -> None:
         self.entries = entries
         self.findings = findings
         self.keep = [True] * len(entries)
@@ -68,7 +73,7 @@ class ImageCheck:
                 if type(key) is int:
                     self.places.setdefault(key, place)
         self._check_ids()
-        self._check_names()
+        self._check_names(folder)
 
     @staticmethod
     def _is_whole(entry: Any) -> bool:
@@ -98,23 +103,57 @@ class ImageCheck:
             entries = [self.entries[place] for place in places]
             if len({(file_name(e), e["width"], e["height"]) for e in entries}) == 1:
                 for place in places[1:]:
+                    self._unite(places[0], place)
                     self._drop(place, "image_again", str(file_name(entries[0])))
             else:  # nobody knows which of them an annotation means
                 names = " and ".join(str(file_name(entry)) for entry in entries[:2])
                 for place in places:
                     self._drop(place, "image_id_of_several", names)
 
-    def _check_names(self) -> None:
+    def _check_names(self, folder: Path | None) -> None:
+        of_name: dict[str, list[int]] = defaultdict(list)
         for place in self._kept():
-            entry = self.entries[place]
-            name = str(file_name(entry))
-            if name not in self.files:
-                self.files[name] = place
-                continue
-            earlier = self.entries[self.files[name]]["id"]
-            self._drop(place, "file_name_again", f"{name} is also image {earlier}")
-            self.merged[entry["id"]] = earlier
-            self.places[entry["id"]] = self.files[name]
+            of_name[str(file_name(self.entries[place]))].append(place)
+        for name, places in of_name.items():
+            chosen = self.files[name] = self._choose(name, places, folder)
+            for place in places:
+                if place != chosen:
+                    self._compare(name, place, chosen)
+
+    def _choose(self, name: str, places: list[int], folder: Path | None) -> int:
+        """Of the entries of one file, the first of the file's size; or else the first."""
+        sizes = [self._size(place) for place in places]
+        if folder is None or len(set(sizes)) == 1:
+            return places[0]
+        seen = inspect(folder, name, decode=False).seen_size
+        return places[sizes.index(seen)] if seen in sizes else places[0]
+
+    def _compare(self, name: str, place: int, chosen: int) -> None:
+        """Merges an entry into another of the same file, if their sizes agree."""
+        key, other = self.entries[place]["id"], self.entries[chosen]["id"]
+        size, chosen_size = self._size(place), self._size(chosen)
+        text = f"{name} is also image {other}"
+        if size != chosen_size:  # boxes would have to be scaled
+            text += f" of {chosen_size[0]} x {chosen_size[1]} px, not {size[0]} x {size[1]}"
+            self._drop(place, "file_name_of_two_sizes", text)
+            return
+        self._drop(place, "file_name_again", text)
+        self._unite(chosen, place)
+        self.merged[key] = other
+        self.places[key] = chosen
+
+    def _size(self, place: int) -> tuple[float, float]:
+        return self.entries[place]["width"], self.entries[place]["height"]
+
+    def _unite(self, chosen: int, place: int) -> None:
+        """Adds the LVIS lists of an entry to those of the one that stands for it."""
+        own = self.entries[chosen] | self.edits.get(chosen, {})
+        for name in LVIS_FIELDS:
+            listed, more = own.get(name, []), self.entries[place].get(name)
+            if isinstance(listed, list) and isinstance(more, list):
+                new = [key for key in more if key not in listed]
+                if new:
+                    self.edits.setdefault(chosen, {})[name] = listed + new
 
     def look_at_files(self, folder: Path, *, workers: int, decode: bool) -> None:
         """Checks the picture files of the images that are left."""
@@ -139,7 +178,7 @@ class ImageCheck:
         if picture.name != name:
             self.files[picture.name] = place
             self.findings.add("file_elsewhere", entry["id"], f"{name} is at {picture.name}")
-            self.edits[place] = {"file_name": picture.name}
+            self.edits.setdefault(place, {})["file_name"] = picture.name
         if picture.size is None:
             self._drop(place, "file_broken", f"{picture.name}: {picture.problem}")
             return

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 from findings import Kind
-from submission_check import run_lengths
+
+from eva_detection.rle import run_lengths
 
 Points = np.ndarray[Any, np.dtype[np.float64]]
 

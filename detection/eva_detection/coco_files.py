@@ -13,7 +13,11 @@ from typing import Any, TypeGuard
 
 import pycocotools.mask as mask_api
 
+from eva_detection.rle import check_counts
+
 _LOOKED_FOR = 20  # images whose file is looked for; a whole set may be on a slow file system
+_MOST_PIXELS = 2**32 - 1  # what pycocotools can count
+_FARTHEST = 10**6  # px; pycocotools steps along the sides of polygons, without looking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,9 +190,12 @@ def _images(path: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for entry in entries:
         sides = entry.get("width"), entry.get("height")
-        if not all(_is_int(side) and side > 0 for side in sides):
+        if (
+            not all(_is_int(side) and side > 0 for side in sides)
+            or entry["width"] * entry["height"] > _MOST_PIXELS
+        ):
             raise ValueError(
-                f"{path}: image {entry['id']} needs width and height in pixels, got {sides}"
+                f"{path}: image {entry['id']} needs width and height in pixels, got {_shown(sides)}"
             )
         if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
             raise ValueError(f"{path}: image {entry['id']} has no file_name")
@@ -208,7 +215,7 @@ def _object(
             raise ValueError(f"has {key} {value!r}, which is none of the file's")
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-        raise ValueError(f"needs bbox: [x, y, width, height] in pixels, got {box!r}")
+        raise ValueError(f"needs bbox: [x, y, width, height] in pixels, got {_shown(box)}")
     if min(box[2:]) <= 0:
         return None
     image = images[entry["image_id"]]
@@ -225,16 +232,24 @@ def _object(
 def _mask(segmentation: Any, height: int, width: int) -> Any:
     """Polygons of at least three corners, or a compressed RLE; None if there is neither."""
     if isinstance(segmentation, list):
-        polygons = (one for one in segmentation if isinstance(one, list))
-        return [one for one in polygons if len(one) >= 6 and len(one) % 2 == 0] or None
+        polygons = [one for one in segmentation if isinstance(one, list)]
+        polygons = [one for one in polygons if len(one) >= 6 and len(one) % 2 == 0]
+        for one in polygons:
+            if not all(_is_number(value) and abs(value) <= _FARTHEST for value in one):
+                raise ValueError(
+                    f"needs polygons of finite numbers [x, y, x, y, ...] in pixels, got "
+                    f"{_shown(one)}"
+                )
+        return polygons or None
     if not isinstance(segmentation, dict):
         return None
     counts, size = segmentation.get("counts"), segmentation.get("size")
     if size != [height, width] or not isinstance(counts, str | list):
         raise ValueError(
-            f"has an RLE of size {size}; its image is {width} px wide and {height} px high, so "
-            f"it needs 'counts' and 'size': [{height}, {width}]"
+            f"has an RLE of size {_shown(size)}; its image is {width} px wide and {height} px "
+            f"high, so it needs 'counts' and 'size': [{height}, {width}]"
         )
+    check_counts(counts, height * width)
     if isinstance(counts, str):
         return {"size": size, "counts": counts}
     code = mask_api.frPyObjects({"size": size, "counts": counts}, height, width)
@@ -255,4 +270,14 @@ def _is_int(value: Any) -> TypeGuard[int]:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

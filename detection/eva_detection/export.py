@@ -88,18 +88,19 @@ def load_backbone(
         The backbone in eval mode, and what a caller must know to prepare its input.
 
     Raises:
-        ValueError: If there are no weights or they do not fit.
+        ValueError: If there are no weights or they do not fit, or nothing reads an override.
         FileNotFoundError: If there is no such recipe or file.
     """
-    from detectron2.config import LazyConfig, instantiate
+    from detectron2.config import instantiate
 
     from eva_detection.checkpoint import load_initial_weights
+    from eva_detection.config import load_recipe
 
     if not weights:
         raise ValueError("weights must name an official file or be a path, got ''")
     if not config_file.is_file():
         raise FileNotFoundError(f"there is no config {config_file}")
-    cfg = LazyConfig.apply_overrides(LazyConfig.load(os.fspath(config_file)), list(overrides))
+    cfg = load_recipe(os.fspath(config_file), overrides)
     detector = instantiate(cfg.model)
     report = load_initial_weights(detector, weights)
     assert report is not None
@@ -306,7 +307,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     import torch
 
+    from eva_detection.config import check_device
+
     try:
+        check_device(args.device)
         backbone, preparation = load_backbone(args.config_file, args.weights, overrides=args.opts)
         sides = args.size or [backbone.square_pad]
         differences = export_backbone(

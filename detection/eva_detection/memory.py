@@ -147,11 +147,13 @@ def _heads(detector: Any, canvas: tuple[int, int]) -> int:
 
 
 def _detections(detector: Any) -> int:
-    roi = detector.roi_heads
+    """Most detections of a picture; without a cap as many as proposals."""
+    roi, proposals = detector.roi_heads, int(detector.proposal_generator.post_nms_topk[False])
     if getattr(roi, "use_soft_nms", False):
-        return roi.max_detections or detector.proposal_generator.post_nms_topk[False]
+        return roi.max_detections or proposals
     many = getattr(roi.box_predictor, "__getitem__", None)
-    return (many(-1) if many else roi.box_predictor).test_topk_per_image
+    topk = int((many(-1) if many else roi.box_predictor).test_topk_per_image)
+    return topk if topk >= 0 else proposals  # as detectron2 reads it
 
 
 def choose_chunk(

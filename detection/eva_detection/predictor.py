@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import convert_PIL_to_numpy, read_image
 from detectron2.data.transforms import AugInput, AugmentationList
@@ -27,7 +27,7 @@ from torch import nn
 from eva_backbone.rel_pos import attention_chunk
 from eva_detection.backbone import EVAViTDet
 from eva_detection.checkpoint import load_initial_weights
-from eva_detection.config import update_each
+from eva_detection.config import check_device, load_recipe, update_each
 from eva_detection.memory import canvas_of, choose_chunk
 from eva_detection.test_time_augmentation import with_test_time_augmentation
 
@@ -107,15 +107,16 @@ class Predictor:
 
         Raises:
             ValueError: If the weights do not fit or lack a part, the threshold is not in [0, 1],
-                the model's canvas needs more memory, or `max_memory` meets `test.aug`.
+                the model's canvas needs more memory, `max_memory` meets `test.aug`, nothing reads
+                an override, or there is no such device.
             FileNotFoundError: If there is no such config or weights.
         """
         if not str(weights):
             raise ValueError("weights must name an official file or be a path, got ''")
         if not Path(config_file).is_file():
             raise FileNotFoundError(f"there is no config {config_file}")
-        cfg = LazyConfig.load(os.fspath(config_file))
-        cfg = LazyConfig.apply_overrides(cfg, list(overrides))
+        cfg = load_recipe(os.fspath(config_file), overrides)
+        check_device(device or cfg.train.device)
         # Before the model's NMS: suppression only ever comes from higher scores, so the result is
         # that of filtering afterwards, without masks for what is then thrown away.
         heads = cfg.model.roi_heads

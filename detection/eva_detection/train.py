@@ -22,7 +22,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from eva_backbone.registry import resolve_source
 from eva_detection.checkpoint import RunCheckpointer, load_initial_weights
-from eva_detection.config import check_overrides
+from eva_detection.config import check_arguments, check_overrides
 from eva_detection.custom_data import (
     add_arguments,
     apply_custom_data,
@@ -210,13 +210,19 @@ def _load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
 
     Ends with one sentence where they cannot work.
     """
-    cfg = LazyConfig.load(args.config_file)
+    if not args.config_file:
+        sys.exit("train_net.py: give a recipe with --config-file")
+    try:
+        cfg = LazyConfig.load(args.config_file)
+    except (OSError, SyntaxError, ImportError, ValueError) as error:
+        sys.exit(f"train_net.py: --config-file {args.config_file} cannot be read: {error}")
     try:
         check_overrides(cfg, args.opts)
         scales = getattr(args, "scale_lr", False)
         reference = images_per_step(cfg) if scales else 0
         notes = apply_custom_data(cfg, args)
         cfg = LazyConfig.apply_overrides(cfg, args.opts)
+        check_arguments(cfg, ["model", "optimizer", "lr_multiplier"])
         check_classes(cfg)
         if scales:
             notes.append(scale_lr(cfg, reference=reference, overrides=args.opts))

@@ -1,5 +1,7 @@
 """Files in COCO format: what is filled in, and which message names what is wrong."""
 
+import numpy as np
+import pycocotools.mask as mask_api
 import pytest
 
 from eva_detection.coco_files import check_images, read_coco
@@ -33,7 +35,14 @@ def _without(key, entry):
     return {name: value for name, value in entry.items() if name != key}
 
 
+def _counts(counts):
+    return {"segmentation": {"size": [96, 128], "counts": counts}}
+
+
 IMAGE = {"id": 1, "file_name": "1.png", "width": 128, "height": 96}
+PIXELS = 96 * 128
+HUGE = 10**400
+POLYGONS = r"\(id 5\) needs polygons of finite numbers .* got "
 
 
 @pytest.mark.parametrize(
@@ -60,6 +69,23 @@ IMAGE = {"id": 1, "file_name": "1.png", "width": 128, "height": 96}
             {},
             r"RLE of size \[128, 96\]; its image is 128 px wide and 96 px high",
         ),
+        ({"bbox": [1, 2, HUGE, 3]}, {}, "needs bbox: "),
+        ({}, {"images": [IMAGE | {"width": HUGE}]}, "image 1 needs width and height "),
+        ({"segmentation": [[float("nan")] * 6]}, {}, POLYGONS + r"\[nan, nan, "),
+        ({"segmentation": [[9, 9, 30, 9, 30, 30], ["a"] * 6]}, {}, POLYGONS + r"\['a', "),
+        ({"segmentation": [[9, 9, 30, 9, 30, True]]}, {}, POLYGONS + r"\[9, 9, 30, 9, 30, True"),
+        ({"segmentation": [[HUGE] * 6]}, {}, POLYGONS + r"\[1000.{70,80}\.\.\.$"),
+        ({"segmentation": [[9, 9, 1e300, 9, 30, 30]]}, {}, POLYGONS),
+        (_counts([-5, PIXELS + 5]), {}, r"annotations\[0\] \(id 5\) has an RLE with a negative"),
+        (_counts([HUGE]), {}, f"has an RLE of too many pixels; its image has {PIXELS}"),
+        (_counts([PIXELS, 1]), {}, f"has an RLE of {PIXELS + 1} pixels; its image has {PIXELS}"),
+        (_counts([]), {}, "has an RLE of 0 pixels"),
+        (_counts([float(PIXELS)]), {}, "whose counts are no string and no list of integers"),
+        (_counts(["a"]), {}, "whose counts are no string and no list of integers"),
+        (_counts("5"), {}, "has an RLE of 5 pixels"),
+        (_counts("O0"), {}, "has an RLE with a negative count"),
+        (_counts("~~"), {}, "has an RLE with broken counts: character '~'"),
+        (_counts("o"), {}, "has an RLE with broken counts: it ends in the middle"),
     ],
 )
 def test_a_wrong_file_is_named(annotation, changes, message, write_coco):
@@ -67,6 +93,16 @@ def test_a_wrong_file_is_named(annotation, changes, message, write_coco):
     with pytest.raises(ValueError, match=message) as caught:
         read_coco(file)
     assert str(caught.value).startswith(str(file))
+
+
+def test_good_masks_stay(write_coco):
+    pixels = np.random.default_rng(0).random((96, 128)) < 0.3
+    code = mask_api.encode(np.asfortranarray(pixels, dtype=np.uint8))
+    polygons = [[20, 20, 60.5, -3, 60, 60], [1, 2, 3, 4]]
+    masks = [{"size": [96, 128], "counts": code["counts"].decode()}, polygons]
+    file = read_coco(write_coco([_annotation(segmentation=mask) for mask in masks]))
+    assert [one["segmentation"] for one in file.objects] == [masks[0], polygons[:1]]
+    assert file.objects[0]["area"] == pixels.sum()
 
 
 def test_no_file_and_no_json(tmp_path, write_coco):

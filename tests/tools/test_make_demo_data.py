@@ -24,7 +24,7 @@ def tools() -> Iterator[dict[str, ModuleType]]:
     """The scripts as modules that find each other by their bare names: `tools` is no package."""
     modules = {}
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("digit_scenes", "demo_coco", "demo_semantic", "make_demo_data"):
+        for name in ("digit_scenes", "demo_coco", "demo_folder", "demo_semantic", "make_demo_data"):
             spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
             modules[name] = importlib.util.module_from_spec(spec)
             patch.setitem(sys.modules, name, modules[name])
@@ -346,5 +346,5 @@ def test_help_imports_nothing_heavy():
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert "--formats {coco,semantic}" in result.stdout
+    assert "--formats {coco,folder,semantic}" in result.stdout
     assert result.stdout.endswith("[]\n")

@@ -230,12 +230,3 @@ def test_complaints_about_a_file(check, tool, images, tmp_path, capsys):
         archive.writestr(f"run/{COCO_NAME}.json", "[]")
     assert tool.main([*arguments, str(file)]) == 1
     assert f"holds run/{COCO_NAME}.json, not {COCO_NAME}.json alone" in capsys.readouterr().err
-
-
-def test_run_lengths_equal_pycocotools(tools):
-    for seed in range(20):
-        random = np.random.default_rng(seed)
-        pixels = np.asfortranarray(random.random(SIZE) < random.random(), dtype=np.uint8)
-        lengths = tools["submission_check"].run_lengths(rle.encode(pixels)["counts"].decode())
-        values = np.repeat(np.arange(len(lengths)) % 2, lengths)
-        assert np.array_equal(values.reshape(SIZE, order="F"), pixels)

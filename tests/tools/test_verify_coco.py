@@ -84,6 +84,7 @@ CASES = [
     ("image_again", _again("images", 0), 1, THREE),
     ("image_id_of_several", _two_pictures, 1, (1, 1)),
     ("file_name_again", _again("images", 0, id=9), 9, THREE),
+    ("file_name_of_two_sizes", _again("images", 0, id=9, width=WIDTH * 2), 9, THREE),
     ("file_elsewhere", _moved, 2, THREE),
     ("file_missing", _image(1, file_name="no.png"), 2, (2, 2)),
     ("file_broken", _image(1, file_name="x" * 300), 2, (2, 2)),
@@ -230,6 +231,16 @@ def test_cleaning_changes_nothing_else(check_coco, tmp_path, coco_set):
     expected["annotations"][1] |= {"image_id": 1, "id": 13}
     expected["annotations"][2]["segmentation"][1] = [20.0, 20.0, 40.0, 20.0, 40.0, 28.0]
     assert json.loads(cleaned.read_text()) == expected
+
+
+def test_iscrowd_of_null_is_no_crowd(check_coco, tmp_path, coco_set):
+    for annotation, value in zip(coco_set["annotations"], (None, 2, 1), strict=True):
+        annotation["iscrowd"] = value
+    cleaned = tmp_path / "cleaned.json"
+    _, report = check_coco(coco_set, "--write", cleaned)
+    assert _counts(report) == {"iscrowd": 2}
+    content = json.loads(cleaned.read_text())
+    assert [annotation["iscrowd"] for annotation in content["annotations"]] == [0, 1, 1]
 
 
 def test_duplicates_are_equal_in_everything_that_counts(check_coco, coco_set):
