@@ -3,8 +3,8 @@
     python tools/make_demo_data.py --output output/datasets/digit_folder --formats folder
     python classification/train.py classification/configs/eva_debug_digits.py
 
-7019 digits / 32 = 219 steps an epoch, about two minutes on two CPU cores. This should give: at least
-95 % (`val_top1`) on 1023 digits of other handwriting and other photographs.
+7019 digits / 32 = 219 steps an epoch, about two minutes on two CPU cores. This should give: at
+least 95 % (`val_top1`) on 1023 digits of other handwriting and other photographs.
 """
 
 from pathlib import Path

@@ -4,7 +4,8 @@
         classification/train.py classification/configs/eva_g_patch14_in21k_224px.py
 
 64 processes x 64 images = 4096 a step; 14,197,087 images / 4096 = 3466 steps an epoch, 207,960 in
-all. `datasets/imagenet21k_classes.txt` holds the 21,841 folder names in the official order (sorted).
+all. `datasets/imagenet21k_classes.txt` holds the 21,841 folder names, sorted as
+officially.
 
 The patch embedding is frozen and the last learning rate 1e-6 as in the official code, of which the
 paper is silent. This should give: `eva_21k_224px_psz14.pt`; no accuracy was published.
