@@ -2,9 +2,8 @@
 
     python tools/make_demo_data.py --output data/demo --formats coco
 
-Nothing is downloaded. The same seed and sizes give the same bytes, with any number of workers. The
-data set is written into a temporary folder beside the output, checked, and renamed: a folder that
-exists is complete. A new format is one more entry of ``FORMATS``.
+The same seed and sizes give the same bytes, with any number of workers. The data set is written
+into a temporary folder, checked, and renamed. A new format is one more entry of ``FORMATS``.
 """
 
 import argparse
@@ -28,8 +27,7 @@ from demo_coco import MapScenes, check_coco, demand, write_coco
 from demo_folder import check_folder, write_folder
 from demo_semantic import check_semantic, write_semantic
 
-# The libraries that make and read pictures are imported where they are used: --help and the
-# answer "already there" come at once.
+# Libraries for pictures are imported where they are used: --help comes at once.
 if TYPE_CHECKING:
     from digit_scenes import Scene, SceneGenerator, Split
 

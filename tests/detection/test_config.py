@@ -1,8 +1,17 @@
 """What the config files are made with."""
 
 import pytest
+from detectron2.config import LazyConfig
+from omegaconf import OmegaConf
 
-from eva_detection.config import check_overrides, drop_masks, set_image_size, stock_config
+from eva_detection.config import (
+    check_arguments,
+    check_device,
+    check_overrides,
+    drop_masks,
+    set_image_size,
+    stock_config,
+)
 
 COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
 
@@ -75,6 +84,10 @@ def test_an_unknown_stock_config():
             "train.init_checkpoint=eva_nothing.pth",
             r"train_net.py: there is no file 'eva_nothing.pth'",
         ),
+        (
+            "model.backbone.net.dept=3",
+            r"train_net.py: unknown setting model.backbone.net.dept: .* known: depth",
+        ),
     ],
 )
 def test_train_net_says_it_in_one_sentence_and_at_once(load_config, repository, override, message):
@@ -86,3 +99,69 @@ def test_train_net_says_it_in_one_sentence_and_at_once(load_config, repository, 
     arguments = ["--config-file", str(path), "train.output_dir=unused", override]
     with pytest.raises(SystemExit, match=message):
         run(default_argument_parser().parse_args(arguments))
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("", "give a recipe with --config-file"),
+        ("nope.py", r"--config-file nope\.py cannot be read"),
+    ],
+)
+def test_train_net_without_a_recipe(file, message):
+    from detectron2.engine import default_argument_parser
+
+    from eva_detection.train import run
+
+    with pytest.raises(SystemExit, match=f"^train_net.py: {message}"):
+        run(default_argument_parser().parse_args(["--config-file", file]))
+
+
+def test_a_recipe_that_is_no_python(tmp_path):
+    from detectron2.engine import default_argument_parser
+
+    from eva_detection.train import run
+
+    (tmp_path / "broken.py").write_text("model = (")
+    with pytest.raises(SystemExit, match=r"^train_net.py: --config-file .*broken\.py cannot be"):
+        run(default_argument_parser().parse_args(["--config-file", str(tmp_path / "broken.py")]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.nope=1", r"model\.nope: EVARCNN takes no 'nope'"),
+        ("model.roi_heads.use_soft_nsm=True", r"EVACascadeROIHeads .* known: use_soft_nms"),
+        ("model.roi_heads.box_predictors.1.test_topk=1", r"predictors\.1\..* test_topk_per_image"),
+        ("lr_multiplier.scheduler.milestone=[1]", "takes no 'milestone'; known: .*milestones"),
+    ],
+)
+def test_names_that_a_class_does_not_take(cfg, override, message):
+    sections = ["model", "lr_multiplier", "nothing"]
+    check_arguments(cfg, sections)
+    changed = LazyConfig.apply_overrides(cfg, [override])
+    with pytest.raises(ValueError, match=message):
+        check_arguments(changed, sections)
+
+
+def test_targets_of_a_saved_config(tmp_path, cfg):
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    saved = LazyConfig.load(str(tmp_path / "config.yaml"))
+    check_arguments(saved, ["model", "optimizer"])
+    saved.model.backbone._target_ = "eva_detection.backbone.Nothing"
+    with pytest.raises(ValueError, match=r"^model\.backbone: "):
+        check_arguments(saved, ["model"])
+
+
+def test_a_class_that_takes_any_name():
+    check_arguments(
+        OmegaConf.create({"model": {"_target_": "builtins.dict", "anything": 1}}), ["model"]
+    )
+
+
+def test_devices():
+    check_device("cpu")
+    with pytest.raises(ValueError, match=r"^device 'gpu' cannot be used here: [^\n]+$"):
+        check_device("gpu")
+    with pytest.raises(ValueError, match=r"^device 'cuda:99' cannot be used here: [^\n]+$"):
+        check_device("cuda:99")

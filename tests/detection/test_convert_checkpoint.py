@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from eva_backbone import build_vit
+from eva_backbone.convert import FORMATS
 from eva_backbone.resample import resample_patch_embed, resample_pos_embed
 from eva_detection.checkpoint import load_initial_weights
 
@@ -234,3 +235,46 @@ def test_an_earlier_output_stays_unless_told_and_until_the_new_one_is_whole(
     assert tool.main([str(part) for part in (*command, "--overwrite")]) == 0
     assert "nothing to change" in capsys.readouterr().out
     _assert_same(_weights(there), _weights(source))
+
+
+def _drop_positions(weights):
+    del weights["pos_embed"]
+
+
+def _cut_positions(weights):
+    weights["pos_embed"] = weights["pos_embed"][:, 1:]
+
+
+@pytest.mark.parametrize("form", ["official", "detectron2-vitdet"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_drop_positions, r"--patch-size needs .*pos_embed, and the file has none"),
+        (_cut_positions, r"pos_embed has 16 positions, .* \(such as 10\)"),
+    ],
+)
+def test_patches_need_positions_of_a_square(form, change, message, make_vit):
+    weights = make_vit(patch_size=14, img_size=56).state_dict()
+    change(weights)
+    with pytest.raises(ValueError, match=message):
+        FORMATS[form](weights, patch_size=7)
+
+
+@pytest.mark.parametrize("form", ["official", "detectron2-vitdet"])
+def test_patches_of_a_detector_stay(form, make_vit, make_tiny_detector):
+    """Its pyramid, heads and tables are made for the old ones."""
+    vit = make_vit(patch_size=14, img_size=56).state_dict()
+    detector = {f"backbone.net.{name}": value for name, value in vit.items()}
+    detector["roi_heads.box_head.0.fc1.weight"] = torch.zeros(2)
+    tables = vit | {"blocks.0.attn.rel_pos_h": torch.zeros(7, 16)}
+    for weights in (detector, tables, make_tiny_detector().state_dict()):
+        with pytest.raises(ValueError, match="--patch-size is for pre-trained backbones"):
+            FORMATS[form](weights, patch_size=7)
+
+
+def test_a_head_of_classification_does_not_hinder_new_patches(make_vit):
+    vit = {f"visual.{k}": v for k, v in make_vit(patch_size=14, img_size=56).state_dict().items()}
+    weights = vit | {"head.weight": torch.zeros(2)}
+    converted, lines = FORMATS["official"](weights, patch_size=7)
+    assert converted["visual.patch_embed.proj.weight"].shape[-2:] == (7, 7)
+    assert any("resampled patches 14 -> 7, positions 4x4 -> 8x8" in line for line in lines)

@@ -34,11 +34,11 @@ def weights(tiny_detector, tmp_path_factory):
 def run_export(repository, tiny_overrides, weights, tmp_path):
     """Function: the command line with the tiny detector; options replace those before."""
 
-    def run(*options):
+    def run(*options, opts=()):
         always = ["--config-file", str(repository / CONFIG), "--format", "torch-export"]
         always += ["--weights", str(weights / "detector.pth")]
         always += ["--output", str(tmp_path / "out" / "tiny.pt2")]
-        export.main([*always, *options, "--opts", *tiny_overrides])
+        export.main([*always, *options, "--opts", *tiny_overrides, *opts])
 
     return run
 
@@ -156,12 +156,27 @@ def test_a_bare_vit_is_exported_with_a_warning(run_export, weights, caplog):
         (("--weights", "nowhere.pth"), "nowhere.pth"),
         (("--config-file", "nowhere.py"), "there is no config nowhere.py"),
         (("--tolerance", "-1"), "was deleted"),
+        (("--device", "gpu"), "device 'gpu' cannot be used here"),
+        (("--device", "cuda:99"), "device 'cuda:99' cannot be used here"),
     ],
 )
 def test_refusals(run_export, tmp_path, capsys, options, message):
     with pytest.raises(SystemExit) as stopped:
         run_export(*options)
     assert message in str(stopped.value.code) + capsys.readouterr().err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trian.x=3", "error: unknown setting 'trian.x': nothing reads it"),
+        ("model.nope=3", "error: unknown setting model.nope: EVARCNN takes no 'nope'"),
+    ],
+)
+def test_wrong_overrides(run_export, tmp_path, override, message):
+    with pytest.raises(SystemExit, match=message):
+        run_export(opts=[override])
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 

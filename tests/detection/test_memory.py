@@ -115,6 +115,15 @@ def test_masks_of_a_large_picture_and_many_detections_count(detector):
     assert large[:3] == small[:3]
 
 
+def test_no_cap_counts_as_many_detections_as_proposals(make_tiny_detector):
+    last = "model.roi_heads.box_predictors.2.test_topk_per_image"
+    size = {"canvas": (128, 128), "picture": (1000, 1000), "fused": False}
+    uncapped = make_tiny_detector(f"{last}=-1")
+    proposals = uncapped.proposal_generator.post_nms_topk[False]
+    assert proposals > 30
+    assert estimate(uncapped, **size) == estimate(make_tiny_detector(f"{last}={proposals}"), **size)
+
+
 @pytest.fixture
 def many_threads(monkeypatch):
     """Chunks that take a whole map of one head."""

@@ -163,6 +163,24 @@ def test_settings_are_checked(build, tmp_path):
         Predictor.from_config(tmp_path / "none.py", weights="eva_debug")
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trian.x=3", "unknown setting 'trian.x': nothing reads it"),
+        ("model.backbone.nope=3", "unknown setting model.backbone.nope: EVAViTDet takes no 'nope'"),
+    ],
+)
+def test_wrong_overrides_are_refused(build, override, message):
+    with pytest.raises(ValueError, match=message):
+        build(override)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(build, device):
+    with pytest.raises(ValueError, match=f"^device '{device}' cannot be used here"):
+        build(device=device)
+
+
 def test_a_backbone_is_not_enough(build, tmp_path, make_tiny_detector):
     state = make_tiny_detector().backbone.state_dict()
     torch.save({f"backbone.{name}": value for name, value in state.items()}, tmp_path / "b.pth")

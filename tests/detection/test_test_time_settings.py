@@ -134,6 +134,7 @@ def test_the_recipe(load_config, detector, tmp_path):
     for each in (cfg, LazyConfig.load(str(tmp_path / "config.yaml"))):
         tta = with_test_time_augmentation(each, detector)
         assert (tta.scales, tta.mask_scale, tta.flip) == (((96, 96), (128, 128)), 1, True)
+    assert tta.merge.cap == 1000
     assert cfg.model.roi_heads.use_soft_nms
     assert cfg.model.backbone.square_pad == min(SIZES)
 

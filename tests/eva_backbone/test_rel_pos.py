@@ -211,3 +211,10 @@ def test_bias_index_against_beit(grid):
     expected[:, 0] = rows - 2
     expected[0, 0] = rows - 1
     assert torch.equal(table_bias_index(grid, torch.device("cpu")), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_of_nothing(dtype):
+    inputs = [tensor.detach() for tensor in _inputs(5, 5, batch=0, dtype=dtype)]
+    for chunked in (False, True):
+        assert decomposed_attention(*inputs, chunked=chunked).shape == (0, 3, 25, 8)
