@@ -1,0 +1,250 @@
+"""ViT with adapter beside a naive one, same weights, in one process.
+
+The naive one holds all attention scores at once (and the bias of BEiT's table with `--rel-pos
+table`), and its deformable attention is mmcv's Python function. Yields `(name, value)`: how many
+times faster the forward pass and a forward and backward pass are, the share of the naive one's
+peak of memory beyond weights and input, and the same for deformable attention alone. On a GPU
+also images per second. Without `--compiled` mmcv's CUDA operation is left out.
+
+    OMP_WAIT_POLICY=PASSIVE PYTHONPATH=.:segmentation python benchmarks/segmentation_backbone.py
+
+Letters: B images, h heads, N tokens, D channels of a head.
+"""
+
+import argparse
+import contextlib
+import copy
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from eva_backbone.attention import Attention, TableRelPosAttention
+from eva_backbone.rel_pos import table_bias_index
+from eva_segmentation import deformable_attention
+from eva_segmentation.backbone import EVAViTAdapter
+from eva_segmentation.deformable_attention import Grid
+from eva_segmentation.mmcv_extension import has_cuda_operations
+
+Call = Callable[[], object]
+
+
+class DenseAttention(Attention):
+    """Softmax attention that holds the scores (B, h, N, N)."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid | None) -> Tensor:
+        """Attend with (B, h, N, D) queries, keys and values."""
+        del grid
+        return (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1) @ v
+
+
+class DenseTableAttention(TableRelPosAttention):
+    """The same with BEiT's table; at the table's own size only."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid | None) -> Tensor:
+        """Attend with (B, h, N, D) queries, keys and values."""
+        assert grid == (self.window, self.window)
+        bias = self.relative_position_bias_table[table_bias_index(grid, q.device)]  # (N, N, h)
+        return (q * q.shape[-1] ** -0.5 @ k.mT + bias.permute(2, 0, 1)).softmax(-1) @ v
+
+
+def make_naive(model: nn.Module) -> nn.Module:
+    """A copy with the attention of textbooks."""
+    naive = copy.deepcopy(model)
+    for module in naive.modules():
+        if type(module) is Attention:
+            module.__class__ = DenseAttention
+        elif type(module) is TableRelPosAttention:
+            module.__class__ = DenseTableAttention
+    return naive
+
+
+@contextlib.contextmanager
+def mmcv_function() -> Iterator[None]:
+    """Let every model use mmcv's Python function."""
+    with (
+        patch.object(deformable_attention, "bag_attention", deformable_attention.level_attention),
+        patch.object(deformable_attention, "_compiled", lambda: False),
+    ):
+        yield
+
+
+def seconds(call: Call, *, device: torch.device, rounds: int) -> float:
+    """Median time of a call after a first one."""
+    times = []
+    for _ in range(rounds + 1):
+        gc.collect()
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def peak_memory(call: Call, *, device: torch.device) -> float:
+    """Largest sum in GiB of what a call has allocated at once."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / 2**30
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        call()
+    total = peak = 0
+    for event in record.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            total += event.nbytes()
+            peak = max(peak, total)
+    return peak / 2**30
+
+
+def deformable_inputs(
+    shapes: tuple[Grid, ...], queries: int, *, heads: int, dim: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Values, locations around evenly spread queries and weights, as in a trained model."""
+    count = sum(height * width for height, width in shapes)
+    sizes = torch.tensor([[width, height] for height, width in shapes], device=device)[:, None]
+    columns = round(queries**0.5)
+    number = torch.arange(queries, device=device)
+    place = torch.stack([number % columns, number // columns], -1) / columns
+    offsets = 2 * torch.randn(1, queries, heads, len(shapes), 4, 2, device=device)
+    locations = place[:, None, None, None] + offsets / sizes
+    weights = torch.rand(1, queries, heads, len(shapes), 4, device=device)
+    value = torch.randn(1, count, heads, dim, device=device)
+    return value.requires_grad_(), locations.requires_grad_(), weights.requires_grad_()
+
+
+def compare_deformable(
+    args: argparse.Namespace, device: torch.device
+) -> Iterator[tuple[str, float]]:
+    """Deformable attention alone: injector and extractor of the adapter, and Mask2Former's."""
+    fine, middle, coarse = ((args.size // stride,) * 2 for stride in (8, 16, 32))
+    levels, patches = (fine, middle, coarse), middle[0] ** 2
+    spatial = sum(height * width for height, width in levels)
+    for name, shapes, queries, heads, dim in (
+        ("injector", levels, patches, args.heads, args.width // 2 // args.heads),
+        ("extractor", (middle,), spatial, args.heads, args.width // 2 // args.heads),
+        ("pixel decoder", levels, spatial, 32, 32),
+    ):
+        inputs = deformable_inputs(shapes, queries, heads=heads, dim=dim, device=device)
+
+        def attend(
+            inputs: tuple[Tensor, Tensor, Tensor] = inputs, shapes: tuple[Grid, ...] = shapes
+        ) -> Tensor:
+            value, locations, weights = inputs
+            return deformable_attention.deformable_attention(value, shapes, locations, weights)
+
+        for backward in (False, True):
+            call = make_call(attend, inputs, backward=backward)
+            mine = seconds(call, device=device, rounds=args.rounds)
+            memory = peak_memory(call, device=device)
+            with mmcv_function():
+                theirs = seconds(call, device=device, rounds=args.rounds)
+                their_memory = peak_memory(call, device=device)
+            label = f"{name}, {'forward and backward' if backward else 'forward'}"
+            yield f"{label}: times faster than mmcv's Python function", theirs / mine
+            yield f"{label}: share of its peak memory", memory / their_memory
+
+
+def make_call(
+    forward: Callable[[], Tensor], inputs: nn.Module | tuple[Tensor, ...], *, backward: bool
+) -> Call:
+    """A forward pass, or one with the gradients of the inputs (tensors or a module)."""
+
+    def call() -> None:
+        with torch.set_grad_enabled(backward):
+            out = forward()
+        if backward:
+            out.square().mean().backward()
+            parameters = inputs.parameters() if isinstance(inputs, nn.Module) else inputs
+            for parameter in parameters:
+                parameter.grad = None
+
+    return call
+
+
+def compare_backbone(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, float]]:
+    """The whole backbone; batch norms use their statistics, so that both give the same."""
+    torch.manual_seed(0)
+    relative = args.rel_pos == "table"
+    ours = EVAViTAdapter(
+        img_size=args.size,
+        embed_dim=args.width,
+        depth=args.depth,
+        num_heads=args.heads,
+        mlp_dim=args.mlp,
+        deform_num_heads=args.heads,
+        rel_pos=args.rel_pos,
+        layer_scale=1.0 if relative else None,
+    )
+    for name, parameter in ours.named_parameters():
+        if name.endswith(("gamma", "bias_table", "attention_weights.weight")):
+            nn.init.normal_(parameter, std=0.1)  # start at zero, which would hide a difference
+    ours = ours.eval().to(device)
+    naive = make_naive(ours)
+    images = torch.randn(args.batch, 3, args.size, args.size, device=device)
+    with torch.no_grad():
+        mine = ours(images)
+        with mmcv_function():
+            theirs = naive(images)
+    error = max(float((a - b).abs().max() / b.std()) for a, b in zip(mine, theirs, strict=True))
+    del mine, theirs
+    yield "largest difference of the outputs, in standard deviations", error
+    for backward in (False, True):
+        label = f"{args.size} px, {'forward and backward' if backward else 'forward'}"
+        call = make_call(lambda: total(ours, images), ours, backward=backward)
+        fast = seconds(call, device=device, rounds=args.rounds)
+        memory = peak_memory(call, device=device)
+        with mmcv_function():
+            call = make_call(lambda: total(naive, images), naive, backward=backward)
+            slow = seconds(call, device=device, rounds=args.rounds)
+            peer = peak_memory(call, device=device)
+        yield f"{label}: seconds", fast
+        yield f"{label}: peak GiB", memory
+        if device.type == "cuda":
+            yield f"{label}: images/s", args.batch / fast
+        yield f"{label}: times faster than naive", slow / fast
+        yield f"{label}: share of naive peak memory", memory / peer
+
+
+def total(model: nn.Module, images: Tensor) -> Tensor:
+    """One tensor that depends on all four maps."""
+    return torch.cat([feature_map.flatten(2).mean(-1) for feature_map in model(images)])
+
+
+def main() -> None:
+    """Print every pair."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", type=int, default=896, help="image side")
+    parser.add_argument("--width", type=int, default=1408)
+    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--heads", type=int, default=16)
+    parser.add_argument("--mlp", type=int, default=6144)
+    parser.add_argument("--rel-pos", choices=["none", "table"], default="none")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--compiled", action="store_true", help="use mmcv's CUDA operation")
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if args.compiled and not (device.type == "cuda" and has_cuda_operations()):
+        parser.error("--compiled needs a GPU and mmcv with compiled operations")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.rounds} rounds")
+    with contextlib.ExitStack() as stack:
+        if not args.compiled:
+            stack.enter_context(patch.object(deformable_attention, "_compiled", lambda: False))
+        for compare in (compare_deformable, compare_backbone):
+            for name, value in compare(args, device):
+                print(f"{name}: {value:.3g}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The EVA ViT in unmodified mmsegmentation 1.x."""

@@ -1,0 +1,82 @@
+"""A stand-in for mmcv's compiled operations, which a plain `pip install` leaves out.
+
+Without them `mmcv.ops` cannot be imported, and with it neither `mmdet.models` nor mmseg's
+Mask2Former head, although a model like ours calls none of them: deformable attention has a
+PyTorch form and point sampling is one. With the stand-in everything imports, and only an
+operation that is really called raises. Importing this module puts it in place where it is needed.
+"""
+
+import importlib
+import importlib.machinery
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+EXTENSION = "mmcv._ext"
+ATTENTION = "mmcv.ops.multi_scale_deform_attn"
+MASK_HEAD = "mmseg.models.decode_heads.mask2former_head"
+NO_CUDA = "not available"  # what mmcv's own build without CUDA says
+
+# What mmcv reports about its build; the environment's listing at the start of a run asks for it.
+_BUILD = {"get_compiler_version": "not compiled", "get_compiling_cuda_version": NO_CUDA}
+
+
+class MissingExtension(ModuleType):
+    """The module `mmcv._ext` where it was not compiled: each of its functions raises."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        if name in _BUILD:
+            return lambda: _BUILD[name]
+
+        def missing(*args: Any, **kwargs: Any) -> None:
+            del args, kwargs
+            raise RuntimeError(
+                f"mmcv's operation {name!r} is not compiled in this environment; compile mmcv "
+                "with `pip install --force-reinstall --no-deps --no-build-isolation --no-binary "
+                "onedl-mmcv onedl-mmcv==2.3.6` (with a CUDA compiler for the GPU), or use a model "
+                "that does without it"
+            )
+
+        return missing
+
+
+def install_stand_in() -> bool:
+    """Put the stand-in in place unless mmcv's operations are compiled.
+
+    Must run before anything imports `mmcv.ops`; `eva_segmentation.plugin` sees to it. mmcv's own
+    deformable attention then takes its PyTorch form on a GPU too.
+
+    Returns:
+        Whether the stand-in is in place, now or from an earlier call.
+    """
+    if importlib.util.find_spec(EXTENSION) is not None:
+        return isinstance(sys.modules.get(EXTENSION), MissingExtension)
+    if MASK_HEAD in sys.modules:
+        logger.warning(
+            "mmseg's Mask2FormerHead was imported before the stand-in for mmcv's compiled "
+            "operations and is an empty class now; import eva_segmentation.plugin first"
+        )
+    module = MissingExtension(EXTENSION, "Stand-in for mmcv's compiled operations.")
+    # mmengine looks for the module with find_spec, which wants one
+    module.__spec__ = importlib.machinery.ModuleSpec(EXTENSION, loader=None)
+    sys.modules[EXTENSION] = module
+    attention: Any = importlib.import_module(ATTENTION)
+    attention.IS_CUDA_AVAILABLE = False  # it would call the operation on a GPU
+    logger.info("mmcv's operations are not compiled; deformable attention runs in PyTorch")
+    return True
+
+
+def has_cuda_operations() -> bool:
+    """Whether mmcv's operations are compiled for the GPU."""
+    build = importlib.import_module("mmcv.ops.info")
+    return bool(build.get_compiling_cuda_version() != NO_CUDA)
+
+
+install_stand_in()

@@ -1,0 +1,31 @@
+"""Registers everything of this package with mmsegmentation; configs name it in `custom_imports`.
+
+The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.ops`.
+"""
+
+from eva_segmentation import mmcv_extension
+
+mmcv_extension.install_stand_in()
+
+from eva_segmentation import (  # noqa: E402
+    backbone,
+    head,
+    optimizer,
+    own_dataset,
+    padding,
+    runner,
+    schedule,
+    segmentor,
+)
+
+__all__ = [
+    "backbone",
+    "head",
+    "mmcv_extension",
+    "optimizer",
+    "own_dataset",
+    "padding",
+    "runner",
+    "schedule",
+    "segmentor",
+]

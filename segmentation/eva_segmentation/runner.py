@@ -1,0 +1,58 @@
+"""mmengine's runner, with weights by name that either fit or stop the run."""
+
+from typing import Any
+
+import torch
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner, find_latest_checkpoint
+from mmseg.registry import RUNNERS
+
+from eva_segmentation.weights import load_segmentor
+
+
+@RUNNERS.register_module()
+class EVARunner(Runner):
+    """Runner of the configs (`runner_type`), here and under mmsegmentation's own `tools/train.py`.
+
+    `load_from` may name an official file. mmengine would load what fits and log the rest; here a
+    file that does not fit is an error. A classifier of other classes starts anew in training.
+    `env_cfg.matmul_precision` ("highest", "high") is the precision of float32 matrix products on
+    a GPU; "high" is TF32, which the official runs used without naming it.
+    """
+
+    _has_loaded: bool
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Set up processes and precision.
+
+        Args:
+            env_cfg: mmengine's settings and `matmul_precision`.
+        """
+        super().setup_env(env_cfg)
+        torch.set_float32_matmul_precision(env_cfg.get("matmul_precision", "highest"))
+
+    def load_or_resume(self) -> None:
+        """Continue the run of the work folder if asked to and possible, else load `load_from`.
+
+        Raises:
+            ValueError: If the file does not fit the model.
+            FileNotFoundError: If there is no such file.
+        """
+        if self._has_loaded:
+            return
+        # mmengine would continue from `load_from`, which holds the weights before the run
+        latest = find_latest_checkpoint(self.work_dir) if self._resume else None
+        if latest is not None:
+            self.resume(latest)
+            return
+        if self._load_from is None:
+            return
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        segmentor = getattr(model, "module", model)  # test-time augmentation wraps it
+        training = isinstance(self._train_loop, BaseLoop)
+        report = load_segmentor(segmentor, self._load_from, complete=not training)
+        self._has_loaded = True
+        self.logger.info("%s", report)
+        for name, reason in report.missing.items():
+            if reason.startswith("initialised anew"):
+                self.logger.warning("%s: %s", name, reason)

@@ -1,0 +1,120 @@
+"""Command line of `segmentation/train.py`: mmengine's runner, with checks before it starts."""
+
+import argparse
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmseg.registry import RUNNERS
+
+from eva_segmentation import custom_data
+from eva_segmentation.options import check_files, load_config, set_data_root
+
+_EPILOG = """
+Examples:
+
+ADE20K from the official COCO-Stuff weights, 64 GPUs:
+    torchrun --nnodes 8 --nproc-per-node 8 ... segmentation/train.py \\
+        segmentation/configs/ade20k/mask2former_eva_g_896_20k.py
+
+Your own images and label maps:
+    python segmentation/train.py --train-images photos/train --train-maps maps/train \\
+        --val-images photos/val --val-maps maps/val --classes classes.toml \\
+        segmentation/configs/ade20k/mask2former_eva_g_512_24gb.py
+
+Continue a run:
+    the same command with --resume
+
+The demo, on two CPU cores:
+    python segmentation/train.py segmentation/configs/demo/mask2former_eva_debug.py
+"""
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what training and evaluation have in common.
+
+    Args:
+        parser: Receives the arguments.
+    """
+    add = parser.add_argument
+    add("config", help="config file, see segmentation/configs")
+    add("--work-dir", metavar="DIR", help="folder of logs and checkpoints")
+    add("--data-root", metavar="DIR", help="folder of the data set, in place of the config's")
+    add(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="settings of the config to replace, such as train_cfg.max_iters=5000",
+    )
+    # torchrun says in the environment that it started the process
+    add(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="pytorch" if "TORCHELASTIC_RUN_ID" in os.environ else "none",
+        help="what started the processes (default: found out for torchrun)",
+    )
+    add("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def configure(args: argparse.Namespace) -> Config:
+    """Read the config and apply the shared arguments.
+
+    Args:
+        args: Of `add_shared_arguments`.
+
+    Returns:
+        The config.
+
+    Raises:
+        FileNotFoundError: If there is no such config, or no such file of own data.
+        ValueError: If an option is none of the config, or own data are not right.
+    """
+    for known in ("The draw is False", "torch.meshgrid"):  # nothing that a user could do about
+        warnings.filterwarnings("ignore", message=known)
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    if args.data_root is not None:
+        set_data_root(cfg, args.data_root)
+    return custom_data.apply(cfg, args)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train as a config says.
+
+    Args:
+        argv: Command line; None means that of the process.
+    """
+    parser = argparse.ArgumentParser(
+        description="Train a segmentor.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_shared_arguments(parser)
+    parser.add_argument(
+        "--load-from",
+        metavar="NAME_OR_FILE",
+        help="weights to start from, in place of the config's",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run of the work folder, if there is one"
+    )
+    custom_data.add_arguments(parser)
+    args = parser.parse_args(argv)
+    try:
+        cfg = configure(args)
+        cfg.resume = args.resume
+        if args.load_from is not None:
+            cfg.load_from = args.load_from
+        check_files(cfg, ("train_dataloader", "val_dataloader"))
+        runner = RUNNERS.build(cfg)
+        runner.train()
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"train.py: {error}")

@@ -1,0 +1,70 @@
+"""Weights of whole segmentors, official or from own runs: read safely, loaded all or nothing."""
+
+import importlib
+import os
+import pickle
+
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+from torch import nn
+
+from eva_backbone import LoadReport, load_pretrained
+from eva_segmentation.legacy_keys import modern_name
+
+
+def _method_of_buffer(owner: type, name: str) -> object:
+    """In place of `getattr`, by which a buffer of mmengine names its own statistics."""
+    if owner is not HistoryBuffer or name not in ("max", "mean", "current", "min"):
+        raise pickle.UnpicklingError(f"GLOBAL getattr of {owner}, {name}")
+    return getattr(owner, name)
+
+
+_NUMPY = importlib.import_module("numpy._core.multiarray")
+# What mmengine and mmcv pack beside the weights: logged numbers.
+_METADATA = [
+    (_method_of_buffer, "builtins.getattr"),
+    HistoryBuffer,
+    np.ndarray,
+    np.dtype,
+    *(
+        (getattr(_NUMPY, name), f"numpy.{package}.multiarray.{name}")
+        for package in ("core", "_core")  # before numpy 2, and since
+        for name in ("_reconstruct", "scalar")
+    ),
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    np.dtypes.Int64DType,
+]
+_ADAPTER = r"backbone\.(spm\.|interactions\.|up\.|norm[1-4]\.|level_embed$)"
+_HEAD = r"decode_head\."
+_CLASSIFIER = r"decode_head\.cls_embed\."
+
+
+def load_segmentor(
+    model: nn.Module, source: str | os.PathLike[str], *, complete: bool = False
+) -> LoadReport:
+    """Load a backbone or a whole segmentor before training or evaluation.
+
+    Args:
+        model: The segmentor, with `backbone` and `decode_head`.
+        source: Name of an official or bundled file, or a path.
+        complete: Refuse a file that lacks any part or has another number of classes (for
+            evaluation). Otherwise a classifier of other classes starts anew, which is reported.
+
+    Returns:
+        The load report.
+
+    Raises:
+        ValueError: If the file does not fit; the model is then unchanged.
+        FileNotFoundError: If there is no such file.
+    """
+    with torch.serialization.safe_globals(_METADATA):
+        return load_pretrained(
+            model,
+            source,
+            complete=complete,
+            allow_missing=() if complete else (_ADAPTER, _HEAD),
+            reinitialise=() if complete else (_CLASSIFIER,),
+            rename=modern_name,
+        )

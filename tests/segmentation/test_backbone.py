@@ -1,0 +1,217 @@
+"""Both backbones in mmsegmentation: registry, weights, freezing, refusals."""
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.model import revert_sync_batchnorm
+from mmengine.runner.checkpoint import load_state_dict
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from eva_backbone import VisionTransformer
+from eva_backbone.resample import resample_patch_embed, resample_pos_embed
+
+VIT = {"embed_dim": 32, "depth": 4, "num_heads": 2, "mlp_dim": 48, "img_size": 64}
+ADAPTER = VIT | {"type": "EVAViTAdapter", "conv_inplane": 8, "deform_num_heads": 2}
+PYRAMID = VIT | {"type": "EVAViT", "out_channels": 32}
+BOTH = pytest.mark.parametrize("backbone", [ADAPTER, PYRAMID], ids=["adapter", "pyramid"])
+
+
+def _segmentor(backbone, **changes):
+    config = {
+        "type": "EncoderDecoder",
+        "data_preprocessor": {"type": "SegDataPreProcessor", "size": (64, 96)},
+        "backbone": backbone,
+        "decode_head": {
+            "type": "UPerHead",
+            "in_channels": [32] * 4,
+            "in_index": [0, 1, 2, 3],
+            "channels": 16,
+            "num_classes": 3,
+            "norm_cfg": {"type": "SyncBN"},
+            "loss_decode": {"type": "CrossEntropyLoss", "avg_non_ignore": True},
+        },
+        "train_cfg": {},
+        "test_cfg": {"mode": "whole"},
+    }
+    return MODELS.build(ConfigDict(config | changes))
+
+
+def _samples(size=(64, 96), batch=2):
+    labels = (PixelData(data=torch.randint(0, 3, (1, *size))) for _ in range(batch))
+    return [
+        SegDataSample(gt_sem_seg=label, metainfo={"img_shape": size, "ori_shape": size})
+        for label in labels
+    ]
+
+
+@BOTH
+def test_trains_and_predicts_inside_a_stock_segmentor(backbone):
+    model = revert_sync_batchnorm(_segmentor(backbone | {"activation_checkpointing": True}))
+    model.init_weights()
+    before = {name: p.detach().clone() for name, p in model.backbone.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batch = {"inputs": [torch.rand(3, 64, 96) for _ in range(2)], "data_samples": _samples()}
+    losses = model.train()(**model.data_preprocessor(batch, training=True), mode="loss")
+    losses["decode.loss_ce"].backward()
+    optimizer.step()
+    changed = {n for n, p in model.backbone.named_parameters() if not torch.equal(p, before[n])}
+    assert {"blocks.3.mlp.fc1.weight", "net.blocks.3.mlp.fc1.weight"} & changed
+    with torch.no_grad():
+        results = model.eval().predict(torch.rand(1, 3, 64, 96), _samples(batch=1))
+    assert results[0].pred_sem_seg.data.shape == (1, 64, 96)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 160)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"rel_pos": "table", "layer_scale": 1.0},
+        {"rel_pos": "vitdet", "window_size": 2, "global_attn_indexes": [3]},
+    ],
+    ids=["plain", "table", "windows"],
+)
+def test_the_pyramid_is_that_of_the_vit(randomise, size, options):
+    model = randomise(MODELS.build(PYRAMID | options), std=0.1).eval()
+    assert (model.net.cls_token is None) == ("window_size" in options)
+    images = torch.randn(2, 3, *size)
+    maps = model(images)
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (32, size[0] // stride, size[1] // stride) for stride in (4, 8, 16, 32)
+    ]
+    expected = model.pyramid(model.net.forward_feature_map(images))
+    assert all(torch.equal(a, b) for a, b in zip(maps, expected, strict=True))
+
+
+@pytest.fixture
+def pretrained_file(tmp_path, make_vit):
+    """A pre-trained ViT of patch 14 in the official container, with what nothing needs."""
+    vit = make_vit(img_size=56, depth=4, extra_tokens=("cls", "mask"))
+    vit.lm_head = torch.nn.Linear(32, 8)
+    path = tmp_path / "pretrained.pt"
+    torch.save({"module": vit.state_dict()}, path)
+    return path, vit.state_dict()
+
+
+@BOTH
+@pytest.mark.parametrize("way", ["pretrained", "init_cfg", "segmentor"])
+def test_a_pretrained_vit_is_resampled_when_the_weights_are_initialised(
+    backbone, way, pretrained_file
+):
+    path, state = pretrained_file
+    if way == "segmentor":
+        model = _segmentor(backbone, pretrained=str(path))
+    elif way == "init_cfg":
+        init_cfg = {"type": "Pretrained", "checkpoint": str(path)}
+        model = _segmentor(backbone | {"init_cfg": init_cfg})
+    else:
+        model = _segmentor(backbone | {"pretrained": str(path)})
+    vit = model.backbone if backbone is ADAPTER else model.backbone.net
+    head = {n: p.clone() for n, p in model.backbone.named_parameters() if "blocks" not in n}
+    assert not torch.equal(vit.blocks[2].attn.qkv.weight, state["blocks.2.attn.qkv.weight"])
+    model.init_weights()
+    assert torch.equal(vit.blocks[2].attn.qkv.weight, state["blocks.2.attn.qkv.weight"])
+    kernel = resample_patch_embed(state["patch_embed.proj.weight"], 16)
+    assert torch.equal(vit.patch_embed.proj.weight, kernel)
+    assert torch.equal(vit.pos_embed, resample_pos_embed(state["pos_embed"], (4, 4)))
+    name = "level_embed" if backbone is ADAPTER else "simfp_4.0.weight"
+    assert torch.equal(model.backbone.get_parameter(name), head[name]), "what the file lacks stays"
+
+
+@BOTH
+def test_without_weights_the_framework_changes_nothing(backbone):
+    model = _segmentor(backbone)
+    before = {name: p.clone() for name, p in model.backbone.named_parameters()}
+    model.init_weights()
+    assert all(torch.equal(p, before[n]) for n, p in model.backbone.named_parameters())
+    assert any(p.any() for n, p in before.items() if n.endswith("blocks.0.mlp.fc1.weight"))
+
+
+def test_a_whole_segmentor_is_a_source_of_the_backbone(tmp_path, randomise):
+    relative = {"rel_pos": "table", "layer_scale": 1.0}
+    trained = randomise(_segmentor(ADAPTER | relative))
+    path = tmp_path / "segmentor.pth"
+    torch.save({"meta": {}, "state_dict": trained.state_dict()}, path)
+    model = MODELS.build(ADAPTER | relative | {"pretrained": str(path)})
+    model.init_weights()
+    for name, value in trained.backbone.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("load", ["torch", "mmengine"])
+def test_official_indexes_of_bias_tables_are_ignored(load):
+    model = _segmentor(ADAPTER | {"rel_pos": "table"})
+    state = model.state_dict()
+    index = torch.zeros(17, 17, dtype=torch.int64)
+    state |= {f"backbone.blocks.{i}.attn.relative_position_index": index for i in range(4)}
+    if load == "torch":
+        model.load_state_dict(state, strict=True)
+        with pytest.raises(RuntimeError, match=r"backbone\.blocks\.0\.attn\.odd"):
+            model.load_state_dict(state | {"backbone.blocks.0.attn.odd": index}, strict=True)
+    else:
+        load_state_dict(model, state, strict=True)
+    assert len(model.state_dict()) == len(state) - 4
+
+
+@BOTH
+def test_freezing(backbone):
+    model = MODELS.build(backbone | {"freeze_blocks": 2})
+    frozen = {n.removeprefix("net.") for n, p in model.named_parameters() if not p.requires_grad}
+    vit = VisionTransformer(**VIT, patch_size=16, final_norm=False)
+    expected = {n for n, _ in vit.named_parameters() if not n.startswith(("blocks.2", "blocks.3"))}
+    assert frozen == expected
+    model.train()
+    sum(feature_map.mean() for feature_map in model(torch.randn(1, 3, 64, 64))).backward()
+    patches = MODELS.build(backbone | {"freeze_patch_embed": True})
+    frozen = {n.removeprefix("net.") for n, p in patches.named_parameters() if not p.requires_grad}
+    assert frozen == {"patch_embed.proj.weight", "patch_embed.proj.bias"}
+
+
+@BOTH
+@pytest.mark.parametrize(("height", "width"), [(64, 80), (48, 64), (0, 32)])
+def test_sizes_that_32_does_not_divide_are_refused(backbone, height, width):
+    with pytest.raises(ValueError, match=rf"image size {height}x{width} .* divisible by 32; use"):
+        MODELS.build(backbone)(torch.zeros(1, 3, height, width))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch_size": 14, "img_size": 56}, r"patch_size 16, got 14; weights .* resampled"),
+        ({"rel_pos": "vitdet"}, r"rel_pos must be 'none' or 'table' .* got 'vitdet'"),
+        ({"depth": 5}, r"depth 5 has no 4 equal parts; name interaction_indexes"),
+        ({"interaction_indexes": [[0, 1], [2, 3]]}, r"4 pairs .* 0\.\.3 .*\[\[0, 1\], \[2, 3\]\]"),
+        ({"interaction_indexes": [[0, 0], [1, 1], [1, 2], [3, 3]]}, r"cover .* once, in order"),
+        ({"deform_num_heads": 5}, r"change deform_ratio or deform_num_heads"),
+        ({"freeze_blocks": 5}, r"freeze_blocks must be in 0\.\.4, got 5"),
+        ({"init_cfg": {"type": "Xavier", "layer": "Linear"}}, r"type='Pretrained', checkpoint="),
+        (
+            {"pretrained": "a.pt", "init_cfg": {"type": "Pretrained", "checkpoint": "b.pt"}},
+            r"both pretrained 'a\.pt' and init_cfg .*b\.pt.* leave one out",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(ADAPTER | changes)
+
+
+@BOTH
+def test_an_unknown_argument_is_refused(backbone):
+    with pytest.raises(TypeError, match="mlp_ratio"):
+        MODELS.build(backbone | {"mlp_ratio": 4.0})
+
+
+def test_unequal_interactions():
+    model = MODELS.build(
+        ADAPTER | {"depth": 5, "interaction_indexes": [[0, 1], [2, 2], [3, 3], [4, 4]]}
+    )
+    calls = []
+    for index, block in enumerate(model.blocks):
+        block.register_forward_hook(lambda *_, index=index: calls.append(index))
+    for index, interaction in enumerate(model.interactions):
+        interaction.extractor.register_forward_hook(lambda *_, i=index: calls.append(f"e{i}"))
+    model.eval()(torch.randn(1, 3, 64, 64))
+    assert calls == [0, 1, "e0", 2, "e1", 3, "e2", 4, "e3"]

@@ -1,0 +1,235 @@
+"""Every config loads, builds at its real size on the meta device and states its source."""
+
+import ast
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.registry import DATASETS, MODELS, TRANSFORMS
+
+from eva_backbone.variants import VARIANTS
+from eva_segmentation.legacy_keys import modern_name
+from eva_segmentation.weights import load_segmentor
+
+CONFIGS = Path(__file__).parents[2] / "segmentation" / "configs"
+NAMES = sorted(
+    path.relative_to(CONFIGS).with_suffix("").as_posix()
+    for path in CONFIGS.glob("*/*.py")
+    if path.parent.name != "_base_"
+)
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "relative_position_index")
+OFFICIAL = {
+    "ade20k": ("ade20k/mask2former_eva_g_896_20k", 1_280_633_111, 1007),
+    "ade20k_relpos": ("ade20k/mask2former_eva_g_relpos_896_40k", 1_305_429_783, 1145),
+    "coco_stuff164k": ("coco_stuff164k/mask2former_eva_g_896_60k", 1_280_654_636, 1007),
+    "coco_stuff164k_relpos": (
+        "coco_stuff164k/mask2former_eva_g_relpos_896_80k",
+        1_305_451_308,
+        1145,
+    ),
+}
+# config -> peak rate, layer decay, warm-up, iterations, images of a GPU, as in the official logs
+RECIPES = {
+    "coco_stuff164k/mask2former_eva_g_896_60k": (1.5e-5, 0.95, 1500, 60000, 1),
+    "ade20k/mask2former_eva_g_896_20k": (2.5e-5, 0.95, 500, 20000, 1),
+    "coco_stuff164k/mask2former_eva_g_relpos_896_80k": (1e-5, 0.95, 1500, 80000, 2),
+    "ade20k/mask2former_eva_g_relpos_896_40k": (1e-5, 0.9, 1500, 40000, 2),
+}
+
+
+def build(model):
+    with torch.device("meta"):
+        return MODELS.build(model)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_config_builds_and_explains_itself(name, load_config):
+    cfg = load_config(name)
+    model = build(cfg.model)
+    segmentor = getattr(model, "module", model)
+    variant = (
+        VARIANTS["eva_" + name.split("mask2former_eva_")[1].split("_")[0] + "_patch16"]
+        if ("debug" not in name)
+        else VARIANTS["eva_debug"]
+    )
+    backbone = segmentor.backbone
+    assert (backbone.embed_dim, backbone.depth, backbone.num_heads) == (
+        variant.embed_dim,
+        variant.depth,
+        variant.num_heads,
+    )
+    assert backbone.blocks[0].mlp.fc1.out_features == variant.mlp_dim
+    assert (backbone.blocks[0].attn.qkv.bias is None) == (variant.qkv_bias == "qv")
+    kind = cfg.train_dataloader.dataset.type
+    classes = {"COCOStuffDataset": 171, "ADE20KDataset": 150, "BaseSegDataset": 5}[kind]
+    metainfo = DATASETS.get(kind).METAINFO or cfg.train_dataloader.dataset.metainfo
+    assert segmentor.decode_head.num_classes == classes == len(metainfo["classes"])
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        for transform in cfg[loader].dataset.pipeline:
+            TRANSFORMS.build(transform)
+    docstring = ast.get_docstring(ast.parse((CONFIGS / f"{name}.py").read_text()))
+    assert len(docstring) > 80
+    assert (
+        "This should give" in docstring
+        or "no published run" in docstring
+        or ("demo" in name or "24gb" in name)
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_config_that_a_run_saves_is_the_same(name, load_config, tmp_path):
+    cfg = load_config(name)
+    cfg.dump(tmp_path / "saved.py")
+    assert Config.fromfile(tmp_path / "saved.py").to_dict() == cfg.to_dict()
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_parameters_are_those_of_the_official_files(name, load_config, official_shapes, count):
+    config, total, names = OFFICIAL[name]
+    model = build(load_config(config).model)
+    official = {modern_name(key): shape for key, shape in official_shapes(name).items()}
+    own = {key: tuple(value.shape) for key, value in model.named_parameters()}
+    assert own == official
+    assert len(own) == names
+    assert count(model) == total
+    buffers = set(model.state_dict()) - set(own)
+    assert len(buffers) == 30
+    assert all(key.endswith(BUFFERS[:3]) for key in buffers)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_recipes_are_the_published_ones(name, load_config):
+    cfg = load_config(name)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (
+        optimizer.lr,
+        cfg.optim_wrapper.paramwise_cfg.layer_decay,
+        cfg.param_scheduler[0].warmup_iters,
+        cfg.train_cfg.max_iters,
+        cfg.train_dataloader.batch_size,
+    ) == RECIPES[name]
+    assert (optimizer.weight_decay, optimizer.eps) == (0.05, 1e-8)
+    assert tuple(optimizer.betas) == (0.9, 0.999)
+    assert cfg.model.backbone.drop_path_rate == 0.5
+    assert cfg.optim_wrapper.type == "OptimWrapper"
+    assert "clip_grad" not in cfg.optim_wrapper
+
+
+def test_the_multi_scale_configs_differ_in_the_test_alone(load_config):
+    single = load_config("ade20k/mask2former_eva_g_896_20k")
+    multiple = load_config("ade20k/mask2former_eva_g_896_20k_ms")
+    assert multiple.model.type == "StreamingTTA"
+    assert multiple.model.module.to_dict() == single.model.to_dict()
+    pipeline = multiple.test_dataloader.dataset.pipeline
+    scales = [step.scale for step in pipeline[1].transforms[0]]
+    assert scales == [(4 * side, side) for side in (512, 640, 768, 896, 1024, 1152, 1280)]
+    assert len(pipeline[1].transforms[2]) == 2  # with and without flip
+    assert multiple.val_dataloader.to_dict() == single.val_dataloader.to_dict()
+
+
+@pytest.fixture
+def small(load_config, small_head):
+    """Function: a small segmentor of a published config, for a number of classes."""
+
+    def make(config, classes):
+        model = load_config(config).model
+        model.backbone.update(
+            img_size=64,
+            embed_dim=16,
+            depth=4,
+            num_heads=2,
+            mlp_dim=24,
+            conv_inplane=8,
+            deform_num_heads=2,
+            interaction_indexes=[[0, 0], [1, 1], [2, 2], [3, 3]],
+        )
+        model.decode_head = small_head(num_classes=classes)
+        return MODELS.build(model)
+
+    return make
+
+
+@pytest.fixture
+def official_file(tmp_path):
+    """Function: a state as an official file holds it: old names, container, meta, indices."""
+
+    def write(model):
+        state = {}
+        for key, value in model.state_dict().items():
+            if ".pixel_decoder.encoder" in key:
+                key = key.replace(".self_attn.", ".attentions.0.")
+            elif ".transformer_decoder" in key:
+                key = key.replace(".cross_attn.", ".attentions.0.")
+                key = key.replace(".self_attn.", ".attentions.1.")
+            state[key.replace(".ffn.layers", ".ffns.0.layers")] = value
+        if "backbone.blocks.0.attn.relative_position_bias_table" in state:
+            for block in range(4):
+                index = torch.zeros(17, 17, dtype=torch.int64)
+                state[f"backbone.blocks.{block}.attn.relative_position_index"] = index
+        path = tmp_path / "official.pth"
+        torch.save({"meta": {"CLASSES": ("wall", "sky")}, "state_dict": state}, path)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_they_load_whole(name, small, official_file, randomise):
+    config = OFFICIAL[name][0]
+    source, target = randomise(small(config, 4)), small(config, 4)
+    report = load_segmentor(target, official_file(source), complete=True)
+    assert not report.missing
+    assert all("relative_position_index" in key for key in report.skipped)
+    for key, value in source.state_dict().items():
+        torch.testing.assert_close(target.state_dict()[key], value, rtol=0, atol=0)
+
+
+def test_a_classifier_of_other_classes_starts_anew_and_is_reported(small, official_file):
+    config = OFFICIAL["ade20k"][0]
+    file = official_file(small(config, 7))
+    target = small(config, 4)
+    before = target.decode_head.cls_embed.weight.clone()
+    report = load_segmentor(target, file)
+    assert set(report.missing) == {
+        "decode_head.cls_embed.weight",
+        "decode_head.cls_embed.bias",
+    }
+    assert "initialised anew" in str(report)
+    torch.testing.assert_close(target.decode_head.cls_embed.weight, before, rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"decode_head\.cls_embed\.weight"):
+        load_segmentor(small(config, 4), file, complete=True)
+
+
+def test_logged_numbers_of_numpy_before_2_do_not_keep_a_file_from_loading(
+    small, official_file, tmp_path
+):
+    config = OFFICIAL["ade20k"][0]
+    path = official_file(small(config, 4))
+    content = torch.load(path, weights_only=True)
+    content["meta"]["best_score"] = np.float32(0.5)
+    torch.save(content, path)
+    old = tmp_path / "old.pth"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(old, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            if name.endswith("data.pkl"):
+                assert b"numpy._core.multiarray" in data
+                data = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+            target.writestr(name, data)
+    assert not load_segmentor(small(config, 4), old, complete=True).missing
+
+
+def test_a_backbone_starts_a_segmentor_but_cannot_be_evaluated(load_config):
+    model = MODELS.build(load_config("demo/mask2former_eva_debug").model)
+    report = load_segmentor(model, "eva_debug")
+    assert "backbone.patch_embed.proj.weight" in report.resampled
+    assert all(
+        key.startswith(("decode_head.", "backbone.norm"))
+        or key.split(".")[1] in ("spm", "interactions", "up", "level_embed")
+        for key in report.missing
+    )
+    with pytest.raises(ValueError, match=r"lacks .* of the model's names"):
+        load_segmentor(model, "eva_debug", complete=True)

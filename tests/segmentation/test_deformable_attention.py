@@ -1,0 +1,171 @@
+"""Deformable attention beside mmcv's, in PyTorch and through its operation (imitated)."""
+
+import pytest
+import torch
+
+from eva_segmentation import deformable_attention as ours
+from eva_segmentation.deformable_attention import MultiScaleDeformableAttention, Sampling
+
+SHAPES = ((6, 10), (3, 5), (1, 2))
+INPUTS = ("value", "locations", "weights")
+
+
+def _mmcv():
+    from mmcv.ops import multi_scale_deform_attn
+
+    return multi_scale_deform_attn
+
+
+def _inputs(dtype=torch.float64, batch=2, queries=7, heads=3, dim=30, points=4):
+    """Random inputs; about a third of the points lies outside the levels."""
+    count = sum(height * width for height, width in SHAPES)
+    value = torch.randn(batch, count, heads, dim, dtype=dtype)
+    locations = 2.2 * torch.rand(batch, queries, heads, len(SHAPES), points, 2, dtype=dtype) - 0.6
+    weights = torch.randn(batch, queries, heads, len(SHAPES), points, dtype=dtype)
+    return [tensor.requires_grad_() for tensor in (value, locations, weights)]
+
+
+def _reference(value, locations, weights):
+    function = _mmcv().multi_scale_deformable_attn_pytorch
+    return function(value, torch.tensor(SHAPES), locations, weights)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)], ids=str
+)
+def test_values_and_gradients_are_those_of_mmcv(dtype, tolerance):
+    value, locations, weights = inputs = _inputs(dtype)
+    out = ours.deformable_attention(value, SHAPES, locations, weights)
+    expected = _reference(*inputs)
+    assert out.shape == (2, 7, 90)
+    assert expected.std() > 0.1
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(out, expected, atol=tolerance * scale, rtol=0)
+    upstream = torch.randn_like(out)
+    gradients = torch.autograd.grad(out, inputs, upstream)
+    for name, mine, theirs in zip(
+        INPUTS, gradients, torch.autograd.grad(expected, inputs, upstream), strict=True
+    ):
+        scale = theirs.abs().max().item()
+        assert scale > 0.1, name
+        torch.testing.assert_close(mine, theirs, atol=10 * tolerance * scale, rtol=0)
+
+
+def test_a_point_on_a_border_and_far_outside():
+    value = torch.ones(1, 60, 1, 30)
+    places = [[0.5, 0.5], [0.0, 0.5], [0.0, 0.0], [1.0, 1.0], [-0.05, 0.5], [5.0, 0.5], [-1e9, 0.0]]
+    locations = torch.tensor(places).view(1, 7, 1, 1, 1, 2)
+    out = ours.deformable_attention(value, SHAPES[:1], locations, torch.ones(1, 7, 1, 1, 1))
+    torch.testing.assert_close(out[0, :, 0], torch.tensor([1, 0.5, 0.25, 0.25, 0, 0, 0]))
+
+
+@pytest.mark.parametrize("place", [float("nan"), float("inf"), float("-inf")])
+def test_positions_of_a_diverged_run_give_nan_or_nothing(place):
+    value, locations, weights = (tensor.detach() for tensor in _inputs())
+    locations[0, 0, 0, 0, 0, 0] = place
+    out = ours.deformable_attention(value, SHAPES, locations, weights)
+    assert not out[0, 0, :30].isfinite().all()
+    assert out[0, 0, 30:].isfinite().all()
+    assert out[1].isfinite().all()
+
+
+@pytest.mark.parametrize(("batch", "step"), [(1, 1), (5, 5), (96, 32)])
+def test_the_compiled_operation_gets_what_it_needs(monkeypatch, batch, step):
+    """mmcv's autograd function around a kernel that we write in Python."""
+    module = _mmcv()
+    steps = []
+
+    class Kernel:
+        @staticmethod
+        def ms_deform_attn_forward(value, shapes, starts, locations, weights, *, im2col_step):
+            assert starts.tolist() == [0, 60, 75]
+            assert shapes.dtype == starts.dtype == torch.int64
+            assert all(tensor.is_contiguous() for tensor in (value, locations, weights))
+            assert len(value) % im2col_step == 0
+            steps.append(im2col_step)
+            return module.multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+
+        @staticmethod
+        def ms_deform_attn_backward(*tensors, im2col_step):
+            *_, grad_value, grad_locations, grad_weights = tensors
+            for number, grad in enumerate((grad_value, grad_locations, grad_weights), start=1):
+                grad.fill_(number)
+
+    monkeypatch.setattr(module, "ext_module", Kernel)
+    value, locations, weights = _inputs(torch.float32, batch=batch, queries=2)
+    swapped = locations.transpose(1, 2).contiguous().transpose(1, 2)  # not contiguous
+    out = ours.compiled_attention(value, SHAPES, swapped, weights)
+    torch.testing.assert_close(out, _reference(value, locations, weights))
+    out.sum().backward()
+    assert [tensor.grad.unique().item() for tensor in (value, locations, weights)] == [1, 2, 3]
+    assert steps == [step]
+
+
+def test_the_core_runs_in_float32_under_autocast():
+    value, locations, weights = (tensor.detach() for tensor in _inputs(torch.float32))
+    half = value.bfloat16()
+    expected = ours.deformable_attention(half.float(), SHAPES, locations, weights)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = ours.deformable_attention(half, SHAPES, locations, weights)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out, expected.bfloat16(), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("dim", "path"), [(8, "level"), (32, "bag")])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_width_of_a_head_chooses_the_path_on_cpu(monkeypatch, dim, path, compiled):
+    calls = []
+    for name in ("level", "bag", "compiled"):
+        function = getattr(ours, f"{name}_attention")
+
+        def note(*inputs, name=name, function=function):
+            calls.append(name)
+            return function(*inputs)
+
+        monkeypatch.setattr(ours, f"{name}_attention", note)
+    monkeypatch.setattr(ours, "_compiled", lambda: compiled)
+    value, locations, weights = _inputs(dim=dim)
+    out = ours.deformable_attention(value, SHAPES, locations, weights)
+    torch.testing.assert_close(out, _reference(value, locations, weights))
+    assert calls == [path]
+
+
+def test_levels_that_are_not_the_values_are_refused():
+    value, locations, weights = _inputs()
+    with pytest.raises(ValueError, match=r"levels of \(\(6, 10\),\) do not make up 77 values"):
+        ours.deformable_attention(value, SHAPES[:1], locations, weights)
+
+
+@pytest.mark.filterwarnings("ignore:You'd better set embed_dims:UserWarning")
+def test_the_module_is_that_of_mmcv(randomise):
+    """Same names, same start, and the same result apart from mmcv's residual."""
+    mine = MultiScaleDeformableAttention(
+        24, num_heads=3, num_levels=3, num_points=4, value_ratio=0.5
+    )
+    theirs = _mmcv().MultiScaleDeformableAttention(
+        24, num_heads=3, num_levels=3, num_points=4, batch_first=True, value_proj_ratio=0.5
+    )
+    start = theirs.state_dict()
+    for name, value in mine.state_dict().items():
+        if "proj.weight" in name:  # random
+            bound = (6 / sum(value.shape)) ** 0.5
+            assert 0.8 * bound < value.abs().max() <= bound
+        else:
+            torch.testing.assert_close(value, start[name])
+    theirs.load_state_dict(randomise(mine).state_dict(), strict=True)
+    query, features, reference = torch.randn(2, 7, 24), torch.randn(2, 77, 24), torch.rand(7, 2)
+    expected = theirs.eval()(
+        query,
+        value=features,
+        identity=torch.zeros_like(query),
+        reference_points=reference[None, :, None].expand(2, -1, 3, -1),
+        spatial_shapes=torch.tensor(SHAPES),
+        level_start_index=torch.tensor([0, 60, 75]),
+    )
+    assert expected.std() > 0.1
+    torch.testing.assert_close(mine(query, features, Sampling(reference, SHAPES)), expected)
+
+
+def test_heads_that_do_not_divide_the_values_are_refused():
+    with pytest.raises(ValueError, match=r"values of width 12 \(24 x 0\.5\) .* 5 heads; change"):
+        MultiScaleDeformableAttention(24, num_heads=5, num_levels=1, num_points=4, value_ratio=0.5)

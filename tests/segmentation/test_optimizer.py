@@ -1,0 +1,193 @@
+"""Layer decay, weight decay and the schedule of the official runs."""
+
+import pytest
+import torch
+from mmengine.optim import LinearLR, OptimWrapper, PolyLR
+from mmseg.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from torch import nn
+
+from eva_segmentation.schedule import WarmupPolyLR
+
+ADE, COCO = "ade20k/mask2former_eva_g_896_20k", "coco_stuff164k/mask2former_eva_g_896_60k"
+ADE_REL, COCO_REL = (
+    "ade20k/mask2former_eva_g_relpos_896_40k",
+    "coco_stuff164k/mask2former_eva_g_relpos_896_80k",
+)
+FIRST = {
+    "backbone": ("cls_token", "pos_embed", "patch_embed."),
+    "decode_head": ("mask_embed.", "cls_embed.", "level_embed.", "query_embed.", "query_feat."),
+}
+
+
+def groups_of(cfg, model):
+    wrapper = OPTIM_WRAPPER_CONSTRUCTORS.build(
+        dict(
+            type=cfg.constructor,
+            optim_wrapper_cfg={
+                key: value
+                for key, value in cfg.items()
+                if key not in ("constructor", "paramwise_cfg")
+            },
+            paramwise_cfg=cfg.paramwise_cfg,
+        )
+    )(model)
+    return wrapper.optimizer.param_groups
+
+
+@pytest.fixture(scope="module")
+def segmentor(load_config):
+    """Function: a published segmentor on the meta device."""
+
+    def build(name):
+        with torch.device("meta"):
+            return MODELS.build(load_config(name).model)
+
+    return build
+
+
+@pytest.mark.parametrize("name", [ADE, COCO_REL])
+def test_every_parameter_is_in_one_of_84_groups_with_the_official_rates(
+    name, segmentor, load_config
+):
+    model, cfg = segmentor(name), load_config(name).optim_wrapper
+    peak, decay = cfg.optimizer.lr, cfg.paramwise_cfg.layer_decay
+    groups = groups_of(cfg, model)
+    assert len(groups) == 84
+    settings = {
+        id(value): (group["lr"], group["weight_decay"])
+        for group in groups
+        for value in group["params"]
+    }
+    assert sum(len(group["params"]) for group in groups) == len(settings)
+    names = dict(model.named_parameters())
+    assert {id(value) for value in names.values()} == set(settings)
+    for key, value in names.items():
+        part, _, rest = key.partition(".")
+        if part == "backbone" and rest.startswith("blocks."):
+            layer = int(rest.split(".")[1]) + 1
+        elif rest.startswith(FIRST[part]):
+            layer = 0
+        else:
+            layer = 41
+        plain = value.ndim == 1 or key.endswith(".bias")
+        lr, weight_decay = settings[id(value)]
+        assert lr == pytest.approx(peak * decay ** (41 - layer)), key
+        assert weight_decay == (0.0 if plain else 0.05), key
+
+
+@pytest.mark.parametrize(
+    ("name", "logged"), [(COCO, 5.978e-08), (ADE, 2.984e-07)], ids=["coco", "ade"]
+)
+def test_the_logged_rate_of_iteration_50_is_that_of_the_official_logs(
+    name, logged, segmentor, load_config
+):
+    cfg = load_config(name)
+    groups = groups_of(cfg.optim_wrapper, segmentor(name))
+    schedule = dict(cfg.param_scheduler[0], end=cfg.train_cfg.max_iters)
+    schedule.pop("type")
+    optimizer = torch.optim.AdamW(nn.Linear(1, 1).parameters(), lr=groups[0]["lr"])
+    factor = WarmupPolyLR(optimizer, **schedule).factor(49)  # 50 was logged after 49 steps
+    assert groups[0]["lr"] * factor == pytest.approx(logged, rel=1e-3)
+
+
+def test_the_head_can_learn_at_one_rate(segmentor, load_config):
+    cfg = load_config(ADE).optim_wrapper
+    cfg.paramwise_cfg.official_head_rule = False
+    model = segmentor(ADE)
+    rates = {id(value): g["lr"] for g in groups_of(cfg, model) for value in g["params"]}
+    assert {rates[id(value)] for value in model.decode_head.parameters()} == {2.5e-5}
+
+
+def test_frozen_parameters_are_in_no_group(load_config):
+    cfg = load_config("ade20k/mask2former_eva_g_512_24gb")
+    cfg.optim_wrapper.type = "OptimWrapper"  # the other one wants a GPU
+    for setting in ("dtype", "loss_scale"):
+        del cfg.optim_wrapper[setting]
+    with torch.device("meta"):
+        model = MODELS.build(cfg.model)
+    grouped = {
+        id(value) for group in groups_of(cfg.optim_wrapper, model) for value in group["params"]
+    }
+    trained = {id(value) for value in model.parameters() if value.requires_grad}
+    assert grouped == trained
+    assert id(model.backbone.blocks[0].attn.proj.weight) not in grouped
+    assert id(model.backbone.blocks[39].attn.proj.weight) in grouped
+
+
+def test_unknown_settings_and_foreign_models_are_refused(load_config):
+    cfg = load_config(ADE).optim_wrapper
+    with pytest.raises(ValueError, match=r"has no backbone\.blocks"):
+        groups_of(cfg, nn.Linear(2, 2))
+    cfg.paramwise_cfg.layer_decay_rate = 0.9
+    with pytest.raises(ValueError, match="unknown settings layer_decay_rate"):
+        groups_of(cfg, nn.Linear(2, 2))
+
+
+def rates(make_schedulers, steps, peaks=(1.0, 0.25)):
+    layers = [nn.Linear(1, 1) for _ in peaks]
+    optimizer = torch.optim.SGD(
+        [{"params": layer.parameters(), "lr": lr} for layer, lr in zip(layers, peaks, strict=True)],
+        lr=1.0,
+    )
+    wrapper = OptimWrapper(optimizer)
+    schedulers = make_schedulers(wrapper)
+    seen = []
+    for _ in range(steps):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        wrapper.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return torch.tensor(seen, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.9])
+def test_the_schedule_is_mmcv_1s_closed_form_and_mmengines_overlapping_pair(power):
+    total, warmup = 60, 15
+    ours = rates(
+        lambda o: [WarmupPolyLR(o, warmup_iters=warmup, end=total, power=power, by_epoch=False)],
+        total,
+    )
+    t = torch.arange(total, dtype=torch.float64)
+    closed = (1 - t / total) ** power
+    closed = torch.where(t < warmup, closed * (1 - (1 - t / warmup) * (1 - 1e-6)), closed)
+    expected = closed[:, None] * torch.tensor([1.0, 0.25], dtype=torch.float64)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=0)
+    if power == 1.0:
+        pair = rates(
+            lambda o: [
+                LinearLR(o, start_factor=1e-6, begin=0, end=warmup + 1, by_epoch=False),
+                PolyLR(o, power=1, eta_min=0, begin=0, end=total + 1, by_epoch=False),
+            ],
+            total,
+        )
+        torch.testing.assert_close(ours, pair, rtol=1e-10, atol=0)
+
+
+def test_a_continued_schedule_goes_on_where_it_was_with_the_configs_length():
+    def make(end):
+        optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+        return optimizer, WarmupPolyLR(optimizer, warmup_iters=2, end=end, by_epoch=False)
+
+    optimizer, schedule = make(10)
+    for _ in range(4):
+        optimizer.step()
+        schedule.step()
+    longer, continued = make(20)
+    continued.load_state_dict(schedule.state_dict())
+    longer.step()
+    continued.step()
+    assert longer.param_groups[0]["lr"] == pytest.approx(1 - 5 / 20)
+
+
+@pytest.mark.parametrize("wrong", [{"by_epoch": True}, {"by_epoch": False, "begin": 5}, {}])
+def test_a_schedule_of_epochs_or_with_a_late_start_is_refused(wrong):
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    with pytest.raises(ValueError, match="counts iterations from 0"):
+        WarmupPolyLR(optimizer, warmup_iters=2, end=10, **wrong)
+
+
+def test_the_runner_fills_in_the_length(load_config):
+    for name in (ADE, COCO, ADE_REL, COCO_REL):
+        (schedule,) = load_config(name).param_scheduler
+        assert schedule.by_epoch is False
+        assert "end" not in schedule

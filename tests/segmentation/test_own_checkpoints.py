@@ -1,0 +1,37 @@
+"""Checkpoints of mmengine hold its logged numbers, which name methods by `getattr`."""
+
+import pytest
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+from mmseg.registry import MODELS
+
+from eva_segmentation.weights import load_segmentor
+
+
+@pytest.fixture
+def model(load_config):
+    """The demo's segmentor."""
+    return MODELS.build(load_config("demo/mask2former_eva_debug").model)
+
+
+class Harmful:
+    """Unpickling it asks for an attribute of a class that is none of mmengine's buffers."""
+
+    def __reduce__(self):
+        return getattr, (torch.Tensor, "tolist")
+
+
+def test_logged_numbers_beside_the_weights(model, tmp_path):
+    name = "decode_head.cls_embed.bias"
+    weights = model.state_dict() | {name: torch.full((6,), 0.5)}
+    buffer = HistoryBuffer([1.0, 2.0], [1, 1])
+    content = {"state_dict": weights, "message_hub": {"log_scalars": buffer}}
+    torch.save(content, tmp_path / "run.pth")
+    load_segmentor(model, tmp_path / "run.pth", complete=True)
+    assert (model.state_dict()[name] == 0.5).all()
+
+
+def test_other_attributes_are_refused(model, tmp_path):
+    torch.save({"state_dict": model.state_dict(), "meta": Harmful()}, tmp_path / "bad.pth")
+    with pytest.raises(ValueError, match=r"bad.pth is refused: .* \(it names getattr\)"):
+        load_segmentor(model, tmp_path / "bad.pth", complete=True)

@@ -1,0 +1,174 @@
+"""The check of images and label maps, and COCO-Stuff's conversion."""
+
+import ast
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import mmseg
+import numpy as np
+import pytest
+from PIL import Image
+
+TOOLS = Path(__file__).parents[2] / "tools"
+CONVERTER = Path(mmseg.__file__).parent / ".mim/tools/dataset_converters/coco_stuff164k.py"
+
+
+@pytest.fixture(scope="module")
+def tools():
+    """Function: a script of `tools` as a module; they find each other as when started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(TOOLS)
+        before = set(sys.modules)
+        yield importlib.import_module
+        for name in {path.stem for path in TOOLS.glob("*.py")} & (set(sys.modules) - before):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def ade(tmp_path):
+    """ADE20K's layout with two pairs in each split."""
+    root = tmp_path / "ade"
+    for split in ("training", "validation"):
+        for kind in ("images", "annotations"):
+            (root / kind / split).mkdir(parents=True)
+        for index in range(2):
+            picture = Image.effect_noise((30, 20), 90).convert("RGB")
+            picture.save(root / "images" / split / f"{index}.jpg")
+            values = np.array([0, 1, 2, 150], np.uint8).repeat(150).reshape(20, 30)
+            Image.fromarray(values).save(root / "annotations" / split / f"{index}.png")
+    return root
+
+
+@pytest.fixture
+def check(tools, tmp_path):
+    """Function: run `verify_data.py semantic`; returns the exit code and the report."""
+
+    def run(*arguments):
+        report = tmp_path / "report.json"
+        options = ["semantic", "--report", report, "--overwrite", "--workers", 1, *arguments]
+        code = tools("verify_data").main([str(option) for option in options])
+        return code, json.loads(report.read_text())
+
+    return run
+
+
+def test_counts_of_a_clean_set(check, ade, capsys):
+    code, report = check("--layout", "ade20k", "--root", ade)
+    assert code == 0
+    training = report["splits"]["training"]
+    assert training["pairs"] == 2
+    entry = {"name": "label 150", "label": 150, "images": 2, "pixels": 300}
+    assert training["classes"][-1] == entry
+    assert training["classes"][2]["images"] == 0
+    counts = {finding["kind"]: finding["count"] for finding in report["findings"]}
+    assert counts == {"class_absent": 2 * 147, "split_size": 2}
+    assert "2 pairs, not 20,210" in capsys.readouterr().out
+
+
+def test_every_kind_of_problem_is_found(check, ade):
+    images, maps = ade / "images" / "training", ade / "annotations" / "training"
+    for name in "abcdef":
+        Image.new("RGB", (30, 20)).save(images / f"{name}.jpg")
+        Image.new("L", (30, 20), 1).save(maps / f"{name}.png")
+    (maps / "a.png").unlink()
+    (images / "b.jpg").unlink()
+    (images / "c.jpg").write_bytes((images / "0.jpg").read_bytes()[:400])
+    Image.new("RGB", (30, 20)).save(maps / "d.png")
+    Image.new("L", (20, 30), 1).save(maps / "e.png")
+    Image.new("L", (30, 20), 151).save(maps / "f.png")
+    Image.new("L", (30, 20), 0).save(maps / "1.png")
+    code, report = check("--layout", "ade20k", "--root", ade)
+    assert code == 1
+    found = {
+        finding["kind"]: [Path(key).name for key in finding["ids"]]
+        for finding in report["findings"]
+        if finding["kind"] not in ("class_absent", "split_size")
+    }
+    assert found == {
+        "image_alone": ["a.jpg"],
+        "map_alone": ["b.png"],
+        "image_broken": ["c.jpg"],
+        "map_broken": ["d.png"],
+        "size_differs": ["e.png"],
+        "label_unknown": ["f.png"],
+        "map_empty": ["1.png", "f.png"],
+    }
+    assert report["problems"] == 6
+    first = {finding["kind"]: finding["first"] for finding in report["findings"]}
+    assert first["size_differs"] == "20 x 30 px, the image 30 x 20 px"
+    assert first["label_unknown"] == "151"
+
+
+def test_sideways_pictures_have_the_size_that_is_seen(check, ade):
+    picture = Image.new("RGB", (20, 30))
+    exif = picture.getexif()
+    exif[274] = 6
+    picture.save(ade / "images" / "training" / "0.jpg", exif=exif)
+    assert check("--layout", "ade20k", "--root", ade)[0] == 0
+
+
+def test_own_folders(check, ade, tmp_path, capsys):
+    classes = tmp_path / "classes.toml"
+    labels = "".join(f'[[classes]]\nname = "n{i}"\nlabel = {i}\n' for i in (1, 2))
+    classes.write_text("ignore = [0, 150]\n" + labels)
+    folders = ("--images", ade / "images/training", "--maps", ade / "annotations/training")
+    assert check(*folders, "--classes", classes)[0] == 0
+    assert "n1  in       2 maps,  50.00% of the pixels" in capsys.readouterr().out
+    classes.write_text(labels)
+    code, report = check(*folders, "--classes", classes)
+    assert (code, report["findings"][0]["kind"]) == (1, "label_unknown")
+    assert report["findings"][0]["first"] == "0, 150"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--layout", "ade20k"], "--layout goes with --root"),
+        (["--images", "x"], "give --layout and --root, or all of"),
+        (["--layout", "ade20k", "--root", "none"], "there is no folder none"),
+    ],
+)
+def test_options_that_do_not_go_together(tools, capsys, arguments, message):
+    assert tools("verify_data").main(["semantic", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_several_processes_find_the_same(check, ade):
+    (ade / "images" / "training" / "0.jpg").write_bytes(b"no picture")
+    one = check("--layout", "ade20k", "--root", ade)
+    assert check("--layout", "ade20k", "--root", ade, "--workers", 2) == one
+
+
+def test_label_numbers_are_mmsegmentations(tools):
+    tree = ast.parse(CONVERTER.read_text())
+    (table,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "clsID_to_trID"
+    )
+    labels = tools("prepare_segmentation").LABELS
+    assert {label: index for index, label in enumerate(labels)} | {255: 255} == table
+
+
+def test_conversion_of_coco_stuff(tools, check, tmp_path, capsys):
+    main = tools("prepare_segmentation").main
+    source, root = tmp_path / "published", tmp_path / "stuff"
+    source.mkdir()
+    for index, split in enumerate(("train2017", "val2017")):
+        (root / "images" / split).mkdir(parents=True)
+        Image.new("RGB", (4, 1)).save(root / "images" / split / "1.jpg")
+        Image.fromarray(np.array([[0, 12, 181, 255]], np.uint8)).save(source / "1.png")
+        output = root / "annotations" / split
+        command = ["coco-stuff", "--maps", str(source), "--output", str(output), "--workers", "1"]
+        assert main(command) == 0
+        with Image.open(output / "1_labelTrainIds.png") as converted:
+            assert np.asarray(converted).tolist() == [[0, 11, 170, 255]]
+        Image.fromarray(np.array([[11 + index]], np.uint8)).save(source / "2.png")
+        assert main(command) == 1 - index  # 11 is never used, 12 is
+        assert "1 were there" in capsys.readouterr().out
+        (source / "2.png").unlink()
+        (output / "2_labelTrainIds.png").unlink(missing_ok=True)
+    assert check("--layout", "coco-stuff", "--root", root)[0] == 0
+    assert not list(root.rglob("*.part-*"))
