@@ -31,12 +31,12 @@ from timm.models.eva import Eva
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.data import to_device
 from eva_engine.deepspeed_engine import TrainingEngine
+from eva_engine.flops import forward_flops
 from eva_engine.metrics import peak_flops
 from eva_pretrain.masked_image_modeling import MaskedImageModeling
 from eva_pretrain.masking import BlockMasking
@@ -235,16 +235,6 @@ def timed(step: Step, batch: Batch, device: torch.device) -> tuple[float, float]
     return time.perf_counter() - clock, time.process_time() - cpu
 
 
-def forward_flops(args: argparse.Namespace, *, target_dim: int) -> float:
-    """The student's FLOPs for one image, all patches computed."""
-    with torch.device("meta"):
-        model = build("ours", args, 0.0, target_dim=target_dim)
-        images = torch.empty(1, 3, args.image_size, args.image_size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(images)
-    return float(counter.get_total_flops())
-
-
 def compare(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, float]]:
     """Everything."""
     distributed.seed_all(SEED)
@@ -296,7 +286,8 @@ def results(
     title: str, times: Times, args: argparse.Namespace, device: torch.device, *, dim: int
 ) -> Iterator[tuple[str, float]]:
     """Figures of the rounds."""
-    flops = 3 * forward_flops(args, target_dim=dim)
+    model = partial(build, "ours", args, 0.0, target_dim=dim)
+    flops = 3 * forward_flops(model, image_size=args.image_size)
     peak = peak_flops(device)
     for name, rounds in times.items():
         seconds = statistics.median(clock for clock, _ in rounds)

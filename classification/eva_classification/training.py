@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from eva_backbone.checkpoint import load_pretrained
 from eva_backbone.variants import VARIANTS
@@ -18,6 +19,7 @@ from eva_classification.models import ImageClassifier, build_classifier, build_l
 from eva_classification.transforms import evaluation_transform
 from eva_engine import command_line, distributed
 from eva_engine.config import as_plain
+from eva_engine.flops import forward_flops
 from eva_engine.loop import TrainingRun
 
 logger = logging.getLogger(__name__)
@@ -102,6 +104,7 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         validation = Validation(
             open_labelled(data.val, transform, classes=classes), config.run, device
         )
+    plain = replace(config.model, init_checkpoint="")
     TrainingRun(
         model=model,
         samples=samples,
@@ -112,28 +115,12 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         depth=VARIANTS[config.model.variant].depth,
         device=device,
         evaluate=validation,
-        flops_per_sample=flops_per_sample(config.model, num_classes=len(classes)),
+        # the trunk of a linear probe has no backward pass
+        flops_per_sample=(1 if config.model.linear_probe else 3)
+        * forward_flops(
+            partial(build_model, plain, num_classes=len(classes)), image_size=plain.image_size
+        ),
     ).start()
-
-
-def flops_per_sample(config: ModelConfig, *, num_classes: int) -> float:
-    """Model FLOPs of one image in training: thrice the forward pass, once for a linear probe.
-
-    Args:
-        config: The classifier.
-        num_classes: K.
-
-    Returns:
-        Twice the multiplications of all matrix products.
-    """
-    with torch.device("meta"):
-        model = build_classifier(
-            config.variant, num_classes=num_classes, img_size=config.image_size
-        )
-        images = torch.empty(1, 3, config.image_size, config.image_size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(images)
-    return float(counter.get_total_flops()) * (1 if config.linear_probe else 3)
 
 
 def main() -> None:

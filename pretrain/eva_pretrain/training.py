@@ -3,18 +3,20 @@
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from eva_backbone.checkpoint import load_pretrained
 from eva_backbone.variants import VARIANTS
 from eva_engine import command_line, distributed
 from eva_engine.config import as_plain
+from eva_engine.flops import forward_flops
 from eva_engine.loop import TrainingRun
 from eva_engine.run_checkpoint import WEIGHTS, RunCheckpoints
 from eva_pretrain.backbone_teacher import BackboneTeacher
@@ -116,6 +118,7 @@ def train(config: PretrainConfig, device: torch.device) -> None:
         mask=masking if masked else None,
     )
     step = PretrainStep(teacher, objective)
+    student = replace(config.student, init_checkpoint="")
     TrainingRun(
         model=model,
         samples=open_images(config.data.train, transform),
@@ -126,7 +129,11 @@ def train(config: PretrainConfig, device: torch.device) -> None:
         depth=VARIANTS[config.student.variant].depth,
         device=device,
         evaluate=Validation(config, step, device) if config.data.val else None,
-        flops_per_sample=3 * forward_flops(config.student, target_dim=target_dim),
+        flops_per_sample=3
+        * forward_flops(
+            partial(build_student, student, target_dim=target_dim, masked=masked),
+            image_size=student.image_size,
+        ),
     ).start()
 
 
@@ -196,26 +203,6 @@ def load_tokenizer(source: str) -> FeatureTokenizer:
     )
     tokenizer.load_state_dict(state)
     return tokenizer.eval()
-
-
-def forward_flops(config: StudentConfig, *, target_dim: int) -> float:
-    """Model FLOPs of one image's forward pass, all patches computed.
-
-    Args:
-        config: The student.
-        target_dim: Outputs of its head.
-
-    Returns:
-        Twice the multiplications of all matrix products.
-    """
-    with torch.device("meta"):
-        model = masked_image_modeling(
-            config.variant, target_dim=target_dim, img_size=config.image_size
-        )
-        images = torch.empty(1, 3, config.image_size, config.image_size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(images)
-    return float(counter.get_total_flops())
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from eva_backbone.checkpoint import load_pretrained
 from eva_engine import distributed
 from eva_engine.command_line import load_recipe
 from eva_engine.config import OptimizerConfig, RunConfig
+from eva_engine.flops import forward_flops
 from eva_engine.run_checkpoint import RunCheckpoints
 from eva_pretrain import training
 from eva_pretrain.config import (
@@ -206,7 +208,9 @@ def test_the_recipe_of_the_paper():
 
 def test_model_flops_of_the_paper_s_student():
     """2 x (multiplications of the matrix products), by hand."""
-    flops = training.forward_flops(StudentConfig(variant="eva_g_patch14"), target_dim=768)
+    student = StudentConfig(variant="eva_g_patch14")
+    build = partial(training.build_student, student, target_dim=768, masked=True)
+    flops = forward_flops(build, image_size=224)
     tokens, width, mlp = 257, 1408, 6144
     block = tokens * (4 * width**2 + 2 * width * mlp) + 2 * tokens**2 * width
     rest = 256 * (3 * 14 * 14 * width + width * 768)
