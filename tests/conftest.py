@@ -3,6 +3,8 @@
 The factories are fixtures, because tests are no package that another test could import from.
 """
 
+import os
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -155,3 +157,31 @@ def count():
         return sum(value.numel() for name, value in module.named_parameters() if keep(name))
 
     return count_parameters
+
+
+@pytest.fixture(scope="session")
+def _process_group():
+    """A process group of one, and the variables that belong to it; DeepSpeed bears only one."""
+    from eva_engine import distributed
+
+    before = dict(os.environ)
+    place = distributed.start("cpu")
+    made = {name: value for name, value in os.environ.items() if before.get(name) != value}
+    _replace_environment(before)
+    yield place, made
+    distributed.stop()
+
+
+@pytest.fixture(scope="module")
+def device(_process_group):
+    """The CPU, in a process group of one, for runs of the engine in the tests' process."""
+    place, made = _process_group
+    before = dict(os.environ)
+    os.environ.update(made)
+    yield place
+    _replace_environment(before)
+
+
+def _replace_environment(values):
+    os.environ.clear()
+    os.environ.update(values)

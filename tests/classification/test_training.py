@@ -20,18 +20,11 @@ from eva_classification.config import (
     ModelConfig,
 )
 from eva_classification.models import load_classifier
-from eva_engine import distributed
 from eva_engine.command_line import load_recipe
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.run_checkpoint import RunCheckpoints
 
 CONFIGS = Path(__file__).parents[2] / "classification" / "configs"
-
-
-@pytest.fixture(scope="module")
-def device():
-    yield distributed.start("cpu")
-    distributed.stop()
 
 
 @pytest.fixture(scope="module")

@@ -10,24 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from eva_engine import distributed
 from eva_engine.config import RunConfig
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TIMES = {"samples_per_second", "eta_seconds", "memory_gib", "model_tflops"}
 RUN = {"epochs": 3, "batch_size": 8, "workers": 0, "tensorboard": False, "device": "cpu"}
-
-
-@pytest.fixture(scope="package")
-def device():
-    """The CPU, with a process group of one while tests of this folder run."""
-    before = dict(os.environ)
-    place = distributed.start("cpu")
-    yield place
-    distributed.stop()
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ from sklearn.datasets import load_sample_images
 
 from eva_backbone import eva_debug
 from eva_backbone.checkpoint import load_pretrained
-from eva_engine import distributed
 from eva_engine.command_line import load_recipe
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.flops import forward_flops
@@ -38,12 +37,6 @@ GOLDEN_LOSSES = [
     *(0.0546, 0.0187, -0.6518, -0.8405, -0.8764, -0.9175),
     *(-0.8924, -0.8967, -0.9121, -0.8932, -0.9227, -0.9296),
 ]
-
-
-@pytest.fixture(scope="module")
-def device():
-    yield distributed.start("cpu")
-    distributed.stop()
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import json
 import re
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -141,6 +142,26 @@ def test_a_continued_run_goes_on_where_it_was(finished, config, tmp_path):
     name = "decode_head.cls_embed.weight"
     assert not torch.equal(moved[name], before[name])
     assert (moved[name] - before[name]).abs().max() < 0.01  # not from the initial weights
+
+
+@pytest.mark.slow
+def test_two_processes_train_together_without_unused_parameters(config, configs, tmp_path):
+    cfg = Config.fromfile(config)
+    cfg.model.backbone.norm_cfg = dict(type="BN")  # SyncBN wants a GPU
+    cfg.dump(tmp_path / "two.py")
+    folder = tmp_path / "run"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    script = [str(configs.parent / "train.py"), str(tmp_path / "two.py"), "--work-dir", str(folder)]
+    run = subprocess.run(
+        [*launch, *("--master-port", "0"), *script, "--cfg-options", *SMALLER],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    losses = [entry["loss"] for entry in scalars(folder) if "loss" in entry]
+    assert len(losses) == 3
+    assert all(np.isfinite(losses))
 
 
 def test_resume_without_a_checkpoint_starts_from_load_from(finished, config, tmp_path):
