@@ -3,9 +3,11 @@
 from typing import Any
 
 import torch
+from mmengine.dist import is_distributed
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner, find_latest_checkpoint
 from mmseg.registry import RUNNERS
+from torch import nn
 
 from eva_segmentation.weights import load_segmentor
 
@@ -28,8 +30,25 @@ class EVARunner(Runner):
         Args:
             env_cfg: mmengine's settings and `matmul_precision`.
         """
+        if self.distributed and not torch.cuda.is_available() and not is_distributed():
+            torch.distributed.init_process_group("gloo")  # mmengine would choose a GPU
         super().setup_env(env_cfg)
         torch.set_float32_matmul_precision(env_cfg.get("matmul_precision", "highest"))
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """Wrap the model for data parallelism, on CPU too.
+
+        Args:
+            model_wrapper_cfg: Config of the wrapper, or None.
+            model: The segmentor.
+
+        Returns:
+            The wrapped model, or the model itself in a run of one process.
+        """
+        if model_wrapper_cfg is None and self.distributed and not torch.cuda.is_available():
+            model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None)
+        wrapped: nn.Module = super().wrap_model(model_wrapper_cfg, model)
+        return wrapped
 
     def load_or_resume(self) -> None:
         """Continue the run of the work folder if asked to and possible, else load `load_from`.
