@@ -153,10 +153,11 @@ def test_two_processes_train_together_without_unused_parameters(config, configs,
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     script = [str(configs.parent / "train.py"), str(tmp_path / "two.py"), "--work-dir", str(folder)]
     run = subprocess.run(
-        [*launch, *("--master-port", "0"), *script, "--cfg-options", *SMALLER],
+        [*launch, "--standalone", *script, "--cfg-options", *SMALLER],
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
     assert run.returncode == 0, run.stderr[-2000:]
     losses = [entry["loss"] for entry in scalars(folder) if "loss" in entry]
