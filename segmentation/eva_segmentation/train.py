@@ -6,6 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, DictAction
 from mmseg.registry import RUNNERS
 
@@ -116,5 +117,8 @@ def main(argv: list[str] | None = None) -> None:
         check_files(cfg, ("train_dataloader", "val_dataloader"))
         runner = RUNNERS.build(cfg)
         runner.train()
+        if torch.distributed.is_initialized():  # gloo may abort a process that merely ends
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"train.py: {error}")
