@@ -10,6 +10,10 @@ from typing import Any
 from eva_backbone.attention import QkvBias
 from eva_backbone.vit import VisionTransformer
 
+# What EVA was pre-trained, fine-tuned and contrasted with: images minus mean, by deviation (RGB).
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
 
 @dataclass(frozen=True)
 class Variant:

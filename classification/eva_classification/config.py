@@ -3,11 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from eva_backbone.variants import VARIANTS
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS
 from eva_engine.config import OptimizerConfig, RunConfig, at_least
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, kw_only=True)

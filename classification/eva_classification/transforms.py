@@ -14,7 +14,7 @@ from torchvision.transforms import (
     ToTensor,
 )
 
-from eva_classification.config import CLIP_MEAN, CLIP_STD
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 
 Interpolation = Literal["bicubic", "bilinear"]
 Transform = Callable[[Image.Image], Tensor]

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from eva_backbone.checkpoint import load_pretrained
-from eva_backbone.variants import build_vit
-from eva_pretrain.config import CLIP_MEAN, CLIP_STD
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD, build_vit
 
 
 class BackboneTeacher(nn.Module):

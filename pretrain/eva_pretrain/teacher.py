@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eva_pretrain.config import CLIP_MEAN, CLIP_STD
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_pretrain.teacher_weights import build_vision_tower
 
 
