@@ -41,6 +41,11 @@ class OptimizerConfig:
         at_least(self, lr=0, min_lr=0, warmup_epochs=0, eps=0, weight_decay=0, clip_grad=0)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        unused = ("momentum",) if self.name == "adamw" else ("betas", "eps")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in unused and value != field.default:
+                raise ValueError(f"{field.name}={value} has no effect on name={self.name}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
         if not 0 < self.layer_decay <= 1:

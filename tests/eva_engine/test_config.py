@@ -58,3 +58,16 @@ def test_plain_form_is_json_and_complete():
     assert plain["more"][1]["betas"] == [0.9, 0.999]
     assert plain["run"].keys() == vars(run).keys()
     assert json.loads(json.dumps(plain)) == plain
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"momentum": 0.8}, r"momentum=0\.8 has no effect on name=adamw"),
+        ({"name": "lars", "eps": 1e-6}, "eps=1e-06 has no effect on name=lars"),
+        ({"name": "lars", "betas": (0.9, 0.98)}, "betas=.* has no effect on name=lars"),
+    ],
+)
+def test_settings_of_the_other_optimizer_are_errors(values, message):
+    with pytest.raises(ValueError, match=message):
+        OptimizerConfig(lr=1.0, **values)

@@ -11,6 +11,7 @@ from eva_engine.deepspeed_engine import TrainingEngine
 from eva_engine.moving_average import MovingAverage
 
 KINDS = [("fp32", 0), ("fp32", 1), ("bf16", 1)]
+LARS = {"name": "lars", "betas": (0.9, 0.999), "eps": 1e-8}
 ADAMW = {"lr": 1e-2, "betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.05}
 
 
@@ -173,7 +174,7 @@ def test_full_precision_state(make_engine, precision, stage, freeze):
 
 def test_lars_by_its_definition(make_engine):
     """g + wd w, scaled by 0.001 |w| / |g + wd w| for matrices; momentum; You et al., 1708.03888."""
-    engine = make_engine(stage=0, name="lars", lr=0.5, momentum=0.9, weight_decay=0.0)
+    engine = make_engine(stage=0, lr=0.5, momentum=0.9, weight_decay=0.0, **LARS)
     engine.set_learning_rate(0.5)
     scales = {id(p): g["lr_scale"] for g in engine.optimizer.param_groups for p in g["params"]}
     expected = {name: p.detach().clone() for name, p in engine.module.named_parameters()}
@@ -193,4 +194,4 @@ def test_lars_by_its_definition(make_engine):
 
 def test_lars_needs_whole_matrices(make_engine):
     with pytest.raises(ValueError, match=r"optimizer\.name=lars needs zero_stage=0"):
-        make_engine(stage=1, name="lars")
+        make_engine(stage=1, **LARS)
