@@ -1,11 +1,12 @@
-"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159) of the ViT-Adapter.
+"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159).
 
-Each query reads a few points of each level at positions that it predicts itself. The sum over
-levels, points and the four pixels around a point is a weighted sum of rows of the values, so one
-`embedding_bag` does all of it and nothing of size queries x points x channels is ever stored.
-With the official 44 channels of a head that is faster than `grid_sample` on each level, as mmcv
-does it, and slower with few channels; the width decides. mmcv's CUDA operation is used where it
-is compiled.
+ViT-Adapter and the pixel decoder of Mask2Former use it. Each query reads a few points of each
+level at positions that it predicts itself. The sum over levels, points and the four pixels around
+a point is a weighted sum of rows of the values, so one `embedding_bag` does all of it and nothing
+of size queries x points x channels is ever stored. With the official 44 and 32 channels of a head
+that is faster on a CPU than `grid_sample` on each level, as mmcv does it (benchmarks/results.md),
+and slower with few channels; the width decides. On a GPU mmcv's operation is used where it is
+compiled, else `grid_sample`: the backward pass of `embedding_bag` would sort all rows there.
 
 Shapes: B images, Q queries, N values over all levels, C channels, h heads, D channels of a value
 head, L levels of H x W values, P points of a level.
@@ -134,7 +135,7 @@ def deformable_attention(
         inputs = (value.to(full), tuple(shapes), locations.to(full), weights.to(full))
         if value.is_cuda and _compiled():
             return compiled_attention(*inputs).to(value.dtype)
-        if value.shape[-1] < NARROW_HEAD:
+        if value.is_cuda or value.shape[-1] < NARROW_HEAD:
             return level_attention(*inputs).to(value.dtype)
         return bag_attention(*inputs).to(value.dtype)
 
@@ -158,7 +159,7 @@ def compiled_attention(
 def level_attention(
     value: Tensor, shapes: tuple[Grid, ...], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """`deformable_attention` in PyTorch with mmcv's function, for narrow heads."""
+    """`deformable_attention` in PyTorch with mmcv's function, for narrow heads and GPUs."""
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 
     sizes = torch.tensor(shapes, device="cpu")  # read as numbers, whatever the device
@@ -169,7 +170,7 @@ def level_attention(
 def bag_attention(
     value: Tensor, shapes: tuple[Grid, ...], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """`deformable_attention` in PyTorch for wide heads."""
+    """`deformable_attention` in PyTorch for wide heads on a CPU."""
     queries = locations.shape[1]
     sizes = _sizes(shapes, value.device).to(locations.dtype)[:, None]  # (L, 1, 2)
     position = locations * sizes - 0.5  # (B, Q, h, L, P, 2) in values; their centres are whole

@@ -20,6 +20,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from eva_segmentation.deformable_attention import MultiScaleDeformableAttention, Sampling
 from eva_segmentation.legacy_keys import modern_name
 
 _NO_OBJECT_WEIGHT = 0.1  # class weight of "no object" in the classification loss
@@ -149,7 +150,25 @@ class EVAPixelDecoder(MSDeformAttnPixelDecoder):
     """mmdetection's pixel decoder, in float32 also under automatic mixed precision.
 
     With bfloat16 the points that deformable attention reads would be off by up to half a cell.
+    Deformable attention is that of the adapter, under mmcv's names.
+
+    Args:
+        **settings: Arguments of mmdetection's `MSDeformAttnPixelDecoder`.
+
+    Raises:
+        ValueError: For a dropout of the encoder's attention, which there is not.
     """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for layer in self.encoder.layers:
+            layer.self_attn = _EncoderAttention.like(layer.self_attn)
+
+    def init_weights(self) -> None:
+        """Initialise all parts as mmdetection does."""
+        super().init_weights()
+        for layer in self.encoder.layers:
+            layer.self_attn.init_weights()
 
     def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Mask features at stride 4, and three maps, coarsest first.
@@ -160,6 +179,40 @@ class EVAPixelDecoder(MSDeformAttnPixelDecoder):
         with torch.autocast(feats[0].device.type, enabled=False):
             features, levels = super().forward([level.float() for level in feats])
         return features, levels
+
+
+class _EncoderAttention(MultiScaleDeformableAttention):
+    """Self attention of the encoder, called as mmdetection calls mmcv's module."""
+
+    @classmethod
+    def like(cls, module: Any) -> "_EncoderAttention":
+        """With the sizes and names of mmcv's module."""
+        if module.dropout.p:
+            raise ValueError(
+                f"self_attn_cfg.dropout is {module.dropout.p}, EVAPixelDecoder has none: set it "
+                "to 0.0"
+            )
+        return cls(
+            module.embed_dims,
+            num_heads=module.num_heads,
+            num_levels=module.num_levels,
+            num_points=module.num_points,
+            value_ratio=module.value_proj.out_features / module.embed_dims,
+        )
+
+    def forward(  # type: ignore[override]  # as mmcv
+        self,
+        query: Tensor,
+        *,
+        query_pos: Tensor,
+        reference_points: Tensor,
+        spatial_shapes: Tensor,
+        **_: Any,
+    ) -> Tensor:
+        """Add what tokens read from each other to `query` (B, N, C); nothing is padded."""
+        shapes = tuple((int(height), int(width)) for height, width in spatial_shapes.tolist())
+        where = Sampling(reference=reference_points[0, :, 0], shapes=shapes)
+        return query + super().forward(query + query_pos, query, where)
 
 
 class _CheckpointedFFN(FFN):

@@ -106,6 +106,56 @@ def test_old_files_load_and_give_the_same_result(loader, small_head, make_maps, 
     assert set(state) == set(old_names(source.state_dict()))  # the file's dict is left alone
 
 
+@pytest.fixture
+def pixel_decoders(small_head):
+    """mmdetection's pixel decoder and ours, of heads wide enough for `bag_attention` too."""
+    cfg = small_head().pixel_decoder
+    cfg.encoder.layer_cfg.self_attn_cfg.num_heads = 1
+    common = {"in_channels": [16] * 4, "strides": [4, 8, 16, 32], "feat_channels": 32,
+              "out_channels": 32}  # fmt: skip
+    cfg.update(common)
+    theirs = MODELS.build({**cfg, "type": "mmdet.MSDeformAttnPixelDecoder"})
+    ours = MODELS.build(cfg)
+    return theirs, ours
+
+
+def test_the_pixel_decoder_is_that_of_mmdetection(pixel_decoders, make_maps, randomise):
+    theirs, ours = pixel_decoders
+    ours.load_state_dict(randomise(theirs).state_dict(), strict=True)
+    maps = make_maps()
+    (mask, levels), (expected_mask, expected_levels) = ours(maps), theirs(list(maps))
+    assert expected_mask.std() > 0.1
+    torch.testing.assert_close(mask, expected_mask, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(levels, expected_levels, atol=1e-4, rtol=1e-4)
+    gradients = []
+    for outputs in ((mask, *levels), (expected_mask, *expected_levels)):
+        decoder = ours if outputs[0] is mask else theirs
+        total = sum(out.square().sum() for out in outputs)
+        gradients.append(torch.autograd.grad(total, list(decoder.parameters())))
+    for mine, expected in zip(*gradients, strict=True):
+        scale = expected.abs().max()
+        assert scale > 0
+        torch.testing.assert_close(mine / scale, expected / scale, atol=1e-4, rtol=0)
+
+
+def test_the_pixel_decoder_starts_as_that_of_mmdetection(pixel_decoders):
+    for decoder in pixel_decoders:
+        decoder.init_weights()
+    start, expected = (decoder.encoder.layers[0].self_attn for decoder in reversed(pixel_decoders))
+    torch.testing.assert_close(start.sampling_offsets.bias, expected.sampling_offsets.bias)
+    assert not start.sampling_offsets.weight.any()
+    assert not start.attention_weights.weight.any()
+    bound = (6 / sum(start.value_proj.weight.shape)) ** 0.5
+    assert 0.9 * bound < start.value_proj.weight.abs().max() <= bound
+
+
+def test_a_dropout_of_the_pixel_decoder_is_refused(small_head):
+    head = small_head()
+    head.pixel_decoder.encoder.layer_cfg.self_attn_cfg.dropout = 0.1
+    with pytest.raises(ValueError, match=r"self_attn_cfg.dropout is 0.1.* set it to 0.0"):
+        MODELS.build(head)
+
+
 def test_scores_are_combined_at_a_quarter_and_then_enlarged(small_head, make_maps):
     head = MODELS.build(small_head()).eval()
     maps = make_maps()
