@@ -2,6 +2,7 @@
 
 from eva_backbone.checkpoint import LoadReport, load_pretrained
 from eva_backbone.feature_pyramid import SimpleFeaturePyramid
+from eva_backbone.from_weights import load_vit
 from eva_backbone.layer_decay import (
     get_vit_lr_decay_rate,
     layer_groups,
@@ -38,5 +39,6 @@ __all__ = [
     "get_vit_lr_decay_rate",
     "layer_groups",
     "load_pretrained",
+    "load_vit",
     "param_groups_layer_decay",
 ]

@@ -93,12 +93,52 @@ def load_pretrained(
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
     path = resolve_source(source)
-    weights = read_weights(path)
+    return load_weights(
+        model,
+        read_weights(path),
+        source=path.name,
+        complete=complete,
+        allow_missing=allow_missing,
+        allow_skipped=allow_skipped,
+        reinitialise=reinitialise,
+        rename=rename,
+    )
+
+
+def load_weights(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    *,
+    source: str,
+    complete: bool = False,
+    allow_missing: Iterable[str] = (),
+    allow_skipped: Iterable[str] = (),
+    reinitialise: Iterable[str] = (),
+    rename: Callable[[str], str] | None = None,
+) -> LoadReport:
+    """Load tensors that `read_weights` read; arguments as for `load_pretrained`.
+
+    Args:
+        model: See there.
+        weights: Name -> tensor.
+        source: Name of the file, for messages.
+        complete: See there.
+        allow_missing: See there.
+        allow_skipped: See there.
+        reinitialise: See there.
+        rename: See there.
+
+    Returns:
+        The report; it is also logged.
+
+    Raises:
+        ValueError: If the weights do not fit; the model is then unchanged.
+    """
     if rename is not None:
         weights = {rename(name): value for name, value in weights.items()}
-    report = LoadReport(source=path.name)
+    report = LoadReport(source=source)
     target = model.state_dict()
-    source_prefix = trunk_prefix(weights, f"{path.name} holds no EVA weights")
+    source_prefix = trunk_prefix(weights, f"{source} holds no EVA weights")
     target_prefix = trunk_prefix(target, "the model has no VisionTransformer")
     named = _rename(weights, source_prefix, target_prefix, report)
     named = fuse_qkv_bias(split_qkv_bias(named, target), target)
@@ -107,10 +147,10 @@ def load_pretrained(
     same_project = source_prefix == target_prefix
     _explain_missing(target, state, target_prefix, report, tuple(allow_missing), same_project)
     if complete and report.missing:
-        raise ValueError(f"{path.name} lacks {few(list(report.missing))}, but complete=True")
+        raise ValueError(f"{source} lacks {few(list(report.missing))}, but complete=True")
     if on_meta := [name for name in report.missing if target[name].is_meta]:
         raise ValueError(
-            f"{path.name} lacks {few(on_meta)}, which the model only has on the meta device; "
+            f"{source} lacks {few(on_meta)}, which the model only has on the meta device; "
             "build the model on a real device"
         )
     report.loaded = list(state)

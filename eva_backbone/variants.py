@@ -13,6 +13,9 @@ from eva_backbone.vit import VisionTransformer
 # What EVA was pre-trained, fine-tuned and contrasted with: images minus mean, by deviation (RGB).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# What its detectors and segmentors see instead.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)

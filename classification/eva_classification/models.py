@@ -10,10 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from eva_backbone.checkpoint import load_pretrained, read_weights
+from eva_backbone.checkpoint import load_weights, read_weights
+from eva_backbone.convert import trunk_prefix
+from eva_backbone.from_weights import describe
 from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.registry import resolve_source
-from eva_backbone.variants import VARIANTS, variant_arguments
+from eva_backbone.variants import variant_arguments
 from eva_backbone.vit import VisionTransformer
 
 logger = logging.getLogger(__name__)
@@ -170,33 +172,24 @@ def load_classifier(
     """
     path = resolve_source(source)
     weights = read_weights(path)
-    trunk = {name.removeprefix("visual."): value.shape for name, value in weights.items()}
-    probe = "head.1.weight" in trunk
-    head = trunk.get("head.1.weight" if probe else "head.weight")
-    if head is None:
+    trunk = describe(weights, name=path.name)
+    probe = "head.1.weight" in trunk.names
+    if not probe and "head.weight" not in trunk.names:
         raise ValueError(f"{path.name} holds no classifier (no head.weight)")
-    variant = variant or _variant_of(trunk, path.name)
-    patch = VARIANTS[variant].patch_size
-    if image_size is None:
-        image_size = round((trunk["pos_embed"][1] - 1) ** 0.5) * patch
-    pooling: Pooling = "mean" if "fc_norm.weight" in trunk else "cls"
-    build = build_linear_probe if probe else build_classifier
-    model = build(variant, num_classes=head[0], pooling=pooling, img_size=image_size)
-    load_pretrained(model, path, complete=True)
-    return model.eval()
-
-
-def _variant_of(shapes: dict[str, torch.Size], name: str) -> str:
-    blocks = {key.split(".")[1] for key in shapes if key.startswith("blocks.")}
-    width, patch = shapes["cls_token"][-1], shapes["patch_embed.proj.weight"][-1]
-    found = [
-        key
-        for key, variant in VARIANTS.items()
-        if (variant.embed_dim, variant.depth, variant.patch_size) == (width, len(blocks), patch)
-    ]
-    if len(found) != 1:
+    arguments = trunk.arguments | (variant_arguments(variant) if variant else {})
+    if "num_heads" not in arguments:
         raise ValueError(
-            f"{name} has {len(blocks)} blocks of width {width} and patches of {patch}: that is "
-            f"{'no known variant' if not found else ' or '.join(found)}; pass variant"
+            f"{path.name} has {arguments['depth']} blocks of width {arguments['embed_dim']}: that "
+            "is no known variant; pass variant"
         )
-    return found[0]
+    for given_by_pooling in ("final_norm", "extra_tokens"):
+        arguments.pop(given_by_pooling, None)
+    arguments["img_size"] = image_size or trunk.arguments["img_size"]
+    prefix = trunk_prefix(weights, path.name)
+    classes = len(weights[f"{prefix}head.1.weight" if probe else f"{prefix}head.weight"])
+    pooling: Pooling = "mean" if "fc_norm.weight" in trunk.names else "cls"
+    kind = LinearProbe if probe else ImageClassifier
+    with torch.device("meta"):
+        model = kind(num_classes=classes, pooling=pooling, **arguments)
+    load_weights(model, weights, source=path.name, complete=True)
+    return model.eval()
