@@ -1,0 +1,160 @@
+"""Command line of `tools/extract_features.py`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eva_classification.extraction import SETTINGS, Pictures, Plan, extract
+from eva_classification.features import POOLINGS, FeatureExtractor
+from eva_classification.running import PRECISIONS, choose_device, run
+from eva_engine import distributed
+
+PROGRAM = "tools/extract_features.py"
+STORED = {"fp16": torch.float16, "fp32": torch.float32}
+_EXAMPLES = """
+One vector for each picture below a folder:
+    python tools/extract_features.py --weights eva_psz14.pt --images photos --output output/photos
+
+Maps of patch features of a detector at 640 px, on 8 GPUs:
+    torchrun --nproc-per-node 8 tools/extract_features.py --weights eva_coco_det.pth \\
+        --image-size 640 --kind patches --images photos --output output/maps
+
+The same command continues an interrupted run. In Python:
+    from eva_classification.extraction import read_features
+    names, features = read_features("output/photos")
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write features of pictures to files.
+
+    Args:
+        arguments: Those of the command line by default.
+
+    Raises:
+        SystemExit: 1 with a sentence for wrong settings or data.
+    """
+    options = _parse(arguments)
+    run(PROGRAM, lambda: _extract(options))
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        allow_abbrev=False,
+        description="Write features of pictures to files, from any weights of this toolkit.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--weights", required=True, help="official or bundled name, or file, of any task")
+    add(
+        "--images",
+        required=True,
+        nargs="+",
+        help="folders, searched through, and pictures; or one torchvision:NAME:ROOT:SPLIT or "
+        "hf:NAME:SPLIT",
+    )
+    add("--output", required=True, type=Path, help="folder of the files")
+    add("--kind", choices=("pooled", "patches"), default="pooled", help="default: pooled")
+    add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
+    add("--image-size", type=int, help="side in pixels (default: that of the weights)")
+    add("--format", choices=("safetensors", "npz"), default="safetensors")
+    add("--store", choices=STORED, default="fp16", help="number format of the files")
+    add("--file-mb", type=float, default=256, help="size of a file at most (default: 256)")
+    add("--skip-unreadable", action="store_true", help="leave pictures out that cannot be read")
+    add("--batch-size", type=int, default=32)
+    add("--workers", type=int, default=4, help="loading processes (default: 4)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--precision", choices=PRECISIONS, default="auto", help="default: fp16 on a GPU, else fp32")
+    add("--num-heads", type=int, help="attention heads, if the size of the weights is unusual")
+    add("--local_rank", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.batch_size < 1 or options.workers < 0 or options.file_mb <= 0:
+        parser.error("--batch-size and --file-mb must be above 0, --workers at least 0")
+    if options.kind == "patches" and options.pooling:
+        parser.error("--pooling has no use with --kind patches")
+    return options
+
+
+def _extract(options: argparse.Namespace) -> None:
+    device = choose_device(options.device, join=True)
+    extractor = FeatureExtractor.from_weights(
+        options.weights,
+        image_size=options.image_size,
+        pooling=options.pooling,
+        device=str(device),
+        precision=options.precision,
+        num_heads=options.num_heads,
+    )
+    pictures = Pictures(options.images, extractor.transform)
+    probe = torch.zeros(1, 3, extractor.image_size, extractor.image_size)
+    compute = extractor if options.kind == "pooled" else extractor.patches
+    shape = list(compute(probe).shape[1:])
+    stored = STORED[options.store]
+    bytes_each = stored.itemsize * torch.Size(shape).numel()
+    settings = {
+        "weights": Path(options.weights).name,
+        "kind": options.kind,
+        "pooling": extractor.pooling if options.kind == "pooled" else None,
+        "image_size": extractor.image_size,
+        "precision": str(next(extractor.parameters()).dtype).removeprefix("torch."),
+        "store": options.store,
+        "format": options.format,
+        "shape": shape,
+        "pictures": len(pictures),
+        "shard_size": max(1, int(options.file_mb * 2**20 / bytes_each)),
+        "names": pictures.digest,
+    }
+    if distributed.rank() == 0:
+        _agree(options.output, settings)
+    distributed.barrier()
+    plan = Plan(
+        folder=options.output,
+        pictures=len(pictures),
+        shard_size=settings["shard_size"],
+        suffix=options.format,
+    )
+    left_out = extract(
+        extractor,
+        pictures,
+        plan,
+        kind=options.kind,
+        stored=stored,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        skip_unreadable=options.skip_unreadable,
+    )
+    left_out = [why for part in distributed.gather(left_out) for why in part]
+    if distributed.rank() == 0:
+        for why in left_out:
+            sys.stderr.write(f"left out: {why}\n")
+        sys.stdout.write(
+            f"wrote {options.kind} features {tuple(shape)} of {len(pictures) - len(left_out)} "
+            f"pictures to {plan.shards} files in {options.output}\n"
+        )
+
+
+def _agree(folder: Path, settings: dict[str, Any]) -> None:
+    """Note the settings, or see that they are those of the run that is to be continued."""
+    file = folder / SETTINGS
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        changed = [key for key in settings if before.get(key) != settings[key]]
+        if changed:
+            raise ValueError(
+                f"{folder} holds features with other settings ("
+                + ", ".join(f"{key} {before.get(key)} -> {settings[key]}" for key in changed)
+                + "); choose another --output"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, file)

@@ -1,0 +1,267 @@
+"""Features of many pictures into files: `tools/extract_features.py`.
+
+The pictures are cut into shards of a bounded size, one file each, so that memory does not grow with
+their number, several processes share the work, and an interrupted run goes on at the next shard.
+
+names, features = read_features("output/photos")  # all of them, put together again
+
+Shapes: B pictures, C channels, h x w patches.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from eva_classification.data import (
+    EXTENSIONS,
+    UnreadableImageError,
+    find_images,
+    open_labelled,
+    read_image,
+)
+from eva_classification.features import FeatureExtractor
+from eva_classification.transforms import Transform
+from eva_engine import distributed
+
+SETTINGS = "features.json"
+
+
+class Features(NamedTuple):
+    """Names of pictures, and their features (B, C) or (B, C, h, w), in the same order."""
+
+    names: list[str]
+    features: Tensor
+
+
+def read_features(folder: str | os.PathLike[str]) -> Features:
+    """Read all that an extraction wrote.
+
+    Args:
+        folder: Its output.
+
+    Returns:
+        Names and features; unreadable pictures that were skipped are in neither.
+
+    Raises:
+        ValueError: If there is no extraction, or it is not complete.
+    """
+    folder = Path(folder)
+    try:
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} holds no features: {SETTINGS} cannot be read") from error
+    plan = Plan(folder=folder, pictures=settings["pictures"], shard_size=settings["shard_size"],
+                suffix=settings["format"])  # fmt: skip
+    missing = [shard for shard in range(plan.shards) if not plan.file(shard).is_file()]
+    if missing:
+        raise ValueError(
+            f"{folder} lacks {len(missing)} of {plan.shards} files, such as "
+            f"{plan.file(missing[0]).name}: run the same command again to complete it"
+        )
+    parts = [_read_shard(plan.file(shard)) for shard in range(plan.shards)]
+    names = [name for part in parts for name in part.names]
+    return Features(names, torch.cat([part.features for part in parts]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How pictures are spread over files.
+
+    Attributes:
+        folder: Of the files.
+        pictures: Their number.
+        shard_size: Pictures of a file.
+        suffix: "safetensors" or "npz".
+    """
+
+    folder: Path
+    pictures: int
+    shard_size: int
+    suffix: str
+
+    @property
+    def shards(self) -> int:
+        """Number of files."""
+        return -(-self.pictures // self.shard_size)
+
+    def file(self, shard: int) -> Path:
+        """Path of a file."""
+        return self.folder / f"features-{shard:05}-of-{self.shards:05}.{self.suffix}"
+
+    def pictures_of(self, shard: int) -> range:
+        """Indexes of its pictures."""
+        start = shard * self.shard_size
+        return range(start, min(start + self.shard_size, self.pictures))
+
+
+class Pictures(Dataset[tuple[int, Tensor | None, str]]):
+    """Pictures by index: (index, image, ""), or (index, None, why it cannot be read).
+
+    Args:
+        locations: Folders, which are searched, and picture files; or one data set by name, see
+            `eva_classification.data`.
+        transform: Of a PIL picture in RGB.
+
+    Raises:
+        ValueError: If there is no picture.
+    """
+
+    def __init__(self, locations: Sequence[str], transform: Transform) -> None:
+        self.transform = transform
+        self._samples = None
+        if len(locations) == 1 and locations[0].startswith(("torchvision:", "hf:")):
+            self._samples = open_labelled(locations[0], None)
+            self.names = [self._samples.sample_id(i) for i in range(len(self._samples))]
+            return
+        self.names = [path for location in locations for path in _paths(Path(location))]
+        if not self.names:
+            raise ValueError(
+                f"{', '.join(locations)}: no picture there; looked for "
+                f"{', '.join(sorted(EXTENSIONS))}"
+            )
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells lists of names apart."""
+        return hashlib.sha256("\n".join(self.names).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def load(self, index: int) -> Image.Image:
+        """A picture in RGB."""
+        if self._samples is not None:
+            return self._samples.load(index)[0]
+        return read_image(self.names[index])
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | None, str]:
+        try:
+            return index, self.transform(self.load(index)), ""
+        except UnreadableImageError as error:
+            return index, None, str(error)
+
+
+def _paths(location: Path) -> Iterator[str]:
+    if location.is_dir():
+        yield from (str(location / path) for path in find_images(location))
+    elif location.is_file():
+        yield str(location)
+    else:
+        raise ValueError(f"there is no folder or picture {location}")
+
+
+def extract(
+    extractor: FeatureExtractor,
+    pictures: Pictures,
+    plan: Plan,
+    *,
+    kind: str,
+    stored: torch.dtype,
+    batch_size: int,
+    workers: int,
+    skip_unreadable: bool = False,
+) -> list[str]:
+    """Compute the files that are not there yet; each process takes its share.
+
+    Args:
+        extractor: The model.
+        pictures: What to look at.
+        plan: Where the files lie.
+        kind: "pooled" or "patches".
+        stored: Number format in the files.
+        batch_size: Pictures of a forward pass.
+        workers: Processes that load.
+        skip_unreadable: Leave unreadable pictures out.
+
+    Returns:
+        Why pictures of this process were left out.
+
+    Raises:
+        UnreadableImageError: An OSError that names a picture, unless they are skipped.
+        FloatingPointError: If features are not finite in the number format.
+    """
+    compute = extractor if kind == "pooled" else extractor.patches
+    own = range(distributed.rank(), plan.shards, distributed.world_size())
+    steps = [
+        (shard, batch)
+        for shard in own
+        if not plan.file(shard).is_file()
+        for batch in _batches(plan.pictures_of(shard), batch_size)
+    ]
+    loader: DataLoader[Any] = DataLoader(
+        pictures,
+        batch_sampler=[batch for _, batch in steps],
+        num_workers=workers,
+        collate_fn=list,
+    )
+    left_out: list[str] = []
+    names: list[str] = []
+    parts: list[Tensor] = []
+    total = sum(len(batch) for _, batch in steps)
+    with tqdm(total=total, unit="picture", disable=distributed.rank() > 0) as bar:
+        for (shard, batch), loaded in zip(steps, loader, strict=True):
+            good = [
+                (pictures.names[index], image) for index, image, _ in loaded if image is not None
+            ]
+            bad = [why for _, image, why in loaded if image is None]
+            if bad and not skip_unreadable:
+                raise UnreadableImageError(f"{bad[0]}; --skip-unreadable leaves such pictures out")
+            left_out += bad
+            if good:
+                features = compute(torch.stack([image for _, image in good])).to(stored)
+                if not features.isfinite().all():
+                    raise FloatingPointError(
+                        f"features of the batch from {good[0][0]} on are not finite in {stored}: "
+                        "use --precision fp32 and --store fp32"
+                    )
+                names += [name for name, _ in good]
+                parts.append(features.cpu())
+            bar.update(len(batch))
+            if batch[-1] == plan.pictures_of(shard)[-1]:
+                _write_shard(plan.file(shard), names, parts)
+                names, parts = [], []
+    return left_out
+
+
+def _batches(indexes: range, size: int) -> Iterator[list[int]]:
+    for start in range(0, len(indexes), size):
+        yield list(indexes[start : start + size])
+
+
+def _write_shard(file: Path, names: list[str], parts: list[Tensor]) -> None:
+    """Write a file as a whole or not at all."""
+    features = torch.cat(parts) if parts else torch.empty(0)
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        if file.suffix == ".npz":
+            with unfinished.open("wb") as stream:
+                np.savez(stream, features=features.numpy(), names=np.array(names))
+        else:
+            from safetensors.torch import save_file
+
+            save_file({"features": features}, unfinished, metadata={"names": json.dumps(names)})
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _read_shard(file: Path) -> Features:
+    if file.suffix == ".npz":
+        with np.load(file) as content:
+            return Features(content["names"].tolist(), torch.from_numpy(content["features"]))
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as content:
+        return Features(json.loads(content.metadata()["names"]), content.get_tensor("features"))

@@ -1,0 +1,186 @@
+"""Features of pictures from any weights, for people.
+
+extract = FeatureExtractor.from_weights("eva_psz14.pt")
+pooled = extract(["cat.jpg", "dog.jpg"])  # (2, 1408)
+patches = extract.patches("cat.jpg")  # (1, 1408, 16, 16)
+
+Shapes: B pictures, N = h x w patches, C channels.
+"""
+
+import os
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from eva_backbone.checkpoint import read_weights
+from eva_backbone.convert import trunk_prefix
+from eva_backbone.from_weights import describe, vit_from
+from eva_backbone.layers import LAYER_NORM_EPS
+from eva_backbone.registry import resolve_source
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from eva_backbone.vit import VisionTransformer
+from eva_classification.data import read_image
+from eva_classification.running import Precision, choose_device, choose_dtype
+from eva_classification.transforms import Transform, evaluation_transform
+
+Picture = str | os.PathLike[str] | Image.Image
+Pooling = Literal["mean", "cls"]
+Grid = tuple[int, int]
+POOLINGS = ("mean", "cls")
+
+
+class FeatureExtractor(nn.Module):
+    """A frozen ViT with the preprocessing of its training; `from_weights` builds one.
+
+    Args:
+        vit: The ViT.
+        pooling: "mean" of the patches, or the class token ("cls").
+        image_size: Side in pixels of what `transform` gives.
+        transform: From a PIL picture in RGB to the ViT's input.
+        fc_norm: Norm of the pooled features, which fine-tuned classifiers have.
+
+    Raises:
+        ValueError: If the class token is wanted of a ViT without one.
+    """
+
+    def __init__(
+        self,
+        vit: VisionTransformer,
+        *,
+        pooling: Pooling,
+        image_size: int,
+        transform: Transform,
+        fc_norm: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
+        if pooling == "cls" and vit.cls_token is None:
+            raise ValueError("these weights have no class token; use pooling='mean'")
+        self.vit, self.pooling, self.fc_norm = vit, pooling, fc_norm
+        self.image_size, self.transform = image_size, transform
+        self.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def from_weights(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        image_size: int | None = None,
+        pooling: Pooling | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+        num_heads: int | None = None,
+    ) -> "FeatureExtractor":
+        """Build the ViT of a file with the preprocessing that belongs to it.
+
+        Detectors and segmentors saw pictures with ImageNet's mean and deviation, all others with
+        CLIP's. Of a video model see `eva_backbone.load_vit`.
+
+        Args:
+            source: Name of an official or bundled file, or a path, of whatever task.
+            image_size: Side of the square that is cut out of each picture, in pixels; by default
+                that of the weights (1280 for detectors, 896 for segmentors).
+            pooling: By default the class token for EVA-CLIP, its linear probes and other weights
+                with a final norm, and the mean of the patches for all others.
+            device: "cuda", "cpu" or "auto".
+            precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
+            num_heads: Of sizes that `eva_backbone.VARIANTS` does not have.
+
+        Returns:
+            The extractor, on its device.
+
+        Raises:
+            ValueError: If the file or an argument does not fit.
+            FileNotFoundError: If the source is neither a file nor a known name at hand.
+        """
+        path = resolve_source(source)
+        place = choose_device(device)
+        dtype = choose_dtype(precision, place)
+        weights = read_weights(path)
+        trunk = describe(weights, name=path.name)
+        side, patch = image_size or trunk.arguments["img_size"], trunk.arguments["patch_size"]
+        if side < patch or side % patch:
+            raise ValueError(f"patch size {patch} of {path.name} does not divide {side}")
+        overrides = {"img_size": image_size, "num_heads": num_heads}
+        given = {name: value for name, value in overrides.items() if value is not None}
+        if image_size is not None and "pretrain_img_size" in trunk.arguments:
+            del given["img_size"]  # tables and windows stay; they are interpolated as in the tests
+        vit = vit_from(weights, name=path.name, dtype=dtype, **given)
+        if pooling is None:
+            pooling = "mean" if trunk.pools_patches else "cls"
+        fc_norm = None
+        if pooling == "mean" and "fc_norm.weight" in trunk.names:
+            prefix = trunk_prefix(weights, path.name)
+            fc_norm = nn.LayerNorm(vit.embed_dim, eps=LAYER_NORM_EPS, dtype=dtype)
+            fc_norm.load_state_dict(
+                {key: weights[f"{prefix}fc_norm.{key}"] for key in ("weight", "bias")}
+            )
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if trunk.dense else (CLIP_MEAN, CLIP_STD)
+        transform = evaluation_transform(side, mean=mean, std=std)
+        extractor = cls(vit, pooling=pooling, image_size=side, transform=transform, fc_norm=fc_norm)
+        return extractor.to(place)
+
+    def forward(self, pictures: Tensor | Picture | Iterable[Picture]) -> Tensor:
+        """One vector for each picture.
+
+        Args:
+            pictures: Paths or PIL images, one or several, which are resized and cut to a square;
+                or normalised images (B, 3, H, W) of any size that the patch size divides.
+
+        Returns:
+            (B, C) float32, on the extractor's device.
+
+        Raises:
+            ValueError: If there is no picture, or an unfit size.
+            OSError: If a file is no picture.
+        """
+        with torch.no_grad():
+            tokens, _ = self._encode(pictures)
+            if self.pooling == "cls":
+                pooled = tokens[:, 0]
+            else:
+                pooled = self._patches(tokens).mean(dim=1)
+            return (pooled if self.fc_norm is None else self.fc_norm(pooled)).float()
+
+    def patches(self, pictures: Tensor | Picture | Iterable[Picture]) -> Tensor:
+        """A map of features for each picture, after the ViT's final norm where it has one.
+
+        Args:
+            pictures: As for a call.
+
+        Returns:
+            (B, C, h, w) float32.
+
+        Raises:
+            ValueError: As for a call.
+            OSError: As for a call.
+        """
+        with torch.no_grad():
+            tokens, grid = self._encode(pictures)
+            return self._patches(tokens).transpose(1, 2).unflatten(2, grid).float()
+
+    def _encode(self, pictures: Tensor | Picture | Iterable[Picture]) -> tuple[Tensor, Grid]:
+        """Tokens (B, [1 +] N, C) after the final norm, and their grid (h, w)."""
+        kernel = self.vit.patch_embed.proj.weight
+        images = pictures if isinstance(pictures, Tensor) else self._read(pictures)
+        tokens, grid = self.vit.embed(images.to(kernel.device, kernel.dtype))
+        return self.vit.norm(self.vit.forward_tokens(tokens, grid)), grid
+
+    def _patches(self, tokens: Tensor) -> Tensor:
+        return tokens if self.vit.cls_token is None else tokens[:, 1:]
+
+    def _read(self, pictures: Picture | Iterable[Picture]) -> Tensor:
+        if isinstance(pictures, str | os.PathLike | Image.Image):
+            pictures = [pictures]
+        images = [
+            self.transform(p.convert("RGB") if isinstance(p, Image.Image) else read_image(p))
+            for p in pictures
+        ]
+        if not images:
+            raise ValueError("there is no picture")
+        return torch.stack(images)

@@ -1,0 +1,200 @@
+"""What frozen features know about labels: nearest neighbours and a linear classifier.
+
+A quick check after pre-training, without a training loop: the features are computed once.
+
+Shapes: N labelled features to learn from, M queries, C channels, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from eva_classification.data import LabelledImages
+from eva_classification.features import FeatureExtractor
+from eva_engine import distributed
+
+TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
+L2 = (1e-4, 1e-3, 1e-2, 1e-1)
+MAX_STEPS = 300  # of L-BFGS
+_QUERIES = 1024  # that are compared at once
+
+
+def labelled_features(
+    extractor: FeatureExtractor,
+    samples: LabelledImages,
+    *,
+    batch_size: int,
+    workers: int,
+    limit: int | None = None,
+    title: str = "features",
+) -> tuple[Tensor, Tensor]:
+    """Pooled features and labels; each process computes its share, all get the whole.
+
+    Args:
+        extractor: The model; `samples` must have its transform.
+        samples: Labelled images.
+        batch_size: Images of a forward pass.
+        workers: Processes that load.
+        limit: Take so many images at random, the same ones in every run; None takes all.
+        title: Of the progress bar.
+
+    Returns:
+        (N, C) float32 and (N,) int64, on the extractor's device.
+
+    Raises:
+        FloatingPointError: If a feature is not finite.
+        OSError: If an image cannot be read.
+    """
+    chosen = list(range(len(samples)))
+    if limit is not None and limit < len(samples):
+        generator = torch.Generator().manual_seed(0)
+        chosen = sorted(torch.randperm(len(samples), generator=generator)[:limit].tolist())
+    device = next(extractor.parameters()).device
+    own = range(distributed.rank(), len(chosen), distributed.world_size())
+    features = torch.zeros(len(chosen), extractor.vit.embed_dim, device=device)
+    labels = torch.zeros(len(chosen), dtype=torch.int64, device=device)
+    loader = DataLoader(
+        Subset(samples, [chosen[place] for place in own]), batch_size, num_workers=workers
+    )
+    hidden = distributed.rank() > 0
+    for number, (images, found) in enumerate(
+        tqdm(loader, desc=title, unit="batch", disable=hidden)
+    ):
+        start = number * batch_size
+        places = torch.tensor(own[start : start + len(found)], device=device)
+        features[places] = extractor(images)
+        labels[places] = found.to(device)
+    if distributed.world_size() > 1:
+        for tensor in (features, labels):
+            torch.distributed.all_reduce(tensor)
+    if not features.isfinite().all():
+        raise FloatingPointError("features are not finite: use --precision fp32 or bf16")
+    return features, labels
+
+
+def nearest_neighbours(
+    features: Tensor, labels: Tensor, queries: Tensor, *, k: int, classes: int
+) -> Tensor:
+    """Votes of the k nearest neighbours by cosine, weighted by exp(cosine / 0.07).
+
+    Args:
+        features: (N, C).
+        labels: (N,).
+        queries: (M, C).
+        k: Neighbours, at most N.
+        classes: K.
+
+    Returns:
+        Votes (M, K).
+
+    Raises:
+        ValueError: If k is not from 1 to N.
+    """
+    if not 1 <= k <= len(features):
+        raise ValueError(f"k is {k}, but there are {len(features)} neighbours to choose from")
+    known = F.normalize(features, dim=1)
+    votes = []
+    for part in F.normalize(queries, dim=1).split(_QUERIES):
+        cosine, index = (part @ known.T).topk(k, dim=1)  # (m, k)
+        weights = ((cosine - cosine[:, :1]) / TEMPERATURE).exp()
+        empty = torch.zeros(len(part), classes, device=part.device)
+        votes.append(empty.scatter_add_(1, labels[index], weights))
+    return torch.cat(votes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearClassifier:
+    """A fitted linear classifier; call it on features.
+
+    Attributes:
+        weight: (K, C), for standardised features.
+        bias: (K,).
+        mean: (C,) of the features that it was fitted on.
+        deviation: (C,), their standard deviation.
+        l2: Strength of the penalty.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    deviation: Tensor
+    l2: float
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Logits (M, K) of features (M, C)."""
+        return F.linear((features - self.mean) / self.deviation, self.weight, self.bias)
+
+
+def fit_linear(features: Tensor, labels: Tensor, *, classes: int, l2: float) -> LinearClassifier:
+    """Multinomial logistic regression on standardised features, by L-BFGS.
+
+    Minimises the mean cross-entropy + l2 / 2 * |weight|^2; scikit-learn's `C` is 1 / (l2 * N).
+
+    Args:
+        features: (N, C).
+        labels: (N,).
+        classes: K.
+        l2: Strength of the penalty.
+
+    Returns:
+        The classifier.
+    """
+    mean = features.mean(0)
+    deviation = features.std(0, unbiased=False).clamp(min=1e-6)
+    standard = (features - mean) / deviation
+    weight = torch.zeros(classes, features.shape[1], device=features.device, requires_grad=True)
+    bias = torch.zeros(classes, device=features.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=MAX_STEPS, tolerance_grad=1e-7, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(F.linear(standard, weight, bias), labels)
+        value = value + 0.5 * l2 * weight.square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)
+    return LinearClassifier(
+        weight=weight.detach(), bias=bias.detach(), mean=mean, deviation=deviation, l2=l2
+    )
+
+
+def fit_best_linear(
+    features: Tensor, labels: Tensor, *, classes: int, candidates: Sequence[float] = L2
+) -> LinearClassifier:
+    """Fit with the penalty that is best on a fifth held out of the same data.
+
+    Args:
+        features: (N, C).
+        labels: (N,).
+        classes: K.
+        candidates: Penalties to try.
+
+    Returns:
+        A classifier, fitted on all of the data.
+
+    Raises:
+        ValueError: If there is no candidate, or too little data to hold any out.
+    """
+    if not candidates:
+        raise ValueError("there is no l2 to try")
+    if len(candidates) == 1:
+        return fit_linear(features, labels, classes=classes, l2=candidates[0])
+    if len(features) < 5:
+        raise ValueError(f"{len(features)} images are too few to choose l2: give a single one")
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
+    held, rest = order.to(features.device).tensor_split([len(features) // 5])
+    rights = []
+    for l2 in candidates:
+        fitted = fit_linear(features[rest], labels[rest], classes=classes, l2=l2)
+        rights.append(int((fitted(features[held]).argmax(1) == labels[held]).sum()))
+    best = max(range(len(candidates)), key=rights.__getitem__)
+    return fit_linear(features, labels, classes=classes, l2=candidates[best])

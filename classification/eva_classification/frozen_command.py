@@ -1,0 +1,120 @@
+"""Command line of `classification/evaluate_frozen.py`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from eva_classification.counting import OneLabel, Score
+from eva_classification.data import open_labelled
+from eva_classification.evaluation import table, write_results
+from eva_classification.features import POOLINGS, FeatureExtractor
+from eva_classification.frozen import L2, fit_best_linear, labelled_features, nearest_neighbours
+from eva_classification.running import PRECISIONS, choose_device, run
+from eva_engine import distributed
+
+PROGRAM = "classification/evaluate_frozen.py"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Score frozen features by nearest neighbours and by a linear classifier.
+
+    Args:
+        arguments: Those of the command line by default.
+
+    Raises:
+        SystemExit: 1 with a sentence for wrong settings or data.
+    """
+    options = _parse(arguments)
+    run(PROGRAM, lambda: _evaluate(options))
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        allow_abbrev=False,
+        description="A quick check of pre-trained weights: the backbone is frozen, its features of "
+        "labelled images are computed once, and nearest neighbours and a linear classifier are "
+        "scored. The penalty of the linear classifier is chosen on a fifth of --train.",
+    )
+    add = parser.add_argument
+    add("--weights", required=True, help="official or bundled name, or file, of any task")
+    add("--train", required=True, help="folder of class folders, torchvision:... or hf:...")
+    add("--val", required=True, help="the same to score on")
+    add("--train-images", type=int, help="learn from so many images, chosen at random")
+    add("--neighbours", type=int, nargs="*", default=[10, 20], help="default: 10 20; none: skip")
+    add("--l2", type=float, nargs="*", default=list(L2), help="penalties to try; none: skip")
+    add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
+    add("--image-size", type=int, help="side in pixels (default: that of the weights)")
+    add("--batch-size", type=int, default=64)
+    add("--workers", type=int, default=4, help="loading processes (default: 4)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--precision", choices=PRECISIONS, default="auto", help="default: fp16 on a GPU, else fp32")
+    add("--num-heads", type=int, help="attention heads, if the size of the weights is unusual")
+    add("--output", type=Path, help="folder of results.json")
+    add("--local_rank", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.batch_size < 1 or options.workers < 0:
+        parser.error("--batch-size must be at least 1 and --workers at least 0")
+    if options.train_images is not None and options.train_images < 1:
+        parser.error("--train-images must be at least 1")
+    if not options.neighbours and not options.l2:
+        parser.error("nothing to score: both --neighbours and --l2 are empty")
+    if any(value < 0 for value in options.l2) or any(k < 1 for k in options.neighbours):
+        parser.error("--l2 must be at least 0 and --neighbours at least 1")
+    return options
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    device = choose_device(options.device, join=True)
+    extractor = FeatureExtractor.from_weights(
+        options.weights,
+        image_size=options.image_size,
+        pooling=options.pooling,
+        device=str(device),
+        precision=options.precision,
+        num_heads=options.num_heads,
+    )
+    learn = open_labelled(options.train, extractor.transform)
+    score = open_labelled(options.val, extractor.transform, classes=learn.classes)
+    loading = {"batch_size": options.batch_size, "workers": options.workers}
+    features, labels = labelled_features(
+        extractor, learn, limit=options.train_images, title="train", **loading
+    )
+    queries, truth = labelled_features(extractor, score, title="val", **loading)
+    if distributed.rank() > 0:
+        return
+    classes, scores = len(learn.classes), {}
+    for k in options.neighbours:
+        votes = nearest_neighbours(features, labels, queries, k=k, classes=classes)
+        scores[f"{k} neighbours"] = _score((votes + 1e-12).log(), truth)
+    settings = {
+        "weights": str(options.weights),
+        "train": str(options.train),
+        "val": str(options.val),
+        "train_images": len(features),
+        "pooling": extractor.pooling,
+        "image_size": extractor.image_size,
+    }
+    if options.l2:
+        linear = fit_best_linear(features, labels, classes=classes, candidates=options.l2)
+        scores["linear"] = _score(linear(queries), truth)
+        settings["l2"] = linear.l2
+    sys.stdout.write(
+        f"{Path(options.weights).name}, pooling {extractor.pooling}, {extractor.image_size} px: "
+        f"{len(features)} images of {classes} classes to learn from\n{table(scores)}\n"
+    )
+    if options.output is not None:
+        sys.stdout.write(f"wrote {write_results(options.output, settings, scores)}\n")
+
+
+def _score(logits: Tensor, labels: Tensor) -> Score:
+    judged = OneLabel()(logits, labels, labels)
+    return Score(
+        images=len(labels),
+        right1=int(judged.top1.sum()),
+        right5=int(judged.top5.sum()),
+        loss=float(judged.loss.mean()),
+    )

@@ -1,0 +1,191 @@
+"""Features in files: the same as in memory, in shards, continued, and refused when they differ."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from eva_classification.extract_command import main
+from eva_classification.extraction import Plan, read_features
+from eva_classification.features import FeatureExtractor
+
+NUMBER = 11  # pictures of the fixture `digits`
+SMALL = str(3 * 2 * 128 / 2**20)  # MiB of three vectors in fp16
+
+
+@pytest.fixture
+def extract(digits, tmp_path):
+    """Function: run the command on real digits; gives the folder of the files."""
+
+    def run(*more, images=(digits,), output="features"):
+        folder = tmp_path / output
+        main([
+            "--weights", "eva_debug", "--image-size", "32", "--workers", "0", "--device", "cpu",
+            "--batch-size", "2", "--output", str(folder), "--images", *map(str, images), *more,
+        ])  # fmt: skip
+        return folder
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    return FeatureExtractor.from_weights("eva_debug", image_size=32, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def paths(digits):
+    return sorted(str(path) for path in digits.rglob("*.png"))
+
+
+@pytest.mark.parametrize("form", ["safetensors", "npz"])
+@pytest.mark.parametrize("kind", ["pooled", "patches"])
+def test_files_hold_what_python_gives(extract, extractor, paths, form, kind, capsys):
+    folder = extract("--format", form, "--kind", kind, "--store", "fp32")
+    names, features = read_features(folder)
+    assert names == paths
+    expected = extractor(paths) if kind == "pooled" else extractor.patches(paths)
+    torch.testing.assert_close(features, expected)
+    assert f"of {NUMBER} pictures to 1 files" in capsys.readouterr().out
+
+
+def test_files_are_plain_ones_that_other_programs_read(extract, paths):
+    with safe_open(extract() / "features-00000-of-00001.safetensors", framework="np") as file:
+        assert file.get_tensor("features").shape == (NUMBER, 128)
+        assert file.get_tensor("features").dtype == np.float16
+        assert json.loads(file.metadata()["names"]) == paths
+    with np.load(extract("--format", "npz", output="n") / "features-00000-of-00001.npz") as file:
+        assert file["names"].tolist() == paths
+        assert file["features"].dtype == np.float16
+
+
+def test_a_file_is_no_larger_than_wanted(extract, paths):
+    folder = extract("--file-mb", SMALL)
+    files = sorted(file.name for file in folder.glob("*.safetensors"))
+    assert files == [f"features-0000{number}-of-00004.safetensors" for number in range(4)]
+    assert read_features(folder).names == paths
+    whole = read_features(extract(output="whole")).features
+    torch.testing.assert_close(read_features(folder).features, whole, atol=2e-3, rtol=2e-3)
+
+
+def test_an_interrupted_run_is_continued(extract, monkeypatch):
+    folder = extract("--file-mb", SMALL)
+    before = read_features(folder)
+    kept = folder / "features-00001-of-00004.safetensors"
+    for file in folder.glob("features-*"):
+        if file != kept:
+            file.unlink()
+    stamp = kept.stat().st_mtime_ns
+    with pytest.raises(ValueError, match="lacks 3 of 4 files, such as features-00000-of-00004"):
+        read_features(folder)
+    seen = []
+    compute = FeatureExtractor.forward
+    monkeypatch.setattr(
+        FeatureExtractor, "forward", lambda self, x: (seen.append(len(x)), compute(self, x))[1]
+    )
+    extract("--file-mb", SMALL)
+    assert sum(seen) == 1 + NUMBER - 3  # one picture of zeros tells the shape
+    assert kept.stat().st_mtime_ns == stamp
+    after = read_features(folder)
+    assert after.names == before.names
+    assert torch.equal(after.features, before.features)
+
+
+def test_nothing_half_written_is_left(extract, monkeypatch, tmp_path):
+    def fail(tensors, file, metadata):
+        file.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    with pytest.raises(SystemExit, match="no space left on device"):
+        extract()
+    assert [file.name for file in (tmp_path / "features").iterdir()] == ["features.json"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--store", "fp32"], "store fp16 -> fp32"),
+        (["--pooling", "mean"], "pooling cls -> mean"),
+        (["--kind", "patches"], "kind pooled -> patches"),
+    ],
+)
+def test_other_settings_want_another_folder(extract, more, message):
+    extract()
+    with pytest.raises(SystemExit, match=rf"other settings \(.*{message}.*choose another --output"):
+        extract(*more)
+
+
+def test_other_pictures_want_another_folder(extract, paths):
+    extract()
+    with pytest.raises(SystemExit, match="pictures 11 -> 2"):
+        extract(images=paths[:2])
+    with pytest.raises(SystemExit, match=r"other settings \(names"):
+        extract(images=paths[::-1])
+
+
+def test_pictures_that_cannot_be_read(extract, paths, tmp_path, capsys):
+    bad = tmp_path / "torn.png"
+    bad.write_bytes(b"torn")
+    pictures = [*paths[:2], bad, paths[2]]
+    with pytest.raises(SystemExit, match=r"torn\.png cannot be read.*--skip-unreadable"):
+        extract(images=pictures)
+    names, features = read_features(extract("--skip-unreadable", images=pictures))
+    assert names == paths[:3]
+    assert features.shape == (3, 128)
+    shown = capsys.readouterr()
+    assert "left out: " in shown.err
+    assert "of 3 pictures" in shown.out
+    folder = extract(
+        "--skip-unreadable", "--file-mb", "0.00001", images=[bad, paths[0]], output="b"
+    )
+    assert read_features(folder).names == paths[:1]
+
+
+def test_data_by_name(extract, digits):
+    folder = extract(images=[f"torchvision:ImageFolder:{digits}"])
+    assert read_features(folder).names[3] == f"torchvision:ImageFolder:{digits}[3]"
+
+
+def test_features_beyond_half_precision_are_refused(extract, monkeypatch):
+    compute = FeatureExtractor.forward
+    monkeypatch.setattr(FeatureExtractor, "forward", lambda self, x: 1e6 * compute(self, x))
+    with pytest.raises(SystemExit, match=r"not finite in torch\.float16: use .* --store fp32"):
+        extract()
+
+
+@pytest.mark.parametrize(
+    ("more", "images", "message"),
+    [
+        ([], ["nowhere"], "there is no folder or picture nowhere"),
+        (["--weights", "nothing.pt"], None, "nothing.pt"),
+        (["--image-size", "33"], None, "patch size 8 .* does not divide 33"),
+    ],
+)
+def test_mistakes_end_in_a_sentence(extract, digits, more, images, message):
+    with pytest.raises(SystemExit, match=message):
+        extract(*more, images=images or [digits])
+
+
+def test_a_folder_without_pictures(extract, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match="empty: no picture there"):
+        extract(images=[tmp_path / "empty"])
+    with pytest.raises(ValueError, match=r"holds no features: features\.json cannot be read"):
+        read_features(tmp_path / "empty")
+
+
+def test_options_without_sense(extract, capsys):
+    for more in (["--kind", "patches", "--pooling", "mean"], ["--file-mb", "0"]):
+        with pytest.raises(SystemExit):
+            extract(*more)
+        assert "error:" in capsys.readouterr().err
+
+
+def test_a_plan_covers_every_picture_once(tmp_path):
+    plan = Plan(folder=tmp_path, pictures=10, shard_size=4, suffix="npz")
+    assert [list(plan.pictures_of(shard)) for shard in range(plan.shards)] == [
+        [0, 1, 2, 3], [4, 5, 6, 7], [8, 9],
+    ]  # fmt: skip
