@@ -80,6 +80,8 @@ class RunConfig:
         checkpoint_every: Steps between checkpoints; 0 saves at the end of each epoch.
         keep_checkpoints: Complete checkpoints that are kept.
         evaluate_every: Epochs between evaluations; 0 evaluates at the end only.
+        best_metric: Result of the evaluation, such as `top1`, whose best weights are kept in the
+            folder `best` (the smallest `loss`, the largest of all others); empty keeps none.
         nonfinite: What a loss or gradient that is not finite does: `stop` the run before the step,
             or `skip` the step. (An overflow that the loss scale of fp16 takes care of is neither.)
         max_skipped: Steps in a row that `skip` may leave out before the run stops.
@@ -105,6 +107,7 @@ class RunConfig:
     checkpoint_every: int = 0
     keep_checkpoints: int = 3
     evaluate_every: int = 1
+    best_metric: str = ""
     nonfinite: Literal["stop", "skip"] = "stop"
     max_skipped: int = 10
     max_bad_samples: int = 100

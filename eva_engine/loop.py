@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eva_engine import distributed, run_checkpoint
+from eva_engine.best_weights import BestWeights, check_metric
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.data import (
     Batch,
@@ -54,6 +55,7 @@ class TrainingRun:
         depth: Blocks of the model's ViT.
         device: What `distributed.start` returned.
         evaluate: Gives results; called on all processes, with the model in evaluation mode.
+        results: Names of these results, of which `run.best_metric` is one.
         collate: Makes a batch's data from samples; None stacks tensors.
         flops_per_sample: Model FLOPs of a sample, forward and backward.
         with_average: Evaluate the moving average instead of the weights, where there is one.
@@ -68,6 +70,7 @@ class TrainingRun:
     depth: int
     device: torch.device
     evaluate: EvaluateFn | None = None
+    results: Sequence[str] = ()
     collate: Callable[[list[Any]], Any] | None = None
     flops_per_sample: float | None = None
     with_average: bool = True
@@ -98,6 +101,7 @@ class TrainingRun:
         check_packages(run)
         if run.precision == "fp16" and self.device.type == "cpu":
             raise ValueError("precision=fp16 needs a GPU: set precision=bf16 or fp32 on a CPU")
+        check_metric(run.best_metric, self.results if self.evaluate else ())
         self._main = distributed.rank() == 0
         self._processes = distributed.world_size()
         self._checkpoints = RunCheckpoints(run.output, keep=run.keep_checkpoints)
@@ -168,6 +172,8 @@ class TrainingRun:
         if checkpoint is not None:
             run_checkpoint.restore(checkpoint, self._engine, self._average)
             logger.info("continuing after step %d (%s)", self._start, checkpoint.name)
+        best = BestWeights(run.output, metric=run.best_metric, anew=not self._start)
+        self._best = best if run.best_metric else None
         if run.compile:
             self._engine.engine.compile()
         loader = build_loader(
@@ -337,5 +343,7 @@ class TrainingRun:
             else:
                 results = self.evaluate(model)
         model.train()
+        if self._best:  # before the log, by which a continued run knows that this is done
+            self._best.consider(self._engine, self._average, step=step, results=results)
         if self._log:
             self._log.evaluation(step, results)

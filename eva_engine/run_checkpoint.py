@@ -104,12 +104,12 @@ class RunCheckpoints:
             temporary.mkdir(parents=True)
         distributed.barrier()
         engine.engine.save_checkpoint(str(temporary), tag=_STATE, save_latest=False)
-        _save_weights(engine.full_precision_state(), temporary / WEIGHTS)
+        save_weights(engine.full_precision_state(), temporary / WEIGHTS)
         if average is not None:
             if main or engine.zero_stage:
                 torch.save(average.state_dict(), temporary / _average_file(engine))
             with average.applied():
-                _save_weights(engine.full_precision_state(), temporary / EMA_WEIGHTS)
+                save_weights(engine.full_precision_state(), temporary / EMA_WEIGHTS)
         distributed.barrier()
         if main:
             text = json.dumps({"step": step, **run}, indent=2)
@@ -222,7 +222,13 @@ def _average_file(engine: TrainingEngine) -> str:
     return f"average_{distributed.rank() if engine.zero_stage else 0:05d}.pt"
 
 
-def _save_weights(state: dict[str, Tensor], file: Path) -> None:
+def save_weights(state: dict[str, Tensor], file: Path) -> None:
+    """Write tensors in the first process; the others only take part in gathering them.
+
+    Args:
+        state: Name -> tensor.
+        file: `.safetensors`, not written atomically.
+    """
     if distributed.rank() == 0:
         save_file({name: value.contiguous() for name, value in state.items()}, file)
 

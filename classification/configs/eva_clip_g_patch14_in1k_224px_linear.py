@@ -34,5 +34,6 @@ config = ClassificationConfig(
         batch_size=400,
         zero_stage=0,
         workers=10,
+        best_metric="top1",
     ),
 )

@@ -27,5 +27,11 @@ config = ClassificationConfig(
     ),
     augment=AugmentConfig(scale=(0.8, 1.0), flip=0.0, auto_augment=""),
     optimizer=OptimizerConfig(lr=1.5e-3, warmup_epochs=1, layer_decay=0.8, clip_grad=3.0),
-    run=RunConfig(output=Path("output/classification_debug"), epochs=6, batch_size=32, workers=0),
+    run=RunConfig(
+        output=Path("output/classification_debug"),
+        epochs=8,
+        batch_size=32,
+        workers=0,
+        best_metric="top1",
+    ),
 )

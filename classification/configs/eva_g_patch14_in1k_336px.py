@@ -27,5 +27,6 @@ config = replace(
         epochs=10,
         batch_size=16,
         ema_decay=0.9999,
+        best_metric="top1",
     ),
 )

@@ -1,7 +1,7 @@
 """EVA on ImageNet-1K at 560 px, after ImageNet-21K, 15 epochs (paper, Table 13).
 
 As its parent, 512 images a step. This should give (paper): 89.7 top-1 of the moving average; the
-released weights are those of epoch 10, the best on validation.
+released weights are those of epoch 10, the best on validation (here: `best/`).
 """
 
 from dataclasses import replace

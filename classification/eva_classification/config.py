@@ -58,7 +58,7 @@ class AugmentConfig:
         random_erase: Probability of erasing a rectangle.
         mixup: Alpha of mixup, 0 for none.
         cutmix: Alpha of cutmix, 0 for none.
-        mixup_switch: Probability of cutmix where both are on.
+        mixup_switch: Probability of cutmix; only where both are on.
         label_smoothing: Share of a label that goes to all classes.
     """
 
@@ -79,6 +79,11 @@ class AugmentConfig:
         for name in ("flip", "random_erase", "mixup_switch", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.mixup_switch != 0.5 and not (self.mixup and self.cutmix):
+            raise ValueError(
+                f"mixup_switch={self.mixup_switch} has no effect with mixup={self.mixup} and "
+                f"cutmix={self.cutmix}: it chooses between the two"
+            )
         if self.color_jitter and self.auto_augment:
             raise ValueError(
                 f"color_jitter={self.color_jitter} has no effect beside auto_augment="

@@ -24,6 +24,7 @@ from eva_engine.loop import TrainingRun
 
 logger = logging.getLogger(__name__)
 
+RESULTS = ("loss", "top1", "top5")  # of a validation
 HEADS = ("head", "fc_norm", "norm")  # a pre-trained file lacks them, or has another head
 
 
@@ -115,6 +116,7 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         depth=VARIANTS[config.model.variant].depth,
         device=device,
         evaluate=validation,
+        results=RESULTS,
         # the trunk of a linear probe has no backward pass
         flops_per_sample=(1 if config.model.linear_probe else 3)
         * forward_flops(

@@ -129,6 +129,7 @@ def train(config: PretrainConfig, device: torch.device) -> None:
         depth=VARIANTS[config.student.variant].depth,
         device=device,
         evaluate=Validation(config, step, device) if config.data.val else None,
+        results=("loss", *objective.metric_names),
         flops_per_sample=3
         * forward_flops(
             partial(build_student, student, target_dim=target_dim, masked=masked),

@@ -119,6 +119,7 @@ def test_label_smoothing_without_mixing():
     ("kind", "values", "message"),
     [
         (AugmentConfig, {"color_jitter": 0.4}, "no effect beside auto_augment"),
+        (AugmentConfig, {"mixup_switch": 0.3, "cutmix": 1.0}, "mixup_switch=0.3 has no effect"),
         (AugmentConfig, {"scale": (0.5, 0.2)}, "two rising numbers"),
         (AugmentConfig, {"label_smoothing": 2.0}, r"label_smoothing must be in \[0, 1\], got 2"),
         (ModelConfig, {"variant": "vit"}, "variant is 'vit'"),

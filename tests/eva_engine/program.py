@@ -126,14 +126,14 @@ def make_run(config, device, **changes):
 
 def train(config, device):
     if config.kill_in_save >= 0:
-        save_weights = run_checkpoint._save_weights
+        save_weights = run_checkpoint.save_weights
 
         def killing(state, file):
             save_weights(state, file)
             if f"{config.kill_in_save:08d}" in str(file):
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        run_checkpoint._save_weights = killing
+        run_checkpoint.save_weights = killing
     make_run(config, device).start()
 
 

@@ -1,0 +1,116 @@
+"""The best weights of a run: which are kept, and what happens when it is killed or continued."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from eva_engine import best_weights, loop
+
+EVERY = {"ema_decay": 0.9, "keep_checkpoints": 9, "resume": True}
+NAN = float("nan")
+
+
+class Killed(BaseException):
+    """Ends a run as SIGKILL would."""
+
+
+class Results:
+    """An evaluation that gives prescribed results, one after the other."""
+
+    def __init__(self, **results):
+        self.rows = [dict(zip(results, row, strict=True)) for row in zip(*results.values())]  # noqa: B905
+
+    def __call__(self, model):
+        return self.rows.pop(0)
+
+
+@pytest.fixture
+def run(start, tmp_path):
+    """Function: three epochs of 8 steps with prescribed results; the folder."""
+
+    def train(metric="score", *, output="run", results=("loss", "score"), **rows):
+        changes = {"evaluate": Results(**rows), "results": results}
+        start(output, changes=changes, best_metric=metric, **EVERY)
+        return tmp_path / output
+
+    return train
+
+
+def assert_kept(folder, step):
+    """`best` holds what the checkpoint after that step holds."""
+    record = json.loads((folder / "best/best.json").read_text())
+    assert record["step"] == step
+    for name in ("model.safetensors", "model_ema.safetensors"):
+        kept = load_file(folder / "best" / name)
+        expected = load_file(folder / f"checkpoints/step_{step + 1:08}" / name)
+        assert kept.keys() == expected.keys()
+        assert all(torch.equal(kept[key], value) for key, value in expected.items())
+    assert len(list((folder / "best").iterdir())) == 3
+    return record
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "step"),
+    [
+        ("score", (1.0, 3.0, 2.0), 15),
+        ("score", (3.0, 3.0, 3.0), 7),  # the first of equals
+        ("score", (-3.0, -2.0, NAN), 15),
+        ("score", (NAN, -2.0, -3.0), 15),
+        ("loss", (3.0, 1.0, 2.0), 15),
+        ("loss", (0.5, 0.4, 0.3), 23),
+    ],
+)
+def test_the_best_of_all_evaluations(run, metric, values, step):
+    other = "loss" if metric == "score" else "score"
+    folder = run(metric, **{metric: values, other: (9.0, 8.0, 7.0)})
+    record = assert_kept(folder, step)
+    assert record["metric"] == metric
+    assert record["results"][metric] == values[step // 8]
+
+
+def test_nothing_is_kept_unless_wanted(run):
+    assert not (run("", loss=(1.0, 2.0, 3.0)) / "best").exists()
+
+
+@pytest.mark.parametrize("owner", [best_weights.BestWeights, loop.TrainingRun])
+def test_killed_around_the_second_evaluation(run, monkeypatch, owner):
+    """In the middle of writing, or before it: the continued run makes up for it."""
+    name = "_replace" if owner is best_weights.BestWeights else "_evaluate"
+    original, calls = getattr(owner, name), []
+
+    def kill(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == (4 if name == "_replace" else 2):
+            raise Killed
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, kill)
+        with pytest.raises(Killed):
+            run(loss=(3.0, 2.0), score=(1.0, 2.0))
+    assert_kept(run(loss=(2.0, 1.0), score=(2.0, 1.5)), 15)
+
+
+def test_a_continued_run_remembers_the_best(run, start, tmp_path):
+    folder = run(loss=(1.0, 2.0, 3.0), score=(1.0, 2.0, 0.0))
+    stamp = (folder / "best/best.json").stat().st_mtime_ns
+    changes = {"evaluate": Results(score=(1.5, 1.9)), "results": ("score",)}
+    start("run", changes=changes, best_metric="score", epochs=5, **EVERY)
+    assert (folder / "best/best.json").stat().st_mtime_ns == stamp
+    assert_kept(folder, 15)
+
+
+def test_what_an_earlier_run_left_counts_for_nothing(run, tmp_path):
+    (tmp_path / "run/best").mkdir(parents=True)
+    record = {"metric": "score", "step": 99, "results": {"score": 100.0}}
+    (tmp_path / "run/best/best.json").write_text(json.dumps(record))
+    assert_kept(run(loss=(1.0, 2.0, 3.0), score=(1.0, 2.0, 0.0)), 15)
+
+
+def test_a_metric_that_no_evaluation_gives(run, start):
+    with pytest.raises(ValueError, match=r"best_metric=top is no result .*there are loss, score\)"):
+        run("top", loss=(1.0,), score=(1.0,))
+    with pytest.raises(ValueError, match=r"there are none, for there are no validation data"):
+        start("run", changes={"evaluate": None}, best_metric="loss")
