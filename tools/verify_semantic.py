@@ -20,10 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from findings import Findings, Kind, progress, write_json
+from PIL import Image
 from verify_images import inspect
 
 from eva_segmentation.class_file import (
     IGNORED,
+    UNREAD_MODES,
     ClassFile,
     Pair,
     find_pairs,
@@ -35,7 +37,10 @@ BY_HAND = "by hand"
 KINDS: Mapping[str, Kind] = {
     "image_alone": Kind("image without a label map", BY_HAND),
     "map_alone": Kind("label map without an image", BY_HAND),
+    "folder_absent": Kind("split without a folder", BY_HAND),
+    "name_twice": Kind("two files of one name but for the suffix", BY_HAND),
     "image_broken": Kind("image that cannot be decoded", BY_HAND),
+    "image_unread": Kind("image of fractions or 32 bits, which training cannot read", BY_HAND),
     "map_broken": Kind("label map that cannot be read, or of colours", BY_HAND),
     "size_differs": Kind("label map of another size than its image", BY_HAND),
     "label_unknown": Kind("label map with labels that no class has", BY_HAND),
@@ -110,6 +115,8 @@ def check_pair(pair: Pair, *, classes: ClassFile, decode: bool = True) -> Checke
     picture = inspect(pair.image.parent, pair.image.name, decode=decode)
     if picture.problem:
         problems.append(("image_broken", picture.problem))
+    elif (mode := _mode(pair.image)) in UNREAD_MODES:
+        problems.append(("image_unread", f"mode {mode}"))
     try:
         values = read_label_map(pair.label_map)
     except ValueError as error:
@@ -126,6 +133,11 @@ def check_pair(pair: Pair, *, classes: ClassFile, decode: bool = True) -> Checke
     if not {*labels.tolist()} & {*classes.labels}:
         problems.append(("map_empty", ""))
     return Checked(problems, labels.tolist(), pixels.tolist())
+
+
+def _mode(image: Path) -> str:
+    with Image.open(image) as picture:
+        return picture.mode
 
 
 def verify_split(
@@ -150,9 +162,14 @@ def verify_split(
     Returns:
         For the report: the number of pairs, and images and pixels of each class.
     """
-    pairs, lonely, unused = find_pairs(
-        images, maps, image_ending=classes.image_ending, map_ending=classes.map_ending
-    )
+    try:
+        pairs, lonely, unused = find_pairs(
+            images, maps, image_ending=classes.image_ending, map_ending=classes.map_ending
+        )
+    except (FileNotFoundError, ValueError) as error:
+        absent = isinstance(error, FileNotFoundError)
+        findings.add("folder_absent" if absent else "name_twice", str(images), str(error))
+        return {"images": str(images), "maps": str(maps), "pairs": 0, "classes": []}
     findings.add_many("image_alone", len(lonely), map(str, lonely), f"none of its name in {maps}")
     findings.add_many("map_alone", len(unused), map(str, unused), f"none of its name in {images}")
     seen = dict.fromkeys(classes.labels, 0)
@@ -160,7 +177,7 @@ def verify_split(
     check = functools.partial(check_pair, classes=classes, decode=decode)
     for pair, checked in zip(pairs, _checked(check, pairs, workers), strict=True):
         for kind, detail in checked.problems:
-            of_image = kind == "image_broken"
+            of_image = kind.startswith("image_")
             findings.add(kind, str(pair.image if of_image else pair.label_map), detail)
         for label, count in zip(checked.labels, checked.pixels, strict=True):
             if label in seen:
@@ -271,6 +288,9 @@ def _plan(args: argparse.Namespace) -> tuple[ClassFile, dict[str, tuple[Path, Pa
         return layout.classes, splits
     if args.root or not all(own):
         raise ValueError("give --layout and --root, or all of --images, --maps and --classes")
+    for folder in (args.images, args.maps):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {folder}")
     return read_class_file(args.classes), {"own": (args.images, args.maps, 0)}
 
 

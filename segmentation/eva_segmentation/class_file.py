@@ -28,9 +28,15 @@ IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAPS = (".bmp", ".png", ".tif", ".tiff")  # without loss
 _SHOWN = 3
 _LARGEST_LABEL = 65535
-_MODES = ("1", "L", "P", "I", "I;16")  # one whole number for each pixel
+_DEEP = ("I;16", "I;16B", "I;16L")
+UNREAD_MODES = ("F", "I")  # of pictures: OpenCV, which reads them in training, does not
+_MODES = ("1", "L", "P", "I", *_DEEP)  # one whole number for each pixel
 Color = tuple[int, int, int]
 LabelMap = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int32]
+
+
+class LabelMapError(ValueError):
+    """A label map that cannot be used; the message names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,19 +207,21 @@ def read_label_map(path: Path) -> LabelMap:
     """Read the label values (H, W) of a file, palette or not.
 
     Raises:
-        ValueError: If it is unreadable or a picture of colours.
+        LabelMapError: A ValueError, if it is unreadable or holds no whole numbers.
     """
     try:
         with Image.open(path) as stored:
             mode = stored.mode
             if mode in _MODES:
                 values = np.asarray(stored)
-                return values.astype(np.uint8) if mode == "1" else values
+                kind = {"1": np.uint8}.get(mode, np.uint16 if mode in _DEEP else values.dtype)
+                return values.astype(kind, copy=False)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read {path} as a label map: {error}") from error
-    raise ValueError(
-        f"{path} holds colours (mode {mode}); a label map has one whole number for each pixel: "
-        "replace colours by numbers first"
+        raise LabelMapError(f"cannot read {path} as a label map: {error}") from error
+    what = "fractions" if mode == "F" else "colours"
+    raise LabelMapError(
+        f"{path} holds {what} (mode {mode}); a label map has one whole number for each pixel: "
+        f"replace {what} by numbers first"
     )
 
 
@@ -238,13 +246,13 @@ class LabelTable:
             path: Of the file, for the message.
 
         Raises:
-            ValueError: If there is a value that is neither a class's nor ignored.
+            LabelMapError: A ValueError, if there is a value that is neither a class's nor ignored.
         """
         indices = self._table[np.clip(values, 0, len(self._table) - 1)]
         if indices.min(initial=0) < 0 or values.min(initial=0) < 0:
             unknown = np.unique(values[(indices < 0) | (values < 0)]).tolist()
             some = ", ".join(map(str, unknown[:_SHOWN])) + (", ..." if unknown[_SHOWN:] else "")
-            raise ValueError(
+            raise LabelMapError(
                 f"{path} has labels that are neither a class's nor ignored: {some}; name them in "
                 "the class file, or correct the map"
             )
@@ -315,6 +323,21 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(path) as picture:
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+            return as_rgb(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read {path} as an image: {error}") from error
+
+
+def as_rgb(picture: Image.Image) -> NDArray[np.uint8]:
+    """A picture as (H, W, 3) RGB, upright; 16 bits lose the lower 8, as in training (OpenCV).
+
+    Raises:
+        ValueError: If it holds fractions or 32 bits, which OpenCV does not read either.
+    """
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode in UNREAD_MODES:
+        raise ValueError(f"it holds {'fractions' if upright.mode == 'F' else '32 bits'} a pixel")
+    if upright.mode in _DEEP:
+        grey = (np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.array(upright.convert("RGB"))

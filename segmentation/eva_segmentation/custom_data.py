@@ -72,6 +72,8 @@ def apply(config: Config, arguments: argparse.Namespace) -> Config:
         logger.info("%s: %d images of %s with label maps of %s", part, len(pairs), images, maps)
         for name in _LOADERS[part]:
             _set_dataset(config[name], images, maps, classes)
+            if part == "val":
+                config[name].batch_size = 1  # pictures of any sizes
     for node in _dicts(config._cfg_dict):
         if _type_name(node) in _LOADING:
             node.clear()
@@ -114,7 +116,8 @@ def _set_classes(model: Any, count: int) -> None:
         for head in heads if isinstance(heads, list) else [heads]:
             before = head.get("num_classes")
             head.num_classes = count
-            if head.get("out_channels") == before is not None:
+            # of a head that has a channel for each class; Mask2Former's are those of its masks
+            if head.get("out_channels") == before is not None and "feat_channels" not in head:
                 head.out_channels = count
             if "num_things_classes" in head:
                 head.update(num_things_classes=count, num_stuff_classes=0)

@@ -59,7 +59,7 @@ def plan(inputs: Sequence[Path], output: Path) -> tuple[list[Job], list[str]]:
 
     Args:
         inputs: Images and folders; folders are searched through, without hidden files.
-        output: Folder for the results; what lies below it is no input.
+        output: Folder for the results; earlier results in it are no input.
 
     Returns:
         The jobs in order, and a complaint for each input that is not there or is empty.
@@ -79,25 +79,25 @@ def plan(inputs: Sequence[Path], output: Path) -> tuple[list[Job], list[str]]:
             found.append((path, Path(path.name)))
         else:
             problems.append(f"there is no {path}")
-    taken: dict[Path, Path] = {}
+    taken: dict[Path, Path] = {}  # a file of the output -> the picture that it is made of
     jobs = []
     for source, name in found:
         kept = source.suffix.lower() in _KEPT
         overlay = output / "overlays" / (name if kept else name.with_name(f"{name.name}.png"))
         job = Job(source, overlay, output / "labels" / name.with_suffix(".png"))
-        if job.labels in taken:
-            raise ValueError(
-                f"{taken[job.labels]} and {source} would both become {job.labels}: give the folder "
-                "that holds both, or two commands with two outputs"
-            )
-        taken[job.labels] = source
+        for target in (job.labels, job.overlay):
+            if target in taken:
+                raise ValueError(
+                    f"{taken[target]} and {source} would both become {target}: give the folder "
+                    "that holds both, or two commands with two outputs"
+                )
+            taken[target] = source
         jobs.append(job)
     return jobs, problems
 
 
 def _files_below(folder: Path, output: Path) -> list[Path]:
-    outside = output.resolve() == folder.resolve()
-    results = [output / "overlays", output / "labels"] if outside else [output]
+    results = [output / "overlays", output / "labels"]
     return [
         file
         for file in sorted(folder.rglob("*"))
@@ -155,7 +155,7 @@ def run(
         submission: ZIP file to write for the ADE20K test server.
 
     Returns:
-        A complaint for each file that could not be read.
+        A complaint for each file that could not be read or segmented.
     """
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
@@ -166,11 +166,13 @@ def run(
         for job in tqdm(jobs, desc="segmenting", unit="picture", dynamic_ncols=True):
             try:
                 rgb = read_rgb(job.source)
+                classes = predictor(rgb)
             except ValueError as error:
-                logger.error("%s", error)
-                problems.append(str(error))
+                text = str(error)
+                problem = text if str(job.source) in text else f"{job.source}: {text}"
+                logger.error("%s", problem)
+                problems.append(problem)
                 continue
-            classes = predictor(rgb)
             _write(job, rgb, classes, predictor, opacity)
             if archive:
                 archive.add(job.source, classes)
@@ -227,6 +229,8 @@ def _share(text: str) -> float:
 
 def _demand_free(targets: Sequence[Path], *, overwrite: bool) -> None:
     for target in targets:
+        if file := next((folder for folder in target.parents if folder.is_file()), None):
+            raise ValueError(f"{file} is a file and would have to be a folder")
         if target.is_dir():
             raise ValueError(f"{target} is a folder and would have to be a file")
         if target.exists() and not overwrite:
@@ -296,6 +300,6 @@ def _segment(
     except KeyboardInterrupt:
         sys.exit(130)  # as a shell reports Ctrl-C
     logger.info("Results are in %s", args.output)
-    if args.ade20k_submission and not args.ade20k_submission.exists():
+    if args.ade20k_submission and (problems or not complete):
         logger.error("%s was not written, because pictures are missing", args.ade20k_submission)
     return problems

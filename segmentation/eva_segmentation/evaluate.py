@@ -2,12 +2,18 @@
 
 import argparse
 import sys
+from pathlib import Path
 
+from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
 from eva_segmentation import custom_data
+from eva_segmentation.class_file import LabelMapError
 from eva_segmentation.options import check_files
-from eva_segmentation.train import add_shared_arguments, configure
+from eva_segmentation.runner import UnfitWeightsError, leave
+from eva_segmentation.train import add_shared_arguments, configure, one_line
+
+WORK_DIR = "test"  # below the work folder of the training
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -27,8 +33,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         cfg = configure(args)
         cfg.load_from, cfg.resume = args.weights, False
+        _set_work_dir(cfg, args)
         if args.out is not None:
-            cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
+            _save_maps(cfg, Path(args.out))
         if args.show_dir is not None:
             cfg.default_hooks.visualization.update(draw=True)
             cfg.visualizer.save_dir = args.show_dir
@@ -38,6 +45,37 @@ def main(argv: list[str] | None = None) -> None:
             cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
             cfg.model = cfg.tta_model | dict(module=cfg.model)
         check_files(cfg, ("test_dataloader",))
-        RUNNERS.build(cfg).test()
+        runner = RUNNERS.build(cfg)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"test.py: {error}")
+    try:
+        runner.test()
+    except (UnfitWeightsError, LabelMapError) as error:
+        sys.exit(f"test.py: {one_line(error)}")
+    leave()
+
+
+def _set_work_dir(cfg: Config, args: argparse.Namespace) -> None:
+    """The runner writes the config of this evaluation there, which must not replace another."""
+    if args.work_dir is None:
+        cfg.work_dir = str(Path(cfg.work_dir) / WORK_DIR)
+    copy = Path(cfg.work_dir) / Path(args.config).name
+    if copy.exists() and copy.samefile(args.config):
+        raise ValueError(
+            f"--work-dir {cfg.work_dir} holds {args.config}, which would be overwritten; name "
+            "another folder"
+        )
+
+
+def _save_maps(cfg: Config, folder: Path) -> None:
+    evaluator = cfg.test_evaluator
+    if evaluator.get("type") not in ("IoUMetric", "IoUAndLabelMaps"):
+        raise ValueError(f"--out goes with IoUMetric, not with test_evaluator {evaluator}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"--out {folder} is there already and not empty; name another folder")
+    dataset = cfg.test_dataloader.dataset
+    images = dataset.get("images")
+    if images is None:
+        prefix = (dataset.get("data_prefix") or {}).get("img_path", "")
+        images = str(Path(dataset.get("data_root") or "") / prefix)
+    evaluator.update(type="IoUAndLabelMaps", maps=str(folder), images=images)

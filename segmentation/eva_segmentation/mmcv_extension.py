@@ -57,7 +57,10 @@ def install_stand_in() -> bool:
         Whether the stand-in is in place, now or from an earlier call.
     """
     if importlib.util.find_spec(EXTENSION) is not None:
-        return isinstance(sys.modules.get(EXTENSION), MissingExtension)
+        stands_in = isinstance(sys.modules.get(EXTENSION), MissingExtension)
+        if not stands_in and not has_cuda_operations():  # compiled, but for CPUs alone
+            _without_cuda()
+        return stands_in
     if MASK_HEAD in sys.modules:
         logger.warning(
             "mmseg's Mask2FormerHead was imported before the stand-in for mmcv's compiled "
@@ -67,10 +70,15 @@ def install_stand_in() -> bool:
     # mmengine looks for the module with find_spec, which wants one
     module.__spec__ = importlib.machinery.ModuleSpec(EXTENSION, loader=None)
     sys.modules[EXTENSION] = module
-    attention: Any = importlib.import_module(ATTENTION)
-    attention.IS_CUDA_AVAILABLE = False  # it would call the operation on a GPU
+    _without_cuda()
     logger.info("mmcv's operations are not compiled; deformable attention runs in PyTorch")
     return True
+
+
+def _without_cuda() -> None:
+    """Keep mmcv's own deformable attention from calling an operation that is not there."""
+    attention: Any = importlib.import_module(ATTENTION)
+    attention.IS_CUDA_AVAILABLE = False
 
 
 def has_cuda_operations() -> bool:

@@ -22,7 +22,7 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
 
     Reads from `paramwise_cfg`:
 
-    * `layer_decay`: factor between neighbouring layers, 0.95 (paper Table 19).
+    * `layer_decay`: factor between neighbouring layers, 0.95 in paper Table 19; 1 without it.
     * `official_head_rule`: let the head's classifier, mask MLP, queries and level embeddings learn
       at the rate of the embeddings (0.95 ** 41 = 0.12 of the peak for EVA-g), as the official code
       does; False lets them learn like the rest of the head.
@@ -30,6 +30,10 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
     Vectors and biases are not decayed. Position and query embeddings, the class token and tables
     of relative positions are: the official exemption for them never matched a name.
     """
+
+    def __init__(self, optim_wrapper_cfg: Any, paramwise_cfg: Any = None) -> None:
+        # without any setting mmengine would make one group, which decays vectors too
+        super().__init__(optim_wrapper_cfg, paramwise_cfg or {"layer_decay": 1.0})
 
     def add_params(
         self,
@@ -42,7 +46,7 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
 
         Args:
             params: List that receives at most two groups for each layer, embeddings first.
-            module: The segmentor; the depth is that of its `backbone.blocks`.
+            module: The segmentor; the depth is that of its backbone's blocks.
             prefix: Not used.
             is_dcn_module: Not used.
 
@@ -82,10 +86,12 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
 
 
 def _depth(module: nn.Module) -> int:
-    blocks = getattr(getattr(module, "backbone", None), "blocks", None)
-    if not isinstance(blocks, nn.ModuleList):
-        raise ValueError(
-            f"{type(module).__name__} has no backbone.blocks; EVALayerDecayConstructor is for "
-            "segmentors around the EVA ViT"
-        )
-    return len(blocks)
+    backbone = getattr(module, "backbone", None)
+    for vit in (backbone, getattr(backbone, "net", None)):  # EVAViTAdapter, EVAViT
+        blocks = getattr(vit, "blocks", None)
+        if isinstance(blocks, nn.ModuleList):
+            return len(blocks)
+    raise ValueError(
+        f"{type(module).__name__} has neither backbone.blocks nor backbone.net.blocks; "
+        "EVALayerDecayConstructor is for segmentors around the EVA ViT"
+    )

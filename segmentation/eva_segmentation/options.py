@@ -1,16 +1,30 @@
 """Settings from the command line, checked before anything is built."""
 
 import difflib
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.runner import Runner, set_random_seed
+from torch.utils.data import DataLoader
 
 from eva_backbone.registry import resolve_source
 
 _MISSPELT = 0.85  # likeness of two names
+_SUFFIXES = (".json", ".py", ".yaml", ".yml")  # of configs
+# What the runner reads although a config need not have it.
+_RUNNER = {*inspect.signature(Runner.__init__).parameters} - {"self", "cfg"} | {
+    *("activation_checkpointing", "compile", "efficient_conv_bn_eval", "find_unused_parameters"),
+    *("model_wrapper_cfg", "sync_bn"),
+}
+_INSIDE = {
+    "randomness": {*inspect.signature(set_random_seed).parameters},
+    "auto_scale_lr": {"enable", "base_batch_size"},
+}
+_LOADING = {*inspect.signature(DataLoader.__init__).parameters} - {"self"}
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
@@ -30,6 +44,8 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no config {path}")
+    if Path(path).suffix not in _SUFFIXES:
+        raise ValueError(f"{path} is no config; one ends in {', '.join(_SUFFIXES)}")
     cfg = Config.fromfile(path)
     if options:
         check_options(cfg, options)
@@ -40,8 +56,9 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
     """Refuse settings that nothing would read.
 
-    A name must be in the config; a new one may join the arguments of a `type`, whose constructor
-    refuses what it does not know, unless it looks like a misspelt one.
+    A name must be in the config or among what the runner and the loaders read; a new one may join
+    the arguments of a `type`, whose constructor refuses what it does not know, unless it looks like
+    a misspelt one.
 
     Args:
         cfg: The config.
@@ -65,12 +82,26 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
                 node = node[part]
             else:
                 known = [str(key) for key in node]
-                is_argument = depth == len(parts) - 1 and depth and "type" in node
+                if part in _extra(parts[:depth]):
+                    if depth == 0 and parts[0] in _INSIDE and len(parts) > 1:
+                        node = dict.fromkeys(_INSIDE[parts[0]])
+                        continue
+                    break
+                is_argument = depth and "type" in node
                 if is_argument and not difflib.get_close_matches(part, known, cutoff=_MISSPELT):
                     break
                 close = difflib.get_close_matches(part, known, n=3)
                 hint = f"; close names: {', '.join(close)}" if close else ""
                 raise ValueError(f"option {name}: {place} has no {part!r}{hint}")
+
+
+def _extra(place: list[str]) -> set[str]:
+    """Names that are read at a place of the config although it need not have them."""
+    if not place:
+        return _RUNNER
+    if len(place) == 1 and place[0] in LOADERS:
+        return _LOADING
+    return _INSIDE.get(place[0], set()) if len(place) == 1 else set()
 
 
 def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:

@@ -8,7 +8,7 @@ from mmcv.transforms import BaseTransform
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 
-from eva_segmentation.class_file import LabelTable, find_pairs, read_label_map
+from eva_segmentation.class_file import LabelMapError, LabelTable, find_pairs, read_label_map
 
 
 @DATASETS.register_module()
@@ -78,12 +78,19 @@ class LoadLabelMap(BaseTransform):
         """Add the class indices as `gt_seg_map` (H, W).
 
         Args:
-            results: With `seg_map_path`.
+            results: With `seg_map_path`, and `ori_shape` of the picture.
 
         Raises:
-            ValueError: If the file cannot be read or has an unknown label.
+            LabelMapError: A ValueError, if the file cannot be read, has an unknown label or another
+                size than the picture.
         """
         path = results["seg_map_path"]
-        results["gt_seg_map"] = self._table(read_label_map(Path(path)), path)
+        values = read_label_map(Path(path))
+        if values.shape != tuple(results["ori_shape"]):
+            raise LabelMapError(
+                f"{path} is {values.shape} (height, width) and its picture {results['img_path']} "
+                f"{tuple(results['ori_shape'])}: they must be equal"
+            )
+        results["gt_seg_map"] = self._table(values, path)
         results["seg_fields"].append("gt_seg_map")
         return results

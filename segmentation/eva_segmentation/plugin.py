@@ -10,6 +10,7 @@ mmcv_extension.install_stand_in()
 from eva_segmentation import (  # noqa: E402
     backbone,
     head,
+    label_maps,
     optimizer,
     own_dataset,
     padding,
@@ -21,6 +22,7 @@ from eva_segmentation import (  # noqa: E402
 __all__ = [
     "backbone",
     "head",
+    "label_maps",
     "mmcv_extension",
     "optimizer",
     "own_dataset",

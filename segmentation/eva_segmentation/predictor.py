@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -17,10 +18,10 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import nn
 
-from eva_segmentation.class_file import Color, distinct_color, read_rgb
+from eva_segmentation.class_file import Color, as_rgb, distinct_color, read_rgb
 from eva_segmentation.options import load_config
 from eva_segmentation.weights import load_segmentor
 
@@ -79,7 +80,10 @@ class Predictor:
                 or it has no `tta_pipeline`.
             FileNotFoundError: If there is no such config or weights.
         """
+        place = _device(device)
         cfg = load_config(config_file, options)
+        if not cfg.get("model") or not cfg.get("test_dataloader"):
+            raise ValueError(f"{config_file} has no model and test_dataloader")
         init_default_scope(cfg.get("default_scope", "mmseg"))
         pipeline = cfg.test_dataloader.dataset.pipeline
         if multi_scale and "module" not in cfg.model:
@@ -89,7 +93,7 @@ class Predictor:
             cfg.model = {**cfg.tta_model, "module": cfg.model}
         model = MODELS.build(cfg.model)
         load_segmentor(getattr(model, "module", model), weights, complete=True)
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model.to(place)
         names, colors, labels = _classes(cfg)
         return cls(
             model,
@@ -109,20 +113,39 @@ class Predictor:
             (H, W) indices of classes.
 
         Raises:
-            ValueError: If the array is no such image or the file cannot be read.
+            ValueError: If the array is no such image, the file cannot be read, or it is too narrow.
         """
         bgr = np.ascontiguousarray(_as_rgb(image)[:, :, ::-1])  # as mmsegmentation reads files
-        data = pseudo_collate([self._prepare({"img": bgr})])
+        try:
+            data = pseudo_collate([self._prepare({"img": bgr})])
+        except cv2.error as error:
+            height, width = bgr.shape[:2]
+            raise ValueError(
+                f"a picture of {height} x {width} pixels cannot be resized for the model: "
+                "it is too narrow"
+            ) from error
         with torch.inference_mode():
             (sample,) = self.model.test_step(data)
         return sample.pred_sem_seg.data[0].to("cpu", torch.uint8).numpy()
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device {name!r} must be cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r}: there are {torch.cuda.device_count()} GPUs here")
+    return device
 
 
 def _as_rgb(image: ImageLike) -> NDArray[np.uint8]:
     if isinstance(image, str | os.PathLike):
         return read_rgb(Path(image))
     if isinstance(image, Image.Image):
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        return as_rgb(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(
             f"an image must be (H, W, 3) RGB in uint8, got {image.shape} in {image.dtype}"

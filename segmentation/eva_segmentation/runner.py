@@ -1,15 +1,20 @@
 """mmengine's runner, with weights by name that either fit or stop the run."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dist import is_distributed
-from mmengine.model import is_model_wrapper
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import BaseLoop, Runner, find_latest_checkpoint
 from mmseg.registry import RUNNERS
 from torch import nn
 
-from eva_segmentation.weights import load_segmentor
+from eva_segmentation.weights import check_resumed, load_segmentor, safe_metadata
+
+
+class UnfitWeightsError(ValueError):
+    """Weights that are not there or do not fit; the message says which and why."""
 
 
 @RUNNERS.register_module()
@@ -45,8 +50,12 @@ class EVARunner(Runner):
         Returns:
             The wrapped model, or the model itself in a run of one process.
         """
-        if model_wrapper_cfg is None and self.distributed and not torch.cuda.is_available():
-            model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None)
+        if self.distributed and not torch.cuda.is_available():
+            if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+                self.logger.warning("SyncBN needs a GPU: each process normalises its own batches")
+                model = revert_sync_batchnorm(model)
+            if model_wrapper_cfg is None:
+                model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None)
         wrapped: nn.Module = super().wrap_model(model_wrapper_cfg, model)
         return wrapped
 
@@ -54,19 +63,26 @@ class EVARunner(Runner):
         """Continue the run of the work folder if asked to and possible, else load `load_from`.
 
         Raises:
-            ValueError: If the file does not fit the model.
-            FileNotFoundError: If there is no such file.
+            UnfitWeightsError: A ValueError, if the file does not fit the model or is not there.
         """
         if self._has_loaded:
             return
+        try:
+            self._load_or_resume()
+        except (ValueError, FileNotFoundError) as error:
+            raise UnfitWeightsError(str(error)) from error
+
+    def _load_or_resume(self) -> None:
+        model = self.model.module if is_model_wrapper(self.model) else self.model
         # mmengine would continue from `load_from`, which holds the weights before the run
-        latest = find_latest_checkpoint(self.work_dir) if self._resume else None
+        latest = self._newest_checkpoint() if self._resume else None
         if latest is not None:
-            self.resume(latest)
+            check_resumed(model, latest)
+            with safe_metadata():
+                self.resume(latest)
             return
         if self._load_from is None:
             return
-        model = self.model.module if is_model_wrapper(self.model) else self.model
         segmentor = getattr(model, "module", model)  # test-time augmentation wraps it
         training = isinstance(self._train_loop, BaseLoop)
         report = load_segmentor(segmentor, self._load_from, complete=not training)
@@ -75,3 +91,23 @@ class EVARunner(Runner):
         for name, reason in report.missing.items():
             if reason.startswith("initialised anew"):
                 self.logger.warning("%s: %s", name, reason)
+
+    def _newest_checkpoint(self) -> str | None:
+        """Of this work folder, which may have been moved or copied since."""
+        noted = find_latest_checkpoint(self.work_dir)
+        if noted is None:
+            return None
+        here = Path(self.work_dir) / Path(noted).name
+        if not here.is_file() and not Path(noted).is_file():
+            raise FileNotFoundError(
+                f"{self.work_dir}/last_checkpoint names {noted}, which is not there; name another "
+                "checkpoint in it, or remove it to begin anew"
+            )
+        return str(here if here.is_file() else noted)
+
+
+def leave() -> None:
+    """End the process group, if there is one: gloo may abort a process that merely ends."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()

@@ -36,18 +36,33 @@ def windows(size: int, *, window: int, stride: int) -> list[slice]:
 
 @MODELS.register_module()
 class EVASegmentor(EncoderDecoder):
-    """mmsegmentation's `EncoderDecoder`, with a sliding window that knows the size of its crops.
+    """mmsegmentation's `EncoderDecoder`, whose head knows the size of what it looks at.
 
     In mmsegmentation a crop keeps the picture's `pad_shape`, to which some heads enlarge the crop,
-    and each crop costs another map of the whole picture.
+    a padded picture its `img_shape` without padding, and each crop costs another map of the whole
+    picture.
     """
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
+        """Scores of pictures or crops.
+
+        Args:
+            inputs: (B, 3, H, W).
+            batch_img_metas: Of each picture; they are left as they are.
+
+        Returns:
+            (B, K, H, W).
+        """
+        size = {"img_shape": tuple(inputs.shape[2:]), "pad_shape": tuple(inputs.shape[2:])}
+        scores: Tensor = super().encode_decode(inputs, [metas | size for metas in batch_img_metas])
+        return scores
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
         """Average the scores of overlapping windows.
 
         Args:
             inputs: (B, 3, H, W).
-            batch_img_metas: Of each picture; they are left as they are.
+            batch_img_metas: Of each picture.
 
         Returns:
             (B, K, H, W).
@@ -60,9 +75,7 @@ class EVASegmentor(EncoderDecoder):
             windows(height, window=below, stride=step_y),
             windows(width, window=across, stride=step_x),
         ):
-            crop = inputs[:, :, ys, xs]
-            size = {"img_shape": tuple(crop.shape[2:]), "pad_shape": tuple(crop.shape[2:])}
-            total[:, :, ys, xs] += self.encode_decode(crop, [m | size for m in batch_img_metas])
+            total[:, :, ys, xs] += self.encode_decode(inputs[:, :, ys, xs], batch_img_metas)
             count[ys, xs] += 1
         return total.div_(count)
 

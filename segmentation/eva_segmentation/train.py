@@ -6,12 +6,13 @@ import sys
 import warnings
 from pathlib import Path
 
-import torch
 from mmengine.config import Config, DictAction
 from mmseg.registry import RUNNERS
 
 from eva_segmentation import custom_data
+from eva_segmentation.class_file import LabelMapError
 from eva_segmentation.options import check_files, load_config, set_data_root
+from eva_segmentation.runner import UnfitWeightsError, leave
 
 _EPILOG = """
 Examples:
@@ -82,9 +83,14 @@ def configure(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    own = custom_data.apply(cfg, args)
     if args.data_root is not None:
+        if own is not cfg:
+            raise ValueError(
+                f"--data-root {args.data_root} has no use beside folders of your own data"
+            )
         set_data_root(cfg, args.data_root)
-    return custom_data.apply(cfg, args)
+    return own
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -111,14 +117,29 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         cfg = configure(args)
-        cfg.resume = args.resume
+        if args.resume:
+            cfg.resume = True
         if args.load_from is not None:
             cfg.load_from = args.load_from
         check_files(cfg, ("train_dataloader", "val_dataloader"))
         runner = RUNNERS.build(cfg)
-        runner.train()
-        if torch.distributed.is_initialized():  # gloo may abort a process that merely ends
-            torch.distributed.barrier()
-            torch.distributed.destroy_process_group()
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"train.py: {error}")
+    try:
+        runner.train()
+    except (UnfitWeightsError, LabelMapError) as error:
+        sys.exit(f"train.py: {one_line(error)}")
+    leave()
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error, also of one in a process that loads data.
+
+    Args:
+        error: Its text may hold the traceback of that process.
+
+    Returns:
+        The sentence for the user.
+    """
+    text = str(error).strip()
+    return text.splitlines()[-1].partition(": ")[2] if "Original Traceback" in text else text

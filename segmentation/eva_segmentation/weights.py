@@ -3,13 +3,18 @@
 import importlib
 import os
 import pickle
+import re
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 from torch import nn
 
-from eva_backbone import LoadReport, load_pretrained
+from eva_backbone import LoadReport
+from eva_backbone.checkpoint import load_weights, read_weights
+from eva_backbone.convert import few
+from eva_backbone.registry import resolve_source
 from eva_segmentation.legacy_keys import modern_name
 
 
@@ -37,8 +42,8 @@ _METADATA = [
     np.dtypes.Int64DType,
 ]
 _ADAPTER = r"backbone\.(spm\.|interactions\.|up\.|norm[1-4]\.|level_embed$)"
-_HEAD = r"decode_head\."
-_CLASSIFIER = r"decode_head\.cls_embed\."
+_HEAD = r"(decode_head|auxiliary_head)\."
+_CLASSIFIER = r"(decode_head|auxiliary_head)\.(\d+\.)?(cls_embed|conv_seg)\."
 
 
 def load_segmentor(
@@ -59,12 +64,53 @@ def load_segmentor(
         ValueError: If the file does not fit; the model is then unchanged.
         FileNotFoundError: If there is no such file.
     """
-    with torch.serialization.safe_globals(_METADATA):
-        return load_pretrained(
-            model,
-            source,
-            complete=complete,
-            allow_missing=() if complete else (_ADAPTER, _HEAD),
-            reinitialise=() if complete else (_CLASSIFIER,),
-            rename=modern_name,
+    path = resolve_source(source)
+    with safe_metadata():
+        weights = read_weights(path)
+    if complete and not any(re.match(_HEAD, name) for name in weights):
+        raise ValueError(
+            f"{path.name} holds a backbone and no segmentor; name weights of a whole one, or train "
+            "one from it with segmentation/train.py --load-from"
+        )
+    return load_weights(
+        model,
+        weights,
+        source=path.name,
+        complete=complete,
+        allow_missing=() if complete else (_ADAPTER, _HEAD),
+        reinitialise=() if complete else (_CLASSIFIER,),
+        rename=modern_name,
+    )
+
+
+def safe_metadata() -> AbstractContextManager[None]:
+    """Where `torch.load(weights_only=True)` reads what mmengine packs beside weights."""
+    context: AbstractContextManager[None] = torch.serialization.safe_globals(_METADATA)
+    return context
+
+
+def check_resumed(model: nn.Module, file: str) -> None:
+    """Refuse to continue from a checkpoint of another model; mmengine would load what fits.
+
+    Args:
+        model: The segmentor.
+        file: Checkpoint of a run.
+
+    Raises:
+        ValueError: Naming the first parameters that differ.
+    """
+    with safe_metadata():
+        saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    own = model.state_dict()
+    wrong = [f"{name} is missing" for name in own if name not in saved]
+    wrong += [f"{name} is not in the model" for name in saved if name not in own]
+    wrong += [
+        f"{name} {tuple(saved[name].shape)} -> {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in saved and saved[name].shape != value.shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"{file} does not fit the model of the config, so that the run cannot continue: "
+            f"{few(wrong, 4)}; continue with the run's own config, or begin another run"
         )

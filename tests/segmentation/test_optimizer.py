@@ -116,7 +116,7 @@ def test_frozen_parameters_are_in_no_group(load_config):
 
 def test_unknown_settings_and_foreign_models_are_refused(load_config):
     cfg = load_config(ADE).optim_wrapper
-    with pytest.raises(ValueError, match=r"has no backbone\.blocks"):
+    with pytest.raises(ValueError, match=r"has neither backbone\.blocks nor backbone\.net\.blocks"):
         groups_of(cfg, nn.Linear(2, 2))
     cfg.paramwise_cfg.layer_decay_rate = 0.9
     with pytest.raises(ValueError, match="unknown settings layer_decay_rate"):

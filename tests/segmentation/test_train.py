@@ -187,7 +187,9 @@ def test_evaluation_of_a_run_gives_the_score_of_its_last_validation(finished, co
 
 
 def test_evaluation_refuses_weights_without_a_head(config, tmp_path):
-    with pytest.raises(SystemExit, match=r"test.py: eva_debug.safetensors lacks"):
+    with pytest.raises(
+        SystemExit, match=r"test.py: eva_debug.safetensors holds a backbone and no segmentor"
+    ):
         evaluate.main([config, "eva_debug", "--work-dir", str(tmp_path)])
 
 

@@ -1,0 +1,54 @@
+"""Predicted label maps in files, beside the score."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS
+
+from eva_segmentation.class_file import Color, distinct_color
+from eva_segmentation.drawing import label_image
+
+
+@METRICS.register_module()
+class IoUAndLabelMaps(IoUMetric):
+    """mmsegmentation's `IoUMetric`, which also saves the label map of each picture.
+
+    The maps have the labels of the data set, as `segmentation/demo.py` writes them, and lie in the
+    same subfolders as the pictures. `IoUMetric` itself gives equal names one file, and indices of
+    classes in place of the labels of own data.
+
+    Args:
+        maps: Folder to write.
+        images: Folder of the pictures.
+        **metric: Arguments of `IoUMetric`.
+    """
+
+    def __init__(self, *, maps: str, images: str, **metric: Any) -> None:
+        super().__init__(**metric)
+        self._maps, self._images = Path(maps), Path(images).absolute()
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Score a batch, and save its maps.
+
+        Args:
+            data_batch: Not used.
+            data_samples: Predictions and ground truth.
+        """
+        super().process(data_batch, data_samples)
+        meta = self.dataset_meta or {}
+        names: Sequence[str] = meta["classes"]
+        colors: Sequence[Color] = [
+            (int(red), int(green), int(blue)) for red, green, blue in meta.get("palette") or ()
+        ] or [distinct_color(index) for index in range(len(names))]
+        for sample in data_samples:
+            first = int(bool(sample.get("reduce_zero_label")))  # label 0 is no class then
+            labels = meta.get("labels") or range(first, first + len(names))
+            classes = sample["pred_sem_seg"]["data"].squeeze().cpu().numpy().astype("uint8")
+            path = Path(sample["img_path"]).absolute()
+            inside = path.is_relative_to(self._images)
+            name = path.relative_to(self._images) if inside else Path(path.name)
+            file = self._maps / name.with_name(f"{name.name}.png")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            label_image(classes, [int(label) for label in labels], colors).save(file)
