@@ -186,17 +186,17 @@ def count(
         labels = labels.to(device, non_blocking=True)
         with torch.inference_mode():
             logits = model(images.to(device, dtype, non_blocking=True)).float()  # (B, K)
-        if not logits.isfinite().all():
-            first = samples.sample_id(int(indexes[0]))
-            raise FloatingPointError(
-                f"logits are not finite in the batch from {first} on: use fp32 or bf16"
-            )
+        finite = logits.isfinite().all(1).cpu()
+        if not finite.all():
+            name = samples.sample_id(int(indexes[~finite][0]))
+            raise FloatingPointError(f"logits of {name} are not finite: use fp32 or bf16")
         for name, rule in rules.items():
             judged = rule(logits, labels, indexes)
             columns = (judged.counts, judged.top1, judged.top5, judged.loss)
             sums[name] += torch.stack([column.double().sum() for column in columns])
         if confusion:
-            cells = labels * classes + logits.argmax(1)
+            # not argmax, which breaks ties in another way than `OneLabel`
+            cells = labels * classes + _first_five(logits)[:, 0]
             pairs += torch.bincount(cells, minlength=len(pairs))
             fives += torch.bincount(labels[OneLabel()(logits, labels, indexes).top5],
                                     minlength=classes)  # fmt: skip

@@ -7,7 +7,13 @@ from pathlib import Path
 
 from eva_classification.counting import MAX_CONFUSION, OneLabel, Score, count
 from eva_classification.data import open_labelled
-from eva_classification.evaluation import draw_confusion, table, write_per_class, write_results
+from eva_classification.evaluation import (
+    PAPER_SETS,
+    draw_confusion,
+    table,
+    write_per_class,
+    write_results,
+)
 from eva_classification.models import ImageClassifier, load_classifier
 from eva_classification.robustness import CLASSES, ImageNetPaths, open_sets
 from eva_classification.running import PRECISIONS, choose_device, choose_dtype, run
@@ -79,6 +85,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     device = choose_device(options.device, join=True)
     model = load_classifier(options.weights, variant=options.variant, image_size=options.image_size)
     model = model.to(device, choose_dtype(options.precision, device))
+    if options.output is not None:
+        options.output.mkdir(parents=True, exist_ok=True)  # fails now, not after hours
     work = _own_data if options.data else _imagenet
     scores = work(model, options)
     if distributed.rank() == 0:
@@ -108,7 +116,8 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> dict[str, 
             workers=options.workers, progress=next(iter(entry.rules)),
         )  # fmt: skip
         scores |= counted.scores
-    return scores
+    # in the paper's order: ReaL was judged together with ImageNet-1K
+    return {name: scores[name] for name in (*PAPER_SETS, "ObjectNet") if name in scores}
 
 
 def _own_data(model: ImageClassifier, options: argparse.Namespace) -> dict[str, Score]:

@@ -147,8 +147,9 @@ def draw_confusion(folder: Path, confusion: Tensor, classes: Sequence[str]) -> P
     top1 = 100 * float(confusion.trace() / confusion.sum().clamp(min=1))
     axes.set_title(f"top-1 {top1:.2f} % of {int(confusion.sum())} images")
     if number <= NAMED:
-        axes.set_xticks(range(number), classes, rotation=90)
-        axes.set_yticks(range(number), classes)
+        # a name with dollars is no formula
+        axes.set_xticks(range(number), classes, rotation=90, parse_math=False)
+        axes.set_yticks(range(number), classes, parse_math=False)
     if number <= NUMBERED:
         for row, column in confusion.nonzero().tolist():
             dark = shares[row, column] > 0.5

@@ -1,6 +1,7 @@
 """Labelled images by name: torchvision's data sets, and Hugging Face's with `datasets`."""
 
 import inspect
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from PIL import Image
 from eva_classification.data import LabelledImages, Transform, UnreadableImageError
 
 _TEST = ("test", "val", "validation")
+# NAME[:CONFIG]:SPLIT, where the split may be a slice: train[:10%]+test[5:]
+_HUGGING_FACE = re.compile(r"([^:]+)(?::([^:\[]+))?:([^:\[]+(?:\[[^\]]*\][^:\[]*)*)")
 
 
 class NamedImages(LabelledImages):
@@ -81,7 +84,7 @@ def open_torchvision(description: str, transform: Transform | None) -> NamedImag
     factory: Any = kind
     try:
         samples = factory(root, **arguments)
-    except (RuntimeError, OSError, ValueError, TypeError) as error:
+    except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
         given = "".join(f", {key}={value!r}" for key, value in arguments.items())
         raise ValueError(
             f"torchvision:{description} cannot be opened ({error}); nothing is downloaded here. "
@@ -111,15 +114,23 @@ def _split(name: str, parameters: Any, split: str) -> dict[str, Any]:
 def _classes(name: str, samples: Any) -> list[str]:
     classes = getattr(samples, "classes", None)
     if classes is None:
-        for key in ("targets", "labels", "_labels", "y"):
-            labels = getattr(samples, key, None)
-            if labels is not None and len(labels) == len(samples):
-                classes = range(int(max(labels)) + 1)
-                break
-        else:
+        labels = _labels(samples)
+        if not labels:
             raise ValueError(f"torchvision:{name} is no data set of labelled images")
+        classes = range(max(labels) + 1)
     # a class of Imagenette is a tuple of synonyms
     return [" / ".join(c) if isinstance(c, tuple) else str(c) for c in classes]
+
+
+def _labels(samples: Any) -> list[int]:
+    for key in ("targets", "labels", "_labels", "y", "_samples"):
+        values = getattr(samples, key, None)
+        if values is not None and len(values) == len(samples):
+            try:  # GTSRB and FER2013 keep pairs of an image and a label
+                return [int(value[1] if key == "_samples" else value) for value in values]
+            except (TypeError, ValueError):  # no numbers; None for test images without a label
+                return []
+    return []
 
 
 def open_hugging_face(description: str, transform: Transform | None) -> NamedImages:
@@ -128,7 +139,7 @@ def open_hugging_face(description: str, transform: Transform | None) -> NamedIma
     The library `datasets` keeps its own cache and downloads what is not in it.
 
     Args:
-        description: `NAME[:CONFIG]:SPLIT`.
+        description: `NAME[:CONFIG]:SPLIT`; the split may be a slice such as `train[:10%]`.
         transform: See `LabelledImages`.
 
     Returns:
@@ -144,11 +155,12 @@ def open_hugging_face(description: str, transform: Transform | None) -> NamedIma
         raise ValueError(
             f"hf:{description} needs the package `datasets`: pip install datasets"
         ) from error
-    parts = description.split(":")
-    if len(parts) not in (2, 3) or not all(parts):
+    parts = _HUGGING_FACE.fullmatch(description)
+    if parts is None:
         raise ValueError(f"hf:{description} must be hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT")
+    name, config, split = parts.groups()
     try:
-        samples = datasets.load_dataset(parts[0], *parts[1:-1], split=parts[-1])
+        samples = datasets.load_dataset(name, config, split=split)
     except Exception as error:  # the library's, huggingface_hub's and the network's
         raise ValueError(
             f"hf:{description} cannot be opened ({type(error).__name__}: {error})"

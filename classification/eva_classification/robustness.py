@@ -127,9 +127,12 @@ def real_labels(samples: LabelledImages, file: Path) -> list[list[int]]:
         ValueError: If the file is not it, or an image has another name.
     """
     entries = _read_json(file)
-    if not isinstance(entries, list) or not all(isinstance(entry, list) for entry in entries):
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, list) and all(isinstance(label, int) for label in entry)
+        for entry in entries
+    ):
         raise ValueError(f"{file} is not real.json of ImageNet-ReaL, a list of lists of labels")
-    result = []
+    result: list[list[int]] = []
     for index in range(len(samples)):
         name = samples.sample_id(index)
         match = re.search(r"ILSVRC2012_val_(\d{8})(\.\w+)?$", name)
@@ -139,7 +142,7 @@ def real_labels(samples: LabelledImages, file: Path) -> list[list[int]]:
                 f"{name} has no labels in {file.name}: images must be called "
                 f"ILSVRC2012_val_00000001.JPEG to {len(entries):08}, as they were published"
             )
-        result.append([int(label) for label in entries[number - 1]])
+        result.append(entries[number - 1])
     return result
 
 

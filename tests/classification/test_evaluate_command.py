@@ -1,0 +1,256 @@
+"""`classification/evaluate.py` with a real classifier on real digits, and its errors."""
+
+import csv
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eva_classification import counting
+from eva_classification.evaluate_command import main
+from eva_classification.running import choose_device, choose_dtype, run
+from eva_engine import distributed
+
+SCRIPT = Path(__file__).parents[2] / "classification" / "evaluate.py"
+CLIP = np.array([[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]])
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch):
+    monkeypatch.setattr(distributed, "stop", lambda: None)  # other tests need the group
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+
+
+@pytest.fixture
+def evaluate(classifier):
+    """Function: the command, without loading processes and on the CPU."""
+
+    def start(*arguments, weights=classifier[1]):
+        main(["--weights", str(weights), "--workers", "0", "--device", "cpu",
+              *map(str, arguments)])  # fmt: skip
+
+    return start
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """A file with the classes of the digits in another order."""
+    file = tmp_path / "classes.txt"
+    file.write_text("four\n0\n1\n")
+    return file
+
+
+def expected(model, folder, names):
+    """Logits and labels without the data sets, transforms and counts of the package."""
+    images, labels = [], []
+    for path in sorted(folder.rglob("*.png")):
+        image = Image.open(path).convert("RGB").resize((32, 44), Image.Resampling.BICUBIC)
+        crop = (np.asarray(image)[6:38] / 255 - CLIP[0]) / CLIP[1]
+        images.append(crop.transpose(2, 0, 1))
+        labels.append(names.index(path.parent.name))
+    with torch.no_grad():
+        logits = model(torch.tensor(np.stack(images), dtype=torch.float32))
+    return logits.double().numpy(), np.array(labels)
+
+
+@pytest.mark.parametrize("with_list", [False, True])
+def test_own_data(
+    evaluate, classifier, digits, classes, cross_entropy, tmp_path, capsys, with_list
+):
+    names = ["four", "0", "1"] if with_list else ["0", "1", "four"]
+    options = ("--classes", classes) if with_list else ()
+    evaluate("--data", digits, "--output", tmp_path / "out", "--batch-size", 4, *options)
+    logits, labels = expected(classifier[0], digits, names)
+    right = int((logits.argmax(1) == labels).sum())
+    loss = cross_entropy(logits, labels).mean()
+    *wrote, head, row, last = capsys.readouterr().out.splitlines()
+    assert wrote == [f"wrote {tmp_path}/out/per_class.csv", f"wrote {tmp_path}/out/confusion.png"]
+    assert head.split() == ["set", "images", "top-1", "top-5", "loss"]
+    assert row.split() == ["data", "11", f"{100 * right / 11:.3f}", "100.000", f"{loss:.3f}"]
+    assert last == f"wrote {tmp_path}/out/results.json"
+
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    score = results["sets"]["data"]
+    assert (score["images"], score["right1"], score["right5"]) == (11, right, 11)
+    assert score["loss"] == pytest.approx(loss, rel=1e-4)
+    settings = results["settings"]
+    assert (settings["image_size"], settings["batch_size"], settings["processes"]) == (32, 4, 1)
+    assert (settings["data"], settings["weights"]) == (str(digits), str(classifier[1]))
+    assert ("classes" in settings) == with_list
+
+    with (tmp_path / "out" / "per_class.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["class"] for row in rows] == names
+    for label, row in enumerate(rows):
+        of_class = logits.argmax(1)[labels == label]
+        assert int(row["images"]) == len(of_class)
+        assert float(row["top1"]) == pytest.approx(100 * (of_class == label).mean(), abs=1e-3)
+        wrong = np.bincount(of_class[of_class != label], minlength=3)
+        assert int(row["times"]) == wrong.max()
+        assert row["most_often_taken_for"] in ("", *names)
+        assert not wrong.any() or row["most_often_taken_for"] == names[wrong.argmax()]
+    with Image.open(tmp_path / "out" / "confusion.png") as picture:
+        assert picture.format == "PNG"
+        assert len(np.unique(np.asarray(picture))) > 50
+
+
+def test_the_script_needs_no_training_set(classifier, digits, tmp_path, monkeypatch, capsys):
+    """From any folder, with nothing there but weights and images."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--weights", str(classifier[1]), "--data", str(digits), "--workers=0"]
+    monkeypatch.setattr("sys.argv", ["evaluate.py", *arguments, "--device=cpu", "--local_rank=0"])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["data", "11"]
+    assert not list(tmp_path.iterdir())  # nothing is written without --output
+
+
+def test_size_and_crop(evaluate, digits, tmp_path, capsys):
+    losses = set()
+    for options in ((), ("--image-size", 48), ("--crop-pct", 0.8)):
+        evaluate("--data", digits, "--output", tmp_path, *options)
+        results = json.loads((tmp_path / "results.json").read_text())
+        losses.add(results["sets"]["data"]["loss"])
+        assert results["settings"]["image_size"] == (48 if "--image-size" in options else 32)
+    assert len(losses) == 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_precision(evaluate, classifier, digits, capsys, cross_entropy, precision):
+    evaluate("--data", digits, "--precision", precision)
+    loss = cross_entropy(*expected(classifier[0], digits, ["0", "1", "four"])).mean()
+    shown = float(capsys.readouterr().out.splitlines()[1].split()[-1])
+    assert shown == pytest.approx(loss, abs=6e-4 if precision == "fp32" else 0.3)
+    assert (f"{shown:.3f}" == f"{loss:.3f}") == (precision == "fp32")
+
+
+def test_many_classes_have_no_confusion(evaluate, digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(counting, "MAX_CONFUSION", 2)
+    monkeypatch.setattr("eva_classification.evaluate_command.MAX_CONFUSION", 2)
+    evaluate("--data", digits, "--output", tmp_path)
+    assert "no per-class results for more than 2 classes" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+# Errors
+
+
+def test_another_number_of_classes(evaluate, digits, write_picture, tmp_path, classifier):
+    for name in ("0", "1"):
+        write_picture(tmp_path / "two" / name / "a.png")
+    message = rf"two has 2 classes, {classifier[1]} has 3: give .* of its training, .* --classes"
+    with pytest.raises(SystemExit, match=message):
+        evaluate("--data", tmp_path / "two")
+    (tmp_path / "list.txt").write_text("0\n1\nfour\n")
+    evaluate("--data", tmp_path / "two", "--classes", tmp_path / "list.txt")  # the way out
+    (tmp_path / "list.txt").write_text("0\n1\n")
+    with pytest.raises(SystemExit, match=r"has 1 folders that are none of the 2 classes: four"):
+        evaluate("--data", digits, "--classes", tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "nothing to evaluate: give --data or any of --imagenet, --real, --v2"),
+        (["--data=d", "--v2=v"], "--data is your own; evaluate ImageNet's sets in another run"),
+        (["--v2=v", "--classes=c"], "--classes belongs to --data"),
+        (["--data=d", "--batch-size=0"], "--batch-size must be at least 1 and --workers at least"),
+        (["--data=d", "--workers=-1"], "--batch-size must be at least 1 and --workers at least"),
+        (["--data=d", "--image=3"], "unrecognized arguments: --image=3"),
+        (["--data=d", "--precision=int8"], "invalid choice: 'int8'"),
+        (["--data=d", "--device=tpu"], "invalid choice: 'tpu'"),
+    ],
+)
+def test_wrong_options(capsys, options, message):
+    with pytest.raises(SystemExit) as end:
+        main(["--weights=w", *options])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data=none"], "there is no folder none"),
+        (["--data=torchvision:Digits:here:test"], "torchvision.datasets has no 'Digits'"),
+        (["--data=hf:digits"], "hf:digits "),
+        (["--real=none"], "has 3 classes"),
+        (["--data=none", "--crop-pct=0"], r"crop_pct must be in \(0, 1\], got 0"),
+        (["--data=none", "--image-size=30"], "30"),
+        (["--data=none", "--variant=vit"], "vit"),
+        (["--data=none", "--classes=none"], "there is no class list none"),
+        (["--data=none", f"--output={SCRIPT}"], "File exists"),
+    ],
+)
+def test_what_the_user_can_mend_is_a_sentence(evaluate, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=rf"^classification/evaluate.py: .*{message}"):
+        evaluate(*options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_there(evaluate, digits):
+    with pytest.raises(SystemExit, match=r"evaluate.py: .*none.pt"):
+        evaluate("--data", digits, weights="none.pt")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_ends_it(evaluate, write_picture, tmp_path, capsys, workers):
+    for name in ("0", "1", "2"):
+        write_picture(tmp_path / "data" / name / "a.png")
+    (tmp_path / "data" / "1" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(SystemExit) as end:
+        evaluate("--data", tmp_path / "data", "--output", tmp_path / "out", "--workers", workers)
+    beginning = f"classification/evaluate.py: {tmp_path}/data/1/a.png cannot be read (cannot identi"
+    assert end.value.code.startswith(beginning)
+    assert "\n" not in end.value.code
+    assert not list((tmp_path / "out").iterdir())
+    assert "top-1" not in capsys.readouterr().out
+
+
+def test_logits_that_are_not_finite(evaluate, classifier, digits, tmp_path):
+    state = {name: value.clone() for name, value in classifier[0].state_dict().items()}
+    state["head.bias"][1] = torch.nan
+    torch.save(state, tmp_path / "nan.pt")
+    with pytest.raises(SystemExit, match=r"logits of .*/0/0\.png are not finite: use fp32 or bf16"):
+        evaluate("--data", digits, weights=tmp_path / "nan.pt")
+
+
+# Running
+
+
+@pytest.mark.parametrize(("error", "code"), [
+    (ValueError("the last\nof two lines"), "program: of two lines"),
+    (OSError("gone"), "program: gone"), (ValueError(""), "program: ValueError('')"),
+    (KeyboardInterrupt(), 130),
+])  # fmt: skip
+def test_how_errors_are_told(error, code):
+    def fail():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run("program", fail)
+    assert end.value.code == code
+
+
+def test_our_own_faults_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run("program", lambda: 1 // 0)
+
+
+def test_number_formats():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [choose_dtype("auto", place) for place in (cpu, gpu)] == [torch.float32, torch.float16]
+    assert choose_dtype("bf16", gpu) == choose_dtype("bf16", cpu) == torch.bfloat16
+    assert choose_dtype("fp16", cpu) == torch.float16
+    assert choose_dtype("fp32", gpu) == torch.float32
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_devices():
+    assert choose_device() == choose_device("cpu", join=True) == torch.device("cpu")
+    with pytest.raises(ValueError, match="device cuda: this machine has no GPU; use cpu"):
+        choose_device("cuda")
