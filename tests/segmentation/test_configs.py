@@ -50,12 +50,9 @@ def test_each_config_builds_and_explains_itself(name, load_config):
     cfg = load_config(name)
     model = build(cfg.model)
     segmentor = getattr(model, "module", model)
-    variant = (
-        VARIANTS["eva_" + name.split("mask2former_eva_")[1].split("_")[0] + "_patch16"]
-        if ("debug" not in name)
-        else VARIANTS["eva_debug"]
-    )
-    backbone = segmentor.backbone
+    size = name.partition("_eva_")[2].split("_")[0]
+    variant = VARIANTS["eva_debug" if size == "debug" else f"eva_{size}_patch16"]
+    backbone = getattr(segmentor.backbone, "net", segmentor.backbone)
     assert (backbone.embed_dim, backbone.depth, backbone.num_heads) == (
         variant.embed_dim,
         variant.depth,

@@ -4,7 +4,7 @@ Heads and widths are those of mmsegmentation's UPerNet for plain ViTs.
 """
 
 _norm = dict(type="SyncBN", requires_grad=True)
-_loss = dict(type="CrossEntropyLoss", use_sigmoid=False)
+_loss = dict(type="CrossEntropyLoss", use_sigmoid=False, avg_non_ignore=True)
 
 model = dict(
     type="EVASegmentor",

@@ -1,7 +1,8 @@
 """EVA-g on one card of 24 GB, for own data (`--train-images ...`): crops of 512 px, 1 x 16 images.
 
-`train_cfg.max_iters` counts images: 80,000 are 5,000 steps of 16, the warm-up of 8,000 is 500. From the ADE20K segmentor; lr
-6e-6 is Table 19's by the linear rule, not tuned. Half of the blocks, adapter and head are trained.
+`train_cfg.max_iters` counts images: 80,000 are 5,000 steps of 16, the warm-up of 8,000 is 500. From
+the ADE20K segmentor; lr 6e-6 is Table 19's by the linear rule, not tuned. Half of the blocks,
+adapter and head are trained.
 
 GiB, computed, not measured on a GPU: parameters in float32 4.8; gradients and Adam 775 M * 12 bytes
 8.7; bf16 copies of what is trained 1.5; maps of 1408 channels and their gradients 1.0; deformable
