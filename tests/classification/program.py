@@ -1,23 +1,32 @@
-"""What a test's processes do (see tests/eva_engine/launcher.py): count, or the command."""
+"""What a test's processes do (see tests/eva_engine/launcher.py): count, or one of the commands."""
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import conftest
 import matplotlib.figure  # noqa: F401 (here once, and not in each process)
 import torch
 
-from eva_classification import evaluate_command
+from eva_classification import evaluate_command, extract_command, frozen_command, training
 from eva_classification.counting import AnyLabel, OneLabel, count
 from eva_engine import distributed
 
 
 def main(arguments):
-    if arguments[0] == "count":
-        count_case(json.loads(Path(arguments[1]).read_text()), arguments[2])
+    command, *rest = arguments
+    if command == "count":
+        count_case(json.loads(Path(rest[0]).read_text()), rest[1])
+    elif command == "train":
+        sys.argv[1:] = rest
+        training.main()
     else:
-        evaluate_command.main(arguments)
+        {
+            "evaluate": evaluate_command.main,
+            "extract": extract_command.main,
+            "frozen": frozen_command.main,
+        }[command](rest)
 
 
 def count_case(case, result):

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
+
+from eva_classification.extraction import read_features
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -88,7 +92,7 @@ def test_the_command(launch, digits, classifier, tmp_path):
     for ranks in (1, 2):
         output = tmp_path / f"of_{ranks}"
         codes, texts = launch(
-            "--weights", file, "--data", digits, "--output", output, "--batch-size", 2,
+            "evaluate", "--weights", file, "--data", digits, "--output", output, "--batch-size", 2,
             "--workers", 0, "--device", "cpu", ranks=ranks,
         )  # fmt: skip
         assert codes == [0] * ranks, texts
@@ -117,7 +121,7 @@ def test_an_error_in_one_process_ends_both(launch, classifier, write_picture, tm
         write_picture(tmp_path / "data" / name / "a.png")
     (tmp_path / "data" / "1" / "a.png").write_bytes(b"no picture")  # of the second process
     codes, texts = launch(
-        "--weights", classifier[1], "--data", tmp_path / "data", "--workers", 0,
+        "evaluate", "--weights", classifier[1], "--data", tmp_path / "data", "--workers", 0,
         "--device", "cpu", ranks=2,
     )  # fmt: skip
     assert codes[1] == 1
@@ -125,3 +129,64 @@ def test_an_error_in_one_process_ends_both(launch, classifier, write_picture, tm
     last = texts[1].strip().splitlines()[-1]
     assert last.startswith(f"classification/evaluate.py: {tmp_path}/data/1/a.png cannot be read")
     assert "top-1" not in texts[0]
+
+
+def test_features_in_files(launch, digits, tmp_path):
+    found = {}
+    for ranks in (1, 2):
+        codes, texts = launch(
+            "extract", "--weights", "eva_debug", "--images", digits, "--image-size", 32,
+            "--output", tmp_path / f"of_{ranks}", "--file-mb", 3 * 2 * 128 / 2**20, "--workers", 0,
+            "--device", "cpu", ranks=ranks,
+        )  # fmt: skip
+        assert codes == [0] * ranks, texts
+        assert "of 11 pictures to 4 files" in texts[0]
+        assert "wrote" not in "".join(texts[1:])
+        found[ranks] = read_features(tmp_path / f"of_{ranks}")
+    assert found[1].names == found[2].names
+    torch.testing.assert_close(found[1].features, found[2].features)
+
+
+def test_frozen_features(launch, digits, tmp_path):
+    results = {}
+    for ranks in (1, 2):
+        codes, texts = launch(
+            "frozen", "--weights", "eva_debug", "--train", digits, "--val", digits,
+            "--image-size", 32, "--neighbours", 3, "--batch-size", 2, "--workers", 0,
+            "--device", "cpu", "--output", tmp_path / f"of_{ranks}", ranks=ranks,
+        )  # fmt: skip
+        assert codes == [0] * ranks, texts
+        results[ranks] = json.loads((tmp_path / f"of_{ranks}/results.json").read_text())["sets"]
+    assert results[1].keys() == {"3 neighbours", "linear"}
+    for name, score in results[1].items():
+        other = results[2][name]
+        assert score.pop("loss") == pytest.approx(other.pop("loss"), rel=1e-3)
+        assert score == other
+
+
+def test_training(launch, digits, tmp_path):
+    """At equal steps: one process of 4 images, two of 2."""
+    recipe = ROOT / "classification" / "configs" / "eva_debug_digits.py"
+    lines, weights = {}, {}
+    for ranks in (1, 2):
+        output = tmp_path / f"of_{ranks}"
+        codes, texts = launch(
+            "train", recipe, "--data.train", digits, "--data.val", digits, "--run.output", output,
+            "--run.batch-size", 4 // ranks, "--run.epochs", 2, "--run.log-every", 1,
+            "--model.image-size", 32, "--model.drop-path-rate", 0.0, "--run.ema-decay", 0.5,
+            "--run.no-tensorboard", "--run.device", "cpu", ranks=ranks,
+        )  # fmt: skip
+        assert codes == [0] * ranks, texts
+        text = (output / "metrics.jsonl").read_text()
+        lines[ranks] = [json.loads(line) for line in text.splitlines()]
+        weights[ranks] = {
+            name: load_file(output / "best" / f"{name}.safetensors")
+            for name in ("model", "model_ema")
+        }
+    assert len(lines[1]) == 2 * 2 + 2
+    for one, two in zip(lines[1], lines[2], strict=True):
+        for name in {"loss", "lr", "grad_norm", "val_loss", "val_top1", "val_top5"} & one.keys():
+            assert one[name] == pytest.approx(two[name], rel=2e-4), name
+    for name, expected in weights[1].items():
+        for key, value in expected.items():
+            torch.testing.assert_close(weights[2][name][key], value, atol=1e-4, rtol=1e-3)
