@@ -1,6 +1,6 @@
 """The light model in small: digit scenes on two CPU cores, from the bundled `eva_debug`.
 
-Simple pyramid and UPerNet; scenes have their own 128 px, patches 8 px, maps strides 2 to 16.
+Simple pyramid and UPerNet; scenes have their own 128 px, patches 8 px, maps strides 4, 8 and 16.
 
     python tools/make_demo_data.py --formats semantic --output output/datasets/digit_scenes_semantic
     OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=2 python segmentation/train.py \
@@ -29,9 +29,10 @@ model = dict(
         drop_path_rate=0.1,
         activation_checkpointing=False,
         out_channels=64,
+        scale_factors=(2.0, 1.0, 0.5),
     ),
-    decode_head=dict(in_channels=[64, 64, 64, 64], channels=64, num_classes=5),
-    auxiliary_head=dict(in_channels=64, channels=64, num_classes=5),
+    decode_head=dict(in_channels=[64, 64, 64], in_index=[0, 1, 2], channels=64, num_classes=5),
+    auxiliary_head=dict(in_channels=64, in_index=1, channels=64, num_classes=5),
     test_cfg=dict(crop_size=(128, 128), stride=(128, 128)),
 )
 train_dataloader = dict(
