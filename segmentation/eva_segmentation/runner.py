@@ -59,6 +59,11 @@ class EVARunner(Runner):
         wrapped: nn.Module = super().wrap_model(model_wrapper_cfg, model)
         return wrapped
 
+    def dump_config(self) -> None:
+        """Save the config; that of a run which is continued when its checkpoint turned out to fit."""
+        if not self._resume or self._has_loaded:
+            super().dump_config()
+
     def load_or_resume(self) -> None:
         """Continue the run of the work folder if asked to and possible, else load `load_from`.
 
@@ -71,6 +76,8 @@ class EVARunner(Runner):
             self._load_or_resume()
         except (ValueError, FileNotFoundError) as error:
             raise UnfitWeightsError(str(error)) from error
+        if self._resume:
+            super().dump_config()
 
     def _load_or_resume(self) -> None:
         model = self.model.module if is_model_wrapper(self.model) else self.model

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -97,10 +98,10 @@ def check_resumed(model: nn.Module, file: str) -> None:
         file: Checkpoint of a run.
 
     Raises:
-        ValueError: Naming the first parameters that differ.
+        ValueError: Naming the first parameters that differ, or if the file is damaged or holds code.
     """
     with safe_metadata():
-        saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        saved = read_weights(Path(file))
     own = model.state_dict()
     wrong = [f"{name} is missing" for name in own if name not in saved]
     wrong += [f"{name} is not in the model" for name in saved if name not in own]
