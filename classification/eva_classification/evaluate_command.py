@@ -16,7 +16,7 @@ from eva_classification.evaluation import (
 )
 from eva_classification.models import ImageClassifier, load_classifier
 from eva_classification.robustness import CLASSES, ImageNetPaths, open_sets
-from eva_classification.running import PRECISIONS, choose_device, choose_dtype, run
+from eva_classification.running import add_arguments, choose_device, choose_dtype, run
 from eva_classification.transforms import evaluation_transform
 from eva_engine import distributed
 
@@ -63,15 +63,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=Path, help=text)
     parser.add_argument("--image-size", type=int, help="default: that of the weights")
     parser.add_argument("--crop-pct", type=float, default=1.0, help="default: 1, as published")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--workers", type=int, default=8, help="loading processes (default: 8)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
+    add_arguments(parser)
     parser.add_argument("--output", type=Path, help="folder of results.json and pictures")
-    parser.add_argument("--local_rank", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.batch_size < 1 or options.workers < 0:
-        parser.error("--batch-size must be at least 1 and --workers at least 0")
     if options.data and any(getattr(options, name) for name in SETS):
         parser.error("--data is your own; evaluate ImageNet's sets in another run")
     if options.classes and not options.data:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from eva_classification.extraction import SETTINGS, Pictures, Plan, extract
-from eva_classification.features import POOLINGS, FeatureExtractor
-from eva_classification.running import PRECISIONS, choose_device, run
+from eva_classification.features import add_arguments as add_model_arguments
+from eva_classification.features import from_options
+from eva_classification.running import add_arguments, choose_device, run
 from eva_engine import distributed
 
 PROGRAM = "tools/extract_features.py"
@@ -52,8 +53,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_model_arguments(parser)
     add = parser.add_argument
-    add("--weights", required=True, help="official or bundled name, or file, of any task")
     add(
         "--images",
         required=True,
@@ -63,21 +64,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--output", required=True, type=Path, help="folder of the files")
     add("--kind", choices=("pooled", "patches"), default="pooled", help="default: pooled")
-    add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
-    add("--image-size", type=int, help="side in pixels (default: that of the weights)")
     add("--format", choices=("safetensors", "npz"), default="safetensors")
     add("--store", choices=STORED, default="fp16", help="number format of the files")
     add("--file-mb", type=float, default=256, help="size of a file at most (default: 256)")
     add("--skip-unreadable", action="store_true", help="leave pictures out that cannot be read")
-    add("--batch-size", type=int, default=32)
-    add("--workers", type=int, default=4, help="loading processes (default: 4)")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--precision", choices=PRECISIONS, default="auto", help="default: fp16 on a GPU, else fp32")
-    add("--num-heads", type=int, help="attention heads, if the size of the weights is unusual")
-    add("--local_rank", help=argparse.SUPPRESS)
+    add_arguments(parser, batch_size=32)
     options = parser.parse_args(arguments)
-    if options.batch_size < 1 or options.workers < 0 or options.file_mb <= 0:
-        parser.error("--batch-size and --file-mb must be above 0, --workers at least 0")
+    if options.file_mb <= 0:
+        parser.error("--file-mb must be above 0")
     if options.kind == "patches" and options.pooling:
         parser.error("--pooling has no use with --kind patches")
     return options
@@ -85,14 +79,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _extract(options: argparse.Namespace) -> None:
     device = choose_device(options.device, join=True)
-    extractor = FeatureExtractor.from_weights(
-        options.weights,
-        image_size=options.image_size,
-        pooling=options.pooling,
-        device=str(device),
-        precision=options.precision,
-        num_heads=options.num_heads,
-    )
+    extractor = from_options(options, device)
     pictures = Pictures(options.images, extractor.transform)
     probe = torch.zeros(1, 3, extractor.image_size, extractor.image_size)
     compute = extractor if options.kind == "pooled" else extractor.patches

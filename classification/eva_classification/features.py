@@ -7,6 +7,7 @@ patches = extract.patches("cat.jpg")  # (1, 1408, 16, 16)
 Shapes: B pictures, N = h x w patches, C channels.
 """
 
+import argparse
 import os
 from collections.abc import Iterable
 from typing import Literal
@@ -30,6 +31,43 @@ Picture = str | os.PathLike[str] | Image.Image
 Pooling = Literal["mean", "cls"]
 Grid = tuple[int, int]
 POOLINGS = ("mean", "cls")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options from which `from_options` builds an extractor.
+
+    Args:
+        parser: Receives them.
+    """
+    add = parser.add_argument
+    add("--weights", required=True, help="official or bundled name, or file, of any task")
+    add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
+    add("--image-size", type=int, help="side in pixels (default: that of the weights)")
+    add("--num-heads", type=int, help="attention heads, if the size of the weights is unusual")
+
+
+def from_options(options: argparse.Namespace, device: torch.device) -> "FeatureExtractor":
+    """Build the extractor of a command line.
+
+    Args:
+        options: Of `add_arguments` here and in `running`.
+        device: From `choose_device`.
+
+    Returns:
+        The extractor.
+
+    Raises:
+        ValueError: As `FeatureExtractor.from_weights`.
+        FileNotFoundError: As there.
+    """
+    return FeatureExtractor.from_weights(
+        options.weights,
+        image_size=options.image_size,
+        pooling=options.pooling,
+        device=str(device),
+        precision=options.precision,
+        num_heads=options.num_heads,
+    )
 
 
 class FeatureExtractor(nn.Module):

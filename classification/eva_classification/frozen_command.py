@@ -10,9 +10,10 @@ from torch import Tensor
 from eva_classification.counting import OneLabel, Score
 from eva_classification.data import open_labelled
 from eva_classification.evaluation import table, write_results
-from eva_classification.features import POOLINGS, FeatureExtractor
+from eva_classification.features import add_arguments as add_model_arguments
+from eva_classification.features import from_options
 from eva_classification.frozen import L2, fit_best_linear, labelled_features, nearest_neighbours
-from eva_classification.running import PRECISIONS, choose_device, run
+from eva_classification.running import add_arguments, choose_device, run
 from eva_engine import distributed
 
 PROGRAM = "classification/evaluate_frozen.py"
@@ -39,25 +40,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "labelled images are computed once, and nearest neighbours and a linear classifier are "
         "scored. The penalty of the linear classifier is chosen on a fifth of --train.",
     )
+    add_model_arguments(parser)
     add = parser.add_argument
-    add("--weights", required=True, help="official or bundled name, or file, of any task")
     add("--train", required=True, help="folder of class folders, torchvision:... or hf:...")
     add("--val", required=True, help="the same to score on")
     add("--train-images", type=int, help="learn from so many images, chosen at random")
     add("--neighbours", type=int, nargs="*", default=[10, 20], help="default: 10 20; none: skip")
     add("--l2", type=float, nargs="*", default=list(L2), help="penalties to try; none: skip")
-    add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
-    add("--image-size", type=int, help="side in pixels (default: that of the weights)")
-    add("--batch-size", type=int, default=64)
-    add("--workers", type=int, default=4, help="loading processes (default: 4)")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--precision", choices=PRECISIONS, default="auto", help="default: fp16 on a GPU, else fp32")
-    add("--num-heads", type=int, help="attention heads, if the size of the weights is unusual")
     add("--output", type=Path, help="folder of results.json")
-    add("--local_rank", help=argparse.SUPPRESS)
+    add_arguments(parser)
     options = parser.parse_args(arguments)
-    if options.batch_size < 1 or options.workers < 0:
-        parser.error("--batch-size must be at least 1 and --workers at least 0")
     if options.train_images is not None and options.train_images < 1:
         parser.error("--train-images must be at least 1")
     if not options.neighbours and not options.l2:
@@ -69,14 +61,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _evaluate(options: argparse.Namespace) -> None:
     device = choose_device(options.device, join=True)
-    extractor = FeatureExtractor.from_weights(
-        options.weights,
-        image_size=options.image_size,
-        pooling=options.pooling,
-        device=str(device),
-        precision=options.precision,
-        num_heads=options.num_heads,
-    )
+    extractor = from_options(options, device)
     learn = open_labelled(options.train, extractor.transform)
     score = open_labelled(options.val, extractor.transform, classes=learn.classes)
     loading = {"batch_size": options.batch_size, "workers": options.workers}

@@ -1,5 +1,6 @@
-"""Where and in which number format a command runs a model, and how its errors are told."""
+"""What the commands share: their options, device and number format, and how errors are told."""
 
+import argparse
 import logging
 import os
 import sys
@@ -13,6 +14,31 @@ from eva_engine import distributed
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> None:
+    """Add the options of how a model is run.
+
+    Args:
+        parser: Receives them.
+        batch_size: Default.
+    """
+    add = parser.add_argument
+    add("--batch-size", type=_from(1), default=batch_size, help="default: %(default)s")
+    add("--workers", type=_from(0), default=4, help="loading processes (default: %(default)s)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--precision", choices=PRECISIONS, default="auto", help="default: fp16 on a GPU, else fp32")
+    add("--local_rank", help=argparse.SUPPRESS)
+
+
+def _from(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return value
+
+    return number
 
 
 def choose_device(device: str = "auto", *, join: bool = False) -> torch.device:
