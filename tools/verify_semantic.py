@@ -295,7 +295,7 @@ def _plan(args: argparse.Namespace) -> tuple[ClassFile, dict[str, tuple[Path, Pa
 
 
 def _print_classes(listed: list[dict[str, Any]]) -> None:
-    if len(listed) > TABLE_ROWS:
+    if not listed or len(listed) > TABLE_ROWS:
         return
     total = sum(entry["pixels"] for entry in listed) or 1
     width = max(len(entry["name"]) for entry in listed)

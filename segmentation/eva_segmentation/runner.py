@@ -60,8 +60,8 @@ class EVARunner(Runner):
         return wrapped
 
     def dump_config(self) -> None:
-        """Save the config; that of a run which is continued when its checkpoint turned out to fit."""
-        if not self._resume or self._has_loaded:
+        """Save the config, but for a run that continues: only when its checkpoint fits."""
+        if not self._resume:
             super().dump_config()
 
     def load_or_resume(self) -> None:

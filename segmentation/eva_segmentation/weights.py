@@ -98,7 +98,7 @@ def check_resumed(model: nn.Module, file: str) -> None:
         file: Checkpoint of a run.
 
     Raises:
-        ValueError: Naming the first parameters that differ, or if the file is damaged or holds code.
+        ValueError: Naming the first parameters that differ, or for a damaged file or one with code.
     """
     with safe_metadata():
         saved = read_weights(Path(file))

@@ -1,19 +1,28 @@
-"""A small segmentor, and the official lists of names and shapes."""
+"""Small segmentors, their runs, and the official lists of names and shapes."""
 
 import ast
 import importlib
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import init_default_scope
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope, init_default_scope
+from PIL import Image
 
 importlib.import_module("eva_segmentation.plugin")  # before anything of mmdetection
+
+from mmseg.visualization import SegLocalVisualizer  # noqa: E402
+
+from eva_segmentation import options, train  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "segmentation" / "configs"
 KEYS = Path(__file__).parents[1] / "golden" / "keys"
 WIDTH = 32
+SIDE = 32  # of the pictures of small runs
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +100,130 @@ def make_maps():
 def _alone(monkeypatch):
     """The engine's tests keep a process group of one, in which SyncBN refuses to run on a CPU."""
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+
+
+# ---- runs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def write_pairs():
+    """Function: pictures whose colours tell the labels, and their maps; name -> height, width."""
+
+    def write(images, maps, sizes, labels):
+        generator = np.random.default_rng(0)
+        for name, (height, width) in sizes.items():
+            for folder in (images, maps):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            classes = generator.integers(0, len(labels), (height // 8, width // 8))
+            classes = classes.repeat(8, 0).repeat(8, 1)
+            noise = generator.integers(0, 40, (height, width, 3))
+            pixels = classes[:, :, None] * np.array([40, 0, -40]) + np.array([0, 90, 200]) + noise
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(images / f"{name}.jpg")
+            values = np.array(labels, np.uint8)[classes]
+            Image.fromarray(values).save(maps / f"{name}.png")
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny(load_config):
+    """Function: the light debug config at 32 px, for three iterations of a small ViT."""
+
+    def make():
+        cfg = load_config("demo/upernet_eva_debug")
+        cfg.pop("randomness")
+        cfg.load_from, cfg.log_level = None, "WARNING"
+        cfg.model.data_preprocessor.size = (SIDE, SIDE)
+        cfg.model.backbone.update(
+            img_size=SIDE, embed_dim=16, depth=2, num_heads=2, mlp_dim=24, out_channels=8
+        )
+        head = cfg.model.decode_head
+        head.update(in_channels=[8] * len(head.in_index), channels=8, pool_scales=(1, 2))
+        cfg.model.auxiliary_head.update(in_channels=8, channels=8)
+        cfg.model.test_cfg.update(crop_size=(SIDE, SIDE), stride=(SIDE, SIDE))
+        scales = load_config("demo/mask2former_eva_debug")
+        cfg.tta_model, cfg.tta_pipeline = scales.tta_model, scales.tta_pipeline
+        views = cfg.tta_pipeline[1].transforms
+        views[0] = [dict(type="Resize", scale=(4 * s, s), keep_ratio=True) for s in (32, 48)]
+        views[3] = [dict(type="PadShortSide", size=SIDE)]
+        for loader in options.LOADERS:
+            for step in cfg[loader].dataset.pipeline:
+                if "scale" in step:
+                    step.scale = (SIDE, SIDE) if step.type == "RandomResize" else (4 * SIDE, SIDE)
+                if "crop_size" in step:
+                    step.crop_size = (SIDE, SIDE)
+        cfg.train_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        cfg.val_dataloader.batch_size = cfg.test_dataloader.batch_size = 2
+        cfg.train_cfg.update(max_iters=3, val_interval=3)
+        cfg.optim_wrapper.optimizer.lr = 0.02
+        cfg.param_scheduler[0].warmup_iters = 1
+        cfg.default_hooks.logger.interval = cfg.default_hooks.checkpoint.interval = 1
+        cfg.default_hooks.checkpoint.max_keep_ckpts = -1
+        return cfg
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def forget_runs():
+    """Function: mmengine names what a process has only once after the time, in seconds."""
+
+    def forget():
+        for logger in MMLogger._instance_dict.values():
+            for handler in logger.handlers:
+                handler.close()
+        for kind in (DefaultScope, MMLogger, MessageHub, SegLocalVisualizer):
+            kind._instance_dict.clear()
+        init_default_scope("mmseg")  # as before every test; fixtures of modules come before that
+
+    return forget
+
+
+@pytest.fixture(scope="session")
+def launch(forget_runs):
+    """Function: run a program as its script does, and leave the process as it was."""
+
+    def run(program, *arguments):
+        precision = torch.get_float32_matmul_precision()
+        with pytest.MonkeyPatch.context() as patch:
+            # the layout of saved configs would take half of the time
+            patch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **style: (text, True))
+            patch.setattr(torch.distributed, "is_initialized", lambda: False)
+            patch.setenv("LOCAL_RANK", "0")
+            try:
+                program.main([str(argument) for argument in arguments])
+            finally:
+                forget_runs()
+                torch.set_float32_matmul_precision(precision)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny, launch, write_pairs, tmp_path_factory):
+    """Folder with data in ADE20K's layout and the work folder `run` of three iterations on it.
+
+    `run/tiny.py` is the saved config; the seed was named on the command line.
+    """
+    root = tmp_path_factory.mktemp("tiny")
+    names = {"training": "abcd", "validation": ("a", "sub/a", "b")}
+    for part in names:
+        sizes = dict.fromkeys(names[part], (SIDE, SIDE))
+        write_pairs(root / "images" / part, root / "annotations" / part, sizes, range(6))
+    cfg = tiny()
+    options.set_data_root(cfg, root)
+    cfg.dump(root / "tiny.py")
+    seed = ("--cfg-options", "randomness.seed=3")
+    launch(train, root / "tiny.py", "--work-dir", root / "run", *seed)
+    return root
+
+
+@pytest.fixture(scope="session")
+def scalars():
+    """Function: what the only run of a work folder logged."""
+
+    def read(folder):
+        (file,) = folder.glob("*/vis_data/scalars.json")
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+    return read

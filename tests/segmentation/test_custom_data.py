@@ -10,6 +10,7 @@ from PIL import Image
 
 from eva_segmentation import custom_data
 from eva_segmentation.class_file import (
+    LabelMapError,
     LabelTable,
     check_pairs,
     distinct_color,
@@ -126,6 +127,15 @@ def test_maps_of_other_kinds(tmp_path):
     values = np.array([[0, 1], [2, 300]], np.uint16)
     Image.fromarray(values).save(tmp_path / "16.png")
     np.testing.assert_array_equal(read_label_map(tmp_path / "16.png"), values)
+    big = Image.frombytes("I;16B", (2, 2), values.astype(">u2").tobytes())
+    big.save(tmp_path / "big.tif")
+    assert (tmp_path / "big.tif").read_bytes().startswith(b"MM")  # the bytes of large parts first
+    read = read_label_map(tmp_path / "big.tif")
+    assert read.dtype == np.dtype("uint16")
+    np.testing.assert_array_equal(read, values)
+    Image.new("F", (2, 2)).save(tmp_path / "f.tif")
+    with pytest.raises(ValueError, match=r"f.tif holds fractions \(mode F\)"):
+        read_label_map(tmp_path / "f.tif")
     palette = Image.fromarray(np.array([[3, 1]], np.uint8))
     palette.putpalette([9, 9, 9] * 256)
     palette.save(tmp_path / "p.png")
@@ -169,6 +179,19 @@ def test_apply_sets_data_and_classes_everywhere(load_config, arguments, own, nam
     assert custom_data.apply(before, arguments(**dict.fromkeys(vars(arguments())))) is before
 
 
+def test_channels_that_are_as_many_as_the_classes_follow_only_where_they_are_classes(
+    load_config, arguments
+):
+    cfg = load_config("demo/mask2former_eva_debug")
+    head = cfg.model.decode_head
+    head.num_classes = head.out_channels = 64  # by accident: these are channels of masks
+    own = custom_data.apply(cfg, arguments()).model.decode_head
+    assert (own.num_classes, own.out_channels) == (2, 64)
+    cfg.model.auxiliary_head = dict(type="FCNHead", num_classes=64, out_channels=64)
+    own = custom_data.apply(cfg, arguments()).model.auxiliary_head
+    assert (own.num_classes, own.out_channels) == (2, 2)
+
+
 def test_the_saved_config_loads_the_data(load_config, arguments, own):
     cfg = custom_data.apply(load_config("demo/mask2former_eva_debug"), arguments())
     cfg.dump(own / "saved.py")
@@ -181,11 +204,15 @@ def test_the_saved_config_loads_the_data(load_config, arguments, own):
     np.testing.assert_array_equal(truth, np.select([stored == 7, stored == 40], [0, 1], 255))
 
 
-def test_a_label_that_was_not_sampled_stops_the_loader(load_config, arguments, own):
+def test_a_map_that_was_not_sampled_stops_the_loader(load_config, arguments, own):
     cfg = custom_data.apply(load_config("demo/mask2former_eva_debug"), arguments())
     Image.new("L", (30, 20), 8).save(own / "maps" / "d.png")
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     with pytest.raises(ValueError, match=r"d.png has labels that .* nor ignored: 8;"):
+        dataset[2]
+    Image.new("L", (20, 30), 7).save(own / "maps" / "d.png")
+    message = r"d\.png is \(30, 20\) \(height, width\) and its picture .*d\.jpg \(20, 30\)"
+    with pytest.raises(LabelMapError, match=message):
         dataset[2]
 
 

@@ -1,5 +1,6 @@
 """The predictor, overlays, label maps, and the file for the ADE20K server."""
 
+import functools
 import zipfile
 
 import numpy as np
@@ -150,16 +151,22 @@ def test_no_file_for_the_server_if_a_picture_is_missing(pictures, tmp_path):
     assert not list(tmp_path.glob("*test.zip*"))
 
 
-def test_refusals(pictures, tmp_path, capsys, configs, weights):
-    config = str(configs / "demo" / "mask2former_eva_debug.py")
-    Image.new("RGB", (4, 4)).save(pictures / "a.png")
+@pytest.fixture
+def refused(capsys):
+    """Function: what the program says to a wrong command line, without its usage."""
 
-    def refused(*arguments):
+    def run(*arguments):
         with pytest.raises(SystemExit) as stop:
-            demo.main([config, str(weights), *map(str, arguments)])
+            demo.main([*map(str, arguments)])
         assert stop.value.code == 2
-        return capsys.readouterr().err
+        return capsys.readouterr().err.rpartition("demo.py: error: ")[2]
 
+    return run
+
+
+def test_refusals(pictures, tmp_path, configs, weights, refused):
+    refused = functools.partial(refused, configs / "demo" / "mask2former_eva_debug.py", weights)
+    Image.new("RGB", (4, 4)).save(pictures / "a.png")
     output = ("--output", tmp_path / "out")
     assert "a.jpg and" in refused(pictures, *output)
     (pictures / "a.png").unlink()
@@ -170,3 +177,92 @@ def test_refusals(pictures, tmp_path, capsys, configs, weights):
     assert "is there already: give --overwrite" in refused(pictures, *output)
     assert "must be in [0, 1], got 2" in refused(pictures, *output, "--opacity", "2")
     assert not list(tmp_path.glob("*x.zip*"))
+
+
+def test_what_is_no_config_device_or_folder_is_named(
+    tiny_run, pictures, tmp_path, refused, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    config, weights = tiny_run / "run" / "tiny.py", tiny_run / "run" / "iter_3.pth"
+    picture, output = pictures / "a.jpg", ("--output", tmp_path / "out")
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "bare.json").write_text('{"optimizer": {"lr": 1}}')
+    refusals = {
+        (config, weights, picture, "--output", tmp_path / "file"): "file is a file and would have",
+        (config, weights, picture, *output, "--device", "bla"): "device 'bla' must be cpu, cuda",
+        (config, weights, picture, *output, "--device", "cuda"): "device 'cuda': there are 0 GPUs",
+        (picture, weights, picture, *output): "a.jpg is no config; one ends in .json, .py",
+        (tmp_path / "bare.json", weights, picture, *output): "has no model and test_dataloader",
+        (config, "none.pth", picture, *output): "none.pth",
+    }
+    for arguments, message in refusals.items():
+        text = refused(*arguments)
+        assert message in text
+        assert len(text.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "file").read_text() == "text"
+
+
+def test_a_picture_that_cannot_be_segmented_is_named_and_the_others_are_done(
+    tiny_run, pictures, tmp_path, launch
+):
+    Image.new("RGB", (2000, 3)).save(pictures / "narrow.png")
+    output = tmp_path / "out"
+    run = tiny_run / "run"
+    arguments = (run / "tiny.py", run / "iter_3.pth", pictures, "--output", output)
+    with pytest.raises(SystemExit) as stop:
+        launch(demo, *arguments, "--device", "cpu")
+    message = str(stop.value.code)  # a text: Python then ends with exit code 1
+    assert "narrow.png: a picture of 3 x 2000 pixels cannot be resized" in message
+    assert len(message.splitlines()) == 2
+    found = sorted(path.name for path in output.rglob("*.*"))
+    assert found == ["a.jpg", "a.png", "b.png", "b.webp.png"]
+
+
+@pytest.fixture
+def stripes(monkeypatch):
+    """Function: the whole command with a segmentor of 150 classes that needs no model."""
+    monkeypatch.setattr(Predictor, "from_config", lambda *_, **__: Stripes())
+    return lambda *arguments: demo.main(["CONFIG", "WEIGHTS", *map(str, arguments)])
+
+
+def test_an_earlier_file_for_the_server_is_not_taken_for_a_new_one(
+    stripes, pictures, tmp_path, caplog
+):
+    archive = tmp_path / "test.zip"
+    archive.write_bytes(b"earlier")
+    command = (pictures, "--output", tmp_path / "out", "--ade20k-submission", archive)
+    (pictures / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(SystemExit, match="not everything could be read"):
+        stripes(*command, "--overwrite")
+    assert "test.zip was not written, because pictures are missing" in caplog.text
+    assert archive.read_bytes() == b"earlier"
+    (pictures / "broken.png").unlink()
+    caplog.clear()
+    stripes(*command, "--overwrite")
+    assert "was not written" not in caplog.text
+    assert zipfile.is_zipfile(archive)
+
+
+def test_pictures_below_the_output_are_segmented_but_results_are_not(stripes, tmp_path):
+    project = tmp_path / "proj"
+    (project / "frames").mkdir(parents=True)
+    Image.new("RGB", (20, 10)).save(project / "frames" / "1.jpg")
+    for inputs in (project / "frames", project):
+        stripes(inputs, "--output", project, "--overwrite")
+    names = sorted(path.relative_to(project).as_posix() for path in project.rglob("*.*"))
+    assert names == [
+        "frames/1.jpg",
+        "labels/1.png",
+        "labels/frames/1.png",
+        "overlays/1.jpg",
+        "overlays/frames/1.jpg",
+    ]
+
+
+def test_two_pictures_with_one_overlay_are_refused(pictures, tmp_path, refused):
+    Image.new("RGB", (4, 4)).save(pictures / "sub" / "b.webp.png")
+    text = refused("CONFIG", "WEIGHTS", pictures, "--output", tmp_path / "out")
+    assert "b.webp and " in text
+    assert "would both become" in text
+    assert "overlays/sub/b.webp.png: give the folder" in text

@@ -10,6 +10,7 @@ import torch
 
 from eva_segmentation import mmcv_extension
 from eva_segmentation.mmcv_extension import (
+    ATTENTION,
     EXTENSION,
     MASK_HEAD,
     MissingExtension,
@@ -74,6 +75,19 @@ def test_capability_is_what_the_build_reports(compiled, monkeypatch, version, ex
     compiled.get_compiling_cuda_version = lambda: version
     monkeypatch.setattr("mmcv.ops.info.ext_module", compiled)
     assert has_cuda_operations() is expected
+
+
+@pytest.mark.parametrize(("version", "expected"), [("12.4", True), ("not available", False)])
+def test_operations_for_cpus_alone_are_not_called_on_a_gpu(
+    compiled, monkeypatch, version, expected
+):
+    compiled.get_compiling_cuda_version = lambda: version
+    monkeypatch.setattr("mmcv.ops.info.ext_module", compiled)
+    attention = types.ModuleType(ATTENTION)
+    attention.IS_CUDA_AVAILABLE = True  # there is a GPU
+    monkeypatch.setitem(sys.modules, ATTENTION, attention)
+    assert install_stand_in() is False
+    assert attention.IS_CUDA_AVAILABLE is expected
 
 
 @without_operations

@@ -5,6 +5,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
@@ -19,6 +20,7 @@ from eva_segmentation.segmentor import EVASegmentor, StreamingTTA, _add_probabil
 from mmseg.datasets import BaseSegDataset
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 
 META_KEYS = (
     *("img_path", "ori_shape", "img_shape", "pad_shape", "padding_size"),
@@ -39,6 +41,15 @@ class PositionBackbone(nn.Module):
         xs = torch.linspace(0, 1, x.shape[3])[None].expand(x.shape[2:])
         place = torch.stack([ys, xs])[None].expand(len(x), -1, -1, -1)
         return [self.conv(torch.cat([x, place], dim=1))]
+
+
+@MODELS.register_module()
+class PositionPyramid(PositionBackbone):
+    """The same in strides 4, 8, 16 and 32."""
+
+    def forward(self, x):
+        (seen,) = super().forward(x)
+        return tuple(F.avg_pool2d(seen, stride) for stride in (4, 8, 16, 32))
 
 
 def _config(kind, **test_cfg):
@@ -74,9 +85,12 @@ def make_model(randomise):
     """Function: a small segmentor, its weights the same for each class of segmentor."""
     init_default_scope("mmseg")
 
-    def make(kind="EVASegmentor", **test_cfg):
+    def make(kind="EVASegmentor", mask_head=None, **test_cfg):
         torch.manual_seed(0)
-        model = MODELS.build(_config(kind, **(test_cfg or {"mode": "whole"})))
+        config = _config(kind, **(test_cfg or {"mode": "whole"}))
+        if mask_head:
+            config.update(decode_head=mask_head, backbone=dict(type="PositionPyramid"))
+        model = MODELS.build(config)
         return randomise(model, std=0.5).eval()
 
     return make
@@ -267,6 +281,40 @@ def test_padding_is_cut_off_before_the_flip(make_views, make_model):
     columns = result.pred_sem_seg.data[0].float().mean(0)
     assert columns[-1] == 1
     assert columns[:-1].max() == 0
+
+
+def _mask_scores(model, inputs):
+    """Mask2Former's scores (B, K, h, w) at a quarter of the input."""
+    maps = model.extract_feat(inputs)
+    classes, masks = model.decode_head(maps, [SegDataSample(metainfo={})] * len(inputs))
+    return torch.einsum("bqk,bqhw->bkhw", classes[-1].softmax(-1)[..., :-1], masks[-1].sigmoid())
+
+
+@pytest.mark.parametrize("size", [(20, 80), (20, 30), (10, 15)])
+@pytest.mark.parametrize("with_masks", [False, True])
+def test_a_padded_picture_is_right_without_a_sliding_window(
+    make_views, make_model, small_head, size, with_masks
+):
+    """The scores of one window of the padded size, and of the network without mmsegmentation."""
+    (sample,) = make_views(*size, least=64)
+    view = {key: [values[0]] for key, values in sample.items()}  # the first scale, not mirrored
+    height, width = view["data_samples"][0].img_shape
+    padded = tuple(view["inputs"][0].shape[1:])
+    assert padded[0] > height * 2  # more padding than picture
+    head = {"mask_head": small_head(channels=8)} if with_masks else {}
+    whole = make_model(mode="whole", **head)
+    slide = make_model(mode="slide", crop_size=padded, stride=padded, **head)
+    with torch.no_grad():
+        (found,), (expected,) = whole.test_step(view), slide.test_step(view)
+        inputs = whole.data_preprocessor(view)["inputs"]
+        if with_masks:
+            plain = F.interpolate(_mask_scores(whole, inputs), size=padded, mode="bilinear")
+        else:
+            plain = whole.decode_head(whole.extract_feat(inputs))
+    plain = F.interpolate(plain[:, :, :height, :width], size=size, mode="bilinear")[0]
+    torch.testing.assert_close(found.seg_logits.data, expected.seg_logits.data)
+    torch.testing.assert_close(found.seg_logits.data, plain)
+    assert view["data_samples"][0].img_shape == (height, width)  # left as it is
 
 
 def test_label_maps_are_padded_with_ignored():

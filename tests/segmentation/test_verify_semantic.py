@@ -54,6 +54,15 @@ def check(tools, tmp_path):
     return run
 
 
+def findings_of(report):
+    """Kind -> names of files or folders."""
+    return {
+        finding["kind"]: [Path(key).name for key in finding["ids"]]
+        for finding in report["findings"]
+        if finding["kind"] not in ("class_absent", "split_size")
+    }
+
+
 def test_counts_of_a_clean_set(check, ade, capsys):
     code, report = check("--layout", "ade20k", "--root", ade)
     assert code == 0
@@ -81,12 +90,7 @@ def test_every_kind_of_problem_is_found(check, ade):
     Image.new("L", (30, 20), 0).save(maps / "1.png")
     code, report = check("--layout", "ade20k", "--root", ade)
     assert code == 1
-    found = {
-        finding["kind"]: [Path(key).name for key in finding["ids"]]
-        for finding in report["findings"]
-        if finding["kind"] not in ("class_absent", "split_size")
-    }
-    assert found == {
+    assert findings_of(report) == {
         "image_alone": ["a.jpg"],
         "map_alone": ["b.png"],
         "image_broken": ["c.jpg"],
@@ -99,6 +103,38 @@ def test_every_kind_of_problem_is_found(check, ade):
     first = {finding["kind"]: finding["first"] for finding in report["findings"]}
     assert first["size_differs"] == "20 x 30 px, the image 30 x 20 px"
     assert first["label_unknown"] == "151"
+
+
+def test_pictures_that_training_cannot_read_are_found(check, ade):
+    images, maps = ade / "images" / "training", ade / "annotations" / "training"
+    values = np.arange(600).reshape(20, 30)
+    for name, kind in (("deep", np.uint16), ("whole", np.int32), ("float", np.float32)):
+        Image.fromarray(values.astype(kind)).save(images / f"{name}.tif")
+        Image.new("L", (30, 20), 1).save(maps / f"{name}.png")
+    code, report = check("--layout", "ade20k", "--root", ade)
+    assert (code, findings_of(report)) == (1, {"image_unread": ["float.tif", "whole.tif"]})
+    first = {finding["kind"]: finding["first"] for finding in report["findings"]}
+    assert first["image_unread"] == "mode F"
+    assert report["splits"]["training"]["pairs"] == 5
+
+
+def test_a_split_that_is_missing_or_ambiguous_is_a_finding_and_the_rest_is_checked(check, ade):
+    training = ade / "images" / "training"
+    Image.new("RGB", (30, 20)).save(training / "0.png")
+    Image.new("L", (30, 20), 151).save(ade / "annotations" / "validation" / "1.png")
+    code, report = check("--layout", "ade20k", "--root", ade)
+    expected = {"name_twice": ["training"], "label_unknown": ["1.png"], "map_empty": ["1.png"]}
+    assert (code, findings_of(report)) == (1, expected)
+    (ambiguous,) = (f for f in report["findings"] if f["kind"] == "name_twice")
+    assert "0.jpg and" in ambiguous["first"]
+    assert (report["splits"]["training"]["pairs"], report["splits"]["validation"]["pairs"]) == (
+        0,
+        2,
+    )
+    training.rename(ade / "images" / "elsewhere")
+    code, report = check("--layout", "ade20k", "--root", ade)
+    expected = {"folder_absent": ["training"], "label_unknown": ["1.png"], "map_empty": ["1.png"]}
+    assert (code, findings_of(report)) == (1, expected)
 
 
 def test_sideways_pictures_have_the_size_that_is_seen(check, ade):

@@ -1,0 +1,95 @@
+"""The evaluation's command line: what it scores, writes, and leaves alone."""
+
+import json
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from eva_segmentation import evaluate
+from eva_segmentation.drawing import label_image
+from eva_segmentation.predictor import Predictor
+from eva_segmentation.segmentor import EVASegmentor
+
+
+def score(folder):
+    """The result of the only evaluation in a work folder."""
+    (file,) = folder.glob("*/*.json")
+    return json.loads(file.read_text())
+
+
+@pytest.fixture(scope="module")
+def maps(tiny_run, launch):
+    """Label maps of the last weights, by the run's saved config alone."""
+    run = tiny_run / "run"
+    before = (run / "tiny.py").read_bytes()
+    launch(evaluate, run / "tiny.py", run / "iter_3.pth", "--out", tiny_run / "maps")
+    assert (run / "tiny.py").read_bytes() == before
+    return tiny_run / "maps"
+
+
+def test_the_saved_config_of_a_run_stays_as_it_is(tiny_run, launch, maps):
+    run = tiny_run / "run"
+    saved = (run / "tiny.py").read_bytes()
+    assert Config.fromfile(run / "test" / "tiny.py").load_from == str(run / "iter_3.pth")
+    with pytest.raises(SystemExit, match=r"--work-dir .*run holds .*tiny.py, which would be over"):
+        launch(evaluate, run / "tiny.py", run / "iter_3.pth", "--work-dir", run)
+    assert (run / "tiny.py").read_bytes() == saved
+
+
+def test_the_score_is_that_of_the_last_validation_with_and_without_maps(
+    tiny_run, launch, maps, scalars, tmp_path
+):
+    run = tiny_run / "run"
+    launch(evaluate, run / "tiny.py", run / "iter_3.pth", "--work-dir", tmp_path)
+    with_maps = score(run / "test")
+    for name in ("mIoU", "mAcc", "aAcc"):
+        assert score(tmp_path)[name] == with_maps[name]
+    assert with_maps["mIoU"] == next(e["mIoU"] for e in scalars(run) if "mIoU" in e)
+
+
+def test_maps_are_those_of_the_weights_that_were_named(tiny_run, maps):
+    """Each in the subfolder of its picture, with the labels of the files: 0 is no class."""
+    run, images = tiny_run / "run", tiny_run / "images" / "validation"
+    files = sorted(path.relative_to(maps).as_posix() for path in maps.rglob("*.*"))
+    assert files == ["a.jpg.png", "b.jpg.png", "sub/a.jpg.png"]
+    found = {name: np.asarray(Image.open(maps / name)) for name in files}
+    assert len(np.unique(np.concatenate([*found.values()]))) > 1  # of several classes
+    equal = {}
+    for weights in ("iter_3.pth", "iter_1.pth"):
+        predictor = Predictor.from_config(run / "tiny.py", weights=run / weights, device="cpu")
+        assert predictor.labels == (1, 2, 3, 4, 5)
+        direct = {name: predictor(images / name.removesuffix(".png")) for name in files}
+        equal[weights] = [
+            np.array_equal(label_image(direct[name], predictor.labels, predictor.colors), map_)
+            for name, map_ in found.items()
+        ]
+    assert equal == {"iter_3.pth": [True] * 3, "iter_1.pth": [False] * 3}
+
+
+def test_a_folder_with_something_in_it_receives_no_maps(tiny_run, launch, maps):
+    run = tiny_run / "run"
+    before = sorted(maps.rglob("*"))
+    for place in (maps, maps / "a.jpg.png"):
+        with pytest.raises(SystemExit, match=r"test\.py: --out .* is there already and not empty"):
+            launch(evaluate, run / "tiny.py", run / "iter_3.pth", "--out", place)
+    assert sorted(maps.rglob("*")) == before
+
+
+def test_maps_need_the_metric_that_writes_them(tiny_run, launch, tmp_path):
+    cfg = Config.fromfile(tiny_run / "tiny.py")
+    cfg.test_evaluator = dict(type="DepthMetric")
+    cfg.dump(tmp_path / "depth.py")
+    with pytest.raises(SystemExit, match=r"--out goes with IoUMetric, not with .*DepthMetric"):
+        launch(evaluate, tmp_path / "depth.py", "x.pth", "--out", tmp_path / "maps")
+
+
+def test_a_fault_inside_keeps_its_traceback(tiny_run, launch, monkeypatch, tmp_path):
+    def predict(*_):
+        raise ValueError("a fault of the program")
+
+    monkeypatch.setattr(EVASegmentor, "predict", predict)
+    run = tiny_run / "run"
+    with pytest.raises(ValueError, match="a fault of the program"):
+        launch(evaluate, run / "tiny.py", run / "iter_3.pth", "--work-dir", tmp_path)
