@@ -5,11 +5,11 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from eva_engine import distributed
 from eva_engine.deepspeed_engine import TrainingEngine
-from eva_engine.moving_average import MovingAverage
-from eva_engine.run_checkpoint import EMA_WEIGHTS, WEIGHTS, save_weights, write_whole
+from eva_engine.run_checkpoint import save_weights, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -35,66 +35,69 @@ def check_metric(metric: str, results: Sequence[str]) -> None:
 
 
 class BestWeights:
-    """Keeps weights, and the moving average if there is one, in the folder `best` of a run.
+    """Keeps the best weights, and the best moving average if there is one, in the folder `best`.
 
-    `best.json` tells step and results; it is written last, so a folder without it is not whole.
+    Each has an evaluation and a best step of its own. `best.json` tells step and results of both; a
+    file that it does not name is not whole.
 
     Args:
         output: Folder of the run.
         metric: Name of the result that decides; of `loss` the smallest is best, else the largest.
         anew: Whether the run begins, and what an earlier one left counts for nothing.
+        config: Of the run, for `run_checkpoint.read_config`.
     """
 
-    def __init__(self, output: Path, *, metric: str, anew: bool) -> None:
-        self.folder, self.metric = output / FOLDER, metric
+    def __init__(self, output: Path, *, metric: str, anew: bool, config: Mapping[str, Any]) -> None:
+        self.folder, self.metric, self.config = output / FOLDER, metric, config
         if anew and distributed.rank() == 0:
             (self.folder / RECORD).unlink(missing_ok=True)
 
     def consider(
-        self,
-        engine: TrainingEngine,
-        average: MovingAverage | None,
-        *,
-        step: int,
-        results: Mapping[str, float],
+        self, engine: TrainingEngine, name: str, *, step: int, results: Mapping[str, float]
     ) -> None:
-        """Keep the present weights if they are better; called on all processes.
+        """Keep the engine's present weights if they are better; called on all processes.
 
         Args:
-            engine: The engine that trains.
-            average: Its moving average.
+            engine: The engine that trains, with the weights that were evaluated.
+            name: File for them, `WEIGHTS` or `EMA_WEIGHTS`.
             step: That was evaluated, from 0.
             results: Of the evaluation.
         """
         main = distributed.rank() == 0
-        if not distributed.gather(main and self._is_better(results[self.metric]))[0]:
+        kept = self._record() if main else {}
+        better = main and self._is_better(results[self.metric], kept.get(name))
+        if not distributed.gather(better)[0]:
             return
         if main:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / RECORD).unlink(missing_ok=True)
-        self._replace(engine, WEIGHTS)
-        if average is not None:
-            with average.applied():
-                self._replace(engine, EMA_WEIGHTS)
+            self._write({key: value for key, value in kept.items() if key != name})
+        unfinished = self.folder / f".{name}.writing"
+        try:
+            save_weights(engine.full_precision_state(), unfinished, self.config)
+            if main:
+                unfinished.replace(self.folder / name)
+        finally:
+            if main:
+                unfinished.unlink(missing_ok=True)
         if main:
-            record = {"metric": self.metric, "step": step, "results": dict(results)}
-            write_whole(self.folder / RECORD, json.dumps(record, indent=2))
-            logger.info(
-                "best %s so far: %.5g, kept in %s", self.metric, results[self.metric], self.folder
-            )
+            self._write(kept | {name: {"step": step, "results": dict(results)}})
+            value = results[self.metric]
+            logger.info("best %s so far: %.5g, kept in %s", self.metric, value, self.folder / name)
 
-    def _is_better(self, value: float) -> bool:
+    def _is_better(self, value: float, kept: Mapping[str, Any] | None) -> bool:
         if not math.isfinite(value):
             return False
-        try:
-            before = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if kept is None or self.metric not in kept["results"]:
             return True
-        best: float = before["results"].get(self.metric, -math.inf)
+        best: float = kept["results"][self.metric]
         return value < best if self.metric == "loss" else value > best
 
-    def _replace(self, engine: TrainingEngine, name: str) -> None:
-        unfinished = self.folder / f".{name}.writing"
-        save_weights(engine.full_precision_state(), unfinished)
-        if distributed.rank() == 0:
-            unfinished.replace(self.folder / name)
+    def _record(self) -> dict[str, Any]:
+        try:
+            record: dict[str, Any] = json.loads((self.folder / RECORD).read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        return record
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        write_whole(self.folder / RECORD, json.dumps(record, indent=2))

@@ -20,7 +20,7 @@ C = TypeVar("C")
 
 logger = logging.getLogger(__name__)
 
-_SENTENCE_IS_ENOUGH = (ValueError, FileNotFoundError, FloatingPointError, TooManyBadSamplesError)
+_SENTENCE_IS_ENOUGH = (ValueError, OSError, FloatingPointError, TooManyBadSamplesError)
 
 
 def load_recipe(file: str | Path, kind: type[C]) -> C:

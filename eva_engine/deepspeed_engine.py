@@ -161,11 +161,19 @@ class TrainingEngine:
     @contextmanager
     def settings_kept(self) -> Iterator[None]:
         """Have the optimizer keep its settings while a checkpoint, which has its own, is loaded."""
-        names = ("weight_decay", "betas", "eps", "lr_scale")
-        kept = [{name: group[name] for name in names} for group in self._groups()]
+        names = ("weight_decay", "betas", "eps", "momentum", "always_adapt", "lr_scale")
+        groups = self._groups()
+        kept = [{name: group[name] for name in names if name in group} for group in groups]
         yield
         for group, settings in zip(self._groups(), kept, strict=True):
             group.update(settings)
+
+    @torch.no_grad()
+    def share_buffers(self) -> None:
+        """Give all processes the main one's buffers, such as the statistics of batch norms."""
+        if distributed.world_size() > 1:
+            for buffer in self.module.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     @torch.no_grad()
     def refresh_weights(self) -> None:

@@ -26,7 +26,7 @@ from eva_engine.data import (
 )
 from eva_engine.deepspeed_engine import TrainingEngine
 from eva_engine.metrics import RunLog, check_packages
-from eva_engine.moving_average import MovingAverage
+from eva_engine.moving_average import MovingAverage, warn_of_slow_average
 from eva_engine.run_checkpoint import RunCheckpoints, write_whole
 from eva_engine.schedule import warmup_cosine
 from eva_engine.signals import EXIT_RUN_AGAIN, StopSignal
@@ -54,11 +54,11 @@ class TrainingRun:
         config: The resolved recipe for the record, as plain values.
         depth: Blocks of the model's ViT.
         device: What `distributed.start` returned.
-        evaluate: Gives results; called on all processes, with the model in evaluation mode.
+        evaluate: Gives results; called on all processes, with the model in evaluation mode, once
+            with its weights and once with their moving average, where there is one.
         results: Names of these results, of which `run.best_metric` is one.
         collate: Makes a batch's data from samples; None stacks tensors.
         flops_per_sample: Model FLOPs of a sample, forward and backward.
-        with_average: Evaluate the moving average instead of the weights, where there is one.
     """
 
     model: nn.Module
@@ -73,7 +73,6 @@ class TrainingRun:
     results: Sequence[str] = ()
     collate: Callable[[list[Any]], Any] | None = None
     flops_per_sample: float | None = None
-    with_average: bool = True
 
     def start(self) -> None:
         """Train to the end, or to a signal.
@@ -104,7 +103,8 @@ class TrainingRun:
         check_metric(run.best_metric, self.results if self.evaluate else ())
         self._main = distributed.rank() == 0
         self._processes = distributed.world_size()
-        self._checkpoints = RunCheckpoints(run.output, keep=run.keep_checkpoints)
+        keep = run.keep_checkpoints
+        self._checkpoints = RunCheckpoints(run.output, keep=keep, config=self.config)
         checkpoint = self._checkpoints.newest()
         if checkpoint and not run.resume:
             raise ValueError(
@@ -128,6 +128,7 @@ class TrainingRun:
         self._steps_per_epoch = self._batches.steps_per_epoch
         self._total = run.epochs * self._steps_per_epoch
         self._lr(0)
+        warn_of_slow_average(run.ema_decay, self._total)
         self._record = {
             "seed": self._seed,
             "processes": self._processes,
@@ -172,7 +173,8 @@ class TrainingRun:
         if checkpoint is not None:
             run_checkpoint.restore(checkpoint, self._engine, self._average)
             logger.info("continuing after step %d (%s)", self._start, checkpoint.name)
-        best = BestWeights(run.output, metric=run.best_metric, anew=not self._start)
+        anew = not self._start
+        best = BestWeights(run.output, metric=run.best_metric, anew=anew, config=self.config)
         self._best = best if run.best_metric else None
         if run.compile:
             self._engine.engine.compile()
@@ -308,7 +310,7 @@ class TrainingRun:
                 raise
             raise FloatingPointError(
                 f"the loss scale of fp16 is at its minimum and step {step} still overflows: the "
-                "run has diverged; begin a new run from {run_checkpoint.WEIGHTS} of an earlier "
+                f"run has diverged; begin a new run from {run_checkpoint.WEIGHTS} of an earlier "
                 "checkpoint with a lower learning rate or precision=bf16"
             ) from error
         if not skip:
@@ -331,19 +333,25 @@ class TrainingRun:
         logger.info("saved %s", folder.name)
 
     def _evaluate(self, step: int) -> None:
+        model = self._engine.engine
+        model.eval()
+        self._engine.share_buffers()
+        results = self._results(run_checkpoint.WEIGHTS, step)
+        if self._average:
+            with self._average.applied():
+                averaged = self._results(run_checkpoint.EMA_WEIGHTS, step)
+            results |= {f"ema_{name}": value for name, value in averaged.items()}
+        model.train()
+        if self._log:  # after the best weights: by the log, a continued run knows that all is done
+            self._log.evaluation(step, results)
+
+    @torch.no_grad()
+    def _results(self, name: str, step: int) -> dict[str, float]:
+        """Evaluate the engine's weights, and keep them if they are the best of a file's name."""
         assert self.evaluate is not None
         # training's numbers do not depend on it, and its own not on where the run was resumed
         distributed.seed_all(self._seed, step, distributed.rank(), purpose="evaluation")
-        model = self._engine.engine
-        model.eval()
-        with torch.no_grad():
-            if self._average and self.with_average:
-                with self._average.applied():
-                    results = self.evaluate(model)
-            else:
-                results = self.evaluate(model)
-        model.train()
-        if self._best:  # before the log, by which a continued run knows that this is done
-            self._best.consider(self._engine, self._average, step=step, results=results)
-        if self._log:
-            self._log.evaluation(step, results)
+        results = dict(self.evaluate(self._engine.engine))
+        if self._best:
+            self._best.consider(self._engine, name, step=step, results=results)
+        return results

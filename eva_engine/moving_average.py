@@ -1,5 +1,6 @@
 """Exponential moving average of the weights, in float32, each process for the part it keeps."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -7,6 +8,26 @@ import torch
 from torch import Tensor
 
 from eva_engine.deepspeed_engine import TrainingEngine
+
+logger = logging.getLogger(__name__)
+
+_FELT = 0.05  # share of the initial weights at the end of a run
+
+
+def warn_of_slow_average(decay: float, steps: int) -> None:
+    """Say so if a run is too short for its moving average.
+
+    Args:
+        decay: Weight of the past; 0 for no average.
+        steps: Of the whole run.
+    """
+    share = decay**steps if decay else 0.0
+    if share > _FELT:
+        logger.warning(
+            "after all %d steps the moving average still holds %.0f %% of the initial weights; "
+            "with run.ema_decay=%.4g it would hold %.0f %%",
+            *(steps, 100 * share, _FELT ** (1 / steps), 100 * _FELT),
+        )
 
 
 class MovingAverage:

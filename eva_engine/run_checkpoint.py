@@ -13,10 +13,12 @@ import os
 import pickle
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -29,7 +31,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 MARKER = "COMPLETE"
 WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
-_RUN = "run.json"
+_RUN, _CONFIG = "run.json", "config"
 _STATE = "deepspeed"
 _PREFIX, _TEMPORARY = "step_", ".writing_"
 
@@ -40,11 +42,12 @@ class RunCheckpoints:
     Args:
         output: Folder of the run, which all processes see.
         keep: Complete checkpoints that are kept; older ones are removed after a save.
+        config: Of the run, which the weights' files hold too, see `read_config`.
     """
 
-    def __init__(self, output: Path, *, keep: int) -> None:
+    def __init__(self, output: Path, *, keep: int, config: Mapping[str, Any] | None = None) -> None:
         self.folder = output / FOLDER
-        self.keep = keep
+        self.keep, self.config = keep, config
 
     def complete(self) -> list[Path]:
         """Folders of all complete checkpoints, oldest first."""
@@ -104,12 +107,13 @@ class RunCheckpoints:
             temporary.mkdir(parents=True)
         distributed.barrier()
         engine.engine.save_checkpoint(str(temporary), tag=_STATE, save_latest=False)
-        save_weights(engine.full_precision_state(), temporary / WEIGHTS)
+        engine.share_buffers()
+        save_weights(engine.full_precision_state(), temporary / WEIGHTS, self.config)
         if average is not None:
             if main or engine.zero_stage:
                 torch.save(average.state_dict(), temporary / _average_file(engine))
             with average.applied():
-                save_weights(engine.full_precision_state(), temporary / EMA_WEIGHTS)
+                save_weights(engine.full_precision_state(), temporary / EMA_WEIGHTS, self.config)
         distributed.barrier()
         if main:
             text = json.dumps({"step": step, **run}, indent=2)
@@ -222,15 +226,54 @@ def _average_file(engine: TrainingEngine) -> str:
     return f"average_{distributed.rank() if engine.zero_stage else 0:05d}.pt"
 
 
-def save_weights(state: dict[str, Tensor], file: Path) -> None:
+def save_weights(
+    state: dict[str, Tensor], file: Path, config: Mapping[str, Any] | None = None
+) -> None:
     """Write tensors in the first process; the others only take part in gathering them.
 
     Args:
         state: Name -> tensor.
         file: `.safetensors`, not written atomically.
+        config: Of the run, for `read_config`.
+
+    Raises:
+        OSError: If the disk is full, for example.
     """
-    if distributed.rank() == 0:
-        save_file({name: value.contiguous() for name, value in state.items()}, file)
+    if distributed.rank():
+        return
+    metadata = {_CONFIG: json.dumps(config)} if config is not None else None
+    write_tensors({name: value.contiguous() for name, value in state.items()}, file, metadata)
+
+
+def write_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str] | None) -> None:
+    """Write a `.safetensors` file.
+
+    Args:
+        tensors: Name -> contiguous tensor.
+        file: Not written atomically.
+        metadata: Texts beside them.
+
+    Raises:
+        OSError: If the disk is full, for example.
+    """
+    try:
+        save_file(tensors, file, metadata=metadata)
+    except SafetensorError as error:  # its own, also for what the system says
+        raise OSError(f"{file} cannot be written ({error})") from error
+
+
+def read_config(file: Path) -> dict[str, Any] | None:
+    """The config of the run that wrote a `.safetensors` file; None if it does not say.
+
+    Args:
+        file: Any weights.
+    """
+    if file.suffix != ".safetensors":
+        return None
+    with safe_open(file, framework="pt") as content:
+        text = (content.metadata() or {}).get(_CONFIG)
+    config: dict[str, Any] | None = json.loads(text) if text else None
+    return config
 
 
 def _mark_complete(folder: Path) -> None:

@@ -128,8 +128,8 @@ def train(config, device):
     if config.kill_in_save >= 0:
         save_weights = run_checkpoint.save_weights
 
-        def killing(state, file):
-            save_weights(state, file)
+        def killing(state, file, *rest):
+            save_weights(state, file, *rest)
             if f"{config.kill_in_save:08d}" in str(file):
                 os.kill(os.getpid(), signal.SIGKILL)
 

@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from eva_engine import best_weights, loop
+from eva_engine import best_weights, loop, run_checkpoint
+from eva_engine.run_checkpoint import read_config
 
 EVERY = {"ema_decay": 0.9, "keep_checkpoints": 9, "resume": True}
 NAN = float("nan")
@@ -17,7 +19,7 @@ class Killed(BaseException):
 
 
 class Results:
-    """An evaluation that gives prescribed results, one after the other."""
+    """An evaluation that gives prescribed results: for the weights, then for their average."""
 
     def __init__(self, **results):
         self.rows = [dict(zip(results, row, strict=True)) for row in zip(*results.values())]  # noqa: B905
@@ -26,11 +28,17 @@ class Results:
         return self.rows.pop(0)
 
 
+def twice(values):
+    """The same results for the average as for the weights."""
+    return [value for value in values for _ in range(2)]
+
+
 @pytest.fixture
 def run(start, tmp_path):
     """Function: three epochs of 8 steps with prescribed results; the folder."""
 
     def train(metric="score", *, output="run", results=("loss", "score"), **rows):
+        rows = {name: twice(values) for name, values in rows.items()}
         changes = {"evaluate": Results(**rows), "results": results}
         start(output, changes=changes, best_metric=metric, **EVERY)
         return tmp_path / output
@@ -38,11 +46,11 @@ def run(start, tmp_path):
     return train
 
 
-def assert_kept(folder, step):
+def assert_kept(folder, step, *, files=("model.safetensors", "model_ema.safetensors")):
     """`best` holds what the checkpoint after that step holds."""
     record = json.loads((folder / "best/best.json").read_text())
-    assert record["step"] == step
-    for name in ("model.safetensors", "model_ema.safetensors"):
+    for name in files:
+        assert record[name]["step"] == step
         kept = load_file(folder / "best" / name)
         expected = load_file(folder / f"checkpoints/step_{step + 1:08}" / name)
         assert kept.keys() == expected.keys()
@@ -66,25 +74,66 @@ def test_the_best_of_all_evaluations(run, metric, values, step):
     other = "loss" if metric == "score" else "score"
     folder = run(metric, **{metric: values, other: (9.0, 8.0, 7.0)})
     record = assert_kept(folder, step)
-    assert record["metric"] == metric
-    assert record["results"][metric] == values[step // 8]
+    assert record["model.safetensors"]["results"][metric] == values[step // 8]
+
+
+def test_the_average_has_a_best_of_its_own(start, tmp_path):
+    """Weights 1, 3, 2; their average 1, 2, 3."""
+    changes = {"evaluate": Results(score=(1.0, 1.0, 3.0, 2.0, 2.0, 3.0)), "results": ("score",)}
+    start(changes=changes, best_metric="score", **EVERY)
+    assert_kept(tmp_path / "run", 15, files=["model.safetensors"])
+    assert_kept(tmp_path / "run", 23, files=["model_ema.safetensors"])
+
+
+def test_the_files_say_what_run_they_are_of(run):
+    folder = run(loss=(1.0, 2.0, 3.0), score=(1.0, 2.0, 3.0))
+    for file in folder.glob("*/**/*.safetensors"):
+        assert read_config(file)["run"]["best_metric"] == "score"
+    assert read_config(folder / "metrics.jsonl") is None
+
+
+def test_a_full_disk_leaves_the_earlier_best(run, monkeypatch):
+    write, calls = run_checkpoint.save_file, []
+
+    def fail(tensors, file, metadata):
+        calls.append(file)
+        if ".writing" in str(file) and len([c for c in calls if "best" in str(c)]) == 3:
+            file.write_bytes(b"half")
+            raise SafetensorError("I/O error: No space left on device")
+        write(tensors, file, metadata=metadata)
+
+    monkeypatch.setattr(run_checkpoint, "save_file", fail)
+    with pytest.raises(OSError, match=r"cannot be written \(I/O error: No space left"):
+        run(loss=(3.0, 2.0, 1.0), score=(1.0, 2.0, 3.0))
+    folder = calls[0].parents[2]
+    assert {file.name for file in (folder / "best").iterdir()} == {
+        "best.json", "model.safetensors", "model_ema.safetensors",
+    }  # fmt: skip
+    assert list(json.loads((folder / "best/best.json").read_text())) == ["model_ema.safetensors"]
 
 
 def test_nothing_is_kept_unless_wanted(run):
     assert not (run("", loss=(1.0, 2.0, 3.0)) / "best").exists()
 
 
-@pytest.mark.parametrize("owner", [best_weights.BestWeights, loop.TrainingRun])
-def test_killed_around_the_second_evaluation(run, monkeypatch, owner):
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        (best_weights, "save_weights", 3),  # of the second evaluation: the weights
+        (best_weights, "save_weights", 4),  # and their average
+        (best_weights, "write_whole", 6),
+        (loop.TrainingRun, "_evaluate", 2),
+    ],
+)
+def test_killed_around_the_second_evaluation(run, monkeypatch, owner, name, call):
     """In the middle of writing, or before it: the continued run makes up for it."""
-    name = "_replace" if owner is best_weights.BestWeights else "_evaluate"
     original, calls = getattr(owner, name), []
 
-    def kill(self, *arguments):
+    def kill(*arguments):
         calls.append(arguments)
-        if len(calls) == (4 if name == "_replace" else 2):
+        if len(calls) == call:
             raise Killed
-        return original(self, *arguments)
+        return original(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, kill)
@@ -96,7 +145,7 @@ def test_killed_around_the_second_evaluation(run, monkeypatch, owner):
 def test_a_continued_run_remembers_the_best(run, start, tmp_path):
     folder = run(loss=(1.0, 2.0, 3.0), score=(1.0, 2.0, 0.0))
     stamp = (folder / "best/best.json").stat().st_mtime_ns
-    changes = {"evaluate": Results(score=(1.5, 1.9)), "results": ("score",)}
+    changes = {"evaluate": Results(score=twice((1.5, 1.9))), "results": ("score",)}
     start("run", changes=changes, best_metric="score", epochs=5, **EVERY)
     assert (folder / "best/best.json").stat().st_mtime_ns == stamp
     assert_kept(folder, 15)
@@ -104,7 +153,7 @@ def test_a_continued_run_remembers_the_best(run, start, tmp_path):
 
 def test_what_an_earlier_run_left_counts_for_nothing(run, tmp_path):
     (tmp_path / "run/best").mkdir(parents=True)
-    record = {"metric": "score", "step": 99, "results": {"score": 100.0}}
+    record = {"model.safetensors": {"step": 99, "results": {"score": 100.0}}}
     (tmp_path / "run/best/best.json").write_text(json.dumps(record))
     assert_kept(run(loss=(1.0, 2.0, 3.0), score=(1.0, 2.0, 0.0)), 15)
 

@@ -128,14 +128,25 @@ def test_evaluation_does_not_change_training(start, metrics, tmp_path):
     assert lines == metrics(tmp_path / "never")
 
 
-@pytest.mark.parametrize("with_average", [True, False])
-def test_what_is_evaluated(start, program, metrics, tmp_path, with_average):
-    start(ema_decay=0.9, changes={"with_average": with_average})
-    model = program.Model(0.0)
-    model.load_state_dict(weights(tmp_path / "run", "model_ema" if with_average else "model"))
-    with torch.no_grad():
-        expected = program.evaluate(model)["error"]
-    assert metrics(tmp_path / "run")[-1]["val_error"] == pytest.approx(expected, rel=1e-6)
+def test_weights_and_their_average_are_evaluated(start, program, metrics, tmp_path):
+    start(ema_decay=0.9)
+    found = metrics(tmp_path / "run")[-1]
+    for file, name in (("model", "val_error"), ("model_ema", "val_ema_error")):
+        model = program.Model(0.0)
+        model.load_state_dict(weights(tmp_path / "run", file))
+        with torch.no_grad():
+            expected = program.evaluate(model)["error"]
+        assert found[name] == pytest.approx(expected, rel=1e-6)
+    assert found["val_error"] != found["val_ema_error"]
+
+
+def test_a_run_that_is_too_short_for_its_average(start, caplog):
+    start(ema_decay=0.9999, changes={"evaluate": None})
+    assert "after all 24 steps the moving average still holds 100 %" in caplog.text
+    assert "with run.ema_decay=0.8827 it would hold 5 %" in caplog.text
+    caplog.clear()
+    start("other", ema_decay=0.88, changes={"evaluate": None})
+    assert "moving average" not in caplog.text
 
 
 def test_a_finished_run_does_nothing(start, metrics, tmp_path, caplog):
