@@ -23,6 +23,12 @@ SKIPPABLE: dict[str, str] = {
     r"(spm|interactions|up|norm[1-4])\.|level_embed$": "segmentation adapter",
 }
 
+# All other names that an EVA-01 ViT has: class token, final norm, layer scale, BEiT's table.
+TRUNK_MORE = (
+    r"cls_token|norm\.(weight|bias)"
+    r"|blocks\.\d+\.(gamma_[12]|attn\.relative_position_bias_table)"
+)
+
 # Model keys that a file may lack: pattern -> what they start as.
 OPTIONAL: dict[str, str] = {
     r"mask_token$": "initialised",

@@ -144,6 +144,10 @@ def load_weights(
     named = fuse_qkv_bias(split_qkv_bias(named, target), target)
     prefixes = (source_prefix, target_prefix)
     state = _fit(named, target, prefixes, report, tuple(allow_skipped), tuple(reinitialise))
+    assign = any(value.is_meta for value in target.values())
+    if assign:  # a copy: parameters must not lie in a file that may be written again
+        copied = {id(value) for value in named.values()}
+        state = {n: v.clone() if id(v) in copied else v for n, v in state.items()}
     same_project = source_prefix == target_prefix
     _explain_missing(target, state, target_prefix, report, tuple(allow_missing), same_project)
     if complete and report.missing:
@@ -154,7 +158,6 @@ def load_weights(
             "build the model on a real device"
         )
     report.loaded = list(state)
-    assign = any(value.is_meta for value in target.values())
     kept = {name: target[name] for name in report.missing}
     model.load_state_dict(state | kept, strict=True, assign=assign)
     logger.info("%s", report)

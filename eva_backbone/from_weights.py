@@ -7,6 +7,7 @@ Shapes: C channels, N patches of a picture, T frames of a clip, p patch size.
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eva_backbone._key_maps import TRUNK_KEY
+from eva_backbone._key_maps import SKIPPABLE, STOCK_VITDET, TRUNK_KEY, TRUNK_MORE
 from eva_backbone.checkpoint import load_weights, read_weights
-from eva_backbone.convert import trunk_prefix
+from eva_backbone.convert import few, trunk_prefix
 from eva_backbone.registry import resolve_source
 from eva_backbone.variants import VARIANTS
 from eva_backbone.vit import VisionTransformer
 
+_KNOWN = re.compile(f"{STOCK_VITDET}|{TRUNK_MORE}")
 VIDEO_SIDE = 224  # pixels of a frame, for which all official video models are made
 
 
@@ -59,8 +61,8 @@ def load_vit(
 ) -> VisionTransformer:
     """Build the ViT that a file holds, and load it; heads and adapters are left out.
 
-    Sizes, windows, relative positions and the form of the bias are read off the weights; a file of
-    fp16 weights needs no more memory than it has bytes with `dtype=torch.float16`.
+    Sizes, windows, relative positions and the form of the bias are read off the weights, of which
+    one copy is made, in `dtype`.
 
     A video model becomes a model of pictures, which are clips of one frame at the mean of the
     frames' positions. The class token of a segmentor has no position, as in its training.
@@ -111,13 +113,10 @@ def vit_from(
             "which is none of eva_backbone.VARIANTS, and weights do not tell the number of heads: "
             "pass num_heads"
         )
-    if (
-        not trunk.names & {"cls_token", "blocks.0.attn.rel_pos_h"}
-        and "window_size" not in overrides
-    ):
+    if "cls_token" not in trunk.names and "window_size" not in arguments:
         raise ValueError(
-            f"{name} holds a detector's ViT without relative positions, which does not tell its "
-            "windows: pass window_size (0 for none) and global_attn_indexes"
+            f"{name} holds a detector's ViT, whose relative positions (of one size, or none) do "
+            "not tell its windows: pass window_size (0 for none), img_size and global_attn_indexes"
         )
     with torch.device("meta"):
         model = VisionTransformer(**arguments)
@@ -129,7 +128,7 @@ def vit_from(
         own |= _picture_of_clip(own, prefix, trunk.frames)
     elif "level_embed" in trunk.names:
         own[f"{prefix}pos_embed"] = torch.cat([0 * positions[:, :1], positions[:, 1:]], dim=1)
-    load_weights(model, own, source=name, complete=True, allow_skipped=(".*",))
+    load_weights(model, own, source=name, complete=True)
     return model.eval()
 
 
@@ -152,6 +151,12 @@ def describe(weights: Mapping[str, Tensor], *, name: str) -> Trunk:
         for key, value in weights.items()
         if key.startswith(prefix)
     }
+    foreign = [key for key in shapes if not _KNOWN.fullmatch(key)]
+    foreign = [key for key in foreign if not any(re.match(known, key) for known in SKIPPABLE)]
+    if foreign:
+        raise ValueError(
+            f"{name} holds no EVA-01 ViT, which has no {few(foreign, 3)}; this is another model"
+        )
     depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
     needed = ("pos_embed", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight")
     if lacking := [key for key in needed if key not in shapes]:
@@ -195,18 +200,19 @@ def _relative_positions(
     sides = [(row[0] + 1) // 2 for row in rows if row is not None]  # tables of 2 side - 1 rows
     if len(sides) < depth:
         return {}
-    window = 0 if len(set(sides)) == 1 else min(sides)
-    first = rows[0]
+    first, window = rows[0], min(sides)
     assert first is not None
-    return {
+    common = {
         "rel_pos": "beit",  # the interpolation of the published results
         "num_heads": width // first[1],
         "img_size": max(sides) * patch,
         "pretrain_img_size": (math.isqrt(shapes["pos_embed"][1] - 1)) * patch,
+    }
+    if len(set(sides)) == 1:  # all windows or all global
+        return common
+    return common | {
         "window_size": window,
-        "global_attn_indexes": tuple(i for i, side in enumerate(sides) if side != window)
-        if window
-        else (),
+        "global_attn_indexes": tuple(i for i, side in enumerate(sides) if side != window),
     }
 
 

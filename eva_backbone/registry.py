@@ -313,6 +313,12 @@ def _resolve_official(entry: OfficialFile) -> Path:
     )
 
 
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def verify_sha256(path: str | os.PathLike[str], expected: str) -> None:
     """Check a file against its recorded SHA-256.
 
@@ -322,8 +328,7 @@ def verify_sha256(path: str | os.PathLike[str], expected: str) -> None:
     expected = expected.lower()
     if len(expected) != 64 or not set(expected) <= set("0123456789abcdef"):
         raise ValueError(f"expected must be 64 hexadecimal digits, got {expected!r}")
-    with Path(path).open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    actual = sha256_of(path)
     if actual != expected:
         raise ValueError(
             f"{os.fspath(path)} has SHA-256 {actual}, expected {expected}: the file is incomplete "

@@ -152,7 +152,7 @@ def test_a_detector_that_does_not_tell_its_windows(save):
         for key, value in tensors.items()
         if key.startswith("state.")
     }
-    with pytest.raises(ValueError, match=r"does not tell its windows: pass window_size"):
+    with pytest.raises(ValueError, match=r"do not tell its windows: pass window_size"):
         load_vit(save(state), num_heads=2)
     model = load_vit(
         save(state), num_heads=2, img_size=96, window_size=4, global_attn_indexes=(3,),
@@ -187,6 +187,48 @@ def test_a_picture_is_a_clip_of_one_frame(make_vit, randomise):
     loaded = vit_from(state, name="file.pt", num_heads=2)
     images = torch.randn(1, 3, 224, 224)
     torch.testing.assert_close(loaded(images), model(images), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("window", [0, 4])
+def test_tables_of_one_size_do_not_tell_windows(save, make_detector, window):
+    detector = make_detector(rel_pos="beit", window_size=window, global_attn_indexes=())
+    file = save(detector.state_dict())
+    with pytest.raises(ValueError, match="of one size, or none"):
+        load_vit(file)
+    model = load_vit(file, window_size=window, img_size=96)
+    images = torch.randn(1, 3, 96, 96)
+    expected = detector.net.forward_feature_map(images)
+    torch.testing.assert_close(model.forward_feature_map(images), expected)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_file_can_be_written_again_from_the_model_that_it_made(save, suffix):
+    name = f"weights{suffix}"
+    file = save(build_vit("eva_debug").state_dict(), name)
+    model = load_vit(file)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    save({"model": model.state_dict()} if suffix == ".pt" else model.state_dict(), name)
+    for key, value in load_vit(file).state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_models_of_the_same_weights_share_nothing():
+    weights = build_vit("eva_debug").state_dict()
+    first, second = (vit_from(weights, name="file.pt") for _ in range(2))
+    with torch.no_grad():
+        first.pos_embed.fill_(7.0)
+    assert not (second.pos_embed == 7.0).any()
+    assert not (weights["pos_embed"] == 7.0).any()
+
+
+@pytest.mark.parametrize(
+    "name", ["blocks.0.ls1.gamma", "blocks.1.attn.q_norm.weight", "norm_pre.weight", "reg_token"]
+)
+def test_other_models_are_refused_by_what_eva_does_not_have(make_vit, name):
+    """As in DINOv2, SigLIP, CLIP and DINOv2 with registers."""
+    state = make_vit().state_dict() | {name: torch.zeros(32)}
+    with pytest.raises(ValueError, match=rf"file.pt holds no EVA-01 ViT, which has no {name}"):
+        vit_from(state, name="file.pt", num_heads=2)
 
 
 def test_half_precision_weights_stay_half(save):
