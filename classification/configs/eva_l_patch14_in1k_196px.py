@@ -1,8 +1,9 @@
 """EVA-L on ImageNet-1K at 196 px without ImageNet-21K, 50 epochs.
 
 16 processes x 64 images = 1024 a step; 1251 steps an epoch. Learning rate, decay and epochs are
-those of the official log; drop path, mixup and cutmix were on but are not published: these are
-MAE's for ViT-L. This should give (official log): 88.0 top-1.
+those of the official log. Not published: drop path, mixup and cutmix, which were on (MAE's for
+ViT-L here), smoothing (MAE's 0.1), betas and epsilon (AdamW's defaults). This should give (official
+log): 88.0 top-1.
 """
 
 from dataclasses import replace

@@ -1,8 +1,9 @@
 """Intermediate fine-tuning of EVA-L on ImageNet-21K, 90 epochs.
 
 64 processes x 64 images = 4096 a step; 3466 steps an epoch (the log has 3439). Learning rate,
-decay and epochs are those of the official log; drop path, mixup and cutmix are not published:
-these are MAE's for ViT-L. This should give: `eva_l_psz14_21k_ft.pt`; no accuracy was published.
+decay and epochs are those of the official log. Not published: drop path, mixup and cutmix (MAE's
+for ViT-L here), smoothing, betas and epsilon (EVA-g's of Table 12). This should give:
+`eva_l_psz14_21k_ft.pt`; no accuracy was published.
 """
 
 from dataclasses import replace

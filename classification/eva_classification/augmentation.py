@@ -1,16 +1,20 @@
 """Training augmentation: timm's transforms for images, timm's Mixup for batches."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms.functional import get_image_size
 
 from eva_classification.config import AugmentConfig, DataConfig
 
 RATIO = (3 / 4, 4 / 3)
+BICUBIC = InterpolationMode.BICUBIC
 
 
 def training_transform(
@@ -28,7 +32,7 @@ def training_transform(
     """
     from timm.data import create_transform
 
-    transform: Callable[[Image.Image], Tensor] = create_transform(
+    transform: Any = create_transform(
         size,
         is_training=True,
         scale=augment.scale,
@@ -42,7 +46,38 @@ def training_transform(
         re_prob=augment.random_erase,
         re_mode="pixel",
     )
-    return transform
+    if augment.crop == "once":
+        transform.transforms[0] = CropOnce(size, augment.scale, RATIO, BICUBIC)
+    result: Callable[[Image.Image], Tensor] = transform
+    return result
+
+
+class CropOnce(RandomResizedCrop):
+    """Random crop of one draw: a side that is too long is cut to the image (BYOL, MAE).
+
+    torchvision's draws up to ten times, so that large crops are rarer.
+    """
+
+    @staticmethod
+    def get_params(
+        img: Tensor | Image.Image, scale: Sequence[float], ratio: Sequence[float]
+    ) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a crop.
+
+        Args:
+            img: To be cropped.
+            scale: Smallest and largest share of its area.
+            ratio: Smallest and largest width by height.
+        """
+        width, height = get_image_size(img)
+        area = height * width * torch.empty(1).uniform_(*scale).item()
+        low, high = (math.log(value) for value in ratio)
+        aspect = math.exp(torch.empty(1).uniform_(low, high).item())
+        crop_width = min(round(math.sqrt(area * aspect)), width)
+        crop_height = min(round(math.sqrt(area / aspect)), height)
+        top = int(torch.randint(0, height - crop_height + 1, (1,)))
+        left = int(torch.randint(0, width - crop_width + 1, (1,)))
+        return top, left, crop_height, crop_width
 
 
 class Targets:

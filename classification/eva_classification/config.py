@@ -1,10 +1,13 @@
 """Settings of classification: what a recipe defines and the command line overrides."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS
-from eva_engine.config import OptimizerConfig, RunConfig, at_least
+from eva_engine.config import OptimizerConfig, RunConfig, at_least, one_of_its_choices
+
+_POLICY = re.compile(r"(rand|augmix|original|originalr|v0|v0r|3a)(-|$)")  # timm's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +20,8 @@ class ModelConfig:
         pooling: `mean` of the patches and `fc_norm`, or the class token (`cls`) after `norm`.
         linear_probe: Train a linear classifier (and a batch norm without parameters) on frozen
             features.
+        trunk_precision: Of the frozen features of a linear probe, by autocast; the rest is
+            `run.precision`.
         drop_path_rate: Stochastic depth rate of the last block; it rises linearly from 0.
         freeze_patch_embed: Do not train the patch embedding, as the official code for EVA-g.
         activation_checkpointing: Recompute each block in the backward pass, for less memory.
@@ -28,6 +33,7 @@ class ModelConfig:
     image_size: int = 224
     pooling: Literal["mean", "cls"] = "mean"
     linear_probe: bool = False
+    trunk_precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     drop_path_rate: float = 0.0
     freeze_patch_embed: bool = False
     activation_checkpointing: bool = False
@@ -39,10 +45,16 @@ class ModelConfig:
         patch = VARIANTS[self.variant].patch_size
         if self.image_size < patch or self.image_size % patch:
             raise ValueError(f"patch {patch} of {self.variant} does not divide {self.image_size}")
-        if self.linear_probe and (self.drop_path_rate or self.activation_checkpointing):
+        one_of_its_choices(self)
+        of_training = ("drop_path_rate", "activation_checkpointing", "freeze_patch_embed")
+        if self.linear_probe and any(getattr(self, name) for name in of_training):
             raise ValueError(
-                "drop_path_rate and activation_checkpointing have no use in a linear probe, whose "
-                "features are frozen: set both to 0"
+                f"{', '.join(of_training)} have no use in a linear probe, whose features are "
+                "frozen: leave them out"
+            )
+        if self.trunk_precision != "fp32" and not self.linear_probe:
+            raise ValueError(
+                f"trunk_precision={self.trunk_precision} is for linear probes; set run.precision"
             )
 
 
@@ -52,6 +64,8 @@ class AugmentConfig:
 
     Attributes:
         scale: Smallest and largest share of the image's area that a crop has.
+        crop: `retry` draws again what does not fit into the image (timm's and torchvision's),
+            `once` cuts it off (BYOL's, official for linear probes).
         flip: Probability of a horizontal flip.
         auto_augment: timm's policy, such as `rand-m9-mstd0.5-inc1`; empty for none.
         color_jitter: Strength; only without `auto_augment`, which timm puts in its place.
@@ -63,6 +77,7 @@ class AugmentConfig:
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
+    crop: Literal["retry", "once"] = "retry"
     flip: float = 0.5
     auto_augment: str = "rand-m9-mstd0.5-inc1"
     color_jitter: float = 0.0
@@ -75,7 +90,13 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale must be two rising numbers in (0, 1], got {self.scale}")
+        one_of_its_choices(self)
         at_least(self, color_jitter=0, mixup=0, cutmix=0)
+        if self.auto_augment and not _POLICY.match(self.auto_augment):
+            raise ValueError(
+                f"auto_augment={self.auto_augment!r} is none of timm's policies (rand-..., "
+                "augmix-..., original, originalr, v0, v0r, 3a); '' stands for none"
+            )
         for name in ("flip", "random_erase", "mixup_switch", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
@@ -132,6 +153,11 @@ class ClassificationConfig:
     run: RunConfig
 
     def __post_init__(self) -> None:
+        if self.model.linear_probe and self.optimizer.layer_decay != 1.0:
+            raise ValueError(
+                f"layer_decay={self.optimizer.layer_decay} has no use in a linear probe, which "
+                "trains one layer: leave it out"
+            )
         if (self.augment.mixup or self.augment.cutmix) and self.run.batch_size % 2:
             raise ValueError(
                 f"mixup and cutmix pair the samples of a batch: batch_size must be even, got "

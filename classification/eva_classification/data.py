@@ -58,6 +58,14 @@ class LabelledImages(Dataset[tuple[Any, int]]):
             UnreadableImageError: If it cannot be read; an OSError that names it.
         """
 
+    def image(self, index: int) -> Image.Image:
+        """The image in RGB, whatever its label.
+
+        Raises:
+            UnreadableImageError: If it cannot be read; an OSError that names it.
+        """
+        return self.load(index)[0]
+
     def __getitem__(self, index: int) -> tuple[Any, int]:
         image, label = self.load(index)
         return (image if self.transform is None else self.transform(image)), label
@@ -134,7 +142,8 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     """Read a picture as RGB.
 
     As in torchvision's ImageFolder, and so in EVA's training, an orientation that EXIF notes is
-    not applied and transparency is dropped.
+    not applied and transparency is dropped. Of 16 bits the upper 8 are kept, where torchvision
+    makes everything white.
 
     Args:
         path: Of the file.
@@ -150,10 +159,19 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures and damaged EXIF data
             with Image.open(name) as image:
-                return image.convert("RGB")
+                return _rgb(image)
     except Exception as error:  # Pillow's decoders raise anything: OSError, SyntaxError, ...
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UnreadableImageError(f"{name} cannot be read ({reason})") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("F", "I"):
+        raise ValueError(f"it holds {'fractions' if image.mode == 'F' else '32 bits'} a pixel")
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.uint16) >> 8
+        image = Image.fromarray(values.astype(np.uint8))
+    return image.convert("RGB")
 
 
 def find_images(folder: Path) -> Iterator[str]:

@@ -4,7 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from eva_backbone.registry import resolve_source
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_classification.counting import MAX_CONFUSION, OneLabel, Score, count
 from eva_classification.data import open_labelled
 from eva_classification.evaluation import (
@@ -19,6 +22,7 @@ from eva_classification.robustness import CLASSES, ImageNetPaths, open_sets
 from eva_classification.running import add_arguments, choose_device, choose_dtype, run
 from eva_classification.transforms import evaluation_transform
 from eva_engine import distributed
+from eva_engine.run_checkpoint import read_config
 
 PROGRAM = "classification/evaluate.py"
 SETS = {
@@ -62,7 +66,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, text in SETS.items():
         parser.add_argument(f"--{name}", type=Path, help=text)
     parser.add_argument("--image-size", type=int, help="default: that of the weights")
-    parser.add_argument("--crop-pct", type=float, default=1.0, help="default: 1, as published")
+    parser.add_argument("--crop-pct", type=float, help="default: the run's, else 1 as published")
+    parser.add_argument("--mean", type=float, nargs=3, help="default: the run's, else CLIP's")
+    parser.add_argument("--std", type=float, nargs=3, help="default: the run's, else CLIP's")
     add_arguments(parser)
     parser.add_argument("--output", type=Path, help="folder of results.json and pictures")
     options = parser.parse_args(arguments)
@@ -81,17 +87,29 @@ def _evaluate(options: argparse.Namespace) -> None:
     model = model.to(device, choose_dtype(options.precision, device))
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)  # fails now, not after hours
+    noted = _noted(options.weights)
+    data = noted.get("data", {})
+    for name, usual in (("crop_pct", 1.0), ("mean", CLIP_MEAN), ("std", CLIP_STD)):
+        if getattr(options, name) is None:
+            setattr(options, name, data.get(name, usual))
+    options.class_names = options.classes or noted.get("class_names")
     work = _own_data if options.data else _imagenet
     scores = work(model, options)
     if distributed.rank() == 0:
         sys.stdout.write(table(scores) + "\n")
         if options.output is not None:
             settings = {key: value if isinstance(value, int | float) else str(value)
-                        for key, value in vars(options).items() if value is not None}  # fmt: skip
+                        for key, value in vars(options).items()
+                        if value is not None and key != "class_names"}  # fmt: skip
             settings["image_size"] = model.img_size
             settings["processes"] = distributed.world_size()
             file = write_results(options.output, settings, scores)
             sys.stdout.write(f"wrote {file}\n")
+
+
+def _noted(weights: str) -> dict[str, Any]:
+    """Settings of the run that made the weights, as far as they say."""
+    return read_config(resolve_source(weights)) or {}
 
 
 def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> dict[str, Score]:
@@ -101,7 +119,13 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> dict[str, 
             f"{CLASSES}; evaluate it on its own data with --data"
         )
     paths = ImageNetPaths(**{name: getattr(options, name) for name in SETS})
-    sets = open_sets(paths, image_size=model.img_size, crop_pct=options.crop_pct)
+    sets = open_sets(
+        paths,
+        image_size=model.img_size,
+        crop_pct=options.crop_pct,
+        mean=options.mean,
+        std=options.std,
+    )
     device = next(model.parameters()).device
     scores: dict[str, Score] = {}
     for entry in sets:
@@ -115,8 +139,10 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> dict[str, 
 
 
 def _own_data(model: ImageClassifier, options: argparse.Namespace) -> dict[str, Score]:
-    transform = evaluation_transform(model.img_size, crop_pct=options.crop_pct)
-    samples = open_labelled(options.data, transform, classes=options.classes)
+    transform = evaluation_transform(
+        model.img_size, crop_pct=options.crop_pct, mean=options.mean, std=options.std
+    )
+    samples = open_labelled(options.data, transform, classes=options.class_names)
     if len(samples.classes) != model.num_classes:
         raise ValueError(
             f"{options.data} has {len(samples.classes)} classes, {options.weights} has "

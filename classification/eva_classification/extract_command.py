@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from eva_backbone.registry import resolve_source, sha256_of
 from eva_classification.extraction import SETTINGS, Pictures, Plan, extract
 from eva_classification.features import add_arguments as add_model_arguments
 from eva_classification.features import from_options
@@ -17,6 +18,7 @@ from eva_classification.running import add_arguments, choose_device, run
 from eva_engine import distributed
 
 PROGRAM = "tools/extract_features.py"
+_LARGEST_FILE = 4096  # pictures
 STORED = {"fp16": torch.float16, "fp32": torch.float32}
 _EXAMPLES = """
 One vector for each picture below a folder:
@@ -88,6 +90,10 @@ def _extract(options: argparse.Namespace) -> None:
     bytes_each = stored.itemsize * torch.Size(shape).numel()
     settings = {
         "weights": Path(options.weights).name,
+        "sha256": distributed.gather(_digest(options.weights))[0],
+        "mean": extractor.mean,
+        "std": extractor.std,
+        "vit": [options.num_heads, options.window_size, options.global_blocks],
         "kind": options.kind,
         "pooling": extractor.pooling if options.kind == "pooled" else None,
         "image_size": extractor.image_size,
@@ -96,7 +102,8 @@ def _extract(options: argparse.Namespace) -> None:
         "format": options.format,
         "shape": shape,
         "pictures": len(pictures),
-        "shard_size": max(1, int(options.file_mb * 2**20 / bytes_each)),
+        # so few that several processes have their share, and that little is lost with a file
+        "shard_size": max(1, min(_LARGEST_FILE, int(options.file_mb * 2**20 / bytes_each))),
         "names": pictures.digest,
     }
     if distributed.rank() == 0:
@@ -113,6 +120,7 @@ def _extract(options: argparse.Namespace) -> None:
         pictures,
         plan,
         kind=options.kind,
+        shape=shape,
         stored=stored,
         batch_size=options.batch_size,
         workers=options.workers,
@@ -123,16 +131,24 @@ def _extract(options: argparse.Namespace) -> None:
         for why in left_out:
             sys.stderr.write(f"left out: {why}\n")
         sys.stdout.write(
-            f"wrote {options.kind} features {tuple(shape)} of {len(pictures) - len(left_out)} "
-            f"pictures to {plan.shards} files in {options.output}\n"
+            f"{options.output} holds {options.kind} features {tuple(shape)} of "
+            f"{plan.count_written()} pictures in {plan.shards} files\n"
         )
+
+
+def _digest(weights: str) -> str:
+    """Tells weights of equal names apart."""
+    return sha256_of(resolve_source(weights)) if distributed.rank() == 0 else ""
 
 
 def _agree(folder: Path, settings: dict[str, Any]) -> None:
     """Note the settings, or see that they are those of the run that is to be continued."""
     file = folder / SETTINGS
+    for left in folder.glob(".features-*"):
+        left.unlink()  # of a process that was killed
     if file.is_file():
         before = json.loads(file.read_text(encoding="utf-8"))
+        settings = json.loads(json.dumps(settings))  # tuples are lists there
         changed = [key for key in settings if before.get(key) != settings[key]]
         if changed:
             raise ValueError(

@@ -34,6 +34,7 @@ from eva_classification.data import (
 from eva_classification.features import FeatureExtractor
 from eva_classification.transforms import Transform
 from eva_engine import distributed
+from eva_engine.run_checkpoint import write_tensors
 
 SETTINGS = "features.json"
 
@@ -62,8 +63,12 @@ def read_features(folder: str | os.PathLike[str]) -> Features:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} holds no features: {SETTINGS} cannot be read") from error
-    plan = Plan(folder=folder, pictures=settings["pictures"], shard_size=settings["shard_size"],
-                suffix=settings["format"])  # fmt: skip
+    plan = Plan(
+        folder=folder,
+        pictures=settings["pictures"],
+        shard_size=settings["shard_size"],
+        suffix=settings["format"],
+    )
     missing = [shard for shard in range(plan.shards) if not plan.file(shard).is_file()]
     if missing:
         raise ValueError(
@@ -99,6 +104,10 @@ class Plan:
     def file(self, shard: int) -> Path:
         """Path of a file."""
         return self.folder / f"features-{shard:05}-of-{self.shards:05}.{self.suffix}"
+
+    def count_written(self) -> int:
+        """Number of pictures in all files, without those that were left out."""
+        return sum(_count(self.file(shard)) for shard in range(self.shards))
 
     def pictures_of(self, shard: int) -> range:
         """Indexes of its pictures."""
@@ -143,7 +152,7 @@ class Pictures(Dataset[tuple[int, Tensor | None, str]]):
     def load(self, index: int) -> Image.Image:
         """A picture in RGB."""
         if self._samples is not None:
-            return self._samples.load(index)[0]
+            return self._samples.image(index)
         return read_image(self.names[index])
 
     def __getitem__(self, index: int) -> tuple[int, Tensor | None, str]:
@@ -168,18 +177,20 @@ def extract(
     plan: Plan,
     *,
     kind: str,
+    shape: Sequence[int],
     stored: torch.dtype,
     batch_size: int,
     workers: int,
     skip_unreadable: bool = False,
 ) -> list[str]:
-    """Compute the files that are not there yet; each process takes its share.
+    """Compute the files that are not there yet; each process takes its share of them.
 
     Args:
         extractor: The model.
         pictures: What to look at.
         plan: Where the files lie.
         kind: "pooled" or "patches".
+        shape: Of the features of one picture.
         stored: Number format in the files.
         batch_size: Pictures of a forward pass.
         workers: Processes that load.
@@ -193,46 +204,53 @@ def extract(
         FloatingPointError: If features are not finite in the number format.
     """
     compute = extractor if kind == "pooled" else extractor.patches
-    own = range(distributed.rank(), plan.shards, distributed.world_size())
+    missing = [shard for shard in range(plan.shards) if not plan.file(shard).is_file()]
+    missing = distributed.gather(missing)[0]  # as the first process sees it
+    own = missing[distributed.rank() :: distributed.world_size()]
     steps = [
-        (shard, batch)
-        for shard in own
-        if not plan.file(shard).is_file()
-        for batch in _batches(plan.pictures_of(shard), batch_size)
+        (shard, batch) for shard in own for batch in _batches(plan.pictures_of(shard), batch_size)
     ]
     loader: DataLoader[Any] = DataLoader(
         pictures,
         batch_sampler=[batch for _, batch in steps],
         num_workers=workers,
-        collate_fn=list,
+        collate_fn=_collate,
     )
     left_out: list[str] = []
     names: list[str] = []
     parts: list[Tensor] = []
     total = sum(len(batch) for _, batch in steps)
     with tqdm(total=total, unit="picture", disable=distributed.rank() > 0) as bar:
-        for (shard, batch), loaded in zip(steps, loader, strict=True):
-            good = [
-                (pictures.names[index], image) for index, image, _ in loaded if image is not None
-            ]
-            bad = [why for _, image, why in loaded if image is None]
+        for (shard, batch), (indexes, images, bad) in zip(steps, loader, strict=True):
             if bad and not skip_unreadable:
                 raise UnreadableImageError(f"{bad[0]}; --skip-unreadable leaves such pictures out")
             left_out += bad
-            if good:
-                features = compute(torch.stack([image for _, image in good])).to(stored)
-                if not features.isfinite().all():
+            if indexes:
+                features = compute(images).to(stored)
+                found = [pictures.names[index] for index in indexes]
+                finite = features.flatten(1).isfinite().all(1).cpu()
+                if not finite.all():
                     raise FloatingPointError(
-                        f"features of the batch from {good[0][0]} on are not finite in {stored}: "
-                        "use --precision fp32 and --store fp32"
+                        f"features of {found[int((~finite).nonzero()[0])]} are not finite in "
+                        f"{stored}: use --precision fp32 and --store fp32"
                     )
-                names += [name for name, _ in good]
+                names += found
                 parts.append(features.cpu())
             bar.update(len(batch))
             if batch[-1] == plan.pictures_of(shard)[-1]:
-                _write_shard(plan.file(shard), names, parts)
+                whole = torch.cat(parts) if parts else torch.empty(0, *shape, dtype=stored)
+                _write_shard(plan.file(shard), names, whole)
                 names, parts = [], []
     return left_out
+
+
+def _collate(
+    loaded: list[tuple[int, Tensor | None, str]],
+) -> tuple[list[int], Tensor | None, list[str]]:
+    """Indexes and images (B, 3, H, W) of those that were read, and why the others were not."""
+    good = [(index, image) for index, image, _ in loaded if image is not None]
+    images = torch.stack([image for _, image in good]) if good else None
+    return [index for index, _ in good], images, [why for _, image, why in loaded if image is None]
 
 
 def _batches(indexes: range, size: int) -> Iterator[list[int]]:
@@ -240,21 +258,29 @@ def _batches(indexes: range, size: int) -> Iterator[list[int]]:
         yield list(indexes[start : start + size])
 
 
-def _write_shard(file: Path, names: list[str], parts: list[Tensor]) -> None:
+def _write_shard(file: Path, names: list[str], features: Tensor) -> None:
     """Write a file as a whole or not at all."""
-    features = torch.cat(parts) if parts else torch.empty(0)
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         if file.suffix == ".npz":
             with unfinished.open("wb") as stream:
                 np.savez(stream, features=features.numpy(), names=np.array(names))
         else:
-            from safetensors.torch import save_file
-
-            save_file({"features": features}, unfinished, metadata={"names": json.dumps(names)})
+            write_tensors({"features": features}, unfinished, {"names": json.dumps(names)})
         os.replace(unfinished, file)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _count(file: Path) -> int:
+    """Number of pictures in a file, of which not more than needed is read."""
+    if file.suffix == ".npz":
+        with np.load(file) as content:
+            return len(content["names"])
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as content:
+        return len(json.loads(content.metadata()["names"]))
 
 
 def _read_shard(file: Path) -> Features:

@@ -9,8 +9,8 @@ Shapes: B pictures, N = h x w patches, C channels.
 
 import argparse
 import os
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -26,6 +26,7 @@ from eva_backbone.vit import VisionTransformer
 from eva_classification.data import read_image
 from eva_classification.running import Precision, choose_device, choose_dtype
 from eva_classification.transforms import Transform, evaluation_transform
+from eva_engine.run_checkpoint import read_config
 
 Picture = str | os.PathLike[str] | Image.Image
 Pooling = Literal["mean", "cls"]
@@ -43,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", required=True, help="official or bundled name, or file, of any task")
     add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
     add("--image-size", type=int, help="side in pixels (default: that of the weights)")
+    add("--mean", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
+    add("--std", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
     add("--num-heads", type=int, help="attention heads, if the size of the weights is unusual")
+    add("--window-size", type=int, help="in patches, of detectors that do not tell it; 0: none")
+    add("--global-blocks", type=int, nargs="*", help="blocks without windows, with --window-size")
 
 
 def from_options(options: argparse.Namespace, device: torch.device) -> "FeatureExtractor":
@@ -60,13 +65,20 @@ def from_options(options: argparse.Namespace, device: torch.device) -> "FeatureE
         ValueError: As `FeatureExtractor.from_weights`.
         FileNotFoundError: As there.
     """
+    vit = {
+        "num_heads": options.num_heads,
+        "window_size": options.window_size,
+        "global_attn_indexes": options.global_blocks,
+    }
     return FeatureExtractor.from_weights(
         options.weights,
         image_size=options.image_size,
         pooling=options.pooling,
+        mean=options.mean,
+        std=options.std,
         device=str(device),
         precision=options.precision,
-        num_heads=options.num_heads,
+        **{name: value for name, value in vit.items() if value is not None},
     )
 
 
@@ -76,8 +88,9 @@ class FeatureExtractor(nn.Module):
     Args:
         vit: The ViT.
         pooling: "mean" of the patches, or the class token ("cls").
-        image_size: Side in pixels of what `transform` gives.
-        transform: From a PIL picture in RGB to the ViT's input.
+        image_size: Side in pixels of the square that is cut out of a picture.
+        mean: Subtracted from the pixels.
+        std: Divides them.
         fc_norm: Norm of the pooled features, which fine-tuned classifiers have.
 
     Raises:
@@ -90,7 +103,8 @@ class FeatureExtractor(nn.Module):
         *,
         pooling: Pooling,
         image_size: int,
-        transform: Transform,
+        mean: Sequence[float],
+        std: Sequence[float],
         fc_norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -99,7 +113,8 @@ class FeatureExtractor(nn.Module):
         if pooling == "cls" and vit.cls_token is None:
             raise ValueError("these weights have no class token; use pooling='mean'")
         self.vit, self.pooling, self.fc_norm = vit, pooling, fc_norm
-        self.image_size, self.transform = image_size, transform
+        self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
+        self.transform: Transform = evaluation_transform(image_size, mean=mean, std=std)
         self.requires_grad_(False)
         self.eval()
 
@@ -110,14 +125,17 @@ class FeatureExtractor(nn.Module):
         *,
         image_size: int | None = None,
         pooling: Pooling | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         device: str = "auto",
         precision: Precision = "auto",
-        num_heads: int | None = None,
+        **vit_arguments: Any,
     ) -> "FeatureExtractor":
         """Build the ViT of a file with the preprocessing that belongs to it.
 
-        Detectors and segmentors saw pictures with ImageNet's mean and deviation, all others with
-        CLIP's. Of a video model see `eva_backbone.load_vit`.
+        Detectors and segmentors saw pictures with ImageNet's mean and deviation, the official other
+        models with CLIP's; runs of this toolkit note theirs in the file. Of a video model see
+        `eva_backbone.load_vit`.
 
         Args:
             source: Name of an official or bundled file, or a path, of whatever task.
@@ -125,9 +143,11 @@ class FeatureExtractor(nn.Module):
                 that of the weights (1280 for detectors, 896 for segmentors).
             pooling: By default the class token for EVA-CLIP, its linear probes and other weights
                 with a final norm, and the mean of the patches for all others.
+            mean: Subtracted from the pixels, in place of what belongs to the weights.
+            std: Divides them, the same.
             device: "cuda", "cpu" or "auto".
             precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
-            num_heads: Of sizes that `eva_backbone.VARIANTS` does not have.
+            **vit_arguments: What the weights do not tell, see `eva_backbone.load_vit`.
 
         Returns:
             The extractor, on its device.
@@ -144,11 +164,10 @@ class FeatureExtractor(nn.Module):
         side, patch = image_size or trunk.arguments["img_size"], trunk.arguments["patch_size"]
         if side < patch or side % patch:
             raise ValueError(f"patch size {patch} of {path.name} does not divide {side}")
-        overrides = {"img_size": image_size, "num_heads": num_heads}
-        given = {name: value for name, value in overrides.items() if value is not None}
-        if image_size is not None and "pretrain_img_size" in trunk.arguments:
-            del given["img_size"]  # tables and windows stay; they are interpolated as in the tests
-        vit = vit_from(weights, name=path.name, dtype=dtype, **given)
+        if image_size is not None and "pretrain_img_size" not in trunk.arguments:
+            # a detector's tables stay, and are interpolated as in its tests
+            vit_arguments = {"img_size": image_size, **vit_arguments}
+        vit = vit_from(weights, name=path.name, dtype=dtype, **vit_arguments)
         if pooling is None:
             pooling = "mean" if trunk.pools_patches else "cls"
         fc_norm = None
@@ -158,9 +177,16 @@ class FeatureExtractor(nn.Module):
             fc_norm.load_state_dict(
                 {key: weights[f"{prefix}fc_norm.{key}"] for key in ("weight", "bias")}
             )
-        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if trunk.dense else (CLIP_MEAN, CLIP_STD)
-        transform = evaluation_transform(side, mean=mean, std=std)
-        extractor = cls(vit, pooling=pooling, image_size=side, transform=transform, fc_norm=fc_norm)
+        usual = (IMAGENET_MEAN, IMAGENET_STD) if trunk.dense else (CLIP_MEAN, CLIP_STD)
+        noted = (read_config(path) or {}).get("data", {})
+        extractor = cls(
+            vit,
+            pooling=pooling,
+            image_size=side,
+            mean=mean or noted.get("mean") or usual[0],
+            std=std or noted.get("std") or usual[1],
+            fc_norm=fc_norm,
+        )
         return extractor.to(place)
 
     def forward(self, pictures: Tensor | Picture | Iterable[Picture]) -> Tensor:

@@ -64,6 +64,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     extractor = from_options(options, device)
     learn = open_labelled(options.train, extractor.transform)
     score = open_labelled(options.val, extractor.transform, classes=learn.classes)
+    known = min(len(learn), options.train_images or len(learn))
+    if options.neighbours and max(options.neighbours) > known:
+        raise ValueError(f"{max(options.neighbours)} neighbours, but {known} images to learn from")
+    if options.train == options.val:
+        sys.stderr.write(f"{options.train} is scored on itself: the scores tell little\n")
     loading = {"batch_size": options.batch_size, "workers": options.workers}
     features, labels = labelled_features(
         extractor, learn, limit=options.train_images, title="train", **loading

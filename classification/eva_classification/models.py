@@ -98,14 +98,24 @@ class LinearProbe(ImageClassifier):
     Args:
         num_classes: K.
         pooling: What is classified; "cls" officially.
+        trunk_dtype: Number format of the frozen features, by autocast; None leaves them as the
+            weights are.
         **vit: Arguments of `VisionTransformer`.
 
     Raises:
         ValueError: If there is no class, or pooling is neither.
     """
 
-    def __init__(self, *, num_classes: int, pooling: Pooling = "cls", **vit: Any) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        pooling: Pooling = "cls",
+        trunk_dtype: torch.dtype | None = None,
+        **vit: Any,
+    ) -> None:
         super().__init__(num_classes=num_classes, pooling=pooling, **vit)
+        self.trunk_dtype = trunk_dtype
         self.requires_grad_(False)
         linear = nn.Linear(self.embed_dim, num_classes)
         if not linear.weight.is_meta:
@@ -118,7 +128,10 @@ class LinearProbe(ImageClassifier):
     def pool(self, images: Tensor) -> Tensor:
         """Frozen features (B, C)."""
         with torch.no_grad():
-            return super().pool(images)
+            if self.trunk_dtype is None:
+                return super().pool(images)
+            with torch.autocast(images.device.type, self.trunk_dtype):
+                return super().pool(images).to(images.dtype)
 
 
 def build_classifier(

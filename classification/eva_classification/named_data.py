@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL import Image
@@ -46,17 +46,23 @@ class NamedImages(LabelledImages):
 
     def load(self, index: int) -> tuple[Image.Image, int]:
         """See `LabelledImages`."""
+        rgb, label = self._read(index, lambda sample: int(sample[self._keys[1]]))
+        if not 0 <= label < len(self.classes):
+            raise ValueError(f"{self.sample_id(index)} has label {label} of {len(self.classes)}")
+        return rgb, label
+
+    def image(self, index: int) -> Image.Image:
+        """See `LabelledImages`; test images may have no label."""
+        return self._read(index, lambda _: -1)[0]
+
+    def _read(self, index: int, label: Callable[[Any], int]) -> tuple[Image.Image, int]:
         try:
             sample = self._samples[index]
-            image, label = sample[self._keys[0]], int(sample[self._keys[1]])
-            rgb = image.convert("RGB")
+            return sample[self._keys[0]].convert("RGB"), label(sample)
         except Exception as error:  # whatever the library raises
             raise UnreadableImageError(
                 f"{self.sample_id(index)} cannot be read ({type(error).__name__}: {error})"
             ) from error
-        if not 0 <= label < len(self.classes):
-            raise ValueError(f"{self.sample_id(index)} has label {label} of {len(self.classes)}")
-        return rgb, label
 
 
 def open_torchvision(description: str, transform: Transform | None) -> NamedImages:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_backbone.convert import few
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_classification._imagenet_subsets import IMAGENET_A, IMAGENET_R
 from eva_classification.counting import AnyLabel, OneLabel, Rule
 from eva_classification.data import ClassFolders, LabelledImages
@@ -58,13 +59,22 @@ class ImageNetPaths:
     objectnet: Path | None = None
 
 
-def open_sets(paths: ImageNetPaths, *, image_size: int, crop_pct: float = 1.0) -> list[TestImages]:
+def open_sets(
+    paths: ImageNetPaths,
+    *,
+    image_size: int,
+    crop_pct: float = 1.0,
+    mean: Sequence[float] = CLIP_MEAN,
+    std: Sequence[float] = CLIP_STD,
+) -> list[TestImages]:
     """Open the sets that are given.
 
     Args:
         paths: Where they are.
         image_size: Side of the model's images.
         crop_pct: Of the usual transform; ImageNet-V2 and ObjectNet have 1.
+        mean: Subtracted from the pixels.
+        std: Divides them.
 
     Returns:
         The sets in the paper's order.
@@ -72,8 +82,8 @@ def open_sets(paths: ImageNetPaths, *, image_size: int, crop_pct: float = 1.0) -
     Raises:
         ValueError: If none is given, or one is not what its name says.
     """
-    usual = evaluation_transform(image_size, crop_pct=crop_pct)
-    bilinear = evaluation_transform(image_size, interpolation="bilinear")
+    usual = evaluation_transform(image_size, crop_pct=crop_pct, mean=mean, std=std)
+    bilinear = evaluation_transform(image_size, interpolation="bilinear", mean=mean, std=std)
     sets, names = [], None
     if paths.real is not None and paths.imagenet is None:
         raise ValueError("ImageNet-ReaL has labels for ImageNet-1K's images: give --imagenet too")

@@ -24,6 +24,7 @@ from eva_engine.loop import TrainingRun
 
 logger = logging.getLogger(__name__)
 
+_AUTOCAST = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 RESULTS = ("loss", "top1", "top5")  # of a validation
 HEADS = ("head", "fc_norm", "norm")  # a pre-trained file lacks them, or has another head
 
@@ -44,6 +45,7 @@ def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
             num_classes=num_classes,
             pooling=config.pooling,
             img_size=config.image_size,
+            trunk_dtype=_AUTOCAST[config.trunk_precision],
         )
     else:
         model = build_classifier(
@@ -56,10 +58,24 @@ def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
             freeze_patch_embed=config.freeze_patch_embed,
         )
     if config.init_checkpoint:
-        load_pretrained(
-            model, config.init_checkpoint, allow_missing=HEADS, allow_skipped=HEADS,
+        report = load_pretrained(
+            model,
+            config.init_checkpoint,
+            allow_missing=HEADS,
+            allow_skipped=HEADS,
             reinitialise=("head",),
-        )  # fmt: skip
+        )
+        if config.linear_probe and "norm.weight" in report.missing:
+            raise ValueError(
+                f"{report.source} has no final norm, through which a linear probe takes the class "
+                "token; set model.pooling=mean"
+            )
+        if config.linear_probe and "fc_norm.weight" in report.missing:
+            logger.warning(
+                "%s has no fc_norm: the frozen one scales nothing; pooling=cls takes the class "
+                "token after the file's norm",
+                report.source,
+            )
     return model
 
 
@@ -97,14 +113,16 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
     )
     classes = list(samples.classes)
     logger.info("%d images of %d classes", len(samples), len(classes))
-    distributed.seed_all(config.run.seed)
-    model = build_model(config.model, num_classes=len(classes))
     validation = None
     if data.val:
         transform = evaluation_transform(size, crop_pct=data.crop_pct, mean=data.mean, std=data.std)
         validation = Validation(
             open_labelled(data.val, transform, classes=classes), config.run, device
         )
+    elif config.run.best_metric:
+        raise ValueError("run.best_metric needs data.val; set it to nothing (--run.best-metric '')")
+    distributed.seed_all(config.run.seed)
+    model = build_model(config.model, num_classes=len(classes))
     plain = replace(config.model, init_checkpoint="")
     TrainingRun(
         model=model,

@@ -1,6 +1,6 @@
 """The evaluation transform: resize, middle crop, CLIP's statistics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 from PIL import Image
@@ -25,8 +25,8 @@ def evaluation_transform(
     *,
     crop_pct: float = 1.0,
     interpolation: Interpolation = "bicubic",
-    mean: tuple[float, float, float] = CLIP_MEAN,
-    std: tuple[float, float, float] = CLIP_STD,
+    mean: Sequence[float] = CLIP_MEAN,
+    std: Sequence[float] = CLIP_STD,
 ) -> Transform:
     """Transform of an image that is classified (official evaluation).
 
@@ -51,6 +51,9 @@ def evaluation_transform(
         raise ValueError(f"size must be at least 1, got {size}")
     if not 0 < crop_pct <= 1:
         raise ValueError(f"crop_pct must be in (0, 1], got {crop_pct}")
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != 3 or (name == "std" and min(values) <= 0):
+            raise ValueError(f"{name} must be three numbers, std above 0, got {tuple(values)}")
     if interpolation not in get_args(Interpolation):
         raise ValueError(f"interpolation must be bicubic or bilinear, got {interpolation!r}")
     transform: Transform = Compose(

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from eva_classification import counting
 from eva_classification.evaluate_command import main
+from eva_classification.features import FeatureExtractor
+from eva_classification.models import build_classifier
 from eva_classification.running import choose_device, choose_dtype, run
 from eva_engine import distributed
+from eva_engine.run_checkpoint import save_weights
 
 SCRIPT = Path(__file__).parents[2] / "classification" / "evaluate.py"
 CLIP = np.array([[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]])
@@ -254,3 +258,53 @@ def test_devices():
     assert choose_device() == choose_device("cpu", join=True) == torch.device("cpu")
     with pytest.raises(ValueError, match="device cuda: this machine has no GPU; use cpu"):
         choose_device("cuda")
+
+
+@pytest.fixture(scope="module")
+def run_of(digits, tmp_path_factory):
+    """Weights that know their run: classes in another order, and other statistics."""
+    torch.manual_seed(5)
+    model = build_classifier("eva_debug", num_classes=3, img_size=32)
+    torch.nn.init.normal_(model.head.weight)
+    config = {
+        "class_names": ["four", "1", "0"],
+        "data": {"mean": [0.9, 0.9, 0.9], "std": [0.1, 0.1, 0.1], "crop_pct": 0.8},
+    }
+    file = tmp_path_factory.mktemp("run") / "model.safetensors"
+    save_weights(model.state_dict(), file, config)
+    return file
+
+
+def results(file, digits, folder, *more):
+    main([
+        "--weights", str(file), "--data", str(digits), "--workers", "0", "--device", "cpu",
+        "--output", str(folder), *more,
+    ])  # fmt: skip
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_weights_know_the_classes_and_pixels_of_their_run(run_of, digits, tmp_path):
+    found = results(run_of, digits, tmp_path / "a")
+    heads = [line.split(",")[0] for line in (tmp_path / "a/per_class.csv").read_text().split()[1:]]
+    assert heads == ["four", "1", "0"]
+    (tmp_path / "classes.txt").write_text("four\n1\n0\n")
+    plain = tmp_path / "plain.pt"
+    torch.save(load_file(run_of), plain)
+    given = ["--mean", *["0.9"] * 3, "--std", *["0.1"] * 3, "--crop-pct", "0.8"]
+    spelled = results(
+        plain, digits, tmp_path / "b", "--classes", str(tmp_path / "classes.txt"), *given
+    )
+    assert found["sets"] == spelled["sets"]
+    unknowing = results(plain, digits, tmp_path / "c")
+    assert unknowing["sets"]["data"]["loss"] != pytest.approx(found["sets"]["data"]["loss"])
+
+
+def test_folders_that_are_not_the_run_s_classes(run_of, digits, tmp_path, write_picture):
+    write_picture(tmp_path / "data" / "zebra" / "a.png")
+    with pytest.raises(SystemExit, match="none of the 3 classes: zebra"):
+        results(run_of, tmp_path / "data", tmp_path / "scores")
+
+
+def test_features_take_the_statistics_of_the_run(run_of):
+    extractor = FeatureExtractor.from_weights(run_of, device="cpu")
+    assert (extractor.mean, extractor.std) == ((0.9,) * 3, (0.1,) * 3)

@@ -5,11 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from eva_backbone import eva_debug
+from eva_classification import extract_command
 from eva_classification.extract_command import main
 from eva_classification.extraction import Plan, read_features
 from eva_classification.features import FeatureExtractor
+from eva_engine import run_checkpoint
 
 NUMBER = 11  # pictures of the fixture `digits`
 SMALL = str(3 * 2 * 128 / 2**20)  # MiB of three vectors in fp16
@@ -48,7 +51,7 @@ def test_files_hold_what_python_gives(extract, extractor, paths, form, kind, cap
     assert names == paths
     expected = extractor(paths) if kind == "pooled" else extractor.patches(paths)
     torch.testing.assert_close(features, expected)
-    assert f"of {NUMBER} pictures to 1 files" in capsys.readouterr().out
+    assert f"of {NUMBER} pictures in 1 files" in capsys.readouterr().out
 
 
 def test_files_are_plain_ones_that_other_programs_read(extract, paths):
@@ -96,10 +99,10 @@ def test_an_interrupted_run_is_continued(extract, monkeypatch):
 def test_nothing_half_written_is_left(extract, monkeypatch, tmp_path):
     def fail(tensors, file, metadata):
         file.write_bytes(b"half")
-        raise OSError("no space left on device")
+        raise SafetensorError("I/O error: No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", fail)
-    with pytest.raises(SystemExit, match="no space left on device"):
+    monkeypatch.setattr(run_checkpoint, "save_file", fail)
+    with pytest.raises(SystemExit, match=r"cannot be written .*No space left on device"):
         extract()
     assert [file.name for file in (tmp_path / "features").iterdir()] == ["features.json"]
 
@@ -124,6 +127,41 @@ def test_other_pictures_want_another_folder(extract, paths):
         extract(images=paths[:2])
     with pytest.raises(SystemExit, match=r"other settings \(names"):
         extract(images=paths[::-1])
+
+
+def test_other_weights_of_the_same_name_want_another_folder(extract, tmp_path):
+    for number in (1, 2):
+        torch.manual_seed(number)
+        weights = tmp_path / f"run{number}" / "model.pt"
+        weights.parent.mkdir()
+        torch.save(eva_debug(img_size=32).state_dict(), weights)
+    extract("--weights", str(tmp_path / "run1" / "model.pt"))
+    with pytest.raises(SystemExit, match=r"other settings \(sha256"):
+        extract("--weights", str(tmp_path / "run2" / "model.pt"))
+
+
+def test_a_file_has_no_more_pictures_than_are_computed_in_a_while(extract, monkeypatch):
+    monkeypatch.setattr(extract_command, "_LARGEST_FILE", 4)
+    assert len(list(extract().glob("*.safetensors"))) == 3
+
+
+def test_what_a_killed_process_left_is_removed(extract, tmp_path):
+    folder = extract()
+    (folder / ".features-00000-of-00001.safetensors.77").write_bytes(b"half")
+    extract()
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "features-00000-of-00001.safetensors", "features.json",
+    ]  # fmt: skip
+
+
+def test_statistics_of_the_pixels_can_be_given(extract, paths):
+    folder = extract("--mean", "0.5", "0.5", "0.5", "--std", "0.2", "0.2", "0.2", "--store", "fp32")
+    other = FeatureExtractor.from_weights(
+        "eva_debug", image_size=32, device="cpu", mean=(0.5,) * 3, std=(0.2,) * 3
+    )
+    torch.testing.assert_close(read_features(folder).features, other(paths))
+    with pytest.raises(SystemExit, match="std must be three numbers, std above 0"):
+        extract("--std", "0", "1", "1", output="wrong")
 
 
 def test_pictures_that_cannot_be_read(extract, paths, tmp_path, capsys):
@@ -152,7 +190,10 @@ def test_data_by_name(extract, digits):
 def test_features_beyond_half_precision_are_refused(extract, monkeypatch):
     compute = FeatureExtractor.forward
     monkeypatch.setattr(FeatureExtractor, "forward", lambda self, x: 1e6 * compute(self, x))
-    with pytest.raises(SystemExit, match=r"not finite in torch\.float16: use .* --store fp32"):
+    with pytest.raises(
+        SystemExit,
+        match=r"features of .*png are not finite in .*16: use",
+    ):
         extract()
 
 

@@ -141,7 +141,7 @@ def test_methods_can_be_left_out(folders, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--neighbours", "500"], "k is 500, but there are 90 neighbours"),
+        (["--neighbours", "500"], "500 neighbours, but 90 images to learn from"),
         (["--weights", "nothing.pt"], "nothing.pt"),
         (["--val", "nowhere"], "there is no folder nowhere"),
     ],

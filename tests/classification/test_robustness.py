@@ -316,6 +316,7 @@ def test_all_sets_in_one_command(
     say(43, 923)
     monkeypatch.setattr(distributed, "stop", lambda: None)
     monkeypatch.setattr(evaluate_command, "load_classifier", lambda *_, **__: prescribe(logits))
+    monkeypatch.setattr(evaluate_command, "_noted", lambda _: {})
     options = {"imagenet": imagenet, "real": tmp_path / "real.json", "v2": v2, "a": a, "r": r,
                "sketch": sketch, "objectnet": objectnet, "weights": "w", "workers": 0,
                "batch-size": 2, "device": "cpu", "output": tmp_path / "out"}  # fmt: skip
@@ -343,6 +344,7 @@ def test_all_sets_in_one_command(
 
 
 def test_the_variants_need_1000_classes(prescribe, monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluate_command, "_noted", lambda _: {})
     monkeypatch.setattr(
         evaluate_command, "load_classifier", lambda *_, **__: prescribe([[0.0] * 9])
     )

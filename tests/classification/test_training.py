@@ -19,7 +19,7 @@ from eva_classification.config import (
     DataConfig,
     ModelConfig,
 )
-from eva_classification.models import load_classifier
+from eva_classification.models import build_classifier, load_classifier
 from eva_engine.command_line import load_recipe
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.run_checkpoint import RunCheckpoints
@@ -83,8 +83,9 @@ def test_a_probe_of_the_bundled_backbone_beats_that_of_a_random_one(config, devi
         optimizer = OptimizerConfig(name="lars", lr=2.0, warmup_epochs=1, weight_decay=0.0)
         probe = replace(config, model=model, run=run, optimizer=optimizer)
         training.train(probe, device)
-        scores[weights] = _results(probe)[-1]["val_loss"]
-    assert scores["eva_debug"] < scores[""] - 0.1
+        scores[weights] = _results(probe)[-1]
+    assert scores["eva_debug"]["val_loss"] < scores[""]["val_loss"] - 0.1
+    assert scores["eva_debug"]["val_top1"] > scores[""]["val_top1"]
 
 
 # Augmentation
@@ -129,6 +130,16 @@ def test_label_smoothing_without_mixing():
             {"variant": "eva_debug", "linear_probe": True, "drop_path_rate": 0.1},
             "have no use in a linear probe",
         ),
+        (
+            ModelConfig,
+            {"variant": "eva_debug", "linear_probe": True, "freeze_patch_embed": True},
+            "have no use in a linear probe",
+        ),
+        (
+            ModelConfig,
+            {"variant": "eva_debug", "trunk_precision": "bf16"},
+            "trunk_precision=bf16 is for linear probes",
+        ),
     ],
 )
 def test_settings_without_effect_are_errors(kind, values, message):
@@ -139,6 +150,42 @@ def test_settings_without_effect_are_errors(kind, values, message):
 def test_mixing_needs_pairs(config):
     with pytest.raises(ValueError, match="batch_size must be even, got 3"):
         replace(config, augment=AugmentConfig(mixup=0.8), run=replace(config.run, batch_size=3))
+
+
+def test_a_probe_has_one_layer(config):
+    model = replace(config.model, linear_probe=True)
+    with pytest.raises(ValueError, match=r"layer_decay=0\.8 has no use in a linear probe"):
+        replace(config, model=model)
+
+
+def test_a_probe_takes_the_norm_with_the_class_token(config, tmp_path, caplog):
+    tuned = build_classifier("eva_debug", num_classes=3, img_size=32)  # fc_norm and no norm
+    torch.save(tuned.state_dict(), tmp_path / "tuned.pt")
+    model = replace(config.model, linear_probe=True, init_checkpoint=str(tmp_path / "tuned.pt"))
+    with pytest.raises(
+        ValueError, match=r"tuned\.pt has no final norm, .* set model\.pooling=mean"
+    ):
+        training.build_model(replace(model, pooling="cls"), num_classes=3)
+    probe = training.build_model(replace(model, pooling="mean"), num_classes=3)
+    assert torch.equal(probe.fc_norm.weight, tuned.fc_norm.weight)
+    assert "has no fc_norm" not in caplog.text
+    training.build_model(replace(model, init_checkpoint="eva_debug"), num_classes=3)
+    assert "has no fc_norm: the frozen one scales nothing" in caplog.text
+
+
+def test_the_trunk_of_a_probe_in_half_precision(config):
+    model = replace(config.model, pooling="cls", linear_probe=True)
+    images = torch.randn(4, 3, 32, 32)
+    exact = training.build_model(model, num_classes=3).eval().pool(images)
+    half = training.build_model(replace(model, trunk_precision="bf16"), num_classes=3).eval()
+    assert half.pool(images).dtype == torch.float32
+    assert 1e-5 < (half.pool(images) - exact).norm() / exact.norm() < 5e-2
+
+
+def test_a_best_metric_needs_validation_data(config, device):
+    run = replace(config.run, best_metric="top1")
+    with pytest.raises(ValueError, match=r"best_metric needs data\.val"):
+        training.train(replace(config, run=run, data=replace(config.data, val="")), device)
 
 
 def test_validation_folders_must_be_the_classes_of_training(config, device, tmp_path):
@@ -161,4 +208,4 @@ def test_every_recipe_loads_and_builds(name):
         model = training.build_model(replace(config.model, init_checkpoint=""), num_classes=1000)
     assert model.img_size == config.model.image_size
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert (trained == 1_409_000) == config.model.linear_probe
+    assert (trained == 1000 * (model.embed_dim + 1)) == config.model.linear_probe

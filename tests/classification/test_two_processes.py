@@ -140,8 +140,8 @@ def test_features_in_files(launch, digits, tmp_path):
             "--device", "cpu", ranks=ranks,
         )  # fmt: skip
         assert codes == [0] * ranks, texts
-        assert "of 11 pictures to 4 files" in texts[0]
-        assert "wrote" not in "".join(texts[1:])
+        assert "of 11 pictures in 4 files" in texts[0]
+        assert "holds" not in "".join(texts[1:])
         found[ranks] = read_features(tmp_path / f"of_{ranks}")
     assert found[1].names == found[2].names
     torch.testing.assert_close(found[1].features, found[2].features)
@@ -190,3 +190,24 @@ def test_training(launch, digits, tmp_path):
     for name, expected in weights[1].items():
         for key, value in expected.items():
             torch.testing.assert_close(weights[2][name][key], value, atol=1e-4, rtol=1e-3)
+
+
+def test_a_probe_is_scored_with_the_statistics_that_are_saved(launch, digits, tmp_path):
+    """Each process sees other images; the saved batch norm is the first one's."""
+    recipe = ROOT / "classification" / "configs" / "eva_debug_digits_linear.py"
+    codes, texts = launch(
+        "train", recipe, "--data.train", digits, "--data.val", digits, "--run.output",
+        tmp_path / "run", "--run.batch-size", 2, "--run.epochs", 2, "--model.image-size", 32,
+        "--run.no-tensorboard", "--run.device", "cpu", ranks=2,
+    )  # fmt: skip
+    assert codes == [0, 0], texts
+    (file,) = (tmp_path / "run" / "best").glob("*.safetensors")
+    codes, texts = launch(
+        "evaluate", "--weights", file, "--data", digits, "--workers", 0, "--device", "cpu",
+        "--output", tmp_path / "scores", ranks=1,
+    )  # fmt: skip
+    assert codes == [0], texts
+    found = json.loads((tmp_path / "scores" / "results.json").read_text())["sets"]["data"]
+    best = json.loads((tmp_path / "run" / "best" / "best.json").read_text())[file.name]["results"]
+    assert found["loss"] == pytest.approx(best["loss"], rel=1e-5)
+    assert found["top1"] == best["top1"]

@@ -1,0 +1,27 @@
+"""Debug twin of the recipes with mixing, erasing, RandAugment and a moving average.
+
+    python classification/train.py classification/configs/eva_debug_digits_mixed.py
+
+As its parent; half of all batches are mixed by mixup, half by cutmix. The moving average of 1752
+steps has a decay of 0.99. This should give: MIXED
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from eva_classification.config import AugmentConfig, ClassificationConfig
+from eva_engine.command_line import load_recipe
+
+parent = load_recipe(Path(__file__).with_name("eva_debug_digits.py"), ClassificationConfig)
+config = replace(
+    parent,
+    augment=AugmentConfig(
+        scale=(0.8, 1.0),
+        flip=0.0,
+        auto_augment="rand-m5-mstd0.5-inc1",
+        random_erase=0.1,
+        mixup=0.2,
+        cutmix=1.0,
+    ),
+    run=replace(parent.run, output=Path("output/classification_debug_mixed"), ema_decay=0.99),
+)

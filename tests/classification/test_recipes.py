@@ -1,0 +1,158 @@
+"""The recipes' numbers beside the official logs and the paper, and what they do to images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data as photographs
+
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_classification.augmentation import RATIO, CropOnce, training_transform
+from eva_classification.config import AugmentConfig, ClassificationConfig, DataConfig
+from eva_engine.command_line import load_recipe
+
+CONFIGS = Path(__file__).parents[2] / "classification" / "configs"
+# recipe -> lr, min lr, layer decay, warm-up, epochs, images a step and processes, smoothing,
+# cutmix, scale, average; paper Tables 12 and 13, official README, logs
+FINE_TUNING = {
+    "eva_g_patch14_in21k_224px": (
+        1e-4, 1e-6, 0.85, 15, 60, 4096, 64, 0.1, 1.0, (0.5, 1.0), 0.0),
+    "eva_g_patch14_in1k_336px": (3e-5, 0, 0.95, 2, 10, 512, 32, 0.3, 0.0, (0.08, 1.0), 0.9999),
+    "eva_g_patch14_in1k_560px": (3e-5, 0, 0.95, 2, 15, 512, 32, 0.3, 0.0, (0.08, 1.0), 0.9999),
+    "eva_clip_g_patch14_in1k_224px": (3e-5, 0, 0.9, 2, 20, 512, 32, 0.3, 0.0, (0.08, 1.0), 0.9999),
+    "eva_clip_g_patch14_in1k_336px": (3e-5, 0, 0.9, 2, 20, 512, 32, 0.3, 0.0, (0.08, 1.0), 0.9999),
+    "eva_l_patch14_in1k_196px": (2e-4, 0, 0.8, 5, 50, 1024, 16, 0.1, 1.0, (0.08, 1.0), 0.9999),
+    "eva_l_patch14_in1k_336px": (2e-4, 0, 0.8, 5, 50, 1024, 16, 0.1, 1.0, (0.08, 1.0), 0.9999),
+    "eva_l_patch14_in21k_224px": (
+        6e-4, 1e-6, 0.75, 15, 90, 4096, 64, 0.1, 1.0, (0.08, 1.0), 0.0),
+    "eva_l_patch14_in21k_to_in1k_196px": (
+        6e-5, 0, 0.8, 5, 20, 512, 32, 0.1, 0.0, (0.08, 1.0), 0.9999),
+    "eva_l_patch14_in21k_to_in1k_336px": (
+        6e-5, 0, 0.8, 5, 20, 512, 32, 0.1, 0.0, (0.08, 1.0), 0.9999),
+}  # fmt: skip
+
+
+def load(name):
+    return load_recipe(CONFIGS / f"{name}.py", ClassificationConfig)
+
+
+def test_every_published_recipe_is_in_the_table():
+    names = {path.stem for path in CONFIGS.glob("*.py")}
+    probes = {name for name in names if name.endswith("_linear")}
+    assert names - probes - {n for n in names if "debug" in n} == set(FINE_TUNING)
+    assert len(probes) == 3
+
+
+@pytest.mark.parametrize("name", FINE_TUNING)
+def test_fine_tuning(name):
+    config = load(name)
+    optimizer, augment, run = config.optimizer, config.augment, config.run
+    lr, least, decay, warmup, epochs, images, processes, smoothing, cutmix, scale, average = (
+        FINE_TUNING[name]
+    )
+    assert (optimizer.lr, optimizer.min_lr, optimizer.layer_decay) == (lr, least, decay)
+    assert (optimizer.warmup_epochs, run.epochs) == (warmup, epochs)
+    assert run.batch_size * run.accumulate * processes == images
+    assert f"{processes} processes x {run.batch_size} images" in parents_docstrings(name)
+    assert (augment.label_smoothing, augment.cutmix, augment.scale) == (smoothing, cutmix, scale)
+    assert (augment.auto_augment, augment.random_erase) == ("rand-m9-mstd0.5-inc1", 0)
+    assert (run.ema_decay, run.precision, run.zero_stage) == (average, "fp16", 1)
+    assert (optimizer.weight_decay, optimizer.clip_grad) == (0.05, 0)
+    in21k = name.endswith("in21k_224px")
+    assert (optimizer.betas, optimizer.eps) == (
+        ((0.9, 0.98), 1e-6) if in21k else ((0.9, 0.999), 1e-8)
+    )
+    assert run.best_metric == ("" if in21k else "top1")
+    assert config.model.pooling == "mean"
+    assert config.model.freeze_patch_embed == ("_g_" in name)
+    if "_g_" in name:
+        assert config.model.drop_path_rate == 0.4
+    assert f"{config.model.image_size}px" in name
+    assert (config.data.mean, config.data.std, config.data.crop_pct) == (CLIP_MEAN, CLIP_STD, 1.0)
+
+
+def parents_docstrings(name):
+    """Of a recipe and of those that it starts from."""
+    text = (CONFIGS / f"{name}.py").read_text()
+    inner = [path.stem for path in CONFIGS.glob("*.py") if f'"{path.name}"' in text]
+    return " ".join([text, *map(parents_docstrings, inner)])
+
+
+@pytest.mark.parametrize(("side", "lr"), [(224, 1.0), (336, 0.6)])
+def test_linear_probing(side, lr):
+    config = load(f"eva_clip_g_patch14_in1k_{side}px_linear")
+    optimizer, augment, run, model = config.optimizer, config.augment, config.run, config.model
+    assert (optimizer.name, optimizer.lr, optimizer.min_lr) == ("lars", lr, 0)
+    assert (optimizer.momentum, optimizer.weight_decay) == (0.9, 0)
+    assert (optimizer.warmup_epochs, run.epochs, run.batch_size * 40) == (10, 90, 16000)
+    assert (augment.scale, augment.crop, augment.flip) == ((0.08, 1.0), "once", 0.5)
+    assert (augment.auto_augment, augment.label_smoothing) == ("", 0)
+    assert (model.pooling, model.linear_probe, model.trunk_precision) == ("cls", True, "fp16")
+    assert (model.image_size, model.drop_path_rate, run.zero_stage) == (side, 0, 0)
+
+
+def test_the_transform_of_a_recipe():
+    """timm's parts with the official settings."""
+    config = load("eva_g_patch14_in1k_336px")
+    transform = training_transform(336, config.augment, config.data)
+    crop, flip, policy, *rest = transform.transforms
+    assert (tuple(crop.size), tuple(crop.scale), crop.ratio) == ((336, 336), (0.08, 1.0), RATIO)
+    assert str(crop.interpolation).rpartition(".")[2].lower() == "bicubic"
+    assert flip.p == 0.5
+    (operation, *_) = policy.ops
+    assert len(policy.ops) == 15
+    assert policy.num_layers == 2
+    assert operation.magnitude == 9
+    assert operation.magnitude_std == 0.5
+    fill = tuple(min(255, round(255 * value)) for value in CLIP_MEAN)
+    assert operation.kwargs["fillcolor"] == fill == (123, 117, 104)
+    assert {op.hparams["translate_const"] for op in policy.ops} == {int(336 * 0.45)}
+    assert [type(part).__name__ for part in rest] == ["MaybeToTensor", "Normalize"]
+    torch.testing.assert_close(rest[1].mean, torch.tensor(CLIP_MEAN))
+    image = transform(Image.fromarray(photographs.chelsea()))
+    assert image.shape == (3, 336, 336)
+    assert image.dtype == torch.float32
+
+
+def test_erasing_and_crops_of_one_draw_reach_the_images():
+    augment = AugmentConfig(crop="once", auto_augment="", random_erase=1.0, flip=0.0)
+    transform = training_transform(64, augment, DataConfig(train="unused"))
+    assert isinstance(transform.transforms[0], CropOnce)
+    assert type(transform.transforms[-1]).__name__ == "RandomErasing"
+    white = Image.new("RGB", (80, 60), (255, 255, 255))
+    assert transform(white).unique().numel() > 100  # noise in the erased part
+
+
+def test_a_crop_of_one_draw_is_cut_to_the_image():
+    """Its distribution beside an independent draw in numpy: 26 % of the crops are cut."""
+    width, height, draws = 500, 375, 4000
+    image = Image.new("RGB", (width, height))
+    crop = CropOnce(224, (0.08, 1.0), RATIO)
+    boxes = np.array([crop.get_params(image, (0.08, 1.0), RATIO) for _ in range(draws)])
+    top, left, high, wide = boxes.T
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + high <= height).all()
+    assert (left + wide <= width).all()
+    chance = np.random.default_rng(0)
+    area = width * height * chance.uniform(0.08, 1, draws)
+    aspect = np.exp(chance.uniform(np.log(RATIO[0]), np.log(RATIO[1]), draws))
+    expected = np.minimum(np.sqrt(area * aspect), width) * np.minimum(
+        np.sqrt(area / aspect), height
+    )
+    found = high * wide / (width * height)
+    expected /= width * height
+    error = found.std() / draws**0.5
+    assert abs(found.mean() - expected.mean()) < 5 * error
+    assert abs((found > 0.8).mean() - (expected > 0.8).mean()) < 0.04
+    cut = ((high == height) | (wide == width)).mean()
+    assert 0.2 < cut < 0.32
+    assert crop(image).size == (224, 224)
+
+
+@pytest.mark.parametrize("policy", ["None", "none", "randaugment", "autoaugment"])
+def test_a_policy_that_timm_does_not_have(policy):
+    with pytest.raises(ValueError, match=rf"auto_augment='{policy}' is none of timm's policies"):
+        AugmentConfig(auto_augment=policy)
