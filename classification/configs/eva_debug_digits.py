@@ -3,8 +3,8 @@
     python tools/make_demo_data.py --output output/datasets/digit_folder --formats folder
     python classification/train.py classification/configs/eva_debug_digits.py
 
-7019 digits / 32 = 219 steps an epoch, about two minutes on two CPU cores. This should give: at
-least 95 % (`val_top1`) on 1023 digits of other handwriting and other photographs.
+7019 digits / 32 = 219 steps an epoch, about three minutes on two CPU cores. This should give: at
+least 95 % (`val_top1`, `val_ema_top1`) on 1023 digits of other handwriting and photographs.
 """
 
 from pathlib import Path
@@ -29,9 +29,10 @@ config = ClassificationConfig(
     optimizer=OptimizerConfig(lr=1.5e-3, warmup_epochs=1, layer_decay=0.8, clip_grad=3.0),
     run=RunConfig(
         output=Path("output/classification_debug"),
-        epochs=8,
+        epochs=6,
         batch_size=32,
         workers=0,
+        ema_decay=0.99,
         best_metric="top1",
     ),
 )

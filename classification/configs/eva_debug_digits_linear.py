@@ -2,7 +2,8 @@
 
     python classification/train.py classification/configs/eva_debug_digits_linear.py
 
-7019 digits / 128 = 54 steps an epoch. This should give: LINEAR
+7019 digits / 128 = 54 steps an epoch, two minutes on two CPU cores. This should give: 69 % (of
+random weights 11 %).
 """
 
 from dataclasses import replace
@@ -26,5 +27,6 @@ config = replace(
         epochs=10,
         batch_size=128,
         zero_stage=0,
+        ema_decay=0.0,
     ),
 )

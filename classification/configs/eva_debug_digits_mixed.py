@@ -2,8 +2,8 @@
 
     python classification/train.py classification/configs/eva_debug_digits_mixed.py
 
-As its parent; half of all batches are mixed by mixup, half by cutmix. The moving average of 1752
-steps has a decay of 0.99. This should give: MIXED
+As its parent; half of all batches are mixed by mixup, half by cutmix. This should give: 95 %
+(`val_ema_top1`).
 """
 
 from dataclasses import replace
@@ -23,5 +23,5 @@ config = replace(
         mixup=0.2,
         cutmix=1.0,
     ),
-    run=replace(parent.run, output=Path("output/classification_debug_mixed"), ema_decay=0.99),
+    run=replace(parent.run, output=Path("output/classification_debug_mixed")),
 )
