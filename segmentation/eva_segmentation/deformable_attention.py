@@ -5,7 +5,8 @@ level at positions that it predicts itself. The sum over levels, points and the 
 a point is a weighted sum of rows of the values, so one `embedding_bag` does all of it and nothing
 of size queries x points x channels is ever stored. With the official 44 and 32 channels of a head
 that is faster on a CPU than `grid_sample` on each level, as mmcv does it (benchmarks/results.md),
-and slower with few channels; the width decides. On a GPU mmcv's operation is used where it is
+and slower with few channels, the sooner where gradients are wanted, because the backward pass of
+`embedding_bag` has one thread; the width decides. On a GPU mmcv's operation is used where it is
 compiled, else `grid_sample`: the backward pass of `embedding_bag` would sort all rows there.
 
 Shapes: B images, Q queries, N values over all levels, C channels, h heads, D channels of a value
@@ -25,7 +26,8 @@ from eva_backbone.layers import Linear
 from eva_segmentation.mmcv_extension import has_cuda_operations
 
 IMAGES_PER_STEP = 64  # of the compiled operation
-NARROW_HEAD = 28  # channels D below which one `grid_sample` for each level is faster
+# channels D below which one `grid_sample` for each level is faster
+NARROW_HEAD, NARROW_HEAD_IN_TRAINING = 28, 40
 Grid = tuple[int, int]
 
 
@@ -135,7 +137,9 @@ def deformable_attention(
         inputs = (value.to(full), tuple(shapes), locations.to(full), weights.to(full))
         if value.is_cuda and _compiled():
             return compiled_attention(*inputs).to(value.dtype)
-        if value.is_cuda or value.shape[-1] < NARROW_HEAD:
+        training = torch.is_grad_enabled() and value.requires_grad
+        narrow = NARROW_HEAD_IN_TRAINING if training else NARROW_HEAD
+        if value.is_cuda or value.shape[-1] < narrow:
             return level_attention(*inputs).to(value.dtype)
         return bag_attention(*inputs).to(value.dtype)
 

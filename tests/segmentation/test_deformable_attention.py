@@ -16,7 +16,7 @@ def _mmcv():
     return multi_scale_deform_attn
 
 
-def _inputs(dtype=torch.float64, batch=2, queries=7, heads=3, dim=30, points=4):
+def _inputs(dtype=torch.float64, batch=2, queries=7, heads=3, dim=44, points=4):
     """Random inputs; about a third of the points lies outside the levels."""
     count = sum(height * width for height, width in SHAPES)
     value = torch.randn(batch, count, heads, dim, dtype=dtype)
@@ -37,7 +37,7 @@ def test_values_and_gradients_are_those_of_mmcv(dtype, tolerance):
     value, locations, weights = inputs = _inputs(dtype)
     out = ours.deformable_attention(value, SHAPES, locations, weights)
     expected = _reference(*inputs)
-    assert out.shape == (2, 7, 90)
+    assert out.shape == (2, 7, 132)
     assert expected.std() > 0.1
     scale = expected.abs().max().item()
     torch.testing.assert_close(out, expected, atol=tolerance * scale, rtol=0)
@@ -52,7 +52,7 @@ def test_values_and_gradients_are_those_of_mmcv(dtype, tolerance):
 
 
 def test_a_point_on_a_border_and_far_outside():
-    value = torch.ones(1, 60, 1, 30)
+    value = torch.ones(1, 60, 1, 44)
     places = [[0.5, 0.5], [0.0, 0.5], [0.0, 0.0], [1.0, 1.0], [-0.05, 0.5], [5.0, 0.5], [-1e9, 0.0]]
     locations = torch.tensor(places).view(1, 7, 1, 1, 1, 2)
     out = ours.deformable_attention(value, SHAPES[:1], locations, torch.ones(1, 7, 1, 1, 1))
@@ -64,8 +64,8 @@ def test_positions_of_a_diverged_run_give_nan_or_nothing(place):
     value, locations, weights = (tensor.detach() for tensor in _inputs())
     locations[0, 0, 0, 0, 0, 0] = place
     out = ours.deformable_attention(value, SHAPES, locations, weights)
-    assert not out[0, 0, :30].isfinite().all()
-    assert out[0, 0, 30:].isfinite().all()
+    assert not out[0, 0, :44].isfinite().all()
+    assert out[0, 0, 44:].isfinite().all()
     assert out[1].isfinite().all()
 
 
@@ -111,9 +111,12 @@ def test_the_core_runs_in_float32_under_autocast():
     torch.testing.assert_close(out, expected.bfloat16(), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize(("dim", "path"), [(8, "level"), (32, "bag")])
+@pytest.mark.parametrize(
+    ("dim", "training", "path"),
+    [(8, False, "level"), (32, False, "bag"), (32, True, "level"), (44, True, "bag")],
+)
 @pytest.mark.parametrize("compiled", [False, True])
-def test_the_width_of_a_head_chooses_the_path_on_cpu(monkeypatch, dim, path, compiled):
+def test_the_width_of_a_head_chooses_the_path_on_cpu(monkeypatch, dim, training, path, compiled):
     calls = []
     for name in ("level", "bag", "compiled"):
         function = getattr(ours, f"{name}_attention")
@@ -125,7 +128,8 @@ def test_the_width_of_a_head_chooses_the_path_on_cpu(monkeypatch, dim, path, com
         monkeypatch.setattr(ours, f"{name}_attention", note)
     monkeypatch.setattr(ours, "_compiled", lambda: compiled)
     value, locations, weights = _inputs(dim=dim)
-    out = ours.deformable_attention(value, SHAPES, locations, weights)
+    with torch.set_grad_enabled(training):
+        out = ours.deformable_attention(value, SHAPES, locations, weights)
     torch.testing.assert_close(out, _reference(value, locations, weights))
     assert calls == [path]
 

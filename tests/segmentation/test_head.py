@@ -108,7 +108,7 @@ def test_old_files_load_and_give_the_same_result(loader, small_head, make_maps, 
 
 @pytest.fixture
 def pixel_decoders(small_head):
-    """mmdetection's pixel decoder and ours, of heads wide enough for `bag_attention` too."""
+    """mmdetection's pixel decoder and ours; without gradients its heads take `bag_attention`."""
     cfg = small_head().pixel_decoder
     cfg.encoder.layer_cfg.self_attn_cfg.num_heads = 1
     common = {"in_channels": [16] * 4, "strides": [4, 8, 16, 32], "feat_channels": 32,
@@ -127,6 +127,8 @@ def test_the_pixel_decoder_is_that_of_mmdetection(pixel_decoders, make_maps, ran
     assert expected_mask.std() > 0.1
     torch.testing.assert_close(mask, expected_mask, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(levels, expected_levels, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(maps)[0], expected_mask, atol=1e-4, rtol=1e-4)
     gradients = []
     for outputs in ((mask, *levels), (expected_mask, *expected_levels)):
         decoder = ours if outputs[0] is mask else theirs
