@@ -242,14 +242,14 @@ def save_weights(
     if distributed.rank():
         return
     metadata = {_CONFIG: json.dumps(config)} if config is not None else None
-    write_tensors({name: value.contiguous() for name, value in state.items()}, file, metadata)
+    write_tensors(state, file, metadata)
 
 
 def write_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str] | None) -> None:
     """Write a `.safetensors` file.
 
     Args:
-        tensors: Name -> contiguous tensor.
+        tensors: Name -> tensor.
         file: Not written atomically.
         metadata: Texts beside them.
 
@@ -257,7 +257,8 @@ def write_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, st
         OSError: If the disk is full, for example.
     """
     try:
-        save_file(tensors, file, metadata=metadata)
+        whole = {name: value.contiguous() for name, value in tensors.items()}
+        save_file(whole, file, metadata=metadata)
     except SafetensorError as error:  # its own, also for what the system says
         raise OSError(f"{file} cannot be written ({error})") from error
 

@@ -3,7 +3,7 @@
     python classification/train.py classification/configs/eva_debug_digits_mixed.py
 
 As its parent; half of all batches are mixed by mixup, half by cutmix. This should give: 95 %
-(`val_ema_top1`).
+(`ema_top1`).
 """
 
 from dataclasses import replace

@@ -210,6 +210,8 @@ def extract(
     steps = [
         (shard, batch) for shard in own for batch in _batches(plan.pictures_of(shard), batch_size)
     ]
+    if not steps:
+        return []
     loader: DataLoader[Any] = DataLoader(
         pictures,
         batch_sampler=[batch for _, batch in steps],

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> N
     """
     add = parser.add_argument
     add("--batch-size", type=_from(1), default=batch_size, help="default: %(default)s")
-    add("--workers", type=_from(0), default=4, help="loading processes (default: %(default)s)")
+    workers = min(4, os.cpu_count() or 1)
+    add("--workers", type=_from(0), default=workers, help="that load (default: %(default)s)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--precision", choices=PRECISIONS, default="auto", help="default: fp16 on a GPU, else fp32")
     add("--local_rank", help=argparse.SUPPRESS)

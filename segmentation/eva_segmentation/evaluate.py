@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
             cfg.visualizer.save_dir = args.show_dir
         if args.tta:
             if not cfg.get("tta_model"):
-                raise ValueError(f"{args.config} has no tta_model; leave --tta out")
+                raise ValueError(f"{args.config} has no tta_pipeline; leave --tta out")
             cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
             cfg.model = cfg.tta_model | dict(module=cfg.model)
         check_files(cfg, ("test_dataloader",))

@@ -49,6 +49,6 @@ class IoUAndLabelMaps(IoUMetric):
             path = Path(sample["img_path"]).absolute()
             inside = path.is_relative_to(self._images)
             name = path.relative_to(self._images) if inside else Path(path.name)
-            file = self._maps / name.with_name(f"{name.name}.png")
+            file = self._maps / name.with_suffix(".png")
             file.parent.mkdir(parents=True, exist_ok=True)
             label_image(classes, [int(label) for label in labels], colors).save(file)

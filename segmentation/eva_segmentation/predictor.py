@@ -88,7 +88,7 @@ class Predictor:
         pipeline = cfg.test_dataloader.dataset.pipeline
         if multi_scale and "module" not in cfg.model:
             if not cfg.get("tta_pipeline"):
-                raise ValueError(f"{config_file} has no tta_pipeline, which multi_scale needs")
+                raise ValueError(f"{config_file} has no tta_pipeline, which --tta needs")
             pipeline = cfg.tta_pipeline
             cfg.model = {**cfg.tta_model, "module": cfg.model}
         model = MODELS.build(cfg.model)

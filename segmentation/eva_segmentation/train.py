@@ -122,6 +122,11 @@ def main(argv: list[str] | None = None) -> None:
         if args.load_from is not None:
             cfg.load_from = args.load_from
         check_files(cfg, ("train_dataloader", "val_dataloader"))
+        if not cfg.resume and (Path(cfg.work_dir) / "last_checkpoint").exists():
+            raise ValueError(
+                f"{cfg.work_dir} has a run already: continue it with --resume, or choose another "
+                "--work-dir"
+            )
         runner = RUNNERS.build(cfg)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"train.py: {error}")

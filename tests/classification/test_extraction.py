@@ -54,6 +54,15 @@ def test_files_hold_what_python_gives(extract, extractor, paths, form, kind, cap
     assert f"of {NUMBER} pictures in 1 files" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("form", ["safetensors", "npz"])
+@pytest.mark.parametrize("number", [2, 10])
+def test_maps_of_whole_batches(extract, extractor, paths, form, number):
+    """They do not lie in memory as they are written."""
+    folder = extract("--format", form, "--kind", "patches", images=paths[:number])
+    expected = extractor.patches(paths[:number])
+    torch.testing.assert_close(read_features(folder).features.float(), expected, atol=1e-2, rtol=0)
+
+
 def test_files_are_plain_ones_that_other_programs_read(extract, paths):
     with safe_open(extract() / "features-00000-of-00001.safetensors", framework="np") as file:
         assert file.get_tensor("features").shape == (NUMBER, 128)

@@ -17,7 +17,7 @@ LABELS = (7, 40, 200)
 CLASSES = "ignore = [0]\n" + "".join(
     f'[[classes]]\nname = "class {label}"\nlabel = {label}\n' for label in LABELS
 )
-MAPS = ["a.jpg.png", "b.jpg.png", "sub/a.jpg.png"]
+MAPS = ["a.png", "b.png", "sub/a.png"]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_label_map_for_each_picture_with_the_labels_of_the_data_set(evaluated)
         assert files_below(folder) == MAPS
         for name in MAPS:
             values = read(folder / name)
-            assert values.shape == SIZES[name.removesuffix(".jpg.png")]
+            assert values.shape == SIZES[name.removesuffix(".png")]
             assert set(np.unique(values)) <= set(LABELS)
 
 

@@ -113,3 +113,10 @@ def test_a_run_that_begins_with_the_flag_saves_its_config(tiny_run, launch, tmp_
     launch(train, tiny_run / "tiny.py", "--work-dir", tmp_path, "--resume")
     assert (tmp_path / "tiny.py").is_file()
     assert (tmp_path / "iter_3.pth").is_file()
+
+
+def test_a_work_folder_that_has_a_run_wants_resume(begun, launch):
+    before = contents(begun)
+    with pytest.raises(SystemExit, match="has a run already: continue it with --resume"):
+        launch(train, begun / "tiny.py", "--work-dir", begun)
+    assert contents(begun) == before
