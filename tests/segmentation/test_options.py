@@ -64,5 +64,5 @@ def test_what_nothing_reads_is_refused(name, message, load_config):
 def test_a_seed_that_is_named_reaches_the_run_and_its_config(tiny_run):
     assert "randomness" not in Config.fromfile(tiny_run / "tiny.py")
     assert Config.fromfile(tiny_run / "run" / "tiny.py").randomness == {"seed": 3}
-    saved = torch.load(tiny_run / "run" / "iter_1.pth", weights_only=False)  # written by these tests
+    saved = torch.load(tiny_run / "run" / "iter_1.pth", weights_only=False)  # a file of ours
     assert saved["meta"]["seed"] == 3
