@@ -86,7 +86,7 @@ def write_results(folder: Path, settings: Mapping[str, Any], scores: Mapping[str
         The file.
     """
     text = json.dumps({"settings": dict(settings), **as_json(scores)}, indent=2) + "\n"
-    return _atomically(folder / "results.json", lambda file: file.write_text(text, "utf-8"))
+    return atomically(folder / "results.json", lambda file: file.write_text(text, "utf-8"))
 
 
 def write_per_class(folder: Path, counted: Counted, classes: Sequence[str]) -> Path:
@@ -119,7 +119,7 @@ def write_per_class(folder: Path, counted: Counted, classes: Sequence[str]) -> P
         with file.open("w", encoding="utf-8", newline="") as stream:
             csv.writer(stream).writerows(rows)
 
-    return _atomically(folder / "per_class.csv", write)
+    return atomically(folder / "per_class.csv", write)
 
 
 def draw_confusion(folder: Path, confusion: Tensor, classes: Sequence[str]) -> Path:
@@ -155,12 +155,21 @@ def draw_confusion(folder: Path, confusion: Tensor, classes: Sequence[str]) -> P
             dark = shares[row, column] > 0.5
             axes.text(column, row, str(int(confusion[row, column])), ha="center", va="center",
                       fontsize=8, color="white" if dark else "black")  # fmt: skip
-    return _atomically(
+    return atomically(
         folder / "confusion.png", lambda file: figure.savefig(file, dpi=120, format="png")
     )
 
 
-def _atomically(file: Path, write: Callable[[Path], Any]) -> Path:
+def atomically(file: Path, write: Callable[[Path], Any]) -> Path:
+    """Write a file as a whole or not at all.
+
+    Args:
+        file: Its folder is made if it is not there.
+        write: Writes to the path that it gets, `.NAME.PROCESS` beside the file.
+
+    Returns:
+        The file.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:

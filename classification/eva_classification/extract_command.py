@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from eva_backbone.registry import resolve_source, sha256_of
+from eva_classification.evaluation import atomically
 from eva_classification.extraction import SETTINGS, Pictures, Plan, extract
 from eva_classification.features import add_arguments as add_model_arguments
 from eva_classification.features import from_options
@@ -83,9 +83,8 @@ def _extract(options: argparse.Namespace) -> None:
     device = choose_device(options.device, join=True)
     extractor = from_options(options, device)
     pictures = Pictures(options.images, extractor.transform)
-    probe = torch.zeros(1, 3, extractor.image_size, extractor.image_size)
-    compute = extractor if options.kind == "pooled" else extractor.patches
-    shape = list(compute(probe).shape[1:])
+    side = extractor.image_size // extractor.vit.patch_size
+    shape = [extractor.vit.embed_dim, *([side, side] if options.kind == "patches" else [])]
     stored = STORED[options.store]
     bytes_each = stored.itemsize * torch.Size(shape).numel()
     settings = {
@@ -157,7 +156,5 @@ def _agree(folder: Path, settings: dict[str, Any]) -> None:
                 + "); choose another --output"
             )
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, file)
+    text = json.dumps(settings, indent=2) + "\n"
+    atomically(file, lambda unfinished: unfinished.write_text(text, "utf-8"))

@@ -31,6 +31,7 @@ from eva_classification.data import (
     open_labelled,
     read_image,
 )
+from eva_classification.evaluation import atomically
 from eva_classification.features import FeatureExtractor
 from eva_classification.transforms import Transform
 from eva_engine import distributed
@@ -261,17 +262,14 @@ def _batches(indexes: range, size: int) -> Iterator[list[int]]:
 
 
 def _write_shard(file: Path, names: list[str], features: Tensor) -> None:
-    """Write a file as a whole or not at all."""
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    def write(unfinished: Path) -> None:
         if file.suffix == ".npz":
             with unfinished.open("wb") as stream:
                 np.savez(stream, features=features.numpy(), names=np.array(names))
         else:
             write_tensors({"features": features}, unfinished, {"names": json.dumps(names)})
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+
+    atomically(file, write)
 
 
 def _count(file: Path) -> int:

@@ -14,7 +14,7 @@ This module needs neither torch nor mmsegmentation.
 
 import colorsys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,6 +157,20 @@ def distinct_color(position: int) -> Color:
     value = (0.95, 0.75, 0.55)[position % 3]
     red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, value))
     return red, green, blue
+
+
+def described(meta: Mapping[str, Any]) -> tuple[list[str], list[Color], list[int]]:
+    """Names, colours and labels in the files of a data set's classes.
+
+    Args:
+        meta: `metainfo` of a data set of mmsegmentation; palette and labels may lack.
+    """
+    names = [str(name) for name in meta["classes"]]
+    palette = meta.get("palette") or [distinct_color(index) for index in range(len(names))]
+    colors = [(int(red), int(green), int(blue)) for red, green, blue in palette]
+    first = int(bool(meta.get("reduce_zero_label")))  # label 0 is no class then
+    labels = meta.get("labels") or range(first, first + len(names))
+    return names, colors, [int(label) for label in labels]
 
 
 def find_pairs(

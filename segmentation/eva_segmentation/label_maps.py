@@ -7,7 +7,7 @@ from typing import Any
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 
-from eva_segmentation.class_file import Color, distinct_color
+from eva_segmentation.class_file import described
 from eva_segmentation.drawing import label_image
 
 
@@ -37,18 +37,12 @@ class IoUAndLabelMaps(IoUMetric):
             data_samples: Predictions and ground truth.
         """
         super().process(data_batch, data_samples)
-        meta = self.dataset_meta or {}
-        names: Sequence[str] = meta["classes"]
-        colors: Sequence[Color] = [
-            (int(red), int(green), int(blue)) for red, green, blue in meta.get("palette") or ()
-        ] or [distinct_color(index) for index in range(len(names))]
+        _, colors, labels = described(self.dataset_meta or {})
         for sample in data_samples:
-            first = int(bool(sample.get("reduce_zero_label")))  # label 0 is no class then
-            labels = meta.get("labels") or range(first, first + len(names))
             classes = sample["pred_sem_seg"]["data"].squeeze().cpu().numpy().astype("uint8")
             path = Path(sample["img_path"]).absolute()
             inside = path.is_relative_to(self._images)
             name = path.relative_to(self._images) if inside else Path(path.name)
             file = self._maps / name.with_suffix(".png")
             file.parent.mkdir(parents=True, exist_ok=True)
-            label_image(classes, [int(label) for label in labels], colors).save(file)
+            label_image(classes, labels, colors).save(file)

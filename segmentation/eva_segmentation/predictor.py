@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from eva_segmentation.class_file import Color, as_rgb, distinct_color, read_rgb
+from eva_segmentation.class_file import Color, as_rgb, described, read_rgb
 from eva_segmentation.options import load_config
 from eva_segmentation.weights import load_segmentor
 
@@ -156,13 +156,7 @@ def _as_rgb(image: ImageLike) -> NDArray[np.uint8]:
 def _classes(cfg: Config) -> tuple[list[str], list[Color], list[int]]:
     """Names, colours and labels of the test set, which need not be there."""
     settings = {**cfg.test_dataloader.dataset, "lazy_init": True, "pipeline": []}
-    meta = DATASETS.build(settings).metainfo
-    names = [str(name) for name in meta["classes"]]
-    palette = meta.get("palette") or [distinct_color(index) for index in range(len(names))]
-    colors = [(int(red), int(green), int(blue)) for red, green, blue in palette]
-    first = int(bool(meta.get("reduce_zero_label")))  # label 0 is no class then
-    labels = meta.get("labels") or range(first, first + len(names))
-    return names, colors, [int(label) for label in labels]
+    return described(DATASETS.build(settings).metainfo)
 
 
 def _without_loading(pipeline: Sequence[Any]) -> list[Any]:
