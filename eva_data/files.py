@@ -1,0 +1,234 @@
+"""Files: written completely or not at all, and found without traps."""
+
+import contextlib
+import errno
+import io
+import os
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_UNFINISHED = ".writing"
+# What fails in the middle of a write, and not where something is read for it.
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+
+
+class UnwritableError(OSError):
+    """A file or folder that cannot be written; the message names it and says why."""
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Context that gives a temporary path, which takes the place of `file` at its end.
+
+    The content is flushed to the disk first, so `file` is complete or as it was before, whatever
+    ends the process. If the block raises, the temporary file is removed.
+
+    Args:
+        file: The file; its folder exists.
+
+    Yields:
+        A path in the same folder, with the same suffix (some writers choose a format by it).
+
+    Raises:
+        UnwritableError: If the disk is full or the folder read-only, for example.
+    """
+    temporary = file.with_name(f".{file.stem}{_UNFINISHED}-{os.getpid()}{file.suffix}")
+    try:
+        with _explained(file, only=_OF_WRITING):
+            yield temporary
+        with _explained(file):
+            flush(temporary)
+            os.replace(temporary, file)
+            flush(file.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(file: Path) -> Iterator[BinaryIO]:
+    """Context that gives a binary file, which takes the place of `file` at its end.
+
+    For writers such as `torch.save`, which replace the system's error ("No space left on device")
+    by one of their own ("unexpected pos"): here the system's error is raised.
+
+    Args:
+        file: The file; its folder exists.
+
+    Yields:
+        An open file, seekable.
+
+    Raises:
+        UnwritableError: If the disk is full or the folder read-only, for example.
+    """
+    with replacing(file) as temporary:
+        with _explained(file):
+            stream = _RememberingFile(temporary)
+        try:
+            yield stream
+            stream.flush()
+        except Exception as error:
+            if stream.failure is not None and error is not stream.failure:
+                raise stream.failure from error
+            raise
+        finally:
+            with contextlib.suppress(OSError):  # of a flush that failed before
+                stream.close()
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file in UTF-8, completely or not at all.
+
+    Args:
+        file: The file; its folder exists.
+        text: Its content.
+
+    Raises:
+        UnwritableError: If the disk is full or the folder read-only, for example.
+    """
+    with writing(file) as stream:
+        stream.write(text.encode())
+
+
+def flush(path: Path) -> None:
+    """Have the system write a file or a folder's list of names to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for output, if it is not there, and see that files can be made in it.
+
+    Args:
+        folder: The folder; those above it are made too.
+
+    Raises:
+        UnwritableError: If it is a file, or nothing can be written in it.
+    """
+    with _explained(folder):
+        if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
+            raise UnwritableError(f"{folder} is a file and not a folder: choose another output")
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe{_UNFINISHED}-{os.getpid()}"
+        try:
+            probe.write_bytes(b"x")
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of `replacing` and `writing` in a folder.
+
+    Only for whoever is known to be the single writer in it.
+
+    Args:
+        folder: The folder; those below it are left alone.
+    """
+    for path in folder.glob(f".*{_UNFINISHED}-*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def require_regular_file(path: Path) -> None:
+    """Refuse what is there but is not a file, such as a named pipe, whose reader would wait.
+
+    Args:
+        path: The file, or a link to it.
+
+    Raises:
+        FileNotFoundError: If there is nothing, or a link that leads nowhere.
+        OSError: If it is a folder, a pipe, a socket or a device.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is not there") from error
+    except OSError as error:  # of links that lead to each other, for example
+        raise OSError(f"{path} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        raise OSError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device')} and not a file")
+
+
+def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[str]:
+    """Yield the files below a folder by their suffix, relative to it.
+
+    The order is always the same: that of the names, a folder's own files before its subfolders.
+    Names that start with a dot are left out. Links are followed, but for one to a folder above
+    itself; each such link is left out, and so is everything that is not a file or a folder.
+
+    Args:
+        folder: The folder.
+        suffixes: Lower-case suffixes with their dot, such as `.png`.
+
+    Raises:
+        OSError: If a folder cannot be listed.
+    """
+    yield from _find(str(folder), "", (), suffixes)
+
+
+def _find(
+    folder: str, prefix: str, above: tuple[tuple[int, int], ...], suffixes: Collection[str]
+) -> Iterator[str]:
+    status = os.stat(folder)  # noqa: PTH116 (millions of files: no object for each)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as listing:
+        entries = sorted(
+            (entry for entry in listing if not entry.name.startswith(".")),
+            key=lambda entry: os.fsencode(entry.name),
+        )
+    subfolders = []
+    for entry in entries:
+        if entry.is_dir():
+            subfolders.append(entry.name)
+        elif os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file():  # noqa: PTH122
+            yield prefix + entry.name
+    for name in subfolders:
+        yield from _find(f"{folder}/{name}", f"{prefix}{name}/", (*above, here), suffixes)
+
+
+class _RememberingFile(io.BufferedWriter):
+    """A binary file that remembers the system's error in the middle of a write."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "w"))
+        self.failure: OSError | None = None
+
+    def write(self, content: "ReadableBuffer", /) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+
+@contextlib.contextmanager
+def _explained(path: Path, *, only: Collection[int] | None = None) -> Iterator[None]:
+    """Context in which the system's error becomes a sentence that names the path."""
+    try:
+        yield
+    except UnwritableError:
+        raise
+    except OSError as error:
+        if error.errno is None or (only is not None and error.errno not in only):
+            raise
+        explained = UnwritableError(f"{path} cannot be written: {error.strerror}")
+        explained.errno = error.errno
+        raise explained from error

@@ -1,0 +1,100 @@
+"""Being asked to stop: a signal becomes a checkpoint at a step's end and a documented exit code."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+EXIT_RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: a checkpoint was saved, run again to continue
+EXIT_KEYBOARD = 130  # as a shell reports Ctrl-C
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+_Handler = Callable[[int, FrameType | None], None]
+
+
+class StopSignal:
+    """Whether this process was asked to stop, by SIGTERM or SIGUSR1.
+
+    Attributes:
+        received: Name of the signal; None before one has arrived.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._at_once = False
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has arrived."""
+        return self.received is not None
+
+    @contextlib.contextmanager
+    def listen(self) -> Iterator[None]:
+        """Context in which the signals are noted and do not end the process.
+
+        After a request they stay without effect until the process ends: launchers send SIGTERM to
+        the others as soon as the first process is gone. Only a main thread can listen; in any
+        other thread nothing changes.
+        """
+        before = _install(SIGNALS, self._note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_IGN if self.requested else handler)
+
+    def exit_at_once(self) -> None:
+        """Exit when a signal arrives, or if one has arrived: there is nothing left to save.
+
+        Raises:
+            SystemExit: With `EXIT_RUN_AGAIN`.
+        """
+        self._at_once = True
+        if self.requested:
+            raise SystemExit(EXIT_RUN_AGAIN)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.received = signal.Signals(number).name  # no logging: it may meet its own locks here
+        if self._at_once:
+            raise SystemExit(EXIT_RUN_AGAIN)
+
+
+@contextlib.contextmanager
+def passed_on_to_children() -> Iterator[None]:
+    """Context in which a process that only waits for its children passes both signals on."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        del frame
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, number)
+
+    before = _install(SIGNALS, pass_on)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave_signals_to_the_run(worker: int = 0) -> None:
+    """Ignore the signals that end a run, in a process that loads data (`worker_init_fn`).
+
+    Ctrl-C and batch systems send theirs to all processes of a group; the run needs its workers up
+    to its stop. Whoever starts such workers must shut them down.
+    """
+    del worker
+    for number in (signal.SIGINT, *SIGNALS):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _install(numbers: Sequence[signal.Signals], handler: _Handler) -> dict[signal.Signals, Any]:
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number in numbers}

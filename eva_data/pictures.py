@@ -1,0 +1,175 @@
+"""The one decoder of pictures, with one rule for each kind of file.
+
+* 8 bits: as they are; palettes and grey become RGB, transparency is dropped, CMYK is converted.
+* 16 bits: the upper 8 are kept (a conversion by Pillow would make everything white).
+* 32 bits and fractions have no agreed range and are refused.
+* Of a moving picture the first frame is taken; a truncated file is refused.
+* EXIF's orientation is applied where people look at pictures and boxes, and is left alone where the
+  official training left it alone (torchvision's ImageFolder): the argument `upright`.
+* More pixels than `max_pixels()` are refused before anything is decoded: a file of some kB may
+  claim gigabytes.
+"""
+
+import contextlib
+import io
+import os
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from eva_data.files import require_regular_file
+
+# Of files that are taken for pictures in a folder or an archive.
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+LIMIT = "EVA_MAX_IMAGE_PIXELS"  # environment variable: reaches every worker of every project
+_USUAL_LIMIT = 100_000_000  # 10,000 x 10,000
+_ORIENTATION = 274  # EXIF tag
+_SIDEWAYS = (5, 6, 7, 8)
+# What Pillow's decoders raise for damaged files, besides OSError; anything else is a bug.
+_DAMAGE = (
+    *(SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
+_limit_of_pillow = threading.Lock()
+
+
+class UnreadableImageError(OSError):
+    """A picture that cannot be read or decoded; the message names it and says why."""
+
+
+def max_pixels() -> int:
+    """Pixels that a picture may have: `EVA_MAX_IMAGE_PIXELS`, or 100 million.
+
+    Raises:
+        ValueError: If the variable is not a positive whole number.
+    """
+    text = os.environ.get(LIMIT, "")
+    if not text:
+        return _USUAL_LIMIT
+    if not text.isdecimal() or not int(text):
+        raise ValueError(f"{LIMIT} must be a positive whole number of pixels, got {text!r}")
+    return int(text)
+
+
+def read_picture(
+    source: str | os.PathLike[str] | bytes, *, upright: bool, name: str | None = None
+) -> Image.Image:
+    """Read a picture as RGB.
+
+    Args:
+        source: Path of a file, or the content of one.
+        upright: Turn it as its EXIF data say.
+        name: What the messages call it; by default the path.
+
+    Returns:
+        The decoded picture, of mode RGB.
+
+    Raises:
+        UnreadableImageError: An OSError, if it is missing, damaged, too large or of a kind that
+            has no one meaning.
+    """
+    name = _name(source, name)
+    with _opened(source, name) as picture:
+        if upright:
+            picture = _turned(picture)
+        return _rgb(picture, name)
+
+
+def picture_size(
+    source: str | os.PathLike[str] | bytes, *, upright: bool, name: str | None = None
+) -> tuple[int, int]:
+    """Read height and width from the header of a picture.
+
+    Args:
+        source: Path of a file, or the content of one.
+        upright: As its EXIF data say.
+        name: What the messages call it; by default the path.
+
+    Returns:
+        Height and width in pixels.
+
+    Raises:
+        UnreadableImageError: An OSError, if the header cannot be read or claims too much.
+    """
+    with _opened(source, _name(source, name)) as picture:
+        width, height = picture.size
+        # that of PNG files would decode all pixels to look for EXIF data behind them
+        turned = upright and Image.Image.getexif(picture).get(_ORIENTATION, 1) in _SIDEWAYS
+        return (width, height) if turned else (height, width)
+
+
+def _name(source: str | os.PathLike[str] | bytes, name: str | None) -> str:
+    return name or ("image" if isinstance(source, bytes) else os.fspath(source))
+
+
+@contextlib.contextmanager
+def _opened(source: str | os.PathLike[str] | bytes, name: str) -> Iterator[Image.Image]:
+    """Context of an open picture, in which every damage becomes one sentence."""
+    limit = max_pixels()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of large pictures and damaged EXIF data
+        try:
+            with _open(source, name) as picture:
+                width, height = picture.size
+                if width * height > limit:
+                    raise UnreadableImageError(
+                        f"{name} has {width} x {height} pixels, more than {limit:,}; if it is "
+                        f"meant, set {LIMIT}={width * height}"
+                    )
+                yield picture
+        except UnreadableImageError:
+            raise
+        except UnidentifiedImageError as error:  # its message may name an object in memory
+            raise UnreadableImageError(
+                f"{name} cannot be decoded (no known image format)"
+            ) from error
+        except (OSError, *_DAMAGE) as error:
+            reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
+            raise UnreadableImageError(
+                f"{name} cannot be read ({reason or type(error).__name__})"
+            ) from error
+
+
+def _open(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
+    file: io.BytesIO | Path
+    if isinstance(source, bytes):
+        empty, file = not source, io.BytesIO(source)
+    else:
+        path = Path(source)
+        try:
+            require_regular_file(path)
+        except OSError as error:
+            raise UnreadableImageError(str(error)) from error
+        empty, file = not path.stat().st_size, path
+    if empty:
+        raise UnreadableImageError(f"{name} is empty")
+    with _limit_of_pillow:  # which cannot be raised for one picture; ours is looked at instead
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _turned(picture: Image.Image) -> Image.Image:
+    picture.load()  # damage of the pixels is an error, that of the EXIF data is none
+    try:
+        return ImageOps.exif_transpose(picture)
+    except (OSError, *_DAMAGE):
+        return picture
+
+
+def _rgb(picture: Image.Image, name: str) -> Image.Image:
+    if picture.mode in ("F", "I"):
+        what = "fractions" if picture.mode == "F" else "32 bits"
+        raise UnreadableImageError(f"{name} holds {what} a pixel; save it with 8 or 16 bits")
+    if picture.mode.startswith("I;16"):
+        values = np.asarray(picture).astype(np.uint16) >> 8
+        picture = Image.fromarray(values.astype(np.uint8))
+    return picture.convert("RGB")

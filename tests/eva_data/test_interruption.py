@@ -1,0 +1,63 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal, leave_signals_to_the_run
+
+
+@pytest.fixture(autouse=True)
+def _handlers():
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_is_noted_and_then_without_effect(number):
+    stop = StopSignal()
+    with stop.listen():
+        assert not stop.requested
+        os.kill(os.getpid(), number)
+        assert stop.received == number.name
+    os.kill(os.getpid(), number)  # would end this process
+    assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_handlers_come_back_where_nothing_arrived():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignal().listen():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_with_nothing_to_save_a_signal_ends_the_process_at_once():
+    stop = StopSignal()
+    with stop.listen():
+        stop.exit_at_once()
+        with pytest.raises(SystemExit) as ended:
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert ended.value.code == EXIT_RUN_AGAIN
+    with pytest.raises(SystemExit):
+        stop.exit_at_once()
+
+
+def test_another_thread_listens_to_nothing_and_breaks_nothing():
+    entered = []
+
+    def work():
+        with StopSignal().listen():
+            entered.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert entered == [True]
+
+
+def test_workers_leave_all_three_signals_to_the_run():
+    leave_signals_to_the_run(0)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        os.kill(os.getpid(), number)  # would end this process

@@ -1,0 +1,69 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from eva_data.run_folder import FolderInUseError, locked
+
+_HOLDER = """
+import pathlib, sys, time
+from eva_data.run_folder import locked
+with locked(pathlib.Path(sys.argv[1])):
+    if len(sys.argv) > 2:
+        import multiprocessing
+        multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)).start()
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def _hold(folder, *more):
+    command = [sys.executable, "-c", _HOLDER, str(folder), *more]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def _end(process):
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_run_is_refused_and_told_which_is_the_first(tmp_path):
+    process = _hold(tmp_path / "run")
+    try:
+        with pytest.raises(FolderInUseError, match=rf"run is in use .*process {process.pid} on "):
+            locked(tmp_path / "run").__enter__()
+    finally:
+        _end(process)
+    with locked(tmp_path / "run"):
+        pass
+
+
+def test_a_killed_run_frees_its_folder_although_its_workers_live(tmp_path):
+    process = _hold(tmp_path, "with a worker")
+    try:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        with locked(tmp_path):
+            pass
+    finally:
+        _end(process)
+
+
+def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):
+    (tmp_path / ".model.writing-12.pth").write_text("half")
+    (tmp_path / "model.pth").write_text("complete")
+    with locked(tmp_path):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "model.pth"]
+
+
+def test_the_lock_ends_with_the_block(tmp_path):
+    with locked(tmp_path):
+        time.sleep(0)
+    process = _hold(tmp_path)
+    _end(process)
