@@ -304,6 +304,8 @@ def weights_cases(work: Path, marker: Path) -> Iterator[Case]:
         for load in (load_into_model, load_as_described):
             wanted = load(good).state_dict()
             for name, damage in kinds_of_damage(marker, random.Random(1)):
+                if good.suffix == ".safetensors" and name.startswith("a bit flipped"):
+                    continue  # the format has no checksum, and no SHA-256 of this file is recorded
 
                 def run(
                     folder: Path,
