@@ -45,7 +45,8 @@ class VisionTransformer(nn.Module):
         qkv_bias: "qv" (EVA-g) or "qkv" (EVA-L).
         extra_tokens: Any of "cls" (class token) and "mask" (mask token for pre-training).
         pretrain_img_size: Side in pixels that `pos_embed` is made for; None means `img_size`.
-        window_size: Side of an attention window in patches; 0 makes every block global.
+        window_size: Side of an attention window in patches, at most that of `img_size`'s map;
+            smaller maps are padded to it, as in ViTDet. 0 makes every block global.
         global_attn_indexes: Blocks that attend globally although `window_size` is set.
         rel_pos: "none", "vitdet" or "beit" (decomposed, named after the interpolation at other
             sizes), "table" (BEiT's bias table).
@@ -80,10 +81,19 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         pretrain_img_size = img_size if pretrain_img_size is None else pretrain_img_size
+        if patch_size < 1:
+            raise ValueError(f"patch_size must be at least 1 pixel, got {patch_size}")
         for name, size in (("img_size", img_size), ("pretrain_img_size", pretrain_img_size)):
             if size <= 0 or size % patch_size:
                 raise ValueError(f"{name} {size} is not divisible by patch_size {patch_size}")
         _check_choices(extra_tokens, rel_pos, window_size, global_attn_indexes, depth)
+        side = img_size // patch_size
+        if not 0 <= window_size <= side:
+            raise ValueError(
+                f"window_size {window_size} does not fit a map of {side}x{side} patches (img_size "
+                f"{img_size}, patch_size {patch_size}), which every forward pass would be padded "
+                f"to: choose 1 to {side}, 0 for no windows, or a larger img_size"
+            )
         self.img_size, self.patch_size = img_size, patch_size
         self.embed_dim, self.depth, self.num_heads = embed_dim, depth, num_heads
         self.window_size = window_size
