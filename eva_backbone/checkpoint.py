@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from eva_backbone._key_maps import OPTIONAL, SKIPPABLE, TRUNK_KEY
-from eva_backbone.convert import few, fuse_qkv_bias, split_qkv_bias, trunk_prefix
+from eva_backbone.convert import check_shapes, few, fuse_qkv_bias, split_qkv_bias, trunk_prefix
 from eva_backbone.reading import read_weights as read_weights
 from eva_backbone.registry import resolve_source
 from eva_backbone.resample import (
@@ -137,6 +137,7 @@ def load_weights(
     report = LoadReport(source=source)
     target = model.state_dict()
     source_prefix = trunk_prefix(weights, f"{source} holds no EVA weights")
+    check_shapes(weights, source_prefix, name=source)
     target_prefix = trunk_prefix(target, "the model has no VisionTransformer")
     named = _rename(weights, source_prefix, target_prefix, report)
     named = fuse_qkv_bias(split_qkv_bias(named, target), target)
@@ -205,7 +206,13 @@ def _fit(
                 report.skipped[stored] = reason
             continue
         wanted = tuple(target[name].shape)
-        fitted = value if tuple(value.shape) == wanted else _resample(local, value, wanted)
+        try:
+            fitted = value if tuple(value.shape) == wanted else _resample(local, value, wanted)
+        except ValueError as error:
+            raise ValueError(
+                f"{report.source} holds {stored} {tuple(value.shape)}, which cannot be resampled "
+                f"to {wanted}: {error}"
+            ) from error
         if fitted is not None and tuple(fitted.shape) == wanted:
             if fitted is not value:
                 report.resampled[name] = (tuple(value.shape), wanted)
@@ -257,7 +264,7 @@ def _resample(local: str, value: Tensor, wanted: Shape) -> Tensor | None:
     if value.ndim == len(wanted) == 2 and value.shape[1] == wanted[1]:
         if re.search(r"\.rel_pos_[hw]$", local):
             return resample_rel_pos(value, wanted[0], "vitdet")
-        if local.endswith(".relative_position_bias_table"):
+        if local.endswith(".relative_position_bias_table") and min(len(value), wanted[0]) > 3:
             source, side = (round(((rows - 3) ** 0.5 + 1) / 2) for rows in (len(value), wanted[0]))
             return resample_bias_table(value, source, (side, side))
     return None

@@ -89,7 +89,7 @@ def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     count = pos_embed.shape[1] - 1
     side = math.isqrt(count)
-    if side * side != count:
+    if side < 1 or side * side != count:
         raise ValueError(
             f"pos_embed has {count} patch positions, which is not a square grid; expected the "
             "class token's row and G * G patch rows"
