@@ -2,7 +2,8 @@
 
 Yields `(name, value)` for each resolution: how many times faster the forward pass and a forward
 and backward pass are, and the peak of memory that each allocates beyond weights and input.
-Relative positions are on. On a GPU also images per second and the share of the peak FLOPs.
+Relative positions are on. On a GPU also images per second. The two are timed in turn, and a ratio
+is the median of the rounds' ratios: the one by processor time stays true on a loaded machine.
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/detection_backbone.py --sizes 1024 1536
 
@@ -14,7 +15,7 @@ import gc
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -65,29 +66,38 @@ def build(size: int, *, width: int, depth: int, heads: int) -> tuple[nn.Module, 
     return ours, theirs
 
 
-def measure(model: nn.Module, images: Tensor, *, backward: bool, rounds: int) -> float:
-    """Median seconds of a pass."""
-    seconds = []
-    for _ in range(rounds + 1):
-        synchronise(images)
-        start = time.perf_counter()
-        run(model, images, backward=backward)
-        synchronise(images)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
+def measure(
+    models: Sequence[nn.Module], images: Tensor, args: argparse.Namespace, *, backward: bool
+) -> list[list[tuple[float, float]]]:
+    """Seconds of the clock and of the processor for each round of each model, in turn."""
+    times: list[list[tuple[float, float]]] = [[] for _ in models]
+    for _ in range(args.rounds + 1):
+        for model, taken in zip(models, times, strict=True):
+            synchronise(images)
+            clock, processor = time.perf_counter(), time.process_time()
+            run(model, images, backward=backward, autocast=args.autocast)
+            synchronise(images)
+            taken.append((time.perf_counter() - clock, time.process_time() - processor))
+    return [taken[1:] for taken in times]
 
 
-def run(model: nn.Module, images: Tensor, *, backward: bool) -> None:
-    """One pass through either backbone."""
-    call: Callable[[Tensor], Tensor]
+def feature_map(model: nn.Module, images: Tensor) -> Tensor:
+    """The map of either backbone."""
     if isinstance(model, VisionTransformer):
-        call = model.forward_feature_map
-    else:
-        call = lambda x: model(x)["last_feat"]  # noqa: E731
+        return model.forward_feature_map(images)
+    out: Tensor = model(images)["last_feat"]
+    return out
+
+
+def run(
+    model: nn.Module, images: Tensor, *, backward: bool, autocast: torch.dtype | None = None
+) -> None:
+    """One pass through either backbone."""
     with torch.set_grad_enabled(backward):
-        out = call(images)
+        with torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
+            out = feature_map(model, images)
         if backward:
-            out.square().mean().backward()
+            out.float().square().mean().backward()
             model.zero_grad(set_to_none=True)
 
 
@@ -97,22 +107,31 @@ def synchronise(images: Tensor) -> None:
         torch.cuda.synchronize()
 
 
-def peak_memory(model: nn.Module, images: Tensor, *, backward: bool) -> float:
+def peak_memory(
+    model: nn.Module, images: Tensor, *, backward: bool, autocast: torch.dtype | None
+) -> float:
     """Largest sum in GiB of what a pass has allocated at once."""
     gc.collect()
     if images.is_cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        run(model, images, backward=backward)
+        run(model, images, backward=backward, autocast=autocast)
         return (torch.cuda.max_memory_allocated() - before) / 2**30
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        run(model, images, backward=backward)
+        run(model, images, backward=backward, autocast=autocast)
     total = peak = 0
     for event in record.profiler.kineto_results.events():
         if event.name() == "[memory]":
             total += event.nbytes()
             peak = max(peak, total)
     return peak / 2**30
+
+
+def error(model: nn.Module, images: Tensor, exact: Tensor) -> float:
+    """Norm of the error of a model's map over the norm of the map."""
+    with torch.no_grad():
+        out = feature_map(model, images)
+    return ((out.float() - exact).norm() / exact.norm()).item()
 
 
 def compare(size: int, args: argparse.Namespace) -> Iterator[tuple[str, float]]:
@@ -122,23 +141,38 @@ def compare(size: int, args: argparse.Namespace) -> Iterator[tuple[str, float]]:
     ours, theirs = build(size, width=args.width, depth=args.depth, heads=args.heads)
     ours, theirs = ours.to(device), theirs.to(device)
     images = torch.randn(args.batch, 3, size, size, device=device)
-    if size <= args.largest_peer:
+    peer = size <= args.largest_peer
+    if peer:
         with torch.no_grad():
-            difference = ours.forward_feature_map(images) - theirs(images)["last_feat"]
-        yield f"{size} px: largest difference of the outputs", difference.abs().max().item()
+            exact = feature_map(ours, images)
+            difference = exact - feature_map(theirs, images)
+        yield (
+            f"{size} px: largest difference of the outputs, float32",
+            difference.abs().max().item(),
+        )
+    ours, theirs, images = ours.to(args.dtype), theirs.to(args.dtype), images.to(args.dtype)
+    if peer and args.dtype != torch.float32:
+        yield f"{size} px: relative error of ours", error(ours, images, exact)
+        yield f"{size} px: relative error of detectron2", error(theirs, images, exact)
+    models = (ours, theirs) if peer else (ours,)
     for backward in (False, True):
         name = f"{size} px, {'forward and backward' if backward else 'forward'}"
-        mine = measure(ours, images, backward=backward, rounds=args.rounds)
+        times = measure(models, images, args, backward=backward)
+        mine = statistics.median(clock for clock, _ in times[0])
         yield f"{name}: seconds", mine
-        memory = peak_memory(ours, images, backward=backward)
+        memory = peak_memory(ours, images, backward=backward, autocast=args.autocast)
         yield f"{name}: peak GiB", memory
         if device.type == "cuda":
             yield f"{name}: images/s", args.batch / mine
-        if size <= args.largest_peer:
-            other = measure(theirs, images, backward=backward, rounds=args.rounds)
-            yield f"{name}: times faster than detectron2", other / mine
-            peer = peak_memory(theirs, images, backward=backward)
-            yield f"{name}: share of detectron2's peak memory", memory / peer
+        if not peer:
+            continue
+        for which, by in ((0, "clock"), (1, "processor time")):
+            ratios = sorted(b[which] / a[which] for a, b in zip(*times, strict=True))
+            yield f"{name}: times faster than detectron2 by {by}", statistics.median(ratios)
+            yield f"{name}: the same, slowest round", ratios[0]
+            yield f"{name}: the same, fastest round", ratios[-1]
+        other = peak_memory(theirs, images, backward=backward, autocast=args.autocast)
+        yield f"{name}: share of detectron2's peak memory", memory / other
 
 
 def main() -> None:
@@ -153,7 +187,11 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    parser.add_argument("--dtype", choices=dtypes, default="float32", help="of the weights")
+    parser.add_argument("--autocast", choices=dtypes, default=None, help="as in training")
     args = parser.parse_args()
+    args.dtype, args.autocast = dtypes[args.dtype], dtypes.get(args.autocast)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.rounds} rounds")
     for size in args.sizes:
         for name, value in compare(size, args):

@@ -49,7 +49,8 @@ class DenseTableAttention(TableRelPosAttention):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid | None) -> Tensor:
         """Attend with (B, h, N, D) queries, keys and values."""
         assert grid == (self.window, self.window)
-        bias = self.relative_position_bias_table[table_bias_index(grid, q.device)]  # (N, N, h)
+        index = table_bias_index(grid, slice(0, q.shape[2]), q.device)
+        bias = self.relative_position_bias_table[index]  # (N, N, h)
         return (q * q.shape[-1] ** -0.5 @ k.mT + bias.permute(2, 0, 1)).softmax(-1) @ v
 
 

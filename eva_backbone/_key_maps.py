@@ -48,3 +48,17 @@ STOCK_VITDET = (
     r"|attn\.(q_bias|v_bias|qkv\.weight|qkv\.bias|proj\.weight|proj\.bias|rel_pos_[hw])"
     r"|mlp\.fc[12]\.(weight|bias))"
 )
+
+# Names whose tensors are no weights, so that they may be integers or infinite.
+NOT_WEIGHTS = r"(.*\.)?(num_batches_tracked|position_ids|attn_mask|relative_position(_\w+)?_index)"
+
+# Ends of the names of weights, which are floating-point numbers whatever the model is.
+WEIGHTS = r".*(weight|bias|scale|pos_embed|_token|gamma_\d|rel_pos_[hw]|bias_table)"
+
+# Parts of a ViT whose tensors have another number of dimensions than 1, below the trunk's prefix.
+DIMENSIONS: dict[str, tuple[int, ...]] = {
+    r"pos_embed|cls_token|mask_token": (3,),
+    r"patch_embed\.proj\.weight": (4, 5),  # 5 in video models
+    r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])\.weight": (2,),
+    r"blocks\.\d+\.attn\.(rel_pos_[hw]|relative_position_bias_table)": (2,),
+}

@@ -43,9 +43,9 @@ class Attention(nn.Module):
             raise ValueError(f"qkv_bias must be 'qv' or 'qkv', got {qkv_bias!r}")
         self.num_heads = num_heads
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias == "qkv")
-        if qkv_bias == "qv":
-            self.q_bias = nn.Parameter(torch.zeros(dim))
-            self.v_bias = nn.Parameter(torch.zeros(dim))
+        separate = qkv_bias == "qv"
+        self.q_bias = nn.Parameter(torch.zeros(dim)) if separate else None
+        self.v_bias = nn.Parameter(torch.zeros(dim)) if separate else None
         self.proj = Linear(dim, dim)
 
     def forward(
@@ -65,23 +65,20 @@ class Attention(nn.Module):
         Returns:
             (B, N, C), or (B, M, C) with `read`.
         """
-        bias = self.qkv.bias
-        if bias is None:
+        qkv = self.qkv(x)  # (B, N, 3 C), by calling it: it may be wrapped or another class
+        if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        if read is None:
-            q, k, v = self._project(x, self.qkv.weight, bias)  # (B, h, N, D) each
-        else:
-            dim = x.shape[-1]
-            (q,) = self._project(take_tokens(x, read), self.qkv.weight[:dim], bias[:dim])
-            k, v = self._project(x, self.qkv.weight[dim:], bias[dim:])
+            qkv = qkv + bias.to(qkv.dtype)
+        q, k, v = qkv.chunk(3, dim=-1)
+        if read is not None:  # unread queries cost their projection, a 12th of one block
+            q = take_tokens(q, read)
+        q, k, v = (self._split_heads(part) for part in (q, k, v))
         out = self.attend(q, k, v, grid)  # (B, h, N or M, D)
         return self.proj(out.transpose(1, 2).flatten(2))  # (B, N, C)
 
-    def _project(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
-        """Project (B, N, C) with (k C, C) into k tensors (B, h, N, D)."""
-        out = F.linear(x, weight, bias)  # (B, N, k C)
-        out = out.unflatten(-1, (len(weight) // x.shape[-1], self.num_heads, -1))
-        return out.permute(2, 0, 3, 1, 4).unbind(0)  # from (B, N, k, h, D)
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """Turn (B, N, C) into (B, h, N, D)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None) -> Tensor:
         """Softmax attention of (B, h, N, D) queries, keys and values."""
@@ -142,10 +139,10 @@ class TableRelPosAttention(Attention):
         """Softmax attention over the class token and N - 1 = H * W patches."""
         grid = _expect_grid(grid, tokens=q.shape[2], prefix=1)
         table = resample_bias_table(self.relative_position_bias_table, self.window, grid)
-        index = table_bias_index(grid, table.device)  # (N, N)
 
         def chunk_bias(rows: slice) -> Tensor:
-            return table[index[rows]].permute(2, 0, 1)[None]  # (1, h, c, N)
+            index = table_bias_index(grid, rows, table.device)  # (c, N)
+            return table[index].permute(2, 0, 1)[None]  # (1, h, c, N)
 
         return chunked_attention(q, k, v, chunk_bias)
 

@@ -4,22 +4,19 @@ The container, prefix, form of the qkv bias and sizes are found out from the fil
 Whatever is left unexplained is an error, and an error leaves the model untouched.
 """
 
-import argparse
 import logging
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eva_backbone._key_maps import CONTAINERS, OPTIONAL, SKIPPABLE, TRUNK_KEY
-from eva_backbone.convert import few, fuse_qkv_bias, split_qkv_bias, trunk_prefix
+from eva_backbone._key_maps import OPTIONAL, SKIPPABLE, TRUNK_KEY
+from eva_backbone.convert import check_shapes, few, fuse_qkv_bias, split_qkv_bias, trunk_prefix
+from eva_backbone.reading import read_weights as read_weights
 from eva_backbone.registry import resolve_source
 from eva_backbone.resample import (
     resample_bias_table,
@@ -27,6 +24,7 @@ from eva_backbone.resample import (
     resample_pos_embed,
     resample_rel_pos,
 )
+from eva_backbone.vit import VisionTransformer
 
 logger = logging.getLogger(__name__)
 Shape = tuple[int, ...]
@@ -139,6 +137,7 @@ def load_weights(
     report = LoadReport(source=source)
     target = model.state_dict()
     source_prefix = trunk_prefix(weights, f"{source} holds no EVA weights")
+    check_shapes(weights, source_prefix, name=source)
     target_prefix = trunk_prefix(target, "the model has no VisionTransformer")
     named = _rename(weights, source_prefix, target_prefix, report)
     named = fuse_qkv_bias(split_qkv_bias(named, target), target)
@@ -158,77 +157,11 @@ def load_weights(
             "build the model on a real device"
         )
     report.loaded = list(state)
+    _initialise_missing(model, report.missing)
     kept = {name: target[name] for name in report.missing}
     model.load_state_dict(state | kept, strict=True, assign=assign)
     logger.info("%s", report)
     return report
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint file without running any code in it.
-
-    Args:
-        path: `.safetensors`, or anything that `torch.save` wrote.
-
-    Returns:
-        Name -> tensor on the CPU, out of the container that the file wraps them in.
-
-    Raises:
-        ValueError: If the file is damaged, holds code or no weights.
-    """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a weight file inside it")
-    content: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    for container in CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
-            content = content[container]
-            break
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{path.name} holds no weights but {type(content).__name__}")
-    named = {name: v for name, v in content.items() if isinstance(name, str)}
-    odd = [str(name) for name in content if not isinstance(named.get(name), Tensor)]
-    if odd:
-        raise ValueError(
-            f"{path.name} holds no plain state dict: {few(odd)} are no named tensors; "
-            f"known containers are {', '.join(CONTAINERS)}"
-        )
-    if all(name.startswith("module.") for name in named):
-        return {name.removeprefix("module."): value for name, value in named.items()}
-    return named
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path.name} is no complete safetensors file ({error}); download it again"
-        ) from error
-
-
-def _read_torch(path: Path) -> Any:
-    is_zip = zipfile.is_zipfile(path)
-    try:
-        # the official training scripts pack their arguments, a Namespace, beside the weights
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it names {named.group(1)}" if named else "its pickle is malformed"
-        raise ValueError(
-            f"{path.name} is refused: it is damaged or holds Python objects that could run code "
-            f"({reason}); get it from its publisher again or convert it to safetensors"
-        ) from error
-    except (MemoryError, PermissionError):
-        raise
-    except Exception as error:  # the unpickler of a damaged file raises anything
-        raise ValueError(
-            f"{path.name} cannot be read, it is truncated or no checkpoint "
-            f"({str(error).partition(chr(10))[0]}); download it again"
-        ) from error
 
 
 def _rename(
@@ -273,11 +206,17 @@ def _fit(
                 report.skipped[stored] = reason
             continue
         wanted = tuple(target[name].shape)
-        fitted = value if tuple(value.shape) == wanted else _resample(local, value, wanted)
+        try:
+            fitted = value if tuple(value.shape) == wanted else _resample(local, value, wanted)
+        except ValueError as error:
+            raise ValueError(
+                f"{report.source} holds {stored} {tuple(value.shape)}, which cannot be resampled "
+                f"to {wanted}: {error}"
+            ) from error
         if fitted is not None and tuple(fitted.shape) == wanted:
             if fitted is not value:
                 report.resampled[name] = (tuple(value.shape), wanted)
-            state[name] = fitted.to(target[name].dtype)
+            state[name] = _cast(fitted, target[name].dtype, f"{report.source} holds {stored}")
         elif _matches(reinitialise, name):
             report.skipped[stored] = f"{tuple(value.shape)} does not fit {wanted}, initialised anew"
             report.missing[name] = "initialised anew, other shape in the file"
@@ -298,6 +237,23 @@ def _fit(
     return state
 
 
+def _cast(value: Tensor, dtype: torch.dtype, which: str) -> Tensor:
+    """Cast numbers to the model's type, unless that changes what they are."""
+    if value.dtype == dtype:
+        return value
+    names = f"{str(value.dtype).removeprefix('torch.')} -> {str(dtype).removeprefix('torch.')}"
+    if value.is_floating_point() != dtype.is_floating_point or value.is_complex():
+        raise ValueError(f"{which} as other numbers than the model ({names}); convert the file")
+    if dtype.is_floating_point and torch.finfo(dtype).max < torch.finfo(value.dtype).max:
+        largest = max(abs(bound.item()) for bound in value.aminmax()) if value.numel() else 0.0
+        if largest > torch.finfo(dtype).max:
+            raise ValueError(
+                f"{which} with values up to {largest:.3g}, which are too large for the model's "
+                f"type ({names}); build it in float32"
+            )
+    return value.to(dtype)
+
+
 def _resample(local: str, value: Tensor, wanted: Shape) -> Tensor | None:
     """Resample a tensor whose shape depends on the input's size; None for any other."""
     if local == "pos_embed" and value.ndim == len(wanted) == 3 and value.shape[2] == wanted[2]:
@@ -308,7 +264,7 @@ def _resample(local: str, value: Tensor, wanted: Shape) -> Tensor | None:
     if value.ndim == len(wanted) == 2 and value.shape[1] == wanted[1]:
         if re.search(r"\.rel_pos_[hw]$", local):
             return resample_rel_pos(value, wanted[0], "vitdet")
-        if local.endswith(".relative_position_bias_table"):
+        if local.endswith(".relative_position_bias_table") and min(len(value), wanted[0]) > 3:
             source, side = (round(((rows - 3) ** 0.5 + 1) / 2) for rows in (len(value), wanted[0]))
             return resample_bias_table(value, source, (side, side))
     return None
@@ -342,6 +298,14 @@ def _explain_missing(
             f"{few(unexplained)}; build the model that the file belongs to, or pass them as "
             "allow_missing"
         )
+
+
+def _initialise_missing(model: nn.Module, missing: Iterable[str]) -> None:
+    """Give a ViT that was built inside `no_init_weights` what the file does not have."""
+    for where, module in model.named_modules():
+        if isinstance(module, VisionTransformer):
+            prefix = f"{where}." if where else ""
+            module.init_missing([n.removeprefix(prefix) for n in missing if n.startswith(prefix)])
 
 
 def _first_match(patterns: Mapping[str, str], name: str) -> str | None:

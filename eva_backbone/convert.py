@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from eva_backbone._key_maps import SKIPPABLE, STOCK_VITDET, TRUNK_KEY
+from eva_backbone._key_maps import DIMENSIONS, SKIPPABLE, STOCK_VITDET, TRUNK_KEY, TRUNK_MORE
 from eva_backbone.resample import resample_patch_embed, resample_pos_embed
 
 DETECTRON2_PREFIX = "backbone.net."
@@ -22,9 +22,10 @@ Converted = tuple[dict[str, Tensor], list[str]]
 
 
 def few(names: list[str], shown: int = 8) -> str:
-    """Join names, cutting a long list."""
+    """Join names, cutting a long list and what is too long for a name."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+    plain = (" ".join(name.split()) for name in names[:shown])
+    return ", ".join(n if len(n) <= 120 else n[:100] + "..." for n in plain) + more
 
 
 def trunk_prefix(names: Iterable[str], complaint: str) -> str:
@@ -47,6 +48,38 @@ def trunk_prefix(names: Iterable[str], complaint: str) -> str:
             f"{few(list(names))}"
         )
     return found[0].removesuffix(TRUNK_KEY)
+
+
+def check_shapes(weights: Mapping[str, Tensor], prefix: str, *, name: str) -> None:
+    """Refuse tensors that no ViT can have, whatever its sizes.
+
+    Args:
+        weights: Name -> tensor.
+        prefix: In front of the ViT's names.
+        name: Of the file, for messages.
+
+    Raises:
+        ValueError: For the first tensor with another number of dimensions than it has in every ViT,
+            an empty one, or a joint bias that has no three equal parts.
+    """
+    for key, value in weights.items():
+        local = key.removeprefix(prefix)
+        if not key.startswith(prefix) or not re.fullmatch(f"{STOCK_VITDET}|{TRUNK_MORE}", local):
+            continue
+        wanted = next((n for part, n in DIMENSIONS.items() if re.fullmatch(part, local)), (1,))
+        shape = tuple(value.shape)
+        if value.ndim not in wanted or 0 in shape or (wanted == (3,) and shape[0] != 1):
+            dimensions = " or ".join(map(str, wanted))
+            first = ", the first of size 1" if wanted == (3,) else ""
+            raise ValueError(
+                f"{name} is no EVA ViT: {key} has shape {shape}, and a ViT's has {dimensions} "
+                f"dimension(s){first}, none empty"
+            )
+        if local.endswith("qkv.bias") and shape[0] % 3:
+            raise ValueError(
+                f"{name} is no EVA ViT: {key} has shape {shape}, not three equal parts for "
+                "queries, keys and values"
+            )
 
 
 def fuse_qkv_bias(
@@ -111,6 +144,7 @@ def to_detectron2_vitdet(
             cannot have that size.
     """
     prefix = trunk_prefix(weights, "there are no EVA weights")
+    check_shapes(weights, prefix, name="this")
     converted: dict[str, Tensor] = {}
     left_out: dict[str, list[str]] = {}
     unknown = []
@@ -146,6 +180,8 @@ def to_detectron2_vitdet(
 
 def _resample_patches(weights: dict[str, Tensor], prefix: str, patch_size: int) -> list[str]:
     """Resample in place; returns a line where anything changes."""
+    if patch_size < 1:
+        raise ValueError(f"--patch-size must be at least 1 pixel, got {patch_size}")
     fixed = [name for name in weights if _REL_POS.search(name) or not name.startswith(prefix)]
     if fixed := [name for name in fixed if not _HEAD.match(name)]:
         raise ValueError(
@@ -194,6 +230,7 @@ def to_official(weights: Mapping[str, Tensor], *, patch_size: int | None = None)
         ValueError: If there is no ViT, or one whose patches cannot have that size.
     """
     prefix = trunk_prefix(weights, "there are no EVA weights")
+    check_shapes(weights, prefix, name="this")
     biases = {name: value for name, value in weights.items() if name.endswith(".qkv.bias")}
     weights, lines = dict(weights), []
     if patch_size is not None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from eva_backbone._key_maps import SKIPPABLE, STOCK_VITDET, TRUNK_KEY, TRUNK_MORE
 from eva_backbone.checkpoint import load_weights, read_weights
-from eva_backbone.convert import few, trunk_prefix
+from eva_backbone.convert import check_shapes, few, trunk_prefix
 from eva_backbone.registry import resolve_source
 from eva_backbone.variants import VARIANTS
 from eva_backbone.vit import VisionTransformer
@@ -118,8 +118,11 @@ def vit_from(
             f"{name} holds a detector's ViT, whose relative positions (of one size, or none) do "
             "not tell its windows: pass window_size (0 for none), img_size and global_attn_indexes"
         )
-    with torch.device("meta"):
-        model = VisionTransformer(**arguments)
+    try:
+        with torch.device("meta"):
+            model = VisionTransformer(**arguments)
+    except ValueError as error:
+        raise ValueError(f"{name} and what was passed make no ViT: {error}") from error
     model.to(dtype)
     prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
     own = {key: value for key, value in weights.items() if key.startswith(prefix)}
@@ -146,6 +149,7 @@ def describe(weights: Mapping[str, Tensor], *, name: str) -> Trunk:
         ValueError: If there is no ViT, or its positions are no square.
     """
     prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
+    check_shapes(weights, prefix, name=name)
     shapes = {
         key.removeprefix(prefix): tuple(value.shape)
         for key, value in weights.items()
@@ -163,7 +167,7 @@ def describe(weights: Mapping[str, Tensor], *, name: str) -> Trunk:
         raise ValueError(f"{name} holds no whole EVA ViT: it lacks {', '.join(lacking)}")
     kernel, positions = shapes[TRUNK_KEY], shapes["pos_embed"][1] - 1
     width, patch = kernel[0], kernel[-1]
-    frames = positions // (VIDEO_SIDE // patch) ** 2 if len(kernel) == 5 else 1
+    frames = positions // max(1, VIDEO_SIDE // patch) ** 2 if len(kernel) == 5 else 1
     side = math.isqrt(positions // max(1, frames))
     if not frames or frames * side * side != positions:
         raise ValueError(f"{name} has {positions} positions of patches, which are no square grid")
@@ -182,19 +186,26 @@ def describe(weights: Mapping[str, Tensor], *, name: str) -> Trunk:
     if len(heads) == 1:
         arguments["num_heads"] = heads.pop()
     return Trunk(
-        arguments=arguments | _relative_positions(shapes, depth=depth, width=width, patch=patch),
+        arguments=arguments
+        | _relative_positions(shapes, name=name, depth=depth, width=width, patch=patch),
         names=frozenset(shapes),
         frames=frames,
     )
 
 
 def _relative_positions(
-    shapes: Mapping[str, tuple[int, ...]], *, depth: int, width: int, patch: int
+    shapes: Mapping[str, tuple[int, ...]], *, name: str, depth: int, width: int, patch: int
 ) -> dict[str, Any]:
     """Arguments that the tables of relative positions give away."""
     table = shapes.get("blocks.0.attn.relative_position_bias_table")
     if table is not None:  # ((2 side - 1) ** 2 + 3, heads)
-        side = (math.isqrt(table[0] - 3) + 1) // 2
+        length = math.isqrt(max(0, table[0] - 3))
+        if length % 2 == 0 or length**2 + 3 != table[0]:
+            raise ValueError(
+                f"{name} has bias tables of {table[0]} rows, which is not (2 S - 1) ** 2 + 3 for a "
+                "square map of side S"
+            )
+        side = (length + 1) // 2
         return {"rel_pos": "table", "num_heads": table[1], "img_size": side * patch}
     rows = [shapes.get(f"blocks.{index}.attn.rel_pos_h") for index in range(depth)]
     sides = [(row[0] + 1) // 2 for row in rows if row is not None]  # tables of 2 side - 1 rows
@@ -202,6 +213,11 @@ def _relative_positions(
         return {}
     first, window = rows[0], min(sides)
     assert first is not None
+    if width % first[1]:
+        raise ValueError(
+            f"{name} has relative positions for heads of width {first[1]}, which do not belong to "
+            f"a ViT of width {width}"
+        )
     common = {
         "rel_pos": "beit",  # the interpolation of the published results
         "num_heads": width // first[1],

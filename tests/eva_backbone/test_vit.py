@@ -231,6 +231,13 @@ def test_a_meta_model_can_be_filled(kind):
     ("options", "message"),
     [
         ({"img_size": 100}, "img_size 100 is not divisible by patch_size 14"),
+        ({"patch_size": 0}, "patch_size must be at least 1 pixel, got 0"),
+        (
+            {"window_size": 1000, "extra_tokens": ()},
+            r"window_size 1000 does not fit a map of 4x4 patches \(img_size 56, patch_size 14\)",
+        ),
+        ({"window_size": 5, "extra_tokens": ()}, "choose 1 to 4, 0 for no windows, or a larger"),
+        ({"window_size": -1, "extra_tokens": ()}, "window_size -1 does not fit"),
         ({"img_size": 0}, "img_size 0 is not divisible by patch_size 14"),
         ({"pretrain_img_size": 50}, "pretrain_img_size 50 is not divisible by patch_size 14"),
         ({"extra_tokens": "cls"}, "extra_tokens may hold 'cls' and 'mask', got 'cls'"),
