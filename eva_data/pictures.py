@@ -36,7 +36,7 @@ _DAMAGE = (
     *(SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
-_limit_of_pillow = threading.Lock()
+_limit_of_pillow = threading.RLock()
 
 
 class UnreadableImageError(OSError):
@@ -55,6 +55,20 @@ def max_pixels() -> int:
     if not text.isdecimal() or not int(text):
         raise ValueError(f"{LIMIT} must be a positive whole number of pixels, got {text!r}")
     return int(text)
+
+
+@contextlib.contextmanager
+def without_limit_of_pillow() -> Iterator[None]:
+    """Context without Pillow's limit, which cannot be raised for one picture; ours is looked at.
+
+    Also for libraries that open once more what was read here.
+    """
+    with _limit_of_pillow:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def read_picture(
@@ -76,9 +90,25 @@ def read_picture(
     """
     name = _name(source, name)
     with _opened(source, name) as picture:
-        if upright:
-            picture = _turned(picture)
-        return _rgb(picture, name)
+        return _rgb(_turned(picture) if upright else picture, name)
+
+
+def as_rgb(picture: Image.Image, *, upright: bool, name: str = "image") -> Image.Image:
+    """Make a picture that Pillow has opened RGB, by the same rules.
+
+    Args:
+        picture: Of any mode.
+        upright: Turn it as its EXIF data say.
+        name: What the messages call it.
+
+    Returns:
+        A picture of mode RGB.
+
+    Raises:
+        UnreadableImageError: An OSError, if its pixels cannot be read or have no one meaning.
+    """
+    with _explained(name):
+        return _rgb(_turned(picture) if upright else picture, name)
 
 
 def picture_size(
@@ -110,19 +140,25 @@ def _name(source: str | os.PathLike[str] | bytes, name: str | None) -> str:
 
 @contextlib.contextmanager
 def _opened(source: str | os.PathLike[str] | bytes, name: str) -> Iterator[Image.Image]:
-    """Context of an open picture, in which every damage becomes one sentence."""
+    """Context of an open picture of an allowed size."""
     limit = max_pixels()
+    with _explained(name), _open(source, name) as picture:
+        width, height = picture.size
+        if width * height > limit:
+            raise UnreadableImageError(
+                f"{name} has {width} x {height} pixels, more than {limit:,}; if it is meant, set "
+                f"{LIMIT}={width * height}"
+            )
+        yield picture
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Context in which every damage becomes one sentence."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large pictures and damaged EXIF data
         try:
-            with _open(source, name) as picture:
-                width, height = picture.size
-                if width * height > limit:
-                    raise UnreadableImageError(
-                        f"{name} has {width} x {height} pixels, more than {limit:,}; if it is "
-                        f"meant, set {LIMIT}={width * height}"
-                    )
-                yield picture
+            yield
         except UnreadableImageError:
             raise
         except UnidentifiedImageError as error:  # its message may name an object in memory
@@ -149,12 +185,8 @@ def _open(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
         empty, file = not path.stat().st_size, path
     if empty:
         raise UnreadableImageError(f"{name} is empty")
-    with _limit_of_pillow:  # which cannot be raised for one picture; ours is looked at instead
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(file)
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
+    with without_limit_of_pillow():
+        return Image.open(file)
 
 
 def _turned(picture: Image.Image) -> Image.Image:
