@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import convert_PIL_to_numpy, read_image
 from detectron2.data.transforms import AugInput, AugmentationList
 from detectron2.structures import Instances
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import nn
 
 from eva_backbone.rel_pos import attention_chunk
+from eva_data.pictures import UnreadableImageError, as_rgb, read_picture
 from eva_detection.backbone import EVAViTDet
 from eva_detection.checkpoint import load_initial_weights
 from eva_detection.config import check_device, load_recipe, update_each
@@ -184,11 +184,11 @@ def read_rgb(file: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """Read an image file as (H, W, 3) RGB, upright as its EXIF data says.
 
     Raises:
-        ValueError: If there is no such file, or it is no image or a damaged one.
+        ValueError: If there is no such file, or it is no image, a damaged or a huge one.
     """
     try:
-        return np.array(read_image(os.fspath(file), format="RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return np.array(read_picture(file, upright=True, name="it"))
+    except UnreadableImageError as error:
         raise ValueError(f"cannot read {os.fspath(file)} as an image: {error}") from error
 
 
@@ -196,7 +196,10 @@ def _as_rgb(image: ImageLike) -> NDArray[np.uint8]:
     if isinstance(image, str | os.PathLike):
         return read_rgb(image)
     if isinstance(image, Image.Image):
-        return np.array(convert_PIL_to_numpy(ImageOps.exif_transpose(image), "RGB"))
+        try:
+            return np.array(as_rgb(image, upright=True))
+        except UnreadableImageError as error:
+            raise ValueError(str(error)) from error
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(
             f"an image must be (H, W, 3) RGB in uint8, got {image.shape} in {image.dtype}"

@@ -12,11 +12,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from detectron2.data.detection_utils import read_image
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
+
+from eva_data.pictures import read_picture
 
 SCORE_THRESHOLD = 0.5
 COLUMNS, PICTURES = 4, 16
@@ -140,7 +141,7 @@ def draw_contact_sheet(truth: COCO, found: COCO, images: Path, file: Path) -> No
     for axis in axes.flat:
         axis.axis("off")
     for number, entry in enumerate(chosen):
-        image = read_image(str(images / entry["file_name"]), format="RGB")
+        image = np.asarray(read_picture(images / entry["file_name"], upright=True))
         left, right = axes[number // COLUMNS, 2 * (number % COLUMNS) :][:2]
         for axis, coco, title in ((left, truth, "truth"), (right, found, "found")):
             annotations = coco.loadAnns(coco.getAnnIds(imgIds=entry["id"]))

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from detectron2.config import instantiate
-from detectron2.data.detection_utils import check_image_size, read_image
+from detectron2.data.detection_utils import check_image_size
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from eva_detection.mapper import read_pixels
 from eva_detection.rcnn import EVARCNN
 from eva_detection.roi_heads import EVACascadeROIHeads, maskness
 from eva_detection.soft_nms import Method
@@ -159,7 +160,7 @@ class EVARCNNWithTTA(nn.Module):
         """The image (H, W, 3), in full resolution where that is to be had."""
         image = entry["image"]
         if tuple(image.shape[-2:]) != size and "file_name" in entry and self.input_format:
-            pixels = read_image(entry["file_name"], format=self.input_format)
+            pixels = read_pixels(entry["file_name"], format=self.input_format)
             check_image_size(dict(entry), pixels)
             return pixels
         if image.dtype != torch.uint8:
