@@ -19,6 +19,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -31,6 +32,7 @@ LIMIT = "EVA_MAX_IMAGE_PIXELS"  # environment variable: reaches every worker of 
 _USUAL_LIMIT = 100_000_000  # 10,000 x 10,000
 _ORIENTATION = 274  # EXIF tag
 _SIDEWAYS = (5, 6, 7, 8)
+_NO_RANGE = ("F", "I")  # modes of fractions and of 32 bits
 # What Pillow's decoders raise for damaged files, besides OSError; anything else is a bug.
 _DAMAGE = (
     *(SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError),
@@ -91,6 +93,48 @@ def read_picture(
     name = _name(source, name)
     with _opened(source, name) as picture:
         return _rgb(_turned(picture) if upright else picture, name)
+
+
+class PictureFacts(NamedTuple):
+    """What is known of a picture.
+
+    Attributes:
+        width: Pixels as stored, before EXIF's orientation.
+        height: Pixels as stored.
+        orientation: EXIF's, 1 if there is none.
+        bits: Of a value; of 16 the upper 8 are used, 32 stand for fractions too and are refused.
+    """
+
+    width: int
+    height: int
+    orientation: int
+    bits: int
+
+
+def inspect_picture(
+    source: str | os.PathLike[str] | bytes, *, decode: bool, name: str | None = None
+) -> PictureFacts:
+    """Look at a picture without converting it.
+
+    Args:
+        source: Path of a file, or the content of one.
+        decode: Also read all pixels.
+        name: What the messages call it; by default the path.
+
+    Returns:
+        Its size, orientation and depth.
+
+    Raises:
+        UnreadableImageError: An OSError, if it cannot be read or claims too much.
+    """
+    with _opened(source, _name(source, name)) as picture:
+        if decode:
+            picture.load()
+        # that of PNG files would decode all pixels to look for EXIF data behind them
+        exif = picture.getexif() if decode else Image.Image.getexif(picture)
+        deep = picture.mode.startswith("I;16")
+        bits = 32 if picture.mode in _NO_RANGE else 16 if deep else 8
+        return PictureFacts(*picture.size, exif.get(_ORIENTATION, 1), bits)
 
 
 def as_rgb(picture: Image.Image, *, upright: bool, name: str = "image") -> Image.Image:
@@ -198,7 +242,7 @@ def _turned(picture: Image.Image) -> Image.Image:
 
 
 def _rgb(picture: Image.Image, name: str) -> Image.Image:
-    if picture.mode in ("F", "I"):
+    if picture.mode in _NO_RANGE:
         what = "fractions" if picture.mode == "F" else "32 bits"
         raise UnreadableImageError(f"{name} holds {what} a pixel; save it with 8 or 16 bits")
     if picture.mode.startswith("I;16"):
