@@ -30,6 +30,8 @@ from eva_data.files import require_regular_file
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 LIMIT = "EVA_MAX_IMAGE_PIXELS"  # environment variable: reaches every worker of every project
 _USUAL_LIMIT = 100_000_000  # 10,000 x 10,000
+_BYTES_OF_A_PIXEL = 8
+_BYTES_OF_METADATA = 64 * 2**20
 _ORIENTATION = 274  # EXIF tag
 _SIDEWAYS = (5, 6, 7, 8)
 _NO_RANGE = ("F", "I")  # modes of fractions and of 32 bits
@@ -73,6 +75,24 @@ def without_limit_of_pillow() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
+def check_encoded_size(size: int, name: str) -> None:
+    """Refuse what is too large to be the file of a picture, before it is read into memory.
+
+    Args:
+        size: Bytes of the file.
+        name: What the message calls it.
+
+    Raises:
+        UnreadableImageError: An OSError, if not even a picture of `max_pixels()`, with 16 bits a
+            value and without compression, has so many.
+    """
+    most = max_pixels() * _BYTES_OF_A_PIXEL + _BYTES_OF_METADATA
+    if size > most:
+        raise UnreadableImageError(
+            f"{name} has {size:,} bytes, more than {most:,}; if it is a picture, raise {LIMIT}"
+        )
+
+
 def read_picture(
     source: str | os.PathLike[str] | bytes, *, upright: bool, name: str | None = None
 ) -> Image.Image:
@@ -91,8 +111,8 @@ def read_picture(
             has no one meaning.
     """
     name = _name(source, name)
-    with _opened(source, name) as picture:
-        return _rgb(_turned(picture) if upright else picture, name)
+    with opened(source, name) as picture:
+        return _rgb(picture, upright=upright, name=name)
 
 
 class PictureFacts(NamedTuple):
@@ -127,14 +147,12 @@ def inspect_picture(
     Raises:
         UnreadableImageError: An OSError, if it cannot be read or claims too much.
     """
-    with _opened(source, _name(source, name)) as picture:
+    with opened(source, _name(source, name)) as picture:
         if decode:
             picture.load()
         # that of PNG files would decode all pixels to look for EXIF data behind them
         exif = picture.getexif() if decode else Image.Image.getexif(picture)
-        deep = picture.mode.startswith("I;16")
-        bits = 32 if picture.mode in _NO_RANGE else 16 if deep else 8
-        return PictureFacts(*picture.size, exif.get(_ORIENTATION, 1), bits)
+        return PictureFacts(*picture.size, exif.get(_ORIENTATION, 1), _bits(picture))
 
 
 def as_rgb(picture: Image.Image, *, upright: bool, name: str = "image") -> Image.Image:
@@ -152,7 +170,7 @@ def as_rgb(picture: Image.Image, *, upright: bool, name: str = "image") -> Image
         UnreadableImageError: An OSError, if its pixels cannot be read or have no one meaning.
     """
     with _explained(name):
-        return _rgb(_turned(picture) if upright else picture, name)
+        return _rgb(picture, upright=upright, name=name)
 
 
 def picture_size(
@@ -171,7 +189,7 @@ def picture_size(
     Raises:
         UnreadableImageError: An OSError, if the header cannot be read or claims too much.
     """
-    with _opened(source, _name(source, name)) as picture:
+    with opened(source, _name(source, name)) as picture:
         width, height = picture.size
         # that of PNG files would decode all pixels to look for EXIF data behind them
         turned = upright and Image.Image.getexif(picture).get(_ORIENTATION, 1) in _SIDEWAYS
@@ -183,8 +201,17 @@ def _name(source: str | os.PathLike[str] | bytes, name: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _opened(source: str | os.PathLike[str] | bytes, name: str) -> Iterator[Image.Image]:
-    """Context of an open picture of an allowed size."""
+def opened(source: str | os.PathLike[str] | bytes, name: str) -> Iterator[Image.Image]:
+    """Context of an open picture of an allowed size, not decoded yet, as Pillow has it.
+
+    Args:
+        source: Path of a file, or the content of one.
+        name: What the messages call it.
+
+    Raises:
+        UnreadableImageError: An OSError, if it cannot be opened or claims too much, or if what is
+            done with it in the context shows that it is damaged.
+    """
     limit = max_pixels()
     with _explained(name), _open(source, name) as picture:
         width, height = picture.size
@@ -241,11 +268,21 @@ def _turned(picture: Image.Image) -> Image.Image:
         return picture
 
 
-def _rgb(picture: Image.Image, name: str) -> Image.Image:
-    if picture.mode in _NO_RANGE:
+def _bits(picture: Image.Image) -> int:
+    # what Pillow reads of a PGM of 16 bits has the mode of 32, and no more than 65,535
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
+        return 16
+    return 32 if picture.mode in _NO_RANGE else 8
+
+
+def _rgb(picture: Image.Image, *, upright: bool, name: str) -> Image.Image:
+    bits = _bits(picture)  # before it is turned, which forgets the format
+    if bits == 32:
         what = "fractions" if picture.mode == "F" else "32 bits"
         raise UnreadableImageError(f"{name} holds {what} a pixel; save it with 8 or 16 bits")
-    if picture.mode.startswith("I;16"):
+    if upright:
+        picture = _turned(picture)
+    if bits == 16:
         values = np.asarray(picture).astype(np.uint16) >> 8
         picture = Image.fromarray(values.astype(np.uint8))
     return picture.convert("RGB")

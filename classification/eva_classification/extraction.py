@@ -25,8 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from eva_classification.data import (
-    EXTENSIONS,
-    UnreadableImageError,
+    KNOWN,
     find_images,
     open_labelled,
     read_image,
@@ -34,6 +33,7 @@ from eva_classification.data import (
 from eva_classification.evaluation import atomically
 from eva_classification.features import FeatureExtractor
 from eva_classification.transforms import Transform
+from eva_data.pictures import UnreadableImageError
 from eva_engine import distributed
 from eva_engine.run_checkpoint import write_tensors
 
@@ -138,8 +138,7 @@ class Pictures(Dataset[tuple[int, Tensor | None, str]]):
         self.names = [path for location in locations for path in _paths(Path(location))]
         if not self.names:
             raise ValueError(
-                f"{', '.join(locations)}: no picture there; looked for "
-                f"{', '.join(sorted(EXTENSIONS))}"
+                f"{', '.join(locations)}: no picture there; looked for {', '.join(KNOWN)}"
             )
 
     @cached_property

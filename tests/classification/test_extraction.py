@@ -177,7 +177,7 @@ def test_pictures_that_cannot_be_read(extract, paths, tmp_path, capsys):
     bad = tmp_path / "torn.png"
     bad.write_bytes(b"torn")
     pictures = [*paths[:2], bad, paths[2]]
-    with pytest.raises(SystemExit, match=r"torn\.png cannot be read.*--skip-unreadable"):
+    with pytest.raises(SystemExit, match=r"torn\.png cannot be decoded.*--skip-unreadable"):
         extract(images=pictures)
     names, features = read_features(extract("--skip-unreadable", images=pictures))
     assert names == paths[:3]
