@@ -123,12 +123,14 @@ class PictureFacts(NamedTuple):
         height: Pixels as stored.
         orientation: EXIF's, 1 if there is none.
         bits: Of a value; of 16 the upper 8 are used, 32 stand for fractions too and are refused.
+        mode: What Pillow calls the kind of its values.
     """
 
     width: int
     height: int
     orientation: int
     bits: int
+    mode: str
 
 
 def inspect_picture(
@@ -152,7 +154,9 @@ def inspect_picture(
             picture.load()
         # that of PNG files would decode all pixels to look for EXIF data behind them
         exif = picture.getexif() if decode else Image.Image.getexif(picture)
-        return PictureFacts(*picture.size, exif.get(_ORIENTATION, 1), _bits(picture))
+        width, height = picture.size
+        turn = exif.get(_ORIENTATION, 1)
+        return PictureFacts(width, height, turn, _bits(picture), picture.mode)
 
 
 def as_rgb(picture: Image.Image, *, upright: bool, name: str = "image") -> Image.Image:

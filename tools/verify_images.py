@@ -25,6 +25,7 @@ class Picture(NamedTuple):
         size: width and height as stored, before EXIF's orientation; None if it is unusable.
         orientation: EXIF's, 1 if there is none.
         bits: of a value; 16 are scaled to 8, 32 (and fractions) cannot be used.
+        mode: what Pillow calls the kind of its values.
         missing: whether there is no such file.
         problem: why it cannot be decoded.
     """
@@ -33,6 +34,7 @@ class Picture(NamedTuple):
     size: tuple[int, int] | None = None
     orientation: int = 1
     bits: int = 8
+    mode: str = ""
     missing: bool = False
     problem: str = ""
 
@@ -70,7 +72,8 @@ def inspect(folder: Path, name: str, *, decode: bool = True) -> Picture:
         facts = inspect_picture(folder / found, decode=decode, name="it")
     except (OSError, ValueError) as error:  # of the name as well
         return Picture(found or name, problem=str(error))
-    return Picture(found, (facts.width, facts.height), facts.orientation, facts.bits)
+    size = facts.width, facts.height
+    return Picture(found, size, facts.orientation, facts.bits, facts.mode)
 
 
 def inspect_all(

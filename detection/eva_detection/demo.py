@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from eva_detection.drawing import PredictionsFile
     from eva_detection.predictor import Predictor
 
+from eva_data.files import find_files
 from eva_detection.memory import MemoryLimitError, parse_bytes
 
 logger = logging.getLogger(__name__)
@@ -97,11 +98,8 @@ def _files_below(folder: Path, output: Path) -> list[Path]:
     inside = output != folder.resolve() and output.is_relative_to(folder.resolve())
     return [
         file
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in (*_IMAGES, *_VIDEOS)
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and not (inside and file.resolve().is_relative_to(output))
+        for file in sorted(folder / name for name in find_files(folder, (*_IMAGES, *_VIDEOS)))
+        if not (inside and file.resolve().is_relative_to(output))
     ]
 
 

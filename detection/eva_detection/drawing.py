@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,7 @@ from detectron2.utils.visualizer import GenericMask, Visualizer
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
+from eva_data.files import replacing
 from eva_detection.predictor import Category
 
 _READABLE_SIDE = 512  # smaller pictures are enlarged, since labels would cover them
@@ -68,13 +68,13 @@ class PredictionsFile:
 
     def __init__(self, file: Path, categories: Sequence[Category]) -> None:
         self._target = file
-        self._part = file.with_name(file.name + ".part")
         self._categories = categories
         self._images: list[dict[str, Any]] = []
         self._count = 0
 
     def __enter__(self) -> "PredictionsFile":
-        self._file = open(self._part, "w", encoding="utf-8")
+        self._replacing = replacing(self._target)
+        self._file = self._replacing.__enter__().open("w", encoding="utf-8")
         self._file.write('{"annotations": [')
         return self
 
@@ -104,11 +104,13 @@ class PredictionsFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._file:
-            categories = [category._asdict() for category in self._categories]
-            self._file.write('\n],\n"images": ' + json.dumps(self._images))
-            self._file.write(',\n"categories": ' + json.dumps(categories) + "}\n")
-        if kind is None:
-            os.replace(self._part, self._target)
-        else:
-            self._part.unlink()
+        try:
+            with self._file:
+                categories = [category._asdict() for category in self._categories]
+                self._file.write('\n],\n"images": ' + json.dumps(self._images))
+                self._file.write(',\n"categories": ' + json.dumps(categories) + "}\n")
+        except OSError as failure:
+            kind, error, trace = type(failure), failure, failure.__traceback__
+            raise
+        finally:
+            self._replacing.__exit__(kind, error, trace)
