@@ -157,7 +157,7 @@ def _picture(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -
         image = read_rgb(job.source)
     except ValueError as error:
         return str(error)
-    instances = predictor(image)
+    instances = predictor.with_encoded_masks(image)
     predictions.add(instances, file_name=job.name)
     picture = Image.fromarray(draw(image, instances, predictor.class_names))
     picture.save(job.target, quality=95)  # no meaning for PNG
@@ -174,7 +174,7 @@ def _video(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -> 
     with VideoWriter(job.target) as writer, tqdm(desc=job.name, unit="frame", leave=False) as bar:
         for index, frame in enumerate(reader):
             bar.total = reader.count
-            instances = predictor(frame.rgb)
+            instances = predictor.with_encoded_masks(frame.rgb)
             predictions.add(instances, file_name=job.name, frame=index)
             writer.add(draw(frame.rgb, instances, predictor.class_names), frame)
             bar.update()

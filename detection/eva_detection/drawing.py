@@ -28,7 +28,8 @@ def draw(
 
     Args:
         image: (H, W, 3) RGB.
-        instances: Detections in coordinates of the image.
+        instances: Detections in coordinates of the image, masks as `pred_masks` or as codes in
+            `pred_masks_rle`.
         class_names: Names in the order of `pred_classes`.
 
     Returns:
@@ -41,7 +42,9 @@ def draw(
     scores = instances.scores.tolist()
     masks = None
     if instances.has("pred_masks"):
-        masks = [GenericMask(mask, *image.shape[:2]) for mask in instances.pred_masks.numpy()]
+        masks = [_outlined(mask) for mask in instances.pred_masks.numpy()]
+    elif instances.has("pred_masks_rle"):
+        masks = [_outlined(rle.decode(code)) for code in instances.pred_masks_rle]
     output = visualizer.overlay_instances(
         boxes=instances.pred_boxes,
         masks=masks,
@@ -53,6 +56,12 @@ def draw(
         alpha=0.4,
     )
     return np.ascontiguousarray(output.get_image())
+
+
+def _outlined(mask: NDArray[Any]) -> GenericMask:
+    """A mask without its pixels, of which there may be many: they are drawn as polygons."""
+    height, width = mask.shape
+    return GenericMask(GenericMask(mask, height, width).polygons, height, width)
 
 
 class PredictionsFile:
@@ -90,7 +99,10 @@ class PredictionsFile:
         image_id = len(self._images) + 1
         entry = {"id": image_id, "file_name": file_name, "width": width, "height": height}
         self._images.append(entry | more)
-        for found in instances_to_coco_json(instances, image_id):
+        codes = instances.pred_masks_rle if instances.has("pred_masks_rle") else []
+        for index, found in enumerate(instances_to_coco_json(instances, image_id)):
+            if codes:
+                found["segmentation"] = codes[index]
             mask = found.get("segmentation")
             area = float(rle.area(mask)) if mask else found["bbox"][2] * found["bbox"][3]
             found["category_id"] = self._categories[found["category_id"]].id

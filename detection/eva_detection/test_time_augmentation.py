@@ -113,7 +113,6 @@ class EVARCNNWithTTA(nn.Module):
         self.merge = soft if use_soft_nms else heads_merge(heads, soft, hard=use_soft_nms is False)
         self.train(model.training)
 
-    @torch.no_grad()
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
         """As a detector in inference.
 
@@ -128,9 +127,31 @@ class EVARCNNWithTTA(nn.Module):
         Raises:
             RuntimeError: In training mode.
         """
+        found = self.inference(batched_inputs, do_postprocess=False)
+        return [{"instances": detector_postprocess(one, *one.image_size)} for one in found]
+
+    @torch.no_grad()
+    def inference(
+        self, batched_inputs: Sequence[dict[str, Any]], *, do_postprocess: bool = True
+    ) -> list[Any]:
+        """As `GeneralizedRCNN.inference`.
+
+        Args:
+            batched_inputs: As for `forward`.
+            do_postprocess: Whether masks are pasted into images.
+
+        Returns:
+            As `forward`; without postprocessing one `Instances` an image, whose `pred_masks` are
+            (n, 1, M, M).
+
+        Raises:
+            RuntimeError: In training mode.
+        """
         if self.training:
             raise RuntimeError("test-time augmentation is for inference: call eval() first")
-        return [{"instances": self._detect(entry)} for entry in batched_inputs]
+        if do_postprocess:
+            return self.forward(batched_inputs)
+        return [self._detect(entry) for entry in batched_inputs]
 
     def _detect(self, entry: dict[str, Any]) -> Instances:
         height = entry.get("height", entry["image"].shape[-2])
@@ -149,7 +170,7 @@ class EVARCNNWithTTA(nn.Module):
         merged = self.merge(Instances.cat(candidates))
         if self.heads.mask_on:
             self._add_masks(merged, for_masks)
-        return detector_postprocess(merged, height, width)
+        return merged
 
     @property
     def heads(self) -> EVACascadeROIHeads:
