@@ -159,7 +159,10 @@ def _picture(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -
         return str(error)
     instances = predictor.with_encoded_masks(image)
     predictions.add(instances, file_name=job.name)
-    picture = Image.fromarray(draw(image, instances, predictor.class_names))
+    try:
+        picture = Image.fromarray(draw(image, instances, predictor.class_names))
+    except ValueError as error:
+        return f"{job.source}: {error}"
     picture.save(job.target, quality=95)  # no meaning for PNG
     return None
 

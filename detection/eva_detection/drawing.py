@@ -18,6 +18,8 @@ from pycocotools import mask as rle
 from eva_data.files import replacing
 from eva_detection.predictor import Category
 
+_LONGEST_SIDE = 2**16 - 1  # of matplotlib's canvas, and of a JPEG
+_ROWS = 256  # that are composed at once
 _READABLE_SIDE = 512  # smaller pictures are enlarged, since labels would cover them
 
 
@@ -34,9 +36,20 @@ def draw(
 
     Returns:
         (H * s, W * s, 3) RGB, with s = 1 for pictures of 512 px and more.
+
+    Raises:
+        ValueError: If a side is longer than can be drawn.
     """
     scale = math.ceil(_READABLE_SIDE / max(image.shape[:2]))
+    if max(image.shape[:2]) > _LONGEST_SIDE:
+        raise ValueError(
+            f"a side of {max(image.shape[:2]):,} px is longer than can be drawn: {_LONGEST_SIDE:,}"
+        )
     visualizer = Visualizer(image, metadata={}, scale=scale)
+    figure = visualizer.output
+    for picture in figure.ax.images:  # for which matplotlib takes a hundred bytes a pixel
+        picture.remove()
+    figure.ax.set(xlim=(0, figure.width), ylim=(figure.height, 0))
     colours = [c for c in colormap(rgb=True, maximum=1) if np.ptp(c) > 0.3]  # no greys
     classes = instances.pred_classes.tolist()
     scores = instances.scores.tolist()
@@ -45,7 +58,7 @@ def draw(
         masks = [_outlined(mask) for mask in instances.pred_masks.numpy()]
     elif instances.has("pred_masks_rle"):
         masks = [_outlined(rle.decode(code)) for code in instances.pred_masks_rle]
-    output = visualizer.overlay_instances(
+    visualizer.overlay_instances(
         boxes=instances.pred_boxes,
         masks=masks,
         labels=[
@@ -55,7 +68,22 @@ def draw(
         assigned_colors=[colours[index % len(colours)] for index in classes],
         alpha=0.4,
     )
-    return np.ascontiguousarray(output.get_image())
+    figure.canvas.draw()
+    return _composed(image, np.asarray(figure.canvas.buffer_rgba()), scale)
+
+
+def _composed(
+    image: NDArray[np.uint8], overlay: NDArray[np.uint8], scale: int
+) -> NDArray[np.uint8]:
+    """The overlay (H * s, W * s, 4), with its alpha, on the enlarged image."""
+    result = image.repeat(scale, axis=0).repeat(scale, axis=1)
+    for start in range(0, len(result), _ROWS):
+        rows = result[start : start + _ROWS]
+        paint = overlay[start : start + _ROWS]
+        alpha = paint[..., 3:].astype(np.uint32)
+        mixed = rows * (255 - alpha) + paint[..., :3] * alpha
+        rows[:] = (mixed + 127) // 255
+    return result
 
 
 def _outlined(mask: NDArray[Any]) -> GenericMask:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
@@ -159,6 +160,30 @@ def test_drawing(size, scale):
     changed = (without != 128).any(axis=2)
     assert not changed[12 * scale : 14 * scale, 12 * scale : 14 * scale].any()
     assert changed.any()
+
+
+def test_drawing_takes_little_memory():
+    """matplotlib's own picture takes 118 bytes a pixel."""
+    image = np.random.default_rng(0).integers(0, 256, (900, 1100, 3), dtype=np.uint8)
+    draw(image, _instances(image.shape[:2]), ["cat", "dog"])
+    tracemalloc.start()
+    try:
+        draw(image, _instances(image.shape[:2]), ["cat", "dog"])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 30 * 900 * 1100
+
+
+def test_what_is_not_painted_stays_as_it_was():
+    image = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    picture = draw(image, _instances(image.shape[:2]), ["cat", "dog"])
+    enlarged = image.repeat(2, axis=0).repeat(2, axis=1)
+    assert np.array_equal(picture[120:], enlarged[120:])
+    assert not np.array_equal(picture[:120], enlarged[:120])
+    wide = np.zeros((1, 2**16, 3), np.uint8)
+    with pytest.raises(ValueError, match="a side of 65,536 px is longer than can be drawn"):
+        draw(wide, _instances(wide.shape[:2]), ["cat", "dog"])
 
 
 def test_predictions_file_is_a_coco_file(tmp_path, capsys):
