@@ -118,6 +118,8 @@ def write(args: argparse.Namespace) -> int:
         tasks = tasks if with_masks else ["bbox"]
     if not _report(args.predictions, problems_of(entries, images, tasks)):
         return 1
+    if not entries:
+        raise ValueError(f"{args.predictions} holds no detections")
     files = {}
     for task in tasks:
         name = server.name.format(split=args.split, algorithm=args.algorithm, task=task)
