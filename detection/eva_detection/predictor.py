@@ -77,7 +77,7 @@ class Predictor:
             raise ValueError(
                 f"max_memory needs the backbone EVAViTDet, got {type(model.backbone).__name__}"
             )
-        self.model = model.eval()
+        self.model: Any = model.eval()
         self.categories = tuple(categories)
         self.score_threshold = score_threshold
         self.max_memory = max_memory
