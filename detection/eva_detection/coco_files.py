@@ -4,6 +4,7 @@ Own files rarely are as regular as COCO's: no areas, no crowd flags, empty polyg
 run-length codes (RLE). Training and evaluation read them here, so that both see the same.
 """
 
+import contextlib
 import json
 import os
 from collections import defaultdict
@@ -157,10 +158,11 @@ def check_images(file: CocoFile, folder: str | Path) -> None:
         return
     wanted = folder / missing[0]
     hint = f"looked for {wanted}"
-    if wanted.exists() and not wanted.is_dir():
-        hint = f"{wanted} is there, but is not a regular file"
-    elif (folder / wanted.name).is_file():
-        hint += f"; {folder / wanted.name} is there: file_name must be relative to the folder"
+    with contextlib.suppress(OSError, ValueError):  # of a name that cannot be one
+        if wanted.exists() and not wanted.is_dir():
+            hint = f"{wanted} is there, but is not a regular file"
+        elif (folder / wanted.name).is_file():
+            hint += f"; {folder / wanted.name} is there: file_name must be relative to the folder"
     raise ValueError(
         f"{len(missing)} of {len(names)} images of {file.path} are not in {folder} ({hint})"
     )

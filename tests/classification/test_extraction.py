@@ -253,7 +253,9 @@ def test_damaged_files_are_named(extract, damage):
         np.savez(file, features=np.zeros((1, 128)), names=np.array([{}], dtype=object))
     else:
         file.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
-    with pytest.raises(ValueError, match=r"features-00000-of-00001\.npz cannot be read .*delete it"):
+    with pytest.raises(
+        ValueError, match=r"features-00000-of-00001\.npz cannot be read .*delete it"
+    ):
         read_features(folder)
     (folder / "features.json").write_text('{"pictures": []}')
     with pytest.raises(ValueError, match=r"holds no features: features\.json cannot be read"):
