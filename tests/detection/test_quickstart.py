@@ -98,7 +98,7 @@ def test_a_failing_step_is_named(monkeypatch, repository, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", ["quickstart.py", "--output", str(tmp_path / "run")])
     monkeypatch.setattr(quickstart.subprocess, "run", fail)
     with pytest.raises(
-        SystemExit, match=r"'1\. Demo data' stopped with exit code 3 .*no iteration is saved"
+        SystemExit, match=r"'1\. Demo data' stopped with exit code 3 .*nothing is saved"
     ):
         quickstart.main(repository=repository)
     assert "tools/make_demo_data.py --output" in capsys.readouterr().out

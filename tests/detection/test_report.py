@@ -171,9 +171,10 @@ def test_report_of_a_run_too_short_to_log(write_run, dataset):
     assert len(_pictures(write_report(run, dataset).read_text(encoding="utf-8"))) == 2
 
 
-@pytest.mark.parametrize("results", [{}, {"bbox": {}}, {"segm": {}, "bbox": {}}])
-def test_a_run_without_scores(results, write_run, dataset):
-    page = write_report(write_run(results=results, found=[]), dataset).read_text()
+def test_a_run_without_scores(write_run, dataset):
+    for results in ({}, {"bbox": {}}, {"segm": {}, "bbox": {}}):
+        assert results_table(results).startswith("no scores: nothing was found")
+    page = write_report(write_run(results={}, found=[]), dataset).read_text()
     assert "no scores: nothing was found" in page
 
 
@@ -220,5 +221,5 @@ def test_damaged_truth_and_odd_metrics_are_met(write_run, dataset, tmp_path):
     truth = tmp_path / "annotations" / "instances_val.json"
     for content in ("[]", "{}", '{"images": 5}', '{"images": [5]}', '{"images": [{"id": 1}]}'):
         truth.write_text(content)
-        with pytest.raises(ValueError, match="instances_val.json is not in COCO format"):
+        with pytest.raises(ValueError, match=r"instances_val\.json is not in COCO format"):
             write_report(run, tmp_path)
