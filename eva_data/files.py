@@ -163,7 +163,8 @@ def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[str]:
 
     The order is always the same: that of the names, a folder's own files before its subfolders.
     Names that start with a dot are left out. Links are followed, but for one to a folder above
-    itself; each such link is left out, and so is everything that is not a file or a folder.
+    itself, also above `folder`; each such link is left out, and so is everything that is not a
+    file or a folder.
 
     Args:
         folder: The folder.
@@ -172,7 +173,12 @@ def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[str]:
     Raises:
         OSError: If a folder cannot be listed.
     """
-    yield from _find(str(folder), "", (), suffixes)
+    above = []
+    for parent in folder.resolve().parents:
+        with contextlib.suppress(OSError):  # of one that may be passed and not be looked at
+            status = parent.stat()
+            above.append((status.st_dev, status.st_ino))
+    yield from _find(str(folder), "", tuple(above), suffixes)
 
 
 def _find(

@@ -14,11 +14,12 @@ val that lies in COCO val2017, the data set `lvis_v1_val_5k`, for a gap on the s
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from eva_data.files import make_folder, write_text
 
 Scores = Mapping[str, tuple[float, float]]  # task -> AP on COCO, on LVIS
 TASKS = {"bbox": "AP box", "segm": "AP mask"}
@@ -78,10 +79,8 @@ def read_json(file: Path) -> Any:
 
 def write_json(content: Any, file: Path, *, indent: int | None = None) -> None:
     """Writes a file; it appears when it is complete."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
-    part.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
-    os.replace(part, file)
+    make_folder(file.parent)
+    write_text(file, json.dumps(content, indent=indent) + "\n")
 
 
 def rows_of(models: Mapping[str, Scores]) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ output (`.pth`, `.pt`: weights under "model"; `.safetensors`) appears when it is
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch import Tensor
 from eva_backbone.checkpoint import read_weights
 from eva_backbone.convert import FORMATS
 from eva_backbone.registry import resolve_source
+from eva_data.files import replacing, writing
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 TORCH_SUFFIXES, SAFETENSORS = (".pth", ".pt"), ".safetensors"
@@ -47,17 +47,14 @@ def cast(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]
 
 def write(weights: Mapping[str, Tensor], file: Path) -> None:
     """Writes a checkpoint; it appears when it is complete."""
-    part = file.with_name(file.name + ".part")
-    try:
-        if file.suffix == SAFETENSORS:
-            from safetensors.torch import save_file
+    if file.suffix == SAFETENSORS:
+        from safetensors.torch import save_file
 
+        with replacing(file) as part:
             save_file({name: value.contiguous() for name, value in weights.items()}, part)
-        else:
-            torch.save({"model": dict(weights)}, part)
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
+        return
+    with writing(file) as stream:
+        torch.save({"model": dict(weights)}, stream)
 
 
 def find_source(source: str, *, ema: bool) -> Path:

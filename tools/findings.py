@@ -5,12 +5,13 @@ How it is shown and written, too.
 
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from eva_data.files import replacing
 
 SHOWN = 5  # ids of a kind in the table
 KEPT = 1000  # ids of a kind in the report
@@ -131,19 +132,14 @@ def progress(items: Iterable[Any], *, total: int, what: str) -> Iterable[Any]:
 
 def write_json(file: Path, data: Mapping[str, Any]) -> None:
     """Writes an object; the file appears when it is complete."""
-    part = file.with_name(f".{file.name}.part-{os.getpid()}")
-    try:
-        with part.open("w", encoding="utf-8") as stream:
-            for number, (name, value) in enumerate(data.items()):
-                stream.write(f"{',' if number else '{'}\n{json.dumps(name)}: ")
-                if not isinstance(value, list) or not value:
-                    stream.write(json.dumps(value))
-                    continue
-                for start in range(0, len(value), WRITTEN_AT_ONCE):
-                    stream.write("," if start else "[")
-                    stream.write(json.dumps(value[start : start + WRITTEN_AT_ONCE])[1:-1])
-                stream.write("]")
-            stream.write("\n}\n" if data else "{}\n")
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(file) as part, part.open("w", encoding="utf-8") as stream:
+        for number, (name, value) in enumerate(data.items()):
+            stream.write(f"{',' if number else '{'}\n{json.dumps(name)}: ")
+            if not isinstance(value, list) or not value:
+                stream.write(json.dumps(value))
+                continue
+            for start in range(0, len(value), WRITTEN_AT_ONCE):
+                stream.write("," if start else "[")
+                stream.write(json.dumps(value[start : start + WRITTEN_AT_ONCE])[1:-1])
+            stream.write("]")
+        stream.write("\n}\n" if data else "{}\n")

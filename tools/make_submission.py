@@ -14,7 +14,6 @@ The predictions are read into memory.
 
 import argparse
 import json
-import os
 import re
 import sys
 import zipfile
@@ -31,8 +30,11 @@ from submission_check import (
     ImageList,
     Server,
     check,
+    load_json,
     problems_of,
 )
+
+from eva_data.files import make_folder, replacing
 
 SHOWN = 20  # complaints of a file that are printed one by one
 
@@ -97,26 +99,27 @@ def _encode(entry: Detection, task: str, decimals: tuple[int, int]) -> bytes:
 
 def write_zip(file: Path, lines: Sequence[bytes]) -> None:
     """Writes NAME.zip with NAME.json at its top; it appears when it is complete."""
-    part = file.with_name(file.name + ".part")
     with (
+        replacing(file) as part,
         zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open(f"{file.stem}.json", "w", force_zip64=True) as member,
     ):
         member.write(b"[" + b",\n".join(lines) + b"]\n")
-    os.replace(part, file)
 
 
 def write(args: argparse.Namespace) -> int:
     """The command `write`; returns the exit code."""
     server = SERVERS[args.server]
     images = ImageList(args.images)
-    entries = json.loads(args.predictions.read_text(encoding="utf-8"))
+    entries = load_json(args.predictions.read_bytes(), str(args.predictions))
     tasks = args.task or ["bbox", "segm"]
     if not args.task and isinstance(entries, list):  # a detector of boxes alone has no masks
         with_masks = any(isinstance(entry, dict) and "segmentation" in entry for entry in entries)
         tasks = tasks if with_masks else ["bbox"]
     if not _report(args.predictions, problems_of(entries, images, tasks)):
         return 1
+    if not entries:
+        raise ValueError(f"{args.predictions} holds no detections")
     files = {}
     for task in tasks:
         name = server.name.format(split=args.split, algorithm=args.algorithm, task=task)
@@ -126,7 +129,7 @@ def write(args: argparse.Namespace) -> int:
             return 1
     for task, file in files.items():
         lines, notes = prepare(entries, task, server, budget=round(args.max_mb * 1e6))
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         write_zip(file, lines)
         print("\n".join([*notes, f"{file}: {len(lines)} detections"]))
         if not _report(file, check(file, task, args.server, images)):
@@ -149,10 +152,17 @@ def _report(file: Path, problems: Iterator[str]) -> bool:
     return not count
 
 
-def _algorithm(text: str) -> str:
-    if not re.fullmatch(r"[\w.-]+", text):
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[\w.-]{1,100}", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"letters, digits, '-', '.' and '_', got {text!r}")
     return text
+
+
+def _megabytes(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of megabytes")
+    return value
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -168,12 +178,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--images", required=True, type=Path, help="image_info_*.json")
     writing.add_argument("--predictions", required=True, type=Path, help="*_results.json")
     writing.add_argument("--output", required=True, type=Path, help="folder for bbox/ and segm/")
-    writing.add_argument("--algorithm", required=True, type=_algorithm, help="name of the method")
-    writing.add_argument("--split", help="by default test-dev2017 (COCO), test_dev (LVIS)")
+    writing.add_argument("--algorithm", required=True, type=_name, help="name of the method")
+    writing.add_argument(
+        "--split", type=_name, help="by default test-dev2017 (COCO), test_dev (LVIS)"
+    )
     writing.add_argument("--task", nargs="+", choices=FIELDS, help="by default what is there")
     writing.add_argument(
         "--max-mb",
-        type=float,
+        type=_megabytes,
         default=1000,
         help="size of a file's JSON; 1200 MB have been too much for COCO's (default %(default)s)",
     )
@@ -192,9 +204,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    if args.command == "write":
-        return write(args)
-    ok = _report(args.file, check(args.file, args.task, args.server, ImageList(args.images)))
+    try:
+        if args.command == "write":
+            return write(args)
+        ok = _report(args.file, check(args.file, args.task, args.server, ImageList(args.images)))
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if ok:
         print(f"{args.file}: nothing to complain about")
     return 0 if ok else 1

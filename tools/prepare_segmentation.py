@@ -25,6 +25,7 @@ from pathlib import Path
 
 from findings import progress
 
+from eva_data.files import make_folder, replacing
 from eva_segmentation.class_file import IGNORED, LabelTable, read_label_map
 
 # Numbers of COCO's categories without a single object, less 1 as in the pixel maps.
@@ -46,15 +47,12 @@ def convert(source: Path, *, output: Path) -> str:
     from PIL import Image
 
     target = output / f"{source.stem}{ENDING}"
-    part = target.with_name(f".{target.name}.part-{os.getpid()}")
     try:
         indices = LabelTable(LABELS, (IGNORED,))(read_label_map(source), source)
-        Image.fromarray(indices).save(part, format="PNG")
-        os.replace(part, target)
     except ValueError as error:
         return str(error)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(target) as part:
+        Image.fromarray(indices).save(part, format="PNG")
     return ""
 
 
@@ -72,10 +70,11 @@ def convert_all(maps: Path, output: Path, *, workers: int) -> tuple[int, int, li
     Raises:
         ValueError: if the folder holds no published maps, or a process dies.
     """
-    sources = [path for path in sorted(maps.glob("*.png")) if not path.name.endswith(ENDING)]
+    files = (path for path in sorted(maps.glob("*.png")) if path.is_file())
+    sources = [path for path in files if not path.name.endswith(ENDING)]
     if not sources:
         raise ValueError(f"{maps} holds no .png of the published label maps")
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     there = {path.name for path in output.glob(f"*{ENDING}")}
     todo = [path for path in sources if f"{path.stem}{ENDING}" not in there]
     work = functools.partial(convert, output=output)

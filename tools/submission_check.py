@@ -4,6 +4,7 @@ import json
 import math
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from eva_detection.rle import run_lengths
 
 Detection = dict[str, Any]
 FIELDS = {"bbox": "bbox", "segm": "segmentation"}
+MOST_BYTES = 2_000_000_000  # of the JSON; COCO's server has failed from 1.2 GB
 SPLITS = {"coco": "test-dev2017", "lvis": "test_dev"}
 
 
@@ -46,21 +48,70 @@ SERVERS: Mapping[str, Server] = {
 
 
 class ImageList:
-    """Images and categories of a test set, from its `image_info_*.json`."""
+    """Images and categories of a test set, from its `image_info_*.json`.
+
+    Raises:
+        ValueError: if the file is not one.
+    """
 
     def __init__(self, file: Path) -> None:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        self.sizes = {image["id"]: (image["height"], image["width"]) for image in data["images"]}
-        self.categories = {category["id"] for category in data["categories"]}
+        data = load_json(file.read_bytes(), str(file))
+        images = _whole_numbers(file, data, "images", ("id", "height", "width"))
+        categories = _whole_numbers(file, data, "categories", ("id",))
+        self.sizes = {key: (height, width) for key, height, width in images}
+        self.categories = {key for (key,) in categories}
+
+
+def _whole_numbers(file: Path, data: Any, part: str, fields: Sequence[str]) -> list[list[int]]:
+    """Fields of each entry of a part of an image list, the first of them an id."""
+    entries = data.get(part) if isinstance(data, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{file} has no list {part}; is it an image_info_*.json?")
+    found: list[list[int]] = []
+    for number, entry in enumerate(entries):
+        values = [entry.get(name) for name in fields] if isinstance(entry, dict) else [None]
+        if not all(type(value) is int for value in values) or min(values[1:], default=1) < 1:
+            needed = f"{part}[{number}] needs whole numbers {', '.join(fields)}"
+            raise ValueError(f"{file}: {needed}, got {_shown(entry)}")
+        found.append(values)
+    if len({values[0] for values in found}) < len(found):
+        raise ValueError(f"{file}: several of its {part} have the same id")
+    return found
+
+
+def load_json(content: bytes, name: str) -> Any:
+    """Parses JSON.
+
+    Args:
+        content: of the file.
+        name: for the message.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # also of the encoding
+        raise ValueError(f"{name} is no JSON: {error}") from error
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def _bbox_problem(bbox: Any, size: tuple[int, int]) -> str | None:
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
-        return f"bbox {bbox!r} is not four finite numbers"
+        return f"bbox {_shown(bbox)} is not four finite numbers"
     x, y, width, height = bbox
     if width < 0 or height < 0:
         return f"bbox {bbox} has a negative side; it is [x, y, width, height]"
@@ -73,7 +124,8 @@ def _segmentation_problem(mask: Any, size: tuple[int, int]) -> str | None:
     if not isinstance(mask, dict) or not isinstance(mask.get("counts"), str):
         return "segmentation is not a compressed RLE with counts in a string"
     if mask.get("size") != list(size):
-        return f"segmentation has size {mask.get('size')}, the image {list(size)} (height, width)"
+        shown = _shown(mask.get("size"))
+        return f"segmentation has size {shown}, the image {list(size)} (height, width)"
     try:
         lengths = run_lengths(mask["counts"])
     except ValueError as error:
@@ -100,9 +152,9 @@ def problem_of(entry: Any, images: ImageList, tasks: Sequence[str]) -> str | Non
     for name, known in (("image_id", images.sizes), ("category_id", images.categories)):
         value = entry[name]
         if not isinstance(value, int) or isinstance(value, bool) or value not in known:
-            return f"{name} {value!r} is not in the image list"
+            return f"{name} {_shown(value)} is not in the image list"
     if not _is_number(entry["score"]):
-        return f"score {entry['score']!r} is not a finite number"
+        return f"score {_shown(entry['score'])} is not a finite number"
     size = images.sizes[entry["image_id"]]
     checks = {"bbox": _bbox_problem, "segm": _segmentation_problem}
     for task in tasks:
@@ -120,7 +172,7 @@ def problems_of(entries: Any, images: ImageList, tasks: Sequence[str]) -> Iterat
     for index, entry in enumerate(entries):
         problem = problem_of(entry, images, tasks)
         if problem:
-            of = f" (image {entry.get('image_id')})" if isinstance(entry, dict) else ""
+            of = f" (image {_shown(entry.get('image_id'))})" if isinstance(entry, dict) else ""
             yield f"entry {index}{of}: {problem}"
 
 
@@ -132,21 +184,17 @@ def check(file: Path, task: str, server_name: str, images: ImageList) -> Iterato
         shown = {"split": SPLITS[server_name], "algorithm": "ALGORITHM", "task": task}
         yield f"is named {file.name}, not {server.name.format(**shown)}.zip"
     if file.suffix == ".zip":
-        if not zipfile.is_zipfile(file):
-            yield "is no zip file"
+        try:
+            data = _unpacked(file)
+        except ValueError as error:
+            yield str(error)
             return
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-            if names != [f"{file.stem}.json"]:
-                yield f"holds {', '.join(names) or 'nothing'}, not {file.stem}.json alone"
-                return
-            data = archive.read(names[0])
     else:
         data = file.read_bytes()
     try:
-        entries = json.loads(data)
+        entries = load_json(data, "it")
     except ValueError as error:
-        yield f"is no JSON: {error}"
+        yield str(error)
         return
     yield from problems_of(entries, images, [task])
     if not isinstance(entries, list):
@@ -163,6 +211,24 @@ def check(file: Path, task: str, server_name: str, images: ImageList) -> Iterato
     if over:
         unit = "(image, class)" if server.per_class else "image"
         yield f"{len(over)} times more than {server.limit} detections of one {unit}: {over[0]}, ..."
+
+
+def _unpacked(file: Path) -> bytes:
+    """The JSON in a zip file; what is wrong with it is a ValueError."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            if names != [f"{file.stem}.json"]:
+                shown = _shown(", ".join(names))[1:-1] or "nothing"
+                raise ValueError(f"holds {shown}, not {file.stem}.json alone")
+            size = archive.getinfo(names[0]).file_size
+            if size > MOST_BYTES:
+                raise ValueError(f"holds {size:,} bytes; the servers take {MOST_BYTES:,} at most")
+            with archive.open(names[0]) as stream:
+                return stream.read(MOST_BYTES)
+    # what zipfile raises for damage, encryption and unknown compression
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"is no zip file, or a damaged one ({error})") from error
 
 
 def _key(server: Server) -> Any:

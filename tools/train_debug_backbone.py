@@ -40,6 +40,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from eva_backbone import VisionTransformer, eva_debug
+from eva_data.files import writing
 
 logger = logging.getLogger("train_debug_backbone")
 
@@ -127,8 +128,8 @@ def train(args: argparse.Namespace) -> tuple[VisionTransformer, float]:
             state = {name: part.state_dict() for name, part in parts.items()}
             state["minutes"] = minutes + (time.monotonic() - began) / 60
             state |= {"step": step, "rng": torch.get_rng_state(), "settings": _settings(args)}
-            torch.save(state, state_file.with_suffix(".part"))
-            state_file.with_suffix(".part").replace(state_file)
+            with writing(state_file) as stream:
+                torch.save(state, stream)
     minutes += (time.monotonic() - began) / 60 if start < args.steps else 0
     return average.module, minutes
 

@@ -16,6 +16,8 @@ from verify_masks import REMOVED, ROUNDING, check_mask, numbers
 Array = np.ndarray[Any, Any]
 Entry = dict[str, Any]
 LARGEST_ID = 2**63 - 1
+BY_HAND = "by hand"
+THIN = 2.0  # px
 AREA_SLACK = 1.0  # px of each side by which an area may be larger than its box
 
 KINDS: Mapping[str, Kind] = {
@@ -26,7 +28,8 @@ KINDS: Mapping[str, Kind] = {
     "image_unknown": Kind("annotation of an unknown image", REMOVED),
     "category_unknown": Kind("annotation of an unknown category", REMOVED),
     "ignored": Kind("annotation with `ignore`, which detectron2 refuses", REMOVED),
-    "iscrowd": Kind("iscrowd other than 0 and 1", "null to 0, others to 1: left out"),
+    "iscrowd": Kind("iscrowd other than 0 and 1", "null, '0' to 0, others to 1: left out"),
+    "boxes_in_fractions": Kind("no number of a box above 1: YOLO's fractions?", BY_HAND),
     "box_malformed": Kind("box that is not 4 finite numbers", REMOVED),
     "box_empty": Kind("box without positive width and height", REMOVED),
     "box_outside": Kind("box wholly outside the image", REMOVED),
@@ -37,6 +40,7 @@ KINDS: Mapping[str, Kind] = {
     "annotation_again": Kind(
         "annotation like an earlier one: same image, class, box, mask", REMOVED
     ),
+    "boxes_thin": Kind("all boxes below 2 px: are they in pixels?", "-", True),
 }
 
 
@@ -172,8 +176,8 @@ class AnnotationCheck:
         crowd = np.array([value not in (0, 1) for value in self._column("iscrowd", 0)], bool)
         first = self.found.entries[int(crowd.argmax())].get("iscrowd") if crowd.any() else None
         for index in self._report("iscrowd", crowd, f"iscrowd {first!r}"):
-            null = self.found.entries[index].get("iscrowd") is None
-            self._edit(index, iscrowd=0 if null else 1)
+            none = self.found.entries[index].get("iscrowd") in (None, "0")
+            self._edit(index, iscrowd=0 if none else 1)
 
     def check_boxes(self) -> None:
         """Boxes are 4 finite numbers with positive sides, within the image."""
@@ -185,6 +189,7 @@ class AnnotationCheck:
         empty = finite & (boxes[:, 2:] <= 0).any(1)
         self._report("box_empty", empty, drop=True)
         sides = np.stack([self.widths, self.heights], 1)
+        self._check_unit(finite & ~empty, sides)
         with np.errstate(over="ignore"):
             low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
         clipped_low, clipped_high = low.clip(min=0), np.minimum(high, sides)
@@ -200,6 +205,14 @@ class AnnotationCheck:
             corner, opposite = clipped_low[index], clipped_high[index]
             boxes[index] = [*corner, *(opposite - corner)]
             self._edit(index, bbox=boxes[index].tolist())
+
+    def _check_unit(self, solid: Array, sides: Array) -> None:
+        """Boxes that are all tiny are rarely in pixels."""
+        boxes = self.boxes[solid & (sides > 2 * THIN).all(1)]
+        if len(boxes) and np.abs(boxes).max() <= 1:
+            self._report("boxes_in_fractions", solid)
+        elif len(boxes) and boxes[:, 2:].max() < THIN:
+            self._report("boxes_thin", solid)
 
     def _place(self, where: Array) -> str:
         if not where.any():

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 from findings import Findings, Kind
+from verify_annotations import BY_HAND, LARGEST_ID, AnnotationCheck, Annotations, Entry
 from verify_annotations import KINDS as ANNOTATION_KINDS
-from verify_annotations import AnnotationCheck, Annotations, Entry
 from verify_image_list import KINDS as IMAGE_KINDS
 from verify_image_list import LVIS_FIELDS, ImageCheck
 
-BY_HAND = "by hand"
 PARTS = ("images", "annotations", "categories")
 
 KINDS: Mapping[str, Kind] = {
@@ -72,7 +71,7 @@ def load(file: Path) -> dict[str, Any]:
     gc.disable()  # it would look at millions of new objects again and again
     try:
         data = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON: {error}") from error
     finally:
         if collecting:
@@ -128,7 +127,8 @@ def _check_categories(entries: list[Any], findings: Findings) -> set[int]:
     ids: set[int] = set()
     names: dict[str, int] = {}
     for entry in entries:
-        valid = isinstance(entry, dict) and type(entry.get("id")) is int
+        key = entry.get("id") if isinstance(entry, dict) else None
+        valid = type(key) is int and 0 <= key <= LARGEST_ID
         if not valid or not isinstance(entry.get("name"), str):
             findings.add("category_malformed", str(entry)[:40])
             continue
@@ -204,7 +204,7 @@ def clean(verified: Verified) -> dict[str, Any]:
     open_kinds = [n for n, kind in KINDS.items() if kind.cleaning == BY_HAND and findings.count(n)]
     if open_kinds:
         texts = "; ".join(KINDS[name].text for name in open_kinds)
-        raise ValueError(f"what to do with categories is for you to decide first: {texts}")
+        raise ValueError(f"this is for you to decide first: {texts}")
     images = [
         entry | verified.image_edits[place] if place in verified.image_edits else entry
         for place, (entry, keep) in enumerate(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from findings import Findings, Kind
-from verify_annotations import Entry, Images
+from verify_annotations import LARGEST_ID, Entry, Images
 from verify_images import Picture, inspect, inspect_all
 
 REMOVED = "removed"  # with its annotations
@@ -16,6 +16,7 @@ LVIS_FIELDS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 KINDS: Mapping[str, Kind] = {
     "image_malformed": Kind("image without whole-number id, sides or file name", REMOVED),
+    "image_id_beyond": Kind("image id below 0 or above 2^63 - 1", REMOVED),
     "image_again": Kind("image listed before, same id and file", REMOVED),
     "image_id_of_several": Kind("image id of several files", "all removed"),
     "file_name_again": Kind("file name of an earlier image", "merged into it"),
@@ -23,9 +24,11 @@ KINDS: Mapping[str, Kind] = {
     "file_elsewhere": Kind("file without the first folders of its name", "name corrected"),
     "file_missing": Kind("image without a file", REMOVED),
     "file_broken": Kind("file that does not decode", REMOVED),
+    "file_of_32_bits": Kind("file of 32 bits or fractions a value", REMOVED),
     "size_differs": Kind("size in the file is another", REMOVED),
     "size_turned": Kind("EXIF swaps width and height: detectron2 refuses", REMOVED),
     "turned": Kind("EXIF turns the picture; detectron2 does, pycocotools not", "-", True),
+    "file_of_16_bits": Kind("file of 16 bits a value; the upper 8 are used", "-", True),
 }
 
 
@@ -66,10 +69,12 @@ class ImageCheck:
         self.places: dict[int, int] = {}  # id -> place of the entry that stands for it
         self.files: dict[str, int] = {}  # file -> place of the entry
         for place, entry in enumerate(entries):
-            if not self._is_whole(entry):
+            beyond = self._is_whole(entry) and not 0 <= entry["id"] <= LARGEST_ID
+            if beyond or not self._is_whole(entry):
                 key = entry.get("id") if isinstance(entry, dict) else None
                 shown = key if type(key) is int else f"number {place}"
-                self._drop(place, "image_malformed", str(entry)[:80], shown)
+                kind = "image_id_beyond" if beyond else "image_malformed"
+                self._drop(place, kind, str(entry)[:80], shown)
                 if type(key) is int:
                     self.places.setdefault(key, place)
         self._check_ids()
@@ -182,6 +187,11 @@ class ImageCheck:
         if picture.size is None:
             self._drop(place, "file_broken", f"{picture.name}: {picture.problem}")
             return
+        if picture.bits == 32:
+            self._drop(place, "file_of_32_bits", f"{picture.name}: save it with 8 or 16")
+            return
+        if picture.bits == 16:
+            self.findings.add("file_of_16_bits", entry["id"], picture.name)
         size = (entry["width"], entry["height"])
         text = f"{picture.name} is {picture.size[0]} x {picture.size[1]} px"
         text += f", listed as {size[0]} x {size[1]}"

@@ -3,7 +3,6 @@
 import functools
 import multiprocessing
 import signal
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -12,7 +11,8 @@ from typing import NamedTuple
 
 from findings import progress
 
-ORIENTATION = 274  # EXIF tag
+from eva_data.pictures import inspect_picture
+
 SIDEWAYS = (5, 6, 7, 8)  # values with which width and height change places
 
 
@@ -24,6 +24,8 @@ class Picture(NamedTuple):
             leading folders of that name were wrong.
         size: width and height as stored, before EXIF's orientation; None if it is unusable.
         orientation: EXIF's, 1 if there is none.
+        bits: of a value; 16 are scaled to 8, 32 (and fractions) cannot be used.
+        mode: what Pillow calls the kind of its values.
         missing: whether there is no such file.
         problem: why it cannot be decoded.
     """
@@ -31,6 +33,8 @@ class Picture(NamedTuple):
     name: str
     size: tuple[int, int] | None = None
     orientation: int = 1
+    bits: int = 8
+    mode: str = ""
     missing: bool = False
     problem: str = ""
 
@@ -60,26 +64,16 @@ def inspect(folder: Path, name: str, *, decode: bool = True) -> Picture:
         name: of the file, below the folder.
         decode: read all pixels, not just the header.
     """
-    from PIL import Image
-
     found: str | None = name
     try:
         found = find(folder, name)
         if found is None:
             return Picture(name, missing=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures and damaged EXIF data
-            with Image.open(folder / found) as image:
-                size = image.size
-                if decode:
-                    image.load()
-                    exif = image.getexif()
-                else:
-                    exif = Image.Image.getexif(image)  # that of PNG files decodes
-                orientation = exif.get(ORIENTATION, 1)
-    except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ...
-        return Picture(found or name, problem=f"{type(error).__name__}: {error}")
-    return Picture(found, size, orientation)
+        facts = inspect_picture(folder / found, decode=decode, name="it")
+    except (OSError, ValueError) as error:  # of the name as well
+        return Picture(found or name, problem=str(error))
+    size = facts.width, facts.height
+    return Picture(found, size, facts.orientation, facts.bits, facts.mode)
 
 
 def inspect_all(

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from findings import Findings, Kind, progress, write_json
 
+from eva_data.pictures import UnreadableImageError
 from eva_pretrain.data import Manifest, SourceEntry, write_index
-from eva_pretrain.decode import UnreadableImageError
 from eva_pretrain.index_file import Names, Table
 from eva_pretrain.shards import TarShards
 from eva_pretrain.sources import FolderImages, ImageSource

@@ -20,12 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from findings import Findings, Kind, progress, write_json
-from PIL import Image
 from verify_images import inspect
 
 from eva_segmentation.class_file import (
     IGNORED,
-    UNREAD_MODES,
     ClassFile,
     Pair,
     find_pairs,
@@ -115,8 +113,8 @@ def check_pair(pair: Pair, *, classes: ClassFile, decode: bool = True) -> Checke
     picture = inspect(pair.image.parent, pair.image.name, decode=decode)
     if picture.problem:
         problems.append(("image_broken", picture.problem))
-    elif (mode := _mode(pair.image)) in UNREAD_MODES:
-        problems.append(("image_unread", f"mode {mode}"))
+    elif picture.bits == 32:
+        problems.append(("image_unread", f"mode {picture.mode}"))
     try:
         values = read_label_map(pair.label_map)
     except ValueError as error:
@@ -133,11 +131,6 @@ def check_pair(pair: Pair, *, classes: ClassFile, decode: bool = True) -> Checke
     if not {*labels.tolist()} & {*classes.labels}:
         problems.append(("map_empty", ""))
     return Checked(problems, labels.tolist(), pixels.tolist())
-
-
-def _mode(image: Path) -> str:
-    with Image.open(image) as picture:
-        return picture.mode
 
 
 def verify_split(

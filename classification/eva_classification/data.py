@@ -7,7 +7,6 @@ open_labelled("hf:food101:validation", transform)
 
 import logging
 import os
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,16 +18,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eva_backbone.convert import few
+from eva_data.files import find_files
+from eva_data.pictures import SUFFIXES, read_picture
 
 logger = logging.getLogger(__name__)
 
 Transform = Callable[[Image.Image], Tensor]
-# as torchvision's ImageFolder
-EXTENSIONS = frozenset({"jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"})
-
-
-class UnreadableImageError(OSError):
-    """A picture that cannot be read or decoded; the message names it."""
+KNOWN = sorted(suffix.removeprefix(".") for suffix in SUFFIXES)  # for messages
 
 
 class LabelledImages(Dataset[tuple[Any, int]]):
@@ -116,8 +112,7 @@ class ClassFolders(LabelledImages):
                 logger.warning("class folder %s holds no image", self.folder / name)
         if not ends:
             raise ValueError(
-                f"{self.folder} holds no image: looked in class folders for "
-                f"{', '.join(sorted(EXTENSIONS))}"
+                f"{self.folder} holds no image: looked in class folders for {', '.join(KNOWN)}"
             )
         self._names = np.frombuffer(bytes(names), np.uint8)
         self._ends = np.array([0, *ends], np.int64)
@@ -142,8 +137,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     """Read a picture as RGB.
 
     As in torchvision's ImageFolder, and so in EVA's training, an orientation that EXIF notes is
-    not applied and transparency is dropped. Of 16 bits the upper 8 are kept, where torchvision
-    makes everything white.
+    not applied. The rest is as in `eva_data.pictures`.
 
     Args:
         path: Of the file.
@@ -152,40 +146,17 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         The decoded image.
 
     Raises:
-        UnreadableImageError: An OSError that names the file.
+        UnreadableImageError: `eva_data`'s, an OSError that names the file.
     """
-    name = os.fspath(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures and damaged EXIF data
-            with Image.open(name) as image:
-                return _rgb(image)
-    except Exception as error:  # Pillow's decoders raise anything: OSError, SyntaxError, ...
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise UnreadableImageError(f"{name} cannot be read ({reason})") from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("F", "I"):
-        raise ValueError(f"it holds {'fractions' if image.mode == 'F' else '32 bits'} a pixel")
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.uint16) >> 8
-        image = Image.fromarray(values.astype(np.uint8))
-    return image.convert("RGB")
+    return read_picture(path, upright=False)
 
 
 def find_images(folder: Path) -> Iterator[str]:
     """Yield the images below a folder, relative to it, in the order of their names.
 
-    Names that start with a dot are left out; links are followed.
+    Names that start with a dot are left out; links are followed, but for those to a folder above.
     """
-    for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = os.path.relpath(root, folder)
-        for name in sorted(files):
-            stem, dot, extension = name.rpartition(".")
-            if dot and stem and not name.startswith(".") and extension.lower() in EXTENSIONS:
-                yield name if relative == "." else f"{relative}/{name}"
+    return find_files(folder, SUFFIXES)
 
 
 def read_class_list(file: str | os.PathLike[str]) -> list[str]:
@@ -199,7 +170,10 @@ def read_class_list(file: str | os.PathLike[str]) -> list[str]:
     path = Path(file)
     if not path.is_file():
         raise ValueError(f"there is no class list {path}: a text file with a class in each line")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise ValueError(f"the class list {path} is not text in UTF-8: {error}") from error
     names = [line for line in lines if line]
     if not names:
         raise ValueError(f"the class list {path} is empty")
@@ -252,8 +226,13 @@ def _class_folders(folder: Path) -> list[str]:
             f"there is no folder {folder}; name a folder of class folders, "
             "torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT"
         )
+    above = {os.path.realpath(path) for path in (folder, *folder.absolute().parents)}
     with os.scandir(folder) as listing:
         found = sorted(e.name for e in listing if e.is_dir() and not e.name.startswith("."))
+    for name in [name for name in found if (folder / name).is_symlink()]:
+        if os.path.realpath(folder / name) in above:
+            logger.warning("%s links to a folder above itself: it is not a class", folder / name)
+            found.remove(name)
     if not found:
         raise ValueError(
             f"{folder} has no class folders: put the images of each class in a folder of its own, "

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from eva_backbone.registry import resolve_source, sha256_of
-from eva_classification.evaluation import atomically
 from eva_classification.extraction import SETTINGS, Pictures, Plan, extract
 from eva_classification.features import add_arguments as add_model_arguments
 from eva_classification.features import from_options
 from eva_classification.running import add_arguments, choose_device, run
+from eva_data.files import make_folder, write_text
 from eva_engine import distributed
 
 PROGRAM = "tools/extract_features.py"
@@ -156,5 +156,6 @@ def _agree(folder: Path, settings: dict[str, Any]) -> None:
                 + "); choose another --output"
             )
         return
+    make_folder(folder)
     text = json.dumps(settings, indent=2) + "\n"
-    atomically(file, lambda unfinished: unfinished.write_text(text, "utf-8"))
+    write_text(file, text)

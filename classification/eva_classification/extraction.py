@@ -11,33 +11,37 @@ Shapes: B pictures, C channels, h x w patches.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from eva_classification.data import (
-    EXTENSIONS,
-    UnreadableImageError,
+    KNOWN,
     find_images,
     open_labelled,
     read_image,
 )
-from eva_classification.evaluation import atomically
 from eva_classification.features import FeatureExtractor
 from eva_classification.transforms import Transform
+from eva_data.files import replacing, require_regular_file, writing
+from eva_data.pictures import UnreadableImageError
 from eva_engine import distributed
 from eva_engine.run_checkpoint import write_tensors
 
 SETTINGS = "features.json"
+_Read = TypeVar("_Read")
+_DAMAGE = (zipfile.BadZipFile, SafetensorError)
 
 
 class Features(NamedTuple):
@@ -61,22 +65,23 @@ def read_features(folder: str | os.PathLike[str]) -> Features:
     """
     folder = Path(folder)
     try:
+        require_regular_file(folder / SETTINGS)
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        plan = Plan(
+            folder=folder,
+            pictures=int(settings["pictures"]),
+            shard_size=max(1, int(settings["shard_size"])),
+            suffix=str(settings["format"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{folder} holds no features: {SETTINGS} cannot be read") from error
-    plan = Plan(
-        folder=folder,
-        pictures=settings["pictures"],
-        shard_size=settings["shard_size"],
-        suffix=settings["format"],
-    )
     missing = [shard for shard in range(plan.shards) if not plan.file(shard).is_file()]
     if missing:
         raise ValueError(
             f"{folder} lacks {len(missing)} of {plan.shards} files, such as "
             f"{plan.file(missing[0]).name}: run the same command again to complete it"
         )
-    parts = [_read_shard(plan.file(shard)) for shard in range(plan.shards)]
+    parts = [_opened(plan.file(shard), _read_shard) for shard in range(plan.shards)]
     names = [name for part in parts for name in part.names]
     return Features(names, torch.cat([part.features for part in parts]))
 
@@ -108,7 +113,7 @@ class Plan:
 
     def count_written(self) -> int:
         """Number of pictures in all files, without those that were left out."""
-        return sum(_count(self.file(shard)) for shard in range(self.shards))
+        return sum(_opened(self.file(shard), _count) for shard in range(self.shards))
 
     def pictures_of(self, shard: int) -> range:
         """Indexes of its pictures."""
@@ -138,8 +143,7 @@ class Pictures(Dataset[tuple[int, Tensor | None, str]]):
         self.names = [path for location in locations for path in _paths(Path(location))]
         if not self.names:
             raise ValueError(
-                f"{', '.join(locations)}: no picture there; looked for "
-                f"{', '.join(sorted(EXTENSIONS))}"
+                f"{', '.join(locations)}: no picture there; looked for {', '.join(KNOWN)}"
             )
 
     @cached_property
@@ -262,14 +266,30 @@ def _batches(indexes: range, size: int) -> Iterator[list[int]]:
 
 
 def _write_shard(file: Path, names: list[str], features: Tensor) -> None:
-    def write(unfinished: Path) -> None:
-        if file.suffix == ".npz":
-            with unfinished.open("wb") as stream:
-                np.savez(stream, features=features.numpy(), names=np.array(names))
-        else:
-            write_tensors({"features": features}, unfinished, {"names": json.dumps(names)})
+    if file.suffix == ".npz":
+        with writing(file) as stream:
+            np.savez(stream, features=features.numpy(), names=np.array(names))
+        return
+    with replacing(file) as unfinished:
+        write_tensors({"features": features}, unfinished, {"names": json.dumps(names)})
 
-    atomically(file, write)
+
+def _opened(file: Path, read: Callable[[Path], _Read]) -> _Read:
+    """What a file holds; one sentence if it is damaged.
+
+    numpy compresses nothing by itself. What is compressed was not written here, and may be larger
+    than memory.
+    """
+    try:
+        if file.suffix == ".npz":
+            with zipfile.ZipFile(file) as archive:
+                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                    raise ValueError("it is compressed, which an extraction does not do")
+        return read(file)
+    except (OSError, ValueError, TypeError, KeyError, EOFError, *_DAMAGE) as error:
+        raise ValueError(
+            f"{file} cannot be read ({error}): delete it and run the same command again"
+        ) from error
 
 
 def _count(file: Path) -> int:

@@ -26,6 +26,7 @@ from eva_backbone.vit import VisionTransformer
 from eva_classification.data import read_image
 from eva_classification.running import Precision, choose_device, choose_dtype
 from eva_classification.transforms import Transform, evaluation_transform
+from eva_data.pictures import as_rgb
 from eva_engine.run_checkpoint import read_config
 
 Picture = str | os.PathLike[str] | Image.Image
@@ -242,7 +243,9 @@ class FeatureExtractor(nn.Module):
         if isinstance(pictures, str | os.PathLike | Image.Image):
             pictures = [pictures]
         images = [
-            self.transform(p.convert("RGB") if isinstance(p, Image.Image) else read_image(p))
+            self.transform(
+                as_rgb(p, upright=False) if isinstance(p, Image.Image) else read_image(p)
+            )
             for p in pictures
         ]
         if not images:

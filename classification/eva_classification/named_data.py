@@ -7,7 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from eva_classification.data import LabelledImages, Transform, UnreadableImageError
+from eva_classification.data import LabelledImages, Transform
+from eva_data.pictures import UnreadableImageError, as_rgb
 
 _TEST = ("test", "val", "validation")
 # NAME[:CONFIG]:SPLIT, where the split may be a slice: train[:10%]+test[5:]
@@ -58,7 +59,10 @@ class NamedImages(LabelledImages):
     def _read(self, index: int, label: Callable[[Any], int]) -> tuple[Image.Image, int]:
         try:
             sample = self._samples[index]
-            return sample[self._keys[0]].convert("RGB"), label(sample)
+            picture = as_rgb(sample[self._keys[0]], upright=False, name=self.sample_id(index))
+            return picture, label(sample)
+        except UnreadableImageError:
+            raise
         except Exception as error:  # whatever the library raises
             raise UnreadableImageError(
                 f"{self.sample_id(index)} cannot be read ({type(error).__name__}: {error})"

@@ -4,20 +4,20 @@ Own files rarely are as regular as COCO's: no areas, no crowd flags, empty polyg
 run-length codes (RLE). Training and evaluation read them here, so that both see the same.
 """
 
+import contextlib
 import json
-import math
-from collections.abc import Mapping
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
-import pycocotools.mask as mask_api
+from eva_data.files import require_regular_file
+from eva_detection.coco_objects import THIN, is_whole, refuse_fractions, shown, uniform_object
 
-from eva_detection.rle import check_counts
-
-_LOOKED_FOR = 20  # images whose file is looked for; a whole set may be on a slow file system
+LARGEST_ID = 2**63 - 1  # the evaluation sorts ids as 64-bit integers
 _MOST_PIXELS = 2**32 - 1  # what pycocotools can count
-_FARTHEST = 10**6  # px; pycocotools steps along the sides of polygons, without looking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class CocoFile:
             `area`, `iscrowd` (0 or 1), and `segmentation` where it can be used: polygons or a
             compressed RLE.
         flat: Objects left out because their box has no area.
+        thin: Objects whose box is less than 2 px wide and high.
         lvis: Whether it says which classes are not annotated, as LVIS does.
     """
 
@@ -40,6 +41,7 @@ class CocoFile:
     images: Mapping[int, dict[str, Any]]
     objects: list[dict[str, Any]]
     flat: int
+    thin: int
     lvis: bool
 
     @property
@@ -60,30 +62,62 @@ class CocoFile:
         )
         if self.flat:
             text += f"; {self.flat} objects are left out: their box has no area"
+        if self.thin and self.thin == len(self.objects):
+            text += f"; all boxes are below {THIN:g} px: are they in pixels of these images?"
         return text
 
 
 def read_coco(path: str | Path) -> CocoFile:
-    """Read and check a file.
+    """Read and check a file; a process reads it once, as long as it is not changed.
 
     Args:
         path: A JSON file in COCO's format for instances. `annotations` may be missing, as in test
             sets. `iscrowd` and `area` may be missing too; `ignore` means the same as `iscrowd`.
 
     Returns:
-        The file.
+        The file; whoever else reads it gets the same, so it must be left as it is.
 
     Raises:
         ValueError: If it is not there or not in COCO format; the first wrong entry is named.
     """
     path = Path(path)
+    try:
+        require_regular_file(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no annotation file {path}") from error
+    except OSError as error:
+        raise ValueError(f"{error}; name a JSON file in COCO format") from error
+    status = path.stat()
+    state = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+    key = path.absolute()
+    if key not in _kept or _kept[key][0] != state:
+        _kept[key] = (state, _read(path))
+    return _kept[key][1]
+
+
+_kept: dict[Path, tuple[tuple[int, ...], CocoFile]] = {}
+
+
+def forget(path: str | Path) -> None:
+    """Free the memory that a file takes, where it is not needed again.
+
+    Args:
+        path: Of a file that `read_coco` has read, or of another.
+    """
+    _kept.pop(Path(path).absolute(), None)
+
+
+def _read(path: Path) -> CocoFile:
     data = _load(path)
     categories = _categories(path, data["categories"])
     images = {entry["id"]: entry for entry in _images(path, data["images"])}
     objects, flat = [], 0
-    for number, entry in enumerate(data.get("annotations") or ()):
+    entries = data.get("annotations") or []
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: 'annotations' must be a list, got {shown(entries)}")
+    for number, entry in enumerate(entries):
         try:
-            one = _object(entry, images, categories)
+            one = uniform_object(entry, images, categories)
         except ValueError as error:
             name = f" (id {entry.get('id')})" if isinstance(entry, dict) else ""
             raise ValueError(f"{path}: annotations[{number}]{name} {error}") from error
@@ -91,18 +125,22 @@ def read_coco(path: str | Path) -> CocoFile:
             flat += 1
         else:
             objects.append(one)
+    refuse_fractions(path, objects, images)
     return CocoFile(
         path=path,
         categories=categories,
         images=images,
         objects=objects,
         flat=flat,
+        thin=sum(max(one["bbox"][2:]) < THIN for one in objects),
         lvis=any("neg_category_ids" in entry for entry in data["images"][:1]),
     )
 
 
 def check_images(file: CocoFile, folder: str | Path) -> None:
-    """Look for some of the images.
+    """Look for every image.
+
+    Folders are listed, which takes one look for thousands of files where they are on a network.
 
     Args:
         file: The file that names them.
@@ -115,19 +153,34 @@ def check_images(file: CocoFile, folder: str | Path) -> None:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder} for the images of {file.path}")
     names = [entry["file_name"] for entry in file.images.values()]
-    step = max(1, len(names) // _LOOKED_FOR)
-    some = names[::step][:_LOOKED_FOR]
-    missing = [name for name in some if not (folder / name).is_file()]
+    missing = _missing(folder, names)
     if not missing:
         return
     wanted = folder / missing[0]
     hint = f"looked for {wanted}"
-    if (folder / wanted.name).is_file():
-        hint += f"; {folder / wanted.name} is there: file_name must be relative to the folder"
+    with contextlib.suppress(OSError, ValueError):  # of a name that cannot be one
+        if wanted.exists() and not wanted.is_dir():
+            hint = f"{wanted} is there, but is not a regular file"
+        elif (folder / wanted.name).is_file():
+            hint += f"; {folder / wanted.name} is there: file_name must be relative to the folder"
     raise ValueError(
-        f"{len(missing)} of {len(some)} images of {file.path} that were tried are not in {folder} "
-        f"({hint})"
+        f"{len(missing)} of {len(names)} images of {file.path} are not in {folder} ({hint})"
     )
+
+
+def _missing(folder: Path, names: Sequence[str]) -> list[str]:
+    """Those of the names that are not files below the folder, in their order."""
+    wanted: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        wanted[os.path.dirname(name)].add(os.path.basename(name))  # noqa: PTH119, PTH120
+    absent: dict[str, set[str]] = {}
+    for below, files in wanted.items():
+        try:
+            with os.scandir(folder / below) as listing:
+                absent[below] = files - {entry.name for entry in listing if entry.is_file()}
+        except (OSError, ValueError):  # not there, not a folder, or a name with a zero byte
+            absent[below] = files
+    return [n for n in names if os.path.basename(n) in absent[os.path.dirname(n)]]  # noqa: PTH119, PTH120
 
 
 def check_categories(file: CocoFile, categories: Mapping[int, str], *, of: str) -> None:
@@ -152,11 +205,11 @@ def check_categories(file: CocoFile, categories: Mapping[int, str], *, of: str) 
 
 
 def _load(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"there is no annotation file {path}")
     try:
         data = json.loads(path.read_bytes())
-    except ValueError as error:  # also of the encoding
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # also of the encoding
         raise ValueError(f"{path} is not JSON: {error}") from error
     for key in ("images", "categories"):
         entries = data.get(key) if isinstance(data, dict) else None
@@ -166,8 +219,13 @@ def _load(path: Path) -> dict[str, Any]:
                 f"'annotations', and has no {key}"
             )
         for number, entry in enumerate(entries):
-            if not isinstance(entry, dict) or not _is_int(entry.get("id")):
-                raise ValueError(f"{path}: {key}[{number}] has no integer id: {str(entry)[:80]}")
+            if not isinstance(entry, dict) or not is_whole(entry.get("id")):
+                raise ValueError(f"{path}: {key}[{number}] has no integer id: {shown(entry)}")
+            if not 0 <= entry["id"] <= LARGEST_ID:
+                raise ValueError(
+                    f"{path}: {key}[{number}] has the id {shown(entry['id'])}; ids must be whole "
+                    "numbers from 0 to 2^63 - 1"
+                )
         if len({entry["id"] for entry in entries}) < len(entries):
             raise ValueError(f"{path}: several of its {key} have the same id")
     return data
@@ -191,93 +249,13 @@ def _images(path: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for entry in entries:
         sides = entry.get("width"), entry.get("height")
         if (
-            not all(_is_int(side) and side > 0 for side in sides)
+            not all(is_whole(side) and side > 0 for side in sides)
             or entry["width"] * entry["height"] > _MOST_PIXELS
         ):
             raise ValueError(
-                f"{path}: image {entry['id']} needs width and height in pixels, got {_shown(sides)}"
+                f"{path}: image {entry['id']} needs width and height in pixels, got {shown(sides)}"
             )
         if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
             raise ValueError(f"{path}: image {entry['id']} has no file_name")
         found.append({key: entry[key] for key in ("id", "file_name", "width", "height")})
     return found
-
-
-def _object(
-    entry: Any, images: Mapping[int, dict[str, Any]], categories: Mapping[int, str]
-) -> dict[str, Any] | None:
-    """A uniform annotation; None if its box has no area."""
-    if not isinstance(entry, dict):
-        raise ValueError("is no JSON object")
-    ids = {key: entry.get(key) for key in ("image_id", "category_id")}
-    for (key, value), known in zip(ids.items(), (images, categories), strict=True):
-        if not _is_int(value) or value not in known:
-            raise ValueError(f"has {key} {value!r}, which is none of the file's")
-    box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-        raise ValueError(f"needs bbox: [x, y, width, height] in pixels, got {_shown(box)}")
-    if min(box[2:]) <= 0:
-        return None
-    image = images[entry["image_id"]]
-    one = ids | {"bbox": [float(value) for value in box]}
-    one["iscrowd"] = int(bool(entry.get("iscrowd") or entry.get("ignore")))
-    mask = _mask(entry.get("segmentation"), image["height"], image["width"])
-    if mask is not None:
-        one["segmentation"] = mask
-    area = entry.get("area")
-    one["area"] = area if _is_number(area) and area > 0 else _area(one, image)
-    return one
-
-
-def _mask(segmentation: Any, height: int, width: int) -> Any:
-    """Polygons of at least three corners, or a compressed RLE; None if there is neither."""
-    if isinstance(segmentation, list):
-        polygons = [one for one in segmentation if isinstance(one, list)]
-        polygons = [one for one in polygons if len(one) >= 6 and len(one) % 2 == 0]
-        for one in polygons:
-            if not all(_is_number(value) and abs(value) <= _FARTHEST for value in one):
-                raise ValueError(
-                    f"needs polygons of finite numbers [x, y, x, y, ...] in pixels, got "
-                    f"{_shown(one)}"
-                )
-        return polygons or None
-    if not isinstance(segmentation, dict):
-        return None
-    counts, size = segmentation.get("counts"), segmentation.get("size")
-    if size != [height, width] or not isinstance(counts, str | list):
-        raise ValueError(
-            f"has an RLE of size {_shown(size)}; its image is {width} px wide and {height} px "
-            f"high, so it needs 'counts' and 'size': [{height}, {width}]"
-        )
-    check_counts(counts, height * width)
-    if isinstance(counts, str):
-        return {"size": size, "counts": counts}
-    code = mask_api.frPyObjects({"size": size, "counts": counts}, height, width)
-    return {"size": size, "counts": code["counts"].decode()}
-
-
-def _area(one: dict[str, Any], image: dict[str, Any]) -> float:
-    mask = one.get("segmentation")
-    if mask is None:
-        return float(one["bbox"][2] * one["bbox"][3])
-    if isinstance(mask, list):
-        mask = mask_api.merge(mask_api.frPyObjects(mask, image["height"], image["width"]))
-    return float(mask_api.area(mask))
-
-
-def _is_int(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer that no float can hold
-        return False
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetMapper
 from detectron2.data.build import (
@@ -18,14 +17,21 @@ from detectron2.data.build import (
     print_instances_class_histogram,
 )
 from detectron2.data.catalog import Metadata
-from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
+from detectron2.structures import BoxMode
 from detectron2.utils.registry import locate
 from faster_coco_eval import COCO
 from omegaconf import DictConfig, OmegaConf
 
-from eva_detection.coco_files import CocoFile, check_categories, check_images, read_coco
+from eva_detection.coco_files import (
+    CocoFile,
+    check_categories,
+    check_images,
+    forget,
+    read_coco,
+)
 from eva_detection.config import drop_masks, update_each
 from eva_detection.evaluation import CocoEvaluator
+from eva_detection.mapper import CustomMapper, PictureMapper
 
 _FLAGS = ("train_annotations", "train_images", "val_annotations", "val_images")
 
@@ -73,28 +79,10 @@ def load_records(
         found = filter_images_with_only_crowd_annotations(found)
     if not found:
         raise ValueError(f"{annotations} has no image with objects")
+    if filter_empty:  # of training, which does not read it again
+        forget(annotations)
     print_instances_class_histogram(found, [categories[key] for key in sorted(categories)])
     return found
-
-
-class CustomMapper(DatasetMapper):
-    """detectron2's mapper, also with masks for images without objects, where that one fails."""
-
-    def _transform_annotations(
-        self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]
-    ) -> None:
-        if any(not one.get("iscrowd", 0) for one in dataset_dict["annotations"]):
-            super()._transform_annotations(dataset_dict, transforms, image_shape)
-            return
-        del dataset_dict["annotations"]
-        nothing = Instances(image_shape)
-        nothing.gt_boxes = Boxes(torch.zeros(0, 4))
-        nothing.gt_classes = torch.zeros(0, dtype=torch.int64)
-        if self.use_instance_mask:
-            bits = self.instance_mask_format == "bitmask"
-            empty = torch.zeros(0, *image_shape, dtype=torch.bool)
-            nothing.gt_masks = BitMasks(empty) if bits else PolygonMasks([])
-        dataset_dict["instances"] = nothing
 
 
 class CustomEvaluator(CocoEvaluator):
@@ -119,15 +107,16 @@ class CustomEvaluator(CocoEvaluator):
 
     def _load_truth(self, file: str) -> COCO:
         found = read_coco(file)
+        objects = []
         for number, one in enumerate(found.objects, start=1):  # the scorer takes id 0 for none
-            one["id"] = number
             x, y, width, height = one["bbox"]
             corners = [x, y, x + width, y, x + width, y + height, x, y + height]
-            one.setdefault("segmentation", [corners])  # of a crowd; others have one or no mask AP
+            # of a crowd; others have one or no mask AP
+            objects.append({"segmentation": [corners]} | one | {"id": number})
         return COCO(
             {
-                "images": list(found.images.values()),
-                "annotations": found.objects,
+                "images": [dict(entry) for entry in found.images.values()],
+                "annotations": objects,
                 "categories": [{"id": key, "name": name} for key, name in self._categories.items()],
             }
         )
@@ -269,10 +258,11 @@ def _set_data(
             categories=stated if part == "train" else categories,
             filter_empty=part == "train" and node.dataset.get("filter_empty", True),
         )
-    mapper = loaders.train.mapper
-    target = mapper["_target_"]
-    if (locate(target) if isinstance(target, str) else target) is DatasetMapper:
-        mapper["_target_"] = CustomMapper
+    for node, ours in ((loaders.train, CustomMapper), (loaders.test, PictureMapper)):
+        target = node.mapper["_target_"]
+        known = locate(target) if isinstance(target, str) else target
+        if known in (DatasetMapper, PictureMapper):
+            node.mapper["_target_"] = ours
     loaders.evaluator = L(CustomEvaluator)(
         annotations="${dataloader.test.dataset.annotations}",
         categories=stated,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from eva_detection.drawing import PredictionsFile
     from eva_detection.predictor import Predictor
 
+from eva_data.files import find_files
 from eva_detection.memory import MemoryLimitError, parse_bytes
 
 logger = logging.getLogger(__name__)
@@ -97,11 +98,8 @@ def _files_below(folder: Path, output: Path) -> list[Path]:
     inside = output != folder.resolve() and output.is_relative_to(folder.resolve())
     return [
         file
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in (*_IMAGES, *_VIDEOS)
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and not (inside and file.resolve().is_relative_to(output))
+        for file in sorted(folder / name for name in find_files(folder, (*_IMAGES, *_VIDEOS)))
+        if not (inside and file.resolve().is_relative_to(output))
     ]
 
 
@@ -159,9 +157,12 @@ def _picture(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -
         image = read_rgb(job.source)
     except ValueError as error:
         return str(error)
-    instances = predictor(image)
+    instances = predictor.with_encoded_masks(image)
     predictions.add(instances, file_name=job.name)
-    picture = Image.fromarray(draw(image, instances, predictor.class_names))
+    try:
+        picture = Image.fromarray(draw(image, instances, predictor.class_names))
+    except ValueError as error:
+        return f"{job.source}: {error}"
     picture.save(job.target, quality=95)  # no meaning for PNG
     return None
 
@@ -176,7 +177,7 @@ def _video(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -> 
     with VideoWriter(job.target) as writer, tqdm(desc=job.name, unit="frame", leave=False) as bar:
         for index, frame in enumerate(reader):
             bar.total = reader.count
-            instances = predictor(frame.rgb)
+            instances = predictor.with_encoded_masks(frame.rgb)
             predictions.add(instances, file_name=job.name, frame=index)
             writer.add(draw(frame.rgb, instances, predictor.class_names), frame)
             bar.update()

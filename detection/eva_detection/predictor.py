@@ -5,6 +5,7 @@ predictor = Predictor.from_config("detection/configs/...py", weights="eva_coco_s
 instances = predictor("photo.jpg")
 """
 
+import itertools
 import json
 import logging
 import os
@@ -13,18 +14,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pycocotools.mask as mask_api
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import convert_PIL_to_numpy, read_image
 from detectron2.data.transforms import AugInput, AugmentationList
+from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image, ImageOps
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
 from eva_backbone.rel_pos import attention_chunk
+from eva_data.pictures import UnreadableImageError, as_rgb, read_picture
 from eva_detection.backbone import EVAViTDet
 from eva_detection.checkpoint import load_initial_weights
 from eva_detection.config import check_device, load_recipe, update_each
@@ -33,6 +36,7 @@ from eva_detection.test_time_augmentation import with_test_time_augmentation
 
 logger = logging.getLogger(__name__)
 
+_PASTED_AT_ONCE = 2**28  # pixels of masks, one byte each
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 
 
@@ -73,7 +77,7 @@ class Predictor:
             raise ValueError(
                 f"max_memory needs the backbone EVAViTDet, got {type(model.backbone).__name__}"
             )
-        self.model = model.eval()
+        self.model: Any = model.eval()
         self.categories = tuple(categories)
         self.score_threshold = score_threshold
         self.max_memory = max_memory
@@ -159,6 +163,41 @@ class Predictor:
             ValueError: If the array is no such image or the file cannot be read.
             MemoryLimitError: If the picture needs more than `max_memory`.
         """
+        batch, chunk = self._prepare(image)
+        with torch.inference_mode(), attention_chunk(chunk):
+            instances = self.model(batch)[0]["instances"].to("cpu")
+        return instances[self._chosen(instances.scores)]
+
+    def with_encoded_masks(self, image: ImageLike) -> Instances:
+        """As a call, but with run-length codes, which take little memory in large pictures.
+
+        Args:
+            image: As for a call.
+
+        Returns:
+            As a call, with `pred_masks_rle` for `pred_masks`: one compressed RLE for each mask.
+
+        Raises:
+            ValueError: As a call.
+            MemoryLimitError: As a call.
+        """
+        batch, chunk = self._prepare(image)
+        height, width = batch[0]["height"], batch[0]["width"]
+        with torch.inference_mode(), attention_chunk(chunk):
+            found = self.model.inference(batch, do_postprocess=False)[0]
+            step = max(1, _PASTED_AT_ONCE // (height * width))
+            starts = range(0, max(1, len(found)), step)
+            parts = [_encoded(found[i : i + step], height, width) for i in starts]
+        instances = Instances.cat([part for part, _ in parts])
+        codes = list(itertools.chain.from_iterable(codes for _, codes in parts))
+        chosen = self._chosen(instances.scores)
+        instances = instances[chosen]
+        if found.has("pred_masks"):
+            instances.pred_masks_rle = [codes[index] for index in chosen.tolist()]
+        return instances
+
+    def _prepare(self, image: ImageLike) -> tuple[list[dict[str, Any]], int | None]:
+        """The batch for the model, and the attention's chunk."""
         rgb = _as_rgb(image)
         ordered = rgb if self.model.input_format == "RGB" else rgb[:, :, ::-1]
         inputs = AugInput(ordered)
@@ -166,12 +205,13 @@ class Predictor:
         pixels = torch.from_numpy(np.array(inputs.image.transpose(2, 0, 1), dtype=np.float32))
         height, width = rgb.shape[:2]
         chunk = self._attention_chunk(inputs.image.shape[:2], (height, width))
-        with torch.inference_mode(), attention_chunk(chunk):
-            batch = [{"image": pixels, "height": height, "width": width}]
-            instances = self.model(batch)[0]["instances"].to("cpu")
+        return [{"image": pixels, "height": height, "width": width}], chunk
+
+    def _chosen(self, scores: Tensor) -> Tensor:
+        """Places of the detections that count, best first."""
+        order = scores.argsort(descending=True, stable=True)
         # maskness rescoring lowers scores after the model's own threshold
-        instances = instances[instances.scores >= self.score_threshold]
-        return instances[instances.scores.argsort(descending=True, stable=True)]
+        return order[scores[order] >= self.score_threshold]
 
     def _attention_chunk(self, size: tuple[int, int], picture: tuple[int, int]) -> int | None:
         if self.max_memory is None:
@@ -180,15 +220,28 @@ class Predictor:
         return choose_chunk(self.model, canvas=canvas, picture=picture, limit=self.max_memory)
 
 
+def _encoded(raw: Instances, height: int, width: int) -> tuple[Instances, list[dict[str, Any]]]:
+    """Detections in coordinates of the image, on the CPU, and the codes of their masks."""
+    found = detector_postprocess(raw, height, width).to("cpu")
+    if not found.has("pred_masks"):
+        return found, []
+    codes = []
+    for mask in found.pred_masks.numpy():
+        code = mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
+        codes.append(code | {"counts": code["counts"].decode()})
+    found.remove("pred_masks")
+    return found, codes
+
+
 def read_rgb(file: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """Read an image file as (H, W, 3) RGB, upright as its EXIF data says.
 
     Raises:
-        ValueError: If there is no such file, or it is no image or a damaged one.
+        ValueError: If there is no such file, or it is no image, a damaged or a huge one.
     """
     try:
-        return np.array(read_image(os.fspath(file), format="RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return np.array(read_picture(file, upright=True, name="it"))
+    except UnreadableImageError as error:
         raise ValueError(f"cannot read {os.fspath(file)} as an image: {error}") from error
 
 
@@ -196,7 +249,10 @@ def _as_rgb(image: ImageLike) -> NDArray[np.uint8]:
     if isinstance(image, str | os.PathLike):
         return read_rgb(image)
     if isinstance(image, Image.Image):
-        return np.array(convert_PIL_to_numpy(ImageOps.exif_transpose(image), "RGB"))
+        try:
+            return np.array(as_rgb(image, upright=True))
+        except UnreadableImageError as error:
+            raise ValueError(str(error)) from error
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(
             f"an image must be (H, W, 3) RGB in uint8, got {image.shape} in {image.dtype}"

@@ -1,6 +1,7 @@
 """The quick start: make data, fine-tune, evaluate, report. Each step is a command of its own."""
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -11,8 +12,15 @@ import sys
 import time
 from pathlib import Path
 
+from eva_data.files import UnwritableError, make_folder, write_text
 from eva_detection.datasets import DIGIT_SCENES
-from eva_detection.report import read_metrics, results_table, trained_iterations, write_report
+from eva_detection.report import (
+    read_metrics,
+    read_results,
+    results_table,
+    trained_iterations,
+    write_report,
+)
 
 _SETTINGS = "quickstart.json"
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
@@ -25,9 +33,9 @@ def main(*, repository: Path) -> None:
         repository: Root of the checkout, where `tools/` and `detection/` are.
     """
     args = _parse(repository)
-    # ends the running step too: `subprocess.run` kills its child on any exception
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated; the same command continues"))
     output, datasets = args.output.resolve(), args.datasets.resolve()
+    # ends the running step too: `subprocess.run` kills its child on any exception
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"terminated; {_what_is_saved(output)}"))
     began = time.monotonic()
     if args.fresh and (output / _SETTINGS).exists():  # never a folder that is no quick start
         shutil.rmtree(output)
@@ -43,11 +51,11 @@ def main(*, repository: Path) -> None:
                 command, env=environment, cwd=repository, stdout=subprocess.DEVNULL, check=False
             )
         except KeyboardInterrupt:
-            sys.exit(f"\ninterrupted during '{title}'; the same command continues from there")
+            sys.exit(f"\ninterrupted during '{title}'; {_what_is_saved(output)}")
         if finished.returncode:
             raise SystemExit(
                 f"\n'{title}' stopped with exit code {finished.returncode} (its message is above, "
-                f"its log in {output}); the same command continues from there"
+                f"its log in {output}); {_what_is_saved(output)}"
             )
 
     step("1. Demo data", "tools/make_demo_data.py", "--output", str(datasets / DIGIT_SCENES))
@@ -57,11 +65,14 @@ def main(*, repository: Path) -> None:
     else:
         print(f"\n== 2. Fine-tuning is done already ({output}); --fresh starts over")
     print("\n== 3. Report", flush=True)
-    report = write_report(output, datasets / DIGIT_SCENES / "coco")
-    results = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    try:
+        report = write_report(output, datasets / DIGIT_SCENES / "coco")
+        results, metrics = read_results(output), read_metrics(output)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"\nno report: {error}") from error
     print(f"\n{results_table(results)}\n")
     minutes = (time.monotonic() - began) / 60
-    iterations = trained_iterations(read_metrics(output))
+    iterations = trained_iterations(metrics)
     print(f"{iterations} iterations; this call took {minutes:.1f} minutes.")
     print(f"Pictures, curves and numbers: {report}")
 
@@ -87,6 +98,15 @@ def _parse(repository: Path) -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _what_is_saved(output: Path) -> str:
+    """What the same command would do after an interruption."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        name = (output / "last_checkpoint").read_text(encoding="utf-8").strip()
+        if (output / name).is_file():
+            return f"the same command continues from {name}"
+    return "nothing is saved yet: the same command begins from scratch"
+
+
 def _is_finished(output: Path) -> bool:
     """Whether the final model has been evaluated, not only one in the middle of the training."""
     final, results = output / "model_final.pth", output / "results.json"
@@ -101,14 +121,23 @@ def _claim(output: Path, overrides: list[str]) -> None:
     """Tie the folder to its settings, so that another run cannot continue in it."""
     settings = output / _SETTINGS
     if settings.exists():
-        before = json.loads(settings.read_text(encoding="utf-8"))["overrides"]
+        try:
+            before = [*map(str, json.loads(settings.read_text(encoding="utf-8"))["overrides"])]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise SystemExit(
+                f"{settings} cannot be read ({error}): start over with --fresh, or choose another "
+                "--output"
+            ) from error
         if before != overrides:
             raise SystemExit(
                 f"{output} holds a run with {shlex.join(before)}, not {shlex.join(overrides)}; "
                 "choose another --output or start over with --fresh"
             )
         return
-    if output.exists() and any(output.iterdir()):
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise SystemExit(f"{output} exists and is no quick start; choose another --output")
-    output.mkdir(parents=True, exist_ok=True)
-    settings.write_text(json.dumps({"overrides": overrides}) + "\n", encoding="utf-8")
+    try:
+        make_folder(output)
+        write_text(settings, json.dumps({"overrides": overrides}) + "\n")
+    except UnwritableError as error:
+        raise SystemExit(str(error)) from error

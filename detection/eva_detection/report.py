@@ -12,13 +12,17 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from detectron2.data.detection_utils import read_image
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
+from eva_data.files import require_regular_file, write_text
+from eva_data.pictures import read_picture
+
 SCORE_THRESHOLD = 0.5
+# What pycocotools raises for entries that lack something or hold something else.
+_WRONG_ENTRIES = (KeyError, TypeError, AttributeError, IndexError, ValueError)
 COLUMNS, PICTURES = 4, 16
 LOSSES = ("total_loss", "loss_cls_stage2", "loss_box_reg_stage2", "loss_mask", "loss_rpn_cls")
 
@@ -33,23 +37,77 @@ def write_report(run: Path, dataset: Path) -> Path:
 
     Returns:
         Path of `report.html`.
+
+    Raises:
+        ValueError: If a file is not what a run leaves.
+        OSError: If a file cannot be read or written.
     """
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results = read_results(run)
     metrics = read_metrics(run)
-    draw_loss_curve(metrics, run / "loss_curve.png")
+    file = dataset / "annotations" / "instances_val.json"
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        truth = COCO(str(dataset / "annotations" / "instances_val.json"))
+        truth = _truth(_read(file), file)
         found = _predictions(truth, run / "inference" / "coco_instances_results.json")
-    draw_contact_sheet(truth, found, dataset / "val", run / "predictions.png")
+    draw_loss_curve(metrics, run / "loss_curve.png")
+    try:
+        draw_contact_sheet(truth, found, dataset / "val", run / "predictions.png")
+    except _WRONG_ENTRIES as error:
+        raise ValueError(f"{file} and the predictions cannot be drawn: {error!r}") from error
     file = run / "report.html"
-    file.write_text(_page(run, results, metrics), encoding="utf-8")
+    write_text(file, _page(run, results, metrics))
     return file
+
+
+def read_results(run: Path) -> dict[str, dict[str, float | None]]:
+    """Read `results.json`: task -> metric -> percent; empty if nothing was scored.
+
+    Args:
+        run: Folder of the run.
+
+    Raises:
+        ValueError: If it holds something else.
+        OSError: If it cannot be read.
+    """
+    content = _read(run / "results.json")
+    scores = content.values() if isinstance(content, dict) else [None]
+    for metrics in scores:
+        values = metrics.values() if isinstance(metrics, dict) else [""]
+        if not all(value is None or isinstance(value, int | float) for value in values):
+            raise ValueError(
+                f"{run / 'results.json'} is not what an evaluation leaves (task -> metric -> "
+                "percent): evaluate again"
+            )
+    results: dict[str, dict[str, float | None]] = content
+    return results
+
+
+def _read(file: Path) -> Any:
+    require_regular_file(file)
+    try:
+        return json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+
+
+def _truth(content: Any, file: Path) -> COCO:
+    truth = COCO()
+    try:
+        truth.dataset = content
+        truth.createIndex()
+        if truth.imgs and truth.cats:
+            return truth
+    except _WRONG_ENTRIES as error:
+        raise ValueError(f"{file} is not in COCO format: {error!r}") from error
+    raise ValueError(f"{file} is not in COCO format, or has no images or categories")
 
 
 def _predictions(truth: COCO, file: Path) -> COCO:
     """As `truth.loadRes`, which fails on a model that finds nothing."""
-    if json.loads(file.read_text(encoding="utf-8")):
-        return truth.loadRes(str(file))
+    if _read(file):
+        try:
+            return truth.loadRes(str(file))
+        except (*_WRONG_ENTRIES, AssertionError) as error:
+            raise ValueError(f"{file} holds no predictions for this data: {error!r}") from error
     nothing = COCO()
     nothing.dataset = truth.dataset | {"annotations": []}
     nothing.createIndex()
@@ -68,12 +126,15 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     Returns:
         One dict a logged iteration.
     """
-    lines = (run / "metrics.json").read_text(encoding="utf-8").splitlines()
+    require_regular_file(run / "metrics.json")
+    lines = (run / "metrics.json").read_text(encoding="utf-8", errors="replace").splitlines()
     by_iteration: dict[int, dict[str, Any]] = {}
     for line in lines:
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:  # the run was killed in the middle of this line
+        except (ValueError, RecursionError):  # the run was killed in the middle of this line
+            continue
+        if not isinstance(entry, dict) or not isinstance(entry.get("iteration"), int):
             continue
         by_iteration.setdefault(entry["iteration"], {}).update(entry)
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
@@ -93,7 +154,9 @@ def results_table(results: dict[str, dict[str, float | None]]) -> str:
     Returns:
         A table of text lines.
     """
-    tasks = [task for task in ("bbox", "segm") if task in results]
+    tasks = [task for task in ("bbox", "segm") if results.get(task)]
+    if not tasks:
+        return "no scores: nothing was found, or there was nothing to find"
     lines = ["{:<12}".format("") + "".join(f"{name:>10}" for name in tasks)]
     for metric in results[tasks[0]]:
         values = (results[task].get(metric) for task in tasks)
@@ -112,7 +175,8 @@ def draw_loss_curve(metrics: Sequence[dict[str, Any]], file: Path) -> None:
     figure = Figure(figsize=(8, 4), dpi=110)
     axes = figure.subplots()
     for name in LOSSES:
-        points = [(m["iteration"], m[name]) for m in metrics if name in m]
+        values = [(m["iteration"], m.get(name)) for m in metrics]
+        points = [pair for pair in values if isinstance(pair[1], int | float)]
         if points:
             axes.plot(*zip(*points, strict=True), label=name)
     axes.set(xlabel="iteration", ylabel="loss", yscale="log", title="Fine-tuning losses")
@@ -140,7 +204,7 @@ def draw_contact_sheet(truth: COCO, found: COCO, images: Path, file: Path) -> No
     for axis in axes.flat:
         axis.axis("off")
     for number, entry in enumerate(chosen):
-        image = read_image(str(images / entry["file_name"]), format="RGB")
+        image = np.asarray(read_picture(images / entry["file_name"], upright=True))
         left, right = axes[number // COLUMNS, 2 * (number % COLUMNS) :][:2]
         for axis, coco, title in ((left, truth, "truth"), (right, found, "found")):
             annotations = coco.loadAnns(coco.getAnnIds(imgIds=entry["id"]))

@@ -5,6 +5,8 @@ pycocotools does not check what it decodes, and writes beyond its memory if the 
 
 from typing import Any
 
+_LONGEST_NUMBER = 65  # bits: 13 characters
+
 
 def run_lengths(counts: str) -> list[int]:
     """Decode the counts of a compressed RLE (cocoapi, maskApi.c: rleFrString).
@@ -26,6 +28,8 @@ def run_lengths(counts: str) -> list[int]:
             raise ValueError(f"character {character!r}")
         value |= (bits & 31) << shift
         shift += 5
+        if shift > _LONGEST_NUMBER:
+            raise ValueError("a number of more than 64 bits")
         if bits & 32:
             continue
         if bits & 16:

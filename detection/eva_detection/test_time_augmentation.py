@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from detectron2.config import instantiate
-from detectron2.data.detection_utils import check_image_size, read_image
+from detectron2.data.detection_utils import check_image_size
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from eva_detection.mapper import read_pixels
 from eva_detection.rcnn import EVARCNN
 from eva_detection.roi_heads import EVACascadeROIHeads, maskness
 from eva_detection.soft_nms import Method
@@ -112,7 +113,6 @@ class EVARCNNWithTTA(nn.Module):
         self.merge = soft if use_soft_nms else heads_merge(heads, soft, hard=use_soft_nms is False)
         self.train(model.training)
 
-    @torch.no_grad()
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
         """As a detector in inference.
 
@@ -127,9 +127,31 @@ class EVARCNNWithTTA(nn.Module):
         Raises:
             RuntimeError: In training mode.
         """
+        found = self.inference(batched_inputs, do_postprocess=False)
+        return [{"instances": detector_postprocess(one, *one.image_size)} for one in found]
+
+    @torch.no_grad()
+    def inference(
+        self, batched_inputs: Sequence[dict[str, Any]], *, do_postprocess: bool = True
+    ) -> list[Any]:
+        """As `GeneralizedRCNN.inference`.
+
+        Args:
+            batched_inputs: As for `forward`.
+            do_postprocess: Whether masks are pasted into images.
+
+        Returns:
+            As `forward`; without postprocessing one `Instances` an image, whose `pred_masks` are
+            (n, 1, M, M).
+
+        Raises:
+            RuntimeError: In training mode.
+        """
         if self.training:
             raise RuntimeError("test-time augmentation is for inference: call eval() first")
-        return [{"instances": self._detect(entry)} for entry in batched_inputs]
+        if do_postprocess:
+            return self.forward(batched_inputs)
+        return [self._detect(entry) for entry in batched_inputs]
 
     def _detect(self, entry: dict[str, Any]) -> Instances:
         height = entry.get("height", entry["image"].shape[-2])
@@ -148,7 +170,7 @@ class EVARCNNWithTTA(nn.Module):
         merged = self.merge(Instances.cat(candidates))
         if self.heads.mask_on:
             self._add_masks(merged, for_masks)
-        return detector_postprocess(merged, height, width)
+        return merged
 
     @property
     def heads(self) -> EVACascadeROIHeads:
@@ -159,7 +181,7 @@ class EVARCNNWithTTA(nn.Module):
         """The image (H, W, 3), in full resolution where that is to be had."""
         image = entry["image"]
         if tuple(image.shape[-2:]) != size and "file_name" in entry and self.input_format:
-            pixels = read_image(entry["file_name"], format=self.input_format)
+            pixels = read_pixels(entry["file_name"], format=self.input_format)
             check_image_size(dict(entry), pixels)
             return pixels
         if image.dtype != torch.uint8:

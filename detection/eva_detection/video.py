@@ -11,6 +11,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from eva_data.files import replacing, require_regular_file
+from eva_data.pictures import LIMIT, max_pixels
+
 
 class Frame(NamedTuple):
     """A frame of a video.
@@ -46,22 +49,33 @@ class VideoReader:
     def __iter__(self) -> Iterator[Frame]:
         done = 0
         try:
+            require_regular_file(self.file)
             with av.open(os.fspath(self.file)) as container:
                 if not container.streams.video:
                     self.error = f"cannot read {self.file} as a video: it has no pictures"
                     return
                 stream = container.streams.video[0]
+                self._check_size(stream.codec_context.width, stream.codec_context.height)
                 self.count = stream.frames or None
                 rate = stream.average_rate or Fraction(25)
                 for frame in container.decode(stream):
+                    self._check_size(frame.width, frame.height)
                     rgb = upright(frame.to_ndarray(format="rgb24"), frame.rotation)
                     yield Frame(rgb, frame.pts, frame.time_base or 1 / rate, rate)
                     done += 1
-        except av.FFmpegError as error:
+        except (av.FFmpegError, OSError) as error:
             self.error = f"cannot read {self.file} as a video after {done} frames: {error}"
             return
         if not done:
             self.error = f"cannot read {self.file} as a video: it has no frames"
+
+    @staticmethod
+    def _check_size(width: int, height: int) -> None:
+        if width * height > max_pixels():
+            raise OSError(
+                f"its frames have {width} x {height} pixels, more than {max_pixels():,}; if it is "
+                f"meant, set {LIMIT}={width * height}"
+            )
 
 
 def upright(rgb: NDArray[np.uint8], rotation: float) -> NDArray[np.uint8]:
@@ -85,7 +99,6 @@ class VideoWriter:
 
     def __init__(self, file: Path) -> None:
         self._target = file
-        self._part = file.with_name(file.name + ".part")
         self._container: av.container.OutputContainer | None = None
 
     def __enter__(self) -> "VideoWriter":
@@ -102,7 +115,9 @@ class VideoWriter:
         # half the resolution for colour: sides must be even
         rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._container is None:
-            self._container = av.open(os.fspath(self._part), "w", format="mp4")
+            self._replacing = replacing(self._target)
+            part = self._replacing.__enter__()
+            self._container = av.open(os.fspath(part), "w", format="mp4")
             self._stream = self._container.add_stream("libx264", rate=like.rate)
             self._stream.height, self._stream.width = rgb.shape[:2]
             self._stream.pix_fmt = "yuv420p"
@@ -119,10 +134,12 @@ class VideoWriter:
     ) -> None:
         if self._container is None:
             return
-        with self._container:
-            if kind is None:
-                self._container.mux(self._stream.encode())
-        if kind is None:
-            os.replace(self._part, self._target)
-        else:
-            self._part.unlink(missing_ok=True)  # made with the first packet
+        try:
+            with self._container:
+                if kind is None:
+                    self._container.mux(self._stream.encode())
+        except OSError as failure:  # as FFmpeg's errors are
+            kind, error, trace = type(failure), failure, failure.__traceback__
+            raise
+        finally:
+            self._replacing.__exit__(kind, error, trace)

@@ -19,6 +19,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from eva_data.files import replacing
+
 KIND = "eva_pretrain image index 1"
 _DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64}
 
@@ -68,13 +70,9 @@ class Table(Mapping[str, np.ndarray]):
 
     def save(self, file: Path) -> None:
         """Write an index file, which appears when it is complete."""
-        part = file.with_name(f".{file.name}.part-{os.getpid()}")
-        try:
-            metadata = {"kind": KIND, "about": json.dumps(self.about)}
+        metadata = {"kind": KIND, "about": json.dumps(self.about)}
+        with replacing(file) as part:
             save_file(dict(self._arrays), part, metadata=metadata)
-            os.replace(part, file)
-        finally:
-            part.unlink(missing_ok=True)
 
     def part(self, prefix: str, about: Any = None) -> "Table":
         """The arrays of `{prefix}/...`, under the rest of their names."""

@@ -16,11 +16,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eva_pretrain.decode import EXTENSIONS, UnreadableImageError
+from eva_data.files import require_regular_file
+from eva_data.pictures import SUFFIXES, UnreadableImageError, check_encoded_size
 from eva_pretrain.index_file import Names, Table
 from eva_pretrain.sources import ImageSource, Transform
 
 logger = logging.getLogger(__name__)
+
+
+_MOST_SHARDS = 1_000_000  # of one pattern
 
 
 class Member(NamedTuple):
@@ -86,12 +90,15 @@ class TarShards(ImageSource):
         """The member's content."""
         shard = self.shards[self._table["shard"][index]]
         size = int(self._table["size"][index])
+        check_encoded_size(size, self.sample_id(index))
         try:
+            require_regular_file(shard)
             with shard.open("rb") as stream:
                 stream.seek(int(self._table["offset"][index]))
                 content = stream.read(size)
         except OSError as error:
-            raise UnreadableImageError(f"{self.sample_id(index)}: {error.strerror}") from error
+            reason = error.strerror or str(error)
+            raise UnreadableImageError(f"{self.sample_id(index)}: {reason}") from error
         if len(content) < size:
             raise UnreadableImageError(f"{self.sample_id(index)}: the shard ends before")
         return content
@@ -147,12 +154,13 @@ def find_members(shard: Path) -> Iterator[Member]:
         ValueError: If the file is damaged or compressed.
     """
     try:
+        require_regular_file(shard)
         # "r:" refuses compressed files, in which no place can be read directly
         with tarfile.open(shard, "r:", errors="surrogateescape") as tar:
             for member in tar:
                 base = member.name.rpartition("/")[2]
-                extension = base.partition(".")[2].lower()
-                if member.isfile() and not member.issparse() and extension in EXTENSIONS:
+                suffix = base[len(base.partition(".")[0]) :].lower()
+                if member.isfile() and not member.issparse() and suffix in SUFFIXES:
                     yield Member(member.name, member.offset_data, member.size)
         with shard.open("rb") as stream:
             stream.seek(tar.offset)
@@ -181,7 +189,8 @@ def expand(pattern: str | Sequence[str]) -> list[Path]:
         for path in _expand_braces(one):
             if any(character in path for character in "*?["):
                 root = Path(Path(path).anchor or ".")
-                found = sorted(root.glob(str(Path(path).relative_to(root))))
+                matches = sorted(root.glob(str(Path(path).relative_to(root))))
+                found = [match for match in matches if match.is_file()]
                 if not found:
                     raise ValueError(f"no shard fits {path!r}")
                 paths += found
@@ -194,17 +203,36 @@ def expand(pattern: str | Sequence[str]) -> list[Path]:
     return paths
 
 
-def _expand_braces(pattern: str) -> list[str]:
+def _expand_braces(pattern: str) -> Iterator[str]:
     pieces = re.split(r"\{([^{}]*)\}", pattern)  # text, braces, text, braces, ..., text
-    choices = [[text] if number % 2 == 0 else _choices(text) for number, text in enumerate(pieces)]
-    return ["".join(chosen) for chosen in itertools.product(*choices)]
+    choices, count = [], 1
+    for number, text in enumerate(pieces):
+        several = number % 2 == 1
+        count *= _count(text) if several else 1
+        if count > _MOST_SHARDS:
+            raise ValueError(
+                f"{pattern!r} stands for more than {_MOST_SHARDS:,} shards: name those that are "
+                "there, with * or with several patterns"
+            )
+        choices.append(_choices(text) if several else [text])
+    return map("".join, itertools.product(*choices))
+
+
+def _numbers(text: str) -> tuple[str, str] | None:
+    numbers = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", text, re.ASCII)
+    return None if numbers is None else (numbers[1], numbers[2])
+
+
+def _count(text: str) -> int:
+    numbers = _numbers(text)
+    return text.count(",") + 1 if numbers is None else int(numbers[1]) - int(numbers[0]) + 1
 
 
 def _choices(text: str) -> list[str]:
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", text)
+    numbers = _numbers(text)
     if numbers is None:
         return text.split(",")
-    first, last = numbers.groups()
+    first, last = numbers
     if int(first) > int(last):
         raise ValueError(f"{{{text}}} counts down; write {{{last}..{first}}}")
     return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]

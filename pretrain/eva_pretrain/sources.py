@@ -1,7 +1,5 @@
 """Images without labels: what every source of them offers, and a folder as a source."""
 
-import logging
-import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,12 +8,13 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from eva_pretrain.decode import EXTENSIONS, UnreadableImageError, decode_image
+from eva_data.files import find_files, require_regular_file
+from eva_data.pictures import SUFFIXES, UnreadableImageError, check_encoded_size
+from eva_pretrain.decode import decode_image
 from eva_pretrain.index_file import Names
 
-logger = logging.getLogger(__name__)
-
 Transform = Callable[[Tensor], Any]
+KNOWN = sorted(suffix.removeprefix(".") for suffix in SUFFIXES)  # for messages
 
 
 class ImageSource(Dataset[Any]):
@@ -84,7 +83,7 @@ class FolderImages(ImageSource):
         self.folder = folder
         self.names = Names.collect(find_images(folder)) if names is None else names
         if not len(self.names):
-            raise ValueError(f"{folder} holds no image: looked for {', '.join(sorted(EXTENSIONS))}")
+            raise ValueError(f"{folder} holds no image: looked for {', '.join(KNOWN)}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -95,10 +94,16 @@ class FolderImages(ImageSource):
 
     def read(self, index: int) -> bytes:
         """The file's content."""
+        path = self.folder / self.names[index]
         try:
-            return (self.folder / self.names[index]).read_bytes()
+            require_regular_file(path)
+            check_encoded_size(path.stat().st_size, str(path))
+            return path.read_bytes()
+        except UnreadableImageError:
+            raise
         except OSError as error:
-            raise UnreadableImageError(f"{self.sample_id(index)}: {error.strerror}") from error
+            reason = f"{path}: {error.strerror}" if error.strerror else str(error)
+            raise UnreadableImageError(reason) from error
 
     def checksum(self) -> int:
         """See `ImageSource`; folder's own path does not matter."""
@@ -106,30 +111,8 @@ class FolderImages(ImageSource):
 
 
 def find_images(folder: Path) -> Iterator[str]:
-    """Yield the paths of all images below a folder, relative to it.
+    """Yield the paths of all images below a folder, relative to it, in an order that stays.
 
-    The order is always the same: that of the names, a folder's own files before its subfolders.
-    Names that start with a dot are left out. A link to a folder above itself is not followed.
+    See `eva_data.files.find_files`.
     """
-    yield from _find(str(folder), "", ())
-
-
-def _find(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    status = Path(folder).stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        logger.warning("%s links to a folder above itself; it is not followed", folder)
-        return
-    with os.scandir(folder) as listing:
-        entries = sorted(
-            (entry for entry in listing if not entry.name.startswith(".")),
-            key=lambda entry: os.fsencode(entry.name),
-        )
-    subfolders = []
-    for entry in entries:
-        if entry.is_dir():
-            subfolders.append(entry.name)
-        elif entry.name.rpartition(".")[2].lower() in EXTENSIONS and "." in entry.name:
-            yield prefix + entry.name
-    for name in subfolders:
-        yield from _find(f"{folder}/{name}", f"{prefix}{name}/", (*above, here))
+    return find_files(folder, SUFFIXES)

@@ -21,7 +21,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
+
+from eva_data import pictures
+from eva_data.files import find_files
+from eva_data.pictures import UnreadableImageError, opened, picture_size, read_picture
 
 IGNORED = 255  # what the loss and the metric leave out
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -29,7 +33,6 @@ MAPS = (".bmp", ".png", ".tif", ".tiff")  # without loss
 _SHOWN = 3
 _LARGEST_LABEL = 65535
 _DEEP = ("I;16", "I;16B", "I;16L")
-UNREAD_MODES = ("F", "I")  # of pictures: OpenCV, which reads them in training, does not
 _MODES = ("1", "L", "P", "I", *_DEEP)  # one whole number for each pixel
 Color = tuple[int, int, int]
 LabelMap = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int32]
@@ -205,10 +208,9 @@ def _by_name(folder: Path, suffixes: Sequence[str], ending: str) -> dict[str, Pa
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder / name for name in find_files(folder, suffixes)):
         part = path.relative_to(folder)
-        hidden = any(name.startswith(".") for name in part.parts)
-        if hidden or path.suffix.lower() not in suffixes or not path.stem.endswith(ending):
+        if not path.stem.endswith(ending):
             continue
         name = part.with_name(path.stem.removesuffix(ending)).as_posix()
         if name in found:
@@ -224,13 +226,13 @@ def read_label_map(path: Path) -> LabelMap:
         LabelMapError: A ValueError, if it is unreadable or holds no whole numbers.
     """
     try:
-        with Image.open(path) as stored:
+        with opened(path, name="it") as stored:
             mode = stored.mode
             if mode in _MODES:
                 values = np.asarray(stored)
                 kind = {"1": np.uint8}.get(mode, np.uint16 if mode in _DEEP else values.dtype)
                 return values.astype(kind, copy=False)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UnreadableImageError as error:
         raise LabelMapError(f"cannot read {path} as a label map: {error}") from error
     what = "fractions" if mode == "F" else "colours"
     raise LabelMapError(
@@ -321,24 +323,20 @@ def image_size(path: Path) -> tuple[int, int]:
         ValueError: If it is no image.
     """
     try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(274, 1) in (5, 6, 7, 8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return picture_size(path, upright=True, name="it")
+    except UnreadableImageError as error:
         raise ValueError(f"cannot read {path} as an image: {error}") from error
-    return (width, height) if turned else (height, width)
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
     """Read an image as (H, W, 3) RGB, upright as its EXIF data says.
 
     Raises:
-        ValueError: If there is no such file, or it is no image or a damaged one.
+        ValueError: If there is no such file, or it is no image, a damaged or a huge one.
     """
     try:
-        with Image.open(path) as picture:
-            return as_rgb(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return np.array(read_picture(path, upright=True, name="it"))
+    except UnreadableImageError as error:
         raise ValueError(f"cannot read {path} as an image: {error}") from error
 
 
@@ -348,10 +346,7 @@ def as_rgb(picture: Image.Image) -> NDArray[np.uint8]:
     Raises:
         ValueError: If it holds fractions or 32 bits, which OpenCV does not read either.
     """
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode in UNREAD_MODES:
-        raise ValueError(f"it holds {'fractions' if upright.mode == 'F' else '32 bits'} a pixel")
-    if upright.mode in _DEEP:
-        grey = (np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.array(upright.convert("RGB"))
+    try:
+        return np.array(pictures.as_rgb(picture, upright=True, name="it"))
+    except UnreadableImageError as error:
+        raise ValueError(str(error)) from error

@@ -7,14 +7,15 @@ answer at once.
 import argparse
 import io
 import logging
-import os
 import sys
 import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
+from eva_data.files import find_files, replacing
 from eva_segmentation.class_file import IMAGES, read_rgb
 
 if TYPE_CHECKING:
@@ -100,11 +101,8 @@ def _files_below(folder: Path, output: Path) -> list[Path]:
     results = [output / "overlays", output / "labels"]
     return [
         file
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in IMAGES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and not any(file.resolve().is_relative_to(result.resolve()) for result in results)
+        for file in sorted(folder / name for name in find_files(folder, IMAGES))
+        if not any(file.resolve().is_relative_to(result.resolve()) for result in results)
     ]
 
 
@@ -118,10 +116,11 @@ class Submission:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.complete = False
-        self._part = file.with_name(f".{file.name}.part-{os.getpid()}")
 
     def __enter__(self) -> "Submission":
-        self._archive = zipfile.ZipFile(self._part, "w")  # PNG files are compressed already
+        self._replacing = replacing(self.file)
+        # PNG files are compressed already
+        self._archive = zipfile.ZipFile(self._replacing.__enter__(), "w")
         return self
 
     def add(self, source: Path, classes: "NDArray[np.uint8]") -> None:
@@ -132,11 +131,18 @@ class Submission:
         Image.fromarray(classes + 1).save(stream, format="PNG")
         self._archive.writestr(f"{source.stem}.png", stream.getvalue())
 
-    def __exit__(self, *exception: object) -> None:
-        self._archive.close()
-        if self.complete and exception[0] is None:
-            os.replace(self._part, self.file)
-        self._part.unlink(missing_ok=True)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None and not self.complete:
+            kind, error = ValueError, ValueError("pictures are missing")
+        try:
+            self._archive.close()
+        finally:
+            self._replacing.__exit__(kind, error, trace)
 
 
 def run(

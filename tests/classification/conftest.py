@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from eva_classification.data import LabelledImages, UnreadableImageError
+from eva_classification.data import LabelledImages
 from eva_classification.models import build_classifier
 from eva_classification.transforms import evaluation_transform
+from eva_data.pictures import UnreadableImageError
 
 MEAN, STD = 0.48145466, 0.26862954  # CLIP's, of the red channel
 SIZE = 8  # of the model's images

@@ -1,6 +1,7 @@
 """Folders of classes: order, labels, what is left out, what is refused."""
 
 import logging
+import os
 import pickle
 
 import numpy as np
@@ -10,11 +11,11 @@ from PIL import Image
 
 from eva_classification.data import (
     ClassFolders,
-    UnreadableImageError,
     open_labelled,
     read_class_list,
     read_image,
 )
+from eva_data.pictures import LIMIT, UnreadableImageError
 
 
 @pytest.fixture
@@ -180,8 +181,18 @@ def test_no_image(make):
         ClassFolders(make("a/1.txt"))
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "missing", "folder"])
-def test_an_unreadable_image_is_named(make, damage):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("empty", "is empty"),
+        ("text", r"cannot be decoded \(no known image format\)"),
+        ("cut", r"cannot be read \(\w+"),
+        ("missing", "is not there"),
+        ("folder", "is a folder and not a file"),
+        ("pipe", "is a named pipe and not a file"),
+    ],
+)
+def test_an_unreadable_image_is_named(make, damage, message):
     folder = make("a/1.png", "a/2.png")
     samples, file = ClassFolders(folder), folder / "a" / "2.png"
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
@@ -190,10 +201,12 @@ def test_an_unreadable_image_is_named(make, damage):
     file.unlink()
     if damage == "folder":
         file.mkdir()
+    elif damage == "pipe":
+        os.mkfifo(file)
     elif damage != "missing":
         file.write_bytes({"empty": b"", "text": b"no picture", "cut": whole[:5000]}[damage])
     assert samples[0][1] == 0
-    with pytest.raises(UnreadableImageError, match=r"a/2\.png cannot be read \(\w+"):
+    with pytest.raises(UnreadableImageError, match=rf"a/2\.png {message}"):
         samples[1]
 
 
@@ -212,6 +225,33 @@ def test_transparency_is_dropped_and_exif_not_applied(tmp_path):
     exif[274] = 6  # turn by 90 degrees
     Image.new("RGB", (8, 4)).save(tmp_path / "b.jpg", exif=exif)
     assert read_image(tmp_path / "b.jpg").size == (8, 4)
+
+
+def test_16_bits_are_scaled_and_32_refused(tmp_path, monkeypatch):
+    values = np.linspace(0, 65535, 30).reshape(5, 6).astype(np.uint16)
+    for suffix in ("png", "pgm"):
+        Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+        pixels = np.asarray(read_image(tmp_path / f"a.{suffix}"))
+        assert np.array_equal(pixels[..., 0], values >> 8)
+    Image.fromarray(values.astype(np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(UnreadableImageError, match=r"a\.tif holds 32 bits a pixel"):
+        read_image(tmp_path / "a.tif")
+    monkeypatch.setenv(LIMIT, "29")
+    with pytest.raises(UnreadableImageError, match="has 6 x 5 pixels, more than 29"):
+        read_image(tmp_path / "a.png")
+
+
+def test_pipes_and_loops_add_no_image(make, caplog):
+    folder = make("a/1.png", "b/1.png")
+    os.mkfifo(folder / "a" / "pipe.png")
+    (folder / "a" / "loop").symlink_to(folder)
+    (folder / "loop").symlink_to(folder)
+    (folder / "b" / "up").symlink_to("..")
+    samples = ClassFolders(folder)
+    assert samples.classes == ("a", "b")
+    ids = [samples.sample_id(index).removeprefix(f"{folder}/") for index in range(len(samples))]
+    assert ids == ["a/1.png", "b/1.png"]
+    assert "loop links to a folder above itself: it is not a class" in caplog.text
 
 
 def test_loaders_share_the_names(make, caplog):

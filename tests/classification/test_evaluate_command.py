@@ -208,7 +208,7 @@ def test_an_unreadable_image_ends_it(evaluate, write_picture, tmp_path, capsys, 
     (tmp_path / "data" / "1" / "a.png").write_bytes(b"no picture")
     with pytest.raises(SystemExit) as end:
         evaluate("--data", tmp_path / "data", "--output", tmp_path / "out", "--workers", workers)
-    beginning = f"classification/evaluate.py: {tmp_path}/data/1/a.png cannot be read (cannot identi"
+    beginning = f"classification/evaluate.py: {tmp_path}/data/1/a.png cannot be decoded (no known"
     assert end.value.code.startswith(beginning)
     assert "\n" not in end.value.code
     assert not list((tmp_path / "out").iterdir())

@@ -177,7 +177,7 @@ def test_pictures_that_cannot_be_read(extract, paths, tmp_path, capsys):
     bad = tmp_path / "torn.png"
     bad.write_bytes(b"torn")
     pictures = [*paths[:2], bad, paths[2]]
-    with pytest.raises(SystemExit, match=r"torn\.png cannot be read.*--skip-unreadable"):
+    with pytest.raises(SystemExit, match=r"torn\.png cannot be decoded.*--skip-unreadable"):
         extract(images=pictures)
     names, features = read_features(extract("--skip-unreadable", images=pictures))
     assert names == paths[:3]
@@ -239,3 +239,24 @@ def test_a_plan_covers_every_picture_once(tmp_path):
     assert [list(plan.pictures_of(shard)) for shard in range(plan.shards)] == [
         [0, 1, 2, 3], [4, 5, 6, 7], [8, 9],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", ["compressed", "cut", "empty", "pickled"])
+def test_damaged_files_are_named(extract, damage):
+    """What is compressed may be a thousand times larger than the file."""
+    folder = extract("--format", "npz")
+    file = folder / "features-00000-of-00001.npz"
+    content = file.read_bytes()
+    if damage == "compressed":
+        np.savez_compressed(file, features=np.zeros((2, 128)), names=np.array(["a", "b"]))
+    elif damage == "pickled":
+        np.savez(file, features=np.zeros((1, 128)), names=np.array([{}], dtype=object))
+    else:
+        file.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+    with pytest.raises(
+        ValueError, match=r"features-00000-of-00001\.npz cannot be read .*delete it"
+    ):
+        read_features(folder)
+    (folder / "features.json").write_text('{"pictures": []}')
+    with pytest.raises(ValueError, match=r"holds no features: features\.json cannot be read"):
+        read_features(folder)

@@ -153,7 +153,7 @@ def test_refusals(pictures, tmp_path):
     extract = FeatureExtractor.from_weights("eva_debug", device="cpu", image_size=64)
     with pytest.raises(ValueError, match="there is no picture"):
         extract([])
-    with pytest.raises(OSError, match=r"nothing\.png cannot be read"):
+    with pytest.raises(OSError, match=r"nothing\.png is not there"):
         extract(tmp_path / "nothing.png")
     with pytest.raises(ValueError, match="pooling must be 'mean' or 'cls', got 'max'"):
         FeatureExtractor.from_weights("eva_debug", device="cpu", pooling="max")

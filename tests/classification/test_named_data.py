@@ -11,8 +11,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader
 
-from eva_classification.data import UnreadableImageError, open_labelled
+from eva_classification.data import open_labelled
 from eva_classification.transforms import evaluation_transform
+from eva_data.pictures import UnreadableImageError
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_an_error_in_one_process_ends_both(launch, classifier, write_picture, tm
     assert codes[1] == 1
     assert codes[0] != 0
     last = texts[1].strip().splitlines()[-1]
-    assert last.startswith(f"classification/evaluate.py: {tmp_path}/data/1/a.png cannot be read")
+    assert last.startswith(f"classification/evaluate.py: {tmp_path}/data/1/a.png cannot be decoded")
     assert "top-1" not in texts[0]
 
 

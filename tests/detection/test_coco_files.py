@@ -1,10 +1,13 @@
 """Files in COCO format: what is filled in, and which message names what is wrong."""
 
+import os
+
 import numpy as np
 import pycocotools.mask as mask_api
 import pytest
 
-from eva_detection.coco_files import check_images, read_coco
+from eva_detection import coco_files
+from eva_detection.coco_files import check_images, forget, read_coco
 
 NAMED = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
 COLUMNS = [20 * 96, 40 * 96, 68 * 96]  # uncompressed RLE, column by column: 40 of 128
@@ -121,10 +124,92 @@ def test_missing_images_are_told_early(write_coco, tmp_path):
     check_images(file, write_coco.pictures)
     with pytest.raises(ValueError, match=r"there is no folder .*nowhere for the images"):
         check_images(file, tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"20 of 20 images of .* \(looked for .*1\.png\)"):
+    with pytest.raises(ValueError, match=r"60 of 60 images of .* \(looked for .*1\.png\)"):
         check_images(file, tmp_path)
     for entry in file.images.values():
         entry["file_name"] = f"pictures/{entry['file_name']}"
     check_images(file, tmp_path)
     with pytest.raises(ValueError, match=r"1\.png is there: file_name must be relative"):
         check_images(file, write_coco.pictures)
+
+
+IDS = "ids must be whole numbers from 0 to 2\\^63 - 1"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "changes", "message"),
+    [
+        ({}, {"images": [IMAGE | {"id": -1}]}, rf"images\[0\] has the id -1; {IDS}"),
+        ({}, {"images": [IMAGE | {"id": 2**70}]}, rf"images\[0\] has the id {2**70}; {IDS}"),
+        ({}, {"images": [IMAGE | {"id": True}]}, r"images\[0\] has no integer id: .*True"),
+        ({}, {"images": [IMAGE | {"id": 1.0}]}, r"images\[0\] has no integer id: .*1\.0"),
+        ({}, {"categories": [{"id": 2**63, "name": "cat"}]}, rf"categories\[0\] has .*; {IDS}"),
+        ({"iscrowd": "0"}, {}, r"\(id 5\) has iscrowd '0'; it must be 0 or 1, as a number"),
+        ({"ignore": "no"}, {}, r"\(id 5\) has ignore 'no'; it must be 0 or 1, as a number"),
+        ({"iscrowd": [0]}, {}, r"\(id 5\) has iscrowd \[0\]; it must be 0 or 1, as a number"),
+    ],
+)
+def test_ids_and_flags_that_the_evaluation_cannot_take(annotation, changes, message, write_coco):
+    file = write_coco([_annotation(id=5) | annotation], **changes)
+    with pytest.raises(ValueError, match=message):
+        read_coco(file)
+
+
+def test_annotations_must_be_a_list(write_coco):
+    with pytest.raises(ValueError, match="'annotations' must be a list, got 5"):
+        read_coco(write_coco(5))
+
+
+def test_crowds_in_every_spelling(write_coco):
+    flags = [{}, {"iscrowd": None}, {"iscrowd": 0}, {"iscrowd": False}, {"iscrowd": 0.0}]
+    flags += [{"iscrowd": 1}, {"iscrowd": True}, {"ignore": 1}]
+    file = read_coco(write_coco([_annotation(**flag) for flag in flags]))
+    assert [one["iscrowd"] for one in file.objects] == [0] * 5 + [1] * 3
+    largest = IMAGE | {"id": 2**63 - 1}
+    file = write_coco([_annotation(image_id=2**63 - 1)], name="large", images=[largest])
+    assert list(read_coco(file).images) == [2**63 - 1]
+
+
+def test_boxes_as_yolo_writes_them_are_refused(write_coco):
+    boxes = [[0.5, 0.5, 0.25, 1], [0.1, 0.2, 0.05, 0.06]]
+    file = write_coco([_annotation(bbox=box) for box in boxes])
+    message = r"no number of any bbox is above 1 \(the first: \[0\.5, .* image 1\): .* YOLO writes"
+    with pytest.raises(ValueError, match=message):
+        read_coco(file)
+    file = read_coco(write_coco([_annotation(bbox=[1.5, 0.5, 1, 1.9])], name="thin"))
+    assert "all boxes are below 2 px: are they in pixels" in file.describe()
+    both = [_annotation(bbox=[0, 0, 1, 1]), _annotation()]
+    assert "below 2 px" not in read_coco(write_coco(both, name="both")).describe()
+
+
+def test_one_missing_image_of_forty_is_told_early(write_coco):
+    file = read_coco(write_coco([_annotation()], count=40))
+    check_images(file, write_coco.pictures)
+    (write_coco.pictures / "18.png").unlink()
+    with pytest.raises(ValueError, match=r"1 of 40 images of .* \(looked for .*18\.png\)"):
+        check_images(file, write_coco.pictures)
+    os.mkfifo(write_coco.pictures / "18.png")
+    with pytest.raises(ValueError, match=r"18\.png is there, but is not a regular file"):
+        check_images(file, write_coco.pictures)
+
+
+def test_a_file_that_is_a_pipe_or_nested_too_deep(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(ValueError, match=r"a\.json is a named pipe and not a file"):
+        read_coco(tmp_path / "a.json")
+    (tmp_path / "b.json").write_text("[" * 200_000)
+    with pytest.raises(ValueError, match=r"b\.json is not JSON"):
+        read_coco(tmp_path / "b.json")
+
+
+def test_a_file_is_parsed_once_in_a_process(write_coco, monkeypatch):
+    parsed, load = [], coco_files._load
+    monkeypatch.setattr(coco_files, "_load", lambda path: (parsed.append(path), load(path))[1])
+    path = write_coco([_annotation()])
+    assert read_coco(path) is read_coco(str(path))
+    assert len(parsed) == 1
+    write_coco([_annotation(), _annotation()])
+    assert len(read_coco(path).objects) == 2  # it has changed
+    forget(path)
+    read_coco(path)
+    assert len(parsed) == 3

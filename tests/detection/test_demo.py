@@ -1,8 +1,10 @@
 """The demo: what it finds, writes, refuses and skips; whole runs as a program."""
 
 import json
+import os
 import subprocess
 import sys
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from pycocotools.coco import COCO
 
 from eva_detection import demo
 from eva_detection.drawing import PredictionsFile, draw
-from eva_detection.predictor import Category
+from eva_detection.predictor import Category, read_rgb
 from eva_detection.video import Frame, VideoReader, VideoWriter, upright
 
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
@@ -43,6 +45,14 @@ def _instances(size=(40, 60), masks=True):
     if masks:
         found.pred_masks = torch.zeros(2, *size, dtype=torch.bool)
         found.pred_masks[0, 10:30, 10:20] = True
+    return found
+
+
+def _coded(found):
+    masks = [np.asfortranarray(mask, dtype=np.uint8) for mask in found.pred_masks.numpy()]
+    found.remove("pred_masks")
+    codes = [rle.encode(mask) for mask in masks]
+    found.pred_masks_rle = [code | {"counts": code["counts"].decode()} for code in codes]
     return found
 
 
@@ -95,6 +105,22 @@ def test_plan_names_what_is_not_there(tmp_path):
     assert "empty holds no images and no videos" in problems[1]
 
 
+def test_plan_meets_pipes_and_loops(tmp_path):
+    folder = _touch(tmp_path / "in", "a.jpg", "sub/b.mp4")
+    (folder / "sub/loop").symlink_to(folder)
+    (folder / "sub/above").symlink_to(tmp_path)
+    for name in ("pipe.jpg", "sub/pipe.mp4"):
+        os.mkfifo(folder / name)
+    jobs, problems = demo.plan([folder], tmp_path / "out")
+    assert [job.name for job in jobs] == ["a.jpg", "sub/b.mp4"]
+    assert not problems
+    reader = VideoReader(folder / "sub/pipe.mp4")
+    assert not list(reader)
+    assert "pipe.mp4 is a named pipe and not a file" in reader.error
+    with pytest.raises(ValueError, match=r"pipe\.jpg is a named pipe and not a file"):
+        read_rgb(folder / "pipe.jpg")
+
+
 def test_plan_refuses_two_results_of_one_name(tmp_path):
     _touch(tmp_path, "a/1.jpg", "b/1.jpg")
     with pytest.raises(ValueError, match=r"a/1\.jpg and .*b/1\.jpg would both become"):
@@ -128,10 +154,36 @@ def test_drawing(size, scale):
     assert changed[12 * scale : 28 * scale, 12 * scale : 18 * scale].mean() > 0.95  # the mask
     assert not changed[: 3 * scale].any()
     assert np.array_equal(picture, draw(image, _instances(size), ["cat", "dog"]))
+    coded = _coded(_instances(size))
+    assert np.array_equal(picture, draw(image, coded, ["cat", "dog"]))
     without = draw(image, _instances(size, masks=False), ["cat", "dog"])
     changed = (without != 128).any(axis=2)
     assert not changed[12 * scale : 14 * scale, 12 * scale : 14 * scale].any()
     assert changed.any()
+
+
+def test_drawing_takes_little_memory():
+    """matplotlib's own picture takes 118 bytes a pixel."""
+    image = np.random.default_rng(0).integers(0, 256, (900, 1100, 3), dtype=np.uint8)
+    draw(image, _instances(image.shape[:2]), ["cat", "dog"])
+    tracemalloc.start()
+    try:
+        draw(image, _instances(image.shape[:2]), ["cat", "dog"])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 30 * 900 * 1100
+
+
+def test_what_is_not_painted_stays_as_it_was():
+    image = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    picture = draw(image, _instances(image.shape[:2]), ["cat", "dog"])
+    enlarged = image.repeat(2, axis=0).repeat(2, axis=1)
+    assert np.array_equal(picture[120:], enlarged[120:])
+    assert not np.array_equal(picture[:120], enlarged[:120])
+    wide = np.zeros((1, 2**16, 3), np.uint8)
+    with pytest.raises(ValueError, match="a side of 65,536 px is longer than can be drawn"):
+        draw(wide, _instances(wide.shape[:2]), ["cat", "dog"])
 
 
 def test_predictions_file_is_a_coco_file(tmp_path, capsys):
@@ -156,6 +208,10 @@ def test_predictions_file_is_a_coco_file(tmp_path, capsys):
     assert [box["area"] for box in boxes] == [600, 200]
     assert "segmentation" not in boxes[0]
     assert list(tmp_path.iterdir()) == [file]
+    with PredictionsFile(tmp_path / "coded.json", CATEGORIES) as predictions:
+        predictions.add(_coded(_instances()), file_name="a.jpg")
+    coded = COCO(str(tmp_path / "coded.json"))
+    assert coded.anns == {key: coco.anns[key] for key in (1, 2)}
 
 
 def test_predictions_file_without_images_or_after_an_error(tmp_path):
@@ -188,6 +244,14 @@ def test_video_keeps_times_and_pictures(tmp_path):
         assert frame.rgb.shape == (48, 64, 3)
         assert abs(frame.rgb.astype(int) - (10 + 40 * index)).max() <= 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mp4"]
+
+
+def test_videos_of_huge_frames_are_refused(tmp_path, monkeypatch):
+    _write_video(tmp_path / "a.mp4", 2, range(2))
+    monkeypatch.setenv("EVA_MAX_IMAGE_PIXELS", "3071")
+    reader = VideoReader(tmp_path / "a.mp4")
+    assert not list(reader)
+    assert "its frames have 64 x 48 pixels, more than 3,071; if it is meant, set" in reader.error
 
 
 def test_only_one_frame_is_held(tmp_path):

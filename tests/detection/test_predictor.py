@@ -7,8 +7,10 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
+from pycocotools import mask as rle
 
 from eva_backbone import rel_pos
+from eva_detection import predictor as predictor_module
 from eva_detection.memory import MemoryLimitError
 from eva_detection.predictor import Category, Predictor, find_categories, read_rgb
 
@@ -54,6 +56,29 @@ def _same(first, second):
         torch.equal(*(getattr(x.get(name), "tensor", x.get(name)) for x in (first, second)))
         for name in ("pred_boxes", "scores", "pred_classes", "pred_masks")
     )
+
+
+@pytest.mark.parametrize("aug", [(), ("test.aug.min_sizes=[64,96]", "test.aug.flip=True")])
+def test_encoded_masks_are_pasted_a_few_at_a_time(aug, build, picture, monkeypatch):
+    """Those of large pictures do not fit into memory together."""
+    predictor = build(*aug)
+    expected = predictor(picture)
+    assert len(expected) > 5
+    pasted, paste = [], predictor_module.detector_postprocess
+    monkeypatch.setattr(predictor_module, "_PASTED_AT_ONCE", 3 * 60 * 90)
+    monkeypatch.setattr(
+        predictor_module,
+        "detector_postprocess",
+        lambda raw, *size: (pasted.append(len(raw)), paste(raw, *size))[1],
+    )
+    found = predictor.with_encoded_masks(picture)
+    assert max(pasted) == 3
+    masks = torch.from_numpy(np.stack([rle.decode(code) for code in found.pred_masks_rle])).bool()
+    found.remove("pred_masks_rle")
+    found.pred_masks = masks
+    assert _same(found, expected)
+    nothing = build(*aug, threshold=1.0).with_encoded_masks(picture)
+    assert (len(nothing), nothing.pred_masks_rle) == (0, [])
 
 
 def test_array_pil_image_and_path_give_the_same(build, picture, tmp_path):

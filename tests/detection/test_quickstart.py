@@ -33,6 +33,31 @@ def test_other_settings_are_refused(tmp_path):
     assert (tmp_path / "quickstart.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"overrides": 5}', "{}", "\udcff"])
+def test_damaged_settings_are_named(content, tmp_path):
+    (tmp_path / "quickstart.json").write_bytes(os.fsencode(content))
+    with pytest.raises(SystemExit, match=r"quickstart\.json cannot be read .* --fresh"):
+        quickstart._claim(tmp_path, ["train.seed=0"])
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("a file")
+    for output in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(SystemExit, match=r"exists and is no quick start|file"):
+            quickstart._claim(output, [])
+
+
+def test_an_interruption_says_what_is_saved(tmp_path):
+    """A checkpoint that is named but not there is not promised either."""
+    nothing = "nothing is saved yet: the same command begins from scratch"
+    assert quickstart._what_is_saved(tmp_path) == nothing
+    (tmp_path / "last_checkpoint").write_text("model_0000019.pth\n")
+    assert quickstart._what_is_saved(tmp_path) == nothing
+    (tmp_path / "model_0000019.pth").write_bytes(b"x")
+    expected = "the same command continues from model_0000019.pth"
+    assert quickstart._what_is_saved(tmp_path) == expected
+
+
 def test_a_foreign_folder_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(SystemExit, match=r"exists and is no quick start; choose another --output"):
@@ -72,7 +97,9 @@ def test_a_failing_step_is_named(monkeypatch, repository, tmp_path, capsys):
 
     monkeypatch.setattr(sys, "argv", ["quickstart.py", "--output", str(tmp_path / "run")])
     monkeypatch.setattr(quickstart.subprocess, "run", fail)
-    with pytest.raises(SystemExit, match=r"'1\. Demo data' stopped with exit code 3 .*continues"):
+    with pytest.raises(
+        SystemExit, match=r"'1\. Demo data' stopped with exit code 3 .*nothing is saved"
+    ):
         quickstart.main(repository=repository)
     assert "tools/make_demo_data.py --output" in capsys.readouterr().out
 

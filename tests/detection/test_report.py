@@ -169,3 +169,57 @@ def test_report_of_a_run_too_short_to_log(write_run, dataset):
     """`train.max_iter` below `train.log_period`: the evaluation is the only entry."""
     run = write_run(metrics=METRICS[3:])
     assert len(_pictures(write_report(run, dataset).read_text(encoding="utf-8"))) == 2
+
+
+def test_a_run_without_scores(write_run, dataset):
+    for results in ({}, {"bbox": {}}, {"segm": {}, "bbox": {}}):
+        assert results_table(results).startswith("no scores: nothing was found")
+    page = write_report(write_run(results={}, found=[]), dataset).read_text()
+    assert "no scores: nothing was found" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("results.json", b"", "results.json is not JSON"),
+        ("results.json", b"[]", "results.json is not what an evaluation leaves"),
+        ("results.json", b'{"bbox": 5}', "results.json is not what an evaluation leaves"),
+        ("results.json", b'{"bbox": {"AP": "5"}}', "results.json is not what an evaluation leaves"),
+        ("results.json", None, "results.json is not there"),
+        ("metrics.json", None, "metrics.json is not there"),
+        ("inference/coco_instances_results.json", None, "coco_instances_results.json is not"),
+        ("inference/coco_instances_results.json", b"[" * 200_000, "results.json is not JSON"),
+        ("inference/coco_instances_results.json", b"{", "results.json is not JSON"),
+        ("inference/coco_instances_results.json", b'{"a": 1}', "holds no predictions for this"),
+        ("inference/coco_instances_results.json", b"[5]", "holds no predictions for this data"),
+        ("inference/coco_instances_results.json", b'[{"image_id": 999}]', "holds no predictions"),
+        (
+            "inference/coco_instances_results.json",
+            b'[{"image_id": 1}]',
+            "holds no predictions|draw",
+        ),
+    ],
+)
+def test_damaged_files_are_named(name, content, message, write_run, dataset):
+    run = write_run()
+    (run / name).unlink()
+    if content is not None:
+        (run / name).write_bytes(content)
+    with pytest.raises((ValueError, OSError), match=message):
+        write_report(run, dataset)
+    assert not (run / "report.html").exists()
+
+
+def test_damaged_truth_and_odd_metrics_are_met(write_run, dataset, tmp_path):
+    odd = ["[1]", "5", '{"loss": 1}', '{"iteration": "2"}', '{"iteration": 9, "total_loss": "x"}']
+    run = write_run()
+    with (run / "metrics.json").open("a") as file:
+        file.write("\n".join(odd))
+    assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1, 2, 3, 9]
+    write_report(run, dataset)
+    (tmp_path / "annotations").mkdir()
+    truth = tmp_path / "annotations" / "instances_val.json"
+    for content in ("[]", "{}", '{"images": 5}', '{"images": [5]}', '{"images": [{"id": 1}]}'):
+        truth.write_text(content)
+        with pytest.raises(ValueError, match=r"instances_val\.json is not in COCO format"):
+            write_report(run, tmp_path)

@@ -48,7 +48,7 @@ def test_files_without_loss_give_their_pixels(tmp_path, kind):
 
 def test_of_16_bits_the_upper_8_are_kept(tmp_path):
     values = np.linspace(0, 65535, 54).reshape(6, 9).astype(np.uint16)
-    for kind in ("png", "tif"):
+    for kind in ("png", "tif", "pgm"):
         Image.fromarray(values).save(tmp_path / f"deep.{kind}")
         picture = np.asarray(read_picture(tmp_path / f"deep.{kind}", upright=True))
         assert np.array_equal(picture, np.repeat((values >> 8)[..., None], 3, axis=2))

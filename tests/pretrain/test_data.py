@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from skimage import data as photographs
 
+from eva_data.pictures import LIMIT, UnreadableImageError
 from eva_pretrain.data import ImageFolders, Manifest, open_images, write_index
-from eva_pretrain.decode import UnreadableImageError, decode_image
+from eva_pretrain.decode import decode_image
 from eva_pretrain.index_file import Names, Table
 from eva_pretrain.sources import FolderImages
 from eva_pretrain.transforms import PretrainTransform, Views
@@ -98,10 +99,53 @@ def test_orientation_is_not_applied_and_first_frame_taken(picture):
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
 def test_unreadable_pictures_are_named(picture, kind):
     content = _encode(picture, kind)
-    with pytest.raises(UnreadableImageError, match=r"shard\.tar:x cannot be decoded"):
+    with pytest.raises(UnreadableImageError, match=r"shard\.tar:x cannot be read \(\w+"):
         decode_image(content[: len(content) // 2], "shard.tar:x")
     with pytest.raises(OSError, match="x is empty"):
         decode_image(b"", "x")
+
+
+def test_what_a_header_claims_is_looked_at_before_anything_is_decoded(picture, monkeypatch):
+    """torchvision would take 11 GB for the first."""
+    content = bytearray(_encode(picture, "JPEG"))
+    place = content.index(b"\xff\xc0") + 5
+    content[place : place + 4] = (65_500).to_bytes(2, "big") * 2
+    monkeypatch.setattr("eva_pretrain.decode.torchvision_decode", None)
+    message = r"^x has 65500 x 65500 pixels, more than 100,000,000; .* EVA_MAX_IMAGE_PIXELS=4290250"
+    with pytest.raises(UnreadableImageError, match=message):
+        decode_image(bytes(content), "x")
+    monkeypatch.setenv(LIMIT, "6143")
+    with pytest.raises(UnreadableImageError, match="has 96 x 64 pixels, more than 6,143"):
+        decode_image(_encode(picture, "PNG"))
+
+
+def test_of_many_frames_one_is_decoded(picture, monkeypatch):
+    """torchvision would hold all of them."""
+    second = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    content = _encode(picture, "GIF", save_all=True, append_images=[second])
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    monkeypatch.setattr("eva_pretrain.decode.torchvision_decode", None)
+    np.testing.assert_array_equal(decode_image(content).permute(1, 2, 0).numpy(), expected)
+
+
+def test_numbers_without_a_range_are_refused(picture):
+    for mode, what in (("I", "32 bits"), ("F", "fractions")):
+        with pytest.raises(UnreadableImageError, match=f"image holds {what} a pixel"):
+            decode_image(_encode(picture.convert("L").convert(mode), "TIFF"))
+
+
+def test_pipes_and_huge_files_are_no_images(folders, monkeypatch):
+    source = FolderImages(folders / "coffee")
+    (folders / "coffee" / "0.JPEG").unlink()
+    os.mkfifo(folders / "coffee" / "0.JPEG")
+    assert list(FolderImages(folders / "coffee").names) == ["2.JPEG", "b/1.JPEG"]
+    with pytest.raises(UnreadableImageError, match=r"0\.JPEG is a named pipe and not a file"):
+        source[0]
+    monkeypatch.setenv(LIMIT, "1")
+    with (folders / "coffee" / "2.JPEG").open("ab") as stream:
+        stream.truncate(2**30)
+    with pytest.raises(UnreadableImageError, match="has 1,073,741,824 bytes, more than 67,108,872"):
+        source[1]
 
 
 def test_folder_is_searched_in_a_fixed_order(folders):
@@ -115,7 +159,7 @@ def test_folder_is_searched_in_a_fixed_order(folders):
     with pytest.raises(IndexError):
         source[5]
     (folders / "coffee" / "b" / "1.JPEG").unlink()
-    with pytest.raises(UnreadableImageError, match=r"b/1\.JPEG: No such file"):
+    with pytest.raises(UnreadableImageError, match=r"b/1\.JPEG is not there"):
         source[2]
 
 

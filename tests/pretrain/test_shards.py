@@ -1,6 +1,7 @@
 """Random access into tar shards: places, patterns, the index file, damaged shards."""
 
 import io
+import os
 import pickle
 import tarfile
 
@@ -9,9 +10,10 @@ import torch
 from PIL import Image
 from skimage import data as photographs
 
+from eva_data.pictures import UnreadableImageError
 from eva_pretrain.data import ImageFolders, open_images
-from eva_pretrain.decode import UnreadableImageError, decode_image
-from eva_pretrain.shards import TarShards, expand
+from eva_pretrain.decode import decode_image
+from eva_pretrain.shards import TarShards, expand, find_members
 
 EXTRA = {"txt": b"a caption", "json": b"{}", "mask.png": b"no picture of its own"}
 
@@ -101,6 +103,38 @@ def test_patterns(tmp_path):
         expand([])
 
 
+def test_patterns_of_too_many_shards_are_refused():
+    for pattern in ("{0..99999999}.tar", "{0..9999}-{0..9999}.tar", f"{{0..{10**17}}}.tar"):
+        with pytest.raises(ValueError, match="stands for more than 1,000,000 shards: name those"):
+            expand(pattern)
+
+
+def test_pipes_are_no_shards(shards, tmp_path):
+    images = TarShards(shards)
+    (tmp_path / "s-00.tar").unlink()
+    os.mkfifo(tmp_path / "s-00.tar")
+    os.mkfifo(tmp_path / "pipe.tar")
+    for pattern in ("pipe.tar", "s-{00..00}.tar", "pi*.tar"):
+        with pytest.raises(ValueError, match=r"there is no shard|no shard fits"):
+            expand(str(tmp_path / pattern))
+    with pytest.raises(ValueError, match=r"pipe\.tar is a named pipe and not a file"):
+        list(find_members(tmp_path / "pipe.tar"))
+    with pytest.raises(UnreadableImageError, match=r"s-00\.tar is a named pipe and not a file"):
+        images[0]
+
+
+def test_huge_members_are_not_read(shards, tmp_path, monkeypatch):
+    with tarfile.open(tmp_path / "huge.tar", "w") as tar:
+        member = tarfile.TarInfo("a.png")
+        member.size = 2**40
+        tar.addfile(member)
+    with (tmp_path / "huge.tar").open("r+b") as stream:
+        stream.truncate(2**40 + 2048)
+    images = TarShards(str(tmp_path / "huge.tar"))
+    with pytest.raises(UnreadableImageError, match=r"huge\.tar:a\.png has 1,099,511,627,776 bytes"):
+        images[0]
+
+
 def test_relative_patterns(shards, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(TarShards("s-*.tar")) == 7
@@ -140,7 +174,7 @@ def test_unreadable_members_are_named(shards, tmp_path):
     with pytest.raises(UnreadableImageError, match=r"000001\.JPG: the shard ends before"):
         images[1]
     shard.unlink()
-    with pytest.raises(UnreadableImageError, match=r"000001\.JPG: No such file"):
+    with pytest.raises(UnreadableImageError, match=r"000001\.JPG: .*s-00\.tar is not there"):
         images[1]
 
 

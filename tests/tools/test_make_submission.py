@@ -1,7 +1,10 @@
 """Submissions: what is written, what is left out, and what the check complains about."""
 
+import gzip
 import importlib
 import json
+import os
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -230,3 +233,129 @@ def test_complaints_about_a_file(check, tool, images, tmp_path, capsys):
         archive.writestr(f"run/{COCO_NAME}.json", "[]")
     assert tool.main([*arguments, str(file)]) == 1
     assert f"holds run/{COCO_NAME}.json, not {COCO_NAME}.json alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--split", "--algorithm"])
+@pytest.mark.parametrize("value", ["../../x", "a/b", "", "x" * 101, "a\0b", "a b"])
+def test_names_stay_within_the_output(write, tmp_path, flag, value):
+    with pytest.raises(SystemExit) as stopped:
+        write([_entry()], flag, value)
+    assert stopped.value.code == 2
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["image_info.json", "results.json"]
+
+
+WRONG = [None, True, -1, 10**400, 2**70, 1e308, float("nan"), float("inf"), "", "7", "x" * 10**5]
+WRONG += [[], [[]], {}, {"a": [1]}, [None] * 4, [10**400] * 4, ["1"] * 4, [True] * 4]
+MASKS = [{"size": list(SIZE), "counts": counts} for counts in ("", "0", "o", "o" * 10**5, "~", 5)]
+MASKS += [{"size": size, "counts": "0"} for size in (None, [10**400, 1], "30", [30], [[30], 40])]
+FILES = {
+    "empty": b"", "cut": b'[{"image_id": 7, "cat', "text": b"none", "null": b"null",
+    "number": b"5", "digits": b"[" + b"9" * 5000 + b"]", "nested": b"[" * 200_000,
+    "nested entry": b'[{"image_id": ' + b"[" * 500 + b"]" * 500 + b"}]",
+    "no text": b"\xff\xfe\xfa[", "utf-16": '[{"a": 1}]'.encode("utf-16"), "mark": b"\xef\xbb\xbf[]",
+    "gzip": gzip.compress(b"[]"), "zeros": bytes(100), "string": b'"[]"', "dict": b'{"a": 1}',
+    "mixed": b'[1, "a", null, [], {}]', "surrogate": b'[{"image_id": "\\ud800"}]',
+}  # fmt: skip
+
+
+def _damaged():
+    """Predictions that are wrong in one place: name, content."""
+    for field in ("image_id", "category_id", "bbox", "score", "segmentation"):
+        for number, value in enumerate(WRONG):
+            if field == "score" and value in (-1, 2**70, 1e308):  # any finite number will do
+                continue
+            yield f"{field} {number}", json.dumps([_entry(), _entry(**{field: value})]).encode()
+        entry = _entry()
+        del entry[field]
+        yield f"no {field}", json.dumps([entry]).encode()
+    for number, mask in enumerate(MASKS):
+        yield f"mask {number}", json.dumps([_entry(segmentation=mask)]).encode()
+    yield from FILES.items()
+
+
+def test_damaged_predictions_get_a_sentence(tool, images, tmp_path, capsys):
+    """As predictions, packed, unpacked, and as a list of images: no traceback, nothing written."""
+    output, packed = tmp_path / "out", tmp_path / f"{COCO_NAME}.zip"
+    file = packed.with_suffix(".json")
+    common = ["--server", "coco", "--images", str(images)]
+    count = 0
+    for name, content in _damaged():
+        file.write_bytes(content)
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr(file.name, content)
+        runs = [["write", *common, "--predictions", str(file), "--output", str(output)]]
+        runs[0] += ["--algorithm", "eva", "--task", "bbox", "segm"]
+        runs += [["check", *common, "--task", task, str(path)]
+                 for task in ("bbox", "segm") for path in (file, packed)]  # fmt: skip
+        runs += [["check", *common[:3], str(file), "--task", "bbox", str(packed)]]
+        for arguments in runs:
+            code = tool.main(arguments)
+            if not code and name in ("no bbox", "no segmentation"):  # right for the other task
+                continue
+            assert code in (1, 2), (name, arguments)
+            text = capsys.readouterr().err
+            assert text.strip(), name
+            assert len(text) < 5000, name
+            count += 1
+    assert count > 700
+    assert not output.exists()
+
+
+DAMAGES = {
+    "cut": lambda data: data[: len(data) // 2],
+    "no end": lambda data: data[:-10],
+    "content": lambda data: data[:80] + bytes([data[80] ^ 255]) + data[81:],
+    "encrypted": lambda data: data.replace(b"PK\1\2\x14\x03\x14\0\0", b"PK\1\2\x14\x03\x14\0\1"),
+    "method": lambda data: data.replace(b"\x08\0\0\0!", b"\x63\0\0\0!"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_archives_get_a_sentence(tool, images, tmp_path, capsys, damage):
+    file = tmp_path / f"{COCO_NAME}.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        member = zipfile.ZipInfo(f"{COCO_NAME}.json")
+        member.compress_type = zipfile.ZIP_DEFLATED
+        archive.writestr(member, json.dumps([BOX] * 50))
+    data = file.read_bytes()
+    file.write_bytes(DAMAGES[damage](data))
+    assert file.read_bytes() != data
+    arguments = ["check", "--server", "coco", "--task", "bbox", "--images", str(images), str(file)]
+    assert tool.main(arguments) == 1
+    assert "zip file" in capsys.readouterr().err
+
+
+def test_a_zip_bomb_is_not_unpacked(tools, tool, images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tools["submission_check"], "MOST_BYTES", 1000)
+    file = tmp_path / f"{COCO_NAME}.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{COCO_NAME}.json", bytes(10**6))
+    arguments = ["check", "--server", "coco", "--task", "bbox", "--images", str(images), str(file)]
+    assert tool.main(arguments) == 1
+    assert "holds 1,000,000 bytes; the servers take 1,000 at most" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": 5}, "has no list images"),
+        ({"images": [{"id": 1, "height": 0, "width": 5}]}, "needs whole numbers id, height"),
+        ({"images": [{"id": 1.0, "height": 5, "width": 5}]}, "needs whole numbers id, height"),
+        ({"images": [{"id": 1, "height": 5, "width": 5}] * 2}, "several of its images have the"),
+        ({"categories": [[1]]}, r"categories\[0\] needs whole numbers id, got \[1\]"),
+    ],
+)
+def test_damaged_image_lists_get_a_sentence(write, images, capsys, change, message):
+    images.write_text(json.dumps(json.loads(images.read_text()) | change))
+    assert write([_entry()])[0] == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_pipes_are_no_files(write, tool, images, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(SystemExit):
+        write([_entry()], "--images", tmp_path / "pipe.json")
+    assert "there is no file" in capsys.readouterr().err
+    (tmp_path / "out").write_text("a file")
+    assert write([_entry()])[0] == 2
+    assert "out" in capsys.readouterr().err

@@ -3,8 +3,10 @@
 import copy
 import json
 import math
+import os
 import random
 
+import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
@@ -53,6 +55,20 @@ def _truncated(data, folder):
     file.write_bytes(file.read_bytes()[:60])
 
 
+def _pipe(data, folder):
+    (folder / "1.png").unlink()
+    os.mkfifo(folder / "1.png")
+
+
+def _deep(kind, suffix):
+    def change(data, folder):
+        pixels = np.arange(WIDTH * HEIGHT).reshape(HEIGHT, WIDTH).astype(kind)
+        Image.fromarray(pixels).save(folder / f"deep.{suffix}")
+        data["images"][0]["file_name"] = f"deep.{suffix}"
+
+    return change
+
+
 def _moved(data, folder):
     data["images"][1]["file_name"] = "images/v1/2.png"
 
@@ -81,6 +97,10 @@ CASES = [
     ("image_malformed", _image(0, height="30"), 1, (2, 2)),
     ("image_malformed", _image(0, file_name=""), 1, (2, 2)),
     ("image_malformed", lambda data, folder: data["images"].append([1]), "number 3", THREE),
+    ("image_id_beyond", _again("images", 0, id=-1), -1, THREE),
+    ("image_id_beyond", _again("images", 0, id=2**70), 2**70, THREE),
+    ("image_malformed", _again("images", 0, id=5.0), "number 3", THREE),
+    ("image_malformed", _again("images", 0, id=True), "number 3", THREE),
     ("image_again", _again("images", 0), 1, THREE),
     ("image_id_of_several", _two_pictures, 1, (1, 1)),
     ("file_name_again", _again("images", 0, id=9), 9, THREE),
@@ -90,6 +110,9 @@ CASES = [
     ("file_broken", _image(1, file_name="x" * 300), 2, (2, 2)),
     ("file_missing", _ambiguous, 2, (2, 2)),
     ("file_broken", _truncated, 1, (2, 2)),
+    ("file_missing", _pipe, 1, (2, 2)),
+    ("file_of_32_bits", _deep(np.int32, "tiff"), 1, (2, 2)),
+    ("file_of_32_bits", _deep(np.float32, "tiff"), 1, (2, 2)),
     ("size_differs", _file("1.png", size=(41, 30)), 1, (2, 2)),
     ("size_differs", _file("1.png", size=(30, 40)), 1, (2, 2)),
     ("size_turned", _file("1.png", orientation=6), 1, (2, 2)),
@@ -107,6 +130,7 @@ CASES = [
     ("ignored", _annotation(0, ignore=1), 10, (3, 2)),
     ("iscrowd", _annotation(0, iscrowd=2), 10, THREE),
     ("iscrowd", _annotation(0, iscrowd=None), 10, THREE),
+    ("iscrowd", _annotation(0, iscrowd="0"), 10, THREE),
     ("box_malformed", _annotation(0, bbox=[1, 2, 3]), 10, (3, 2)),
     ("box_malformed", _annotation(0, bbox=[1, 2, 3, math.nan]), 10, (3, 2)),
     ("box_malformed", _annotation(0, bbox=[1, 2, 3, "4"]), 10, (3, 2)),
@@ -176,7 +200,17 @@ def test_each_kind_is_found_alone_and_cleaned(
     assert report["problems"] == 0
 
 
+def _boxes(*boxes):
+    def change(data, folder):
+        for annotation, box in zip(data["annotations"], boxes, strict=True):
+            annotation.pop("segmentation")
+            annotation |= {"bbox": box, "area": box[2] * box[3]}
+
+    return change
+
+
 NOTES = [
+    ("file_of_16_bits", _deep(np.uint16, "png")),
     ("ids_with_gaps", lambda data, folder: data["categories"].append({"id": 9, "name": "c"})),
     ("image_empty", lambda data, folder: data["annotations"].pop()),
     ("turned", _file("1.png", orientation=3)),
@@ -195,9 +229,27 @@ def test_notes_are_no_problems(check_coco, picture_folder, capsys, kind, change,
     assert "no problem" in text
 
 
+def test_boxes_that_are_all_below_2_px_are_noted(check_coco, coco_set):
+    _boxes([3, 3, 1, 1], [1, 2, 0.5, 1.9], [0, 0, 1, 1])(coco_set, None)
+    code, report = check_coco(coco_set)
+    assert (code, _counts(report)) == (0, {"boxes_thin": 3})
+
+
+def test_fractions_are_not_converted_by_a_program(check_coco, tmp_path, capsys, coco_set):
+    """YOLO's boxes; once one number is above 1 it is not so clear."""
+    _boxes([0.5, 0.5, 0.25, 1], [0.1, 0.2, 0.05, 0.06], [0, 0, 1, 1])(coco_set, None)
+    code, report = check_coco(coco_set, "--write", tmp_path / "cleaned.json")
+    assert code == 1
+    assert _counts(report) == {"boxes_in_fractions": 3}
+    assert "for you to decide first: no number of a box above 1" in capsys.readouterr().err
+    assert not (tmp_path / "cleaned.json").exists()
+
+
 @pytest.mark.parametrize(
     ("kind", "category"),
     [
+        ("category_malformed", {"id": -1, "name": "c"}),
+        ("category_malformed", {"id": 2**63, "name": "c"}),
         ("category_malformed", {"id": 3}),
         ("category_malformed", {"id": "3", "name": "c"}),
         ("category_id_again", {"id": 2, "name": "c"}),
@@ -211,7 +263,7 @@ def test_categories_are_not_decided_by_a_program(
     code, report = check_coco(coco_set, "--write", tmp_path / "cleaned.json")
     assert code == 1
     assert _counts(report) == {kind: 1}
-    assert "for you to decide" in capsys.readouterr().err
+    assert "for you to decide first" in capsys.readouterr().err
     assert not (tmp_path / "cleaned.json").exists()
 
 

@@ -5,12 +5,14 @@ from detectron2.config import LazyCall as L
 
 from eva_detection.config import stock_config
 from eva_detection.evaluation import CocoEvaluator
+from eva_detection.mapper import PictureMapper
 
 dataloader = stock_config("common/data/coco.py").dataloader
 
 IMAGE_SIZE = 1280
 
 dataloader.train.mapper.update(
+    _target_=PictureMapper,
     image_format="RGB",
     recompute_boxes=True,
     augmentations=[
@@ -22,9 +24,10 @@ dataloader.train.mapper.update(
     ],
 )
 dataloader.train.total_batch_size = 64
-dataloader.test.mapper.augmentations = [
-    L(T.ResizeShortestEdge)(short_edge_length=IMAGE_SIZE, max_size=IMAGE_SIZE)
-]
+dataloader.test.mapper.update(
+    _target_=PictureMapper,
+    augmentations=[L(T.ResizeShortestEdge)(short_edge_length=IMAGE_SIZE, max_size=IMAGE_SIZE)],
+)
 dataloader.evaluator = L(CocoEvaluator)(
     dataset_name="${..test.dataset.names}",
     output_dir="${train.output_dir}/inference",

@@ -1,0 +1,88 @@
+"""Pictures of detection go through the toolkit's decoder, in training, evaluation and inference."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import instantiate
+from detectron2.data import DatasetMapper
+from detectron2.data.detection_utils import SizeMismatchError
+from PIL import Image
+
+from eva_data.pictures import LIMIT
+from eva_detection.mapper import CustomMapper, PictureMapper, read_pixels
+from eva_detection.predictor import _as_rgb, read_rgb
+from eva_detection.stream import READ_ERRORS
+from eva_detection.test_time_augmentation import EVARCNNWithTTA
+
+COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
+DEEP = np.linspace(0, 65535, 96 * 128).reshape(96, 128).astype(np.uint16)
+EXPECTED = np.repeat((DEEP >> 8).astype(np.uint8)[..., None], 3, axis=2)
+
+
+@pytest.fixture
+def deep(tmp_path):
+    """A record of a picture of 16 bits."""
+    Image.fromarray(DEEP).save(tmp_path / "deep.png")
+    return {"file_name": str(tmp_path / "deep.png"), "height": 96, "width": 128, "image_id": 1}
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_16_bits_are_scaled_by_the_recipes(part, deep, load_config):
+    node = load_config(COCO).dataloader[part].mapper
+    node.augmentations = []
+    sample = instantiate(node)(deep)
+    assert np.array_equal(sample["image"].permute(1, 2, 0).numpy(), EXPECTED)
+    assert sample["file_name"] == deep["file_name"]
+
+
+def test_16_bits_are_scaled_in_inference(deep, make_tiny_detector):
+    assert np.array_equal(read_rgb(deep["file_name"]), EXPECTED)
+    assert np.array_equal(_as_rgb(Image.open(deep["file_name"])), EXPECTED)
+    detector = EVARCNNWithTTA(make_tiny_detector().eval(), min_sizes=[64])
+    small = deep | {"image": torch.zeros(3, 48, 64)}
+    assert np.array_equal(detector._pixels(small, (96, 128)), EXPECTED)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_samples_are_those_of_detectron2(order, kind, tmp_path):
+    """But for what that one makes white: the same pixels, orders and turns."""
+    picture = Image.effect_noise((128, 96), 60).convert("RGB")
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    file = tmp_path / f"turned.{kind}"
+    picture.save(file, exif=exif)
+    box = {"bbox": [5, 6, 30, 40], "bbox_mode": 1, "category_id": 0}
+    box["segmentation"] = [[5, 6, 35, 6, 35, 46]]
+    record = {"file_name": str(file), "height": 128, "width": 96, "annotations": [box]}
+    options = dict(is_train=True, augmentations=[], image_format=order, use_instance_mask=True)
+    theirs = DatasetMapper(**options)(record)
+    for mapper in (PictureMapper(**options), CustomMapper(**options)):
+        ours = pickle.loads(pickle.dumps(mapper))(record)  # as in a worker
+        assert ours.keys() == theirs.keys()
+        assert torch.equal(ours["image"], theirs["image"])
+        assert torch.equal(ours["instances"].gt_boxes.tensor, theirs["instances"].gt_boxes.tensor)
+        assert (ours["file_name"], ours["height"]) == (str(file), 128)
+    pixels = theirs["image"].permute(1, 2, 0).numpy()
+    assert np.array_equal(read_pixels(str(file), format=order), pixels)
+
+
+def test_what_cannot_be_used_is_named(deep, tmp_path, monkeypatch):
+    mapper = PictureMapper(is_train=False, augmentations=[], image_format="BGR")
+    with pytest.raises(SizeMismatchError, match=rf"for image {deep['file_name']}, got \(128, 96\)"):
+        mapper(deep | {"height": 97})
+    Image.fromarray(DEEP.astype(np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(READ_ERRORS, match=rf"{tmp_path}/a\.tif holds fractions a pixel"):
+        mapper(deep | {"file_name": str(tmp_path / "a.tif")})
+    monkeypatch.setenv(LIMIT, "1000")
+    with pytest.raises(READ_ERRORS, match="has 128 x 96 pixels, more than 1,000"):
+        mapper(deep)
+
+
+def test_the_limit_is_the_toolkits_and_not_pillows(deep, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    mapper = PictureMapper(is_train=False, augmentations=[], image_format="RGB")
+    assert mapper(deep)["image"].shape == (3, 96, 128)
+    assert Image.MAX_IMAGE_PIXELS == 100
