@@ -48,3 +48,9 @@ STOCK_VITDET = (
     r"|attn\.(q_bias|v_bias|qkv\.weight|qkv\.bias|proj\.weight|proj\.bias|rel_pos_[hw])"
     r"|mlp\.fc[12]\.(weight|bias))"
 )
+
+# Names whose tensors are no weights, so that they may be integers or infinite.
+NOT_WEIGHTS = r"(.*\.)?(num_batches_tracked|position_ids|attn_mask|relative_position(_\w+)?_index)"
+
+# Ends of the names of weights, which are floating-point numbers whatever the model is.
+WEIGHTS = r".*(weight|bias|scale|pos_embed|_token|gamma_\d|rel_pos_[hw]|bias_table)"

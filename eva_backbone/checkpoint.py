@@ -4,20 +4,19 @@ The container, prefix, form of the qkv bias and sizes are found out from the fil
 Whatever is left unexplained is an error, and an error leaves the model untouched.
 """
 
-import argparse
 import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from eva_backbone._key_maps import CONTAINERS, OPTIONAL, SKIPPABLE, TRUNK_KEY
+from eva_backbone._key_maps import OPTIONAL, SKIPPABLE, TRUNK_KEY
 from eva_backbone.convert import few, fuse_qkv_bias, split_qkv_bias, trunk_prefix
-from eva_backbone.reading import read_safetensors, read_torch_file
+from eva_backbone.reading import read_weights as read_weights
 from eva_backbone.registry import resolve_source
 from eva_backbone.resample import (
     resample_bias_table,
@@ -164,41 +163,6 @@ def load_weights(
     return report
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint file without running any code in it.
-
-    Args:
-        path: `.safetensors`, or anything that `torch.save` wrote.
-
-    Returns:
-        Name -> tensor on the CPU, out of the container that the file wraps them in.
-
-    Raises:
-        ValueError: If the file is damaged, holds code or no weights.
-    """
-    content: Any
-    if path.suffix == ".safetensors":
-        content = read_safetensors(path)
-    else:  # the official training scripts pack their arguments, a Namespace, beside the weights
-        content = read_torch_file(path, allowed=[argparse.Namespace], mapped=True)
-    for container in CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
-            content = content[container]
-            break
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{path.name} holds no weights but {type(content).__name__}")
-    named = {name: v for name, v in content.items() if isinstance(name, str)}
-    odd = [str(name) for name in content if not isinstance(named.get(name), Tensor)]
-    if odd:
-        raise ValueError(
-            f"{path.name} holds no plain state dict: {few(odd)} are no named tensors; "
-            f"known containers are {', '.join(CONTAINERS)}"
-        )
-    if all(name.startswith("module.") for name in named):
-        return {name.removeprefix("module."): value for name, value in named.items()}
-    return named
-
-
 def _rename(
     weights: Mapping[str, Tensor], source_prefix: str, target_prefix: str, report: LoadReport
 ) -> dict[str, Tensor]:
@@ -245,7 +209,7 @@ def _fit(
         if fitted is not None and tuple(fitted.shape) == wanted:
             if fitted is not value:
                 report.resampled[name] = (tuple(value.shape), wanted)
-            state[name] = fitted.to(target[name].dtype)
+            state[name] = _cast(fitted, target[name].dtype, f"{report.source} holds {stored}")
         elif _matches(reinitialise, name):
             report.skipped[stored] = f"{tuple(value.shape)} does not fit {wanted}, initialised anew"
             report.missing[name] = "initialised anew, other shape in the file"
@@ -264,6 +228,23 @@ def _fit(
             "as reinitialise"
         )
     return state
+
+
+def _cast(value: Tensor, dtype: torch.dtype, which: str) -> Tensor:
+    """Cast numbers to the model's type, unless that changes what they are."""
+    if value.dtype == dtype:
+        return value
+    names = f"{str(value.dtype).removeprefix('torch.')} -> {str(dtype).removeprefix('torch.')}"
+    if value.is_floating_point() != dtype.is_floating_point or value.is_complex():
+        raise ValueError(f"{which} as other numbers than the model ({names}); convert the file")
+    if dtype.is_floating_point and torch.finfo(dtype).max < torch.finfo(value.dtype).max:
+        largest = max(abs(bound.item()) for bound in value.aminmax()) if value.numel() else 0.0
+        if largest > torch.finfo(dtype).max:
+            raise ValueError(
+                f"{which} with values up to {largest:.3g}, which are too large for the model's "
+                f"type ({names}); build it in float32"
+            )
+    return value.to(dtype)
 
 
 def _resample(local: str, value: Tensor, wanted: Shape) -> Tensor | None:

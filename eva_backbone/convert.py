@@ -22,9 +22,10 @@ Converted = tuple[dict[str, Tensor], list[str]]
 
 
 def few(names: list[str], shown: int = 8) -> str:
-    """Join names, cutting a long list."""
+    """Join names, cutting a long list and what is too long for a name."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+    plain = (" ".join(name.split()) for name in names[:shown])
+    return ", ".join(n if len(n) <= 120 else n[:100] + "..." for n in plain) + more
 
 
 def trunk_prefix(names: Iterable[str], complaint: str) -> str:

@@ -6,6 +6,7 @@ cut, has a record whose CRC-32 differs, has compressed records (`torch.save` wri
 could ask for all memory), or names anything that is not plain data.
 """
 
+import argparse
 import copy
 import mmap
 import os
@@ -16,15 +17,20 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from eva_backbone._key_maps import CONTAINERS, NOT_WEIGHTS, WEIGHTS
+from eva_backbone.convert import few
+
 Allowed = Sequence[Callable[..., Any] | tuple[Callable[..., Any], str]]
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _AGAIN = "get it from its publisher again"
 _LOCAL_HEADER = 30  # bytes, before a record's name
 _END_RECORD = 22  # bytes, before an archive's comment
@@ -133,6 +139,81 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise ValueError(
             f"{path.name} is no complete safetensors file ({reason}); download it again"
         ) from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint file without running any code in it.
+
+    Args:
+        path: `.safetensors`, or anything that `torch.save` wrote.
+
+    Returns:
+        Name -> tensor on the CPU, out of the container that the file wraps them in.
+
+    Raises:
+        ValueError: If the file is damaged, holds code or no weights, or weights that are not
+            finite floating-point numbers.
+    """
+    content: Any
+    if path.suffix == ".safetensors":
+        content = read_safetensors(path)
+    else:  # the official training scripts pack their arguments, a Namespace, beside the weights
+        content = read_torch_file(path, allowed=[argparse.Namespace], mapped=True)
+    for container in CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
+            content = content[container]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{path.name} holds no weights but {type(content).__name__}")
+    named = {name: v for name, v in content.items() if isinstance(name, str)}
+    odd = [str(name) for name in content if not isinstance(named.get(name), Tensor)]
+    if odd:
+        raise ValueError(
+            f"{path.name} holds no plain state dict: {few(odd)} are no named tensors; "
+            f"known containers are {', '.join(CONTAINERS)}"
+        )
+    check_tensors(named, source=path.name)
+    if all(name.startswith("module.") for name in named):
+        return {name.removeprefix("module."): value for name, value in named.items()}
+    return named
+
+
+def check_tensors(tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Refuse weights that no model can use; costs one pass over the memory.
+
+    Args:
+        tensors: Name -> tensor.
+        source: Name of the file, for messages.
+
+    Raises:
+        ValueError: For the first tensor with NaN or infinite values, of integers or complex
+            numbers, or in a form that is not plain memory.
+    """
+    for name, value in tensors.items():
+        kind = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            form = "without values" if value.is_meta else "sparse or quantised"
+            raise ValueError(f"{source} is refused: {name} is {form} ({kind}), not plain numbers")
+        if value.nbytes > value.untyped_storage().nbytes():
+            raise ValueError(
+                f"{source} is refused: {name} claims {value.nbytes:,} bytes ({kind}), and "
+                f"{value.untyped_storage().nbytes():,} are stored"
+            )
+        if re.fullmatch(NOT_WEIGHTS, name):
+            continue
+        if value.dtype not in _FLOATS:
+            whole = value.dtype in _INTEGERS and not re.fullmatch(WEIGHTS, name)
+            if not whole:  # a counter or an index of somebody's head may be one
+                raise ValueError(
+                    f"{source} is refused: {name} is {kind}, and weights are floating-point "
+                    f"numbers of 16, 32 or 64 bits; {_AGAIN} or convert it"
+                )
+        elif value.numel() and not all(bound.isfinite() for bound in value.aminmax()):
+            raise ValueError(
+                f"{source} is refused: {name} {kind} has {int(value.isnan().sum()):,} NaN and "
+                f"{int(value.isinf().sum()):,} infinite values; it is damaged, or the training "
+                "that wrote it diverged: take an earlier checkpoint"
+            )
 
 
 def _unreadable(name: str, reason: str) -> ValueError:

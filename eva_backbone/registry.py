@@ -9,7 +9,6 @@ the byte counts that the hub lists. Unknown is `None` or an empty string.
 """
 
 import difflib
-import hashlib
 import logging
 import os
 import shlex
@@ -18,6 +17,10 @@ from importlib import resources
 from pathlib import Path
 
 from eva_backbone._official_hashes import SHA256
+from eva_backbone.reading import require_regular_file
+from eva_backbone.verification import sha256_of as sha256_of
+from eva_backbone.verification import verify_once
+from eva_backbone.verification import verify_sha256 as verify_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -265,14 +268,23 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
     In this order: an existing file; a bundled name (`eva_debug`); an official name, with or
     without its suffix, in `$EVA_WEIGHTS` and then in `~/.cache/eva`. Nothing is ever downloaded.
 
+    A file that has an official name must be the official one: its SHA-256 is verified once, and
+    again when it changes. A modified file needs a name of its own.
+
     Raises:
         FileNotFoundError: a path that is no file, or an official file that is not on this machine.
-        ValueError: a bare name that is neither bundled nor official.
+        ValueError: a bare name that is neither bundled nor official, an official name with other
+            content, or a pipe or device.
     """
     text = os.fspath(source)
-    path = Path(text).expanduser()
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:  # "~" of a user that does not exist
+        path = Path(text)
     if path.is_file():
-        return path
+        return _verified(path)
+    if path.exists() and not path.is_dir():
+        return require_regular_file(path)  # which says what it is
     if any(text in (entry.name, Path(entry.file).name) for entry in BUNDLED_FILES):
         return bundled_path(text)
     looks_like_a_path = path.name != text or path.suffix in CHECKPOINT_SUFFIXES or path.is_dir()
@@ -299,7 +311,7 @@ def _resolve_official(entry: OfficialFile) -> Path:
             if directory != directories[0]:
                 missed = f"{entry.name} is not in ${WEIGHTS_VARIABLE} ({directories[0]})"
                 logger.warning("%s; using %s", missed, path)
-            return path
+            return _verified(path)
     searched = ", ".join(
         str(directory) + ("" if directory.is_dir() else " (no such directory)")
         for directory in directories
@@ -313,27 +325,12 @@ def _resolve_official(entry: OfficialFile) -> Path:
     )
 
 
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def verify_sha256(path: str | os.PathLike[str], expected: str) -> None:
-    """Check a file against its recorded SHA-256.
-
-    Raises:
-        ValueError: `expected` is no SHA-256, or the file's differs; the message names both.
-    """
-    expected = expected.lower()
-    if len(expected) != 64 or not set(expected) <= set("0123456789abcdef"):
-        raise ValueError(f"expected must be 64 hexadecimal digits, got {expected!r}")
-    actual = sha256_of(path)
-    if actual != expected:
-        raise ValueError(
-            f"{os.fspath(path)} has SHA-256 {actual}, expected {expected}: the file is incomplete "
-            "or not the official one; download it again"
-        )
+def _verified(path: Path) -> Path:
+    """A file that has an official name has the official content."""
+    if path.name in SHA256:
+        fetch = download_command(find_official_file(path.name))
+        verify_once(path, SHA256[path.name], fetch=fetch)
+    return path
 
 
 def markdown_table() -> str:

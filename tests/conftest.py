@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eva_backbone import SimpleFeaturePyramid, VisionTransformer
+from eva_backbone import SimpleFeaturePyramid, VisionTransformer, registry, verification
 from eva_backbone.layers import LAYER_NORM_EPS
 
 SIZES = {
@@ -112,6 +112,18 @@ def _randomise(module, std=0.3):
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def official(tmp_path, monkeypatch):
+    """Function: let a small file count as the official one of its name; returns its path."""
+    monkeypatch.setattr(verification, "RECORDS", str(tmp_path / "verified"))
+
+    def register(path):
+        monkeypatch.setitem(registry.SHA256, path.name, verification.sha256_of(path))
+        return path
+
+    return register
 
 
 @pytest.fixture(scope="session")

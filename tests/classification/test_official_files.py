@@ -51,7 +51,7 @@ def test_the_list_is_whole():
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_by_name_at_any_resolution(name, weights, randomise):
+def test_by_name_at_any_resolution(name, weights, randomise, official):
     entry = find_official_file(name)
     build = build_linear_probe if "lincls" in name else build_classifier
     model = build(entry.variant, num_classes=CLASSES[name], img_size=entry.resolution)
@@ -59,6 +59,7 @@ def test_by_name_at_any_resolution(name, weights, randomise):
     assert ("blocks.0.attn.qkv.bias" in state) == ("eva_l" in name)
     container = CONTAINERS[len(name) % 3]
     torch.save({container: state} if container else state, weights / name)
+    official(weights / name)
     loaded = load_classifier(entry.stem)
     assert (loaded.num_classes, loaded.img_size) == (CLASSES[name], entry.resolution)
     side = 28 if entry.resolution % 28 == 0 else 14
@@ -79,7 +80,7 @@ def test_by_name_at_any_resolution(name, weights, randomise):
         ("eva_l_psz14.pt", {"mask_token": (1, 1, 512), "decoder_embed.weight": (512, 32)}),
     ],
 )
-def test_fine_tuning_starts_from_it(name, extra, weights, randomise):
+def test_fine_tuning_starts_from_it(name, extra, weights, randomise, official):
     """As the recipes do: another head, a new `fc_norm`, no final norm."""
     variant = find_official_file(name).variant
     source = randomise(variants.build_vit(variant, img_size=224))
@@ -90,6 +91,7 @@ def test_fine_tuning_starts_from_it(name, extra, weights, randomise):
             "fc_norm.bias": state.pop("norm.bias"),
         }
     torch.save({"module": state}, weights / name)
+    official(weights / name)
     config = ModelConfig(variant=variant, image_size=336, init_checkpoint=name)
     model = training.build_model(config, num_classes=1000)
     assert model.pos_embed.shape[1] == 1 + 24**2
@@ -102,7 +104,7 @@ def test_fine_tuning_starts_from_it(name, extra, weights, randomise):
 
 
 @pytest.mark.parametrize("name", ["eva_clip_psz14_vision_enc.pt", "eva_clip_psz14.pt"])
-def test_probes_start_from_eva_clip(name, weights, randomise):
+def test_probes_start_from_eva_clip(name, weights, randomise, official):
     source = randomise(variants.build_vit("eva_g_patch14", img_size=224))
     prefix = "" if "vision" in name else "visual."
     state = {prefix + key: value for key, value in source.state_dict().items()}
@@ -116,6 +118,7 @@ def test_probes_start_from_eva_clip(name, weights, randomise):
             "text.positional_embedding": torch.zeros(7, 4),
         }
     torch.save({"model": {key: value.half() for key, value in state.items()}}, weights / name)
+    official(weights / name)
     config = ModelConfig(variant="eva_g_patch14", linear_probe=True, pooling="cls",
                          init_checkpoint=name)  # fmt: skip
     model = training.build_model(config, num_classes=1000)

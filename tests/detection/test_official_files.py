@@ -98,13 +98,14 @@ def _pretrained(patch_size, side):
 
 
 @pytest.fixture(params=["name", "path"])
-def save(request, tmp_path, monkeypatch):
+def save(request, tmp_path, monkeypatch, official):
     """Function: write an official file; returns what the user gives, its name or its path."""
     if request.param == "name":
         monkeypatch.setenv("EVA_WEIGHTS", str(tmp_path))
 
     def write(name, state, container="model"):
         torch.save({container: state}, tmp_path / name)
+        official(tmp_path / name)
         return name if request.param == "name" else str(tmp_path / name)
 
     return write

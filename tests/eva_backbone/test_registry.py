@@ -23,6 +23,7 @@ def home(tmp_path, monkeypatch):
     home.mkdir()
     work.mkdir()
     monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setitem(registry.SHA256, OFFICIAL, hashlib.sha256(b"weights").hexdigest())
     monkeypatch.delenv("EVA_WEIGHTS", raising=False)
     monkeypatch.chdir(work)
     return home

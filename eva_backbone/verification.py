@@ -1,0 +1,121 @@
+"""Whether a file is the official one of its name: its SHA-256, computed once and remembered.
+
+What was verified is remembered for one user, in `~/.cache/eva/verified`, and not beside the file: a
+record that comes with a folder of weights, or that somebody else can write, would vouch for itself.
+It holds while path, size, time of change, inode and its change (which no program can set) stay.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+RECORDS = "~/.cache/eva/verified"
+LARGE = 2**28  # bytes from which the log says what takes the time
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify_sha256(path: str | os.PathLike[str], expected: str) -> None:
+    """Check a file against its recorded SHA-256.
+
+    Raises:
+        ValueError: `expected` is no SHA-256, or the file's differs; the message names both.
+    """
+    expected = expected.lower()
+    if len(expected) != 64 or not set(expected) <= set("0123456789abcdef"):
+        raise ValueError(f"expected must be 64 hexadecimal digits, got {expected!r}")
+    actual = sha256_of(path)
+    if actual != expected:
+        raise ValueError(
+            f"{os.fspath(path)} has SHA-256 {actual}, expected {expected}: the file is incomplete "
+            "or not the official one; download it again"
+        )
+
+
+def verify_once(path: Path, expected: str, *, fetch: str) -> None:
+    """Check a file that has an official name, unless that was done and it has not changed since.
+
+    Args:
+        path: Of the file.
+        expected: The official SHA-256.
+        fetch: Command that downloads the file, for the message.
+
+    Raises:
+        ValueError: If the content is another one; the message has both hashes and what to do.
+        OSError: If the file cannot be read.
+    """
+    state = _state_of(path, expected)
+    record = _record_of(path)
+    if record is not None and _recall(record) == state:
+        return
+    if path.stat().st_size >= LARGE:
+        size = path.stat().st_size / 1e9
+        logger.info("verifying the SHA-256 of %s (%.2f GB), once", path, size)
+    actual = sha256_of(path)
+    if actual != expected:
+        raise ValueError(
+            f"{path} has SHA-256 {actual}, but the official {path.name} has {expected}: it is "
+            f"incomplete, damaged or another file. Download it again with: {fetch}. If it is a "
+            "file of your own, give it another name: only official names are verified"
+        )
+    if record is not None and _state_of(path, expected) == state:  # unchanged meanwhile
+        _remember(record, state)
+
+
+def _state_of(path: Path, expected: str) -> dict[str, str | int]:
+    found = path.stat()
+    return {
+        "path": str(path.resolve()),
+        "sha256": expected,
+        "size": found.st_size,
+        "mtime_ns": found.st_mtime_ns,
+        "ctime_ns": found.st_ctime_ns,
+        "inode": found.st_ino,
+    }
+
+
+def _record_of(path: Path) -> Path | None:
+    """Where it is remembered; None for a user without a home."""
+    try:
+        folder = Path(RECORDS).expanduser()
+    except RuntimeError:
+        return None
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+    return folder / f"{name[:32]}.json"
+
+
+def _recall(record: Path) -> object:
+    """Content of a record that nobody but this user can have written, else None."""
+    try:
+        with record.open("rb") as file:
+            found = os.fstat(file.fileno())
+            others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or others_write:
+                return None
+            return json.loads(file.read(10_000))
+    except (OSError, ValueError):
+        return None
+
+
+def _remember(record: Path, state: dict[str, str | int]) -> None:
+    """Write a record completely or not at all; without one, the file is verified every time."""
+    with contextlib.suppress(OSError):
+        record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=record.parent, suffix=".part")  # for this user alone
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(state, file)
+            os.replace(part, record)
+        except OSError:
+            Path(part).unlink()

@@ -1,0 +1,185 @@
+"""An official name means the official content, which is verified once."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from eva_backbone import load_pretrained, load_vit, registry, verification
+
+NAME = "eva_psz14.pt"
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """$EVA_WEIGHTS, and a home of its own."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    monkeypatch.setenv("EVA_WEIGHTS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def small(weights, monkeypatch):
+    """A small file that counts as the official one of its name."""
+    path = weights / NAME
+    path.write_bytes(b"official content")
+    monkeypatch.setitem(registry.SHA256, NAME, verification.sha256_of(path))
+    return path
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """List of the files whose content was hashed."""
+    paths, compute = [], verification.sha256_of
+    monkeypatch.setattr(
+        verification, "sha256_of", lambda path: paths.append(Path(path)) or compute(path)
+    )
+    return paths
+
+
+def _record():
+    (record,) = Path(verification.RECORDS).expanduser().iterdir()
+    return record
+
+
+@pytest.mark.parametrize("source", ["name", "stem", "path", "link"])
+def test_other_content_under_an_official_name_is_refused(make_vit, weights, tmp_path, source):
+    """Whether it was asked for by name or by path; the model stays as it was."""
+    torch.save(make_vit().state_dict(), weights / NAME)
+    given = {"name": NAME, "stem": "eva_psz14", "path": weights / NAME, "link": tmp_path / NAME}
+    (tmp_path / NAME).symlink_to(weights / NAME)
+    model = make_vit()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    message = (
+        f"has SHA-256 {verification.sha256_of(weights / NAME)}, but the official {NAME} has "
+        f"{registry.SHA256[NAME]}: .*hf download BAAI/EVA {NAME} .*give it another name"
+    )
+    for load in (load_vit, lambda where: load_pretrained(model, where)):
+        with pytest.raises(ValueError, match=message):
+            load(given[source])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_name_of_its_own_is_not_verified(make_vit, weights, hashed):
+    torch.save(make_vit().state_dict(), weights / "my_eva_psz14.pt")
+    load_pretrained(make_vit(), weights / "my_eva_psz14.pt")
+    (weights / "linked.pt").symlink_to(weights / "my_eva_psz14.pt")
+    load_pretrained(make_vit(), weights / "linked.pt")
+    assert hashed == []
+
+
+def test_it_is_verified_once_and_again_when_it_changes(small, hashed):
+    for _ in range(3):
+        assert registry.resolve_source("eva_psz14") == small
+    assert hashed == [small]
+    assert registry.resolve_source(small) == small  # by path: the same file
+    assert hashed == [small]
+    content, times = small.read_bytes(), small.stat()
+    time.sleep(0.05)  # more than the steps in which the kernel counts
+    small.write_bytes(content.replace(b"official", b"0fficial"))  # of the same size
+    os.utime(small, ns=(times.st_atime_ns, times.st_mtime_ns))  # and with the same time
+    for _ in range(2):
+        with pytest.raises(ValueError, match="incomplete, damaged or another file"):
+            registry.resolve_source("eva_psz14")
+    assert hashed == [small] * 3
+    small.write_bytes(content)
+    assert registry.resolve_source("eva_psz14") == small
+
+
+def test_another_official_hash_is_another_promise(small, hashed, monkeypatch):
+    registry.resolve_source("eva_psz14")
+    monkeypatch.setitem(registry.SHA256, NAME, "0" * 64)
+    with pytest.raises(ValueError, match=f"the official {NAME} has {'0' * 64}"):
+        registry.resolve_source("eva_psz14")
+
+
+def test_a_record_that_somebody_else_could_write_does_not_count(small, hashed):
+    registry.resolve_source("eva_psz14")
+    record = _record()
+    assert record.stat().st_mode & 0o777 == 0o600
+    record.chmod(0o622)
+    registry.resolve_source("eva_psz14")
+    assert hashed == [small] * 2
+    assert _record().stat().st_mode & 0o777 == 0o600
+
+
+def test_a_forged_record_does_not_travel_with_the_weights(small, hashed, tmp_path):
+    """What an archive can set (size, time) does not suffice; what lies beside is not read."""
+    registry.resolve_source("eva_psz14")
+    state = json.loads(_record().read_text())
+    other = tmp_path / "unpacked" / NAME
+    other.parent.mkdir()
+    other.write_bytes(b"0fficial content")
+    os.utime(other, ns=(state["mtime_ns"], state["mtime_ns"]))
+    forged = Path(verification._record_of(other))
+    forged.write_text(json.dumps(state | {"path": str(other)}))
+    forged.chmod(0o600)
+    (other.parent / forged.name).write_text(forged.read_text())
+    with pytest.raises(ValueError, match="incomplete, damaged or another file"):
+        registry.resolve_source(other)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"null", b"7" * 9999])
+def test_a_damaged_record_is_written_again(small, hashed, content):
+    registry.resolve_source("eva_psz14")
+    _record().write_bytes(content)
+    registry.resolve_source("eva_psz14")
+    registry.resolve_source("eva_psz14")
+    assert hashed == [small] * 2
+
+
+@pytest.mark.parametrize("home", ["a file", "no folder can be made"])
+def test_without_a_place_for_the_record_it_is_verified_every_time(
+    small, hashed, tmp_path, monkeypatch, home
+):
+    monkeypatch.setenv("HOME", "/proc/none" if home != "a file" else str(small))
+    for _ in range(2):
+        assert registry.resolve_source("eva_psz14") == small
+    assert hashed == [small] * 2
+
+
+def test_a_file_that_changes_meanwhile_is_not_remembered(small, hashed, monkeypatch):
+    compute = verification.sha256_of
+
+    def slow(path):
+        digest = compute(path)
+        small.write_bytes(b"other")
+        return digest
+
+    monkeypatch.setattr(verification, "sha256_of", slow)
+    registry.resolve_source("eva_psz14")
+    monkeypatch.setattr(verification, "sha256_of", compute)
+    with pytest.raises(ValueError, match="incomplete, damaged or another file"):
+        registry.resolve_source("eva_psz14")
+
+
+def test_several_processes_verify_at_the_same_time(small):
+    """Each record is written beside its place and moved there."""
+    program = (
+        "import sys; from pathlib import Path; from eva_backbone import verification as v\n"
+        "path = Path(sys.argv[1])\n"
+        "for _ in range(200):\n"
+        "    v.verify_once(path, sys.argv[2], fetch='')\n"
+        "    record = v._record_of(path); assert v._recall(record), 'half written'\n"
+        "    if sys.argv[3] == '0': v._remember(record, v._state_of(path, sys.argv[2]))\n"
+    )
+    arguments = [sys.executable, "-c", program, str(small), registry.SHA256[NAME]]
+    running = [subprocess.Popen([*arguments, str(index)]) for index in range(3)]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    assert [path.suffix for path in Path(verification.RECORDS).expanduser().iterdir()] == [".json"]
+
+
+def test_a_long_wait_is_announced(small, caplog, monkeypatch):
+    monkeypatch.setattr(verification, "LARGE", 10)
+    with caplog.at_level(logging.INFO):
+        registry.resolve_source("eva_psz14")
+        registry.resolve_source("eva_psz14")
+    assert caplog.text.count("verifying the SHA-256 of") == 1
