@@ -103,6 +103,7 @@ class TrainingRun:
         self._signal = StopSignal()
         with reserved(run.output), contextlib.ExitStack() as stack:
             self._prepare()
+            stack.enter_context(self._signal.listen())  # to the end: loaders are shut down in it
             loader = build_loader(
                 self.samples,
                 self._batches,
@@ -114,8 +115,7 @@ class TrainingRun:
             self._open_log()
             if self._log:
                 stack.callback(self._log.close)
-            with self._signal.listen():
-                self._train()
+            self._train()
 
     def _prepare(self) -> None:
         """Everything that can be refused, before anything is changed."""

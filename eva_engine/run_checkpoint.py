@@ -195,6 +195,9 @@ class RunCheckpoints:
                 folder.mkdir()
         failures.raise_together()
         engine.engine.checkpoint_engine = safe_checkpoint_engine(failures)
+        # it copies programs that make a file of weights, as is written below; if that failed, it
+        # would leave the other processes waiting
+        engine.engine._copy_recovery_script = lambda folder: None
         engine.engine.save_checkpoint(str(folder), tag=_STATE, save_latest=False)
         engine.share_buffers()
         state = engine.full_precision_state()

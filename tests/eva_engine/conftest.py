@@ -74,16 +74,21 @@ class Ended:
 
 
 @pytest.fixture(scope="session")
-def launcher():
-    """A process that has imported everything and forks for each run."""
+def launch_environment():
+    """Environment of a program of its own, without what a launcher has set."""
     paths = [str(HERE), *map(str, (ROOT, ROOT / "pretrain", ROOT / "detection"))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
-    environment |= {"DS_ACCELERATOR": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    return environment | {"DS_ACCELERATOR": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def launcher(launch_environment):
+    """A process that has imported everything and forks for each run."""
     process = subprocess.Popen(
         [sys.executable, str(HERE / "launcher.py")],
-        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=launch_environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     yield process
     process.stdin.close()
