@@ -153,7 +153,7 @@ def sentence(error: BaseException) -> str:
     if not text:
         return repr(error)
     if "Original Traceback" not in text:
-        return text
+        return " ".join(text.split())
     return text.splitlines()[-1].partition(": ")[2]
 
 

@@ -1,15 +1,16 @@
 """What an evaluation gives: the table, per-class results, a picture."""
 
 import csv
+import io
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from eva_classification.counting import Counted, Score
+from eva_data.files import make_folder, replacing, write_text
 
 PAPER_SETS = (  # of Table 5's average, in its order; the gap is to the first
     "ImageNet-1K",
@@ -86,7 +87,9 @@ def write_results(folder: Path, settings: Mapping[str, Any], scores: Mapping[str
         The file.
     """
     text = json.dumps({"settings": dict(settings), **as_json(scores)}, indent=2) + "\n"
-    return atomically(folder / "results.json", lambda file: file.write_text(text, "utf-8"))
+    make_folder(folder)
+    write_text(folder / "results.json", text)
+    return folder / "results.json"
 
 
 def write_per_class(folder: Path, counted: Counted, classes: Sequence[str]) -> Path:
@@ -115,11 +118,11 @@ def write_per_class(folder: Path, counted: Counted, classes: Sequence[str]) -> P
         ]
         rows.append((name, images, *shares, classes[wrong] if times else "", times))
 
-    def write(file: Path) -> None:
-        with file.open("w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream).writerows(rows)
-
-    return atomically(folder / "per_class.csv", write)
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    make_folder(folder)
+    write_text(folder / "per_class.csv", text.getvalue())
+    return folder / "per_class.csv"
 
 
 def draw_confusion(folder: Path, confusion: Tensor, classes: Sequence[str]) -> Path:
@@ -155,26 +158,7 @@ def draw_confusion(folder: Path, confusion: Tensor, classes: Sequence[str]) -> P
             dark = shares[row, column] > 0.5
             axes.text(column, row, str(int(confusion[row, column])), ha="center", va="center",
                       fontsize=8, color="white" if dark else "black")  # fmt: skip
-    return atomically(
-        folder / "confusion.png", lambda file: figure.savefig(file, dpi=120, format="png")
-    )
-
-
-def atomically(file: Path, write: Callable[[Path], Any]) -> Path:
-    """Write a file as a whole or not at all.
-
-    Args:
-        file: Its folder is made if it is not there.
-        write: Writes to the path that it gets, `.NAME.PROCESS` beside the file.
-
-    Returns:
-        The file.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        write(unfinished)
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return file
+    make_folder(folder)
+    with replacing(folder / "confusion.png") as file:
+        figure.savefig(file, dpi=120, format="png")
+    return folder / "confusion.png"
