@@ -187,6 +187,7 @@ def read_config(file: Path) -> dict[str, Any] | None:
         config = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{file} notes a config that is not JSON ({error})") from error
-    if not isinstance(config, dict):
+    if config is not None and not isinstance(config, dict):
         raise ValueError(f"{file} notes a config that is not a table: {text[:60]}")
-    return config
+    noted: dict[str, Any] | None = config
+    return noted

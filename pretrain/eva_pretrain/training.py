@@ -55,13 +55,13 @@ def build_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
         plain = BackboneTeacher(config.model, weights=config.weights, image_size=config.image_size)
         dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         return plain.to(device, dtypes[config.precision])
-    teacher = ClipTeacher.from_open_clip(
+    return ClipTeacher.from_open_clip(
         config.model,
         config.weights or None,
         image_size=config.image_size,
         precision=config.precision,
+        device=device,
     )
-    return teacher.to(device)
 
 
 def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> MaskedImageModeling:
