@@ -1,6 +1,7 @@
 """Command line of a project: a recipe, and its values as options."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -158,7 +159,7 @@ def sentence(error: BaseException) -> str:
 
 
 def _reported(train: Callable[[C, torch.device], None], config: C, place: torch.device) -> None:
-    """Train; the traceback of any error goes to the log, and to the launcher if that is torchrun."""
+    """Train; the traceback of an error goes to the log, and to the launcher if it is torchrun."""
     work = train
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import record
@@ -201,16 +202,19 @@ class _LogFile(logging.FileHandler):
         super().__init__(file, encoding="utf-8", delay=True)
         self._failed = False
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Called inside the handling of an error."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
         elif not self._failed:
             self._failed = True
-            tqdm.write(
-                f"{self.baseFilename} cannot be written: {error.strerror}", file=sys.stderr
-            )
+            tqdm.write(f"{self.baseFilename} cannot be written: {error.strerror}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the file, also if its last lines find no space."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def _log_to(folder: Path) -> None:

@@ -3,13 +3,12 @@
 Stochastic depth computes only the samples that it keeps, whose number is drawn in every step: a
 graph of the model would break there, in every block. So a block that drops samples has its
 attention and its MLP compiled, for any number of samples, and other blocks are compiled as one.
-Many equal blocks share what was compiled for the first of them. What cannot be compiled as one graph
-is an error, and not left to run as it is.
+Many equal blocks share what was compiled for the first of them. What cannot be compiled as one
+graph is an error, and not left to run as it is.
 """
 
 import logging
 
-import torch
 from torch import nn
 
 from eva_backbone.block import Block
@@ -37,7 +36,7 @@ def compile_model(model: nn.Module) -> int:
     parts = [part for block in blocks for part in _parts(block)] or [model]
     for part in parts:
         compiled = torch.compile(part.forward, backend=BACKEND, fullgraph=bool(blocks))
-        part.forward = compiled  # type: ignore[method-assign]
+        part.forward = compiled
     logger.info("%d parts of the model are compiled when they are first called", len(parts))
     return len(parts)
 

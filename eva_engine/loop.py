@@ -16,8 +16,8 @@ from eva_data.files import UnwritableError, write_text
 from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_engine import distributed, run_checkpoint
 from eva_engine.best_weights import BestWeights, check_metric
-from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.compilation import compile_model
+from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.data import (
     BadSamples,
     Batch,
@@ -234,9 +234,7 @@ class TrainingRun:
     def _evaluation_is_due(self) -> bool:
         """Whether the earlier start was stopped between checkpoint and evaluation."""
         last = distributed.gather(self._log.last_evaluation if self._log else -1)[0]
-        return bool(
-            self._start and self._evaluates_after(self._start) and last < self._start - 1
-        )
+        return bool(self._start and self._evaluates_after(self._start) and last < self._start - 1)
 
     def _step(self, step: int) -> bool:
         """One optimizer step; whether any process was asked to stop."""

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 
+
 class RunLog:
     """Writes what the main process reports.
 

@@ -190,7 +190,10 @@ class RunCheckpoints:
         failures, main = Failures(), distributed.rank() == 0
         if main:
             with failures.noted(folder):
-                for rest in (*self.folder.glob(f"{_TEMPORARY}*"), *self.folder.glob(_REMOVED + "*")):
+                for rest in (
+                    *self.folder.glob(f"{_TEMPORARY}*"),
+                    *self.folder.glob(_REMOVED + "*"),
+                ):
                     shutil.rmtree(rest, ignore_errors=True)
                 folder.mkdir()
         failures.raise_together()

@@ -26,7 +26,9 @@ class Failures:
         except UnwritableError as error:
             self.first = self.first or error
         except OSError as error:
-            self.first = self.first or UnwritableError(f"{path} cannot be written: {error.strerror}")
+            self.first = self.first or UnwritableError(
+                f"{path} cannot be written: {error.strerror}"
+            )
 
     def raise_together(self) -> None:
         """Raise on all processes if one of them noted a failure."""

@@ -123,8 +123,9 @@ def _noted(options: argparse.Namespace) -> dict[str, Any]:
         "crop_pct": _is_number,
         "mean": _are_three,
         "std": _are_three,
-        "class_names": lambda value: isinstance(value, list)
-        and all(isinstance(name, str) for name in value),
+        "class_names": lambda value: (
+            isinstance(value, list) and all(isinstance(name, str) for name in value)
+        ),
     }
     for name, value in noted.items():
         option = "classes" if name == "class_names" else name

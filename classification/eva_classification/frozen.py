@@ -59,9 +59,7 @@ def labelled_features(
     features = torch.zeros(len(chosen), extractor.vit.embed_dim, device=device)
     labels = torch.zeros(len(chosen), dtype=torch.int64, device=device)
     mine = Subset(samples, [chosen[place] for place in own])
-    with evaluation_loader(
-        mine, batch_size=batch_size, workers=workers, progress=title
-    ) as batches:
+    with evaluation_loader(mine, batch_size=batch_size, workers=workers, progress=title) as batches:
         for number, (images, found) in enumerate(batches):
             start = number * batch_size
             places = torch.tensor(own[start : start + len(found)], device=device)

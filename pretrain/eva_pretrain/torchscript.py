@@ -129,12 +129,12 @@ class _Unpickler(pickle.Unpickler):
 
 def _tensors(archive: zipfile.ZipFile, file: Path) -> dict[str, Tensor]:
     for record in archive.infolist():
-        if record.filename.endswith(".pkl") or "/data/" in record.filename:
-            if record.compress_type != zipfile.ZIP_STORED or record.file_size > file.stat().st_size:
-                raise ValueError(
-                    f"{file.name} is refused: its record {record.filename} is compressed, and "
-                    "TorchScript compresses nothing; download it again"
-                )
+        is_read = record.filename.endswith("/data.pkl") or "/data/" in record.filename
+        if is_read and record.compress_type != zipfile.ZIP_STORED:  # its code may be compressed
+            raise ValueError(
+                f"{file.name} is refused: its record {record.filename} is compressed, and "
+                "TorchScript compresses no values; download it again"
+            )
     root = archive.namelist()[0].partition("/")[0]
     try:
         top = _Unpickler(io.BytesIO(archive.read(f"{root}/data.pkl"))).load()

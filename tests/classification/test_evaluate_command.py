@@ -186,7 +186,10 @@ def test_wrong_options(capsys, options, message):
         (["--data=none", "--image-size=30"], "30"),
         (["--data=none", "--variant=vit"], "vit"),
         (["--data=none", "--classes=none"], "there is no class list none"),
-        (["--data=none", f"--output={SCRIPT}"], "is a file and not a folder: choose another output"),
+        (
+            ["--data=none", f"--output={SCRIPT}"],
+            "is a file and not a folder: choose another output",
+        ),
     ],
 )
 def test_what_the_user_can_mend_is_a_sentence(evaluate, tmp_path, monkeypatch, options, message):
@@ -242,7 +245,9 @@ def test_odd_notes_of_a_file(evaluate, classifier, digits, tmp_path, config, mes
     if message is None:
         evaluate("--data", digits, weights=file)
         return
-    with pytest.raises(SystemExit, match=rf"^classification/evaluate.py: .*odd.safetensors.*{message}"):
+    with pytest.raises(
+        SystemExit, match=rf"^classification/evaluate.py: .*odd.safetensors.*{message}"
+    ):
         evaluate("--data", digits, weights=file)
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from eva_engine import best_weights, loop, checkpoint_files
+from eva_engine import best_weights, checkpoint_files, loop
 from eva_engine.run_checkpoint import read_config
 
 EVERY = {"ema_decay": 0.9, "keep_checkpoints": 9, "resume": True}

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-
 from deepspeed.accelerator import get_accelerator
 
 from eva_backbone.layer_decay import param_groups_layer_decay

@@ -68,8 +68,8 @@ def test_an_error_in_the_evaluation_and_in_the_save(launch, tmp_path):
 def test_a_signal_in_an_evaluation(launch, metrics, tmp_path, ranks):
     """Its workers are of the group, too; the evaluation is caught up on."""
     options = {"run__workers": 1, "evaluation_workers": 1, "ranks": ranks, "dropout": 0.0,
-               "run__batch_size": 8 // ranks, "run__resume": True, "run__checkpoint_every": 5}  # fmt: skip
-    options |= {"run__epochs": 2, "limit": 40}
+               "run__batch_size": 8 // ranks, "run__resume": True,
+               "run__checkpoint_every": 5, "run__epochs": 2, "limit": 40}  # fmt: skip
     assert launch(tmp_path / "whole", **options).codes == [0] * ranks
     stopped = launch(tmp_path / "run", term_in_evaluation=1, on_rank=ranks - 1, **options)
     assert stopped.codes == [75] * ranks, stopped.texts
@@ -100,7 +100,9 @@ def test_a_folder_in_use_is_refused_before_anything_changes(launch, tmp_path, ra
         assert second.codes == [1] * ranks
         assert contents(tmp_path / "run") == before
     for text in second.texts:
-        assert re.search(rf"run is in use by another run \(process {os.getpid()} on .*\): wait", text)
+        assert re.search(
+            rf"run is in use by another run \(process {os.getpid()} on .*\): wait", text
+        )
         assert "Traceback" not in text
 
 

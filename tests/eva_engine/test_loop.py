@@ -103,7 +103,7 @@ def test_resumed_in_bfloat16_with_accumulation(killed_and_resumed):
 
 
 def test_accumulation_may_change_at_a_resume_in_bfloat16(start, metrics, tmp_path):
-    """With several forward passes of a step the gradients lie elsewhere; the saved state does not."""
+    """With several forward passes of a step gradients lie elsewhere; the saved state does not."""
     settings = {"precision": "bf16", "rest": {"dropout": 0.0}}
     start("one", epochs=2, **settings)
     for accumulate, epochs in ((1, 1), (4, 2)):
@@ -279,7 +279,9 @@ def test_unreadable_samples_are_counted_once_and_limited(start, metrics, tmp_pat
 
 
 def test_a_bug_in_the_code_of_a_sample_is_an_error(start):
-    with pytest.raises(SampleError, match=r"sample file-5.jpg \(epoch 0, index 5\) met a bug: KeyE"):
+    with pytest.raises(
+        SampleError, match=r"sample file-5.jpg \(epoch 0, index 5\) met a bug: KeyE"
+    ):
         start(rest={"bug": 5})
 
 

@@ -92,7 +92,9 @@ def test_a_damaged_one_is_passed_over_and_kept(
     assert metrics(tmp_path / "run") == before
     assert damage_of(newest) is None
     kept = checkpoints.folder / "damaged_step_00000008"
-    assert [(path.relative_to(kept), content) for path, content in contents(kept).items()] == damaged
+    assert [
+        (path.relative_to(kept), content) for path, content in contents(kept).items()
+    ] == damaged
 
 
 def test_damaged_ones_do_not_count_among_those_that_are_kept(checkpoints, start):
@@ -137,7 +139,9 @@ def test_a_run_without_a_checkpoint_begins_again_only_with_resume(start, metrics
         start(epochs=1, rest={"bug": 5})
     logged = (tmp_path / "run/metrics.jsonl").read_bytes()
     assert 1 <= logged.count(b"\n") < 8
-    with pytest.raises(ValueError, match="has the log of a run that reached step . without a check"):
+    with pytest.raises(
+        ValueError, match=r"has the log of a run that reached step . without a check"
+    ):
         start(epochs=1)
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == logged
     start(epochs=1, resume=True)
@@ -170,7 +174,9 @@ def test_a_failed_save_leaves_the_earlier_one(start, tmp_path, monkeypatch, poin
         original(path)
 
     monkeypatch.setattr(files, "flush", full)
-    with pytest.raises(UnwritableError, match=r"/\.writing_step_00000016/.* cannot be written: No sp"):
+    with pytest.raises(
+        UnwritableError, match=r"/\.writing_step_00000016/.* cannot be written: No sp"
+    ):
         start(epochs=2, ema_decay=0.9, resume=True)
     assert contents(tmp_path / "run/checkpoints") == kept
     assert names(checkpoints_of(tmp_path)) == ["latest", "step_00000008"]

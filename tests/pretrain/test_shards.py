@@ -175,7 +175,7 @@ def test_a_pattern_of_more_than_the_memory_is_refused_at_once(pattern, message):
 
 
 def test_a_long_pattern_stops_at_the_first_shard_that_is_missing():
-    with pytest.raises(ValueError, match="there is no shard none-000000.tar"):
+    with pytest.raises(ValueError, match=r"there is no shard none-000000\.tar"):
         expand("none-{000000..999999}.tar")
 
 
