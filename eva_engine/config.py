@@ -1,11 +1,13 @@
 """Settings of a run: frozen dataclasses, from which the command line is made."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 _MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
+LARGEST_IMAGE = 10_000  # side in pixels
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
@@ -149,6 +151,35 @@ def at_least(config: Any, **limits: float) -> None:
         value = getattr(config, name)
         if not math.isfinite(value) or value < limit:
             raise ValueError(f"{name} must be at least {limit}, got {value}")
+
+
+def check_image_size(size: int) -> None:
+    """Refuse a side of images that is a typing error, and would ask for more than any memory.
+
+    Args:
+        size: In pixels.
+
+    Raises:
+        ValueError: Naming it and the limits.
+    """
+    if not 1 <= size <= LARGEST_IMAGE:
+        raise ValueError(f"image_size must be in 1..{LARGEST_IMAGE}, got {size}")
+
+
+def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuse statistics of images that are not finite, or divide by zero.
+
+    Args:
+        mean: Subtracted.
+        std: Divides.
+
+    Raises:
+        ValueError: Naming them.
+    """
+    if not all(map(math.isfinite, mean)):
+        raise ValueError(f"mean must be three finite numbers, got {tuple(mean)}")
+    if not all(math.isfinite(value) and value > 0 for value in std):
+        raise ValueError(f"std must be three finite numbers above 0, got {tuple(std)}")
 
 
 def one_of_its_choices(config: Any) -> None:

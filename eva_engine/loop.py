@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eva_data.files import UnwritableError, write_text
+from eva_data.files import write_text
 from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_engine import distributed, run_checkpoint
 from eva_engine.best_weights import BestWeights, check_metric
@@ -25,13 +25,13 @@ from eva_engine.data import (
     Samples,
     build_loader,
     next_batch,
-    sample_id,
     to_device,
 )
 from eva_engine.deepspeed_engine import TrainingEngine
 from eva_engine.loading import EvaluationInterruptedError, interruptible, running
 from eva_engine.metrics import RunLog, check_packages
 from eva_engine.moving_average import MovingAverage, warn_of_slow_average
+from eva_engine.nonfinite import NonfiniteSteps
 from eva_engine.output_folder import reserved
 from eva_engine.resuming import check_that_nothing_was_here, find_checkpoint, mention_changes
 from eva_engine.run_checkpoint import RunCheckpoints
@@ -41,8 +41,6 @@ logger = logging.getLogger(__name__)
 
 StepFn = Callable[[nn.Module, Any], tuple[Tensor, Mapping[str, Tensor]]]
 EvaluateFn = Callable[[nn.Module], Mapping[str, float]]
-
-_DUMP = "nonfinite.json"
 
 
 @dataclass(kw_only=True)
@@ -131,7 +129,9 @@ class TrainingRun:
         self._start = saved.get("step", 0)
         bad = saved.get("bad_samples", [])  # once it was their number
         self._bad_samples = BadSamples(run.max_bad_samples, bad if isinstance(bad, list) else [])
-        self._skipped_in_a_row = saved.get("skipped_in_a_row", 0)
+        self._nonfinite = NonfiniteSteps(
+            run, self.samples, seed=self._seed, in_a_row=saved.get("skipped_in_a_row", 0)
+        )
         self._batches = OrderedBatches(
             len(self.samples),
             batch_size=run.batch_size,
@@ -255,7 +255,7 @@ class TrainingRun:
         values, stop, finite = self._share(sums, batches)
         finite = self._engine.gradients_are_finite() and finite
         if not finite:
-            self._on_nonfinite(step, values, batches)
+            self._nonfinite.meet(step, values["loss"], batches)
         norm, applied = self._finish(step, skip=not finite)
         if applied and self._average:
             self._average.update()
@@ -287,24 +287,6 @@ class TrainingRun:
         values = {name: total / count for name, total in zip(names, means, strict=True)}
         return values, stop > 0, bad_loss == 0
 
-    def _on_nonfinite(self, step: int, values: dict[str, float], batches: list[Batch]) -> None:
-        """Write down what led here; raise unless the step may be skipped."""
-        items = [item for batch in batches for item in batch.items]
-        names = [sample_id(self.samples, index) for _, index in items]
-        file = self.run.output / f"rank{distributed.rank()}_{_DUMP}"
-        seeds = [[self._seed, step, m, distributed.rank()] for m in range(self.run.accumulate)]
-        content = {"step": step, "loss": str(values["loss"]), "samples": names,
-                   "epoch_and_index": items, "seeds": seeds}  # fmt: skip
-        with contextlib.suppress(UnwritableError):  # what it is about matters more
-            write_text(file, json.dumps(content, indent=1))
-        self._skipped_in_a_row += 1
-        what = f"loss {values['loss']} or a gradient of step {step} is not finite; see {file.name}"
-        if self.run.nonfinite == "stop":
-            raise FloatingPointError(what + " (nonfinite=skip would go on)")
-        if self._skipped_in_a_row > self.run.max_skipped:
-            raise FloatingPointError(f"{what}; {self._skipped_in_a_row} steps in a row")
-        logger.warning("%s; the step is skipped", what)
-
     def _finish(self, step: int, *, skip: bool) -> tuple[float, bool]:
         try:
             norm, applied = self._engine.step(skip=skip)
@@ -317,7 +299,7 @@ class TrainingRun:
                 "checkpoint with a lower learning rate or precision=bf16"
             ) from error
         if not skip:
-            self._skipped_in_a_row = 0
+            self._nonfinite.in_a_row = 0
         return norm, applied
 
     def _paused(self, function: Callable[[int], bool], argument: int) -> bool:
@@ -331,7 +313,7 @@ class TrainingRun:
     def _save(self, done: int) -> bool:
         record = self._record | {
             "bad_samples": sorted(self._bad_samples.names),
-            "skipped_in_a_row": self._skipped_in_a_row,
+            "skipped_in_a_row": self._nonfinite.in_a_row,
         }
         folder = self._checkpoints.save(self._engine, self._average, step=done, run=record)
         logger.info("saved %s", folder.name)
