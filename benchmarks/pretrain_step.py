@@ -36,8 +36,7 @@ from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.data import to_device
 from eva_engine.deepspeed_engine import TrainingEngine
-from eva_engine.flops import forward_flops
-from eva_engine.metrics import peak_flops
+from eva_engine.flops import forward_flops, peak_flops
 from eva_pretrain.masked_image_modeling import MaskedImageModeling
 from eva_pretrain.masking import BlockMasking
 from eva_pretrain.objectives import MaskedFeatures

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eva_data.files import make_folder, write_text
 from eva_engine import distributed
 from eva_engine.deepspeed_engine import TrainingEngine
-from eva_engine.run_checkpoint import save_weights, write_whole
+from eva_engine.run_checkpoint import save_weights
+from eva_engine.state_files import Failures
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +39,8 @@ def check_metric(metric: str, results: Sequence[str]) -> None:
 class BestWeights:
     """Keeps the best weights, and the best moving average if there is one, in the folder `best`.
 
-    Each has an evaluation and a best step of its own. `best.json` tells step and results of both; a
-    file that it does not name is not whole.
+    Each has an evaluation and a best step of its own. `best.json` has step and results of both; a
+    file that it does not name is not complete.
 
     Args:
         output: Folder of the run.
@@ -62,27 +64,27 @@ class BestWeights:
             name: File for them, `WEIGHTS` or `EMA_WEIGHTS`.
             step: That was evaluated, from 0.
             results: Of the evaluation.
+
+        Raises:
+            OSError: On all processes, if the disk is full, for example.
         """
         main = distributed.rank() == 0
         kept = self._record() if main else {}
         better = main and self._is_better(results[self.metric], kept.get(name))
         if not distributed.gather(better)[0]:
             return
+        failures, file = Failures(), self.folder / name
         if main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._write({key: value for key, value in kept.items() if key != name})
-        unfinished = self.folder / f".{name}.writing"
-        try:
-            save_weights(engine.full_precision_state(), unfinished, self.config)
-            if main:
-                unfinished.replace(self.folder / name)
-        finally:
-            if main:
-                unfinished.unlink(missing_ok=True)
+            with failures.noted(file):
+                make_folder(self.folder)
+                self._write({key: value for key, value in kept.items() if key != name})
+        state = engine.full_precision_state()
         if main:
-            self._write(kept | {name: {"step": step, "results": dict(results)}})
-            value = results[self.metric]
-            logger.info("best %s so far: %.5g, kept in %s", self.metric, value, self.folder / name)
+            with failures.noted(file):
+                save_weights(state, file, self.config)
+                self._write(kept | {name: {"step": step, "results": dict(results)}})
+        failures.raise_together()
+        logger.info("best %s so far: %.5g, kept in %s", self.metric, results[self.metric], file)
 
     def _is_better(self, value: float, kept: Mapping[str, Any] | None) -> bool:
         if not math.isfinite(value):
@@ -95,9 +97,13 @@ class BestWeights:
     def _record(self) -> dict[str, Any]:
         try:
             record: dict[str, Any] = json.loads((self.folder / RECORD).read_text("utf-8"))
+            return {name: kept for name, kept in record.items() if kept["results"]}
         except FileNotFoundError:
             return {}
-        return record
+        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+            logger.warning("%s cannot be read (%s): the next weights count as the best so far",
+                           self.folder / RECORD, error)  # fmt: skip
+            return {}
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        write_whole(self.folder / RECORD, json.dumps(record, indent=2))
+        write_text(self.folder / RECORD, json.dumps(record, indent=2))

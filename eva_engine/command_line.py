@@ -1,8 +1,10 @@
 """Command line of a project: a recipe, and its values as options."""
 
 import argparse
+import contextlib
 import json
 import logging
+import os
 import runpy
 import sys
 from collections.abc import Callable, Sequence
@@ -12,9 +14,12 @@ from typing import TypeVar
 import torch
 from tqdm import tqdm
 
+from eva_data.interruption import EXIT_KEYBOARD
 from eva_engine import distributed
 from eva_engine.config import as_plain
 from eva_engine.data import TooManyBadSamplesError
+from eva_engine.output_folder import reserved
+from eva_engine.run_checkpoint import RunCheckpoints
 
 C = TypeVar("C")
 
@@ -108,33 +113,79 @@ def main(
         arguments: Those of the command line by default.
 
     Raises:
-        SystemExit: 75 after a signal and a checkpoint, see `eva_engine.signals`; 1 with one
-            sentence for a wrong setting or a run that cannot go on, whose traceback is in
-            `log.txt`; 130 after Ctrl-C.
+        SystemExit: 75 after a signal and a checkpoint, see `eva_data.interruption`; 1 with one
+            sentence for a wrong setting or a run that cannot go on, whose traceback is in the
+            log; 130 after Ctrl-C.
     """
     config, only_print = parse(kind, arguments, program=program)
     if only_print:
         sys.stdout.write(json.dumps(as_plain(config), indent=2) + "\n")
         return
     # After an error the process group is left as it is: taking it down needs all processes, and
-    # the end of this one is what tells the others.
+    # the others notice the end of this one.
+    folder = output(config)
     try:
         place = distributed.start(device(config))
-        _log_to(output(config), main=distributed.rank() == 0)
-        train(config, place)
+        with reserved(folder):
+            _log_to(folder)
+            _reported(train, config, place)
         distributed.stop()
-    except _SENTENCE_IS_ENOUGH as error:
-        logger.debug("ended by an error", exc_info=True)
-        sys.exit(f"{program}: {error}")
-    except KeyboardInterrupt:
-        logger.info("stopped by the keyboard; the newest checkpoint is what `resume` takes")
-        sys.exit(130)
-    except Exception:
-        logger.debug("ended by an error", exc_info=True)
-        raise
     except SystemExit:  # on all processes alike
         distributed.stop()
         raise
+    except KeyboardInterrupt:
+        if distributed.rank() == 0:
+            sys.stderr.write(f"{program}: stopped by the keyboard; {_what_is_saved(folder)}\n")
+        sys.exit(EXIT_KEYBOARD)
+    except _SENTENCE_IS_ENOUGH as error:
+        sys.exit(f"{program}: {sentence(error)}")
+    except RuntimeError as error:
+        if not _is_end_of_another(error):
+            raise
+        sys.exit(
+            f"{program}: process {distributed.rank()} lost another one, which has ended; its own "
+            f"message, log.txt or log_rankN.txt in {folder} says why"
+        )
+
+
+def sentence(error: BaseException) -> str:
+    """The message of an error in one line; of one in a loader's process without its traceback."""
+    text = str(error).strip()
+    if not text:
+        return repr(error)
+    if "Original Traceback" not in text:
+        return " ".join(text.split())
+    return text.splitlines()[-1].partition(": ")[2]
+
+
+def _reported(train: Callable[[C, torch.device], None], config: C, place: torch.device) -> None:
+    """Train; the traceback of an error goes to the log, and to the launcher if it is torchrun."""
+    work = train
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import record
+
+        work = record(train)
+    try:
+        work(config, place)
+    except Exception:
+        logger.debug("ended by an error", exc_info=True)
+        raise
+
+
+def _is_end_of_another(error: RuntimeError) -> bool:
+    """Whether an exchange failed because its other side has ended."""
+    text = str(error)
+    return distributed.world_size() > 1 and (
+        isinstance(error, torch.distributed.DistError) or "gloo" in text or "Connection" in text
+    )
+
+
+def _what_is_saved(folder: Path) -> str:
+    complete = RunCheckpoints(folder, keep=1).complete()
+    if not complete:
+        return f"nothing is saved in {folder}: the run begins at step 1 again"
+    step = int(complete[-1].name.rpartition("_")[2])
+    return f"step {step} is saved, the same command with --run.resume continues after it"
 
 
 class _Terminal(logging.Handler):
@@ -144,18 +195,37 @@ class _Terminal(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def _log_to(folder: Path, *, main: bool) -> None:
-    """Main process: terminal and `log.txt`; others: warnings to the terminal."""
-    terminal = _Terminal(level=logging.INFO)
-    handlers: list[logging.Handler] = [terminal]
+class _LogFile(logging.FileHandler):
+    """A file that appears with its first line; if it cannot be written, that is said once."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, encoding="utf-8", delay=True)
+        self._failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Called inside the handling of an error."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True
+            tqdm.write(f"{self.baseFilename} cannot be written: {error.strerror}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the file, also if its last lines find no space."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+def _log_to(folder: Path) -> None:
+    """Main process: terminal and `log.txt`; others: warnings, and to `log_rankN.txt`."""
+    rank = distributed.rank()
+    file = folder / (f"log_rank{rank}.txt" if rank else "log.txt")
     logger.setLevel(logging.DEBUG)  # the traceback of an error: to the file only
-    if main:
-        folder.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(folder / "log.txt", encoding="utf-8"))
     logging.basicConfig(
-        level=logging.INFO if main else logging.WARNING,
+        level=logging.WARNING if rank else logging.INFO,
         format="%(asctime)s %(levelname).1s %(message)s",
         datefmt="%m-%d %H:%M:%S",
-        handlers=handlers,
+        handlers=[_Terminal(level=logging.INFO), _LogFile(file)],
         force=True,
     )

@@ -1,10 +1,13 @@
 """Settings of a run: frozen dataclasses, from which the command line is made."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+_MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
+LARGEST_IMAGE = 10_000  # side in pixels
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
@@ -38,6 +41,7 @@ class OptimizerConfig:
     clip_grad: float = 0.0
 
     def __post_init__(self) -> None:
+        one_of_its_choices(self)
         at_least(self, lr=0, min_lr=0, warmup_epochs=0, eps=0, weight_decay=0, clip_grad=0)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
@@ -60,8 +64,8 @@ class RunConfig:
 
     Attributes:
         output: Folder of the run: logs, checkpoints, the resolved config.
-        resume: Continue the run in the output folder from its newest complete checkpoint; begins
-            anew where there is none.
+        resume: Continue the run in the output folder from its newest undamaged checkpoint; where
+            no run has saved yet, it begins.
         epochs: Passes over the data. The schedule spans them all, so another number changes every
             learning rate.
         batch_size: Samples of one process in one forward pass. An optimizer step takes
@@ -69,10 +73,11 @@ class RunConfig:
         accumulate: Forward passes of an optimizer step.
         seed: Order of the data, augmentation, initialisation and stochastic depth.
         precision: `fp16` with dynamic loss scale (GPU only), `bf16` or `fp32`. Half precision
-            keeps the weights in half and float32 master weights in the optimizer.
+            keeps the weights in half and float32 master weights in the optimizer; gradients of
+            several forward passes are added in float32.
         zero_stage: 1 shares the optimizer's state among processes, 0 keeps it whole in each
             (float32 only).
-        compile: Compile the model with `torch.compile`.
+        compile: Compile the model with `torch.compile`, a ViT block by block.
         device: `cuda`, `cpu`, or `auto` for a GPU where there is one.
         workers: Processes that load data, for each training process.
         ema_decay: Decay of the exponential moving average of the weights, in float32; 0 has none.
@@ -85,8 +90,8 @@ class RunConfig:
         nonfinite: What a loss or gradient that is not finite does: `stop` the run before the step,
             or `skip` the step. (An overflow that the loss scale of fp16 takes care of is neither.)
         max_skipped: Steps in a row that `skip` may leave out before the run stops.
-        max_bad_samples: Samples that may be replaced because they cannot be read, each time that
-            one is drawn; counted over all processes and over resumes.
+        max_bad_samples: Samples that may be replaced because they cannot be read, each counted
+            once, over all processes and over resumes. Another error in a sample ends the run.
         tensorboard: Write TensorBoard files.
         wandb_project: Project on Weights & Biases; empty sends nothing.
     """
@@ -119,6 +124,8 @@ class RunConfig:
         one_of_its_choices(self)
         at_least(self, epochs=1, batch_size=1, accumulate=1, log_every=1, keep_checkpoints=1)
         at_least(self, workers=0, checkpoint_every=0, evaluate_every=0, seed=0)
+        if self.workers > _MOST_WORKERS:
+            raise ValueError(f"workers must be at most {_MOST_WORKERS}, got {self.workers}")
         at_least(self, max_skipped=0, max_bad_samples=0)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
@@ -144,6 +151,35 @@ def at_least(config: Any, **limits: float) -> None:
         value = getattr(config, name)
         if not math.isfinite(value) or value < limit:
             raise ValueError(f"{name} must be at least {limit}, got {value}")
+
+
+def check_image_size(size: int) -> None:
+    """Refuse a side of images that is a typing error, and would ask for more than any memory.
+
+    Args:
+        size: In pixels.
+
+    Raises:
+        ValueError: Naming it and the limits.
+    """
+    if not 1 <= size <= LARGEST_IMAGE:
+        raise ValueError(f"image_size must be in 1..{LARGEST_IMAGE}, got {size}")
+
+
+def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuse statistics of images that are not finite, or divide by zero.
+
+    Args:
+        mean: Subtracted.
+        std: Divides.
+
+    Raises:
+        ValueError: Naming them.
+    """
+    if not all(map(math.isfinite, mean)):
+        raise ValueError(f"mean must be three finite numbers, got {tuple(mean)}")
+    if not all(math.isfinite(value) and value > 0 for value in std):
+        raise ValueError(f"std must be three finite numbers above 0, got {tuple(std)}")
 
 
 def one_of_its_choices(config: Any) -> None:

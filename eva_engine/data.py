@@ -5,19 +5,24 @@ batch that the sample falls into.
 """
 
 import logging
-import signal
-from collections.abc import Callable, Iterator, Sequence
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from eva_data.interruption import leave_signals_to_the_run
 from eva_engine.distributed import seed_all
 
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 20  # replacements in a row for one sample
+# What reading a damaged or missing file raises (`UnreadableImageError` is an OSError); anything
+# else is a bug of the data set or its transforms, and an error.
+READ_ERRORS = (OSError, EOFError, struct.error, zlib.error)
 Item = tuple[int, int]  # epoch, index
 T = TypeVar("T")
 
@@ -37,12 +42,12 @@ class Batch:
     Attributes:
         data: The collated samples.
         items: Epoch and index of each sample, as the order wanted them.
-        unreadable: A line for each sample that was replaced.
+        unreadable: Name -> why, of each sample that was replaced.
     """
 
     data: Any
     items: list[Item]
-    unreadable: list[str]
+    unreadable: dict[str, str]
 
     def pin_memory(self) -> "Batch":
         """Called by the loader, for copies to a GPU beside computation."""
@@ -51,6 +56,10 @@ class Batch:
 
 class TooManyBadSamplesError(RuntimeError):
     """More samples than allowed could not be read."""
+
+
+class SampleError(RuntimeError):
+    """A bug in the code of a sample, with the name of the sample."""
 
 
 class OrderedBatches(Sampler[list[Item]]):
@@ -109,7 +118,7 @@ class SeededSamples(Dataset[Any]):
     """A data set whose random numbers belong to epoch and index, and that replaces bad samples.
 
     Args:
-        samples: The data set; any error in it counts as a sample that cannot be read.
+        samples: The data set; one of `READ_ERRORS` in it is a sample that cannot be read.
         seed: Of the run.
     """
 
@@ -117,23 +126,64 @@ class SeededSamples(Dataset[Any]):
         self.samples = samples
         self.seed = seed
 
-    def __getitem__(self, item: Item) -> tuple[Any, Item, list[str]]:
-        """Load a sample, or the next one that can be read; with what could not."""
+    def __getitem__(self, item: Item) -> tuple[Any, Item, dict[str, str]]:
+        """Load a sample, or the next one that can be read; with what could not.
+
+        Raises:
+            TooManyBadSamplesError: If too many in a row cannot be read.
+            SampleError: For any other error than `READ_ERRORS`.
+        """
         epoch, wanted = item
-        unreadable: list[str] = []
+        unreadable: dict[str, str] = {}
         for attempt in range(_ATTEMPTS):
             index = (wanted + attempt) % len(self.samples)
             seed_all(self.seed, epoch, wanted, attempt, purpose="sample")
             try:
                 return self.samples[index], item, unreadable
+            except READ_ERRORS as error:
+                name = sample_id(self.samples, index)
+                unreadable[name] = f"{type(error).__name__}: {error}"
             except Exception as error:
                 name = sample_id(self.samples, index)
-                unreadable.append(f"{name}: {type(error).__name__}: {error}")
-                if attempt == _ATTEMPTS - 1:
-                    raise RuntimeError(
-                        f"{_ATTEMPTS} samples in a row cannot be read, from {unreadable[0]}"
-                    ) from error
-        raise AssertionError("unreachable")
+                raise SampleError(
+                    f"sample {name} (epoch {epoch}, index {index}) met a bug: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+        name, reason = next(iter(unreadable.items()))
+        raise TooManyBadSamplesError(
+            f"{_ATTEMPTS} samples in a row cannot be read, from {name}: {reason}"
+        )
+
+
+class BadSamples:
+    """Names of the samples of a run that cannot be read, each of which counts once.
+
+    Args:
+        allowed: How many there may be.
+        names: Those that were found before.
+    """
+
+    def __init__(self, allowed: int, names: Iterable[str] = ()) -> None:
+        self.allowed = allowed
+        self.names = set(names)
+
+    def add(self, found: Mapping[str, str]) -> None:
+        """Note samples, and log those that are new.
+
+        Args:
+            found: Name -> why, of all processes.
+
+        Raises:
+            TooManyBadSamplesError: If there are more than allowed.
+        """
+        for name in sorted(found.keys() - self.names):
+            logger.warning("replaced a sample that cannot be read: %s: %s", name, found[name])
+        self.names |= found.keys()
+        if len(self.names) > self.allowed:
+            raise TooManyBadSamplesError(
+                f"{len(self.names)} samples could not be read, max_bad_samples is {self.allowed}; "
+                "the log names them"
+            )
 
 
 def sample_id(samples: Samples, index: int) -> str:
@@ -146,11 +196,11 @@ class _Collate:
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
 
-    def __call__(self, entries: Sequence[tuple[Any, Item, list[str]]]) -> Batch:
+    def __call__(self, entries: Sequence[tuple[Any, Item, dict[str, str]]]) -> Batch:
         return Batch(
             data=self.collate([sample for sample, _, _ in entries]),
             items=[item for _, item, _ in entries],
-            unreadable=[line for _, _, lines in entries for line in lines],
+            unreadable={name: why for _, _, bad in entries for name, why in bad.items()},
         )
 
 
@@ -172,7 +222,7 @@ def build_loader(
         collate: Makes the data of a batch from a list of samples.
 
     Returns:
-        A loader that gives `Batch` without end.
+        A loader that gives `Batch` without end; `eva_engine.loading.running` runs it.
     """
     return DataLoader(
         SeededSamples(samples, seed=batches.seed),
@@ -181,7 +231,7 @@ def build_loader(
         collate_fn=_Collate(collate),
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_signals_to_the_run,
+        worker_init_fn=leave_signals_to_the_run,
     )
 
 
@@ -201,13 +251,6 @@ def next_batch(stream: Iterator[Batch]) -> Batch:
         return next(stream)
     except ConnectionError as error:  # it ended while it handed a batch over
         raise RuntimeError("DataLoader worker ended; is the main memory full?") from error
-
-
-def _leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C and Slurm send their signals to workers too; the run needs them up to its stop."""
-    del worker
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def to_device(data: T, device: torch.device) -> T:

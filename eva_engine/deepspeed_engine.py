@@ -226,6 +226,9 @@ def _optimizer(
 def _deepspeed_config(
     run: RunConfig, optimizer: OptimizerConfig, *, trained: int
 ) -> dict[str, Any]:
+    # Half precision is too coarse to add up many gradients: 256 + 1 is 256 in bfloat16. DeepSpeed
+    # adds them up in float32 where it divides them among the processes as well, in its stage 2.
+    in_float32 = run.accumulate > 1 and run.precision != "fp32"
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": run.batch_size,
         "gradient_accumulation_steps": run.accumulate,
@@ -233,13 +236,15 @@ def _deepspeed_config(
         "gradient_clipping": optimizer.clip_grad if run.zero_stage else 0.0,
         # DeepSpeed allocates the bucket whole, also for a small model
         "zero_optimization": {
-            "stage": run.zero_stage,
+            "stage": 2 if in_float32 else run.zero_stage,
             "reduce_bucket_size": min(_LARGEST_BUCKET, trained),
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": _NO_REPORT,
     }
+    if in_float32:
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
     if run.precision == "bf16":
         config["bf16"] = {"enabled": True}
     elif run.precision == "fp16":  # the official values

@@ -113,6 +113,23 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def raise_together(error: Exception | None) -> None:
+    """Raise an error on all processes; the same call on all of them.
+
+    Args:
+        error: What went wrong on this process, if anything did.
+
+    Raises:
+        Exception: This process's own error, or else that of the first process that has one.
+    """
+    errors = gather(error)
+    if error is not None:
+        raise error
+    for other in errors:
+        if other is not None:
+            raise other
+
+
 def seed_all(*numbers: int, purpose: str = "") -> None:
     """Seed Python, numpy and torch from several numbers at once.
 

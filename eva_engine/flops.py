@@ -1,10 +1,37 @@
-"""Model FLOPs, for the log's share of the peak."""
+"""Model FLOPs, and the peak of a GPU, for the log's share of the peak."""
 
+import logging
+import math
+import re
 from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+logger = logging.getLogger(__name__)
+
+# Peak of dense half-precision matrix products in FLOP/s (manufacturers' data sheets), by the name
+# that CUDA gives, without the maker and the memory. Variants of one number differ.
+_PEAK_FLOPS = {
+    "H200": 989e12,
+    "H200 NVL": 835e12,
+    "H100 HBM3": 989e12,  # SXM
+    "H100 PCIE": 756e12,
+    "H100 NVL": 835e12,
+    "A100 SXM4": 312e12,
+    "A100 SXM": 312e12,
+    "A100 PCIE": 312e12,
+    "V100 SXM2": 125e12,
+    "V100 SXM3": 125e12,
+    "V100 PCIE": 112e12,
+    "V100S PCIE": 130e12,
+    "L40S": 362e12,
+    "A10": 125e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
+_NOT_OF_THE_NAME = re.compile(r"NVIDIA|TESLA|GEFORCE|\d+GB")
 
 
 def forward_flops(build: Callable[[], nn.Module], *, image_size: int) -> float:
@@ -23,3 +50,22 @@ def forward_flops(build: Callable[[], nn.Module], *, image_size: int) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(images)
     return float(counter.get_total_flops())
+
+
+def peak_flops(device: torch.device) -> float:
+    """Peak of dense half-precision matrix products.
+
+    Args:
+        device: Of the model.
+
+    Returns:
+        FLOP/s; NaN for a device without an entry, which the log mentions if it is a GPU.
+    """
+    if device.type != "cuda":
+        return math.nan
+    name = torch.cuda.get_device_name(device)
+    words = re.split(r"[\s-]+", name.upper())
+    known = " ".join(word for word in words if not _NOT_OF_THE_NAME.fullmatch(word))
+    if known not in _PEAK_FLOPS:
+        logger.info("the peak of %s is not known: the log has no share of it", name)
+    return _PEAK_FLOPS.get(known, math.nan)

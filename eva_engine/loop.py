@@ -1,5 +1,6 @@
 """The loop: a model, a data set and a step function; everything else is in the config."""
 
+import contextlib
 import json
 import logging
 import sys
@@ -11,32 +12,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eva_data.files import write_text
+from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_engine import distributed, run_checkpoint
 from eva_engine.best_weights import BestWeights, check_metric
+from eva_engine.compilation import compile_model
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.data import (
+    BadSamples,
     Batch,
     OrderedBatches,
     Samples,
-    TooManyBadSamplesError,
     build_loader,
     next_batch,
-    sample_id,
     to_device,
 )
 from eva_engine.deepspeed_engine import TrainingEngine
+from eva_engine.loading import EvaluationInterruptedError, interruptible, running
 from eva_engine.metrics import RunLog, check_packages
 from eva_engine.moving_average import MovingAverage, warn_of_slow_average
-from eva_engine.run_checkpoint import RunCheckpoints, write_whole
+from eva_engine.nonfinite import NonfiniteSteps
+from eva_engine.output_folder import reserved
+from eva_engine.resuming import check_that_nothing_was_here, find_checkpoint, mention_changes
+from eva_engine.run_checkpoint import RunCheckpoints
 from eva_engine.schedule import warmup_cosine
-from eva_engine.signals import EXIT_RUN_AGAIN, StopSignal
 
 logger = logging.getLogger(__name__)
 
 StepFn = Callable[[nn.Module, Any], tuple[Tensor, Mapping[str, Tensor]]]
 EvaluateFn = Callable[[nn.Module], Mapping[str, float]]
-
-_DUMP = "nonfinite.json"
 
 
 @dataclass(kw_only=True)
@@ -77,45 +81,57 @@ class TrainingRun:
     def start(self) -> None:
         """Train to the end, or to a signal.
 
+        However it ends, the processes that load data end with it.
+
         Raises:
-            ValueError: If the output folder has a run that is not to be continued, or one that
-                cannot be.
+            ValueError: If the output folder is in use, or has a run that is not to be continued, or
+                one that cannot be.
+            OSError: If something cannot be written.
             FloatingPointError: If loss or gradients are not finite, as `run.nonfinite` says.
             TooManyBadSamplesError: After `run.max_bad_samples`.
+            SampleError: For a bug in the code of a sample.
             SystemExit: With `EXIT_RUN_AGAIN`, after a signal and a checkpoint.
         """
-        self._log: RunLog | None = None
-        signal = StopSignal()
-        try:
-            self._prepare()
-            with signal.listen():
-                self._train(signal)
-        finally:
-            if self._log:
-                self._log.close()
-
-    def _prepare(self) -> None:
-        """Everything that can be refused, before anything is changed."""
         run = self.run
         check_packages(run)
         if run.precision == "fp16" and self.device.type == "cpu":
             raise ValueError("precision=fp16 needs a GPU: set precision=bf16 or fp32 on a CPU")
         check_metric(run.best_metric, self.results if self.evaluate else ())
+        self._log: RunLog | None = None
+        self._signal = StopSignal()
+        with reserved(run.output), contextlib.ExitStack() as stack:
+            self._prepare()
+            stack.enter_context(self._signal.listen())  # to the end: loaders are shut down in it
+            loader = build_loader(
+                self.samples,
+                self._batches,
+                workers=run.workers,
+                pin_memory=self.device.type == "cuda",
+                **({"collate": self.collate} if self.collate else {}),
+            )
+            self._stream: Iterator[Batch] = stack.enter_context(running(loader))
+            self._open_log()
+            if self._log:
+                stack.callback(self._log.close)
+            self._train()
+
+    def _prepare(self) -> None:
+        """Everything that can be refused, before anything is changed."""
+        run = self.run
         self._main = distributed.rank() == 0
         self._processes = distributed.world_size()
         keep = run.keep_checkpoints
         self._checkpoints = RunCheckpoints(run.output, keep=keep, config=self.config)
-        checkpoint = self._checkpoints.newest()
-        if checkpoint and not run.resume:
-            raise ValueError(
-                f"{run.output} has a run that reached {checkpoint.name}: continue it with "
-                "resume (--run.resume) or choose another output"
-            )
+        checkpoint = find_checkpoint(self._checkpoints, run)
+        self._saved = checkpoint is not None
         saved = run_checkpoint.read_run(checkpoint) if checkpoint else {}
         self._seed = saved.get("seed", run.seed)
         self._start = saved.get("step", 0)
-        self._bad_samples = saved.get("bad_samples", 0)
-        self._skipped_in_a_row = saved.get("skipped_in_a_row", 0)
+        bad = saved.get("bad_samples", [])  # once it was their number
+        self._bad_samples = BadSamples(run.max_bad_samples, bad if isinstance(bad, list) else [])
+        self._nonfinite = NonfiniteSteps(
+            run, self.samples, seed=self._seed, in_a_row=saved.get("skipped_in_a_row", 0)
+        )
         self._batches = OrderedBatches(
             len(self.samples),
             batch_size=run.batch_size,
@@ -127,7 +143,10 @@ class TrainingRun:
         )
         self._steps_per_epoch = self._batches.steps_per_epoch
         self._total = run.epochs * self._steps_per_epoch
+        self._every = run.checkpoint_every or self._steps_per_epoch
         self._lr(0)
+        if checkpoint is None:
+            check_that_nothing_was_here(self._checkpoints, run, first_save=self._every)
         warn_of_slow_average(run.ema_decay, self._total)
         self._record = {
             "seed": self._seed,
@@ -138,21 +157,8 @@ class TrainingRun:
             "samples_of_data": len(self.samples),
         }
         if saved:
-            self._compare(saved)
+            mention_changes(saved, self._record, run)
         self._build(checkpoint)
-
-    def _compare(self, saved: Mapping[str, Any]) -> None:
-        """Mention what differs from the run that continues; `restore` refuses what it cannot."""
-        for name in ("step_batch", "samples_of_data"):
-            if saved[name] != self._record[name]:
-                logger.warning(
-                    "the run that continues had %s=%s, now %s: the order of the data changes",
-                    *(name, saved[name], self._record[name]),
-                )
-        if self.run.seed != self._seed:
-            logger.warning(
-                "seed=%d has no effect: the run began with %d", self.run.seed, self._seed
-            )
 
     def _lr(self, step: int) -> float:
         return warmup_cosine(
@@ -177,17 +183,12 @@ class TrainingRun:
         best = BestWeights(run.output, metric=run.best_metric, anew=anew, config=self.config)
         self._best = best if run.best_metric else None
         if run.compile:
-            self._engine.engine.compile()
-        loader = build_loader(
-            self.samples,
-            self._batches,
-            workers=run.workers,
-            pin_memory=self.device.type == "cuda",
-            **({"collate": self.collate} if self.collate else {}),
-        )
-        self._stream: Iterator[Batch] = iter(loader)
+            compile_model(self.model)
+
+    def _open_log(self) -> None:
+        run = self.run
         if self._main:
-            write_whole(run.output / "config.json", json.dumps(self.config, indent=2))
+            write_text(run.output / "config.json", json.dumps(self.config, indent=2))
             self._log = RunLog(
                 run,
                 start_step=self._start,
@@ -199,23 +200,30 @@ class TrainingRun:
                 config=self.config,
             )
 
-    def _train(self, signal: StopSignal) -> None:
-        every = self.run.checkpoint_every or self._steps_per_epoch
+    def _train(self) -> None:
         self._engine.engine.train()
         if self._start >= self._total:
             logger.info("all %d steps were done before", self._total)
-        self._catch_up_on_evaluation()
+        if self._evaluation_is_due() and self._paused(self._evaluate, self._start - 1):
+            self._end_early(self._start)
         for step in range(self._start, self._total):
-            stop = self._step(step, signal)
+            stop = self._step(step)
             done = step + 1
             last = done == self._total
-            if stop or last or done % every == 0:
+            self._saved = False
+            if stop or last or done % self._every == 0:
                 self._paused(self._save, done)
             if stop and not last:
-                logger.info("stopped after step %d by a signal; run again with resume", done)
-                sys.exit(EXIT_RUN_AGAIN)
-            if self._evaluates_after(done):
-                self._paused(self._evaluate, step)
+                self._end_early(done)
+            if self._evaluates_after(done) and self._paused(self._evaluate, step):
+                self._end_early(done)
+
+    def _end_early(self, done: int) -> None:
+        """End as asked by a signal, with a checkpoint."""
+        if not self._saved:
+            self._paused(self._save, done)
+        logger.info("stopped after step %d by a signal; run again with resume", done)
+        sys.exit(EXIT_RUN_AGAIN)
 
     def _evaluates_after(self, done: int) -> bool:
         epoch, rest = divmod(done, self._steps_per_epoch)
@@ -223,13 +231,12 @@ class TrainingRun:
         at_period = not rest and period > 0 and epoch % period == 0
         return self.evaluate is not None and (done >= self._total or at_period)
 
-    def _catch_up_on_evaluation(self) -> None:
-        """Evaluate where the earlier start was stopped between checkpoint and evaluation."""
+    def _evaluation_is_due(self) -> bool:
+        """Whether the earlier start was stopped between checkpoint and evaluation."""
         last = distributed.gather(self._log.last_evaluation if self._log else -1)[0]
-        if self._start and self._evaluates_after(self._start) and last < self._start - 1:
-            self._paused(self._evaluate, self._start - 1)
+        return bool(self._start and self._evaluates_after(self._start) and last < self._start - 1)
 
-    def _step(self, step: int, signal: StopSignal) -> bool:
+    def _step(self, step: int) -> bool:
         """One optimizer step; whether any process was asked to stop."""
         lr = self._lr(step)
         self._engine.set_learning_rate(lr)
@@ -245,10 +252,10 @@ class TrainingRun:
             for name, value in {**metrics, "loss": loss}.items():
                 sums[name] = sums.get(name, 0) + value.detach().double()
             self._engine.backward(loss, last=micro == self.run.accumulate - 1)
-        values, stop, finite = self._share(sums, batches, signal)
+        values, stop, finite = self._share(sums, batches)
         finite = self._engine.gradients_are_finite() and finite
         if not finite:
-            self._on_nonfinite(step, values, batches)
+            self._nonfinite.meet(step, values["loss"], batches)
         norm, applied = self._finish(step, skip=not finite)
         if applied and self._average:
             self._average.update()
@@ -256,51 +263,29 @@ class TrainingRun:
             extra = {"lr": lr, "grad_norm": norm, "epoch": step // self._steps_per_epoch}
             if self.run.precision == "fp16":
                 extra["loss_scale"] = self._engine.loss_scale
-            if self._bad_samples:
-                extra["bad_samples"] = self._bad_samples
+            if self._bad_samples.names:
+                extra["bad_samples"] = len(self._bad_samples.names)
             if not applied:
                 extra["skipped"] = 1
             self._log.step(step, {**values, **extra})
         return stop
 
     def _share(
-        self, sums: dict[str, Tensor], batches: list[Batch], signal: StopSignal
+        self, sums: dict[str, Tensor], batches: list[Batch]
     ) -> tuple[dict[str, float], bool, bool]:
         """Means over all processes and micro-batches, and what any process has to say."""
         names = sorted(sums)
         own = torch.stack([sums[name].reshape(()) for name in names]).tolist()
-        lines = [line for batch in batches for line in batch.unreadable]
-        for line in lines:
-            logger.warning("replaced a sample that cannot be read: %s", line)
+        bad = {name: why for batch in batches for name, why in batch.unreadable.items()}
         loss_is_finite = torch.isfinite(torch.tensor(own[names.index("loss")])).item()
-        flags = [float(signal.received is not None), float(not loss_is_finite), float(len(lines))]
+        flags = [float(self._signal.requested), float(not loss_is_finite), float(len(bad))]
         *means, stop, bad_loss, unreadable = distributed.sum_over_ranks(own + flags, self.device)
-        self._bad_samples += int(unreadable)
-        if self._bad_samples > self.run.max_bad_samples:
-            raise TooManyBadSamplesError(
-                f"{self._bad_samples} samples could not be read, max_bad_samples is "
-                f"{self.run.max_bad_samples}; the log names them"
-            )
+        if unreadable:
+            found = {name: why for one in distributed.gather(bad) for name, why in one.items()}
+            self._bad_samples.add(found)
         count = self._processes * self.run.accumulate
         values = {name: total / count for name, total in zip(names, means, strict=True)}
         return values, stop > 0, bad_loss == 0
-
-    def _on_nonfinite(self, step: int, values: dict[str, float], batches: list[Batch]) -> None:
-        """Write down what led here; raise unless the step may be skipped."""
-        items = [item for batch in batches for item in batch.items]
-        names = [sample_id(self.samples, index) for _, index in items]
-        file = self.run.output / f"rank{distributed.rank()}_{_DUMP}"
-        seeds = [[self._seed, step, m, distributed.rank()] for m in range(self.run.accumulate)]
-        content = {"step": step, "loss": str(values["loss"]), "samples": names,
-                   "epoch_and_index": items, "seeds": seeds}  # fmt: skip
-        file.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        self._skipped_in_a_row += 1
-        what = f"loss {values['loss']} or a gradient of step {step} is not finite; see {file.name}"
-        if self.run.nonfinite == "stop":
-            raise FloatingPointError(what + " (nonfinite=skip would go on)")
-        if self._skipped_in_a_row > self.run.max_skipped:
-            raise FloatingPointError(f"{what}; {self._skipped_in_a_row} steps in a row")
-        logger.warning("%s; the step is skipped", what)
 
     def _finish(self, step: int, *, skip: bool) -> tuple[float, bool]:
         try:
@@ -314,36 +299,47 @@ class TrainingRun:
                 "checkpoint with a lower learning rate or precision=bf16"
             ) from error
         if not skip:
-            self._skipped_in_a_row = 0
+            self._nonfinite.in_a_row = 0
         return norm, applied
 
-    def _paused(self, function: Callable[[int], None], argument: int) -> None:
+    def _paused(self, function: Callable[[int], bool], argument: int) -> bool:
         if self._log:
             self._log.pause()
-        function(argument)
+        result = function(argument)
         if self._log:
             self._log.go_on()
+        return result
 
-    def _save(self, done: int) -> None:
+    def _save(self, done: int) -> bool:
         record = self._record | {
-            "bad_samples": self._bad_samples,
-            "skipped_in_a_row": self._skipped_in_a_row,
+            "bad_samples": sorted(self._bad_samples.names),
+            "skipped_in_a_row": self._nonfinite.in_a_row,
         }
         folder = self._checkpoints.save(self._engine, self._average, step=done, run=record)
         logger.info("saved %s", folder.name)
+        self._saved = True
+        return True
 
-    def _evaluate(self, step: int) -> None:
+    def _evaluate(self, step: int) -> bool:
+        """Evaluate; whether a signal asks to stop, and possibly left the evaluation for later."""
         model = self._engine.engine
         model.eval()
         self._engine.share_buffers()
-        results = self._results(run_checkpoint.WEIGHTS, step)
-        if self._average:
-            with self._average.applied():
-                averaged = self._results(run_checkpoint.EMA_WEIGHTS, step)
-            results |= {f"ema_{name}": value for name, value in averaged.items()}
-        model.train()
+        try:
+            with interruptible(self._signal):
+                results = self._results(run_checkpoint.WEIGHTS, step)
+                if self._average:
+                    with self._average.applied():
+                        averaged = self._results(run_checkpoint.EMA_WEIGHTS, step)
+                    results |= {f"ema_{name}": value for name, value in averaged.items()}
+        except EvaluationInterruptedError:
+            logger.info("the evaluation of step %d is left for the next start", step + 1)
+            return True
+        finally:
+            model.train()
         if self._log:  # after the best weights: by the log, a continued run knows that all is done
             self._log.evaluation(step, results)
+        return any(distributed.gather(self._signal.requested)) and step + 1 < self._total
 
     @torch.no_grad()
     def _results(self, name: str, step: int) -> dict[str, float]:

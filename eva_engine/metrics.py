@@ -1,5 +1,6 @@
 """The log of a run: JSON lines, TensorBoard, Weights & Biases, a progress bar, one line of text."""
 
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -9,31 +10,20 @@ import resource
 import sys
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from eva_data.files import UnwritableError, make_folder, write_text
 from eva_engine.config import RunConfig
-from eva_engine.run_checkpoint import write_whole
+from eva_engine.flops import peak_flops
 
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
-
-# Peak of dense half-precision matrix products in FLOP/s (manufacturers' data sheets).
-_PEAK_FLOPS = {
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "V100": 125e12,
-    "L40S": 362e12,
-    "A10": 125e12,
-    "4090": 165e12,
-    "3090": 71e12,
-}
 
 
 class RunLog:
@@ -69,13 +59,16 @@ class RunLog:
         self.batch_size = batch_size
         self._log_every = run.log_every
         self._device = device
-        self._peak = processes * peak_flops(device)
+        peak = peak_flops(device) if flops_per_sample is not None else math.nan
+        self._peak = processes * peak
         self._flops = flops_per_sample
-        run.output.mkdir(parents=True, exist_ok=True)
-        self._file = run.output / METRICS
+        make_folder(run.output)
+        self._file, self._board_folder = run.output / METRICS, run.output / "tensorboard"
         self.last_evaluation = _cut(self._file, start_step)
-        self._lines = self._file.open("a", encoding="utf-8")
-        self._board = _board(run.output / "tensorboard", start_step) if run.tensorboard else None
+        with _explained(self._file):
+            self._lines = self._file.open("a", encoding="utf-8")
+        with _explained(self._board_folder):
+            self._board = _board(self._board_folder, start_step) if run.tensorboard else None
         self._wandb = _wandb(run, config) if run.wandb_project else None
         self._bar = tqdm(
             total=total_steps,
@@ -101,8 +94,7 @@ class RunLog:
         logs = done % self._log_every == 0 or done == self.total_steps
         if logs:
             record |= self._speed(done)
-        self._lines.write(json.dumps(_finite(record)) + "\n")
-        self._lines.flush()
+        self._write(record)
         if logs:
             self._send(step, record)
             logger.info("%s", self._sentence(done, record))
@@ -110,8 +102,7 @@ class RunLog:
     def evaluation(self, step: int, values: Mapping[str, float]) -> None:
         """Report the results of an evaluation after `step`."""
         record = {f"val_{name}": value for name, value in values.items()}
-        self._lines.write(json.dumps(_finite({"step": step, **record})) + "\n")
-        self._lines.flush()
+        self._write({"step": step, **record})
         self._send(step, record)
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         logger.info("step %d: evaluation: %s", step + 1, text)
@@ -127,11 +118,19 @@ class RunLog:
     def close(self) -> None:
         """Close files and connections."""
         self._bar.close()
-        self._lines.close()
-        if self._board:
-            self._board.close()
+        try:
+            self._lines.close()
+            if self._board:
+                self._board.close()
+        except OSError as error:  # of a full disk, which is about to be said, or was nearly missed
+            logger.warning("the end of the log is lost: %s", error.strerror or error)
         if self._wandb:
             self._wandb.finish()
+
+    def _write(self, record: Mapping[str, float]) -> None:
+        with _explained(self._file):
+            self._lines.write(json.dumps(_finite(record)) + "\n")
+            self._lines.flush()
 
     def _speed(self, done: int) -> dict[str, float]:
         now = time.perf_counter()
@@ -165,10 +164,22 @@ class RunLog:
     def _send(self, step: int, record: Mapping[str, float]) -> None:
         values = {name: value for name, value in record.items() if name != "step"}
         if self._board:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+            with _explained(self._board_folder):
+                for name, value in values.items():
+                    self._board.add_scalar(name, value, step)
         if self._wandb:
             self._wandb.log(values, step=step)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Context in which the system's error becomes a sentence that names the path."""
+    try:
+        yield
+    except UnwritableError:
+        raise
+    except OSError as error:
+        raise UnwritableError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _finite(record: Mapping[str, float]) -> dict[str, float | None]:
@@ -196,21 +207,41 @@ def check_packages(run: RunConfig) -> None:
         )
 
 
+def last_logged_step(output: Path) -> int:
+    """Step, from 0, of the last complete line that a run logged; -1 if there is none.
+
+    Args:
+        output: Folder of the run.
+    """
+    steps = [record["step"] for _, record in _records(output / METRICS)]
+    return max(steps, default=-1)
+
+
+def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield lines and their content, up to the first that is not complete (a kill may cut one)."""
+    if not file.exists():
+        return
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+            if not isinstance(record["step"], int):
+                return
+        except (ValueError, KeyError, TypeError):
+            return
+        yield line, record
+
+
 def _cut(file: Path, start_step: int) -> int:
-    """Keep the lines before a step (the last one may be half written); the last evaluation."""
+    """Keep the lines before a step; the last evaluation."""
     if not file.exists():
         return -1
     kept, last_evaluation = [], -1
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            break
+    for line, record in _records(file):
         if record["step"] < start_step:
             kept.append(line + "\n")
             if any(name.startswith("val_") for name in record):
                 last_evaluation = record["step"]
-    write_whole(file, "".join(kept))
+    write_text(file, "".join(kept))
     return last_evaluation
 
 
@@ -231,14 +262,6 @@ def _wandb(run: RunConfig, config: dict[str, Any]) -> Any:
         resume="allow",
         config=config,
     )
-
-
-def peak_flops(device: torch.device) -> float:
-    """Peak of dense half-precision matrix products in FLOP/s; NaN for a device without an entry."""
-    if device.type != "cuda":
-        return math.nan
-    name = torch.cuda.get_device_name(device)
-    return next((peak for key, peak in _PEAK_FLOPS.items() if key in name), math.nan)
 
 
 def _memory(device: torch.device) -> float:

@@ -2,15 +2,13 @@
 
 `checkpoints/step_00001000/` holds DeepSpeed's files of every process, the moving average, the
 weights as `model.safetensors` and `model_ema.safetensors` (float32, official names), `run.json`,
-and `COMPLETE`, which lists all files with their sizes. It is written in a folder of another name,
-flushed to the disk and then renamed, so that a run which is killed at any moment leaves a complete
-checkpoint behind or none.
+and `COMPLETE`, which lists all files with their sizes and digests. It is written in a folder of
+another name, flushed to the disk and then renamed, so that a run which is killed at any moment
+leaves a complete checkpoint behind or none. What cannot be read is never removed.
 """
 
 import json
 import logging
-import os
-import pickle
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -18,22 +16,44 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
+from eva_backbone.reading import read_torch_file
+from eva_data.files import flush, make_folder, write_text, writing
 from eva_engine import distributed
+from eva_engine.checkpoint_files import (
+    damage_of,
+    is_complete,
+    mark_complete,
+    read_config,
+    read_run,
+    save_weights,
+    write_tensors,
+)
 from eva_engine.deepspeed_engine import TrainingEngine
 from eva_engine.moving_average import MovingAverage
+from eva_engine.state_files import Failures, safe_checkpoint_engine
+
+__all__ = [
+    "EMA_WEIGHTS",
+    "FOLDER",
+    "WEIGHTS",
+    "RunCheckpoints",
+    "is_complete",
+    "read_config",
+    "read_run",
+    "restore",
+    "save_weights",
+    "write_tensors",
+]
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
-MARKER = "COMPLETE"
 WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
-_RUN, _CONFIG = "run.json", "config"
+_RUN, _LATEST = "run.json", "latest"
 _STATE = "deepspeed"
-_PREFIX, _TEMPORARY = "step_", ".writing_"
+_PREFIX, _TEMPORARY, _REMOVED, _DAMAGED = "step_", ".writing_", ".removing_", "damaged_"
+_mark_complete = mark_complete
 
 
 class RunCheckpoints:
@@ -48,24 +68,63 @@ class RunCheckpoints:
     def __init__(self, output: Path, *, keep: int, config: Mapping[str, Any] | None = None) -> None:
         self.folder = output / FOLDER
         self.keep, self.config = keep, config
+        self._damaged: set[Path] = set()  # by their content, which `complete` does not read
 
     def complete(self) -> list[Path]:
         """Folders of all complete checkpoints, oldest first."""
-        return sorted(folder for folder in self.folder.glob(f"{_PREFIX}*") if is_complete(folder))
+        found = self.folder.glob(f"{_PREFIX}*")
+        return sorted(path for path in found if is_complete(path) and path not in self._damaged)
+
+    def traces(self) -> bool:
+        """Whether the run ever had a checkpoint."""
+        return (self.folder / _LATEST).exists() or any(self.folder.glob(f"*{_PREFIX}*"))
 
     def newest(self) -> Path | None:
-        """The newest complete checkpoint as the main process sees it; the same on all processes.
+        """The newest checkpoint whose files are what was written; the same on all processes.
+
+        Those that are not are passed over with a warning, and left as they are.
 
         Raises:
-            ValueError: On all processes, if one of them does not see the main process's folder.
+            ValueError: On all processes, if one of them does not see the main process's folder, or
+                if there are checkpoints and none of them is undamaged.
         """
+        self._check_that_all_see_it()
+        main = distributed.rank() == 0
+        found = sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True) if main else []
+        names: list[str] = distributed.gather([path.name for path in found])[0]
+        passed_over = []
+        for name in names:
+            share = damage_of(
+                self.folder / name, part=distributed.rank(), parts=distributed.world_size()
+            )
+            problem = next((one for one in distributed.gather(share) if one is not None), None)
+            if problem is None:
+                return self.folder / name
+            self._damaged.add(self.folder / name)
+            passed_over.append(f"{name}: {problem}")
+            if main:
+                logger.warning(
+                    "passed over the damaged checkpoint %s: %s; it is left as it is", name, problem
+                )
+        if passed_over:
+            raise ValueError(
+                f"no checkpoint in {self.folder} can be read, and nothing was changed "
+                f"({'; '.join(passed_over)}): restore one, or begin again in another output"
+            )
+        return None
+
+    def _check_that_all_see_it(self) -> None:
         token = distributed.gather(uuid.uuid4().hex)[0]
         file = self.folder / f".seen_by_all_{token}"
         main = distributed.rank() == 0
+        problem: OSError | None = None
         if main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file.touch()
-        distributed.barrier()
+            try:
+                make_folder(self.folder)
+                file.touch()
+            except OSError as error:
+                problem = error
+        distributed.raise_together(problem)
         seen = distributed.gather(file.exists())
         if main:
             file.unlink()
@@ -75,9 +134,6 @@ class RunCheckpoints:
                 f"processes {blind} do not see {self.folder}, which the first process made: put "
                 "the output on a file system that all machines share"
             )
-        complete = self.complete() if main else []
-        name: str | None = distributed.gather(complete[-1].name if complete else None)[0]
-        return self.folder / name if name else None
 
     def save(
         self,
@@ -97,58 +153,88 @@ class RunCheckpoints:
 
         Returns:
             The folder.
+
+        Raises:
+            OSError: On all processes, if the disk is full, for example; earlier checkpoints are
+                as they were.
         """
         final = self.folder / f"{_PREFIX}{step:08d}"
         temporary = self.folder / f"{_TEMPORARY}{final.name}"
-        main = distributed.rank() == 0
-        if main:
-            for rest in self.folder.glob(f"{_TEMPORARY}*"):
-                shutil.rmtree(rest, ignore_errors=True)
-            temporary.mkdir(parents=True)
-        distributed.barrier()
-        engine.engine.save_checkpoint(str(temporary), tag=_STATE, save_latest=False)
-        engine.share_buffers()
-        save_weights(engine.full_precision_state(), temporary / WEIGHTS, self.config)
-        if average is not None:
-            if main or engine.zero_stage:
-                torch.save(average.state_dict(), temporary / _average_file(engine))
-            with average.applied():
-                save_weights(engine.full_precision_state(), temporary / EMA_WEIGHTS, self.config)
-        distributed.barrier()
-        if main:
-            text = json.dumps({"step": step, **run}, indent=2)
-            (temporary / _RUN).write_text(text, encoding="utf-8")
-            _mark_complete(temporary)
-            shutil.rmtree(final, ignore_errors=True)  # what a removal that was cut short left
-            temporary.rename(final)
-            _flush(self.folder)
-            write_whole(self.folder / "latest", final.name)
-            self._remove_old()
-        distributed.barrier()
+        try:
+            self._write(temporary, engine, average, {"step": step, **run})
+        except OSError:
+            if distributed.rank() == 0:
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        failures = Failures()
+        if distributed.rank() == 0:
+            with failures.noted(final):
+                if final.exists():
+                    final.rename(_free(final.with_name(_DAMAGED + final.name)))
+                temporary.rename(final)
+                self._damaged.discard(final)
+                flush(self.folder)
+                write_text(self.folder / _LATEST, final.name)
+                self._remove_old()
+        failures.raise_together()
         return final
 
+    def _write(
+        self,
+        folder: Path,
+        engine: TrainingEngine,
+        average: MovingAverage | None,
+        record: dict[str, Any],
+    ) -> None:
+        """Write all files; a failure is noted, so that no process waits for one that failed."""
+        failures, main = Failures(), distributed.rank() == 0
+        if main:
+            with failures.noted(folder):
+                for rest in (
+                    *self.folder.glob(f"{_TEMPORARY}*"),
+                    *self.folder.glob(_REMOVED + "*"),
+                ):
+                    shutil.rmtree(rest, ignore_errors=True)
+                folder.mkdir()
+        failures.raise_together()
+        engine.engine.checkpoint_engine = safe_checkpoint_engine(failures)
+        # it copies programs that make a file of weights, as is written below; if that failed, it
+        # would leave the other processes waiting
+        engine.engine._copy_recovery_script = lambda folder: None
+        engine.engine.save_checkpoint(str(folder), tag=_STATE, save_latest=False)
+        engine.share_buffers()
+        state = engine.full_precision_state()
+        with failures.noted(folder / WEIGHTS):
+            save_weights(state, folder / WEIGHTS, self.config)
+        if average is not None:
+            if main or engine.zero_stage:
+                file = folder / _average_file(engine)
+                with failures.noted(file), writing(file) as stream:
+                    torch.save(average.state_dict(), stream)
+            with average.applied():
+                state = engine.full_precision_state()
+                with failures.noted(folder / EMA_WEIGHTS):
+                    save_weights(state, folder / EMA_WEIGHTS, self.config)
+        if main:
+            with failures.noted(folder / _RUN):
+                write_text(folder / _RUN, json.dumps(record, indent=2))
+        failures.raise_together()
+        _mark_complete(folder)
+
     def _remove_old(self) -> None:
-        kept = self.complete()[-self.keep :]
-        for folder in self.folder.glob(f"{_PREFIX}*"):
-            if folder not in kept:
-                # a removal that is cut short leaves no complete one, and the next goes on with it
-                (folder / MARKER).unlink(missing_ok=True)
-                shutil.rmtree(folder, ignore_errors=True)
+        for folder in self.complete()[: -self.keep]:
+            # a removal that is cut short leaves no checkpoint, and the next save goes on with it
+            removed = folder.rename(_free(folder.with_name(_REMOVED + folder.name)))
+            shutil.rmtree(removed, ignore_errors=True)
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether a checkpoint has all its files in full."""
-    try:
-        files = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        return all((folder / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError):
-        return False
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """What `run.json` of a checkpoint holds."""
-    content: dict[str, Any] = json.loads((folder / _RUN).read_text(encoding="utf-8"))
-    return content
+def _free(path: Path) -> Path:
+    """The path, or the first one with a number behind it that is not taken."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}_{number}")
+    return free
 
 
 def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None) -> None:
@@ -161,7 +247,7 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
 
     Raises:
         ValueError: If the run has another number of processes, precision, ZeRO stage or model, or
-            an average that the saved one lacks; if a file holds code.
+            an average that the saved one lacks; if a file is damaged or holds code.
     """
     _check_can_continue(read_run(folder), engine, folder)
     average_file = folder / _average_file(engine)
@@ -174,15 +260,15 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
         with engine.settings_kept():
             loaded, _ = engine.engine.load_checkpoint(str(folder), tag=_STATE)
         if average is not None:
-            average.load_state_dict(torch.load(average_file, weights_only=True))
+            average.load_state_dict(read_torch_file(average_file))
     except RuntimeError as error:
         raise ValueError(
             f"{folder} has the state of another model, choose another output: {error}"
         ) from error
-    except pickle.UnpicklingError as error:
+    except (KeyError, TypeError, AttributeError, IndexError, AssertionError) as error:
         raise ValueError(
-            f"{folder} holds more than a run's state; nothing of it was carried out. Take a "
-            "checkpoint that this program wrote"
+            f"{folder} is damaged: its state lacks what this program writes "
+            f"({type(error).__name__}: {error}). Take another checkpoint"
         ) from error
     if loaded is None:
         raise ValueError(f"DeepSpeed found no state in {folder}")
@@ -204,106 +290,6 @@ def _check_can_continue(saved: dict[str, Any], engine: TrainingEngine, folder: P
         )
 
 
-def safe_checkpoint_engine() -> Any:
-    """DeepSpeed's reader, but one that runs no code of the file (`weights_only`)."""
-    from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
-    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    allowed = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
-
-    class SafeCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc]
-        def load(self, path: str, map_location: Any = None) -> Any:
-            with torch.serialization.safe_globals(allowed):
-                return torch.load(path, map_location=map_location, weights_only=True)
-
-    return SafeCheckpointEngine()
-
-
 def _average_file(engine: TrainingEngine) -> str:
     """Each process has its part with ZeRO 1, and the same whole without."""
     return f"average_{distributed.rank() if engine.zero_stage else 0:05d}.pt"
-
-
-def save_weights(
-    state: dict[str, Tensor], file: Path, config: Mapping[str, Any] | None = None
-) -> None:
-    """Write tensors in the first process; the others only take part in gathering them.
-
-    Args:
-        state: Name -> tensor.
-        file: `.safetensors`, not written atomically.
-        config: Of the run, for `read_config`.
-
-    Raises:
-        OSError: If the disk is full, for example.
-    """
-    if distributed.rank():
-        return
-    metadata = {_CONFIG: json.dumps(config)} if config is not None else None
-    write_tensors(state, file, metadata)
-
-
-def write_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str] | None) -> None:
-    """Write a `.safetensors` file.
-
-    Args:
-        tensors: Name -> tensor.
-        file: Not written atomically.
-        metadata: Texts beside them.
-
-    Raises:
-        OSError: If the disk is full, for example.
-    """
-    try:
-        whole = {name: value.contiguous() for name, value in tensors.items()}
-        save_file(whole, file, metadata=metadata)
-    except SafetensorError as error:  # its own, also for what the system says
-        raise OSError(f"{file} cannot be written ({error})") from error
-
-
-def read_config(file: Path) -> dict[str, Any] | None:
-    """The config of the run that wrote a `.safetensors` file; None if it does not say.
-
-    Args:
-        file: Any weights.
-    """
-    if file.suffix != ".safetensors":
-        return None
-    with safe_open(file, framework="pt") as content:
-        text = (content.metadata() or {}).get(_CONFIG)
-    config: dict[str, Any] | None = json.loads(text) if text else None
-    return config
-
-
-def _mark_complete(folder: Path) -> None:
-    files = {}
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        _flush(file)
-        files[file.relative_to(folder).as_posix()] = file.stat().st_size
-    for inner in [path for path in folder.rglob("*") if path.is_dir()]:
-        _flush(inner)
-    write_whole(folder / MARKER, json.dumps(files, indent=1))
-    _flush(folder)
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file that is there in full or as it was before.
-
-    Args:
-        file: The file.
-        text: Its content.
-    """
-    temporary = file.with_name(f".{file.name}.writing")
-    temporary.write_text(text, encoding="utf-8")
-    _flush(temporary)
-    temporary.replace(file)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

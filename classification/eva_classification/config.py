@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS
-from eva_engine.config import OptimizerConfig, RunConfig, at_least, one_of_its_choices
+from eva_engine.config import (
+    OptimizerConfig,
+    RunConfig,
+    at_least,
+    check_image_size,
+    check_statistics,
+    one_of_its_choices,
+)
 
 _POLICY = re.compile(r"(rand|augmix|original|originalr|v0|v0r|3a)(-|$)")  # timm's
 
@@ -42,6 +49,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise ValueError(f"variant is {self.variant!r}; choose one of {', '.join(VARIANTS)}")
+        check_image_size(self.image_size)
         patch = VARIANTS[self.variant].patch_size
         if self.image_size < patch or self.image_size % patch:
             raise ValueError(f"patch {patch} of {self.variant} does not divide {self.image_size}")
@@ -132,6 +140,11 @@ class DataConfig:
     crop_pct: float = 1.0
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop_pct <= 1:
+            raise ValueError(f"crop_pct must be in (0, 1], got {self.crop_pct}")
+        check_statistics(self.mean, self.std)
 
 
 @dataclass(frozen=True, kw_only=True)

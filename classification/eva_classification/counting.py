@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from eva_classification.data import LabelledImages
 from eva_engine import distributed
 from eva_engine.config import RunConfig
+from eva_engine.loading import evaluation_loader
 
 MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
 
@@ -172,34 +173,32 @@ def count(
     if confusion and classes > MAX_CONFUSION:
         raise ValueError(f"confusion of {classes} classes: at most {MAX_CONFUSION} are counted")
     own = range(distributed.rank(), len(samples), distributed.world_size())
-    loader: DataLoader[Any] = DataLoader(
-        Subset(_Indexed(samples), own),
-        batch_size=batch_size,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-    )
     sums = {name: torch.zeros(4, dtype=torch.float64, device=device) for name in rules}
     pairs = torch.zeros(classes * classes if confusion else 0, dtype=torch.float64, device=device)
     fives = torch.zeros(classes if confusion else 0, dtype=torch.float64, device=device)
     dtype = next(parameter.dtype for parameter in model.parameters())
-    for images, labels, indexes in _with_progress(loader, progress):
-        labels = labels.to(device, non_blocking=True)
-        with torch.inference_mode():
-            logits = model(images.to(device, dtype, non_blocking=True)).float()  # (B, K)
-        finite = logits.isfinite().all(1).cpu()
-        if not finite.all():
-            name = samples.sample_id(int(indexes[~finite][0]))
-            raise FloatingPointError(f"logits of {name} are not finite: use fp32 or bf16")
-        for name, rule in rules.items():
-            judged = rule(logits, labels, indexes)
-            columns = (judged.counts, judged.top1, judged.top5, judged.loss)
-            sums[name] += torch.stack([column.double().sum() for column in columns])
-        if confusion:
-            # not argmax, which breaks ties in another way than `OneLabel`
-            cells = labels * classes + _first_five(logits)[:, 0]
-            pairs += torch.bincount(cells, minlength=len(pairs))
-            fives += torch.bincount(labels[OneLabel()(logits, labels, indexes).top5],
-                                    minlength=classes)  # fmt: skip
+    with evaluation_loader(
+        Subset(_Indexed(samples), own), batch_size=batch_size, workers=workers,
+        pin_memory=device.type == "cuda", progress=progress,
+    ) as batches:  # fmt: skip
+        for images, labels, indexes in batches:
+            labels = labels.to(device, non_blocking=True)
+            with torch.inference_mode():
+                logits = model(images.to(device, dtype, non_blocking=True)).float()  # (B, K)
+            finite = logits.isfinite().all(1).cpu()
+            if not finite.all():
+                name = samples.sample_id(int(indexes[~finite][0]))
+                raise FloatingPointError(f"logits of {name} are not finite: use fp32 or bf16")
+            for name, rule in rules.items():
+                judged = rule(logits, labels, indexes)
+                columns = (judged.counts, judged.top1, judged.top5, judged.loss)
+                sums[name] += torch.stack([column.double().sum() for column in columns])
+            if confusion:
+                # not argmax, which breaks ties in another way than `OneLabel`
+                cells = labels * classes + _first_five(logits)[:, 0]
+                pairs += torch.bincount(cells, minlength=len(pairs))
+                fives += torch.bincount(labels[OneLabel()(logits, labels, indexes).top5],
+                                        minlength=classes)  # fmt: skip
     flat = torch.cat([*sums.values(), pairs, fives]).tolist()
     total = torch.tensor(distributed.sum_over_ranks(flat, device), dtype=torch.float64)
     head = total[: 4 * len(rules)].reshape(-1, 4).tolist()
@@ -218,14 +217,6 @@ def _score(name: str, row: list[float]) -> Score:
     if not row[0]:
         raise ValueError(f"no image counts in {name}")
     return Score(images=int(row[0]), right1=int(row[1]), right5=int(row[2]), loss=row[3] / row[0])
-
-
-def _with_progress(loader: DataLoader[Any], title: str | None) -> Any:
-    if title is None or distributed.rank():
-        return loader
-    from tqdm import tqdm
-
-    return tqdm(loader, desc=title, unit="batch")
 
 
 class Validation:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from eva_classification.models import ImageClassifier, load_classifier
 from eva_classification.robustness import CLASSES, ImageNetPaths, open_sets
 from eva_classification.running import add_arguments, choose_device, choose_dtype, run
 from eva_classification.transforms import evaluation_transform
+from eva_data.files import make_folder
 from eva_engine import distributed
 from eva_engine.run_checkpoint import read_config
 
@@ -86,12 +87,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     model = load_classifier(options.weights, variant=options.variant, image_size=options.image_size)
     model = model.to(device, choose_dtype(options.precision, device))
     if options.output is not None:
-        options.output.mkdir(parents=True, exist_ok=True)  # fails now, not after hours
-    noted = _noted(options.weights)
-    data = noted.get("data", {})
+        make_folder(options.output)  # fails now, not after hours
+    noted = _noted(options)
     for name, usual in (("crop_pct", 1.0), ("mean", CLIP_MEAN), ("std", CLIP_STD)):
         if getattr(options, name) is None:
-            setattr(options, name, data.get(name, usual))
+            setattr(options, name, noted.get(name, usual))
     options.class_names = options.classes or noted.get("class_names")
     work = _own_data if options.data else _imagenet
     scores = work(model, options)
@@ -107,9 +107,42 @@ def _evaluate(options: argparse.Namespace) -> None:
             sys.stdout.write(f"wrote {file}\n")
 
 
-def _noted(weights: str) -> dict[str, Any]:
-    """Settings of the run that made the weights, as far as they say."""
-    return read_config(resolve_source(weights)) or {}
+def _noted(options: argparse.Namespace) -> dict[str, Any]:
+    """Settings of the run that made the weights, as far as they say and the options do not.
+
+    Raises:
+        ValueError: If what they say is of another kind.
+    """
+    config = read_config(resolve_source(options.weights)) or {}
+    data = config.get("data", {})
+    found = dict(data) if isinstance(data, dict) else {}
+    noted = {name: found[name] for name in ("crop_pct", "mean", "std") if name in found}
+    if "class_names" in config:
+        noted["class_names"] = config["class_names"]
+    fits: dict[str, Callable[[Any], bool]] = {
+        "crop_pct": _is_number,
+        "mean": _are_three,
+        "std": _are_three,
+        "class_names": lambda value: (
+            isinstance(value, list) and all(isinstance(name, str) for name in value)
+        ),
+    }
+    for name, value in noted.items():
+        option = "classes" if name == "class_names" else name
+        if getattr(options, option) is None and not fits[name](value):
+            raise ValueError(
+                f"{options.weights} notes {name}={str(value)[:60]} of its training, which it "
+                f"cannot be: give --{option.replace('_', '-')}"
+            )
+    return noted
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_three(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
 
 
 def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> dict[str, Score]:

@@ -86,10 +86,10 @@ def write_results(folder: Path, settings: Mapping[str, Any], scores: Mapping[str
     Returns:
         The file.
     """
-    file = folder / "results.json"
+    text = json.dumps({"settings": dict(settings), **as_json(scores)}, indent=2) + "\n"
     make_folder(folder)
-    write_text(file, json.dumps({"settings": dict(settings), **as_json(scores)}, indent=2) + "\n")
-    return file
+    write_text(folder / "results.json", text)
+    return folder / "results.json"
 
 
 def write_per_class(folder: Path, counted: Counted, classes: Sequence[str]) -> Path:
@@ -120,10 +120,9 @@ def write_per_class(folder: Path, counted: Counted, classes: Sequence[str]) -> P
 
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
-    file = folder / "per_class.csv"
     make_folder(folder)
-    write_text(file, text.getvalue())
-    return file
+    write_text(folder / "per_class.csv", text.getvalue())
+    return folder / "per_class.csv"
 
 
 def draw_confusion(folder: Path, confusion: Tensor, classes: Sequence[str]) -> Path:
@@ -159,8 +158,7 @@ def draw_confusion(folder: Path, confusion: Tensor, classes: Sequence[str]) -> P
             dark = shares[row, column] > 0.5
             axes.text(column, row, str(int(confusion[row, column])), ha="center", va="center",
                       fontsize=8, color="white" if dark else "black")  # fmt: skip
-    file = folder / "confusion.png"
     make_folder(folder)
-    with replacing(file) as unfinished:
-        figure.savefig(unfinished, dpi=120, format="png")
-    return file
+    with replacing(folder / "confusion.png") as file:
+        figure.savefig(file, dpi=120, format="png")
+    return folder / "confusion.png"

@@ -14,8 +14,9 @@ from eva_classification.extraction import SETTINGS, Pictures, Plan, extract
 from eva_classification.features import add_arguments as add_model_arguments
 from eva_classification.features import from_options
 from eva_classification.running import add_arguments, choose_device, run
-from eva_data.files import make_folder, write_text
+from eva_data.files import write_text
 from eva_engine import distributed
+from eva_engine.output_folder import reserved
 
 PROGRAM = "tools/extract_features.py"
 _LARGEST_FILE = 4096  # pictures
@@ -45,6 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     options = _parse(arguments)
     run(PROGRAM, lambda: _extract(options))
+
+
+def _extract(options: argparse.Namespace) -> None:
+    device = choose_device(options.device, join=True)
+    with reserved(options.output):
+        _extract_on(device, options)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -79,8 +86,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _extract(options: argparse.Namespace) -> None:
-    device = choose_device(options.device, join=True)
+def _extract_on(device: torch.device, options: argparse.Namespace) -> None:
     extractor = from_options(options, device)
     pictures = Pictures(options.images, extractor.transform)
     side = extractor.image_size // extractor.vit.patch_size
@@ -143,10 +149,13 @@ def _digest(weights: str) -> str:
 def _agree(folder: Path, settings: dict[str, Any]) -> None:
     """Note the settings, or see that they are those of the run that is to be continued."""
     file = folder / SETTINGS
-    for left in folder.glob(".features-*"):
-        left.unlink()  # of a process that was killed
     if file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            before = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(
+                f"{file} cannot be read ({error}): remove it, or choose another --output"
+            ) from error
         settings = json.loads(json.dumps(settings))  # tuples are lists there
         changed = [key for key in settings if before.get(key) != settings[key]]
         if changed:
@@ -156,6 +165,4 @@ def _agree(folder: Path, settings: dict[str, Any]) -> None:
                 + "); choose another --output"
             )
         return
-    make_folder(folder)
-    text = json.dumps(settings, indent=2) + "\n"
-    write_text(file, text)
+    write_text(file, json.dumps(settings, indent=2) + "\n")

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from eva_classification.data import (
@@ -34,9 +34,10 @@ from eva_classification.data import (
 )
 from eva_classification.features import FeatureExtractor
 from eva_classification.transforms import Transform
-from eva_data.files import replacing, require_regular_file, writing
+from eva_data.files import require_regular_file, writing
 from eva_data.pictures import UnreadableImageError
 from eva_engine import distributed
+from eva_engine.loading import evaluation_loader
 from eva_engine.run_checkpoint import write_tensors
 
 SETTINGS = "features.json"
@@ -217,18 +218,17 @@ def extract(
     ]
     if not steps:
         return []
-    loader: DataLoader[Any] = DataLoader(
-        pictures,
-        batch_sampler=[batch for _, batch in steps],
-        num_workers=workers,
-        collate_fn=_collate,
-    )
     left_out: list[str] = []
     names: list[str] = []
     parts: list[Tensor] = []
     total = sum(len(batch) for _, batch in steps)
-    with tqdm(total=total, unit="picture", disable=distributed.rank() > 0) as bar:
-        for (shard, batch), (indexes, images, bad) in zip(steps, loader, strict=True):
+    with (
+        tqdm(total=total, unit="picture", disable=distributed.rank() > 0) as bar,
+        evaluation_loader(
+            pictures, batches=[batch for _, batch in steps], workers=workers, collate=_collate
+        ) as batches,
+    ):
+        for (shard, batch), (indexes, images, bad) in zip(steps, batches, strict=True):
             if bad and not skip_unreadable:
                 raise UnreadableImageError(f"{bad[0]}; --skip-unreadable leaves such pictures out")
             left_out += bad
@@ -269,9 +269,8 @@ def _write_shard(file: Path, names: list[str], features: Tensor) -> None:
     if file.suffix == ".npz":
         with writing(file) as stream:
             np.savez(stream, features=features.numpy(), names=np.array(names))
-        return
-    with replacing(file) as unfinished:
-        write_tensors({"features": features}, unfinished, {"names": json.dumps(names)})
+    else:
+        write_tensors({"features": features}, file, {"names": json.dumps(names)})
 
 
 def _opened(file: Path, read: Callable[[Path], _Read]) -> _Read:

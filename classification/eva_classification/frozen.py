@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
+from torch.utils.data import Subset
 
 from eva_classification.data import LabelledImages
 from eva_classification.features import FeatureExtractor
 from eva_engine import distributed
+from eva_engine.loading import evaluation_loader
 
 TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
 L2 = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -58,17 +58,13 @@ def labelled_features(
     own = range(distributed.rank(), len(chosen), distributed.world_size())
     features = torch.zeros(len(chosen), extractor.vit.embed_dim, device=device)
     labels = torch.zeros(len(chosen), dtype=torch.int64, device=device)
-    loader = DataLoader(
-        Subset(samples, [chosen[place] for place in own]), batch_size, num_workers=workers
-    )
-    hidden = distributed.rank() > 0
-    for number, (images, found) in enumerate(
-        tqdm(loader, desc=title, unit="batch", disable=hidden)
-    ):
-        start = number * batch_size
-        places = torch.tensor(own[start : start + len(found)], device=device)
-        features[places] = extractor(images)
-        labels[places] = found.to(device)
+    mine = Subset(samples, [chosen[place] for place in own])
+    with evaluation_loader(mine, batch_size=batch_size, workers=workers, progress=title) as batches:
+        for number, (images, found) in enumerate(batches):
+            start = number * batch_size
+            places = torch.tensor(own[start : start + len(found)], device=device)
+            features[places] = extractor(images)
+            labels[places] = found.to(device)
     if distributed.world_size() > 1:
         for tensor in (features, labels):
             torch.distributed.all_reduce(tensor)

@@ -9,7 +9,9 @@ from typing import Literal
 
 import torch
 
+from eva_data.interruption import EXIT_KEYBOARD
 from eva_engine import distributed
+from eva_engine.command_line import sentence
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
@@ -86,10 +88,6 @@ def run(program: str, command: Callable[[], None]) -> None:
         command()
         distributed.stop()
     except (ValueError, OSError, FloatingPointError) as error:
-        # an error in a loader's process comes with its traceback; its last line is the message
-        last = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
-        if "Original Traceback" in str(error):
-            last = last.partition(": ")[2]
-        sys.exit(f"{program}: {last}")
+        sys.exit(f"{program}: {sentence(error)}")
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(EXIT_KEYBOARD)

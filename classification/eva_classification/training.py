@@ -1,5 +1,6 @@
 """Fine-tuning and linear probing: the parts put together (paper section A.1)."""
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eva_backbone.checkpoint import load_pretrained
+from eva_backbone.initialisation import no_init_weights
 from eva_backbone.variants import VARIANTS
 from eva_classification.augmentation import Targets, accuracy, training_transform
 from eva_classification.config import ClassificationConfig, ModelConfig
@@ -39,24 +41,8 @@ def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
     Returns:
         The model.
     """
-    if config.linear_probe:
-        model: ImageClassifier = build_linear_probe(
-            config.variant,
-            num_classes=num_classes,
-            pooling=config.pooling,
-            img_size=config.image_size,
-            trunk_dtype=_AUTOCAST[config.trunk_precision],
-        )
-    else:
-        model = build_classifier(
-            config.variant,
-            num_classes=num_classes,
-            pooling=config.pooling,
-            img_size=config.image_size,
-            drop_path_rate=config.drop_path_rate,
-            activation_checkpointing=config.activation_checkpointing,
-            freeze_patch_embed=config.freeze_patch_embed,
-        )
+    with no_init_weights() if config.init_checkpoint else contextlib.nullcontext():
+        model = _build(config, num_classes=num_classes)
     if config.init_checkpoint:
         report = load_pretrained(
             model,
@@ -77,6 +63,26 @@ def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
                 report.source,
             )
     return model
+
+
+def _build(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
+    if config.linear_probe:
+        return build_linear_probe(
+            config.variant,
+            num_classes=num_classes,
+            pooling=config.pooling,
+            img_size=config.image_size,
+            trunk_dtype=_AUTOCAST[config.trunk_precision],
+        )
+    return build_classifier(
+        config.variant,
+        num_classes=num_classes,
+        pooling=config.pooling,
+        img_size=config.image_size,
+        drop_path_rate=config.drop_path_rate,
+        activation_checkpointing=config.activation_checkpointing,
+        freeze_patch_embed=config.freeze_patch_embed,
+    )
 
 
 class ClassificationStep:

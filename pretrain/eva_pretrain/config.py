@@ -4,7 +4,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS
-from eva_engine.config import OptimizerConfig, RunConfig, at_least
+from eva_engine.config import (
+    OptimizerConfig,
+    RunConfig,
+    at_least,
+    check_image_size,
+    check_statistics,
+    one_of_its_choices,
+)
 
 Objective = Literal["masked_features", "distillation", "masked_tokens"]
 
@@ -30,6 +37,7 @@ class StudentConfig:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise ValueError(f"variant is {self.variant!r}; choose one of {', '.join(VARIANTS)}")
+        check_image_size(self.image_size)
         patch = VARIANTS[self.variant].patch_size
         if self.image_size < patch or self.image_size % patch:
             raise ValueError(f"patch {patch} of {self.variant} does not divide {self.image_size}")
@@ -60,6 +68,10 @@ class TeacherConfig:
     image_size: int = 224
     precision: Literal["fp32", "bf16", "fp16"] = "fp16"
 
+    def __post_init__(self) -> None:
+        one_of_its_choices(self)
+        check_image_size(self.image_size)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -80,6 +92,13 @@ class DataConfig:
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
 
+    def __post_init__(self) -> None:
+        if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(
+                f"crop_scale must be two rising numbers in (0, 1], got {self.crop_scale}"
+            )
+        check_statistics(self.mean, self.std)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskConfig:
@@ -92,6 +111,9 @@ class MaskConfig:
 
     num_masked: int = 105
     min_block: int = 16
+
+    def __post_init__(self) -> None:
+        at_least(self, num_masked=1, min_block=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +142,7 @@ class PretrainConfig:
     run: RunConfig
 
     def __post_init__(self) -> None:
+        one_of_its_choices(self)
         if self.objective == "masked_tokens" and not self.tokenizer:
             raise ValueError(
                 "objective=masked_tokens needs tokenizer=FOLDER, the output of train_tokenizer.py"
@@ -154,3 +177,8 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         at_least(self, num_codes=2, code_dim=1, width=1, num_heads=1)
+        for name, most in (("num_codes", 2**20), ("code_dim", 2**14), ("width", 2**14)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)}")
+        if self.width % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide width {self.width}")

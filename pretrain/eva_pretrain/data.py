@@ -21,7 +21,6 @@ whole source, always the same ones, so that an index stands for the same image i
 
 import difflib
 import logging
-import math
 import os
 import re
 import tomllib
@@ -40,6 +39,7 @@ from eva_pretrain.sources import FolderImages, ImageSource, Transform
 logger = logging.getLogger(__name__)
 
 _MANIFEST_KEYS = ("root", "index", "source")
+_LARGEST_WEIGHT = 1000  # the order of an epoch lies in memory
 _SOURCE_KEYS = ("name", "folder", "shards", "weight", "limit")
 
 
@@ -252,8 +252,12 @@ def _source(entry: Any, root: Path, where: str) -> SourceEntry:
     if len(kinds) != 1 or not isinstance(entry[kinds[0]], str):
         raise ValueError(f"{where}: give either folder or shards, as a string")
     weight, limit = entry.get("weight", 1.0), entry.get("limit")
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-        raise ValueError(f"{where}: weight must be a number above 0, got {weight!r}")
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not is_number or not 0 < weight <= _LARGEST_WEIGHT:
+        raise ValueError(
+            f"{where}: weight must be a number above 0 and at most {_LARGEST_WEIGHT}, got "
+            f"{weight!r}"
+        )
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise ValueError(f"{where}: limit must be a whole number from 1, got {limit!r}")
     location = str(root / _expand_path(entry[kinds[0]], where))

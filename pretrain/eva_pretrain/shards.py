@@ -7,12 +7,13 @@ at any time, by one `open`, `seek` and `read`.
 
 import itertools
 import logging
+import math
 import re
 import tarfile
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +25,8 @@ from eva_pretrain.sources import ImageSource, Transform
 logger = logging.getLogger(__name__)
 
 
-_MOST_SHARDS = 1_000_000  # of one pattern
+MOST_SHARDS = 1_000_000
+_DIGITS = 18
 
 
 class Member(NamedTuple):
@@ -181,7 +183,8 @@ def expand(pattern: str | Sequence[str]) -> list[Path]:
             and the `*`, `?` and `[...]` of a shell; or several patterns.
 
     Raises:
-        ValueError: If a file is not there, or nothing fits a pattern.
+        ValueError: If a file is not there, nothing fits a pattern, or one stands for more than
+            `MOST_SHARDS` files.
     """
     patterns = [pattern] if isinstance(pattern, str) else list(pattern)
     paths: list[Path] = []
@@ -189,8 +192,8 @@ def expand(pattern: str | Sequence[str]) -> list[Path]:
         for path in _expand_braces(one):
             if any(character in path for character in "*?["):
                 root = Path(Path(path).anchor or ".")
-                matches = sorted(root.glob(str(Path(path).relative_to(root))))
-                found = [match for match in matches if match.is_file()]
+                matches = root.glob(str(Path(path).relative_to(root)))
+                found = sorted(match for match in matches if match.is_file())
                 if not found:
                     raise ValueError(f"no shard fits {path!r}")
                 paths += found
@@ -198,44 +201,50 @@ def expand(pattern: str | Sequence[str]) -> list[Path]:
                 raise ValueError(f"there is no shard {path} (of {one!r})")
             else:
                 paths.append(Path(path))
+            if len(paths) > MOST_SHARDS:
+                raise ValueError(f"{one!r} stands for more than {MOST_SHARDS:,} shards")
     if not paths:
         raise ValueError("no shard was named")
     return paths
 
 
 def _expand_braces(pattern: str) -> Iterator[str]:
+    """Yield the paths one by one: a pattern of some bytes may stand for more than the memory."""
     pieces = re.split(r"\{([^{}]*)\}", pattern)  # text, braces, text, braces, ..., text
-    choices, count = [], 1
-    for number, text in enumerate(pieces):
-        several = number % 2 == 1
-        count *= _count(text) if several else 1
-        if count > _MOST_SHARDS:
-            raise ValueError(
-                f"{pattern!r} stands for more than {_MOST_SHARDS:,} shards: name those that are "
-                "there, with * or with several patterns"
-            )
-        choices.append(_choices(text) if several else [text])
-    return map("".join, itertools.product(*choices))
+    choices = [[text] if number % 2 == 0 else _choices(text) for number, text in enumerate(pieces)]
+    count = math.prod(map(len, choices))
+    if count > MOST_SHARDS:
+        raise ValueError(
+            f"{pattern!r} stands for {count:,} shards, more than {MOST_SHARDS:,}: name those that "
+            "are there, with * or with several patterns"
+        )
+    for chosen in itertools.product(*choices):
+        yield "".join(chosen)
 
 
-def _numbers(text: str) -> tuple[str, str] | None:
-    numbers = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", text, re.ASCII)
-    return None if numbers is None else (numbers[1], numbers[2])
-
-
-def _count(text: str) -> int:
-    numbers = _numbers(text)
-    return text.count(",") + 1 if numbers is None else int(numbers[1]) - int(numbers[0]) + 1
-
-
-def _choices(text: str) -> list[str]:
-    numbers = _numbers(text)
+def _choices(text: str) -> Sequence[str]:
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", text)
     if numbers is None:
         return text.split(",")
-    first, last = numbers
+    first, last = numbers.groups()
+    if max(len(first), len(last)) > _DIGITS:
+        raise ValueError(f"{{{text}}} has numbers of more than {_DIGITS} digits")
     if int(first) > int(last):
         raise ValueError(f"{{{text}}} counts down; write {{{last}..{first}}}")
-    return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    return _Numbers(int(first), int(last), len(first))
+
+
+class _Numbers(Sequence[str]):
+    """Numbers with leading zeros, made when they are asked for."""
+
+    def __init__(self, first: int, last: int, digits: int) -> None:
+        self._numbers, self._digits = range(first, last + 1), digits
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        return str(self._numbers[index]).zfill(self._digits)
 
 
 def _check_fits(table: Table, shards: Sequence[Path]) -> None:

@@ -58,6 +58,7 @@ class ClipTeacher(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         cache_dir: str | None = None,
+        device: torch.device | None = None,
     ) -> "ClipTeacher":
         """Build a teacher by open_clip's names, and check its tokens.
 
@@ -75,6 +76,7 @@ class ClipTeacher(nn.Module):
             mean: Of its images; None for that of the tag, and CLIP's for files.
             std: Likewise.
             cache_dir: Where downloads go.
+            device: Where the teacher shall be, and is checked; None leaves it on the CPU.
 
         Raises:
             ValueError: For an unknown name, weights that do not fit, a wrong activation, or a
@@ -94,6 +96,8 @@ class ClipTeacher(nn.Module):
             raise ValueError(
                 f"{model_name} cannot change its size to {image_size}; it is {teacher.image_size}"
             )
+        if device is not None:
+            teacher.to(device)  # before the check: half precision is slow on a CPU
         teacher.check()
         return teacher
 

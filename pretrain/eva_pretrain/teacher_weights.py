@@ -1,27 +1,25 @@
 """Builds the vision tower of an open_clip model, with weights from the hub or from a file.
 
-OpenAI publishes its models as TorchScript archives. Such a file is read with `torch.jit.load` on
-the CPU and only its tensors are taken: no Python object is unpickled, but TorchScript code that is
-attached to loading would run. A file whose SHA-256 is not the published one is therefore reported.
-All other files are read with `weights_only=True` or as safetensors.
+OpenAI publishes its models as TorchScript archives, which hold code; only their tensors are read,
+see `eva_pretrain.torchscript`. One whose SHA-256 is not a published one is mentioned, for it is
+taken to be trained with quick-GELU. All other files are read with `weights_only=True` or as
+safetensors.
 """
 
 import difflib
 import hashlib
 import logging
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
 from open_clip.model import resize_pos_embed
 from torch import Tensor, nn
 
 from eva_backbone.checkpoint import read_weights
 from eva_backbone.registry import resolve_source
+from eva_pretrain.torchscript import is_torchscript, read_torchscript
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +62,7 @@ def build_vision_tower(
     name = model_name if schema else model_name.replace("/", "-")
     config = _config(name)
     tag, file = _find_weights(name, pretrained)
-    archive = file is not None and _is_torchscript(file)
+    archive = file is not None and is_torchscript(file)
     quick_gelu = _activation(quick_gelu, config=config, name=name, tag=tag, file=file)
     is_timm = "timm_model_name" in config["vision_cfg"]
     model = open_clip.create_model(
@@ -131,7 +129,7 @@ def _activation(
     configured = bool(config.get("quick_gelu", False))
     if tag is not None:
         trained = bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False))
-    elif file is not None and _is_torchscript(file):
+    elif file is not None and is_torchscript(file):
         trained = True  # only OpenAI published such files
     elif asked is not None:
         trained = asked
@@ -156,13 +154,6 @@ def _activation(
     return trained
 
 
-def _is_torchscript(file: Path) -> bool:
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
 def _read_torchscript(file: Path) -> dict[str, Tensor]:
     """The tensors of OpenAI's archives."""
     with file.open("rb") as stream:
@@ -172,14 +163,7 @@ def _read_torchscript(file: Path) -> dict[str, Tensor]:
     ]
     if not any(digest in url for url in urls):
         logger.warning("%s is none of the files that OpenAI published (SHA-256 %s)", file, digest)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as a whole
-            module = torch.jit.load(file, map_location="cpu")
-    except RuntimeError as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{file.name} is damaged ({reason}); download it again") from error
-    return dict(module.state_dict())
+    return read_torchscript(file)
 
 
 def _load(model: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:

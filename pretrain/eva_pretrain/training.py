@@ -1,5 +1,6 @@
 """Masked-image pre-training: the parts put together (paper section 2.2)."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eva_backbone.checkpoint import load_pretrained
+from eva_backbone.initialisation import no_init_weights
 from eva_backbone.variants import VARIANTS
 from eva_engine import command_line, distributed
 from eva_engine.config import as_plain
@@ -55,13 +57,13 @@ def build_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
         plain = BackboneTeacher(config.model, weights=config.weights, image_size=config.image_size)
         dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         return plain.to(device, dtypes[config.precision])
-    teacher = ClipTeacher.from_open_clip(
+    return ClipTeacher.from_open_clip(
         config.model,
         config.weights or None,
         image_size=config.image_size,
         precision=config.precision,
+        device=device,
     )
-    return teacher.to(device)
 
 
 def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> MaskedImageModeling:
@@ -75,14 +77,15 @@ def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> Ma
     Returns:
         The model on the CPU.
     """
-    model = masked_image_modeling(
-        config.variant,
-        target_dim=target_dim,
-        img_size=config.image_size,
-        drop_path_rate=config.drop_path_rate,
-        activation_checkpointing=config.activation_checkpointing,
-        extra_tokens=("cls", "mask") if masked else ("cls",),
-    )
+    with no_init_weights() if config.init_checkpoint else contextlib.nullcontext():
+        model = masked_image_modeling(
+            config.variant,
+            target_dim=target_dim,
+            img_size=config.image_size,
+            drop_path_rate=config.drop_path_rate,
+            activation_checkpointing=config.activation_checkpointing,
+            extra_tokens=("cls", "mask") if masked else ("cls",),
+        )
     if config.init_checkpoint:
         load_pretrained(model, config.init_checkpoint, allow_missing=("lm_head", "mask_token"))
     return model

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from eva_engine import distributed
 from eva_engine.data import to_device
+from eva_engine.loading import evaluation_loader
 from eva_pretrain.backbone_teacher import BackboneTeacher
 from eva_pretrain.config import PretrainConfig
 from eva_pretrain.data import open_images
@@ -59,9 +60,7 @@ class Validation:
         )
         images = open_images(config.data.val, transform)
         own = range(distributed.rank(), len(images), distributed.world_size())
-        self._loader: DataLoader[Any] = DataLoader(
-            Subset(images, own), batch_size=config.run.batch_size, num_workers=config.run.workers
-        )
+        self._own, self._run = Subset(images, own), config.run
         self._images = len(images)
         self._step, self._device = step, device
 
@@ -76,11 +75,15 @@ class Validation:
         """
         names = ("loss", *self._step.objective.metric_names)
         sums = dict.fromkeys(names, 0.0)
-        for batch in self._loader:
-            count = len(batch["images"])
-            loss, metrics = self._step(model, to_device(batch, self._device))
-            for name, value in {"loss": loss, **metrics}.items():
-                sums[name] += float(value) * count
+        run = self._run
+        with evaluation_loader(
+            self._own, batch_size=run.batch_size, workers=run.workers
+        ) as batches:
+            for batch in batches:
+                count = len(batch["images"])
+                loss, metrics = self._step(model, to_device(batch, self._device))
+                for name, value in {"loss": loss, **metrics}.items():
+                    sums[name] += float(value) * count
         totals = distributed.sum_over_ranks([sums[name] for name in names], self._device)
         return {name: total / self._images for name, total in zip(names, totals, strict=True)}
 

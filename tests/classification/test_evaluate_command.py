@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from eva_classification import counting
 from eva_classification.evaluate_command import main
@@ -186,7 +186,10 @@ def test_wrong_options(capsys, options, message):
         (["--data=none", "--image-size=30"], "30"),
         (["--data=none", "--variant=vit"], "vit"),
         (["--data=none", "--classes=none"], "there is no class list none"),
-        (["--data=none", f"--output={SCRIPT}"], "File exists"),
+        (
+            ["--data=none", f"--output={SCRIPT}"],
+            "is a file and not a folder: choose another output",
+        ),
     ],
 )
 def test_what_the_user_can_mend_is_a_sentence(evaluate, tmp_path, monkeypatch, options, message):
@@ -217,17 +220,49 @@ def test_an_unreadable_image_ends_it(evaluate, write_picture, tmp_path, capsys, 
 
 def test_logits_that_are_not_finite(evaluate, classifier, digits, tmp_path):
     state = {name: value.clone() for name, value in classifier[0].state_dict().items()}
-    state["head.bias"][1] = torch.nan
+    state["head.weight"][1] = 3e38  # finite, as a file has to be
     torch.save(state, tmp_path / "nan.pt")
     with pytest.raises(SystemExit, match=r"logits of .*/0/0\.png are not finite: use fp32 or bf16"):
         evaluate("--data", digits, weights=tmp_path / "nan.pt")
+
+
+# What a file notes of its training
+
+
+@pytest.mark.parametrize(("config", "message"), [
+    ("[1]", "notes a config that is not a table"),
+    ("{", "notes a config that is not JSON"),
+    ('{"data": {"crop_pct": "x"}}', "notes crop_pct=x of its training, which it cannot be: give "
+     "--crop-pct"),
+    ('{"data": {"mean": [1, 2]}}', r"notes mean=\[1, 2\] of its training.* give --mean"),
+    ('{"data": {"std": {"a": 1}}}', "notes std=.*give --std"),
+    ('{"class_names": 7}', "notes class_names=7 of its training.* give --classes"),
+    ('{"data": 3}', None), ('{"data": null}', None), ("null", None),
+])  # fmt: skip
+def test_odd_notes_of_a_file(evaluate, classifier, digits, tmp_path, config, message):
+    file = tmp_path / "odd.safetensors"
+    save_file(dict(classifier[0].state_dict()), file, metadata={"config": config})
+    if message is None:
+        evaluate("--data", digits, weights=file)
+        return
+    with pytest.raises(
+        SystemExit, match=rf"^classification/evaluate.py: .*odd.safetensors.*{message}"
+    ):
+        evaluate("--data", digits, weights=file)
+
+
+def test_an_option_stands_above_an_odd_note(evaluate, classifier, digits, tmp_path):
+    file = tmp_path / "odd.safetensors"
+    save_file(dict(classifier[0].state_dict()), file,
+              metadata={"config": '{"data": {"crop_pct": "x"}}'})  # fmt: skip
+    evaluate("--data", digits, "--crop-pct=1", weights=file)
 
 
 # Running
 
 
 @pytest.mark.parametrize(("error", "code"), [
-    (ValueError("the last\nof two lines"), "program: of two lines"),
+    (ValueError("the last\nof two lines"), "program: the last of two lines"),
     (OSError("gone"), "program: gone"), (ValueError(""), "program: ValueError('')"),
     (KeyboardInterrupt(), 130),
 ])  # fmt: skip

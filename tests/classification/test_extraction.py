@@ -1,6 +1,9 @@
 """Features in files: the same as in memory, in shards, continued, and refused when they differ."""
 
 import json
+import os
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ from eva_classification import extract_command
 from eva_classification.extract_command import main
 from eva_classification.extraction import Plan, read_features
 from eva_classification.features import FeatureExtractor
-from eva_engine import run_checkpoint
+from eva_data.run_folder import locked
+from eva_engine import checkpoint_files
 
 NUMBER = 11  # pictures of the fixture `digits`
 SMALL = str(3 * 2 * 128 / 2**20)  # MiB of three vectors in fp16
@@ -108,12 +112,37 @@ def test_an_interrupted_run_is_continued(extract, monkeypatch):
 def test_nothing_half_written_is_left(extract, monkeypatch, tmp_path):
     def fail(tensors, file, metadata):
         file.write_bytes(b"half")
-        raise SafetensorError("I/O error: No space left on device")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(run_checkpoint, "save_file", fail)
-    with pytest.raises(SystemExit, match=r"cannot be written .*No space left on device"):
+    monkeypatch.setattr(checkpoint_files, "save_file", fail)
+    message = r"features-00000-of-00001.safetensors cannot be written: No space left on device$"
+    with pytest.raises(SystemExit, match=message):
         extract()
-    assert [file.name for file in (tmp_path / "features").iterdir()] == ["features.json"]
+    assert visible(tmp_path / "features") == ["features.json"]
+
+
+def visible(folder):
+    return sorted(file.name for file in folder.iterdir() if file.name != ".lock")
+
+
+def test_a_folder_that_is_in_use_is_refused(extract, tmp_path):
+    """As another process that writes features would find it."""
+    with (tmp_path / "ready").open("w+") as ready:
+        child = os.fork()
+        if not child:
+            with locked(tmp_path / "features"):
+                ready.write("x")
+                ready.flush()
+                signal.pause()
+        while not (tmp_path / "ready").stat().st_size:
+            time.sleep(0.01)
+    try:
+        with pytest.raises(SystemExit, match=r"features is in use by another run \(process \d+ on"):
+            extract()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert visible(tmp_path / "features") == []
 
 
 @pytest.mark.parametrize(
@@ -156,9 +185,9 @@ def test_a_file_has_no_more_pictures_than_are_computed_in_a_while(extract, monke
 
 def test_what_a_killed_process_left_is_removed(extract, tmp_path):
     folder = extract()
-    (folder / ".features-00000-of-00001.safetensors.77").write_bytes(b"half")
+    (folder / ".features-00000-of-00001.writing-77.safetensors").write_bytes(b"half")
     extract()
-    assert sorted(file.name for file in folder.iterdir()) == [
+    assert visible(folder) == [
         "features-00000-of-00001.safetensors", "features.json",
     ]  # fmt: skip
 

@@ -209,3 +209,16 @@ def test_every_recipe_loads_and_builds(name):
     assert model.img_size == config.model.image_size
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert (trained == 1000 * (model.embed_dim + 1)) == config.model.linear_probe
+
+
+def test_nothing_is_drawn_for_weights_that_a_file_has(monkeypatch):
+    drawn, draw = [], torch.nn.init.trunc_normal_
+
+    def count(tensor, *arguments, **options):
+        drawn.append(tensor.shape)
+        return draw(tensor, *arguments, **options)
+
+    monkeypatch.setattr(torch.nn.init, "trunc_normal_", count)
+    settings = ModelConfig(variant="eva_debug", image_size=32, init_checkpoint="eva_debug")
+    training.build_model(settings, num_classes=7)
+    assert set(drawn) == {(7, 128)}  # the head

@@ -74,16 +74,21 @@ class Ended:
 
 
 @pytest.fixture(scope="session")
-def launcher():
-    """A process that has imported everything and forks for each run."""
+def launch_environment():
+    """Environment of a program of its own, without what a launcher has set."""
     paths = [str(HERE), *map(str, (ROOT, ROOT / "pretrain", ROOT / "detection"))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
-    environment |= {"DS_ACCELERATOR": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    return environment | {"DS_ACCELERATOR": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def launcher(launch_environment):
+    """A process that has imported everything and forks for each run."""
     process = subprocess.Popen(
         [sys.executable, str(HERE / "launcher.py")],
-        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=launch_environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     yield process
     process.stdin.close()
@@ -93,14 +98,15 @@ def launcher():
 
 @pytest.fixture
 def launch(launcher, tmp_path):
-    """Function: start the program in processes of its own, wait, and tell how they ended."""
+    """Function: start the program in processes of its own, wait, and return how they ended."""
     recipe = tmp_path / "recipe.py"
     recipe.write_text(
         "from program import Config\nfrom eva_engine.config import RunConfig\n"
         f"config = Config(run=RunConfig(output='unused', **{RUN!r}))\n"
     )
 
-    def run(output, *, ranks=1, limit=60, signal=None, lines=0, after=0.0, group=False, **options):
+    def run(output, *, ranks=1, limit=60, signal=None, lines=0, after=0.0, group=False,
+            file_size=0, **options):  # fmt: skip
         arguments = [str(recipe), "--run.output", str(output)]
         for name, value in options.items():
             option = "--" + name.replace("__", ".").replace("_", "-")
@@ -114,7 +120,7 @@ def launch(launcher, tmp_path):
         log = str(tmp_path / "log_of_rank")
         job = {"arguments": arguments, "ranks": ranks, "log": log, "limit": limit,
                "metrics": str(Path(output) / "metrics.jsonl"), "signal": signal, "lines": lines,
-               "after": after, "group": group}  # fmt: skip
+               "after": after, "group": group, "file_size": file_size}  # fmt: skip
         launcher.stdin.write(json.dumps(job) + "\n")
         launcher.stdin.flush()
         codes = json.loads(launcher.stdout.readline())

@@ -1,18 +1,21 @@
 """Starts runs in processes of their own: imports once, then forks for each of them.
 
 Reads one JSON line per job from its input and answers with the exit codes of the ranks. A job has
-the arguments, the number of ranks, the start of the names of their logs, a limit in seconds, and a
-signal: which, whether to the whole process group, how many lines of `metrics.jsonl` to wait for and
-how many seconds then.
+the arguments, the number of ranks, the start of the names of their logs, a limit in seconds, a
+limit of the size of files, and a signal: which, whether to the whole process group, how many lines
+of `metrics.jsonl` to wait for and how many seconds then.
+
+A run ends as the program of a user does: by the end of its interpreter, which waits for what it
+still has to wait for.
 """
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
 import time
-import traceback
 from pathlib import Path
 
 import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 (imported in the first step)
@@ -36,20 +39,10 @@ def run(job, rank, port):
     if job["ranks"] > 1:
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(job["ranks"]),
                           MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))  # fmt: skip
-    code = 0
-    try:
-        program.main(job["arguments"])
-    except SystemExit as end:
-        code = end.code
-        if not isinstance(code, int | None):
-            sys.stderr.write(f"{code}\n")
-            code = 1
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code or 0)
+    if job["file_size"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_size"], job["file_size"]))
+    program.main(job["arguments"])
+    sys.exit()
 
 
 class Timer:

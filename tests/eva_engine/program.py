@@ -6,17 +6,19 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.utils.data import Subset
 
 from eva_engine import command_line, distributed, run_checkpoint
 from eva_engine.config import OptimizerConfig, RunConfig, as_plain
+from eva_engine.loading import evaluation_loader
 from eva_engine.loop import TrainingRun
 
 
 class Samples:
     """64 points of a plane, with noise from the global generators; some may be unreadable."""
 
-    def __init__(self, bad, poison):
-        self.bad, self.poison = bad, poison
+    def __init__(self, bad=(), poison=(), bug=-1):
+        self.bad, self.poison, self.bug = bad, poison, bug
 
     def __len__(self):
         return 64
@@ -24,6 +26,8 @@ class Samples:
     def __getitem__(self, index):
         if index in self.bad:
             raise OSError("cannot identify image file")
+        if index == self.bug:
+            raise KeyError("a mistake in a transform")
         x = torch.randn(6, generator=torch.Generator().manual_seed(index))
         x = x + 0.1 * torch.rand(6)  # the augmentation
         y = x[:1] * 2 - x[1:2]
@@ -55,6 +59,9 @@ class Config:
         optimizer: Its optimizer.
         bad: Samples that cannot be read.
         poison: Samples whose target is not a number.
+        bug: A sample whose code has a bug.
+        evaluation_workers: Processes that load data for the evaluation; -1 loads none.
+        term_in_evaluation: Evaluation with a SIGTERM to the process group.
         dropout: Rate of dropout.
         on_rank: The process that has the following accidents; -1 for all.
         kill_at: Forward pass of a SIGKILL to this process.
@@ -69,6 +76,9 @@ class Config:
     )
     bad: tuple[int, ...] = ()
     poison: tuple[int, ...] = ()
+    bug: int = -1
+    evaluation_workers: int = -1
+    term_in_evaluation: int = -1
     dropout: float = 0.1
     on_rank: int = -1
     kill_at: int = -1
@@ -106,19 +116,39 @@ def evaluate(model):
     return {"error": error.item(), "random": torch.rand(()).item()}
 
 
+def make_evaluate(config):
+    """The evaluation, with the accidents of the config."""
+    calls = 0
+
+    def evaluate_loaded(model):
+        nonlocal calls
+        calls += 1
+        own = Subset(Samples(), range(distributed.rank(), 64, distributed.world_size()))
+        error = 0.0
+        with evaluation_loader(own, workers=config.evaluation_workers, batch_size=4) as batches:
+            for number, batch in enumerate(batches):
+                if calls == config.term_in_evaluation and number == 1:
+                    os.killpg(os.getpgrp(), signal.SIGTERM)
+                error += (model(batch["x"]) - batch["y"]).square().sum().item()
+        (error,) = distributed.sum_over_ranks([error], torch.device("cpu"))
+        return {"error": error / 64}
+
+    return evaluate if config.evaluation_workers < 0 else evaluate_loaded
+
+
 def make_run(config, device, **changes):
     """A `TrainingRun` that is ready to start."""
     torch.manual_seed(0)
     arguments = {
         "model": Model(config.dropout),
-        "samples": Samples(config.bad, config.poison),
+        "samples": Samples(config.bad, config.poison, config.bug),
         "step_fn": make_step(config),
         "run": config.run,
         "optimizer": config.optimizer,
         "config": as_plain(config),
         "depth": 2,
         "device": device,
-        "evaluate": evaluate,
+        "evaluate": make_evaluate(config),
         "flops_per_sample": 1e6,
     }
     return TrainingRun(**arguments | changes)

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from eva_engine import best_weights, loop, run_checkpoint
+from eva_engine import best_weights, checkpoint_files, loop
 from eva_engine.run_checkpoint import read_config
 
 EVERY = {"ema_decay": 0.9, "keep_checkpoints": 9, "resume": True}
@@ -93,17 +93,18 @@ def test_the_files_say_what_run_they_are_of(run):
 
 
 def test_a_full_disk_leaves_the_earlier_best(run, monkeypatch):
-    write, calls = run_checkpoint.save_file, []
+    write, calls = checkpoint_files.save_file, []
 
     def fail(tensors, file, metadata):
         calls.append(file)
         if ".writing" in str(file) and len([c for c in calls if "best" in str(c)]) == 3:
             file.write_bytes(b"half")
-            raise SafetensorError("I/O error: No space left on device")
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
         write(tensors, file, metadata=metadata)
 
-    monkeypatch.setattr(run_checkpoint, "save_file", fail)
-    with pytest.raises(OSError, match=r"cannot be written \(I/O error: No space left"):
+    monkeypatch.setattr(checkpoint_files, "save_file", fail)
+    message = r"best/model.safetensors cannot be written: No space left on device$"
+    with pytest.raises(OSError, match=message):
         run(loss=(3.0, 2.0, 1.0), score=(1.0, 2.0, 3.0))
     folder = calls[0].parents[2]
     assert {file.name for file in (folder / "best").iterdir()} == {
@@ -121,7 +122,7 @@ def test_nothing_is_kept_unless_wanted(run):
     [
         (best_weights, "save_weights", 3),  # of the second evaluation: the weights
         (best_weights, "save_weights", 4),  # and their average
-        (best_weights, "write_whole", 6),
+        (best_weights, "write_text", 6),
         (loop.TrainingRun, "_evaluate", 2),
     ],
 )

@@ -162,3 +162,29 @@ def test_what_is_logged_where(run, recipe, device, tmp_path, capsys):
     assert output.out == "done"
     assert output.err.endswith("I step 1\n")
     assert (tmp_path / "run/log.txt").read_text().endswith("I step 1\n")
+
+
+def test_a_log_on_a_full_disk_is_mentioned_once(run, recipe, device, tmp_path, capsys):
+    """Python's own handler would print a traceback for each line."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/log.txt").symlink_to("/dev/full")
+
+    def train(config, device):
+        for number in range(3):
+            logging.getLogger("project").info("step %d", number)
+
+    run(recipe, train=train)
+    output = capsys.readouterr().err
+    assert output.count("log.txt cannot be written: No space left on device") == 1
+    assert "step 2" in output
+    assert "Traceback" not in output
+
+
+def test_the_message_of_an_error_in_a_worker_is_its_last_line():
+    text = (
+        "Caught ValueError in DataLoader worker process 0.\n"
+        "Original Traceback (most recent call last):\n  File ...\nValueError: a value: and the fix"
+    )
+    assert command_line.sentence(ValueError(text)) == "a value: and the fix"
+    assert command_line.sentence(ValueError("two\n lines")) == "two lines"
+    assert command_line.sentence(OSError()) == "OSError()"

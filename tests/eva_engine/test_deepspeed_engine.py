@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from deepspeed.accelerator import get_accelerator
 
 from eva_backbone.layer_decay import param_groups_layer_decay
 from eva_engine.config import OptimizerConfig, RunConfig
@@ -170,6 +171,56 @@ def test_full_precision_state(make_engine, precision, stage, freeze):
     rounded = [value.bfloat16().float().equal(value) for name, value in state.items()
                if not (freeze and "blocks.0" in name)]  # fmt: skip
     assert not any(rounded)
+
+
+class Linear(torch.nn.Module):
+    """Its output is the sum of its weights; its gradient is the input, whatever the weights are."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList([torch.nn.Linear(6, 1, bias=False) for _ in range(2)])
+
+    def forward(self, x):
+        return sum(block(x) for block in self.blocks)
+
+
+@pytest.mark.parametrize(("precision", "stage", "small"), [
+    ("fp32", 0, 2.0**-9), ("fp32", 1, 2.0**-9), ("bf16", 1, 2.0**-9), ("fp16", 1, 2.0**-12),
+])  # fmt: skip
+def test_many_small_gradients_add_up(device, tmp_path, monkeypatch, precision, stage, small):
+    """One gradient of 1 and fifteen that half precision would leave out one by one."""
+    monkeypatch.setattr(get_accelerator(), "is_fp16_supported", lambda: True)
+    run = RunConfig(output=tmp_path, precision=precision, zero_stage=stage, accumulate=16)
+    engine = TrainingEngine(Linear(), optimizer=OptimizerConfig(**ADAMW), run=run, depth=2)
+    for step in range(2):  # and nothing of a step is left for the next
+        for number in range(16):
+            engine.engine.set_gradient_accumulation_boundary(number == 15)
+            x = torch.full((1, 6), 1.0 if number == 0 else small)
+            out = engine.engine(x.to(next(engine.module.parameters()).dtype)).float()
+            engine.backward(out.sum(), last=number == 15)
+        assert engine.gradients_are_finite()
+        norm, applied = engine.step(skip=step == 0)
+        assert applied is (step == 1)
+    # the loss is a mean over 16; 12 weights have the same gradient
+    assert norm == pytest.approx(12**0.5 * (1 + 15 * small) / 16, rel=1e-5)
+
+
+def test_an_overflow_of_fp16_among_many_gradients(device, tmp_path, monkeypatch):
+    """The loss scale takes care of it, and the step leaves no trace."""
+    monkeypatch.setattr(get_accelerator(), "is_fp16_supported", lambda: True)
+    run = RunConfig(output=tmp_path, precision="fp16", accumulate=4)
+    engine = TrainingEngine(Linear(), optimizer=OptimizerConfig(**ADAMW), run=run, depth=2)
+    results = []
+    for size in (1.0, 1e4, 1.0):
+        before = engine.full_precision_state()
+        for number in range(4):
+            engine.engine.set_gradient_accumulation_boundary(number == 3)
+            x = torch.full((1, 6), size if number == 1 else 1.0)
+            engine.backward(engine.engine(x.half()).float().sum(), last=number == 3)
+        results.append(engine.step()[1])
+        same = [before[name].equal(value) for name, value in engine.full_precision_state().items()]
+        assert all(same) is not results[-1]
+    assert results == [True, False, True]
 
 
 def test_lars_by_its_definition(make_engine):

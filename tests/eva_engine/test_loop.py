@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eva_engine import loop, run_checkpoint
+from eva_engine import checkpoint_files, compilation, loop, run_checkpoint
 from eva_engine.config import OptimizerConfig
-from eva_engine.data import TooManyBadSamplesError
+from eva_engine.data import SampleError, TooManyBadSamplesError
 from eva_engine.run_checkpoint import RunCheckpoints
 from eva_engine.schedule import warmup_cosine
 
@@ -83,11 +83,13 @@ def killed_and_resumed(start, metrics, tmp_path):
     (run_checkpoint, "save_weights", 3, False),
     (run_checkpoint, "save_weights", 4, False),
     (run_checkpoint, "_mark_complete", 2, False),
-    (run_checkpoint, "write_whole", 3, True),
-    (run_checkpoint, "write_whole", 4, False),
+    (run_checkpoint, "write_text", 3, True),
+    (run_checkpoint, "write_text", 4, False),
+    (checkpoint_files, "write_text", 2, True),
     (Path, "rename", 2, False),
     (Path, "rename", 2, True),
-    (run_checkpoint.shutil, "rmtree", 3, False),
+    (Path, "rename", 3, False),
+    (run_checkpoint.shutil, "rmtree", 1, False),
 ])  # fmt: skip
 def test_killed_in_any_phase(killed_and_resumed, owner, name, call, after):
     settings = SHORT | {"keep_checkpoints": 1}
@@ -98,6 +100,19 @@ def test_killed_in_any_phase(killed_and_resumed, owner, name, call, after):
 def test_resumed_in_bfloat16_with_accumulation(killed_and_resumed):
     settings = SHORT | {"precision": "bf16", "batch_size": 4, "accumulate": 4}
     killed_and_resumed(loop.TrainingRun, "_step", 6, settings=settings)
+
+
+def test_accumulation_may_change_at_a_resume_in_bfloat16(start, metrics, tmp_path):
+    """With several forward passes of a step gradients lie elsewhere; the saved state does not."""
+    settings = {"precision": "bf16", "rest": {"dropout": 0.0}}
+    start("one", epochs=2, **settings)
+    for accumulate, epochs in ((1, 1), (4, 2)):
+        start(epochs=epochs, accumulate=accumulate, batch_size=8 // accumulate, resume=True,
+              **settings)  # fmt: skip
+    one, other = ([line.get("loss") for line in metrics(tmp_path / name) if "loss" in line]
+                  for name in ("one", "run"))  # fmt: skip
+    assert len(other) == 16
+    assert one == pytest.approx(other, rel=0.1)
 
 
 def test_lines_of_the_log(start, metrics, tmp_path):
@@ -241,19 +256,33 @@ def ignore_loss(step):
     return run
 
 
-def test_unreadable_samples_are_counted_and_limited(start, metrics, tmp_path, caplog):
+def test_unreadable_samples_are_counted_once_and_limited(start, metrics, tmp_path, caplog):
     """Sample 3 is drawn once an epoch, and 4 for itself and for 3."""
     bad = {"bad": (3, 4)}
     start(rest=bad)
-    assert metrics(tmp_path / "run")[-2]["bad_samples"] == 9
-    assert "replaced a sample that cannot be read: file-3.jpg: OSError: cannot id" in caplog.text
-    with pytest.raises(TooManyBadSamplesError, match="9 samples could not be read, max_bad_samples"
-                       " is 8"):  # fmt: skip
-        start("limited", rest=bad, max_bad_samples=8, checkpoint_every=1)
-    with pytest.raises(TooManyBadSamplesError, match="9 samples"):  # counted on after a resume
-        start("limited", rest=bad, max_bad_samples=8, checkpoint_every=1, resume=True)
-    start("limited", rest=bad, max_bad_samples=9, checkpoint_every=1, resume=True)
-    assert metrics(tmp_path / "limited") == metrics(tmp_path / "run")
+    lines = metrics(tmp_path / "run")
+    assert lines[-2]["bad_samples"] == 2
+    text = "replaced a sample that cannot be read: file-3.jpg: OSError: cannot id"
+    assert caplog.text.count(text) == 1
+    with pytest.raises(TooManyBadSamplesError, match="2 samples could not be read, max_bad_samples"
+                       " is 1"):  # fmt: skip
+        start("limited", rest=bad, max_bad_samples=1, checkpoint_every=1)
+    with pytest.raises(TooManyBadSamplesError, match="2 samples"):  # remembered after a resume
+        start("limited", rest=bad, max_bad_samples=1, checkpoint_every=1, resume=True)
+    start("limited", rest=bad, max_bad_samples=2, checkpoint_every=1, resume=True)
+    assert metrics(tmp_path / "limited") == lines
+    caplog.clear()
+    shutil.rmtree(tmp_path / "limited/checkpoints/step_00000024")
+    start("limited", rest=bad, max_bad_samples=2, checkpoint_every=1, resume=True)
+    assert metrics(tmp_path / "limited") == lines
+    assert "replaced" not in caplog.text
+
+
+def test_a_bug_in_the_code_of_a_sample_is_an_error(start):
+    with pytest.raises(
+        SampleError, match=r"sample file-5.jpg \(epoch 0, index 5\) met a bug: KeyE"
+    ):
+        start(rest={"bug": 5})
 
 
 @pytest.mark.parametrize(("settings", "message"), [
@@ -304,26 +333,20 @@ def test_the_seed_stays_and_another_batch_is_mentioned(start, metrics, tmp_path,
 def test_refused_before_anything_is_written(start, tmp_path, settings, rest, message):
     with pytest.raises(ValueError, match=message):
         start(rest=rest, **settings)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo in their hook
 def test_compiled(start, metrics, tmp_path, monkeypatch):
     """With dynamo's graph, but without code that a compiler has to make; resumed too."""
-    from deepspeed import DeepSpeedEngine
-
-    original, compiled = DeepSpeedEngine.compile, []
-
-    def with_quick_backend(self):
-        original(self, backend="eager")
-        compiled.append(self.is_compiled)
-
-    monkeypatch.setattr(DeepSpeedEngine, "compile", with_quick_backend)
+    monkeypatch.setattr(compilation, "BACKEND", "eager")
+    torch._dynamo.utils.counters.clear()
     start("plain", epochs=2)
+    assert not torch._dynamo.utils.counters["stats"]
     start("compiled", epochs=2, compile=True, checkpoint_every=3)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
     shutil.rmtree(tmp_path / "compiled/checkpoints/step_00000016")
     start("compiled", epochs=2, compile=True, resume=True)
-    assert compiled == [True, True]
     one, other = (weights(tmp_path / name, step=16) for name in ("plain", "compiled"))
     assert one.keys() == other.keys()
     for name, value in one.items():

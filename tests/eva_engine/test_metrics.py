@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import math
 import re
 import sys
 import time
@@ -11,8 +12,10 @@ import types
 import pytest
 import torch
 
+from eva_data.files import UnwritableError
 from eva_engine import metrics as metrics_module
 from eva_engine.config import RunConfig
+from eva_engine.flops import peak_flops
 from eva_engine.metrics import RunLog
 
 
@@ -145,3 +148,36 @@ def test_progress_bar_on_a_terminal_only(make_log, monkeypatch, terminal):
     log.close()
     assert ("5/10" in stream.getvalue()) is terminal
     assert ("loss=1.2500" in stream.getvalue()) is terminal
+
+
+@pytest.mark.parametrize(("name", "peak"), [
+    ("NVIDIA A100-SXM4-40GB", 312e12), ("NVIDIA A100 80GB PCIe", 312e12),
+    ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA H100 NVL", 835e12),
+    ("NVIDIA H200", 989e12), ("NVIDIA H200 NVL", 835e12),
+    ("Tesla V100-SXM2-16GB", 125e12), ("Tesla V100-PCIE-32GB", 112e12),
+    ("NVIDIA L40S", 362e12), ("NVIDIA A10", 125e12),
+    ("NVIDIA GeForce RTX 4090", 165e12), ("NVIDIA GeForce RTX 3090", 71e12),
+    ("NVIDIA RTX A1000", None), ("NVIDIA RTX A1000 Laptop GPU", None), ("NVIDIA A10G", None),
+    ("NVIDIA GeForce RTX 4090 Laptop GPU", None), ("NVIDIA GeForce RTX 3090 Ti", None),
+    ("NVIDIA L40", None), ("NVIDIA H100", None), ("AMD Instinct MI300X", None),
+    ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", None), ("NVIDIA GH200 480GB", None),
+])  # fmt: skip
+def test_the_peak_of_a_gpu(monkeypatch, caplog, name, peak):
+    """By its complete name: an RTX A1000 is not an A100."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    with caplog.at_level(logging.INFO):
+        found = peak_flops(torch.device("cuda"))
+    assert (None if math.isnan(found) else found) == peak
+    assert caplog.messages == ([] if peak else [
+        f"the peak of {name} is not known: the log has no share of it"])  # fmt: skip
+
+
+def test_a_full_disk_is_one_sentence_and_closing_is_quiet(make_log, tmp_path, caplog):
+    """`/dev/full` answers as a full disk does."""
+    log = make_log()
+    log._lines.close()
+    log._lines = open("/dev/full", "a")  # noqa: SIM115
+    with pytest.raises(UnwritableError, match=r"metrics.jsonl cannot be written: No space left on"):
+        log.step(0, {"loss": 1.0})
+    log.close()
+    assert "the end of the log is lost: No space left on device" in caplog.text

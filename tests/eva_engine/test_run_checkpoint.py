@@ -1,5 +1,7 @@
 """Checkpoints of a run: complete or not there, and no code in them runs."""
 
+import errno
+import hashlib
 import json
 import os
 import shutil
@@ -8,8 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from eva_data import files
+from eva_data.files import UnwritableError
 from eva_engine import distributed
-from eva_engine.run_checkpoint import RunCheckpoints, is_complete, read_run
+from eva_engine.checkpoint_files import damage_of, mark_complete
+from eva_engine.data import SampleError
+from eva_engine.run_checkpoint import RunCheckpoints, read_run
 
 STATE = "deepspeed/mp_rank_00_model_states.pt"
 
@@ -26,35 +32,168 @@ def truncate(folder):
     file.write_bytes(file.read_bytes()[:-1])
 
 
+def flip_a_bit(folder):
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-5] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+
+
+def add_a_byte(folder):
+    with (folder / STATE).open("ab") as stream:
+        stream.write(b"x")
+
+
+def list_again(folder):
+    """Make the list of a checkpoint fit what was done to its files."""
+    (folder / "COMPLETE").unlink()
+    mark_complete(folder)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def names(folders):
     return [folder.name for folder in folders]
 
 
 def test_what_is_in_one(checkpoints):
     folder = checkpoints.complete()[-1]
-    listed = json.loads((folder / "COMPLETE").read_text())
+    listed = json.loads((folder / "COMPLETE").read_text())["files"]
     assert {"model.safetensors", "model_ema.safetensors", "run.json", STATE} <= listed.keys()
+    for name, (size, digest) in listed.items():
+        content = (folder / name).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (size, digest)
     assert read_run(folder) == {
         "step": 8, "seed": 0, "processes": 1, "precision": "fp32", "zero_stage": 1,
-        "step_batch": 8, "samples_of_data": 64, "bad_samples": 0, "skipped_in_a_row": 0,
+        "step_batch": 8, "samples_of_data": 64, "bad_samples": [], "skipped_in_a_row": 0,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("spoil", [
     truncate,
+    flip_a_bit,
+    add_a_byte,
+    lambda folder: (folder / "run.json").write_text("{}"),
     lambda folder: (folder / "COMPLETE").unlink(),
     lambda folder: (folder / "COMPLETE").write_text('{"run.json"'),
     lambda folder: (folder / "model.safetensors").unlink(),
     lambda folder: shutil.rmtree(folder / "deepspeed"),
 ])  # fmt: skip
-def test_an_incomplete_one_is_passed_over(checkpoints, start, metrics, tmp_path, spoil):
+def test_a_damaged_one_is_passed_over_and_kept(
+    checkpoints, start, metrics, tmp_path, spoil, caplog
+):
     before = metrics(tmp_path / "run")
-    spoil(checkpoints.complete()[-1])
-    assert not is_complete(checkpoints.folder / "step_00000008")
-    assert names(checkpoints.complete()) == ["step_00000002", "step_00000004", "step_00000006"]
+    newest = checkpoints.folder / "step_00000008"
+    spoil(newest)
+    damaged = [(path.relative_to(newest), content) for path, content in contents(newest).items()]
+    start(epochs=1, checkpoint_every=2, keep_checkpoints=9, ema_decay=0.9, resume=True)
+    assert "passed over the damaged checkpoint step_00000008: " in caplog.text
+    assert metrics(tmp_path / "run") == before
+    assert damage_of(newest) is None
+    kept = checkpoints.folder / "damaged_step_00000008"
+    assert [
+        (path.relative_to(kept), content) for path, content in contents(kept).items()
+    ] == damaged
+
+
+def test_damaged_ones_do_not_count_among_those_that_are_kept(checkpoints, start):
+    flip_a_bit(checkpoints.folder / "step_00000008")
+    start(epochs=1, checkpoint_every=1, keep_checkpoints=1, ema_decay=0.9, resume=True)
+    entries = sorted(path.name for path in checkpoints.folder.iterdir())
+    assert entries == ["damaged_step_00000008", "latest", "step_00000008"]
+
+
+@pytest.mark.parametrize("spoil", [
+    truncate, flip_a_bit, add_a_byte, lambda folder: (folder / "COMPLETE").unlink(), shutil.rmtree,
+])  # fmt: skip
+@pytest.mark.parametrize("resume", [True, False])
+def test_nothing_changes_if_all_are_damaged(checkpoints, start, tmp_path, spoil, resume):
+    for folder in checkpoints.folder.glob("step_*"):
+        spoil(folder)
+    before = contents(tmp_path / "run")
+    message = "no checkpoint in .* can be read, and nothing was changed|none of its checkpoints"
+    with pytest.raises(ValueError, match=message):
+        start(epochs=1, checkpoint_every=2, keep_checkpoints=9, ema_decay=0.9, resume=resume)
+    assert contents(tmp_path / "run") == before
+
+
+def test_one_with_sizes_only_is_read(checkpoints, start, metrics, tmp_path):
+    """As before there were digests."""
+    before = metrics(tmp_path / "run")
+    shutil.rmtree(checkpoints.folder / "step_00000008")
+    for folder in checkpoints.folder.glob("step_*"):
+        listed = json.loads((folder / "COMPLETE").read_text())["files"]
+        (folder / "COMPLETE").write_text(json.dumps({name: size for name, (size, _) in
+                                                     listed.items()}))  # fmt: skip
+        run = read_run(folder) | {"bad_samples": 0}
+        (folder / "run.json").write_text(json.dumps(run))
+        (folder / "COMPLETE").write_text(json.dumps({
+            name: (folder / name).stat().st_size for name in listed}))  # fmt: skip
     start(epochs=1, checkpoint_every=2, keep_checkpoints=9, ema_decay=0.9, resume=True)
     assert metrics(tmp_path / "run") == before
-    assert is_complete(checkpoints.folder / "step_00000008")
+
+
+def test_a_run_without_a_checkpoint_begins_again_only_with_resume(start, metrics, tmp_path, caplog):
+    with pytest.raises(SampleError):
+        start(epochs=1, rest={"bug": 5})
+    logged = (tmp_path / "run/metrics.jsonl").read_bytes()
+    assert 1 <= logged.count(b"\n") < 8
+    with pytest.raises(
+        ValueError, match=r"has the log of a run that reached step . without a check"
+    ):
+        start(epochs=1)
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == logged
+    start(epochs=1, resume=True)
+    assert "has no checkpoint yet: it begins at step 1" in caplog.text
+    assert len(metrics(tmp_path / "run")) == 9
+
+
+def test_a_log_that_goes_further_than_a_first_checkpoint_is_kept(start, tmp_path):
+    start(epochs=2)
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    before = contents(tmp_path / "run")
+    with pytest.raises(ValueError, match="that reached step 16, but none of its checkpoints"):
+        start(epochs=2, resume=True)
+    assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("point", ["torch", "safetensors", "text", "folder"])
+def test_a_failed_save_leaves_the_earlier_one(start, tmp_path, monkeypatch, point):
+    """An error of the system in any file of it: one sentence, and no half checkpoint."""
+    start(epochs=1, ema_decay=0.9)
+    kept = contents(tmp_path / "run/checkpoints")
+    original = files.flush
+
+    def full(path):
+        name = str(path)
+        if ".writing_step" in name and {
+            "torch": "average_00000" in name or "optim" in name, "safetensors": "model" in name,
+            "text": "run." in name, "folder": "COMPLETE" in name}[point]:  # fmt: skip
+            raise OSError(errno.ENOSPC, "No space left on device", name)
+        original(path)
+
+    monkeypatch.setattr(files, "flush", full)
+    with pytest.raises(
+        UnwritableError, match=r"/\.writing_step_00000016/.* cannot be written: No sp"
+    ):
+        start(epochs=2, ema_decay=0.9, resume=True)
+    assert contents(tmp_path / "run/checkpoints") == kept
+    assert names(checkpoints_of(tmp_path)) == ["latest", "step_00000008"]
+
+
+def checkpoints_of(folder):
+    return sorted((folder / "run/checkpoints").iterdir())
+
+
+def test_a_folder_that_is_removed_during_the_run(start, tmp_path):
+    def evaluate(model):
+        shutil.rmtree(tmp_path / "run")
+        return {"error": 1.0}
+
+    with pytest.raises(UnwritableError, match=r"/run/checkpoints/\..* cannot be written: No such"):
+        start(changes={"evaluate": evaluate})
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_newest_ones_are_kept(start, tmp_path):
@@ -78,10 +217,8 @@ def test_code_in_a_file_is_not_run(checkpoints, start, tmp_path, monkeypatch, fi
     folder = checkpoints.complete()[-1]
     content = torch.load(folder / file, weights_only=False)
     torch.save(content | {"more": Malicious()}, folder / file)
-    listed = json.loads((folder / "COMPLETE").read_text())
-    listed[file] = (folder / file).stat().st_size
-    (folder / "COMPLETE").write_text(json.dumps(listed))
-    with pytest.raises(ValueError, match="holds more than a run's state"):
+    list_again(folder)
+    with pytest.raises(ValueError, match="is refused: it is damaged or holds Python objects"):
         start(epochs=2, ema_decay=0.9, resume=True)
     assert not (tmp_path / "ran_code").exists()
     torch.load(folder / file, weights_only=False)  # proves that it would have
@@ -103,7 +240,7 @@ def test_weights_file(start, precision):
 
 def test_a_folder_that_one_process_does_not_see(tmp_path, monkeypatch):
     """As the first of three processes, of which the last is on another file system."""
-    answers = iter([["token"] * 3, [True, True, False]])
+    answers = iter([["token"] * 3, [None] * 3, [True, True, False]])
     monkeypatch.setattr(distributed, "gather", lambda value: next(answers))
     with pytest.raises(ValueError, match=r"processes \[2\] do not see .* all machines share"):
         RunCheckpoints(tmp_path, keep=1).newest()

@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import tarfile
+import tracemalloc
 
 import pytest
 import torch
@@ -103,12 +104,6 @@ def test_patterns(tmp_path):
         expand([])
 
 
-def test_patterns_of_too_many_shards_are_refused():
-    for pattern in ("{0..99999999}.tar", "{0..9999}-{0..9999}.tar", f"{{0..{10**17}}}.tar"):
-        with pytest.raises(ValueError, match="stands for more than 1,000,000 shards: name those"):
-            expand(pattern)
-
-
 def test_pipes_are_no_shards(shards, tmp_path):
     images = TarShards(shards)
     (tmp_path / "s-00.tar").unlink()
@@ -189,3 +184,31 @@ def test_shards_in_a_manifest(shards, tmp_path):
     images = ImageFolders(manifest)
     assert images.counts == {"photos": 1, "shards": 3}
     assert [images.sample_id(i)[-5:] for i in (1, 2, 3)] == ["0.png", "2.png", "4.png"]
+
+
+@pytest.mark.parametrize(("pattern", "message"), [
+    ("{0..99999999}.tar", "stands for 100,000,000 shards, more than 1,000,000: name those"),
+    ("{0..999}{0..999}{0..999}{0..999}.tar", "stands for 1,000,000,000,000 shards"),
+    ("{0..1" + "0" * 5000 + "}.tar", "has numbers of more than 18 digits"),
+])  # fmt: skip
+def test_a_pattern_of_more_than_the_memory_is_refused_at_once(pattern, message):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=message):
+            expand(pattern)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_pattern_stops_at_the_first_shard_that_is_missing():
+    with pytest.raises(ValueError, match=r"there is no shard none-000000\.tar"):
+        expand("none-{000000..999999}.tar")
+
+
+def test_what_is_not_a_file_fits_no_pattern(tmp_path):
+    """Whoever opens a named pipe waits."""
+    os.mkfifo(tmp_path / "a.tar")
+    (tmp_path / "b.tar").mkdir()
+    with pytest.raises(ValueError, match="no shard fits"):
+        expand(str(tmp_path / "*.tar"))

@@ -208,3 +208,16 @@ def test_model_flops_of_the_paper_s_student():
     block = tokens * (4 * width**2 + 2 * width * mlp) + 2 * tokens**2 * width
     rest = 256 * (3 * 14 * 14 * width + width * 768)
     assert flops == pytest.approx(2 * (40 * block + rest), rel=1e-6)
+
+
+def test_nothing_is_drawn_for_weights_that_a_file_has(monkeypatch):
+    drawn, draw = [], torch.nn.init.trunc_normal_
+
+    def count(tensor, *arguments, **options):
+        drawn.append(tensor.shape)
+        return draw(tensor, *arguments, **options)
+
+    monkeypatch.setattr(torch.nn.init, "trunc_normal_", count)
+    settings = StudentConfig(variant="eva_debug", image_size=64, init_checkpoint="eva_debug")
+    training.build_student(settings, target_dim=24, masked=True)
+    assert set(drawn) == {(24, 128), (1, 1, 128)}  # the head and the mask token

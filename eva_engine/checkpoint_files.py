@@ -1,0 +1,193 @@
+"""Files of a checkpoint: the list with their digests, and weights as `.safetensors`."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from eva_data.files import UnwritableError, flush, replacing, write_text
+from eva_engine import distributed
+
+MARKER = "COMPLETE"
+RUN = "run.json"
+_FORMAT = 2  # of the marker: {"format": 2, "files": {name: [size, SHA-256]}}; 1 was {name: size}
+_CONFIG = "config"
+
+
+def mark_complete(folder: Path) -> None:
+    """Flush all files and list them with sizes and digests; the same call on all processes.
+
+    Args:
+        folder: Of the checkpoint, written to the end.
+
+    Raises:
+        OSError: On all processes, if something cannot be read or written.
+    """
+    main = distributed.rank() == 0
+    paths = sorted(folder.rglob("*")) if main else []
+    names = [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
+    names = distributed.gather(names)[0]
+    own: dict[str, tuple[int, str]] = {}
+    problem: OSError | None = None
+    try:
+        for name in names[distributed.rank() :: distributed.world_size()]:
+            flush(folder / name)
+            own[name] = ((folder / name).stat().st_size, _digest(folder / name))
+    except OSError as error:
+        problem = error
+    distributed.raise_together(problem)
+    files = {name: entry for part in distributed.gather(own) for name, entry in part.items()}
+    try:
+        if main:
+            for inner in (path for path in paths if path.is_dir()):
+                flush(inner)
+            listed = {"format": _FORMAT, "files": {name: files[name] for name in names}}
+            write_text(folder / MARKER, json.dumps(listed, indent=1))
+            flush(folder)
+    except OSError as error:
+        problem = error
+    distributed.raise_together(problem)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a checkpoint lists its files and all have their size; their content is not read."""
+    return not isinstance(_listed(folder), str)
+
+
+def damage_of(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
+    """Read a checkpoint's files and compare their digests.
+
+    Args:
+        folder: Of the checkpoint.
+        part: Which share of the files to read.
+        parts: Number of shares.
+
+    Returns:
+        What is wrong, or None. Of a checkpoint that has no digests only sizes are compared.
+    """
+    files = _listed(folder)
+    if isinstance(files, str):
+        return files
+    for name, digest in list(files.items())[part::parts]:
+        try:
+            if digest is not None and _digest(folder / name) != digest:
+                return f"{name} is not what was written (another SHA-256)"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    if part == 0:
+        try:
+            read_run(folder)
+        except (OSError, ValueError) as error:
+            return f"{RUN} cannot be read ({error})"
+    return None
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What `run.json` of a checkpoint holds.
+
+    Raises:
+        ValueError: If it is not the record of a run.
+    """
+    content = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not isinstance(content.get("step"), int):
+        raise ValueError("it names no step")
+    return content
+
+
+def _listed(folder: Path) -> dict[str, str | None] | str:
+    """Name -> digest of all files if they are there with their sizes, or what is wrong."""
+    try:
+        content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        if "format" in content:
+            files = {name: (size, digest) for name, (size, digest) in content["files"].items()}
+        else:
+            files = {name: (size, None) for name, size in content.items()}
+    except FileNotFoundError:
+        return f"it has no {MARKER}"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return f"{MARKER} cannot be read"
+    for name, (size, _) in files.items():
+        try:
+            actual = (folder / name).stat().st_size
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        if actual != size:
+            return f"{name} has {actual} bytes and not {size}"
+    return {name: digest for name, (_, digest) in files.items()}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def save_weights(
+    state: dict[str, Tensor], file: Path, config: Mapping[str, Any] | None = None
+) -> None:
+    """Write tensors in the first process, completely or not at all; the others do nothing.
+
+    Args:
+        state: Name -> tensor.
+        file: `.safetensors`.
+        config: Of the run, for `read_config`.
+
+    Raises:
+        UnwritableError: If the disk is full, for example.
+    """
+    if distributed.rank():
+        return
+    metadata = {_CONFIG: json.dumps(config)} if config is not None else None
+    write_tensors(state, file, metadata)
+
+
+def write_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str] | None) -> None:
+    """Write a `.safetensors` file, completely or not at all.
+
+    Args:
+        tensors: Name -> tensor.
+        file: The file; its folder exists.
+        metadata: Texts beside them.
+
+    Raises:
+        UnwritableError: If the disk is full, for example.
+    """
+    complete = {name: value.contiguous() for name, value in tensors.items()}
+    with replacing(file) as temporary:
+        try:
+            save_file(complete, temporary, metadata=metadata)
+        except SafetensorError as error:  # its own, also for what the system says
+            reason = str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]
+            raise UnwritableError(f"{file} cannot be written: {reason}") from error
+
+
+def read_config(file: Path) -> dict[str, Any] | None:
+    """The config of the run that wrote a `.safetensors` file; None if it does not say.
+
+    Args:
+        file: Any weights.
+
+    Raises:
+        ValueError: If the file is damaged, or what it says is not a config.
+    """
+    if file.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(file, framework="pt") as content:
+            text = (content.metadata() or {}).get(_CONFIG)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged, or not a .safetensors file ({error})") from error
+    if not text:
+        return None
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{file} notes a config that is not JSON ({error})") from error
+    if config is not None and not isinstance(config, dict):
+        raise ValueError(f"{file} notes a config that is not a table: {text[:60]}")
+    noted: dict[str, Any] | None = config
+    return noted

@@ -1,0 +1,229 @@
+"""Every run ends: its processes that load data, its other ranks, its interpreter."""
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from eva_data.run_folder import locked
+from eva_engine.loading import running
+
+WORKERS = {"run__workers": 2, "limit": 40}
+SAVES = {"run__checkpoint_every": 3, "run__resume": True}
+# A limit gives -9, and so an ending that had to be forced is none.
+
+
+def contents(folder):
+    """Of all files but the lock, which whoever closes it would release."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path: path.read_bytes() for path in files}
+
+
+def children_of(group):
+    """Processes of a process group, by /proc."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdecimal():
+            try:
+                if os.getpgid(int(entry.name)) == group:
+                    found.append(int(entry.name))
+            except ProcessLookupError:
+                continue
+    return found
+
+
+def test_an_error_in_a_worker_ends_a_run(launch, tmp_path):
+    ended = launch(tmp_path / "run", bug=5, **WORKERS)
+    assert ended.codes == [1], ended.texts
+    log = (tmp_path / "run/log.txt").read_text()
+    assert "SampleError: sample file-5.jpg (epoch 0, index 5) met a bug: KeyError" in log
+
+
+def test_an_error_on_one_rank_ends_both_with_workers(launch, tmp_path):
+    ended = launch(tmp_path / "run", ranks=2, run__batch_size=4, fail_at=4, on_rank=1, **WORKERS)
+    assert ended.codes == [1, 1], ended.texts
+    text = (tmp_path / "run/log_rank1.txt").read_text()
+    assert "RuntimeError: an accident in the step function" in text
+    assert "in step_fn" in text
+    # the other one has lost it, which is not its own bug
+    assert re.search(r"process 0 lost another one, which has ended.* says why", ended.texts[0])
+    assert "Traceback" not in ended.texts[0]
+
+
+def test_an_error_in_the_evaluation_and_in_the_save(launch, tmp_path):
+    """With both loaders open; the save fails for want of space on every rank at once."""
+    ended = launch(tmp_path / "run", ranks=2, run__batch_size=4, evaluation_workers=1,
+                   file_size=2_000, **WORKERS)  # fmt: skip
+    assert ended.codes == [1, 1], ended.texts
+    for text in ended.texts:
+        assert re.search(r"program.py: .*step_00000008/.* cannot be written: File too large", text)
+        assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_signal_in_an_evaluation(launch, metrics, tmp_path, ranks):
+    """Its workers are of the group, too; the evaluation is caught up on."""
+    options = {"run__workers": 1, "evaluation_workers": 1, "ranks": ranks, "dropout": 0.0,
+               "run__batch_size": 8 // ranks, "run__resume": True,
+               "run__checkpoint_every": 5, "run__epochs": 2, "limit": 40}  # fmt: skip
+    assert launch(tmp_path / "whole", **options).codes == [0] * ranks
+    stopped = launch(tmp_path / "run", term_in_evaluation=1, on_rank=ranks - 1, **options)
+    assert stopped.codes == [75] * ranks, stopped.texts
+    assert "the evaluation of step 8 is left for the next start" in stopped.texts[0]
+    assert "stopped after step 8 by a signal; run again with resume" in stopped.texts[0]
+    assert (tmp_path / "run/checkpoints/step_00000008/COMPLETE").exists()
+    assert not [line for line in metrics(tmp_path / "run") if "val_error" in line]
+    again = launch(tmp_path / "run", **options)
+    assert again.codes == [0] * ranks, again.texts
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+
+
+def test_a_signal_in_the_last_evaluation(launch, metrics, tmp_path):
+    options = {"evaluation_workers": 1, "run__resume": True, "run__epochs": 2}
+    stopped = launch(tmp_path / "run", term_in_evaluation=2, **options)
+    assert stopped.codes == [75], stopped.texts
+    assert launch(tmp_path / "run", **options).codes == [0]
+    lines = [line["step"] for line in metrics(tmp_path / "run") if "val_error" in line]
+    assert lines == [7, 15]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_folder_in_use_is_refused_before_anything_changes(launch, tmp_path, ranks):
+    launch(tmp_path / "run", run__epochs=1)
+    with locked(tmp_path / "run"):
+        before = contents(tmp_path / "run")
+        second = launch(tmp_path / "run", ranks=ranks, run__batch_size=8 // ranks, **SAVES)
+        assert second.codes == [1] * ranks
+        assert contents(tmp_path / "run") == before
+    for text in second.texts:
+        assert re.search(
+            rf"run is in use by another run \(process {os.getpid()} on .*\): wait", text
+        )
+        assert "Traceback" not in text
+
+
+def test_the_lock_lasts_as_long_as_the_run(start, program, tmp_path):
+    """As another process sees it."""
+    seen = []
+
+    def evaluate(model):
+        child = os.fork()
+        if not child:  # a lock belongs to a process
+            with (tmp_path / "run/.lock").open("r+") as file:
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    os._exit(7)
+            os._exit(0)
+        seen.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        return program.evaluate(model)
+
+    start(epochs=2, changes={"evaluate": evaluate})
+    assert seen == [7, 7]
+
+
+@pytest.mark.parametrize(("lines", "message"), [
+    (1, "nothing is saved in .*: the run begins at step 1 again"),
+    (5, r"step \d+ is saved, the same command with --run.resume continues after it"),
+])  # fmt: skip
+def test_ctrl_c_says_what_is_saved(launch, tmp_path, lines, message):
+    every = 3 if lines > 3 else 20
+    ended = launch(tmp_path / "run", signal="SIGINT", lines=lines, group=True, run__workers=1,
+                   run__checkpoint_every=every, run__epochs=9, limit=40)  # fmt: skip
+    assert ended.codes == [130], ended.texts
+    assert re.search("program.py: stopped by the keyboard; " + message, ended.texts[0])
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (lambda path: path.write_text("x"), "run is a file and not a folder: choose another output"),
+    (lambda path: (path.mkdir(), (path / "checkpoints").write_text("x")), "checkpoints is a file"),
+])  # fmt: skip
+def test_an_output_that_is_not_a_folder(launch, tmp_path, spoil, message):
+    spoil(tmp_path / "run")
+    ended = launch(tmp_path / "run", ranks=2, run__batch_size=4)
+    assert ended.codes == [1, 1]
+    for text in ended.texts:
+        assert message in text
+        assert "Traceback" not in text
+
+
+class Stuck:
+    """Samples whose second one never comes, in a process that no polite request ends."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        while index:
+            import time
+
+            time.sleep(1)
+        return index
+
+
+@pytest.mark.slow
+def test_a_process_that_is_stuck_does_not_outlive_its_context():
+    from torch.utils.data import DataLoader
+
+    from eva_data.interruption import leave_signals_to_the_run
+
+    loader = DataLoader(Stuck(), num_workers=1, worker_init_fn=leave_signals_to_the_run)
+    with running(loader) as stream:
+        next(stream)
+        processes = list(stream._workers)
+    assert not any(process.is_alive() for process in processes)
+
+
+@pytest.fixture
+def command(launch_environment, tmp_path):
+    """Function: run `program.py` by an interpreter of its own; code, output and log of rank 1."""
+
+    def run(*launcher, **options):
+        recipe = tmp_path / "recipe.py"
+        recipe.write_text(
+            "from program import Config\nfrom eva_engine.config import RunConfig\n"
+            f"config = Config(run=RunConfig(output={str(tmp_path / 'run')!r}, epochs=99, "
+            "batch_size=4, tensorboard=False, device='cpu', workers=2), **"
+            f"{options!r})\n"
+        )
+        script = tmp_path / "script.py"
+        script.write_text("from program import main\nmain()\n")
+        with (tmp_path / "output").open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, *launcher, str(script), str(recipe)], env=launch_environment,
+                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+            try:
+                code = process.wait(timeout=100)
+            finally:
+                left = children_of(process.pid)
+                for pid in left:
+                    os.kill(pid, 9)
+                process.wait()
+        assert not left
+        return code, (tmp_path / "output").read_text()
+
+    return run
+
+
+def test_an_error_ends_a_real_interpreter(command):
+    code, text = command(fail_at=2)
+    assert code == 1
+    assert "an accident in the step function" in text
+
+
+def test_an_error_on_one_rank_ends_torchrun(command, tmp_path):
+    """Its report names the error, and the traceback of rank 1 is in a file."""
+    code, text = command("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
+                         fail_at=2, on_rank=1)  # fmt: skip
+    assert code == 1
+    report = text[text.index("Root Cause (first observed failure)") :]
+    assert re.search(r"rank +: 1 ", report)
+    assert "an accident in the step function" in report
+    log = (tmp_path / "run/log_rank1.txt").read_text()
+    assert "RuntimeError: an accident in the step function" in log
+    assert json.loads((tmp_path / "run/config.json").read_text())["fail_at"] == 2
