@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_detection.coco_files import CocoFile, check_categories, check_images, read_coco
 from eva_detection.config import drop_masks, update_each
+from eva_detection.config_files import literal
 from eva_detection.evaluation import CocoEvaluator
 
 _FLAGS = ("train_annotations", "train_images", "val_annotations", "val_images")
@@ -261,12 +262,13 @@ def _set_data(
     categories: dict[int, str],
 ) -> None:
     loaders, stated = cfg.dataloader, "${dataloader.test.dataset.categories}"
+    names = {key: literal(name) for key, name in categories.items()}
     for part in files:
         node = loaders.train if part == "train" else loaders.test
         node.dataset = L(load_records)(
-            annotations=str(files[part].path),
-            images=folders[part],
-            categories=stated if part == "train" else categories,
+            annotations=literal(str(files[part].path)),
+            images=literal(folders[part]),
+            categories=stated if part == "train" else names,
             filter_empty=part == "train" and node.dataset.get("filter_empty", True),
         )
     mapper = loaders.train.mapper
