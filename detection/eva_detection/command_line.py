@@ -46,8 +46,8 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
         notes = apply_custom_data(cfg, args)
         _override(cfg, args.opts)
         trains, processes = not args.eval_only, args.num_gpus * args.num_machines
-        check_settings(cfg, processes=processes, trains=trains)
         check_machine(cfg, args)
+        check_settings(cfg, processes=processes, trains=trains)
         sections = ["model", "optimizer", "lr_multiplier", "dataloader"] if trains else ["model"]
         check_arguments(cfg, sections)
         check_classes(cfg)

@@ -1,8 +1,10 @@
 """Values of a config that would fail late or never: each is checked before anything is built."""
 
 import argparse
+import inspect
 import math
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +12,13 @@ from detectron2.config import instantiate
 from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch.nn.parallel import DistributedDataParallel
 
 from eva_detection.config import check_device
 
 _SECTIONS = ("model", "train", "dataloader", "optimizer", "lr_multiplier")
+_LONGEST = 600  # characters of a message; some libraries list everything they know
+_IMAGE_FORMATS = ("RGB", "BGR", "L", "YUV-BT.601")
 _PRECISIONS = ("fp16", "bf16", "fp32")
 # name -> (lowest, highest, whether it may be left out); more than the highest is a slip
 _WHOLE_NUMBERS = {
@@ -29,6 +34,8 @@ _WHOLE_NUMBERS = {
     "dataloader.train.num_workers": (0, 1024, True),
     "dataloader.test.num_workers": (0, 1024, True),
     "dataloader.test.batch_size": (1, 2**16, True),
+    "model.backbone.square_pad": (0, 2**15, True),
+    "model.roi_heads.num_classes": (1, 10**6, True),
 }
 _YES_OR_NO = (
     "train.amp.enabled",
@@ -41,6 +48,7 @@ _YES_OR_NO = (
 )
 _POSITIVE = {"optimizer.lr": False, "optimizer.max_grad_norm": True, "optimizer.weight_decay": True}
 _CHECKPOINTER = {"period", "max_to_keep", "file_prefix"}
+_DDP = {"fp16_compression", *inspect.signature(DistributedDataParallel).parameters} - {"module"}
 
 
 def check_settings(cfg: DictConfig, *, processes: int = 1, trains: bool = True) -> None:
@@ -57,6 +65,8 @@ def check_settings(cfg: DictConfig, *, processes: int = 1, trains: bool = True) 
     for name in _SECTIONS if trains else _SECTIONS[:3]:
         if not isinstance(cfg.get(name), DictConfig):
             raise ValueError(f"{name}={_value(cfg, name)!r}: the config needs a section {name}")
+    if "roi_heads" in cfg.model and not isinstance(cfg.model.roi_heads, DictConfig):
+        raise ValueError(f"model.roi_heads={cfg.model.roi_heads!r}: the detector needs heads")
     _check_places(cfg)
     if not trains:
         _check_whole_numbers(cfg, "dataloader.test.")
@@ -71,12 +81,13 @@ def check_settings(cfg: DictConfig, *, processes: int = 1, trains: bool = True) 
             raise ValueError(f"{name}={value!r} must be True or False")
     for name, zero in _POSITIVE.items():
         _check_number(name, _value(cfg, name), zero=zero)
-    unknown = [str(name) for name in cfg.train.checkpointer if name not in _CHECKPOINTER]
-    if unknown:
-        raise ValueError(
-            f"unknown setting train.checkpointer.{unknown[0]}: nothing reads it; known: "
-            f"{', '.join(sorted(_CHECKPOINTER))}"
-        )
+    _check_number("lr_multiplier.warmup_length", _value(cfg, "lr_multiplier.warmup_length"), most=1)
+    for part in ("train", "test"):
+        name = f"dataloader.{part}.mapper.image_format"
+        if (value := _value(cfg, name)) is not None and value not in _IMAGE_FORMATS:
+            raise ValueError(f"{name}={value!r} must be one of {', '.join(_IMAGE_FORMATS)}")
+    _check_names("train.checkpointer", cfg.train.checkpointer, _CHECKPOINTER)
+    _check_names("train.ddp", cfg.train.ddp, _DDP)
     _check_precision(cfg, processes)
     batch = _value(cfg, "dataloader.train.total_batch_size")
     if batch is not None and batch % processes:
@@ -103,13 +114,24 @@ def _check_whole_numbers(cfg: DictConfig, start: str = "") -> None:
             raise ValueError(f"{name}={value!r} must be a whole number from {least} to {most:,}")
 
 
-def _check_number(name: str, value: Any, *, zero: bool) -> None:
+def _check_names(section: str, values: DictConfig, known: Collection[str]) -> None:
+    unknown = [str(name) for name in values if name not in known]
+    if unknown:
+        raise ValueError(
+            f"unknown setting {section}.{unknown[0]}: nothing reads it; known: "
+            f"{', '.join(sorted(known))}"
+        )
+
+
+def _check_number(name: str, value: Any, *, zero: bool = True, most: float = math.inf) -> None:
     if value is None:
         return
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value < 0 or not (zero or value):
         least = "not negative" if zero else "positive"
         raise ValueError(f"{name}={value!r} must be a finite number, {least}")
+    if value > most:
+        raise ValueError(f"{name}={value!r} must be at most {most}")
 
 
 def _check_precision(cfg: DictConfig, processes: int) -> None:
@@ -214,9 +236,11 @@ def build(cfg: Any, name: str, make: Callable[[Any], Any] = instantiate) -> Any:
 def describe(error: BaseException) -> str:
     """An error in one line: of an empty message, or one that only its type explains, with that."""
     text = str(error).strip()
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     if "Original Traceback" in text:  # of a data worker: the last line says it
         return text.splitlines()[-1].strip()
-    line = text.partition("\n")[0]
+    line = textwrap.shorten(text, _LONGEST, placeholder=" ...")
     if isinstance(error, ValueError | OSError) and line:
         return line
     return f"{type(error).__name__}: {line}" if line else type(error).__name__

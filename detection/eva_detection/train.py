@@ -15,7 +15,7 @@ from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from eva_backbone import no_init_weights
@@ -29,8 +29,13 @@ from eva_detection.command_line import load_config, start_processes
 from eva_detection.custom_data import (
     add_arguments,
 )
+from eva_detection.data_checks import (
+    EvaluationLoader,
+    check_labels,
+    check_pictures,
+    records_of,
+)
 from eva_detection.endings import RunLog, claimed, one_sentence, start_log
-from eva_detection.evaluation_data import EvaluationLoader, check_pictures, records_of
 from eva_detection.evaluation_predictions import write_results
 from eva_detection.hooks import (
     Evaluation,
@@ -227,10 +232,11 @@ def _restore(trainer: DetectionTrainer, checkpointer: RunCheckpointer, max_iter:
 
 
 def _check_evaluation_data(cfg: DictConfig) -> None:
-    """Look at every file of the evaluation, once on each machine."""
+    """Look at every file of the evaluation, once on each machine, and build its evaluator."""
     node = cfg.dataloader.get("test")
     if "evaluator" not in cfg.dataloader or comm.get_local_rank() or "dataset" not in (node or ()):
         return
+    build(cfg.dataloader.evaluator, "dataloader.evaluator")
     records = records_of(build(node.dataset, "dataloader.test.dataset"))
     check_pictures(records, part="evaluation")
 
@@ -263,6 +269,9 @@ def _build_loader(cfg: DictConfig, trainer: DetectionTrainer) -> Any:
         records = records_of(arguments["dataset"])
         for text in check_pictures(records, part="training", allowed=trainer.max_bad_images):
             logger.warning("An image that will be replaced: %s", text)
+        classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
+        if isinstance(classes, int):
+            check_labels(records, classes)
     processes, batch = comm.get_world_size(), arguments["total_batch_size"]
     if saved and (saved["processes"], saved["total_batch_size"]) != (processes, batch):
         seen = trainer.batches_seen * saved["total_batch_size"]

@@ -109,9 +109,9 @@ class DetectionTrainer(SimpleTrainer):
         totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
         data_time = 0.0
         images: list[str] = []
+        trouble: Trouble | None = None
         for index in range(self.accumulate):
             last = index == self.accumulate - 1
-            trouble = None
             with self._synchronised(last):
                 start = time.perf_counter()
                 batch: Any = ()
@@ -119,12 +119,15 @@ class DetectionTrainer(SimpleTrainer):
                     batch = next(self._data_loader_iter)
                     data_time += time.perf_counter() - start
                     losses = self._losses(batch, index)
-                    finite = self._add_up(losses, totals)
-                    trouble = None if finite else Trouble(None, _image_names(batch))
+                    if not self._add_up(losses, totals):
+                        suspects = trouble.images if trouble else []
+                        trouble = Trouble(None, suspects + _image_names(batch))
                 except Exception as error:  # the others learn of it before it is raised
                     trouble = Trouble(error, _image_names(batch))
-                if trouble or last:
+                if last or (trouble and trouble.error):
                     self._agree(totals, trouble)
+                if trouble:
+                    continue  # the other batches of the step: are they concerned, too?
                 images += _image_names(batch)
                 loss = torch.stack(list(losses.values())).sum() / self.accumulate
                 self.grad_scaler.scale(loss).backward()

@@ -1,4 +1,4 @@
-"""The data that a detector is scored on: its loader, whose workers always end, and its files."""
+"""What is looked at once in the data before a run, and a loader whose workers always end."""
 
 import os
 import stat
@@ -93,6 +93,26 @@ def _problem(name: str) -> str:
     if not stat.S_ISREG(status.st_mode):
         return _ENDLESS
     return "" if status.st_size else "is empty"
+
+
+def check_labels(records: Iterable[Mapping[str, Any]], classes: int) -> None:
+    """Refuse objects of a class that the detector does not have.
+
+    Args:
+        records: In detectron2's format.
+        classes: The detector's.
+
+    Raises:
+        ValueError: With the first such object's image.
+    """
+    for record in records:
+        for one in record.get("annotations", ()):
+            if not 0 <= one["category_id"] < classes:
+                raise ValueError(
+                    f"{record.get('file_name')} (id {record.get('image_id')}) has an object of "
+                    f"class {one['category_id']}, but model.roi_heads.num_classes={classes}: set "
+                    "that to the number of classes of the data"
+                )
 
 
 def records_of(dataset: Any) -> Sequence[Mapping[str, Any]]:
