@@ -34,7 +34,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     if not note.exists() and not note.is_symlink():
         if others:
             raise ValueError(
-                f"{folder} has checkpoints, but no file {LAST}: {_choose(note, others)}"
+                f"{folder} has checkpoints, but no {LAST}: {_choose(note, others)}"
             )
         return None
     require_regular_file(note)

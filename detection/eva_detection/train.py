@@ -151,11 +151,11 @@ def _train(cfg: DictConfig, resume: bool, stop: StopSignal) -> None:
     )
     checkpointer = RunCheckpointer(model, str(folder), trainer=trainer)
     writers = default_writers(str(folder), max_iter) if comm.is_main_process() else []
-    _register_hooks(cfg, trainer, checkpointer, multiplier, writers)
-    start = together(lambda: _restore(trainer, checkpointer, max_iter)) if continues else 0
-    trainer.data_loader = together(lambda: _build_loader(cfg, trainer))
-    together(lambda: _check_evaluation_data(cfg))
     try:
+        _register_hooks(cfg, trainer, checkpointer, multiplier, writers)
+        start = together(lambda: _restore(trainer, checkpointer, max_iter)) if continues else 0
+        trainer.data_loader = together(lambda: _build_loader(cfg, trainer))
+        together(lambda: _check_evaluation_data(cfg))
         trainer.train(start, max_iter)
     finally:
         for writer in writers:  # also where a signal ends the last evaluation

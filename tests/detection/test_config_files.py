@@ -56,7 +56,7 @@ def test_nothing_in_yaml_runs(value, tmp_path, monkeypatch):
     file.write_text(f"model: {value}\n")
     with pytest.raises(ValueError, match=r"config\.yaml is not a config: "):
         load_recipe(str(file))
-    assert os.listdir(tmp_path) == ["config.yaml"]
+    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_modules_are_not_imported_to_look(tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from detectron2.data.samplers import RandomSubsetTrainingSampler
 
-from eva_detection import train as train_module
 from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
+from eva_detection import train as train_module
 from eva_detection.report import read_metrics
 from eva_detection.stream import UnreadableImagesError
 
