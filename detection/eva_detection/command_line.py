@@ -20,7 +20,7 @@ from eva_detection.config import check_arguments, check_overrides
 from eva_detection.config_files import load_config_file
 from eva_detection.custom_data import apply_custom_data, check_classes, images_per_step, scale_lr
 from eva_detection.endings import say
-from eva_detection.settings import check_machine, check_settings, describe
+from eva_detection.settings import check_machine, check_sections, check_settings, describe
 
 
 def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
@@ -46,6 +46,7 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
         notes = apply_custom_data(cfg, args)
         _override(cfg, args.opts)
         trains, processes = not args.eval_only, args.num_gpus * args.num_machines
+        check_sections(cfg, trains=trains)
         check_machine(cfg, args)
         check_settings(cfg, processes=processes, trains=trains)
         sections = ["model", "optimizer", "lr_multiplier", "dataloader"] if trains else ["model"]

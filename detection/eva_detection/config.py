@@ -167,7 +167,7 @@ def _check_node(node: Any, key: str) -> None:
         try:
             target = locate(node._target_) if isinstance(node._target_, str) else node._target_
         except ImportError as error:
-            raise ValueError(f"{key}: {error}") from error
+            raise ValueError(f"{key}: {' '.join(str(error).split())}") from error
         known = _parameters(target)
         unknown = [str(name) for name in node if name != "_target_" and name not in known]
         if known and unknown:

@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 
 LAST, METRICS = "last_checkpoint", "metrics.json"
 _CHECKPOINT = re.compile(r"\w[\w.-]*\.pth")
+_SCORE = re.compile(r"(bbox|segm|boundary)(-\w+)?/")  # also rpn/num_pos_anchors has a slash
 _ITERATION = re.compile(r"model_(\d+)\.pth")
 
 
@@ -33,9 +34,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     note, others = folder / LAST, checkpoints(folder)
     if not note.exists() and not note.is_symlink():
         if others:
-            raise ValueError(
-                f"{folder} has checkpoints, but no {LAST}: {_choose(note, others)}"
-            )
+            raise ValueError(f"{folder} has checkpoints, but no {LAST}: {_choose(note, others)}")
         return None
     require_regular_file(note)
     with note.open("rb") as stream:
@@ -146,4 +145,4 @@ def _is_of(line: str, iteration: int, *, scores: bool) -> bool:
         return False
     if not isinstance(entry, dict) or entry.get("iteration") != iteration:
         return False
-    return any(("/" in str(name)) == scores for name in entry if name != "iteration")
+    return any(bool(_SCORE.match(name)) == scores for name in entry if name != "iteration")

@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import math
+import os
 import textwrap
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -51,6 +52,21 @@ _CHECKPOINTER = {"period", "max_to_keep", "file_prefix"}
 _DDP = {"fp16_compression", *inspect.signature(DistributedDataParallel).parameters} - {"module"}
 
 
+def check_sections(cfg: DictConfig, *, trains: bool = True) -> None:
+    """Refuse a config without a section that is needed.
+
+    Args:
+        cfg: The config with its overrides.
+        trains: False for an evaluation, which needs fewer.
+
+    Raises:
+        ValueError: For the first one.
+    """
+    for name in _SECTIONS if trains else _SECTIONS[:3]:
+        if not isinstance(cfg.get(name), DictConfig):
+            raise ValueError(f"{name}={_value(cfg, name)!r}: the config needs a section {name}")
+
+
 def check_settings(cfg: DictConfig, *, processes: int = 1, trains: bool = True) -> None:
     """Refuse values that cannot work.
 
@@ -62,9 +78,6 @@ def check_settings(cfg: DictConfig, *, processes: int = 1, trains: bool = True) 
     Raises:
         ValueError: For the first one, with what it may be.
     """
-    for name in _SECTIONS if trains else _SECTIONS[:3]:
-        if not isinstance(cfg.get(name), DictConfig):
-            raise ValueError(f"{name}={_value(cfg, name)!r}: the config needs a section {name}")
     if "roi_heads" in cfg.model and not isinstance(cfg.model.roi_heads, DictConfig):
         raise ValueError(f"model.roi_heads={cfg.model.roi_heads!r}: the detector needs heads")
     _check_places(cfg)
@@ -237,7 +250,7 @@ def describe(error: BaseException) -> str:
     """An error in one line: of an empty message, or one that only its type explains, with that."""
     text = str(error).strip()
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if "Original Traceback" in text:  # of a data worker: the last line says it
         return text.splitlines()[-1].strip()
     line = textwrap.shorten(text, _LONGEST, placeholder=" ...")

@@ -268,6 +268,10 @@ class DetectionTrainer(SimpleTrainer):
         self.iter = min(self.iter, self.max_iter)  # one more in a run that had ended
         try:
             super().after_train()
+        except OSError:  # of a full disk, which has ended the training before
+            if self.iter >= self.max_iter:
+                raise
+            logger.exception("Metrics cannot be written:")
         finally:
             batches, self._data_loader_iter_obj = self._data_loader_iter_obj, None
             getattr(batches, "close", lambda: None)()
