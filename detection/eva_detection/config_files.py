@@ -41,6 +41,7 @@ _MODULES = (
     "eva_detection.custom_data",
     "eva_detection.evaluation",
     "eva_detection.lvis",
+    "eva_detection.mapper",
     "eva_detection.optim",
     "eva_detection.rcnn",
     "eva_detection.roi_heads",

@@ -155,12 +155,13 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
     """Function: what `train_net.py` does, in this process; returns exit code or sentence."""
     import copy
 
-    from eva_detection import command_line
+    from eva_detection import command_line, endings
     from eva_detection import train as train_module
     from eva_detection.custom_data import add_arguments
 
     monkeypatch.setattr(command_line, "load_config_file", lambda file: copy.deepcopy(tiny_config()))
     monkeypatch.setattr(train_module, "evaluate", lambda cfg, model, **_: {})
+    monkeypatch.setattr(endings, "collect_env_info", lambda: "")  # asks the compiler, for example
     recipe = str(CONFIGS / "demo" / "cascade_mask_rcnn_vitdet_eva_debug.py")
 
     def run(folder, *words):
