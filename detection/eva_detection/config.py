@@ -15,6 +15,7 @@ from detectron2.config import LazyConfig
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from eva_detection.config_files import load_config_file
 from eva_detection.test_time_augmentation import augmentation_settings
 
 # Sections whose names are read one by one, and names in them that a config may leave out.
@@ -134,7 +135,7 @@ def load_recipe(config_file: str, overrides: Iterable[str] = ()) -> DictConfig:
         ValueError: For a name that nothing reads, with the closest known ones.
     """
     overrides = list(overrides)
-    cfg = LazyConfig.load(config_file)
+    cfg = load_config_file(config_file)
     check_overrides(cfg, overrides)
     cfg = LazyConfig.apply_overrides(cfg, overrides)
     check_arguments(cfg, ["model"])
@@ -166,7 +167,7 @@ def _check_node(node: Any, key: str) -> None:
         try:
             target = locate(node._target_) if isinstance(node._target_, str) else node._target_
         except ImportError as error:
-            raise ValueError(f"{key}: {error}") from error
+            raise ValueError(f"{key}: {' '.join(str(error).split())}") from error
         known = _parameters(target)
         unknown = [str(name) for name in node if name != "_target_" and name not in known]
         if known and unknown:

@@ -30,6 +30,7 @@ from eva_detection.coco_files import (
     read_coco,
 )
 from eva_detection.config import drop_masks, update_each
+from eva_detection.config_files import literal
 from eva_detection.evaluation import CocoEvaluator
 from eva_detection.mapper import CustomMapper, PictureMapper
 
@@ -250,12 +251,13 @@ def _set_data(
     categories: dict[int, str],
 ) -> None:
     loaders, stated = cfg.dataloader, "${dataloader.test.dataset.categories}"
+    names = {key: literal(name) for key, name in categories.items()}
     for part in files:
         node = loaders.train if part == "train" else loaders.test
         node.dataset = L(load_records)(
-            annotations=str(files[part].path),
-            images=folders[part],
-            categories=stated if part == "train" else categories,
+            annotations=literal(str(files[part].path)),
+            images=literal(folders[part]),
+            categories=stated if part == "train" else names,
             filter_empty=part == "train" and node.dataset.get("filter_empty", True),
         )
     for node, ours in ((loaders.train, CustomMapper), (loaders.test, PictureMapper)):

@@ -5,21 +5,25 @@ import itertools
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch.distributed
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from tqdm import tqdm
 
+from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_detection.checkpoint import RunCheckpointer
-from eva_detection.interruption import EXIT_RUN_AGAIN, StopSignal
+from eva_detection.run_files import was_logged
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
 _DONE, _STOPPED = b"done", b"stopped by a signal"
+_SINGLE = ("lr", "bad_images")  # scalars that the writers do not smooth
 _evaluations = itertools.count()  # the same on all processes, which evaluate together
 
 
@@ -95,7 +99,7 @@ class StopOnSignal(HookBase):
 
 
 class MetricsHistory(HookBase):
-    """Carries over what `metrics.json` takes the medians of, so that it continues seamlessly.
+    """Carries over what `metrics.json` is written from, so that it continues seamlessly.
 
     Args:
         window: Iterations of the writers' median.
@@ -106,7 +110,7 @@ class MetricsHistory(HookBase):
         self._restored: dict[str, list[list[float]]] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The latest values of each smoothed scalar, with their iterations."""
+        """The latest values of each scalar but times and scores, with their iterations."""
         storage = getattr(self.trainer, "storage", None)
         if storage is None:
             return {}
@@ -114,7 +118,7 @@ class MetricsHistory(HookBase):
         return {
             name: [[float(value), int(at)] for value, at in buffer.values()[-self.window :]]
             for name, buffer in storage.histories().items()
-            if smoothed[name] and "time" not in name and "eta" not in name
+            if (smoothed[name] and "time" not in name and "eta" not in name) or name in _SINGLE
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -125,7 +129,72 @@ class MetricsHistory(HookBase):
         """Fill the new storage."""
         for name, values in self._restored.items():
             for value, at in values:
-                self.trainer.storage.put_scalar(name, value, cur_iter=int(at))
+                self.trainer.storage.put_scalar(
+                    name, value, smoothing_hint=name not in _SINGLE, cur_iter=int(at)
+                )
+
+
+class Evaluation(hooks.EvalHook):
+    """detectron2's `EvalHook`, of which an interruption loses nothing.
+
+    Scores are written at once. A run that continues makes up for what was cut off: the evaluation
+    after the iteration of its checkpoint, and that iteration's line in `metrics.json`. After an
+    error in the last iteration nothing is evaluated, as after one in any other.
+
+    Args:
+        period: Iterations between evaluations; 0 for one at the end alone.
+        evaluate: Returns the scores; called on all processes.
+        folder: The run's output folder.
+        writers: What metrics are written with on the main process, but for the log.
+        log_period: Iterations between lines of `metrics.json`.
+    """
+
+    def __init__(
+        self,
+        period: int,
+        evaluate: Callable[[], dict[str, Any]],
+        *,
+        folder: Path,
+        writers: Sequence[EventWriter] = (),
+        log_period: int = 20,
+    ) -> None:
+        super().__init__(period, evaluate)
+        self.folder, self.writers, self.log_period = folder, writers, log_period
+
+    def before_train(self) -> None:
+        """Evaluate and write what an interruption has cut off."""
+        done, end = self.trainer.start_iter, self.trainer.max_iter
+        if not 0 < done < end:
+            return
+        evaluates = self._period > 0 and done % self._period == 0
+        writes = done % self.log_period == 0
+        if comm.is_main_process():
+            evaluates = evaluates and not was_logged(self.folder, done - 1, scores=True)
+            writes = writes and not was_logged(self.folder, done - 1)
+        evaluates, writes = comm.all_gather((evaluates, writes))[0]
+        self.trainer.storage.iter = done - 1
+        if evaluates:
+            logger.info("Making up for the evaluation after iteration %d", done - 1)
+            self._do_eval()
+        if evaluates or writes:
+            self._write()
+        self.trainer.storage.iter = done
+
+    def _write(self) -> None:
+        for writer in self.writers:
+            writer.write()
+
+    def _do_eval(self) -> None:
+        super()._do_eval()
+        if self.trainer.iter < self.trainer.max_iter:  # the last are written after training
+            self._write()
+
+    def after_train(self) -> None:
+        """Evaluate at the end of the training, not after an error."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
+        else:
+            del self._func  # as there: it may refer to the trainer
 
 
 def leave_together(evaluate: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from signal import SIG_IGN, SIGTERM, SIGUSR1, signal
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,8 @@ from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from PIL.Image import DecompressionBombError
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+
+from eva_data.interruption import leave_signals_to_the_run
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class _MappedDataset(Dataset[Any]):
                 continue
             if sample is not None:  # a mapper may refuse an image, as in detectron2
                 return sample, unreadable
-        raise UnreadableImagesError(describe_unreadable(unreadable, allowed=len(candidates) - 1))
+        return None, unreadable  # raised in the main process, where its message stays as it is
 
 
 def describe_unreadable(unreadable: dict[str, str], *, allowed: int) -> str:
@@ -135,12 +136,6 @@ def describe_unreadable(unreadable: dict[str, str], *, allowed: int) -> str:
         f"{len(unreadable)} training images cannot be read, train.max_bad_images={allowed}; repair "
         f"or remove them (or raise the limit), then continue with --resume:{lines}"
     )
-
-
-def _start_worker(worker: int) -> None:
-    """A stop signal for the whole process group is the main process's business."""
-    for number in (SIGTERM, SIGUSR1):
-        signal(number, SIG_IGN)
 
 
 class TrainStream:
@@ -173,10 +168,10 @@ class TrainStream:
             batch_sampler=plan,
             num_workers=num_workers,
             collate_fn=list,
-            worker_init_fn=_start_worker,
+            worker_init_fn=leave_signals_to_the_run,
             **options,
         )
-        self._collate = collate
+        self._collate, self._spares = collate, plan.spares
         self._position = position
         self.unreadable: dict[str, str] = {}
 
@@ -184,7 +179,11 @@ class TrainStream:
         batches = iter(self._loader)
         try:
             for pairs in batches:
-                for _, unreadable in pairs:
+                for sample, unreadable in pairs:
+                    if sample is None:
+                        raise UnreadableImagesError(
+                            describe_unreadable(unreadable, allowed=self._spares)
+                        )
                     self.unreadable |= unreadable
                 samples = [sample for sample, _ in pairs]
                 yield self._collate(samples) if self._collate else samples

@@ -3,36 +3,53 @@
 import argparse
 import contextlib
 import logging
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import LazyConfig, instantiate
+import torch
 from detectron2.data import build_detection_train_loader
-from detectron2.engine import default_argument_parser, default_setup, default_writers, hooks, launch
+from detectron2.engine import default_argument_parser, default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
+from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from torch.multiprocessing.spawn import ProcessExitedException
 
-from eva_backbone.registry import resolve_source
+from eva_backbone import no_init_weights
+from eva_data.interruption import (
+    StopSignal,
+    passed_on_to_children,
+)
+from eva_detection.agreement import together
 from eva_detection.checkpoint import RunCheckpointer, load_initial_weights
-from eva_detection.config import check_arguments, check_overrides
+from eva_detection.command_line import load_config, start_processes
 from eva_detection.custom_data import (
     add_arguments,
-    apply_custom_data,
-    check_classes,
-    images_per_step,
-    scale_lr,
 )
+from eva_detection.data_checks import (
+    EvaluationLoader,
+    check_labels,
+    check_pictures,
+    records_of,
+)
+from eva_detection.endings import RunLog, claimed, one_sentence, start_log
 from eva_detection.evaluation_predictions import write_results
-from eva_detection.hooks import MetricsHistory, ProgressBar, StopOnSignal, leave_together
-from eva_detection.interruption import EXIT_RUN_AGAIN, StopSignal, passed_on_to_children
+from eva_detection.hooks import (
+    Evaluation,
+    MetricsHistory,
+    ProgressBar,
+    StopOnSignal,
+    leave_together,
+)
+from eva_detection.run_files import last_checkpoint
+from eva_detection.settings import (
+    build,
+    check_compression,
+    check_schedule,
+)
 from eva_detection.stream import SAMPLER, build_train_stream, seed_all
 from eva_detection.test_time_augmentation import with_test_time_augmentation
 from eva_detection.trainer import DetectionTrainer
@@ -80,8 +97,12 @@ def evaluate(cfg: DictConfig, model: nn.Module, *, augment: bool = True) -> dict
         return {}
     if augment:
         model = with_test_time_augmentation(cfg, model)
-    loader = instantiate(cfg.dataloader.test)
-    results = inference_on_dataset(model, loader, instantiate(cfg.dataloader.evaluator)) or {}
+    loader = EvaluationLoader(build(cfg.dataloader.test, "dataloader.test"))
+    evaluator = build(cfg.dataloader.evaluator, "dataloader.evaluator")
+    try:
+        results = inference_on_dataset(model, loader, evaluator) or {}
+    finally:
+        loader.close()
     if results and comm.is_main_process():
         print_csv_format(results)
         write_results(results, Path(cfg.train.output_dir) / "results.json")
@@ -99,8 +120,11 @@ def train(cfg: DictConfig, *, resume: bool) -> None:
 
     Raises:
         SystemExit: With `EXIT_RUN_AGAIN`, after SIGTERM or SIGUSR1 and a checkpoint.
-        FloatingPointError: If a loss is not finite.
+        FloatingPointError: If a loss or a gradient is not finite.
         UnreadableImagesError: If more images than `train.max_bad_images` cannot be read.
+        ValueError: If a part cannot be built, the checkpoint is damaged or of another model, or
+            files of the data set are missing.
+        OtherProcessError: If another process has failed.
     """
     stop = StopSignal()
     with stop.listen():
@@ -108,19 +132,13 @@ def train(cfg: DictConfig, *, resume: bool) -> None:
 
 
 def _train(cfg: DictConfig, resume: bool, stop: StopSignal) -> None:
-    model = instantiate(cfg.model)
-    logger.info("Model:\n%s", model)
-    model.to(cfg.train.device)
-    cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
-    will_resume = resume and RunCheckpointer(model, cfg.train.output_dir).has_checkpoint()
-    if not will_resume:
-        load_initial_weights(model, cfg.train.init_checkpoint)
-
-    ddp = dict(cfg.train.ddp)
-    if cfg.train.device == "cpu":
-        ddp["device_ids"] = None
-    model = create_ddp_model(model, **ddp)
+    folder, max_iter = Path(cfg.train.output_dir), cfg.train.max_iter
+    continues = together(lambda: resume and last_checkpoint(folder) is not None)
+    continues = comm.all_gather(continues)[0]  # the main process saves, and its folder counts
+    if resume and not continues:
+        logger.info("%s has no checkpoint to continue from: starting", folder)
+    model, optimizer, multiplier = together(lambda: _build(cfg, continues))
+    model = _distributed(cfg, model)
     amp = cfg.train.amp
     trainer = DetectionTrainer(
         model,
@@ -131,37 +149,96 @@ def _train(cfg: DictConfig, resume: bool, stop: StopSignal) -> None:
         stop=stop,
         max_bad_images=cfg.train.get("max_bad_images", 10),
     )
-    checkpointer = RunCheckpointer(model, cfg.train.output_dir, trainer=trainer)
+    checkpointer = RunCheckpointer(model, str(folder), trainer=trainer)
+    writers = default_writers(str(folder), max_iter) if comm.is_main_process() else []
+    try:
+        _register_hooks(cfg, trainer, checkpointer, multiplier, writers)
+        start = together(lambda: _restore(trainer, checkpointer, max_iter)) if continues else 0
+        trainer.data_loader = together(lambda: _build_loader(cfg, trainer))
+        together(lambda: _check_evaluation_data(cfg))
+        trainer.train(start, max_iter)
+    finally:
+        for writer in writers:  # also where a signal ends the last evaluation
+            with contextlib.suppress(OSError):  # of a full disk, which a write has met before
+                writer.close()
+
+
+def _build(cfg: DictConfig, continues: bool) -> tuple[nn.Module, torch.optim.Optimizer, Any]:
+    """The model with its initial weights, the optimizer and the multiplier of its rates."""
+    multiplier = build(cfg.lr_multiplier, "lr_multiplier")
+    check_schedule(multiplier, cfg.train.max_iter)
+    loads = continues or bool(cfg.train.init_checkpoint)
+    with no_init_weights() if loads else contextlib.nullcontext():
+        model = build(cfg.model, "model")
+    logger.info("Model:\n%s", model)
+    if cfg.train.init_checkpoint and not continues:
+        load_initial_weights(model, cfg.train.init_checkpoint)
+    model.to(cfg.train.device)
+    cfg.optimizer.params.model = model
+    return model, build(cfg.optimizer, "optimizer"), multiplier
+
+
+def _distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
+    """The model, wrapped if there are several processes."""
+    if comm.get_world_size() > 1:
+        check_compression(cfg.train)
+    ddp = dict(cfg.train.ddp)
+    if cfg.train.device == "cpu":
+        ddp["device_ids"] = None
+    return build(ddp, "train.ddp", lambda options: create_ddp_model(model, **options))
+
+
+def _register_hooks(
+    cfg: DictConfig,
+    trainer: DetectionTrainer,
+    checkpointer: RunCheckpointer,
+    multiplier: Any,
+    writers: list[EventWriter],
+) -> None:
     main_process = comm.is_main_process()
-    writers = default_writers(cfg.train.output_dir, cfg.train.max_iter) if main_process else None
+    checkpoints = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
+    evaluation = Evaluation(
+        cfg.train.eval_period,
+        lambda: leave_together(lambda: evaluate(cfg, trainer.model, augment=False)),
+        folder=Path(cfg.train.output_dir),
+        writers=[one for one in writers if not isinstance(one, CommonMetricPrinter)],
+        log_period=cfg.train.log_period,
+    )
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
-            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            hooks.LRScheduler(scheduler=multiplier),
             MetricsHistory(),
             ProgressBar() if main_process and cfg.train.get("progress_bar", False) else None,
-            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
-            if main_process
-            else None,
-            StopOnSignal(checkpointer, stop),
-            hooks.EvalHook(
-                cfg.train.eval_period,
-                lambda: leave_together(lambda: evaluate(cfg, model, augment=False)),
-            ),
-            hooks.PeriodicWriter(writers, period=cfg.train.log_period) if writers else None,
+            checkpoints if main_process else None,
+            StopOnSignal(checkpointer, trainer.stop),
+            evaluation,
+            hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main_process else None,
         ]
     )
-    start = 0
-    if will_resume:
-        checkpointer.resume_or_load("", resume=True)
-        start = trainer.iter + 1
-        logger.info("Continuing at iteration %d", start)
-    trainer.data_loader = _build_loader(cfg, trainer)
-    try:
-        trainer.train(start, cfg.train.max_iter)
-    finally:
-        for writer in writers or ():  # also where a signal ends the last evaluation
-            writer.close()
+
+
+def _restore(trainer: DetectionTrainer, checkpointer: RunCheckpointer, max_iter: int) -> int:
+    """Restore the last checkpoint; returns the iteration to go on with."""
+    checkpointer.resume_or_load("", resume=True)
+    start = int(trainer.iter) + 1
+    if start > max_iter:
+        raise ValueError(
+            f"{checkpointer.get_checkpoint_file()} is after {start} iterations, and "
+            f"train.max_iter={max_iter}: raise it, or choose another train.output_dir"
+        )
+    logger.info("Continuing at iteration %d", start)
+    return start
+
+
+def _check_evaluation_data(cfg: DictConfig) -> None:
+    """Look at every file of the evaluation, once on each machine, and build its evaluator."""
+    node = cfg.dataloader.get("test")
+    if "evaluator" not in cfg.dataloader or comm.get_local_rank() or "dataset" not in (node or ()):
+        return
+    build(cfg.dataloader.evaluator, "dataloader.evaluator")
+    records = records_of(build(node.dataset, "dataloader.test.dataset"))
+    check_pictures(records, part="evaluation")
 
 
 def _build_loader(cfg: DictConfig, trainer: DetectionTrainer) -> Any:
@@ -182,20 +259,25 @@ def _build_loader(cfg: DictConfig, trainer: DetectionTrainer) -> Any:
     if (locate(target) if isinstance(target, str) else target) is not build_detection_train_loader:
         logger.warning(
             "dataloader.train is not detectron2's build_detection_train_loader: a continued run "
-            "begins anew in the data, and an image that cannot be read stops it"
+            "starts again in the data, and an image that cannot be read stops it"
         )
-        return instantiate(node)
-    arguments = {name: instantiate(node[name]) for name in node if name != "_target_"}
+        return build(node, "dataloader.train")
+    arguments = {
+        name: build(node[name], f"dataloader.train.{name}") for name in node if name != "_target_"
+    }
+    if comm.get_local_rank() == 0:
+        records = records_of(arguments["dataset"])
+        for text in check_pictures(records, part="training", allowed=trainer.max_bad_images):
+            logger.warning("An image that will be replaced: %s", text)
+        classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
+        if isinstance(classes, int):
+            check_labels(records, classes)
     processes, batch = comm.get_world_size(), arguments["total_batch_size"]
     if saved and (saved["processes"], saved["total_batch_size"]) != (processes, batch):
         seen = trainer.batches_seen * saved["total_batch_size"]
         trainer.batches_seen = -(-seen // batch)
-    loader = build_train_stream(
-        **arguments,
-        seed=seed,
-        start=trainer.batches_seen,
-        max_bad_images=trainer.max_bad_images,
-    )
+    arguments |= dict(seed=seed, start=trainer.batches_seen, max_bad_images=trainer.max_bad_images)
+    loader = build(arguments, "dataloader.train", lambda options: build_train_stream(**options))
     if saved and saved != loader.state_dict():
         logger.warning(
             "The order of the data is not that of the uninterrupted run: it had %s, this start %s",
@@ -205,57 +287,47 @@ def _build_loader(cfg: DictConfig, trainer: DetectionTrainer) -> Any:
     return loader
 
 
-def _load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
-    """The config with own data and overrides, and what to log of it.
-
-    Ends with one sentence where they cannot work.
-    """
-    if not args.config_file:
-        sys.exit("train_net.py: give a recipe with --config-file")
-    try:
-        cfg = LazyConfig.load(args.config_file)
-    except (OSError, SyntaxError, ImportError, ValueError) as error:
-        sys.exit(f"train_net.py: --config-file {args.config_file} cannot be read: {error}")
-    try:
-        check_overrides(cfg, args.opts)
-        scales = getattr(args, "scale_lr", False)
-        reference = images_per_step(cfg) if scales else 0
-        notes = apply_custom_data(cfg, args)
-        cfg = LazyConfig.apply_overrides(cfg, args.opts)
-        check_arguments(cfg, ["model", "optimizer", "lr_multiplier"])
-        check_classes(cfg)
-        if scales:
-            notes.append(scale_lr(cfg, reference=reference, overrides=args.opts))
-        continues = args.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
-        if cfg.train.init_checkpoint and not continues:
-            resolve_source(cfg.train.init_checkpoint)  # before models and data sets are built
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"train_net.py: {error}")
-    return cfg, notes
-
-
 def run(args: argparse.Namespace) -> None:
-    """One process of a run; `args` are those of `main`."""
-    cfg, notes = _load_config(args)
-    default_setup(cfg, args)
-    for name in ("eva_backbone", "eva_detection"):
-        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
-    for note in notes:
-        logger.info(note)
-    # inside detectron2: poolers, anchors, masks; nothing that a user could do about
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message="torch.meshgrid")
-    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-    if not args.eval_only:
-        train(cfg, resume=args.resume)
-        return
-    model = instantiate(cfg.model)
+    """One process of a run; `args` are those of `main`.
+
+    Raises:
+        SystemExit: If it does not succeed; the reason was printed, its traceback is in the log.
+    """
+    log = RunLog()
+    with one_sentence(log):
+        _run(args, log)
+
+
+def _run(args: argparse.Namespace, log: RunLog) -> None:
+    cfg, notes = load_config(args)
+    folder = Path(cfg.train.output_dir)
+    with claimed(folder, trains=not args.eval_only, resume=args.resume):
+        start_log(cfg, args)
+        log.folder, log.trains = folder, not args.eval_only
+        for note in notes:
+            logger.info(note)
+        # inside detectron2: poolers, anchors, masks; nothing that a user could do about
+        logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", message="torch.meshgrid")
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        if args.eval_only:
+            _evaluate_only(cfg)
+        else:
+            train(cfg, resume=args.resume)
+
+
+def _evaluate_only(cfg: DictConfig) -> None:
+    if not cfg.train.init_checkpoint:
+        load_initial_weights(nn.Identity(), "", complete=True)  # says what is missing
+    together(lambda: _check_evaluation_data(cfg))
+    with no_init_weights():
+        model = together(lambda: build(cfg.model, "model"))
     try:
         with_test_time_augmentation(cfg, model)  # before the weights are read
     except ValueError as error:
-        sys.exit(f"train_net.py: test.aug: {error}")
+        raise ValueError(f"test.aug: {error}") from error
+    together(lambda: load_initial_weights(model, cfg.train.init_checkpoint, complete=True))
     model.to(cfg.train.device)
-    load_initial_weights(model, cfg.train.init_checkpoint, complete=True)
     evaluate(cfg, model)
 
 
@@ -266,20 +338,7 @@ def main() -> None:
     args = parser.parse_args()
     many = args.num_gpus * args.num_machines > 1
     if many:
-        _load_config(args)  # what is wrong with it is said once, not by every process
+        with one_sentence(RunLog()):
+            load_config(args)  # what is wrong with it is said once, not by every process
     with passed_on_to_children() if many else contextlib.nullcontext():
-        try:
-            launch(
-                run,
-                args.num_gpus,
-                num_machines=args.num_machines,
-                machine_rank=args.machine_rank,
-                dist_url=args.dist_url,
-                args=(args,),
-            )
-        except KeyboardInterrupt:
-            sys.exit(130)  # as a shell reports Ctrl-C; the log says where training stopped
-        except ProcessExitedException as error:
-            if error.exit_code != EXIT_RUN_AGAIN:
-                raise
-            sys.exit(EXIT_RUN_AGAIN)
+        start_processes(run, args)

@@ -1,14 +1,14 @@
 """One optimizer step: mixed precision on any device, gradient accumulation, data parallelism.
 
-All processes agree before the optimizer's step: whether a loss is not finite, an image could not be
-read, or one of them was asked to stop.
+All processes agree before the optimizer's step: whether a loss or a gradient is not finite, one of
+them has failed, an image could not be read, or one of them was asked to stop.
 """
 
 import contextlib
 import logging
 import time
 from collections import defaultdict
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
 import torch.distributed
@@ -17,7 +17,8 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from eva_detection.interruption import StopSignal
+from eva_data.interruption import StopSignal
+from eva_detection.agreement import raise_together
 from eva_detection.optim import ClippedAdamW
 from eva_detection.stream import (
     STEP,
@@ -30,7 +31,15 @@ from eva_detection.stream import (
 logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "fp16", "bf16"]
+MIN_LOSS_SCALE = 1.0  # as DeepSpeed's: below it fp16 has lost what the scale is for
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Trouble(NamedTuple):
+    """What a process has met in a batch: an error, or (None) losses that are not finite."""
+
+    error: Exception | None
+    images: list[str]
 
 
 class DetectionTrainer(SimpleTrainer):
@@ -58,8 +67,10 @@ class DetectionTrainer(SimpleTrainer):
         ValueError: For fp16 without a GPU or an accumulation below 1.
     """
 
+    iter: int
     stop_agreed = False
     seed: int | None = None
+    _data_loader_iter_obj: Any
 
     def __init__(
         self,
@@ -97,32 +108,48 @@ class DetectionTrainer(SimpleTrainer):
         self.optimizer.zero_grad()
         totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
         data_time = 0.0
-        suspects: list[str] = []  # images of batches whose loss is not finite
+        images: list[str] = []
+        trouble: Trouble | None = None
         for index in range(self.accumulate):
-            start = time.perf_counter()
-            batch = next(self._data_loader_iter)
-            self.batches_seen += 1
-            data_time += time.perf_counter() - start
-            if self.seed is not None:  # not before the batch: loading draws numbers as well
-                micro_step = self.iter * self.accumulate + index
-                seed_all(self.seed, STEP, micro_step, comm.get_rank())
-            with self._synchronised(index == self.accumulate - 1):
-                with self._autocast():
-                    losses = self.model(batch)
-                loss = sum(losses.values()) / self.accumulate
+            last = index == self.accumulate - 1
+            with self._synchronised(last):
+                start = time.perf_counter()
+                batch: Any = ()
+                try:
+                    batch = next(self._data_loader_iter)
+                    data_time += time.perf_counter() - start
+                    losses = self._losses(batch, index)
+                    if not self._add_up(losses, totals):
+                        suspects = trouble.images if trouble else []
+                        trouble = Trouble(None, suspects + _image_names(batch))
+                except Exception as error:  # the others learn of it before it is raised
+                    trouble = Trouble(error, _image_names(batch))
+                if last or (trouble and trouble.error):
+                    self._agree(totals, trouble)
+                if trouble:
+                    continue  # the other batches of the step: are they concerned, too?
+                images += _image_names(batch)
+                loss = torch.stack(list(losses.values())).sum() / self.accumulate
                 self.grad_scaler.scale(loss).backward()
-            stacked = torch.stack([value.detach() for value in losses.values()]).cpu()  # one copy
-            values = dict(zip(losses, stacked, strict=True))
-            for name, value in values.items():
-                totals[name] = totals[name] + value / self.accumulate
-            if not all(value.isfinite() for value in values.values()):
-                suspects += _image_names(batch)
         self.after_backward()
-        self._agree(totals, suspects)
+        self._check_gradients(images)
         self._write_metrics(totals, data_time)
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
+        self._step(images)
         self._write_optimizer_metrics()
+
+    def _losses(self, batch: Any, index: int) -> dict[str, Tensor]:
+        self.batches_seen += 1
+        if self.seed is not None:  # not before the batch: loading draws numbers as well
+            seed_all(self.seed, STEP, self.iter * self.accumulate + index, comm.get_rank())
+        with self._autocast():
+            return self.model(batch)
+
+    def _add_up(self, losses: dict[str, Tensor], totals: dict[str, Tensor]) -> bool:
+        """Add a batch's losses to those of the step; returns whether all are finite."""
+        stacked = torch.stack([value.detach() for value in losses.values()]).cpu()  # one copy
+        for name, value in zip(losses, stacked, strict=True):
+            totals[name] = totals[name] + value / self.accumulate
+        return bool(stacked.isfinite().all())
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision == "fp32":
@@ -135,39 +162,87 @@ class DetectionTrainer(SimpleTrainer):
             return contextlib.nullcontext()
         return self.model.no_sync()
 
-    def _agree(self, losses: dict[str, Tensor], suspects: list[str]) -> None:
+    def _agree(self, losses: dict[str, Tensor], trouble: "Trouble | None") -> None:
         """Let all processes know what one of them has met, in one small reduction.
 
+        It stands before the backward pass of the last batch, in which all would wait for each
+        other. Afterwards all have the same gradients.
+
         Raises:
-            FloatingPointError: If a loss is not finite, on all processes.
+            FloatingPointError: If a loss is not finite or detectron2 met such values, on all
+                processes.
             UnreadableImagesError: If too many images cannot be read, on all processes.
+            Exception: What one process has met; `OtherProcessError` on the others.
         """
         stream = self.data_loader
         unreadable = stream.unreadable if isinstance(stream, TrainStream) else {}
-        finite = all(value.isfinite() for value in losses.values())
-        facts = [not finite, bool(unreadable), self.stop.requested]
+        not_finite = trouble is not None and isinstance(trouble.error, FloatingPointError | None)
+        facts = [
+            not_finite,
+            bool(trouble) and not not_finite,
+            bool(unreadable),
+            self.stop.requested,
+        ]
         if comm.get_world_size() > 1:
             flags = torch.tensor(facts, dtype=torch.int32, device=self.device)
             torch.distributed.all_reduce(flags)
             facts = [bool(flag) for flag in flags.tolist()]
-        not_finite, bad_images, self.stop_agreed = facts
+        any_not_finite, any_failed, bad_images, self.stop_agreed = facts
         if bad_images:
             found = comm.all_gather(dict(unreadable))
             unreadable.clear()
             self._count_bad_images(found)
         if self.bad_images:
             self.storage.put_scalar("bad_images", len(self.bad_images), smoothing_hint=False)
-        if not_finite:
-            values = {name: value.item() for name, value in losses.items()}
-            found = comm.all_gather(None if finite else (values, suspects))
-            lines = (
-                f"\n  process {rank}: {report[0]}, images: {', '.join(report[1])}"
-                for rank, report in enumerate(found)
-                if report is not None
-            )
+        if any_failed:
+            raise_together(trouble.error if trouble else None)
+        if any_not_finite:
+            report = None
+            if trouble:
+                values = {name: value.item() for name, value in losses.items()}
+                what = f"{trouble.error} {values or ''}" if trouble.error else str(values)
+                report = f"{what.strip()}, images: {', '.join(trouble.images)}"
             raise FloatingPointError(
                 f"The loss became infinite or NaN at iteration={self.iter}; all processes stop "
-                f"before the optimizer's step:{''.join(lines)}"
+                f"before the optimizer's step:{_by_process(comm.all_gather(report))}"
+            )
+
+    def _check_gradients(self, images: list[str]) -> None:
+        """Refuse gradients that are not finite; with fp16 the loss scale deals with them.
+
+        They are those of all processes, averaged, hence all come to the same conclusion.
+        """
+        gradients = [one.grad for one in self.model.parameters() if one.grad is not None]
+        if self.precision == "fp16" or not gradients:
+            return
+        # largest absolute values: the sum of squares could overflow where the values do not
+        largest = torch.stack(torch._foreach_norm(gradients, torch.inf))
+        if not bool(largest.isfinite().all()):
+            self._refuse_gradients("The gradients became infinite or NaN", images)
+
+    def _refuse_gradients(self, what: str, images: list[str]) -> NoReturn:
+        found = comm.all_gather(f"images: {', '.join(images)}")
+        raise FloatingPointError(
+            f"{what} at iteration={self.iter}, while the losses are finite; all processes stop "
+            f"before the optimizer's step. It had:{_by_process(found)}"
+        )
+
+    def _step(self, images: list[str]) -> None:
+        """Let the optimizer step, unless the loss scale skips gradients that overflow."""
+        before = self.grad_scaler.get_scale()
+        try:
+            self.grad_scaler.step(self.optimizer)
+        except RuntimeError as error:  # of clipping, where finite gradients have no finite norm
+            if "non-finite" not in str(error):
+                raise
+            self._refuse_gradients("The norm of the gradients became infinite", images)
+        self.grad_scaler.update()
+        scale = self.grad_scaler.get_scale()
+        if scale < before and scale < MIN_LOSS_SCALE:
+            self._refuse_gradients(
+                f"The fp16 gradients overflow or are NaN at a loss scale of {before:g}, where no "
+                "smaller one helps",
+                images,
             )
 
     def _count_bad_images(self, found: list[dict[str, str]]) -> None:
@@ -190,14 +265,21 @@ class DetectionTrainer(SimpleTrainer):
 
     def after_train(self) -> None:
         """Run the hooks and end the loader's workers."""
+        self.iter = min(self.iter, self.max_iter)  # one more in a run that had ended
         try:
             super().after_train()
+        except OSError:  # of a full disk, which has ended the training before
+            if self.iter >= self.max_iter:
+                raise
+            logger.exception("Metrics cannot be written:")
         finally:
-            self._data_loader_iter_obj = None
+            batches, self._data_loader_iter_obj = self._data_loader_iter_obj, None
+            getattr(batches, "close", lambda: None)()
 
     def state_dict(self) -> dict[str, Any]:
         """State for resuming, the loss scale and the place in the data included."""
         state = super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
+        state["optimizer_states"] = len(state["optimizer"]["state"])
         if isinstance(self.data_loader, TrainStream):
             state["stream"] = self.data_loader.state_dict() | {"batches": self.batches_seen}
         return state
@@ -210,6 +292,11 @@ class DetectionTrainer(SimpleTrainer):
         self.restored_stream = dict(state_dict.get("stream", {}))
         steps = self.iter + 1
         self.batches_seen = self.restored_stream.pop("batches", steps * self.accumulate)
+
+
+def _by_process(reports: list[str | None]) -> str:
+    lines = (f"\n  process {rank}: {report}" for rank, report in enumerate(reports) if report)
+    return "".join(lines)
 
 
 def _image_names(batch: Any) -> list[str]:

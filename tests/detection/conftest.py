@@ -2,15 +2,19 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import default_argument_parser
+from detectron2.utils.logger import setup_logger
 from PIL import Image
 
 from eva_detection import datasets
@@ -128,6 +132,55 @@ def registered_demo_data(demo_data, register_below):
     """The demo data, registered in this process."""
     register_below(demo_data)
     return demo_data
+
+
+@pytest.fixture
+def own_logging(monkeypatch):
+    """What a run sets up for the log of its process is undone after the test."""
+    from eva_detection.endings import LOGGERS
+
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(one.handlers[:], one.propagate, one.level) for one in loggers]
+    monkeypatch.setattr(logging, "raiseExceptions", logging.raiseExceptions)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    setup_logger.cache_clear()
+    yield
+    for one, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        one.handlers[:], one.propagate, one.level = handlers, propagate, level
+    setup_logger.cache_clear()
+
+
+@pytest.fixture
+def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd):
+    """Function: what `train_net.py` does, in this process; returns exit code or sentence."""
+    import copy
+
+    from eva_detection import command_line, endings
+    from eva_detection import train as train_module
+    from eva_detection.custom_data import add_arguments
+
+    monkeypatch.setattr(command_line, "load_config_file", lambda file: copy.deepcopy(tiny_config()))
+    monkeypatch.setattr(train_module, "evaluate", lambda cfg, model, **_: {})
+    monkeypatch.setattr(endings, "collect_env_info", lambda: "")  # asks the compiler, for example
+    recipe = str(CONFIGS / "demo" / "cascade_mask_rcnn_vitdet_eva_debug.py")
+
+    def run(folder, *words):
+        parser = default_argument_parser()
+        add_arguments(parser)
+        flags = [word for word in words if "=" not in word]
+        values = [word for word in words if "=" in word]
+        arguments = ["--config-file", recipe, *flags, f"train.output_dir={folder}", *values]
+        code = 0
+        try:
+            train_module.run(parser.parse_args(arguments))
+        except SystemExit as stopped:
+            code = stopped.code
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err, out + err
+        run.printed = out + err
+        return code
+
+    return run
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 import pytest
 from detectron2.utils import comm
 
+from eva_data.interruption import EXIT_RUN_AGAIN
 from eva_detection import evaluation_predictions
 from eva_detection import train as train_module
 from eva_detection.evaluation import CocoEvaluator
 from eva_detection.hooks import leave_together
-from eva_detection.interruption import EXIT_RUN_AGAIN
 from eva_detection.report import read_metrics
 
 pytestmark = pytest.mark.filterwarnings(

@@ -1,5 +1,6 @@
 """DetectionTrainer: precision, accumulation, metrics, and what it refuses."""
 
+import contextlib
 import copy
 
 import pytest
@@ -204,3 +205,105 @@ def test_fp16_on_a_gpu(model):
     # the norm is that of the gradients without the scale
     assert 1e-2 < storage.latest()["grad_norm"][0] < 10
     assert trainer.state_dict()["grad_scaler"]["scale"] == 65536
+
+
+class NoGradient(TwoLosses):
+    """Finite losses, gradients that are not: the slope of a root at 0."""
+
+    def forward(self, batch):
+        losses = super().forward(next(image["image"] for image in batch))
+        return losses | {"loss_root": (self.layer.weight * 0.0).sqrt().sum()}
+
+
+def _named(batches):
+    """A loader of batches with names."""
+    loader = Batches(8)
+    loader.batches = [
+        [{"image": batch, "file_name": f"{index}.jpg", "image_id": index}]
+        for index, batch in enumerate(batches.batches)
+    ]
+    return loader
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gradient_that_is_not_finite_stops_before_the_step(precision):
+    """With plain AdamW, which would apply it."""
+    model = NoGradient()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.AdamW(model.parameters())
+    trainer = DetectionTrainer(
+        model, _named(Batches(8)), optimizer, precision=precision, accumulate=2
+    )
+    message = r"(?s)gradients became .* at iteration=0, .*0\.jpg \(id 0\), 1\.jpg \(id 1\)"
+    with pytest.raises(FloatingPointError, match=message):
+        _train(trainer)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert not optimizer.state
+
+
+def test_large_gradients_are_finite(model):
+    """Their squares, of which a norm is made, are not."""
+    model.layer.weight.register_hook(lambda gradient: torch.full_like(gradient, 1e30))
+    _train(DetectionTrainer(model, Batches(8), torch.optim.SGD(model.parameters(), lr=1e-30)))
+
+
+def test_a_norm_that_overflows_is_a_sentence(model):
+    model.layer.weight.register_hook(lambda gradient: torch.full_like(gradient, 1e30))
+    optimizer = ClippedAdamW(model.parameters(), max_grad_norm=1.0)
+    with pytest.raises(FloatingPointError, match=r"norm of the gradients .* at iteration=0"):
+        _train(DetectionTrainer(model, Batches(8), optimizer))
+
+
+class Overflow(TwoLosses):
+    """A gradient that overflows in its first so many steps."""
+
+    overflows = 1
+
+    def forward(self, batch):
+        losses = super().forward(batch)
+        self.overflows -= 1
+        if self.overflows >= 0:
+            losses["loss_a"].register_hook(lambda gradient: gradient * torch.inf)
+        return losses
+
+
+def _with_loss_scale(model, scale):
+    """Trains on the CPU with the loss scale of fp16."""
+    batches = Batches(1)
+    trainer = DetectionTrainer(model, batches, torch.optim.AdamW(model.parameters(), lr=0.1))
+    trainer.precision = "fp16"
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    trainer._autocast = contextlib.nullcontext
+    return trainer
+
+
+def test_an_overflow_in_fp16_skips_the_step(model):
+    model = Overflow()
+    before = copy.deepcopy(model.state_dict())
+    trainer = _with_loss_scale(model, 4.0)
+    _train(trainer)
+    assert trainer.grad_scaler.get_scale() == 2.0
+    assert torch.equal(model.layer.weight, before["layer.weight"])
+    _train(trainer, start=1)
+    assert not torch.equal(model.layer.weight, before["layer.weight"])
+
+
+def test_overflows_at_the_lowest_scale_end_the_run():
+    model = Overflow()
+    model.overflows = 20
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(FloatingPointError, match=r"loss scale of 1, .* at iteration=2"):
+        _train(_with_loss_scale(model, 4.0), steps=20)
+    assert torch.equal(model.layer.weight, before["layer.weight"])
+
+
+def test_what_detectron2_meets_in_the_forward_pass_names_the_images(model, monkeypatch):
+    def diverged(batch):
+        raise FloatingPointError("Predicted boxes or scores contain Inf/NaN.")
+
+    monkeypatch.setattr(model, "forward", diverged)
+    trainer = DetectionTrainer(model, _named(Batches(8)), _sgd(model))
+    message = r"(?s)at iteration=0.*Predicted boxes .* images: 0\.jpg \(id 0\)"
+    with pytest.raises(FloatingPointError, match=message):
+        _train(trainer)

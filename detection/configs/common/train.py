@@ -9,7 +9,11 @@ train = dict(
     amp=dict(enabled=True, precision="fp16"),
     accumulate=1,  # batches of one optimizer step
     max_bad_images=10,  # unreadable images are replaced, up to so many
-    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=True),
+    ddp=dict(
+        broadcast_buffers=False,
+        find_unused_parameters=False,
+        fp16_compression="${..amp.enabled}",  # under the loss scale of fp16 alone: bf16 needs False
+    ),
     checkpointer=dict(period=5000, max_to_keep=10),
     eval_period=5000,
     log_period=20,

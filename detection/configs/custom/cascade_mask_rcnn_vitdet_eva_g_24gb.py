@@ -30,6 +30,7 @@ model.backbone.freeze_blocks = 20
 dataloader.train.total_batch_size = 1
 train.accumulate = 16
 train.amp.precision = "bf16"
+train.ddp.fp16_compression = False  # bf16 has no loss scale
 optimizer.update(_target_=ClippedAdamW, max_grad_norm=1.0)
 lr_multiplier.scheduler = L(CosineParamScheduler)(start_value=1.0, end_value=0.01)
 lr_multiplier.warmup_length = 0.05

@@ -1,0 +1,193 @@
+"""Two processes: what one meets, both end with; gradients that are sent arrive."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from eva_detection.settings import check_compression
+
+# Two processes of gloo, in each of the scenarios; the second one has the trouble.
+PROGRAM = """
+import os, signal, socket, sys
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from omegaconf import OmegaConf
+from torch import nn
+from eva_detection.agreement import together
+from eva_detection.train import _distributed
+from eva_detection.trainer import DetectionTrainer
+
+class Model(nn.Module):
+    def __init__(self, trouble):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.trouble = trouble
+
+    def forward(self, batch):
+        loss = self.layer(torch.stack([image["image"] for image in batch])).square().mean()
+        if comm.get_rank() == 1:
+            loss = self.trouble(loss)
+        return {"loss": loss}
+
+def nan_in_detectron2(loss):
+    raise FloatingPointError("Predicted boxes or scores contain Inf/NaN")
+
+def bug(loss):
+    raise KeyError("no such thing")
+
+def nan_loss(loss):
+    return loss * float("nan")
+
+def nan_gradient(loss):
+    loss.register_hook(lambda gradient: gradient * float("nan"))
+    return loss * 1.0
+
+def killed(loss):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+TRAIN = OmegaConf.create({"train": {"device": "cpu", "amp": {"enabled": True, "precision": "bf16"},
+    "ddp": {"broadcast_buffers": False, "fp16_compression": False}}})
+
+def train(trouble):
+    rank = comm.get_rank()
+    model = _distributed(TRAIN, Model(trouble))
+    batches = [[{"image": torch.ones(2), "file_name": f"{rank}-{i}.jpg", "image_id": i}]
+               for i in range(9)]
+    optimizer = torch.optim.AdamW(model.parameters())
+    trainer = DetectionTrainer(model, batches, optimizer, accumulate=2)
+    with EventStorage() as trainer.storage:
+        trainer.iter = 0
+        trainer.run_step()
+
+def small_gradients():
+    '''The mean of 1e-8 and 3e-8 is 2e-8; in fp16 without a scale all three are 0.'''
+    model = nn.Linear(1, 1, bias=False)
+    wrapped = _distributed(TRAIN, model)
+    (wrapped(torch.ones(1, 1)) * (1e-8 + 2e-8 * comm.get_rank())).sum().backward()
+    say("gradient", comm.get_rank(), f"{model.weight.grad.item():.3e}")
+
+def set_up():
+    def work():
+        if comm.get_rank() == 1:
+            raise ValueError("wrong here")
+    together(work)
+
+SCENARIOS = {name: (lambda f=f: train(f)) for name, f in globals().copy().items()
+             if name in ("nan_in_detectron2", "bug", "nan_loss", "nan_gradient", "killed")}
+SCENARIOS |= {"small_gradients": small_gradients, "set_up": set_up}
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + chr(10)).encode())
+
+def worker(rank, name, port):
+    store = dist.TCPStore("127.0.0.1", port, 2, rank == 0)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    comm.create_local_process_group(2)
+    try:
+        SCENARIOS[name]()
+    except Exception as error:
+        say(name, rank, type(error).__name__, " ".join(str(error).split()))
+        sys.exit(1)
+    dist.destroy_process_group()
+
+if __name__ == "__main__":
+    for name in SCENARIOS:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        context = mp.start_processes(worker, (name, port), 2, join=False, start_method="fork")
+        for rank, process in enumerate(context.processes):
+            process.join()
+            say(name, rank, "exit", process.exitcode)
+"""
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory):
+    """What the program prints."""
+    import subprocess
+    import sys
+
+    script = tmp_path_factory.mktemp("agreement") / "processes.py"
+    script.write_text(PROGRAM)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()
+
+
+def _of(lines, scenario):
+    found = [line.removeprefix(f"{scenario} ") for line in lines if line.startswith(scenario)]
+    assert {"0 exit 1", "1 exit 1"} < set(found), found
+    return {line[0]: line[2:] for line in found if " exit " not in line}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "message"),
+    [
+        ("nan_in_detectron2", "process 1: Predicted boxes or scores contain Inf/NaN, images: 1-0"),
+        ("nan_loss", "process 1: {'loss': nan}, images: 1-0.jpg (id 0), 1-1.jpg (id 1)"),
+        ("nan_gradient", "process 1: images: 1-0.jpg (id 0), 1-1.jpg (id 1)"),
+    ],
+)
+def test_both_end_with_the_same_sentence(lines, scenario, message):
+    said = _of(lines, scenario)
+    assert said["0"] == said["1"]
+    assert said["0"].startswith("FloatingPointError ")
+    assert "at iteration=0" in said["0"]
+    assert message in said["0"]
+
+
+def test_an_error_of_one_is_named_by_the_other(lines):
+    assert _of(lines, "bug") == {
+        "0": "OtherProcessError process 1 has failed: KeyError: 'no such thing'",
+        "1": "KeyError 'no such thing'",
+    }
+    assert _of(lines, "set_up") == {
+        "0": "OtherProcessError process 1 has failed: ValueError: wrong here",
+        "1": "ValueError wrong here",
+    }
+
+
+def test_a_process_that_is_killed_ends_the_other(lines):
+    assert {"killed 0 exit 1", "killed 1 exit -9"} < set(lines)
+
+
+def test_small_gradients_arrive(lines):
+    assert {"gradient 0 2.000e-08", "gradient 1 2.000e-08"} < set(lines)
+
+
+def _train_section(*, enabled, precision, compression):
+    return OmegaConf.create(
+        {
+            "amp": {"enabled": enabled, "precision": precision},
+            "ddp": {"fp16_compression": compression},
+        }
+    )
+
+
+@pytest.mark.parametrize(("enabled", "precision"), [(True, "bf16"), (False, "fp16")])
+def test_fp16_without_a_loss_scale_is_refused(enabled, precision):
+    section = _train_section(enabled=enabled, precision=precision, compression=True)
+    with pytest.raises(
+        ValueError, match=r"small gradients would become 0: set .*compression=False"
+    ):
+        check_compression(section)
+    section.ddp.fp16_compression = False
+    check_compression(section)
+    check_compression(_train_section(enabled=True, precision="fp16", compression=True))
+
+
+@pytest.mark.parametrize(
+    "name", ["cascade_mask_rcnn_vitdet_eva_g_24gb", "cascade_mask_rcnn_vitdet_eva_l_24gb"]
+)
+def test_recipes_send_no_fp16_without_a_loss_scale(load_config, name):
+    check_compression(load_config(f"custom/{name}").train)
+
+
+def test_the_default_follows_the_precision(tiny_config):
+    assert tiny_config("train.amp.enabled=True").train.ddp.fp16_compression is True
+    assert tiny_config().train.ddp.fp16_compression is False

@@ -1,0 +1,298 @@
+"""`--resume`: from the run's own checkpoint, exactly, or a sentence; nothing in a file runs."""
+
+import copy
+import os
+import pickle
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from eva_detection import train as train_module
+from eva_detection.checkpoint import RunCheckpointer
+from eva_detection.report import read_metrics
+from eva_detection.trainer import DetectionTrainer
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
+]
+LAST, OLDER = "model_0000001.pth", "model_0000000.pth"
+
+
+class Evil:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, proof):
+        self.proof = str(proof)
+
+    def __reduce__(self):
+        return os.mkdir, (self.proof,)
+
+
+class Losses(nn.Linear):
+    """A model with a loss."""
+
+    def forward(self, batch):
+        return {"loss": super().forward(batch).square().mean()}
+
+
+def _checkpointer(folder, *, optimizer=torch.optim.AdamW):
+    model = Losses(4, 3)
+    parts = [{"params": [model.weight]}, {"params": [model.bias], "weight_decay": 0.0}]
+    trainer = DetectionTrainer(model, [torch.ones(2, 4)] * 9, optimizer(parts, lr=0.1))
+    return RunCheckpointer(model, str(folder), trainer=trainer), trainer
+
+
+@pytest.fixture
+def resume(tmp_path):
+    """Function: save after two steps, change something in the folder, restore."""
+    run = tmp_path / "run"
+    run.mkdir()
+    checkpointer, trainer = _checkpointer(run)
+    with EventStorage() as trainer.storage:
+        for trainer.iter in range(2):
+            trainer.run_step()
+            checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
+            saved = torch.load(run / f"model_{trainer.iter:07d}.pth", weights_only=True)
+            saved["trainer"]["stream"] = dict(
+                seed=1, processes=1, total_batch_size=2, images=9, batches=trainer.iter + 1
+            )
+            saved["trainer"]["hooks"] = {
+                "LRScheduler": {"base_lrs": [0.1, 0.1], "last_epoch": 2},
+                "MetricsHistory": {"loss": [[0.5, 0], [0.25, 1]]},
+            }
+            torch.save(saved, run / f"model_{trainer.iter:07d}.pth")
+
+    def restore(change=lambda folder: None):
+        change(run)
+        again, other = _checkpointer(run)
+        before = copy.deepcopy(again.model.state_dict())
+        try:
+            again.resume_or_load("", resume=True)
+        except ValueError:  # nothing was changed
+            for name, value in again.model.state_dict().items():
+                assert torch.equal(value, before[name]), name
+            assert not other.optimizer.state
+            raise
+        assert torch.equal(again.model.weight, trainer.model.weight)
+        return other
+
+    return restore
+
+
+def _edit(change):
+    """A change of what the last checkpoint holds."""
+
+    def edit(folder):
+        saved = torch.load(folder / LAST, weights_only=True)
+        change(saved)
+        torch.save(saved, folder / LAST)
+
+    return edit
+
+
+def test_the_control(resume):
+    trainer = resume()
+    assert trainer.iter == 1
+    assert trainer.batches_seen == 2
+    assert trainer.optimizer.state_dict()["state"][1]["step"] == 2
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "model.pyth", "../model.pkl", "model_0000001.pth"])
+def test_no_code_in_a_file_runs(resume, tmp_path, name):
+    proof = tmp_path / "proof"
+
+    def plant(folder):
+        (folder / name).write_bytes(pickle.dumps(Evil(proof)))
+        (folder / "last_checkpoint").write_text(name)
+
+    with pytest.raises(ValueError, match=r"is not a \.pth file of that folder|is refused"):
+        resume(plant)
+    assert not proof.exists()
+
+
+def test_no_code_in_an_archive_runs(resume, tmp_path):
+    with pytest.raises(ValueError, match=r"cannot be restored: .*refused.*posix\.mkdir"):
+        resume(_edit(lambda saved: saved.update(more=Evil(tmp_path / "proof"))))
+    assert not (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "nothing.pth",
+        "..",
+        "/etc/passwd",
+        "https://example.org/x.pth",
+        "catalog://x",
+        "a\nb.pth",
+    ],
+)
+def test_only_a_file_of_the_folder(resume, name):
+    """Never from the beginning without a word."""
+    with pytest.raises(ValueError, match=rf"which is not .*complete one into it \({LAST}, {OLDER}"):
+        resume(lambda folder: (folder / "last_checkpoint").write_text(name))
+
+
+def test_checkpoints_without_a_note_which_is_the_last(resume):
+    with pytest.raises(ValueError, match="has checkpoints, but no last_checkpoint: write the name"):
+        resume(lambda folder: (folder / "last_checkpoint").unlink())
+
+
+@pytest.mark.parametrize("damage", ["cut", "one byte more", "one bit", "zeros", "empty"])
+def test_a_damaged_file_names_the_complete_one_before(resume, damage):
+    def spoil(folder):
+        content = bytearray((folder / LAST).read_bytes())
+        if damage == "cut":
+            del content[len(content) // 2 :]
+        elif damage == "one byte more":
+            content += b"x"
+        elif damage == "one bit":
+            content[len(content) // 3] ^= 4
+        else:
+            content = bytearray(len(content) if damage == "zeros" else 0)
+        (folder / LAST).write_bytes(content)
+
+    with pytest.raises(
+        ValueError, match=rf"{LAST} cannot be restored.* is {OLDER} \(iter"
+    ) as error:
+        resume(spoil)
+    assert "weights_only" not in str(error.value)
+
+
+def test_no_other_is_complete(resume):
+    def spoil(folder):
+        for file in folder.glob("*.pth"):
+            file.write_bytes(b"x")
+
+    with pytest.raises(ValueError, match=r"No other checkpoint beside it is complete"):
+        resume(spoil)
+
+
+def _halve(names):
+    for name in list(names)[::2]:
+        del names[name]
+
+
+def _first(tensors):
+    return tensors[next(iter(tensors))]
+
+
+WRONG = {
+    "half the model": (lambda s: _halve(s["model"]), "lacks .* of the model's tensors"),
+    "more than the model": (lambda s: s["model"].update(a=torch.ones(1)), "does not have"),
+    "another shape": (
+        lambda s: s["model"].update({next(iter(s["model"])): torch.ones(2)}),
+        r"is \(2,\) in it and",
+    ),
+    "NaN": (lambda s: _first(s["model"]).fill_(torch.nan), "infinite or not a number"),
+    "whole numbers": (
+        lambda s: s["model"].update({k: v.int() for k, v in s["model"].items()}),
+        "type torch.int32",
+    ),
+    "no model": (lambda s: s.pop("model"), "holds no weights"),
+    "no training": (lambda s: s.pop("trainer"), "holds no state of a training"),
+    "a negative iteration": (lambda s: s["trainer"].update(iteration=-3), "iteration is -3"),
+    "two iterations": (lambda s: s.update(iteration=0), "is 0 in one place and 1 in another"),
+    "half the optimizer": (
+        lambda s: _halve(s["trainer"]["optimizer"]["state"]),
+        r"a state for \d+ of \d+ tensors",
+    ),
+    "another optimizer": (
+        lambda s: [one.pop("exp_avg") for one in s["trainer"]["optimizer"]["state"].values()],
+        "not that of Adam",
+    ),
+    "fewer groups": (
+        lambda s: s["trainer"]["optimizer"]["param_groups"].pop(),
+        "of another model or optimizer",
+    ),
+    "moments of another shape": (
+        lambda s: s["trainer"]["optimizer"]["state"][0].update(exp_avg=torch.ones(3)),
+        r"exp_avg of tensor 0 .* is \(3,\)",
+    ),
+    "NaN moments": (
+        lambda s: s["trainer"]["optimizer"]["state"][0]["exp_avg"].fill_(torch.nan),
+        "infinite or not a number",
+    ),
+    "a rate that is none": (
+        lambda s: s["trainer"]["optimizer"]["param_groups"][0].update(lr="high"),
+        "lr='high'",
+    ),
+    "a schedule of another model": (
+        lambda s: s["trainer"]["hooks"]["LRScheduler"].update(base_lrs=[1.0]),
+        "schedule has 1 groups",
+    ),
+    "a damaged history": (
+        lambda s: s["trainer"]["hooks"]["MetricsHistory"].update(loss="x"),
+        "history of loss is damaged",
+    ),
+    "a loss scale that is none": (
+        lambda s: s["trainer"].update(grad_scaler={"scale": -1.0}),
+        "loss scale is -1",
+    ),
+    "a place without a seed": (lambda s: s["trainer"]["stream"].pop("seed"), "place in the data"),
+    "a place that takes for ever": (
+        lambda s: s["trainer"]["stream"].update(batches=10**13),
+        "claims 10000000000000 batches",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
+def test_what_belongs_to_another_run_is_refused(resume, change, message):
+    with pytest.raises(ValueError, match=rf"{LAST} cannot be restored: .*{message}"):
+        resume(_edit(change))
+
+
+def test_detectron2s_own_checkpoint_continues(resume):
+    """Its trainer saves neither our place in the data nor how many states the optimizer has."""
+
+    def simplify(saved):
+        for name in ("stream", "optimizer_states", "grad_scaler", "hooks"):
+            del saved["trainer"][name]
+
+    assert resume(_edit(simplify)).iter == 1
+
+
+def test_moments_of_another_optimizer(resume, tmp_path):
+    resume()
+    other, _ = _checkpointer(tmp_path / "run", optimizer=torch.optim.SGD)
+    other.resume_or_load("", resume=True)  # torch's own rule: SGD reads none of them
+
+
+@pytest.fixture
+def train(tiny_config, registered_demo_data, tmp_path, monkeypatch):
+    """Function: train the tiny detector in the test's folder; nothing is evaluated."""
+    monkeypatch.setattr(train_module, "evaluate", lambda cfg, model, **_: {})
+    folder = tmp_path / "detector"
+    folder.mkdir()
+
+    def run(*overrides, resume=True):
+        cfg = tiny_config(f"train.output_dir={folder}", "train.checkpointer.period=1", *overrides)
+        train_module.train(cfg, resume=resume)
+        return folder
+
+    return run
+
+
+def test_a_whole_detector(train):
+    run = train("train.max_iter=2")
+    (run / "model_final.pth").unlink()
+    with pytest.raises(ValueError, match=r"which is not there"):
+        train("train.max_iter=3")
+    (run / "last_checkpoint").write_text(LAST)
+    saved = (run / LAST).read_bytes()
+    with pytest.raises(ValueError, match=r"is after 2 iterations, and train.max_iter=1: raise it"):
+        train("train.max_iter=1")
+    _edit(WRONG["half the model"][0])(run)
+    with pytest.raises(ValueError, match=rf"cannot be restored: it lacks .* is {OLDER} \(iter"):
+        train("train.max_iter=3")
+    (run / LAST).write_bytes(saved)
+    with pytest.raises(ValueError, match=r"is \(11, 192\) in it and \(8, 192\) here"):
+        train("train.max_iter=3", "model.roi_heads.num_classes=7")
+    train("train.max_iter=3")
+    assert (run / "last_checkpoint").read_text() == "model_final.pth"
+    assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1, 2]
