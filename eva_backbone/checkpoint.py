@@ -7,19 +7,17 @@ Whatever is left unexplained is an error, and an error leaves the model untouche
 import argparse
 import logging
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from eva_backbone._key_maps import CONTAINERS, OPTIONAL, SKIPPABLE, TRUNK_KEY
 from eva_backbone.convert import few, fuse_qkv_bias, split_qkv_bias, trunk_prefix
+from eva_backbone.reading import read_safetensors, read_torch_file
 from eva_backbone.registry import resolve_source
 from eva_backbone.resample import (
     resample_bias_table,
@@ -176,9 +174,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If the file is damaged, holds code or no weights.
     """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a weight file inside it")
-    content: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    content: Any
+    if path.suffix == ".safetensors":
+        content = read_safetensors(path)
+    else:  # the official training scripts pack their arguments, a Namespace, beside the weights
+        content = read_torch_file(path, allowed=[argparse.Namespace], mapped=True)
     for container in CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
             content = content[container]
@@ -195,40 +195,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if all(name.startswith("module.") for name in named):
         return {name.removeprefix("module."): value for name, value in named.items()}
     return named
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path.name} is no complete safetensors file ({error}); download it again"
-        ) from error
-
-
-def _read_torch(path: Path) -> Any:
-    is_zip = zipfile.is_zipfile(path)
-    try:
-        # the official training scripts pack their arguments, a Namespace, beside the weights
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it names {named.group(1)}" if named else "its pickle is malformed"
-        raise ValueError(
-            f"{path.name} is refused: it is damaged or holds Python objects that could run code "
-            f"({reason}); get it from its publisher again or convert it to safetensors"
-        ) from error
-    except (MemoryError, PermissionError):
-        raise
-    except Exception as error:  # the unpickler of a damaged file raises anything
-        raise ValueError(
-            f"{path.name} cannot be read, it is truncated or no checkpoint "
-            f"({str(error).partition(chr(10))[0]}); download it again"
-        ) from error
 
 
 def _rename(

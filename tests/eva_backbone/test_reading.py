@@ -1,0 +1,211 @@
+"""Files of weights that others wrote: whatever they hold, an answer or one sentence."""
+
+import os
+import random
+import resource
+import shutil
+import struct
+import zipfile
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from eva_backbone.reading import read_safetensors, read_torch_file, require_regular_file
+
+
+@pytest.fixture
+def archive(save):
+    return save({"model": {"weight": torch.arange(4000.0)}, "iteration": 7})
+
+
+def _repack(path, *, compression=zipfile.ZIP_STORED, more=()):
+    """Write an archive once more, with other tools than torch's."""
+    copied = path.with_name("copied.pt")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(copied, "w", compression) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+        for name, content in more:
+            new.writestr(name, content)
+    return copied
+
+
+class _Calls:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("options", [{}, {"mapped": True}])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_content_comes_back(save, legacy, options):
+    first = torch.arange(6.0)
+    content = {"model": {"a": first, "part": first[2:]}, "iteration": 7, "names": ["a", ("b", 1)]}
+    path = save(content, _use_new_zipfile_serialization=not legacy)
+    actual = read_torch_file(path, **options)
+    assert actual["iteration"] == 7
+    assert actual["names"] == ["a", ("b", 1)]
+    assert torch.equal(actual["model"]["a"], first)
+    actual["model"]["a"][3] = -1  # shared memory stays shared, and the file as it was
+    assert actual["model"]["part"][1] == -1
+    assert torch.equal(read_torch_file(path)["model"]["a"], first)
+
+
+def test_only_mapped_tensors_lie_in_the_file(archive):
+    """What a run continues with outlives a file that is cut."""
+    read = read_torch_file(archive)["model"]["weight"]
+    os.truncate(archive, 10)
+    assert torch.equal(read, torch.arange(4000.0))
+
+
+def test_allowed_classes(save):
+    path = save({"args": Namespace(lr=1.0)})
+    with pytest.raises(ValueError, match=r"could run code \(it names argparse.Namespace\)"):
+        read_torch_file(path)
+    assert read_torch_file(path, allowed=[Namespace])["args"].lr == 1.0
+
+
+def test_files_without_checksums_are_read(save):
+    try:
+        torch.serialization.set_crc32_options(False)
+        path = save({"a": torch.ones(3)})
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_torch_file(path)["a"].tolist() == [1, 1, 1]
+
+
+def test_every_flipped_bit_of_a_record_is_seen(archive):
+    """PyTorch reads such files without a word."""
+    content, generator = archive.read_bytes(), random.Random(0)
+    with zipfile.ZipFile(archive) as opened:
+        records = [record for record in opened.infolist() if record.file_size]
+    for record in records:
+        lengths = struct.unpack_from("<HH", content, record.header_offset + 26)
+        place = record.header_offset + 30 + sum(lengths) + generator.randrange(record.file_size)
+        flipped = bytes([content[place] ^ 1 << generator.randrange(8)])
+        archive.write_bytes(content[:place] + flipped + content[place + 1 :])
+        with pytest.raises(ValueError, match=rf"damaged: its record {record.filename} does not"):
+            read_torch_file(archive)
+
+
+def test_flipped_bits_anywhere(archive):
+    content, generator = archive.read_bytes(), random.Random(1)
+    for _ in range(200):
+        place = generator.randrange(len(content))
+        flipped = bytes([content[place] ^ 1 << generator.randrange(8)])
+        archive.write_bytes(content[:place] + flipped + content[place + 1 :])
+        try:
+            read = read_torch_file(archive)
+        except ValueError as error:
+            assert "weights_only" not in str(error)
+            assert "\n" not in str(error)
+        else:  # padding between records, and fields that nobody reads
+            assert torch.equal(read["model"]["weight"], torch.arange(4000.0))
+
+
+def test_something_behind_the_end(archive):
+    for tail in (b"\0", b"garbage" * 99):
+        shutil.copy(archive, copied := archive.with_name("longer.pt"))
+        with copied.open("ab") as file:
+            file.write(tail)
+        with pytest.raises(ValueError, match=r"longer.pt cannot be read.*behind its end"):
+            read_torch_file(copied)
+
+
+def test_compressed_records_are_refused_before_they_are_unpacked(save):
+    """100 kB that claim 100 MB: a larger one takes all memory."""
+    path = save({"a": torch.zeros(25_000_000)})
+    bomb = _repack(path, compression=zipfile.ZIP_DEFLATED)
+    assert bomb.stat().st_size < 200_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB, the most so far
+    with pytest.raises(ValueError, match=r"copied.pt is refused: its record .* is compressed"):
+        read_torch_file(bomb)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+
+
+def test_records_that_overlap_are_refused(archive):
+    """The same bytes, claimed twenty times by the table of contents."""
+    copied = _repack(archive)
+    content = copied.read_bytes()
+    with zipfile.ZipFile(copied, "a") as opened:
+        largest = max(opened.infolist(), key=lambda record: record.file_size)
+        for index in range(20):
+            again = zipfile.ZipInfo(f"weights/data/x{index}")
+            for field in ("CRC", "compress_size", "file_size", "header_offset", "flag_bits"):
+                setattr(again, field, getattr(largest, field))
+            opened.filelist.append(again)
+        opened._didModify = True
+    assert copied.stat().st_size < len(content) + 3000
+    with pytest.raises(ValueError, match="its records claim more bytes than it has"):
+        read_torch_file(copied)
+
+
+def test_two_records_of_one_name(archive):
+    """One could be checked and the other be read."""
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        copied = _repack(archive, more=[("weights/data/0", b"\0" * 16000)])
+    with pytest.raises(ValueError, match="it has two records of one name"):
+        read_torch_file(copied)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_calls_that_take_memory_are_refused(save, legacy):
+    path = save({"a": _Calls(bytearray, 10)}, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ValueError, match=r"weights.pt is refused: .*\(it names bytearray\)"):
+        read_torch_file(path)
+
+
+def test_torchscript_is_refused_without_running_it(tmp_path):
+    path = tmp_path / "script.pt"
+    with pytest.warns(DeprecationWarning, match="jit"):
+        torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)).save(path)
+    with pytest.raises(ValueError, match=r"script.pt is refused: it is a TorchScript archive"):
+        read_torch_file(path)
+
+
+def test_no_sentence_advises_to_read_it_unsafely(save, tmp_path):
+    tar = shutil.make_archive(str(tmp_path / "old"), "tar", tmp_path)
+    for path in (Path(tar), save({"a": _Calls(os.getcwd)}), save(nn.Linear(2, 2), "model.pt")):
+        with pytest.raises(ValueError, match=r"is refused|cannot be read") as error:
+            read_torch_file(path)
+        assert "weights_only" not in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize(
+    ("content", "meaning"),
+    [
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>Not found</html>", "a web page"),
+        (b'{"error": "not found"}', "JSON text"),
+        (b"\x1f\x8b\x08\0\0", "compressed with gzip"),
+    ],
+)
+def test_what_is_often_found_instead(tmp_path, content, meaning, suffix):
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    read = read_torch_file if suffix == ".pt" else read_safetensors
+    expected = meaning if suffix == ".pt" else "is no complete safetensors file"
+    with pytest.raises(ValueError, match=expected):
+        read(path)
+
+
+def test_only_regular_files(tmp_path):
+    """A pipe would make its reader wait for ever."""
+    os.mkfifo(tmp_path / "pipe.pt")
+    for path, message in (
+        (tmp_path / "pipe.pt", "is a pipe, socket or device; name a regular file"),
+        (Path("/dev/zero"), "is a pipe, socket or device"),
+        (tmp_path, "is a folder; name a weight file inside it"),
+    ):
+        for read in (require_regular_file, read_torch_file, read_safetensors):
+            with pytest.raises(ValueError, match=message):
+                read(path)
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*absent.pt"):
+        read_torch_file(tmp_path / "absent.pt")
