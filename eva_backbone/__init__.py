@@ -3,6 +3,7 @@
 from eva_backbone.checkpoint import LoadReport, load_pretrained
 from eva_backbone.feature_pyramid import SimpleFeaturePyramid
 from eva_backbone.from_weights import load_vit
+from eva_backbone.initialisation import no_init_weights
 from eva_backbone.layer_decay import (
     get_vit_lr_decay_rate,
     layer_groups,
@@ -40,5 +41,6 @@ __all__ = [
     "layer_groups",
     "load_pretrained",
     "load_vit",
+    "no_init_weights",
     "param_groups_layer_decay",
 ]

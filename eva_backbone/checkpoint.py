@@ -25,6 +25,7 @@ from eva_backbone.resample import (
     resample_pos_embed,
     resample_rel_pos,
 )
+from eva_backbone.vit import VisionTransformer
 
 logger = logging.getLogger(__name__)
 Shape = tuple[int, ...]
@@ -156,6 +157,7 @@ def load_weights(
             "build the model on a real device"
         )
     report.loaded = list(state)
+    _initialise_missing(model, report.missing)
     kept = {name: target[name] for name in report.missing}
     model.load_state_dict(state | kept, strict=True, assign=assign)
     logger.info("%s", report)
@@ -308,6 +310,14 @@ def _explain_missing(
             f"{few(unexplained)}; build the model that the file belongs to, or pass them as "
             "allow_missing"
         )
+
+
+def _initialise_missing(model: nn.Module, missing: Iterable[str]) -> None:
+    """Give a ViT that was built inside `no_init_weights` what the file does not have."""
+    for where, module in model.named_modules():
+        if isinstance(module, VisionTransformer):
+            prefix = f"{where}." if where else ""
+            module.init_missing([n.removeprefix(prefix) for n in missing if n.startswith(prefix)])
 
 
 def _first_match(patterns: Mapping[str, str], name: str) -> str | None:

@@ -7,7 +7,7 @@ BEiT's bias table. Parameter names are the official ones.
 Shapes: B images, H x W pixels, p patch size, N = H/p * W/p patches, C channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -21,6 +21,7 @@ from eva_backbone.attention import (
     TableRelPosAttention,
 )
 from eva_backbone.block import Block
+from eva_backbone.initialisation import init_is_deferred
 from eva_backbone.layers import LAYER_NORM_EPS, PatchEmbed
 from eva_backbone.resample import resample_pos_embed
 
@@ -107,7 +108,10 @@ class VisionTransformer(nn.Module):
             for index in range(depth)
         )
         self.norm = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS) if final_norm else nn.Identity()
+        self._init_deferred: tuple[float, float, frozenset[str]] | None = None
         self.init_weights()
+        if self._init_deferred is not None:
+            self.register_load_state_dict_pre_hook(_init_what_is_missing)
 
     def _window_of(self, index: int) -> int:
         return 0 if index in self.global_attn_indexes else self.window_size
@@ -127,9 +131,10 @@ class VisionTransformer(nn.Module):
             interpolation=self.rel_pos,
         )
 
-    @torch.no_grad()
     def init_weights(self, *, std: float = 0.02, bound: float = 2.0) -> None:
         """Initialise like the official code; does nothing on the meta device.
+
+        Inside `no_init_weights` it only notes the arguments, for `init_missing`.
 
         Args:
             std: Standard deviation of the normal distribution; 0.015 in pre-training.
@@ -138,7 +143,28 @@ class VisionTransformer(nn.Module):
         """
         if self.pos_embed.is_meta:
             return
+        names = frozenset(name for name, _ in self.named_parameters())
+        self._init_deferred = (std, bound, names)
+        if not init_is_deferred():
+            self.init_missing(names)
+
+    @torch.no_grad()
+    def init_missing(self, names: Collection[str]) -> None:
+        """Initialise what a checkpoint lacks, for a ViT that was built inside `no_init_weights`.
+
+        Loading calls it. Does nothing for a ViT that is initialised or loaded.
+
+        Args:
+            names: Of the parameters that it lacks; all others must have been loaded. What a class
+                derived from this one adds, such as a head, is left as it is.
+        """
+        if self._init_deferred is None:
+            return
+        std, bound, deferred = self._init_deferred
+        self._init_deferred, names = None, deferred.intersection(names)
         for name, parameter in self.named_parameters():
+            if name not in names:
+                continue
             if name.endswith(("bias", "bias_table")) or ".rel_pos_" in name:
                 nn.init.zeros_(parameter)
             elif "norm" in name:
@@ -148,10 +174,12 @@ class VisionTransformer(nn.Module):
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             # deeper residual branches start smaller (BEiT's fix_init_weight)
-            for linear in (block.attn.proj, block.mlp.fc2):
-                linear.weight.div_((2.0 * (index + 1)) ** 0.5)
-            for gamma in (block.gamma_1, block.gamma_2):
-                if gamma is not None and block.layer_scale is not None:
+            for part, linear in (("attn.proj", block.attn.proj), ("mlp.fc2", block.mlp.fc2)):
+                if f"blocks.{index}.{part}.weight" in names:
+                    linear.weight.div_((2.0 * (index + 1)) ** 0.5)
+            for part, gamma in (("gamma_1", block.gamma_1), ("gamma_2", block.gamma_2)):
+                if gamma is not None and f"blocks.{index}.{part}" in names:
+                    assert block.layer_scale is not None
                     nn.init.constant_(gamma, block.layer_scale)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -205,6 +233,11 @@ class VisionTransformer(nn.Module):
         Raises:
             ValueError: For an unfit image size or mask.
         """
+        if self._init_deferred is not None:
+            raise RuntimeError(
+                "this ViT was built inside no_init_weights() and has no weights yet: load a "
+                "checkpoint into the model, or call init_weights()"
+            )
         patch_map = self.patch_embed(images)  # (B, C, H/p, W/p)
         grid = (patch_map.shape[2], patch_map.shape[3])
         # (B, N, C), in this order in memory: all blocks would inherit another one
@@ -261,6 +294,15 @@ class VisionTransformer(nn.Module):
             else:
                 tokens = block(*inputs)
         return tokens
+
+
+def _init_what_is_missing(
+    model: VisionTransformer, state_dict: Mapping[str, Tensor], prefix: str, *args: object
+) -> None:
+    del args
+    if model._init_deferred is not None:
+        names = [name for name, _ in model.named_parameters() if prefix + name not in state_dict]
+        model.init_missing(names)
 
 
 def _token(dim: int, *, present: bool) -> nn.Parameter | None:

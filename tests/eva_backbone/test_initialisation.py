@@ -1,0 +1,131 @@
+"""A model whose weights come from a file is built without drawing them first."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from eva_backbone import VisionTransformer, load_pretrained, no_init_weights
+
+DRAWS = {"normal_", "uniform_", "trunc_normal_", "erfinv_"}
+SIZES = {"img_size": 28, "embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_dim": 24}
+
+
+class _Count(torch.utils._python_dispatch.TorchDispatchMode):
+    """Count the random numbers that are drawn."""
+
+    drawn = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in DRAWS:
+            self.drawn += args[0].numel()
+        return func(*args, **kwargs or {})
+
+
+def _equal(one, other):
+    for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def _lacks(lacking, name):
+    return lacking in name if lacking != "norm." else name.startswith("norm.")
+
+
+def test_no_numbers_are_drawn_for_what_a_file_replaces(randomise, save):
+    file = save(randomise(VisionTransformer(**SIZES)).state_dict())
+    expected = VisionTransformer(**SIZES)
+    load_pretrained(expected, file)
+    with _Count() as count, no_init_weights():
+        model = VisionTransformer(**SIZES)
+        load_pretrained(model, file)
+    patches = model.patch_embed.proj
+    assert count.drawn == patches.weight.numel() + patches.bias.numel()  # PyTorch's own
+    _equal(model, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "lacking"),
+    [
+        ({"rel_pos": "vitdet", "extra_tokens": (), "final_norm": False}, "rel_pos"),
+        ({"rel_pos": "table", "layer_scale": 0.1}, "bias_table"),
+        ({"layer_scale": 0.1}, "gamma"),
+        ({"extra_tokens": ("cls", "mask")}, "mask_token"),
+        ({}, "norm."),
+    ],
+)
+def test_what_a_file_lacks_is_initialised_as_usual(randomise, save, options, lacking):
+    source = randomise(VisionTransformer(**SIZES | options)).state_dict()
+    file = save({name: value for name, value in source.items() if not _lacks(lacking, name)})
+    expected = VisionTransformer(**SIZES | options)
+    load_pretrained(expected, file)
+    with no_init_weights():
+        model = VisionTransformer(**SIZES | options)
+    with torch.no_grad():  # what the memory happens to hold
+        for parameter in model.parameters():
+            parameter.fill_(float("nan"))
+    report = load_pretrained(model, file)
+    assert report.missing
+    for name, value in model.state_dict().items():
+        if name == "mask_token":  # random
+            assert 0 < value.std() < 0.05
+        else:
+            assert torch.equal(value, expected.state_dict()[name]), name
+
+
+def test_every_way_of_loading_initialises_what_is_missing(randomise):
+    source = randomise(VisionTransformer(**SIZES)).state_dict()
+    source.pop("norm.weight")
+    with no_init_weights():
+        parts = [VisionTransformer(**SIZES), nn.Linear(2, 2)]
+    model = copy.deepcopy(nn.ModuleDict({"vit": parts[0], "head": parts[1]}))
+    with torch.no_grad():
+        for parameter in model["vit"].parameters():
+            parameter.fill_(float("nan"))
+    model.load_state_dict({f"vit.{name}": value for name, value in source.items()}, strict=False)
+    assert torch.equal(model["vit"].norm.weight, torch.ones(16))
+    assert model["vit"](torch.zeros(1, 3, 28, 28)).isfinite().all()
+
+
+def test_heads_and_buffers_are_what_they_always_are(make_classifier, make_vit, save):
+    """A class derived from the ViT keeps its own initialisation of what it adds."""
+    file = save(make_vit().state_dict())
+    with no_init_weights():
+        model = make_classifier(outputs=5)
+        norm = nn.BatchNorm2d(3)
+    assert torch.equal(norm.running_var, torch.ones(3))
+    head = model.head.weight.clone()
+    load_pretrained(model, file)
+    assert torch.equal(model.head.weight, head)
+
+
+def test_the_same_numbers_when_it_is_initialised_later():
+    torch.manual_seed(0)
+    expected = VisionTransformer(**SIZES)
+    torch.manual_seed(0)
+    with no_init_weights():
+        model = VisionTransformer(**SIZES)
+    torch.manual_seed(0)
+    nn.Conv2d(3, 16, 14)  # the numbers that PyTorch draws for its own layers
+    model.init_weights()
+    _equal(model, expected)
+
+
+def test_nobody_trains_on_what_the_memory_holds(save, randomise):
+    with no_init_weights():
+        model = VisionTransformer(**SIZES)
+    images = torch.zeros(1, 3, 28, 28)
+    with pytest.raises(RuntimeError, match=r"has no weights yet: load a checkpoint"):
+        model(images)
+    with pytest.raises(ValueError, match="does not fit the model"):  # and a refused file
+        load_pretrained(model, save(VisionTransformer(**SIZES | {"embed_dim": 8}).state_dict()))
+    with pytest.raises(RuntimeError, match=r"has no weights yet"):
+        model(images)
+    model.init_weights()
+    assert model(images).isfinite().all()
+
+
+def test_the_context_ends():
+    with pytest.raises(KeyError), no_init_weights():
+        raise KeyError
+    assert VisionTransformer(**SIZES)(torch.zeros(1, 3, 28, 28)).isfinite().all()
