@@ -14,7 +14,6 @@ from torch import nn
 
 from eva_backbone import LoadReport
 from eva_backbone.checkpoint import load_weights, read_weights
-from eva_backbone.convert import few
 from eva_backbone.registry import resolve_source
 from eva_segmentation.legacy_keys import modern_name
 
@@ -28,7 +27,7 @@ def _method_of_buffer(owner: type, name: str) -> object:
 
 _NUMPY = importlib.import_module("numpy._core.multiarray")
 # What mmengine and mmcv pack beside the weights: logged numbers.
-_METADATA = [
+METADATA = [
     (_method_of_buffer, "builtins.getattr"),
     HistoryBuffer,
     np.ndarray,
@@ -86,32 +85,5 @@ def load_segmentor(
 
 def safe_metadata() -> AbstractContextManager[None]:
     """Where `torch.load(weights_only=True)` reads what mmengine packs beside weights."""
-    context: AbstractContextManager[None] = torch.serialization.safe_globals(_METADATA)
+    context: AbstractContextManager[None] = torch.serialization.safe_globals(METADATA)
     return context
-
-
-def check_resumed(model: nn.Module, file: str) -> None:
-    """Refuse to continue from a checkpoint of another model; mmengine would load what fits.
-
-    Args:
-        model: The segmentor.
-        file: Checkpoint of a run.
-
-    Raises:
-        ValueError: Naming the first parameters that differ, or for a damaged file or one with code.
-    """
-    with safe_metadata():
-        saved = read_weights(Path(file))
-    own = model.state_dict()
-    wrong = [f"{name} is missing" for name in own if name not in saved]
-    wrong += [f"{name} is not in the model" for name in saved if name not in own]
-    wrong += [
-        f"{name} {tuple(saved[name].shape)} -> {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in saved and saved[name].shape != value.shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"{file} does not fit the model of the config, so that the run cannot continue: "
-            f"{few(wrong, 4)}; continue with the run's own config, or begin another run"
-        )

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,7 @@ def launch(forget_runs):
             patch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **style: (text, True))
             patch.setattr(torch.distributed, "is_initialized", lambda: False)
             patch.setenv("LOCAL_RANK", "0")
+            patch.setattr(sys, "excepthook", sys.excepthook)
             try:
                 program.main([str(argument) for argument in arguments])
             finally:

@@ -22,8 +22,9 @@ def begun(tiny_run, tmp_path):
 
 
 def contents(folder):
-    """Bytes of the files of a run, without its logs."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    """Bytes of the files of a run, without its logs and its lock."""
+    files = (path for path in folder.iterdir() if path.is_file() and path.name != ".lock")
+    return {path.name: path.read_bytes() for path in files}
 
 
 def iterations(entries):
