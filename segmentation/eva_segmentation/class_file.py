@@ -23,6 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from eva_data.files import find_files
+from eva_data.pictures import UnreadableImageError, picture_size, read_picture
+
 IGNORED = 255  # what the loss and the metric leave out
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAPS = (".bmp", ".png", ".tif", ".tiff")  # without loss
@@ -205,12 +208,11 @@ def _by_name(folder: Path, suffixes: Sequence[str], ending: str) -> dict[str, Pa
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        part = path.relative_to(folder)
-        hidden = any(name.startswith(".") for name in part.parts)
-        if hidden or path.suffix.lower() not in suffixes or not path.stem.endswith(ending):
+    for file in find_files(folder, suffixes):
+        path = folder / file
+        if not path.stem.endswith(ending) or path.stem == ending:
             continue
-        name = part.with_name(path.stem.removesuffix(ending)).as_posix()
+        name = Path(file).with_name(path.stem.removesuffix(ending)).as_posix()
         if name in found:
             raise ValueError(f"{found[name]} and {path} have the same name but for the suffix")
         found[name] = path
@@ -224,6 +226,7 @@ def read_label_map(path: Path) -> LabelMap:
         LabelMapError: A ValueError, if it is unreadable or holds no whole numbers.
     """
     try:
+        picture_size(path, upright=False, name="it")
         with Image.open(path) as stored:
             mode = stored.mode
             if mode in _MODES:
@@ -318,27 +321,23 @@ def image_size(path: Path) -> tuple[int, int]:
     """Height and width of an image, upright as its EXIF data says, from its header.
 
     Raises:
-        ValueError: If it is no image.
+        ValueError: If it is no image, or too large.
     """
     try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(274, 1) in (5, 6, 7, 8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return picture_size(path, upright=True, name="it")
+    except UnreadableImageError as error:
         raise ValueError(f"cannot read {path} as an image: {error}") from error
-    return (width, height) if turned else (height, width)
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
     """Read an image as (H, W, 3) RGB, upright as its EXIF data says.
 
     Raises:
-        ValueError: If there is no such file, or it is no image or a damaged one.
+        ValueError: If there is no such file, or it is no image, a damaged one or too large.
     """
     try:
-        with Image.open(path) as picture:
-            return as_rgb(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return np.array(read_picture(path, upright=True, name="it"))
+    except UnreadableImageError as error:
         raise ValueError(f"cannot read {path} as an image: {error}") from error
 
 

@@ -27,7 +27,10 @@ from eva_segmentation.weights import load_segmentor
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 __all__ = ["Predictor"]
-_LOADING = ("LoadAnnotations", "LoadLabelMap", "LoadImageFromFile")
+_LOADING = (
+    *("LoadAnnotations", "LoadCheckedAnnotations", "LoadLabelMap"),
+    *("LoadImageFromFile", "LoadPicture"),
+)
 
 
 class Predictor:
