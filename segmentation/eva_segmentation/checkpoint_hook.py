@@ -108,7 +108,9 @@ class EVACheckpointHook(CheckpointHook):
         if is_main_process():
             write_text(Path(runner.work_dir) / LATEST, self.last_ckpt)
             for old in outdated:
-                self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
+                self._remove(
+                    self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
+                )
         self.saved_iteration = step
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, float]) -> None:

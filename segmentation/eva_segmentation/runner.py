@@ -17,14 +17,12 @@ from eva_data.files import make_folder, replacing
 from eva_data.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal
 from eva_data.run_folder import locked
 from eva_segmentation.checkpoint_hook import EVACheckpointHook
+from eva_segmentation.continuing import take_over
 from eva_segmentation.ending import RunError, UnfitWeightsError, building, on_main_process
 from eva_segmentation.loops import EVATrainLoop, end_workers
 from eva_segmentation.resuming import (
     RUN,
     Evaluation,
-    check_model,
-    check_optimizer,
-    check_schedulers,
     has_run,
     newest_checkpoint,
     read_checkpoint,
@@ -259,7 +257,8 @@ class EVARunner(Runner):
         model = self.model.module if is_model_wrapper(self.model) else self.model
         # mmengine would continue from `load_from`, which holds the weights before the run
         if self._content is not None:
-            self._continue(model, self._content)
+            take_over(self, model, self._content, self._checkpoint, self._evaluation)
+            self._has_loaded = True
             return
         if self._load_from is None:
             return
@@ -305,61 +304,6 @@ class EVARunner(Runner):
             )
         self._randomness_cfg.update(seed=seed)
         self.set_randomness(**self._randomness_cfg)
-
-    def _continue(self, model: nn.Module, content: dict[str, Any]) -> None:
-        """Take over a checkpoint, once all of it has been found to fit."""
-        loop, file = self._train_loop, self._checkpoint
-        iteration = content["meta"]["iter"]
-        schedulers = self.param_schedulers or []
-        check_model(file, model, content["state_dict"])
-        changed = check_optimizer(file, self.optim_wrapper.optimizer, content["optimizer"])
-        check_schedulers(file, schedulers, content.get("param_schedulers", []))
-        if iteration > loop.max_iters:
-            raise UnfitWeightsError(
-                f"{file} is at iteration {iteration}, and train_cfg.max_iters={loop.max_iters}"
-            )
-        self.call_hook("after_load_checkpoint", checkpoint=content)
-        model.load_state_dict(content["state_dict"])
-        self.message_hub.load_state_dict(content["message_hub"])
-        self.optim_wrapper.load_state_dict(content["optimizer"])
-        for scheduler, state in zip(schedulers, content.get("param_schedulers", []), strict=True):
-            scheduler.load_state_dict(state)
-        if changed:
-            self.logger.warning(
-                "without effect, because the run that continues began otherwise: %s",
-                ", ".join(changed),
-            )
-        self._place(loop, iteration, content)
-        self._has_loaded = True
-        self.logger.info("continuing after iteration %d, from %s", iteration, file)
-
-    def _place(self, loop: Any, iteration: int, content: dict[str, Any]) -> None:
-        done = self._evaluation
-        evaluated = done.iteration if done.iteration == iteration else -1
-        if evaluated == iteration:
-            self.message_hub.update_info_dict(done.best)
-        if not isinstance(loop, EVATrainLoop):
-            self.logger.warning("without EVATrainLoop the data begin from the start again")
-            loop._iter, loop._epoch = iteration, content["meta"].get("epoch", 0)
-            return
-        now, saved = loop.position(iteration), content.get(RUN)
-        known = isinstance(saved, dict) and all(type(saved.get(name)) is int for name in now)
-        sample = saved["samples"] if known else iteration * now["samples_of_a_batch"]
-        loop.continue_at(
-            iteration=iteration,
-            epoch=content["meta"].get("epoch", 0),
-            sample=sample,
-            evaluated=evaluated,
-        )
-        other = [name for name in now if name != "samples" and known and saved[name] != now[name]]
-        if other or not known:
-            before = ", ".join(f"{name}={saved[name]}" for name in other) or "nothing noted"
-            self.logger.warning(
-                "the order of the data is not that of a run without a break: the checkpoint has "
-                "%s, this start %s",
-                before,
-                ", ".join(f"{name}={now[name]}" for name in other) or now,
-            )
 
 
 def used(folder: Path) -> str:

@@ -7,14 +7,19 @@ such as `{{ fileBasename }}` or `{{$HOME:/}}` while it reads, which the name of 
 
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 from mmengine.config import Config
-from mmengine.fileio import BaseFileHandler, dump, register_handler
+from mmengine.fileio import BaseFileHandler, dump, load, register_handler
 
 _BRACE = re.compile(r"\{(?=\{)")  # where mmengine would begin to replace
+_MODULES = ("eva_segmentation.plugin", "mmdet.models")  # that a config in data may import
+_KIND = re.compile(
+    r"((mmcv|mmdet|mmengine|mmpretrain|mmseg)\.)?[A-Z]\w*|pseudo_collate|default_collate"
+)
 _SUFFIXES = (".json", ".py", ".yaml", ".yml")
 
 
@@ -138,11 +143,50 @@ def read_config(path: Path) -> Config:
         raise FileNotFoundError(f"there is no config {path}")
     if path.suffix not in _SUFFIXES:
         raise ValueError(f"{path} is no config; one ends in {', '.join(_SUFFIXES)}")
+    if path.suffix != ".py":
+        _check_data(path)
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config in Python is a program: it raises anything
-        reason = " ".join(str(error).split()) or "without a message"
-        raise ValueError(
-            f"{path} cannot be read as a config ({type(error).__name__}: {reason[:300]})"
-        ) from error
+        raise ValueError(f"{path} cannot be read as a config ({_reason(error)})") from error
     return SavedConfig.of(cfg)
+
+
+def _check_data(path: Path) -> None:
+    """Refuse a config in YAML or JSON that names other programs.
+
+    mmengine imports what `custom_imports` and a `type` with dots name, and calls the latter.
+    """
+    try:
+        content = load(path)
+    except Exception as error:  # of the readers
+        raise ValueError(f"{path} cannot be read as a config ({_reason(error)})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no config but {type(content).__name__}")
+    modules = (content.get("custom_imports") or {}).get("imports") or []
+    names = [modules] if isinstance(modules, str) else list(modules)
+    bases = content.get("_base_") or []
+    programs = [str(base) for base in ([bases] if isinstance(bases, str) else bases)]
+    wrong = [str(name) for name in names if str(name) not in _MODULES]
+    wrong += [base for base in programs if base.endswith(".py")]
+    wrong += [str(kind) for kind in _types(content) if not _KIND.fullmatch(str(kind))]
+    if wrong:
+        raise ValueError(
+            f"{path} is data and names programs: {', '.join(wrong[:3])}; if you trust it, write "
+            "it in Python"
+        )
+
+
+def _types(node: Any) -> Iterator[Any]:
+    if isinstance(node, dict):
+        if "type" in node:
+            yield node["type"]
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for value in node:
+            yield from _types(value)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text or 'without a message'}"

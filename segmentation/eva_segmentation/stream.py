@@ -123,9 +123,7 @@ def run_loader(loader: DataLoader[Any]) -> RunLoader:
     return RunLoader(loader.dataset, **_sampling(loader), **_settings(loader))
 
 
-def numbered_loader(
-    loader: DataLoader[Any], *, seed: int, rank: int, processes: int
-) -> RunLoader:
+def numbered_loader(loader: DataLoader[Any], *, seed: int, rank: int, processes: int) -> RunLoader:
     """The same loader for training, with draws that are numbered and seeded.
 
     Args:

@@ -6,14 +6,17 @@ import pickle
 import re
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from eva_backbone import LoadReport
 from eva_backbone.checkpoint import load_weights, read_weights
+from eva_backbone.reading import read_torch_file
 from eva_backbone.registry import resolve_source
 from eva_segmentation.legacy_keys import modern_name
 
@@ -87,3 +90,24 @@ def safe_metadata() -> AbstractContextManager[None]:
     """Where `torch.load(weights_only=True)` reads what mmengine packs beside weights."""
     context: AbstractContextManager[None] = torch.serialization.safe_globals(METADATA)
     return context
+
+
+@CheckpointLoader.register_scheme(prefixes="", force=True)
+def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
+    """How mmengine reads a checkpoint in a local file once this module is there.
+
+    In place of its own loader, which unpickles what it cannot read safely; `init_model` and
+    mmsegmentation's own `tools/test.py` come here.
+
+    Args:
+        filename: The file.
+        map_location: Not used: tensors are on the CPU, from where they are copied into a model.
+
+    Returns:
+        The content.
+
+    Raises:
+        ValueError: If the file is damaged or holds code.
+    """
+    del map_location
+    return read_torch_file(Path(filename).expanduser(), allowed=METADATA)

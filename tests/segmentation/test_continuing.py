@@ -94,9 +94,7 @@ def assert_same_run(folder, expected):
     assert ours["param_schedulers"] == theirs["param_schedulers"]
 
 
-@pytest.mark.parametrize(
-    ("number", "counts"), [(signal.SIGTERM, (0, 2)), (signal.SIGUSR1, (2, 0))]
-)
+@pytest.mark.parametrize(("number", "counts"), [(signal.SIGTERM, (0, 2)), (signal.SIGUSR1, (2, 0))])
 def test_a_signal_saves_at_the_step_and_nothing_is_lost(
     number, counts, config, without_break, launch, at_call, tmp_path
 ):
@@ -150,7 +148,9 @@ def test_a_signal_in_an_evaluation_ends_it_and_it_is_caught_up(
     config, without_break, launch, at_call, tmp_path
 ):
     with at_call("predict", 1, send(signal.SIGTERM)), pytest.raises(SystemExit) as stop:
-        launch(train, config, "--work-dir", tmp_path, "--cfg-options", "val_dataloader.num_workers=1")
+        launch(
+            train, config, "--work-dir", tmp_path, "--cfg-options", "val_dataloader.num_workers=1"
+        )
     assert stop.value.code == 75
     assert (tmp_path / "last_checkpoint").read_text().endswith("iter_3.pth")
     assert not multiprocessing.active_children()
@@ -182,8 +182,7 @@ def test_a_seed_that_nobody_named_is_kept(config, launch, at_call, tmp_path):
     with at_call("loss", 1, send(signal.SIGTERM)), pytest.raises(SystemExit):
         launch(*command, "--resume")
     contents = [
-        torch.load(tmp_path / "run" / f"iter_{number}.pth", weights_only=False)
-        for number in (3, 4)
+        torch.load(tmp_path / "run" / f"iter_{number}.pth", weights_only=False) for number in (3, 4)
     ]  # written by this test
     assert contents[0]["meta"]["seed"] == contents[1]["meta"]["seed"]
     assert contents[0]["eva_run"] | {"samples": 8} == contents[1]["eva_run"]

@@ -130,7 +130,9 @@ def test_a_loss_scale_skips_steps_that_overflow(scaled):
 def test_a_loss_scale_that_fits_nothing_ends_the_run(scaled):
     layer, wrapper = scaled
     count = step_guard.MAX_SKIPPED + 1
-    with pytest.raises(NonFiniteError, match=rf"For {count} steps, whatever the loss scale, a grad"):
+    with pytest.raises(
+        NonFiniteError, match=rf"For {count} steps, whatever the loss scale, a grad"
+    ):
         steps(layer, wrapper, [float("inf")] * count)
 
 

@@ -14,7 +14,9 @@ test_pipeline = [
     dict(type="LoadPicture"),
     dict(type="Resize", scale=(3584, 896), keep_ratio=True),
     dict(type="ResizeToMultiple", size_divisor=32),
-    dict(type="LoadCheckedAnnotations"),  # behind the resizing: the score is taken at the original size
+    dict(
+        type="LoadCheckedAnnotations"
+    ),  # behind the resizing: the score is taken at the original size
     dict(type="PackSegInputs"),
 ]
 train_dataloader = dict(
