@@ -25,6 +25,8 @@ class EVACheckpointHook(CheckpointHook):
     """
 
     saved_iteration: int | None = None
+    best_ckpt_path: str | None
+    best_ckpt_path_dict: dict[str, str | None]
 
     def before_train(self, runner: Any) -> None:
         """Prepare; of names that a checkpoint states, only files of this folder are believed.
@@ -90,7 +92,8 @@ class EVACheckpointHook(CheckpointHook):
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
                 outdated.append(self.keep_ckpt_ids.popleft())
             self.keep_ckpt_ids.append(step)
-            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+            # with those that are still there: a continued run removes what a kill has left
+            runner.message_hub.update_info("keep_ckpt_ids", [*outdated, *self.keep_ckpt_ids])
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
@@ -108,13 +111,14 @@ class EVACheckpointHook(CheckpointHook):
         if is_main_process():
             write_text(Path(runner.work_dir) / LATEST, self.last_ckpt)
             for old in outdated:
-                self._remove(
-                    self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
-                )
+                name = self.filename_tmpl.format(old)
+                self._remove(self.file_backend.join_path(self.out_dir, name))
+        if outdated:
+            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
         self.saved_iteration = step
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, float]) -> None:
-        """mmengine removes the former best, and saves all again, as far as it knows of them."""
+        """Save the weights if they are the best so far, and remove the former best then."""
         if not self.save_best:
             return
         several = len(self.key_indicators) > 1

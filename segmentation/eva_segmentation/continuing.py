@@ -59,7 +59,8 @@ def _place(runner: Any, content: dict[str, Any], evaluation: Evaluation) -> None
     if evaluation.iteration == iteration:
         runner.message_hub.update_info_dict(evaluation.best)
     now, saved = loop.position(iteration), content.get(RUN)
-    known = isinstance(saved, dict) and all(type(saved.get(name)) is int for name in now)
+    saved = saved if isinstance(saved, dict) else {}
+    known = all(type(saved.get(name)) is int for name in now)
     seen = saved["samples"] if known and saved["samples"] >= 0 else None
     loop.continue_at(
         iteration=iteration,
@@ -72,8 +73,8 @@ def _place(runner: Any, content: dict[str, Any], evaluation: Evaluation) -> None
         runner.logger.warning("the checkpoint does not say what the order of its data depends on")
     elif other := [name for name in fixed if saved[name] != now[name]]:
         runner.logger.warning(
-            "the order of the data is not that of a run without a break: it began with %s, and this "
-            "start has %s",
+            "the order of the data is not that of a run without a break: it began with %s, and "
+            "this start has %s",
             ", ".join(f"{name}={saved[name]}" for name in other),
             ", ".join(f"{name}={now[name]}" for name in other),
         )

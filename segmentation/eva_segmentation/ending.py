@@ -1,9 +1,9 @@
-"""How a program ends: one sentence for what its user can mend, a file for the rest, an exit code."""
+"""How a program ends: one sentence for what its user can mend, a file for the rest, a code."""
 
 import contextlib
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,10 @@ class RunError(ValueError):
     """
 
     agreed = False
+
+
+class SettingError(RunError):
+    """A config of which no run can be built; the message quotes what failed."""
 
 
 class UnfitWeightsError(RunError):
@@ -55,6 +59,7 @@ def one_line(error: BaseException) -> str:
     text = str(error).strip()
     if "Original Traceback" in text:
         text = text.splitlines()[-1].partition(": ")[2]
+    text = text.partition(" More details can be found at")[0]  # mmengine's
     return " ".join(text.split()) or type(error).__name__
 
 
@@ -76,7 +81,7 @@ def settings(check: Callable[..., T], *arguments: Any) -> T:
     except (ValueError, OSError) as error:
         raise RunError(str(error)) from error
     except Exception as error:
-        raise RunError(
+        raise SettingError(
             f"the settings cannot be read ({type(error).__name__}: {one_line(error)[:_LONGEST]})"
         ) from error
 
@@ -109,7 +114,7 @@ def building(folder: Path, begun: Callable[[], bool] = lambda: False) -> Iterato
         begun: Whether everything has been built; what fails then stays as it is.
 
     Raises:
-        RunError: In place of an error.
+        SettingError: In place of an error.
     """
     try:
         yield
@@ -125,16 +130,19 @@ def building(folder: Path, begun: Callable[[], bool] = lambda: False) -> Iterato
                 f"the config cannot be built ({type(error).__name__}: {reason}); the traceback is "
                 f"in {log_file(folder)}"
             )
-        raise RunError(reason) from error
+        raise SettingError(reason) from error
 
 
 @contextlib.contextmanager
-def sentences(program: str, folder: Callable[[], Path | None]) -> Iterator[None]:
+def sentences(
+    program: str, folder: Callable[[], Path | None], given: Mapping[str, Any] | None = None
+) -> Iterator[None]:
     """Context of a program.
 
     Args:
         program: Its name.
         folder: Its work folder, as far as it is known.
+        given: Options of the command line, among which a wrong one must be.
 
     Raises:
         SystemExit: With one sentence for what a user can mend; 130 after Ctrl-C.
@@ -142,8 +150,12 @@ def sentences(program: str, folder: Callable[[], Path | None]) -> Iterator[None]
     try:
         yield
     except (*SENTENCES, FileNotFoundError) as error:
-        silent = getattr(error, "agreed", False) and not is_main_process()
-        sys.exit(1 if silent else f"{program}: {one_line(error)}")
+        if getattr(error, "agreed", False) and not is_main_process():
+            sys.exit(1)
+        hint = ""
+        if isinstance(error, SettingError) and given:
+            hint = f" [{', '.join(f'{name}={value}' for name, value in given.items())}]"
+        sys.exit(f"{program}: {one_line(error)}{hint}")
     except KeyboardInterrupt:
         sys.stderr.write(f"{program}: stopped by Ctrl-C before there was anything to save\n")
         sys.exit(EXIT_KEYBOARD)
@@ -178,7 +190,7 @@ def on_main_process(action: Callable[[], T], error: type[RunError] = RunError) -
         agreed = error(outcome[1])
         agreed.agreed = True
         raise agreed
-    return outcome[0]  # type: ignore[no-any-return]
+    return outcome[0]
 
 
 def _brief(
@@ -190,6 +202,6 @@ def _brief(
 ) -> None:
     del trace
     sys.stderr.write(
-        f"{program}: an error of the program ({kind.__name__}: {one_line(error)[:_LONGEST]}); its "
+        f"{program}: ended by an error ({kind.__name__}: {one_line(error)[:_LONGEST]}); its "
         f"traceback is in {log}\n"
     )

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     custom_data.add_arguments(parser, training=False)
     args = parser.parse_args(argv)
     runner: Any = None
-    with sentences("test.py", lambda: runner and Path(runner.work_dir)):
+    with sentences("test.py", lambda: runner and Path(runner.work_dir), args.cfg_options):
         cfg = settings(_configure, args)
         with building(Path(cfg.work_dir)):
             runner = RUNNERS.build(cfg)

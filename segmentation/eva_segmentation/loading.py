@@ -1,4 +1,4 @@
-"""Reading of pictures and label maps for training and tests, by the rules of `eva_data.pictures`."""
+"""Reading pictures and label maps for training and tests, by the rules of `eva_data.pictures`."""
 
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,11 @@ class LoadPicture(LoadImageFromFile):
             UnreadableImageError: If the file cannot be read.
         """
         if self.backend_args or self.file_client_args:  # of another store
-            return super().transform(results)  # type: ignore[no-any-return]
+            return super().transform(results)
         try:
             picture_size(results["img_path"], upright=False)
             if (self.color_type, self.imdecode_backend) != ("color", "cv2"):
-                return super().transform(results)  # type: ignore[no-any-return]
+                return super().transform(results)
             image = _decode(results["img_path"])
         except UnreadableImageError:
             if self.ignore_empty:
@@ -62,7 +62,7 @@ def _decode(path: str) -> NDArray[np.uint8]:
         except cv2.error:
             image = None
         if image is not None:
-            return image  # type: ignore[no-any-return]
+            return image
     rgb = np.asarray(read_picture(content, upright=True, name=path))
     return np.ascontiguousarray(rgb[:, :, ::-1])
 

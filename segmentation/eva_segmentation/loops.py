@@ -9,6 +9,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import LOOPS
 from mmengine.runner import IterBasedTrainLoop, ValLoop
 from mmengine.runner.base_loop import BaseLoop
+from torch import nn
 from torch.utils.data import DataLoader
 
 from eva_segmentation.stream import STEP, RunLoader, numbered_loader, run_loader, seed_all
@@ -56,6 +57,7 @@ class EVATrainLoop(IterBasedTrainLoop):
             dataloader, seed=runner.run_seed, rank=get_rank(), processes=processes
         )
         super().__init__(runner, loader, max_iters, val_begin, val_interval, dynamic_intervals)
+        _check_classes(runner.model, loader.dataset)
         self.first_iteration = 0  # of this start
         self.first_sample = 0  # number of its first sample, over all processes
         self._evaluated = -1
@@ -185,6 +187,19 @@ def _check_intervals(runner: Any, val_interval: int, max_iters: int) -> None:
                 f"{name}={interval} must be a multiple of optim_wrapper.accumulative_counts="
                 f"{batches}: a checkpoint holds no half of a step"
             )
+
+
+def _check_classes(model: Any, dataset: Any) -> None:
+    """A head of fewer classes fails in its loss, and one of more learns classes of nothing."""
+    names = (getattr(dataset, "metainfo", None) or {}).get("classes")
+    head = getattr(getattr(model, "module", model), "decode_head", None)
+    heads: list[Any] = list(head) if isinstance(head, nn.ModuleList) else [head]
+    counts = {int(one.num_classes) for one in heads if hasattr(one, "num_classes")}
+    if names and counts and counts != {len(names)}:
+        raise ValueError(
+            f"model.decode_head.num_classes is {', '.join(map(str, sorted(counts)))} and the "
+            f"training data have {len(names)} classes: they must be equal"
+        )
 
 
 def end_workers(*loops: Any) -> None:

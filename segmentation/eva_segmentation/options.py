@@ -126,6 +126,8 @@ def check_files(cfg: Config, loaders: tuple[str, ...]) -> None:
     if cfg.get("load_from"):
         resolve_source(cfg.load_from)
     for name in loaders:
+        if not cfg.get(name):
+            continue
         dataset = cfg[name].dataset
         root = Path(dataset.get("data_root") or "")
         for prefix in (dataset.get("data_prefix") or {}).values():

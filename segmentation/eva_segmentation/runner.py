@@ -1,4 +1,4 @@
-"""mmengine's runner: weights that fit or stop the run, and a run that loses nothing when it ends."""
+"""mmengine's runner: weights fit or stop the run, and a run that ends loses nothing."""
 
 import contextlib
 import copy
@@ -31,6 +31,8 @@ from eva_segmentation.resuming import (
 from eva_segmentation.saved_config import SavedConfig
 from eva_segmentation.step_guard import GUARDED, StepGuard
 from eva_segmentation.weights import load_segmentor
+
+_PRECISIONS = ("highest", "high", "medium")
 
 
 @RUNNERS.register_module()
@@ -79,7 +81,10 @@ class EVARunner(Runner):
         if self.distributed and not torch.cuda.is_available() and not is_distributed():
             torch.distributed.init_process_group("gloo")  # mmengine would choose a GPU
         super().setup_env(env_cfg)
-        torch.set_float32_matmul_precision(env_cfg.get("matmul_precision", "highest"))
+        precision = env_cfg.get("matmul_precision", "highest")
+        if precision not in _PRECISIONS:
+            raise ValueError(f"env_cfg.matmul_precision={precision!r} must be of {_PRECISIONS}")
+        torch.set_float32_matmul_precision(precision)
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Wrap the model for data parallelism, on CPU too.
@@ -127,9 +132,9 @@ class EVARunner(Runner):
             fn_name: Of the hooks' method.
             **kwargs: Its arguments.
         """
+        super().call_hook(fn_name, **kwargs)
         if fn_name in ("before_train", "before_val", "before_test"):
             self.started = True
-        super().call_hook(fn_name, **kwargs)
         if fn_name == "before_save_checkpoint" and isinstance(self._train_loop, EVATrainLoop):
             content = kwargs["checkpoint"]
             content[RUN] = self._train_loop.position(content["meta"]["iter"])
@@ -166,13 +171,13 @@ class EVARunner(Runner):
     def test(self) -> dict[str, float]:
         """Score the test set."""
         with building(Path(self.work_dir), lambda: self.started):
-            return super().test()  # type: ignore[no-any-return]
+            return super().test()
 
     def val(self) -> dict[str, float]:
         """Score the validation set."""
         try:
             with building(Path(self.work_dir), lambda: self.started):
-                return super().val()  # type: ignore[no-any-return]
+                return super().val()
         finally:
             end_workers(self._val_loop)
 
@@ -202,7 +207,8 @@ class EVARunner(Runner):
             SystemExit: Always.
         """
         hook = self._checkpoint_hook()
-        name = self.guard.stop.received or "a signal to another process"
+        # once it is noted, what a launcher sends to those that are left has no effect
+        name = self.guard.stop.received = self.guard.stop.received or "a signal to another process"
         if hook is None:
             self.logger.warning("stopped by %s: without EVACheckpointHook nothing is saved", name)
             raise SystemExit(1)

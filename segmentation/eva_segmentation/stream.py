@@ -1,9 +1,9 @@
 """The training data as a function of a seed and a position, and workers that always end.
 
 mmengine ties each augmentation to the random state of a worker, which cannot be restored. Here the
-sampler numbers what it draws, a sample seeds all generators from (seed, number) before it is loaded,
-and a run that continues skips what it has seen without loading it. No random state has to be saved,
-and the number of workers changes nothing.
+sampler numbers what it draws, a sample seeds all generators from (seed, number) before it is
+loaded, and a run that continues skips what it has seen without loading it. No random state has to
+be saved, and the number of workers changes nothing.
 """
 
 import random

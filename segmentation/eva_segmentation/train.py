@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     custom_data.add_arguments(parser)
     args = parser.parse_args(argv)
     runner: Any = None
-    with sentences("train.py", lambda: runner and Path(runner.work_dir)):
+    with sentences("train.py", lambda: runner and Path(runner.work_dir), args.cfg_options):
         cfg = settings(configure, args)
         if args.resume:
             cfg.resume = True

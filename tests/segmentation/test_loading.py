@@ -83,7 +83,7 @@ def test_a_run_by_a_recipe_ends_with_the_sentence(tiny_run, launch, tmp_path, lo
     for part in ("images", "annotations"):
         (data / part).mkdir(parents=True)
         for split in ("training", "validation"):
-            os.symlink(tiny_run / part / "validation", data / part / split)
+            (data / part / split).symlink_to(tiny_run / part / "validation")
     (data / "annotations" / "training").unlink()
     (data / "annotations" / "training" / "sub").mkdir(parents=True)
     for name in ("a", "b", "sub/a"):
