@@ -1,6 +1,8 @@
 """How a program ends: one sentence for what its user can mend, a file for the rest, a code."""
 
 import contextlib
+import errno
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -121,6 +123,9 @@ def building(folder: Path, begun: Callable[[], bool] = lambda: False) -> Iterato
     except SENTENCES:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and _is_of_writing(error, folder):
+            place = error.filename or folder
+            raise UnwritableError(f"{place} cannot be written: {error.strerror}") from error
         log_failure(folder)
         if begun():
             raise
@@ -131,6 +136,14 @@ def building(folder: Path, begun: Callable[[], bool] = lambda: False) -> Iterato
                 f"in {log_file(folder)}"
             )
         raise SettingError(reason) from error
+
+
+def _is_of_writing(error: OSError, folder: Path) -> bool:
+    """Whether a log or result could not be written, as on a full disk."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return True
+    name = error.filename
+    return isinstance(name, str) and Path(name).absolute().is_relative_to(folder.absolute())
 
 
 @contextlib.contextmanager
@@ -147,6 +160,7 @@ def sentences(
     Raises:
         SystemExit: With one sentence for what a user can mend; 130 after Ctrl-C.
     """
+    complaints, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         yield
     except (*SENTENCES, FileNotFoundError) as error:
@@ -164,6 +178,8 @@ def sentences(
         if place is not None and log_file(place).exists():
             sys.excepthook = partial(_brief, program, log_file(place))
         raise
+    finally:
+        logging.raiseExceptions = complaints  # about a log that cannot be written
 
 
 def on_main_process(action: Callable[[], T], error: type[RunError] = RunError) -> T:

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
+from eva_backbone import no_init_weights
 from eva_segmentation import custom_data
 from eva_segmentation.ending import building, sentences, settings
 from eva_segmentation.options import check_files
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     runner: Any = None
     with sentences("test.py", lambda: runner and Path(runner.work_dir), args.cfg_options):
         cfg = settings(_configure, args)
-        with building(Path(cfg.work_dir)):
+        with building(Path(cfg.work_dir)), no_init_weights():
             runner = RUNNERS.build(cfg)
         runner.test()
         leave()

@@ -13,6 +13,7 @@ from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import RUNNERS
 from torch import nn
 
+from eva_backbone import no_init_weights
 from eva_data.files import make_folder, replacing
 from eva_data.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal
 from eva_data.run_folder import locked
@@ -64,7 +65,9 @@ class EVARunner(Runner):
         cfg = settings.get("cfg")
         if isinstance(cfg, Config):
             settings["cfg"] = SavedConfig.of(cfg)
-        super().__init__(model, work_dir, **settings)
+        replaced = settings.get("resume") and has_run(Path(work_dir))
+        with no_init_weights() if replaced else contextlib.nullcontext():
+            super().__init__(model, work_dir, **settings)
 
     @property
     def run_seed(self) -> int:
@@ -104,6 +107,11 @@ class EVARunner(Runner):
                 model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None)
         wrapped: nn.Module = super().wrap_model(model_wrapper_cfg, model)
         return wrapped
+
+    def _init_model_weights(self) -> None:
+        """Draw no weights where a checkpoint replaces them all."""
+        if self._content is None:
+            super()._init_model_weights()
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         """Build the optimizer with its wrapper, which asks the guard before each step.
