@@ -236,6 +236,9 @@ def _optimizer_problem(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any
         if wrong := [name for name, value in group.items() if not _alike(found[name], type(value))]:
             return f"group {number} has {wrong[0]}={found[wrong[0]]!r}"
         numbers += names
+    base = saved.get("base_param_settings")  # mmengine's, of which it logs the learning rate
+    if base is not None and not (isinstance(base, Mapping) and _alike(base.get("lr"), float)):
+        return f"its base_param_settings is {base!r}"
     if unknown := [number for number in states if number not in numbers]:
         return f"it has a state of parameter {unknown[0]!r}, which is in no group"
     if not states and isinstance(optimizer, torch.optim.Adam):  # AdamW too

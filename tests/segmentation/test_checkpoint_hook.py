@@ -74,9 +74,10 @@ def test_a_write_that_is_cut_off_leaves_the_file_before(nth, started, monkeypatc
         if len(calls) == nth:
             raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(LocalBackend, "put", cut)
-        started()
+        with pytest.raises(Killed):
+            started()
     newest = f"iter_{nth - 1}.pth"
     assert names(started.folder) == [newest]
     read_checkpoint(started.folder / newest)
@@ -92,9 +93,10 @@ def test_what_a_kill_left_of_older_checkpoints_goes_with_the_next_start(started,
             raise Killed
         remove(path)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "remove", stopped)
-        started()
+        with pytest.raises(Killed):
+            started()
     assert names(started.folder) == ["iter_1.pth", "iter_2.pth"]
     started(resume=True)
     assert names(started.folder) == ["best_mIoU_iter_3.pth", "iter_3.pth"]

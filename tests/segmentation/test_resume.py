@@ -212,6 +212,8 @@ def spoil(content, name):
                 del group["betas"]
         case "fewer groups":
             optimizer["param_groups"].pop()
+        case "no base":
+            optimizer["base_param_settings"] = 5
         case "no moments":
             optimizer["state"] = {}
         case "moments of other shapes":
@@ -242,7 +244,7 @@ def spoil(content, name):
     "what",
     [
         *("half of the model", "other shapes", "another type", "NaN", "no tensor"),
-        *("another optimizer", "fewer groups", "no moments", "moments of other shapes"),
+        *("another optimizer", "fewer groups", "no base", "no moments", "moments of other shapes"),
         *("half of the moments", "infinite moments", "no schedule", "another schedule"),
         *("a schedule of text", "a later iteration", "an iteration of text", "a negative seed"),
         *("no history", "meta", "state_dict", "optimizer", "message_hub", "param_schedulers"),
