@@ -57,7 +57,6 @@ class EVATrainLoop(IterBasedTrainLoop):
             dataloader, seed=runner.run_seed, rank=get_rank(), processes=processes
         )
         super().__init__(runner, loader, max_iters, val_begin, val_interval, dynamic_intervals)
-        _check_classes(runner.model, loader.dataset)
         self.first_iteration = 0  # of this start
         self.first_sample = 0  # number of its first sample, over all processes
         self._evaluated = -1
@@ -103,6 +102,7 @@ class EVATrainLoop(IterBasedTrainLoop):
             SystemExit: If a process was asked to stop, after a checkpoint.
         """
         runner, rank = self.runner, get_rank()
+        _check_classes(runner.model, self.dataloader.dataset)
         runner.call_hook("before_train")
         runner.call_hook("before_train_epoch")
         self.dataloader.sampler.skip(self.first_sample // get_world_size())
