@@ -208,11 +208,11 @@ def _by_name(folder: Path, suffixes: Sequence[str], ending: str) -> dict[str, Pa
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     found: dict[str, Path] = {}
-    for path in sorted(folder / name for name in find_files(folder, suffixes)):
-        part = path.relative_to(folder)
-        if not path.stem.endswith(ending):
+    for file in find_files(folder, suffixes):
+        path = folder / file
+        if not path.stem.endswith(ending) or path.stem == ending:
             continue
-        name = part.with_name(path.stem.removesuffix(ending)).as_posix()
+        name = Path(file).with_name(path.stem.removesuffix(ending)).as_posix()
         if name in found:
             raise ValueError(f"{found[name]} and {path} have the same name but for the suffix")
         found[name] = path
@@ -320,7 +320,7 @@ def image_size(path: Path) -> tuple[int, int]:
     """Height and width of an image, upright as its EXIF data says, from its header.
 
     Raises:
-        ValueError: If it is no image.
+        ValueError: If it is no image, or too large.
     """
     try:
         return picture_size(path, upright=True, name="it")
@@ -332,7 +332,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     """Read an image as (H, W, 3) RGB, upright as its EXIF data says.
 
     Raises:
-        ValueError: If there is no such file, or it is no image, a damaged or a huge one.
+        ValueError: If there is no such file, or it is not an image, a damaged one or too large.
     """
     try:
         return np.array(read_picture(path, upright=True, name="it"))

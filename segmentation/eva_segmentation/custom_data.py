@@ -17,7 +17,7 @@ from eva_segmentation.class_file import ClassFile, check_pairs, read_class_file
 
 logger = logging.getLogger(__name__)
 
-_LOADING = ("LoadAnnotations", "LoadLabelMap")
+_LOADING = ("LoadAnnotations", "LoadCheckedAnnotations", "LoadLabelMap")
 _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
 
 

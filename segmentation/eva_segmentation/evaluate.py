@@ -1,17 +1,18 @@
 """Command line of `segmentation/test.py`: scores a segmentor on the config's test set."""
 
 import argparse
-import sys
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
+from eva_backbone import no_init_weights
 from eva_segmentation import custom_data
-from eva_segmentation.class_file import LabelMapError
+from eva_segmentation.ending import building, sentences, settings
 from eva_segmentation.options import check_files
-from eva_segmentation.runner import UnfitWeightsError, leave
-from eva_segmentation.train import add_shared_arguments, configure, one_line
+from eva_segmentation.runner import leave
+from eva_segmentation.train import add_shared_arguments, configure
 
 WORK_DIR = "test"  # below the work folder of the training
 
@@ -30,29 +31,31 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--show-dir", metavar="DIR", help="save pictures with predictions there")
     custom_data.add_arguments(parser, training=False)
     args = parser.parse_args(argv)
-    try:
-        cfg = configure(args)
-        cfg.load_from, cfg.resume = args.weights, False
-        _set_work_dir(cfg, args)
-        if args.out is not None:
-            _save_maps(cfg, Path(args.out))
-        if args.show_dir is not None:
-            cfg.default_hooks.visualization.update(draw=True)
-            cfg.visualizer.save_dir = args.show_dir
-        if args.tta:
-            if not cfg.get("tta_model"):
-                raise ValueError(f"{args.config} has no tta_pipeline; leave --tta out")
-            cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-            cfg.model = cfg.tta_model | dict(module=cfg.model)
-        check_files(cfg, ("test_dataloader",))
-        runner = RUNNERS.build(cfg)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"test.py: {error}")
-    try:
+    runner: Any = None
+    with sentences("test.py", lambda: runner and Path(runner.work_dir), args.cfg_options):
+        cfg = settings(_configure, args)
+        with building(Path(cfg.work_dir)), no_init_weights():
+            runner = RUNNERS.build(cfg)
         runner.test()
-    except (UnfitWeightsError, LabelMapError) as error:
-        sys.exit(f"test.py: {one_line(error)}")
-    leave()
+        leave()
+
+
+def _configure(args: argparse.Namespace) -> Config:
+    cfg = configure(args)
+    cfg.load_from, cfg.resume = args.weights, False
+    _set_work_dir(cfg, args)
+    if args.out is not None:
+        _save_maps(cfg, Path(args.out))
+    if args.show_dir is not None:
+        cfg.default_hooks.visualization.update(draw=True)
+        cfg.visualizer.save_dir = args.show_dir
+    if args.tta:
+        if not cfg.get("tta_model"):
+            raise ValueError(f"{args.config} has no tta_pipeline; leave --tta out")
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = cfg.tta_model | dict(module=cfg.model)
+    check_files(cfg, ("test_dataloader",))
+    return cfg
 
 
 def _set_work_dir(cfg: Config, args: argparse.Namespace) -> None:

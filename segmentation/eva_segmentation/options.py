@@ -12,9 +12,9 @@ from mmengine.runner import Runner, set_random_seed
 from torch.utils.data import DataLoader
 
 from eva_backbone.registry import resolve_source
+from eva_segmentation.saved_config import read_config
 
 _MISSPELT = 0.85  # likeness of two names
-_SUFFIXES = (".json", ".py", ".yaml", ".yml")  # of configs
 # What the runner reads although a config need not have it.
 _RUNNER = {*inspect.signature(Runner.__init__).parameters} - {"self", "cfg"} | {
     *("activation_checkpointing", "compile", "efficient_conv_bn_eval", "find_unused_parameters"),
@@ -42,11 +42,7 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
         FileNotFoundError: If there is no such file.
         ValueError: If an option is none of the config.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no config {path}")
-    if Path(path).suffix not in _SUFFIXES:
-        raise ValueError(f"{path} is no config; one ends in {', '.join(_SUFFIXES)}")
-    cfg = Config.fromfile(path)
+    cfg = read_config(Path(path))
     if options:
         check_options(cfg, options)
         cfg.merge_from_dict(dict(options))
@@ -130,6 +126,8 @@ def check_files(cfg: Config, loaders: tuple[str, ...]) -> None:
     if cfg.get("load_from"):
         resolve_source(cfg.load_from)
     for name in loaders:
+        if not cfg.get(name):
+            continue
         dataset = cfg[name].dataset
         root = Path(dataset.get("data_root") or "")
         for prefix in (dataset.get("data_prefix") or {}).values():

@@ -9,25 +9,35 @@ mmcv_extension.install_stand_in()
 
 from eva_segmentation import (  # noqa: E402
     backbone,
+    checkpoint_hook,
     head,
     label_maps,
+    loading,
+    loops,
     optimizer,
     own_dataset,
     padding,
     runner,
+    saved_config,
     schedule,
     segmentor,
+    step_guard,
 )
 
 __all__ = [
     "backbone",
+    "checkpoint_hook",
     "head",
     "label_maps",
+    "loading",
+    "loops",
     "mmcv_extension",
     "optimizer",
     "own_dataset",
     "padding",
     "runner",
+    "saved_config",
     "schedule",
     "segmentor",
+    "step_guard",
 ]

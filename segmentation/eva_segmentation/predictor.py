@@ -21,13 +21,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from eva_backbone import no_init_weights
 from eva_segmentation.class_file import Color, as_rgb, described, read_rgb
 from eva_segmentation.options import load_config
 from eva_segmentation.weights import load_segmentor
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 __all__ = ["Predictor"]
-_LOADING = ("LoadAnnotations", "LoadLabelMap", "LoadImageFromFile")
+_LOADING = (
+    *("LoadAnnotations", "LoadCheckedAnnotations", "LoadLabelMap"),
+    *("LoadImageFromFile", "LoadPicture"),
+)
 
 
 class Predictor:
@@ -91,7 +95,8 @@ class Predictor:
                 raise ValueError(f"{config_file} has no tta_pipeline, which --tta needs")
             pipeline = cfg.tta_pipeline
             cfg.model = {**cfg.tta_model, "module": cfg.model}
-        model = MODELS.build(cfg.model)
+        with no_init_weights():
+            model = MODELS.build(cfg.model)
         load_segmentor(getattr(model, "module", model), weights, complete=True)
         model.to(place)
         names, colors, labels = _classes(cfg)

@@ -2,17 +2,18 @@
 
 import argparse
 import os
-import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmseg.registry import RUNNERS
 
 from eva_segmentation import custom_data
-from eva_segmentation.class_file import LabelMapError
+from eva_segmentation.ending import RunError, building, sentences, settings
 from eva_segmentation.options import check_files, load_config, set_data_root
-from eva_segmentation.runner import UnfitWeightsError, leave
+from eva_segmentation.resuming import has_run
+from eva_segmentation.runner import leave, used
 
 _EPILOG = """
 Examples:
@@ -27,7 +28,7 @@ Your own images and label maps:
         segmentation/configs/ade20k/mask2former_eva_g_512_24gb.py
 
 Continue a run:
-    the same command with --resume
+    the same command with --resume; SIGTERM and SIGUSR1 save a checkpoint and exit with code 75
 
 The demo, on two CPU cores:
     python segmentation/train.py segmentation/configs/demo/mask2former_eva_debug.py
@@ -115,36 +116,17 @@ def main(argv: list[str] | None = None) -> None:
     )
     custom_data.add_arguments(parser)
     args = parser.parse_args(argv)
-    try:
-        cfg = configure(args)
+    runner: Any = None
+    with sentences("train.py", lambda: runner and Path(runner.work_dir), args.cfg_options):
+        cfg = settings(configure, args)
         if args.resume:
             cfg.resume = True
         if args.load_from is not None:
             cfg.load_from = args.load_from
-        check_files(cfg, ("train_dataloader", "val_dataloader"))
-        if not cfg.resume and (Path(cfg.work_dir) / "last_checkpoint").exists():
-            raise ValueError(
-                f"{cfg.work_dir} has a run already: continue it with --resume, or choose another "
-                "--work-dir"
-            )
-        runner = RUNNERS.build(cfg)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"train.py: {error}")
-    try:
+        settings(check_files, cfg, ("train_dataloader", "val_dataloader"))
+        if not cfg.resume and has_run(Path(cfg.work_dir)):
+            raise RunError(used(Path(cfg.work_dir)))
+        with building(Path(cfg.work_dir)):
+            runner = RUNNERS.build(cfg)
         runner.train()
-    except (UnfitWeightsError, LabelMapError) as error:
-        sys.exit(f"train.py: {one_line(error)}")
-    leave()
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error, also of one in a process that loads data.
-
-    Args:
-        error: Its text may hold the traceback of that process.
-
-    Returns:
-        The sentence for the user.
-    """
-    text = str(error).strip()
-    return text.splitlines()[-1].partition(": ")[2] if "Original Traceback" in text else text
+        leave()

@@ -6,15 +6,17 @@ import pickle
 import re
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from eva_backbone import LoadReport
 from eva_backbone.checkpoint import load_weights, read_weights
-from eva_backbone.convert import few
+from eva_backbone.reading import read_torch_file
 from eva_backbone.registry import resolve_source
 from eva_segmentation.legacy_keys import modern_name
 
@@ -28,7 +30,7 @@ def _method_of_buffer(owner: type, name: str) -> object:
 
 _NUMPY = importlib.import_module("numpy._core.multiarray")
 # What mmengine and mmcv pack beside the weights: logged numbers.
-_METADATA = [
+METADATA = [
     (_method_of_buffer, "builtins.getattr"),
     HistoryBuffer,
     np.ndarray,
@@ -86,32 +88,26 @@ def load_segmentor(
 
 def safe_metadata() -> AbstractContextManager[None]:
     """Where `torch.load(weights_only=True)` reads what mmengine packs beside weights."""
-    context: AbstractContextManager[None] = torch.serialization.safe_globals(_METADATA)
+    context: AbstractContextManager[None] = torch.serialization.safe_globals(METADATA)
     return context
 
 
-def check_resumed(model: nn.Module, file: str) -> None:
-    """Refuse to continue from a checkpoint of another model; mmengine would load what fits.
+@CheckpointLoader.register_scheme(prefixes="", force=True)
+def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
+    """How mmengine reads a checkpoint in a local file once this module is there.
+
+    In place of its own loader, which unpickles what it cannot read safely; `init_model` and
+    mmsegmentation's own `tools/test.py` come here.
 
     Args:
-        model: The segmentor.
-        file: Checkpoint of a run.
+        filename: The file.
+        map_location: Not used: tensors are on the CPU, from where they are copied into a model.
+
+    Returns:
+        The content.
 
     Raises:
-        ValueError: Naming the first parameters that differ, or for a damaged file or one with code.
+        ValueError: If the file is damaged or holds code.
     """
-    with safe_metadata():
-        saved = read_weights(Path(file))
-    own = model.state_dict()
-    wrong = [f"{name} is missing" for name in own if name not in saved]
-    wrong += [f"{name} is not in the model" for name in saved if name not in own]
-    wrong += [
-        f"{name} {tuple(saved[name].shape)} -> {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in saved and saved[name].shape != value.shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"{file} does not fit the model of the config, so that the run cannot continue: "
-            f"{few(wrong, 4)}; continue with the run's own config, or begin another run"
-        )
+    del map_location
+    return read_torch_file(Path(filename).expanduser(), allowed=METADATA)

@@ -3,6 +3,8 @@
 import ast
 import importlib
 import json
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ importlib.import_module("eva_segmentation.plugin")  # before anything of mmdetec
 
 from mmseg.visualization import SegLocalVisualizer  # noqa: E402
 
+from eva_data.interruption import SIGNALS  # noqa: E402
 from eva_segmentation import options, train  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "segmentation" / "configs"
@@ -185,16 +188,20 @@ def launch(forget_runs):
 
     def run(program, *arguments):
         precision = torch.get_float32_matmul_precision()
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
         with pytest.MonkeyPatch.context() as patch:
             # the layout of saved configs would take half of the time
             patch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **style: (text, True))
             patch.setattr(torch.distributed, "is_initialized", lambda: False)
             patch.setenv("LOCAL_RANK", "0")
+            patch.setattr(sys, "excepthook", sys.excepthook)
             try:
                 program.main([str(argument) for argument in arguments])
             finally:
                 forget_runs()
                 torch.set_float32_matmul_precision(precision)
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
 
     return run
 

@@ -1,8 +1,11 @@
 """Checkpoints of mmengine hold its logged numbers, which name methods by `getattr`."""
 
+import os
+
 import pytest
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
+from mmseg.apis import init_model
 from mmseg.registry import MODELS
 
 from eva_segmentation.weights import load_segmentor
@@ -29,6 +32,31 @@ def test_logged_numbers_beside_the_weights(model, tmp_path):
     torch.save(content, tmp_path / "run.pth")
     load_segmentor(model, tmp_path / "run.pth", complete=True)
     assert (model.state_dict()[name] == 0.5).all()
+
+
+class Making:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_init_model_of_mmsegmentation_runs_no_code(load_config, tmp_path):
+    """mmengine unpickles what it cannot read safely, if this package did not read in its place."""
+    cfg = load_config("demo/mask2former_eva_debug")
+    weights = MODELS.build(cfg.model).state_dict()
+    meta = {"dataset_meta": {"classes": ["a"], "palette": [[0, 0, 0]]}}
+    torch.save({"state_dict": weights, "meta": meta}, tmp_path / "good.pth")
+    found = init_model(cfg, str(tmp_path / "good.pth"), device="cpu")
+    assert found.dataset_meta["classes"] == ["a"]
+    meta["more"] = Making(str(tmp_path / "harm"))
+    torch.save({"state_dict": weights, "meta": meta}, tmp_path / "bad.pth")
+    with pytest.raises(ValueError, match=r"bad\.pth is refused"):
+        init_model(cfg, str(tmp_path / "bad.pth"), device="cpu")
+    assert not (tmp_path / "harm").exists()
 
 
 def test_other_attributes_are_refused(model, tmp_path):

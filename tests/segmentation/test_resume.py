@@ -5,8 +5,13 @@ import shutil
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmseg.registry import MODELS
 
 from eva_segmentation import train
+from eva_segmentation.resuming import UnfitCheckpointError, check_fits, read_checkpoint
+from eva_segmentation.schedule import WarmupPolyLR
 
 
 @pytest.fixture
@@ -21,9 +26,32 @@ def begun(tiny_run, tmp_path):
     return folder
 
 
+@pytest.fixture(scope="module")
+def loaded(tiny_run):
+    """Function: look at a checkpoint as a run would, without changing anything."""
+    cfg = Config.fromfile(tiny_run / "tiny.py")
+    model = MODELS.build(cfg.model)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    schedule = WarmupPolyLR(optimizer, warmup_iters=1, end=3, by_epoch=False)
+
+    def look(file):
+        return check_fits(
+            file,
+            read_checkpoint(file),
+            model=model,
+            optimizer=optimizer,
+            schedulers=[schedule],
+            max_iters=3,
+        )
+
+    assert look(tiny_run / "run" / "iter_2.pth") == []
+    return look
+
+
 def contents(folder):
-    """Bytes of the files of a run, without its logs."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    """Bytes of the files of a run, without its logs and its lock."""
+    files = (path for path in folder.iterdir() if path.is_file() and path.name != ".lock")
+    return {path.name: path.read_bytes() for path in files}
 
 
 def iterations(entries):
@@ -98,6 +126,138 @@ def test_another_model_does_not_continue_the_run(option, message, begun, launch)
     assert "so that the run cannot continue" in text
     assert len(text.splitlines()) == 1
     assert contents(begun) == before  # the saved config too
+
+
+@pytest.mark.parametrize("key", ["config", "cfg"])
+def test_the_text_of_a_checkpoint_is_not_run(key, begun, launch, tmp_path, scalars):
+    """mmengine's runner reads `meta["config"]` as a program."""
+    content = torch.load(begun / "iter_2.pth", weights_only=False)
+    content["meta"][key] = f"import os\nos.mkdir({str(tmp_path / 'harm')!r})"
+    torch.save(content, begun / "iter_2.pth")
+    launch(train, begun / "tiny.py", "--work-dir", begun, "--resume")
+    assert iterations(scalars(begun)) == [3]
+    assert not (tmp_path / "harm").exists()
+
+
+def test_files_that_a_checkpoint_names_elsewhere_are_left_alone(begun, launch, tmp_path):
+    """mmengine's hook removes the best weights so far, and checkpoints that it no longer keeps."""
+    precious = [tmp_path / "precious.pth", tmp_path / "best_of_all.pth", tmp_path / "iter_x.pth"]
+    for file in precious:
+        file.write_text("precious")
+    for file in precious:
+        content = torch.load(begun / "iter_2.pth", weights_only=False)
+        info = content["message_hub"]["runtime_info"]
+        info |= {"best_ckpt": str(file), "best_score": -1.0, "keep_ckpt_ids": ["../iter_x", 1]}
+        content["message_hub"]["resumed_keys"] |= dict.fromkeys(info, True)
+        torch.save(content, begun / "iter_2.pth")
+        (begun / "last_checkpoint").write_text("iter_2.pth")
+        kept = ("--cfg-options", "default_hooks.checkpoint.max_keep_ckpts=1")
+        launch(train, begun / "tiny.py", "--work-dir", begun, "--resume", *kept)
+    assert all(file.exists() for file in precious)
+
+
+def test_a_checkpoint_outside_the_folder_is_not_looked_for(begun, launch, tmp_path):
+    (begun / "iter_2.pth").rename(tmp_path / "elsewhere.pth")
+    (begun / "last_checkpoint").write_text(str(tmp_path / "elsewhere.pth"))
+    with pytest.raises(SystemExit, match=r"elsewhere\.pth, which is not there"):
+        launch(train, begun / "tiny.py", "--work-dir", begun, "--resume")
+
+
+@pytest.mark.parametrize("tag", [None, ""])
+def test_a_run_without_a_name_of_its_checkpoint_goes_on_from_the_newest(
+    tag, begun, tiny_run, launch, scalars
+):
+    shutil.copy(tiny_run / "run" / "iter_1.pth", begun)
+    (begun / "last_checkpoint").unlink()
+    if tag is not None:
+        (begun / "last_checkpoint").write_text(tag)
+    with pytest.raises(SystemExit, match="has a run already: continue it with --resume"):
+        launch(train, begun / "tiny.py", "--work-dir", begun)
+    launch(train, begun / "tiny.py", "--work-dir", begun, "--resume")
+    assert iterations(scalars(begun)) == [3]
+
+
+def test_a_damaged_checkpoint_is_named_with_those_that_are_complete(begun, tiny_run, launch):
+    shutil.copy(tiny_run / "run" / "iter_1.pth", begun)
+    content = bytearray((begun / "iter_2.pth").read_bytes())
+    content[len(content) // 2] ^= 4
+    (begun / "iter_2.pth").write_bytes(content)
+    before = contents(begun)
+    message = (
+        r"^train\.py: \S*iter_2\.pth cannot be continued from: .* \(iter_1\.pth in the same folder "
+        r"is complete: write its name to last_checkpoint\)$"
+    )
+    with pytest.raises(SystemExit, match=message):
+        launch(train, begun / "tiny.py", "--work-dir", begun, "--resume")
+    assert contents(begun) == before
+
+
+def spoil(content, name):
+    """Change one part of a checkpoint."""
+    state, optimizer = content["state_dict"], content["optimizer"]
+    weight = next(name for name in state if name.endswith("weight"))
+    match name:
+        case "half of the model":
+            content["state_dict"] = dict(list(state.items())[: len(state) // 2])
+        case "other shapes":
+            state[weight] = state[weight][:1]
+        case "another type":
+            state[weight] = state[weight].half()
+        case "NaN":
+            state[weight][0] = float("nan")
+        case "no tensor":
+            state[weight] = 3
+        case "another optimizer":
+            for group in optimizer["param_groups"]:
+                del group["betas"]
+        case "fewer groups":
+            optimizer["param_groups"].pop()
+        case "no base":
+            optimizer["base_param_settings"] = 5
+        case "no moments":
+            optimizer["state"] = {}
+        case "moments of other shapes":
+            optimizer["state"][0]["exp_avg"] = torch.zeros(3)
+        case "half of the moments":
+            del optimizer["state"][0]["exp_avg"]
+        case "infinite moments":
+            optimizer["state"][0]["exp_avg"].fill_(float("inf"))
+        case "no schedule":
+            content["param_schedulers"] = []
+        case "another schedule":
+            content["param_schedulers"][0] = {"last_step": 3}
+        case "a schedule of text":
+            content["param_schedulers"][0]["last_step"] = "3"
+        case "a later iteration":
+            content["meta"]["iter"] = 4
+        case "an iteration of text":
+            content["meta"]["iter"] = "2"
+        case "a negative seed":
+            content["meta"]["seed"] = -1
+        case "no history":
+            content["message_hub"]["log_scalars"] = {"train/loss": 3}
+        case _:
+            del content[name]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *("half of the model", "other shapes", "another type", "NaN", "no tensor"),
+        *("another optimizer", "fewer groups", "no base", "no moments", "moments of other shapes"),
+        *("half of the moments", "infinite moments", "no schedule", "another schedule"),
+        *("a schedule of text", "a later iteration", "an iteration of text", "a negative seed"),
+        *("no history", "meta", "state_dict", "optimizer", "message_hub", "param_schedulers"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(what, tiny_run, loaded, tmp_path):
+    content = torch.load(tiny_run / "run" / "iter_2.pth", weights_only=False)
+    spoil(content, what)
+    file = tmp_path / "iter_2.pth"
+    torch.save(content, file)
+    with pytest.raises(UnfitCheckpointError, match=r"iter_2\.pth") as refusal:
+        loaded(file)
+    assert len(str(refusal.value).splitlines()) == 1
 
 
 def test_a_checkpoint_with_code_is_refused_and_the_code_does_not_run(begun, launch, tmp_path):

@@ -5,8 +5,8 @@ _base_ = "ade20k.py"
 train_dataloader = dict(
     dataset=dict(
         pipeline=[
-            dict(type="LoadImageFromFile"),
-            dict(type="LoadAnnotations"),
+            dict(type="LoadPicture"),
+            dict(type="LoadCheckedAnnotations"),
             dict(type="RandomResize", scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
             dict(type="RandomCrop", crop_size=(512, 512), cat_max_ratio=0.75),
             dict(type="RandomFlip", prob=0.5),
@@ -18,10 +18,10 @@ train_dataloader = dict(
 val_dataloader = dict(
     dataset=dict(
         pipeline=[
-            dict(type="LoadImageFromFile"),
+            dict(type="LoadPicture"),
             dict(type="Resize", scale=(2048, 512), keep_ratio=True),
             dict(type="ResizeToMultiple", size_divisor=32),
-            dict(type="LoadAnnotations"),
+            dict(type="LoadCheckedAnnotations"),
             dict(type="PackSegInputs"),
         ]
     )
@@ -29,7 +29,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 tta_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadPicture"),
     dict(
         type="TestTimeAug",
         transforms=[
@@ -40,7 +40,7 @@ tta_pipeline = [
             [dict(type="ResizeToMultiple", size_divisor=32)],
             [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
             [dict(type="PadShortSide", size=512)],
-            [dict(type="LoadAnnotations")],
+            [dict(type="LoadCheckedAnnotations")],
             [
                 dict(
                     type="PackSegInputs",

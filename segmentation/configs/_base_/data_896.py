@@ -2,8 +2,8 @@
 
 crop_size = (896, 896)
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations"),
+    dict(type="LoadPicture"),
+    dict(type="LoadCheckedAnnotations"),
     dict(type="RandomResize", scale=(3584, 896), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
@@ -11,10 +11,12 @@ train_pipeline = [
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadPicture"),
     dict(type="Resize", scale=(3584, 896), keep_ratio=True),
     dict(type="ResizeToMultiple", size_divisor=32),
-    dict(type="LoadAnnotations"),  # behind the resizing: the score is taken at the original size
+    dict(
+        type="LoadCheckedAnnotations"
+    ),  # behind the resizing: the score is taken at the original size
     dict(type="PackSegInputs"),
 ]
 train_dataloader = dict(
@@ -36,7 +38,7 @@ test_dataloader = val_dataloader
 # With --tta: 7 scales, each also mirrored; small pictures are padded before they are normalised.
 tta_model = dict(type="StreamingTTA")
 tta_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadPicture"),
     dict(
         type="TestTimeAug",
         transforms=[
@@ -47,7 +49,7 @@ tta_pipeline = [
             [dict(type="ResizeToMultiple", size_divisor=32)],
             [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
             [dict(type="PadShortSide", size=896)],
-            [dict(type="LoadAnnotations")],
+            [dict(type="LoadCheckedAnnotations")],
             [
                 dict(
                     type="PackSegInputs",

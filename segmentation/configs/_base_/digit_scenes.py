@@ -13,8 +13,8 @@ _data = dict(
     ),
 )
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations"),
+    dict(type="LoadPicture"),
+    dict(type="LoadCheckedAnnotations"),
     dict(type="RandomResize", scale=(256, 256), ratio_range=(1.0, 1.5), keep_ratio=True),
     dict(type="RandomCrop", crop_size=(256, 256), cat_max_ratio=0.95),
     dict(type="RandomFlip", prob=0.5),
@@ -22,10 +22,10 @@ train_pipeline = [
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadPicture"),
     dict(type="Resize", scale=(1024, 256), keep_ratio=True),  # the short side, of any picture
     dict(type="ResizeToMultiple", size_divisor=32),
-    dict(type="LoadAnnotations"),
+    dict(type="LoadCheckedAnnotations"),
     dict(type="PackSegInputs"),
 ]
 train_dataloader = dict(
@@ -53,7 +53,7 @@ test_dataloader = val_dataloader
 
 tta_model = dict(type="StreamingTTA")
 tta_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadPicture"),
     dict(
         type="TestTimeAug",
         transforms=[
@@ -64,7 +64,7 @@ tta_pipeline = [
             [dict(type="ResizeToMultiple", size_divisor=32)],
             [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
             [dict(type="PadShortSide", size=256)],
-            [dict(type="LoadAnnotations")],
+            [dict(type="LoadCheckedAnnotations")],
             [
                 dict(
                     type="PackSegInputs",

@@ -14,7 +14,7 @@ default_hooks = dict(
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(
-        type="CheckpointHook", by_epoch=False, interval=2000, max_keep_ckpts=2, save_best="mIoU"
+        type="EVACheckpointHook", by_epoch=False, interval=2000, max_keep_ckpts=2, save_best="mIoU"
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     visualization=dict(type="SegVisualizationHook"),
@@ -26,8 +26,8 @@ log_level = "INFO"
 load_from = None
 resume = False
 
-train_cfg = dict(type="IterBasedTrainLoop", val_interval=2000)
-val_cfg = dict(type="ValLoop")
+train_cfg = dict(type="EVATrainLoop", val_interval=2000)
+val_cfg = dict(type="EVAValLoop")
 test_cfg = dict(type="TestLoop")
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator

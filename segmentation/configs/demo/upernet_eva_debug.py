@@ -39,8 +39,8 @@ train_dataloader = dict(
     batch_size=16,
     dataset=dict(
         pipeline=[
-            dict(type="LoadImageFromFile"),
-            dict(type="LoadAnnotations"),
+            dict(type="LoadPicture"),
+            dict(type="LoadCheckedAnnotations"),
             dict(type="RandomResize", scale=(128, 128), ratio_range=(1.0, 1.5), keep_ratio=True),
             dict(type="RandomCrop", crop_size=(128, 128), cat_max_ratio=0.95),
             dict(type="RandomFlip", prob=0.5),
@@ -52,10 +52,10 @@ train_dataloader = dict(
 val_dataloader = dict(
     dataset=dict(
         pipeline=[
-            dict(type="LoadImageFromFile"),
+            dict(type="LoadPicture"),
             dict(type="Resize", scale=(512, 128), keep_ratio=True),
             dict(type="ResizeToMultiple", size_divisor=32),
-            dict(type="LoadAnnotations"),
+            dict(type="LoadCheckedAnnotations"),
             dict(type="PackSegInputs"),
         ]
     )

@@ -1,0 +1,188 @@
+"""Runs that are stopped or killed and continue: they compute what one without a break computes."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from eva_segmentation import train
+from eva_segmentation.segmentor import EVASegmentor
+
+LAST = 6
+
+
+@pytest.fixture(scope="module")
+def config(tiny_run, tmp_path_factory):
+    """Six iterations with evaluations after three and six, a checkpoint after every second."""
+    cfg = Config.fromfile(tiny_run / "tiny.py")
+    cfg.train_cfg.update(max_iters=LAST, val_interval=3)
+    cfg.default_hooks.checkpoint.update(interval=2, max_keep_ckpts=2)
+    cfg.randomness = dict(seed=3)
+    cfg.model.backbone.drop_path_rate = 0.5
+    file = tmp_path_factory.mktemp("config") / "six.py"
+    cfg.dump(file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def without_break(config, launch, tmp_path_factory):
+    """Work folder of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("without_break")
+    launch(train, config, "--work-dir", folder)
+    return folder
+
+
+@pytest.fixture
+def at_call(monkeypatch):
+    """Context in which a call of the segmentor, counted from 1, first does something."""
+
+    @contextlib.contextmanager
+    def install(name, number, action):
+        method, calls = getattr(EVASegmentor, name), []
+
+        def watched(self, *arguments):
+            calls.append(1)
+            if len(calls) == number:
+                action()
+            return method(self, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(EVASegmentor, name, watched)
+            yield
+
+    return install
+
+
+def send(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def workers(count):
+    return ("--cfg-options", f"train_dataloader.num_workers={count}")
+
+
+def logged(folder):
+    """Iteration -> what was logged of it, without times; a later start counts."""
+    found = {}
+    for file in sorted(folder.glob("*/vis_data/scalars.json")):
+        for line in file.read_text().splitlines():
+            entry = json.loads(line)
+            kind = "loss" if "loss" in entry else "mIoU"
+            found[kind, entry.get("iter", entry["step"])] = {
+                name: value for name, value in entry.items() if "time" not in name
+            }
+    return found
+
+
+def assert_same_run(folder, expected):
+    assert logged(folder) == logged(expected)
+    ours, theirs = (
+        torch.load(place / f"iter_{LAST}.pth", weights_only=False) for place in (folder, expected)
+    )  # written by these tests
+    for name, value in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][name], value), name
+    assert ours["optimizer"]["param_groups"] == theirs["optimizer"]["param_groups"]
+    for number, state in theirs["optimizer"]["state"].items():
+        for name, value in state.items():
+            assert torch.equal(ours["optimizer"]["state"][number][name], value)
+    assert ours["param_schedulers"] == theirs["param_schedulers"]
+
+
+@pytest.mark.parametrize(("number", "counts"), [(signal.SIGTERM, (0, 2)), (signal.SIGUSR1, (2, 0))])
+def test_a_signal_saves_at_the_step_and_nothing_is_lost(
+    number, counts, config, without_break, launch, at_call, tmp_path
+):
+    with at_call("loss", 3, send(number)), pytest.raises(SystemExit) as stop:
+        launch(train, config, "--work-dir", tmp_path, *workers(counts[0]))
+    assert stop.value.code == 75
+    assert (tmp_path / "last_checkpoint").read_text().endswith("iter_3.pth")
+    assert ("mIoU", 3) not in logged(tmp_path)  # the evaluation was not begun
+    launch(train, config, "--work-dir", tmp_path, "--resume", *workers(counts[1]))
+    assert_same_run(tmp_path, without_break)
+    assert not multiprocessing.active_children()
+
+
+def killed(without_break, folder, iteration):
+    """A copy of a run as it was after an iteration."""
+    shutil.copytree(without_break, folder, dirs_exist_ok=True)
+    for path in folder.glob("iter_*.pth"):
+        if int(path.stem.partition("_")[2]) > iteration:
+            path.unlink()
+    (folder / "last_checkpoint").write_text(str(without_break / f"iter_{iteration}.pth"))
+    return folder
+
+
+def test_a_killed_run_goes_back_to_its_checkpoint(config, launch, tmp_path, without_break):
+    folder = killed(without_break, tmp_path, 4)
+    for file in folder.glob("*/vis_data/scalars.json"):
+        file.write_text("")
+    launch(train, config, "--work-dir", folder, "--resume", *workers(2))
+    found = logged(folder)
+    assert sorted(found) == [("loss", 5), ("loss", 6), ("mIoU", 6)]
+    assert found.items() <= logged(without_break).items()
+    shutil.copytree(without_break, folder, dirs_exist_ok=True, ignore=lambda *_: ["iter_6.pth"])
+    assert_same_run(folder, without_break)
+
+
+def test_an_evaluation_that_a_kill_cut_off_is_caught_up_and_others_are_not_repeated(
+    config, launch, tmp_path, without_break, scalars
+):
+    evaluations = {3: "missing", 6: "done"}
+    for iteration, state in evaluations.items():
+        folder = killed(without_break, tmp_path / state, 6)
+        shutil.rmtree(next(folder.glob("2*")))
+        note = {"iteration": iteration, "best": {"best_score": 0.0}}
+        (folder / "last_evaluation.json").write_text(json.dumps(note))
+        launch(train, config, "--work-dir", folder, "--resume")
+        expected = [] if state == "done" else [logged(without_break)["mIoU", 6]]
+        assert list(logged(folder).values()) == expected
+
+
+def test_a_signal_in_an_evaluation_ends_it_and_it_is_caught_up(
+    config, without_break, launch, at_call, tmp_path
+):
+    with at_call("predict", 1, send(signal.SIGTERM)), pytest.raises(SystemExit) as stop:
+        launch(
+            train, config, "--work-dir", tmp_path, "--cfg-options", "val_dataloader.num_workers=1"
+        )
+    assert stop.value.code == 75
+    assert (tmp_path / "last_checkpoint").read_text().endswith("iter_3.pth")
+    assert not multiprocessing.active_children()
+    launch(train, config, "--work-dir", tmp_path, "--resume")
+    assert_same_run(tmp_path, without_break)
+
+
+@pytest.mark.parametrize(
+    ("step", "sentence"),
+    [(2, "nothing is saved yet"), (4, "iteration 2 is saved, and --resume continues from there")],
+)
+def test_the_keyboard_ends_a_run_at_once_with_what_is_saved(
+    step, sentence, config, launch, at_call, tmp_path, capsys
+):
+    with at_call("loss", step, send(signal.SIGINT)), pytest.raises(SystemExit) as stop:
+        launch(train, config, "--work-dir", tmp_path, *workers(1))
+    assert stop.value.code == 130
+    assert f"stopped by Ctrl-C: {sentence}" in capsys.readouterr().out
+    assert not multiprocessing.active_children()
+
+
+def test_a_seed_that_nobody_named_is_kept(config, launch, at_call, tmp_path):
+    seedless = Config.fromfile(config)
+    seedless.pop("randomness")
+    seedless.dump(tmp_path / "seedless.py")
+    command = [train, tmp_path / "seedless.py", "--work-dir", tmp_path / "run"]
+    with at_call("loss", 3, send(signal.SIGTERM)), pytest.raises(SystemExit):
+        launch(*command)
+    with at_call("loss", 1, send(signal.SIGTERM)), pytest.raises(SystemExit):
+        launch(*command, "--resume")
+    contents = [
+        torch.load(tmp_path / "run" / f"iter_{number}.pth", weights_only=False) for number in (3, 4)
+    ]  # written by this test
+    assert contents[0]["meta"]["seed"] == contents[1]["meta"]["seed"]
+    assert contents[0]["eva_run"] | {"samples": 8} == contents[1]["eva_run"]

@@ -1,0 +1,166 @@
+"""Losses and gradients that are not finite stop all processes before the optimizer's step."""
+
+import multiprocessing
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed
+from torch import nn
+
+from eva_data.interruption import StopSignal
+from eva_segmentation import step_guard, train
+from eva_segmentation.ending import NonFiniteError
+from eva_segmentation.segmentor import EVASegmentor
+from eva_segmentation.step_guard import EVAAmpOptimWrapper, EVAOptimWrapper, StepGuard
+
+
+def batch(*names):
+    return {"data_samples": [SimpleNamespace(img_path=name) for name in names]}
+
+
+def weights(folder, iteration):
+    return torch.load(folder / f"iter_{iteration}.pth", weights_only=False)["state_dict"]
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_run_stops_before_the_step_and_names_the_images(
+    where, tiny_run, launch, monkeypatch, tmp_path
+):
+    loss, seen = EVASegmentor.loss, []
+
+    def spoilt(self, inputs, samples):
+        losses = loss(self, inputs, samples)
+        seen.append([sample.img_path for sample in samples])
+        if len(seen) == 3:
+            factor = self.decode_head.conv_seg.bias.sum() * 0 + 1
+            if where == "gradient":
+                factor.register_hook(lambda gradient: gradient * float("nan"))
+            else:
+                factor = factor * float("nan")
+            losses = {name: value * factor for name, value in losses.items()}
+        return losses
+
+    monkeypatch.setattr(EVASegmentor, "loss", spoilt)
+    kinds = {"loss": "The loss", "gradient": "A gradient"}
+    message = rf"train\.py: {kinds[where]} became infinite or NaN at iteration 3, and all processes"
+    with pytest.raises(SystemExit, match=message) as stop:
+        launch(train, tiny_run / "tiny.py", "--work-dir", tmp_path)
+    assert all(name in str(stop.value) for name in seen[2])
+    assert len(str(stop.value).splitlines()) == 1
+    assert (tmp_path / "last_checkpoint").read_text().endswith("iter_2.pth")
+    assert all(value.isfinite().all() for value in weights(tmp_path, 2).values())
+    assert not list(tmp_path.glob("best_*"))
+
+
+def test_a_learning_rate_that_is_far_too_high_ends_the_run(tiny_run, launch, tmp_path):
+    rate = ("--cfg-options", "optim_wrapper.optimizer.lr=1e30", "train_cfg.max_iters=8")
+    with pytest.raises(SystemExit, match=r"became infinite or NaN .* look at the learning rate"):
+        launch(train, tiny_run / "tiny.py", "--work-dir", tmp_path, *rate)
+    assert not (tmp_path / "iter_8.pth").exists()
+
+
+@pytest.fixture
+def stepped():
+    """A layer, its optimizer in a wrapper with a guard, and the guard; accumulates two batches."""
+    layer = nn.Linear(2, 1)
+    wrapper = EVAOptimWrapper(torch.optim.SGD(layer.parameters(), 0.1), accumulative_counts=2)
+    wrapper.guard = StepGuard(StopSignal())
+    return layer, wrapper, wrapper.guard
+
+
+def test_all_batches_of_a_step_count(stepped):
+    layer, wrapper, guard = stepped
+    before = layer.weight.clone()
+    for index, value in enumerate((float("inf"), 1.0)):
+        guard.begin(index, batch(f"{index}.png"))
+        loss = layer(torch.full((1, 2), value)).sum()
+        if index == 0:
+            wrapper.update_params(loss)  # no step, and nothing is said yet
+    with pytest.raises(NonFiniteError, match=r"loss .* at iteration 2, .* of process 0: 0\.png$"):
+        wrapper.update_params(loss)
+    assert torch.equal(layer.weight, before)
+
+
+def test_a_request_to_stop_is_agreed_on_at_a_step(stepped):
+    layer, wrapper, guard = stepped
+    guard.stop.received = "SIGTERM"
+    agreed = []
+    for index in range(2):
+        guard.begin(index, batch("a.png"))
+        wrapper.update_params(layer(torch.ones(1, 2)).sum())
+        agreed.append(guard.stop_agreed)
+    assert agreed == [False, True]
+
+
+@pytest.fixture
+def scaled(monkeypatch):
+    """The same with a loss scale, as on a GPU."""
+    monkeypatch.setattr(
+        "mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available", lambda: True
+    )
+    monkeypatch.setattr(
+        "mmengine.optim.optimizer.amp_optimizer_wrapper.GradScaler",
+        lambda **options: torch.amp.GradScaler("cpu", **options),
+    )
+    layer = nn.Linear(2, 1)
+    wrapper = EVAAmpOptimWrapper(optimizer=torch.optim.SGD(layer.parameters(), 0.1))
+    wrapper.guard = StepGuard(StopSignal())
+    return layer, wrapper
+
+
+def steps(layer, wrapper, gradients):
+    for index, gradient in enumerate(gradients):
+        wrapper.guard.begin(index, batch("a.png"))
+        loss = layer(torch.ones(1, 2)).sum()
+        loss.register_hook(lambda _, value=gradient: torch.tensor(value))
+        wrapper.update_params(loss)
+
+
+def test_a_loss_scale_skips_steps_that_overflow(scaled):
+    layer, wrapper = scaled
+    before, scale = layer.weight.clone(), wrapper.loss_scaler.get_scale()
+    steps(layer, wrapper, [float("inf")] * step_guard.MAX_SKIPPED)
+    assert torch.equal(layer.weight, before)
+    assert wrapper.loss_scaler.get_scale() == scale / 2**step_guard.MAX_SKIPPED
+    steps(layer, wrapper, [1.0, float("inf"), float("inf")])
+    assert not torch.equal(layer.weight, before)
+
+
+def test_a_loss_scale_that_fits_nothing_ends_the_run(scaled):
+    layer, wrapper = scaled
+    count = step_guard.MAX_SKIPPED + 1
+    with pytest.raises(
+        NonFiniteError, match=rf"For {count} steps, whatever the loss scale, a grad"
+    ):
+        steps(layer, wrapper, [float("inf")] * count)
+
+
+def meet(rank, address, results):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{address}", rank=rank, world_size=2
+    )
+    layer = nn.Linear(2, 1)
+    wrapper = EVAOptimWrapper(torch.optim.SGD(layer.parameters(), 0.1))
+    wrapper.guard = StepGuard(StopSignal())
+    wrapper.guard.begin(6, batch(f"{rank}.png"))
+    try:
+        wrapper.update_params(layer(torch.full((1, 2), [1.0, float("nan")][rank])).sum())
+    except NonFiniteError as error:
+        results.put((rank, str(error)))
+
+
+def test_both_processes_stop_for_what_one_of_them_met(tmp_path, monkeypatch):
+    monkeypatch.undo()  # here there is a process group
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    processes = [
+        context.Process(target=meet, args=(rank, tmp_path / "store", results)) for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    found = dict(results.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join(60)
+    assert found[0] == found[1]
+    assert found[0].endswith("at these images of process 1: 1.png")
