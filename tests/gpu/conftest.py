@@ -1,4 +1,4 @@
-"""Tests that need a GPU: `make test-gpu`. Without one they are skipped, and `make test` leaves them out.
+"""Tests that need a GPU: `make test-gpu`. Without one they skip; `make test` leaves them out.
 
 The functions of the test files take the device from the fixture `gpu`, which `--gpu-device cpu`
 replaces: what does not depend on a kernel can then be tried out on a CPU.
@@ -49,6 +49,8 @@ def pytest_collection_modifyitems(config, items):
     missing = _device(config) == "cuda" and not torch.cuda.is_available()
     for item in here:
         item.add_marker(pytest.mark.gpu)
+        # which warnings libraries have depends on card and driver: shown, but no errors
+        item.add_marker(pytest.mark.filterwarnings("default"))
         if missing:
             item.add_marker(pytest.mark.skip(reason="needs a GPU (make test-gpu)"))
 

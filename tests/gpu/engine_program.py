@@ -18,7 +18,7 @@ STEPS = 24  # three epochs of eight steps
 OVERFLOW = 2.0**40  # of a loss whose gradients then exceed float16
 
 
-class Accident(Exception):
+class AccidentError(Exception):
     """What ends a run between two checkpoints."""
 
 
@@ -59,7 +59,7 @@ def make_step(*, first, overflow_at, fail_at):
     def step_fn(model, batch):
         nonlocal step
         if step == fail_at:
-            raise Accident
+            raise AccidentError
         error = _error(model, batch["x"], batch["y"])
         factor, step = OVERFLOW if step in overflow_at else 1.0, step + 1
         return error * factor, {"error": error.detach()}

@@ -97,7 +97,8 @@ def serves(kernel, inputs, grid):
         with sdpa_kernel([kernel]):
             attend(inputs, grid).sum().backward()
     except RuntimeError as error:
-        if "No available kernel" not in str(error):
+        # cuDNN finds out late what it cannot do, in words of its own
+        if kernel is not SDPBackend.CUDNN_ATTENTION and "No available kernel" not in str(error):
             raise
         return False
     return True

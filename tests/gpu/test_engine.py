@@ -62,8 +62,8 @@ def test_overflows_are_skipped_and_lower_the_loss_scale(complete, program, only_
     assert set(OVERFLOWS) <= set(skipped)
     scales = [line["loss_scale"] for line in lines]
     assert scales[0] <= 2**16
-    # of two in a row the second halves it (hysteresis 2), see the official settings
-    assert scales[OVERFLOWS[1]] == scales[OVERFLOWS[0] - 1] / 2
+    # the first overflow of a run may be free (hysteresis 2), the second of two in a row is not
+    assert scales[OVERFLOWS[1]] <= scales[OVERFLOWS[0] - 1] / 2
     for before, line in zip(scales, lines[1:], strict=False):
         assert line["loss_scale"] == before or line.get("skipped"), line
 
@@ -87,7 +87,7 @@ def test_a_run_that_ended_by_an_accident_continues(
     overflow_at = OVERFLOWS if half == "fp16" else ()
     settings = {"output": tmp_path / "run", "precision": half, "overflow_at": overflow_at,
                 "log_every": 1, **RUN}  # fmt: skip
-    with pytest.raises(program.Accident):
+    with pytest.raises(program.AccidentError):
         program.make_run(process_group, fail_at=FAIL_AT, **settings).start()
     first = FAIL_AT // EVERY * EVERY
     program.make_run(process_group, first=first, resume=True, **settings).start()
@@ -228,7 +228,7 @@ def _train_a_little(whole, model, function, device, precision, folder):
         losses.append(loss.item())
         engine.backward(loss, last=True)
         applied.append(engine.step()[1])
-    assert all(map(torch.tensor(losses).isfinite().tolist().__getitem__, range(12)))
+    assert torch.tensor(losses).isfinite().all(), losses
     assert applied[-4:] == [True] * 4
     after = engine.full_precision_state()
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
