@@ -142,10 +142,10 @@ class TableRelPosAttention(Attention):
         """Softmax attention over the class token and N - 1 = H * W patches."""
         grid = _expect_grid(grid, tokens=q.shape[2], prefix=1)
         table = resample_bias_table(self.relative_position_bias_table, self.window, grid)
-        index = table_bias_index(grid, table.device)  # (N, N)
 
         def chunk_bias(rows: slice) -> Tensor:
-            return table[index[rows]].permute(2, 0, 1)[None]  # (1, h, c, N)
+            index = table_bias_index(grid, rows, table.device)  # (c, N)
+            return table[index].permute(2, 0, 1)[None]  # (1, h, c, N)
 
         return chunked_attention(q, k, v, chunk_bias)
 

@@ -4,9 +4,10 @@ Decomposed relative positions (ViTDet) add q . R_h[y - y'] + q . R_w[x - x'] to 
 scores. Two exact ways to compute that with `scaled_dot_product_attention`:
 
 * appended channels: q' = [q * scale, q . R_h, q . R_w] against k' = [k, onehot(y'), onehot(x')];
-  no bias tensor at all, any fused kernel serves. Used on accelerators and for small maps.
+  no bias tensor at all, any fused kernel serves. Used on accelerators.
 * chunks of queries: scores and bias of one chunk only, recomputed in the backward pass. Used on
-  CPU: a chunk that stays in the cache is faster than the first way (benchmarks/results.md).
+  CPU, for every type and size: a chunk that stays in the cache is faster than the first way and
+  than a fused kernel with a bias (benchmarks/results.md).
 
 Shapes: B batch (windows count as batch), h heads, D channels of a head, H x W token map,
 N = H * W tokens (plus the class token for BEiT's table), c queries of a chunk.
@@ -23,12 +24,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from eva_backbone.resample import RelPosInterpolation, cached_tensor, resample_rel_pos
+from eva_backbone.resample import RelPosInterpolation, no_autocast, resample_rel_pos
 
 CHUNK_ELEMENTS = 2**25  # scores held at once by a chunk, all heads: 128 MiB in float32
 CACHE_ELEMENTS = 2**20  # scores held at once by a thread on CPU: 4 MiB in float32
-SMALL_MAP = 1024  # up to this many tokens the appended channels win on CPU in half precision
 SMALLEST_CHUNK = 32  # queries
+# Types that attend in the cache of a CPU -> types of a chunk's products and of its scores. Products
+# in float16 are slow there; sums and softmax in bfloat16 would double the error.
+_CACHED = {
+    torch.float64: (torch.float64, torch.float64),
+    torch.float32: (torch.float32, torch.float32),
+    torch.bfloat16: (torch.bfloat16, torch.float32),
+    torch.float16: (torch.float32, torch.float32),
+}
 
 _chunk_limit: ContextVar[int | None] = ContextVar("attention_chunk", default=None)
 
@@ -98,26 +106,33 @@ def decomposed_attention(
     Returns:
         (B, h, N, D).
     """
-    height, width = rel_h.shape[0], rel_w.shape[0]
-    q_map = q.unflatten(2, (height, width))  # (B, h, H, W, D)
-    bias_h = torch.einsum("bhyxd,ykd->bhyxk", q_map, rel_h.to(q.dtype)).flatten(2, 3)
-    bias_w = torch.einsum("bhyxd,xkd->bhyxk", q_map, rel_w.to(q.dtype)).flatten(2, 3)
-    # bias_h (B, h, N, H), bias_w (B, h, N, W)
-    on_cpu = q.device.type == "cpu" and not torch.compiler.is_compiling()
-    full_precision = q.dtype in (torch.float32, torch.float64)
+    cached = q.device.type == "cpu" and not torch.compiler.is_compiling()
+    cached = cached and q.dtype in _CACHED
     if chunked is None:
-        chunked = on_cpu and (full_precision or q.shape[2] > SMALL_MAP)
-        chunked = chunked or _limit() is not None
+        chunked = cached or _limit() is not None
+    narrow, wide = _CACHED[q.dtype] if cached and chunked else (q.dtype, q.dtype)
+    bias_h, bias_w = _position_scores(q.to(wide), rel_h.to(wide), rel_w.to(wide))
     if not chunked:
         return _appended_channels(q, k, v, bias_h, bias_w)
-    if on_cpu and full_precision:
-        return _CachedChunks.apply(q * q.shape[-1] ** -0.5, k, v, bias_h, bias_w)
+    if cached:
+        scaled = q.to(narrow) * q.shape[-1] ** -0.5
+        out = _CachedChunks.apply(scaled, k.to(narrow), v.to(narrow), bias_h, bias_w)
+        return out.to(q.dtype)
 
     def chunk_bias(rows: slice) -> Tensor:
         pair = bias_h[:, :, rows, :, None] + bias_w[:, :, rows, None, :]  # (B, h, c, H, W)
         return pair.flatten(-2)  # (B, h, c, N)
 
     return chunked_attention(q, k, v, chunk_bias)
+
+
+def _position_scores(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores (B, h, N, H) and (B, h, N, W) of queries (B, h, N, D) against positions."""
+    q_map = q.unflatten(2, (rel_h.shape[0], rel_w.shape[0]))  # (B, h, H, W, D)
+    with no_autocast(q.device):
+        bias_h = torch.einsum("bhyxd,ykd->bhyxk", q_map, rel_h).flatten(2, 3)
+        bias_w = torch.einsum("bhyxd,xkd->bhyxk", q_map, rel_w).flatten(2, 3)
+    return bias_h, bias_w
 
 
 def chunked_attention(
@@ -172,7 +187,8 @@ class _CachedChunks(torch.autograd.Function):
         for whole, chunks in _cached_chunks(q):
             key, value = k[whole].contiguous(), v[whole].contiguous()  # (b, N, D)
             for here in chunks:
-                out[here] = _probabilities(q[here], key, bias_h[here], bias_w[here]) @ value
+                probabilities = _probabilities(q[here], key, bias_h[here], bias_w[here])
+                out[here] = probabilities.to(q.dtype) @ value
         ctx.save_for_backward(q, k, v, bias_h, bias_w, out)
         return out
 
@@ -181,21 +197,25 @@ class _CachedChunks(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         """Gradients of the five inputs."""
         q, k, v, bias_h, bias_w, out = ctx.saved_tensors
-        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        wide = bias_h.dtype
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         grad_h, grad_w = torch.empty_like(bias_h), torch.empty_like(bias_w)
-        mean = (grad * out).sum(-1, keepdim=True)  # (B, h, N, 1)
+        mean = (grad * out).sum(-1, keepdim=True, dtype=wide)  # (B, h, N, 1)
         for whole, chunks in _cached_chunks(q):
             key, value = k[whole].contiguous(), v[whole].contiguous()  # (b, N, D)
+            sum_k, sum_v = torch.zeros_like(key, dtype=wide), torch.zeros_like(value, dtype=wide)
             for here in chunks:
                 probabilities = _probabilities(q[here], key, bias_h[here], bias_w[here])
-                grad_v[whole] += probabilities.mT @ grad[here]
-                scores = grad[here] @ value.mT  # (b, c, N), first of the probabilities
+                sum_v += probabilities.to(q.dtype).mT @ grad[here]
+                scores = (grad[here] @ value.mT).to(wide)  # (b, c, N), first of the probabilities
                 scores.sub_(mean[here]).mul_(probabilities)
-                grad_q[here] = scores @ key
-                grad_k[whole] += scores.mT @ q[here]
                 pair = scores.unflatten(-1, (bias_h.shape[-1], bias_w.shape[-1]))  # (b, c, H, W)
                 grad_h[here] = pair.sum(-1)
                 grad_w[here] = pair.sum(-2)
+                scores = scores.to(q.dtype)
+                grad_q[here] = scores @ key
+                sum_k += scores.mT @ q[here]
+            grad_k[whole], grad_v[whole] = sum_k, sum_v
         return grad_q, grad_k, grad_v, grad_h, grad_w
 
 
@@ -216,9 +236,14 @@ def _cached_chunks(q: Tensor) -> Iterator[tuple[tuple[slice, int], list[tuple[sl
 
 
 def _probabilities(q: Tensor, k: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
-    """(b, c, N) from one head's scaled queries (b, c, D), keys (b, N, D), (b, c, H), (b, c, W)."""
+    """(b, c, N) from one head's scaled queries (b, c, D), keys (b, N, D), (b, c, H), (b, c, W).
+
+    In bfloat16 only the products are, not the sums and the softmax.
+    """
     bias = (bias_h[..., None] + bias_w[..., None, :]).flatten(-2)  # (b, c, N)
-    return torch.baddbmm(bias, q, k.mT, out=bias).softmax(-1)
+    if q.dtype == bias.dtype:
+        return torch.baddbmm(bias, q, k.mT, out=bias).softmax(-1)
+    return bias.add_(q @ k.mT).softmax(-1)
 
 
 def _appended_channels(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
@@ -237,29 +262,31 @@ def _appended_channels(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: 
     return out[..., :dim]
 
 
-@cached_tensor(maxsize=2)
-def table_bias_index(grid: tuple[int, int], device: torch.device) -> Tensor:
-    """Row of BEiT's bias table for every pair of tokens, the class token first.
+def table_bias_index(grid: tuple[int, int], queries: slice, device: torch.device) -> Tensor:
+    """Row of BEiT's bias table for pairs of tokens, the class token first.
 
-    Cached: all blocks of a model share one index.
+    Made for a chunk of queries at a time: all of it takes 680 MB at 1536 px, and making it costs
+    little beside looking up.
 
     Args:
-        grid: (H, W) patches.
+        grid: (H, W) patches; N tokens with the class token.
+        queries: Range of the tokens that are queries, with start and stop.
         device: Where to build it.
 
     Returns:
-        (1 + N, 1 + N) int64. The last three rows of the table serve class -> patch,
+        (c, N) int64 for c queries. The last three rows of the table serve class -> patch,
         patch -> class and class -> class, in this order.
     """
     height, width = grid
     y = torch.arange(height, device=device).repeat_interleave(width)
     x = torch.arange(width, device=device).repeat(height)
-    rows = y[:, None] - y[None, :] + height - 1
-    columns = x[:, None] - x[None, :] + width - 1
+    place = y * (2 * width - 1) + x  # a difference of places is one of rows and columns
+    place = torch.cat([place.new_zeros(1), place])  # (N,)
+    centre = (height - 1) * (2 * width - 1) + width - 1
+    index = (place[queries] + centre)[:, None] - place
     count = (2 * height - 1) * (2 * width - 1)
-    index = torch.empty(height * width + 1, height * width + 1, dtype=torch.int64, device=device)
-    index[1:, 1:] = rows * (2 * width - 1) + columns
-    index[0, :] = count
     index[:, 0] = count + 1
-    index[0, 0] = count + 2
+    if queries.start == 0:
+        index[0] = count
+        index[0, 0] = count + 2
     return index

@@ -10,6 +10,7 @@ Letters: C channels, D channels of a head, h heads, p patch size, L table length
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, Literal, ParamSpec
 
@@ -57,6 +58,20 @@ def cached_tensor(*, maxsize: int) -> Callable[[Callable[P, Tensor]], Callable[P
         return cached
 
     return decorate
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Context in which operations keep the types of their inputs, on any device.
+
+    Args:
+        device: Of the tensors. One that autocast does not know, such as meta, has none to turn off.
+
+    Returns:
+        The context.
+    """
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -131,7 +146,7 @@ def resample_rel_pos(table: Tensor, length: int, method: RelPosInterpolation) ->
         resized = F.interpolate(columns, size=length, mode="linear", align_corners=False)
         return resized[0].t().to(table.dtype)
     matrix = _beit_matrix(table.shape[0], length, table.device)
-    with torch.autocast(table.device.type, enabled=False):
+    with no_autocast(table.device):
         return (matrix @ table.float()).to(table.dtype)
 
 
@@ -163,7 +178,7 @@ def resample_bias_table(table: Tensor, source: int, target: tuple[int, int]) -> 
         return table
     rows, columns = (_bias_matrix(length, 2 * side - 1, table.device) for side in target)
     grid = table[:-3].float().unflatten(0, (length, length))  # (L, L, h)
-    with torch.autocast(table.device.type, enabled=False):
+    with no_autocast(table.device):
         grid = torch.einsum("yi,xj,ijh->yxh", rows, columns, grid)
     return torch.cat([grid.flatten(0, 1).to(table.dtype), table[-3:]])
 

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from detectron2.modeling.backbone.utils import get_rel_pos
 from scipy.interpolate import RectBivariateSpline, interp1d
 from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from eva_backbone import resample
+from eva_backbone import VisionTransformer, resample
 from eva_backbone.resample import (
     BEIT_RATIO,
     resample_bias_table,
@@ -234,3 +236,63 @@ def test_errors():
         resample_bias_table(torch.zeros(84, 2), 4, (6, 6))
     with pytest.raises(ValueError, match="at least 4 positions, got 3"):
         resample_rel_pos(torch.zeros(3, 4), 7, "beit")
+
+
+# Devices
+
+
+class _OneDevice(TorchDispatchMode):
+    """Refuse an operation on tensors of two devices, but for numbers and copies."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor) and t.ndim]
+        devices = {str(tensor.device) for tensor in tensors}
+        assert len(devices) < 2 or "copy" in str(func), f"{func} on {devices}"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["vitdet", "beit", "table"])
+def test_tables_are_resampled_on_the_meta_device(name, dtype):
+    """A device that autocast does not know; values come with another one."""
+    rows = 7**2 + 3 if name == "table" else 11
+    table = torch.randn(rows, 4, dtype=dtype, device="meta", requires_grad=True)
+    with _OneDevice():
+        if name == "table":
+            out = resample_bias_table(table, 4, (5, 6))
+        else:
+            out = resample_rel_pos(table, 15, name)
+        out.sum().backward()
+    assert out.is_meta
+    assert out.dtype == dtype
+    assert out.shape == ((9 * 11 + 3, 4) if name == "table" else (15, 4))
+    assert table.grad.shape == table.shape
+
+
+@pytest.mark.parametrize("rel_pos", ["vitdet", "beit", "table"])
+def test_a_model_at_another_size_on_the_meta_device(rel_pos):
+    dense = {"extra_tokens": (), "window_size": 2, "global_attn_indexes": (1,)}
+    with torch.device("meta"), _OneDevice():
+        model = VisionTransformer(
+            img_size=56,
+            embed_dim=16,
+            depth=2,
+            num_heads=2,
+            mlp_dim=24,
+            rel_pos=rel_pos,
+            drop_path_rate=0.5,
+            **{} if rel_pos == "table" else dense,
+        )
+        out = model.forward_feature_map(torch.randn(2, 3, 84, 70))
+        out.sum().backward()
+    assert out.shape == (2, 16, 6, 5)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None or name == "cls_token", name
+
+
+def test_cached_matrices_of_one_device_do_not_meet_another():
+    """The same sizes on the meta device first, then on the CPU."""
+    for device in ("meta", "cpu"):
+        out = resample_rel_pos(torch.ones(11, 4, device=device), 17, "beit")
+        assert out.device.type == device
+    torch.testing.assert_close(out, torch.ones(17, 4))
