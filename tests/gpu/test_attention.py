@@ -258,7 +258,7 @@ def test_the_bias_table_of_a_segmentor(gpu, choices, dtype):
         exact = TableRelPosAttention(dim, num_heads=heads, qkv_bias="qv", window=side)
         exact.load_state_dict(module.state_dict())
         exact.to(gpu, torch.float64)
-        index = table_bias_index((side, side), gpu)
+        index = table_bias_index((side, side), slice(0, 1 + side * side), gpu)
         bias = exact.relative_position_bias_table[index].permute(2, 0, 1)[None]
         exact.attend = lambda q, k, v, grid: (q @ k.mT * q.shape[-1] ** -0.5 + bias).softmax(-1) @ v
         wanted = exact(tokens.double(), (side, side))

@@ -15,7 +15,7 @@ KINDS = (
 @pytest.fixture(autouse=True)
 def _no_matrices_of_others():
     """Cached tensors are kept by device; each test makes its own."""
-    cached = (rel_pos.table_bias_index, resample._beit_matrix, resample._bias_matrix)
+    cached = (resample._beit_matrix, resample._bias_matrix)
     for function in cached:
         function.cache_clear()
     yield
@@ -51,7 +51,7 @@ def test_attention_in_chunks(same_training, steps, kind):
 
 FORGOTTEN = {
     "windows, vitdet": ("axis_embeddings", lambda table, n, _: torch.zeros(n, n, table.shape[1])),
-    "table": ("table_bias_index", lambda grid, _: rel_pos.table_bias_index(grid, CPU)),
+    "table": ("table_bias_index", lambda grid, rows, _: rel_pos.table_bias_index(grid, rows, CPU)),
 }
 
 
