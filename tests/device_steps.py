@@ -122,7 +122,7 @@ class _Objective(nn.Module):
 
 
 def pretraining(kind):
-    """`masked_features`, `distillation` or `tokens`, with the mask on the device as in a run."""
+    """An objective, with the mask on the device as in a run, or `mask on the CPU`."""
     from eva_pretrain import objectives
     from eva_pretrain.masked_image_modeling import masked_image_modeling
     from eva_pretrain.masking import alternating_mask
@@ -144,6 +144,8 @@ def pretraining(kind):
         **SMALL,
     )
     model = _Objective(student, objective).train()
+    if kind == "mask on the CPU":
+        return Step(model, lambda: batch, lambda m, b: m(b | {"mask": b["mask"].cpu()}), True)
     return Step(model, lambda: batch, lambda model, batch: model(batch), True)
 
 
