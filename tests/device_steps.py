@@ -57,6 +57,7 @@ def _images(count=6, side=64):
 VITS = {
     "class token": {},
     "layer scale and checkpoints": {"layer_scale": 0.1, "activation_checkpointing": True},
+    "every sample dropped": {"drop_path_rate": 0.999},
     "table": {"rel_pos": "table", "qkv_bias": "qkv"},
     "windows": WINDOWS,
     "windows, vitdet": WINDOWS | {"rel_pos": "vitdet"},
@@ -70,7 +71,7 @@ def vit(kind):
     """A ViT at another size than that of its position embedding and tables."""
     sizes = SIZES | {"img_size": 80, "pretrain_img_size": 96, "patch_size": 16} | VITS[kind]
     model = VisionTransformer(**sizes).train()
-    batch = _images(side=96)[..., :64]
+    batch = _images(side=96)[..., :80]
     return Step(model, lambda: batch, lambda model, x: model(x).square().mean(), True)
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("exact")
 VITS = (
-    "class token", "layer scale and checkpoints", "table", "windows", "windows, vitdet",
-    "windows, beit", "windows, vitdet, checkpoints",
+    "class token", "layer scale and checkpoints", "every sample dropped", "table", "windows",
+    "windows, vitdet", "windows, beit", "windows, vitdet, checkpoints",
 )  # fmt: skip
 STEPS = {
     **{f"vit: {kind}": ("vit", kind) for kind in VITS},

@@ -7,8 +7,8 @@ from eva_backbone import attention, rel_pos, resample
 
 CPU = torch.device("cpu")
 KINDS = (
-    "class token", "layer scale and checkpoints", "table", "windows", "windows, vitdet",
-    "windows, beit", "windows, vitdet, checkpoints",
+    "class token", "layer scale and checkpoints", "every sample dropped", "table", "windows",
+    "windows, vitdet", "windows, beit", "windows, vitdet, checkpoints",
 )  # fmt: skip
 
 

@@ -57,11 +57,10 @@ def test_quick_checks_of_features(second):
             torch.testing.assert_close(other.cpu(), one, atol=1e-3, rtol=1e-3)
 
 
-def test_counting_right_predictions(steps, second):
-    """With all classes, in another order, with several labels; and the confusion of classes."""
-    from eva_classification.counting import AnyLabel, OneLabel, count
+@pytest.fixture
+def samples(steps):
+    """Seven labelled pictures of five classes."""
     from eva_classification.data import LabelledImages
-    from eva_classification.models import build_classifier
     from eva_classification.transforms import evaluation_transform
 
     class Noise(LabelledImages):
@@ -73,10 +72,29 @@ def test_counting_right_predictions(steps, second):
             coarse = (coarse + 30 * index).repeat(8, 0).repeat(8, 1)
             return Image.fromarray(coarse), index % 5
 
+    return Noise(evaluation_transform(64), list("abcde"))
+
+
+def test_features_of_a_data_set(steps, second, samples):
+    from eva_classification.frozen import labelled_features
+
+    extract = steps.feature_extractor()
+    wanted, labels = labelled_features(extract, samples, batch_size=3, workers=0)
+    with second() as device:
+        found, others = labelled_features(extract.to(device), samples, batch_size=3, workers=0)
+        assert found.device == others.device == device
+        torch.testing.assert_close(found.cpu(), wanted, atol=1e-5, rtol=1e-5)
+        assert torch.equal(others.cpu(), labels)
+
+
+def test_counting_right_predictions(steps, second, samples):
+    """With all classes, in another order, with several labels; and the confusion of classes."""
+    from eva_classification.counting import AnyLabel, OneLabel, count
+    from eva_classification.models import build_classifier
+
     torch.manual_seed(0)
     model = build_classifier("eva_debug", num_classes=5, **steps.SMALL).eval()
     torch.nn.init.normal_(model.head.weight)
-    samples = Noise(evaluation_transform(64), list("abcde"))
     several = AnyLabel([[index % 5, 1] for index in range(7)])
     rules = {"all": OneLabel(), "some": OneLabel([4, 3, 2, 1, 0]), "any": several}
 
