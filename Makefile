@@ -18,7 +18,7 @@ endif
 # glibc returns large blocks to the system after every step; keeping them saves a third of the time.
 KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help setup ready quickstart check test format bench mmcv-ops clean clean-all
+.PHONY: help setup ready quickstart check test test-gpu format bench mmcv-ops clean clean-all
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -39,8 +39,11 @@ check: ready ## lint, format, types, and who may import whom
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 
-test: ready ## all tests but the slow ones
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m 'not slow' $(TEST_ARGS)
+test: ready ## all tests but the slow ones and those that need a GPU
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m 'not slow and not gpu' $(TEST_ARGS)
+
+test-gpu: ready ## the tests that need a GPU, one by one; GPU_TEST_ARGS='-k attention' chooses some
+	$(PY) -m pytest -m gpu tests/gpu $(GPU_TEST_ARGS)
 
 format: ready ## rewrite the code in the house format
 	$(PY) -m ruff check --fix-only .

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eva_backbone.layers import Linear
+from eva_backbone.resample import no_autocast
 from eva_segmentation.mmcv_extension import has_cuda_operations
 
 IMAGES_PER_STEP = 64  # of the compiled operation
@@ -133,7 +134,7 @@ def deformable_attention(
     if sum(height * width for height, width in shapes) != value.shape[1]:
         raise ValueError(f"levels of {tuple(shapes)} do not make up {value.shape[1]} values")
     full = torch.promote_types(value.dtype, torch.float32)
-    with torch.autocast(value.device.type, enabled=False):
+    with no_autocast(value.device):
         inputs = (value.to(full), tuple(shapes), locations.to(full), weights.to(full))
         if value.is_cuda and _compiled():
             return compiled_attention(*inputs).to(value.dtype)

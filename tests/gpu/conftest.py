@@ -1,0 +1,130 @@
+"""Tests that need a GPU: `make test-gpu`. Without one they skip; `make test` leaves them out.
+
+The functions of the test files take the device from the fixture `gpu`, which `--gpu-device cpu`
+replaces: what does not depend on a kernel can then be tried out on a CPU.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+FIGURES = []  # lines for the end of the report
+
+
+def pytest_addoption(parser):
+    text = "try the tests of tests/gpu out on another device, such as cpu"
+    parser.addoption("--gpu-device", default="cuda", help=text)
+
+
+def pytest_report_header(config):
+    if not torch.cuda.is_available():
+        return "GPU: none; what needs one is skipped"
+    lines = [f"GPU: {_describe(index)}" for index in range(torch.cuda.device_count())]
+    versions = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+    return [*lines, f"torch {torch.__version__}, {versions}"]
+
+
+def _device(config):
+    return config.getoption("--gpu-device", "cuda")  # unknown where all of tests/ is collected
+
+
+def _describe(index):
+    properties = torch.cuda.get_device_properties(index)
+    memory = properties.total_memory / 2**30
+    return (
+        f"{properties.name}, {memory:.0f} GiB, compute capability "
+        f"{properties.major}.{properties.minor}"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Everything in this folder has the marker `gpu`, and is skipped where there is none."""
+    here = [item for item in items if HERE in item.path.parents]
+    missing = _device(config) == "cuda" and not torch.cuda.is_available()
+    for item in here:
+        item.add_marker(pytest.mark.gpu)
+        # which warnings libraries have depends on card and driver: shown, but no errors
+        item.add_marker(pytest.mark.filterwarnings("default"))
+        if missing:
+            item.add_marker(pytest.mark.skip(reason="needs a GPU (make test-gpu)"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    for line in FIGURES:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def report():
+    """Function: add a line to the end of the report; for figures that no test asserts."""
+    return FIGURES.append
+
+
+@pytest.fixture(scope="session")
+def gpu(request):
+    """The device."""
+    return torch.device(_device(request.config))
+
+
+@pytest.fixture
+def only_cuda(gpu):
+    """For tests of what a CPU does not have at all."""
+    if gpu.type != "cuda":
+        pytest.skip("has no meaning on a CPU")
+
+
+@pytest.fixture(autouse=True)
+def _free_memory():
+    """Peaks of one test do not count for the next."""
+    yield
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@pytest.fixture
+def exact():
+    """Float32 convolutions without TF32, which cuDNN uses unless it is told not to."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+def _load(file):
+    """A file beside tests, which are no package, as a module."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def steps():
+    """The module `device_steps.py`."""
+    return _load(HERE.parent / "device_steps.py")
+
+
+@pytest.fixture(scope="session")
+def program():
+    """The module `engine_program.py`."""
+    return _load(HERE / "engine_program.py")
+
+
+@pytest.fixture(scope="session")
+def process_group(gpu):
+    """A process group of one on the device, NCCL on a GPU; DeepSpeed bears only one."""
+    from eva_engine import distributed
+
+    before = dict(os.environ)
+    place = distributed.start(gpu.type)
+    yield place
+    distributed.stop()
+    os.environ.clear()
+    os.environ.update(before)

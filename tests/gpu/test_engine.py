@@ -1,0 +1,291 @@
+"""DeepSpeed's engine on a GPU: fp16 with ZeRO-1, its loss scale, runs that continue, NCCL."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from eva_engine.config import OptimizerConfig, RunConfig
+from eva_engine.deepspeed_engine import TrainingEngine
+from eva_engine.moving_average import MovingAverage
+
+PROGRAM = Path(__file__).parent / "engine_program.py"
+TIMES = {"samples_per_second", "eta_seconds", "memory_gib", "model_tflops"}
+OVERFLOWS = (5, 6, 17)  # the first two before the accident, the third after it
+FAIL_AT, EVERY = 15, 4
+RUN = {"checkpoint_every": EVERY, "keep_checkpoints": 9, "ema_decay": 0.9}
+
+
+@pytest.fixture(scope="module")
+def half(gpu):
+    """`fp16`; on a CPU `bf16`, which has no loss scale, to try these tests out."""
+    return "fp16" if gpu.type == "cuda" else "bf16"
+
+
+def metrics(output):
+    """Lines of a run's `metrics.jsonl` that belong to steps, without times."""
+    lines = map(json.loads, (Path(output) / "metrics.jsonl").read_text().splitlines())
+    plain = [{name: v for name, v in line.items() if name not in TIMES} for line in lines]
+    return [line for line in plain if "loss" in line]
+
+
+def weights(output, step, name="model"):
+    return load_file(Path(output) / f"checkpoints/step_{step:08d}/{name}.safetensors")
+
+
+def assert_close(one, other, *, tolerance):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, atol=tolerance, rtol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def complete(program, process_group, half, tmp_path_factory):
+    """Folder of a run with overflows, from the first step to the last."""
+    output = tmp_path_factory.mktemp("runs") / "complete"
+    overflow_at = OVERFLOWS if half == "fp16" else ()
+    program.make_run(
+        process_group, output=output, precision=half, overflow_at=overflow_at, log_every=1, **RUN
+    ).start()
+    return output
+
+
+def test_overflows_are_skipped_and_lower_the_loss_scale(complete, program, only_cuda):
+    lines = metrics(complete)
+    assert len(lines) == program.STEPS
+    skipped = [line["step"] for line in lines if line.get("skipped")]
+    assert set(OVERFLOWS) <= set(skipped)
+    scales = [line["loss_scale"] for line in lines]
+    assert scales[0] <= 2**16
+    # the first overflow of a run may be free (hysteresis 2), the second of two in a row is not
+    assert scales[OVERFLOWS[1]] <= scales[OVERFLOWS[0] - 1] / 2
+    for before, line in zip(scales, lines[1:], strict=False):
+        assert line["loss_scale"] == before or line.get("skipped"), line
+
+
+def test_it_learns(complete, half):
+    lines = metrics(complete)
+    assert lines[-1]["error"] < 0.5 * lines[0]["error"]
+    assert all(value.dtype == torch.float32 for value in weights(complete, 24).values())
+    if half == "fp16":  # master weights are finer than those that compute
+        fine = weights(complete, 24)["blocks.0.weight"]
+        assert not torch.equal(fine.half().float(), fine)
+
+
+def test_a_run_that_ended_by_an_accident_continues(
+    program, process_group, half, complete, tmp_path
+):
+    """Loss scale, skipped steps and average go on; weights are those of the complete run.
+
+    On a CPU the continuation is exact; on a GPU sums may be taken in another order.
+    """
+    overflow_at = OVERFLOWS if half == "fp16" else ()
+    settings = {"output": tmp_path / "run", "precision": half, "overflow_at": overflow_at,
+                "log_every": 1, **RUN}  # fmt: skip
+    with pytest.raises(program.AccidentError):
+        program.make_run(process_group, fail_at=FAIL_AT, **settings).start()
+    first = FAIL_AT // EVERY * EVERY
+    program.make_run(process_group, first=first, resume=True, **settings).start()
+    lines, wanted = metrics(tmp_path / "run"), metrics(complete)
+    assert [line["step"] for line in lines] == list(range(program.STEPS))
+    for line, other in zip(lines, wanted, strict=True):
+        assert line.get("skipped") == other.get("skipped")
+        assert line.get("loss_scale") == other.get("loss_scale")
+        assert line["error"] == pytest.approx(other["error"], rel=1e-2)
+    for name in ("model", "model_ema"):
+        assert_close(
+            weights(complete, 24, name), weights(tmp_path / "run", 24, name), tolerance=5e-3
+        )
+
+
+# ---- the engine itself -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_engine(program, process_group, tmp_path):
+    """Function: an engine around the small regression."""
+
+    def make(precision, **settings):
+        torch.manual_seed(0)
+        run = RunConfig(output=tmp_path, precision=precision, batch_size=4, **settings)
+        optimizer = OptimizerConfig(lr=1e-2, weight_decay=0.05, clip_grad=1.0)
+        engine = TrainingEngine(
+            program.Regression().to(process_group), optimizer=optimizer, run=run, depth=2
+        )
+        engine.set_learning_rate(1e-2)
+        return engine
+
+    return make
+
+
+def step(engine, number, *, factor=1.0):
+    """One optimizer step; whether it was carried out."""
+    weight = next(engine.module.parameters())
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(number))
+    engine.engine.set_gradient_accumulation_boundary(True)
+    out = engine.engine(x.to(weight.device, weight.dtype)).float()
+    engine.backward((out - 1).square().mean() * factor, last=True)
+    return engine.step()[1]
+
+
+def state_of(engine):
+    """Weights, master weights and moments, copied."""
+    state = [value.clone() for value in engine.module.state_dict().values()]
+    state += [part.clone() for _, _, part in engine.master_weights()]
+    adamw = engine.optimizer.optimizer
+    return state + [v.clone() for values in adamw.state.values() for v in values.values()]
+
+
+def settle(engine):
+    """Steps until the loss scale fits; it begins at 2**16."""
+    applied = [step(engine, number) for number in range(8)]
+    assert applied[-2:] == [True, True]
+
+
+def test_an_overflow_leaves_no_trace_but_the_loss_scale(make_engine, only_cuda):
+    engine = make_engine("fp16")
+    settle(engine)
+    before, scale = state_of(engine), engine.loss_scale
+    assert engine.gradients_are_finite()
+    assert [step(engine, 20 + n, factor=2.0**40) for n in range(3)] == [False] * 3
+    assert engine.loss_scale < scale
+    for one, other in zip(before, state_of(engine), strict=True):
+        assert torch.equal(one, other)
+    assert step(engine, 30)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_the_moving_average(make_engine, gpu, precision):
+    """d^n w_0 + (1 - d) sum d^(n - i) w_i of the float32 master weights."""
+    if precision == "fp16" and gpu.type == "cpu":
+        pytest.skip("needs a GPU")
+    engine = make_engine(precision)
+    settle(engine)
+    average = MovingAverage(engine, decay=0.9)
+    history = [engine.full_precision_state()]
+    for number in range(5):
+        assert step(engine, 10 + number)
+        average.update()
+        history.append(engine.full_precision_state())
+    factors = [0.9**5] + [0.1 * 0.9 ** (5 - i) for i in range(1, 6)]
+    now = state_of(engine)
+    with average.applied():
+        inside = engine.full_precision_state()
+    for one, other in zip(now, state_of(engine), strict=True):
+        assert torch.equal(one, other)
+    for name, value in inside.items():
+        expected = sum(f * state[name].double() for f, state in zip(factors, history, strict=True))
+        torch.testing.assert_close(value.double(), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["masked_features", "tokens", "distillation"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_pretraining_steps(steps, process_group, gpu, tmp_path, precision, kind):
+    """Student in half precision, teacher as a frozen module beside it."""
+    from eva_pretrain.validation import PretrainStep
+
+    if precision == "fp16" and gpu.type == "cpu":
+        pytest.skip("needs a GPU")
+    whole = steps.pretraining(kind)
+    parts = whole.model.to(process_group)
+    pretrain = PretrainStep(parts.teacher, parts.objective)
+    _train_a_little(whole, parts.student, pretrain, process_group, precision, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["plain", "mixed", "class token", "linear probe"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_classification_steps(steps, process_group, gpu, tmp_path, precision, kind):
+    if precision == "fp16" and gpu.type == "cpu":
+        pytest.skip("needs a GPU")
+    whole = steps.classification(kind)
+    model = whole.model.to(process_group)
+
+    def classify(engine, batch):
+        return whole.loss(engine, batch), {}
+
+    _train_a_little(whole, model, classify, process_group, precision, tmp_path)
+
+
+def _train_a_little(whole, model, function, device, precision, folder):
+    """Twelve steps on one batch: losses are finite, and every trained weight moves."""
+    from eva_engine.data import to_device
+
+    run = RunConfig(output=folder, precision=precision, batch_size=6)
+    optimizer = OptimizerConfig(lr=1e-3)
+    engine = TrainingEngine(model, optimizer=optimizer, run=run, depth=2)
+    engine.set_learning_rate(1e-3)
+    before = engine.full_precision_state()
+    losses, applied = [], []
+    for number in range(12):
+        torch.manual_seed(number)
+        engine.engine.set_gradient_accumulation_boundary(True)
+        loss, _ = function(engine.engine, to_device(whole.make_batch(), device))
+        losses.append(loss.item())
+        engine.backward(loss, last=True)
+        applied.append(engine.step()[1])
+    assert torch.tensor(losses).isfinite().all(), losses
+    assert applied[-4:] == [True] * 4
+    after = engine.full_precision_state()
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained
+    still = [name for name in trained if torch.equal(before[name], after[name])]
+    assert still == [], "not trained"
+
+
+# ---- two processes ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torchrun(gpu, tmp_path):
+    """Function: start the program in two processes; exit code and output."""
+    if gpu.type == "cuda" and torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    environment = {
+        name: value for name, value in os.environ.items()
+        if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    }  # fmt: skip
+
+    def run(processes=2, **settings):
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
+        text = json.dumps({"device": gpu.type, "log_every": 1, **RUN, **settings})
+        ended = subprocess.run(
+            [sys.executable, *map(str, command), str(PROGRAM), text],
+            env=environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        return ended.returncode, ended.stderr
+
+    return run
+
+
+def test_two_processes_give_what_one_gives(torchrun, tmp_path):
+    """The same batches in halves, in float32."""
+    for processes in (1, 2):
+        code, text = torchrun(processes, output=str(tmp_path / f"of_{processes}"))
+        assert code == 0, text[-4000:]
+    one, two = (metrics(tmp_path / f"of_{processes}") for processes in (1, 2))
+    for line, other in zip(one, two, strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-3)
+    assert_close(weights(tmp_path / "of_1", 24), weights(tmp_path / "of_2", 24), tolerance=1e-3)
+
+
+def test_two_processes_in_half_precision_continue(torchrun, half, tmp_path):
+    """ZeRO-1 shares the optimizer's state; an overflow on both, an accident, and the rest."""
+    settings = {"precision": half, "overflow_at": OVERFLOWS if half == "fp16" else ()}
+    code, text = torchrun(output=str(tmp_path / "complete"), **settings)
+    assert code == 0, text[-4000:]
+    code, _ = torchrun(output=str(tmp_path / "run"), fail_at=FAIL_AT, **settings)
+    assert code != 0
+    first = FAIL_AT // EVERY * EVERY
+    code, text = torchrun(output=str(tmp_path / "run"), first=first, resume=True, **settings)
+    assert code == 0, text[-4000:]
+    for line, other in zip(metrics(tmp_path / "complete"), metrics(tmp_path / "run"), strict=True):
+        assert line.get("skipped") == other.get("skipped")
+        assert line.get("loss_scale") == other.get("loss_scale")
+    for name in ("model", "model_ema"):
+        one, other = (weights(tmp_path / folder, 24, name) for folder in ("complete", "run"))
+        assert_close(one, other, tolerance=5e-3)

@@ -1,0 +1,137 @@
+"""Pinned batches that are copied beside computation, and TF32 as the documents say."""
+
+import json
+
+import pytest
+import torch
+
+from eva_engine.data import OrderedBatches, build_loader, to_device
+
+SIZE = 1024
+TF32 = [({}, "high"), ({"matmul_precision": "highest"}, "highest")]
+
+
+@pytest.fixture
+def batches(program):
+    """Function: micro-batches of a loader, the first four."""
+
+    def load(**options):
+        order = OrderedBatches(64, batch_size=8, accumulate=1, rank=0, world_size=1, seed=0)
+        loader = build_loader(program.Points(), order, **options)
+        stream = iter(loader)
+        taken = [next(stream) for _ in range(4)]
+        del stream
+        return taken
+
+    return load
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pinned_batches_arrive(batches, gpu, only_cuda, workers):
+    """They lie in memory from which a GPU copies by itself, and have the values of others."""
+    plain = batches(workers=workers)
+    for batch, wanted in zip(batches(workers=workers, pin_memory=True), plain, strict=True):
+        assert batch.items == wanted.items
+        for name, tensor in batch.data.items():
+            assert tensor.is_pinned(), name
+            assert not wanted.data[name].is_pinned()
+        arrived = to_device(batch.data, gpu)
+        torch.cuda.synchronize()
+        for name, tensor in arrived.items():
+            assert tensor.device.type == gpu.type
+            assert torch.equal(tensor.cpu(), wanted.data[name])
+
+
+def test_a_copy_does_not_wait(gpu, only_cuda):
+    """A pinned batch is sent off while the GPU is still busy; from other memory the copy waits.
+
+    By events on the GPU, not by a clock: the copy is queued before the work in front of it is done.
+    """
+    data = {"images": torch.randn(8, 3, 512, 512).pin_memory()}
+    busy = torch.randn(4096, 4096, device=gpu)
+    for _ in range(2):  # what is only done once: libraries are loaded, memory is allocated
+        arrived, busy = to_device(data, gpu), (busy @ busy).clamp(-1, 1)
+    torch.cuda.synchronize()
+    del arrived
+    for _ in range(100):
+        busy = (busy @ busy).clamp(-1, 1)
+    done = torch.cuda.Event()
+    done.record()
+    arrived = to_device(data, gpu)
+    assert not done.query(), "the copy waited for 100 products of 4096 x 4096"
+    torch.cuda.synchronize()
+    assert torch.equal(arrived["images"].cpu(), data["images"])
+
+
+def test_a_run_takes_pinned_batches(program, process_group, gpu, tmp_path):
+    """With loading processes: as many steps, and the metrics of a run without them."""
+    lines = []
+    for workers in (0, 2):
+        output = tmp_path / f"workers_{workers}"
+        program.make_run(process_group, output=output, log_every=1, workers=workers).start()
+        text = (output / "metrics.jsonl").read_text().splitlines()
+        lines.append([line["loss"] for line in map(json.loads, text) if "loss" in line])
+    assert len(lines[0]) == program.STEPS
+    assert lines[0] == pytest.approx(lines[1], rel=1e-4)
+
+
+# ---- TF32 ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _precision_kept():
+    before = torch.get_float32_matmul_precision()
+    benchmark = torch.backends.cudnn.benchmark
+    yield
+    torch.set_float32_matmul_precision(before)
+    torch.backends.cudnn.benchmark = benchmark
+
+
+def error_of_a_product(device):
+    """Largest error of a float32 product over its largest value."""
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(SIZE, SIZE, generator=generator).to(device) for _ in range(2))
+    exact = one.double() @ other.double()
+    return ((one @ other).double() - exact).abs().max().item() / exact.abs().max().item()
+
+
+def set_up(steps, **settings):
+    """What mmengine's runner does with a config's `env_cfg` at the start of a run."""
+    import importlib
+
+    importlib.import_module("eva_segmentation.plugin")
+    from mmengine.config import Config
+
+    from eva_segmentation.runner import EVARunner
+
+    file = steps.ROOT / "segmentation/configs/_base_/runtime.py"
+    cfg = Config.fromfile(file).env_cfg
+    cfg.update(settings)
+    runner = object.__new__(EVARunner)
+    runner._launcher, runner._distributed = "none", False
+    runner.setup_env(cfg)
+
+
+@pytest.mark.usefixtures("_precision_kept")
+@pytest.mark.parametrize(("setting", "wanted"), TF32)
+def test_segmentation_uses_tf32_unless_told_not_to(steps, gpu, setting, wanted):
+    """`env_cfg.matmul_precision="high"` is TF32, as in the official runs (docs/deviations.md)."""
+    set_up(steps, **setting)
+    assert torch.get_float32_matmul_precision() == wanted
+    error = error_of_a_product(gpu)
+    if gpu.type == "cpu":
+        return
+    if wanted == "high" and torch.cuda.get_device_capability() >= (8, 0):
+        assert 1e-5 < error < 2e-3  # 10 bits of a factor
+    else:
+        assert error < 5e-6
+
+
+@pytest.mark.usefixtures("_precision_kept")
+def test_nobody_else_changes_the_precision(steps, gpu):
+    """Detection and the engine leave PyTorch's default: products in float32."""
+    torch.set_float32_matmul_precision("highest")
+    steps.detector().to(gpu)
+    steps.classification("plain").run(steps.classification("plain").model.to(gpu), gpu)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert error_of_a_product(gpu) < 5e-6

@@ -1,0 +1,90 @@
+"""A second device where there is none, and what is compared on both."""
+
+import copy
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+
+
+def _load(file):
+    """A file beside tests, which are no package, as a module."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def steps():
+    """The module `device_steps.py`."""
+    return _load(HERE.parent / "device_steps.py")
+
+
+@pytest.fixture(scope="session")
+def devices():
+    """The module `second_device.py`."""
+    return _load(HERE / "second_device.py")
+
+
+@pytest.fixture
+def second(devices):
+    """Function: context that has the second device and gives it."""
+    return devices.second_device
+
+
+def _gradients(model):
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.fixture
+def same_training(second):
+    """Function: a step on the CPU and on the second device; loss and gradients are the same."""
+
+    def compare(step, **options):
+        other = copy.deepcopy(step.model)
+        expected = step.run(step.model, torch.device("cpu"))
+        expected.backward()
+        wanted = _gradients(step.model)
+        largest = max(gradient.abs().max() for gradient in wanted.values())
+        assert largest > 0
+        with second(**options) as device:
+            other.to(device)
+            actual = step.run(other, device)
+            assert actual.device == device
+            actual.backward()
+            found = _gradients(other)
+            assert all(gradient.device == device for gradient in found.values())
+            found = {name: gradient.cpu() for name, gradient in found.items()}
+            actual = actual.detach().cpu()
+        torch.testing.assert_close(actual, expected.detach(), atol=1e-5, rtol=1e-5)
+        assert found.keys() == wanted.keys()
+        for name, gradient in wanted.items():
+            # biases in front of a norm have gradients that are rounding alone, hence `largest`
+            atol = 1e-3 * gradient.abs().max().item() + 1e-5 * largest.item()
+            torch.testing.assert_close(found[name], gradient, atol=atol, rtol=0)
+
+    return compare
+
+
+@pytest.fixture
+def runs_on_meta(devices):
+    """Function: a step on the meta device under a mode that refuses two devices."""
+
+    def run(step):
+        device = torch.device("meta")
+        model = step.model.to(device)
+        with devices.OneDevice():
+            loss = step.run(model, device)
+            loss.backward()
+        assert loss.is_meta
+        gradients = _gradients(model)
+        assert gradients
+        assert all(gradient.is_meta for gradient in gradients.values())
+
+    return run

@@ -1,0 +1,64 @@
+"""The ViT and its pyramid make every tensor where their input is."""
+
+import pytest
+import torch
+
+from eva_backbone import attention, rel_pos, resample
+
+CPU = torch.device("cpu")
+KINDS = (
+    "class token", "layer scale and checkpoints", "every sample dropped", "table", "windows",
+    "windows, vitdet", "windows, beit", "windows, vitdet, checkpoints",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_matrices_of_others():
+    """Cached tensors are kept by device; each test makes its own."""
+    cached = (resample._beit_matrix, resample._bias_matrix)
+    for function in cached:
+        function.cache_clear()
+    yield
+    for function in cached:
+        function.cache_clear()
+
+
+def test_all_kinds_are_here(steps):
+    assert set(KINDS) == set(steps.VITS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_step_on_meta(runs_on_meta, steps, kind):
+    runs_on_meta(steps.vit(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_step_on_another_device(same_training, steps, kind):
+    same_training(steps.vit(kind))
+
+
+def test_the_pyramid(runs_on_meta, same_training, steps):
+    same_training(steps.pyramid())
+    runs_on_meta(steps.pyramid())
+
+
+@pytest.mark.parametrize("kind", ["windows, vitdet", "windows, beit", "table"])
+def test_attention_in_chunks(same_training, steps, kind):
+    """`attention_chunk` holds on every device."""
+    with rel_pos.attention_chunk(1):
+        same_training(steps.vit(kind))
+
+
+FORGOTTEN = {
+    "windows, vitdet": ("axis_embeddings", lambda table, n, _: torch.zeros(n, n, table.shape[1])),
+    "table": ("table_bias_index", lambda grid, rows, _: rel_pos.table_bias_index(grid, rows, CPU)),
+}
+
+
+@pytest.mark.parametrize("kind", FORGOTTEN)
+def test_a_forgotten_device_is_seen(same_training, runs_on_meta, devices, steps, monkeypatch, kind):
+    """What these tests are for: a tensor that is always made on the CPU."""
+    monkeypatch.setattr(attention, *FORGOTTEN[kind])
+    for train in (same_training, runs_on_meta):
+        with pytest.raises(devices.TwoDevicesError, match="takes tensors of two devices"):
+            train(steps.vit(kind))
