@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 from detectron2.config import LazyConfig
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import locate
