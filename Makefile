@@ -18,7 +18,7 @@ endif
 # glibc returns large blocks to the system after every step; keeping them saves a third of the time.
 KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help setup ready quickstart check test test-gpu format bench mmcv-ops clean clean-all
+.PHONY: help setup ready quickstart check test test-gpu attack format bench mmcv-ops clean clean-all
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -44,6 +44,11 @@ test: ready ## all tests but the slow ones and those that need a GPU
 
 test-gpu: ready ## the tests that need a GPU, one by one; GPU_TEST_ARGS='-k attention' chooses some
 	$(PY) -m pytest -m gpu tests/gpu $(GPU_TEST_ARGS)
+
+attack: ready ## kill runs of all trainers and damage their files; an hour, tables for docs/reliability.md
+	@set -e; for trainer in pretrain classification detection segmentation; do \
+	    $(PY) tests/attacks/kills.py $$trainer --kills 50 --in-saves 15; done
+	$(PY) tests/attacks/damage.py weights pretrain classification detection segmentation
 
 format: ready ## rewrite the code in the house format
 	$(PY) -m ruff check --fix-only .
