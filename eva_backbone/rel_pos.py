@@ -209,10 +209,12 @@ class _CachedChunks(torch.autograd.Function):
         mean = (grad * out).sum(-1, keepdim=True, dtype=wide)  # (B, h, N, 1)
         for whole, chunks in _cached_chunks(q):
             key, value = k[whole].contiguous(), v[whole].contiguous()  # (b, N, D)
-            sum_k, sum_v = torch.zeros_like(key, dtype=wide), torch.zeros_like(value, dtype=wide)
+            # (b, D, N), as products whose large factor need not be transposed
+            sum_k = torch.zeros_like(key.mT, dtype=wide, memory_format=torch.contiguous_format)
+            sum_v = torch.zeros_like(sum_k)
             for here in chunks:
                 probabilities = _probabilities(q[here], key, bias_h[here], bias_w[here])
-                sum_v += probabilities.to(q.dtype).mT @ grad[here]
+                sum_v += grad[here].mT @ probabilities.to(q.dtype)
                 scores = (grad[here] @ value.mT).to(wide)  # (b, c, N), first of the probabilities
                 scores.sub_(mean[here]).mul_(probabilities)
                 pair = scores.unflatten(-1, (bias_h.shape[-1], bias_w.shape[-1]))  # (b, c, H, W)
@@ -220,8 +222,8 @@ class _CachedChunks(torch.autograd.Function):
                 grad_w[here] = pair.sum(-2)
                 scores = scores.to(q.dtype)
                 grad_q[here] = scores @ key
-                sum_k += scores.mT @ q[here]
-            grad_k[whole], grad_v[whole] = sum_k, sum_v
+                sum_k += q[here].mT @ scores
+            grad_k[whole], grad_v[whole] = sum_k.mT, sum_v.mT
         return grad_q, grad_k, grad_v, grad_h, grad_w
 
 
