@@ -62,7 +62,7 @@ class Block(nn.Module):
             x: (B, N, C).
             grid: (H, W) of the patches; needed by windows and relative positions.
             read: (B, M) int64, the positions whose result somebody reads; None means all. What
-                only the others need (query, projection, MLP) is not computed.
+                only the others need (attention, projection, MLP) is not computed.
 
         Returns:
             (B, N, C), or (B, M, C) with `read`: the same values at those positions.

@@ -24,11 +24,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from eva_backbone.resample import RelPosInterpolation, no_autocast, resample_rel_pos
+from eva_backbone.resample import (
+    RelPosInterpolation,
+    cached_tensor,
+    no_autocast,
+    resample_rel_pos,
+)
 
 CHUNK_ELEMENTS = 2**25  # scores held at once by a chunk, all heads: 128 MiB in float32
 CACHE_ELEMENTS = 2**20  # scores held at once by a thread on CPU: 4 MiB in float32
 SMALLEST_CHUNK = 32  # queries
+KEPT_INDEX = 10_000_000  # pairs of tokens whose rows of a bias table are kept: 80 MB, 896 px
 # Types that attend in the cache of a CPU -> types of a chunk's products and of its scores. Products
 # in float16 are slow there; sums and softmax in bfloat16 would double the error.
 _CACHED = {
@@ -203,10 +209,12 @@ class _CachedChunks(torch.autograd.Function):
         mean = (grad * out).sum(-1, keepdim=True, dtype=wide)  # (B, h, N, 1)
         for whole, chunks in _cached_chunks(q):
             key, value = k[whole].contiguous(), v[whole].contiguous()  # (b, N, D)
-            sum_k, sum_v = torch.zeros_like(key, dtype=wide), torch.zeros_like(value, dtype=wide)
+            # (b, D, N), as products whose large factor need not be transposed
+            sum_k = torch.zeros_like(key.mT, dtype=wide, memory_format=torch.contiguous_format)
+            sum_v = torch.zeros_like(sum_k)
             for here in chunks:
                 probabilities = _probabilities(q[here], key, bias_h[here], bias_w[here])
-                sum_v += probabilities.to(q.dtype).mT @ grad[here]
+                sum_v += grad[here].mT @ probabilities.to(q.dtype)
                 scores = (grad[here] @ value.mT).to(wide)  # (b, c, N), first of the probabilities
                 scores.sub_(mean[here]).mul_(probabilities)
                 pair = scores.unflatten(-1, (bias_h.shape[-1], bias_w.shape[-1]))  # (b, c, H, W)
@@ -214,8 +222,8 @@ class _CachedChunks(torch.autograd.Function):
                 grad_w[here] = pair.sum(-2)
                 scores = scores.to(q.dtype)
                 grad_q[here] = scores @ key
-                sum_k += scores.mT @ q[here]
-            grad_k[whole], grad_v[whole] = sum_k, sum_v
+                sum_k += q[here].mT @ scores
+            grad_k[whole], grad_v[whole] = sum_k.mT, sum_v.mT
         return grad_q, grad_k, grad_v, grad_h, grad_w
 
 
@@ -265,8 +273,8 @@ def _appended_channels(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: 
 def table_bias_index(grid: tuple[int, int], queries: slice, device: torch.device) -> Tensor:
     """Row of BEiT's bias table for pairs of tokens, the class token first.
 
-    Made for a chunk of queries at a time: all of it takes 680 MB at 1536 px, and making it costs
-    little beside looking up.
+    All blocks of a model share the index of a small map. That of a large one, 680 MB at 1536 px, is
+    made for one chunk of queries at a time.
 
     Args:
         grid: (H, W) patches; N tokens with the class token.
@@ -277,6 +285,18 @@ def table_bias_index(grid: tuple[int, int], queries: slice, device: torch.device
         (c, N) int64 for c queries. The last three rows of the table serve class -> patch,
         patch -> class and class -> class, in this order.
     """
+    tokens = grid[0] * grid[1] + 1
+    if tokens**2 <= KEPT_INDEX:
+        return _whole_index(grid, device)[queries]
+    return _bias_index(grid, queries, device)
+
+
+@cached_tensor(maxsize=2)
+def _whole_index(grid: tuple[int, int], device: torch.device) -> Tensor:
+    return _bias_index(grid, slice(0, grid[0] * grid[1] + 1), device)
+
+
+def _bias_index(grid: tuple[int, int], queries: slice, device: torch.device) -> Tensor:
     height, width = grid
     y = torch.arange(height, device=device).repeat_interleave(width)
     x = torch.arange(width, device=device).repeat(height)

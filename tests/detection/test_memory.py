@@ -186,8 +186,9 @@ def test_results_do_not_depend_on_the_chunk(detector):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_a_limit_replaces_appended_channels():
-    """Half precision and a small map, as on an accelerator."""
+def test_a_limit_replaces_appended_channels(monkeypatch):
+    """A small map as on an accelerator, which has no chunks in the cache of a CPU."""
+    monkeypatch.setattr(rel_pos, "_CACHED", {})
     q, k, v = torch.randn(3, 1, 2, 256, 16).bfloat16().unbind()
     tables = (0.1 * torch.randn(2, 16, 16, 16)).unbind()
     with _Scores() as usual:

@@ -188,8 +188,9 @@ def test_no_map_of_a_global_block_is_ever_held(monkeypatch, chunked):
 
 
 def test_no_map_of_beits_table_is_ever_held(monkeypatch):
-    """Nor the N x N index, which took 680 MB at 1536 px for ever."""
+    """Nor the N x N index, which took 680 MB at 1536 px for ever; a small one is kept."""
     monkeypatch.setattr(rel_pos, "CHUNK_ELEMENTS", 2**18)
+    monkeypatch.setattr(rel_pos, "KEPT_INDEX", 576**2)
     module = TableRelPosAttention(64, num_heads=8, qkv_bias="qv", window=24)
     x = torch.randn(1, 1 + 24 * 24, 64, requires_grad=True)
     elements, saved = _run(module, x, (24, 24))
@@ -216,6 +217,12 @@ def test_chunks_of_the_real_detector(side):
     assert 16 * side**4 / 19 > rel_pos.CHUNK_ELEMENTS
 
 
+def test_kept_indexes_are_bounded():
+    """Those of 896 px are kept for speed, those of 1024 px and more are not."""
+    assert (56**2 + 1) ** 2 <= rel_pos.KEPT_INDEX < (64**2 + 1) ** 2
+    assert 2 * rel_pos.KEPT_INDEX * 8 <= 160e6
+
+
 # Lookups
 
 
@@ -228,7 +235,9 @@ def test_axis_embeddings_are_indexed_by_query_minus_key():
 
 
 @pytest.mark.parametrize("grid", [(4, 4), (3, 5)])
-def test_bias_index_against_beit(grid):
+@pytest.mark.parametrize("kept", [0, 10**6])
+def test_bias_index_against_beit(monkeypatch, grid, kept):
+    monkeypatch.setattr(rel_pos, "KEPT_INDEX", kept)
     height, width = grid
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     coords = torch.stack([y.flatten(), x.flatten()])
