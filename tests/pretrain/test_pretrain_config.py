@@ -15,13 +15,13 @@ from eva_pretrain.config import (
 
 
 @pytest.mark.parametrize(("kind", "values", "message"), [
-    (StudentConfig, {"variant": "eva_debug", "image_size": 8_000_000}, r"must be in 1\.\.10000, got"),
+    (StudentConfig, {"variant": "eva_debug", "image_size": 8_000_000}, r"in 1\.\.10000, got 8"),
     (TeacherConfig, {"image_size": 0}, r"image_size must be in 1\.\.10000, got 0"),
     (TeacherConfig, {"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, got 'fp8'"),
     (DataConfig, {"train": "x", "crop_scale": (1.0, 0.2)}, "crop_scale must be two rising numbers"),
     (DataConfig, {"train": "x", "crop_scale": (math.nan, 1.0)}, "crop_scale must be two rising"),
     (DataConfig, {"train": "x", "mean": (math.nan, 0.0, 0.0)}, "mean must be three finite numbers"),
-    (DataConfig, {"train": "x", "std": (1.0, 0.0, 1.0)}, "std must be three finite numbers above 0"),
+    (DataConfig, {"train": "x", "std": (1.0, 0.0, 1.0)}, "std must be three finite numbers"),
     (MaskConfig, {"num_masked": 0}, "num_masked must be at least 1, got 0"),
     (MaskConfig, {"min_block": -1}, "min_block must be at least 1, got -1"),
 ])  # fmt: skip
