@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-_MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
+MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
 LARGEST_IMAGE = 10_000  # side in pixels
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -124,8 +124,8 @@ class RunConfig:
         one_of_its_choices(self)
         at_least(self, epochs=1, batch_size=1, accumulate=1, log_every=1, keep_checkpoints=1)
         at_least(self, workers=0, checkpoint_every=0, evaluate_every=0, seed=0)
-        if self.workers > _MOST_WORKERS:
-            raise ValueError(f"workers must be at most {_MOST_WORKERS}, got {self.workers}")
+        if self.workers > MOST_WORKERS:
+            raise ValueError(f"workers must be at most {MOST_WORKERS}, got {self.workers}")
         at_least(self, max_skipped=0, max_bad_samples=0)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")

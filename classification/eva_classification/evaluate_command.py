@@ -19,10 +19,17 @@ from eva_classification.evaluation import (
 )
 from eva_classification.models import ImageClassifier, load_classifier
 from eva_classification.robustness import CLASSES, ImageNetPaths, open_sets
-from eva_classification.running import add_arguments, choose_device, choose_dtype, run
+from eva_classification.running import (
+    add_arguments,
+    choose_device,
+    choose_dtype,
+    run,
+    whole_number,
+)
 from eva_classification.transforms import evaluation_transform
 from eva_data.files import make_folder
 from eva_engine import distributed
+from eva_engine.config import LARGEST_IMAGE
 from eva_engine.run_checkpoint import read_config
 
 PROGRAM = "classification/evaluate.py"
@@ -66,7 +73,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--classes", help="text file with the classes of --data in label order")
     for name, text in SETS.items():
         parser.add_argument(f"--{name}", type=Path, help=text)
-    parser.add_argument("--image-size", type=int, help="default: that of the weights")
+    side = whole_number(1, LARGEST_IMAGE)
+    parser.add_argument("--image-size", type=side, help="default: that of the weights")
     parser.add_argument("--crop-pct", type=float, help="default: the run's, else 1 as published")
     parser.add_argument("--mean", type=float, nargs=3, help="default: the run's, else CLIP's")
     parser.add_argument("--std", type=float, nargs=3, help="default: the run's, else CLIP's")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,8 +80,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--skip-unreadable", action="store_true", help="leave pictures out that cannot be read")
     add_arguments(parser, batch_size=32)
     options = parser.parse_args(arguments)
-    if options.file_mb <= 0:
-        parser.error("--file-mb must be above 0")
+    if not 0 < options.file_mb < math.inf:
+        parser.error("--file-mb must be above 0 and finite")
     if options.kind == "patches" and options.pooling:
         parser.error("--pooling has no use with --kind patches")
     return options

@@ -24,9 +24,10 @@ from eva_backbone.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from eva_backbone.vit import VisionTransformer
 from eva_classification.data import read_image
-from eva_classification.running import Precision, choose_device, choose_dtype
+from eva_classification.running import Precision, choose_device, choose_dtype, whole_number
 from eva_classification.transforms import Transform, evaluation_transform
 from eva_data.pictures import as_rgb
+from eva_engine.config import LARGEST_IMAGE
 from eva_engine.run_checkpoint import read_config
 
 Picture = str | os.PathLike[str] | Image.Image
@@ -44,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--weights", required=True, help="official or bundled name, or file, of any task")
     add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
-    add("--image-size", type=int, help="side in pixels (default: that of the weights)")
+    side = whole_number(1, LARGEST_IMAGE)
+    add("--image-size", type=side, help="side in pixels (default: that of the weights)")
     add("--mean", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
     add("--std", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
     add("--num-heads", type=int, help="attention heads, if the size of the weights is unusual")

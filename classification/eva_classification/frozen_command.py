@@ -1,6 +1,7 @@
 """Command line of `classification/evaluate_frozen.py`."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from eva_classification.features import add_arguments as add_model_arguments
 from eva_classification.features import from_options
 from eva_classification.frozen import L2, fit_best_linear, labelled_features, nearest_neighbours
 from eva_classification.running import add_arguments, choose_device, run
+from eva_data.files import make_folder
 from eva_engine import distributed
 
 PROGRAM = "classification/evaluate_frozen.py"
@@ -54,13 +56,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--train-images must be at least 1")
     if not options.neighbours and not options.l2:
         parser.error("nothing to score: both --neighbours and --l2 are empty")
-    if any(value < 0 for value in options.l2) or any(k < 1 for k in options.neighbours):
-        parser.error("--l2 must be at least 0 and --neighbours at least 1")
+    penalties = all(0 <= value < math.inf for value in options.l2)
+    if not penalties or min(options.neighbours, default=1) < 1:
+        parser.error("--l2 must be at least 0 and finite, and --neighbours at least 1")
     return options
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     device = choose_device(options.device, join=True)
+    if options.output is not None:
+        make_folder(options.output)  # fails now, not after hours
     extractor = from_options(options, device)
     learn = open_labelled(options.train, extractor.transform)
     score = open_labelled(options.val, extractor.transform, classes=learn.classes)

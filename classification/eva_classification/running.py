@@ -12,6 +12,7 @@ import torch
 from eva_data.interruption import EXIT_KEYBOARD
 from eva_engine import distributed
 from eva_engine.command_line import sentence
+from eva_engine.config import MOST_WORKERS
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
@@ -26,19 +27,36 @@ def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> N
         batch_size: Default.
     """
     add = parser.add_argument
-    add("--batch-size", type=_from(1), default=batch_size, help="default: %(default)s")
+    add("--batch-size", type=whole_number(1), default=batch_size, help="default: %(default)s")
     workers = min(4, os.cpu_count() or 1)
-    add("--workers", type=_from(0), default=workers, help="that load (default: %(default)s)")
+    add(
+        "--workers",
+        type=whole_number(0, MOST_WORKERS),
+        default=workers,
+        help="that load (default: %(default)s)",
+    )
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--precision", choices=PRECISIONS, default="auto", help="default: fp16 on a GPU, else fp32")
     add("--local_rank", help=argparse.SUPPRESS)
 
 
-def _from(least: int) -> Callable[[str], int]:
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Make the type of an option that is a whole number within limits.
+
+    Args:
+        least: Smallest value.
+        most: Largest one; None for no limit.
+
+    Returns:
+        For `type` of `argparse`.
+    """
+
     def number(text: str) -> int:
         value = int(text)
         if value < least:
             raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        if most is not None and value > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most}, got {text}")
         return value
 
     return number

@@ -199,6 +199,18 @@ def test_what_the_user_can_mend_is_a_sentence(evaluate, tmp_path, monkeypatch, o
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("option", "message"), [
+    ("--workers=1000000", "argument --workers: must be at most 512, got 1000000"),
+    ("--image-size=0", "argument --image-size: must be at least 1, got 0"),
+    ("--image-size=8000000", "argument --image-size: must be at most 10000, got 8000000"),
+])  # fmt: skip
+def test_a_number_that_would_fill_the_machine_is_refused(evaluate, capsys, option, message):
+    with pytest.raises(SystemExit) as end:
+        evaluate("--data=none", option)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_weights_that_are_not_there(evaluate, digits):
     with pytest.raises(SystemExit, match=r"evaluate.py: .*none.pt"):
         evaluate("--data", digits, weights="none.pt")

@@ -17,6 +17,7 @@ from eva_engine.config import OptimizerConfig, RunConfig, as_plain, one_of_its_c
     ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, got 'fp8'"),
     ({"zero_stage": 2}, "zero_stage must be one of 0, 1, got 2"),
     ({"nonfinite": "ignore"}, "nonfinite must be one of stop, skip, got 'ignore'"),
+    ({"workers": 10**6}, "workers must be at most 512, got 1000000"),
     ({"zero_stage": 0, "precision": "bf16"}, "zero_stage=0 needs precision=fp32, got bf16"),
 ])  # fmt: skip
 def test_run_refuses(changes, message):
