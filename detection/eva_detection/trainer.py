@@ -200,8 +200,8 @@ class DetectionTrainer(SimpleTrainer):
             report = None
             if trouble:
                 values = {name: value.item() for name, value in losses.items()}
-                what = f"{trouble.error} {values or ''}" if trouble.error else str(values)
-                report = f"{what.strip()}, images: {', '.join(trouble.images)}"
+                met = str(trouble.error).rstrip(".") if trouble.error else str(values)
+                report = f"{met}, images: {', '.join(trouble.images)}"
             raise FloatingPointError(
                 f"The loss became infinite or NaN at iteration={self.iter}; all processes stop "
                 f"before the optimizer's step:{_by_process(comm.all_gather(report))}"
