@@ -1,6 +1,7 @@
 """From the command line of `train_net.py` to a checked config, and to the processes of a run."""
 
 import argparse
+import logging
 import multiprocessing
 import os
 import signal
@@ -82,6 +83,7 @@ def start_processes(run: Callable[[argparse.Namespace], None], args: argparse.Na
     Raises:
         SystemExit: With the code of the first process that does not succeed.
     """
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # whom it ends, why
     try:
         launch(
             run,

@@ -16,6 +16,7 @@ from detectron2.utils.events import EventWriter
 from tqdm import tqdm
 
 from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
+from eva_detection.agreement import OtherProcessError
 from eva_detection.checkpoint import RunCheckpointer
 from eva_detection.run_files import was_logged
 
@@ -212,7 +213,7 @@ def leave_together(evaluate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         What `evaluate` returned.
 
     Raises:
-        RuntimeError: On the other processes, if the main one failed.
+        OtherProcessError: A RuntimeError, on the other processes, if the main one failed.
         SystemExit: With `EXIT_RUN_AGAIN`, on all processes, if a signal ended the main one.
     """
     if comm.get_world_size() == 1:
@@ -250,6 +251,6 @@ def _wait_for_main_process(store: Any, key: str) -> None:
     if outcome == _STOPPED:
         raise SystemExit(EXIT_RUN_AGAIN)
     if outcome != _DONE:
-        raise RuntimeError(
+        raise OtherProcessError(
             f"the evaluation has failed on the main process: {outcome.decode()}; see its log"
         )

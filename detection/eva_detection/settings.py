@@ -25,7 +25,7 @@ _PRECISIONS = ("fp16", "bf16", "fp32")
 _WHOLE_NUMBERS = {
     "train.max_iter": (1, 10**9, False),
     "train.accumulate": (1, 4096, True),
-    "train.max_bad_images": (0, 100_000, True),
+    "train.max_bad_images": (0, 10_000, True),
     "train.eval_period": (0, 10**9, False),
     "train.log_period": (1, 10**9, False),
     "train.seed": (-1, 2**32 - 10_000, True),

@@ -5,6 +5,7 @@ them has failed, an image could not be read, or one of them was asked to stop.
 """
 
 import contextlib
+import functools
 import logging
 import time
 from collections import defaultdict
@@ -101,6 +102,7 @@ class DetectionTrainer(SimpleTrainer):
         self.max_bad_images = max_bad_images
         self.bad_images: dict[str, str] = {}
         self.batches_seen = 0
+        self.loss_scale: float | None = None  # after the latest step; reading it waits for a GPU
         self.restored_stream: dict[str, int] = {}
 
     def run_step(self) -> None:
@@ -129,7 +131,7 @@ class DetectionTrainer(SimpleTrainer):
                 if trouble:
                     continue  # the other batches of the step: are they concerned, too?
                 images += _image_names(batch)
-                loss = torch.stack(list(losses.values())).sum() / self.accumulate
+                loss = functools.reduce(torch.add, losses.values()) / self.accumulate
                 self.grad_scaler.scale(loss).backward()
         self.after_backward()
         self._check_gradients(images)
@@ -195,17 +197,23 @@ class DetectionTrainer(SimpleTrainer):
         if self.bad_images:
             self.storage.put_scalar("bad_images", len(self.bad_images), smoothing_hint=False)
         if any_failed:
-            raise_together(trouble.error if trouble else None)
+            self._raise_together(trouble.error if trouble else None)
         if any_not_finite:
             report = None
             if trouble:
                 values = {name: value.item() for name, value in losses.items()}
-                what = f"{trouble.error} {values or ''}" if trouble.error else str(values)
-                report = f"{what.strip()}, images: {', '.join(trouble.images)}"
+                met = str(trouble.error).rstrip(".") if trouble.error else str(values)
+                report = f"{met}, images: {', '.join(trouble.images)}"
             raise FloatingPointError(
                 f"The loss became infinite or NaN at iteration={self.iter}; all processes stop "
                 f"before the optimizer's step:{_by_process(comm.all_gather(report))}"
             )
+
+    def _raise_together(self, error: Exception | None) -> None:
+        unreadable = str(error) if isinstance(error, UnreadableImagesError) else ""
+        if texts := list(filter(None, comm.all_gather(unreadable))):
+            raise UnreadableImagesError(texts[0])
+        raise_together(error)
 
     def _check_gradients(self, images: list[str]) -> None:
         """Refuse gradients that are not finite; with fp16 the loss scale deals with them.
@@ -229,7 +237,7 @@ class DetectionTrainer(SimpleTrainer):
 
     def _step(self, images: list[str]) -> None:
         """Let the optimizer step, unless the loss scale skips gradients that overflow."""
-        before = self.grad_scaler.get_scale()
+        before = self.loss_scale or self.grad_scaler.get_scale()
         try:
             self.grad_scaler.step(self.optimizer)
         except RuntimeError as error:  # of clipping, where finite gradients have no finite norm
@@ -237,8 +245,8 @@ class DetectionTrainer(SimpleTrainer):
                 raise
             self._refuse_gradients("The norm of the gradients became infinite", images)
         self.grad_scaler.update()
-        scale = self.grad_scaler.get_scale()
-        if scale < before and scale < MIN_LOSS_SCALE:
+        self.loss_scale = self.grad_scaler.get_scale()
+        if self.loss_scale < before and self.loss_scale < MIN_LOSS_SCALE:
             self._refuse_gradients(
                 f"The fp16 gradients overflow or are NaN at a loss scale of {before:g}, where no "
                 "smaller one helps",
@@ -261,7 +269,7 @@ class DetectionTrainer(SimpleTrainer):
             norm = self.optimizer.last_grad_norm.item()
             self.storage.put_scalar("grad_norm", norm)
         if self.precision == "fp16":
-            self.storage.put_scalar("loss_scale", self.grad_scaler.get_scale())
+            self.storage.put_scalar("loss_scale", self.loss_scale)
 
     def after_train(self) -> None:
         """Run the hooks and end the loader's workers."""
@@ -289,6 +297,7 @@ class DetectionTrainer(SimpleTrainer):
         super().load_state_dict(state_dict)
         if state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        self.loss_scale = None
         self.restored_stream = dict(state_dict.get("stream", {}))
         steps = self.iter + 1
         self.batches_seen = self.restored_stream.pop("batches", steps * self.accumulate)

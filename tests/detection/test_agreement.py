@@ -16,6 +16,7 @@ from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 from torch import nn
 from eva_detection.agreement import together
+from eva_detection.stream import UnreadableImagesError
 from eva_detection.train import _distributed
 from eva_detection.trainer import DetectionTrainer
 
@@ -43,6 +44,9 @@ def nan_loss(loss):
 def nan_gradient(loss):
     loss.register_hook(lambda gradient: gradient * float("nan"))
     return loss * 1.0
+
+def unreadable(loss):
+    raise UnreadableImagesError("3 training images cannot be read")
 
 def killed(loss):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -74,8 +78,8 @@ def set_up():
             raise ValueError("wrong here")
     together(work)
 
-SCENARIOS = {name: (lambda f=f: train(f)) for name, f in globals().copy().items()
-             if name in ("nan_in_detectron2", "bug", "nan_loss", "nan_gradient", "killed")}
+TROUBLES = (nan_in_detectron2, bug, nan_loss, nan_gradient, unreadable, killed)
+SCENARIOS = {f.__name__: (lambda f=f: train(f)) for f in TROUBLES}
 SCENARIOS |= {"small_gradients": small_gradients, "set_up": set_up}
 
 def say(*words):
@@ -150,6 +154,11 @@ def test_an_error_of_one_is_named_by_the_other(lines):
         "0": "OtherProcessError process 1 has failed: ValueError: wrong here",
         "1": "ValueError wrong here",
     }
+
+
+def test_unreadable_images_are_said_by_both(lines):
+    said = "UnreadableImagesError 3 training images cannot be read"
+    assert _of(lines, "unreadable") == {"0": said, "1": said}
 
 
 def test_a_process_that_is_killed_ends_the_other(lines):

@@ -100,7 +100,7 @@ def test_two_processes(start, finish, tmp_path):
     failed = "the evaluation has failed on the main process: ValueError: broken annotations"
     assert ends_of("fails") == {
         "0 ValueError broken annotations",
-        f"1 RuntimeError {failed}; see its log",
+        f"1 OtherProcessError {failed}; see its log",
         "0 exit 1",
         "1 exit 1",
     }
