@@ -138,7 +138,7 @@ class VideoWriter:
             with self._container:
                 if kind is None:
                     self._container.mux(self._stream.encode())
-        except OSError as failure:  # as FFmpeg's errors are
+        except BaseException as failure:
             kind, error, trace = type(failure), failure, failure.__traceback__
             raise
         finally:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -17,6 +19,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
+from eva_data.files import UnwritableError
 from eva_detection import demo
 from eva_detection.drawing import PredictionsFile, draw
 from eva_detection.predictor import Category, read_rgb
@@ -406,3 +409,28 @@ def test_help_imports_nothing_heavy(repository):
     assert done.returncode == 0, done.stderr
     assert "predictions.json" in done.stdout
     assert len(Path(repository / "detection/demo.py").read_text().splitlines()) <= 25
+
+
+def test_a_full_disk_gets_a_sentence_and_leaves_nothing(tmp_path):
+    class Finds:
+        categories, class_names = CATEGORIES, ("cat", "dog")
+
+        def with_encoded_masks(self, image):
+            return _instances(image.shape[:2], masks=False)
+
+    Image.effect_noise((600, 400), 60).save(tmp_path / "a.png")
+    jobs, _ = demo.plan([tmp_path / "a.png"], tmp_path / "out")
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UnwritableError, match="out is a file and not a folder"):
+        demo.run(Finds(), jobs, tmp_path / "out")
+    (tmp_path / "out").unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # as a full disk
+        with pytest.raises(UnwritableError, match=r"a\.png cannot be written: File too large"):
+            demo.run(Finds(), jobs, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list((tmp_path / "out").iterdir())
