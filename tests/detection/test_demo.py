@@ -249,6 +249,24 @@ def test_video_keeps_times_and_pictures(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mp4"]
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov"])
+def test_damaged_videos_get_a_sentence(tmp_path, name):
+    """As far as they can be read, frames; then a reason and no traceback."""
+    _write_video(tmp_path / name, 4, range(4))
+    content, random = (tmp_path / name).read_bytes(), np.random.default_rng(0)
+    reasons = 0
+    for _ in range(60):
+        damaged = bytearray(content)
+        for place in random.integers(0, min(len(content), 900), 12):
+            damaged[place] = random.integers(256)
+        (tmp_path / name).write_bytes(damaged)
+        reader = VideoReader(tmp_path / name)
+        for frame in reader:
+            assert frame.rgb.ndim == 3
+        reasons += reader.error is not None
+    assert reasons > 3
+
+
 def test_videos_of_huge_frames_are_refused(tmp_path, monkeypatch):
     _write_video(tmp_path / "a.mp4", 2, range(2))
     monkeypatch.setenv("EVA_MAX_IMAGE_PIXELS", "3071")
