@@ -12,6 +12,7 @@ file was written, 2 if the command line or the file cannot be used.
 
 import argparse
 import importlib
+import io
 import math
 import os
 import sys
@@ -146,6 +147,8 @@ def _check_paths(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return args.run(args)
     except (OSError, ValueError) as error:

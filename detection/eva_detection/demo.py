@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from eva_detection.drawing import PredictionsFile
     from eva_detection.predictor import Predictor
 
-from eva_data.files import find_files
+from eva_data.files import UnwritableError, find_files, make_folder, replacing
 from eva_detection.memory import MemoryLimitError, parse_bytes
 
 logger = logging.getLogger(__name__)
@@ -129,13 +129,13 @@ def run(predictor: "Predictor", jobs: Sequence[Job], output: Path) -> list[str]:
     from eva_detection.drawing import PredictionsFile
 
     problems: list[str] = []
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     with (
         logging_redirect_tqdm(),
         PredictionsFile(output / PREDICTIONS, predictor.categories) as predictions,
     ):
         for job in tqdm(jobs, desc="detecting", unit="file", dynamic_ncols=True):
-            job.target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(job.target.parent)
             do = _video if job.is_video else _picture
             try:
                 problem = do(predictor, job, predictions)
@@ -163,7 +163,8 @@ def _picture(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -
         picture = Image.fromarray(draw(image, instances, predictor.class_names))
     except ValueError as error:
         return f"{job.source}: {error}"
-    picture.save(job.target, quality=95)  # no meaning for PNG
+    with replacing(job.target) as part:
+        picture.save(part, quality=95)  # no meaning for PNG
     return None
 
 
@@ -288,5 +289,7 @@ def _detect(
         problems = run(predictor, jobs, args.output)
     except KeyboardInterrupt:
         sys.exit(130)  # as a shell reports Ctrl-C
+    except UnwritableError as error:
+        sys.exit(f"demo.py: {error}")
     logger.info("Results are in %s", args.output)
     return problems

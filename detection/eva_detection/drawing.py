@@ -149,7 +149,7 @@ class PredictionsFile:
                 categories = [category._asdict() for category in self._categories]
                 self._file.write('\n],\n"images": ' + json.dumps(self._images))
                 self._file.write(',\n"categories": ' + json.dumps(categories) + "}\n")
-        except OSError as failure:
+        except BaseException as failure:
             kind, error, trace = type(failure), failure, failure.__traceback__
             raise
         finally:

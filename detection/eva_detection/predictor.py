@@ -288,8 +288,11 @@ def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
         ids = sorted(to_index, key=to_index.__getitem__) if to_index else range(1, len(classes) + 1)
         found = tuple(Category(*pair) for pair in zip(ids, classes, strict=True))
     elif json_file.is_file():
-        entries = json.loads(json_file.read_text(encoding="utf-8"))["categories"]
-        found = tuple(sorted(Category(entry["id"], entry["name"]) for entry in entries))
+        try:
+            entries = json.loads(json_file.read_text(encoding="utf-8"))["categories"]
+            found = tuple(sorted(Category(entry["id"], entry["name"]) for entry in entries))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{json_file} is not in COCO format: {error!r}") from error
     else:
         logger.warning("%s is not there: classes have numbers for names", json_file)
         return numbers

@@ -50,11 +50,13 @@ class VideoReader:
         done = 0
         try:
             require_regular_file(self.file)
-            with av.open(os.fspath(self.file)) as container:
+            with av.open(os.fspath(self.file), metadata_errors="replace") as container:
                 if not container.streams.video:
                     self.error = f"cannot read {self.file} as a video: it has no pictures"
                     return
                 stream = container.streams.video[0]
+                if stream.codec_context is None:
+                    raise ValueError("there is no decoder for it")
                 self._check_size(stream.codec_context.width, stream.codec_context.height)
                 self.count = stream.frames or None
                 rate = stream.average_rate or Fraction(25)
@@ -63,7 +65,7 @@ class VideoReader:
                     rgb = upright(frame.to_ndarray(format="rgb24"), frame.rotation)
                     yield Frame(rgb, frame.pts, frame.time_base or 1 / rate, rate)
                     done += 1
-        except (av.FFmpegError, OSError) as error:
+        except (av.FFmpegError, OSError, ValueError) as error:
             self.error = f"cannot read {self.file} as a video after {done} frames: {error}"
             return
         if not done:
@@ -138,7 +140,7 @@ class VideoWriter:
             with self._container:
                 if kind is None:
                     self._container.mux(self._stream.encode())
-        except OSError as failure:  # as FFmpeg's errors are
+        except BaseException as failure:
             kind, error, trace = type(failure), failure, failure.__traceback__
             raise
         finally:

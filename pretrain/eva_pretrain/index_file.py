@@ -60,11 +60,16 @@ class Table(Mapping[str, np.ndarray]):
             header = json.loads(stream.read(size))
         content = np.memmap(file, np.uint8, mode="r")[8 + size :]
         arrays = {}
-        for name, entry in header.items():
-            if name != "__metadata__":
-                begin, end = entry["data_offsets"]
-                arrays[name] = content[begin:end].view(_DTYPES[entry["dtype"]])
-        table = cls(arrays, json.loads(metadata["about"]))
+        try:
+            for name, entry in header.items():
+                if name != "__metadata__":
+                    begin, end = entry["data_offsets"]
+                    arrays[name] = content[begin:end].view(_DTYPES[entry["dtype"]])
+            table = cls(arrays, json.loads(metadata["about"]))
+        except (KeyError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{file} is a damaged index file ({error!r}): write it again"
+            ) from error
         table._origin = (file, "")
         return table
 
@@ -107,9 +112,15 @@ class Names:
     Args:
         table: Has the arrays `{key}.bytes`, all names one after another, and `{key}.ends`.
         key: Of the two arrays.
+
+    Raises:
+        ValueError: If the table lacks one of them.
     """
 
     def __init__(self, table: Table, key: str = "names") -> None:
+        lacking = [name for name in (f"{key}.bytes", f"{key}.ends") if name not in table]
+        if lacking:
+            raise ValueError(f"the index lacks {' and '.join(lacking)}: write it again")
         self._table, self._key = table, key
 
     @classmethod

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 MOST_SHARDS = 1_000_000
 _DIGITS = 18
+_PLACES = ("shard", "offset", "size")  # arrays of an index
 
 
 class Member(NamedTuple):
@@ -86,17 +87,28 @@ class TarShards(ImageSource):
     def sample_id(self, index: int) -> str:
         """Shard and member, `folder/shard-0000.tar:key.jpg`."""
         name = self._names[index]
-        return f"{self.shards[self._table['shard'][index]]}:{name}"
+        return f"{self._shard(index)}:{name}"
+
+    def _shard(self, index: int) -> Path:
+        number = int(self._table["shard"][index])
+        if not 0 <= number < len(self.shards):
+            raise ValueError(
+                f"the index is damaged, it has image {index} in shard {number} of "
+                f"{len(self.shards)}: write it again"
+            )
+        return self.shards[number]
 
     def read(self, index: int) -> bytes:
         """The member's content."""
-        shard = self.shards[self._table["shard"][index]]
-        size = int(self._table["size"][index])
+        shard = self._shard(index)
+        size, offset = (int(self._table[key][index]) for key in ("size", "offset"))
+        if size < 0 or offset < 0:
+            raise UnreadableImageError(f"{self.sample_id(index)}: the index is damaged")
         check_encoded_size(size, self.sample_id(index))
         try:
             require_regular_file(shard)
             with shard.open("rb") as stream:
-                stream.seek(int(self._table["offset"][index]))
+                stream.seek(offset)
                 content = stream.read(size)
         except OSError as error:
             reason = error.strerror or str(error)
@@ -251,6 +263,9 @@ def _check_fits(table: Table, shards: Sequence[Path]) -> None:
     known = table.about
     actual = [[shard.name, shard.stat().st_size] for shard in shards]
     if known == actual:
+        lengths = {name: len(table[name]) if name in table else 0 for name in _PLACES}
+        if len({*lengths.values(), len(Names(table))}) > 1:
+            raise ValueError(f"the index is damaged, it has places of {lengths}: write it again")
         return
     if not isinstance(known, list):
         raise ValueError("the index is not one of shards; remove it, and it is written anew")

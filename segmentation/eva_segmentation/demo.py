@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
-from eva_data.files import find_files, replacing
+from eva_data.files import UnwritableError, find_files, make_folder, replacing
 from eva_segmentation.class_file import IMAGES, read_rgb
 
 if TYPE_CHECKING:
@@ -200,10 +200,11 @@ def _write(
 
     painted = overlay(rgb, classes, predictor.colors, opacity=opacity)
     painted = with_legend(painted, classes, predictor.names, predictor.colors)
-    job.overlay.parent.mkdir(parents=True, exist_ok=True)
-    job.labels.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(painted).save(job.overlay, quality=95)  # no meaning for PNG
-    label_image(classes, predictor.labels, predictor.colors).save(job.labels)
+    labels = label_image(classes, predictor.labels, predictor.colors)
+    for target, picture in ((job.overlay, Image.fromarray(painted)), (job.labels, labels)):
+        make_folder(target.parent)
+        with replacing(target) as part:
+            picture.save(part, quality=95)  # no meaning for PNG
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -305,6 +306,8 @@ def _segment(
         problems = run(predictor, jobs, opacity=args.opacity, submission=archive)
     except KeyboardInterrupt:
         sys.exit(130)  # as a shell reports Ctrl-C
+    except UnwritableError as error:
+        sys.exit(f"demo.py: {error}")
     logger.info("Results are in %s", args.output)
     if args.ade20k_submission and (problems or not complete):
         logger.error("%s was not written, because pictures are missing", args.ade20k_submission)

@@ -15,7 +15,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 
-from eva_detection import custom_data
+from eva_detection import coco_files, custom_data
 from eva_detection.custom_data import (
     CustomEvaluator,
     add_arguments,
@@ -118,6 +118,23 @@ def _step(cfg):
         latest = trainer.storage.latest()
     losses = {name: value for name, (value, _) in latest.items() if "loss" in name}
     return samples, losses, model
+
+
+def test_each_file_is_parsed_once_in_a_process(write, apply, monkeypatch):
+    """By the check of the command line, the data sets of a run and all its evaluations."""
+    parsed, load = [], coco_files._load
+    monkeypatch.setattr(coco_files, "_load", lambda path: (parsed.append(path.name), load(path))[1])
+    train = write([_annotation(segmentation=SQUARE)])
+    val = write([_annotation(2, segmentation=SQUARE)], name="val")
+    cfg, _ = apply(train, val)
+    before = json.dumps(coco_files.read_coco(val).objects)
+    instantiate(cfg.dataloader.train.dataset)
+    for _ in range(2):
+        instantiate(cfg.dataloader.test.dataset)
+        CustomEvaluator(annotations=str(val), categories=CATEGORIES)._load_truth(str(val))
+    assert sorted(parsed) == ["train.json", "val.json"]
+    assert json.dumps(coco_files.read_coco(val).objects) == before
+    assert not [path for path in coco_files._kept if path == train]  # memory for the training
 
 
 @pytest.mark.parametrize("forms", [["polygon"], ["rle"], ["counts"], ["polygon", "rle", "counts"]])

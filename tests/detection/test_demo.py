@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -17,6 +19,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
+from eva_data.files import UnwritableError
 from eva_detection import demo
 from eva_detection.drawing import PredictionsFile, draw
 from eva_detection.predictor import Category, read_rgb
@@ -246,6 +249,24 @@ def test_video_keeps_times_and_pictures(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mp4"]
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov"])
+def test_damaged_videos_get_a_sentence(tmp_path, name):
+    """As far as they can be read, frames; then a reason and no traceback."""
+    _write_video(tmp_path / name, 4, range(4))
+    content, random = (tmp_path / name).read_bytes(), np.random.default_rng(0)
+    reasons = 0
+    for _ in range(60):
+        damaged = bytearray(content)
+        for place in random.integers(0, min(len(content), 900), 12):
+            damaged[place] = random.integers(256)
+        (tmp_path / name).write_bytes(damaged)
+        reader = VideoReader(tmp_path / name)
+        for frame in reader:
+            assert frame.rgb.ndim == 3
+        reasons += reader.error is not None
+    assert reasons > 3
+
+
 def test_videos_of_huge_frames_are_refused(tmp_path, monkeypatch):
     _write_video(tmp_path / "a.mp4", 2, range(2))
     monkeypatch.setenv("EVA_MAX_IMAGE_PIXELS", "3071")
@@ -406,3 +427,28 @@ def test_help_imports_nothing_heavy(repository):
     assert done.returncode == 0, done.stderr
     assert "predictions.json" in done.stdout
     assert len(Path(repository / "detection/demo.py").read_text().splitlines()) <= 25
+
+
+def test_a_full_disk_gets_a_sentence_and_leaves_nothing(tmp_path):
+    class Finds:
+        categories, class_names = CATEGORIES, ("cat", "dog")
+
+        def with_encoded_masks(self, image):
+            return _instances(image.shape[:2], masks=False)
+
+    Image.effect_noise((600, 400), 60).save(tmp_path / "a.png")
+    jobs, _ = demo.plan([tmp_path / "a.png"], tmp_path / "out")
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UnwritableError, match="out is a file and not a folder"):
+        demo.run(Finds(), jobs, tmp_path / "out")
+    (tmp_path / "out").unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # as a full disk
+        with pytest.raises(UnwritableError, match=r"a\.png cannot be written: File too large"):
+            demo.run(Finds(), jobs, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list((tmp_path / "out").iterdir())

@@ -1,11 +1,13 @@
 """Random access into tar shards: places, patterns, the index file, damaged shards."""
 
+import contextlib
 import io
 import os
 import pickle
 import tarfile
 import tracemalloc
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +16,7 @@ from skimage import data as photographs
 from eva_data.pictures import UnreadableImageError
 from eva_pretrain.data import ImageFolders, open_images
 from eva_pretrain.decode import decode_image
+from eva_pretrain.index_file import Table
 from eva_pretrain.shards import TarShards, expand, find_members
 
 EXTRA = {"txt": b"a caption", "json": b"{}", "mask.png": b"no picture of its own"}
@@ -116,6 +119,39 @@ def test_pipes_are_no_shards(shards, tmp_path):
         list(find_members(tmp_path / "pipe.tar"))
     with pytest.raises(UnreadableImageError, match=r"s-00\.tar is a named pipe and not a file"):
         images[0]
+
+
+def test_damaged_indexes_are_named(shards, tmp_path):
+    """A lost array, a number that is none of a shard or of a place, changed bytes."""
+    whole = TarShards(shards, index=tmp_path / "index").index()
+
+    def opened(**changes):
+        arrays = {name: whole[name] for name in whole} | changes
+        kept = {name: value for name, value in arrays.items() if value is not None}
+        return TarShards(shards, table=Table(kept, whole.about))
+
+    for name in whole:
+        with pytest.raises(ValueError, match=r"the index (lacks|is damaged).*: write it again"):
+            opened(**{name: None})
+        with pytest.raises(ValueError, match=r"the index is damaged, it has places of"):
+            opened(
+                **{name: whole[name][:-1]} if name != "names.bytes" else {"size": whole["size"][1:]}
+            )
+    for wrong in (-1, 9):
+        with pytest.raises(ValueError, match=rf"image 0 in shard {wrong} of 2: write it again"):
+            opened(shard=whole["shard"] * 0 + wrong)[0]
+    for name in ("offset", "size"):
+        with pytest.raises(UnreadableImageError, match=r"000000\.png: the index is damaged"):
+            opened(**{name: whole[name] - 2**40})[0]
+    content, random = (tmp_path / "index").read_bytes(), np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(content)
+        for place in random.integers(0, 600, 4):
+            damaged[place] = random.integers(256)
+        (tmp_path / "index").write_bytes(damaged)
+        with contextlib.suppress(ValueError, OSError):  # any other error is a traceback
+            images = TarShards(shards, index=tmp_path / "index")
+            [images.sample_id(index) for index in range(len(images))]
 
 
 def test_huge_members_are_not_read(shards, tmp_path, monkeypatch):

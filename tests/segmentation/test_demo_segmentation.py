@@ -1,6 +1,7 @@
 """The predictor, overlays, label maps, and the file for the ADE20K server."""
 
 import functools
+import os
 import zipfile
 
 import numpy as np
@@ -10,6 +11,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from eva_segmentation import demo
+from eva_segmentation.class_file import find_pairs, read_label_map, read_rgb
 from eva_segmentation.drawing import label_image, overlay, with_legend
 from eva_segmentation.predictor import Predictor
 
@@ -46,6 +48,33 @@ def weights(tmp_path_factory, load_config):
     path = tmp_path_factory.mktemp("weights") / "model.pth"
     torch.save({"state_dict": model.state_dict()}, path)
     return path
+
+
+def test_pipes_loops_and_huge_pictures(pictures, tmp_path, monkeypatch):
+    os.mkfifo(pictures / "pipe.png")
+    (pictures / "sub" / "loop").symlink_to(pictures)
+    jobs, problems = demo.plan([pictures], tmp_path / "out")
+    assert [job.source.name for job in jobs] == ["a.jpg", "b.webp"]
+    assert not problems
+    with pytest.raises(ValueError, match=r"pipe\.png as an image: .* is a named pipe and not"):
+        read_rgb(pictures / "pipe.png")
+    with pytest.raises(ValueError, match=r"pipe\.png as a label map: .* is a named pipe"):
+        read_label_map(pictures / "pipe.png")
+    monkeypatch.setenv("EVA_MAX_IMAGE_PIXELS", "1199")
+    with pytest.raises(ValueError, match="it has 40 x 30 pixels, more than 1,199; if it is meant"):
+        read_rgb(pictures / "a.jpg")
+
+
+def test_pairs_meet_pipes_and_loops(tmp_path):
+    for kind in ("images", "maps"):
+        (tmp_path / kind / "sub").mkdir(parents=True)
+        Image.new("L", (4, 4)).save(tmp_path / kind / "sub" / "a.png")
+        os.mkfifo(tmp_path / kind / "pipe.png")
+        (tmp_path / kind / "sub" / "loop").symlink_to(tmp_path / kind)
+    pairs, lonely, unused = find_pairs(tmp_path / "images", tmp_path / "maps")
+    assert [pair.image.relative_to(tmp_path).as_posix() for pair in pairs] == ["images/sub/a.png"]
+    assert not lonely
+    assert not unused
 
 
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")

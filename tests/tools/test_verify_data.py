@@ -184,3 +184,17 @@ def test_the_report_holds_many_ids_and_the_table_few(check_coco, capsys, coco_se
     assert finding["count"] == report["problems"] == 1200
     assert finding["ids"] == list(range(100, 1100))
     assert "1,200  removed   100, 101, 102, 103, 104, ..." in capsys.readouterr().out
+
+
+def test_names_that_are_no_text_are_printed(verify_tool, tmp_path, monkeypatch):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / os.fsdecode(b"\xff.png")).write_bytes(b"torn")
+    (tmp_path / "set.toml").write_text('[[source]]\nname = "a"\nfolder = "images"\n')
+    terminal = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert verify_tool.main(["images", str(tmp_path / "set.toml"), "--workers", "1"]) == 1
+    terminal.flush()
+    printed = terminal.buffer.getvalue()
+    assert b"udcff.png" in printed
+    assert b"image that cannot be read" in printed
