@@ -189,3 +189,19 @@ def test_stock_checkpoints_can_be_resumed(model):
 def test_refusals(model, options, message):
     with pytest.raises(ValueError, match=message):
         DetectionTrainer(model, Batches(4), _sgd(model), **options)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_fp16_on_a_gpu(model):
+    model.cuda()
+    batches = Batches(8)
+    batches.batches = [batch.cuda() for batch in batches.batches]
+    optimizer = ClippedAdamW(model.parameters(), max_grad_norm=0.1, lr=0.01)
+    trainer = DetectionTrainer(model, batches, optimizer, precision="fp16")
+    storage = _train(trainer, steps=2)
+    assert model.dtypes[0] == torch.float16
+    assert storage.latest()["loss_scale"][0] == 65536
+    # the norm is that of the gradients without the scale
+    assert 1e-2 < storage.latest()["grad_norm"][0] < 10
+    assert trainer.state_dict()["grad_scaler"]["scale"] == 65536
