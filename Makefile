@@ -43,7 +43,7 @@ test: ready ## all tests but the slow ones and those that need a GPU
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m 'not slow and not gpu' $(TEST_ARGS)
 
 test-gpu: ready ## the tests that need a GPU, one by one; GPU_TEST_ARGS='-k attention' chooses some
-	$(PY) -m pytest -m gpu tests/gpu $(GPU_TEST_ARGS)
+	$(PY) -m pytest -m gpu tests/gpu tests/detection/test_trainer.py $(GPU_TEST_ARGS)
 
 attack: ready ## kill runs of all trainers and damage their files; an hour, tables for docs/reliability.md
 	@set -e; for trainer in pretrain classification detection segmentation; do \

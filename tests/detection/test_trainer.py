@@ -292,3 +292,19 @@ def test_what_detectron2_meets_in_the_forward_pass_names_the_images(model, monke
     message = r"(?s)at iteration=0.*Predicted boxes .* images: 0\.jpg \(id 0\)"
     with pytest.raises(FloatingPointError, match=message):
         _train(trainer)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_fp16_on_a_gpu(model):
+    model.cuda()
+    batches = Batches(8)
+    batches.batches = [batch.cuda() for batch in batches.batches]
+    optimizer = ClippedAdamW(model.parameters(), max_grad_norm=0.1, lr=0.01)
+    trainer = DetectionTrainer(model, batches, optimizer, precision="fp16")
+    storage = _train(trainer, steps=2)
+    assert model.dtypes[0] == torch.float16
+    assert storage.latest()["loss_scale"][0] == 65536
+    # the norm is that of the gradients without the scale
+    assert 1e-2 < storage.latest()["grad_norm"][0] < 10
+    assert trainer.state_dict()["grad_scaler"]["scale"] == 65536

@@ -191,10 +191,10 @@ def test_pretraining_steps(steps, process_group, gpu, tmp_path, precision, kind)
 
     if precision == "fp16" and gpu.type == "cpu":
         pytest.skip("needs a GPU")
-    whole = steps.pretraining(kind)
-    parts = whole.model.to(process_group)
+    prepared = steps.pretraining(kind)
+    parts = prepared.model.to(process_group)
     pretrain = PretrainStep(parts.teacher, parts.objective)
-    _train_a_little(whole, parts.student, pretrain, process_group, precision, tmp_path)
+    _train_a_little(prepared, parts.student, pretrain, process_group, precision, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["plain", "mixed", "class token", "linear probe"])
@@ -202,16 +202,16 @@ def test_pretraining_steps(steps, process_group, gpu, tmp_path, precision, kind)
 def test_classification_steps(steps, process_group, gpu, tmp_path, precision, kind):
     if precision == "fp16" and gpu.type == "cpu":
         pytest.skip("needs a GPU")
-    whole = steps.classification(kind)
-    model = whole.model.to(process_group)
+    prepared = steps.classification(kind)
+    model = prepared.model.to(process_group)
 
     def classify(engine, batch):
-        return whole.loss(engine, batch), {}
+        return prepared.loss(engine, batch), {}
 
-    _train_a_little(whole, model, classify, process_group, precision, tmp_path)
+    _train_a_little(prepared, model, classify, process_group, precision, tmp_path)
 
 
-def _train_a_little(whole, model, function, device, precision, folder):
+def _train_a_little(prepared, model, function, device, precision, folder):
     """Twelve steps on one batch: losses are finite, and every trained weight moves."""
     from eva_engine.data import to_device
 
@@ -224,7 +224,7 @@ def _train_a_little(whole, model, function, device, precision, folder):
     for number in range(12):
         torch.manual_seed(number)
         engine.engine.set_gradient_accumulation_boundary(True)
-        loss, _ = function(engine.engine, to_device(whole.make_batch(), device))
+        loss, _ = function(engine.engine, to_device(prepared.make_batch(), device))
         losses.append(loss.item())
         engine.backward(loss, last=True)
         applied.append(engine.step()[1])
