@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import broadcast, get_rank, get_world_size
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import LOOPS
 from mmengine.runner import IterBasedTrainLoop, ValLoop
@@ -158,6 +158,18 @@ class EVAValLoop(ValLoop):
         if not isinstance(dataloader, DataLoader):
             dataloader = runner.build_dataloader(dataloader, seed=runner.run_seed)
         super().__init__(runner, run_loader(dataloader), *args, **kwargs)
+
+    def run(self) -> dict[str, float]:
+        """Score what a checkpoint holds: the main process's statistics of batch norm.
+
+        Returns:
+            The scores.
+        """
+        if get_world_size() > 1:
+            for value in self.runner.model.buffers():
+                broadcast(value)
+        scores: dict[str, float] = super().run()
+        return scores
 
     def run_iter(self, idx: int, data_batch: Sequence[dict[str, Any]]) -> None:
         """Predict a batch.

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed
+from mmengine.runner import ValLoop
 from torch import nn
 
 from eva_data.interruption import StopSignal
 from eva_segmentation import step_guard, train
 from eva_segmentation.ending import NonFiniteError
+from eva_segmentation.loops import EVAValLoop
 from eva_segmentation.segmentor import EVASegmentor
 from eva_segmentation.step_guard import EVAAmpOptimWrapper, EVAOptimWrapper, StepGuard
 
@@ -136,6 +138,42 @@ def test_a_loss_scale_that_fits_nothing_ends_the_run(scaled):
         steps(layer, wrapper, [float("inf")] * count)
 
 
+class Loop(EVAValLoop):
+    """An evaluation of nothing."""
+
+    def __init__(self, model):
+        self._runner = SimpleNamespace(model=model)
+
+
+def evaluate(rank, address, results):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{address}", rank=rank, world_size=2
+    )
+    model = nn.BatchNorm1d(3)
+    model.running_mean += rank + 1
+    ValLoop.run = lambda loop: {"mean": loop.runner.model.running_mean.tolist()}
+    results.put((rank, Loop(model).run()["mean"]))
+
+
+def test_processes_score_the_statistics_that_are_saved(tmp_path, monkeypatch):
+    monkeypatch.undo()  # here there is a process group
+    assert run_two(evaluate, tmp_path) == {0: [1.0] * 3, 1: [1.0] * 3}
+
+
+def run_two(function, folder):
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    processes = [
+        context.Process(target=function, args=(rank, folder / "store", results)) for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    found = dict(results.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join(60)
+    return found
+
+
 def meet(rank, address, results):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{address}", rank=rank, world_size=2
@@ -152,15 +190,6 @@ def meet(rank, address, results):
 
 def test_both_processes_stop_for_what_one_of_them_met(tmp_path, monkeypatch):
     monkeypatch.undo()  # here there is a process group
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    processes = [
-        context.Process(target=meet, args=(rank, tmp_path / "store", results)) for rank in (0, 1)
-    ]
-    for process in processes:
-        process.start()
-    found = dict(results.get(timeout=60) for _ in processes)
-    for process in processes:
-        process.join(60)
+    found = run_two(meet, tmp_path)
     assert found[0] == found[1]
     assert found[0].endswith("at these images of process 1: 1.png")
