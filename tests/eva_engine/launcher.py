@@ -39,8 +39,8 @@ def run(job, rank, port):
     if job["ranks"] > 1:
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(job["ranks"]),
                           MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))  # fmt: skip
-    if job["file_size"]:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_size"], job["file_size"]))
+    if size := job.get("file_size"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     program.main(job["arguments"])
     sys.exit()
 
