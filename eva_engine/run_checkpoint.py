@@ -77,7 +77,9 @@ class RunCheckpoints:
 
     def traces(self) -> bool:
         """Whether the run ever had a checkpoint."""
-        return (self.folder / _LATEST).exists() or any(self.folder.glob(f"*{_PREFIX}*"))
+        # a kill in the first save leaves an unfinished folder, which is none
+        saved = (*self.folder.glob(f"{_PREFIX}*"), *self.folder.glob(f"{_DAMAGED}*"))
+        return (self.folder / _LATEST).exists() or bool(saved)
 
     def newest(self) -> Path | None:
         """The newest checkpoint whose files are what was written; the same on all processes.
