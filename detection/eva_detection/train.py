@@ -317,15 +317,13 @@ def _run(args: argparse.Namespace, log: RunLog) -> None:
 
 
 def _evaluate_only(cfg: DictConfig) -> None:
-    if not cfg.train.init_checkpoint:
-        load_initial_weights(nn.Identity(), "", complete=True)  # says what is missing
-    together(lambda: _check_evaluation_data(cfg))
     with no_init_weights():
         model = together(lambda: build(cfg.model, "model"))
     try:
         with_test_time_augmentation(cfg, model)  # before the weights are read
     except ValueError as error:
         raise ValueError(f"test.aug: {error}") from error
+    together(lambda: _check_evaluation_data(cfg))
     together(lambda: load_initial_weights(model, cfg.train.init_checkpoint, complete=True))
     model.to(cfg.train.device)
     evaluate(cfg, model)
