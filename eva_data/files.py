@@ -5,7 +5,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -101,6 +101,10 @@ def flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # some file systems flush no folder; what was renamed in it is there all the same
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 
@@ -195,12 +199,22 @@ def _find(
         )
     subfolders = []
     for entry in entries:
-        if entry.is_dir():
+        if _is(entry.is_dir):
             subfolders.append(entry.name)
-        elif os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file():  # noqa: PTH122
+        elif os.path.splitext(entry.name)[1].lower() in suffixes and _is(entry.is_file):  # noqa: PTH122
             yield prefix + entry.name
     for name in subfolders:
         yield from _find(f"{folder}/{name}", f"{prefix}{name}/", (*above, here), suffixes)
+
+
+def _is(test: Callable[[], bool]) -> bool:
+    """What an entry of a folder says of itself; a link that leads to itself is nothing."""
+    try:
+        return test()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
 
 
 class _RememberingFile(io.BufferedWriter):

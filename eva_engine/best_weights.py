@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_data.files import make_folder, write_text
+from eva_data.files import make_folder, remove_unfinished, write_text
 from eva_engine import distributed
 from eva_engine.deepspeed_engine import TrainingEngine
 from eva_engine.run_checkpoint import save_weights
@@ -51,8 +51,10 @@ class BestWeights:
 
     def __init__(self, output: Path, *, metric: str, anew: bool, config: Mapping[str, Any]) -> None:
         self.folder, self.metric, self.config = output / FOLDER, metric, config
-        if anew and distributed.rank() == 0:
-            (self.folder / RECORD).unlink(missing_ok=True)
+        if distributed.rank() == 0:
+            remove_unfinished(self.folder)  # of a save that a kill cut short
+            if anew:
+                (self.folder / RECORD).unlink(missing_ok=True)
 
     def consider(
         self, engine: TrainingEngine, name: str, *, step: int, results: Mapping[str, float]

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eva_data.files import UnwritableError, flush, replacing, write_text
+from eva_data.files import UnwritableError, flush, replacing, require_regular_file, write_text
 from eva_engine import distributed
 
 MARKER = "COMPLETE"
@@ -101,10 +101,13 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def _listed(folder: Path) -> dict[str, str | None] | str:
     """Name -> digest of all files if they are there with their sizes, or what is wrong."""
+    files: dict[str, tuple[int, str | None]]
     try:
+        require_regular_file(folder / MARKER)
         content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         if "format" in content:
-            files = {name: (size, digest) for name, (size, digest) in content["files"].items()}
+            listed = content["files"].items()
+            files = {name: (size, str(digest)) for name, (size, digest) in listed}
         else:
             files = {name: (size, None) for name, size in content.items()}
     except FileNotFoundError:
@@ -112,12 +115,17 @@ def _listed(folder: Path) -> dict[str, str | None] | str:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return f"{MARKER} cannot be read"
     for name, (size, _) in files.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return f"{MARKER} names {name}, which is not in the checkpoint"
         try:
+            require_regular_file(folder / name)
             actual = (folder / name).stat().st_size
         except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
+            return f"{name} cannot be read ({error.strerror or error})"
         if actual != size:
             return f"{name} has {actual} bytes and not {size}"
+    if RUN not in files:
+        return f"{MARKER} does not list {RUN}"
     return {name: digest for name, (_, digest) in files.items()}
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from eva_data.interruption import EXIT_KEYBOARD
 from eva_engine import distributed
 from eva_engine.config import as_plain
-from eva_engine.data import TooManyBadSamplesError
+from eva_engine.data import SampleError, TooManyBadSamplesError
 from eva_engine.output_folder import reserved
 from eva_engine.run_checkpoint import RunCheckpoints
 
@@ -140,11 +140,12 @@ def main(
     except _SENTENCE_IS_ENOUGH as error:
         sys.exit(f"{program}: {sentence(error)}")
     except RuntimeError as error:
-        if not _is_end_of_another(error):
+        if isinstance(error, SampleError) or not _is_end_of_another(error):
             raise
         sys.exit(
-            f"{program}: process {distributed.rank()} lost another one, which has ended; its own "
-            f"message, log.txt or log_rankN.txt in {folder} says why"
+            f"{program}: process {distributed.rank()} lost another one, or the connection to it "
+            f"({sentence(error)[:200]}); if that one has ended, its own message, log.txt or "
+            f"log_rankN.txt in {folder} says why"
         )
 
 

@@ -1,6 +1,7 @@
 """The output folder of a run, which one run at a time uses."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def reserved(folder: Path) -> Iterator[None]:
         FolderInUseError: A ValueError on all processes, if another run uses the folder.
         UnwritableError: On all processes, if nothing can be written in it.
     """
-    place = folder.resolve()
+    # no look-up, as `resolve` makes one: NFS would remember that the folder is not there yet
+    place = Path(os.path.abspath(folder))  # noqa: PTH100
     if place in _held:
         yield
         return

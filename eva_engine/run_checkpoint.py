@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from eva_backbone.reading import read_torch_file
-from eva_data.files import flush, make_folder, write_text, writing
+from eva_data.files import flush, make_folder, remove_unfinished, write_text, writing
 from eva_engine import distributed
 from eva_engine.checkpoint_files import (
     damage_of,
@@ -123,6 +123,9 @@ class RunCheckpoints:
         if main:
             try:
                 make_folder(self.folder)
+                remove_unfinished(self.folder)
+                for left in self.folder.glob(".seen_by_all_*"):
+                    left.unlink(missing_ok=True)
                 file.touch()
             except OSError as error:
                 problem = error

@@ -231,10 +231,15 @@ def _restore(trainer: DetectionTrainer, checkpointer: RunCheckpointer, max_iter:
     return start
 
 
+def _looks_at_files() -> bool:
+    """Whether this is the process of its machine that looks at the data for all."""
+    return comm.get_world_size() == 1 or comm.get_local_rank() == 0
+
+
 def _check_evaluation_data(cfg: DictConfig) -> None:
     """Look at every file of the evaluation, once on each machine, and build its evaluator."""
     node = cfg.dataloader.get("test")
-    if "evaluator" not in cfg.dataloader or comm.get_local_rank() or "dataset" not in (node or ()):
+    if "evaluator" not in cfg.dataloader or not _looks_at_files() or "dataset" not in (node or ()):
         return
     build(cfg.dataloader.evaluator, "dataloader.evaluator")
     records = records_of(build(node.dataset, "dataloader.test.dataset"))
@@ -265,7 +270,7 @@ def _build_loader(cfg: DictConfig, trainer: DetectionTrainer) -> Any:
     arguments = {
         name: build(node[name], f"dataloader.train.{name}") for name in node if name != "_target_"
     }
-    if comm.get_local_rank() == 0:
+    if _looks_at_files():
         records = records_of(arguments["dataset"])
         for text in check_pictures(records, part="training", allowed=trainer.max_bad_images):
             logger.warning("An image that will be replaced: %s", text)

@@ -9,6 +9,7 @@ import io
 import itertools
 import math
 import pickle
+import pickletools
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -33,6 +34,11 @@ _DTYPES = {
     "LongStorage": torch.int64,
     "BoolStorage": torch.bool,
 }
+# What zipfile and torch raise for records that contradict each other.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError),
+    *(RuntimeError, OverflowError, TypeError),
+)
 _DEEPEST, _MOST = 100, 100_000  # modules in modules, modules of all
 
 
@@ -40,8 +46,11 @@ def is_torchscript(file: Path) -> bool:
     """Whether a file is a TorchScript archive."""
     if not file.is_file() or not zipfile.is_zipfile(file):
         return False
-    with zipfile.ZipFile(file) as archive:
-        return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):  # whoever reads it says what is wrong
+        return False
 
 
 def read_torchscript(file: Path) -> dict[str, Tensor]:
@@ -62,7 +71,7 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
     try:
         with zipfile.ZipFile(file) as archive:
             tensors = _tensors(archive, file)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{file.name} is damaged ({error}); download it again") from error
     check_tensors(tensors, source=file.name)
     return tensors
@@ -127,6 +136,13 @@ class _Unpickler(pickle.Unpickler):
         return _Storage(str(record), dtype)
 
 
+def _check_numbering(content: bytes) -> None:
+    """Refuse large numbers of objects: the unpickler fills a table up to the largest."""
+    for code, number, _ in pickletools.genops(content):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(number or 0) > len(content):
+            raise pickle.UnpicklingError(f"it numbers an object {number}, and cannot have so many")
+
+
 def _tensors(archive: zipfile.ZipFile, file: Path) -> dict[str, Tensor]:
     for record in archive.infolist():
         is_read = record.filename.endswith("/data.pkl") or "/data/" in record.filename
@@ -137,7 +153,9 @@ def _tensors(archive: zipfile.ZipFile, file: Path) -> dict[str, Tensor]:
             )
     root = archive.namelist()[0].partition("/")[0]
     try:
-        top = _Unpickler(io.BytesIO(archive.read(f"{root}/data.pkl"))).load()
+        pickled = archive.read(f"{root}/data.pkl")
+        _check_numbering(pickled)
+        top = _Unpickler(io.BytesIO(pickled)).load()
     except (zipfile.BadZipFile, OSError):
         raise
     except Exception as error:  # the unpickler of a damaged file raises anything

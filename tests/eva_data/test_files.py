@@ -125,6 +125,7 @@ def test_links_in_a_loop_give_each_file_once(tmp_path):
     (tmp_path / "here").symlink_to(".")
     (tmp_path / "b/beyond").symlink_to(tmp_path.parent)
     (tmp_path / "linked.png").symlink_to("z.png")
+    (tmp_path / "itself.png").symlink_to("itself.png")
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()
     found = list(find_files(tmp_path, {".png", ".jpg"}))

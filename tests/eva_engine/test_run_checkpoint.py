@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -18,6 +19,8 @@ from eva_engine.data import SampleError
 from eva_engine.run_checkpoint import RunCheckpoints, read_run
 
 STATE = "deepspeed/mp_rank_00_model_states.pt"
+
+SIZE = 9
 
 
 @pytest.fixture
@@ -246,3 +249,25 @@ def test_a_folder_that_one_process_does_not_see(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"processes \[2\] do not see .* all machines share"):
         RunCheckpoints(tmp_path, keep=1).newest()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(("listed", "message"), [
+    ({"format": 2, "files": {"/dev/zero": [0, "a"]}}, "names /dev/zero, which is not in the"),
+    ({"format": 2, "files": {"../run.json": [0, "a"]}}, r"names \.\./run.json, which is not in"),
+    ({"format": 2, "files": {}}, "does not list run.json"),
+    ({"format": 2, "files": {"run.json": [SIZE, None]}}, "another SHA-256"),
+])  # fmt: skip
+def test_a_list_that_names_other_things_is_damage(tmp_path, listed, message):
+    """Some of them would be read for ever."""
+    (tmp_path / "run.json").write_text("x" * SIZE)
+    (tmp_path / "COMPLETE").write_text(json.dumps(listed))
+    assert re.search(message, damage_of(tmp_path))
+
+
+def test_a_pipe_in_a_checkpoint_is_damage(tmp_path):
+    os.mkfifo(tmp_path / "run.json")
+    (tmp_path / "COMPLETE").write_text('{"format": 2, "files": {"run.json": [0, "a"]}}')
+    assert "is a named pipe" in damage_of(tmp_path)
+    (tmp_path / "COMPLETE").unlink()
+    os.mkfifo(tmp_path / "COMPLETE")
+    assert damage_of(tmp_path) == "COMPLETE cannot be read"

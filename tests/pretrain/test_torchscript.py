@@ -150,3 +150,21 @@ def test_bytes_that_changed_are_noticed(save):
     file.write_bytes(content)
     with pytest.raises(ValueError, match=re.escape("is damaged (Bad CRC-32")):
         read_torchscript(file)
+
+
+@pytest.mark.parametrize("number", [b"\x00\x00\x00\x02", b"\xff\xff\xff\xff"])
+def test_a_pickle_that_claims_a_table_of_gigabytes_is_refused(save, number):
+    """The unpickler fills its table of objects up to the largest number: 16 bytes for each."""
+    file = change(save(Plain()), "data.pkl", lambda kept: b"\x80\x02Nr" + number + b"0" + kept[2:])
+    with pytest.raises(ValueError, match=r"refused: .*it numbers an object \d+, and cannot"):
+        read_torchscript(file)
+
+
+def test_a_damaged_table_of_contents_is_a_sentence(save):
+    file = save(Plain())
+    content = bytearray(file.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 1] ^= 1
+    file.write_bytes(content)
+    assert not is_torchscript(file)
+    with pytest.raises(ValueError, match=r"archive\.pt is damaged"):
+        read_torchscript(file)

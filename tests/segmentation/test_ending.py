@@ -24,7 +24,7 @@ from eva_segmentation.segmentor import EVASegmentor
         ("optim_wrapper.type=ApexOptimWrapper", "must be OptimWrapper or AmpOptimWrapper, got Ap"),
         ("optim_wrapper.accumulative_counts=2", "interval=1 must be a multiple of .*_counts=2"),
         ("model.decode_head.num_classes=3", "num_classes is 3 and the training data have 5"),
-        ("model.backbone.patch_size=0", "ZeroDivisionError"),
+        ("model.backbone.patch_size=0", "patch_size must be at least 1 pixel, got 0"),
         ("model.type=Nope", "Nope is not in the mmseg::model registry"),
         ("default_hooks.checkpoint.out_dir=/dev/null/x", "cannot be written: Not a directory"),
         ("default_hooks.checkpoint.max_keep_ckpts=abc", "cannot be built"),

@@ -1,6 +1,8 @@
 """Losses and gradients that are not finite stop all processes before the optimizer's step."""
 
-import multiprocessing
+import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -145,39 +147,31 @@ class Loop(EVAValLoop):
         self._runner = SimpleNamespace(model=model)
 
 
-def evaluate(rank, address, results):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{address}", rank=rank, world_size=2
-    )
+def evaluate():
     model = nn.BatchNorm1d(3)
-    model.running_mean += rank + 1
+    model.running_mean += torch.distributed.get_rank() + 1
     ValLoop.run = lambda loop: {"mean": loop.runner.model.running_mean.tolist()}
-    results.put((rank, Loop(model).run()["mean"]))
+    return Loop(model).run()["mean"]
 
 
-def test_processes_score_the_statistics_that_are_saved(tmp_path, monkeypatch):
-    monkeypatch.undo()  # here there is a process group
-    assert run_two(evaluate, tmp_path) == {0: [1.0] * 3, 1: [1.0] * 3}
+def test_processes_score_the_statistics_that_are_saved(tmp_path):
+    assert run_two("evaluate", tmp_path) == [[1.0] * 3] * 2
 
 
 def run_two(function, folder):
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
+    """What a function of this file gives in two processes of a group."""
+    command = (sys.executable, __file__, function, f"file://{folder}/store")
     processes = [
-        context.Process(target=function, args=(rank, folder / "store", results)) for rank in (0, 1)
+        subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True)
+        for rank in (0, 1)
     ]
-    for process in processes:
-        process.start()
-    found = dict(results.get(timeout=60) for _ in processes)
-    for process in processes:
-        process.join(60)
-    return found
+    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    return [json.loads(output.splitlines()[-1]) for output in outputs]
 
 
-def meet(rank, address, results):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{address}", rank=rank, world_size=2
-    )
+def meet():
+    rank = torch.distributed.get_rank()
     layer = nn.Linear(2, 1)
     wrapper = EVAOptimWrapper(torch.optim.SGD(layer.parameters(), 0.1))
     wrapper.guard = StepGuard(StopSignal())
@@ -185,11 +179,21 @@ def meet(rank, address, results):
     try:
         wrapper.update_params(layer(torch.full((1, 2), [1.0, float("nan")][rank])).sum())
     except NonFiniteError as error:
-        results.put((rank, str(error)))
+        return str(error)
+    return "nothing"
 
 
-def test_both_processes_stop_for_what_one_of_them_met(tmp_path, monkeypatch):
-    monkeypatch.undo()  # here there is a process group
-    found = run_two(meet, tmp_path)
+def test_both_processes_stop_for_what_one_of_them_met(tmp_path):
+    found = run_two("meet", tmp_path)
     assert found[0] == found[1]
     assert found[0].endswith("at these images of process 1: 1.png")
+
+
+if __name__ == "__main__":
+    torch.distributed.init_process_group(
+        "gloo", init_method=sys.argv[2], rank=int(sys.argv[3]), world_size=2
+    )
+    result = {"evaluate": evaluate, "meet": meet}[sys.argv[1]]()
+    sys.stdout.write(f"{json.dumps(result)}\n")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
