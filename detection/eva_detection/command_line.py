@@ -50,7 +50,7 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
         check_sections(cfg, trains=trains)
         check_machine(cfg, args)
         check_settings(cfg, processes=processes, trains=trains)
-        sections = ["model", "optimizer", "lr_multiplier", "dataloader"] if trains else ["model"]
+        sections = ["model", "dataloader"] + (["optimizer", "lr_multiplier"] if trains else [])
         check_arguments(cfg, sections)
         check_classes(cfg)
         if scales:

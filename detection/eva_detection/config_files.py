@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from detectron2.config import LazyConfig
+from detectron2.data import get_detection_dataset_dicts
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
@@ -186,7 +187,10 @@ def _refusal(name: str) -> str:
 
 
 def _function(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
-    return _known(suffix)
+    found = _known(suffix)
+    if found is get_detection_dataset_dicts:  # its fourth argument names pickles
+        raise ValueError(_refusal(suffix))
+    return found
 
 
 def _partial(loader: _Loader, node: yaml.Node) -> functools.partial[Any]:
@@ -239,7 +243,7 @@ def _check(value: Any, key: str) -> None:
                 if not isinstance(part, str):
                     raise ValueError(f"{below} is not the name of a class or function")
                 _known(part)
-            if name == "proposal_files" and part:
+            if "proposal_file" in str(name).lower() and part:
                 raise ValueError(f"{below} names pickles, which could run anything: leave it out")
             _check(part, below)
 

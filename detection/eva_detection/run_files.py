@@ -92,7 +92,8 @@ def check_unused(folder: Path) -> None:
         ValueError: If another run has left checkpoints or metrics in it.
     """
     metrics = folder / METRICS
-    used = (folder / LAST).exists() or bool(checkpoints(folder))
+    own = [path for path in checkpoints(folder) if path.name.startswith("model_")]
+    used = (folder / LAST).exists() or bool(own)  # other files may be weights to begin from
     if used or (metrics.is_file() and metrics.stat().st_size):
         raise ValueError(
             f"{folder} holds a run already: continue it with --resume (before the settings), or "

@@ -220,6 +220,11 @@ def _register_hooks(
 
 def _restore(trainer: DetectionTrainer, checkpointer: RunCheckpointer, max_iter: int) -> int:
     """Restore the last checkpoint; returns the iteration to go on with."""
+    if not checkpointer.has_checkpoint():
+        raise ValueError(
+            f"{checkpointer.save_dir} has no checkpoint on this machine: put train.output_dir on a "
+            "file system that all machines share"
+        )
     checkpointer.resume_or_load("", resume=True)
     start = int(trainer.iter) + 1
     if start > max_iter:

@@ -133,6 +133,10 @@ class DetectionTrainer(SimpleTrainer):
                 images += _image_names(batch)
                 loss = functools.reduce(torch.add, losses.values()) / self.accumulate
                 self.grad_scaler.scale(loss).backward()
+        if isinstance(self.model, DistributedDataParallel):
+            # Once after the first backward pass; else the next forward pass would do it, with an
+            # exchange that a process which fails before its forward pass never reaches.
+            self.model.reducer._rebuild_buckets()
         self.after_backward()
         self._check_gradients(images)
         self._write_metrics(totals, data_time)

@@ -241,7 +241,8 @@ def _optimizer_problem(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any
         return f"its base_param_settings is {base!r}"
     if unknown := [number for number in states if number not in numbers]:
         return f"it has a state of parameter {unknown[0]!r}, which is in no group"
-    if not states and isinstance(optimizer, torch.optim.Adam):  # AdamW too
+    scaled = "loss_scaler" in saved  # the first steps of fp16 are skipped
+    if not states and not scaled and isinstance(optimizer, torch.optim.Adam):  # AdamW too
         return "it has no state"
     parameters = [value for group in own for value in group["params"]]
     return _state_problem(numbers, parameters, states)

@@ -165,7 +165,8 @@ class EVARunner(Runner):
         try:
             with contextlib.ExitStack() as stack:
                 stack.enter_context(building(Path(self.work_dir), lambda: self.started))
-                stack.enter_context(self.guard.stop.listen())
+                if self._stops_at_a_step():
+                    stack.enter_context(self.guard.stop.listen())
                 on_main_process(lambda: self._enter_folder(stack))
                 if self._resume:
                     self._find_checkpoint()
@@ -175,6 +176,12 @@ class EVARunner(Runner):
             raise SystemExit(EXIT_KEYBOARD) from None
         finally:
             end_workers(self._train_loop, self._val_loop)
+
+    def _stops_at_a_step(self) -> bool:
+        """Whether the loop acts on signals; with one of mmengine's they end the process."""
+        loop = self._train_loop
+        kind = loop.get("type") if isinstance(loop, dict) else type(loop)
+        return kind in (EVATrainLoop, EVATrainLoop.__name__)
 
     def test(self) -> dict[str, float]:
         """Score the test set."""

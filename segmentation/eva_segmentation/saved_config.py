@@ -20,7 +20,8 @@ _MODULES = ("eva_segmentation.plugin", "mmdet.models")  # that a config in data 
 _KIND = re.compile(
     r"((mmcv|mmdet|mmengine|mmpretrain|mmseg)\.)?[A-Z]\w*|pseudo_collate|default_collate"
 )
-_SUFFIXES = (".json", ".py", ".yaml", ".yml")
+_DATA = (".json", ".yaml", ".yml")
+_SUFFIXES = (*_DATA, ".py")
 
 
 class _Loader(yaml.SafeLoader):
@@ -152,12 +153,15 @@ def read_config(path: Path) -> Config:
     return SavedConfig.of(cfg)
 
 
-def _check_data(path: Path) -> None:
-    """Refuse a config in YAML or JSON that names other programs.
+def _check_data(path: Path, above: tuple[Path, ...] = ()) -> None:
+    """Refuse a config in YAML or JSON that names other programs, itself or in what it inherits.
 
-    mmengine imports what `custom_imports` and a `type` with dots name, and calls the latter.
+    mmengine imports what `custom_imports` and a `type` with dots name, and calls the latter. What
+    it would replace in the text first could turn into either: `SavedConfig` escapes it.
     """
     try:
+        if "{{" in path.read_text(encoding="utf-8"):
+            raise ValueError("it holds '{{', which mmengine would replace; write it in Python")
         content = load(path)
     except Exception as error:  # of the readers
         raise ValueError(f"{path} cannot be read as a config ({_reason(error)})") from error
@@ -168,19 +172,26 @@ def _check_data(path: Path) -> None:
     bases = content.get("_base_") or []
     programs = [str(base) for base in ([bases] if isinstance(bases, str) else bases)]
     wrong = [str(name) for name in names if str(name) not in _MODULES]
-    wrong += [base for base in programs if base.endswith(".py")]
+    wrong += [base for base in programs if "::" in base or Path(base).suffix not in _DATA]
     wrong += [str(kind) for kind in _types(content) if not _KIND.fullmatch(str(kind))]
     if wrong:
         raise ValueError(
             f"{path} is data and names programs: {', '.join(wrong[:3])}; if you trust it, write "
             "it in Python"
         )
+    here = (*above, path.resolve())
+    for base in programs:
+        below = (path.parent / base).resolve()
+        if below in here:
+            raise ValueError(f"{path} inherits from itself")
+        _check_data(below, here)
 
 
 def _types(node: Any) -> Iterator[Any]:
     if isinstance(node, dict):
-        if "type" in node:
-            yield node["type"]
+        for key in ("type", "runner_type", "constructor"):
+            if key in node:
+                yield node[key]
         node = list(node.values())
     if isinstance(node, list | tuple):
         for value in node:

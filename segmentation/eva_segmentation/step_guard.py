@@ -125,9 +125,10 @@ class _Guarded:
         if self.guard is not None:
             groups = self.optimizer.param_groups
             scaler = getattr(self, "loss_scaler", None)
+            half = getattr(self, "cast_dtype", None) is not torch.bfloat16  # which needs no scale
             self.guard.agree(
                 (value for group in groups for value in group["params"]),
-                skips=scaler is not None and scaler.is_enabled(),
+                skips=half and scaler is not None and scaler.is_enabled(),
             )
         super().step(**kwargs)  # type: ignore[misc]
 

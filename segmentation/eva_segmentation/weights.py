@@ -92,6 +92,22 @@ def safe_metadata() -> AbstractContextManager[None]:
     return context
 
 
+@CheckpointLoader.register_scheme(prefixes=("http://", "https://"), force=True)
+def load_from_http_safely(filename: str, map_location: Any = None, model_dir: Any = None) -> Any:
+    """Refuse weights at an address: mmengine would download them and run what they hold.
+
+    Args:
+        filename: The address.
+        map_location: Not used.
+        model_dir: Not used.
+
+    Raises:
+        ValueError: Always, with what to do.
+    """
+    del map_location, model_dir
+    raise ValueError(f"{filename} is not a local file: download it, and name the file")
+
+
 @CheckpointLoader.register_scheme(prefixes="", force=True)
 def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
     """How mmengine reads a checkpoint in a local file once this module is there.

@@ -54,6 +54,21 @@ def killed(loss):
 TRAIN = OmegaConf.create({"train": {"device": "cpu", "amp": {"enabled": True, "precision": "bf16"},
     "ddp": {"broadcast_buffers": False, "fp16_compression": False}}})
 
+def before_the_second_step():
+    '''A loader that fails where the other process is in its second forward pass.'''
+    def batches(rank):
+        for index in range(9):
+            if rank and index == 1:
+                raise KeyError("no such thing")
+            yield [{"image": torch.ones(2), "file_name": f"{rank}-{index}.jpg", "image_id": index}]
+    model = _distributed(TRAIN, Model(lambda loss: loss))
+    trainer = DetectionTrainer(
+        model, batches(comm.get_rank()), torch.optim.AdamW(model.parameters())
+    )
+    with EventStorage() as trainer.storage:
+        for trainer.iter in range(3):
+            trainer.run_step()
+
 def train(trouble):
     rank = comm.get_rank()
     model = _distributed(TRAIN, Model(trouble))
@@ -81,6 +96,7 @@ def set_up():
 TROUBLES = (nan_in_detectron2, bug, nan_loss, nan_gradient, unreadable, killed)
 SCENARIOS = {f.__name__: (lambda f=f: train(f)) for f in TROUBLES}
 SCENARIOS |= {"small_gradients": small_gradients, "set_up": set_up}
+SCENARIOS |= {"before_the_second_step": before_the_second_step}
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + chr(10)).encode())
@@ -143,6 +159,13 @@ def test_both_end_with_the_same_sentence(lines, scenario, message):
     assert said["0"].startswith("FloatingPointError ")
     assert "at iteration=0" in said["0"]
     assert message in said["0"]
+
+
+def test_an_error_before_the_second_forward_pass_is_named_too(lines):
+    """The other process would wait there, for half an hour."""
+    said = _of(lines, "before_the_second_step")
+    assert said["0"] == "OtherProcessError process 1 has failed: KeyError: 'no such thing'"
+    assert said["1"] == "KeyError 'no such thing'"
 
 
 def test_an_error_of_one_is_named_by_the_other(lines):

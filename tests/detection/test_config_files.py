@@ -39,6 +39,15 @@ COMMANDS = {
     "proposals, which are pickles": (
         "{_target_: detectron2.data.get_detection_dataset_dicts, names: x, proposal_files: [PROOF]}"
     ),
+    "proposals, through detectron2's old config": (
+        "{_target_: detectron2.data.build_detection_test_loader, dataset_name: [x], "
+        "cfg: {MODEL: {LOAD_PROPOSALS: true}, DATASETS: {PROPOSAL_FILES_TEST: [PROOF]}}}"
+    ),
+    "proposals, by position": (
+        "!!python/object/apply:functools.partial {args: [&f !!python/name:"
+        "detectron2.data.build.get_detection_dataset_dicts ''], state: !!python/tuple [*f, "
+        "!!python/tuple [[x], true, 0, [PROOF]], {}, null]}"
+    ),
     "the reader of proposals": (
         "{_target_: detectron2.data.build.load_proposals_into_dataset, dataset_dicts: [], "
         "proposal_file: PROOF}"

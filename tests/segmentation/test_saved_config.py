@@ -75,6 +75,9 @@ def test_yaml_runs_nothing(tmp_path, launch, tiny_run):
         {"custom_imports": {"imports": "harm"}},
         {"_base_": "harm.py"},
         {"_base_": ["harm.py"]},
+        {"_base_": "mmseg::harm.py"},
+        {"runner_type": "os.system"},
+        {"optim_wrapper": {"constructor": "os.system"}},
         {"model": {"type": 3}},
         [1],
     ],
@@ -86,6 +89,26 @@ def test_data_that_name_programs_are_refused(content, tmp_path):
         file.write_text(json.dumps(content))
         with pytest.raises(ValueError, match=r"is data and names programs|is no config but list"):
             read_config(file)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"bad.yaml": "_base_: middle.yaml\n", "middle.yaml": "_base_: harm.py\n"},
+        {"bad.yaml": '_base_: "harm.p{{$NOTHING:y}}"\n'},
+        {"bad.json": '{"{{$NOTHING:_base_}}": "harm.py"}'},
+        {"bad.yaml": '"{{$NOTHING:custom_imports}}": {imports: [this]}\n'},
+        {"bad.yaml": "_base_: bad.yaml\n"},
+    ],
+)
+def test_what_data_inherit_and_what_would_be_replaced_run_nothing(texts, tmp_path):
+    (tmp_path / "harm.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    message = "names programs|which mmengine would replace|inherits from itself"
+    with pytest.raises(ValueError, match=message):
+        read_config(tmp_path / next(iter(texts)))
     assert not (tmp_path / "ran").exists()
 
 
