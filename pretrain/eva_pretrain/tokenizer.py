@@ -134,11 +134,11 @@ class FeatureTokenizer(nn.Module):
             )
         # only the direction is reconstructed, so only the direction is seen
         features = F.rms_norm(features.float(), (self.feature_dim,), eps=1e-6)
-        vectors = self.encoder(features.to(self.decoder_embed.weight.dtype))
+        vectors = self.encoder(features.to(self.decoder_norm.weight.dtype))
         return F.normalize(vectors.float(), dim=-1)
 
     def _decode(self, codes: Tensor) -> Tensor:
-        tokens = self.decoder_embed(codes.to(self.decoder_embed.weight.dtype))  # (B, N, width)
+        tokens = self.decoder_embed(codes.to(self.decoder_norm.weight.dtype))  # (B, N, width)
         for block in self.decoder_blocks:
             tokens = block(tokens)
         return self.decoder_head(self.decoder_norm(tokens))  # (B, N, D)
