@@ -124,8 +124,8 @@ def _listed(folder: Path) -> dict[str, str | None] | str:
             return f"{name} cannot be read ({error.strerror or error})"
         if actual != size:
             return f"{name} has {actual} bytes and not {size}"
-    if RUN not in files:
-        return f"{MARKER} does not list {RUN}"
+    if not files:
+        return f"{MARKER} lists no file"
     return {name: digest for name, (_, digest) in files.items()}
 
 

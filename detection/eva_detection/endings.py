@@ -82,6 +82,15 @@ def one_sentence(log: RunLog) -> Iterator[None]:
         raise SystemExit(f"{PROGRAM}: {_sentence(error, log)}") from None  # code 1, printed
 
 
+def leave_gloo() -> None:
+    """Leave a process group of CPU processes: gloo may abort one that ends as its member.
+
+    NCCL's is left to the end of the process: after an error, leaving it could wait for others.
+    """
+    if comm.get_world_size() > 1 and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
+
+
 def say(sentence: str) -> None:
     """Print what ends the program.
 

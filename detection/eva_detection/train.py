@@ -35,7 +35,7 @@ from eva_detection.data_checks import (
     check_pictures,
     records_of,
 )
-from eva_detection.endings import RunLog, claimed, one_sentence, start_log
+from eva_detection.endings import RunLog, claimed, leave_gloo, one_sentence, start_log
 from eva_detection.evaluation_predictions import write_results
 from eva_detection.hooks import (
     Evaluation,
@@ -304,8 +304,11 @@ def run(args: argparse.Namespace) -> None:
         SystemExit: If it does not succeed; the reason was printed, its traceback is in the log.
     """
     log = RunLog()
-    with one_sentence(log):
-        _run(args, log)
+    try:
+        with one_sentence(log):
+            _run(args, log)
+    finally:
+        leave_gloo()
 
 
 def _run(args: argparse.Namespace, log: RunLog) -> None:

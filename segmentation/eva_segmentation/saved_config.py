@@ -21,7 +21,7 @@ _KIND = re.compile(
     r"((mmcv|mmdet|mmengine|mmpretrain|mmseg)\.)?[A-Z]\w*|pseudo_collate|default_collate"
 )
 _DATA = (".json", ".yaml", ".yml")
-_SUFFIXES = (*_DATA, ".py")
+_SUFFIXES = (".json", ".py", ".yaml", ".yml")
 
 
 class _Loader(yaml.SafeLoader):
