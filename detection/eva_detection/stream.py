@@ -8,7 +8,6 @@ saved, and the number of workers changes nothing.
 """
 
 import logging
-import random
 import struct
 import zlib
 from collections import deque
@@ -16,8 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
-import torch
 from detectron2.data import DatasetFromList
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.samplers import TrainingSampler
@@ -26,6 +23,7 @@ from PIL.Image import DecompressionBombError
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from eva_data.interruption import leave_signals_to_the_run
+from eva_data.seeding import seed_all
 
 logger = logging.getLogger(__name__)
 
@@ -39,19 +37,6 @@ Draw = tuple[int, tuple[int, ...]]  # number in the stream; the image and its re
 
 class UnreadableImagesError(RuntimeError):
     """More images than allowed cannot be read."""
-
-
-def seed_all(seed: int, *key: int) -> None:
-    """Seed the generators of torch (all devices), numpy and Python from a seed and a key.
-
-    Args:
-        seed: The run's seed.
-        *key: What the numbers are for, such as `STEP`, iteration and rank.
-    """
-    words = np.random.SeedSequence([seed, len(key), *key]).generate_state(4)
-    np.random.seed(words[:2])  # noqa: NPY002  # detectron2's augmentations use this generator
-    random.seed(int(words[2]))
-    torch.manual_seed(int(words[3]))
 
 
 class Plan(Sampler[list[Draw]]):

@@ -23,6 +23,7 @@ from eva_data.interruption import (
     StopSignal,
     passed_on_to_children,
 )
+from eva_data.seeding import seed_all
 from eva_detection.agreement import together
 from eva_detection.checkpoint import RunCheckpointer, load_initial_weights
 from eva_detection.command_line import load_config, start_processes
@@ -50,7 +51,7 @@ from eva_detection.settings import (
     check_compression,
     check_schedule,
 )
-from eva_detection.stream import SAMPLER, build_train_stream, seed_all
+from eva_detection.stream import SAMPLER, build_train_stream
 from eva_detection.test_time_augmentation import with_test_time_augmentation
 from eva_detection.trainer import DetectionTrainer
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from eva_data.interruption import StopSignal
+from eva_data.seeding import seed_all
 from eva_detection.agreement import raise_together
 from eva_detection.optim import ClippedAdamW
 from eva_detection.stream import (
@@ -26,7 +27,6 @@ from eva_detection.stream import (
     TrainStream,
     UnreadableImagesError,
     describe_unreadable,
-    seed_all,
 )
 
 logger = logging.getLogger(__name__)

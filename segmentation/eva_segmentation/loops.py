@@ -12,7 +12,8 @@ from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
-from eva_segmentation.stream import STEP, RunLoader, numbered_loader, run_loader, seed_all
+from eva_data.seeding import seed_all
+from eva_segmentation.stream import STEP, RunLoader, numbered_loader, run_loader
 
 
 class EvaluationStoppedError(Exception):

@@ -6,17 +6,15 @@ loaded, and a run that continues skips what it has seen without loading it. No r
 be saved, and the number of workers changes nothing.
 """
 
-import random
 from collections.abc import Callable, Iterator, Sized
 from functools import partial
 from itertools import count, islice
 from typing import Any
 
-import numpy as np
-import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eva_data.interruption import leave_signals_to_the_run
+from eva_data.seeding import seed_all
 
 SAMPLE, STEP = range(2)  # what a random number is for: first part of its key
 Draw = tuple[int, int]  # number in the stream; index of the sample
@@ -24,19 +22,6 @@ _KEPT = (
     *("num_workers", "collate_fn", "pin_memory", "timeout", "multiprocessing_context"),
     *("generator", "prefetch_factor", "persistent_workers"),
 )
-
-
-def seed_all(seed: int, *key: int) -> None:
-    """Seed the generators of torch (all devices), numpy and Python.
-
-    Args:
-        seed: The run's seed.
-        *key: What the numbers are for, such as `STEP`, iteration and rank.
-    """
-    words = np.random.SeedSequence([seed, len(key), *key]).generate_state(4)
-    np.random.seed(words[:2])  # noqa: NPY002  # mmsegmentation's transforms use this generator
-    random.seed(int(words[2]))
-    torch.manual_seed(int(words[3]))
 
 
 class NumberedSampler(Sampler[Draw]):
