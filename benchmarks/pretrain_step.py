@@ -34,13 +34,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.data import to_device
-from eva_engine.deepspeed_engine import TrainingEngine
-from eva_engine.flops import forward_flops, peak_flops
+from eva_engine.data.order import to_device
+from eva_engine.steps.deepspeed_engine import TrainingEngine
+from eva_engine.steps.flops import forward_flops, peak_flops
 from eva_pretrain.masked_image_modeling import MaskedImageModeling
 from eva_pretrain.masking import BlockMasking
 from eva_pretrain.objectives import MaskedFeatures
-from eva_pretrain.teacher import ClipTeacher
+from eva_pretrain.teachers.clip import ClipTeacher
 from eva_pretrain.validation import PretrainStep
 
 PATCH, EVA_DEPTH, EVA_MASKED, SEED = 14, 40, 105 / 256, 0

@@ -26,10 +26,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from eva_backbone.attention import Attention, TableRelPosAttention
 from eva_backbone.rel_pos import table_bias_index
-from eva_segmentation import deformable_attention
-from eva_segmentation.backbone import EVAViTAdapter
-from eva_segmentation.deformable_attention import Grid
-from eva_segmentation.mmcv_extension import has_cuda_operations
+from eva_segmentation.model import deformable_attention
+from eva_segmentation.model.backbone import EVAViTAdapter
+from eva_segmentation.model.deformable_attention import Grid
+from eva_segmentation.model.mmcv_extension import has_cuda_operations
 
 Call = Callable[[], object]
 

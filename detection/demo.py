@@ -1,6 +1,6 @@
 """Detect objects in images and videos: `python detection/demo.py --help`."""
 
-from eva_detection.demo import main
+from eva_detection.inference.demo import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
 """Write a detector's backbone for other programs: `python detection/export.py --help`."""
 
-from eva_detection.export import main
+from eva_detection.inference.export import main
 
 if __name__ == "__main__":
     main()

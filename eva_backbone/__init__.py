@@ -1,8 +1,8 @@
 """The EVA vision transformer: modules, checkpoints and layer groups. Imports torch only."""
 
-from eva_backbone.checkpoint import LoadReport, load_pretrained
+from eva_backbone.checkpoints.from_weights import load_vit
+from eva_backbone.checkpoints.loading import LoadReport, load_pretrained
 from eva_backbone.feature_pyramid import SimpleFeaturePyramid
-from eva_backbone.from_weights import load_vit
 from eva_backbone.initialisation import no_init_weights
 from eva_backbone.layer_decay import (
     get_vit_lr_decay_rate,

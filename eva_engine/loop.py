@@ -14,11 +14,19 @@ from torch import Tensor, nn
 
 from eva_data.files import write_text
 from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
-from eva_engine import distributed, run_checkpoint
-from eva_engine.best_weights import BestWeights, check_metric
-from eva_engine.compilation import compile_model
+from eva_engine import distributed
+from eva_engine.checkpoints import run_checkpoint
+from eva_engine.checkpoints.best_weights import BestWeights, check_metric
+from eva_engine.checkpoints.output_folder import reserved
+from eva_engine.checkpoints.resuming import (
+    check_that_nothing_was_here,
+    find_checkpoint,
+    mention_changes,
+)
+from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.data import (
+from eva_engine.data.loading import EvaluationInterruptedError, interruptible, running
+from eva_engine.data.order import (
     BadSamples,
     Batch,
     OrderedBatches,
@@ -27,15 +35,12 @@ from eva_engine.data import (
     next_batch,
     to_device,
 )
-from eva_engine.deepspeed_engine import TrainingEngine
-from eva_engine.loading import EvaluationInterruptedError, interruptible, running
-from eva_engine.metrics import RunLog, check_packages
-from eva_engine.moving_average import MovingAverage, warn_of_slow_average
-from eva_engine.nonfinite import NonfiniteSteps
-from eva_engine.output_folder import reserved
-from eva_engine.resuming import check_that_nothing_was_here, find_checkpoint, mention_changes
-from eva_engine.run_checkpoint import RunCheckpoints
-from eva_engine.schedule import warmup_cosine
+from eva_engine.log import RunLog, check_packages
+from eva_engine.steps.compilation import compile_model
+from eva_engine.steps.deepspeed_engine import TrainingEngine
+from eva_engine.steps.moving_average import MovingAverage, warn_of_slow_average
+from eva_engine.steps.nonfinite import NonfiniteSteps
+from eva_engine.steps.schedule import warmup_cosine
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +54,7 @@ class TrainingRun:
 
     Attributes:
         model: The model, on the CPU, with its initial weights.
-        samples: The training data, see `eva_engine.data.Samples`.
+        samples: The training data, see `eva_engine.data.order.Samples`.
         step_fn: Gives loss and metrics (scalars) of a batch on the model's device. The loss is a
             mean over the samples. The model that it gets is DeepSpeed's engine. The names of the
             metrics are the same on all processes and in all steps.

@@ -1,6 +1,6 @@
 """Train an EVA segmentor: `python segmentation/train.py --help`."""
 
-from eva_segmentation.train import main
+from eva_segmentation.training.train import main
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eva_backbone import SimpleFeaturePyramid, VisionTransformer, registry, verification
+from eva_backbone import SimpleFeaturePyramid, VisionTransformer
+from eva_backbone.checkpoints import registry, verification
 from eva_backbone.layers import LAYER_NORM_EPS
 
 SIZES = {

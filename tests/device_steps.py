@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer
-from eva_engine.data import to_device
+from eva_engine.data.order import to_device
 
 ROOT = Path(__file__).parents[1]
 SIZES = {"embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_dim": 48, "drop_path_rate": 0.4}
@@ -104,7 +104,7 @@ class Teacher(nn.Module):
 
 
 def _tokenizer():
-    from eva_pretrain.tokenizer import FeatureTokenizer
+    from eva_pretrain.tokens.tokenizer import FeatureTokenizer
 
     return FeatureTokenizer(feature_dim=DIM, num_codes=CODES, code_dim=4, width=16, num_heads=2)
 
@@ -220,8 +220,8 @@ def detector(*overrides, seed=0):
 
 def detection_predictor(device, *overrides, augmented=False):
     """A predictor of the debug detector, on a device."""
-    from eva_detection.predictor import Predictor
-    from eva_detection.test_time_augmentation import EVARCNNWithTTA
+    from eva_detection.inference.predictor import Predictor
+    from eva_detection.inference.test_time_augmentation import EVARCNNWithTTA
 
     model = detector(*overrides).to(device)
     if augmented:
@@ -302,8 +302,8 @@ def segmentor_config(kind):
 def segmentation_predictor(device, *, multi_scale=False):
     """A predictor of the light segmentor, on a device, with one scale and its mirror."""
     cfg = segmentor_config("mask2former")
-    from eva_segmentation.predictor import Predictor, _without_loading
-    from eva_segmentation.segmentor import StreamingTTA
+    from eva_segmentation.inference.predictor import Predictor, _without_loading
+    from eva_segmentation.model.segmentor import StreamingTTA
 
     pipeline = cfg.tta_pipeline if multi_scale else cfg.test_dataloader.dataset.pipeline
     model = segmentor("upernet")

@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from eva_backbone.checkpoint import read_weights
-from eva_backbone.convert import FORMATS
-from eva_backbone.registry import resolve_source
+from eva_backbone.checkpoints.convert import FORMATS
+from eva_backbone.checkpoints.loading import read_weights
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.files import replacing, writing
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
@@ -68,7 +68,7 @@ def find_source(source: str, *, ema: bool) -> Path:
         if ema:
             raise ValueError(f"--ema is for the folder of a run, and {source} is none")
         return resolve_source(source)
-    from eva_engine.run_checkpoint import EMA_WEIGHTS, WEIGHTS, RunCheckpoints
+    from eva_engine.checkpoints.run_checkpoint import EMA_WEIGHTS, WEIGHTS, RunCheckpoints
 
     complete = RunCheckpoints(Path(source), keep=1).complete()
     if not complete:

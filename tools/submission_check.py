@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eva_detection.rle import run_lengths
+from eva_detection.data.rle import run_lengths
 
 Detection = dict[str, Any]
 FIELDS = {"bbox": "bbox", "segm": "segmentation"}

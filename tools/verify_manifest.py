@@ -20,10 +20,10 @@ import numpy as np
 from findings import Findings, Kind, progress, write_json
 
 from eva_data.pictures import UnreadableImageError
-from eva_pretrain.data import Manifest, SourceEntry, write_index
-from eva_pretrain.index_file import Names, Table
-from eva_pretrain.shards import TarShards
-from eva_pretrain.sources import FolderImages, ImageSource
+from eva_data.sources.image_source import FolderImages, ImageSource
+from eva_data.sources.index_file import Names, Table
+from eva_data.sources.manifests import Manifest, SourceEntry, write_index
+from eva_data.sources.shards import TarShards
 
 KINDS = {
     "source": Kind("source that cannot be used", "no index is written"),

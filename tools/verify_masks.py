@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from findings import Kind
 
-from eva_detection.rle import run_lengths
+from eva_detection.data.rle import run_lengths
 
 Points = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -22,7 +22,7 @@ import numpy as np
 from findings import Findings, Kind, progress, write_json
 from verify_images import inspect
 
-from eva_segmentation.class_file import (
+from eva_segmentation.data.class_file import (
     IGNORED,
     ClassFile,
     Pair,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from eva_classification.config import ClassificationConfig
-from eva_engine.command_line import load_recipe
+from eva_engine.commands.training import load_recipe
 
 parent = load_recipe(Path(__file__).with_name("eva_g_patch14_in1k_336px.py"), ClassificationConfig)
 config = replace(

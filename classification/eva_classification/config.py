@@ -125,7 +125,7 @@ class DataConfig:
     """Labelled images.
 
     Attributes:
-        train: Folder of class folders, or a data set by name, see `eva_classification.data`.
+        train: Folder of class folders, or a data set by name, see `eva_data.labelled.folders`.
         val: The same for validation; empty evaluates nothing.
         classes: Text file with a class in each line, in the order of the labels, such as the
             folders of ImageNet-21K; empty for the sorted folders of `train`.

@@ -6,31 +6,31 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_backbone.registry import resolve_source
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-from eva_classification.counting import MAX_CONFUSION, OneLabel, Score, count
-from eva_classification.data import open_labelled
-from eva_classification.evaluation import (
-    PAPER_SETS,
-    draw_confusion,
-    table,
-    write_per_class,
-    write_results,
-)
 from eva_classification.models import ImageClassifier, load_classifier
 from eva_classification.robustness import CLASSES, ImageNetPaths, open_sets
-from eva_classification.running import (
+from eva_data.files import make_folder
+from eva_data.labelled.folders import open_labelled
+from eva_data.transforms import evaluation_transform
+from eva_engine import distributed
+from eva_engine.checkpoints.run_checkpoint import read_config
+from eva_engine.commands.options import (
     add_arguments,
     choose_device,
     choose_dtype,
     run,
     whole_number,
 )
-from eva_classification.transforms import evaluation_transform
-from eva_data.files import make_folder
-from eva_engine import distributed
 from eva_engine.config import LARGEST_IMAGE
-from eva_engine.run_checkpoint import read_config
+from eva_engine.evaluation.counting import MAX_CONFUSION, OneLabel, Score, count
+from eva_engine.evaluation.reports import (
+    PAPER_SETS,
+    draw_confusion,
+    table,
+    write_per_class,
+    write_results,
+)
 
 PROGRAM = "classification/evaluate.py"
 SETS = {

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from eva_backbone.registry import resolve_source, sha256_of
+from eva_backbone.checkpoints.registry import resolve_source, sha256_of
 from eva_classification.extraction import SETTINGS, Pictures, Plan, extract
 from eva_classification.features import add_arguments as add_model_arguments
 from eva_classification.features import from_options
-from eva_classification.running import add_arguments, choose_device, run
 from eva_data.files import write_text
 from eva_engine import distributed
-from eva_engine.output_folder import reserved
+from eva_engine.checkpoints.output_folder import reserved
+from eva_engine.commands.options import add_arguments, choose_device, run
 
 PROGRAM = "tools/extract_features.py"
 _LARGEST_FILE = 4096  # pictures

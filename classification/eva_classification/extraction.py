@@ -26,19 +26,19 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from eva_classification.data import (
+from eva_classification.features import FeatureExtractor
+from eva_data.files import require_regular_file, writing
+from eva_data.labelled.folders import (
     KNOWN,
     find_images,
     open_labelled,
     read_image,
 )
-from eva_classification.features import FeatureExtractor
-from eva_classification.transforms import Transform
-from eva_data.files import require_regular_file, writing
 from eva_data.pictures import UnreadableImageError
+from eva_data.transforms import Transform
 from eva_engine import distributed
-from eva_engine.loading import evaluation_loader
-from eva_engine.run_checkpoint import write_tensors
+from eva_engine.checkpoints.run_checkpoint import write_tensors
+from eva_engine.data.loading import evaluation_loader
 
 SETTINGS = "features.json"
 _Read = TypeVar("_Read")
@@ -127,7 +127,7 @@ class Pictures(Dataset[tuple[int, Tensor | None, str]]):
 
     Args:
         locations: Folders, which are searched, and picture files; or one data set by name, see
-            `eva_classification.data`.
+            `eva_data.labelled.folders`.
         transform: Of a PIL picture in RGB.
 
     Raises:

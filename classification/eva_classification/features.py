@@ -16,19 +16,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from eva_backbone.checkpoint import read_weights
-from eva_backbone.convert import trunk_prefix
-from eva_backbone.from_weights import describe, vit_from
+from eva_backbone.checkpoints.convert import trunk_prefix
+from eva_backbone.checkpoints.from_weights import describe, vit_from
+from eva_backbone.checkpoints.loading import read_weights
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.layers import LAYER_NORM_EPS
-from eva_backbone.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from eva_backbone.vit import VisionTransformer
-from eva_classification.data import read_image
-from eva_classification.running import Precision, choose_device, choose_dtype, whole_number
-from eva_classification.transforms import Transform, evaluation_transform
+from eva_data.labelled.folders import read_image
 from eva_data.pictures import as_rgb
+from eva_data.transforms import Transform, evaluation_transform
+from eva_engine.checkpoints.run_checkpoint import read_config
+from eva_engine.commands.options import Precision, choose_device, choose_dtype, whole_number
 from eva_engine.config import LARGEST_IMAGE
-from eva_engine.run_checkpoint import read_config
 
 Picture = str | os.PathLike[str] | Image.Image
 Pooling = Literal["mean", "cls"]

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Subset
 
-from eva_classification.data import LabelledImages
 from eva_classification.features import FeatureExtractor
+from eva_data.labelled.folders import LabelledImages
 from eva_engine import distributed
-from eva_engine.loading import evaluation_loader
+from eva_engine.data.loading import evaluation_loader
 
 TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
 L2 = (1e-4, 1e-3, 1e-2, 1e-1)

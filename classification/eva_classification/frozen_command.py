@@ -8,15 +8,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from eva_classification.counting import OneLabel, Score
-from eva_classification.data import open_labelled
-from eva_classification.evaluation import table, write_results
 from eva_classification.features import add_arguments as add_model_arguments
 from eva_classification.features import from_options
 from eva_classification.frozen import L2, fit_best_linear, labelled_features, nearest_neighbours
-from eva_classification.running import add_arguments, choose_device, run
 from eva_data.files import make_folder
+from eva_data.labelled.folders import open_labelled
 from eva_engine import distributed
+from eva_engine.commands.options import add_arguments, choose_device, run
+from eva_engine.evaluation.counting import OneLabel, Score
+from eva_engine.evaluation.reports import table, write_results
 
 PROGRAM = "classification/evaluate_frozen.py"
 

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from eva_backbone.checkpoint import load_weights, read_weights
-from eva_backbone.convert import trunk_prefix
-from eva_backbone.from_weights import describe
+from eva_backbone.checkpoints.convert import trunk_prefix
+from eva_backbone.checkpoints.from_weights import describe
+from eva_backbone.checkpoints.loading import load_weights, read_weights
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.layers import LAYER_NORM_EPS
-from eva_backbone.registry import resolve_source
 from eva_backbone.variants import variant_arguments
 from eva_backbone.vit import VisionTransformer
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eva_backbone.convert import few
+from eva_backbone.checkpoints.listing import listed
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-from eva_classification._imagenet_subsets import IMAGENET_A, IMAGENET_R
-from eva_classification.counting import AnyLabel, OneLabel, Rule
-from eva_classification.data import ClassFolders, LabelledImages
-from eva_classification.transforms import evaluation_transform
+from eva_data.labelled._imagenet_subsets import IMAGENET_A, IMAGENET_R
+from eva_data.labelled.folders import ClassFolders, LabelledImages
+from eva_data.transforms import evaluation_transform
+from eva_engine.evaluation.counting import AnyLabel, OneLabel, Rule
 
 CLASSES = 1000
 _NUMBERS = [str(label) for label in range(CLASSES)]
@@ -195,7 +195,7 @@ def _check_classes(samples: LabelledImages, number: int, name: str) -> Sequence[
     if len(samples.classes) != number:
         raise ValueError(
             f"{name} has {number} class folders, but there are {len(samples.classes)}: "
-            f"{few(list(samples.classes), 4)}"
+            f"{listed(list(samples.classes), 4)}"
         )
     return samples.classes
 
@@ -206,7 +206,7 @@ def _compare(found: Sequence[str], expected: Sequence[str] | None, name: str) ->
         other = [a for a, b in zip(found, expected, strict=True) if a != b]
         raise ValueError(
             f"the class folders of {name} are not those of ImageNet-1K that belong to it: "
-            f"{few(other, 4)}"
+            f"{listed(other, 4)}"
         )
 
 

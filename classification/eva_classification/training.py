@@ -10,19 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eva_backbone.checkpoint import load_pretrained
+from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
 from eva_backbone.variants import VARIANTS
 from eva_classification.augmentation import Targets, accuracy, training_transform
 from eva_classification.config import ClassificationConfig, ModelConfig
-from eva_classification.counting import Validation
-from eva_classification.data import open_labelled
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
-from eva_classification.transforms import evaluation_transform
-from eva_engine import command_line, distributed
+from eva_data.labelled.folders import open_labelled
+from eva_data.transforms import evaluation_transform
+from eva_engine import distributed
+from eva_engine.commands import training as command_line
 from eva_engine.config import as_plain
-from eva_engine.flops import forward_flops
+from eva_engine.evaluation.counting import Validation
 from eva_engine.loop import TrainingRun
+from eva_engine.steps.flops import forward_flops
 
 logger = logging.getLogger(__name__)
 

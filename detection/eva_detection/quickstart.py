@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from eva_data.files import UnwritableError, make_folder, write_text
-from eva_detection.datasets import DIGIT_SCENES
-from eva_detection.report import (
+from eva_detection.data.datasets import DIGIT_SCENES
+from eva_detection.evaluation.report import (
     read_metrics,
     read_results,
     results_table,

@@ -7,7 +7,7 @@ fine-tuning (paper): ImageNet-1K 85.0, ADE20K 52.7 mIoU.
 from dataclasses import replace
 from pathlib import Path
 
-from eva_engine.command_line import load_recipe
+from eva_engine.commands.training import load_recipe
 from eva_pretrain.config import PretrainConfig
 
 parent = load_recipe(Path(__file__).with_name("eva_b_patch16_224_masked_800ep.py"), PretrainConfig)

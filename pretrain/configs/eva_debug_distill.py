@@ -6,7 +6,7 @@ This should give: a validation cosine above 0.70; the best constant prediction h
 from dataclasses import replace
 from pathlib import Path
 
-from eva_engine.command_line import load_recipe
+from eva_engine.commands.training import load_recipe
 from eva_pretrain.config import PretrainConfig
 
 parent = load_recipe(Path(__file__).with_name("eva_debug_digit_scenes.py"), PretrainConfig)

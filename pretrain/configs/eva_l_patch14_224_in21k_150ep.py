@@ -9,7 +9,7 @@ another one: reconstructed, not published.
 from dataclasses import replace
 from pathlib import Path
 
-from eva_engine.command_line import load_recipe
+from eva_engine.commands.training import load_recipe
 from eva_pretrain.config import PretrainConfig, StudentConfig, TeacherConfig
 
 parent = load_recipe(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eva_pretrain.masked_image_modeling import negative_cosine
-from eva_pretrain.tokenizer import FeatureTokenizer
+from eva_pretrain.tokens.tokenizer import FeatureTokenizer
 
 Result = tuple[Tensor, dict[str, Tensor]]
 

@@ -13,22 +13,23 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from eva_backbone.checkpoint import load_pretrained
+from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
 from eva_backbone.variants import VARIANTS
-from eva_engine import command_line, distributed
+from eva_data.sources.manifests import open_images
+from eva_engine import distributed
+from eva_engine.checkpoints.run_checkpoint import WEIGHTS, RunCheckpoints
+from eva_engine.commands import training as command_line
 from eva_engine.config import as_plain
-from eva_engine.flops import forward_flops
 from eva_engine.loop import TrainingRun
-from eva_engine.run_checkpoint import WEIGHTS, RunCheckpoints
-from eva_pretrain.backbone_teacher import BackboneTeacher
+from eva_engine.steps.flops import forward_flops
 from eva_pretrain.config import PretrainConfig, StudentConfig, TeacherConfig, TokenizerConfig
-from eva_pretrain.data import open_images
 from eva_pretrain.masked_image_modeling import MaskedImageModeling, masked_image_modeling
 from eva_pretrain.masking import BlockMasking
 from eva_pretrain.objectives import FeatureDistillation, MaskedFeatures, MaskedTokens
-from eva_pretrain.teacher import ClipTeacher
-from eva_pretrain.tokenizer import FeatureTokenizer
+from eva_pretrain.teachers.backbone import BackboneTeacher
+from eva_pretrain.teachers.clip import ClipTeacher
+from eva_pretrain.tokens.tokenizer import FeatureTokenizer
 from eva_pretrain.transforms import PretrainTransform, Views
 from eva_pretrain.validation import Objective, PretrainStep, Teacher, Validation, dtype_of, views_of
 

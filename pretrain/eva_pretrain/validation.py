@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
+from eva_data.sources.manifests import open_images
 from eva_engine import distributed
-from eva_engine.data import to_device
-from eva_engine.loading import evaluation_loader
-from eva_pretrain.backbone_teacher import BackboneTeacher
+from eva_engine.data.loading import evaluation_loader
+from eva_engine.data.order import to_device
 from eva_pretrain.config import PretrainConfig
-from eva_pretrain.data import open_images
 from eva_pretrain.masking import alternating_mask
 from eva_pretrain.objectives import FeatureDistillation, MaskedFeatures, MaskedTokens
-from eva_pretrain.teacher import ClipTeacher
+from eva_pretrain.teachers.backbone import BackboneTeacher
+from eva_pretrain.teachers.clip import ClipTeacher
 from eva_pretrain.transforms import ValidationTransform, Views
 
 Teacher = ClipTeacher | BackboneTeacher

@@ -3,24 +3,20 @@
 The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.ops`.
 """
 
-from eva_segmentation import mmcv_extension
+from eva_segmentation.model import mmcv_extension
 
 mmcv_extension.install_stand_in()
 
-from eva_segmentation import (  # noqa: E402
-    backbone,
+from eva_segmentation.data import loading, own_dataset  # noqa: E402
+from eva_segmentation.evaluation import saved_maps  # noqa: E402
+from eva_segmentation.model import backbone, head, padding, segmentor  # noqa: E402
+from eva_segmentation.training import (  # noqa: E402
     checkpoint_hook,
-    head,
-    label_maps,
-    loading,
     loops,
     optimizer,
-    own_dataset,
-    padding,
     runner,
     saved_config,
     schedule,
-    segmentor,
     step_guard,
 )
 
@@ -28,7 +24,6 @@ __all__ = [
     "backbone",
     "checkpoint_hook",
     "head",
-    "label_maps",
     "loading",
     "loops",
     "mmcv_extension",
@@ -37,6 +32,7 @@ __all__ = [
     "padding",
     "runner",
     "saved_config",
+    "saved_maps",
     "schedule",
     "segmentor",
     "step_guard",

@@ -286,7 +286,7 @@ def weights_cases(work: Path, marker: Path) -> Iterator[Case]:
     from safetensors.torch import load_file
 
     from eva_backbone import eva_debug, load_pretrained
-    from eva_backbone.from_weights import load_vit
+    from eva_backbone.checkpoints.from_weights import load_vit
 
     def load_into_model(file: Path) -> torch.nn.Module:
         model = eva_debug()

@@ -124,7 +124,7 @@ class Detection(Trainer):
     formats = "coco"
 
     def _import(self) -> Callable[[], None]:
-        from eva_detection.train import main
+        from eva_detection.training.train import main
 
         return main
 
@@ -140,7 +140,7 @@ class Detection(Trainer):
         return _numbers(folder.glob("metrics.json"), "iteration")
 
     def weights(self, folder: Path) -> dict[str, Any]:
-        from eva_backbone.checkpoint import read_weights
+        from eva_backbone.checkpoints.loading import read_weights
 
         return read_weights(folder / "model_final.pth")
 
@@ -151,7 +151,7 @@ class Segmentation(Trainer):
     formats = "semantic"
 
     def _import(self) -> Callable[[], None]:
-        from eva_segmentation.train import main
+        from eva_segmentation.training.train import main
 
         return main
 
@@ -168,8 +168,8 @@ class Segmentation(Trainer):
         return _numbers(sorted(folder.glob("*/vis_data/scalars.json")), "step")
 
     def weights(self, folder: Path) -> dict[str, Any]:
-        from eva_backbone.checkpoint import read_weights
-        from eva_segmentation.weights import safe_metadata
+        from eva_backbone.checkpoints.loading import read_weights
+        from eva_segmentation.model.weights import safe_metadata
 
         with safe_metadata():
             return read_weights(folder / f"iter_{STEPS}.pth")

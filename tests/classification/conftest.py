@@ -6,10 +6,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from eva_classification.data import LabelledImages
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_classification.models import build_classifier
-from eva_classification.transforms import evaluation_transform
+from eva_data.labelled.folders import LabelledImages
 from eva_data.pictures import UnreadableImageError
+from eva_data.transforms import evaluation_transform
 
 MEAN, STD = 0.48145466, 0.26862954  # CLIP's, of the red channel
 SIZE = 8  # of the model's images
@@ -34,7 +35,10 @@ class Numbered(LabelledImages):
     """Picture i has number i; some cannot be read."""
 
     def __init__(self, labels, *, classes, bad=()):
-        super().__init__(evaluation_transform(SIZE), [f"class {k}" for k in range(classes)])
+        super().__init__(
+            evaluation_transform(SIZE, mean=CLIP_MEAN, std=CLIP_STD),
+            [f"class {k}" for k in range(classes)],
+        )
         self.labels, self.bad = labels, bad
 
     def __len__(self):

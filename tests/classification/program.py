@@ -10,8 +10,8 @@ import matplotlib.figure  # noqa: F401 (here once, and not in each process)
 import torch
 
 from eva_classification import evaluate_command, extract_command, frozen_command, training
-from eva_classification.counting import AnyLabel, OneLabel, count
 from eva_engine import distributed
+from eva_engine.evaluation.counting import AnyLabel, OneLabel, count
 
 
 def main(arguments):

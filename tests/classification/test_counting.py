@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from eva_classification.counting import AnyLabel, OneLabel, Validation, count
 from eva_engine.config import RunConfig
+from eva_engine.evaluation.counting import AnyLabel, OneLabel, Validation, count
 
 CPU = torch.device("cpu")
 FALLING = [5.0, 4.0, 3.0, 2.0, 1.0, 0.0]

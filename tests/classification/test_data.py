@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eva_classification.data import (
+from eva_data.labelled.folders import (
     ClassFolders,
     open_labelled,
     read_class_list,

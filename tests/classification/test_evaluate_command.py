@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from eva_classification import counting
 from eva_classification.evaluate_command import main
 from eva_classification.features import FeatureExtractor
 from eva_classification.models import build_classifier
-from eva_classification.running import choose_device, choose_dtype, run
 from eva_engine import distributed
-from eva_engine.run_checkpoint import save_weights
+from eva_engine.checkpoints.run_checkpoint import save_weights
+from eva_engine.commands.options import choose_device, choose_dtype, run
+from eva_engine.evaluation import counting
 
 SCRIPT = Path(__file__).parents[2] / "classification" / "evaluate.py"
 CLIP = np.array([[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]])

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from eva_classification.counting import Counted, Score
-from eva_classification.evaluation import (
+from eva_engine.evaluation.counting import Counted, Score
+from eva_engine.evaluation.reports import (
     as_json,
     average_and_gap,
     draw_confusion,

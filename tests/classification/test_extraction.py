@@ -16,7 +16,7 @@ from eva_classification.extract_command import main
 from eva_classification.extraction import Plan, read_features
 from eva_classification.features import FeatureExtractor
 from eva_data.run_folder import locked
-from eva_engine import checkpoint_files
+from eva_engine.checkpoints import files as checkpoint_files
 
 NUMBER = 11  # pictures of the fixture `digits`
 SMALL = str(3 * 2 * 128 / 2**20)  # MiB of three vectors in fp16

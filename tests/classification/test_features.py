@@ -10,7 +10,7 @@ from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from eva_classification.features import FeatureExtractor
 from eva_classification.models import build_classifier, build_linear_probe
-from eva_classification.transforms import evaluation_transform
+from eva_data.transforms import evaluation_transform
 
 
 @pytest.fixture(scope="module")

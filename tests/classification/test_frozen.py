@@ -12,7 +12,6 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from eva_backbone import eva_debug
-from eva_classification.data import ClassFolders
 from eva_classification.features import FeatureExtractor
 from eva_classification.frozen import (
     fit_best_linear,
@@ -21,6 +20,7 @@ from eva_classification.frozen import (
     nearest_neighbours,
 )
 from eva_classification.frozen_command import main
+from eva_data.labelled.folders import ClassFolders
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from eva_classification import training
 from eva_classification.config import AugmentConfig, ClassificationConfig, DataConfig, ModelConfig
 from eva_classification.models import build_classifier
+from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.run_checkpoint import RunCheckpoints
 
 TIMES = {"samples_per_second", "eta_seconds", "memory_gib", "model_tflops"}
 

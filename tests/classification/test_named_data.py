@@ -11,9 +11,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader
 
-from eva_classification.data import open_labelled
-from eva_classification.transforms import evaluation_transform
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_data.labelled.folders import open_labelled
 from eva_data.pictures import UnreadableImageError
+from eva_data.transforms import evaluation_transform
+
+TO_TENSOR = evaluation_transform(14, mean=CLIP_MEAN, std=CLIP_STD)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +120,10 @@ def test_data_sets_of_torchvision(digits, tmp_path, name, split, write, classes)
 
 def test_train_and_test_differ_and_load_in_other_processes(digits, tmp_path):
     write_mnist(tmp_path, *digits)
-    samples = open_labelled(f"torchvision:MNIST:{tmp_path}:train", evaluation_transform(14))
+    samples = open_labelled(
+        f"torchvision:MNIST:{tmp_path}:train",
+        TO_TENSOR,
+    )
     assert len(samples) == 20
     batches = list(DataLoader(samples, batch_size=15, num_workers=1))
     assert [images.shape for images, _ in batches] == [(15, 3, 14, 14), (5, 3, 14, 14)]
@@ -251,7 +257,7 @@ def test_a_data_set_of_hugging_face(hub, digits):
         assert (image.mode, label) == ("RGB", digits[1][index] % 3)
         assert (np.asarray(image) == digits[0][index][..., None]).all()
     assert samples.sample_id(4) == "hf:beans:validation[4]"
-    assert open_labelled("hf:beans:test", evaluation_transform(14))[0][0].shape == (3, 14, 14)
+    assert open_labelled("hf:beans:test", TO_TENSOR)[0][0].shape == (3, 14, 14)
 
 
 @pytest.mark.parametrize(

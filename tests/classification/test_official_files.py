@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from eva_backbone import variants
-from eva_backbone.registry import find_official_file, list_official_files
+from eva_backbone.checkpoints.registry import find_official_file, list_official_files
 from eva_classification import training
 from eva_classification.config import ModelConfig
 from eva_classification.features import FeatureExtractor

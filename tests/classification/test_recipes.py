@@ -11,7 +11,7 @@ from skimage import data as photographs
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_classification.augmentation import RATIO, CropOnce, training_transform
 from eva_classification.config import AugmentConfig, ClassificationConfig, DataConfig
-from eva_engine.command_line import load_recipe
+from eva_engine.commands.training import load_recipe
 
 CONFIGS = Path(__file__).parents[2] / "classification" / "configs"
 # recipe -> lr, min lr, layer decay, warm-up, epochs, images a step and processes, smoothing,

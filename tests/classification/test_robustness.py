@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from eva_classification import evaluate_command
-from eva_classification._imagenet_subsets import IMAGENET_A, IMAGENET_R
-from eva_classification.counting import OneLabel
-from eva_classification.data import ClassFolders
 from eva_classification.robustness import ImageNetPaths, objectnet_labels, open_sets, real_labels
+from eva_data.labelled._imagenet_subsets import IMAGENET_A, IMAGENET_R
+from eva_data.labelled.folders import ClassFolders
 from eva_engine import distributed
+from eva_engine.evaluation.counting import OneLabel
 
 IDS = [f"n{1_440_764 + 7 * label:08}" for label in range(1000)]  # sorted, like the WordNet ids
 CLIP = np.array([[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]])

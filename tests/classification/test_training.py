@@ -20,9 +20,9 @@ from eva_classification.config import (
     ModelConfig,
 )
 from eva_classification.models import build_classifier, load_classifier
-from eva_engine.command_line import load_recipe
+from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
+from eva_engine.commands.training import load_recipe
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.run_checkpoint import RunCheckpoints
 
 CONFIGS = Path(__file__).parents[2] / "classification" / "configs"
 

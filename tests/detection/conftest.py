@@ -17,7 +17,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.utils.logger import setup_logger
 from PIL import Image
 
-from eva_detection import datasets
+from eva_detection.data import datasets
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "detection" / "configs"
@@ -137,7 +137,7 @@ def registered_demo_data(demo_data, register_below):
 @pytest.fixture
 def own_logging(monkeypatch):
     """What a run sets up for the log of its process is undone after the test."""
-    from eva_detection.endings import LOGGERS
+    from eva_detection.training.endings import LOGGERS
 
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(one.handlers[:], one.propagate, one.level) for one in loggers]
@@ -155,9 +155,10 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
     """Function: what `train_net.py` does, in this process; returns exit code or sentence."""
     import copy
 
-    from eva_detection import command_line, endings
-    from eva_detection import train as train_module
-    from eva_detection.custom_data import add_arguments
+    from eva_detection.config.recipes import command_line
+    from eva_detection.data.custom_data import add_arguments
+    from eva_detection.training import endings
+    from eva_detection.training import train as train_module
 
     monkeypatch.setattr(command_line, "load_config_file", lambda file: copy.deepcopy(tiny_config()))
     monkeypatch.setattr(train_module, "evaluate", lambda cfg, model, **_: {})

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from eva_detection.settings import check_compression
+from eva_detection.config.settings import check_compression
 
 # Two processes of gloo, in each of the scenarios; the second one has the trouble.
 PROGRAM = """
@@ -15,10 +15,10 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 from torch import nn
-from eva_detection.agreement import together
-from eva_detection.stream import UnreadableImagesError
-from eva_detection.train import _distributed
-from eva_detection.trainer import DetectionTrainer
+from eva_detection.training.agreement import together
+from eva_detection.data.stream import UnreadableImagesError
+from eva_detection.training.train import _distributed
+from eva_detection.training.trainer import DetectionTrainer
 
 class Model(nn.Module):
     def __init__(self, trouble):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from eva_backbone import VisionTransformer
-from eva_detection.backbone import EVAViTDet, add_eva_config
+from eva_detection.model.backbone import EVAViTDet, add_eva_config
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 NET = {

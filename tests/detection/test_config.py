@@ -4,7 +4,7 @@ import pytest
 from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
-from eva_detection.config import (
+from eva_detection.config.recipes import (
     check_arguments,
     check_device,
     check_overrides,
@@ -93,7 +93,7 @@ def test_an_unknown_stock_config():
 def test_train_net_says_it_in_one_sentence_and_at_once(load_config, repository, override, message):
     from detectron2.engine import default_argument_parser
 
-    from eva_detection.train import run
+    from eva_detection.training.train import run
 
     path = repository / "detection" / "configs" / f"{COCO}.py"
     arguments = ["--config-file", str(path), "train.output_dir=unused", override]
@@ -111,7 +111,7 @@ def test_train_net_says_it_in_one_sentence_and_at_once(load_config, repository, 
 def test_train_net_without_a_recipe(file, message):
     from detectron2.engine import default_argument_parser
 
-    from eva_detection.train import run
+    from eva_detection.training.train import run
 
     with pytest.raises(SystemExit, match=f"^train_net.py: {message}"):
         run(default_argument_parser().parse_args(["--config-file", file]))
@@ -120,7 +120,7 @@ def test_train_net_without_a_recipe(file, message):
 def test_a_recipe_that_is_no_python(tmp_path):
     from detectron2.engine import default_argument_parser
 
-    from eva_detection.train import run
+    from eva_detection.training.train import run
 
     (tmp_path / "broken.py").write_text("model = (")
     with pytest.raises(SystemExit, match=r"^train_net.py: --config-file .*broken\.py cannot be"):
@@ -148,7 +148,7 @@ def test_targets_of_a_saved_config(tmp_path, cfg):
     LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
     saved = LazyConfig.load(str(tmp_path / "config.yaml"))
     check_arguments(saved, ["model", "optimizer"])
-    saved.model.backbone._target_ = "eva_detection.backbone.Nothing"
+    saved.model.backbone._target_ = "eva_detection.model.backbone.Nothing"
     with pytest.raises(ValueError, match=r"^model\.backbone: "):
         check_arguments(saved, ["model"])
 

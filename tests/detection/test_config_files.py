@@ -6,8 +6,8 @@ import pytest
 from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
-from eva_detection.config import load_recipe
-from eva_detection.config_files import MODULES_VARIABLE, literal, load_config_file
+from eva_detection.config.files import MODULES_VARIABLE, literal, load_config_file
+from eva_detection.config.recipes import load_recipe
 
 # Each would make the file PROOF, when read or instantiated.
 COMMANDS = {
@@ -27,14 +27,14 @@ COMMANDS = {
     ),
     "a target inside a partial": (
         "!!python/object/apply:functools.partial {args: [&f !!python/name:"
-        "eva_detection.lvis.repeat_factors ''], state: !!python/tuple [*f, !!python/tuple [], "
+        "eva_detection.data.lvis.repeat_factors ''], state: !!python/tuple [*f, !!python/tuple [], "
         "{x: {_target_: os.system, command: touch PROOF}}, null]}"
     ),
     "a target that a resolver makes": (
         """'${oc.create:{_target_: os.system, command: "touch PROOF"}}'"""
     ),
     "an argument of a known function": (
-        "{_target_: eva_detection.config.stock_config, name: ../../../evil.py}"
+        "{_target_: eva_detection.config.recipes.stock_config, name: ../../../evil.py}"
     ),
     "proposals, which are pickles": (
         "{_target_: detectron2.data.get_detection_dataset_dicts, names: x, proposal_files: [PROOF]}"
@@ -52,7 +52,7 @@ COMMANDS = {
         "{_target_: detectron2.data.build.load_proposals_into_dataset, dataset_dicts: [], "
         "proposal_file: PROOF}"
     ),
-    "a dunder": "{_target_: eva_detection.optim.ClippedAdamW.__init__}",
+    "a dunder": "{_target_: eva_detection.training.optimizer.ClippedAdamW.__init__}",
     "a method of another package": "{_target_: torch.nn.Module.register_forward_hook.__globals__}",
     "a module": "!!python/module:os",
 }

@@ -10,8 +10,8 @@ from detectron2.data import MetadataCatalog, transforms
 from detectron2.modeling.roi_heads.fast_rcnn import get_fed_loss_cls_weights
 from detectron2.solver.build import get_default_optimizer_params
 
-from eva_detection.config import stock_config
-from eva_detection.lvis import repeat_factors
+from eva_detection.config.recipes import stock_config
+from eva_detection.data.lvis import repeat_factors
 
 TESTS = Path(__file__).resolve().parents[1]
 CONFIGS = TESTS.parent / "detection" / "configs"
@@ -245,7 +245,7 @@ def test_lvis_long_tail(name, load_config):
     categories = [{"annotations": [{"category_id": int(i > 0)}]} for i in range(10_000)]
     assert sampler.repeat_factors["_target_"] in (
         repeat_factors,
-        "eva_detection.lvis.repeat_factors",
+        "eva_detection.data.lvis.repeat_factors",
     )
     # class 0 in one image of 10,000
     factors = repeat_factors(categories, repeat_thresh=sampler.repeat_factors.repeat_thresh)
@@ -344,7 +344,7 @@ def test_gradient_clipping_is_one_override_away(load_config):
     """The paper's recipes do not clip; users of fewer GPUs may (official issue 108)."""
     cfg = load_config(
         COCO,
-        "optimizer._target_=eva_detection.optim.ClippedAdamW",
+        "optimizer._target_=eva_detection.training.optimizer.ClippedAdamW",
         "+optimizer.max_grad_norm=1.0",
     )
     cfg.optimizer.params = LazyCall(get_default_optimizer_params)(

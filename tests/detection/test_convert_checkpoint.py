@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from eva_backbone import build_vit
-from eva_backbone.convert import FORMATS
+from eva_backbone.checkpoints.convert import FORMATS
 from eva_backbone.resample import resample_patch_embed, resample_pos_embed
-from eva_detection.checkpoint import load_initial_weights
+from eva_detection.training.checkpoint import load_initial_weights
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "convert_checkpoint.py"
 WIDTH = {"depth": 2, "embed_dim": 32, "num_heads": 2, "mlp_dim": 64}

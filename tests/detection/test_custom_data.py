@@ -15,8 +15,8 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 
-from eva_detection import coco_files, custom_data
-from eva_detection.custom_data import (
+from eva_detection.data import coco_files, custom_data
+from eva_detection.data.custom_data import (
     CustomEvaluator,
     add_arguments,
     apply_custom_data,
@@ -24,9 +24,9 @@ from eva_detection.custom_data import (
     load_records,
     scale_lr,
 )
-from eva_detection.predictor import Category, Predictor, find_categories
-from eva_detection.report import read_metrics
-from eva_detection.trainer import DetectionTrainer
+from eva_detection.evaluation.report import read_metrics
+from eva_detection.inference.predictor import Category, Predictor, find_categories
+from eva_detection.training.trainer import DetectionTrainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
@@ -455,7 +455,7 @@ def test_evaluation_with_the_flags_of_val_alone(write, flags, tiny_config, apply
 
 def test_weights_of_another_detector(write, apply, make_tiny_detector, tmp_path, caplog):
     """Ten classes with masks, then three with boxes: the rest is taken over."""
-    from eva_detection.checkpoint import load_initial_weights
+    from eva_detection.training.checkpoint import load_initial_weights
 
     before = make_tiny_detector()
     torch.save({"model": before.state_dict()}, tmp_path / "ten.pth")

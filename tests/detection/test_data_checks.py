@@ -6,7 +6,7 @@ import signal
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from eva_detection.data_checks import EvaluationLoader, check_labels, check_pictures, records_of
+from eva_detection.data.run_checks import EvaluationLoader, check_labels, check_pictures, records_of
 
 
 @pytest.fixture

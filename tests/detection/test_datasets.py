@@ -10,7 +10,7 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog, detection_utils
 
-from eva_detection import datasets
+from eva_detection.data import datasets
 
 DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug"
 ROUNDS = 6  # augmentations of each image

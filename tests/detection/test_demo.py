@@ -20,10 +20,10 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from eva_data.files import UnwritableError
-from eva_detection import demo
-from eva_detection.drawing import PredictionsFile, draw
-from eva_detection.predictor import Category, read_rgb
-from eva_detection.video import Frame, VideoReader, VideoWriter, upright
+from eva_data.video import Frame, VideoReader, VideoWriter, upright
+from eva_detection.inference import demo
+from eva_detection.inference.drawing import PredictionsFile, draw
+from eva_detection.inference.predictor import Category, read_rgb
 
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 CATEGORIES = (Category(3, "cat"), Category(7, "dog"))
@@ -415,7 +415,7 @@ def test_max_memory_that_is_too_small(run_demo, demo_data, tmp_path):
 
 def test_help_imports_nothing_heavy(repository):
     script = (
-        "import sys; from eva_detection.demo import main\n"
+        "import sys; from eva_detection.inference.demo import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "bad = {'torch', 'detectron2', 'av', 'numpy', 'cv2'} & set(sys.modules)\n"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from eva_detection import train as train_module
-from eva_detection.endings import RunLog, one_sentence
-from eva_detection.report import read_metrics
+from eva_detection.evaluation.report import read_metrics
+from eva_detection.training import train as train_module
+from eva_detection.training.endings import RunLog, one_sentence
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
@@ -222,7 +222,7 @@ def test_an_error_in_the_last_step_is_not_followed_by_an_evaluation(
 # Two processes; the second one meets a bug outside of a step. Its workers must end as well.
 BUG = """
 from detectron2.utils import comm
-from eva_detection import train
+from eva_detection.training import train
 
 real = train._check_evaluation_data
 
@@ -238,7 +238,7 @@ if __name__ == "__main__":
 # A signal in an evaluation, to the whole group, as batch systems send it.
 SIGNAL = """
 import os, signal
-from eva_detection import train, trainer
+from eva_detection.training import train, trainer
 from detectron2.modeling import GeneralizedRCNN
 
 inference = GeneralizedRCNN.inference

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from eva_detection import export
-from eva_detection.backbone import EVAViTDet
+from eva_detection.inference import export
+from eva_detection.model.backbone import EVAViTDet
 
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
@@ -228,7 +228,7 @@ def test_the_reason_for_refusing_detectors_still_holds(tiny_detector):
 
 def test_help_imports_nothing_heavy(repository):
     script = (
-        "import sys; from eva_detection.export import main\n"
+        "import sys; from eva_detection.inference.export import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "sys.exit(' '.join({'torch', 'detectron2', 'onnx'} & set(sys.modules)) or 0)"

@@ -4,11 +4,11 @@ import pytest
 from detectron2.utils import comm
 
 from eva_data.interruption import EXIT_RUN_AGAIN
-from eva_detection import evaluation_predictions
-from eva_detection import train as train_module
-from eva_detection.evaluation import CocoEvaluator
-from eva_detection.hooks import leave_together
-from eva_detection.report import read_metrics
+from eva_detection.evaluation.evaluators import CocoEvaluator
+from eva_detection.evaluation.evaluators import predictions as evaluation_predictions
+from eva_detection.evaluation.report import read_metrics
+from eva_detection.training import train as train_module
+from eva_detection.training.hooks import leave_together
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The given NumPy array is not writable:UserWarning",
@@ -25,7 +25,7 @@ import torch.multiprocessing as mp
 from detectron2.engine import hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from eva_detection.hooks import leave_together
+from eva_detection.training.hooks import leave_together
 
 TIMEOUT, SCORING = map(float, sys.argv[1:3])
 

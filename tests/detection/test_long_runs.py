@@ -9,9 +9,9 @@ import torch
 from detectron2.data.samplers import RandomSubsetTrainingSampler
 
 from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
-from eva_detection import train as train_module
-from eva_detection.report import read_metrics
-from eva_detection.stream import UnreadableImagesError
+from eva_detection.data.stream import UnreadableImagesError
+from eva_detection.evaluation.report import read_metrics
+from eva_detection.training import train as train_module
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.utils import comm
-from eva_detection import train, trainer
+from eva_detection.training import train, trainer
 
 run_step, forward = trainer.DetectionTrainer.run_step, GeneralizedRCNN.forward
 

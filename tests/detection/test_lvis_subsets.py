@@ -7,7 +7,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
-from eva_detection.evaluation import LvisEvaluator
+from eva_detection.evaluation.evaluators import LvisEvaluator
 
 # name -> (file, category id in it, label in the model, number of classes)
 SETS = {

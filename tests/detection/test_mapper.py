@@ -11,10 +11,10 @@ from detectron2.data.detection_utils import SizeMismatchError
 from PIL import Image
 
 from eva_data.pictures import LIMIT
-from eva_detection.mapper import CustomMapper, PictureMapper, read_pixels
-from eva_detection.predictor import _as_rgb, read_rgb
-from eva_detection.stream import READ_ERRORS
-from eva_detection.test_time_augmentation import EVARCNNWithTTA
+from eva_detection.data.mapper import CustomMapper, PictureMapper, read_pixels
+from eva_detection.data.stream import READ_ERRORS
+from eva_detection.inference.predictor import _as_rgb, read_rgb
+from eva_detection.inference.test_time_augmentation import EVARCNNWithTTA
 
 COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
 DEEP = np.linspace(0, 65535, 96 * 128).reshape(96, 128).astype(np.uint16)

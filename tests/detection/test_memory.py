@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from eva_backbone import rel_pos
 from eva_backbone.rel_pos import attention_chunk, decomposed_attention
-from eva_detection import demo
-from eva_detection.memory import (
+from eva_detection.inference import demo
+from eva_detection.inference.memory import (
     Demand,
     MemoryLimitError,
     canvas_of,
@@ -18,7 +18,7 @@ from eva_detection.memory import (
     format_bytes,
     parse_bytes,
 )
-from eva_detection.predictor import Category
+from eva_detection.inference.predictor import Category
 
 CANVAS = {"canvas": (512, 512), "picture": (512, 512)}
 

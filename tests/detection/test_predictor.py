@@ -10,9 +10,9 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from eva_backbone import rel_pos
-from eva_detection import predictor as predictor_module
-from eva_detection.memory import MemoryLimitError
-from eva_detection.predictor import Category, Predictor, find_categories, read_rgb
+from eva_detection.inference import predictor as predictor_module
+from eva_detection.inference.memory import MemoryLimitError
+from eva_detection.inference.predictor import Category, Predictor, find_categories, read_rgb
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
@@ -287,7 +287,7 @@ def test_max_memory_chooses_the_chunk_of_a_larger_canvas(build, picture, monkeyp
         chosen.append(elements)
         return rel_pos.attention_chunk(elements)
 
-    monkeypatch.setattr("eva_detection.predictor.attention_chunk", remember)
+    monkeypatch.setattr("eva_detection.inference.predictor.attention_chunk", remember)
     found, expected = limited(picture), build(*larger)(picture)
     assert chosen[1] is None
     assert 0 < chosen[0] < 64**4 / 2

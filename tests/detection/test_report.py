@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from eva_detection import report
-from eva_detection.report import read_metrics, results_table, write_report
+from eva_detection.evaluation.evaluators import report
+from eva_detection.evaluation.report import read_metrics, results_table, write_report
 
 METRICS = [
     {"iteration": 0, "total_loss": 9.0, "loss_mask": 0.7, "loss_rpn_cls": 0.6, "lr": 1e-4},

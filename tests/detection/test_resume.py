@@ -9,10 +9,10 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from eva_detection import train as train_module
-from eva_detection.checkpoint import RunCheckpointer
-from eva_detection.report import read_metrics
-from eva_detection.trainer import DetectionTrainer
+from eva_detection.evaluation.report import read_metrics
+from eva_detection.training import train as train_module
+from eva_detection.training.checkpoint import RunCheckpointer
+from eva_detection.training.trainer import DetectionTrainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),

@@ -4,7 +4,7 @@ import numpy as np
 import pycocotools.mask as mask_api
 import pytest
 
-from eva_detection.rle import check_counts, run_lengths
+from eva_detection.data.rle import check_counts, run_lengths
 
 SIZE = (30, 40)
 

@@ -9,8 +9,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import CascadeROIHeads
 from safetensors.torch import load_file
 
-from eva_detection.config import update_each
-from eva_detection.roi_heads import maskness
+from eva_detection.config.recipes import update_each
+from eva_detection.model.roi_heads import maskness
 
 # What the golden file's variants set (tests/golden/README.md).
 VARIANTS = {

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from eva_detection.soft_nms import MIN_SCORE, soft_nms
+from eva_detection.model.soft_nms import MIN_SCORE, soft_nms
 
 
 def _brute_force(boxes, scores, classes, *, method, iou_threshold, sigma, min_score=MIN_SCORE):

@@ -10,7 +10,7 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSample
 from torch.utils.data import IterableDataset
 
 from eva_data.seeding import seed_all
-from eva_detection.stream import Plan, UnreadableImagesError, build_train_stream
+from eva_detection.data.stream import Plan, UnreadableImagesError, build_train_stream
 
 IMAGES = [
     {"file_name": f"{i}.jpg", "image_id": i, "width": 4 + i % 3, "height": 5} for i in range(7)

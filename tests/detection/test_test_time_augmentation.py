@@ -9,9 +9,9 @@ from detectron2.data.transforms import HFlipTransform, ResizeTransform, Transfor
 from detectron2.layers import batched_nms
 from PIL import Image
 
-from eva_detection.config import drop_masks
-from eva_detection.roi_heads import maskness
-from eva_detection.test_time_augmentation import EVARCNNWithTTA
+from eva_detection.config.recipes import drop_masks
+from eva_detection.inference.test_time_augmentation import EVARCNNWithTTA
+from eva_detection.model.roi_heads import maskness
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:torch.meshgrid:UserWarning",

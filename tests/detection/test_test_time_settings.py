@@ -8,11 +8,19 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import GeneralizedRCNN
 
-from eva_detection import train as train_module
-from eva_detection.config import check_overrides, drop_masks
-from eva_detection.predictor import Predictor
-from eva_detection.test_time_augmentation import EVARCNNWithTTA, with_test_time_augmentation
-from eva_detection.test_time_settings import AREA_RANGES, SIZES, read_area_ranges, read_scales
+from eva_detection.config.recipes import check_overrides, drop_masks
+from eva_detection.inference.predictor import Predictor
+from eva_detection.inference.test_time_augmentation import (
+    EVARCNNWithTTA,
+    with_test_time_augmentation,
+)
+from eva_detection.inference.test_time_settings import (
+    AREA_RANGES,
+    SIZES,
+    read_area_ranges,
+    read_scales,
+)
+from eva_detection.training import train as train_module
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),

@@ -9,8 +9,8 @@ import time
 import pytest
 import torch
 
-from eva_detection import train as train_module
-from eva_detection.report import read_metrics
+from eva_detection.evaluation.report import read_metrics
+from eva_detection.training import train as train_module
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
@@ -22,7 +22,7 @@ CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 DUMP_WEIGHTS = """
 import torch
 from detectron2.utils import comm
-from eva_detection import train
+from eva_detection.training import train
 
 def evaluate(cfg, model, **_):
     torch.save(model.state_dict(), f"{cfg.train.output_dir}/rank{comm.get_rank()}.pth")

@@ -9,8 +9,8 @@ from detectron2.config import instantiate
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from eva_detection.optim import ClippedAdamW
-from eva_detection.trainer import DetectionTrainer
+from eva_detection.training.optimizer import ClippedAdamW
+from eva_detection.training.trainer import DetectionTrainer
 
 
 class TwoLosses(nn.Module):

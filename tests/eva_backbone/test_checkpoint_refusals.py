@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from eva_backbone import load_pretrained
-from eva_backbone.checkpoint import read_weights
+from eva_backbone.checkpoints.loading import read_weights
 
 
 class _WritesAFile:

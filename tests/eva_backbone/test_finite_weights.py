@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from eva_backbone import load_pretrained, load_vit
-from eva_backbone.checkpoint import load_weights, read_weights
+from eva_backbone.checkpoints.loading import load_weights, read_weights
 
 NAME = "blocks.1.mlp.fc1.weight"
 FLOATS = ["float16", "bfloat16", "float32", "float64"]

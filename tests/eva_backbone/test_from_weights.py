@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from eva_backbone import VARIANTS, VisionTransformer, build_vit, load_vit
-from eva_backbone.from_weights import describe, vit_from
+from eva_backbone.checkpoints.from_weights import describe, vit_from
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 G16 = {"patch_size": 16, "embed_dim": 1408, "depth": 40, "num_heads": 16, "mlp_dim": 6144}

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from eva_backbone.reading import read_safetensors, read_torch_file, require_regular_file
+from eva_backbone.checkpoints.reading import read_safetensors, read_torch_file, require_regular_file
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eva_backbone import registry
+from eva_backbone.checkpoints import registry
 from eva_backbone.variants import VARIANTS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -230,7 +230,7 @@ def test_bundled(home, tmp_path, monkeypatch, name):
 
 def test_bundled_is_beside_the_module():
     path = Path(str(registry.resources.files("eva_backbone")))
-    assert path == Path(registry.__file__).parent
+    assert path == Path(registry.__file__).parents[1]
 
 
 def test_not_bundled():

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from eva_backbone import load_pretrained, load_vit, registry, verification
+from eva_backbone import load_pretrained, load_vit
+from eva_backbone.checkpoints import registry, verification
 
 NAME = "eva_psz14.pt"
 
@@ -164,7 +165,7 @@ def test_a_file_that_changes_meanwhile_is_not_remembered(small, hashed, monkeypa
 def test_several_processes_verify_at_the_same_time(small):
     """Each record is written beside its place and moved there."""
     program = (
-        "import sys; from pathlib import Path; from eva_backbone import verification as v\n"
+        "import sys; from pathlib import Path; from eva_backbone.checkpoints import verification as v\n"
         "path = Path(sys.argv[1])\n"
         "for _ in range(200):\n"
         "    v.verify_once(path, sys.argv[2], fetch='')\n"

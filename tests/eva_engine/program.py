@@ -8,9 +8,11 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from eva_engine import command_line, distributed, run_checkpoint
+from eva_engine import distributed
+from eva_engine.checkpoints import run_checkpoint
+from eva_engine.commands import training as command_line
 from eva_engine.config import OptimizerConfig, RunConfig, as_plain
-from eva_engine.loading import evaluation_loader
+from eva_engine.data.loading import evaluation_loader
 from eva_engine.loop import TrainingRun
 
 

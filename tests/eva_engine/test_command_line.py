@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from eva_engine import command_line, distributed
-from eva_engine.data import TooManyBadSamplesError
+from eva_engine import distributed
+from eva_engine.commands import training as command_line
+from eva_engine.data.order import TooManyBadSamplesError
 
 RECIPE = """
 from program import Config

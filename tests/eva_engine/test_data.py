@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from eva_engine.data import (
+from eva_engine.data.order import (
     Batch,
     OrderedBatches,
     SeededSamples,

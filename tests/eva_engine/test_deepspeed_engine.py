@@ -8,8 +8,8 @@ from deepspeed.accelerator import get_accelerator
 
 from eva_backbone.layer_decay import param_groups_layer_decay
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.deepspeed_engine import TrainingEngine
-from eva_engine.moving_average import MovingAverage
+from eva_engine.steps.deepspeed_engine import TrainingEngine
+from eva_engine.steps.moving_average import MovingAverage
 
 KINDS = [("fp32", 0), ("fp32", 1), ("bf16", 1)]
 LARS = {"name": "lars", "betas": (0.9, 0.999), "eps": 1e-8}

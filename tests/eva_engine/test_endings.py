@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from eva_data.run_folder import locked
-from eva_engine.loading import running
+from eva_engine.data.loading import running
 
 WORKERS = {"run__workers": 2, "limit": 40}
 SAVES = {"run__checkpoint_every": 3, "run__resume": True}

@@ -9,11 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eva_engine import checkpoint_files, compilation, loop, run_checkpoint
+from eva_engine import loop
+from eva_engine.checkpoints import files as checkpoint_files
+from eva_engine.checkpoints import run_checkpoint
+from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.config import OptimizerConfig
-from eva_engine.data import SampleError, TooManyBadSamplesError
-from eva_engine.run_checkpoint import RunCheckpoints
-from eva_engine.schedule import warmup_cosine
+from eva_engine.data.order import SampleError, TooManyBadSamplesError
+from eva_engine.steps import compilation
+from eva_engine.steps.schedule import warmup_cosine
 
 ALL = tuple(range(64))
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from safetensors.torch import load_file
 
-from eva_engine.run_checkpoint import RunCheckpoints
+from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 
 OFTEN = {"run__checkpoint_every": 3, "run__ema_decay": 0.9, "run__resume": True}
 

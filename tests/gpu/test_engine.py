@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.deepspeed_engine import TrainingEngine
-from eva_engine.moving_average import MovingAverage
+from eva_engine.steps.deepspeed_engine import TrainingEngine
+from eva_engine.steps.moving_average import MovingAverage
 
 PROGRAM = Path(__file__).parent / "engine_program.py"
 TIMES = {"samples_per_second", "eta_seconds", "memory_gib", "model_tflops"}
@@ -213,7 +213,7 @@ def test_classification_steps(steps, process_group, gpu, tmp_path, precision, ki
 
 def _train_a_little(prepared, model, function, device, precision, folder):
     """Twelve steps on one batch: losses are finite, and every trained weight moves."""
-    from eva_engine.data import to_device
+    from eva_engine.data.order import to_device
 
     run = RunConfig(output=folder, precision=precision, batch_size=6)
     optimizer = OptimizerConfig(lr=1e-3)

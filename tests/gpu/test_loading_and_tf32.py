@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from eva_engine.data import OrderedBatches, build_loader, to_device
+from eva_engine.data.order import OrderedBatches, build_loader, to_device
 
 SIZE = 1024
 TF32 = [({}, "high"), ({"matmul_precision": "highest"}, "highest")]
@@ -102,7 +102,7 @@ def set_up(steps, **settings):
     importlib.import_module("eva_segmentation.plugin")
     from mmengine.config import Config
 
-    from eva_segmentation.runner import EVARunner
+    from eva_segmentation.training.runner import EVARunner
 
     file = steps.ROOT / "segmentation/configs/_base_/runtime.py"
     cfg = Config.fromfile(file).env_cfg

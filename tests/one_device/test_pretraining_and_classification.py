@@ -60,8 +60,9 @@ def test_quick_checks_of_features(second):
 @pytest.fixture
 def samples(steps):
     """Seven labelled pictures of five classes."""
-    from eva_classification.data import LabelledImages
-    from eva_classification.transforms import evaluation_transform
+    from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+    from eva_data.labelled.folders import LabelledImages
+    from eva_data.transforms import evaluation_transform
 
     class Noise(LabelledImages):
         def __len__(self):
@@ -72,7 +73,7 @@ def samples(steps):
             coarse = (coarse + 30 * index).repeat(8, 0).repeat(8, 1)
             return Image.fromarray(coarse), index % 5
 
-    return Noise(evaluation_transform(64), list("abcde"))
+    return Noise(evaluation_transform(64, mean=CLIP_MEAN, std=CLIP_STD), list("abcde"))
 
 
 def test_features_of_a_data_set(steps, second, samples):
@@ -89,8 +90,8 @@ def test_features_of_a_data_set(steps, second, samples):
 
 def test_counting_right_predictions(steps, second, samples):
     """With all classes, in another order, with several labels; and the confusion of classes."""
-    from eva_classification.counting import AnyLabel, OneLabel, count
     from eva_classification.models import build_classifier
+    from eva_engine.evaluation.counting import AnyLabel, OneLabel, count
 
     torch.manual_seed(0)
     model = build_classifier("eva_debug", num_classes=5, **steps.SMALL).eval()

@@ -59,7 +59,7 @@ def test_the_predictor(second, steps, multi_scale):
 
 def test_deformable_attention_of_wide_heads(second):
     """Which a CPU, and whatever is no GPU, computes in another way than narrow ones."""
-    from eva_segmentation.deformable_attention import bag_attention
+    from eva_segmentation.model.deformable_attention import bag_attention
 
     shapes = ((4, 6), (2, 3))
     value = torch.randn(2, 30, 2, 40)

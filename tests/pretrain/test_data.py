@@ -11,10 +11,10 @@ from PIL import Image
 from skimage import data as photographs
 
 from eva_data.pictures import LIMIT, UnreadableImageError
-from eva_pretrain.data import ImageFolders, Manifest, open_images, write_index
-from eva_pretrain.decode import decode_image
-from eva_pretrain.index_file import Names, Table
-from eva_pretrain.sources import FolderImages
+from eva_data.sources.decoding import decode_image
+from eva_data.sources.image_source import FolderImages
+from eva_data.sources.index_file import Names, Table
+from eva_data.sources.manifests import ImageFolders, Manifest, open_images, write_index
 from eva_pretrain.transforms import PretrainTransform, Views
 
 SMALL = {"coffee": 3, "chelsea": 2, "rocket": 4}  # photograph -> copies
@@ -110,7 +110,7 @@ def test_what_a_header_claims_is_looked_at_before_anything_is_decoded(picture, m
     content = bytearray(_encode(picture, "JPEG"))
     place = content.index(b"\xff\xc0") + 5
     content[place : place + 4] = (65_500).to_bytes(2, "big") * 2
-    monkeypatch.setattr("eva_pretrain.decode.torchvision_decode", None)
+    monkeypatch.setattr("eva_data.sources.decoding.torchvision_decode", None)
     message = r"^x has 65500 x 65500 pixels, more than 100,000,000; .* EVA_MAX_IMAGE_PIXELS=4290250"
     with pytest.raises(UnreadableImageError, match=message):
         decode_image(bytes(content), "x")
@@ -124,7 +124,7 @@ def test_of_many_frames_one_is_decoded(picture, monkeypatch):
     second = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     content = _encode(picture, "GIF", save_all=True, append_images=[second])
     expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-    monkeypatch.setattr("eva_pretrain.decode.torchvision_decode", None)
+    monkeypatch.setattr("eva_data.sources.decoding.torchvision_decode", None)
     np.testing.assert_array_equal(decode_image(content).permute(1, 2, 0).numpy(), expected)
 
 
@@ -211,7 +211,7 @@ def test_index_replaces_the_search(merged, folders, monkeypatch):
     searched = ImageFolders(merged)
     index = folders / "set.safetensors"
     _write_index(merged, index)
-    monkeypatch.setattr("eva_pretrain.sources.find_images", None)
+    monkeypatch.setattr("eva_data.sources.image_source.find_images", None)
     transform = PretrainTransform(Views(size=28, mean=(0.5,) * 3, std=(0.5,) * 3))
     indexed = ImageFolders(merged, transform, index=index)
     every = range(len(searched))

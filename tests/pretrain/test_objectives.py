@@ -6,7 +6,7 @@ from torch import nn
 
 from eva_pretrain.masked_image_modeling import MaskedImageModeling
 from eva_pretrain.objectives import FeatureDistillation, MaskedFeatures, MaskedTokens
-from eva_pretrain.tokenizer import FeatureTokenizer
+from eva_pretrain.tokens.tokenizer import FeatureTokenizer
 
 SIZES = {
     "img_size": 32,

@@ -14,10 +14,10 @@ from PIL import Image
 from skimage import data as photographs
 
 from eva_data.pictures import UnreadableImageError
-from eva_pretrain.data import ImageFolders, open_images
-from eva_pretrain.decode import decode_image
-from eva_pretrain.index_file import Table
-from eva_pretrain.shards import TarShards, expand, find_members
+from eva_data.sources.decoding import decode_image
+from eva_data.sources.index_file import Table
+from eva_data.sources.manifests import ImageFolders, open_images
+from eva_data.sources.shards import TarShards, expand, find_members
 
 EXTRA = {"txt": b"a caption", "json": b"{}", "mask.png": b"no picture of its own"}
 
@@ -70,7 +70,7 @@ def test_index_file(shards, tmp_path, monkeypatch):
     index = tmp_path / "s.index"
     first = TarShards(shards, index=index)
     assert index.is_file()
-    monkeypatch.setattr("eva_pretrain.shards.find_members", None)
+    monkeypatch.setattr("eva_data.sources.shards.find_members", None)
     again = TarShards(shards, index=index)
     sent = pickle.dumps(again)
     assert b"000001" not in sent

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-from eva_pretrain.codebook import Codebook
-from eva_pretrain.tokenizer import FeatureTokenizer
+from eva_pretrain.tokens.codebook import Codebook
+from eva_pretrain.tokens.tokenizer import FeatureTokenizer
 
 SIZES = {"num_codes": 64, "code_dim": 8, "width": 32, "num_heads": 4, "decay": 0.9}
 DIM = 24
@@ -191,7 +191,7 @@ def test_unused_codes_move_onto_vectors_of_the_batch():
 def test_chunks_change_nothing(monkeypatch):
     books = []
     for chunk in (4096, 7):
-        monkeypatch.setattr("eva_pretrain.codebook._CHUNK", chunk)
+        monkeypatch.setattr("eva_pretrain.tokens.codebook._CHUNK", chunk)
         torch.manual_seed(0)
         book = Codebook(num_codes=6, code_dim=8).train()
         book(_unit(50))
@@ -224,8 +224,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
-from eva_pretrain.codebook import Codebook
-from eva_pretrain.tokenizer import FeatureTokenizer
+from eva_pretrain.tokens.codebook import Codebook
+from eva_pretrain.tokens.tokenizer import FeatureTokenizer
 
 def worker(rank, folder):
     timeout = datetime.timedelta(seconds=20)

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_sample_images
 
 from eva_backbone import eva_debug
-from eva_backbone.checkpoint import load_pretrained
-from eva_engine.command_line import load_recipe
+from eva_backbone.checkpoints.loading import load_pretrained
+from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
+from eva_engine.commands.training import load_recipe
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.flops import forward_flops
-from eva_engine.run_checkpoint import RunCheckpoints
+from eva_engine.steps.flops import forward_flops
 from eva_pretrain import training
 from eva_pretrain.config import (
     DataConfig,

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 
 from eva_backbone.variants import VARIANTS
-from eva_segmentation.legacy_keys import modern_name
-from eva_segmentation.weights import load_segmentor
+from eva_segmentation.model.legacy_keys import modern_name
+from eva_segmentation.model.weights import load_segmentor
 
 CONFIGS = Path(__file__).parents[2] / "segmentation" / "configs"
 NAMES = sorted(

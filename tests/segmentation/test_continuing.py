@@ -11,8 +11,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from eva_segmentation import train
-from eva_segmentation.segmentor import EVASegmentor
+from eva_segmentation.model.segmentor import EVASegmentor
+from eva_segmentation.training import train
 
 LAST = 6
 

@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from eva_segmentation import custom_data
-from eva_segmentation.class_file import (
+from eva_segmentation.data import custom_data
+from eva_segmentation.data.class_file import (
     LabelMapError,
     LabelTable,
     check_pairs,

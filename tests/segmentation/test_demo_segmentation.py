@@ -10,10 +10,10 @@ import torch
 from mmseg.registry import MODELS
 from PIL import Image
 
-from eva_segmentation import demo
-from eva_segmentation.class_file import find_pairs, read_label_map, read_rgb
-from eva_segmentation.drawing import label_image, overlay, with_legend
-from eva_segmentation.predictor import Predictor
+from eva_segmentation.data.class_file import find_pairs, read_label_map, read_rgb
+from eva_segmentation.inference import demo
+from eva_segmentation.inference.drawing import label_image, overlay, with_legend
+from eva_segmentation.inference.predictor import Predictor
 
 COLORS = ((250, 0, 0), (0, 250, 0), (0, 0, 250))
 

@@ -8,10 +8,10 @@ import sys
 import pytest
 from mmengine.config import Config
 
-from eva_segmentation import train
-from eva_segmentation.ending import one_line
-from eva_segmentation.loops import EVATrainLoop
-from eva_segmentation.segmentor import EVASegmentor
+from eva_segmentation.model.segmentor import EVASegmentor
+from eva_segmentation.training import train
+from eva_segmentation.training.ending import one_line
+from eva_segmentation.training.loops import EVATrainLoop
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_sentence_of_an_error_in_a_worker():
 FAULTY = """
 import eva_segmentation.plugin
 from mmengine.dist import get_rank
-from eva_segmentation.segmentor import EVASegmentor
+from eva_segmentation.model.segmentor import EVASegmentor
 loss = EVASegmentor.loss
 def spoilt(*arguments):
     losses = loss(*arguments)

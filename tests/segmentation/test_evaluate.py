@@ -7,10 +7,10 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from eva_segmentation import evaluate
-from eva_segmentation.drawing import label_image
-from eva_segmentation.predictor import Predictor
-from eva_segmentation.segmentor import EVASegmentor
+from eva_segmentation.evaluation import command as evaluate
+from eva_segmentation.inference.drawing import label_image
+from eva_segmentation.inference.predictor import Predictor
+from eva_segmentation.model.segmentor import EVASegmentor
 
 
 def score(folder):

@@ -11,8 +11,8 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from eva_data.pictures import LIMIT, UnreadableImageError, read_picture
-from eva_segmentation import options, train
-from eva_segmentation.class_file import LabelMapError, find_pairs, read_label_map, read_rgb
+from eva_segmentation.data.class_file import LabelMapError, find_pairs, read_label_map, read_rgb
+from eva_segmentation.training import options, train
 
 SHAPE = (24, 30)
 

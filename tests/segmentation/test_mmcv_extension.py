@@ -8,8 +8,8 @@ import types
 import pytest
 import torch
 
-from eva_segmentation import mmcv_extension
-from eva_segmentation.mmcv_extension import (
+from eva_segmentation.model import mmcv_extension
+from eva_segmentation.model.mmcv_extension import (
     ATTENTION,
     EXTENSION,
     MASK_HEAD,

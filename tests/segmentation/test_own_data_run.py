@@ -9,8 +9,10 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from eva_segmentation import demo, evaluate, train
-from eva_segmentation.class_file import read_class_file
+from eva_segmentation.data.class_file import read_class_file
+from eva_segmentation.evaluation import command as evaluate
+from eva_segmentation.inference import demo
+from eva_segmentation.training import train
 
 SIZES = {"a": (32, 32), "sub/a": (40, 48), "b": (64, 32)}  # height, width
 LABELS = (7, 40, 200)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_segmentation.class_file import as_rgb, read_rgb
-from eva_segmentation.predictor import Predictor
+from eva_segmentation.data.class_file import as_rgb, read_rgb
+from eva_segmentation.inference.predictor import Predictor
 
 SHAPE = (40, 33)
 

@@ -10,9 +10,9 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmseg.registry import MODELS
 
-from eva_segmentation import train
-from eva_segmentation.resuming import UnfitCheckpointError, check_fits, read_checkpoint
-from eva_segmentation.schedule import WarmupPolyLR
+from eva_segmentation.training import train
+from eva_segmentation.training.resuming import UnfitCheckpointError, check_fits, read_checkpoint
+from eva_segmentation.training.schedule import WarmupPolyLR
 
 
 @pytest.fixture

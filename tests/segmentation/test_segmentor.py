@@ -12,8 +12,8 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
 
-from eva_segmentation.padding import PadShortSide
-from eva_segmentation.segmentor import EVASegmentor, StreamingTTA, _add_probabilities, windows
+from eva_segmentation.model.padding import PadShortSide
+from eva_segmentation.model.segmentor import EVASegmentor, StreamingTTA, _add_probabilities, windows
 
 # isort: split
 # after ours, which makes them importable without compiled operations
@@ -234,7 +234,7 @@ def test_half_precision_of_the_sum(make_model, make_views):
 
 
 def test_rows_are_added_in_blocks(monkeypatch):
-    monkeypatch.setattr("eva_segmentation.segmentor._SLICE", 3 * 5 * 2)  # two rows at once
+    monkeypatch.setattr("eva_segmentation.model.segmentor._SLICE", 3 * 5 * 2)  # two rows at once
     total, scores = torch.ones(3, 7, 5), torch.randn(3, 7, 5)
     _add_probabilities(total, scores, share=0.5)
     torch.testing.assert_close(total, 1 + scores.softmax(0) / 2)

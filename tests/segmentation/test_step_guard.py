@@ -12,11 +12,11 @@ from mmengine.runner import ValLoop
 from torch import nn
 
 from eva_data.interruption import StopSignal
-from eva_segmentation import step_guard, train
-from eva_segmentation.ending import NonFiniteError
-from eva_segmentation.loops import EVAValLoop
-from eva_segmentation.segmentor import EVASegmentor
-from eva_segmentation.step_guard import EVAAmpOptimWrapper, EVAOptimWrapper, StepGuard
+from eva_segmentation.model.segmentor import EVASegmentor
+from eva_segmentation.training import step_guard, train
+from eva_segmentation.training.ending import NonFiniteError
+from eva_segmentation.training.loops import EVAValLoop
+from eva_segmentation.training.step_guard import EVAAmpOptimWrapper, EVAOptimWrapper, StepGuard
 
 
 def batch(*names):

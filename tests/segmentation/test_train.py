@@ -14,8 +14,9 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from eva_segmentation import evaluate, options, train
-from eva_segmentation.segmentor import EVASegmentor
+from eva_segmentation.evaluation import command as evaluate
+from eva_segmentation.model.segmentor import EVASegmentor
+from eva_segmentation.training import options, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:The draw is False:UserWarning")
 SMALLER = [

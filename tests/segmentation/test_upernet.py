@@ -5,7 +5,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmseg.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
-from eva_segmentation.weights import load_segmentor
+from eva_segmentation.model.weights import load_segmentor
 
 DEPTH, PEAK, DECAY = 2, 1e-3, 0.5  # blocks, learning rate, layer decay
 HEADS = ("decode_head", "auxiliary_head")

@@ -9,8 +9,8 @@ from torch import nn
 
 from eva_backbone import VisionTransformer
 from eva_backbone.resample import resample_bias_table, resample_pos_embed
-from eva_segmentation.backbone import EVAViTAdapter
-from eva_segmentation.vit_adapter import layout
+from eva_segmentation.model.backbone import EVAViTAdapter
+from eva_segmentation.model.vit_adapter import layout
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "segmentation_adapter.safetensors"
 SIZES = {

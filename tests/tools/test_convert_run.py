@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from timm.models.eva import Eva, checkpoint_filter_fn
 
 from eva_backbone import eva_debug
-from eva_backbone.checkpoint import load_pretrained
-from eva_engine import run_checkpoint
+from eva_backbone.checkpoints.loading import load_pretrained
+from eva_engine.checkpoints import run_checkpoint
 from eva_pretrain.masked_image_modeling import masked_image_modeling
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "convert_checkpoint.py"

@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from eva_detection.coco_files import check_images, read_coco
+from eva_detection.data.coco_files import check_images, read_coco
 
 RLE = {"size": [30, 40]}
 WRONG = [None, True, -1, 0, 1.5, 10**400, 2**70, 1e308, math.nan, math.inf, "", "7", "x" * 999]

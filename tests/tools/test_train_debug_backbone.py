@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 
 from eva_backbone import eva_debug, load_pretrained
-from eva_backbone.registry import bundled_path
+from eva_backbone.checkpoints.registry import bundled_path
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 PROGRAM = TOOLS / "train_debug_backbone.py"

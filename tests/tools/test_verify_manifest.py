@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from skimage import data as photographs
 
-from eva_pretrain.data import ImageFolders
+from eva_data.sources.manifests import ImageFolders
 
 TOOLS = Path(__file__).parents[2] / "tools"
 

@@ -3,7 +3,7 @@
 The `1536_det` and `1536_seg` configs add what the published numbers use besides.
 """
 
-from eva_detection.config import set_image_size
+from eva_detection.config.recipes import set_image_size
 
 from .cascade_mask_rcnn_vitdet_eva_g_1280 import (
     dataloader,

@@ -13,10 +13,10 @@ from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLaye
 
 from eva_backbone import VisionTransformer
 from eva_backbone.variants import variant_arguments
-from eva_detection.backbone import EVAViTDet
-from eva_detection.config import stock_config
-from eva_detection.rcnn import EVARCNN
-from eva_detection.roi_heads import EVARPN, EVACascadeROIHeads
+from eva_detection.config.recipes import stock_config
+from eva_detection.model.backbone import EVAViTDet
+from eva_detection.model.rcnn import EVARCNN
+from eva_detection.model.roi_heads import EVARPN, EVACascadeROIHeads
 
 model = stock_config("common/models/mask_rcnn_vitdet.py").model
 

@@ -3,9 +3,9 @@
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 
-from eva_detection.config import stock_config
-from eva_detection.evaluation import CocoEvaluator
-from eva_detection.mapper import PictureMapper
+from eva_detection.config.recipes import stock_config
+from eva_detection.data.mapper import PictureMapper
+from eva_detection.evaluation.evaluators import CocoEvaluator
 
 dataloader = stock_config("common/data/coco.py").dataloader
 

@@ -5,7 +5,7 @@
 
 from detectron2.config import LazyCall as L
 
-from eva_detection.test_time_augmentation import EVARCNNWithTTA
+from eva_detection.inference.test_time_augmentation import EVARCNNWithTTA
 
 test = dict(
     aug=L(EVARCNNWithTTA)(

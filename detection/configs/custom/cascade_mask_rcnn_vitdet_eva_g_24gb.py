@@ -13,8 +13,8 @@ optimizer 2.1; CUDA 1. Sum 17.7 of 22.4; without frozen blocks 26.7.
 from detectron2.config import LazyCall as L
 from fvcore.common.param_scheduler import CosineParamScheduler
 
-from eva_detection.config import set_image_size
-from eva_detection.optim import ClippedAdamW
+from eva_detection.config.recipes import set_image_size
+from eva_detection.training.optimizer import ClippedAdamW
 
 from ..coco.cascade_mask_rcnn_vitdet_eva_g_1280 import (
     dataloader,

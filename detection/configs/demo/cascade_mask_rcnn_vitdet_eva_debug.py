@@ -13,9 +13,9 @@ from fvcore.common.param_scheduler import CosineParamScheduler
 
 from eva_backbone import get_vit_lr_decay_rate
 from eva_backbone.variants import variant_arguments
-from eva_detection import datasets
-from eva_detection.config import set_image_size, update_each
-from eva_detection.optim import ClippedAdamW
+from eva_detection.config.recipes import set_image_size, update_each
+from eva_detection.data import datasets
+from eva_detection.training.optimizer import ClippedAdamW
 
 from ..common.cascade_mask_rcnn_vitdet_eva import model
 from ..common.data import dataloader

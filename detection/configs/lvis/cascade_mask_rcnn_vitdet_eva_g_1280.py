@@ -9,9 +9,9 @@ This should give (paper, evaluated with the 1536 config): box AP 62.2, mask AP 5
 from detectron2.config import LazyCall as L
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 
-from eva_detection.config import update_each
-from eva_detection.evaluation import LvisEvaluator
-from eva_detection.lvis import federated_class_weights, repeat_factors
+from eva_detection.config.recipes import update_each
+from eva_detection.data.lvis import federated_class_weights, repeat_factors
+from eva_detection.evaluation.evaluators import LvisEvaluator
 
 from ..coco.cascade_mask_rcnn_vitdet_eva_g_1280 import (
     dataloader,

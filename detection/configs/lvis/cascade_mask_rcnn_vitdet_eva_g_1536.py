@@ -3,7 +3,7 @@
 This should give (official README) for `eva_lvis.pth`, maskness included: box AP 62.2, mask AP 55.0.
 """
 
-from eva_detection.config import set_image_size, update_each
+from eva_detection.config.recipes import set_image_size, update_each
 
 from .cascade_mask_rcnn_vitdet_eva_g_1280 import (
     dataloader,

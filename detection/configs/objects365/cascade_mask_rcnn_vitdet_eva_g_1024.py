@@ -6,8 +6,8 @@ configs: the paper does not give it. The paper trains on train and val, so the A
 logged says nothing about new images.
 """
 
-from eva_detection import datasets
-from eva_detection.config import drop_masks, set_image_size
+from eva_detection.config.recipes import drop_masks, set_image_size
+from eva_detection.data import datasets
 
 from ..coco.cascade_mask_rcnn_vitdet_eva_g_1280 import (
     dataloader,

@@ -5,7 +5,7 @@ resampled from 1024 px). Warm-up (5k) and the decay at 45k are those of the auth
 configs: the paper does not give them.
 """
 
-from eva_detection.config import set_image_size
+from eva_detection.config.recipes import set_image_size
 
 from .cascade_mask_rcnn_vitdet_eva_g_1024 import (
     dataloader,

@@ -1,0 +1,257 @@
+"""Configs in files: a recipe in Python is code that its reader trusts, a config in YAML is data.
+
+A run saves its config as `config.yaml`, which is passed around. detectron2 reads such a file with
+`yaml.unsafe_load`, and instantiates whatever callable it names. Here nothing in it runs: its tags
+are those that `LazyConfig.save` writes, its targets the parts that detectors are built of.
+"""
+
+import functools
+import inspect
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import LazyConfig
+from detectron2.data import get_detection_dataset_dicts
+from detectron2.layers import ShapeSpec
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from eva_data.files import require_regular_file
+
+MODULES_VARIABLE = "EVA_CONFIG_MODULES"  # further modules that YAML configs may name
+# Where what a config may name is defined: classes and functions that build, and do nothing else.
+# Not here: what reads other configs, starts programs, downloads, or returns any object by name.
+_MODULES = (
+    "detectron2.data.build",
+    "detectron2.data.dataset_mapper",
+    "detectron2.data.samplers",
+    "detectron2.data.transforms",
+    "detectron2.evaluation",
+    "detectron2.layers",
+    "detectron2.modeling",
+    "detectron2.solver",
+    "detectron2.structures",
+    "eva_backbone.feature_pyramid",
+    "eva_backbone.layer_decay",
+    "eva_backbone.vit",
+    "eva_detection.model.backbone",
+    "eva_detection.data.custom_data",
+    "eva_detection.evaluation.evaluators",
+    "eva_detection.data.lvis",
+    "eva_detection.data.mapper",
+    "eva_detection.training.optimizer",
+    "eva_detection.model.rcnn",
+    "eva_detection.model.roi_heads",
+    "eva_detection.inference.test_time_augmentation",
+    "fvcore.common.param_scheduler",
+    "fvcore.nn",
+    "fvcore.transforms",
+    "torch.nn.modules",
+    "torch.optim",
+)
+_NOT = ("detectron2.data.build.load_proposals_into_dataset", "detectron2.modeling.mmdet_wrapper")
+_ROOTS = ("detectron2", "eva_backbone", "eva_detection", "fvcore", "torch.nn", "torch.optim")
+_NAME = re.compile(r"[A-Za-z]\w*(\.(?!__)[A-Za-z_]\w*)+")
+_REFERENCE = re.compile(r"\$\{\.*[\w.\[\]-]+\}")  # to another value; no resolver such as oc.env
+_MAX_BYTES, _MAX_VALUES = 4 * 2**20, 1_000_000
+_PYTHON = "tag:yaml.org,2002:python/"
+
+
+def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
+    """Load a config, as `LazyConfig.load`, but for YAML, in which nothing runs.
+
+    Args:
+        file: A local file: a recipe in Python, or YAML such as a run's `config.yaml`. The
+            environment variable `EVA_CONFIG_MODULES` names modules of your own that YAML may name,
+            separated by commas.
+
+    Returns:
+        The config.
+
+    Raises:
+        ValueError: If it is not a local file, or YAML that is damaged, too large, or names what a
+            detector is not built of.
+        OSError: If there is no file, or it cannot be read.
+        SyntaxError: For Python that is none.
+    """
+    text = os.fspath(file)
+    if "://" in text:
+        raise ValueError(f"{text} is not a local file: download it and look at it first")
+    path = Path(text)
+    if path.suffix not in (".py", ".yaml", ".yml"):
+        raise ValueError(f"{text} is neither Python (.py) nor YAML (.yaml, .yml)")
+    require_regular_file(path)
+    if path.suffix == ".py":
+        return LazyConfig.load(text)
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{text} has {path.stat().st_size:,} bytes; a config has few")
+    try:
+        content = _read_yaml(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds {type(content).__name__} and no settings")
+        _check(content, "")
+        return OmegaConf.create(content, flags={"allow_objects": True})
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise ValueError(f"{text} is not a config: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ValueError(f"{text} is not a config: its values are nested too deep") from error
+
+
+def literal(text: str) -> str:
+    r"""Escape a name that comes from data, so that a config gives it back as it is.
+
+    Args:
+        text: Such as the class name `${oc.env:HOME}`, which a config would resolve.
+
+    Returns:
+        The text with `\${` for `${`.
+
+    Raises:
+        ValueError: For `???`, which means "missing" in a config, or text that UTF-8 cannot hold.
+    """
+    if text == "???":
+        raise ValueError("the name '???' cannot be stored in a config: give it another name")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the name {text!r} is not valid text (UTF-8)") from error
+    return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", text)
+
+
+class _Loader(yaml.SafeLoader):
+    """Of plain values, tuples, known functions, their partials and `ShapeSpec`."""
+
+
+def _read_yaml(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            raise ValueError("it is empty")
+        _count(node, {})
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values of a node with what its aliases stand for; refuses too many, and circles."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = _MAX_VALUES + 1  # met again below itself
+    children = node.value if isinstance(node, yaml.CollectionNode) else ()
+    total = 1
+    for child in children:
+        for part in child if isinstance(child, tuple) else (child,):
+            total += _count(part, known)
+            if total > _MAX_VALUES:
+                raise ValueError("its aliases stand for too many values, or for themselves")
+    known[id(node)] = total
+    return total
+
+
+def _tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+def _known(name: str) -> Any:
+    """The class or function of a name."""
+    own = tuple(part.strip() for part in os.environ.get(MODULES_VARIABLE, "").split(","))
+    own = tuple(part for part in own if part)
+    if not _NAME.fullmatch(name) or not _within(name, _ROOTS + own):
+        raise ValueError(_refusal(name))
+    try:
+        found = locate(name)
+    except Exception as error:  # of hydra, or of the module that is imported
+        raise ValueError(f"there is nothing named {name}: {error}") from error
+    kind = inspect.isclass(found) or inspect.isroutine(found)
+    home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+    if not kind or not _within(home, _MODULES + own) or _within(home, _NOT):
+        raise ValueError(_refusal(name))
+    return found
+
+
+def _within(name: str, modules: tuple[str, ...]) -> bool:
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def _refusal(name: str) -> str:
+    return (
+        f"it names {name}, which is not a part that detectors are built of and could run anything; "
+        f"if that is your own and you trust the file, set {MODULES_VARIABLE} to its module"
+    )
+
+
+def _function(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+    found = _known(suffix)
+    if found is get_detection_dataset_dicts:  # its fourth argument names pickles
+        raise ValueError(_refusal(suffix))
+    return found
+
+
+def _partial(loader: _Loader, node: yaml.Node) -> functools.partial[Any]:
+    """Of `args: [function]` and `state: (function, arguments, named arguments, attributes)`."""
+    content = loader.construct_mapping(node, deep=True)
+    state = content.get("state")
+    if content.keys() != {"args", "state"} or not isinstance(state, tuple) or len(state) != 4:
+        raise ValueError("it holds a functools.partial of another form than Python's")
+    function, arguments, named, _ = state
+    plain = isinstance(arguments, tuple) and isinstance(named, dict)
+    if not (callable(function) and plain and all(isinstance(name, str) for name in named)):
+        raise ValueError("it holds a functools.partial that is damaged")
+    return functools.partial(function, *arguments, **named)
+
+
+def _shape(loader: _Loader, node: yaml.Node) -> ShapeSpec:
+    content = loader.construct_mapping(node, deep=True)
+    numbers = all(value is None or isinstance(value, int) for value in content.values())
+    if not numbers or not content.keys() <= {"channels", "height", "width", "stride"}:
+        raise ValueError(f"it holds a ShapeSpec of {content}")
+    return ShapeSpec(**content)
+
+
+def _unknown(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+    kind, _, name = suffix.partition(":")
+    raise ValueError(_refusal(name) if name else f"it has a Python object of the kind {kind}")
+
+
+_Loader.add_constructor(f"{_PYTHON}tuple", _tuple)
+_Loader.add_constructor(f"{_PYTHON}object/apply:functools.partial", _partial)
+_Loader.add_constructor(f"{_PYTHON}object:detectron2.layers.shape_spec.ShapeSpec", _shape)
+_Loader.add_multi_constructor(f"{_PYTHON}name:", _function)
+_Loader.add_multi_constructor(_PYTHON, _unknown)
+
+
+def _check(value: Any, key: str) -> None:
+    """Refuse targets that are not known, resolvers, and proposals, which are pickles."""
+    if isinstance(value, str):
+        _check_text(value, key)
+    elif isinstance(value, functools.partial):
+        _check(list(value.args), key)
+        _check(value.keywords, key)
+    elif isinstance(value, (list, tuple)):
+        for index, part in enumerate(value):
+            _check(part, f"{key}[{index}]")
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            below = f"{key}.{name}" if key else str(name)
+            if name == "_target_":
+                if not isinstance(part, str):
+                    raise ValueError(f"{below} is not the name of a class or function")
+                _known(part)
+            if "proposal_file" in str(name).lower() and part:
+                raise ValueError(f"{below} names pickles, which could run anything: leave it out")
+            _check(part, below)
+
+
+def _check_text(text: str, key: str) -> None:
+    for found in re.finditer(r"(\\*)\$\{", text):
+        escaped = len(found[1]) % 2 == 1
+        if not escaped and not _REFERENCE.match(text, found.end() - 2):
+            raise ValueError(
+                f"{key} is {text!r}: only references such as ${{train.max_iter}} are resolved"
+            )

@@ -1,0 +1,286 @@
+"""Values of a config that would fail late or never: each is checked before anything is built."""
+
+import argparse
+import inspect
+import math
+import os
+import textwrap
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from fvcore.common.param_scheduler import ParamScheduler
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch.nn.parallel import DistributedDataParallel
+
+from eva_detection.config.recipes import check_device
+
+_SECTIONS = ("model", "train", "dataloader", "optimizer", "lr_multiplier")
+_LONGEST = 600  # characters of a message; some libraries list everything they know
+_IMAGE_FORMATS = ("RGB", "BGR", "L", "YUV-BT.601")
+_PRECISIONS = ("fp16", "bf16", "fp32")
+# name -> (lowest, highest, whether it may be left out); more than the highest is a slip
+_WHOLE_NUMBERS = {
+    "train.max_iter": (1, 10**9, False),
+    "train.accumulate": (1, 4096, True),
+    "train.max_bad_images": (0, 10_000, True),
+    "train.eval_period": (0, 10**9, False),
+    "train.log_period": (1, 10**9, False),
+    "train.seed": (-1, 2**32 - 10_000, True),
+    "train.checkpointer.period": (1, 10**9, False),
+    "train.checkpointer.max_to_keep": (1, 10**9, True),
+    "dataloader.train.total_batch_size": (1, 2**20, True),
+    "dataloader.train.num_workers": (0, 1024, True),
+    "dataloader.test.num_workers": (0, 1024, True),
+    "dataloader.test.batch_size": (1, 2**16, True),
+    "model.backbone.square_pad": (0, 2**15, True),
+    "model.roi_heads.num_classes": (1, 10**6, True),
+}
+_YES_OR_NO = (
+    "train.amp.enabled",
+    "train.progress_bar",
+    "train.cudnn_benchmark",
+    "train.ddp.fp16_compression",
+    "train.ddp.broadcast_buffers",
+    "train.ddp.find_unused_parameters",
+    "dataloader.train.aspect_ratio_grouping",
+)
+_POSITIVE = {"optimizer.lr": False, "optimizer.max_grad_norm": True, "optimizer.weight_decay": True}
+_CHECKPOINTER = {"period", "max_to_keep", "file_prefix"}
+_DDP = {"fp16_compression", *inspect.signature(DistributedDataParallel).parameters} - {"module"}
+
+
+def check_sections(cfg: DictConfig, *, trains: bool = True) -> None:
+    """Refuse a config without a section that is needed.
+
+    Args:
+        cfg: The config with its overrides.
+        trains: False for an evaluation, which needs fewer.
+
+    Raises:
+        ValueError: For the first one.
+    """
+    for name in _SECTIONS if trains else _SECTIONS[:3]:
+        if not isinstance(cfg.get(name), DictConfig):
+            raise ValueError(f"{name}={_value(cfg, name)!r}: the config needs a section {name}")
+
+
+def check_settings(cfg: DictConfig, *, processes: int = 1, trains: bool = True) -> None:
+    """Refuse values that cannot work.
+
+    Args:
+        cfg: The config with its overrides.
+        processes: Of the run.
+        trains: False for an evaluation, which reads fewer settings.
+
+    Raises:
+        ValueError: For the first one, with what it may be.
+    """
+    if "roi_heads" in cfg.model and not isinstance(cfg.model.roi_heads, DictConfig):
+        raise ValueError(f"model.roi_heads={cfg.model.roi_heads!r}: the detector needs heads")
+    _check_places(cfg)
+    if not trains:
+        _check_whole_numbers(cfg, "dataloader.test.")
+        return
+    for name in ("train.amp", "train.checkpointer", "train.ddp"):
+        if not isinstance(_value(cfg, name), DictConfig):
+            raise ValueError(f"{name}={_value(cfg, name)!r} must be a section with settings")
+    _check_whole_numbers(cfg)
+    for name in _YES_OR_NO:
+        value = _value(cfg, name)
+        if value is not None and not isinstance(value, bool):
+            raise ValueError(f"{name}={value!r} must be True or False")
+    for name, zero in _POSITIVE.items():
+        _check_number(name, _value(cfg, name), zero=zero)
+    _check_number("lr_multiplier.warmup_length", _value(cfg, "lr_multiplier.warmup_length"), most=1)
+    for part in ("train", "test"):
+        name = f"dataloader.{part}.mapper.image_format"
+        if (value := _value(cfg, name)) is not None and value not in _IMAGE_FORMATS:
+            raise ValueError(f"{name}={value!r} must be one of {', '.join(_IMAGE_FORMATS)}")
+    _check_names("train.checkpointer", cfg.train.checkpointer, _CHECKPOINTER)
+    _check_names("train.ddp", cfg.train.ddp, _DDP)
+    _check_precision(cfg, processes)
+    batch = _value(cfg, "dataloader.train.total_batch_size")
+    if batch is not None and batch % processes:
+        raise ValueError(
+            f"dataloader.train.total_batch_size={batch} must be a positive multiple of the "
+            f"{processes} processes"
+        )
+
+
+def _value(cfg: DictConfig, name: str) -> Any:
+    try:
+        return OmegaConf.select(cfg, name)
+    except OmegaConfBaseException as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{name} cannot be resolved: {reason}") from error
+
+
+def _check_whole_numbers(cfg: DictConfig, start: str = "") -> None:
+    for name, (least, most, optional) in _WHOLE_NUMBERS.items():
+        value = _value(cfg, name)
+        if not name.startswith(start) or (value is None and optional):
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"{name}={value!r} must be a whole number from {least} to {most:,}")
+
+
+def _check_names(section: str, values: DictConfig, known: Collection[str]) -> None:
+    unknown = [str(name) for name in values if name not in known]
+    if unknown:
+        raise ValueError(
+            f"unknown setting {section}.{unknown[0]}: nothing reads it; known: "
+            f"{', '.join(sorted(known))}"
+        )
+
+
+def _check_number(name: str, value: Any, *, zero: bool = True, most: float = math.inf) -> None:
+    if value is None:
+        return
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0 or not (zero or value):
+        least = "not negative" if zero else "positive"
+        raise ValueError(f"{name}={value!r} must be a finite number, {least}")
+    if value > most:
+        raise ValueError(f"{name}={value!r} must be at most {most}")
+
+
+def _check_precision(cfg: DictConfig, processes: int) -> None:
+    precision = _value(cfg, "train.amp.precision") or "fp16"
+    if precision not in _PRECISIONS:
+        raise ValueError(
+            f"train.amp.precision must be one of {', '.join(_PRECISIONS)}, got {precision!r}"
+        )
+    if processes > 1:
+        check_compression(cfg.train)
+
+
+def check_compression(train: DictConfig) -> None:
+    """Refuse gradients sent as fp16 without a loss scale: below 6e-8 they would become 0.
+
+    Args:
+        train: The section of the config.
+
+    Raises:
+        ValueError: If another precision goes with `ddp.fp16_compression`.
+    """
+    enabled = train.amp.enabled
+    precision = train.amp.get("precision", "fp16") if enabled else "fp32"
+    if train.ddp.get("fp16_compression", False) and precision != "fp16":
+        raise ValueError(
+            "train.ddp.fp16_compression=True sends gradients as fp16, which needs the loss scale "
+            f"of fp16 training; with {precision} small gradients would become 0: set "
+            "train.ddp.fp16_compression=False"
+        )
+
+
+def _check_places(cfg: DictConfig) -> None:
+    for name in ("train.output_dir", "train.init_checkpoint"):
+        value = _value(cfg, name)
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{name}={value!r} must be a path")
+        if value and "://" in value:
+            raise ValueError(f"{name}={value!r} must be a local path")
+    if not cfg.train.get("output_dir"):
+        raise ValueError("train.output_dir is empty: name a folder")
+
+
+def check_machine(cfg: DictConfig, args: argparse.Namespace) -> None:
+    """Refuse devices and numbers of processes that are not there.
+
+    Args:
+        cfg: The config with its overrides.
+        args: Those of detectron2's parser.
+
+    Raises:
+        ValueError: With what is there.
+    """
+    for name, least in (("num_gpus", 1), ("num_machines", 1), ("machine_rank", 0)):
+        if getattr(args, name) < least:
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} {getattr(args, name)} must be at least {least}")
+    if args.machine_rank >= args.num_machines:
+        raise ValueError(
+            f"--machine-rank {args.machine_rank} must be below --num-machines {args.num_machines}"
+        )
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise ValueError("--dist-url auto is for one machine: give tcp://FIRST_MACHINE:PORT")
+    device = _value(cfg, "train.device")
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"train.device={device!r} cannot be used: {reason}") from error
+    if place.type == "meta":
+        raise ValueError("train.device='meta' holds no values to train")
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if place.type == "cuda" and (place.index or 0) >= there:
+        raise ValueError(f"train.device={device!r} cannot be used: {there} CUDA devices are there")
+    if place.type == "cuda" and args.num_gpus > there:
+        raise ValueError(f"--num-gpus {args.num_gpus}, but {there} CUDA devices are there")
+    if place.type != "cuda":
+        check_device(str(place))
+
+
+def build(cfg: Any, name: str, make: Callable[[Any], Any] = instantiate) -> Any:
+    """Instantiate a part of a config.
+
+    Args:
+        cfg: The part.
+        name: Its name, for the message.
+        make: Builds it.
+
+    Returns:
+        What it describes.
+
+    Raises:
+        ValueError: With the reason in one line; the cause is what was raised.
+    """
+    try:
+        return make(cfg)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{name} cannot be built: {describe(error)}") from error
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line: of an empty message, or one that only its type explains, with that."""
+    text = str(error).strip()
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if "Original Traceback" in text:  # of a data worker: the last line says it
+        return text.splitlines()[-1].strip()
+    line = textwrap.shorten(text, _LONGEST, placeholder=" ...")
+    if isinstance(error, ValueError | OSError) and line:
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def check_schedule(multiplier: Any, max_iter: int) -> None:
+    """Refuse a learning-rate schedule that fails in the middle, or is not finite.
+
+    Args:
+        multiplier: What `lr_multiplier` describes.
+        max_iter: Iterations of the run.
+
+    Raises:
+        ValueError: With the place of the first failure.
+    """
+    if not isinstance(multiplier, ParamScheduler):
+        raise ValueError(f"lr_multiplier is {type(multiplier).__name__} and not a ParamScheduler")
+    for step in _places(max_iter):
+        try:
+            value = multiplier(step / max_iter)
+        except Exception as error:
+            raise ValueError(
+                f"lr_multiplier fails at iteration {step}: {describe(error)}"
+            ) from error
+        if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+            raise ValueError(f"lr_multiplier is {value!r} at iteration {step}")
+
+
+def _places(max_iter: int) -> Sequence[int]:
+    return sorted({*range(0, max_iter, max(1, max_iter // 100)), max_iter - 1})

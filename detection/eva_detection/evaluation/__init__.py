@@ -1,0 +1,1 @@
+"""Scores of detections, and what is sent to the COCO and LVIS servers."""

@@ -1,0 +1,343 @@
+"""COCO and LVIS scores through faster-coco-eval, with predictions on disk instead of in memory."""
+
+import itertools
+import json
+import logging
+import math
+import shutil
+import tempfile
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.data.datasets.coco import convert_to_coco_json
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import create_small_table
+from faster_coco_eval import COCO, COCOeval_faster
+from tabulate import tabulate  # type: ignore[import-untyped]
+
+from eva_detection.evaluation.predictions import (
+    Detection,
+    Predictions,
+    PredictionWriter,
+    cap_per_class,
+    cap_per_image,
+    only_known,
+    write_results,
+)
+
+# below detectron2's logger, so that scores also show in detectron2's own training program
+logger = logging.getLogger(f"detectron2.{__name__}")
+
+FIXED = "-fixed"
+FIXED_DETECTIONS_PER_CLASS = 10_000  # arXiv 2102.01066
+TASKS = tuple(kind + end for kind in ("bbox", "segm", "boundary") for end in ("", FIXED))
+
+
+class _Evaluator(DatasetEvaluator, ABC):
+    """What the two evaluators share: all but the rules of scoring.
+
+    Args:
+        dataset_name: Registered data set.
+        tasks: Any of `bbox`, `segm`, `boundary` (mask AP with the boundary IoU of arXiv
+            2103.16562) and the same with `-fixed` (the 10,000 highest scores of each class count,
+            however many in an image, arXiv 2102.01066). By default `bbox`, and `segm` if the
+            model predicts masks.
+        distributed: Score the predictions of all processes together, on the main one.
+        output_dir: Folder for predictions and results; in a run on several machines all must
+            see it. By default nothing is kept.
+        max_dets_per_image: Limit on detections in an image; by default that of the data set's
+            rules. It does not apply to `-fixed` tasks.
+
+    Raises:
+        ValueError: If a task or the limit is not one.
+    """
+
+    predictions_file: str
+    default_max_dets: int
+    lvis_style = False
+    metrics: dict[str, str]  # name in the results -> name in faster-coco-eval
+
+    def __init__(
+        self,
+        dataset_name: str,
+        tasks: Sequence[str] | None = None,
+        distributed: bool = True,
+        output_dir: str | None = None,
+        *,
+        max_dets_per_image: int | None = None,
+    ):
+        unknown = [task for task in tasks or () if task not in TASKS]
+        if unknown:
+            raise ValueError(f"unknown tasks {unknown}; there are {', '.join(TASKS)}")
+        if max_dets_per_image is not None and max_dets_per_image < 1:
+            raise ValueError(
+                f"max_dets_per_image is {max_dets_per_image}, must be at least 1; "
+                f"for no limit use tasks such as 'bbox{FIXED}'"
+            )
+        self._name = dataset_name
+        self._tasks = tuple(tasks) if tasks else None
+        self._distributed = distributed
+        self._output_dir = Path(output_dir) if output_dir else None
+        self._max_dets = max_dets_per_image or self.default_max_dets
+        self._metadata = MetadataCatalog.get(dataset_name)
+        self._remove_temporary: Callable[[], Any] = lambda: None
+
+    @abstractmethod
+    def _dataset_ids(self) -> dict[int, int] | None:
+        """Category id in the data set's file for each class of the model; None: the same."""
+
+    @abstractmethod
+    def _load_truth(self, file: str) -> COCO:
+        """Read the annotations."""
+
+    @abstractmethod
+    def _capped(self, predictions: Predictions) -> Iterable[list[Detection]]:
+        """Detections that count in tasks with a limit on each image."""
+
+    @abstractmethod
+    def _judged(self, images: Iterable[list[Detection]], truth: COCO) -> Iterator[Detection]:
+        """Detections that the annotations say something about."""
+
+    def reset(self) -> None:
+        """Start an evaluation, with no predictions; the same call on all processes."""
+        self._remove_temporary()
+        self._folder = self._output_dir or self._make_temporary()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._file_name = f"predictions_{self._name}"
+        self._writer = PredictionWriter(self._folder, self._file_name, rank=comm.get_rank())
+        self._ids = self._dataset_ids()
+
+    def _make_temporary(self) -> Path:
+        shared = self._distributed and comm.get_world_size() > 1
+        name = ""
+        if not shared or comm.is_main_process():
+            name = tempfile.mkdtemp(prefix="eva_evaluation_")
+            self._remove_temporary = weakref.finalize(self, shutil.rmtree, name, ignore_errors=True)
+        return Path(comm.all_gather(name)[0] if shared else name)
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Write a batch's predictions to disk.
+
+        Args:
+            inputs: What the model got, with `image_id`.
+            outputs: What the model returned, with `instances`.
+
+        Raises:
+            ValueError: If a predicted class is not one of the data set.
+        """
+        batch: list[list[Detection]] = []
+        masks = False
+        for image, output in zip(inputs, outputs, strict=True):
+            instances = output["instances"].to("cpu")
+            masks = masks or instances.has("pred_masks")
+            detections = instances_to_coco_json(instances, image["image_id"])
+            for one in detections:
+                one["category_id"] = self._dataset_id(one["category_id"])
+            batch.append(detections)
+        self._writer.append(batch, masks=masks)
+
+    def _dataset_id(self, label: int) -> int:
+        if self._ids is None:
+            return label
+        if label not in self._ids:
+            raise ValueError(
+                f"the model predicts class {label}, {self._name} has {len(self._ids)} classes: "
+                "set the model's num_classes to that"
+            )
+        return self._ids[label]
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Score everything since `reset`.
+
+        Other processes only wait for each other to finish their predictions, not for the scores.
+
+        Returns:
+            Task -> metric -> percent, NaN where the set has no such objects (or nothing was
+            found at all); empty on other processes, for sets without annotations, and without
+            predictions.
+        """
+        predictions = self._collect()
+        if predictions is None:
+            return {}
+        with predictions:
+            results = self._evaluate(predictions)
+        if results and self._output_dir:
+            write_results(results, self._output_dir / "results.json")
+        self._remove_temporary()
+        return results
+
+    def _collect(self) -> Predictions | None:
+        if not self._distributed:
+            return Predictions(self._folder, self._file_name, ranks=[comm.get_rank()])
+        predictions = None
+        comm.synchronize()  # all have written
+        try:
+            if comm.is_main_process():
+                ranks = range(comm.get_world_size())
+                predictions = Predictions(self._folder, self._file_name, ranks=ranks)
+        finally:
+            comm.synchronize()  # the main one has opened everything: new files may be written
+        return predictions
+
+    def _evaluate(self, predictions: Predictions) -> dict[str, dict[str, float]]:
+        output = self._output_dir / self.predictions_file if self._output_dir else None
+        images, total, masks = predictions.summarize(output)
+        if not images:
+            logger.warning("%s: no image was processed", self._name)
+            return {}
+        logger.info("%d detections in %d images of %s", total, images, self._name)
+        truth = self._load_truth(self._annotation_file())
+        if not truth.anns:
+            logger.info("%s has no annotations: nothing to score", self._name)
+            return {}
+        tasks = self._tasks or (("bbox", "segm") if masks else ("bbox",))
+        if not masks and any(not task.startswith("bbox") for task in tasks):
+            raise ValueError(f"tasks are {', '.join(tasks)}, but the model predicts no masks")
+        if not total:
+            logger.warning("%s: the model found nothing", self._name)
+            return {task: dict.fromkeys(self.metrics, math.nan) for task in tasks}
+        return {task: self._score(task, predictions, truth) for task in tasks}
+
+    def _annotation_file(self) -> str:
+        file = self._metadata.get("json_file")
+        if file is None:  # registered as a function only
+            file = str(self._folder / f"{self._name}_coco_format.json")
+            convert_to_coco_json(self._name, file, allow_cached=False)
+        return PathManager.get_local_path(file)
+
+    def _score(self, task: str, predictions: Predictions, truth: COCO) -> dict[str, float]:
+        kind, limit = task.removesuffix(FIXED), self._max_dets
+        images = self._capped(predictions)
+        if task.endswith(FIXED):
+            limit = FIXED_DETECTIONS_PER_CLASS
+            images = cap_per_class(lambda: predictions, limit)
+        # areas of objects are those of boxes if a mask comes with one
+        unused = "segmentation" if kind == "bbox" else "bbox"
+        detections = list(self._judged(only_known(images, truth.imgs, self._name), truth))
+        for one in detections:
+            one.pop(unused, None)
+        found = truth.loadRes(detections)
+        style = dict(lvis_style=self.lvis_style, print_function=logger.debug)
+        scorer = COCOeval_faster(truth, found, kind, **style)
+        scorer.params.maxDets = [limit]
+        scorer.run()
+        values = scorer.stats_as_dict
+        results = {name: _percent(values[theirs]) for name, theirs in self.metrics.items()}
+        logger.info("Evaluation results for %s: \n%s", task, create_small_table(results))
+        return results | self._score_classes(task, scorer)
+
+    def _score_classes(self, task: str, scorer: COCOeval_faster) -> dict[str, float]:
+        """AP of each class, where the rules have that."""
+        return {}
+
+
+class CocoEvaluator(_Evaluator):
+    """Box, mask and boundary AP by COCO's rules: as detectron2's `COCOEvaluator`, see `_Evaluator`.
+
+    Results have AP, AP50, AP75, APs, APm, APl, and AP-NAME for each class.
+    """
+
+    predictions_file = "coco_instances_results.json"
+    default_max_dets = 100  # of each class
+    metrics = {"AP": "AP_all", "AP50": "AP_50", "AP75": "AP_75"} | {
+        f"AP{size[0]}": f"AP_{size}" for size in ("small", "medium", "large")
+    }
+
+    def _dataset_ids(self) -> dict[int, int] | None:
+        ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        return {label: category for category, label in ids.items()} if ids else None
+
+    def _load_truth(self, file: str) -> COCO:
+        return _read_annotations(file)
+
+    def _capped(self, predictions: Predictions) -> Iterable[list[Detection]]:
+        return predictions  # the limit is on each class, the scorer knows it
+
+    def _judged(self, images: Iterable[list[Detection]], truth: COCO) -> Iterator[Detection]:
+        return itertools.chain.from_iterable(images)
+
+    def _score_classes(self, task: str, scorer: COCOeval_faster) -> dict[str, float]:
+        names = self._metadata.get("thing_classes") or ()
+        precision = scorer.eval["precision"]  # (IoU, recall, class, area, limit)
+        if len(names) <= 1:
+            return {}
+        if len(names) != precision.shape[2]:
+            raise ValueError(
+                f"{self._name} has {len(names)} class names and {precision.shape[2]} categories"
+            )
+        of_class = np.moveaxis(precision[:, :, :, 0, -1], 2, 0)
+        scores = {
+            name: _percent(values.mean() if (values := part[part > -1]).size else -1)
+            for name, part in zip(names, of_class, strict=True)
+        }
+        logger.info("Per-category %s AP: \n%s", task, _class_table(scores))
+        return {f"AP-{name}": score for name, score in scores.items()}
+
+
+class LvisEvaluator(_Evaluator):
+    """Box, mask and boundary AP by LVIS's rules: as detectron2's `LVISEvaluator`, see `_Evaluator`.
+
+    A detection counts only where the image says that its class is present or absent, a wrong one
+    only where the class is annotated exhaustively, and of each image only the 300 highest scores.
+    Results have AP, AP50, AP75, APs, APm, APl, and APr, APc, APf of rare, common and frequent
+    classes. A group without objects gives NaN, where the official package says -100.
+    """
+
+    predictions_file = "lvis_instances_results.json"
+    default_max_dets = 300
+    lvis_style = True
+    metrics = CocoEvaluator.metrics | {name: name for name in ("APr", "APc", "APf")}
+
+    def _dataset_ids(self) -> dict[int, int] | None:
+        ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        if ids:
+            return {label: category for category, label in ids.items()}
+        return {label: label + 1 for label in range(len(self._metadata.thing_classes))}
+
+    def _load_truth(self, file: str) -> COCO:
+        truth = _read_annotations(file)
+        for entries, field in ((truth.cats, "frequency"), (truth.imgs, "neg_category_ids")):
+            if truth.anns and not all(field in entry for entry in entries.values()):
+                raise ValueError(f"{file} is not in LVIS format (no {field}): use CocoEvaluator")
+        for annotation in truth.anns.values():
+            annotation["iscrowd"] = 0  # LVIS has no crowds
+        return truth
+
+    def _capped(self, predictions: Predictions) -> Iterable[list[Detection]]:
+        return cap_per_image(predictions, self._max_dets)
+
+    def _judged(self, images: Iterable[list[Detection]], truth: COCO) -> Iterator[Detection]:
+        # the scorer would do it too, with everything in memory
+        judged = {image: set(entry["neg_category_ids"]) for image, entry in truth.imgs.items()}
+        for annotation in truth.anns.values():
+            judged[annotation["image_id"]].add(annotation["category_id"])
+        for one in itertools.chain.from_iterable(images):
+            if one["category_id"] in judged[one["image_id"]]:
+                yield one
+
+
+def _read_annotations(file: str) -> COCO:
+    """With new ids: the scorer, as pycocotools, takes an object with id 0 for one never found."""
+    dataset = json.loads(Path(file).read_text(encoding="utf-8"))
+    for number, annotation in enumerate(dataset.get("annotations", ()), start=1):
+        annotation["id"] = number
+    return COCO(dataset)
+
+
+def _percent(value: float) -> float:
+    return float(value) * 100 if value >= 0 else math.nan
+
+
+def _class_table(scores: dict[str, float]) -> str:
+    cells = list(itertools.chain(*scores.items()))
+    rows = [cells[i : i + 6] for i in range(0, len(cells), 6)]
+    headers = ["category", "AP"] * min(3, len(scores))
+    return tabulate(rows, tablefmt="pipe", floatfmt=".3f", headers=headers, numalign="left")

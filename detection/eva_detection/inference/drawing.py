@@ -1,0 +1,156 @@
+"""Pictures of detections, and a file of them in COCO's format."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import Instances
+from detectron2.utils.colormap import colormap
+from detectron2.utils.visualizer import GenericMask, Visualizer
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from eva_data.files import replacing
+from eva_detection.inference.predictor import Category
+
+_LONGEST_SIDE = 2**16 - 1  # of matplotlib's canvas, and of a JPEG
+_ROWS = 256  # that are composed at once
+_READABLE_SIDE = 512  # smaller pictures are enlarged, since labels would cover them
+
+
+def draw(
+    image: NDArray[np.uint8], instances: Instances, class_names: Sequence[str]
+) -> NDArray[np.uint8]:
+    """Draw boxes, masks and labels; a class has one colour in every picture.
+
+    Args:
+        image: (H, W, 3) RGB.
+        instances: Detections in coordinates of the image, masks as `pred_masks` or as codes in
+            `pred_masks_rle`.
+        class_names: Names in the order of `pred_classes`.
+
+    Returns:
+        (H * s, W * s, 3) RGB, with s = 1 for pictures of 512 px and more.
+
+    Raises:
+        ValueError: If a side is longer than can be drawn.
+    """
+    scale = math.ceil(_READABLE_SIDE / max(image.shape[:2]))
+    if max(image.shape[:2]) > _LONGEST_SIDE:
+        raise ValueError(
+            f"a side of {max(image.shape[:2]):,} px is longer than can be drawn: {_LONGEST_SIDE:,}"
+        )
+    visualizer = Visualizer(image, metadata={}, scale=scale)
+    figure = visualizer.output
+    for picture in figure.ax.images:  # for which matplotlib takes a hundred bytes a pixel
+        picture.remove()
+    figure.ax.set(xlim=(0, figure.width), ylim=(figure.height, 0))
+    colours = [c for c in colormap(rgb=True, maximum=1) if np.ptp(c) > 0.3]  # no greys
+    classes = instances.pred_classes.tolist()
+    scores = instances.scores.tolist()
+    masks = None
+    if instances.has("pred_masks"):
+        masks = [_outlined(mask) for mask in instances.pred_masks.numpy()]
+    elif instances.has("pred_masks_rle"):
+        masks = [_outlined(rle.decode(code)) for code in instances.pred_masks_rle]
+    visualizer.overlay_instances(
+        boxes=instances.pred_boxes,
+        masks=masks,
+        labels=[
+            f"{class_names[index]} {score:.0%}"
+            for index, score in zip(classes, scores, strict=True)
+        ],
+        assigned_colors=[colours[index % len(colours)] for index in classes],
+        alpha=0.4,
+    )
+    figure.canvas.draw()
+    return _composed(image, np.asarray(figure.canvas.buffer_rgba()), scale)
+
+
+def _composed(
+    image: NDArray[np.uint8], overlay: NDArray[np.uint8], scale: int
+) -> NDArray[np.uint8]:
+    """The overlay (H * s, W * s, 4), with its alpha, on the enlarged image."""
+    result = image.repeat(scale, axis=0).repeat(scale, axis=1)
+    for start in range(0, len(result), _ROWS):
+        rows = result[start : start + _ROWS]
+        paint = overlay[start : start + _ROWS]
+        alpha = paint[..., 3:].astype(np.uint32)
+        mixed = rows * (255 - alpha) + paint[..., :3] * alpha
+        rows[:] = (mixed + 127) // 255
+    return result
+
+
+def _outlined(mask: NDArray[Any]) -> GenericMask:
+    """A mask without its pixels, of which there may be many: they are drawn as polygons."""
+    height, width = mask.shape
+    return GenericMask(GenericMask(mask, height, width).polygons, height, width)
+
+
+class PredictionsFile:
+    """A COCO file of images, categories and predictions, written as they come.
+
+    It holds what an annotation file holds, and a score for each object, so `pycocotools.COCO`
+    reads it. It appears under its name once it is complete.
+
+    Args:
+        file: The file to write.
+        categories: Ids and names, in the model's order.
+    """
+
+    def __init__(self, file: Path, categories: Sequence[Category]) -> None:
+        self._target = file
+        self._categories = categories
+        self._images: list[dict[str, Any]] = []
+        self._count = 0
+
+    def __enter__(self) -> "PredictionsFile":
+        self._replacing = replacing(self._target)
+        self._file = self._replacing.__enter__().open("w", encoding="utf-8")
+        self._file.write('{"annotations": [')
+        return self
+
+    def add(self, instances: Instances, *, file_name: str, **more: Any) -> None:
+        """Write the predictions of one image.
+
+        Args:
+            instances: On the CPU, in coordinates of the image.
+            file_name: Of the image.
+            **more: Further fields of the image's entry, such as the number of a frame.
+        """
+        height, width = instances.image_size
+        image_id = len(self._images) + 1
+        entry = {"id": image_id, "file_name": file_name, "width": width, "height": height}
+        self._images.append(entry | more)
+        codes = instances.pred_masks_rle if instances.has("pred_masks_rle") else []
+        for index, found in enumerate(instances_to_coco_json(instances, image_id)):
+            if codes:
+                found["segmentation"] = codes[index]
+            mask = found.get("segmentation")
+            area = float(rle.area(mask)) if mask else found["bbox"][2] * found["bbox"][3]
+            found["category_id"] = self._categories[found["category_id"]].id
+            self._file.write(",\n" if self._count else "\n")
+            self._count += 1
+            json.dump({"id": self._count, **found, "area": area, "iscrowd": 0}, self._file)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            with self._file:
+                categories = [category._asdict() for category in self._categories]
+                self._file.write('\n],\n"images": ' + json.dumps(self._images))
+                self._file.write(',\n"categories": ' + json.dumps(categories) + "}\n")
+        except BaseException as failure:
+            kind, error, trace = type(failure), failure, failure.__traceback__
+            raise
+        finally:
+            self._replacing.__exit__(kind, error, trace)

@@ -1,0 +1,330 @@
+"""Export of a detector's backbone and pyramid with `torch.export` or as ONNX.
+
+A file is checked against the model that it came from before it gets its name.
+
+The rest of the detector is not exported: `torch.export` (torch 2.13) stops wherever the program's
+way or a tensor's size depends on values, which `DETECTOR_OBSTACLES` names, and ONNX at the pooler
+too. A graph that was recorded regardless would hold the decisions of one picture.
+
+Everything heavy is imported where it is used, so that `--help` and mistakes answer at once.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import json
+import logging
+import math
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from eva_detection.model.backbone import EVAViTDet
+
+logger = logging.getLogger(__name__)
+
+ENDINGS = {"torch-export": ".pt2", "onnx": ".onnx"}
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+# Largest absolute difference; the levels end in a LayerNorm, so values are of order 1. Between
+# two programs in half precision the order of summation alone makes up for much of it.
+TOLERANCES = {"float32": 1e-3, "float16": 5e-2}
+DETECTOR_OBSTACLES = (
+    "detectron2 ImageList.from_tensors (padding by tensor sizes)",
+    "detectron2 find_top_rpn_proposals (if valid_mask.all(), if keep.sum(), boxes left by NMS)",
+    "detectron2 Boxes (if tensor.numel() == 0, assert isfinite: between the cascade's stages too)",
+    "detectron2 fast_rcnn_inference (if valid_mask.all(), boxes left by score threshold and NMS)",
+    "soft_nms (a loop until no box is left)",
+    "detectron2 ROIPooler for ONNX alone (torchvision::roi_align, aten.sym_numel)",
+)
+
+
+def demand_exportable(*, part: str, form: str, output: Path, overwrite: bool) -> None:
+    """Check what needs no model.
+
+    Args:
+        part: "backbone"; "detector" is refused.
+        form: "torch-export" or "onnx".
+        output: File to write.
+        overwrite: Whether it may be there.
+
+    Raises:
+        ValueError: If it cannot be exported, or not to there, with the reason.
+    """
+    if part == "detector":
+        raise ValueError(
+            "a whole detector cannot be exported, because of\n  "
+            + "\n  ".join(DETECTOR_OBSTACLES)
+            + "\nexport --part backbone and run the heads with detectron2"
+        )
+    if output.suffix != ENDINGS[form]:
+        raise ValueError(f"a file of format {form} ends in {ENDINGS[form]}, got {output}")
+    if output.is_dir() or (output.exists() and not overwrite):
+        raise ValueError(f"{output} is there already: give --overwrite or another --output")
+    lacking = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if form == "onnx" and lacking:
+        raise ValueError(
+            f"ONNX needs {', '.join(lacking)}: install the extra, pip install -e '.[export]'"
+        )
+
+
+def load_backbone(
+    config_file: Path, weights: str, *, overrides: Sequence[str] = ()
+) -> tuple["EVAViTDet", dict[str, Any]]:
+    """Build a recipe's backbone with weights, for inference.
+
+    Args:
+        config_file: The recipe.
+        weights: Name of an official file, or path, of a backbone or a whole detector.
+        overrides: Config values as on the command line.
+
+    Returns:
+        The backbone in eval mode, and what a caller must know to prepare its input.
+
+    Raises:
+        ValueError: If there are no weights or they do not fit, or nothing reads an override.
+        FileNotFoundError: If there is no such recipe or file.
+    """
+    from detectron2.config import instantiate
+
+    from eva_detection.config.recipes import load_recipe
+    from eva_detection.training.checkpoint import load_initial_weights
+
+    if not weights:
+        raise ValueError("weights must name an official file or be a path, got ''")
+    if not config_file.is_file():
+        raise FileNotFoundError(f"there is no config {config_file}")
+    cfg = load_recipe(os.fspath(config_file), overrides)
+    detector = instantiate(cfg.model)
+    report = load_initial_weights(detector, weights)
+    assert report is not None
+    if any(name.startswith("backbone.simfp_") for name in report.missing):
+        logger.warning("%s has no pyramid: p2 and the other levels are of random weights", weights)
+    preparation = {
+        "input_format": detector.input_format,
+        "pixel_mean": detector.pixel_mean.flatten().tolist(),
+        "pixel_std": detector.pixel_std.flatten().tolist(),
+        "strides": {name: int(n) for name, n in detector.backbone._out_feature_strides.items()},
+    }
+    return detector.backbone.eval().requires_grad_(False), preparation
+
+
+def export_backbone(
+    backbone: "EVAViTDet",
+    output: Path,
+    *,
+    form: str,
+    size: tuple[int, int],
+    batch_size: int | None = 1,
+    preparation: Mapping[str, Any] | None = None,
+    tolerance: float | None = None,
+) -> dict[str, float]:
+    """Write a backbone, read the file again and compare.
+
+    Args:
+        backbone: In eval mode; its type and device become those of the program.
+        output: File, ending in .pt2 or .onnx. Large ONNX weights go to a second file, .onnx.data.
+        form: "torch-export" or "onnx".
+        size: Height and width of the images in pixels, fixed in the file.
+        batch_size: Images of a batch, fixed in the file; None for any number.
+        preparation: Facts to store in the file, as JSON.
+        tolerance: Largest absolute difference; None takes it from `TOLERANCES`.
+
+    Returns:
+        Level -> largest absolute difference between the file and the backbone.
+
+    Raises:
+        ValueError: If the size does not fit, or the file differs more than that; there is then no
+            file.
+    """
+    import torch
+
+    # torch.export takes a dimension of one example for a fixed one
+    images = _random_images(backbone, 2 if batch_size is None else batch_size, size)
+    shapes = {"images": {0: torch.export.Dim("batch")}} if batch_size is None else None
+    if tolerance is None:
+        tolerance = TOLERANCES[str(images.dtype).removeprefix("torch.")]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        torch.no_grad(),
+        warnings.catch_warnings(),
+        tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder,
+    ):
+        # torch's own, while it saves and translates
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        # first: interpolation matrices, once there, become constants instead of a linear system
+        expected = backbone(images)
+        program = torch.export.export(backbone, (images,), dynamic_shapes=shapes)
+        file = Path(folder) / output.name
+        write, read = (_save, _run) if form == "torch-export" else (_save_onnx, _run_onnx)
+        write(program, file, names=list(expected), preparation=json.dumps(preparation or {}))
+        differences = _compare(expected, read(file, images))
+        if batch_size is None:
+            first = {name: level[:1] for name, level in expected.items()}
+            one = _compare(first, read(file, images[:1]))
+            differences = {name: max(differences[name], one[name]) for name in one}
+        _demand_close(differences, tolerance)
+        _move(Path(folder), output)
+    return differences
+
+
+def _random_images(backbone: "EVAViTDet", batch_size: int, size: tuple[int, int]) -> "Tensor":
+    import torch
+
+    divisor = backbone.size_divisibility
+    if min(size) <= 0 or any(side % divisor for side in size) or batch_size < 1:
+        raise ValueError(
+            f"size {size[0]} {size[1]} and batch size {batch_size} do not fit: sides must be "
+            f"multiples of {divisor}, the batch at least 1"
+        )
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch_size, 3, *size, generator=generator)
+    return images.to(next(backbone.parameters()))
+
+
+def _save(program: Any, file: Path, *, names: list[str], preparation: str) -> None:
+    import torch
+
+    del names  # the program returns a dict
+    torch.export.save(program, file, extra_files={"preparation.json": preparation})
+
+
+def _run(file: Path, images: "Tensor") -> dict[str, "Tensor"]:
+    import torch
+
+    levels: dict[str, Tensor] = torch.export.load(file).module()(images)
+    return levels
+
+
+def _save_onnx(program: Any, file: Path, *, names: list[str], preparation: str) -> None:
+    import torch
+
+    converted = torch.onnx.export(
+        program, dynamo=True, verbose=False, input_names=["images"], output_names=names
+    )
+    assert converted is not None
+    converted.model.metadata_props["preparation"] = preparation
+    converted.save(file)
+
+
+def _run_onnx(file: Path, images: "Tensor") -> dict[str, "Tensor"]:
+    import torch
+
+    onnxruntime = importlib.import_module("onnxruntime")
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    levels = session.run(None, {"images": images.cpu().numpy()})
+    names = [level.name for level in session.get_outputs()]
+    return {name: torch.from_numpy(level) for name, level in zip(names, levels, strict=True)}
+
+
+def _compare(expected: Mapping[str, "Tensor"], found: Mapping[str, "Tensor"]) -> dict[str, float]:
+    assert list(expected) == list(found), (list(expected), list(found))
+    return {
+        name: (level.cpu().double() - found[name].cpu().double()).abs().max().item()
+        for name, level in expected.items()
+    }
+
+
+def _demand_close(differences: Mapping[str, float], tolerance: float) -> None:
+    worst = max(differences.values(), key=lambda value: (math.isnan(value), value))
+    if not worst <= tolerance:  # also for NaN
+        raise ValueError(
+            f"the written file differs by {worst:.2g} from the model, more than {tolerance:g}, and "
+            "was deleted; export in float32, or set --tolerance"
+        )
+
+
+def _move(folder: Path, output: Path) -> None:
+    """Move the files to the place of `output`, the one that the others belong to last."""
+    data = output.with_name(output.name + ".data")
+    if (folder / data.name).exists():
+        os.replace(folder / data.name, data)
+        os.replace(folder / output.name, output)
+    else:
+        os.replace(folder / output.name, output)
+        if output.suffix == ".onnx":
+            data.unlink(missing_ok=True)  # of an earlier export
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="export.py",
+        description="Write a detector's ViT and pyramid (normalised images in, p2 ... out) for "
+        "programs without this toolkit. The file is compared with the model before it is kept.",
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, type=Path, help="the detector's recipe")
+    add("--weights", required=True, help="name of an official file, or path")
+    add("--format", required=True, choices=ENDINGS, dest="form")
+    add("--output", required=True, type=Path, help="file, ending in .pt2 or .onnx")
+    add("--part", default="backbone", choices=("backbone", "detector"))
+    add(
+        "--size",
+        nargs="+",
+        type=int,
+        metavar="PIXELS",
+        help="side, or height and width, fixed in the file (default: the recipe's canvas)",
+    )
+    add("--batch-size", type=_batch_size, default=1, help='fixed, or "any" (default: %(default)s)')
+    add("--dtype", default="float32", choices=TOLERANCES)
+    add("--device", default="cpu", help="where a torch.export program will run (default: cpu)")
+    add("--tolerance", type=float, help="largest difference (default: 0.001, float16: 0.05)")
+    add("--overwrite", action="store_true", help="replace an earlier file")
+    add("--opts", nargs="+", default=[], metavar="KEY=VALUE", help="values of the recipe to change")
+    return parser
+
+
+def _batch_size(text: str) -> int | None:
+    return None if text == "any" else int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line of `export.py`.
+
+    Args:
+        arguments: In place of those of the process.
+    """
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.size and len(args.size) > 2:
+        parser.error(f"--size takes a side, or height and width, got {len(args.size)} numbers")
+    try:
+        demand_exportable(
+            part=args.part, form=args.form, output=args.output, overwrite=args.overwrite
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside detectron2
+    for name in ("onnx_ir", "onnxscript"):  # hundreds of lines on their optimisations
+        logging.getLogger(name).setLevel(logging.WARNING)
+    import torch
+
+    from eva_detection.config.recipes import check_device
+
+    try:
+        check_device(args.device)
+        backbone, preparation = load_backbone(args.config_file, args.weights, overrides=args.opts)
+        sides = args.size or [backbone.square_pad]
+        differences = export_backbone(
+            backbone.to(device=args.device, dtype=getattr(torch, args.dtype)),
+            args.output,
+            form=args.form,
+            size=(sides[0], sides[-1]),
+            batch_size=args.batch_size,
+            preparation=preparation,
+            tolerance=args.tolerance,
+        )
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"export.py: error: {error}")
+    for name, difference in differences.items():
+        logger.info("%s differs from the model by at most %.2g", name, difference)
+    size = args.output.stat().st_size / 2**20
+    logger.info("wrote %s, %.1f MiB", args.output, size)

@@ -1,0 +1,307 @@
+"""A detector for one image at a time, usable from Python in three lines.
+
+from eva_detection.inference.predictor import Predictor
+predictor = Predictor.from_config("detection/configs/...py", weights="eva_coco_seg.pth")
+instances = predictor("photo.jpg")
+"""
+
+import itertools
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pycocotools.mask as mask_api
+import torch
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.transforms import AugInput, AugmentationList
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Instances
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torch import Tensor, nn
+
+from eva_backbone.rel_pos import attention_chunk
+from eva_data.pictures import UnreadableImageError, as_rgb, read_picture
+from eva_detection.config.recipes import check_device, load_recipe, update_each
+from eva_detection.inference.memory import canvas_of, choose_chunk
+from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
+from eva_detection.model.backbone import EVAViTDet
+from eva_detection.training.checkpoint import load_initial_weights
+
+logger = logging.getLogger(__name__)
+
+_PASTED_AT_ONCE = 2**28  # pixels of masks, one byte each
+ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
+
+
+class Category(NamedTuple):
+    """A class of the detector: its id in the data set's files, and its name."""
+
+    id: int
+    name: str
+
+
+class Predictor:
+    """A detector with its preprocessing; `from_config` builds one.
+
+    Args:
+        model: The detector, with its weights.
+        augmentations: What the test images go through, such as a resize.
+        categories: Id and name of each class, in the model's order.
+        score_threshold: Detections below it are left out.
+        max_memory: Bytes that weights and the forward pass may take, by an estimate; attention
+            takes chunks where that helps. None for no limit.
+
+    Raises:
+        ValueError: If the threshold is not in [0, 1], or the model's canvas needs more memory.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        augmentations: Sequence[Any],
+        categories: Sequence[Category],
+        score_threshold: float = 0.5,
+        max_memory: int | None = None,
+    ) -> None:
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold must be in [0, 1], got {score_threshold}")
+        if max_memory is not None and not isinstance(model.backbone, EVAViTDet):
+            raise ValueError(
+                f"max_memory needs the backbone EVAViTDet, got {type(model.backbone).__name__}"
+            )
+        self.model: Any = model.eval()
+        self.categories = tuple(categories)
+        self.score_threshold = score_threshold
+        self.max_memory = max_memory
+        self._augment = AugmentationList(list(augmentations))
+        self._attention_chunk((1, 1), (0, 0))  # the smallest canvas, before the first picture
+
+    @classmethod
+    def from_config(
+        cls,
+        config_file: str | os.PathLike[str],
+        *,
+        weights: str | os.PathLike[str],
+        score_threshold: float = 0.5,
+        device: str | None = None,
+        overrides: Sequence[str] = (),
+        max_memory: int | None = None,
+    ) -> "Predictor":
+        """Build the detector of a LazyConfig and load its weights.
+
+        Args:
+            config_file: The recipe. The resize is that of its test set, class names those of its
+                test set's metadata or annotation file where one is there, else numbers.
+            weights: Name of an official file or a path; a whole detector, not a backbone.
+            score_threshold: Detections below it are left out. It replaces the thresholds in the
+                config, which could otherwise hide what is asked for here.
+            device: Such as "cuda" or "cpu"; None for the config's `train.device`.
+            overrides: Config values as on the command line, such as
+                "model.roi_heads.use_soft_nms=True", or "test.aug.min_sizes=[1280,1536]" for
+                test-time augmentation.
+            max_memory: Bytes that weights and the forward pass may take; see `Predictor`.
+
+        Raises:
+            ValueError: If the weights do not fit or lack a part, the threshold is not in [0, 1],
+                the model's canvas needs more memory, `max_memory` meets `test.aug`, nothing reads
+                an override, or there is no such device.
+            FileNotFoundError: If there is no such config or weights.
+        """
+        if not str(weights):
+            raise ValueError("weights must name an official file or be a path, got ''")
+        if not Path(config_file).is_file():
+            raise FileNotFoundError(f"there is no config {config_file}")
+        cfg = load_recipe(os.fspath(config_file), overrides)
+        check_device(device or cfg.train.device)
+        # Before the model's NMS: suppression only ever comes from higher scores, so the result is
+        # that of filtering afterwards, without masks for what is then thrown away.
+        heads = cfg.model.roi_heads
+        many = "box_predictors" in heads
+        predictors = list(heads.box_predictors) if many else [heads.box_predictor]
+        update_each(predictors, test_score_thresh=score_threshold)
+        if "override_score_thresh" in heads:
+            heads.override_score_thresh = score_threshold
+        model = instantiate(cfg.model)
+        model.to(device or cfg.train.device)
+        load_initial_weights(model, os.fspath(weights), complete=True)
+        detector = with_test_time_augmentation(cfg, model)
+        if detector is not model and max_memory is not None:
+            raise ValueError("max_memory is for one size: it does not work with test.aug")
+        resize = instantiate(cfg.dataloader.test.mapper.augmentations)
+        return cls(
+            detector,
+            augmentations=resize if detector is model else (),  # it resizes the image itself
+            categories=find_categories(cfg),
+            score_threshold=score_threshold,
+            max_memory=max_memory,
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names in the order of `pred_classes`."""
+        return tuple(category.name for category in self.categories)
+
+    def __call__(self, image: ImageLike) -> Instances:
+        """Detect the objects of one image.
+
+        Args:
+            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file.
+
+        Returns:
+            `pred_boxes`, `scores`, `pred_classes` and, with a mask head, `pred_masks` (n, H, W), on
+            the CPU and in coordinates of the image, best score first.
+
+        Raises:
+            ValueError: If the array is no such image or the file cannot be read.
+            MemoryLimitError: If the picture needs more than `max_memory`.
+        """
+        batch, chunk = self._prepare(image)
+        with torch.inference_mode(), attention_chunk(chunk):
+            instances = self.model(batch)[0]["instances"].to("cpu")
+        return instances[self._chosen(instances.scores)]
+
+    def with_encoded_masks(self, image: ImageLike) -> Instances:
+        """As a call, but with run-length codes, which take little memory in large pictures.
+
+        Args:
+            image: As for a call.
+
+        Returns:
+            As a call, with `pred_masks_rle` for `pred_masks`: one compressed RLE for each mask.
+
+        Raises:
+            ValueError: As a call.
+            MemoryLimitError: As a call.
+        """
+        batch, chunk = self._prepare(image)
+        height, width = batch[0]["height"], batch[0]["width"]
+        with torch.inference_mode(), attention_chunk(chunk):
+            found = self.model.inference(batch, do_postprocess=False)[0]
+            step = max(1, _PASTED_AT_ONCE // (height * width))
+            starts = range(0, max(1, len(found)), step)
+            parts = [_encoded(found[i : i + step], height, width) for i in starts]
+        instances = Instances.cat([part for part, _ in parts])
+        codes = list(itertools.chain.from_iterable(codes for _, codes in parts))
+        chosen = self._chosen(instances.scores)
+        instances = instances[chosen]
+        if found.has("pred_masks"):
+            instances.pred_masks_rle = [codes[index] for index in chosen.tolist()]
+        return instances
+
+    def _prepare(self, image: ImageLike) -> tuple[list[dict[str, Any]], int | None]:
+        """The batch for the model, and the attention's chunk."""
+        rgb = _as_rgb(image)
+        ordered = rgb if self.model.input_format == "RGB" else rgb[:, :, ::-1]
+        inputs = AugInput(ordered)
+        self._augment(inputs)
+        pixels = torch.from_numpy(np.array(inputs.image.transpose(2, 0, 1), dtype=np.float32))
+        height, width = rgb.shape[:2]
+        chunk = self._attention_chunk(inputs.image.shape[:2], (height, width))
+        return [{"image": pixels, "height": height, "width": width}], chunk
+
+    def _chosen(self, scores: Tensor) -> Tensor:
+        """Places of the detections that count, best first."""
+        order = scores.argsort(descending=True, stable=True)
+        # maskness rescoring lowers scores after the model's own threshold
+        return order[scores[order] >= self.score_threshold]
+
+    def _attention_chunk(self, size: tuple[int, int], picture: tuple[int, int]) -> int | None:
+        if self.max_memory is None:
+            return None
+        canvas = canvas_of(self.model.backbone, *size)
+        return choose_chunk(self.model, canvas=canvas, picture=picture, limit=self.max_memory)
+
+
+def _encoded(raw: Instances, height: int, width: int) -> tuple[Instances, list[dict[str, Any]]]:
+    """Detections in coordinates of the image, on the CPU, and the codes of their masks."""
+    found = detector_postprocess(raw, height, width).to("cpu")
+    if not found.has("pred_masks"):
+        return found, []
+    codes = []
+    for mask in found.pred_masks.numpy():
+        code = mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
+        codes.append(code | {"counts": code["counts"].decode()})
+    found.remove("pred_masks")
+    return found, codes
+
+
+def read_rgb(file: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """Read an image file as (H, W, 3) RGB, upright as its EXIF data says.
+
+    Raises:
+        ValueError: If there is no such file, or it is no image, a damaged or a huge one.
+    """
+    try:
+        return np.array(read_picture(file, upright=True, name="it"))
+    except UnreadableImageError as error:
+        raise ValueError(f"cannot read {os.fspath(file)} as an image: {error}") from error
+
+
+def _as_rgb(image: ImageLike) -> NDArray[np.uint8]:
+    if isinstance(image, str | os.PathLike):
+        return read_rgb(image)
+    if isinstance(image, Image.Image):
+        try:
+            return np.array(as_rgb(image, upright=True))
+        except UnreadableImageError as error:
+            raise ValueError(str(error)) from error
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(
+            f"an image must be (H, W, 3) RGB in uint8, got {image.shape} in {image.dtype}"
+        )
+    return image
+
+
+def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
+    """Classes of a config's test set, in the model's order.
+
+    Args:
+        cfg: The config, with `model.roi_heads.num_classes`.
+
+    Returns:
+        Ids and names that the config states (own data), else from the metadata, else from the
+        annotation file, else ids from 1 and the model's numbers (from 0) as names.
+    """
+    stated = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
+    if stated:
+        return tuple(Category(key, stated[key]) for key in sorted(stated))
+    count = cfg.model.roi_heads.num_classes
+    numbers = tuple(Category(index + 1, str(index)) for index in range(count))
+    names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
+    dataset = names if isinstance(names, str) or not names else names[0]
+    if dataset not in DatasetCatalog:
+        logger.warning("no data set %r is registered: classes have numbers for names", dataset)
+        return numbers
+    metadata = MetadataCatalog.get(dataset).as_dict()
+    json_file = Path(metadata.get("json_file", ""))
+    if "thing_classes" in metadata:
+        classes = metadata["thing_classes"]
+        to_index = metadata.get("thing_dataset_id_to_contiguous_id")
+        ids = sorted(to_index, key=to_index.__getitem__) if to_index else range(1, len(classes) + 1)
+        found = tuple(Category(*pair) for pair in zip(ids, classes, strict=True))
+    elif json_file.is_file():
+        try:
+            entries = json.loads(json_file.read_text(encoding="utf-8"))["categories"]
+            found = tuple(sorted(Category(entry["id"], entry["name"]) for entry in entries))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{json_file} is not in COCO format: {error!r}") from error
+    else:
+        logger.warning("%s is not there: classes have numbers for names", json_file)
+        return numbers
+    if len(found) != count:
+        logger.warning(
+            "%s has %d classes and the model %d: classes have numbers for names",
+            dataset,
+            len(found),
+            count,
+        )
+        return numbers
+    return found

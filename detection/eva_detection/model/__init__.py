@@ -1,0 +1,1 @@
+"""The detector's parts: backbone, heads, suppression of duplicates."""

@@ -1,0 +1,227 @@
+"""Cascade RoI heads with the official EVA options, and heads in float32 under mixed precision.
+
+The argument names are those of the official code, so the override lines of its README work.
+
+Letters: R proposals of an image, K classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.roi_heads import CascadeROIHeads
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from eva_detection.model.soft_nms import METHODS, Method, soft_nms
+
+
+class EVACascadeROIHeads(CascadeROIHeads):
+    """detectron2's cascade heads with soft-NMS, maskness rescoring and float32 training.
+
+    Args:
+        use_soft_nms: Soft-NMS instead of NMS. Then `test_topk_per_image` is not applied, as in the
+            official code, whose published AP counts on it; see `max_detections`.
+        method: "linear", "gaussian" or "naive".
+        iou_threshold: Overlap from which "linear" and "naive" act; 0.6 in the published results.
+        sigma: Width of "gaussian".
+        override_score_thresh: Score threshold in place of the predictors' `test_score_thresh`.
+        maskness_thresh: Multiply scores by the mean mask probability above this threshold; None
+            leaves them. Changes the scores of boxes too.
+        class_wise: Whether boxes of different classes leave each other alone under soft-NMS, as
+            always in EVA-01.
+        max_detections: Cap on the detections of an image after soft-NMS; None for no cap.
+        **heads: Arguments of detectron2's `CascadeROIHeads`.
+
+    Raises:
+        ValueError: For an unknown method, or settings of soft-NMS without `use_soft_nms`.
+    """
+
+    def __init__(
+        self,
+        *,
+        use_soft_nms: bool = False,
+        method: Method = "linear",
+        iou_threshold: float = 0.3,
+        sigma: float = 0.5,
+        override_score_thresh: float | None = None,
+        maskness_thresh: float | None = None,
+        class_wise: bool = True,
+        max_detections: int | None = None,
+        **heads: Any,
+    ) -> None:
+        super().__init__(**heads)
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+        given = (method, iou_threshold, sigma, class_wise, max_detections)
+        if not use_soft_nms and given != ("linear", 0.3, 0.5, True, None):
+            raise ValueError(
+                "method, iou_threshold, sigma, class_wise and max_detections "
+                f"{given} only act with use_soft_nms=True; for plain NMS set test_nms_thresh and "
+                "test_topk_per_image of the box predictors"
+            )
+        if maskness_thresh is not None and not self.mask_on:
+            raise ValueError(
+                f"maskness_thresh={maskness_thresh} needs a mask head, and this detector has none"
+            )
+        self.use_soft_nms = use_soft_nms
+        self.method = method
+        self.iou_threshold = iou_threshold
+        self.sigma = sigma
+        self.override_score_thresh = override_score_thresh
+        self.maskness_thresh = maskness_thresh
+        self.class_wise = class_wise
+        self.max_detections = max_detections
+
+    def forward(
+        self,
+        images: Any,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """As `CascadeROIHeads.forward`; float32 in training, maskness in inference."""
+        if self.training:
+            with _full_precision(features):
+                return super().forward(images, _float(features), proposals, targets)
+        return super().forward(images, features, proposals, targets)
+
+    def forward_with_given_boxes(
+        self, features: dict[str, Tensor], instances: list[Instances]
+    ) -> list[Instances]:
+        """Add masks, then rescore by maskness where that is asked for."""
+        instances = super().forward_with_given_boxes(features, instances)
+        if self.maskness_thresh is not None:
+            for result in instances:
+                result.scores = result.scores * maskness(result.pred_masks, self.maskness_thresh)
+        return instances
+
+    def _forward_box(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> Any:
+        if self.training:
+            return super()._forward_box(features, proposals, targets)
+        return self.detect_boxes(features, proposals)
+
+    def detect_boxes(
+        self, features: dict[str, Tensor], proposals: list[Instances], *, suppress: bool = True
+    ) -> list[Instances]:
+        """Boxes of each image, without masks, in inference.
+
+        Args:
+            features: Level name -> (B, C, H, W).
+            proposals: The RPN's boxes of each image.
+            suppress: Apply NMS or soft-NMS and the cap; False returns all candidates.
+
+        Returns:
+            For each image `pred_boxes`, `scores` and `pred_classes`, above the score threshold.
+        """
+        boxes, scores = self._predict(features, proposals)
+        sizes = [proposal.image_size for proposal in proposals]
+        predictor = self.box_predictor[-1]
+        threshold = self.override_score_thresh
+        threshold = predictor.test_score_thresh if threshold is None else threshold
+        if suppress and not self.use_soft_nms:
+            nms, topk = predictor.test_nms_thresh, predictor.test_topk_per_image
+            return fast_rcnn_inference(boxes, scores, sizes, threshold, nms, topk)[0]
+        found = [
+            _candidates(*image, score_threshold=threshold)
+            for image in zip(boxes, scores, sizes, strict=True)
+        ]
+        return [self._soft_nms(image) for image in found] if suppress else found
+
+    def _predict(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> tuple[Sequence[Tensor], list[Tensor]]:
+        """Run the cascade: boxes of its last stage and scores averaged over its stages.
+
+        Returns:
+            For each image (R, 4) boxes and (R, K + 1) probabilities.
+        """
+        levels = [features[name] for name in self.box_in_features]
+        sizes = [proposal.image_size for proposal in proposals]
+        boxes: Sequence[Tensor] = ()
+        per_stage: list[Sequence[Tensor]] = []
+        for stage in range(self.num_cascade_stages):
+            if stage > 0:
+                proposals = self._create_proposals_from_boxes(boxes, sizes)
+            predictions = self._run_stage(levels, proposals, stage)
+            predictor = self.box_predictor[stage]
+            boxes = predictor.predict_boxes(predictions, proposals)
+            per_stage.append(predictor.predict_probs(predictions, proposals))
+        per_image = zip(*per_stage, strict=True)
+        return boxes, [torch.stack(stages).mean(dim=0) for stages in per_image]
+
+    def _soft_nms(self, candidates: Instances) -> Instances:
+        kept, new_scores = soft_nms(
+            candidates.pred_boxes.tensor,
+            candidates.scores,
+            candidates.pred_classes if self.class_wise else None,
+            method=self.method,
+            iou_threshold=self.iou_threshold,
+            sigma=self.sigma,
+        )
+        result = candidates[kept[: self.max_detections]]
+        result.scores = new_scores[: self.max_detections]
+        return result
+
+
+class EVARPN(RPN):
+    """detectron2's RPN, in float32 when training with mixed precision, as in the official code."""
+
+    def forward(
+        self,
+        images: Any,
+        features: dict[str, Tensor],
+        gt_instances: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """As `RPN.forward`."""
+        if self.training:
+            with _full_precision(features):
+                return super().forward(images, _float(features), gt_instances)
+        return super().forward(images, features, gt_instances)
+
+
+def maskness(masks: Tensor, threshold: float) -> Tensor:
+    """Mean probability of the pixels that belong to a mask (SOLO, arXiv 1912.04488).
+
+    Args:
+        masks: (n, 1, H, W) probabilities.
+        threshold: Pixels above it belong to the mask.
+
+    Returns:
+        (n,) in [0, 1]; 0 for an empty mask.
+    """
+    inside = (masks > threshold).to(masks.dtype)
+    count = inside.sum(dim=(1, 2, 3))
+    return (masks * inside).sum(dim=(1, 2, 3)) / count.clamp(min=1)
+
+
+def _candidates(
+    boxes: Tensor, scores: Tensor, size: tuple[int, int], *, score_threshold: float
+) -> Instances:
+    """What enters the suppression of an image: every box with every class above the threshold."""
+    finite = boxes.isfinite().all(dim=1) & scores.isfinite().all(dim=1)
+    clipped = Boxes(boxes[finite])
+    clipped.clip(size)
+    scores = scores[finite, :-1]  # (R, K), without background
+    above = (scores > score_threshold).nonzero()  # rows of (proposal, class)
+    return Instances(
+        size,
+        pred_boxes=clipped[above[:, 0]],
+        scores=scores[above[:, 0], above[:, 1]],
+        pred_classes=above[:, 1],
+    )
+
+
+def _float(features: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: level.float() for name, level in features.items()}
+
+
+def _full_precision(features: dict[str, Tensor]) -> torch.autocast:
+    return torch.autocast(next(iter(features.values())).device.type, enabled=False)

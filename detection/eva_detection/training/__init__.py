@@ -1,0 +1,1 @@
+"""A training run: its steps, hooks, checkpoints, processes, and how it ends."""

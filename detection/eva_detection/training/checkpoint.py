@@ -1,0 +1,168 @@
+"""Initial weights by name, and run checkpoints that an interruption cannot break."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
+
+from eva_backbone import LoadReport, load_pretrained
+from eva_backbone.checkpoints.reading import read_torch_file
+from eva_data.files import write_text, writing
+from eva_detection.training.run_files import LAST, checkpoints, last_checkpoint
+from eva_detection.training.run_state import check_model, check_trainer
+
+logger = logging.getLogger(__name__)
+
+# What a file of a backbone, or of a detector without masks, cannot have.
+_HEADS = (r"backbone\.simfp_", r"proposal_generator\.", r"roi_heads\.")
+# What depends on the classes: from Objects365 to COCO and LVIS these start anew.
+_FEDERATED = r"roi_heads\.box_predictor\.(\d\.)?fed_loss_cls_weights$"
+_MASK_HEAD = r"roi_heads\.mask_head\."  # left in the file where the detector has none
+_CLASSIFIERS = (
+    r"roi_heads\.box_predictor\.(\d\.)?(cls_score|bbox_pred)\.",
+    r"roi_heads\.mask_head\.predictor\.",
+    _FEDERATED,
+)
+
+
+def load_initial_weights(
+    model: nn.Module, source: str, *, complete: bool = False
+) -> LoadReport | None:
+    """Load a backbone or a whole detector before training or evaluation.
+
+    Args:
+        model: The detector.
+        source: Name of an official or bundled file, a path, or "" for none.
+        complete: Refuse a file that lacks any part of the detector (for evaluation).
+
+    Returns:
+        The load report, or None without a source.
+
+    Raises:
+        ValueError: If the file does not fit; the model is then unchanged.
+        FileNotFoundError: If there is no such file.
+    """
+    if not source:
+        if complete:
+            raise ValueError("evaluation needs weights: set train.init_checkpoint=NAME_OR_FILE")
+        return None
+    return load_pretrained(
+        model,
+        source,
+        complete=complete,
+        allow_missing=() if complete else _HEADS,
+        allow_skipped=() if complete else (_FEDERATED, _MASK_HEAD),
+        reinitialise=() if complete else _CLASSIFIERS,
+    )
+
+
+class RunCheckpointer(DetectionCheckpointer):
+    """detectron2's checkpointer: saves completely or not at all, and restores all or nothing.
+
+    A run that is killed while it saves keeps the checkpoint before. A file is read as data alone,
+    and only one of the folder itself; detectron2 would unpickle whatever `last_checkpoint` names.
+
+    Attributes:
+        saved_iteration: The iteration of the latest checkpoint written or restored here.
+    """
+
+    saved_iteration: int | None = None
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write `name`.pth and let `last_checkpoint` point to it.
+
+        Args:
+            name: File name without ending.
+            **kwargs: More data to store, such as the iteration.
+
+        Raises:
+            UnwritableError: If the disk is full, for example; earlier files are as before.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data: dict[str, Any] = {"model": self.model.state_dict()}
+        data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
+        with writing(Path(self.save_dir) / f"{name}.pth") as file:
+            torch.save(data | kwargs, file)
+        self.tag_last_checkpoint(f"{name}.pth")
+        self.saved_iteration = kwargs.get("iteration")
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Let `last_checkpoint` name a file, in one step."""
+        write_text(Path(self.save_dir) / LAST, last_filename_basename)
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is one to continue from."""
+        return last_checkpoint(Path(self.save_dir)) is not None
+
+    def get_checkpoint_file(self) -> str:
+        """The file that `last_checkpoint` names, "" without."""
+        return str(last_checkpoint(Path(self.save_dir)) or "")
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Restore the model and what else is registered, after everything was checked.
+
+        Args:
+            path: A checkpoint of this run; "" for none.
+            checkpointables: Names of what is restored besides the model; by default all.
+
+        Returns:
+            What the checkpoint holds besides.
+
+        Raises:
+            ValueError: If it is damaged or of another model; nothing is changed then, and the
+                message names the newest checkpoint beside it that is complete.
+        """
+        if not path:
+            return {}
+        file = Path(path)
+        names = list(self.checkpointables) if checkpointables is None else checkpointables
+        try:
+            content = self._read(file, names)
+        except ValueError as error:
+            raise ValueError(f"{file} cannot be restored: {error}. {self._advice(file)}") from error
+        logger.info("Restoring %s", file)
+        self.model.load_state_dict(content.pop("model"))
+        for name in names:
+            self.checkpointables[name].load_state_dict(content.pop(name))
+        self.saved_iteration = content.get("iteration")
+        return content
+
+    def _read(self, file: Path, names: list[str]) -> dict[str, Any]:
+        content = read_torch_file(file)
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds {type(content).__name__} and no checkpoint")
+        check_model(content.get("model"), self.model)
+        for name in names:
+            if name == "trainer":
+                check_trainer(content.get(name), self.checkpointables[name].optimizer)
+                if content.get("iteration") != content[name]["iteration"]:
+                    raise ValueError(
+                        f"its iteration is {content.get('iteration')!r} in one place and "
+                        f"{content[name]['iteration']} in another"
+                    )
+            elif name not in content:
+                raise ValueError(f"it lacks {name}")
+        return content
+
+    def _advice(self, damaged: Path) -> str:
+        """The newest checkpoint that is complete, and how to go on from there."""
+        note = damaged.parent / LAST
+        for file in checkpoints(damaged.parent):
+            if file == damaged:
+                continue
+            try:
+                iteration = self._read(file, list(self.checkpointables)).get("iteration")
+            except (ValueError, OSError):
+                continue
+            return (
+                f"The newest complete checkpoint beside it is {file.name} (iteration {iteration}): "
+                f"to continue from there write its name into {note}"
+            )
+        return (
+            "No other checkpoint beside it is complete: choose another train.output_dir, or remove "
+            "them to start from the beginning"
+        )

@@ -1,0 +1,318 @@
+"""One optimizer step: mixed precision on any device, gradient accumulation, data parallelism.
+
+All processes agree before the optimizer's step: whether a loss or a gradient is not finite, one of
+them has failed, an image could not be read, or one of them was asked to stop.
+"""
+
+import contextlib
+import functools
+import logging
+import time
+from collections import defaultdict
+from typing import Any, Literal, NamedTuple, NoReturn
+
+import torch
+import torch.distributed
+from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from eva_data.interruption import StopSignal
+from eva_data.seeding import seed_all
+from eva_detection.data.stream import (
+    STEP,
+    TrainStream,
+    UnreadableImagesError,
+    describe_unreadable,
+)
+from eva_detection.training.agreement import raise_together
+from eva_detection.training.optimizer import ClippedAdamW
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["fp32", "fp16", "bf16"]
+MIN_LOSS_SCALE = 1.0  # as DeepSpeed's: below it fp16 has lost what the scale is for
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Trouble(NamedTuple):
+    """What a process has met in a batch: an error, or (None) losses that are not finite."""
+
+    error: Exception | None
+    images: list[str]
+
+
+class DetectionTrainer(SimpleTrainer):
+    """detectron2's trainer with fp16 (dynamic loss scale), bf16 and gradient accumulation.
+
+    Args:
+        model: Returns a dict of losses in training; maybe wrapped by DistributedDataParallel.
+        data_loader: Yields batches.
+        optimizer: The optimizer.
+        precision: "fp32", "fp16" (needs a GPU) or "bf16".
+        accumulate: Batches of one optimizer step; the effective batch is this many times the
+            loader's.
+        stop: Asks for an end after the step in progress.
+        max_bad_images: Files that may be replaced because they cannot be read.
+
+    Attributes:
+        stop_agreed: A process was asked to stop; the same on all.
+        seed: Every step's random numbers (dropped paths, sampled proposals) come from it, the
+            iteration and the rank, hence a continued run draws the same with no state saved,
+            whatever an evaluation in between has drawn. None leaves the generators alone.
+        batches_seen: Batches that this process has taken, over all starts of the run.
+        restored_stream: What the checkpoint says of the data's order; empty without.
+
+    Raises:
+        ValueError: For fp16 without a GPU or an accumulation below 1.
+    """
+
+    iter: int
+    stop_agreed = False
+    seed: int | None = None
+    _data_loader_iter_obj: Any
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Any,
+        optimizer: torch.optim.Optimizer,
+        *,
+        precision: Precision = "fp32",
+        accumulate: int = 1,
+        stop: StopSignal | None = None,
+        max_bad_images: int = 10,
+    ) -> None:
+        super().__init__(model, data_loader, optimizer)
+        if accumulate < 1:
+            raise ValueError(f"train.accumulate must be at least 1, got {accumulate}")
+        if precision not in ("fp32", *_DTYPES):
+            raise ValueError(f"train.amp.precision must be fp32, fp16 or bf16, got {precision!r}")
+        self.device = next(model.parameters()).device
+        self.device_type = self.device.type
+        if precision == "fp16" and self.device_type == "cpu":
+            raise ValueError(
+                "fp16 training needs a GPU; use train.amp.precision=bf16 or train.amp.enabled=False"
+            )
+        self.precision = precision
+        self.accumulate = accumulate
+        self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=precision == "fp16")
+        self.stop = stop or StopSignal()
+        self.max_bad_images = max_bad_images
+        self.bad_images: dict[str, str] = {}
+        self.batches_seen = 0
+        self.loss_scale: float | None = None  # after the latest step; reading it waits for a GPU
+        self.restored_stream: dict[str, int] = {}
+
+    def run_step(self) -> None:
+        """Accumulate the gradients of `accumulate` batches, then step."""
+        self.optimizer.zero_grad()
+        totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+        data_time = 0.0
+        images: list[str] = []
+        trouble: Trouble | None = None
+        for index in range(self.accumulate):
+            last = index == self.accumulate - 1
+            with self._synchronised(last):
+                start = time.perf_counter()
+                batch: Any = ()
+                try:
+                    batch = next(self._data_loader_iter)
+                    data_time += time.perf_counter() - start
+                    losses = self._losses(batch, index)
+                    if not self._add_up(losses, totals):
+                        suspects = trouble.images if trouble else []
+                        trouble = Trouble(None, suspects + _image_names(batch))
+                except Exception as error:  # the others learn of it before it is raised
+                    trouble = Trouble(error, _image_names(batch))
+                if last or (trouble and trouble.error):
+                    self._agree(totals, trouble)
+                if trouble:
+                    continue  # the other batches of the step: are they concerned, too?
+                images += _image_names(batch)
+                loss = functools.reduce(torch.add, losses.values()) / self.accumulate
+                self.grad_scaler.scale(loss).backward()
+        if isinstance(self.model, DistributedDataParallel):
+            # Once after the first backward pass; else the next forward pass would do it, with an
+            # exchange that a process which fails before its forward pass never reaches.
+            self.model.reducer._rebuild_buckets()
+        self.after_backward()
+        self._check_gradients(images)
+        self._write_metrics(totals, data_time)
+        self._step(images)
+        self._write_optimizer_metrics()
+
+    def _losses(self, batch: Any, index: int) -> dict[str, Tensor]:
+        self.batches_seen += 1
+        if self.seed is not None:  # not before the batch: loading draws numbers as well
+            seed_all(self.seed, STEP, self.iter * self.accumulate + index, comm.get_rank())
+        with self._autocast():
+            return self.model(batch)
+
+    def _add_up(self, losses: dict[str, Tensor], totals: dict[str, Tensor]) -> bool:
+        """Add a batch's losses to those of the step; returns whether all are finite."""
+        stacked = torch.stack([value.detach() for value in losses.values()]).cpu()  # one copy
+        for name, value in zip(losses, stacked, strict=True):
+            totals[name] = totals[name] + value / self.accumulate
+        return bool(stacked.isfinite().all())
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device_type, dtype=_DTYPES[self.precision])
+
+    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Gradients are averaged over the processes only with the last batch of a step."""
+        if last or not isinstance(self.model, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.model.no_sync()
+
+    def _agree(self, losses: dict[str, Tensor], trouble: "Trouble | None") -> None:
+        """Let all processes know what one of them has met, in one small reduction.
+
+        It stands before the backward pass of the last batch, in which all would wait for each
+        other. Afterwards all have the same gradients.
+
+        Raises:
+            FloatingPointError: If a loss is not finite or detectron2 met such values, on all
+                processes.
+            UnreadableImagesError: If too many images cannot be read, on all processes.
+            Exception: What one process has met; `OtherProcessError` on the others.
+        """
+        stream = self.data_loader
+        unreadable = stream.unreadable if isinstance(stream, TrainStream) else {}
+        not_finite = trouble is not None and isinstance(trouble.error, FloatingPointError | None)
+        facts = [
+            not_finite,
+            bool(trouble) and not not_finite,
+            bool(unreadable),
+            self.stop.requested,
+        ]
+        if comm.get_world_size() > 1:
+            flags = torch.tensor(facts, dtype=torch.int32, device=self.device)
+            torch.distributed.all_reduce(flags)
+            facts = [bool(flag) for flag in flags.tolist()]
+        any_not_finite, any_failed, bad_images, self.stop_agreed = facts
+        if bad_images:
+            found = comm.all_gather(dict(unreadable))
+            unreadable.clear()
+            self._count_bad_images(found)
+        if self.bad_images:
+            self.storage.put_scalar("bad_images", len(self.bad_images), smoothing_hint=False)
+        if any_failed:
+            self._raise_together(trouble.error if trouble else None)
+        if any_not_finite:
+            report = None
+            if trouble:
+                values = {name: value.item() for name, value in losses.items()}
+                met = str(trouble.error).rstrip(".") if trouble.error else str(values)
+                report = f"{met}, images: {', '.join(trouble.images)}"
+            raise FloatingPointError(
+                f"The loss became infinite or NaN at iteration={self.iter}; all processes stop "
+                f"before the optimizer's step:{_by_process(comm.all_gather(report))}"
+            )
+
+    def _raise_together(self, error: Exception | None) -> None:
+        unreadable = str(error) if isinstance(error, UnreadableImagesError) else ""
+        if texts := list(filter(None, comm.all_gather(unreadable))):
+            raise UnreadableImagesError(texts[0])
+        raise_together(error)
+
+    def _check_gradients(self, images: list[str]) -> None:
+        """Refuse gradients that are not finite; with fp16 the loss scale deals with them.
+
+        They are those of all processes, averaged, hence all come to the same conclusion.
+        """
+        gradients = [one.grad for one in self.model.parameters() if one.grad is not None]
+        if self.precision == "fp16" or not gradients:
+            return
+        # largest absolute values: the sum of squares could overflow where the values do not
+        largest = torch.stack(torch._foreach_norm(gradients, torch.inf))
+        if not bool(largest.isfinite().all()):
+            self._refuse_gradients("The gradients became infinite or NaN", images)
+
+    def _refuse_gradients(self, what: str, images: list[str]) -> NoReturn:
+        found = comm.all_gather(f"images: {', '.join(images)}")
+        raise FloatingPointError(
+            f"{what} at iteration={self.iter}, while the losses are finite; all processes stop "
+            f"before the optimizer's step. It had:{_by_process(found)}"
+        )
+
+    def _step(self, images: list[str]) -> None:
+        """Let the optimizer step, unless the loss scale skips gradients that overflow."""
+        before = self.loss_scale or self.grad_scaler.get_scale()
+        try:
+            self.grad_scaler.step(self.optimizer)
+        except RuntimeError as error:  # of clipping, where finite gradients have no finite norm
+            if "non-finite" not in str(error):
+                raise
+            self._refuse_gradients("The norm of the gradients became infinite", images)
+        self.grad_scaler.update()
+        self.loss_scale = self.grad_scaler.get_scale()
+        if self.loss_scale < before and self.loss_scale < MIN_LOSS_SCALE:
+            self._refuse_gradients(
+                f"The fp16 gradients overflow or are NaN at a loss scale of {before:g}, where no "
+                "smaller one helps",
+                images,
+            )
+
+    def _count_bad_images(self, found: list[dict[str, str]]) -> None:
+        for unreadable in found:
+            for name, error in unreadable.items():
+                if name not in self.bad_images:
+                    logger.warning("Replaced an image that cannot be read: %s: %s", name, error)
+                    self.bad_images[name] = error
+        if len(self.bad_images) > self.max_bad_images:
+            raise UnreadableImagesError(
+                describe_unreadable(self.bad_images, allowed=self.max_bad_images)
+            )
+
+    def _write_optimizer_metrics(self) -> None:
+        if isinstance(self.optimizer, ClippedAdamW) and self.optimizer.last_grad_norm is not None:
+            norm = self.optimizer.last_grad_norm.item()
+            self.storage.put_scalar("grad_norm", norm)
+        if self.precision == "fp16":
+            self.storage.put_scalar("loss_scale", self.loss_scale)
+
+    def after_train(self) -> None:
+        """Run the hooks and end the loader's workers."""
+        self.iter = min(self.iter, self.max_iter)  # one more in a run that had ended
+        try:
+            super().after_train()
+        except OSError:  # of a full disk, which has ended the training before
+            if self.iter >= self.max_iter:
+                raise
+            logger.exception("Metrics cannot be written:")
+        finally:
+            batches, self._data_loader_iter_obj = self._data_loader_iter_obj, None
+            getattr(batches, "close", lambda: None)()
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for resuming, the loss scale and the place in the data included."""
+        state = super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
+        state["optimizer_states"] = len(state["optimizer"]["state"])
+        if isinstance(self.data_loader, TrainStream):
+            state["stream"] = self.data_loader.state_dict() | {"batches": self.batches_seen}
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        super().load_state_dict(state_dict)
+        if state_dict.get("grad_scaler"):
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        self.loss_scale = None
+        self.restored_stream = dict(state_dict.get("stream", {}))
+        steps = self.iter + 1
+        self.batches_seen = self.restored_stream.pop("batches", steps * self.accumulate)
+
+
+def _by_process(reports: list[str | None]) -> str:
+    lines = (f"\n  process {rank}: {report}" for rank, report in enumerate(reports) if report)
+    return "".join(lines)
+
+
+def _image_names(batch: Any) -> list[str]:
+    """File and id of each image of a batch, as far as it has them."""
+    images = [image for image in batch if isinstance(image, dict)]
+    return [f"{image.get('file_name')} (id {image.get('image_id')})" for image in images]

@@ -1,0 +1,1 @@
+"""Weights in files: found by name, verified, read safely, mapped, resampled, converted."""

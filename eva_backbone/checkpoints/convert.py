@@ -1,0 +1,252 @@
+"""Other projects' forms of the weights: the fused qkv bias, and what a stock ViTDet can hold.
+
+EVA-g stores `attn.q_bias` and `attn.v_bias`; detectron2's ViT (and EVA-L) has one `attn.qkv.bias`
+with a third for the keys. A bias of the keys adds the same number to all scores of a query, which
+the softmax takes away again: none, a zero one and any other give the same output.
+"""
+
+import math
+import re
+from collections.abc import Callable, Container, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from eva_backbone.checkpoints._key_maps import (
+    DIMENSIONS,
+    SKIPPABLE,
+    STOCK_VITDET,
+    TRUNK_KEY,
+    TRUNK_MORE,
+)
+from eva_backbone.checkpoints.listing import listed
+from eva_backbone.resample import resample_patch_embed, resample_pos_embed
+
+DETECTRON2_PREFIX = "backbone.net."
+_REL_POS = re.compile(r"(^|\.)rel_pos_[hw]$")
+_HEAD = re.compile(r"(lm_head|head|fc_norm)\.")  # of pre-training or classification
+Converted = tuple[dict[str, Tensor], list[str]]
+
+
+def trunk_prefix(names: Iterable[str], complaint: str) -> str:
+    """Find what stands in front of the ViT's names.
+
+    Args:
+        names: Names of a file or a model.
+        complaint: Start of the error's message.
+
+    Returns:
+        The prefix, with its dot, or "".
+
+    Raises:
+        ValueError: If there is not exactly one ViT.
+    """
+    found = [name for name in names if name == TRUNK_KEY or name.endswith("." + TRUNK_KEY)]
+    if len(found) != 1:
+        raise ValueError(
+            f"{complaint}: expected one name ending in {TRUNK_KEY}, found {len(found)} among "
+            f"{listed(list(names))}"
+        )
+    return found[0].removesuffix(TRUNK_KEY)
+
+
+def check_shapes(weights: Mapping[str, Tensor], prefix: str, *, name: str) -> None:
+    """Refuse tensors that no ViT can have, whatever its sizes.
+
+    Args:
+        weights: Name -> tensor.
+        prefix: In front of the ViT's names.
+        name: Of the file, for messages.
+
+    Raises:
+        ValueError: For the first tensor with another number of dimensions than it has in every ViT,
+            an empty one, or a joint bias that has no three equal parts.
+    """
+    for key, value in weights.items():
+        local = key.removeprefix(prefix)
+        if not key.startswith(prefix) or not re.fullmatch(f"{STOCK_VITDET}|{TRUNK_MORE}", local):
+            continue
+        wanted = next((n for part, n in DIMENSIONS.items() if re.fullmatch(part, local)), (1,))
+        shape = tuple(value.shape)
+        if value.ndim not in wanted or 0 in shape or (wanted == (3,) and shape[0] != 1):
+            dimensions = " or ".join(map(str, wanted))
+            first = ", the first of size 1" if wanted == (3,) else ""
+            raise ValueError(
+                f"{name} is no EVA ViT: {key} has shape {shape}, and a ViT's has {dimensions} "
+                f"dimension(s){first}, none empty"
+            )
+        if local.endswith("qkv.bias") and shape[0] % 3:
+            raise ValueError(
+                f"{name} is no EVA ViT: {key} has shape {shape}, not three equal parts for "
+                "queries, keys and values"
+            )
+
+
+def fuse_qkv_bias(
+    weights: Mapping[str, Tensor], wanted: Container[str] | None = None
+) -> dict[str, Tensor]:
+    """Turn q_bias and v_bias into qkv.bias, with zeros for the keys.
+
+    Args:
+        weights: Name -> tensor.
+        wanted: Names of a model; only what it has is made. By default everything.
+
+    Returns:
+        A new dict with the same tensors but for these.
+    """
+    fused = dict(weights)
+    for name in weights:
+        stem = name.removesuffix("q_bias")
+        joint, v_name = f"{stem}qkv.bias", f"{stem}v_bias"
+        if name.endswith(".q_bias") and v_name in weights and (wanted is None or joint in wanted):
+            q_bias, v_bias = fused.pop(name), fused.pop(v_name)
+            fused[joint] = torch.cat([q_bias, torch.zeros_like(q_bias), v_bias])
+    return fused
+
+
+def split_qkv_bias(
+    weights: Mapping[str, Tensor], wanted: Container[str] | None = None
+) -> dict[str, Tensor]:
+    """Turn qkv.bias into q_bias and v_bias, leaving the part of the keys out, which is exact.
+
+    Args:
+        weights: Name -> tensor.
+        wanted: Names of a model; only what it has is made. By default everything.
+
+    Returns:
+        A new dict with the same tensors but for these.
+    """
+    split = dict(weights)
+    for name in weights:
+        stem = name.removesuffix("qkv.bias")
+        if name.endswith(".qkv.bias") and (wanted is None or f"{stem}q_bias" in wanted):
+            q_bias, _, v_bias = split.pop(name).chunk(3)
+            split[f"{stem}q_bias"], split[f"{stem}v_bias"] = q_bias.clone(), v_bias.clone()
+    return split
+
+
+def to_detectron2_vitdet(
+    weights: Mapping[str, Tensor], *, patch_size: int | None = None
+) -> Converted:
+    """Convert a detector or a backbone to what an unmodified detectron2 ViTDet loads.
+
+    Args:
+        weights: Of this toolkit or official; what stands outside the ViT stays, if it is a
+            detector of this kind, and is left out otherwise.
+        patch_size: Resample patch kernels and positions to it, as the official
+            `interpolate_patch_14to16.py`; by default they stay.
+
+    Returns:
+        The weights, and a line for each kind of change.
+
+    Raises:
+        ValueError: If there is no ViT, detectron2's has no place for a part of it, or its patches
+            cannot have that size.
+    """
+    prefix = trunk_prefix(weights, "there are no EVA weights")
+    check_shapes(weights, prefix, name="this")
+    converted: dict[str, Tensor] = {}
+    left_out: dict[str, list[str]] = {}
+    unknown = []
+    for name, value in weights.items():
+        local = name.removeprefix(prefix)
+        if not name.startswith(prefix):
+            if prefix == DETECTRON2_PREFIX:
+                converted[name] = value
+            else:
+                left_out.setdefault("outside the ViT", []).append(name)
+        elif re.fullmatch(STOCK_VITDET, local):
+            converted[DETECTRON2_PREFIX + local] = value
+        elif reason := next((why for key, why in SKIPPABLE.items() if re.match(key, local)), None):
+            left_out.setdefault(reason, []).append(name)
+        else:
+            unknown.append(name)
+    if unknown:
+        raise ValueError(
+            f"detectron2's ViT has no place for {listed(unknown)}; convert a file without layer "
+            "scale and bias tables, such as those for detection"
+        )
+    lines = [f"left out ({reason}): {listed(names, 3)}" for reason, names in left_out.items()]
+    if prefix != DETECTRON2_PREFIX:
+        lines.append(f"renamed {prefix}* -> {DETECTRON2_PREFIX}*")
+    if patch_size is not None:
+        lines += _resample_patches(converted, DETECTRON2_PREFIX, patch_size)
+    fused = fuse_qkv_bias(converted)
+    count = len(converted) - len(fused)
+    if count:
+        lines.append(f"fused q_bias and v_bias of {count} blocks, with zeros for the keys")
+    return fused, lines
+
+
+def _resample_patches(weights: dict[str, Tensor], prefix: str, patch_size: int) -> list[str]:
+    """Resample in place; returns a line where anything changes."""
+    if patch_size < 1:
+        raise ValueError(f"--patch-size must be at least 1 pixel, got {patch_size}")
+    fixed = [name for name in weights if _REL_POS.search(name) or not name.startswith(prefix)]
+    if fixed := [name for name in fixed if not _HEAD.match(name)]:
+        raise ValueError(
+            "--patch-size is for pre-trained backbones, without tables of relative positions and "
+            f"without a detector; the file has {listed(fixed, 3)}"
+        )
+    kernel = weights[prefix + TRUNK_KEY]
+    if kernel.ndim != 4:
+        raise ValueError(f"the patch kernel has shape {tuple(kernel.shape)}: not one of images")
+    position = prefix + "pos_embed"
+    if position not in weights:
+        raise ValueError(f"--patch-size needs {position}, and the file has none")
+    old, count = kernel.shape[-1], weights[position].shape[1]
+    side = math.isqrt(max(0, count - 1))
+    if side < 1 or side**2 + 1 != count:
+        raise ValueError(
+            f"{position} has {count} positions, which are not a class token and a square grid "
+            f"(such as {max(1, side) ** 2 + 1})"
+        )
+    pixels = side * old
+    if pixels % patch_size:
+        raise ValueError(
+            f"{pixels} px, which the positions are made for, cannot be cut in patches of "
+            f"{patch_size}; choose a divisor"
+        )
+    if old == patch_size:
+        return []
+    new = pixels // patch_size
+    weights[prefix + TRUNK_KEY] = resample_patch_embed(kernel, patch_size)
+    weights[position] = resample_pos_embed(weights[position], (new, new))
+    return [f"resampled patches {old} -> {patch_size}, positions {side}x{side} -> {new}x{new}"]
+
+
+def to_official(weights: Mapping[str, Tensor], *, patch_size: int | None = None) -> Converted:
+    """Convert to the official form of EVA-g: q_bias and v_bias.
+
+    Args:
+        weights: Of a detectron2 ViTDet or of a run, or in the official form already.
+        patch_size: Resample patch kernels and positions to it, as the official
+            `interpolate_patch_14to16.py`; by default they stay.
+
+    Returns:
+        The weights, and a line for each kind of change.
+
+    Raises:
+        ValueError: If there is no ViT, or one whose patches cannot have that size.
+    """
+    prefix = trunk_prefix(weights, "there are no EVA weights")
+    check_shapes(weights, prefix, name="this")
+    biases = {name: value for name, value in weights.items() if name.endswith(".qkv.bias")}
+    weights, lines = dict(weights), []
+    if patch_size is not None:
+        lines += _resample_patches(weights, prefix, patch_size)
+    if biases:
+        lines.append(f"split the qkv.bias of {len(biases)} blocks")
+    dropped = {name: value.chunk(3)[1].abs().max().item() for name, value in biases.items()}
+    if nonzero := [name for name, largest in dropped.items() if largest]:
+        lines.append(
+            f"dropped the keys' bias of {len(nonzero)} blocks (up to {max(dropped.values()):.3g}), "
+            "which the softmax takes away: outputs stay"
+        )
+    return split_qkv_bias(weights), lines
+
+
+FORMATS: Mapping[str, Callable[..., Converted]] = {
+    "detectron2-vitdet": to_detectron2_vitdet,
+    "official": to_official,
+}

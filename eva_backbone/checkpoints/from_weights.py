@@ -1,0 +1,244 @@
+"""The ViT that a weight file holds, whatever task the file is for.
+
+model = load_vit("eva_coco_det.pth")  # windows, relative positions and size are in the weights
+
+Shapes: C channels, N patches of a picture, T frames of a clip, p patch size.
+"""
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eva_backbone.checkpoints._key_maps import SKIPPABLE, STOCK_VITDET, TRUNK_KEY, TRUNK_MORE
+from eva_backbone.checkpoints.convert import check_shapes, trunk_prefix
+from eva_backbone.checkpoints.listing import listed
+from eva_backbone.checkpoints.loading import load_weights, read_weights
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.variants import VARIANTS
+from eva_backbone.vit import VisionTransformer
+
+_KNOWN = re.compile(f"{STOCK_VITDET}|{TRUNK_MORE}")
+VIDEO_SIDE = 224  # pixels of a frame, for which all official video models are made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trunk:
+    """What the names and shapes of a file tell about its ViT.
+
+    Attributes:
+        arguments: Of `VisionTransformer`, as far as the weights have them; `num_heads` may lack.
+        names: Of the file below the ViT's prefix.
+        frames: T of a video model, 1 for all others.
+    """
+
+    arguments: dict[str, Any]
+    names: frozenset[str]
+    frames: int = 1
+
+    @property
+    def dense(self) -> bool:
+        """Whether it comes from a detector or a segmentor."""
+        return "cls_token" not in self.names or "level_embed" in self.names
+
+    @property
+    def pools_patches(self) -> bool:
+        """Whether the mean of the patches, not the class token, stands for the picture.
+
+        So in fine-tuned classifiers (`fc_norm`), in masked-image models, whose class token predicts
+        nothing, and where no norm follows the last block.
+        """
+        masked = "mask_token" in self.names or "lm_head.weight" in self.names
+        return masked or "fc_norm.weight" in self.names or "norm.weight" not in self.names
+
+
+def load_vit(
+    source: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32, **overrides: Any
+) -> VisionTransformer:
+    """Build the ViT that a file holds, and load it; heads and adapters are left out.
+
+    Sizes, windows, relative positions and the form of the bias are read off the weights, of which
+    one copy is made, in `dtype`.
+
+    A video model becomes a model of pictures, which are clips of one frame at the mean of the
+    frames' positions. The class token of a segmentor has no position, as in its training.
+
+    Args:
+        source: Name of an official or bundled file, or a path.
+        dtype: Of the parameters.
+        **overrides: Arguments of `VisionTransformer` that the weights do not tell, such as
+            `num_heads` of an unusual size, or other ones, such as `img_size`.
+
+    Returns:
+        The ViT in evaluation mode, with `norm` if the file has one.
+
+    Raises:
+        ValueError: If the file is damaged, holds no ViT, or does not tell what is needed.
+        FileNotFoundError: If the source is neither a file nor a known name at hand.
+    """
+    path = resolve_source(source)
+    return vit_from(read_weights(path), name=path.name, dtype=dtype, **overrides)
+
+
+def vit_from(
+    weights: Mapping[str, Tensor],
+    *,
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    **overrides: Any,
+) -> VisionTransformer:
+    """Build the ViT of weights that `read_weights` read; see `load_vit`.
+
+    Args:
+        weights: Name -> tensor.
+        name: Of the file, for messages.
+        dtype: Of the parameters.
+        **overrides: See `load_vit`.
+
+    Returns:
+        The ViT in evaluation mode.
+
+    Raises:
+        ValueError: If there is no ViT, or the weights do not tell what is needed.
+    """
+    trunk = describe(weights, name=name)
+    arguments = trunk.arguments | overrides
+    if "num_heads" not in arguments:
+        raise ValueError(
+            f"{name} holds a ViT of width {arguments['embed_dim']} and depth {arguments['depth']}, "
+            "which is none of eva_backbone.VARIANTS, and weights do not tell the number of heads: "
+            "pass num_heads"
+        )
+    if "cls_token" not in trunk.names and "window_size" not in arguments:
+        raise ValueError(
+            f"{name} holds a detector's ViT, whose relative positions (of one size, or none) do "
+            "not tell its windows: pass window_size (0 for none), img_size and global_attn_indexes"
+        )
+    try:
+        with torch.device("meta"):
+            model = VisionTransformer(**arguments)
+    except ValueError as error:
+        raise ValueError(f"{name} and what was passed make no ViT: {error}") from error
+    model.to(dtype)
+    prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
+    own = {key: value for key, value in weights.items() if key.startswith(prefix)}
+    positions = own[f"{prefix}pos_embed"]
+    if trunk.frames > 1:
+        own |= _picture_of_clip(own, prefix, trunk.frames)
+    elif "level_embed" in trunk.names:
+        own[f"{prefix}pos_embed"] = torch.cat([0 * positions[:, :1], positions[:, 1:]], dim=1)
+    load_weights(model, own, source=name, complete=True)
+    return model.eval()
+
+
+def describe(weights: Mapping[str, Tensor], *, name: str) -> Trunk:
+    """Read off the weights what ViT they belong to.
+
+    Args:
+        weights: Name -> tensor.
+        name: Of the file, for messages.
+
+    Returns:
+        What they tell.
+
+    Raises:
+        ValueError: If there is no ViT, or its positions are no square.
+    """
+    prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
+    check_shapes(weights, prefix, name=name)
+    shapes = {
+        key.removeprefix(prefix): tuple(value.shape)
+        for key, value in weights.items()
+        if key.startswith(prefix)
+    }
+    foreign = [key for key in shapes if not _KNOWN.fullmatch(key)]
+    foreign = [key for key in foreign if not any(re.match(known, key) for known in SKIPPABLE)]
+    if foreign:
+        raise ValueError(
+            f"{name} holds no EVA-01 ViT, which has no {listed(foreign, 3)}; this is another model"
+        )
+    depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
+    needed = ("pos_embed", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight")
+    if lacking := [key for key in needed if key not in shapes]:
+        raise ValueError(f"{name} holds no whole EVA ViT: it lacks {', '.join(lacking)}")
+    kernel, positions = shapes[TRUNK_KEY], shapes["pos_embed"][1] - 1
+    width, patch = kernel[0], kernel[-1]
+    frames = positions // max(1, VIDEO_SIDE // patch) ** 2 if len(kernel) == 5 else 1
+    side = math.isqrt(positions // max(1, frames))
+    if not frames or frames * side * side != positions:
+        raise ValueError(f"{name} has {positions} positions of patches, which are no square grid")
+    arguments: dict[str, Any] = {
+        "img_size": side * patch,
+        "patch_size": patch,
+        "embed_dim": width,
+        "depth": depth,
+        "mlp_dim": shapes["blocks.0.mlp.fc1.weight"][0],
+        "qkv_bias": "qkv" if "blocks.0.attn.qkv.bias" in shapes else "qv",
+        "extra_tokens": ("cls",) if "cls_token" in shapes else (),
+        "layer_scale": 1.0 if "blocks.0.gamma_1" in shapes else None,
+        "final_norm": "norm.weight" in shapes,
+    }
+    heads = {v.num_heads for v in VARIANTS.values() if (v.embed_dim, v.depth) == (width, depth)}
+    if len(heads) == 1:
+        arguments["num_heads"] = heads.pop()
+    return Trunk(
+        arguments=arguments
+        | _relative_positions(shapes, name=name, depth=depth, width=width, patch=patch),
+        names=frozenset(shapes),
+        frames=frames,
+    )
+
+
+def _relative_positions(
+    shapes: Mapping[str, tuple[int, ...]], *, name: str, depth: int, width: int, patch: int
+) -> dict[str, Any]:
+    """Arguments that the tables of relative positions give away."""
+    table = shapes.get("blocks.0.attn.relative_position_bias_table")
+    if table is not None:  # ((2 side - 1) ** 2 + 3, heads)
+        length = math.isqrt(max(0, table[0] - 3))
+        if length % 2 == 0 or length**2 + 3 != table[0]:
+            raise ValueError(
+                f"{name} has bias tables of {table[0]} rows, which is not (2 S - 1) ** 2 + 3 for a "
+                "square map of side S"
+            )
+        side = (length + 1) // 2
+        return {"rel_pos": "table", "num_heads": table[1], "img_size": side * patch}
+    rows = [shapes.get(f"blocks.{index}.attn.rel_pos_h") for index in range(depth)]
+    sides = [(row[0] + 1) // 2 for row in rows if row is not None]  # tables of 2 side - 1 rows
+    if len(sides) < depth:
+        return {}
+    first, window = rows[0], min(sides)
+    assert first is not None
+    if width % first[1]:
+        raise ValueError(
+            f"{name} has relative positions for heads of width {first[1]}, which do not belong to "
+            f"a ViT of width {width}"
+        )
+    common = {
+        "rel_pos": "beit",  # the interpolation of the published results
+        "num_heads": width // first[1],
+        "img_size": max(sides) * patch,
+        "pretrain_img_size": (math.isqrt(shapes["pos_embed"][1] - 1)) * patch,
+    }
+    if len(set(sides)) == 1:  # all windows or all global
+        return common
+    return common | {
+        "window_size": window,
+        "global_attn_indexes": tuple(i for i, side in enumerate(sides) if side != window),
+    }
+
+
+def _picture_of_clip(weights: Mapping[str, Tensor], prefix: str, frames: int) -> dict[str, Tensor]:
+    """Patch kernel and positions for clips of one frame: (C, 3, p, p) and (1, 1 + N, C)."""
+    kernel = weights[prefix + TRUNK_KEY]  # (C, 3, t, p, p), t = 1
+    positions = weights[f"{prefix}pos_embed"]  # (1, 1 + T * N, C), frame after frame
+    patches = positions[:, 1:].unflatten(1, (frames, -1)).float().mean(1)  # (1, N, C)
+    return {
+        prefix + TRUNK_KEY: kernel.sum(2),
+        f"{prefix}pos_embed": torch.cat([positions[:, :1], patches.to(positions.dtype)], dim=1),
+    }

@@ -1,0 +1,329 @@
+"""Loading weights: read safely, unwrap, map, resample, load all or nothing, report.
+
+The container, prefix, form of the qkv bias and sizes are found out from the file and the model.
+Whatever is left unexplained is an error, and an error leaves the model untouched.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eva_backbone.checkpoints._key_maps import OPTIONAL, SKIPPABLE, TRUNK_KEY
+from eva_backbone.checkpoints.convert import (
+    check_shapes,
+    fuse_qkv_bias,
+    split_qkv_bias,
+    trunk_prefix,
+)
+from eva_backbone.checkpoints.listing import listed
+from eva_backbone.checkpoints.reading import read_weights as read_weights
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.resample import (
+    resample_bias_table,
+    resample_patch_embed,
+    resample_pos_embed,
+    resample_rel_pos,
+)
+from eva_backbone.vit import VisionTransformer
+
+logger = logging.getLogger(__name__)
+Shape = tuple[int, ...]
+
+
+@dataclass(kw_only=True)
+class LoadReport:
+    """What `load_pretrained` did.
+
+    Attributes:
+        source: The file.
+        loaded: Names in the model that received the file's values.
+        resampled: Those among them that changed shape: name -> (shape in the file, in the model).
+        skipped: Names in the file that were not used -> why.
+        missing: Names in the model that the file does not have -> what they start as.
+    """
+
+    source: str
+    loaded: list[str] = field(default_factory=list)
+    resampled: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"loaded {len(self.loaded)} tensors from {self.source}"]
+        for shapes, names in _grouped(self.resampled).items():
+            lines.append(f"  resampled {shapes[0]} -> {shapes[1]}: {listed(names, 3)}")
+        for reason, names in _grouped(self.skipped).items():
+            lines.append(f"  not used ({reason}): {listed(names, 3)}")
+        for reason, names in _grouped(self.missing).items():
+            lines.append(f"  not in the file ({reason}): {listed(names, 3)}")
+        return "\n".join(lines)
+
+
+def load_pretrained(
+    model: nn.Module,
+    source: str | os.PathLike[str],
+    *,
+    complete: bool = False,
+    allow_missing: Iterable[str] = (),
+    allow_skipped: Iterable[str] = (),
+    reinitialise: Iterable[str] = (),
+    rename: Callable[[str], str] | None = None,
+) -> LoadReport:
+    """Load weights into a model that contains a `VisionTransformer`.
+
+    Args:
+        model: The ViT or any model around it, also on the meta device.
+        source: Path of a `.pt`, `.pth` or `.safetensors` file, or the name of an official or
+            bundled file (`eva_backbone.checkpoints.registry`).
+        complete: Refuse a file that lacks anything of the model (for evaluation).
+        allow_missing: Patterns (at the start of the model's names) that the file may lack.
+        allow_skipped: Patterns (at the start of the file's names) that need not be used.
+        reinitialise: Patterns (at the start of the model's names) that keep the model's values
+            where the shapes differ, for classifiers of another class count.
+        rename: Translates each name of the file before all else, for heads whose names changed.
+
+    Returns:
+        The report; it is also logged.
+
+    Raises:
+        ValueError: If the file is damaged, is no EVA checkpoint, holds code, or does not fit; the
+            model is then unchanged.
+        FileNotFoundError: If the source is neither a file nor a known name at hand.
+    """
+    path = resolve_source(source)
+    return load_weights(
+        model,
+        read_weights(path),
+        source=path.name,
+        complete=complete,
+        allow_missing=allow_missing,
+        allow_skipped=allow_skipped,
+        reinitialise=reinitialise,
+        rename=rename,
+    )
+
+
+def load_weights(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    *,
+    source: str,
+    complete: bool = False,
+    allow_missing: Iterable[str] = (),
+    allow_skipped: Iterable[str] = (),
+    reinitialise: Iterable[str] = (),
+    rename: Callable[[str], str] | None = None,
+) -> LoadReport:
+    """Load tensors that `read_weights` read; arguments as for `load_pretrained`.
+
+    Args:
+        model: See there.
+        weights: Name -> tensor.
+        source: Name of the file, for messages.
+        complete: See there.
+        allow_missing: See there.
+        allow_skipped: See there.
+        reinitialise: See there.
+        rename: See there.
+
+    Returns:
+        The report; it is also logged.
+
+    Raises:
+        ValueError: If the weights do not fit; the model is then unchanged.
+    """
+    if rename is not None:
+        weights = {rename(name): value for name, value in weights.items()}
+    report = LoadReport(source=source)
+    target = model.state_dict()
+    source_prefix = trunk_prefix(weights, f"{source} holds no EVA weights")
+    check_shapes(weights, source_prefix, name=source)
+    target_prefix = trunk_prefix(target, "the model has no VisionTransformer")
+    named = _rename(weights, source_prefix, target_prefix, report)
+    named = fuse_qkv_bias(split_qkv_bias(named, target), target)
+    prefixes = (source_prefix, target_prefix)
+    state = _fit(named, target, prefixes, report, tuple(allow_skipped), tuple(reinitialise))
+    assign = any(value.is_meta for value in target.values())
+    if assign:  # a copy: parameters must not lie in a file that may be written again
+        copied = {id(value) for value in named.values()}
+        state = {n: v.clone() if id(v) in copied else v for n, v in state.items()}
+    same_project = source_prefix == target_prefix
+    _explain_missing(target, state, target_prefix, report, tuple(allow_missing), same_project)
+    if complete and report.missing:
+        raise ValueError(f"{source} lacks {listed(list(report.missing))}, but complete=True")
+    if on_meta := [name for name in report.missing if target[name].is_meta]:
+        raise ValueError(
+            f"{source} lacks {listed(on_meta)}, which the model only has on the meta device; "
+            "build the model on a real device"
+        )
+    report.loaded = list(state)
+    _initialise_missing(model, report.missing)
+    kept = {name: target[name] for name in report.missing}
+    model.load_state_dict(state | kept, strict=True, assign=assign)
+    logger.info("%s", report)
+    return report
+
+
+def _rename(
+    weights: Mapping[str, Tensor], source_prefix: str, target_prefix: str, report: LoadReport
+) -> dict[str, Tensor]:
+    """Put the trunk's names behind the model's prefix; what lies outside the trunk is skipped."""
+    if source_prefix == target_prefix:
+        return dict(weights)
+    named = {}
+    for name, value in weights.items():
+        if name.startswith("visual.head."):
+            report.skipped[name] = "projection of CLIP, no classifier"
+        elif name.startswith(source_prefix):
+            named[target_prefix + name.removeprefix(source_prefix)] = value
+        else:
+            report.skipped[name] = f"outside the trunk {source_prefix}*"
+    return named
+
+
+def _fit(
+    named: Mapping[str, Tensor],
+    target: Mapping[str, Tensor],
+    prefixes: tuple[str, str],
+    report: LoadReport,
+    allow_skipped: tuple[str, ...],
+    reinitialise: tuple[str, ...],
+) -> dict[str, Tensor]:
+    """Choose, resample and cast the tensors that the model takes."""
+    state: dict[str, Tensor] = {}
+    unexpected, unfit = [], []
+    for name, value in named.items():
+        local = name.removeprefix(prefixes[1])
+        in_trunk = name.startswith(prefixes[1])
+        stored = prefixes[0] + local if in_trunk else name  # its name in the file
+        if name not in target:
+            reason = _first_match(SKIPPABLE, local)
+            if reason is None and _matches(allow_skipped, stored):
+                reason = "as asked"
+            if reason is None:
+                unexpected.append(stored)
+            else:
+                report.skipped[stored] = reason
+            continue
+        wanted = tuple(target[name].shape)
+        try:
+            fitted = value if tuple(value.shape) == wanted else _resample(local, value, wanted)
+        except ValueError as error:
+            raise ValueError(
+                f"{report.source} holds {stored} {tuple(value.shape)}, which cannot be resampled "
+                f"to {wanted}: {error}"
+            ) from error
+        if fitted is not None and tuple(fitted.shape) == wanted:
+            if fitted is not value:
+                report.resampled[name] = (tuple(value.shape), wanted)
+            state[name] = _cast(fitted, target[name].dtype, f"{report.source} holds {stored}")
+        elif _matches(reinitialise, name):
+            report.skipped[stored] = f"{tuple(value.shape)} does not fit {wanted}, initialised anew"
+            report.missing[name] = "initialised anew, other shape in the file"
+        else:
+            unfit.append(f"{name} {tuple(value.shape)} -> {wanted}")
+    if unexpected:
+        raise ValueError(
+            f"{report.source} holds {len(unexpected)} names that the model does not have: "
+            f"{listed(unexpected)}; build the model that the file belongs to, or pass them as "
+            "allow_skipped"
+        )
+    if unfit:
+        raise ValueError(
+            f"{report.source} does not fit the model (shape in the file -> in the model): "
+            f"{listed(unfit)}; build the variant that the file belongs to, or pass names of heads "
+            "as reinitialise"
+        )
+    return state
+
+
+def _cast(value: Tensor, dtype: torch.dtype, which: str) -> Tensor:
+    """Cast numbers to the model's type, unless that changes what they are."""
+    if value.dtype == dtype:
+        return value
+    names = f"{str(value.dtype).removeprefix('torch.')} -> {str(dtype).removeprefix('torch.')}"
+    if value.is_floating_point() != dtype.is_floating_point or value.is_complex():
+        raise ValueError(f"{which} as other numbers than the model ({names}); convert the file")
+    if dtype.is_floating_point and torch.finfo(dtype).max < torch.finfo(value.dtype).max:
+        largest = max(abs(bound.item()) for bound in value.aminmax()) if value.numel() else 0.0
+        if largest > torch.finfo(dtype).max:
+            raise ValueError(
+                f"{which} with values up to {largest:.3g}, which are too large for the model's "
+                f"type ({names}); build it in float32"
+            )
+    return value.to(dtype)
+
+
+def _resample(local: str, value: Tensor, wanted: Shape) -> Tensor | None:
+    """Resample a tensor whose shape depends on the input's size; None for any other."""
+    if local == "pos_embed" and value.ndim == len(wanted) == 3 and value.shape[2] == wanted[2]:
+        side = round((wanted[1] - 1) ** 0.5)
+        return resample_pos_embed(value, (side, side))
+    if local == TRUNK_KEY and value.ndim == len(wanted) == 4 and value.shape[:2] == wanted[:2]:
+        return resample_patch_embed(value, wanted[-1])
+    if value.ndim == len(wanted) == 2 and value.shape[1] == wanted[1]:
+        if re.search(r"\.rel_pos_[hw]$", local):
+            return resample_rel_pos(value, wanted[0], "vitdet")
+        if local.endswith(".relative_position_bias_table") and min(len(value), wanted[0]) > 3:
+            source, side = (round(((rows - 3) ** 0.5 + 1) / 2) for rows in (len(value), wanted[0]))
+            return resample_bias_table(value, source, (side, side))
+    return None
+
+
+def _explain_missing(
+    target: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    prefix: str,
+    report: LoadReport,
+    allow_missing: tuple[str, ...],
+    same_project: bool,
+) -> None:
+    unexplained = []
+    for name in target:
+        if name in state or name in report.missing:
+            continue
+        if _matches(allow_missing, name):
+            reason: str | None = "as asked"
+        elif not name.startswith(prefix):
+            reason = None if same_project else "outside the trunk, initialised"
+        else:
+            reason = _first_match(OPTIONAL, name.removeprefix(prefix))
+        if reason is None:
+            unexplained.append(name)
+        else:
+            report.missing[name] = reason
+    if unexplained:
+        raise ValueError(
+            f"{report.source} lacks {len(unexplained)} of the model's names: "
+            f"{listed(unexplained)}; build the model that the file belongs to, or pass them as "
+            "allow_missing"
+        )
+
+
+def _initialise_missing(model: nn.Module, missing: Iterable[str]) -> None:
+    """Give a ViT that was built inside `no_init_weights` what the file does not have."""
+    for where, module in model.named_modules():
+        if isinstance(module, VisionTransformer):
+            prefix = f"{where}." if where else ""
+            module.init_missing([n.removeprefix(prefix) for n in missing if n.startswith(prefix)])
+
+
+def _first_match(patterns: Mapping[str, str], name: str) -> str | None:
+    return next((reason for pattern, reason in patterns.items() if re.match(pattern, name)), None)
+
+
+def _matches(patterns: tuple[str, ...], name: str) -> bool:
+    return any(re.match(pattern, name) for pattern in patterns)
+
+
+def _grouped(reasons: Mapping[str, Any]) -> dict[Any, list[str]]:
+    groups: dict[Any, list[str]] = {}
+    for name, reason in reasons.items():
+        groups.setdefault(reason, []).append(name)
+    return groups

@@ -1,0 +1,264 @@
+"""Labelled images: folders of classes here, data sets by name in `named_data`.
+
+open_labelled("imagenet/val", transform)
+open_labelled("torchvision:CIFAR100:/data/cifar:test", transform)
+open_labelled("hf:food101:validation", transform)
+"""
+
+import logging
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from eva_data.files import find_files
+from eva_data.pictures import SUFFIXES, read_picture
+
+logger = logging.getLogger(__name__)
+
+Transform = Callable[[Image.Image], Tensor]
+KNOWN = sorted(suffix.removeprefix(".") for suffix in SUFFIXES)  # for messages
+
+
+class LabelledImages(Dataset[tuple[Any, int]]):
+    """A map-style data set: `samples[index]` is (transformed image, label).
+
+    Args:
+        transform: Takes the PIL image in RGB; None returns it as it is.
+        classes: Names of the labels 0, 1, ...
+    """
+
+    def __init__(self, transform: Transform | None, classes: Sequence[str]) -> None:
+        self.transform = transform
+        self.classes = tuple(classes)
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def sample_id(self, index: int) -> str:
+        """Where an image comes from, for messages."""
+
+    @abstractmethod
+    def load(self, index: int) -> tuple[Image.Image, int]:
+        """The image in RGB, and its label.
+
+        Raises:
+            UnreadableImageError: If it cannot be read; an OSError that names it.
+        """
+
+    def image(self, index: int) -> Image.Image:
+        """The image in RGB, whatever its label.
+
+        Raises:
+            UnreadableImageError: If it cannot be read; an OSError that names it.
+        """
+        return self.load(index)[0]
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image, label = self.load(index)
+        return (image if self.transform is None else self.transform(image)), label
+
+
+class ClassFolders(LabelledImages):
+    """Images in a folder for each class, searched with its subfolders.
+
+    Paths and labels are two arrays and a block of bytes: 14 million images take about 1 GB, and
+    the loader's processes share them.
+
+    Args:
+        folder: Has a folder for each class.
+        transform: See `LabelledImages`.
+        classes: Names of the class folders in the order of the labels; None sorts those there.
+        labels: Class folder -> label, instead of the place in `classes`; other folders are left
+            out.
+
+    Raises:
+        ValueError: If there is no such folder, no class, no image, or an unknown class.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        transform: Transform | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        labels: Mapping[str, int] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        found = _class_folders(self.folder)
+        if classes is None:
+            classes = found
+        if labels is None:
+            labels = {name: label for label, name in enumerate(classes)}
+            _compare(found, classes, self.folder)
+        super().__init__(transform, classes)
+        names, numbers = bytearray(), []
+        ends: list[int] = []
+        for name in (name for name in found if name in labels):
+            before = len(ends)
+            for path in find_images(self.folder / name):
+                names += os.fsencode(f"{name}/{path}")
+                ends.append(len(names))
+            numbers += [labels[name]] * (len(ends) - before)
+            if len(ends) == before:
+                logger.warning("class folder %s holds no image", self.folder / name)
+        if not ends:
+            raise ValueError(
+                f"{self.folder} holds no image: looked in class folders for {', '.join(KNOWN)}"
+            )
+        self._names = np.frombuffer(bytes(names), np.uint8)
+        self._ends = np.array([0, *ends], np.int64)
+        self.labels = np.array(numbers, np.int32)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def sample_id(self, index: int) -> str:
+        """The path of an image."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} images")
+        name = self._names[self._ends[index] : self._ends[index + 1]].tobytes()
+        return str(self.folder / os.fsdecode(name))
+
+    def load(self, index: int) -> tuple[Image.Image, int]:
+        """See `LabelledImages`."""
+        return read_image(self.sample_id(index)), int(self.labels[index])
+
+
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Read a picture as RGB.
+
+    As in torchvision's ImageFolder, and so in EVA's training, an orientation that EXIF notes is
+    not applied. The rest is as in `eva_data.pictures`.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        The decoded image.
+
+    Raises:
+        UnreadableImageError: `eva_data`'s, an OSError that names the file.
+    """
+    return read_picture(path, upright=False)
+
+
+def find_images(folder: Path) -> Iterator[str]:
+    """Yield the images below a folder, relative to it, in the order of their names.
+
+    Names that start with a dot are left out; links are followed, but for those to a folder above.
+    """
+    return find_files(folder, SUFFIXES)
+
+
+def read_class_list(file: str | os.PathLike[str]) -> list[str]:
+    """Read class names from a text file, one in a line, in the order of the labels.
+
+    The heads of ImageNet-21K follow the sorted names of its 21,841 folders.
+
+    Raises:
+        ValueError: If there is no such file, no name in it, or one twice.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise ValueError(f"there is no class list {path}: a text file with a class in each line")
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise ValueError(f"the class list {path} is not text in UTF-8: {error}") from error
+    names = [line for line in lines if line]
+    if not names:
+        raise ValueError(f"the class list {path} is empty")
+    if twice := _repeated(names):
+        raise ValueError(f"the class list {path} names {_listed(twice)} more than once")
+    return names
+
+
+def open_labelled(
+    location: str | os.PathLike[str],
+    transform: Transform | None,
+    *,
+    classes: Sequence[str] | str | os.PathLike[str] | None = None,
+) -> LabelledImages:
+    """Open labelled images.
+
+    Args:
+        location: A folder of class folders, `torchvision:NAME:ROOT[:SPLIT]` or
+            `hf:NAME[:CONFIG]:SPLIT` (see `named_data`).
+        transform: Takes the PIL image in RGB; None returns it as it is.
+        classes: Names in the order of the labels, or a text file with them; those of a training
+            set for its validation set. None takes them from the data.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: If there is no such data, or its classes are not `classes`.
+    """
+    if isinstance(classes, str | os.PathLike):
+        classes = read_class_list(classes)
+    kind, colon, rest = os.fspath(location).partition(":")
+    if not colon or kind not in ("torchvision", "hf"):
+        return ClassFolders(location, transform, classes=classes)
+    from eva_data.labelled import named as named_data
+
+    opener = named_data.open_torchvision if kind == "torchvision" else named_data.open_hugging_face
+    samples = opener(rest, transform)
+    if classes is not None and samples.classes != tuple(classes):
+        raise ValueError(
+            f"{location} has the classes {_listed(list(samples.classes))}, but {len(classes)} "
+            f"others are expected: {_listed(list(classes))}"
+        )
+    return samples
+
+
+def _class_folders(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise ValueError(
+            f"there is no folder {folder}; name a folder of class folders, "
+            "torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT"
+        )
+    above = {os.path.realpath(path) for path in (folder, *folder.absolute().parents)}
+    with os.scandir(folder) as listing:
+        found = sorted(e.name for e in listing if e.is_dir() and not e.name.startswith("."))
+    for name in [name for name in found if (folder / name).is_symlink()]:
+        if os.path.realpath(folder / name) in above:
+            logger.warning("%s links to a folder above itself: it is not a class", folder / name)
+            found.remove(name)
+    if not found:
+        raise ValueError(
+            f"{folder} has no class folders: put the images of each class in a folder of its own, "
+            f"like {folder.name}/cat/1.jpg"
+        )
+    return found
+
+
+def _compare(found: Sequence[str], classes: Sequence[str], folder: Path) -> None:
+    if twice := _repeated(classes):
+        raise ValueError(f"classes has {_listed(twice)} more than once")
+    known, there = set(classes), set(found)
+    if unknown := [name for name in found if name not in known]:
+        raise ValueError(
+            f"{folder} has {len(unknown)} folders that are none of the {len(classes)} classes: "
+            f"{_listed(unknown)}; expected {_listed(list(classes), 4)}"
+        )
+    if absent := [name for name in classes if name not in there]:
+        logger.warning("%s has no folder of %d classes: %s", folder, len(absent), _listed(absent))
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    seen: set[str] = set()
+    return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+
+
+def _listed(names: Sequence[str], shown: int = 8) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(shorten(name, 120, placeholder="...") for name in names[:shown]) + more

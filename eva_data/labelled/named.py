@@ -1,0 +1,187 @@
+"""Labelled images by name: torchvision's data sets, and Hugging Face's with `datasets`."""
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from PIL import Image
+
+from eva_data.labelled.folders import LabelledImages, Transform
+from eva_data.pictures import UnreadableImageError, as_rgb
+
+_TEST = ("test", "val", "validation")
+# NAME[:CONFIG]:SPLIT, where the split may be a slice: train[:10%]+test[5:]
+_HUGGING_FACE = re.compile(r"([^:]+)(?::([^:\[]+))?:([^:\[]+(?:\[[^\]]*\][^:\[]*)*)")
+
+
+class NamedImages(LabelledImages):
+    """The images of another library's data set.
+
+    Args:
+        name: For messages.
+        samples: Gives an image and a label for each index.
+        classes: Names of the labels.
+        transform: See `LabelledImages`.
+        keys: What a sample calls image and label.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        samples: Any,
+        classes: Sequence[str],
+        transform: Transform | None,
+        *,
+        keys: tuple[Any, Any] = (0, 1),
+    ) -> None:
+        super().__init__(transform, classes)
+        self.name, self._samples, self._keys = name, samples, keys
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def sample_id(self, index: int) -> str:
+        """The data set's name, and the index."""
+        return f"{self.name}[{index}]"
+
+    def load(self, index: int) -> tuple[Image.Image, int]:
+        """See `LabelledImages`."""
+        rgb, label = self._read(index, lambda sample: int(sample[self._keys[1]]))
+        if not 0 <= label < len(self.classes):
+            raise ValueError(f"{self.sample_id(index)} has label {label} of {len(self.classes)}")
+        return rgb, label
+
+    def image(self, index: int) -> Image.Image:
+        """See `LabelledImages`; test images may have no label."""
+        return self._read(index, lambda _: -1)[0]
+
+    def _read(self, index: int, label: Callable[[Any], int]) -> tuple[Image.Image, int]:
+        try:
+            sample = self._samples[index]
+            picture = as_rgb(sample[self._keys[0]], upright=False, name=self.sample_id(index))
+            return picture, label(sample)
+        except UnreadableImageError:
+            raise
+        except Exception as error:  # whatever the library raises
+            raise UnreadableImageError(
+                f"{self.sample_id(index)} cannot be read ({type(error).__name__}: {error})"
+            ) from error
+
+
+def open_torchvision(description: str, transform: Transform | None) -> NamedImages:
+    """Open a data set of `torchvision.datasets` that is on this machine.
+
+    Args:
+        description: `NAME:ROOT[:SPLIT]`; a data set that has splits needs one.
+        transform: See `LabelledImages`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: If there is no such data set, split or data; nothing is downloaded.
+    """
+    from torchvision import datasets
+
+    name, root, split = (*description.split(":", 2), "", "")[:3]
+    kind: Any = getattr(datasets, name, None)
+    if name not in datasets.__all__ or not inspect.isclass(kind):
+        raise ValueError(f"torchvision.datasets has no {name!r}; see its documentation for names")
+    if not root:
+        raise ValueError(f"torchvision:{name} lacks its folder: torchvision:{name}:ROOT[:SPLIT]")
+    arguments = _split(name, inspect.signature(kind).parameters, split)
+    factory: Any = kind
+    try:
+        samples = factory(root, **arguments)
+    except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
+        given = "".join(f", {key}={value!r}" for key, value in arguments.items())
+        raise ValueError(
+            f"torchvision:{description} cannot be opened ({error}); nothing is downloaded here. "
+            "Where torchvision can download it, do so once in Python: "
+            f"torchvision.datasets.{name}({root!r}{given}, download=True)"
+        ) from error
+    return NamedImages(f"torchvision:{description}", samples, _classes(name, samples), transform)
+
+
+def _split(name: str, parameters: Any, split: str) -> dict[str, Any]:
+    key = next((key for key in ("split", "train") if key in parameters), None)
+    if key is None:
+        if split:
+            raise ValueError(f"torchvision:{name} has no splits, but {split!r} was asked for")
+        return {}
+    if not split:
+        raise ValueError(
+            f"torchvision:{name} needs a split: torchvision:{name}:ROOT:train or :test"
+        )
+    if key == "split":
+        return {"split": split}
+    if split not in ("train", *_TEST):
+        raise ValueError(f"torchvision:{name} has train and test, not {split!r}")
+    return {"train": split == "train"}
+
+
+def _classes(name: str, samples: Any) -> list[str]:
+    classes = getattr(samples, "classes", None)
+    if classes is None:
+        labels = _labels(samples)
+        if not labels:
+            raise ValueError(f"torchvision:{name} is no data set of labelled images")
+        classes = range(max(labels) + 1)
+    # a class of Imagenette is a tuple of synonyms
+    return [" / ".join(c) if isinstance(c, tuple) else str(c) for c in classes]
+
+
+def _labels(samples: Any) -> list[int]:
+    for key in ("targets", "labels", "_labels", "y", "_samples"):
+        values = getattr(samples, key, None)
+        if values is not None and len(values) == len(samples):
+            try:  # GTSRB and FER2013 keep pairs of an image and a label
+                return [int(value[1] if key == "_samples" else value) for value in values]
+            except (TypeError, ValueError):  # no numbers; None for test images without a label
+                return []
+    return []
+
+
+def open_hugging_face(description: str, transform: Transform | None) -> NamedImages:
+    """Open an image data set of the Hugging Face hub, or a folder that `datasets` reads.
+
+    The library `datasets` keeps its own cache and downloads what is not in it.
+
+    Args:
+        description: `NAME[:CONFIG]:SPLIT`; the split may be a slice such as `train[:10%]`.
+        transform: See `LabelledImages`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: If `datasets` is not installed, or there is no such data set of images with
+            class labels.
+    """
+    try:
+        import datasets  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise ValueError(
+            f"hf:{description} needs the package `datasets`: pip install datasets"
+        ) from error
+    parts = _HUGGING_FACE.fullmatch(description)
+    if parts is None:
+        raise ValueError(f"hf:{description} must be hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT")
+    name, config, split = parts.groups()
+    try:
+        samples = datasets.load_dataset(name, config, split=split)
+    except Exception as error:  # the library's, huggingface_hub's and the network's
+        raise ValueError(
+            f"hf:{description} cannot be opened ({type(error).__name__}: {error})"
+        ) from error
+    kinds = {key: type(feature).__name__ for key, feature in samples.features.items()}
+    images = [key for key, kind in kinds.items() if kind == "Image"]
+    labels = [key for key, kind in kinds.items() if kind == "ClassLabel"]
+    if len(images) != 1 or not labels:
+        raise ValueError(f"hf:{description} is no data set of images with a class label: {kinds}")
+    label = labels[0] if len(labels) == 1 else next((k for k in labels if k == "label"), None)
+    if label is None:
+        raise ValueError(f"hf:{description} has several labels: {', '.join(labels)}")
+    names = samples.features[label].names
+    return NamedImages(f"hf:{description}", samples, names, transform, keys=(images[0], label))

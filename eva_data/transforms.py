@@ -1,0 +1,65 @@
+"""The evaluation transform: resize, middle crop, the model's statistics."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import (
+    CenterCrop,
+    Compose,
+    InterpolationMode,
+    Normalize,
+    Resize,
+    ToTensor,
+)
+
+Interpolation = Literal["bicubic", "bilinear"]
+Transform = Callable[[Image.Image], Tensor]
+
+
+def evaluation_transform(
+    size: int,
+    *,
+    crop_pct: float = 1.0,
+    interpolation: Interpolation = "bicubic",
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Transform:
+    """Transform of an image that is classified (official evaluation).
+
+    The shorter side is resized to `size / crop_pct`, rounded down, by Pillow, whose rounding
+    differs from that of tensors. All published results have `crop_pct` 1, and "bicubic" but for
+    ImageNet-V2 and ObjectNet, which the official code resizes "bilinear".
+
+    Args:
+        size: Side of the result in pixels.
+        crop_pct: Share of the resized image's side that the crop has.
+        interpolation: Of the resize.
+        mean: Subtracted.
+        std: Divides.
+
+    Returns:
+        A function from a PIL image in RGB to (3, size, size) float32.
+
+    Raises:
+        ValueError: For values out of range.
+    """
+    if size < 1:
+        raise ValueError(f"size must be at least 1, got {size}")
+    if not 0 < crop_pct <= 1:
+        raise ValueError(f"crop_pct must be in (0, 1], got {crop_pct}")
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != 3 or (name == "std" and min(values) <= 0):
+            raise ValueError(f"{name} must be three numbers, std above 0, got {tuple(values)}")
+    if interpolation not in get_args(Interpolation):
+        raise ValueError(f"interpolation must be bicubic or bilinear, got {interpolation!r}")
+    transform: Transform = Compose(
+        [
+            Resize(int(size / crop_pct), InterpolationMode(interpolation)),
+            CenterCrop(size),
+            ToTensor(),
+            Normalize(mean, std),
+        ]
+    )
+    return transform

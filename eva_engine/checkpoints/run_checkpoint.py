@@ -1,0 +1,300 @@
+"""Checkpoints of a run: complete or not there.
+
+`checkpoints/step_00001000/` holds DeepSpeed's files of every process, the moving average, the
+weights as `model.safetensors` and `model_ema.safetensors` (float32, official names), `run.json`,
+and `COMPLETE`, which lists all files with their sizes and digests. It is written in a folder of
+another name, flushed to the disk and then renamed, so that a run which is killed at any moment
+leaves a complete checkpoint behind or none. What cannot be read is never removed.
+"""
+
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eva_backbone.checkpoints.reading import read_torch_file
+from eva_data.files import flush, make_folder, remove_unfinished, write_text, writing
+from eva_engine import distributed
+from eva_engine.checkpoints.files import (
+    damage_of,
+    is_complete,
+    mark_complete,
+    read_config,
+    read_run,
+    save_weights,
+    write_tensors,
+)
+from eva_engine.checkpoints.state_files import Failures, safe_checkpoint_engine
+from eva_engine.steps.deepspeed_engine import TrainingEngine
+from eva_engine.steps.moving_average import MovingAverage
+
+__all__ = [
+    "EMA_WEIGHTS",
+    "FOLDER",
+    "WEIGHTS",
+    "RunCheckpoints",
+    "is_complete",
+    "read_config",
+    "read_run",
+    "restore",
+    "save_weights",
+    "write_tensors",
+]
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "checkpoints"
+WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
+_RUN, _LATEST = "run.json", "latest"
+_STATE = "deepspeed"
+_PREFIX, _TEMPORARY, _REMOVED, _DAMAGED = "step_", ".writing_", ".removing_", "damaged_"
+_mark_complete = mark_complete
+
+
+class RunCheckpoints:
+    """The checkpoints of one run.
+
+    Args:
+        output: Folder of the run, which all processes see.
+        keep: Complete checkpoints that are kept; older ones are removed after a save.
+        config: Of the run, which the weights' files hold too, see `read_config`.
+    """
+
+    def __init__(self, output: Path, *, keep: int, config: Mapping[str, Any] | None = None) -> None:
+        self.folder = output / FOLDER
+        self.keep, self.config = keep, config
+        self._damaged: set[Path] = set()  # by their content, which `complete` does not read
+
+    def complete(self) -> list[Path]:
+        """Folders of all complete checkpoints, oldest first."""
+        found = self.folder.glob(f"{_PREFIX}*")
+        return sorted(path for path in found if is_complete(path) and path not in self._damaged)
+
+    def traces(self) -> bool:
+        """Whether the run ever had a checkpoint."""
+        # a kill in the first save leaves an unfinished folder, which is none
+        saved = (*self.folder.glob(f"{_PREFIX}*"), *self.folder.glob(f"{_DAMAGED}*"))
+        return (self.folder / _LATEST).exists() or bool(saved)
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint whose files are what was written; the same on all processes.
+
+        Those that are not are passed over with a warning, and left as they are.
+
+        Raises:
+            ValueError: On all processes, if one of them does not see the main process's folder, or
+                if there are checkpoints and none of them is undamaged.
+        """
+        self._check_that_all_see_it()
+        main = distributed.rank() == 0
+        found = sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True) if main else []
+        names: list[str] = distributed.gather([path.name for path in found])[0]
+        passed_over = []
+        for name in names:
+            share = damage_of(
+                self.folder / name, part=distributed.rank(), parts=distributed.world_size()
+            )
+            problem = next((one for one in distributed.gather(share) if one is not None), None)
+            if problem is None:
+                return self.folder / name
+            self._damaged.add(self.folder / name)
+            passed_over.append(f"{name}: {problem}")
+            if main:
+                logger.warning(
+                    "passed over the damaged checkpoint %s: %s; it is left as it is", name, problem
+                )
+        if passed_over:
+            raise ValueError(
+                f"no checkpoint in {self.folder} can be read, and nothing was changed "
+                f"({'; '.join(passed_over)}): restore one, or begin again in another output"
+            )
+        return None
+
+    def _check_that_all_see_it(self) -> None:
+        token = distributed.gather(uuid.uuid4().hex)[0]
+        file = self.folder / f".seen_by_all_{token}"
+        main = distributed.rank() == 0
+        problem: OSError | None = None
+        if main:
+            try:
+                make_folder(self.folder)
+                remove_unfinished(self.folder)
+                for left in self.folder.glob(".seen_by_all_*"):
+                    left.unlink(missing_ok=True)
+                file.touch()
+            except OSError as error:
+                problem = error
+        distributed.raise_together(problem)
+        seen = distributed.gather(file.exists())
+        if main:
+            file.unlink()
+        if not all(seen):
+            blind = [number for number, sees in enumerate(seen) if not sees]
+            raise ValueError(
+                f"processes {blind} do not see {self.folder}, which the first process made: put "
+                "the output on a file system that all machines share"
+            )
+
+    def save(
+        self,
+        engine: TrainingEngine,
+        average: MovingAverage | None,
+        *,
+        step: int,
+        run: dict[str, Any],
+    ) -> Path:
+        """Write a checkpoint; the same call on all processes.
+
+        Args:
+            engine: The engine that trains.
+            average: Its moving average.
+            step: Optimizer steps done.
+            run: What `run.json` shall hold besides the step.
+
+        Returns:
+            The folder.
+
+        Raises:
+            OSError: On all processes, if the disk is full, for example; earlier checkpoints are
+                as they were.
+        """
+        final = self.folder / f"{_PREFIX}{step:08d}"
+        temporary = self.folder / f"{_TEMPORARY}{final.name}"
+        try:
+            self._write(temporary, engine, average, {"step": step, **run})
+        except OSError:
+            if distributed.rank() == 0:
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        failures = Failures()
+        if distributed.rank() == 0:
+            with failures.noted(final):
+                if final.exists():
+                    final.rename(_free(final.with_name(_DAMAGED + final.name)))
+                temporary.rename(final)
+                self._damaged.discard(final)
+                flush(self.folder)
+                write_text(self.folder / _LATEST, final.name)
+                self._remove_old()
+        failures.raise_together()
+        return final
+
+    def _write(
+        self,
+        folder: Path,
+        engine: TrainingEngine,
+        average: MovingAverage | None,
+        record: dict[str, Any],
+    ) -> None:
+        """Write all files; a failure is noted, so that no process waits for one that failed."""
+        failures, main = Failures(), distributed.rank() == 0
+        if main:
+            with failures.noted(folder):
+                for rest in (
+                    *self.folder.glob(f"{_TEMPORARY}*"),
+                    *self.folder.glob(_REMOVED + "*"),
+                ):
+                    shutil.rmtree(rest, ignore_errors=True)
+                folder.mkdir()
+        failures.raise_together()
+        engine.engine.checkpoint_engine = safe_checkpoint_engine(failures)
+        # it copies programs that make a file of weights, as is written below; if that failed, it
+        # would leave the other processes waiting
+        engine.engine._copy_recovery_script = lambda folder: None
+        engine.engine.save_checkpoint(str(folder), tag=_STATE, save_latest=False)
+        engine.share_buffers()
+        state = engine.full_precision_state()
+        with failures.noted(folder / WEIGHTS):
+            save_weights(state, folder / WEIGHTS, self.config)
+        if average is not None:
+            if main or engine.zero_stage:
+                file = folder / _average_file(engine)
+                with failures.noted(file), writing(file) as stream:
+                    torch.save(average.state_dict(), stream)
+            with average.applied():
+                state = engine.full_precision_state()
+                with failures.noted(folder / EMA_WEIGHTS):
+                    save_weights(state, folder / EMA_WEIGHTS, self.config)
+        if main:
+            with failures.noted(folder / _RUN):
+                write_text(folder / _RUN, json.dumps(record, indent=2))
+        failures.raise_together()
+        _mark_complete(folder)
+
+    def _remove_old(self) -> None:
+        for folder in self.complete()[: -self.keep]:
+            # a removal that is cut short leaves no checkpoint, and the next save goes on with it
+            removed = folder.rename(_free(folder.with_name(_REMOVED + folder.name)))
+            shutil.rmtree(removed, ignore_errors=True)
+
+
+def _free(path: Path) -> Path:
+    """The path, or the first one with a number behind it that is not taken."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}_{number}")
+    return free
+
+
+def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None) -> None:
+    """Set engine and moving average from a checkpoint; the same call on all processes.
+
+    Args:
+        folder: A complete checkpoint.
+        engine: The engine, as when it was saved.
+        average: Its moving average.
+
+    Raises:
+        ValueError: If the run has another number of processes, precision, ZeRO stage or model, or
+            an average that the saved one lacks; if a file is damaged or holds code.
+    """
+    _check_can_continue(read_run(folder), engine, folder)
+    average_file = folder / _average_file(engine)
+    if average is not None and not average_file.exists():
+        raise ValueError(
+            f"{folder.name} has no moving average: set ema_decay=0 as when it was saved"
+        )
+    engine.engine.checkpoint_engine = safe_checkpoint_engine()
+    try:
+        with engine.settings_kept():
+            loaded, _ = engine.engine.load_checkpoint(str(folder), tag=_STATE)
+        if average is not None:
+            average.load_state_dict(read_torch_file(average_file))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{folder} has the state of another model, choose another output: {error}"
+        ) from error
+    except (KeyError, TypeError, AttributeError, IndexError, AssertionError) as error:
+        raise ValueError(
+            f"{folder} is damaged: its state lacks what this program writes "
+            f"({type(error).__name__}: {error}). Take another checkpoint"
+        ) from error
+    if loaded is None:
+        raise ValueError(f"DeepSpeed found no state in {folder}")
+
+
+def _check_can_continue(saved: dict[str, Any], engine: TrainingEngine, folder: Path) -> None:
+    instead = f"or begin a new run from {folder / WEIGHTS} in another output"
+    for name, now in (("zero_stage", engine.zero_stage), ("precision", engine.precision)):
+        if saved[name] != now:
+            raise ValueError(
+                f"the run began with {name}={saved[name]} and cannot continue with {now}: go back "
+                f"to {saved[name]}, {instead}"
+            )
+    if engine.zero_stage and saved["processes"] != distributed.world_size():
+        raise ValueError(
+            f"{folder.name} was saved by {saved['processes']} processes, each with its part of the "
+            f"optimizer's state, and this run has {distributed.world_size()}: start "
+            f"{saved['processes']}, {instead}"
+        )
+
+
+def _average_file(engine: TrainingEngine) -> str:
+    """Each process has its part with ZeRO 1, and the same whole without."""
+    return f"average_{distributed.rank() if engine.zero_stage else 0:05d}.pt"

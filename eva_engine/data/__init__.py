@@ -1,0 +1,1 @@
+"""The order of the training data, the processes that load it, and batches on their way."""

@@ -1,0 +1,252 @@
+"""Counting right predictions: each image once, whatever the number of processes.
+
+Shapes: B images, K classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+
+from eva_data.labelled.folders import LabelledImages
+from eva_engine import distributed
+from eva_engine.config import RunConfig
+from eva_engine.data.loading import evaluation_loader
+
+MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
+
+
+class Judged(NamedTuple):
+    """What a rule says about a batch, each (B,).
+
+    Attributes:
+        top1: Whether the first prediction is right.
+        top5: Whether one of the first five is.
+        loss: Cross-entropy; zero where the image does not count.
+        counts: Whether the image counts at all.
+    """
+
+    top1: Tensor
+    top5: Tensor
+    loss: Tensor
+    counts: Tensor
+
+
+class Rule(Protocol):
+    """Judges logits (B, K), given labels (B,) and the images' indexes in the data set (B,)."""
+
+    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
+        """Judge a batch."""
+        ...
+
+
+class OneLabel:
+    """A prediction is right if it is the label.
+
+    Args:
+        columns: Of the logits that compete, in the order of the labels; None takes all.
+    """
+
+    def __init__(self, columns: Sequence[int] | None = None) -> None:
+        self.columns = None if columns is None else torch.tensor(columns)
+
+    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
+        """See `Rule`."""
+        if self.columns is not None:
+            logits = logits[:, self.columns.to(logits.device)]
+        right = _first_five(logits) == labels[:, None]
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        return Judged(right[:, 0], right.any(1), loss, torch.ones_like(right[:, 0]))
+
+
+class AnyLabel:
+    """A prediction is right if it is one of the image's labels; images without any do not count.
+
+    Args:
+        labels: For each image of the data set.
+    """
+
+    def __init__(self, labels: Sequence[Sequence[int]]) -> None:
+        width = max((len(entry) for entry in labels), default=0)
+        padded = [[*entry, *[-1] * (width - len(entry))] for entry in labels]
+        self.labels = torch.tensor(padded, dtype=torch.int64).reshape(len(labels), width)
+
+    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
+        """See `Rule`; the loss is that of the data set's own label."""
+        accepted = self.labels[indexes.cpu()].to(logits.device)  # (B, width)
+        right = (_first_five(logits)[:, :, None] == accepted[:, None]).any(2)  # (B, 5)
+        counts = (accepted >= 0).any(1)
+        loss = F.cross_entropy(logits, labels, reduction="none") * counts
+        return Judged(right[:, 0], right.any(1), loss, counts)
+
+
+def _first_five(logits: Tensor) -> Tensor:
+    return logits.topk(min(5, logits.shape[1]), dim=1).indices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Result of one rule.
+
+    Attributes:
+        images: That count.
+        right1: Images whose first prediction is right.
+        right5: Images with a right one among the first five.
+        loss: Mean cross-entropy over the images.
+    """
+
+    images: int
+    right1: int
+    right5: int
+    loss: float
+
+    @property
+    def top1(self) -> float:
+        """Accuracy in percent."""
+        return 100 * self.right1 / self.images
+
+    @property
+    def top5(self) -> float:
+        """Accuracy of the first five predictions in percent."""
+        return 100 * self.right5 / self.images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """Result of a data set.
+
+    Attributes:
+        scores: For each rule.
+        confusion: (K, K), images of each label (row) that went to each class; None if not wanted.
+        right5: (K,), images of each label with a right prediction among the first five.
+    """
+
+    scores: Mapping[str, Score]
+    confusion: Tensor | None = None
+    right5: Tensor | None = None
+
+
+class _Indexed(Dataset[tuple[Any, int, int]]):
+    def __init__(self, samples: LabelledImages) -> None:
+        self.samples = samples
+
+    def __getitem__(self, index: int) -> tuple[Any, int, int]:
+        return *self.samples[index], index
+
+
+def count(
+    model: nn.Module,
+    samples: LabelledImages,
+    rules: Mapping[str, Rule],
+    *,
+    device: torch.device,
+    batch_size: int = 64,
+    workers: int = 0,
+    confusion: bool = False,
+    progress: str | None = None,
+) -> Counted:
+    """Count right predictions; called on all processes, each of which takes its share.
+
+    Args:
+        model: Gives logits (B, K); in evaluation mode on the device.
+        samples: Images and labels.
+        rules: Name -> how to judge.
+        device: Of the model.
+        batch_size: Images of a forward pass.
+        workers: Processes that load.
+        confusion: Count the classes of the predictions too.
+        progress: Title of a progress bar in the first process; None shows none.
+
+    Returns:
+        The counts of all processes, the same on each.
+
+    Raises:
+        FloatingPointError: If the logits are not finite.
+        OSError: If an image cannot be read.
+        ValueError: If the confusion of too many classes is wanted.
+    """
+    classes = len(samples.classes)
+    if confusion and classes > MAX_CONFUSION:
+        raise ValueError(f"confusion of {classes} classes: at most {MAX_CONFUSION} are counted")
+    own = range(distributed.rank(), len(samples), distributed.world_size())
+    sums = {name: torch.zeros(4, dtype=torch.float64, device=device) for name in rules}
+    pairs = torch.zeros(classes * classes if confusion else 0, dtype=torch.float64, device=device)
+    fives = torch.zeros(classes if confusion else 0, dtype=torch.float64, device=device)
+    dtype = next(parameter.dtype for parameter in model.parameters())
+    with evaluation_loader(
+        Subset(_Indexed(samples), own), batch_size=batch_size, workers=workers,
+        pin_memory=device.type == "cuda", progress=progress,
+    ) as batches:  # fmt: skip
+        for images, labels, indexes in batches:
+            labels = labels.to(device, non_blocking=True)
+            with torch.inference_mode():
+                logits = model(images.to(device, dtype, non_blocking=True)).float()  # (B, K)
+            finite = logits.isfinite().all(1).cpu()
+            if not finite.all():
+                name = samples.sample_id(int(indexes[~finite][0]))
+                raise FloatingPointError(f"logits of {name} are not finite: use fp32 or bf16")
+            for name, rule in rules.items():
+                judged = rule(logits, labels, indexes)
+                columns = (judged.counts, judged.top1, judged.top5, judged.loss)
+                sums[name] += torch.stack([column.double().sum() for column in columns])
+            if confusion:
+                # not argmax, which breaks ties in another way than `OneLabel`
+                cells = labels * classes + _first_five(logits)[:, 0]
+                pairs += torch.bincount(cells, minlength=len(pairs))
+                fives += torch.bincount(labels[OneLabel()(logits, labels, indexes).top5],
+                                        minlength=classes)  # fmt: skip
+    flat = torch.cat([*sums.values(), pairs, fives]).tolist()
+    total = torch.tensor(distributed.sum_over_ranks(flat, device), dtype=torch.float64)
+    head = total[: 4 * len(rules)].reshape(-1, 4).tolist()
+    scores = {name: _score(name, row) for name, row in zip(rules, head, strict=True)}
+    if not confusion:
+        return Counted(scores=scores)
+    rest = total[4 * len(rules) :].long()
+    return Counted(
+        scores=scores,
+        confusion=rest[:-classes].reshape(classes, classes),
+        right5=rest[-classes:],
+    )
+
+
+def _score(name: str, row: list[float]) -> Score:
+    if not row[0]:
+        raise ValueError(f"no image counts in {name}")
+    return Score(images=int(row[0]), right1=int(row[1]), right5=int(row[2]), loss=row[3] / row[0])
+
+
+class Validation:
+    """Accuracy on validation images during a run, each image counted once.
+
+    Args:
+        samples: Images and labels.
+        run: Batch size and workers.
+        device: Where the model is.
+    """
+
+    def __init__(self, samples: LabelledImages, run: RunConfig, device: torch.device) -> None:
+        self._samples, self._run, self._device = samples, run, device
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Loss, and accuracies in percent; called on all processes.
+
+        Args:
+            model: In evaluation mode.
+
+        Returns:
+            `loss`, `top1` and `top5`.
+        """
+        counted = count(
+            model,
+            self._samples,
+            {"val": OneLabel()},
+            device=self._device,
+            batch_size=self._run.batch_size,
+            workers=self._run.workers,
+        )
+        score = counted.scores["val"]
+        return {"loss": score.loss, "top1": score.top1, "top5": score.top5}

@@ -1,0 +1,1 @@
+"""One optimizer step: engine, schedule, moving average, non-finite values, compilation."""

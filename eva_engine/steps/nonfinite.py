@@ -1,0 +1,64 @@
+"""Steps whose loss or gradients are not finite: written down, and skipped or the end of the run."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Sequence
+
+from eva_data.files import UnwritableError, write_text
+from eva_engine import distributed
+from eva_engine.config import RunConfig
+from eva_engine.data.order import Batch, Samples, sample_id
+
+logger = logging.getLogger(__name__)
+
+_DUMP = "nonfinite.json"
+
+
+class NonfiniteSteps:
+    """What `run.nonfinite` wants.
+
+    Args:
+        run: Settings of the run.
+        samples: Its data, for their names.
+        seed: Of the run.
+        in_a_row: Steps that were skipped up to now.
+
+    Attributes:
+        in_a_row: Steps that were skipped up to now; whoever carries out a step sets it to 0.
+    """
+
+    def __init__(self, run: RunConfig, samples: Samples, *, seed: int, in_a_row: int) -> None:
+        self.in_a_row = in_a_row
+        self._run, self._samples, self._seed = run, samples, seed
+
+    def meet(self, step: int, loss: float, batches: Sequence[Batch]) -> None:
+        """Write down what led here, in `rankN_nonfinite.json`; return if the step may be skipped.
+
+        Args:
+            step: From 0.
+            loss: Mean over all processes.
+            batches: Of this process and step.
+
+        Raises:
+            FloatingPointError: If it may not; on all processes alike.
+        """
+        rank, run = distributed.rank(), self._run
+        items = [item for batch in batches for item in batch.items]
+        file = run.output / f"rank{rank}_{_DUMP}"
+        content = {
+            "step": step,
+            "loss": str(loss),
+            "samples": [sample_id(self._samples, index) for _, index in items],
+            "epoch_and_index": items,
+            "seeds": [[self._seed, step, micro, rank] for micro in range(run.accumulate)],
+        }
+        with contextlib.suppress(UnwritableError):  # what it is about matters more
+            write_text(file, json.dumps(content, indent=1))
+        self.in_a_row += 1
+        what = f"loss {loss} or a gradient of step {step} is not finite; see {file.name}"
+        if run.nonfinite == "stop":
+            raise FloatingPointError(what + " (nonfinite=skip would go on)")
+        if self.in_a_row > run.max_skipped:
+            raise FloatingPointError(f"{what}; {self.in_a_row} steps in a row")
+        logger.warning("%s; the step is skipped", what)

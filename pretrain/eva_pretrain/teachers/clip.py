@@ -1,0 +1,274 @@
+"""The teacher of masked image modelling: patch tokens of a frozen CLIP vision tower.
+
+EVA's targets (https://arxiv.org/abs/2211.07636, section 2.2) are the last features of CLIP's vision
+tower: its final norm on every patch token, then the projection into the space of texts. The class
+token is dropped and nothing is normalised to unit length, which a cosine loss would not notice.
+
+B batch, N = H x W patches, C width of the tower, D dimension of its projection.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_pretrain.teachers.clip_weights import build_vision_tower
+
+
+class ClipTeacher(nn.Module):
+    """Frozen vision tower of open_clip that returns a target for every patch.
+
+    It stays in evaluation mode, whatever `train()` is told, and computes without gradients. Under
+    `torch.autocast` it follows the caller; otherwise it computes in the type of its weights.
+
+    Args:
+        visual: Vision tower of an open_clip model: its own ViT, or a ViT or EVA of timm.
+        mean: Of the images that it expects; None for what open_clip notes in the tower.
+        std: Likewise.
+
+    Raises:
+        ValueError: If the tower has no patch tokens that its projection fits.
+    """
+
+    def __init__(
+        self,
+        visual: nn.Module,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.visual: Any = visual.eval().requires_grad_(False)
+        self._tower = _tower_of(visual)
+        self.mean = tuple(mean or getattr(visual, "image_mean", None) or CLIP_MEAN)
+        self.std = tuple(std or getattr(visual, "image_std", None) or CLIP_STD)
+        super().train(False)
+
+    @classmethod
+    def from_open_clip(
+        cls,
+        model_name: str,
+        pretrained: str | None = None,
+        *,
+        image_size: int | None = None,
+        quick_gelu: bool | None = None,
+        precision: str = "fp32",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        cache_dir: str | None = None,
+        device: torch.device | None = None,
+    ) -> "ClipTeacher":
+        """Build a teacher by open_clip's names, and check its tokens.
+
+        The paper's teacher is `("ViT-L-14", "openai")`; EVA-L's is `("EVA01-g-14",
+        "laion400m_s11b_b41k")`, or the official file `eva_clip_psz14.pt`.
+
+        Args:
+            model_name: Of open_clip, also `hf-hub:...` and `local-dir:...`.
+            pretrained: Tag, which open_clip downloads; or a file: safetensors, a state dict,
+                OpenAI's TorchScript archives, official EVA-CLIP files. None for random weights.
+            image_size: Side of its images, if it is not the one that the tower was trained with.
+            quick_gelu: Whether the MLPs use quick-GELU; None for what the weights were trained
+                with, which only some files do not tell.
+            precision: Of the weights: "fp32", "fp16" or "bf16".
+            mean: Of its images; None for that of the tag, and CLIP's for files.
+            std: Likewise.
+            cache_dir: Where downloads go.
+            device: Where the teacher shall be, and is checked; None leaves it on the CPU.
+
+        Raises:
+            ValueError: For an unknown name, weights that do not fit, a wrong activation, or a
+                tower without patch tokens.
+            FileNotFoundError: If a file is not there.
+        """
+        visual = build_vision_tower(
+            model_name,
+            pretrained,
+            image_size=image_size,
+            quick_gelu=quick_gelu,
+            precision=precision,
+            cache_dir=cache_dir,
+        )
+        teacher = cls(visual, mean=mean, std=std)
+        if image_size is not None and teacher.image_size != (image_size, image_size):
+            raise ValueError(
+                f"{model_name} cannot change its size to {image_size}; it is {teacher.image_size}"
+            )
+        if device is not None:
+            teacher.to(device)  # before the check: half precision is slow on a CPU
+        teacher.check()
+        return teacher
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of its images."""
+        return self._tower.image_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across; the student's has to be the same."""
+        return self._tower.grid
+
+    @property
+    def dim(self) -> int:
+        """D, the size of a target."""
+        weight = self._tower.patch_weight
+        with torch.no_grad():
+            return int(self._tower.project(weight.new_zeros(1, weight.shape[0])).shape[-1])
+
+    def train(self, mode: bool = True) -> "ClipTeacher":
+        """Do nothing: a teacher has no training mode."""
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the targets.
+
+        Args:
+            images: (B, 3, height, width), normalised by `mean` and `std`.
+
+        Returns:
+            (B, N, D), row by row; ordinary tensors, which a loss may save for its backward pass.
+
+        Raises:
+            ValueError: If the images are not of `image_size`.
+        """
+        with torch.inference_mode():
+            _, patches = self._hidden(images)
+            tokens = self._tower.project(patches)
+        # Autograd refuses to save inference tensors; a copy made out here is an ordinary tensor.
+        return tokens.clone()
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Return the image embedding of CLIP, from the same tensors as the targets.
+
+        Args:
+            images: (B, 3, height, width), normalised by `mean` and `std`.
+
+        Returns:
+            (B, D), not normalised.
+        """
+        with torch.inference_mode():
+            pooled = self._tower.pool(*self._hidden(images))
+        return pooled.clone()
+
+    def check(self) -> None:
+        """Compare `pooled` with open_clip's own output on noise.
+
+        Raises:
+            RuntimeError: If they differ, so that the targets would not be what they are meant to
+                be: this release of open_clip or timm computes something else.
+        """
+        weight = self._tower.patch_weight
+        noise = torch.randn(1, 3, *self.image_size, generator=torch.Generator().manual_seed(0))
+        noise = noise.to(weight)
+        with torch.inference_mode():
+            expected = self.visual(noise).float()
+        error = float((self.pooled(noise).float() - expected).abs().max() / expected.abs().max())
+        tolerance = 1e-3 if noise.dtype == torch.float32 else 5e-2
+        if not error <= tolerance:
+            raise RuntimeError(
+                f"the pooled output of {type(self.visual).__name__} and that of the teacher's own "
+                f"tensors differ by {error:.2g} of the largest value: use the versions of "
+                "open_clip and timm in constraints.txt"
+            )
+
+    def _hidden(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The prefix tokens (B, 1, C) and the patch tokens (B, N, C) that `project` takes."""
+        if images.shape[-2:] != self.image_size:
+            raise ValueError(
+                f"the teacher takes images of {self.image_size}, got {tuple(images.shape[-2:])}; "
+                "crop to that size, or build it with another image_size"
+            )
+        outputs = self.visual.forward_intermediates(
+            images.to(self._tower.patch_weight.dtype),
+            indices=1,  # the last block
+            normalize_intermediates=self._tower.norm_before_pool,
+            intermediates_only=True,
+            output_fmt="NLC",
+            output_extra_tokens=self._tower.has_prefix,
+        )
+        patches = outputs["image_intermediates"][-1]
+        prefix = outputs.get("image_intermediates_prefix", [patches[:, :0]])[-1]
+        return prefix, patches
+
+
+class _OpenClipTower:
+    """open_clip's own ViT: `ln_post`, pooling, `proj`; some models pool before `ln_post`."""
+
+    def __init__(self, visual: Any) -> None:
+        self.visual = visual
+        self.image_size: tuple[int, int] = tuple(visual.image_size)
+        self.grid: tuple[int, int] = tuple(visual.grid_size)
+        self.has_prefix = True
+        self.norm_before_pool: bool = not visual.final_ln_after_pool
+
+    @property
+    def patch_weight(self) -> Tensor:
+        weight: Tensor = self.visual.conv1.weight
+        return weight
+
+    def project(self, tokens: Tensor) -> Tensor:
+        if not self.norm_before_pool:
+            tokens = self.visual.ln_post(tokens)
+        return tokens if self.visual.proj is None else tokens @ self.visual.proj
+
+    def pool(self, prefix: Tensor, patches: Tensor) -> Tensor:
+        token = patches.mean(1) if self.visual.pool_type == "avg" else prefix[:, 0]
+        return self.project(token)
+
+
+class _TimmTower:
+    """A ViT or EVA of timm: `norm`, pooling, `fc_norm` and `head`, then open_clip's `head`."""
+
+    def __init__(self, visual: Any) -> None:
+        self.visual = visual
+        self.image_size: tuple[int, int] = tuple(visual.trunk.patch_embed.img_size)
+        self.grid: tuple[int, int] = tuple(visual.trunk.patch_embed.grid_size)
+        self.has_prefix = bool(visual.trunk.num_prefix_tokens)
+        self.norm_before_pool = True
+
+    @property
+    def patch_weight(self) -> Tensor:
+        weight: Tensor = self.visual.trunk.patch_embed.proj.weight
+        return weight
+
+    def project(self, tokens: Tensor) -> Tensor:
+        trunk = self.visual.trunk
+        if trunk.global_pool != "map":  # what follows attention pooling fits no single patch
+            tokens = self.visual.head(trunk.head(trunk.head_drop(trunk.fc_norm(tokens))))
+        return tokens
+
+    def pool(self, prefix: Tensor, patches: Tensor) -> Tensor:
+        trunk = self.visual.trunk
+        if trunk.global_pool == "map":
+            pooled: Tensor = self.visual.head(trunk.forward_head(torch.cat([prefix, patches], 1)))
+            return pooled
+        return self.project(patches.mean(1) if trunk.global_pool == "avg" else prefix[:, 0])
+
+
+def _tower_of(visual: Any) -> _OpenClipTower | _TimmTower:
+    """How the tower goes from its last block to its output."""
+    trunk = getattr(visual, "trunk", None)
+    if trunk is not None:
+        needed = ("patch_embed", "blocks", "num_prefix_tokens", "fc_norm", "head", "global_pool")
+        proj = getattr(getattr(trunk, "patch_embed", None), "proj", None)
+        if all(hasattr(trunk, name) for name in needed) and isinstance(proj, nn.Conv2d):
+            if trunk.global_pool in ("token", "avg", "map"):
+                return _TimmTower(visual)
+            reason = f"pools by {trunk.global_pool!r}"
+        else:
+            reason = "is no plain vision transformer"
+        kind = type(trunk).__name__
+    else:
+        kind = type(visual).__name__
+        reason = "is no vision transformer"
+        if hasattr(visual, "conv1") and hasattr(visual, "ln_post"):
+            if visual.attn_pool is None and visual.pool_type in ("tok", "avg"):
+                return _OpenClipTower(visual)
+            reason = "pools by attention before its final norm"
+    raise ValueError(
+        f"{kind} {reason}: it has no projected patch tokens to learn from; choose a CLIP with a "
+        "ViT, such as ViT-L-14 or EVA01-g-14"
+    )

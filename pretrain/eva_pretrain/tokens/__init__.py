@@ -1,0 +1,1 @@
+"""Tokenised targets: a tokenizer of the teacher's features and its codebook."""

@@ -1,0 +1,1 @@
+"""Images and label maps: classes, own data, reading, the order of a run."""

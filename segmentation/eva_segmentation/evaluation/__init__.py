@@ -1,0 +1,1 @@
+"""Scores of a segmentor, and the maps it predicts."""

@@ -1,0 +1,1 @@
+"""A trained segmentor at work: prediction, drawing, the demo."""

@@ -1,0 +1,177 @@
+"""A segmentor for one image at a time, usable from Python in three lines.
+
+from eva_segmentation.inference.predictor import Predictor
+predictor = Predictor.from_config("segmentation/configs/...py", weights="eva_sem_seg_....pth")
+classes = predictor("photo.jpg")  # (H, W) indices into predictor.names
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, MODELS
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from eva_backbone import no_init_weights
+from eva_segmentation.data.class_file import Color, as_rgb, described, read_rgb
+from eva_segmentation.model.weights import load_segmentor
+from eva_segmentation.training.options import load_config
+
+ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
+__all__ = ["Predictor"]
+_LOADING = (
+    *("LoadAnnotations", "LoadCheckedAnnotations", "LoadLabelMap"),
+    *("LoadImageFromFile", "LoadPicture"),
+)
+
+
+class Predictor:
+    """A segmentor with its preprocessing; `from_config` builds one.
+
+    Args:
+        model: The segmentor with its weights, or `StreamingTTA` around it.
+        pipeline: Transforms of a test picture, without those that read files.
+        names: Of the classes, in the model's order.
+        colors: Of the classes, RGB.
+        labels: Value of each class in the data set's label maps.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        pipeline: Sequence[Any],
+        names: Sequence[str],
+        colors: Sequence[Color],
+        labels: Sequence[int],
+    ) -> None:
+        self.model: Any = model.eval()  # mmengine's, with `test_step`
+        self.names = tuple(names)
+        self.colors = tuple(colors)
+        self.labels = tuple(labels)
+        self._prepare = Compose([{"type": "LoadImageFromNDArray"}, *pipeline])
+
+    @classmethod
+    def from_config(
+        cls,
+        config_file: str | os.PathLike[str],
+        *,
+        weights: str | os.PathLike[str],
+        device: str | None = None,
+        multi_scale: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> "Predictor":
+        """Build the segmentor of a config and load its weights.
+
+        Args:
+            config_file: A config of `segmentation/configs`, or the one that a run saved.
+            weights: Name of an official file or a path; a whole segmentor, not a backbone.
+            device: Such as "cuda" or "cpu"; None for the GPU if there is one.
+            multi_scale: Average over the scales and flips of the config's `tta_pipeline`.
+            options: Settings to replace: dotted name -> value.
+
+        Raises:
+            ValueError: If the weights do not fit or lack a part, an option is none of the config,
+                or it has no `tta_pipeline`.
+            FileNotFoundError: If there is no such config or weights.
+        """
+        place = _device(device)
+        cfg = load_config(config_file, options)
+        if not cfg.get("model") or not cfg.get("test_dataloader"):
+            raise ValueError(f"{config_file} has no model and test_dataloader")
+        init_default_scope(cfg.get("default_scope", "mmseg"))
+        pipeline = cfg.test_dataloader.dataset.pipeline
+        if multi_scale and "module" not in cfg.model:
+            if not cfg.get("tta_pipeline"):
+                raise ValueError(f"{config_file} has no tta_pipeline, which --tta needs")
+            pipeline = cfg.tta_pipeline
+            cfg.model = {**cfg.tta_model, "module": cfg.model}
+        with no_init_weights():
+            model = MODELS.build(cfg.model)
+        load_segmentor(getattr(model, "module", model), weights, complete=True)
+        model.to(place)
+        names, colors, labels = _classes(cfg)
+        return cls(
+            model,
+            pipeline=_without_loading(pipeline),
+            names=names,
+            colors=colors,
+            labels=labels,
+        )
+
+    def __call__(self, image: ImageLike) -> NDArray[np.uint8]:
+        """Find the class of each pixel.
+
+        Args:
+            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file.
+
+        Returns:
+            (H, W) indices of classes.
+
+        Raises:
+            ValueError: If the array is no such image, the file cannot be read, or it is too narrow.
+        """
+        bgr = np.ascontiguousarray(_as_rgb(image)[:, :, ::-1])  # as mmsegmentation reads files
+        try:
+            data = pseudo_collate([self._prepare({"img": bgr})])
+        except cv2.error as error:
+            height, width = bgr.shape[:2]
+            raise ValueError(
+                f"a picture of {height} x {width} pixels cannot be resized for the model: "
+                "it is too narrow"
+            ) from error
+        with torch.inference_mode():
+            (sample,) = self.model.test_step(data)
+        return sample.pred_sem_seg.data[0].to("cpu", torch.uint8).numpy()
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device {name!r} must be cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r}: there are {torch.cuda.device_count()} GPUs here")
+    return device
+
+
+def _as_rgb(image: ImageLike) -> NDArray[np.uint8]:
+    if isinstance(image, str | os.PathLike):
+        return read_rgb(Path(image))
+    if isinstance(image, Image.Image):
+        return as_rgb(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(
+            f"an image must be (H, W, 3) RGB in uint8, got {image.shape} in {image.dtype}"
+        )
+    return image
+
+
+def _classes(cfg: Config) -> tuple[list[str], list[Color], list[int]]:
+    """Names, colours and labels of the test set, which need not be there."""
+    settings = {**cfg.test_dataloader.dataset, "lazy_init": True, "pipeline": []}
+    return described(DATASETS.build(settings).metainfo)
+
+
+def _without_loading(pipeline: Sequence[Any]) -> list[Any]:
+    """The transforms that read no files, also inside `TestTimeAug`."""
+    kept: list[Any] = []
+    for step in pipeline:
+        if isinstance(step, list | tuple):
+            inner = _without_loading(step)
+            kept += [inner] if inner else []  # an empty list of alternatives leaves no view
+        elif step["type"].rpartition(".")[2] not in _LOADING:
+            inside = step.get("transforms")
+            kept.append({**step, "transforms": _without_loading(inside)} if inside else step)
+    return kept

@@ -1,0 +1,1 @@
+"""The segmentor's parts: backbones, adapter, head, sliding window, weights."""

@@ -1,0 +1,338 @@
+"""The EVA ViT as a backbone of mmsegmentation: with ViT-Adapter, and with the simple pyramid.
+
+Parameter names of `EVAViTAdapter` are the official ones, so every released segmentor loads.
+
+Shapes: B images, H x W pixels, C channels of the ViT, F channels of the pyramid.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, Unpack
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from eva_backbone import SimpleFeaturePyramid, VisionTransformer, load_pretrained
+from eva_segmentation.model.backbone_settings import (
+    ViTArguments,
+    check_sides,
+    freeze,
+    pretrained_config,
+)
+from eva_segmentation.model.deformable_attention import MultiScaleDeformableAttention
+from eva_segmentation.model.vit_adapter import (
+    Extractor,
+    Injector,
+    InteractionBlock,
+    NormLayer,
+    SpatialPriorModule,
+    init_adapter,
+    layout,
+)
+
+STAGES = 4  # interactions, and maps of the ViT that join the four outputs
+SIDE = 32  # the coarsest stride, which divides both sides of an image
+ADAPTER = (r"(spm|interactions|up|norm[1-4])\.", r"level_embed$")
+
+
+@MODELS.register_module()
+class EVAViTAdapter(VisionTransformer, BaseModule):
+    """EVA ViT with ViT-Adapter (paper section 2.3.4; ViT-Adapter, arXiv 2205.08534).
+
+    Accepts images whose sides 32 divides. The official models only ran at `img_size` 896; at
+    other sizes position embeddings and bias tables are resampled, so leave `img_size` as it is in
+    the weights and change the crop.
+
+    Args:
+        rel_pos: "table" for BEiT's bias table, which the official models of 9 decoder layers
+            have, together with `layer_scale=1.0`; or "none".
+        conv_inplane: Width of the spatial prior's stem.
+        n_points: Points that deformable attention reads from each level.
+        deform_num_heads: Its heads.
+        cffn_ratio: Hidden width of the extractors' MLP divided by C.
+        deform_ratio: Width of the values of deformable attention divided by C.
+        interaction_indexes: First and last block of each of the four interactions; None for
+            four equal parts.
+        norm_cfg: mmcv's config of the batch norms; None for the official `SyncBN`. Several
+            processes on CPU need `dict(type="BN")`.
+        freeze_patch_embed: Keep the patch embedding as it is loaded.
+        freeze_blocks: First blocks of the ViT to keep as they are loaded, with all embeddings.
+        pretrained: Weights to start from: a file, or the name of an official or bundled one.
+        init_cfg: mmengine's way to say so: `dict(type="Pretrained", checkpoint=...)`.
+        **vit: Arguments of the ViT; `img_size` 896 and `patch_size` 16 unless given.
+            `activation_checkpointing` recomputes blocks, injectors and extractors.
+
+    Raises:
+        ValueError: For sizes or interactions that do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        rel_pos: Literal["none", "table"] = "none",
+        conv_inplane: int = 64,
+        n_points: int = 4,
+        deform_num_heads: int = 16,
+        cffn_ratio: float = 0.25,
+        deform_ratio: float = 0.5,
+        interaction_indexes: Sequence[Sequence[int]] | None = None,
+        norm_cfg: Mapping[str, Any] | None = None,
+        freeze_patch_embed: bool = False,
+        freeze_blocks: int = 0,
+        pretrained: str | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
+        **vit: Unpack[ViTArguments],
+    ) -> None:
+        if rel_pos not in ("none", "table"):
+            raise ValueError(f"rel_pos must be 'none' or 'table' with the adapter, got {rel_pos!r}")
+        vit.setdefault("img_size", 896)
+        if vit.setdefault("patch_size", 16) != 16:
+            raise ValueError(
+                f"the adapter needs patch_size 16, got {vit['patch_size']}; weights of another "
+                "patch size are resampled while loading"
+            )
+        super().__init__(rel_pos=rel_pos, extra_tokens=("cls",), final_norm=False, **vit)
+        self.interaction_indexes = _interactions(interaction_indexes, self.depth)
+        dim = self.embed_dim
+        norm_layer = _norm_layer(norm_cfg)
+        attention = partial(
+            MultiScaleDeformableAttention,
+            dim,
+            num_heads=deform_num_heads,
+            num_points=n_points,
+            value_ratio=deform_ratio,
+        )
+
+        def extractor() -> Extractor:
+            return Extractor(
+                dim,
+                attention=attention(num_levels=1),
+                hidden_dim=int(dim * cffn_ratio),
+                drop_path_rate=vit.get("drop_path_rate", 0.0),
+            )
+
+        self.spm = SpatialPriorModule(width=conv_inplane, embed_dim=dim, norm_layer=norm_layer)
+        self.level_embed = nn.Parameter(torch.zeros(3, dim))
+        self.interactions = nn.ModuleList(
+            InteractionBlock(
+                injector=Injector(dim, attention=attention(num_levels=3)),
+                extractor=extractor(),
+                extra_extractors=[extractor(), extractor()] if stage == STAGES - 1 else [],
+                activation_checkpointing=self.activation_checkpointing,
+            )
+            for stage in range(STAGES)
+        )
+        self.up = nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2)
+        for level in range(1, 5):
+            self.add_module(f"norm{level}", norm_layer(dim))
+        self._init_adapter()
+        self.init_cfg = pretrained_config(pretrained, init_cfg)
+        self.is_init = self.init_cfg is None  # mmengine has nothing left to do
+        freeze(self, freeze_patch_embed, freeze_blocks)
+        self.register_load_state_dict_pre_hook(_drop_index)
+
+    def init_weights(self, *, std: float = 0.02, bound: float = 2.0) -> None:
+        """Load what `pretrained` names, the adapter's part if the file has one.
+
+        The constructor calls it too, to initialise the ViT.
+
+        Args:
+            std: See `VisionTransformer.init_weights`.
+            bound: See there.
+        """
+        if self.init_cfg is None:
+            super().init_weights(std=std, bound=bound)
+        else:
+            load_pretrained(self, self.init_cfg["checkpoint"], allow_missing=ADAPTER)
+            self.is_init = True
+
+    @torch.no_grad()
+    def _init_adapter(self) -> None:
+        if self.level_embed.is_meta:
+            return
+        for module in (self.spm, self.interactions, self.up):
+            init_adapter(module)
+        nn.init.normal_(self.level_embed)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # as mmseg
+        """Compute the maps.
+
+        Args:
+            images: (B, 3, H, W), normalised; 32 divides H and W.
+
+        Returns:
+            Four maps (B, C, H / s, W / s) for s = 4, 8, 16, 32.
+
+        Raises:
+            ValueError: For an unfit size.
+        """
+        check_sides(images, SIDE)
+        tokens, grid = self.embed(images)
+        # official: unlike in pre-training, the class token gets no position embedding
+        assert self.cls_token is not None
+        cls_token = self.cls_token.to(tokens.dtype).expand(len(images), -1, -1)
+        patches = tokens[:, 1:]
+        where = layout(grid, images.device)
+        c1, *levels = self.spm(images)
+        spatial = torch.cat(
+            [
+                level.flatten(2).transpose(1, 2) + embedding
+                for level, embedding in zip(levels, self.level_embed, strict=True)
+            ],
+            dim=1,
+        )  # (B, M, C)
+
+        maps = []
+        for (first, last), interaction in zip(
+            self.interaction_indexes, self.interactions, strict=True
+        ):
+            assert isinstance(interaction, InteractionBlock)
+            patches = interaction.inject(patches, spatial, where)
+            tokens = torch.cat([cls_token, patches], dim=1)
+            tokens = self.forward_tokens(tokens, grid, start=first, stop=last + 1)
+            cls_token, patches = tokens[:, :1], tokens[:, 1:]
+            spatial = interaction.extract(spatial, patches, where)
+            maps.append(patches.transpose(1, 2).unflatten(2, grid))  # (B, C, H / 16, W / 16)
+        return self._outputs(c1, spatial, maps, where.levels)
+
+    def _outputs(
+        self,
+        c1: Tensor,
+        spatial: Tensor,
+        maps: list[Tensor],
+        levels: tuple[tuple[int, int], ...],
+    ) -> tuple[Tensor, ...]:
+        """Join the spatial prior, the adapter's tokens and the ViT's maps of the four stages."""
+        parts = spatial.transpose(1, 2).split([rows * columns for rows, columns in levels], dim=2)
+        c2, c3, c4 = (part.unflatten(2, level) for part, level in zip(parts, levels, strict=True))
+        sums = (
+            self.up(c2) + c1 + _resize(maps[0], 4.0),
+            c2 + _resize(maps[1], 2.0),
+            c3 + maps[2],
+            c4 + _resize(maps[3], 0.5),
+        )
+        return tuple(self.get_submodule(f"norm{i}")(x) for i, x in enumerate(sums, start=1))
+
+
+@MODELS.register_module()
+class EVAViT(SimpleFeaturePyramid, BaseModule):
+    """EVA ViT with the simple feature pyramid (ViTDet, arXiv 2203.16527): lighter, no adapter.
+
+    For any head of mmsegmentation, such as UPerHead with four inputs of F channels. There are no
+    official segmentors of this kind; `pretrained` takes the pre-trained ViTs and the trunk of
+    everything that was built on them.
+
+    Args:
+        rel_pos: "none", "table" (BeiT's), or "vitdet" and "beit" (decomposed), see
+            `VisionTransformer`.
+        window_size: Side of an attention window in patches; 0 makes every block global.
+        global_attn_indexes: Blocks that attend globally although `window_size` is set.
+        out_channels: Channels F of every map.
+        scale_factors: Scale of each map relative to the ViT's.
+        freeze_patch_embed: Keep the patch embedding as it is loaded.
+        freeze_blocks: First blocks of the ViT to keep as they are loaded, with all embeddings.
+        pretrained: Weights to start from: a file, or the name of an official or bundled one.
+        init_cfg: mmengine's way to say so: `dict(type="Pretrained", checkpoint=...)`.
+        **vit: Arguments of the ViT; `patch_size` 16 unless given. It has a class token unless
+            windows or decomposed relative positions exclude one.
+
+    Raises:
+        ValueError: For sizes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        rel_pos: Literal["none", "table", "vitdet", "beit"] = "none",
+        window_size: int = 0,
+        global_attn_indexes: Sequence[int] = (),
+        out_channels: int = 256,
+        scale_factors: Sequence[float] = (4.0, 2.0, 1.0, 0.5),
+        freeze_patch_embed: bool = False,
+        freeze_blocks: int = 0,
+        pretrained: str | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
+        **vit: Unpack[ViTArguments],
+    ) -> None:
+        vit.setdefault("patch_size", 16)
+        patches_only = window_size or rel_pos in ("vitdet", "beit")
+        net = VisionTransformer(
+            rel_pos=rel_pos,
+            window_size=window_size,
+            global_attn_indexes=global_attn_indexes,
+            extra_tokens=() if patches_only else ("cls",),
+            final_norm=False,
+            **vit,
+        )
+        super().__init__(
+            in_channels=net.embed_dim,
+            patch_size=net.patch_size,
+            out_channels=out_channels,
+            scale_factors=scale_factors,
+        )
+        self.net = net
+        self.init_cfg = pretrained_config(pretrained, init_cfg)
+        self.is_init = self.init_cfg is None
+        freeze(net, freeze_patch_embed, freeze_blocks)
+
+    def init_weights(self) -> None:
+        """Load what `pretrained` names; everything else is initialised by the constructor."""
+        if self.init_cfg is not None:
+            load_pretrained(self, self.init_cfg["checkpoint"])
+            self.is_init = True
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # as mmseg
+        """Compute the maps.
+
+        Args:
+            images: (B, 3, H, W), normalised; the largest stride divides H and W.
+
+        Returns:
+            One (B, F, H / stride, W / stride) for each scale factor.
+
+        Raises:
+            ValueError: For an unfit size.
+        """
+        check_sides(images, max(self.strides))
+        return tuple(self.pyramid(self.net.forward_feature_map(images)))
+
+
+def _interactions(
+    indexes: Sequence[Sequence[int]] | None, depth: int
+) -> tuple[tuple[int, int], ...]:
+    if indexes is None:
+        if depth % STAGES:
+            raise ValueError(
+                f"depth {depth} has no {STAGES} equal parts; name interaction_indexes, such as "
+                "[[0, 2], [3, 5], [6, 8], [9, 11]]"
+            )
+        part = depth // STAGES
+        return tuple((first, first + part - 1) for first in range(0, depth, part))
+    flat = [index for pair in indexes for index in range(pair[0], pair[-1] + 1)]
+    if len(indexes) != STAGES or flat != list(range(depth)) or any(len(i) != 2 for i in indexes):
+        raise ValueError(
+            f"interaction_indexes must be {STAGES} pairs (first, last) that cover the blocks "
+            f"0..{depth - 1} once, in order, got {[list(pair) for pair in indexes]}"
+        )
+    return tuple((first, last) for first, last in indexes)
+
+
+def _norm_layer(norm_cfg: Mapping[str, Any] | None) -> NormLayer:
+    from mmcv.cnn import build_norm_layer
+
+    cfg = {"type": "SyncBN"} if norm_cfg is None else dict(norm_cfg)
+    return lambda channels: build_norm_layer(cfg, channels)[1]
+
+
+def _resize(feature_map: Tensor, scale: float) -> Tensor:
+    return F.interpolate(feature_map, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def _drop_index(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Official files with bias tables hold 3 GB of indexes, which are recomputed here."""
+    end = ".attn.relative_position_index"
+    for name in [n for n in state_dict if n.startswith(f"{prefix}blocks.") and n.endswith(end)]:
+        del state_dict[name]

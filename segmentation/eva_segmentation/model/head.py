@@ -1,0 +1,231 @@
+"""Mask2Former head with the official inference order and the official checkpoints' names.
+
+Shapes: B images, Q queries, K classes, h x w the mask's resolution (a quarter of the input's).
+"""
+
+import copy
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn.bricks.transformer import FFN
+from mmdet.models.dense_heads import Mask2FormerHead as DetectionMask2FormerHead
+from mmdet.models.layers import MSDeformAttnPixelDecoder
+from mmengine.config import ConfigDict
+from mmseg.models.decode_heads import Mask2FormerHead
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from eva_segmentation.model.deformable_attention import MultiScaleDeformableAttention, Sampling
+from eva_segmentation.model.legacy_keys import modern_name
+
+_NO_OBJECT_WEIGHT = 0.1  # class weight of "no object" in the classification loss
+_KNOWN = set(inspect.signature(DetectionMask2FormerHead.__init__).parameters) - {"self", "kwargs"}
+
+
+@MODELS.register_module()
+class EVAMask2FormerHead(Mask2FormerHead):
+    """mmsegmentation's Mask2Former head, evaluated as in the official EVA code.
+
+    Classes and masks are combined at a quarter of the input's resolution and the result is
+    enlarged; mmsegmentation enlarges all masks before the sigmoid, which gives other numbers and
+    does not work with sliding windows. Official names of weights are translated while loading.
+
+    Args:
+        num_classes: Number of classes K.
+        align_corners: Passed to the segmentor, which resizes the result with it.
+        ignore_index: Label of pixels without ground truth.
+        loss_cls: Classification loss; without `class_weight` it is 1 for each class and 0.1 for
+            "no object", of any number of classes.
+        checkpoint_ffn: Compute the MLPs of both transformers anew in the backward pass, as the
+            official code does; saves 0.5 GB a picture of 896 px (computed) and costs little time.
+        **head: Arguments of mmdetection's head (`in_channels`, `feat_channels`, `num_queries`,
+            `pixel_decoder`, `transformer_decoder`, `loss_mask`, `loss_dice`, `train_cfg`, ...).
+
+    Raises:
+        TypeError: For an argument that the head does not have; the base class would ignore it.
+        ValueError: If the class weights do not fit the number of classes.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        align_corners: bool = False,
+        ignore_index: int = 255,
+        loss_cls: dict[str, Any],
+        checkpoint_ffn: bool = False,
+        **head: Any,
+    ) -> None:
+        unknown = sorted(set(head) - _KNOWN)
+        if unknown:
+            raise TypeError(
+                f"EVAMask2FormerHead has no argument {', '.join(unknown)}; it has num_classes, "
+                f"align_corners, ignore_index, {', '.join(sorted(_KNOWN))}"
+            )
+        loss_cls = copy.deepcopy(loss_cls)
+        loss_cls.setdefault("class_weight", [1.0] * num_classes + [_NO_OBJECT_WEIGHT])
+        weights = loss_cls["class_weight"]
+        if len(weights) != num_classes + 1:
+            raise ValueError(
+                f"loss_cls.class_weight has {len(weights)} values, but {num_classes} classes and "
+                f"'no object' need {num_classes + 1}; leave it out for the usual ones"
+            )
+        # mmdetection reads these by attribute
+        nested = {k: ConfigDict(v) if isinstance(v, dict) else v for k, v in head.items()}
+        super().__init__(
+            num_classes=num_classes,
+            align_corners=align_corners,
+            ignore_index=ignore_index,
+            num_things_classes=num_classes,
+            num_stuff_classes=0,
+            loss_cls=ConfigDict(loss_cls),
+            **nested,
+        )
+        if checkpoint_ffn:
+            for layers in (self.pixel_decoder.encoder.layers, self.transformer_decoder.layers):
+                for layer in layers:
+                    layer.ffn.__class__ = _CheckpointedFFN  # same weights under the same names
+        self.register_load_state_dict_pre_hook(_translate_names)
+
+    def loss_by_feat(
+        self,
+        all_cls_scores: list[Tensor],
+        all_mask_preds: list[Tensor],
+        batch_gt_instances: list[Any],
+        batch_img_metas: list[dict[str, Any]],
+    ) -> dict[str, Tensor]:
+        """Losses of all predictions, in float32 also under automatic mixed precision.
+
+        Args:
+            all_cls_scores: (B, Q, K + 1) of the queries and of each layer.
+            all_mask_preds: (B, Q, h, w) of the same.
+            batch_gt_instances: Labels and masks of each picture.
+            batch_img_metas: Of each picture.
+
+        Returns:
+            Name -> loss.
+        """
+        with torch.autocast(all_cls_scores[0].device.type, enabled=False):
+            losses: dict[str, Tensor] = super().loss_by_feat(
+                [scores.float() for scores in all_cls_scores],
+                [masks.float() for masks in all_mask_preds],
+                batch_gt_instances,
+                batch_img_metas,
+            )
+        return losses
+
+    def predict(
+        self,
+        x: tuple[Tensor, ...],
+        batch_img_metas: list[dict[str, Any]],
+        test_cfg: Any,
+    ) -> Tensor:
+        """Class scores of a batch of crops.
+
+        Args:
+            x: The backbone's maps, strides 4, 8, 16 and 32.
+            batch_img_metas: `img_shape` is the size of the crop; padding around the whole picture
+                (`pad_shape`) is none of the crop's business.
+            test_cfg: Not used.
+
+        Returns:
+            (B, K, H, W), between 0 and 1, not normalised over the classes.
+        """
+        samples = [SegDataSample(metainfo=metainfo) for metainfo in batch_img_metas]
+        all_classes, all_masks = self(x, samples)
+        classes = F.softmax(all_classes[-1], dim=-1)[..., :-1]  # (B, Q, K)
+        masks = all_masks[-1].sigmoid()  # (B, Q, h, w)
+        scores = torch.einsum("bqk,bqhw->bkhw", classes, masks)
+        size = tuple(batch_img_metas[0]["img_shape"][:2])
+        return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+
+
+@MODELS.register_module()
+class EVAPixelDecoder(MSDeformAttnPixelDecoder):
+    """mmdetection's pixel decoder, in float32 also under automatic mixed precision.
+
+    With bfloat16 the points that deformable attention reads would be off by up to half a cell.
+    Deformable attention is that of the adapter, under mmcv's names.
+
+    Args:
+        **settings: Arguments of mmdetection's `MSDeformAttnPixelDecoder`.
+
+    Raises:
+        ValueError: For a dropout of the encoder's attention, which there is not.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for layer in self.encoder.layers:
+            layer.self_attn = _EncoderAttention.like(layer.self_attn)
+
+    def init_weights(self) -> None:
+        """Initialise all parts as mmdetection does."""
+        super().init_weights()
+        for layer in self.encoder.layers:
+            layer.self_attn.init_weights()
+
+    def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Mask features at stride 4, and three maps, coarsest first.
+
+        Args:
+            feats: The backbone's maps, strides 4, 8, 16 and 32.
+        """
+        with torch.autocast(feats[0].device.type, enabled=False):
+            features, levels = super().forward([level.float() for level in feats])
+        return features, levels
+
+
+class _EncoderAttention(MultiScaleDeformableAttention):
+    """Self attention of the encoder, called as mmdetection calls mmcv's module."""
+
+    @classmethod
+    def like(cls, module: Any) -> "_EncoderAttention":
+        """With the sizes and names of mmcv's module."""
+        if module.dropout.p:
+            raise ValueError(
+                f"self_attn_cfg.dropout is {module.dropout.p}, EVAPixelDecoder has none: set it "
+                "to 0.0"
+            )
+        return cls(
+            module.embed_dims,
+            num_heads=module.num_heads,
+            num_levels=module.num_levels,
+            num_points=module.num_points,
+            value_ratio=module.value_proj.out_features / module.embed_dims,
+        )
+
+    def forward(  # type: ignore[override]  # as mmcv
+        self,
+        query: Tensor,
+        *,
+        query_pos: Tensor,
+        reference_points: Tensor,
+        spatial_shapes: Tensor,
+        **_: Any,
+    ) -> Tensor:
+        """Add what tokens read from each other to `query` (B, N, C); nothing is padded."""
+        shapes = tuple((int(height), int(width)) for height, width in spatial_shapes.tolist())
+        where = Sampling(reference=reference_points[0, :, 0], shapes=shapes)
+        return query + super().forward(query + query_pos, query, where)
+
+
+class _CheckpointedFFN(FFN):
+    def forward(self, x: Tensor, identity: Tensor | None = None) -> Tensor:
+        if not (self.training and torch.is_grad_enabled()):
+            return super().forward(x, identity)
+        return checkpoint(super().forward, x, identity, use_reentrant=False)
+
+
+def _translate_names(
+    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any
+) -> None:
+    for name in [name for name in state_dict if name.startswith(prefix)]:
+        modern = modern_name(name, prefix)
+        if modern != name:
+            state_dict[modern] = state_dict.pop(name)

@@ -1,0 +1,168 @@
+"""The segmentor with a sliding window, and its test at several scales with little memory.
+
+Shapes: B pictures, K classes, H x W the size that is looked at.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+from mmengine.structures import PixelData
+from torch import Tensor
+
+from eva_segmentation.model.mmcv_extension import install_stand_in
+
+install_stand_in()  # before mmsegmentation's models
+from mmseg.models.segmentors import EncoderDecoder, SegTTAModel  # noqa: E402
+from mmseg.registry import MODELS  # noqa: E402
+from mmseg.structures import SegDataSample  # noqa: E402
+
+_SLICE = 2**24  # probabilities that are computed at once
+
+
+def windows(size: int, *, window: int, stride: int) -> list[slice]:
+    """Where windows lie along one side; the last one ends at the border, so it may overlap more.
+
+    Args:
+        size: Length of the side.
+        window: Length of a window.
+        stride: Distance from one to the next.
+    """
+    last = max(size - window, 0)
+    starts = [*range(0, last, stride), last]
+    return [slice(start, min(start + window, size)) for start in starts]
+
+
+@MODELS.register_module()
+class EVASegmentor(EncoderDecoder):
+    """mmsegmentation's `EncoderDecoder`, whose head knows the size of what it looks at.
+
+    In mmsegmentation a crop keeps the picture's `pad_shape`, to which some heads enlarge the crop,
+    a padded picture its `img_shape` without padding, and each crop costs another map of the whole
+    picture.
+    """
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
+        """Scores of pictures or crops.
+
+        Args:
+            inputs: (B, 3, H, W).
+            batch_img_metas: Of each picture; they are left as they are.
+
+        Returns:
+            (B, K, H, W).
+        """
+        size = {"img_shape": tuple(inputs.shape[2:]), "pad_shape": tuple(inputs.shape[2:])}
+        scores: Tensor = super().encode_decode(inputs, [metas | size for metas in batch_img_metas])
+        return scores
+
+    def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
+        """Average the scores of overlapping windows.
+
+        Args:
+            inputs: (B, 3, H, W).
+            batch_img_metas: Of each picture.
+
+        Returns:
+            (B, K, H, W).
+        """
+        (below, across), (step_y, step_x) = self.test_cfg.crop_size, self.test_cfg.stride
+        height, width = inputs.shape[2:]
+        total = inputs.new_zeros(len(inputs), self.out_channels, height, width)
+        count = inputs.new_zeros(height, width)
+        for ys, xs in product(
+            windows(height, window=below, stride=step_y),
+            windows(width, window=across, stride=step_x),
+        ):
+            total[:, :, ys, xs] += self.encode_decode(inputs[:, :, ys, xs], batch_img_metas)
+            count[ys, xs] += 1
+        return total.div_(count)
+
+
+@MODELS.register_module()
+class StreamingTTA(SegTTAModel):
+    """Average over scales and flips that holds one sum and one view's scores, not all views'.
+
+    The result is that of mmsegmentation's `SegTTAModel`, which keeps the scores of all views: 50 GB
+    for 14 views of 150 classes and 2000 x 3000 pixels. It takes the same `tta_pipeline`, also under
+    `--tta` of mmsegmentation's own `tools/test.py`.
+
+    Args:
+        module: The segmentor or its config.
+        data_preprocessor: For a segmentor that has none.
+        half: Hold the sum in float16: half of the memory, and an error of up to 0.001.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        data_preprocessor: Any = None,
+        *,
+        half: bool = False,
+    ) -> None:
+        super().__init__(module, data_preprocessor)
+        self.half_precision = half
+
+    def test_step(self, data: Mapping[str, Any] | Sequence[Any]) -> list[SegDataSample]:
+        """Predict one batch.
+
+        Args:
+            data: As the data loader gives it: each value is a list over views, or each sample is.
+
+        Returns:
+            One sample for each picture: `seg_logits` holds mean probabilities (K, H, W) and
+            `pred_sem_seg` the best class (1, H, W), both at the original size.
+
+        Raises:
+            ValueError: If the segmentor has a single output.
+        """
+        if self.module.out_channels < 2:
+            raise ValueError(
+                f"StreamingTTA needs at least 2 output channels, got {self.module.out_channels}"
+            )
+        views = list(_views(data))
+        totals: list[Tensor] = []
+        results: list[SegDataSample] = []
+        for view in views:
+            samples = self._add(view, totals, share=1 / len(views))
+            results = results or samples
+        for sample, total in zip(results, totals, strict=True):
+            best = total.argmax(dim=0, keepdim=True)
+            sample.set_data(
+                {"seg_logits": PixelData(data=total), "pred_sem_seg": PixelData(data=best)}
+            )
+        return results
+
+    def _add(self, view: Any, totals: list[Tensor], *, share: float) -> list[SegDataSample]:
+        """Add a view's probabilities; returns its samples without scores, to free them."""
+        samples: list[SegDataSample] = self.module.test_step(view)
+        for index, sample in enumerate(samples):
+            scores = sample.seg_logits.data
+            if index == len(totals):
+                kind = torch.float16 if self.half_precision else torch.float32
+                totals.append(torch.zeros_like(scores, dtype=kind))
+            _add_probabilities(totals[index], scores, share=share)
+            del sample.seg_logits
+        return samples
+
+
+def _views(data: Mapping[str, Any] | Sequence[Any]) -> Iterable[Any]:
+    if isinstance(data, Mapping):
+        keys = list(data)
+        return ({key: data[key][i] for key in keys} for i in range(len(data[keys[0]])))
+    return ([sample[i] for sample in data] for i in range(len(data[0])))
+
+
+def _add_probabilities(total: Tensor, scores: Tensor, *, share: float) -> None:
+    """Add softmax(scores) * share to a sum, both (K, H, W), some rows at a time."""
+    for rows in _row_blocks(scores):
+        # The official code takes the softmax of scores that are nearly probabilities, too.
+        total[:, rows] += scores[:, rows].float().softmax(dim=0).mul_(share)
+
+
+def _row_blocks(scores: Tensor) -> Iterator[slice]:
+    classes, height, width = scores.shape
+    rows = max(1, _SLICE // (classes * width))
+    for start in range(0, height, rows):
+        yield slice(start, start + rows)

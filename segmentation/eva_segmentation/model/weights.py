@@ -1,0 +1,129 @@
+"""Weights of whole segmentors, official or from own runs: read safely, loaded all or nothing."""
+
+import importlib
+import os
+import pickle
+import re
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from eva_backbone import LoadReport
+from eva_backbone.checkpoints.loading import load_weights, read_weights
+from eva_backbone.checkpoints.reading import read_torch_file
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_segmentation.model.legacy_keys import modern_name
+
+
+def _method_of_buffer(owner: type, name: str) -> object:
+    """In place of `getattr`, by which a buffer of mmengine names its own statistics."""
+    if owner is not HistoryBuffer or name not in ("max", "mean", "current", "min"):
+        raise pickle.UnpicklingError(f"GLOBAL getattr of {owner}, {name}")
+    return getattr(owner, name)
+
+
+_NUMPY = importlib.import_module("numpy._core.multiarray")
+# What mmengine and mmcv pack beside the weights: logged numbers.
+METADATA = [
+    (_method_of_buffer, "builtins.getattr"),
+    HistoryBuffer,
+    np.ndarray,
+    np.dtype,
+    *(
+        (getattr(_NUMPY, name), f"numpy.{package}.multiarray.{name}")
+        for package in ("core", "_core")  # before numpy 2, and since
+        for name in ("_reconstruct", "scalar")
+    ),
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    np.dtypes.Int64DType,
+]
+_ADAPTER = r"backbone\.(spm\.|interactions\.|up\.|norm[1-4]\.|level_embed$)"
+_HEAD = r"(decode_head|auxiliary_head)\."
+_CLASSIFIER = r"(decode_head|auxiliary_head)\.(\d+\.)?(cls_embed|conv_seg)\."
+
+
+def load_segmentor(
+    model: nn.Module, source: str | os.PathLike[str], *, complete: bool = False
+) -> LoadReport:
+    """Load a backbone or a whole segmentor before training or evaluation.
+
+    Args:
+        model: The segmentor, with `backbone` and `decode_head`.
+        source: Name of an official or bundled file, or a path.
+        complete: Refuse a file that lacks any part or has another number of classes (for
+            evaluation). Otherwise a classifier of other classes starts anew, which is reported.
+
+    Returns:
+        The load report.
+
+    Raises:
+        ValueError: If the file does not fit; the model is then unchanged.
+        FileNotFoundError: If there is no such file.
+    """
+    path = resolve_source(source)
+    with safe_metadata():
+        weights = read_weights(path)
+    if complete and not any(re.match(_HEAD, name) for name in weights):
+        raise ValueError(
+            f"{path.name} holds a backbone and no segmentor; name weights of a whole one, or train "
+            "one from it with segmentation/train.py --load-from"
+        )
+    return load_weights(
+        model,
+        weights,
+        source=path.name,
+        complete=complete,
+        allow_missing=() if complete else (_ADAPTER, _HEAD),
+        reinitialise=() if complete else (_CLASSIFIER,),
+        rename=modern_name,
+    )
+
+
+def safe_metadata() -> AbstractContextManager[None]:
+    """Where `torch.load(weights_only=True)` reads what mmengine packs beside weights."""
+    context: AbstractContextManager[None] = torch.serialization.safe_globals(METADATA)
+    return context
+
+
+@CheckpointLoader.register_scheme(prefixes=("http://", "https://"), force=True)
+def load_from_http_safely(filename: str, map_location: Any = None, model_dir: Any = None) -> Any:
+    """Refuse weights at an address: mmengine would download them and run what they hold.
+
+    Args:
+        filename: The address.
+        map_location: Not used.
+        model_dir: Not used.
+
+    Raises:
+        ValueError: Always, with what to do.
+    """
+    del map_location, model_dir
+    raise ValueError(f"{filename} is not a local file: download it, and name the file")
+
+
+@CheckpointLoader.register_scheme(prefixes="", force=True)
+def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
+    """How mmengine reads a checkpoint in a local file once this module is there.
+
+    In place of its own loader, which unpickles what it cannot read safely; `init_model` and
+    mmsegmentation's own `tools/test.py` come here.
+
+    Args:
+        filename: The file.
+        map_location: Not used: tensors are on the CPU, from where they are copied into a model.
+
+    Returns:
+        The content.
+
+    Raises:
+        ValueError: If the file is damaged or holds code.
+    """
+    del map_location
+    return read_torch_file(Path(filename).expanduser(), allowed=METADATA)
