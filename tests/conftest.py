@@ -64,7 +64,7 @@ class Detector(SimpleFeaturePyramid):
 
 
 class Wrapped(nn.Module):
-    """A whole model around a backbone, as detectron2 builds it; `rest` is what it adds."""
+    """A complete model around a backbone, as detectron2 builds it; `rest` is what it adds."""
 
     def __init__(self, backbone, **rest):
         super().__init__()
