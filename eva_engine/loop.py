@@ -35,7 +35,7 @@ from eva_engine.data.order import (
     next_batch,
     to_device,
 )
-from eva_engine.log import RunLog, check_packages
+from eva_engine.run_log import RunLog, check_packages
 from eva_engine.steps.compilation import compile_model
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 from eva_engine.steps.moving_average import MovingAverage, warn_of_slow_average

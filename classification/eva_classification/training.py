@@ -162,6 +162,4 @@ def main() -> None:
         ClassificationConfig,
         train,
         program="classification/train.py",
-        device=lambda config: config.run.device,
-        output=lambda config: config.run.output,
     )

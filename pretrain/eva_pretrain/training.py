@@ -227,8 +227,6 @@ def main() -> None:
         PretrainConfig,
         train,
         program="pretrain/train.py",
-        device=lambda config: config.run.device,
-        output=lambda config: config.run.output,
     )
 
 
@@ -238,8 +236,6 @@ def main_tokenizer() -> None:
         TokenizerConfig,
         train_tokenizer,
         program="pretrain/train_tokenizer.py",
-        device=lambda config: config.run.device,
-        output=lambda config: config.run.output,
     )
 
 

@@ -182,7 +182,5 @@ def main(arguments=None):
         Config,
         train,
         program="program.py",
-        device=lambda config: config.run.device,
-        output=lambda config: config.run.output,
         arguments=arguments,
     )
