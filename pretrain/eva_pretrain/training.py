@@ -23,6 +23,7 @@ from eva_engine.commands import training as command_line
 from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.flops import forward_flops
+from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.config import PretrainConfig, StudentConfig, TeacherConfig, TokenizerConfig
 from eva_pretrain.masked_image_modeling import MaskedImageModeling, masked_image_modeling
 from eva_pretrain.masking import BlockMasking
@@ -125,12 +126,17 @@ def train(config: PretrainConfig, device: torch.device) -> None:
     student = replace(config.student, init_checkpoint="")
     TrainingRun(
         model=model,
+        groups=layer_decay_groups(
+            model,
+            depth=VARIANTS[config.student.variant].depth,
+            weight_decay=config.optimizer.weight_decay,
+            layer_decay=config.optimizer.layer_decay,
+        ),
         samples=open_images(config.data.train, transform),
         step_fn=step,
         run=config.run,
         optimizer=config.optimizer,
         config=as_plain(config),
-        depth=VARIANTS[config.student.variant].depth,
         device=device,
         evaluate=Validation(config, step, device) if config.data.val else None,
         results=("loss", *objective.metric_names),
@@ -168,12 +174,17 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
     transform = PretrainTransform(views, scale=config.data.crop_scale)
     TrainingRun(
         model=tokenizer,
+        groups=layer_decay_groups(
+            tokenizer,
+            depth=0,
+            weight_decay=config.optimizer.weight_decay,
+            layer_decay=config.optimizer.layer_decay,
+        ),
         samples=open_images(config.data.train, transform),
         step_fn=step,
         run=config.run,
         optimizer=config.optimizer,
         config=as_plain(config),
-        depth=0,
         device=device,
     ).start()
 
@@ -216,8 +227,6 @@ def main() -> None:
         PretrainConfig,
         train,
         program="pretrain/train.py",
-        device=lambda config: config.run.device,
-        output=lambda config: config.run.output,
     )
 
 
@@ -227,8 +236,6 @@ def main_tokenizer() -> None:
         TokenizerConfig,
         train_tokenizer,
         program="pretrain/train_tokenizer.py",
-        device=lambda config: config.run.device,
-        output=lambda config: config.run.output,
     )
 
 
