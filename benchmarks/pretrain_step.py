@@ -38,11 +38,13 @@ from eva_engine.data.order import to_device
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 from eva_engine.steps.flops import forward_flops, peak_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
-from eva_pretrain.masked_image_modeling import MaskedImageModeling
-from eva_pretrain.masking import BlockMasking
-from eva_pretrain.objectives import MaskedFeatures
+from eva_pretrain.masked_image_modeling import (
+    BlockMasking,
+    MaskedFeatures,
+    MaskedImageModeling,
+    PretrainStep,
+)
 from eva_pretrain.teachers.clip import ClipTeacher
-from eva_pretrain.validation import PretrainStep
 
 PATCH, EVA_DEPTH, EVA_MASKED, SEED = 14, 40, 105 / 256, 0
 PAPER_RATE = 3150 / 128  # images/s of one A100-40GB

@@ -188,7 +188,7 @@ def test_the_moving_average(make_engine, gpu, precision):
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_pretraining_steps(steps, process_group, gpu, tmp_path, precision, kind):
     """Student in half precision, teacher as a frozen module beside it."""
-    from eva_pretrain.validation import PretrainStep
+    from eva_pretrain.masked_image_modeling import PretrainStep
 
     if precision == "fp16" and gpu.type == "cpu":
         pytest.skip("needs a GPU")
