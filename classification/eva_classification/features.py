@@ -24,7 +24,7 @@ from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from eva_backbone.vit import VisionTransformer
 from eva_data.labelled.folders import read_image
-from eva_data.pictures import as_rgb
+from eva_data.pictures import read_picture
 from eva_data.transforms import Transform, evaluation_transform
 from eva_engine.checkpoints.run_checkpoint import read_config
 from eva_engine.commands.options import Precision, choose_device, choose_dtype, whole_number
@@ -246,7 +246,7 @@ class FeatureExtractor(nn.Module):
             pictures = [pictures]
         images = [
             self.transform(
-                as_rgb(p, upright=False) if isinstance(p, Image.Image) else read_image(p)
+                read_picture(p, upright=False) if isinstance(p, Image.Image) else read_image(p)
             )
             for p in pictures
         ]

@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eva_data.files import find_files
-from eva_data.pictures import SUFFIXES, read_picture
+from eva_data.pictures import read_picture
+from eva_data.suffixes import PICTURES
 
 logger = logging.getLogger(__name__)
 
 Transform = Callable[[Image.Image], Tensor]
-KNOWN = sorted(suffix.removeprefix(".") for suffix in SUFFIXES)  # for messages
+KNOWN = sorted(suffix.removeprefix(".") for suffix in PICTURES)  # for messages
 
 
 class LabelledImages(Dataset[tuple[Any, int]]):
@@ -156,7 +157,7 @@ def find_images(folder: Path) -> Iterator[str]:
 
     Names that start with a dot are left out; links are followed, but for those to a folder above.
     """
-    return find_files(folder, SUFFIXES)
+    return find_files(folder, PICTURES)
 
 
 def read_class_list(file: str | os.PathLike[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from eva_data.labelled.folders import LabelledImages, Transform
-from eva_data.pictures import UnreadableImageError, as_rgb
+from eva_data.pictures import UnreadableImageError, read_picture
 
 _TEST = ("test", "val", "validation")
 # NAME[:CONFIG]:SPLIT, where the split may be a slice: train[:10%]+test[5:]
@@ -59,7 +59,7 @@ class NamedImages(LabelledImages):
     def _read(self, index: int, label: Callable[[Any], int]) -> tuple[Image.Image, int]:
         try:
             sample = self._samples[index]
-            picture = as_rgb(sample[self._keys[0]], upright=False, name=self.sample_id(index))
+            picture = read_picture(sample[self._keys[0]], upright=False, name=self.sample_id(index))
             return picture, label(sample)
         except UnreadableImageError:
             raise

@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eva_data.files import find_files, require_regular_file
-from eva_data.pictures import SUFFIXES, UnreadableImageError, check_encoded_size
+from eva_data.pictures import UnreadableImageError, check_encoded_size
 from eva_data.sources.decoding import decode_image
 from eva_data.sources.index_file import Names
+from eva_data.suffixes import PICTURES
 
 Transform = Callable[[Tensor], Any]
-KNOWN = sorted(suffix.removeprefix(".") for suffix in SUFFIXES)  # for messages
+KNOWN = sorted(suffix.removeprefix(".") for suffix in PICTURES)  # for messages
 
 
 class ImageSource(Dataset[Any]):
@@ -115,4 +116,4 @@ def find_images(folder: Path) -> Iterator[str]:
 
     See `eva_data.files.find_files`.
     """
-    return find_files(folder, SUFFIXES)
+    return find_files(folder, PICTURES)

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.files import require_regular_file
-from eva_data.pictures import SUFFIXES, UnreadableImageError, check_encoded_size
+from eva_data.pictures import UnreadableImageError, check_encoded_size
 from eva_data.sources.image_source import ImageSource, Transform
 from eva_data.sources.index_file import Names, Table
+from eva_data.suffixes import PICTURES
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ def find_members(shard: Path) -> Iterator[Member]:
             for member in tar:
                 base = member.name.rpartition("/")[2]
                 suffix = base[len(base.partition(".")[0]) :].lower()
-                if member.isfile() and not member.issparse() and suffix in SUFFIXES:
+                if member.isfile() and not member.issparse() and suffix in PICTURES:
                     yield Member(member.name, member.offset_data, member.size)
         with shard.open("rb") as stream:
             stream.seek(tar.offset)
