@@ -117,6 +117,7 @@ def read_picture(source: Source, *, upright: bool, name: str | None = None) -> I
     """
     if isinstance(source, Image.Image):
         name = name or "image"
+        _check_size(source, name)
         with _explained(name):
             return _rgb(source, upright=upright, name=name)
     name = _name(source, name)
@@ -248,15 +249,18 @@ def opened(source: str | os.PathLike[str] | bytes, name: str) -> Iterator[Image.
         UnreadableImageError: If it cannot be opened, claims too many pixels, or proves to be
             damaged inside the context.
     """
-    limit = max_pixels()
     with _explained(name), _open(source, name) as picture:
-        width, height = picture.size
-        if width * height > limit:
-            raise UnreadableImageError(
-                f"{name} has {width} x {height} pixels, more than {limit:,}; if it is meant, set "
-                f"{LIMIT}={width * height}"
-            )
+        _check_size(picture, name)
         yield picture
+
+
+def _check_size(picture: Image.Image, name: str) -> None:
+    (width, height), limit = picture.size, max_pixels()
+    if width * height > limit:
+        raise UnreadableImageError(
+            f"{name} has {width} x {height} pixels, more than {limit:,}; if it is meant, set "
+            f"{LIMIT}={width * height}"
+        )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Small models that several folders of tests share, and the option `--show-errors`.
+"""Small models and pictures that several folders of tests share, and the option `--show-errors`.
 
 The factories are fixtures, because tests are no package that another test could import from.
 """
@@ -8,6 +8,7 @@ import os
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer
@@ -125,6 +126,25 @@ def official(tmp_path, monkeypatch):
         return path
 
     return register
+
+
+@pytest.fixture(scope="session")
+def photograph():
+    """An astronaut, (512, 512, 3) uint8."""
+    from skimage import data
+
+    return data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def write_picture():
+    """Function: write a grey picture with a number, and the folders that lead to it."""
+
+    def write(path, number=0, size=(10, 9)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (number,) * 3).save(path, "png")  # whatever its extension
+
+    return write
 
 
 @pytest.fixture(scope="session")

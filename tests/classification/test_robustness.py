@@ -131,7 +131,7 @@ def test_folders_of_v2_are_numbers(make_set):
 @pytest.mark.parametrize("name", ["1000", "007", "n01440764"])
 def test_other_folders_than_those_of_v2(make_set, name):
     folder = make_set("v2", [], {"0/a.png": 0, f"{name}/a.png": 0})
-    with pytest.raises(ValueError, match=f"1 folders that are none of the 1000 classes: {name}"):
+    with pytest.raises(ValueError, match=f"1 folders that are not among the 1000 classes: {name}"):
         open_one(v2=folder)
 
 
