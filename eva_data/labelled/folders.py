@@ -166,7 +166,7 @@ def read_class_list(file: str | os.PathLike[str]) -> list[str]:
     if not names:
         raise ValueError(f"the class list {path} is empty")
     if twice := _repeated(names):
-        raise ValueError(f"the class list {path} names {_listed(twice)} more than once")
+        raise ValueError(f"the class list {path} names {listed(twice)} more than once")
     return names
 
 
@@ -204,8 +204,8 @@ def open_labelled(
     samples = opener(rest, transform, upright=upright)
     if classes is not None and samples.classes != tuple(classes):
         raise ValueError(
-            f"{location} has the classes {_listed(list(samples.classes))}, but {len(classes)} "
-            f"others are expected: {_listed(list(classes))}"
+            f"{location} has the classes {listed(list(samples.classes))}, but {len(classes)} "
+            f"others are expected: {listed(list(classes))}"
         )
     return samples
 
@@ -233,15 +233,15 @@ def _class_folders(folder: Path) -> list[str]:
 
 def _compare(found: Sequence[str], classes: Sequence[str], folder: Path) -> None:
     if twice := _repeated(classes):
-        raise ValueError(f"classes has {_listed(twice)} more than once")
+        raise ValueError(f"classes has {listed(twice)} more than once")
     known, there = set(classes), set(found)
     if unknown := [name for name in found if name not in known]:
         raise ValueError(
             f"{folder} has {len(unknown)} folders that are not among the {len(classes)} classes: "
-            f"{_listed(unknown)}; expected {_listed(list(classes), 4)}"
+            f"{listed(unknown)}; expected {listed(list(classes), 4)}"
         )
     if absent := [name for name in classes if name not in there]:
-        logger.warning("%s has no folder of %d classes: %s", folder, len(absent), _listed(absent))
+        logger.warning("%s has no folder of %d classes: %s", folder, len(absent), listed(absent))
 
 
 def _repeated(names: Iterable[str]) -> list[str]:
@@ -249,6 +249,7 @@ def _repeated(names: Iterable[str]) -> list[str]:
     return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
 
 
-def _listed(names: Sequence[str], shown: int = 8) -> str:
+def listed(names: Sequence[str], shown: int = 8) -> str:
+    """Join names with commas; count those beyond `shown`, and cut long ones."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(shorten(name, 120, placeholder="...") for name in names[:shown]) + more
