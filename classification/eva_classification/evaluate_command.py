@@ -1,6 +1,7 @@
 """Command line of `classification/evaluate.py`."""
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,14 +13,14 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_classification.model_options import add_weights
 from eva_classification.models import ImageClassifier, load_classifier
-from eva_classification.robustness import CLASSES, ImageNetPaths, open_sets
 from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
+from eva_data.labelled.imagenet import CLASSES, ImageNetPaths, open_sets
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.checkpoints.run_checkpoint import read_config
 from eva_engine.commands.options import add_arguments, choose_dtype, command, new_parser
-from eva_engine.evaluation.counting import MAX_CONFUSION, OneLabel, Score, count
+from eva_engine.evaluation.counting import MAX_CONFUSION, OneLabel, Score, count, rule_for
 from eva_engine.evaluation.reports import (
     PAPER_SETS,
     draw_confusion,
@@ -149,10 +150,11 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> dict[str, 
     )
     device = next(model.parameters()).device
     scores: dict[str, Score] = {}
-    for entry in sets:
+    for samples, group in itertools.groupby(sets, key=lambda entry: entry.samples):
+        rules = {entry.name: rule_for(entry.columns, entry.accepted) for entry in group}
         counted = count(
-            model, entry.samples, entry.rules, device=device, batch_size=options.batch_size,
-            workers=options.workers, progress=next(iter(entry.rules)),
+            model, samples, rules, device=device, batch_size=options.batch_size,
+            workers=options.workers, progress=next(iter(rules)),
         )  # fmt: skip
         scores |= counted.scores
     # in the paper's order: ReaL was judged together with ImageNet-1K

@@ -22,9 +22,8 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from eva_backbone.vit import VisionTransformer
-from eva_data.labelled.folders import read_image
-from eva_data.pictures import as_rgb
-from eva_data.transforms import Transform, evaluation_transform
+from eva_data.pictures import read_picture
+from eva_data.transforms import PictureTransform, evaluation_transform
 from eva_engine.checkpoints.run_checkpoint import read_config
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 
@@ -66,7 +65,7 @@ class FeatureExtractor(nn.Module):
             raise ValueError("these weights have no class token; use pooling='mean'")
         self.vit, self.pooling, self.fc_norm = vit, pooling, fc_norm
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
-        self.transform: Transform = evaluation_transform(image_size, mean=mean, std=std)
+        self.transform: PictureTransform = evaluation_transform(image_size, mean=mean, std=std)
         self.requires_grad_(False)
         self.eval()
 
@@ -193,12 +192,7 @@ class FeatureExtractor(nn.Module):
     def _read(self, pictures: Picture | Iterable[Picture]) -> Tensor:
         if isinstance(pictures, str | os.PathLike | Image.Image):
             pictures = [pictures]
-        images = [
-            self.transform(
-                as_rgb(p, upright=False) if isinstance(p, Image.Image) else read_image(p)
-            )
-            for p in pictures
-        ]
+        images = [self.transform(read_picture(picture, upright=True)) for picture in pictures]
         if not images:
             raise ValueError("there is no picture")
         return torch.stack(images)
