@@ -155,7 +155,7 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
     """Function: what `train_net.py` does, in this process; returns exit code or sentence."""
     import copy
 
-    from eva_detection.config.recipes import command_line
+    from eva_detection.config import command_line
     from eva_detection.data.custom_data import add_arguments
     from eva_detection.training import endings
     from eva_detection.training import train as train_module

@@ -7,7 +7,7 @@ import pytest
 from detectron2.engine import default_argument_parser
 from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
-from eva_detection.config.recipes import command_line
+from eva_detection.config import command_line
 from eva_detection.config.settings import build, check_schedule, describe
 from eva_detection.data.custom_data import add_arguments
 from eva_detection.training import train as train_module
