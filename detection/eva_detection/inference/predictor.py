@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from eva_backbone.rel_pos import attention_chunk
 from eva_data.pictures import read_rgb
-from eva_detection.config.recipes import check_device, load_recipe, update_each
+from eva_detection.config.recipes import load_recipe, update_each
 from eva_detection.inference.memory import canvas_of, choose_chunk
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
 from eva_detection.model.backbone import EVAViTDet
@@ -119,8 +119,7 @@ class Predictor:
             raise ValueError("weights must name an official file or be a path, got ''")
         if not Path(config_file).is_file():
             raise FileNotFoundError(f"there is no config {config_file}")
-        cfg = load_recipe(os.fspath(config_file), overrides)
-        check_device(device or cfg.train.device)
+        cfg = load_recipe(os.fspath(config_file), overrides, device=device)
         # Before the model's NMS: suppression only ever comes from higher scores, so the result is
         # that of filtering afterwards, without masks for what is then thrown away.
         heads = cfg.model.roi_heads
