@@ -23,15 +23,13 @@ from torch import nn
 from eva_backbone import no_init_weights
 from eva_data.pictures import read_rgb
 from eva_segmentation.data.class_file import Color, described
+from eva_segmentation.data.pipelines import LABEL_READERS, PICTURE_READERS
 from eva_segmentation.model.weights import load_segmentor
 from eva_segmentation.training.options import load_config
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 __all__ = ["Predictor"]
-_LOADING = (
-    *("LoadAnnotations", "LoadCheckedAnnotations", "LoadLabelMap"),
-    *("LoadImageFromFile", "LoadPicture"),
-)
+_READERS = (*PICTURE_READERS, *LABEL_READERS)
 
 
 class Predictor:
@@ -161,7 +159,7 @@ def _without_loading(pipeline: Sequence[Any]) -> list[Any]:
         if isinstance(step, list | tuple):
             inner = _without_loading(step)
             kept += [inner] if inner else []  # an empty list of alternatives leaves no view
-        elif step["type"].rpartition(".")[2] not in _LOADING:
+        elif step["type"].rpartition(".")[2] not in _READERS:
             inside = step.get("transforms")
             kept.append({**step, "transforms": _without_loading(inside)} if inside else step)
     return kept
