@@ -124,8 +124,6 @@ def main() -> None:
         PretrainConfig,
         train,
         program="pretrain/train.py",
-        device=lambda config: config.run.device,
-        output=lambda config: config.run.output,
     )
 
 

@@ -101,6 +101,4 @@ def main() -> None:
         TokenizerConfig,
         train_tokenizer,
         program="pretrain/train_tokenizer.py",
-        device=lambda config: config.run.device,
-        output=lambda config: config.run.output,
     )
