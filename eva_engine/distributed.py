@@ -86,6 +86,11 @@ def barrier() -> None:
         dist.barrier()
 
 
+def own_share(count: int) -> range:
+    """The indexes, out of `count`, that this process takes: every `world_size`-th one."""
+    return range(rank(), count, world_size())
+
+
 def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
     """Add up numbers of all processes, in double precision.
 

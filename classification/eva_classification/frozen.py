@@ -55,7 +55,7 @@ def labelled_features(
         generator = torch.Generator().manual_seed(0)
         chosen = sorted(torch.randperm(len(samples), generator=generator)[:limit].tolist())
     device = next(extractor.parameters()).device
-    own = range(distributed.rank(), len(chosen), distributed.world_size())
+    own = distributed.own_share(len(chosen))
     features = torch.zeros(len(chosen), extractor.vit.embed_dim, device=device)
     labels = torch.zeros(len(chosen), dtype=torch.int64, device=device)
     mine = Subset(samples, [chosen[place] for place in own])

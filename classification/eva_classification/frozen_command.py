@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eva_classification.frozen import L2, fit_best_linear, labelled_features, nearest_neighbours
+from eva_classification.imagenet_average import average_entries
 from eva_classification.model_options import add_extractor, build_extractor
 from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
@@ -87,7 +88,8 @@ def _evaluate(options: argparse.Namespace, device: torch.device) -> None:
         f"{len(features)} images of {classes} classes to learn from\n{table(scores)}\n"
     )
     if options.output is not None:
-        sys.stdout.write(f"wrote {write_results(options.output, settings, scores)}\n")
+        file = write_results(options.output, settings, scores, more=average_entries(scores))
+        sys.stdout.write(f"wrote {file}\n")
 
 
 main = command(PROGRAM, _parse, _evaluate)
@@ -96,7 +98,7 @@ main = command(PROGRAM, _parse, _evaluate)
 def _score(logits: Tensor, labels: Tensor) -> Score:
     judged = OneLabel()(logits, labels, labels)
     return Score(
-        images=len(labels),
+        samples=len(labels),
         right1=int(judged.top1.sum()),
         right5=int(judged.top5.sum()),
         loss=float(judged.loss.mean()),

@@ -29,7 +29,6 @@ from eva_engine.steps.parameter_groups import layer_decay_groups
 logger = logging.getLogger(__name__)
 
 _AUTOCAST = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-RESULTS = ("loss", "top1", "top5")  # of a validation
 HEADS = ("head", "fc_norm", "norm")  # a pre-trained file lacks them, or has another head
 
 
@@ -147,7 +146,7 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         config=as_plain(config) | {"class_names": classes},
         device=device,
         evaluate=validation,
-        results=RESULTS,
+        results=Validation.results,
         # the trunk of a linear probe has no backward pass
         flops_per_sample=(1 if config.model.linear_probe else 3)
         * forward_flops(
