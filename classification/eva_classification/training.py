@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
 from eva_backbone.variants import VARIANTS
-from eva_classification.augmentation import Targets, accuracy, training_transform
+from eva_classification.augmentation import training_transform
 from eva_classification.config import ClassificationConfig, ModelConfig
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
 from eva_data.labelled.folders import open_labelled
@@ -21,6 +21,7 @@ from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.commands import training as command_line
 from eva_engine.config import as_plain
+from eva_engine.data.mixed_targets import MixedTargets, accuracy
 from eva_engine.evaluation.counting import Validation
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.flops import forward_flops
@@ -93,7 +94,7 @@ class ClassificationStep:
         targets: Mixing and loss.
     """
 
-    def __init__(self, targets: Targets) -> None:
+    def __init__(self, targets: MixedTargets) -> None:
         self.targets = targets
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -140,7 +141,7 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
             layer_decay=config.optimizer.layer_decay,
         ),
         samples=samples,
-        step_fn=ClassificationStep(Targets(config.augment, num_classes=len(classes))),
+        step_fn=ClassificationStep(MixedTargets(config.augment, num_classes=len(classes))),
         run=config.run,
         optimizer=config.optimizer,
         config=as_plain(config) | {"class_names": classes},
