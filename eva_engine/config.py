@@ -19,7 +19,7 @@ class OptimizerConfig:
 
     Attributes:
         name: `adamw`, or `lars` (with `zero_stage=0`) for linear probes with large batches.
-        lr: Peak learning rate of the last layer group, for the whole batch; never scaled.
+        lr: Peak learning rate of the last layer group, for the complete batch; never scaled.
         min_lr: Learning rate that the cosine approaches.
         warmup_epochs: Epochs of linear warm-up from 0.
         betas: AdamW's decay rates.

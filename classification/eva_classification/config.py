@@ -101,8 +101,8 @@ class DataConfig:
         classes: Text file with a class in each line, in the order of the labels, such as the
             folders of ImageNet-21K; empty for the sorted folders of `train`.
         crop_pct: Share of the resized image's side that the evaluation crop has.
-        mean: Subtracted from the images.
-        std: Divides the images.
+        mean: Mean of the pixels, which is subtracted.
+        std: Standard deviation of the pixels, by which they are divided.
     """
 
     train: str
@@ -123,11 +123,11 @@ class ClassificationConfig:
     """A classification recipe.
 
     Attributes:
-        model: The classifier; the number of classes is that of the data.
+        model: The classifier; it has as many classes as the data.
         data: Images and labels.
         augment: Augmentation.
         optimizer: Optimizer and schedule.
-        run: How the run is carried out.
+        run: Settings of the run.
     """
 
     model: ModelConfig

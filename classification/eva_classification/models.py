@@ -97,7 +97,7 @@ class LinearProbe(ImageClassifier):
 
     Args:
         num_classes: K.
-        pooling: What is classified; "cls" officially.
+        pooling: Features that are classified; "cls" officially.
         trunk_dtype: Number format of the frozen features, by autocast; None leaves them as the
             weights are.
         **vit: Arguments of `VisionTransformer`.
@@ -142,7 +142,7 @@ def build_classifier(
     Args:
         variant: A key of `eva_backbone.VARIANTS`.
         num_classes: K.
-        pooling: See `ImageClassifier`.
+        pooling: Features that are classified, see `ImageClassifier`.
         **overrides: Arguments of `ImageClassifier` that replace or join the variant's.
 
     Returns:
@@ -173,7 +173,7 @@ def load_classifier(
     Args:
         source: Official name or file; a run's `model.safetensors` or `model_ema.safetensors`.
         variant: A key of `eva_backbone.VARIANTS`, for weights whose sizes fit none or several.
-        image_size: Side in pixels; by default that of the weights. Position embeddings are
+        image_size: Side in pixels; by default the weights' own. Position embeddings are
             resampled.
 
     Returns:
@@ -193,7 +193,7 @@ def load_classifier(
     if "num_heads" not in arguments:
         raise ValueError(
             f"{path.name} has {arguments['depth']} blocks of width {arguments['embed_dim']}: that "
-            "is no known variant; pass variant"
+            "is not a known variant; pass variant"
         )
     for given_by_pooling in ("final_norm", "extra_tokens"):
         arguments.pop(given_by_pooling, None)

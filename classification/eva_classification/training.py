@@ -37,7 +37,7 @@ def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
     """Build the classifier of a recipe, with its first weights.
 
     Args:
-        config: Which.
+        config: The classifier.
         num_classes: K.
 
     Returns:
@@ -110,10 +110,10 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
 
     Args:
         config: The recipe.
-        device: What `eva_engine.distributed.start` returned.
+        device: Device of this process, from `eva_engine.distributed.start`.
 
     Raises:
-        ValueError: For settings or data that do not fit together.
+        ValueError: If settings or data do not fit together.
     """
     size, data = config.model.image_size, config.data
     samples = open_labelled(

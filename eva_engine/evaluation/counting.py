@@ -41,11 +41,11 @@ class LabelledSamples(Protocol):
 
 
 class Judged(NamedTuple):
-    """What a rule says about a batch, each (B,).
+    """Judgement of a batch by a rule, each (B,).
 
     Attributes:
         top1: Whether the first prediction is right.
-        top5: Whether one of the first five is.
+        top5: Whether one of the first five predictions is right.
         loss: Cross-entropy; zero where the sample does not count.
         counts: Whether the sample counts at all.
     """
@@ -172,9 +172,9 @@ def count(
     """Count right predictions; called on all processes, each of which takes its share.
 
     Args:
-        model: Gives logits (B, K); in evaluation mode on the device.
+        model: Model with logits (B, K), in evaluation mode on the device.
         samples: Inputs and labels.
-        rules: Name -> how to judge.
+        rules: Name -> rule.
         device: Device of the model.
         batch_size: Samples of a forward pass.
         workers: Processes that load.
@@ -260,7 +260,7 @@ class Validation:
         """Loss, and accuracies in percent; called on all processes.
 
         Args:
-            model: In evaluation mode.
+            model: The model in evaluation mode.
 
         Returns:
             `loss`, `top1` and `top5`.

@@ -56,7 +56,7 @@ def peak_flops(device: torch.device) -> float:
     """Peak of dense half-precision matrix products.
 
     Args:
-        device: Of the model.
+        device: Device of the model.
 
     Returns:
         FLOP/s; NaN for a device without an entry, which the log mentions if it is a GPU.

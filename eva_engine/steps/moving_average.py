@@ -15,11 +15,11 @@ _FELT = 0.05  # share of the initial weights at the end of a run
 
 
 def warn_of_slow_average(decay: float, steps: int) -> None:
-    """Say so if a run is too short for its moving average.
+    """Warn if a run is too short for its moving average.
 
     Args:
         decay: Weight of the past; 0 for no average.
-        steps: Of the whole run.
+        steps: Steps of the complete run.
     """
     share = decay**steps if decay else 0.0
     if share > _FELT:
@@ -56,7 +56,7 @@ class MovingAverage:
         """Restore this process's part.
 
         Args:
-            state: What `state_dict` gave.
+            state: State from `state_dict`.
 
         Raises:
             ValueError: If it belongs to another model or another number of processes.

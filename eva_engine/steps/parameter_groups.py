@@ -73,7 +73,7 @@ def optimizer_groups(
 
     Args:
         model: The model.
-        groups: Its groups; their order is that of the optimizer's state in checkpoints.
+        groups: Groups of the model, in the order in which checkpoints hold the optimizer's state.
         lr: Learning rate that `lr_scale` multiplies.
 
     Returns:
