@@ -17,6 +17,7 @@ from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_engine import distributed
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.best_weights import BestWeights, check_metric
+from eva_engine.checkpoints.files import read_run
 from eva_engine.checkpoints.output_folder import reserved
 from eva_engine.checkpoints.resuming import (
     check_that_nothing_was_here,
@@ -130,7 +131,7 @@ class TrainingRun:
         self._checkpoints = RunCheckpoints(run.output, keep=keep, config=self.config)
         checkpoint = find_checkpoint(self._checkpoints, run)
         self._saved = checkpoint is not None
-        saved = run_checkpoint.read_run(checkpoint) if checkpoint else {}
+        saved = read_run(checkpoint) if checkpoint else {}
         self._seed = saved.get("seed", run.seed)
         self._start = saved.get("step", 0)
         bad = saved.get("bad_samples", [])  # once it was their number

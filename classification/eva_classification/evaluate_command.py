@@ -22,7 +22,7 @@ from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
-from eva_engine.checkpoints.run_checkpoint import read_config
+from eva_engine.checkpoints.files import read_config
 from eva_engine.commands.options import add_arguments, choose_dtype, command, new_parser
 from eva_engine.evaluation.counting import MAX_CONFUSION, OneLabel, Score, count
 from eva_engine.evaluation.reports import draw_confusion, write_per_class, write_results

@@ -37,7 +37,7 @@ from eva_data.labelled.folders import (
 from eva_data.pictures import UnreadableImageError
 from eva_data.transforms import Transform
 from eva_engine import distributed
-from eva_engine.checkpoints.run_checkpoint import write_tensors
+from eva_engine.checkpoints.files import write_tensors
 from eva_engine.data.loading import evaluation_loader
 
 SETTINGS = "features.json"

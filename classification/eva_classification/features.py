@@ -25,7 +25,7 @@ from eva_backbone.vit import VisionTransformer
 from eva_data.labelled.folders import read_image
 from eva_data.pictures import as_rgb
 from eva_data.transforms import Transform, evaluation_transform
-from eva_engine.checkpoints.run_checkpoint import read_config
+from eva_engine.checkpoints.files import read_config
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 
 Picture = str | os.PathLike[str] | Image.Image

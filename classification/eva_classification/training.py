@@ -135,10 +135,7 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
     TrainingRun(
         model=model,
         groups=layer_decay_groups(
-            model,
-            depth=VARIANTS[config.model.variant].depth,
-            weight_decay=config.optimizer.weight_decay,
-            layer_decay=config.optimizer.layer_decay,
+            model, config.optimizer, depth=VARIANTS[config.model.variant].depth
         ),
         samples=samples,
         step_fn=ClassificationStep(MixedTargets(config.augment, num_classes=len(classes))),

@@ -9,7 +9,7 @@ from typing import Any
 
 from eva_data.files import make_folder, remove_unfinished, write_text
 from eva_engine import distributed
-from eva_engine.checkpoints.run_checkpoint import save_weights
+from eva_engine.checkpoints.files import save_weights
 from eva_engine.checkpoints.state_files import Failures
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 

@@ -24,27 +24,12 @@ from eva_engine.checkpoints.files import (
     damage_of,
     is_complete,
     mark_complete,
-    read_config,
     read_run,
     save_weights,
-    write_tensors,
 )
 from eva_engine.checkpoints.state_files import Failures, safe_checkpoint_engine
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 from eva_engine.steps.moving_average import MovingAverage
-
-__all__ = [
-    "EMA_WEIGHTS",
-    "FOLDER",
-    "WEIGHTS",
-    "RunCheckpoints",
-    "is_complete",
-    "read_config",
-    "read_run",
-    "restore",
-    "save_weights",
-    "write_tensors",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +38,6 @@ WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 _RUN, _LATEST = "run.json", "latest"
 _STATE = "deepspeed"
 _PREFIX, _TEMPORARY, _REMOVED, _DAMAGED = "step_", ".writing_", ".removing_", "damaged_"
-_mark_complete = mark_complete
 
 
 class RunCheckpoints:
@@ -224,7 +208,7 @@ class RunCheckpoints:
             with failures.noted(folder / _RUN):
                 write_text(folder / _RUN, json.dumps(record, indent=2))
         failures.raise_together()
-        _mark_complete(folder)
+        mark_complete(folder)
 
     def _remove_old(self) -> None:
         for folder in self.complete()[: -self.keep]:

@@ -127,10 +127,7 @@ def train(config: PretrainConfig, device: torch.device) -> None:
     TrainingRun(
         model=model,
         groups=layer_decay_groups(
-            model,
-            depth=VARIANTS[config.student.variant].depth,
-            weight_decay=config.optimizer.weight_decay,
-            layer_decay=config.optimizer.layer_decay,
+            model, config.optimizer, depth=VARIANTS[config.student.variant].depth
         ),
         samples=open_images(config.data.train, transform),
         step_fn=step,
@@ -174,12 +171,7 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
     transform = PretrainTransform(views, scale=config.data.crop_scale)
     TrainingRun(
         model=tokenizer,
-        groups=layer_decay_groups(
-            tokenizer,
-            depth=0,
-            weight_decay=config.optimizer.weight_decay,
-            layer_decay=config.optimizer.layer_decay,
-        ),
+        groups=layer_decay_groups(tokenizer, config.optimizer, depth=0),
         samples=open_images(config.data.train, transform),
         step_fn=step,
         run=config.run,

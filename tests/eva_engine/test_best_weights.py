@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from eva_engine import loop
 from eva_engine.checkpoints import best_weights
 from eva_engine.checkpoints import files as checkpoint_files
-from eva_engine.checkpoints.run_checkpoint import read_config
+from eva_engine.checkpoints.files import read_config
 
 EVERY = {"ema_decay": 0.9, "keep_checkpoints": 9, "resume": True}
 NAN = float("nan")
