@@ -96,10 +96,10 @@ main = command(PROGRAM, _parse, _evaluate)
 
 
 def _noted(options: argparse.Namespace) -> dict[str, Any]:
-    """Settings of the run that made the weights, as far as they say and the options do not.
+    """Settings of the run that made the weights, as far as they note them and the options do not.
 
     Raises:
-        ValueError: If what they say is of another kind.
+        ValueError: If a note is of another kind.
     """
     config = read_config(resolve_source(options.weights)) or {}
     data = config.get("data", {})

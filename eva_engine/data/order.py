@@ -127,7 +127,7 @@ class SeededSamples(Dataset[Any]):
         self.seed = seed
 
     def __getitem__(self, item: Item) -> tuple[Any, Item, dict[str, str]]:
-        """Load a sample, or the next one that can be read; with what could not.
+        """Load a sample, or the next one that can be read, and the names of those that cannot.
 
         Raises:
             TooManyBadSamplesError: If too many in a row cannot be read.

@@ -93,7 +93,7 @@ class TrainingEngine:
         """Carry out the optimizer's step.
 
         Args:
-            skip: Throw the gradients away instead.
+            skip: Discard the gradients instead.
 
         Returns:
             Global gradient norm before clipping, and whether the weights were updated.
@@ -160,7 +160,7 @@ class TrainingEngine:
 
     @contextmanager
     def settings_kept(self) -> Iterator[None]:
-        """Have the optimizer keep its settings while a checkpoint, which has its own, is loaded."""
+        """Keep the optimizer's settings while a checkpoint, which has its own, is loaded."""
         names = ("weight_decay", "betas", "eps", "momentum", "always_adapt", "lr_scale")
         groups = self._groups()
         kept = [{name: group[name] for name in names if name in group} for group in groups]

@@ -38,7 +38,7 @@ def forward_flops(build: Callable[[], nn.Module], *, image_size: int) -> float:
     """Model FLOPs of one image's forward pass, counted on the meta device.
 
     Args:
-        build: Makes the model.
+        build: Function that builds the model.
         image_size: Side of the image in pixels.
 
     Returns:

@@ -44,7 +44,7 @@ class MovingAverage:
         self._parts = {name: part.float().clone() for name, part in self._master()}
 
     def update(self) -> None:
-        """Take the present weights in, after a step."""
+        """Add the present weights, after a step."""
         masters = [part.float() for _, part in self._master()]
         torch._foreach_lerp_(list(self._parts.values()), masters, 1 - self.decay)
 
@@ -69,7 +69,7 @@ class MovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Have the averages as the model's weights, as long as the block runs."""
+        """Context in which the averages are the model's weights."""
         kept = {name: part.clone() for name, part in self._master()}
         self._write(self._parts)
         try:
