@@ -24,7 +24,7 @@ MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
 
 
 class LabelledSamples(Protocol):
-    """A map-style data set of inputs and labels, such as `eva_data.labelled.LabelledImages`."""
+    """A map-style data set of inputs and labels, such as those of `eva_data.labelled`."""
 
     @property
     def classes(self) -> Sequence[str]:
