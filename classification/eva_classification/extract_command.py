@@ -129,12 +129,12 @@ def _extract_to(options: argparse.Namespace, extractor: FeatureExtractor) -> Non
 
 
 def _digest(weights: str) -> str:
-    """Tells weights of equal names apart."""
+    """Digest that distinguishes weights of equal names; on the main process only."""
     return sha256_of(resolve_source(weights)) if distributed.rank() == 0 else ""
 
 
 def _agree(folder: Path, settings: dict[str, Any]) -> None:
-    """Note the settings, or see that they are those of the run that is to be continued."""
+    """Note the settings, or check that they are the same as before, to continue."""
     file = folder / SETTINGS
     if file.is_file():
         try:

@@ -33,7 +33,7 @@ from eva_data.pictures import UnreadableImageError, read_picture
 from eva_data.suffixes import LISTED_PICTURES, PICTURES
 from eva_data.transforms import PictureTransform
 from eva_engine import distributed
-from eva_engine.checkpoints.run_checkpoint import write_tensors
+from eva_engine.checkpoints.files import write_tensors
 from eva_engine.data.loading import evaluation_loader
 
 SETTINGS = "features.json"

@@ -24,7 +24,7 @@ from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_S
 from eva_backbone.vit import VisionTransformer
 from eva_data.pictures import read_picture
 from eva_data.transforms import PictureTransform, evaluation_transform
-from eva_engine.checkpoints.run_checkpoint import read_config
+from eva_engine.checkpoints.files import read_config
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 
 Picture = str | os.PathLike[str] | Image.Image

@@ -7,6 +7,7 @@ from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS
 from eva_engine.config import (
     OptimizerConfig,
     RunConfig,
+    VitConfig,
     at_least,
     check_image_size,
     check_statistics,
@@ -17,30 +18,8 @@ Objective = Literal["masked_features", "distillation", "masked_tokens"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudentConfig:
-    """The ViT that is pre-trained.
-
-    Attributes:
-        variant: A key of `eva_backbone.VARIANTS`.
-        image_size: Side of its images in pixels.
-        drop_path_rate: Stochastic depth rate of the last block; it rises linearly from 0.
-        activation_checkpointing: Recompute each block in the backward pass, for less memory.
-        init_checkpoint: Weights to begin with, by name or path; empty for random ones.
-    """
-
-    variant: str
-    image_size: int = 224
-    drop_path_rate: float = 0.0
-    activation_checkpointing: bool = False
-    init_checkpoint: str = ""
-
-    def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise ValueError(f"variant is {self.variant!r}; choose one of {', '.join(VARIANTS)}")
-        check_image_size(self.image_size)
-        patch = VARIANTS[self.variant].patch_size
-        if self.image_size < patch or self.image_size % patch:
-            raise ValueError(f"patch {patch} of {self.variant} does not divide {self.image_size}")
+class StudentConfig(VitConfig):
+    """The ViT that is pre-trained."""
 
     @property
     def grid(self) -> tuple[int, int]:

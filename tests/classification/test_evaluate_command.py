@@ -15,7 +15,7 @@ from eva_classification.evaluate_command import main
 from eva_classification.features import FeatureExtractor
 from eva_classification.models import build_classifier
 from eva_engine import distributed
-from eva_engine.checkpoints.run_checkpoint import save_weights
+from eva_engine.checkpoints.files import save_weights
 from eva_engine.evaluation import counting
 
 SCRIPT = Path(__file__).parents[2] / "classification" / "evaluate.py"

@@ -1,5 +1,7 @@
 """Counting right predictions against numbers made by hand or with numpy."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -110,13 +112,13 @@ def test_counts_do_not_depend_on_batches(prescribe, numbered, cross_entropy, cas
     before, losses = places(logits, labels), cross_entropy(logits, labels)
     score = counted.scores["all"]
     right = (before == 0).sum(), (before < 5).sum()
-    assert (score.images, score.right1, score.right5) == (11, *right)
+    assert (score.samples, score.right1, score.right5) == (11, *right)
     assert score.loss == pytest.approx(losses.mean(), rel=1e-6)
     order = np.argsort(-logits, axis=1)
     hits = [[bool({*row[:n]} & {*entry}) for row, entry in zip(order, any_of, strict=True)]
             for n in (1, 5)]  # fmt: skip
     score = counted.scores["any"]
-    assert (score.images, score.right1, score.right5) == (8, sum(hits[0]), sum(hits[1]))
+    assert (score.samples, score.right1, score.right5) == (8, sum(hits[0]), sum(hits[1]))
     assert score.loss == pytest.approx(losses[[*range(5), *range(8, 11)]].mean(), rel=1e-6)
     assert (counted.confusion, counted.right5) == (None, None)
     some = count(model, numbered(restricted, classes=3), {"some": OneLabel(columns)}, device=CPU,
@@ -183,6 +185,76 @@ def test_progress_is_shown_where_it_has_a_title(prescribe, numbered, capsys):
         assert ("pictures: 100%" in capsys.readouterr().err) == (title is not None)
 
 
+class Clips:
+    """Clips of one label each; clip i has the value i everywhere."""
+
+    classes = ("still", "moving", "fast")
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return torch.full((2, 3, 4, 8, 8), float(index)), index  # (V, 3, T, H, W)
+
+    def sample_id(self, index):
+        return f"clip-{index}"
+
+
+class MeanOfViews(nn.Module):
+    """Takes several views of clips; right about the clips 0 and 2."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([[2.0, 0, 0], [2, 0, 0], [0, 0, 2]]), False)
+
+    def forward(self, clips):  # (B, V, 3, T, H, W)
+        values = clips.mean(dim=(2, 3, 4, 5)).long()  # (B, V)
+        return self.logits[values].mean(dim=1)
+
+
+def test_samples_need_not_be_images():
+    counted = count(MeanOfViews(), Clips(), {"": OneLabel()}, device=CPU, batch_size=2,
+                    confusion=True)  # fmt: skip
+    assert (counted.scores[""].samples, counted.scores[""].right1) == (3, 2)
+    assert counted.confusion.tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
+
+
+# Several processes
+
+
+@pytest.mark.parametrize("images", [1, 7, 13])
+def test_counts_of_several_processes(launcher, tmp_path, cross_entropy, images):
+    chance = np.random.default_rng(images)
+    logits, labels = chance.normal(size=(images, 8)).round(2), chance.integers(0, 3, images)
+    case = {"logits": logits.tolist(), "labels": labels.tolist(), "columns": [5, 0, 3],
+            "any": [[*range(i % 4)] for i in range(1, images + 1)]}  # fmt: skip
+    (tmp_path / "case.json").write_text(json.dumps(case))
+    results = {}
+    for ranks in (1, 2):
+        arguments = ["count", str(tmp_path / "case.json"), str(tmp_path / f"of_{ranks}_")]
+        ended = launcher(arguments, ranks=ranks, log=tmp_path / "log_of_rank")
+        assert ended.codes == [0] * ranks, ended.texts
+        results[ranks] = [
+            json.loads((tmp_path / f"of_{ranks}_{rank}").read_text()) for rank in range(ranks)
+        ]
+    (alone,), (first, second) = results[1], results[2]
+    assert alone.pop("seen") == list(range(images))
+    assert first.pop("seen") == list(range(0, images, 2))
+    assert second.pop("seen") == list(range(1, images, 2))
+    assert first == second
+    loss = {rule: first["scores"][rule].pop("loss") for rule in first["scores"]}
+    for rule, score in alone["scores"].items():
+        assert score.pop("loss") == pytest.approx(loss[rule], rel=1e-12)
+    assert first == alone
+    before = (logits > logits[np.arange(images), labels][:, None]).sum(1)
+    assert first["scores"]["one"] == {
+        "samples": images, "right1": (before == 0).sum(), "right5": (before < 5).sum()
+    }  # fmt: skip
+    assert loss["one"] == pytest.approx(cross_entropy(logits, labels).mean(), rel=1e-6)
+    assert first["scores"]["any"]["samples"] == sum(i % 4 > 0 for i in range(1, images + 1))
+    assert np.sum(first["confusion"]) == images
+
+
 # Errors
 
 
@@ -211,7 +283,7 @@ def test_a_confusion_of_too_many_classes_is_refused(prescribe, numbered):
 
 
 def test_no_image_counts(prescribe, numbered):
-    with pytest.raises(ValueError, match="no image counts in ReaL"):
+    with pytest.raises(ValueError, match="no sample counts in ReaL"):
         count(prescribe([FALLING] * 2), numbered([0, 1], classes=6),
               {"1K": OneLabel(), "ReaL": AnyLabel([[], []])}, device=CPU)  # fmt: skip
 

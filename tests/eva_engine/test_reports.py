@@ -1,4 +1,4 @@
-"""What an evaluation gives: table, average and gap, per-class results, picture."""
+"""What an evaluation gives: table, results, per-class results, picture."""
 
 import csv
 import json
@@ -10,57 +10,33 @@ from PIL import Image
 
 from eva_engine.evaluation.counting import Counted, Score
 from eva_engine.evaluation.reports import (
-    as_json,
-    average_and_gap,
     draw_confusion,
     table,
     write_per_class,
     write_results,
 )
 
-PAPER = {"ImageNet-1K": 89.6, "ImageNet-V2": 81.6, "ImageNet-ReaL": 90.8, "ImageNet-A": 86.2,
-         "ImageNet-R": 88.3, "ImageNet-Sketch": 67.7}  # fmt: skip
 # of label (row) to class: `ant` twice for `cow`, `bee` never wrong, of `cow` no image
 CONFUSION = torch.tensor([[3, 1, 2], [0, 4, 0], [0, 0, 0]])
 
 
 @pytest.fixture
 def scores():
-    """Of 1000 images of each set, with the paper's top-1."""
-    return {name: Score(images=1000, right1=round(10 * top1), right5=990, loss=0.25)
-            for name, top1 in PAPER.items()}  # fmt: skip
-
-
-def test_average_and_gap_of_the_paper():
-    average, gap = average_and_gap(PAPER | {"ObjectNet": 60.9})  # which is not in the average
-    assert (round(average, 1), round(gap, 1)) == (84.0, 5.6)
-    assert average == pytest.approx(504.2 / 6)
-    assert gap == pytest.approx(89.6 - 504.2 / 6)
-
-
-@pytest.mark.parametrize("name", PAPER)
-def test_no_average_without_all_six(scores, name):
-    del scores[name]
-    assert average_and_gap({key: PAPER[key] for key in scores}) is None
-    assert (as_json(scores)["average"], as_json(scores)["gap"]) == (None, None)
-    last = table(scores).splitlines()[-1]
-    if name == "ImageNet-1K":
-        assert last.split()[0] == "ImageNet-Sketch"
-    else:
-        assert last == f"no average and gap of the paper's six sets without {name}"
+    """Scores of 1000 samples of each set."""
+    return {name: Score(samples=1000, right1=right1, right5=990, loss=0.25)
+            for name, right1 in (("photos", 896), ("sketches", 677))}  # fmt: skip
 
 
 def test_the_table(scores):
-    rows = [line.split() for line in table(scores).splitlines()]
-    assert rows[0] == ["set", "images", "top-1", "top-5", "loss"]
-    assert rows[1] == ["ImageNet-1K", "1000", "89.600", "99.000", "0.250"]
-    assert [row[0] for row in rows[1:7]] == list(PAPER)
-    assert rows[7:] == [["average", "of", "six", "84.033"], ["gap", "to", "1K", "5.567"]]
-    assert len({len(line) for line in table(scores).splitlines()[:7]}) == 1  # aligned
-
-
-def test_a_table_of_own_data_speaks_of_no_average(scores):
-    assert len(table({"data": scores["ImageNet-A"]}).splitlines()) == 2
+    lines = table(scores).splitlines()
+    rows = [line.split() for line in lines]
+    assert rows == [
+        ["set", "images", "top-1", "top-5", "loss"],
+        ["photos", "1000", "89.600", "99.000", "0.250"],
+        ["sketches", "1000", "67.700", "99.000", "0.250"],
+    ]
+    assert len({len(line) for line in lines}) == 1  # aligned
+    assert table(scores, unit="videos").split()[1] == "videos"
 
 
 def test_results(tmp_path, scores):
@@ -68,13 +44,16 @@ def test_results(tmp_path, scores):
     assert file == tmp_path / "new" / "folder" / "results.json"
     results = json.loads(file.read_text())
     assert results["settings"] == {"batch_size": 3}
-    assert results["sets"]["ImageNet-ReaL"] == {
-        "images": 1000, "top1": pytest.approx(90.8), "top5": 99.0, "loss": 0.25,
-        "right1": 908, "right5": 990,
+    assert results["sets"]["sketches"] == {
+        "images": 1000, "top1": pytest.approx(67.7), "top5": 99.0, "loss": 0.25,
+        "right1": 677, "right5": 990,
     }  # fmt: skip
-    assert results["average"] == pytest.approx(504.2 / 6)
-    write_results(file.parent, {}, {"data": scores["ImageNet-A"]})
-    assert list(json.loads(file.read_text())["sets"]) == ["data"]
+    assert list(results) == ["settings", "sets"]
+    only = {"data": scores["photos"]}
+    write_results(file.parent, {}, only, more={"average": 3.5}, unit="videos")
+    results = json.loads(file.read_text())
+    assert results["average"] == 3.5
+    assert results["sets"]["data"]["videos"] == 1000
     assert [path.name for path in file.parent.iterdir()] == ["results.json"]
 
 
@@ -90,6 +69,8 @@ def test_per_class(tmp_path):
         ["cow", "0", "", "", "", "0"],
     ]
     assert counted.confusion.equal(CONFUSION)
+    file = write_per_class(tmp_path, counted, ["ant", "bee", "cow"], unit="videos")
+    assert file.read_text().startswith("class,videos,top1")
 
 
 def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):

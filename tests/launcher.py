@@ -50,8 +50,8 @@ class Timer:
 
     def __init__(self, job):
         self.job = job
-        self.since = None if job["lines"] else time.monotonic()
-        self.pending = job["signal"] is not None
+        self.since = None if job.get("lines") else time.monotonic()
+        self.pending = job.get("signal") is not None
 
     def check(self, pids):
         if self.pending and self.since is None and self.lines() >= self.job["lines"]:
