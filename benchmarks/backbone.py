@@ -14,7 +14,7 @@ import torch
 from measuring import Call, Figure, in_turn, ratios, show
 from torch import Tensor
 
-from eva_backbone import VisionTransformer
+from eva_backbone import VisionTransformer, eva_s_patch16
 from eva_backbone.rel_pos import decomposed_attention
 
 CPU = torch.device("cpu")
@@ -55,15 +55,7 @@ def stochastic_depth(rate: float, *, rounds: int) -> Iterator[Figure]:
     """A training step with drop path rising linearly to `rate`, against one without."""
 
     def model(drop: float) -> VisionTransformer:
-        return VisionTransformer(
-            img_size=224,
-            patch_size=16,
-            embed_dim=384,
-            depth=6,
-            num_heads=6,
-            mlp_dim=1536,
-            drop_path_rate=drop,
-        ).train()
+        return eva_s_patch16(depth=6, drop_path_rate=drop).train()
 
     images = torch.randn(20, 3, 224, 224)
     full, dropping = model(0.0), model(rate)

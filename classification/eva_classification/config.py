@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD, check_variant
 from eva_engine.config import (
     OptimizerConfig,
     RunConfig,
@@ -47,12 +47,8 @@ class ModelConfig:
     init_checkpoint: str = ""
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise ValueError(f"variant is {self.variant!r}; choose one of {', '.join(VARIANTS)}")
         check_image_size(self.image_size)
-        patch = VARIANTS[self.variant].patch_size
-        if self.image_size < patch or self.image_size % patch:
-            raise ValueError(f"patch {patch} of {self.variant} does not divide {self.image_size}")
+        check_variant(self.variant, image_size=self.image_size)
         one_of_its_choices(self)
         of_training = ("drop_path_rate", "activation_checkpointing", "freeze_patch_embed")
         if self.linear_probe and any(getattr(self, name) for name in of_training):

@@ -89,7 +89,7 @@ def fuse_qkv_bias(
 
     Args:
         weights: Name -> tensor.
-        wanted: Names of a model; only what it has is made. By default everything.
+        wanted: Names of a model; only what it has is made. None makes everything.
 
     Returns:
         A new dict with the same tensors but for these.
@@ -110,8 +110,8 @@ def split_qkv_bias(
     """Turn qkv.bias into q_bias and v_bias, leaving the part of the keys out, which is exact.
 
     Args:
-        weights: Name -> tensor.
-        wanted: Names of a model; only what it has is made. By default everything.
+        weights: See `fuse_qkv_bias`.
+        wanted: See `fuse_qkv_bias`.
 
     Returns:
         A new dict with the same tensors but for these.

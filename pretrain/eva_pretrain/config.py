@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, check_variant
 from eva_engine.config import (
     OptimizerConfig,
     RunConfig,
@@ -35,12 +35,8 @@ class StudentConfig:
     init_checkpoint: str = ""
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise ValueError(f"variant is {self.variant!r}; choose one of {', '.join(VARIANTS)}")
         check_image_size(self.image_size)
-        patch = VARIANTS[self.variant].patch_size
-        if self.image_size < patch or self.image_size % patch:
-            raise ValueError(f"patch {patch} of {self.variant} does not divide {self.image_size}")
+        check_variant(self.variant, image_size=self.image_size)
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -4,9 +4,7 @@ The functions of the test files take the device from the fixture `gpu`, which `-
 replaces: what does not depend on a kernel can then be tried out on a CPU.
 """
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -96,25 +94,10 @@ def exact():
     torch.backends.cudnn.allow_tf32 = before
 
 
-def _load(file):
-    """A file beside tests, which are no package, as a module."""
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
-def steps():
-    """The module `device_steps.py`."""
-    return _load(HERE.parent / "device_steps.py")
-
-
-@pytest.fixture(scope="session")
-def program():
+def program(load_module):
     """The module `engine_program.py`."""
-    return _load(HERE / "engine_program.py")
+    return load_module(HERE / "engine_program.py")
 
 
 @pytest.fixture(scope="session")
