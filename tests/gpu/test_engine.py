@@ -184,7 +184,7 @@ def test_the_moving_average(make_engine, gpu, precision):
 
 
 @pytest.fixture(params=["fp16", "bf16"])
-def half(request, gpu):
+def half_precision(request, gpu):
     """A precision of the engine."""
     if request.param == "fp16" and gpu.type == "cpu":
         pytest.skip("needs a GPU")
@@ -192,25 +192,25 @@ def half(request, gpu):
 
 
 @pytest.mark.parametrize("kind", ["masked_features", "tokens", "distillation"])
-def test_pretraining_steps(steps, process_group, tmp_path, half, kind):
+def test_pretraining_steps(steps, process_group, tmp_path, half_precision, kind):
     """Student in half precision, teacher as a frozen module beside it."""
     from eva_pretrain.masked_image_modeling import PretrainStep
 
     prepared = steps.pretraining(kind)
     parts = prepared.model.to(process_group)
     pretrain = PretrainStep(parts.teacher, parts.objective)
-    _train_a_little(prepared, parts.student, pretrain, process_group, half, tmp_path)
+    _train_a_little(prepared, parts.student, pretrain, process_group, half_precision, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["plain", "mixed", "class token", "linear probe"])
-def test_classification_steps(steps, process_group, tmp_path, half, kind):
+def test_classification_steps(steps, process_group, tmp_path, half_precision, kind):
     prepared = steps.classification(kind)
     model = prepared.model.to(process_group)
 
     def classify(engine, batch):
         return prepared.loss(engine, batch), {}
 
-    _train_a_little(prepared, model, classify, process_group, half, tmp_path)
+    _train_a_little(prepared, model, classify, process_group, half_precision, tmp_path)
 
 
 def _train_a_little(prepared, model, function, device, precision, folder):
