@@ -35,6 +35,7 @@ from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.data.order import to_device
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 from eva_engine.steps.flops import forward_flops, peak_flops
+from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.masked_image_modeling import (
     BlockMasking,
     MaskedFeatures,
@@ -145,7 +146,13 @@ def our_step(
         precision=args.precision,
         zero_stage=args.zero_stage if args.zero_stage is not None else 1 if half else 0,
     )
-    engine = TrainingEngine(model, optimizer=OPTIMIZER, run=run, depth=args.depth)
+    groups = layer_decay_groups(
+        model,
+        depth=args.depth,
+        weight_decay=OPTIMIZER.weight_decay,
+        layer_decay=OPTIMIZER.layer_decay,
+    )
+    engine = TrainingEngine(model, groups=groups, optimizer=OPTIMIZER, run=run)
     engine.engine.train()
     step_fn = PretrainStep(teacher, MaskedFeatures())
 

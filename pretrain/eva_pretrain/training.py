@@ -15,6 +15,7 @@ from eva_engine.commands import training as command_line
 from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.flops import forward_flops
+from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.config import PretrainConfig, StudentConfig
 from eva_pretrain.masked_image_modeling import (
     BlockMasking,
@@ -98,13 +99,18 @@ def train(config: PretrainConfig, device: torch.device) -> None:
     flops = 3 * forward_flops(untrained, image_size=config.student.image_size)
     TrainingRun(
         model=model,
+        groups=layer_decay_groups(
+            model,
+            depth=VARIANTS[config.student.variant].depth,
+            weight_decay=config.optimizer.weight_decay,
+            layer_decay=config.optimizer.layer_decay,
+        ),
         samples=open_images(config.data.train, transform),
         collate=collate,
         step_fn=step,
         run=config.run,
         optimizer=config.optimizer,
         config=as_plain(config),
-        depth=VARIANTS[config.student.variant].depth,
         device=device,
         evaluate=Validation(config, step, views, device) if config.data.val else None,
         results=("loss", *objective.metric_names),
@@ -118,8 +124,6 @@ def main() -> None:
         PretrainConfig,
         train,
         program="pretrain/train.py",
-        device=lambda config: config.run.device,
-        output=lambda config: config.run.output,
     )
 
 

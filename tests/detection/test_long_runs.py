@@ -31,7 +31,7 @@ from eva_detection.training import train, trainer
 
 run_step, forward = trainer.DetectionTrainer.run_step, GeneralizedRCNN.forward
 
-def evaluate(cfg, model, **_):
+def evaluate(test_set, model, **_):
     random.random(), np.random.rand(), torch.rand(3)
     return {{}}
 
@@ -159,7 +159,7 @@ def test_two_processes_stop_together_for_a_signal_and_for_a_loss(start_run, tmp_
 @pytest.fixture
 def configure(tiny_config, tmp_path, monkeypatch):
     """Function: the tiny config with its output in the test's folder; nothing is evaluated."""
-    monkeypatch.setattr(train_module, "evaluate", lambda cfg, model, **_: {})
+    monkeypatch.setattr(train_module, "evaluate", lambda test_set, model, **_: {})
 
     def make(*more, name="run"):
         folder = tmp_path / name
@@ -198,7 +198,9 @@ def test_a_signal_in_the_last_step_leaves_only_the_evaluation(
 ):
     cfg, run = configure("train.max_iter=2")
     evaluated = []
-    monkeypatch.setattr(train_module, "evaluate", lambda cfg, model, **_: evaluated.append(1) or {})
+    monkeypatch.setattr(
+        train_module, "evaluate", lambda test_set, model, **_: evaluated.append(1) or {}
+    )
     with monkeypatch.context() as patch:
         _send_at(patch, 1)
         with pytest.raises(SystemExit):

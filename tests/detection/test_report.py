@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from eva_detection.evaluation.evaluators import report
+from eva_detection.evaluation import report
 from eva_detection.evaluation.report import read_metrics, results_table, write_report
 
 METRICS = [

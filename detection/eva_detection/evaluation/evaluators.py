@@ -89,6 +89,7 @@ class _Evaluator(DatasetEvaluator, ABC):
         self._max_dets = max_dets_per_image or self.default_max_dets
         self._metadata = MetadataCatalog.get(dataset_name)
         self._remove_temporary: Callable[[], Any] = lambda: None
+        self._kept_truth: COCO | None = None
 
     @abstractmethod
     def _dataset_ids(self) -> dict[int, int] | None:
@@ -194,7 +195,7 @@ class _Evaluator(DatasetEvaluator, ABC):
             logger.warning("%s: no image was processed", self._name)
             return {}
         logger.info("%d detections in %d images of %s", total, images, self._name)
-        truth = self._load_truth(self._annotation_file())
+        truth = self._truth()
         if not truth.anns:
             logger.info("%s has no annotations: nothing to score", self._name)
             return {}
@@ -205,6 +206,12 @@ class _Evaluator(DatasetEvaluator, ABC):
             logger.warning("%s: the model found nothing", self._name)
             return {task: dict.fromkeys(self.metrics, math.nan) for task in tasks}
         return {task: self._score(task, predictions, truth) for task in tasks}
+
+    def _truth(self) -> COCO:
+        """The annotations, parsed at the first evaluation and kept."""
+        if self._kept_truth is None:
+            self._kept_truth = self._load_truth(self._annotation_file())
+        return self._kept_truth
 
     def _annotation_file(self) -> str:
         file = self._metadata.get("json_file")

@@ -75,7 +75,7 @@ def demand_exportable(*, part: str, form: str, output: Path, overwrite: bool) ->
 
 
 def load_backbone(
-    config_file: Path, weights: str, *, overrides: Sequence[str] = ()
+    config_file: Path, weights: str, *, overrides: Sequence[str] = (), device: str = "cpu"
 ) -> tuple["EVAViTDet", dict[str, Any]]:
     """Build a recipe's backbone with weights, for inference.
 
@@ -83,6 +83,7 @@ def load_backbone(
         config_file: The recipe.
         weights: Name of an official file, or path, of a backbone or a whole detector.
         overrides: Config values as on the command line.
+        device: Place that the backbone will be moved to.
 
     Returns:
         The backbone in eval mode, and what a caller must know to prepare its input.
@@ -100,7 +101,7 @@ def load_backbone(
         raise ValueError("weights must name an official file or be a path, got ''")
     if not config_file.is_file():
         raise FileNotFoundError(f"there is no config {config_file}")
-    cfg = load_recipe(os.fspath(config_file), overrides)
+    cfg = load_recipe(os.fspath(config_file), overrides, device=device)
     detector = instantiate(cfg.model)
     report = load_initial_weights(detector, weights)
     assert report is not None
@@ -307,11 +308,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     import torch
 
-    from eva_detection.config.recipes import check_device
-
     try:
-        check_device(args.device)
-        backbone, preparation = load_backbone(args.config_file, args.weights, overrides=args.opts)
+        backbone, preparation = load_backbone(
+            args.config_file, args.weights, overrides=args.opts, device=args.device
+        )
         sides = args.size or [backbone.square_pad]
         differences = export_backbone(
             backbone.to(device=args.device, dtype=getattr(torch, args.dtype)),

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_detection.training.agreement import OtherProcessError
 from eva_detection.training.checkpoint import RunCheckpointer
-from eva_detection.training.run_files import was_logged
+from eva_detection.training.output_folder import was_logged
 
 logger = logging.getLogger(__name__)
 

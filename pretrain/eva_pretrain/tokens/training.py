@@ -14,6 +14,7 @@ from eva_engine.checkpoints.run_checkpoint import WEIGHTS, RunCheckpoints
 from eva_engine.commands import training as command_line
 from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
+from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.config import TokenizerConfig
 from eva_pretrain.teachers.build import build_teacher
 from eva_pretrain.tokens.tokenizer import FeatureTokenizer
@@ -47,12 +48,17 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
     transform = PretrainTransform(views, scale=config.data.crop_scale)
     TrainingRun(
         model=tokenizer,
+        groups=layer_decay_groups(
+            tokenizer,
+            depth=0,
+            weight_decay=config.optimizer.weight_decay,
+            layer_decay=config.optimizer.layer_decay,
+        ),
         samples=open_images(config.data.train, transform),
         step_fn=step,
         run=config.run,
         optimizer=config.optimizer,
         config=as_plain(config),
-        depth=0,
         device=device,
     ).start()
 
@@ -95,6 +101,4 @@ def main() -> None:
         TokenizerConfig,
         train_tokenizer,
         program="pretrain/train_tokenizer.py",
-        device=lambda config: config.run.device,
-        output=lambda config: config.run.output,
     )

@@ -13,7 +13,7 @@ import torch
 
 from eva_detection.evaluation.report import read_metrics
 from eva_detection.training import train as train_module
-from eva_detection.training.endings import RunLog, one_sentence
+from eva_detection.training.errors import RunLog, one_sentence
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
@@ -161,7 +161,7 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(run_here, tmp_path, monke
     run, scores = tmp_path / "run", iter(range(100))
     cut = [True]
 
-    def evaluate(cfg, model, **_):
+    def evaluate(test_set, model, **_):
         if cut and len(read_metrics(run)) == 1:
             cut.pop()
             raise CutOffError
@@ -188,7 +188,7 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(run_here, tmp_path, monke
 def test_an_evaluation_is_not_repeated(run_here, tmp_path, monkeypatch):
     calls = []
 
-    def evaluate(cfg, model, **_):
+    def evaluate(test_set, model, **_):
         calls.append(1)
         return {"bbox": {"AP": 1.0}}
 
@@ -222,16 +222,17 @@ def test_an_error_in_the_last_step_is_not_followed_by_an_evaluation(
 # Two processes; the second one meets a bug outside of a step. Its workers must end as well.
 BUG = """
 from detectron2.utils import comm
+from eva_detection.data.loading import TestSet
 from eva_detection.training import train
 
-real = train._check_evaluation_data
+real = TestSet.check
 
-def check(cfg):
+def check(test_set):
     if comm.get_rank() == 1:
         raise KeyError("of process 1")
-    real(cfg)
+    real(test_set)
 
-train._check_evaluation_data = check
+TestSet.check = check
 if __name__ == "__main__":
     train.main()
 """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eva_detection.training.run_files import (
+from eva_detection.training.output_folder import (
     check_unused,
     last_checkpoint,
     repair_metrics,

@@ -1,13 +1,19 @@
-"""What a run leaves in its output folder: which checkpoint is its last, and what it has logged."""
+"""The output folder of a run: who may use it, its last checkpoint, and what was logged in it."""
 
+import contextlib
 import json
 import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eva_data.files import require_regular_file
+from detectron2.utils import comm
+
+from eva_data.files import make_folder, require_regular_file
+from eva_data.run_folder import locked
+from eva_detection.training.agreement import together
 
 logger = logging.getLogger(__name__)
 
@@ -15,6 +21,37 @@ LAST, METRICS = "last_checkpoint", "metrics.json"
 _CHECKPOINT = re.compile(r"\w[\w.-]*\.pth")
 _SCORE = re.compile(r"(bbox|segm|boundary)(-\w+)?/")  # also rpn/num_pos_anchors has a slash
 _ITERATION = re.compile(r"model_(\d+)\.pth")
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, *, trains: bool, resume: bool) -> Iterator[None]:
+    """Context in which the output folder belongs to this run.
+
+    Args:
+        folder: The folder.
+        trains: False for an evaluation, which may write into any run's folder.
+        resume: Continue a run in it.
+
+    Raises:
+        ValueError: If another run uses it, or has used it and this is not its continuation.
+        UnwritableError: If it is a file, or nothing can be written in it.
+        OtherProcessError: On the other processes.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def claim() -> None:
+            if not comm.is_main_process():
+                return
+            if not trains:
+                make_folder(folder)
+                return
+            stack.enter_context(locked(folder))
+            if not resume:
+                check_unused(folder)
+            repair_metrics(folder)
+
+        together(claim)
+        yield
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -1,45 +1,14 @@
-"""What is looked at once in the data before a run, and a loader whose workers always end."""
+"""Pictures and labels of a data set, looked at once before a run."""
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from torch.utils.data import DataLoader
-
 from eva_backbone.checkpoints.listing import listed
-from eva_data.interruption import leave_signals_to_the_run
 
 _THREADS, _AT_ONCE = 16, 1000  # a network file system answers many questions at once
-
-
-class EvaluationLoader:
-    """A test loader whose workers leave signals to the run and end with the evaluation.
-
-    detectron2's builds workers that SIGTERM kills, which ends the evaluation as an error.
-
-    Args:
-        loader: As a config builds it; one that is not torch's is used as it is.
-    """
-
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
-        self._batches: Any = None
-        if isinstance(loader, DataLoader) and loader.num_workers:
-            loader.worker_init_fn = leave_signals_to_the_run
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __iter__(self) -> Iterator[Any]:
-        self._batches = iter(self._loader)
-        return self._batches
-
-    def close(self) -> None:
-        """End the workers, which ignore the signals that would."""
-        batches, self._batches = self._batches, None
-        getattr(batches, "_shutdown_workers", lambda: None)()
 
 
 def check_pictures(

@@ -1,0 +1,79 @@
+"""Types for the options of `argparse`: numbers within limits, refused with one sentence.
+
+    parser.add_argument("--workers", type=integer(0, 512))     # 0 to 512
+    parser.add_argument("--port", type=integer(least=1))       # from 1, without an upper limit
+    parser.add_argument("--tolerance", type=number(0))         # finite, from 0
+    parser.add_argument("--score", type=probability)           # in [0, 1]
+
+A value outside ends the program as `argparse` does, with `argument --workers: must be at least 0,
+got -1`; what is not a number at all with `must be an integer, got many`.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+N = TypeVar("N", int, float)
+
+
+def integer(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
+    """Make the type of an option that is an integer within limits.
+
+    Args:
+        least: Smallest value; None for no limit.
+        most: Largest value; None for no limit.
+
+    Returns:
+        A function for `type` of `argparse`.
+    """
+
+    def parse(text: str) -> int:
+        value = _number(int, text, "an integer")
+        _check_limits(value, text, least, most)
+        return value
+
+    return parse
+
+
+def number(least: float | None = None, most: float | None = None) -> Callable[[str], float]:
+    """Make the type of an option that is a finite number within limits.
+
+    Args:
+        least: Smallest value; None for no limit.
+        most: Largest value; None for no limit.
+
+    Returns:
+        A function for `type` of `argparse`.
+    """
+
+    def parse(text: str) -> float:
+        value = _number(float, text, "a number")
+        if not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
+        _check_limits(value, text, least, most)
+        return value
+
+    return parse
+
+
+def probability(text: str) -> float:
+    """Parse a number in [0, 1]; for `type` of `argparse`."""
+    value = _number(float, text, "a number")
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
+    return value
+
+
+def _number(kind: Callable[[str], N], text: str, name: str) -> N:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be {name}, got {text}") from None
+
+
+def _check_limits(value: float, text: str, least: float | None, most: float | None) -> None:
+    if least is not None and value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+    if most is not None and value > most:
+        raise argparse.ArgumentTypeError(f"must be at most {most}, got {text}")

@@ -1,0 +1,48 @@
+"""Options that are numbers: what they take, and the sentence for what they do not."""
+
+import argparse
+
+import pytest
+
+from eva_data.options import integer, number, probability
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (integer(1), "1", 1),
+        (integer(0, 512), "512", 512),
+        (integer(), "-3", -3),
+        (number(0), "0.5", 0.5),
+        (number(most=10), "-1e3", -1000.0),
+        (probability, "0", 0.0),
+        (probability, "1", 1.0),
+    ],
+)
+def test_a_value_within_the_limits(kind, text, value):
+    parsed = kind(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        (integer(1), "0", "must be at least 1, got 0"),
+        (integer(0, 512), "1000000", "must be at most 512, got 1000000"),
+        (integer(1), "many", "must be an integer, got many"),
+        (integer(1), "2.5", "must be an integer, got 2.5"),
+        (integer(1), "9" * 5000, "must be an integer, got 9"),
+        (number(0), "-0.1", "must be at least 0, got -0.1"),
+        (number(0, 9), "10", "must be at most 9, got 10"),
+        (number(0), "nan", "must be a finite number, got nan"),
+        (number(0), "inf", "must be a finite number, got inf"),
+        (number(), "a", "must be a number, got a"),
+        (probability, "1.5", r"must be in \[0, 1\], got 1.5"),
+        (probability, "nan", r"must be in \[0, 1\], got nan"),
+        (probability, "half", "must be a number, got half"),
+    ],
+)
+def test_another_value_is_refused_with_a_sentence(kind, text, message):
+    with pytest.raises(argparse.ArgumentTypeError, match=message):
+        kind(text)
