@@ -139,7 +139,7 @@ def make_call(
 
 
 def compare_backbone(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
-    """The whole backbone; batch norms use their statistics, so that both give the same."""
+    """The complete backbone; batch norms use their statistics, so that both give the same."""
     torch.manual_seed(0)
     relative = args.rel_pos == "table"
     ours = EVAViTAdapter(

@@ -1,6 +1,6 @@
 """Small models and pictures that several folders of tests share, and the option `--show-errors`.
 
-The factories are fixtures, because tests are no package that another test could import from.
+The factories are fixtures, because tests are not a package that another test could import from.
 """
 
 import importlib.util

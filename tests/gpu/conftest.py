@@ -42,7 +42,7 @@ def _describe(index):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Everything in this folder has the marker `gpu`, and is skipped where there is none."""
+    """Everything in this folder has the marker `gpu`, and is skipped without a GPU."""
     here = [item for item in items if HERE in item.path.parents]
     missing = _device(config) == "cuda" and not torch.cuda.is_available()
     for item in here:
@@ -87,7 +87,7 @@ def _free_memory():
 
 @pytest.fixture
 def exact():
-    """Float32 convolutions without TF32, which cuDNN uses unless it is told not to."""
+    """Float32 convolutions without TF32, which cuDNN uses unless that is turned off."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     yield

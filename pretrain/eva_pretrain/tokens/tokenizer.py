@@ -26,13 +26,13 @@ class FeatureTokenizer(nn.Module):
     Args:
         feature_dim: D, 768 for CLIP ViT-L/14.
         num_codes: K.
-        code_dim: d; few, so that the codes are used evenly.
+        code_dim: d; a small number, so that the codes are used evenly.
         width: Hidden width of the encoder, width of the decoder.
         decoder_depth: Transformer blocks of the decoder.
-        num_heads: Attention heads of such a block.
+        num_heads: Attention heads of a block of the decoder.
         commitment: Weight of the pull of the encoder towards the codes.
-        decay: Of the codebook's moving average.
-        revive_below: A code is replaced when it is used less than this share of its even part.
+        decay: Decay of the codebook's moving averages.
+        revive_below: A code is replaced when its share of all uses falls below this part of 1 / K.
 
     Raises:
         ValueError: If an argument is out of range.
