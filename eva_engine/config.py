@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from eva_backbone.variants import VARIANTS
+from eva_backbone.variants import check_variant
 
 MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
 LARGEST_IMAGE = 10_000  # side in pixels
@@ -158,12 +158,8 @@ class VitConfig:
     init_checkpoint: str = ""
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise ValueError(f"variant is {self.variant!r}; choose one of {', '.join(VARIANTS)}")
         check_image_size(self.image_size)
-        patch = VARIANTS[self.variant].patch_size
-        if self.image_size < patch or self.image_size % patch:
-            raise ValueError(f"patch {patch} of {self.variant} does not divide {self.image_size}")
+        check_variant(self.variant, image_size=self.image_size)
         one_of_its_choices(self)
 
 

@@ -1,6 +1,6 @@
 """Small models and pictures that several folders of tests share, and the option `--show-errors`.
 
-The factories are fixtures, because tests are no package that another test could import from.
+The factories are fixtures, because tests are not a package that another test could import from.
 """
 
 import contextlib
@@ -147,6 +147,26 @@ def official(tmp_path, monkeypatch):
         return path
 
     return register
+
+
+@pytest.fixture(scope="session")
+def load_module():
+    """Function: a file beside tests, which are not a package, as a module."""
+
+    def load(file):
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[file.stem] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def steps(load_module):
+    """The module `device_steps.py`: small models and one training step of each project."""
+    return load_module(Path(__file__).with_name("device_steps.py"))
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ class TeacherConfig:
         weights: open_clip's tag (which it downloads) or a file; for `eva` an official name or a
             file.
         image_size: Side of its images; its patches must be as many as the student's.
-        precision: Of its weights and computation. fp16 needs a GPU.
+        precision: Precision of its weights and computation; fp16 needs a GPU.
     """
 
     library: Literal["open_clip", "eva"] = "open_clip"
@@ -59,7 +59,7 @@ class DataConfig:
     Attributes:
         train: A manifest (`.toml`) of image folders, one folder, or a pattern of tar shards such as
             `shards/{0000..0099}.tar`.
-        val: The same for validation; empty evaluates nothing.
+        val: Images for validation, named in the same ways; empty evaluates nothing.
         crop_scale: Smallest and largest share of the image's area that a crop has.
         mean: Subtracted from the student's images.
         std: Divides the student's images.
@@ -103,12 +103,12 @@ class PretrainConfig:
         student: The model that is trained.
         teacher: The model that is predicted.
         data: Images.
-        mask: What is hidden; without effect on `distillation`, which hides nothing.
+        mask: Patches that are hidden; without effect on `distillation`, which hides nothing.
         objective: `masked_features` is EVA's; `distillation` and `masked_tokens` are the others
             of Table 2.
         tokenizer: Folder or file of a trained tokenizer, for `masked_tokens` only.
         optimizer: Optimizer and schedule.
-        run: How the run is carried out.
+        run: Output, device, length and precision of the run.
     """
 
     student: StudentConfig
@@ -142,7 +142,7 @@ class TokenizerConfig:
         width: Hidden width of encoder and decoder.
         num_heads: Heads of the decoder.
         optimizer: Optimizer and schedule.
-        run: How the run is carried out.
+        run: Output, device, length and precision of the run.
     """
 
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

@@ -117,11 +117,7 @@ def train(config: PretrainConfig, device: torch.device) -> None:
 
 def main() -> None:
     """Command line of `train.py`."""
-    command_line.main(
-        PretrainConfig,
-        train,
-        program="pretrain/train.py",
-    )
+    command_line.main(PretrainConfig, train, program="pretrain/train.py")
 
 
 def _objective(

@@ -209,7 +209,7 @@ def test_refusals(tool, save, make_vit, tmp_path, capsys):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
     other = (tool, capsys, tmp_path / "other.pth", "--output", there, "--to", "official")
     assert "there are no EVA weights" in _refusal(*other)
-    assert "no registered name" in _refusal(tool, capsys, "a.pth", *other[3:])
+    assert "not a registered name" in _refusal(tool, capsys, "a.pth", *other[3:])
     assert "must end in .pth" in _refusal(*other[:3], "--output", tmp_path / "a", *other[5:])
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "large.pth",

@@ -96,7 +96,7 @@ def test_classifiers_of_other_classes_start_anew_and_all_else_is_the_files(
         heads = ["decode_head", "auxiliary_head.0", "auxiliary_head.1"]
     anew = {f"{head}.conv_seg.{kind}" for head in heads for kind in ("weight", "bias")}
     assert set(report.missing) == anew
-    assert all(reason.startswith("initialised anew") for reason in report.missing.values())
+    assert all(reason.startswith("initialised from scratch") for reason in report.missing.values())
     for name, value in target.state_dict().items():
         expected = fresh if name in anew else source.state_dict()
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0)

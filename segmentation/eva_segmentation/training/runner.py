@@ -289,7 +289,7 @@ class EVARunner(Runner):
         self._has_loaded = True
         self.logger.info("%s", report)
         for name, reason in report.missing.items():
-            if reason.startswith("initialised anew"):
+            if reason.startswith("initialised from scratch"):
                 self.logger.warning("%s: %s", name, reason)
 
     def _enter_folder(self, stack: contextlib.ExitStack) -> None:
