@@ -1,8 +1,8 @@
 """What a demo program does with the files that it is given and with those that it writes.
 
-It finds pictures and videos, plans what becomes of each, and refuses before any work what would
-end in two results of one name, in an input written over, or in an earlier result lost. Importing
-it loads no library of arrays, so that a program answers mistakes in its arguments at once.
+It finds pictures and videos, plans what becomes of each, and refuses, before any work is done, a
+plan in which two results have one name, an input is overwritten or an earlier result is lost.
+Importing it loads no heavy library, so that a program answers mistakes in its arguments at once.
 """
 
 import argparse

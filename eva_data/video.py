@@ -1,4 +1,4 @@
-"""Video files, one frame in memory at a time (PyAV)."""
+"""The one decoder of videos, and a writer: one frame in memory at a time (PyAV)."""
 
 import contextlib
 import os

@@ -39,17 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options from which `from_options` builds an extractor.
 
     Args:
-        parser: Receives them.
+        parser: Parser of a command line.
     """
     add = parser.add_argument
     add("--weights", required=True, help="official or bundled name, or file, of any task")
     add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
     side = whole_number(1, LARGEST_IMAGE)
     add("--image-size", type=side, help="side in pixels (default: that of the weights)")
-    add("--mean", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
-    add("--std", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
+    add("--mean", type=float, nargs=3, help="mean of the pixels (default: that of the weights)")
+    add("--std", type=float, nargs=3, help="deviation of the pixels (default: that of the weights)")
     add("--num-heads", type=int, help="attention heads, if the size of the weights is unusual")
-    add("--window-size", type=int, help="in patches, of detectors that do not tell it; 0: none")
+    add("--window-size", type=int, help="in patches, for detectors that do not say it; 0: none")
     add("--global-blocks", type=int, nargs="*", help="blocks without windows, with --window-size")
 
 
@@ -57,8 +57,8 @@ def from_options(options: argparse.Namespace, device: torch.device) -> "FeatureE
     """Build the extractor of a command line.
 
     Args:
-        options: Of `add_arguments` here and in `running`.
-        device: From `choose_device`.
+        options: Parsed options of `add_arguments`, here and in `eva_engine.commands.options`.
+        device: Device from `choose_device`.
 
     Returns:
         The extractor.
@@ -96,7 +96,7 @@ class FeatureExtractor(nn.Module):
         fc_norm: Norm of the pooled features, which fine-tuned classifiers have.
 
     Raises:
-        ValueError: If the class token is wanted of a ViT without one.
+        ValueError: If `pooling` is "cls" and the ViT has no class token.
     """
 
     def __init__(
@@ -135,21 +135,21 @@ class FeatureExtractor(nn.Module):
     ) -> "FeatureExtractor":
         """Build the ViT of a file with the preprocessing that belongs to it.
 
-        Detectors and segmentors saw pictures with ImageNet's mean and deviation, the official other
-        models with CLIP's; runs of this toolkit note theirs in the file. Of a video model see
+        Detectors and segmentors saw pictures with ImageNet's mean and deviation, the other official
+        models with CLIP's; runs of this toolkit note theirs in the file. For video models see
         `eva_backbone.load_vit`.
 
         Args:
-            source: Name of an official or bundled file, or a path, of whatever task.
+            source: Name of an official or bundled file, or a path; weights of any task.
             image_size: Side of the square that is cut out of each picture, in pixels; by default
                 that of the weights (1280 for detectors, 896 for segmentors).
             pooling: By default the class token for EVA-CLIP, its linear probes and other weights
                 with a final norm, and the mean of the patches for all others.
-            mean: Subtracted from the pixels, in place of what belongs to the weights.
-            std: Divides them, the same.
+            mean: Subtracted from the pixels, in place of the mean that belongs to the weights.
+            std: Divides them, in place of the deviation that belongs to the weights.
             device: "cuda", "cpu" or "auto".
             precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
-            **vit_arguments: What the weights do not tell, see `eva_backbone.load_vit`.
+            **vit_arguments: Settings that the weights do not hold, see `eva_backbone.load_vit`.
 
         Returns:
             The extractor, on its device.
@@ -192,18 +192,19 @@ class FeatureExtractor(nn.Module):
         return extractor.to(place)
 
     def forward(self, pictures: Tensor | Picture | Iterable[Picture]) -> Tensor:
-        """One vector for each picture.
+        """Compute one vector for each picture.
 
         Args:
-            pictures: Paths or PIL images, one or several, which are resized and cut to a square;
-                or normalised images (B, 3, H, W) of any size that the patch size divides.
+            pictures: Paths or PIL images, one or several, which are turned upright by their EXIF
+                data, resized and cut to a square; or normalised images (B, 3, H, W) of any size
+                that the patch size divides.
 
         Returns:
             (B, C) float32, on the extractor's device.
 
         Raises:
             ValueError: If there is no picture, or an unfit size.
-            OSError: If a file is no picture.
+            UnreadableImageError: An OSError, if a picture cannot be read.
         """
         with torch.no_grad():
             tokens, _ = self._encode(pictures)
@@ -214,7 +215,7 @@ class FeatureExtractor(nn.Module):
             return (pooled if self.fc_norm is None else self.fc_norm(pooled)).float()
 
     def patches(self, pictures: Tensor | Picture | Iterable[Picture]) -> Tensor:
-        """A map of features for each picture, after the ViT's final norm where it has one.
+        """Compute a map of features for each picture, after the ViT's final norm where it has one.
 
         Args:
             pictures: As for a call.
@@ -224,7 +225,7 @@ class FeatureExtractor(nn.Module):
 
         Raises:
             ValueError: As for a call.
-            OSError: As for a call.
+            UnreadableImageError: As for a call.
         """
         with torch.no_grad():
             tokens, grid = self._encode(pictures)
