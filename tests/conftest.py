@@ -178,6 +178,25 @@ def photograph():
 
 
 @pytest.fixture(scope="session")
+def write_video():
+    """Function: write a video whose frames become lighter, at given times in tenths of a second."""
+    import av
+
+    def write(file, frames, pts, size=(48, 64)):
+        with av.open(str(file), "w") as container:
+            stream = container.add_stream("libx264", rate=10)
+            stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+            for index in range(frames):
+                rgb = np.full((*size, 3), 10 + 40 * index, np.uint8)
+                frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+                frame.pts = pts[index]
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def write_picture():
     """Function: write a grey picture with a number, and the folders that lead to it."""
 

@@ -85,6 +85,7 @@ def _extract_to(options: argparse.Namespace, extractor: FeatureExtractor) -> Non
         "sha256": distributed.gather(_digest(options.weights))[0],
         "mean": extractor.mean,
         "std": extractor.std,
+        "upright": True,  # by EXIF; earlier versions left pictures as they are stored
         "vit": [options.num_heads, options.window_size, options.global_blocks],
         "kind": options.kind,
         "pooling": extractor.pooling if options.kind == "pooled" else None,

@@ -2,6 +2,8 @@
 
 import functools
 import os
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -248,6 +250,21 @@ def test_a_picture_that_cannot_be_segmented_is_named_and_the_others_are_done(
     assert len(message.splitlines()) == 2
     found = sorted(path.name for path in output.rglob("*.*"))
     assert found == ["a.jpg", "a.png", "b.png", "b.webp.png"]
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys; from eva_segmentation.inference.demo import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "bad = {'torch', 'mmseg', 'mmcv', 'numpy', 'cv2', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(' '.join(bad) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "overlays/" in done.stdout
 
 
 @pytest.fixture
