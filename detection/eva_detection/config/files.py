@@ -53,6 +53,15 @@ _MODULES = (
     "torch.nn.modules",
     "torch.optim",
 )
+# Modules as runs have saved them before they were grouped -> where they are.
+_MOVED = {
+    f"eva_detection.{module.rpartition('.')[2]}": module
+    for module in _MODULES
+    if module.startswith("eva_detection.")
+} | {
+    "eva_detection.evaluation": "eva_detection.evaluation.evaluators",
+    "eva_detection.optim": "eva_detection.training.optimizer",
+}
 _NOT = ("detectron2.data.build.load_proposals_into_dataset", "detectron2.modeling.mmdet_wrapper")
 _ROOTS = ("detectron2", "eva_backbone", "eva_detection", "fvcore", "torch.nn", "torch.optim")
 _NAME = re.compile(r"[A-Za-z]\w*(\.(?!__)[A-Za-z_]\w*)+")
@@ -158,6 +167,12 @@ def _tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
     return tuple(loader.construct_sequence(node, deep=True))
 
 
+def _moved(name: str) -> str:
+    """The name of a class or function today, for one that a run has saved earlier."""
+    module, dot, last = name.rpartition(".")
+    return _MOVED.get(module, module) + dot + last
+
+
 def _known(name: str) -> Any:
     """The class or function of a name."""
     own = tuple(part.strip() for part in os.environ.get(MODULES_VARIABLE, "").split(","))
@@ -187,7 +202,7 @@ def _refusal(name: str) -> str:
 
 
 def _function(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
-    found = _known(suffix)
+    found = _known(_moved(suffix))
     if found is get_detection_dataset_dicts:  # its fourth argument names pickles
         raise ValueError(_refusal(suffix))
     return found
@@ -227,7 +242,10 @@ _Loader.add_multi_constructor(_PYTHON, _unknown)
 
 
 def _check(value: Any, key: str) -> None:
-    """Refuse targets that are not known, resolvers, and proposals, which are pickles."""
+    """Refuse targets that are not known, resolvers, and proposals, which are pickles.
+
+    Names of targets that have moved are replaced.
+    """
     if isinstance(value, str):
         _check_text(value, key)
     elif isinstance(value, functools.partial):
@@ -242,7 +260,8 @@ def _check(value: Any, key: str) -> None:
             if name == "_target_":
                 if not isinstance(part, str):
                     raise ValueError(f"{below} is not the name of a class or function")
-                _known(part)
+                value[name] = _moved(part)
+                _known(value[name])
             if "proposal_file" in str(name).lower() and part:
                 raise ValueError(f"{below} names pickles, which could run anything: leave it out")
             _check(part, below)
