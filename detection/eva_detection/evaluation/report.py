@@ -103,9 +103,10 @@ def _truth(content: Any, file: Path) -> COCO:
 
 def _predictions(truth: COCO, file: Path) -> COCO:
     """As `truth.loadRes`, which fails on a model that finds nothing."""
-    if _read(file):
+    content = _read(file)
+    if content:
         try:
-            return truth.loadRes(str(file))
+            return truth.loadRes(content)
         except (*_WRONG_ENTRIES, AssertionError) as error:
             raise ValueError(f"{file} holds no predictions for this data: {error!r}") from error
     nothing = COCO()

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from eva_detection.model.backbone import EVAViTDet
 
+from eva_data.options import integer, number
+
 logger = logging.getLogger(__name__)
 
 ENDINGS = {"torch-export": ".pt2", "onnx": ".onnx"}
@@ -269,21 +271,21 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--size",
         nargs="+",
-        type=int,
+        type=integer(1),
         metavar="PIXELS",
         help="side, or height and width, fixed in the file (default: the recipe's canvas)",
     )
     add("--batch-size", type=_batch_size, default=1, help='fixed, or "any" (default: %(default)s)')
     add("--dtype", default="float32", choices=TOLERANCES)
     add("--device", default="cpu", help="where a torch.export program will run (default: cpu)")
-    add("--tolerance", type=float, help="largest difference (default: 0.001, float16: 0.05)")
+    add("--tolerance", type=number(0), help="largest difference (default: 0.001, float16: 0.05)")
     add("--overwrite", action="store_true", help="replace an earlier file")
     add("--opts", nargs="+", default=[], metavar="KEY=VALUE", help="values of the recipe to change")
     return parser
 
 
 def _batch_size(text: str) -> int | None:
-    return None if text == "any" else int(text)
+    return None if text == "any" else integer(1)(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,7 +8,10 @@ Letters: N patches of the canvas, C channels of the ViT, F of the pyramid, h hea
 
 import math
 import re
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SLACK = 1.2  # what allocators hold beyond what is alive
@@ -88,30 +91,37 @@ def estimate(
         backbone._out_feature_channels[name] * math.prod(canvas) // stride**2
         for name, stride in backbone._out_feature_strides.items()
     )
-    vit = _vit(backbone, grid, fused=fused)
+    vit = _vit(backbone, grid, size=size, fused=fused)
     pyramid = _pyramid(backbone, grid)
     heads = features + _heads(detector, canvas)
     masks = _detections(detector) * math.prod(picture) * 2 if detector.roi_heads.mask_on else 0
     return Demand(
         weights=weights,
-        vit=int(_SLACK * (image + vit) * size),
+        vit=int(_SLACK * (image * size + vit)),
         pyramid=int(_SLACK * (image + pyramid) * size),
         heads=int(_SLACK * (image + heads) * size) + masks,
     )
 
 
-def _vit(backbone: Any, grid: list[int], *, fused: bool) -> int:
-    """Elements of the largest block: residual, norm, q, k, v, bias and output, or the MLP."""
+def _score_size(weight: "Tensor") -> int:
+    """Bytes of a score of attention and of what it is computed from: float32 at least on a CPU."""
+    size = weight.element_size()
+    return max(size, 4) if weight.device.type == "cpu" else size
+
+
+def _vit(backbone: Any, grid: list[int], *, size: int, fused: bool) -> int:
+    """Bytes of the largest block: residual, norm, q, k, v, bias and output, or the MLP."""
     net = backbone.net
+    wide = _score_size(next(net.parameters()))
     channels, hidden = net.embed_dim, net.blocks[0].mlp.fc1.out_features
 
     def attention(rows: int, columns: int, side: tuple[int, int]) -> int:
         bias = net.num_heads * sum(side) if net.rel_pos in ("vitdet", "beit") else 0
-        wide = 5 * (channels + bias) if fused else 0  # query, key, value and output with channels
-        return rows * columns * (9 * channels + 2 * bias + wide)
+        added = 5 * (channels + bias) if fused else 0  # query, key, value and output with channels
+        return rows * columns * (9 * channels + 2 * bias + added) * wide
 
     window = net.window_size
-    largest = [math.prod(grid) * (4 * channels + 2 * hidden)]
+    largest = [math.prod(grid) * (4 * channels + 2 * hidden) * size]
     if window:
         padded = [-(-side // window) * window for side in grid]
         largest.append(attention(padded[0], padded[1], (window, window)))
@@ -181,17 +191,18 @@ def choose_chunk(
     net = detector.backbone.net
     tokens = math.prod(canvas) // net.patch_size**2
     on_cpu = weight.device.type == "cpu"
-    usual = rel_pos.CACHE_ELEMENTS * torch.get_num_threads() if on_cpu else 0
-    if on_cpu and weight.dtype != torch.float32:
-        usual = min(rel_pos.CHUNK_ELEMENTS, net.num_heads * tokens**2)
+    smallest = min(rel_pos.SMALLEST_CHUNK, tokens) * tokens
+    if on_cpu:  # one head at a time, of every type
+        cached = rel_pos.CACHE_ELEMENTS * torch.get_num_threads()
+        usual = min(max(cached, smallest), tokens**2)
     else:
-        usual = min(usual, tokens**2)  # one head at a time
-    cost = _BUFFERS * weight.element_size()
+        smallest *= net.num_heads
+        usual = 0  # the fused kernel holds none
+    cost = _BUFFERS * _score_size(weight)
     demand = estimate(detector, canvas=canvas, picture=picture, fused=not on_cpu)
     if demand.peak(usual * cost) <= limit:
         return None
     demand = estimate(detector, canvas=canvas, picture=picture, fused=False)
-    smallest = min(rel_pos.SMALLEST_CHUNK, tokens) * net.num_heads * tokens
     needed = demand.peak(smallest * cost)
     if needed > limit:
         parts = (f"{name} {format_bytes(part)}" for name, part in demand._asdict().items())
