@@ -37,11 +37,14 @@ from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.data.order import to_device
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 from eva_engine.steps.flops import forward_flops, peak_flops
-from eva_pretrain.masked_image_modeling import MaskedImageModeling
-from eva_pretrain.masking import BlockMasking
-from eva_pretrain.objectives import MaskedFeatures
+from eva_engine.steps.parameter_groups import layer_decay_groups
+from eva_pretrain.masked_image_modeling import (
+    BlockMasking,
+    MaskedFeatures,
+    MaskedImageModeling,
+    PretrainStep,
+)
 from eva_pretrain.teachers.clip import ClipTeacher
-from eva_pretrain.validation import PretrainStep
 
 PATCH, EVA_DEPTH, EVA_MASKED, SEED = 14, 40, 105 / 256, 0
 PAPER_RATE = 3150 / 128  # images/s of one A100-40GB
@@ -140,7 +143,13 @@ def our_step(
         precision=args.precision,
         zero_stage=int(args.precision != "fp32") if args.zero_stage is None else args.zero_stage,
     )
-    engine = TrainingEngine(model, optimizer=OPTIMIZER, run=run, depth=args.depth)
+    groups = layer_decay_groups(
+        model,
+        depth=args.depth,
+        weight_decay=OPTIMIZER.weight_decay,
+        layer_decay=OPTIMIZER.layer_decay,
+    )
+    engine = TrainingEngine(model, groups=groups, optimizer=OPTIMIZER, run=run)
     engine.engine.train()
     step_fn = PretrainStep(teacher, MaskedFeatures())
 

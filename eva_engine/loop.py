@@ -35,11 +35,12 @@ from eva_engine.data.order import (
     next_batch,
     to_device,
 )
-from eva_engine.log import RunLog, check_packages
+from eva_engine.run_log import RunLog, check_packages
 from eva_engine.steps.compilation import compile_model
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 from eva_engine.steps.moving_average import MovingAverage, warn_of_slow_average
 from eva_engine.steps.nonfinite import NonfiniteSteps
+from eva_engine.steps.parameter_groups import ParameterGroup
 from eva_engine.steps.schedule import warmup_cosine
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class TrainingRun:
         run: How the run is carried out.
         optimizer: Optimizer and schedule.
         config: The resolved recipe for the record, as plain values.
-        depth: Blocks of the model's ViT.
+        groups: Parameter groups of the model, see `eva_engine.steps.parameter_groups`.
         device: What `distributed.start` returned.
         evaluate: Gives results; called on all processes, with the model in evaluation mode, once
             with its weights and once with their moving average, where there is one.
@@ -76,7 +77,7 @@ class TrainingRun:
     run: RunConfig
     optimizer: OptimizerConfig
     config: dict[str, Any]
-    depth: int
+    groups: Sequence[ParameterGroup]
     device: torch.device
     evaluate: EvaluateFn | None = None
     results: Sequence[str] = ()
@@ -178,7 +179,7 @@ class TrainingRun:
         run = self.run
         self.model.to(self.device)
         self._engine = TrainingEngine(
-            self.model, optimizer=self.optimizer, run=run, depth=self.depth
+            self.model, groups=self.groups, optimizer=self.optimizer, run=run
         )
         self._average = MovingAverage(self._engine, decay=run.ema_decay) if run.ema_decay else None
         if checkpoint is not None:

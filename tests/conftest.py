@@ -1,13 +1,15 @@
-"""Small models that several folders of tests share, and the option `--show-errors`.
+"""Small models and pictures that several folders of tests share, and the option `--show-errors`.
 
 The factories are fixtures, because tests are no package that another test could import from.
 """
 
+import json
 import os
 
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer
@@ -64,7 +66,7 @@ class Detector(SimpleFeaturePyramid):
 
 
 class Wrapped(nn.Module):
-    """A whole model around a backbone, as detectron2 builds it; `rest` is what it adds."""
+    """A complete model around a backbone, as detectron2 builds it; `rest` is what it adds."""
 
     def __init__(self, backbone, **rest):
         super().__init__()
@@ -73,6 +75,17 @@ class Wrapped(nn.Module):
             self.add_module(name, module)
 
 
+OBJECTNET = {
+    "objects": {"chair_d": "Chair", "plate": "Plate", "lettuce": "Lettuce", "clock_a": "Alarm"},
+    "classes": {
+        "Chair": "folding chair; barber chair; rocking chair, rocker",
+        "Plate": "plate",
+        "Alarm": "analog clock",
+    },
+    # the lines are not in the order of the labels
+    "lines": ["analog clock", "barber chair", "plate", "rocking chair, rocker", "folding chair"],
+    "line_of_label": {"409": 0, "423": 1, "559": 4, "765": 3, "923": 2},
+}
 ERRORS = {}  # test -> largest absolute error that it compared
 
 
@@ -125,6 +138,61 @@ def official(tmp_path, monkeypatch):
         return path
 
     return register
+
+
+@pytest.fixture(scope="session")
+def photograph():
+    """An astronaut, (512, 512, 3) uint8."""
+    from skimage import data
+
+    return data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def write_picture():
+    """Function: write a grey picture with a number, and the folders that lead to it."""
+
+    def write(path, number=0, size=(10, 9)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (number,) * 3).save(path, "png")  # whatever its extension
+
+    return write
+
+
+@pytest.fixture
+def make_set(tmp_path, write_picture):
+    """Function: class folders, and in some of them pictures: {folder/name: number}."""
+
+    def make(name, folders, pictures):
+        for folder in folders:
+            (tmp_path / name / folder).mkdir(parents=True, exist_ok=True)
+        for path, number in pictures.items():
+            write_picture(tmp_path / name / path, number)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def make_objectnet(make_set):
+    """Function: ObjectNet with its four mapping files in the official formats."""
+
+    def make(pictures, **changes):
+        mapping = OBJECTNET | changes
+        folder = make_set(
+            "objectnet", ["mappings"], {f"images/{k}": n for k, n in pictures.items()}
+        )
+        files = {
+            "folder_to_objectnet_label.json": json.dumps(mapping["objects"]),
+            "objectnet_to_imagenet_1k.json": json.dumps(mapping["classes"]),
+            "pytorch_to_imagenet_2012_id.json": json.dumps(mapping["line_of_label"]),
+            "imagenet_to_label_2012_v2": "\n".join(mapping["lines"]) + "\n",
+        }
+        for name, text in files.items():
+            (folder / "mappings" / name).write_text(text)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -117,28 +117,32 @@ class _Objective(nn.Module):
         self.student, self.teacher, self.objective = student, Teacher(), objective
 
     def forward(self, batch):
-        from eva_pretrain.validation import PretrainStep
+        from eva_pretrain.masked_image_modeling import PretrainStep
 
         return PretrainStep(self.teacher, self.objective)(self.student, batch)[0]
 
 
 def pretraining(kind):
-    """An objective, with the mask on the device as in a run, or `mask on the CPU`."""
-    from eva_pretrain import objectives
-    from eva_pretrain.masked_image_modeling import masked_image_modeling
-    from eva_pretrain.masking import alternating_mask
+    """An objective on a batch as a run has it, or a mask alone, on the device or the CPU."""
+    from eva_pretrain import masked_image_modeling as mim
+    from eva_pretrain import other_objectives
+    from eva_pretrain.validation import alternating_mask
 
-    masked, batch = kind != "distillation", {"images": _images()}
+    masked, samples = kind != "distillation", [{"images": image} for image in _images()]
     if masked:
-        batch["mask"] = torch.as_tensor(alternating_mask((4, 4))).expand(6, 4, 4).clone()
-        batch["mask"][1, 0] = True  # images with different numbers of masked patches
+        for sample in samples:
+            sample["mask"] = torch.as_tensor(alternating_mask((4, 4)))
+        samples[1]["mask"][0] = True  # images with different numbers of masked patches
+    batch = mim.collate(samples)
+    if kind.startswith("mask on"):
+        del batch["positions"]
     if kind == "tokens":
         tokenizer = _tokenizer()
         tokenizer(Teacher()(batch["images"]))  # its first codes
-        objective = objectives.MaskedTokens(tokenizer.eval())
+        objective = other_objectives.MaskedTokens(tokenizer.eval())
     else:
-        objective = objectives.MaskedFeatures() if masked else objectives.FeatureDistillation()
-    student = masked_image_modeling(
+        objective = mim.MaskedFeatures() if masked else other_objectives.FeatureDistillation()
+    student = mim.masked_image_modeling(
         "eva_debug",
         target_dim=CODES if kind == "tokens" else DIM,
         extra_tokens=("cls", "mask") if masked else ("cls",),

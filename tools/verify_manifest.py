@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from findings import Findings, Kind, progress, write_json
 
+from eva_data.names import Names
 from eva_data.pictures import UnreadableImageError
 from eva_data.sources.image_source import FolderImages, ImageSource
-from eva_data.sources.index_file import Names, Table
+from eva_data.sources.index_file import Table
 from eva_data.sources.manifests import Manifest, SourceEntry, write_index
 from eva_data.sources.shards import TarShards
 

@@ -27,15 +27,11 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from eva_classification.features import FeatureExtractor
-from eva_data.files import require_regular_file, writing
-from eva_data.labelled.folders import (
-    KNOWN,
-    find_images,
-    open_labelled,
-    read_image,
-)
-from eva_data.pictures import UnreadableImageError
-from eva_data.transforms import Transform
+from eva_data.files import find_files, require_regular_file, writing
+from eva_data.labelled.folders import open_labelled
+from eva_data.pictures import UnreadableImageError, read_picture
+from eva_data.suffixes import LISTED_PICTURES, PICTURES
+from eva_data.transforms import PictureTransform
 from eva_engine import distributed
 from eva_engine.checkpoints.run_checkpoint import write_tensors
 from eva_engine.data.loading import evaluation_loader
@@ -134,17 +130,17 @@ class Pictures(Dataset[tuple[int, Tensor | None, str]]):
         ValueError: If there is no picture.
     """
 
-    def __init__(self, locations: Sequence[str], transform: Transform) -> None:
+    def __init__(self, locations: Sequence[str], transform: PictureTransform) -> None:
         self.transform = transform
         self._samples = None
         if len(locations) == 1 and locations[0].startswith(("torchvision:", "hf:")):
-            self._samples = open_labelled(locations[0], None)
+            self._samples = open_labelled(locations[0], None, upright=True)
             self.names = [self._samples.sample_id(i) for i in range(len(self._samples))]
             return
         self.names = [path for location in locations for path in _paths(Path(location))]
         if not self.names:
             raise ValueError(
-                f"{', '.join(locations)}: no picture there; looked for {', '.join(KNOWN)}"
+                f"{', '.join(locations)}: no picture there; looked for {LISTED_PICTURES}"
             )
 
     @cached_property
@@ -159,7 +155,7 @@ class Pictures(Dataset[tuple[int, Tensor | None, str]]):
         """A picture in RGB."""
         if self._samples is not None:
             return self._samples.image(index)
-        return read_image(self.names[index])
+        return read_picture(self.names[index], upright=True)
 
     def __getitem__(self, index: int) -> tuple[int, Tensor | None, str]:
         try:
@@ -170,7 +166,7 @@ class Pictures(Dataset[tuple[int, Tensor | None, str]]):
 
 def _paths(location: Path) -> Iterator[str]:
     if location.is_dir():
-        yield from (str(location / path) for path in find_images(location))
+        yield from (str(location / path) for path in find_files(location, PICTURES))
     elif location.is_file():
         yield str(location)
     else:

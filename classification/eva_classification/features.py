@@ -7,7 +7,6 @@ patches = extract.patches("cat.jpg")  # (1, 1408, 16, 16)
 Shapes: B pictures, N = h x w patches, C channels.
 """
 
-import argparse
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -23,66 +22,15 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from eva_backbone.vit import VisionTransformer
-from eva_data.labelled.folders import read_image
-from eva_data.pictures import as_rgb
-from eva_data.transforms import Transform, evaluation_transform
+from eva_data.pictures import read_picture
+from eva_data.transforms import PictureTransform, evaluation_transform
 from eva_engine.checkpoints.run_checkpoint import read_config
-from eva_engine.commands.options import Precision, choose_device, choose_dtype, whole_number
-from eva_engine.config import LARGEST_IMAGE
+from eva_engine.commands.options import Precision, choose_device, choose_dtype
 
 Picture = str | os.PathLike[str] | Image.Image
 Pooling = Literal["mean", "cls"]
 Grid = tuple[int, int]
 POOLINGS = ("mean", "cls")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options from which `from_options` builds an extractor.
-
-    Args:
-        parser: Receives them.
-    """
-    add = parser.add_argument
-    add("--weights", required=True, help="official or bundled name, or file, of any task")
-    add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
-    side = whole_number(1, LARGEST_IMAGE)
-    add("--image-size", type=side, help="side in pixels (default: that of the weights)")
-    add("--mean", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
-    add("--std", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
-    add("--num-heads", type=int, help="attention heads, if the size of the weights is unusual")
-    add("--window-size", type=int, help="in patches, of detectors that do not tell it; 0: none")
-    add("--global-blocks", type=int, nargs="*", help="blocks without windows, with --window-size")
-
-
-def from_options(options: argparse.Namespace, device: torch.device) -> "FeatureExtractor":
-    """Build the extractor of a command line.
-
-    Args:
-        options: Of `add_arguments` here and in `running`.
-        device: From `choose_device`.
-
-    Returns:
-        The extractor.
-
-    Raises:
-        ValueError: As `FeatureExtractor.from_weights`.
-        FileNotFoundError: As there.
-    """
-    vit = {
-        "num_heads": options.num_heads,
-        "window_size": options.window_size,
-        "global_attn_indexes": options.global_blocks,
-    }
-    return FeatureExtractor.from_weights(
-        options.weights,
-        image_size=options.image_size,
-        pooling=options.pooling,
-        mean=options.mean,
-        std=options.std,
-        device=str(device),
-        precision=options.precision,
-        **{name: value for name, value in vit.items() if value is not None},
-    )
 
 
 class FeatureExtractor(nn.Module):
@@ -117,7 +65,7 @@ class FeatureExtractor(nn.Module):
             raise ValueError("these weights have no class token; use pooling='mean'")
         self.vit, self.pooling, self.fc_norm = vit, pooling, fc_norm
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
-        self.transform: Transform = evaluation_transform(image_size, mean=mean, std=std)
+        self.transform: PictureTransform = evaluation_transform(image_size, mean=mean, std=std)
         self.requires_grad_(False)
         self.eval()
 
@@ -244,12 +192,7 @@ class FeatureExtractor(nn.Module):
     def _read(self, pictures: Picture | Iterable[Picture]) -> Tensor:
         if isinstance(pictures, str | os.PathLike | Image.Image):
             pictures = [pictures]
-        images = [
-            self.transform(
-                as_rgb(p, upright=False) if isinstance(p, Image.Image) else read_image(p)
-            )
-            for p in pictures
-        ]
+        images = [self.transform(read_picture(picture, upright=True)) for picture in pictures]
         if not images:
             raise ValueError("there is no picture")
         return torch.stack(images)

@@ -24,6 +24,7 @@ from eva_engine.config import as_plain
 from eva_engine.evaluation.counting import Validation
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.flops import forward_flops
+from eva_engine.steps.parameter_groups import layer_decay_groups
 
 logger = logging.getLogger(__name__)
 
@@ -133,12 +134,17 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
     plain = replace(config.model, init_checkpoint="")
     TrainingRun(
         model=model,
+        groups=layer_decay_groups(
+            model,
+            depth=VARIANTS[config.model.variant].depth,
+            weight_decay=config.optimizer.weight_decay,
+            layer_decay=config.optimizer.layer_decay,
+        ),
         samples=samples,
         step_fn=ClassificationStep(Targets(config.augment, num_classes=len(classes))),
         run=config.run,
         optimizer=config.optimizer,
         config=as_plain(config) | {"class_names": classes},
-        depth=VARIANTS[config.model.variant].depth,
         device=device,
         evaluate=validation,
         results=RESULTS,
@@ -156,6 +162,4 @@ def main() -> None:
         ClassificationConfig,
         train,
         program="classification/train.py",
-        device=lambda config: config.run.device,
-        output=lambda config: config.run.output,
     )

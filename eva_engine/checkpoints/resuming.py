@@ -8,7 +8,7 @@ from typing import Any
 from eva_engine import distributed
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.config import RunConfig
-from eva_engine.log import last_logged_step
+from eva_engine.run_log import last_logged_step
 
 logger = logging.getLogger(__name__)
 

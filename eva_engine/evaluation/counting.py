@@ -84,6 +84,21 @@ class AnyLabel:
         return Judged(right[:, 0], right.any(1), loss, counts)
 
 
+def rule_for(
+    columns: Sequence[int] | None = None, accepted: Sequence[Sequence[int]] | None = None
+) -> Rule:
+    """Choose the rule of a test set.
+
+    Args:
+        columns: Logits that compete, in the order of the labels; None for all.
+        accepted: Right classes of each image; None if only the label is right.
+
+    Returns:
+        The rule.
+    """
+    return OneLabel(columns) if accepted is None else AnyLabel(accepted)
+
+
 def _first_five(logits: Tensor) -> Tensor:
     return logits.topk(min(5, logits.shape[1]), dim=1).indices
 

@@ -1,16 +1,16 @@
 """DeepSpeed's engine for a model: settings, master weights, skipped steps."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eva_backbone.layer_decay import param_groups_layer_decay
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
+from eva_engine.steps.parameter_groups import ParameterGroup, optimizer_groups
 
 logger = logging.getLogger(__name__)
 
@@ -23,33 +23,33 @@ class TrainingEngine:
 
     Args:
         model: The model; it is moved to the engine's device and, in half precision, converted.
-        optimizer: AdamW's settings.
+        groups: Its parameter groups, see `eva_engine.steps.parameter_groups`.
+        optimizer: Settings of the optimizer; learning-rate factors and weight decays are those of
+            the groups.
         run: Precision, ZeRO stage, batch and accumulation.
-        depth: Blocks of the ViT in the model, for its layer groups.
 
     Attributes:
         engine: DeepSpeed's engine; call it for a forward pass.
     """
 
     def __init__(
-        self, model: nn.Module, *, optimizer: OptimizerConfig, run: RunConfig, depth: int
+        self,
+        model: nn.Module,
+        *,
+        groups: Sequence[ParameterGroup],
+        optimizer: OptimizerConfig,
+        run: RunConfig,
     ) -> None:
         import deepspeed
 
-        groups = param_groups_layer_decay(
-            model,
-            depth=depth,
-            lr=optimizer.lr,
-            weight_decay=optimizer.weight_decay,
-            layer_decay=optimizer.layer_decay,
-        )
+        parameters = optimizer_groups(model, groups, lr=optimizer.lr)
         self.zero_stage = run.zero_stage
         self.precision = run.precision
         self.clip_grad = optimizer.clip_grad
-        trained = sum(parameter.numel() for group in groups for parameter in group["params"])
+        trained = sum(parameter.numel() for group in groups for parameter in group.params)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model,
-            optimizer=_optimizer(groups, optimizer, run),
+            optimizer=_optimizer(parameters, optimizer, run),
             config=_deepspeed_config(run, optimizer, trained=trained),
         )
         self._skip = False
@@ -68,7 +68,7 @@ class TrainingEngine:
         return float(getattr(self.optimizer, "cur_scale", 1.0)) if self.zero_stage else 1.0
 
     def set_learning_rate(self, lr: float) -> None:
-        """Give each layer group its share of a learning rate."""
+        """Give each parameter group its share of a learning rate."""
         for group in self._groups():
             group["lr"] = lr * group["lr_scale"]
 

@@ -29,11 +29,11 @@ class Views:
 
     Attributes:
         size: S.
-        mean: Of the student's images.
-        std: Likewise.
-        teacher_size: T, if it is not S.
-        teacher_mean: If it is not the student's.
-        teacher_std: Likewise.
+        mean: Mean of the student's images.
+        std: Standard deviation of the student's images.
+        teacher_size: T; None for S.
+        teacher_mean: Mean of the teacher's images; None for the student's.
+        teacher_std: Standard deviation of the teacher's images; None for the student's.
     """
 
     size: int

@@ -59,11 +59,6 @@ def _cross_entropy(logits, labels):
     return np.log(np.exp(logits).sum(1)) - logits[rows, np.asarray(labels)]
 
 
-def _write_picture(path, number=0, size=(10, 9)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (number,) * 3).save(path, "png")  # whatever its extension
-
-
 @pytest.fixture(scope="session")
 def prescribe():
     """Function: the model that gives row i of the logits for picture i."""
@@ -80,12 +75,6 @@ def numbered():
 def cross_entropy():
     """Function: of each row of logits, in numpy."""
     return _cross_entropy
-
-
-@pytest.fixture(scope="session")
-def write_picture():
-    """Function: write a picture with a number, and the folders that lead to it."""
-    return _write_picture
 
 
 @pytest.fixture(scope="session")

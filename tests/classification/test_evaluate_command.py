@@ -16,7 +16,6 @@ from eva_classification.features import FeatureExtractor
 from eva_classification.models import build_classifier
 from eva_engine import distributed
 from eva_engine.checkpoints.run_checkpoint import save_weights
-from eva_engine.commands.options import choose_device, choose_dtype, run
 from eva_engine.evaluation import counting
 
 SCRIPT = Path(__file__).parents[2] / "classification" / "evaluate.py"
@@ -268,43 +267,6 @@ def test_an_option_stands_above_an_odd_note(evaluate, classifier, digits, tmp_pa
     save_file(dict(classifier[0].state_dict()), file,
               metadata={"config": '{"data": {"crop_pct": "x"}}'})  # fmt: skip
     evaluate("--data", digits, "--crop-pct=1", weights=file)
-
-
-# Running
-
-
-@pytest.mark.parametrize(("error", "code"), [
-    (ValueError("the last\nof two lines"), "program: the last of two lines"),
-    (OSError("gone"), "program: gone"), (ValueError(""), "program: ValueError('')"),
-    (KeyboardInterrupt(), 130),
-])  # fmt: skip
-def test_how_errors_are_told(error, code):
-    def fail():
-        raise error
-
-    with pytest.raises(SystemExit) as end:
-        run("program", fail)
-    assert end.value.code == code
-
-
-def test_our_own_faults_keep_their_traceback():
-    with pytest.raises(ZeroDivisionError):
-        run("program", lambda: 1 // 0)
-
-
-def test_number_formats():
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert [choose_dtype("auto", place) for place in (cpu, gpu)] == [torch.float32, torch.float16]
-    assert choose_dtype("bf16", gpu) == choose_dtype("bf16", cpu) == torch.bfloat16
-    assert choose_dtype("fp16", cpu) == torch.float16
-    assert choose_dtype("fp32", gpu) == torch.float32
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_devices():
-    assert choose_device() == choose_device("cpu", join=True) == torch.device("cpu")
-    with pytest.raises(ValueError, match="device cuda: this machine has no GPU; use cpu"):
-        choose_device("cuda")
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,11 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from eva_data.files import UnwritableError
+from eva_data.pictures import UnreadableImageError, read_rgb
 from eva_data.video import Frame, VideoReader, VideoWriter, upright
 from eva_detection.inference import demo
 from eva_detection.inference.drawing import PredictionsFile, draw
-from eva_detection.inference.predictor import Category, read_rgb
+from eva_detection.inference.predictor import Category
 
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 CATEGORIES = (Category(3, "cat"), Category(7, "dog"))
@@ -120,8 +121,8 @@ def test_plan_meets_pipes_and_loops(tmp_path):
     reader = VideoReader(folder / "sub/pipe.mp4")
     assert not list(reader)
     assert "pipe.mp4 is a named pipe and not a file" in reader.error
-    with pytest.raises(ValueError, match=r"pipe\.jpg is a named pipe and not a file"):
-        read_rgb(folder / "pipe.jpg")
+    with pytest.raises(UnreadableImageError, match=r"pipe\.jpg is a named pipe and not a file"):
+        read_rgb(folder / "pipe.jpg", upright=True)
 
 
 def test_plan_refuses_two_results_of_one_name(tmp_path):

@@ -10,10 +10,9 @@ from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import SizeMismatchError
 from PIL import Image
 
-from eva_data.pictures import LIMIT
+from eva_data.pictures import LIMIT, read_rgb
 from eva_detection.data.mapper import CustomMapper, PictureMapper, read_pixels
 from eva_detection.data.stream import READ_ERRORS
-from eva_detection.inference.predictor import _as_rgb, read_rgb
 from eva_detection.inference.test_time_augmentation import EVARCNNWithTTA
 
 COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
@@ -38,8 +37,8 @@ def test_16_bits_are_scaled_by_the_recipes(part, deep, load_config):
 
 
 def test_16_bits_are_scaled_in_inference(deep, make_tiny_detector):
-    assert np.array_equal(read_rgb(deep["file_name"]), EXPECTED)
-    assert np.array_equal(_as_rgb(Image.open(deep["file_name"])), EXPECTED)
+    assert np.array_equal(read_rgb(deep["file_name"], upright=True), EXPECTED)
+    assert np.array_equal(read_rgb(Image.open(deep["file_name"]), upright=True), EXPECTED)
     detector = EVARCNNWithTTA(make_tiny_detector().eval(), min_sizes=[64])
     small = deep | {"image": torch.zeros(3, 48, 64)}
     assert np.array_equal(detector._pixels(small, (96, 128)), EXPECTED)

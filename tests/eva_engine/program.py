@@ -14,6 +14,7 @@ from eva_engine.commands import training as command_line
 from eva_engine.config import OptimizerConfig, RunConfig, as_plain
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.loop import TrainingRun
+from eva_engine.steps.parameter_groups import layer_decay_groups
 
 
 class Samples:
@@ -138,17 +139,24 @@ def make_evaluate(config):
     return evaluate if config.evaluation_workers < 0 else evaluate_loaded
 
 
+def make_groups(model, optimizer):
+    return layer_decay_groups(
+        model, depth=2, weight_decay=optimizer.weight_decay, layer_decay=optimizer.layer_decay
+    )
+
+
 def make_run(config, device, **changes):
     """A `TrainingRun` that is ready to start."""
     torch.manual_seed(0)
+    model = changes.pop("model", None) or Model(config.dropout)
     arguments = {
-        "model": Model(config.dropout),
+        "model": model,
+        "groups": make_groups(model, config.optimizer),
         "samples": Samples(config.bad, config.poison, config.bug),
         "step_fn": make_step(config),
         "run": config.run,
         "optimizer": config.optimizer,
         "config": as_plain(config),
-        "depth": 2,
         "device": device,
         "evaluate": make_evaluate(config),
         "flops_per_sample": 1e6,
@@ -174,7 +182,5 @@ def main(arguments=None):
         Config,
         train,
         program="program.py",
-        device=lambda config: config.run.device,
-        output=lambda config: config.run.output,
         arguments=arguments,
     )

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 from eva_engine.steps.moving_average import MovingAverage
+from eva_engine.steps.parameter_groups import layer_decay_groups
 
 PROGRAM = Path(__file__).parent / "engine_program.py"
 TIMES = {"samples_per_second", "eta_seconds", "memory_gib", "model_tflops"}
@@ -114,9 +115,9 @@ def make_engine(program, process_group, tmp_path):
         torch.manual_seed(0)
         run = RunConfig(output=tmp_path, precision=precision, batch_size=4, **settings)
         optimizer = OptimizerConfig(lr=1e-2, weight_decay=0.05, clip_grad=1.0)
-        engine = TrainingEngine(
-            program.Regression().to(process_group), optimizer=optimizer, run=run, depth=2
-        )
+        model = program.Regression().to(process_group)
+        groups = layer_decay_groups(model, depth=2, weight_decay=0.05)
+        engine = TrainingEngine(model, groups=groups, optimizer=optimizer, run=run)
         engine.set_learning_rate(1e-2)
         return engine
 
@@ -187,7 +188,7 @@ def test_the_moving_average(make_engine, gpu, precision):
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_pretraining_steps(steps, process_group, gpu, tmp_path, precision, kind):
     """Student in half precision, teacher as a frozen module beside it."""
-    from eva_pretrain.validation import PretrainStep
+    from eva_pretrain.masked_image_modeling import PretrainStep
 
     if precision == "fp16" and gpu.type == "cpu":
         pytest.skip("needs a GPU")
@@ -217,7 +218,8 @@ def _train_a_little(prepared, model, function, device, precision, folder):
 
     run = RunConfig(output=folder, precision=precision, batch_size=6)
     optimizer = OptimizerConfig(lr=1e-3)
-    engine = TrainingEngine(model, optimizer=optimizer, run=run, depth=2)
+    groups = layer_decay_groups(model, depth=2, weight_decay=optimizer.weight_decay)
+    engine = TrainingEngine(model, groups=groups, optimizer=optimizer, run=run)
     engine.set_learning_rate(1e-3)
     before = engine.full_precision_state()
     losses, applied = [], []

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from eva_pretrain.masking import BlockMasking, alternating_mask
+from eva_pretrain.masked_image_modeling import BlockMasking
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
+from eva_pretrain.validation import alternating_mask
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

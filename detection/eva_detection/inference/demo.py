@@ -150,11 +150,11 @@ def run(predictor: "Predictor", jobs: Sequence[Job], output: Path) -> list[str]:
 def _picture(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -> str | None:
     from PIL import Image
 
+    from eva_data.pictures import read_rgb
     from eva_detection.inference.drawing import draw
-    from eva_detection.inference.predictor import read_rgb
 
     try:
-        image = read_rgb(job.source)
+        image = read_rgb(job.source, upright=True)
     except ValueError as error:
         return str(error)
     instances = predictor.with_encoded_masks(image)

@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from eva_backbone.rel_pos import attention_chunk
-from eva_data.pictures import UnreadableImageError, as_rgb, read_picture
+from eva_data.pictures import read_rgb
 from eva_detection.config.recipes import load_recipe, update_each
 from eva_detection.inference.memory import canvas_of, choose_chunk
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
@@ -159,7 +159,8 @@ class Predictor:
             the CPU and in coordinates of the image, best score first.
 
         Raises:
-            ValueError: If the array is no such image or the file cannot be read.
+            UnreadableImageError: A ValueError, if the file or picture cannot be read.
+            ValueError: If the array is not such an image.
             MemoryLimitError: If the picture needs more than `max_memory`.
         """
         batch, chunk = self._prepare(image)
@@ -197,7 +198,7 @@ class Predictor:
 
     def _prepare(self, image: ImageLike) -> tuple[list[dict[str, Any]], int | None]:
         """The batch for the model, and the attention's chunk."""
-        rgb = _as_rgb(image)
+        rgb = read_rgb(image, upright=True)
         ordered = rgb if self.model.input_format == "RGB" else rgb[:, :, ::-1]
         inputs = AugInput(ordered)
         self._augment(inputs)
@@ -230,33 +231,6 @@ def _encoded(raw: Instances, height: int, width: int) -> tuple[Instances, list[d
         codes.append(code | {"counts": code["counts"].decode()})
     found.remove("pred_masks")
     return found, codes
-
-
-def read_rgb(file: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read an image file as (H, W, 3) RGB, upright as its EXIF data says.
-
-    Raises:
-        ValueError: If there is no such file, or it is no image, a damaged or a huge one.
-    """
-    try:
-        return np.array(read_picture(file, upright=True, name="it"))
-    except UnreadableImageError as error:
-        raise ValueError(f"cannot read {os.fspath(file)} as an image: {error}") from error
-
-
-def _as_rgb(image: ImageLike) -> NDArray[np.uint8]:
-    if isinstance(image, str | os.PathLike):
-        return read_rgb(image)
-    if isinstance(image, Image.Image):
-        try:
-            return np.array(as_rgb(image, upright=True))
-        except UnreadableImageError as error:
-            raise ValueError(str(error)) from error
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(
-            f"an image must be (H, W, 3) RGB in uint8, got {image.shape} in {image.dtype}"
-        )
-    return image
 
 
 def find_categories(cfg: DictConfig) -> tuple[Category, ...]:

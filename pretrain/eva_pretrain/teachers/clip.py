@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_pretrain.teachers.clip_weights import build_vision_tower
+from eva_pretrain.teachers.teacher import Teacher
 
 
-class ClipTeacher(nn.Module):
+class ClipTeacher(Teacher):
     """Frozen vision tower of open_clip that returns a target for every patch.
 
     It stays in evaluation mode, whatever `train()` is told, and computes without gradients. Under
@@ -44,7 +45,12 @@ class ClipTeacher(nn.Module):
         self._tower = _tower_of(visual)
         self.mean = tuple(mean or getattr(visual, "image_mean", None) or CLIP_MEAN)
         self.std = tuple(std or getattr(visual, "image_std", None) or CLIP_STD)
-        super().train(False)
+        self.image_size, self.grid = self._tower.image_size, self._tower.grid
+        weight = self._tower.patch_weight
+        with torch.no_grad():
+            projected = self._tower.project(weight.new_zeros(1, weight.shape[0]))
+        self.dim = projected.shape[-1]
+        self.eval()
 
     @classmethod
     def from_open_clip(
@@ -100,27 +106,6 @@ class ClipTeacher(nn.Module):
             teacher.to(device)  # before the check: half precision is slow on a CPU
         teacher.check()
         return teacher
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of its images."""
-        return self._tower.image_size
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Patches down and across; the student's has to be the same."""
-        return self._tower.grid
-
-    @property
-    def dim(self) -> int:
-        """D, the size of a target."""
-        weight = self._tower.patch_weight
-        with torch.no_grad():
-            return int(self._tower.project(weight.new_zeros(1, weight.shape[0])).shape[-1])
-
-    def train(self, mode: bool = True) -> "ClipTeacher":
-        """Do nothing: a teacher has no training mode."""
-        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the targets.

@@ -14,21 +14,19 @@ This module needs neither torch nor mmsegmentation.
 
 import colorsys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from eva_data import pictures
 from eva_data.files import find_files
-from eva_data.pictures import UnreadableImageError, opened, picture_size, read_picture
+from eva_data.pictures import UnreadableImageError, opened, picture_size
+from eva_data.suffixes import PICTURES
 
 IGNORED = 255  # what the loss and the metric leave out
-IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAPS = (".bmp", ".png", ".tif", ".tiff")  # without loss
 _SHOWN = 3
 _LARGEST_LABEL = 65535
@@ -194,7 +192,7 @@ def find_pairs(
         FileNotFoundError: If there is no such folder.
         ValueError: If two files of a folder have the same name but for the suffix.
     """
-    pictures = _by_name(images, IMAGES, image_ending)
+    pictures = _by_name(images, PICTURES, image_ending)
     labels = _by_name(maps, MAPS, map_ending)
     pairs = [Pair(pictures[name], labels[name]) for name in sorted(set(pictures) & set(labels))]
     return (
@@ -204,7 +202,7 @@ def find_pairs(
     )
 
 
-def _by_name(folder: Path, suffixes: Sequence[str], ending: str) -> dict[str, Path]:
+def _by_name(folder: Path, suffixes: Collection[str], ending: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     found: dict[str, Path] = {}
@@ -306,7 +304,7 @@ def check_pairs(images: Path, maps: Path, classes: ClassFile, *, sample: int = 3
     for index in sorted({round(i * (len(pairs) - 1) / sample) for i in range(sample + 1)}):
         pair = pairs[index]
         values = read_label_map(pair.label_map)
-        size = image_size(pair.image)
+        size = picture_size(pair.image, upright=True)
         if size != values.shape:
             raise ValueError(
                 f"{pair.image} is {size} (height, width) and its map {pair.label_map} "
@@ -314,39 +312,3 @@ def check_pairs(images: Path, maps: Path, classes: ClassFile, *, sample: int = 3
             )
         table(values, pair.label_map)
     return pairs
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image, upright as its EXIF data says, from its header.
-
-    Raises:
-        ValueError: If it is no image, or too large.
-    """
-    try:
-        return picture_size(path, upright=True, name="it")
-    except UnreadableImageError as error:
-        raise ValueError(f"cannot read {path} as an image: {error}") from error
-
-
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Read an image as (H, W, 3) RGB, upright as its EXIF data says.
-
-    Raises:
-        ValueError: If there is no such file, or it is not an image, a damaged one or too large.
-    """
-    try:
-        return np.array(read_picture(path, upright=True, name="it"))
-    except UnreadableImageError as error:
-        raise ValueError(f"cannot read {path} as an image: {error}") from error
-
-
-def as_rgb(picture: Image.Image) -> NDArray[np.uint8]:
-    """A picture as (H, W, 3) RGB, upright; 16 bits lose the lower 8, as in training (OpenCV).
-
-    Raises:
-        ValueError: If it holds fractions or 32 bits, which OpenCV does not read either.
-    """
-    try:
-        return np.array(pictures.as_rgb(picture, upright=True, name="it"))
-    except UnreadableImageError as error:
-        raise ValueError(str(error)) from error

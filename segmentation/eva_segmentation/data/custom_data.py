@@ -14,10 +14,10 @@ from typing import Any
 from mmengine.config import Config
 
 from eva_segmentation.data.class_file import ClassFile, check_pairs, read_class_file
+from eva_segmentation.data.pipelines import LABEL_READERS
 
 logger = logging.getLogger(__name__)
 
-_LOADING = ("LoadAnnotations", "LoadCheckedAnnotations", "LoadLabelMap")
 _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
 
 
@@ -75,7 +75,7 @@ def apply(config: Config, arguments: argparse.Namespace) -> Config:
             if part == "val":
                 config[name].batch_size = 1  # pictures of any sizes
     for node in _dicts(config._cfg_dict):
-        if _type_name(node) in _LOADING:
+        if _type_name(node) in LABEL_READERS:
             node.clear()
             node.update(
                 type="LoadLabelMap", labels=list(classes.labels), ignore=list(classes.ignore)

@@ -12,11 +12,12 @@ from mmseg.registry import TRANSFORMS
 from numpy.typing import NDArray
 from PIL import Image
 
-from eva_data.pictures import UnreadableImageError, picture_size, read_picture
+from eva_data.pictures import UnreadableImageError, inspect_picture, picture_size, read_rgb
 from eva_segmentation.data.class_file import LabelMapError, read_label_map
 
 # How complete JPEG and PNG files end. OpenCV fills up what is cut off with grey.
 _COMPLETE = (b"\xff\xd9", b"IEND\xaeB`\x82")
+_USUAL = ("RGB", "L")  # modes of Pillow
 _LARGEST = 255  # label of mmsegmentation
 
 
@@ -24,9 +25,9 @@ _LARGEST = 255  # label of mmsegmentation
 class LoadPicture(LoadImageFromFile):
     """mmcv's `LoadImageFromFile` (same arguments), for which a damaged or huge file is an error.
 
-    JPEG and PNG files are decoded by OpenCV, which is faster and gives the same pixels; all else,
-    and what is cut off, by the one decoder of pictures. A file of some kB may claim gigabytes: more
-    pixels than `EVA_MAX_IMAGE_PIXELS` are refused.
+    Still JPEG and PNG files in RGB or grey are decoded by OpenCV, which is faster and gives the
+    same pixels; all others, and what is cut off, by the one decoder of pictures. A file of some kB
+    may claim gigabytes: more pixels than `EVA_MAX_IMAGE_PIXELS` are refused.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
@@ -41,10 +42,12 @@ class LoadPicture(LoadImageFromFile):
         if self.backend_args or self.file_client_args:  # of another store
             return super().transform(results)
         try:
-            picture_size(results["img_path"], upright=False)
+            facts = inspect_picture(results["img_path"], decode=False)
             if (self.color_type, self.imdecode_backend) != ("color", "cv2"):
                 return super().transform(results)
-            image = _decode(results["img_path"])
+            # of other modes and of animations OpenCV makes other pixels
+            usual = facts.mode in _USUAL and not facts.animated
+            image = _decode(results["img_path"], by_opencv=usual)
         except UnreadableImageError:
             if self.ignore_empty:
                 return None
@@ -54,17 +57,16 @@ class LoadPicture(LoadImageFromFile):
         return results
 
 
-def _decode(path: str) -> NDArray[np.uint8]:
+def _decode(path: str, *, by_opencv: bool) -> NDArray[np.uint8]:
     content = Path(path).read_bytes()
-    if content.endswith(_COMPLETE):
+    if by_opencv and content.endswith(_COMPLETE):
         try:
             image = mmcv.imfrombytes(content, flag="color", backend="cv2")
         except cv2.error:
             image = None
         if image is not None:
             return image
-    rgb = np.asarray(read_picture(content, upright=True, name=path))
-    return np.ascontiguousarray(rgb[:, :, ::-1])
+    return np.ascontiguousarray(read_rgb(content, upright=True, name=path)[:, :, ::-1])
 
 
 @TRANSFORMS.register_module()

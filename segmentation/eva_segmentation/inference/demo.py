@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from eva_data.files import UnwritableError, find_files, make_folder, replacing
-from eva_segmentation.data.class_file import IMAGES, read_rgb
+from eva_data.suffixes import PICTURES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,7 +101,7 @@ def _files_below(folder: Path, output: Path) -> list[Path]:
     results = [output / "overlays", output / "labels"]
     return [
         file
-        for file in sorted(folder / name for name in find_files(folder, IMAGES))
+        for file in sorted(folder / name for name in find_files(folder, PICTURES))
         if not any(file.resolve().is_relative_to(result.resolve()) for result in results)
     ]
 
@@ -166,12 +166,14 @@ def run(
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from eva_data.pictures import read_rgb
+
     problems: list[str] = []
     with logging_redirect_tqdm(), ExitStack() as stack:
         archive = stack.enter_context(Submission(submission)) if submission else None
         for job in tqdm(jobs, desc="segmenting", unit="picture", dynamic_ncols=True):
             try:
-                rgb = read_rgb(job.source)
+                rgb = read_rgb(job.source, upright=True)
                 classes = predictor(rgb)
             except ValueError as error:
                 text = str(error)

@@ -15,7 +15,7 @@ import torch
 from eva_data.files import UnwritableError
 from eva_engine import log as metrics_module
 from eva_engine.config import RunConfig
-from eva_engine.log import RunLog
+from eva_engine.run_log import RunLog
 from eva_engine.steps.flops import peak_flops
 
 

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from skimage import data as photographs
 
+from eva_data.names import Names
 from eva_data.pictures import LIMIT, UnreadableImageError
 from eva_data.sources.decoding import decode_image
 from eva_data.sources.image_source import FolderImages
-from eva_data.sources.index_file import Names, Table
+from eva_data.sources.index_file import Table
 from eva_data.sources.manifests import ImageFolders, Manifest, open_images, write_index
 from eva_pretrain.transforms import PretrainTransform, Views
 
@@ -110,7 +111,7 @@ def test_what_a_header_claims_is_looked_at_before_anything_is_decoded(picture, m
     content = bytearray(_encode(picture, "JPEG"))
     place = content.index(b"\xff\xc0") + 5
     content[place : place + 4] = (65_500).to_bytes(2, "big") * 2
-    monkeypatch.setattr("eva_data.sources.decoding.torchvision_decode", None)
+    monkeypatch.setattr("torchvision.io.decode_image", None)
     message = r"^x has 65500 x 65500 pixels, more than 100,000,000; .* EVA_MAX_IMAGE_PIXELS=4290250"
     with pytest.raises(UnreadableImageError, match=message):
         decode_image(bytes(content), "x")
@@ -124,7 +125,7 @@ def test_of_many_frames_one_is_decoded(picture, monkeypatch):
     second = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     content = _encode(picture, "GIF", save_all=True, append_images=[second])
     expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-    monkeypatch.setattr("eva_data.sources.decoding.torchvision_decode", None)
+    monkeypatch.setattr("torchvision.io.decode_image", None)
     np.testing.assert_array_equal(decode_image(content).permute(1, 2, 0).numpy(), expected)
 
 
@@ -211,7 +212,7 @@ def test_index_replaces_the_search(merged, folders, monkeypatch):
     searched = ImageFolders(merged)
     index = folders / "set.safetensors"
     _write_index(merged, index)
-    monkeypatch.setattr("eva_data.sources.image_source.find_images", None)
+    monkeypatch.setattr("eva_data.sources.image_source.find_files", None)
     transform = PretrainTransform(Views(size=28, mean=(0.5,) * 3, std=(0.5,) * 3))
     indexed = ImageFolders(merged, transform, index=index)
     every = range(len(searched))
@@ -243,7 +244,7 @@ def test_index_of_other_sources_is_refused(merged, folders):
     with pytest.raises(ValueError, match=r"is the index of .*rocket.* has .*moon"):
         ImageFolders(merged, index=index)
     index.write_bytes(index.read_bytes()[:-5])
-    with pytest.raises(ValueError, match="is no index file, or a damaged one"):
+    with pytest.raises(ValueError, match="is not an index file, or is damaged"):
         ImageFolders(merged, index=index)
 
 
@@ -257,10 +258,10 @@ def test_index_of_other_sources_is_refused(merged, folders):
         ('[[source]]\nname = "a"', "give either folder or shards"),
         ('[[source]]\nname = "a"\nfolder = "x"\nshards = "y"', "give either folder or shards"),
         ('[[source]]\nname = "a"\nfolder = "x"\nweight = 0', "weight must be a number above 0"),
-        ('[[source]]\nname = "a"\nfolder = "x"\nlimit = 1.5', "limit must be a whole number"),
+        ('[[source]]\nname = "a"\nfolder = "x"\nlimit = 1.5', "limit must be an integer"),
         ('[[source]]\nname = "a"\nfolder = "$EVA_UNSET_X/a"', r"\$EVA_UNSET_X of '.*' is not set"),
         ('[[source]]\nname="a"\nfolder="x"\n[[source]]\nname="a"\nfolder="y"', "a source twice"),
-        ("[[source]", "is no TOML file"),
+        ("[[source]", "is not a TOML file"),
         ('[[source]]\nname = "a"\nfolder = "nowhere"', "there is no folder"),
     ],
 )

@@ -151,7 +151,7 @@ def test_an_unreadable_image_of_torchvision(digits, tmp_path):
 
 def test_a_split_without_labels_is_refused(tmp_path):
     save(tmp_path / "clevr/CLEVR_v1.0/images/test/a.png", np.zeros((4, 4, 3), np.uint8))
-    message = "torchvision:CLEVRClassification is no data set of labelled images"
+    message = "torchvision:CLEVRClassification is not a data set of labelled images"
     with pytest.raises(ValueError, match=message):
         open_labelled(f"torchvision:CLEVRClassification:{tmp_path}:test", None)
 
@@ -175,7 +175,7 @@ def test_a_split_without_labels_is_refused(tmp_path):
         ("ImageFolder:ROOT", r"cannot be opened \(.*No such file or directory: 'ROOT'"),
         ("CocoDetection:ROOT", r"cannot be opened \(.*'annFile'"),
         ("LSUN:ROOT", r"cannot be opened \(import of lmdb halted"),
-        ("FakeData:ROOT", r"torchvision:FakeData is no data set of labelled images"),
+        ("FakeData:ROOT", r"torchvision:FakeData is not a data set of labelled images"),
     ],
 )  # fmt: skip
 def test_errors_of_torchvision(tmp_path, monkeypatch, description, message):
@@ -318,7 +318,7 @@ def test_errors_of_hugging_face(hub, description, message):
 )
 def test_no_images_with_a_label(hub, kinds):
     hub.rows = Rows(kinds, {name: [0] for name in kinds})
-    with pytest.raises(ValueError, match=r"is no data set of images with a class label: \{'"):
+    with pytest.raises(ValueError, match=r"is not a data set of images with a class label: \{'"):
         open_labelled("hf:text:train", None)
 
 

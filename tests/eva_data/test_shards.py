@@ -176,16 +176,18 @@ def test_damaged_shards(shards, tmp_path):
     shard = tmp_path / "s-00.tar"
     content = shard.read_bytes()
     shard.write_bytes(content[:1500])
-    with pytest.raises(ValueError, match=r"s-00\.tar is no tar file, or a damaged or compressed"):
+    with pytest.raises(
+        ValueError, match=r"s-00\.tar is not a tar file, or is damaged or compressed"
+    ):
         TarShards(str(shard))
     middle = bytearray(content)
     middle[len(content) // 2 // 512 * 512 :] = b"x" * 4096
     shard.write_bytes(middle)
-    with pytest.raises(ValueError, match=r"s-00\.tar is no tar file, or a damaged"):
+    with pytest.raises(ValueError, match=r"s-00\.tar is not a tar file, or is damaged"):
         TarShards(str(shard))
     with tarfile.open(tmp_path / "packed.tar", "w:gz") as tar:
         _add(tar, "a.png", b"x")
-    with pytest.raises(ValueError, match=r"packed\.tar is no tar file, or .* compressed one"):
+    with pytest.raises(ValueError, match=r"packed\.tar is not a tar file, or .* compressed"):
         TarShards(str(tmp_path / "packed.tar"))
     with tarfile.open(tmp_path / "text.tar", "w") as tar:
         _add(tar, "a.txt", b"x")

@@ -13,9 +13,8 @@ from eva_data.labelled.folders import (
     ClassFolders,
     open_labelled,
     read_class_list,
-    read_image,
 )
-from eva_data.pictures import LIMIT, UnreadableImageError
+from eva_data.pictures import LIMIT, UnreadableImageError, read_picture
 
 
 @pytest.fixture
@@ -111,7 +110,7 @@ def test_classes_give_the_order(make, caplog):
 
 def test_unknown_folders_are_refused(make):
     folder = make("a/1.png", "b/1.png", "x/1.png")
-    message = "has 2 folders that are none of the 2 classes: b, x; expected a, c"
+    message = "has 2 folders that are not among the 2 classes: b, x; expected a, c"
     with pytest.raises(ValueError, match=message):
         ClassFolders(folder, classes=["a", "c"])
     with pytest.raises(ValueError, match="classes has a more than once"):
@@ -214,31 +213,31 @@ def test_an_unreadable_image_is_named(make, damage, message):
 def test_all_pictures_are_rgb(tmp_path, mode):
     end = "tif" if mode in ("I;16", "CMYK") else "png"
     Image.new(mode, (6, 5)).save(tmp_path / f"a.{end}")
-    image = read_image(tmp_path / f"a.{end}")
+    image = read_picture(tmp_path / f"a.{end}", upright=False)
     assert (image.mode, image.size) == ("RGB", (6, 5))
 
 
 def test_transparency_is_dropped_and_exif_not_applied(tmp_path):
     Image.new("RGBA", (4, 4), (200, 100, 50, 0)).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png").getpixel((0, 0)) == (200, 100, 50)
+    assert read_picture(tmp_path / "a.png", upright=False).getpixel((0, 0)) == (200, 100, 50)
     exif = Image.Exif()
     exif[274] = 6  # turn by 90 degrees
     Image.new("RGB", (8, 4)).save(tmp_path / "b.jpg", exif=exif)
-    assert read_image(tmp_path / "b.jpg").size == (8, 4)
+    assert read_picture(tmp_path / "b.jpg", upright=False).size == (8, 4)
 
 
 def test_16_bits_are_scaled_and_32_refused(tmp_path, monkeypatch):
     values = np.linspace(0, 65535, 30).reshape(5, 6).astype(np.uint16)
     for suffix in ("png", "pgm"):
         Image.fromarray(values).save(tmp_path / f"a.{suffix}")
-        pixels = np.asarray(read_image(tmp_path / f"a.{suffix}"))
+        pixels = np.asarray(read_picture(tmp_path / f"a.{suffix}", upright=False))
         assert np.array_equal(pixels[..., 0], values >> 8)
     Image.fromarray(values.astype(np.int32)).save(tmp_path / "a.tif")
     with pytest.raises(UnreadableImageError, match=r"a\.tif holds 32 bits a pixel"):
-        read_image(tmp_path / "a.tif")
+        read_picture(tmp_path / "a.tif", upright=False)
     monkeypatch.setenv(LIMIT, "29")
     with pytest.raises(UnreadableImageError, match="has 6 x 5 pixels, more than 29"):
-        read_image(tmp_path / "a.png")
+        read_picture(tmp_path / "a.png", upright=False)
 
 
 def test_pipes_and_loops_add_no_image(make, caplog):

@@ -1,39 +1,42 @@
-"""ImageNet-1K and its variants with the official rules (paper section 2.3.1, Table 5).
+"""ImageNet-1K and its variants as they lie on disk, with what the official evaluation says of each.
 
-All but ImageNet-V2 and ObjectNet use the usual bicubic transform; those two are resized bilinearly.
+It is section 2.3.1 of the paper, Table 5. All sets but ImageNet-V2 and ObjectNet use the usual
+bicubic transform; those two are resized bilinearly.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eva_backbone.checkpoints.listing import listed
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_data.labelled._imagenet_subsets import IMAGENET_A, IMAGENET_R
-from eva_data.labelled.folders import ClassFolders, LabelledImages
-from eva_data.transforms import evaluation_transform
-from eva_engine.evaluation.counting import AnyLabel, OneLabel, Rule
+from eva_data.labelled.folders import ClassFolders, LabelledImages, listed
+from eva_data.transforms import PictureTransform, evaluation_transform
 
 CLASSES = 1000
 _NUMBERS = [str(label) for label in range(CLASSES)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestImages:
-    """A data set, and the rules that it is judged by in one pass.
+class TestSet:
+    """A test set of models with the 1000 classes of ImageNet-1K.
 
     Attributes:
-        samples: Images and labels.
-        rules: Name in the table -> rule.
+        name: Name in tables.
+        samples: Images and labels; sets of the same images share them.
+        columns: Classes that compete, in the order of the labels; None for all.
+        accepted: Right classes of each image, none for an image that does not count; None if only
+            the label is right.
     """
 
-    __test__ = False  # no test class of pytest
+    __test__ = False  # not a test class of pytest
 
+    name: str
     samples: LabelledImages
-    rules: Mapping[str, Rule]
+    columns: Sequence[int] | None = None
+    accepted: Sequence[Sequence[int]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,21 +66,21 @@ def open_sets(
     paths: ImageNetPaths,
     *,
     image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
     crop_pct: float = 1.0,
-    mean: Sequence[float] = CLIP_MEAN,
-    std: Sequence[float] = CLIP_STD,
-) -> list[TestImages]:
+) -> list[TestSet]:
     """Open the sets that are given.
 
     Args:
         paths: Where they are.
         image_size: Side of the model's images.
-        crop_pct: Of the usual transform; ImageNet-V2 and ObjectNet have 1.
         mean: Subtracted from the pixels.
         std: Divides them.
+        crop_pct: Share of the crop in the usual transform; ImageNet-V2 and ObjectNet have 1.
 
     Returns:
-        The sets in the paper's order.
+        The sets, ImageNet-ReaL behind the images of ImageNet-1K that it labels.
 
     Raises:
         ValueError: If none is given, or one is not what its name says.
@@ -88,32 +91,26 @@ def open_sets(
     if paths.real is not None and paths.imagenet is None:
         raise ValueError("ImageNet-ReaL has labels for ImageNet-1K's images: give --imagenet too")
     if paths.imagenet is not None:
-        samples = ClassFolders(paths.imagenet, usual)
-        names = _check_classes(samples, CLASSES, "ImageNet-1K")
-        rules: dict[str, Rule] = {"ImageNet-1K": OneLabel()}
+        sets.append(_opened("ImageNet-1K", paths.imagenet, usual))
+        images = sets[0].samples
+        names = images.classes
         if paths.real is not None:
-            rules["ImageNet-ReaL"] = AnyLabel(real_labels(samples, paths.real))
-        sets.append(TestImages(samples=samples, rules=rules))
+            accepted = real_labels(images, paths.real)
+            sets.append(TestSet(name="ImageNet-ReaL", samples=images, accepted=accepted))
     if paths.v2 is not None:
-        v2 = ClassFolders(paths.v2, bilinear, classes=_NUMBERS)
-        sets.append(TestImages(samples=v2, rules={"ImageNet-V2": OneLabel()}))
+        images = ClassFolders(paths.v2, bilinear, classes=_NUMBERS)
+        sets.append(TestSet(name="ImageNet-V2", samples=images))
     for name, folder, columns in (
         ("ImageNet-A", paths.a, IMAGENET_A),
         ("ImageNet-R", paths.r, IMAGENET_R),
+        ("ImageNet-Sketch", paths.sketch, None),
     ):
         if folder is not None:
-            samples = ClassFolders(folder, usual)
-            found = _check_classes(samples, len(columns), name)
-            _compare(found, None if names is None else [names[i] for i in columns], name)
-            sets.append(TestImages(samples=samples, rules={name: OneLabel(columns)}))
-    if paths.sketch is not None:
-        samples = ClassFolders(paths.sketch, usual)
-        _compare(_check_classes(samples, CLASSES, "ImageNet-Sketch"), names, "ImageNet-Sketch")
-        sets.append(TestImages(samples=samples, rules={"ImageNet-Sketch": OneLabel()}))
+            sets.append(_opened(name, folder, usual, columns=columns, names=names))
     if paths.objectnet is not None:
-        images, labels = objectnet_labels(paths.objectnet)
-        samples = ClassFolders(images, bilinear, classes=_NUMBERS, labels=labels)
-        sets.append(TestImages(samples=samples, rules={"ObjectNet": OneLabel()}))
+        folder, labels = objectnet_labels(paths.objectnet)
+        images = ClassFolders(folder, bilinear, classes=_NUMBERS, labels=labels)
+        sets.append(TestSet(name="ObjectNet", samples=images))
     if not sets:
         raise ValueError(
             "there is nothing to evaluate: give --data, or --imagenet and its variants"
@@ -121,8 +118,35 @@ def open_sets(
     return sets
 
 
+def _opened(
+    name: str,
+    folder: Path,
+    transform: PictureTransform,
+    *,
+    columns: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+) -> TestSet:
+    """Open a set whose folders are WordNet ids, all or some of ImageNet-1K's `names`.
+
+    Labels are places among sorted folders: they mean the same only if the folders do.
+    """
+    samples = ClassFolders(folder, transform)
+    found, number = samples.classes, CLASSES if columns is None else len(columns)
+    if len(found) != number:
+        raise ValueError(
+            f"{name} has {number} class folders, but there are {len(found)}: {listed(found, 4)}"
+        )
+    expected = found if names is None else [names[i] for i in columns or range(number)]
+    if other := [a for a, b in zip(found, expected, strict=True) if a != b]:
+        raise ValueError(
+            f"the class folders of {name} are not those of ImageNet-1K that belong to it: "
+            f"{listed(other, 4)}"
+        )
+    return TestSet(name=name, samples=samples, columns=columns)
+
+
 def real_labels(samples: LabelledImages, file: Path) -> list[list[int]]:
-    """Labels of ImageNet-ReaL for ImageNet-1K's validation images.
+    """Read the labels of ImageNet-ReaL for ImageNet-1K's validation images.
 
     Entry i of the file belongs to `ILSVRC2012_val_{i + 1:08}.JPEG`, in whatever folder that is.
 
@@ -131,7 +155,7 @@ def real_labels(samples: LabelledImages, file: Path) -> list[list[int]]:
         file: `real.json`.
 
     Returns:
-        For each image its labels, none for those that do not count.
+        The labels of each image, none for those that do not count.
 
     Raises:
         ValueError: If the file is not it, or an image has another name.
@@ -157,15 +181,17 @@ def real_labels(samples: LabelledImages, file: Path) -> list[list[int]]:
 
 
 def objectnet_labels(folder: Path) -> tuple[Path, dict[str, int]]:
-    """Folders of ObjectNet whose objects are classes of ImageNet-1K, by its own mapping files.
+    """Find the folders of ObjectNet whose objects are classes of ImageNet-1K.
 
-    Of an object with several classes the first alone is right (officially: 113 folders).
+    Its own mapping files say so. If an object has several classes, only the first is right
+    (officially: 113 folders).
 
     Args:
-        folder: Has `images` and `mappings`; or the images' folder, with `mappings` beside it.
+        folder: Folder with `images` and `mappings`; or the images' folder, with `mappings` beside
+            it.
 
     Returns:
-        The folder of the class folders, and class folder -> label.
+        The folder of the class folders, and the label of each class folder.
 
     Raises:
         ValueError: If a mapping file is missing or does not fit the others.
@@ -191,25 +217,6 @@ def objectnet_labels(folder: Path) -> tuple[Path, dict[str, int]]:
     return images, labels
 
 
-def _check_classes(samples: LabelledImages, number: int, name: str) -> Sequence[str]:
-    if len(samples.classes) != number:
-        raise ValueError(
-            f"{name} has {number} class folders, but there are {len(samples.classes)}: "
-            f"{listed(list(samples.classes), 4)}"
-        )
-    return samples.classes
-
-
-def _compare(found: Sequence[str], expected: Sequence[str] | None, name: str) -> None:
-    """Labels are places among sorted folders: they mean the same only if the folders do."""
-    if expected is not None and list(found) != list(expected):
-        other = [a for a, b in zip(found, expected, strict=True) if a != b]
-        raise ValueError(
-            f"the class folders of {name} are not those of ImageNet-1K that belong to it: "
-            f"{listed(other, 4)}"
-        )
-
-
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
@@ -221,4 +228,4 @@ def _read_json(file: Path) -> Any:
     try:
         return json.loads(_read(file))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is no JSON file ({error})") from error
+        raise ValueError(f"{file} is not a JSON file ({error})") from error
