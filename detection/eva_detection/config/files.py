@@ -84,8 +84,8 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
     Raises:
         ValueError: If it is not a local file, or YAML that is damaged, too large, or names what a
             detector is not built of.
-        OSError: If there is no file, or it cannot be read.
-        SyntaxError: For Python that is none.
+        OSError: If the file is missing or cannot be read.
+        SyntaxError: If a recipe is not valid Python.
     """
     text = os.fspath(file)
     if "://" in text:
@@ -101,7 +101,7 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
     try:
         content = _read_yaml(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise ValueError(f"it holds {type(content).__name__} and no settings")
+            raise ValueError(f"it holds {type(content).__name__} in place of settings")
         _check(content, "")
         return OmegaConf.create(content, flags={"allow_objects": True})
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
@@ -114,7 +114,7 @@ def literal(text: str) -> str:
     r"""Escape a name that comes from data, so that a config gives it back as it is.
 
     Args:
-        text: Such as the class name `${oc.env:HOME}`, which a config would resolve.
+        text: A name such as the class `${oc.env:HOME}`, which a config would resolve.
 
     Returns:
         The text with `\${` for `${`.
@@ -132,7 +132,7 @@ def literal(text: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Of plain values, tuples, known functions, their partials and `ShapeSpec`."""
+    """Loader of plain values, tuples, known functions, their partials and `ShapeSpec`."""
 
 
 def _read_yaml(text: str) -> Any:
@@ -148,7 +148,7 @@ def _read_yaml(text: str) -> Any:
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """Values of a node with what its aliases stand for; refuses too many, and circles."""
+    """Count the values of a node, its aliases resolved; refuse too many, and circles."""
     if id(node) in known:
         return known[id(node)]
     known[id(node)] = _MAX_VALUES + 1  # met again below itself
@@ -209,7 +209,7 @@ def _function(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
 
 
 def _partial(loader: _Loader, node: yaml.Node) -> functools.partial[Any]:
-    """Of `args: [function]` and `state: (function, arguments, named arguments, attributes)`."""
+    """A partial from `args: [function]` and `state: (function, arguments, named, attributes)`."""
     content = loader.construct_mapping(node, deep=True)
     state = content.get("state")
     if content.keys() != {"args", "state"} or not isinstance(state, tuple) or len(state) != 4:

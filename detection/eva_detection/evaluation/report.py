@@ -150,7 +150,7 @@ def results_table(results: dict[str, dict[str, float | None]]) -> str:
     """Format the scores of boxes and masks side by side.
 
     Args:
-        results: Task ("bbox", "segm") -> metric -> percent; None where there are no such objects.
+        results: Task ("bbox", "segm") -> metric -> percent; None where such objects are missing.
 
     Returns:
         A table of text lines.
@@ -170,7 +170,7 @@ def draw_loss_curve(metrics: Sequence[dict[str, Any]], file: Path) -> None:
     """Draw the losses over the iterations.
 
     Args:
-        metrics: From `read_metrics`.
+        metrics: Entries from `read_metrics`.
         file: PNG to write.
     """
     figure = Figure(figsize=(8, 4), dpi=110)

@@ -1,4 +1,4 @@
-"""How much memory a detector needs for one picture, and attention in chunks to stay below a limit.
+"""Memory that a detector needs for one picture, and attention in chunks to stay below a limit.
 
 An estimate from shapes, on the safe side of what is measured; of tensors alone, without the
 libraries (0.3 to 0.6 GiB of a process).
@@ -23,7 +23,7 @@ class MemoryLimitError(ValueError):
 
 
 class Demand(NamedTuple):
-    """Bytes of the detector's phases, of which one runs at a time, and of its weights.
+    """Bytes of the detector's phases, one of which runs at a time, and of its weights.
 
     `vit` is without the scores of attention.
     """
@@ -34,7 +34,7 @@ class Demand(NamedTuple):
     heads: int
 
     def peak(self, scores: int = 0) -> int:
-        """Bytes of weights and the largest phase, with those of attention's scores."""
+        """Bytes of weights and the largest phase, attention's scores included."""
         return self.weights + max(self.vit + scores, self.pyramid, self.heads)
 
 
@@ -42,7 +42,7 @@ def parse_bytes(text: str) -> int:
     """Read an amount of memory: bytes, "800MiB", "8G" (as GiB) or "8GB" (powers of 1000).
 
     Raises:
-        ValueError: If it is none, or not positive.
+        ValueError: If it is not an amount, or not positive.
     """
     match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([kmgt]?)(ib|b)?", text.strip(), re.IGNORECASE)
     if match is None or ((match[3] or "").lower() == "ib" and not match[2]):
@@ -73,7 +73,7 @@ def estimate(
     """Memory for one picture.
 
     Args:
-        detector: With an `EVAViTDet` and detectron2's heads.
+        detector: Detector with an `EVAViTDet` and detectron2's heads.
         canvas: Height and width after padding.
         picture: Height and width of the picture itself, the size of its masks.
         fused: Whether attention appends channels instead of taking chunks (accelerators).
@@ -140,7 +140,7 @@ def _pyramid(backbone: Any, grid: list[int]) -> int:
 
 
 def _heads(detector: Any, canvas: tuple[int, int]) -> int:
-    """Elements beside the features: the RPN's, or those of all boxes or masks at once."""
+    """Elements beside the features: of the RPN, or of all boxes or masks at once."""
     rpn, roi = detector.proposal_generator, detector.roi_heads
     strides = detector.backbone._out_feature_strides
     channels = max(detector.backbone._out_feature_channels.values())
@@ -172,7 +172,7 @@ def choose_chunk(
     """Choose how many scores attention may hold at once.
 
     Args:
-        detector: With an `EVAViTDet`.
+        detector: Detector with an `EVAViTDet`.
         canvas: Height and width after padding.
         picture: Height and width of the picture itself.
         limit: Bytes that weights and the forward pass may take.
