@@ -103,9 +103,10 @@ def _truth(content: Any, file: Path) -> COCO:
 
 def _predictions(truth: COCO, file: Path) -> COCO:
     """As `truth.loadRes`, which fails on a model that finds nothing."""
-    if _read(file):
+    content = _read(file)
+    if content:
         try:
-            return truth.loadRes(str(file))
+            return truth.loadRes(content)
         except (*_WRONG_ENTRIES, AssertionError) as error:
             raise ValueError(f"{file} holds no predictions for this data: {error!r}") from error
     nothing = COCO()
@@ -149,7 +150,7 @@ def results_table(results: dict[str, dict[str, float | None]]) -> str:
     """Format the scores of boxes and masks side by side.
 
     Args:
-        results: Task ("bbox", "segm") -> metric -> percent; None where there are no such objects.
+        results: Task ("bbox", "segm") -> metric -> percent; None where such objects are missing.
 
     Returns:
         A table of text lines.
@@ -169,7 +170,7 @@ def draw_loss_curve(metrics: Sequence[dict[str, Any]], file: Path) -> None:
     """Draw the losses over the iterations.
 
     Args:
-        metrics: From `read_metrics`.
+        metrics: Entries from `read_metrics`.
         file: PNG to write.
     """
     figure = Figure(figsize=(8, 4), dpi=110)
