@@ -9,15 +9,9 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from eva_segmentation.data import custom_data
-from eva_segmentation.data.class_file import (
-    LabelMapError,
-    LabelTable,
-    check_pairs,
-    distinct_color,
-    find_pairs,
-    read_class_file,
-    read_label_map,
-)
+from eva_segmentation.data.classes import distinct_color, read_class_file
+from eva_segmentation.data.label_maps import LabelMapError, LabelTable, read_label_map
+from eva_segmentation.data.pairs import check_pairs, find_pairs
 
 CLASSES = """
 ignore = [0]

@@ -11,7 +11,8 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from eva_data.pictures import UnreadableImageError, read_rgb
-from eva_segmentation.data.class_file import find_pairs, read_label_map
+from eva_segmentation.data.label_maps import read_label_map
+from eva_segmentation.data.pairs import find_pairs
 from eva_segmentation.inference import demo
 from eva_segmentation.inference.drawing import label_image, overlay, with_legend
 from eva_segmentation.inference.predictor import Predictor

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from eva_segmentation.evaluation import command as evaluate
+from eva_segmentation.evaluation import evaluate
 from eva_segmentation.inference.drawing import label_image
 from eva_segmentation.inference.predictor import Predictor
 from eva_segmentation.model.segmentor import EVASegmentor

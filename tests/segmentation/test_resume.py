@@ -11,7 +11,8 @@ from mmengine.optim import build_optim_wrapper
 from mmseg.registry import MODELS
 
 from eva_segmentation.training import train
-from eva_segmentation.training.resuming import UnfitCheckpointError, check_fits, read_checkpoint
+from eva_segmentation.training.checkpoint_checks import check_fits
+from eva_segmentation.training.checkpoint_files import UnfitCheckpointError, read_checkpoint
 from eva_segmentation.training.schedule import WarmupPolyLR
 
 

@@ -14,9 +14,10 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from eva_segmentation.evaluation import command as evaluate
+from eva_segmentation.config import options
+from eva_segmentation.evaluation import evaluate
 from eva_segmentation.model.segmentor import EVASegmentor
-from eva_segmentation.training import options, train
+from eva_segmentation.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:The draw is False:UserWarning")
 SMALLER = [

@@ -13,7 +13,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from eva_segmentation.data.class_file import ClassFile, check_pairs, read_class_file
+from eva_segmentation.data.classes import ClassFile, read_class_file
+from eva_segmentation.data.pairs import check_pairs
 from eva_segmentation.data.pipelines import LABEL_READERS
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from eva_segmentation.data.class_file import Color
+from eva_segmentation.data.classes import Color
 
 _LEAST_SHARE = 0.0005  # of the pixels, for a line in the legend
 _LARGEST_IN_PALETTE = 255

@@ -22,10 +22,10 @@ from torch import nn
 
 from eva_backbone import no_init_weights
 from eva_data.pictures import read_rgb
-from eva_segmentation.data.class_file import Color, described
+from eva_segmentation.config.options import load_config
+from eva_segmentation.data.classes import Color, described
 from eva_segmentation.data.pipelines import LABEL_READERS, PICTURE_READERS
 from eva_segmentation.model.weights import load_segmentor
-from eva_segmentation.training.options import load_config
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 __all__ = ["Predictor"]

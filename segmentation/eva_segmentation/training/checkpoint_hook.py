@@ -9,7 +9,7 @@ from mmengine.runner import BaseLoop
 from mmseg.registry import HOOKS
 
 from eva_data.files import write_text
-from eva_segmentation.training.resuming import LATEST, Evaluation, write_evaluation
+from eva_segmentation.training.checkpoint_files import LATEST, Evaluation, write_evaluation
 
 
 @HOOKS.register_module()

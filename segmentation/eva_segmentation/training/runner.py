@@ -17,12 +17,9 @@ from eva_backbone import no_init_weights
 from eva_data.files import make_folder, replacing
 from eva_data.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal
 from eva_data.run_folder import locked
+from eva_segmentation.config.files import SavedConfig
 from eva_segmentation.model.weights import load_segmentor
-from eva_segmentation.training.checkpoint_hook import EVACheckpointHook
-from eva_segmentation.training.continuing import take_over
-from eva_segmentation.training.ending import RunError, UnfitWeightsError, building, on_main_process
-from eva_segmentation.training.loops import EVATrainLoop, end_workers
-from eva_segmentation.training.resuming import (
+from eva_segmentation.training.checkpoint_files import (
     RUN,
     Evaluation,
     has_run,
@@ -30,7 +27,10 @@ from eva_segmentation.training.resuming import (
     read_checkpoint,
     read_evaluation,
 )
-from eva_segmentation.training.saved_config import SavedConfig
+from eva_segmentation.training.checkpoint_hook import EVACheckpointHook
+from eva_segmentation.training.errors import RunError, UnfitWeightsError, building, on_main_process
+from eva_segmentation.training.loops import EVATrainLoop, end_workers
+from eva_segmentation.training.resuming import take_over
 from eva_segmentation.training.step_guard import GUARDED, StepGuard
 
 _PRECISIONS = ("highest", "high", "medium")

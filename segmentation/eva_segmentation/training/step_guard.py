@@ -14,7 +14,7 @@ from mmseg.registry import OPTIM_WRAPPERS
 from torch import Tensor
 
 from eva_data.interruption import StopSignal
-from eva_segmentation.training.ending import NonFiniteError
+from eva_segmentation.training.errors import NonFiniteError
 
 MAX_SKIPPED = 40  # steps in a row without a scale that fits: 65,536 has become 6e-8
 _NAMED = 16  # images of a process in the message

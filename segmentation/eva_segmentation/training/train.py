@@ -9,10 +9,10 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmseg.registry import RUNNERS
 
+from eva_segmentation.config.options import check_files, load_config, set_data_root
 from eva_segmentation.data import custom_data
-from eva_segmentation.training.ending import RunError, building, sentences, settings
-from eva_segmentation.training.options import check_files, load_config, set_data_root
-from eva_segmentation.training.resuming import has_run
+from eva_segmentation.training.checkpoint_files import has_run
+from eva_segmentation.training.errors import RunError, building, sentences, settings
 from eva_segmentation.training.runner import leave, used
 
 _EPILOG = """

@@ -6,7 +6,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from eva_segmentation.data.class_file import IGNORED
+from eva_segmentation.data.label_maps import IGNORED
 
 
 @TRANSFORMS.register_module()

@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from eva_segmentation.model.segmentor import EVASegmentor
 from eva_segmentation.training import train
-from eva_segmentation.training.ending import one_line
+from eva_segmentation.training.errors import one_line
 from eva_segmentation.training.loops import EVATrainLoop
 
 
@@ -84,7 +84,7 @@ def test_an_error_leaves_no_worker(tiny_run, launch, monkeypatch, tmp_path):
 def test_the_sentence_of_an_error_in_a_worker():
     text = (
         "Caught LabelMapError in DataLoader worker process 0.\nOriginal Traceback (most recent "
-        "call last):\n  File x\neva_segmentation.class_file.LabelMapError: a.png: too odd"
+        "call last):\n  File x\neva_segmentation.data.label_maps.LabelMapError: a.png: too odd"
     )
     assert one_line(ValueError(text)) == "a.png: too odd"
 

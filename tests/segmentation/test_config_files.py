@@ -6,11 +6,11 @@ import pytest
 from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
-from eva_segmentation.evaluation import command as evaluate
+from eva_segmentation.config.files import SavedConfig, read_config
+from eva_segmentation.config.options import load_config
+from eva_segmentation.evaluation import evaluate
 from eva_segmentation.inference.predictor import Predictor
 from eva_segmentation.training import train
-from eva_segmentation.training.options import load_config
-from eva_segmentation.training.saved_config import SavedConfig, read_config
 
 NAMES = (
     *(

@@ -8,9 +8,9 @@ from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
 from eva_backbone import no_init_weights
+from eva_segmentation.config.options import check_files
 from eva_segmentation.data import custom_data
-from eva_segmentation.training.ending import building, sentences, settings
-from eva_segmentation.training.options import check_files
+from eva_segmentation.training.errors import building, sentences, settings
 from eva_segmentation.training.runner import leave
 from eva_segmentation.training.train import add_shared_arguments, configure
 

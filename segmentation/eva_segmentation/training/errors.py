@@ -16,7 +16,7 @@ from mmengine.dist import broadcast_object_list, get_rank, is_main_process
 from eva_data.files import UnwritableError
 from eva_data.interruption import EXIT_KEYBOARD
 from eva_data.pictures import UnreadableImageError
-from eva_segmentation.data.class_file import LabelMapError
+from eva_segmentation.data.label_maps import LabelMapError
 
 T = TypeVar("T")
 _LONGEST = 600  # characters of a sentence that quotes an error
