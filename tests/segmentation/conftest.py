@@ -107,6 +107,34 @@ def _alone(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
 
 
+# ---- own data ------------------------------------------------------------------------------------
+
+CLASSES = """
+ignore = [0]
+[[classes]]
+name = "road"
+label = 7
+color = [128, 64, 128]
+[[classes]]
+name = "sky"
+label = 40
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Folders `images` and `maps` with three pairs of 20 x 30 px, one below a folder; classes."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "maps"):
+        (tmp_path / kind / "b").mkdir(parents=True)
+    for name in ("a", "b/c", "d"):
+        Image.new("RGB", (30, 20), (9, 99, 9)).save(tmp_path / "images" / f"{name}.jpg")
+        values = rng.choice(np.array([0, 7, 40], np.uint8), (20, 30))
+        Image.fromarray(values).save(tmp_path / "maps" / f"{name}.png")
+    (tmp_path / "classes.toml").write_text(CLASSES)
+    return tmp_path
+
+
 # ---- runs ----------------------------------------------------------------------------------------
 
 
