@@ -140,7 +140,7 @@ def own(tmp_path):
 
 @pytest.fixture(scope="session")
 def write_pairs():
-    """Function: pictures whose colours tell the labels, and their maps; name -> height, width."""
+    """Function: pictures whose colours show the labels, and their maps; name -> height, width."""
 
     def write(images, maps, sizes, labels):
         generator = np.random.default_rng(0)

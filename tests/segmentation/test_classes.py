@@ -26,9 +26,9 @@ def test_class_file(own):
         ("label = 40", "label = -1", "class 2: label = -1 must be from 0"),
         ("label = 40", "", "1 of 2 classes have a label"),
         ('"sky"', '"road"', "class 2: an earlier class has the name 'road' too"),
-        ('"sky"', '""', "class 2: name = '' must be a text"),
+        ('"sky"', '""', "class 2: name = '' must be text"),
         ("[128, 64, 128]", "[128, 64, 256]", "class 1: color = .128, 64, 256. must be"),
-        ('name = "sky"', "name = ", "is no TOML"),
+        ('name = "sky"', "name = ", "is not a TOML file"),
     ],
 )
 def test_a_wrong_class_file_is_named(own, old, new, message):

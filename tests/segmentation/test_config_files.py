@@ -88,7 +88,9 @@ def test_data_that_name_programs_are_refused(content, tmp_path):
     for suffix in (".json", ".yaml"):
         file = tmp_path / f"bad{suffix}"
         file.write_text(json.dumps(content))
-        with pytest.raises(ValueError, match=r"is data and names programs|is no config but list"):
+        with pytest.raises(
+            ValueError, match=r"is data and names programs|is not a config but list"
+        ):
             read_config(file)
     assert not (tmp_path / "ran").exists()
 

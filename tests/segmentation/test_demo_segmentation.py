@@ -223,7 +223,7 @@ def test_what_is_no_config_device_or_folder_is_named(
         (config, weights, picture, "--output", tmp_path / "file"): "file is a file and would have",
         (config, weights, picture, *output, "--device", "bla"): "device 'bla' must be cpu, cuda",
         (config, weights, picture, *output, "--device", "cuda"): "device 'cuda': there are 0 GPUs",
-        (picture, weights, picture, *output): "a.jpg is no config; one ends in .json, .py",
+        (picture, weights, picture, *output): "a.jpg is not a config; one ends in .json, .py",
         (tmp_path / "bare.json", weights, picture, *output): "has no model and test_dataloader",
         (config, "none.pth", picture, *output): "none.pth",
     }

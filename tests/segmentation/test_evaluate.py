@@ -50,7 +50,7 @@ def test_the_score_is_that_of_the_last_validation_with_and_without_maps(
 
 
 def test_maps_are_those_of_the_weights_that_were_named(tiny_run, maps):
-    """Each in the subfolder of its picture, with the labels of the files: 0 is no class."""
+    """Each in the subfolder of its picture, with the labels of the files: 0 is not a class."""
     run, images = tiny_run / "run", tiny_run / "images" / "validation"
     files = sorted(path.relative_to(maps).as_posix() for path in maps.rglob("*.*"))
     assert files == ["a.png", "b.png", "sub/a.png"]

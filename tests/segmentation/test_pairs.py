@@ -20,7 +20,7 @@ def test_pairs_by_ending(tmp_path):
     assert not lonely
     assert not unused
     Image.new("L", (2, 2)).save(tmp_path / "i" / "x_left.jpg")
-    with pytest.raises(ValueError, match="the same name but for the suffix"):
+    with pytest.raises(ValueError, match="the same name apart from the suffix"):
         find_pairs(tmp_path / "i", tmp_path / "m", image_ending="_left")
 
 

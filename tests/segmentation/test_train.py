@@ -142,7 +142,7 @@ def test_resume_without_a_checkpoint_starts_from_load_from(
 
 def test_evaluation_refuses_weights_without_a_head(config, launch, tmp_path):
     with pytest.raises(
-        SystemExit, match=r"test.py: eva_debug.safetensors holds a backbone and no segmentor"
+        SystemExit, match=r"test.py: eva_debug.safetensors holds a backbone and not a segmentor"
     ):
         launch(evaluate, config, "eva_debug", "--work-dir", tmp_path)
 
@@ -194,7 +194,9 @@ def test_a_missing_config_is_named_and_so_is_a_picture_in_its_place(launch, tiny
     with pytest.raises(SystemExit, match=r"train\.py: there is no config nowhere\.py"):
         launch(train, "nowhere.py")
     picture = tiny_run / "images" / "training" / "a.jpg"
-    with pytest.raises(SystemExit, match=r"train\.py: .*a\.jpg is no config; one ends in \.json"):
+    with pytest.raises(
+        SystemExit, match=r"train\.py: .*a\.jpg is not a config; one ends in \.json"
+    ):
         launch(train, picture)
 
 

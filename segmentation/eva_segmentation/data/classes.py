@@ -1,6 +1,6 @@
 """Classes of a data set, and the small file that names them.
 
-    ignore = [0, 255]              # label values that no class has (default: [255])
+    ignore = [0, 255]              # label values without a class (default: [255])
     image_ending = "_leftImg8bit"  # of file names, before the suffix; pairs agree in what is left
     map_ending = "_labels"
 
@@ -30,10 +30,10 @@ class ClassFile:
     """Classes of a data set.
 
     Attributes:
-        names: Of the classes, in the order of the model.
+        names: Names in the order of the model.
         labels: Value of each class in the label maps.
-        colors: Of each class, RGB.
-        ignore: Values in the label maps that no class has.
+        colors: RGB colour of each class.
+        ignore: Values in the label maps without a class.
         image_ending: End of the names of images, before the suffix.
         map_ending: End of the names of label maps, before the suffix.
     """
@@ -50,10 +50,10 @@ def read_class_file(path: Path) -> ClassFile:
     """Read and check the file.
 
     Args:
-        path: TOML file, as in the text of this module.
+        path: TOML file as described at the top of this module.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it is wrong; the message names the entry.
     """
     if not path.is_file():
@@ -61,7 +61,7 @@ def read_class_file(path: Path) -> ClassFile:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no TOML: {error}") from error
+        raise ValueError(f"{path} is not a TOML file: {error}") from error
     _demand_known(content, ("ignore", "image_ending", "map_ending", "classes"), str(path))
     entries = content.get("classes")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -105,7 +105,7 @@ def _read_classes(
         name, label = entry.get("name"), entry.get("label", position)
         color = entry.get("color", distinct_color(position))
         if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"{where}: name = {name!r} must be a text")
+            raise ValueError(f"{where}: name = {name!r} must be text such as 'road'")
         if not _is_label(label):
             raise ValueError(f"{where}: label = {label!r} must be from 0 to {_LARGEST_LABEL}")
         if name in names or label in labels:
@@ -142,11 +142,11 @@ def described(meta: Mapping[str, Any]) -> tuple[list[str], list[Color], list[int
     """Names, colours and labels in the files of a data set's classes.
 
     Args:
-        meta: `metainfo` of a data set of mmsegmentation; palette and labels may lack.
+        meta: `metainfo` of a data set of mmsegmentation; palette and labels are optional.
     """
     names = [str(name) for name in meta["classes"]]
     palette = meta.get("palette") or [distinct_color(index) for index in range(len(names))]
     colors = [(int(red), int(green), int(blue)) for red, green, blue in palette]
-    first = int(bool(meta.get("reduce_zero_label")))  # label 0 is no class then
+    first = int(bool(meta.get("reduce_zero_label")))  # label 0 is not a class then
     labels = meta.get("labels") or range(first, first + len(names))
     return names, colors, [int(label) for label in labels]

@@ -26,7 +26,7 @@ def read_label_map(path: Path) -> LabelMap:
     """Read the label values (H, W) of a file, palette or not.
 
     Raises:
-        LabelMapError: A ValueError, if it is unreadable or holds no whole numbers.
+        LabelMapError: A ValueError, if it is unreadable or does not hold integers.
     """
     try:
         with opened(path, name="it") as stored:
@@ -39,7 +39,7 @@ def read_label_map(path: Path) -> LabelMap:
         raise LabelMapError(f"cannot read {path} as a label map: {error}") from error
     what = "fractions" if mode == "F" else "colours"
     raise LabelMapError(
-        f"{path} holds {what} (mode {mode}); a label map has one whole number for each pixel: "
+        f"{path} holds {what} (mode {mode}); a label map has one integer for each pixel: "
         f"replace {what} by numbers first"
     )
 
@@ -49,7 +49,7 @@ class LabelTable:
 
     Args:
         labels: Value of each class.
-        ignore: Values that no class has.
+        ignore: Values without a class.
     """
 
     def __init__(self, labels: Sequence[int], ignore: Sequence[int]) -> None:
@@ -58,14 +58,14 @@ class LabelTable:
         self._table[list(labels)] = np.arange(len(labels))
 
     def __call__(self, values: LabelMap, path: Path | str) -> NDArray[np.uint8]:
-        """Class indices (H, W) of label values; `IGNORED` where there is none.
+        """Class indices (H, W) of label values; `IGNORED` where a pixel has no class.
 
         Args:
-            values: From `read_label_map`.
-            path: Of the file, for the message.
+            values: Label values as `read_label_map` returns them.
+            path: Path of the file, for the message.
 
         Raises:
-            LabelMapError: A ValueError, if there is a value that is neither a class's nor ignored.
+            LabelMapError: A ValueError, if a value neither belongs to a class nor is ignored.
         """
         indices = self._table[np.clip(values, 0, len(self._table) - 1)]
         if indices.min(initial=0) < 0 or values.min(initial=0) < 0:

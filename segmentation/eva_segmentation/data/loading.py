@@ -35,7 +35,7 @@ class LoadPicture(LoadImageFromFile):
         """Add the picture as `img` (H, W, 3), BGR.
 
         Args:
-            results: With `img_path`.
+            results: Record with `img_path`.
 
         Raises:
             UnreadableImageError: If the file cannot be read.
@@ -122,7 +122,7 @@ class LoadLabelMap(BaseTransform):
 
     Args:
         labels: Value of each class in the files, in the order of the classes.
-        ignore: Values that no class has.
+        ignore: Values without a class.
     """
 
     def __init__(self, *, labels: Sequence[int], ignore: Sequence[int]) -> None:
@@ -132,7 +132,7 @@ class LoadLabelMap(BaseTransform):
         """Add the class indices as `gt_seg_map` (H, W).
 
         Args:
-            results: With `seg_map_path`, and `ori_shape` of the picture.
+            results: Record with `seg_map_path`, and `ori_shape` of the picture.
 
         Raises:
             LabelMapError: A ValueError, if the file cannot be read, has an unknown label or another

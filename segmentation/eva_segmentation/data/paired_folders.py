@@ -39,7 +39,7 @@ class PairedFolders(BaseSegDataset):
         """List the pairs.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If there are no pairs.
         """
         images, maps = self._folders
         pairs, _, _ = find_pairs(images, maps, **self._endings)

@@ -38,8 +38,8 @@ def find_pairs(
         The pairs in order of their names, images without a map, and maps without an image.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If two files of a folder have the same name but for the suffix.
+        FileNotFoundError: If a folder does not exist.
+        ValueError: If two files of a folder have the same name apart from the suffix.
     """
     pictures = _by_name(images, PICTURES, image_ending)
     labels = _by_name(maps, MAPS, map_ending)
@@ -61,7 +61,7 @@ def _by_name(folder: Path, suffixes: Collection[str], ending: str) -> dict[str, 
             continue
         name = Path(file).with_name(path.stem.removesuffix(ending)).as_posix()
         if name in found:
-            raise ValueError(f"{found[name]} and {path} have the same name but for the suffix")
+            raise ValueError(f"{found[name]} and {path} have the same name apart from the suffix")
         found[name] = path
     return found
 
@@ -72,14 +72,14 @@ def check_pairs(images: Path, maps: Path, classes: ClassFile, *, sample: int = 3
     Args:
         images: Folder of images.
         maps: Folder of label maps.
-        classes: What the maps hold.
-        sample: Pairs that are read, spread evenly.
+        classes: Classes of the maps.
+        sample: Number of pairs that are read, spread evenly.
 
     Returns:
         All pairs.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
+        FileNotFoundError: If a folder does not exist.
         ValueError: Naming the first thing that is wrong.
     """
     pairs, lonely, unused = find_pairs(

@@ -18,10 +18,10 @@ WORK_DIR = "test"  # below the work folder of the training
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Evaluate weights as a config says.
+    """Evaluate weights as a config describes.
 
     Args:
-        argv: Command line; None means that of the process.
+        argv: Command line; None for the one of the process.
     """
     parser = argparse.ArgumentParser(description="Evaluate a segmentor.")
     add_shared_arguments(parser)

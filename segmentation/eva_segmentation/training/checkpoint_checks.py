@@ -26,15 +26,15 @@ def check_fits(
     """Refuse a checkpoint of another run, which torch and mmengine would load as far as it goes.
 
     Args:
-        file: For the message.
-        content: From `read_checkpoint`.
+        file: Path of the checkpoint, for the message.
+        content: Content as `read_checkpoint` returns it.
         model: The segmentor.
-        optimizer: The run's.
-        schedulers: The run's schedules.
+        optimizer: Optimizer of the run.
+        schedulers: Schedules of the run.
         max_iters: Iterations of the run.
 
     Returns:
-        Settings of the config that differ from those of the checkpoint, which will be kept.
+        Settings in which the config differs from the checkpoint; the checkpoint's are kept.
 
     Raises:
         UnfitCheckpointError: Naming what differs or is not finite.

@@ -33,8 +33,8 @@ class Evaluation:
     """The latest evaluation of a run.
 
     Attributes:
-        iteration: After which it took place.
-        best: What mmengine's hook notes of the best one so far.
+        iteration: Iteration after which it took place.
+        best: Notes of mmengine's hook about the best one so far.
     """
 
     iteration: int
@@ -56,15 +56,15 @@ def newest_checkpoint(work_dir: Path, folder: Path) -> Path | None:
     """The checkpoint to continue from; the folder may have been moved or copied since.
 
     Args:
-        work_dir: Of the run.
-        folder: Where its checkpoints lie; usually the same.
+        work_dir: Work folder of the run.
+        folder: Folder of its checkpoints, usually the same.
 
     Returns:
         The one that `last_checkpoint` names, else the one with the highest number; None for a
         folder without any.
 
     Raises:
-        FileNotFoundError: If the one that is named is not there.
+        FileNotFoundError: If the named one is missing.
     """
     tag = work_dir / LATEST
     noted = ""
@@ -85,7 +85,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     """Read the checkpoint of a run without running any code in it.
 
     Args:
-        file: As `EVARunner` or mmengine's runner wrote it.
+        file: Checkpoint as `EVARunner` or mmengine's runner wrote it.
 
     Returns:
         The content, with all parts that a run continues from.

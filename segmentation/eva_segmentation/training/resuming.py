@@ -1,4 +1,4 @@
-"""Taking a checkpoint over, once all of it has been found to fit."""
+"""Resuming a run: a checkpoint is taken over once all of it has been found to fit."""
 
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ def take_over(
     """Continue a run from a checkpoint.
 
     Args:
-        runner: With everything built.
-        model: Its segmentor, without a wrapper.
-        content: From `read_checkpoint`.
+        runner: Runner that has built everything.
+        model: Its segmentor without a wrapper.
+        content: Content as `read_checkpoint` returns it.
         file: The checkpoint, for messages.
-        evaluation: The run's latest.
+        evaluation: Latest evaluation of the run.
 
     Raises:
-        UnfitCheckpointError: If anything does not fit; nothing is changed then.
+        UnfitCheckpointError: If anything does not fit; nothing has been changed then.
     """
     iteration, schedulers = content["meta"]["iter"], runner.param_schedulers or []
     states = content.get("param_schedulers", [])
