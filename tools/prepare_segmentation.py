@@ -26,7 +26,7 @@ from pathlib import Path
 from findings import progress
 
 from eva_data.files import make_folder, replacing
-from eva_segmentation.data.class_file import IGNORED, LabelTable, read_label_map
+from eva_segmentation.data.label_maps import IGNORED, LabelTable, read_label_map
 
 # Numbers of COCO's categories without a single object, less 1 as in the pixel maps.
 UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)

@@ -22,14 +22,9 @@ import numpy as np
 from findings import Findings, Kind, progress, write_json
 from verify_images import inspect
 
-from eva_segmentation.data.class_file import (
-    IGNORED,
-    ClassFile,
-    Pair,
-    find_pairs,
-    read_class_file,
-    read_label_map,
-)
+from eva_segmentation.data.classes import ClassFile, read_class_file
+from eva_segmentation.data.label_maps import IGNORED, read_label_map
+from eva_segmentation.data.pairs import Pair, find_pairs
 
 BY_HAND = "by hand"
 KINDS: Mapping[str, Kind] = {

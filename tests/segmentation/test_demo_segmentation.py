@@ -13,7 +13,8 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from eva_data.pictures import UnreadableImageError, read_rgb
-from eva_segmentation.data.class_file import find_pairs, read_label_map
+from eva_segmentation.data.label_maps import read_label_map
+from eva_segmentation.data.pairs import find_pairs
 from eva_segmentation.inference import demo
 from eva_segmentation.inference.drawing import label_image, overlay, with_legend
 from eva_segmentation.inference.predictor import Predictor
@@ -224,7 +225,7 @@ def test_what_is_no_config_device_or_folder_is_named(
         (config, weights, picture, "--output", tmp_path / "file"): "file is a file and would have",
         (config, weights, picture, *output, "--device", "bla"): "device 'bla' must be cpu, cuda",
         (config, weights, picture, *output, "--device", "cuda"): "device 'cuda': there are 0 GPUs",
-        (picture, weights, picture, *output): "a.jpg is no config; one ends in .json, .py",
+        (picture, weights, picture, *output): "a.jpg is not a config; one ends in .json, .py",
         (tmp_path / "bare.json", weights, picture, *output): "has no model and test_dataloader",
         (config, "none.pth", picture, *output): "none.pth",
     }

@@ -1,4 +1,4 @@
-"""Configs in files: what a run saves is data, and its names stay what they are.
+"""Configs in files: what a run saves is data, and its texts stay as they are.
 
 A config in Python is a program, and so are those that it inherits from. One in YAML or JSON is
 data; mmengine would run whatever Python a YAML file asks for. In all of them mmengine replaces text
@@ -97,7 +97,7 @@ class SavedConfig(Config):
         """The same config.
 
         Args:
-            cfg: From mmengine.
+            cfg: Config of mmengine.
         """
         saved = cls.__new__(cls)
         saved.__setstate__(cfg.__getstate__())
@@ -112,7 +112,7 @@ class SavedConfig(Config):
         """Write the config, or give it as text.
 
         Args:
-            file: In Python, YAML or JSON; None for text in the format of the config's own file.
+            file: File in Python, YAML or JSON; None for text in the format of the config's own.
 
         Returns:
             The text, or None after writing.
@@ -137,13 +137,13 @@ def read_config(path: Path) -> Config:
         The config.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it cannot be read; the message says why.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no config {path}")
     if path.suffix not in _SUFFIXES:
-        raise ValueError(f"{path} is no config; one ends in {', '.join(_SUFFIXES)}")
+        raise ValueError(f"{path} is not a config; one ends in {', '.join(_SUFFIXES)}")
     if path.suffix != ".py":
         _check_data(path)
     try:
@@ -166,7 +166,7 @@ def _check_data(path: Path, above: tuple[Path, ...] = ()) -> None:
     except Exception as error:  # of the readers
         raise ValueError(f"{path} cannot be read as a config ({_reason(error)})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is no config but {type(content).__name__}")
+        raise ValueError(f"{path} is not a config but {type(content).__name__}")
     modules = (content.get("custom_imports") or {}).get("imports") or []
     names = [modules] if isinstance(modules, str) else list(modules)
     bases = content.get("_base_") or []

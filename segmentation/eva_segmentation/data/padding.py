@@ -6,7 +6,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from eva_segmentation.data.class_file import IGNORED
+from eva_segmentation.data.label_maps import IGNORED
 
 
 @TRANSFORMS.register_module()
@@ -15,7 +15,7 @@ class PadShortSide(BaseTransform):
 
     The official multi-scale test pads the raw picture, so that the border is black for the model.
     mmsegmentation's data preprocessor pads after normalisation, which gives the mean colour.
-    `padding_size` tells the segmentor what to cut off again: name it in `meta_keys` of
+    `padding_size` is what the segmentor cuts off again: name it in `meta_keys` of
     `PackSegInputs`.
 
     Args:
@@ -34,7 +34,7 @@ class PadShortSide(BaseTransform):
         """Pad the picture, and its label map if that was loaded before.
 
         Args:
-            results: With `img` (H, W, 3).
+            results: Record with `img` (H, W, 3).
 
         Returns:
             The same, with `padding_size` as (left, right, top, bottom) and `pad_shape`.

@@ -1,4 +1,4 @@
-"""How a program ends: one sentence for what its user can mend, a file for the rest, a code."""
+"""How a program ends: one sentence for what the user can fix, a file for the rest, an exit code."""
 
 import contextlib
 import errno
@@ -16,28 +16,28 @@ from mmengine.dist import broadcast_object_list, get_rank, is_main_process
 from eva_data.files import UnwritableError
 from eva_data.interruption import EXIT_KEYBOARD
 from eva_data.pictures import UnreadableImageError
-from eva_segmentation.data.class_file import LabelMapError
+from eva_segmentation.data.label_maps import LabelMapError
 
 T = TypeVar("T")
 _LONGEST = 600  # characters of a sentence that quotes an error
 
 
 class RunError(ValueError):
-    """A run that cannot begin or go on, for a reason of its own; the message says which.
+    """A run that cannot begin or go on; the message says why.
 
     Attributes:
-        agreed: All processes have the same error, and one of them says so.
+        agreed: Whether all processes have the same error, so that one of them reports it.
     """
 
     agreed = False
 
 
 class SettingError(RunError):
-    """A config of which no run can be built; the message quotes what failed."""
+    """A config from which a run cannot be built; the message quotes what failed."""
 
 
 class UnfitWeightsError(RunError):
-    """Weights that are not there or do not fit; the message says which and why."""
+    """Weights that are missing or do not fit; the message says which and why."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -53,7 +53,7 @@ def one_line(error: BaseException) -> str:
     """The message of an error, also of one in a process that loads data.
 
     Args:
-        error: Its text may hold the traceback of that process.
+        error: Error whose text may hold the traceback of that process.
 
     Returns:
         The sentence for the user.
@@ -69,8 +69,8 @@ def settings(check: Callable[..., T], *arguments: Any) -> T:
     """Read or check settings.
 
     Args:
-        check: Raises what is wrong with them.
-        *arguments: Of `check`.
+        check: Function that raises an error if they are wrong.
+        *arguments: Arguments of `check`.
 
     Returns:
         What it returns.
@@ -109,7 +109,7 @@ def log_failure(folder: Path) -> None:
 def building(folder: Path, begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Context in which settings become a run: what fails in it is a setting.
 
-    The traceback goes to a file, but for an error that has its sentence.
+    The traceback goes to a file, except for an error that explains itself.
 
     Args:
         folder: The work folder.
@@ -150,15 +150,15 @@ def _is_of_writing(error: OSError, folder: Path) -> bool:
 def sentences(
     program: str, folder: Callable[[], Path | None], given: Mapping[str, Any] | None = None
 ) -> Iterator[None]:
-    """Context of a program.
+    """Context in which a program runs: its errors become sentences and exit codes.
 
     Args:
-        program: Its name.
-        folder: Its work folder, as far as it is known.
-        given: Options of the command line, among which a wrong one must be.
+        program: Name of the program.
+        folder: Function for its work folder, None before it is known.
+        given: Options of the command line, one of which must be the wrong one.
 
     Raises:
-        SystemExit: With one sentence for what a user can mend; 130 after Ctrl-C.
+        SystemExit: With one sentence for what the user can fix; 130 after Ctrl-C.
     """
     complaints, logging.raiseExceptions = logging.raiseExceptions, False
     try:
@@ -186,8 +186,8 @@ def on_main_process(action: Callable[[], T], error: type[RunError] = RunError) -
     """Do something on the main process; all processes return its result, or fail with it.
 
     Args:
-        action: What the main process does; others do not call it.
-        error: What a ValueError or OSError of it becomes.
+        action: Function that only the main process calls.
+        error: Class of the error in place of its ValueError or OSError.
 
     Returns:
         What it returns.

@@ -12,7 +12,7 @@ from mmengine.runner import Runner, set_random_seed
 from torch.utils.data import DataLoader
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_segmentation.training.saved_config import read_config
+from eva_segmentation.config.files import read_config
 
 _MISSPELT = 0.85  # likeness of two names
 # What the runner reads although a config need not have it.
@@ -39,8 +39,8 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
         The config.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If an option is none of the config.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If an option does not belong to the config.
     """
     cfg = read_config(Path(path))
     if options:
@@ -50,7 +50,7 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Refuse settings that nothing would read.
+    """Refuse settings that no part of the program would read.
 
     A name must be in the config or among what the runner and the loaders read; a new one may join
     the arguments of a `type`, whose constructor refuses what it does not know, unless it looks like
@@ -105,7 +105,7 @@ def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
 
     Args:
         cfg: The config.
-        folder: What the config's `data_root` stands for.
+        folder: Folder in place of the config's `data_root`.
     """
     for name in LOADERS:
         if cfg.get(name):
@@ -120,8 +120,8 @@ def check_files(cfg: Config, loaders: tuple[str, ...]) -> None:
         loaders: Names of the loaders that will be used.
 
     Raises:
-        FileNotFoundError: Naming what is not there and how to name another place.
-        ValueError: For the name of weights that nothing has.
+        FileNotFoundError: Naming what is missing and how to name another place.
+        ValueError: If the weights have an unknown name.
     """
     if cfg.get("load_from"):
         resolve_source(cfg.load_from)

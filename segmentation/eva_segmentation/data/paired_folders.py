@@ -1,14 +1,12 @@
 """A data set of two folders, for mmsegmentation's data loaders."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmcv.transforms import BaseTransform
 from mmseg.datasets import BaseSegDataset
-from mmseg.registry import DATASETS, TRANSFORMS
+from mmseg.registry import DATASETS
 
-from eva_segmentation.data.class_file import LabelMapError, LabelTable, find_pairs, read_label_map
+from eva_segmentation.data.pairs import find_pairs
 
 
 @DATASETS.register_module()
@@ -41,7 +39,7 @@ class PairedFolders(BaseSegDataset):
         """List the pairs.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If there are no pairs.
         """
         images, maps = self._folders
         pairs, _, _ = find_pairs(images, maps, **self._endings)
@@ -57,40 +55,3 @@ class PairedFolders(BaseSegDataset):
             }
             for pair in pairs
         ]
-
-
-@TRANSFORMS.register_module()
-class LoadLabelMap(BaseTransform):
-    """Reads a label map, and refuses labels that nobody named.
-
-    In place of mmsegmentation's `LoadAnnotations`, for which an unknown label is one more class or
-    crashes the loss.
-
-    Args:
-        labels: Value of each class in the files, in the order of the classes.
-        ignore: Values that no class has.
-    """
-
-    def __init__(self, *, labels: Sequence[int], ignore: Sequence[int]) -> None:
-        self._table = LabelTable(labels, ignore)
-
-    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add the class indices as `gt_seg_map` (H, W).
-
-        Args:
-            results: With `seg_map_path`, and `ori_shape` of the picture.
-
-        Raises:
-            LabelMapError: A ValueError, if the file cannot be read, has an unknown label or another
-                size than the picture.
-        """
-        path = results["seg_map_path"]
-        values = read_label_map(Path(path))
-        if values.shape != tuple(results["ori_shape"]):
-            raise LabelMapError(
-                f"{path} is {values.shape} (height, width) and its picture {results['img_path']} "
-                f"{tuple(results['ori_shape'])}: they must be equal"
-            )
-        results["gt_seg_map"] = self._table(values, path)
-        results["seg_fields"].append("gt_seg_map")
-        return results

@@ -7,7 +7,7 @@ from typing import Any
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 
-from eva_segmentation.data.class_file import described
+from eva_segmentation.data.classes import described
 from eva_segmentation.inference.drawing import label_image
 
 

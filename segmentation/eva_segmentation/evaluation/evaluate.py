@@ -8,9 +8,9 @@ from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
 from eva_backbone import no_init_weights
+from eva_segmentation.config.options import check_files
 from eva_segmentation.data import custom_data
-from eva_segmentation.training.ending import building, sentences, settings
-from eva_segmentation.training.options import check_files
+from eva_segmentation.training.errors import building, sentences, settings
 from eva_segmentation.training.runner import leave
 from eva_segmentation.training.train import add_shared_arguments, configure
 
@@ -18,10 +18,10 @@ WORK_DIR = "test"  # below the work folder of the training
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Evaluate weights as a config says.
+    """Evaluate weights as a config describes.
 
     Args:
-        argv: Command line; None means that of the process.
+        argv: Command line; None for the one of the process.
     """
     parser = argparse.ArgumentParser(description="Evaluate a segmentor.")
     add_shared_arguments(parser)

@@ -6,11 +6,11 @@ import pytest
 from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
-from eva_segmentation.evaluation import command as evaluate
+from eva_segmentation.config.files import SavedConfig, read_config
+from eva_segmentation.config.options import load_config
+from eva_segmentation.evaluation import evaluate
 from eva_segmentation.inference.predictor import Predictor
 from eva_segmentation.training import train
-from eva_segmentation.training.options import load_config
-from eva_segmentation.training.saved_config import SavedConfig, read_config
 
 NAMES = (
     *(
@@ -88,7 +88,9 @@ def test_data_that_name_programs_are_refused(content, tmp_path):
     for suffix in (".json", ".yaml"):
         file = tmp_path / f"bad{suffix}"
         file.write_text(json.dumps(content))
-        with pytest.raises(ValueError, match=r"is data and names programs|is no config but list"):
+        with pytest.raises(
+            ValueError, match=r"is data and names programs|is not a config but list"
+        ):
             read_config(file)
     assert not (tmp_path / "ran").exists()
 
