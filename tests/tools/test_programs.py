@@ -21,7 +21,9 @@ def test_a_program_is_short_and_helps_in_any_folder(program, tmp_path):
     assert len(program.read_text().splitlines()) <= 25
     done = _run(tmp_path, program, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"usage: {program.name}" in done.stdout
+    first = done.stdout.splitlines()[0]
+    assert first.startswith("usage: ")
+    assert program.name in first
     assert not list(tmp_path.iterdir())
 
 
