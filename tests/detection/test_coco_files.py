@@ -213,3 +213,15 @@ def test_a_file_is_parsed_once_in_a_process(write_coco, monkeypatch):
     forget(path)
     read_coco(path)
     assert len(parsed) == 3
+
+
+def test_sides_of_images_may_be_written_with_a_point(write_coco):
+    """As `verify_data.py coco` has it: some programs write all numbers so."""
+    path = write_coco([_annotation()], images=[IMAGE | {"width": 128.0, "height": 96.0}])
+    image = read_coco(path).images[1]
+    assert (image["width"], image["height"]) == (128, 96)
+    assert (type(image["width"]), type(image["height"])) == (int, int)
+    for wrong in (128.5, 2.0**31, -128.0, float("inf")):
+        path = write_coco([_annotation()], images=[IMAGE | {"width": wrong}])
+        with pytest.raises(ValueError, match="image 1 needs width and height in pixels"):
+            read_coco(path)

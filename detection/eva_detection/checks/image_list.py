@@ -12,7 +12,7 @@ from eva_data.checks.findings import Findings, Kind
 from eva_data.checks.pictures import Picture, inspect, inspect_all
 from eva_detection.checks.annotations import Entry, Images
 from eva_detection.checks.masks import REMOVED
-from eva_detection.data.coco_rules import is_id, is_integer
+from eva_detection.data.coco_rules import is_id, is_integer, is_side
 
 LVIS_FIELDS = ("neg_category_ids", "not_exhaustive_category_ids")
 
@@ -40,10 +40,6 @@ def file_name(entry: Entry) -> str | None:
     if name is None and isinstance(entry.get("coco_url"), str):
         name = "/".join(entry["coco_url"].split("/")[-2:])
     return name if isinstance(name, str) and name else None
-
-
-def _is_side(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value < 2**31 and value == int(value)
 
 
 class ImageCheck:
@@ -87,8 +83,8 @@ class ImageCheck:
         return (
             isinstance(entry, dict)
             and is_integer(entry.get("id"))
-            and _is_side(entry.get("width"))
-            and _is_side(entry.get("height"))
+            and is_side(entry.get("width"))
+            and is_side(entry.get("height"))
             and file_name(entry) is not None
         )
 

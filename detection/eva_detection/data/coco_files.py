@@ -15,7 +15,7 @@ from typing import Any
 
 from eva_data.files import require_regular_file
 from eva_detection.data.coco_objects import refuse_fractions, uniform_object
-from eva_detection.data.coco_rules import THIN, is_id, is_integer, shown
+from eva_detection.data.coco_rules import THIN, is_id, is_integer, is_side, shown
 
 _MOST_PIXELS = 2**32 - 1  # what pycocotools can count
 
@@ -262,14 +262,12 @@ def _images(path: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for entry in entries:
         sides = entry.get("width"), entry.get("height")
-        if (
-            not all(is_integer(side) and side > 0 for side in sides)
-            or entry["width"] * entry["height"] > _MOST_PIXELS
-        ):
+        if not all(map(is_side, sides)) or entry["width"] * entry["height"] > _MOST_PIXELS:
             raise ValueError(
                 f"{path}: image {entry['id']} needs width and height in pixels, got {shown(sides)}"
             )
         if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
             raise ValueError(f"{path}: image {entry['id']} has no file_name")
-        found.append({key: entry[key] for key in ("id", "file_name", "width", "height")})
+        one = {key: entry[key] for key in ("id", "file_name")}
+        found.append(one | {"width": int(entry["width"]), "height": int(entry["height"])})
     return found

@@ -31,6 +31,11 @@ def is_id(value: Any) -> TypeGuard[int]:
     return is_integer(value) and 0 <= value <= LARGEST_ID
 
 
+def is_side(value: Any) -> TypeGuard[float]:
+    """Whether a value is a width or height of an image: an integer, also when written as 128.0."""
+    return is_number(value) and 0 < value < 2**31 and value == int(value)
+
+
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value is a finite number (true and text are not)."""
     if not isinstance(value, int | float) or isinstance(value, bool):

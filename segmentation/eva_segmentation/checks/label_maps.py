@@ -195,7 +195,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--classes", type=Path, metavar="TOML", help="names and labels of own classes")
     add("--report", type=Path, metavar="JSON", help="also write findings and counts of all classes")
     add("--overwrite", action="store_true", help="replace an earlier --report")
-    add("--skip-decode", action="store_true", help="read the headers of images only; maps wholly")
+    add(
+        "--skip-decode",
+        action="store_true",
+        help="read headers of images only, and all of the maps",
+    )
     add_workers(parser, "files")
 
 
