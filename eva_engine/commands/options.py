@@ -5,7 +5,7 @@ import logging
 import os
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -19,11 +19,18 @@ PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+class Main(Protocol):
+    """The `main` of a command."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> None:
+        """Run the command; `arguments` are those of the command line by default."""
+
+
 def command(
     program: str,
     parse: Callable[[Sequence[str] | None], argparse.Namespace],
     work: Callable[[argparse.Namespace, torch.device], None],
-) -> Callable[[Sequence[str] | None], None]:
+) -> Main:
     """Make the `main` of a command that runs a model on one or several processes.
 
     Args:
