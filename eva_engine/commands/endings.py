@@ -17,9 +17,9 @@ _SENTENCE_IS_ENOUGH = (ValueError, OSError, FloatingPointError, TooManyBadSample
 def ending(
     program: str, *, after_interrupt: Callable[[], str] | None = None, log: str = ""
 ) -> Iterator[None]:
-    """Context of a command, which leaves the process group at its end.
+    """Context of a command, which leaves the process group that it has joined at its end.
 
-    After an error the process group is left as it is: taking it down needs all processes, and the
+    After an error the process group stays as it is: taking it down needs all processes, and the
     others notice the end of this one.
 
     Args:
@@ -34,11 +34,14 @@ def ending(
         SystemExit: 1 with one sentence for what the user can fix, and for the loss of another
             process; 130 after Ctrl-C; the command's own.
     """
+    joined_before = torch.distributed.is_initialized()
     try:
         yield
-        distributed.stop()
+        if not joined_before:
+            distributed.stop()
     except SystemExit:  # on all processes alike
-        distributed.stop()
+        if not joined_before:
+            distributed.stop()
         raise
     except KeyboardInterrupt:
         if after_interrupt is not None and distributed.rank() == 0:

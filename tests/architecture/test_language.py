@@ -8,24 +8,22 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HIDDEN = {".venv", "output", "build", "dist"}
 AVOIDED = {
-    r"\bis no (?!longer|more|fewer|less|\w+er than)(?=[a-z])": "is not a ...",
+    r"(?<!there )\bis no (?!longer|more|fewer|less|\w+er than)(?=[a-z])": "is not a ...",
     r"\bis none of\b": "is not one of",
     r"\banew\b": "again, from scratch",
-    r"\b(tells|told|tell)\b": "says, reports, names",
+    r"\b(tells|told)\b|\btell\b(?!\(|[\w ]* apart)": "says, reports, names",
     r"\bmend(s|ed|ing)?\b": "fix",
     r"\b(?:the|a) whole (?!number)": "complete, entire, all of",
 }
-FRAGMENT = re.compile(
-    r"^\s+(?!Yields|Raises|Returns|Note)\*{0,2}\w+: (?:Of|That of|Those of|To|By|With) "
-)
+FRAGMENT = re.compile(r"^\s+\*{0,2}[a-z_]\w*: (?:Of|That of|Those of|To be|By|With) ")
 
 
 def _texts():
-    here = Path(__file__)
+    quoting = (Path(__file__), ROOT / "CONTRIBUTING.md")
     for suffix in (".py", ".md", ".sh", ".toml"):
         for path in sorted(ROOT.rglob(f"*{suffix}")):
             parts = path.relative_to(ROOT).parts
-            if path != here and not any(p in HIDDEN or p.startswith(".") for p in parts):
+            if path not in quoting and not any(p in HIDDEN or p.startswith(".") for p in parts):
                 yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
 
 

@@ -98,7 +98,7 @@ def test_fine_tuning_starts_from_it(name, extra, weights, randomise, official):
     for key, value in source.blocks.state_dict().items():
         assert torch.equal(model.blocks.state_dict()[key], value)
     assert model.head.weight.shape == (1000, model.embed_dim)
-    assert model.head.weight.abs().max() < 1e-3  # begun anew
+    assert model.head.weight.abs().max() < 1e-3  # initialised, not loaded
     started = torch.equal(model.fc_norm.weight, torch.ones(model.embed_dim))
     assert started == ("21k" not in name)
 

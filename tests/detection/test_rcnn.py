@@ -66,7 +66,7 @@ def test_the_canvas_grows_to_the_longest_side(pair, sizes, side, caplog):
 
 
 def test_detectron2_alone_crops_or_fails(pair):
-    """What the class is for; when this fails, detectron2 has mended it."""
+    """What the class is for; when this fails, detectron2 has fixed it."""
     _, stock = pair
     assert stock.preprocess_image(_batch((100, 200))).tensor.shape[-1] == CANVAS
     with pytest.raises(RuntimeError):

@@ -122,7 +122,7 @@ def test_pipes_are_no_shards(shards, tmp_path):
 
 
 def test_damaged_indexes_are_named(shards, tmp_path):
-    """A lost array, a number that is none of a shard or of a place, changed bytes."""
+    """A lost array, a number that fits no shard or place, changed bytes."""
     whole = TarShards(shards, index=tmp_path / "index").index()
 
     def opened(**changes):

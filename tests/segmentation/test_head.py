@@ -203,9 +203,9 @@ def test_losses_of_all_predictions_fall(small_head, make_maps):
 def test_computing_mlps_again_changes_no_gradient(small_head, make_maps):
     maps, truth = make_maps(size=32), samples(2, 32)
     gradients = []
-    for anew in (False, True):
+    for recompute in (False, True):
         torch.manual_seed(0)
-        head = MODELS.build(small_head(checkpoint_ffn=anew))
+        head = MODELS.build(small_head(checkpoint_ffn=recompute))
         torch.manual_seed(0)
         sum(head.loss(maps, truth, None).values()).backward()
         gradients.append({name: value.grad for name, value in head.named_parameters()})

@@ -94,11 +94,11 @@ def test_classifiers_of_other_classes_start_from_scratch_and_all_else_is_the_fil
     heads = ["decode_head", "auxiliary_head"]
     if auxiliary > 1:
         heads = ["decode_head", "auxiliary_head.0", "auxiliary_head.1"]
-    anew = {f"{head}.conv_seg.{kind}" for head in heads for kind in ("weight", "bias")}
-    assert set(report.missing) == anew
+    initialised = {f"{head}.conv_seg.{kind}" for head in heads for kind in ("weight", "bias")}
+    assert set(report.missing) == initialised
     assert all(reason.startswith("initialised from scratch") for reason in report.missing.values())
     for name, value in target.state_dict().items():
-        expected = fresh if name in anew else source.state_dict()
+        expected = fresh if name in initialised else source.state_dict()
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
 
 

@@ -40,7 +40,7 @@ def build_wheel(
         tree = work / "tree" / f"{NAME}-{VERSION}"
         _edit(tree)
         destination = str(Path(wheel_directory).resolve())
-        _run("wheel", "pack", "--dest-dir", destination, str(tree), cwd=work)  # writes RECORD anew
+        _run("wheel", "pack", "--dest-dir", destination, str(tree), cwd=work)  # writes a new RECORD
     return f"{NAME}-{VERSION}+{LABEL}-py3-none-any.whl"
 
 
