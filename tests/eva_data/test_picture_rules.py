@@ -74,12 +74,14 @@ def _three(grey):
 def _good():
     """Name -> content, pixels as stored, and how often EXIF turns them by a quarter."""
     jpeg = _encoded(PIXELS, "JPEG", exif=_exif(6))
+    spoilt = _encoded(PIXELS, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01")
     palette = Image.fromarray(PIXELS).quantize(16)
     cmyk = _encoded(Image.fromarray(PIXELS).convert("CMYK"), "JPEG")
     rgba = Image.fromarray(np.dstack([PIXELS, ALPHA]))
     la = Image.merge("LA", (Image.fromarray(GREY), Image.fromarray(ALPHA)))
     return {
         "JPEG, sideways": (jpeg, _by_pillow(jpeg), 1),
+        "JPEG, damaged EXIF": (spoilt, _by_pillow(_encoded(PIXELS, "JPEG")), 0),
         "PNG, sideways": (_encoded(PIXELS, "PNG", exif=_exif(6)), PIXELS, 1),
         "PNG, upside down": (_encoded(PIXELS, "PNG", exif=_exif(3)), PIXELS, 2),
         "TIFF, which Pillow turns": (
@@ -365,6 +367,7 @@ def _place(file, content):
         content(file)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # of pictures that the test opens
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
 def test_the_same_pixels(reader, file):
     read = reader.open(file)

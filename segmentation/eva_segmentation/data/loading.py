@@ -10,9 +10,8 @@ from mmcv.transforms import LoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from numpy.typing import NDArray
-from PIL import Image
 
-from eva_data.pictures import UnreadableImageError, inspect_picture, picture_size, read_rgb
+from eva_data.pictures import UnreadableImageError, inspect_picture, read_rgb
 from eva_segmentation.data.class_file import LabelMapError, read_label_map
 
 # How complete JPEG and PNG files end. OpenCV fills up what is cut off with grey.
@@ -99,14 +98,13 @@ class LoadCheckedAnnotations(LoadAnnotations):
 def _header(path: str) -> tuple[int, int]:
     """Height and width of a label map; of the odd ones the values are looked at."""
     try:
-        size = picture_size(path, upright=False)
+        facts = inspect_picture(path, decode=False)
     except UnreadableImageError as error:
         raise LabelMapError(str(error)) from error
-    with Image.open(path) as stored:
-        usual = stored.mode in ("1", "L", "P")
+    usual = facts.mode in ("1", "L", "P")
     if not usual and (largest := int(read_label_map(Path(path)).max(initial=0))) > _LARGEST:
         raise LabelMapError(
             f"{path} has the label {largest}; mmsegmentation has labels up to {_LARGEST}: give the "
             "data as your own, with a class file"
         )
-    return size
+    return facts.height, facts.width
