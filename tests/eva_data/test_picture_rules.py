@@ -158,10 +158,10 @@ def _source(file):
     return lambda: _array(images[0])
 
 
-def _class_folder(file):
-    from eva_data.labelled.folders import ClassFolders
+def _class_folder(file, **options):
+    from eva_data.labelled.folders import open_labelled
 
-    samples = ClassFolders(file.parent.parent)
+    samples = open_labelled(file.parent.parent, None, **options)
     return lambda: np.asarray(samples[0][0])
 
 
@@ -319,6 +319,7 @@ READERS = {
     "read_rgb": Reader(lambda file: lambda: read_rgb(file, upright=True), True),
     "pre-training": Reader(_source, False),
     "class folder": Reader(_class_folder, False),
+    "class folder, upright": Reader(lambda file: _class_folder(file, upright=True), True),
     "named data set": Reader(_named, False, decodes_files=False),
     "named data set, upright": Reader(
         lambda file: _named(file, upright=True), True, decodes_files=False
