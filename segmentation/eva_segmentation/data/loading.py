@@ -24,9 +24,9 @@ _LARGEST = 255  # label of mmsegmentation
 class LoadPicture(LoadImageFromFile):
     """mmcv's `LoadImageFromFile` (same arguments), for which a damaged or huge file is an error.
 
-    Still JPEG and PNG files in RGB or grey are decoded by OpenCV, which is faster and gives the
-    same pixels; all others, and what is cut off, by the one decoder of pictures. A file of some kB
-    may claim gigabytes: more pixels than `EVA_MAX_IMAGE_PIXELS` are refused.
+    JPEG and PNG files of one frame, in RGB or grey, are decoded by OpenCV, which is faster and
+    gives the same pixels; all others, and what is cut off, by the one decoder of pictures. A file
+    of some kB may claim gigabytes: more pixels than `EVA_MAX_IMAGE_PIXELS` are refused.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
