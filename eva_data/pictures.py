@@ -216,16 +216,20 @@ def picture_size(
     Raises:
         UnreadableImageError: If the header cannot be read or claims too many pixels.
     """
-    facts = inspect_picture(source, decode=False, name=name)
-    turned = upright and facts.orientation in _SIDEWAYS
-    return (facts.width, facts.height) if turned else (facts.height, facts.width)
+    with opened(source, _name(source, name)) as picture:
+        width, height = picture.size
+        turned = upright and _orientation(picture, decode=False) in _SIDEWAYS
+        return (width, height) if turned else (height, width)
 
 
 def _orientation(picture: Image.Image, *, decode: bool) -> int:
     if picture.format == "TIFF":  # Pillow turns it, and gives the size that it then has
         return 1
-    # the EXIF reader of PNG files decodes all pixels to look for data behind them
-    exif = picture.getexif() if decode else Image.Image.getexif(picture)
+    try:
+        # the EXIF reader of PNG files decodes all pixels to look for data behind them
+        exif = picture.getexif() if decode else Image.Image.getexif(picture)
+    except (OSError, *_DAMAGE):  # damaged EXIF data are not an error
+        return 1
     orientation: int = exif.get(_ORIENTATION, 1)
     return orientation
 

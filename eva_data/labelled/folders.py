@@ -217,8 +217,8 @@ def _class_folders(folder: Path) -> list[str]:
             "torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT"
         )
     above = {os.path.realpath(path) for path in (folder, *folder.absolute().parents)}
-    with os.scandir(folder) as listing:
-        found = sorted(e.name for e in listing if e.is_dir() and not e.name.startswith("."))
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    found = sorted(path.name for path in shown if path.is_dir())  # not a link to itself
     for name in [name for name in found if (folder / name).is_symlink()]:
         if os.path.realpath(folder / name) in above:
             logger.warning("%s links to a folder above itself: it is not a class", folder / name)

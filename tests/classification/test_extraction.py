@@ -109,6 +109,15 @@ def test_an_interrupted_run_is_continued(extract, monkeypatch):
     assert torch.equal(after.features, before.features)
 
 
+def test_a_run_of_pictures_that_were_not_turned_is_not_continued(extract):
+    settings = extract("--file-mb", SMALL) / "features.json"
+    content = json.loads(settings.read_text())
+    del content["upright"]  # as before pictures were turned
+    settings.write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match=r"with other settings \(upright None -> True\)"):
+        extract("--file-mb", SMALL)
+
+
 def test_nothing_half_written_is_left(extract, monkeypatch, tmp_path):
     def fail(tensors, file, metadata):
         file.write_bytes(b"half")

@@ -183,6 +183,7 @@ def test_pipes_and_loops_add_no_image(make, caplog):
     os.mkfifo(folder / "a" / "pipe.png")
     (folder / "a" / "loop").symlink_to(folder)
     (folder / "loop").symlink_to(folder)
+    (folder / "itself").symlink_to("itself")
     (folder / "b" / "up").symlink_to("..")
     samples = ClassFolders(folder)
     assert samples.classes == ("a", "b")

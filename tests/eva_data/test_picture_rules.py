@@ -74,12 +74,14 @@ def _three(grey):
 def _good():
     """Name -> content, pixels as stored, and how often EXIF turns them by a quarter."""
     jpeg = _encoded(PIXELS, "JPEG", exif=_exif(6))
+    spoilt = _encoded(PIXELS, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01")
     palette = Image.fromarray(PIXELS).quantize(16)
     cmyk = _encoded(Image.fromarray(PIXELS).convert("CMYK"), "JPEG")
     rgba = Image.fromarray(np.dstack([PIXELS, ALPHA]))
     la = Image.merge("LA", (Image.fromarray(GREY), Image.fromarray(ALPHA)))
     return {
         "JPEG, sideways": (jpeg, _by_pillow(jpeg), 1),
+        "JPEG, damaged EXIF": (spoilt, _by_pillow(_encoded(PIXELS, "JPEG")), 0),
         "PNG, sideways": (_encoded(PIXELS, "PNG", exif=_exif(6)), PIXELS, 1),
         "PNG, upside down": (_encoded(PIXELS, "PNG", exif=_exif(3)), PIXELS, 2),
         "TIFF, which Pillow turns": (
@@ -156,10 +158,10 @@ def _source(file):
     return lambda: _array(images[0])
 
 
-def _class_folder(file):
-    from eva_data.labelled.folders import ClassFolders
+def _class_folder(file, **options):
+    from eva_data.labelled.folders import open_labelled
 
-    samples = ClassFolders(file.parent.parent)
+    samples = open_labelled(file.parent.parent, None, **options)
     return lambda: np.asarray(samples[0][0])
 
 
@@ -317,6 +319,7 @@ READERS = {
     "read_rgb": Reader(lambda file: lambda: read_rgb(file, upright=True), True),
     "pre-training": Reader(_source, False),
     "class folder": Reader(_class_folder, False),
+    "class folder, upright": Reader(lambda file: _class_folder(file, upright=True), True),
     "named data set": Reader(_named, False, decodes_files=False),
     "named data set, upright": Reader(
         lambda file: _named(file, upright=True), True, decodes_files=False
@@ -365,6 +368,7 @@ def _place(file, content):
         content(file)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # of pictures that the test opens
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
 def test_the_same_pixels(reader, file):
     read = reader.open(file)

@@ -11,9 +11,8 @@ from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from numpy.typing import NDArray
-from PIL import Image
 
-from eva_data.pictures import UnreadableImageError, inspect_picture, picture_size, read_rgb
+from eva_data.pictures import UnreadableImageError, inspect_picture, read_rgb
 from eva_segmentation.data.label_maps import LabelMapError, LabelTable, read_label_map
 
 # How complete JPEG and PNG files end. OpenCV fills up what is cut off with grey.
@@ -26,9 +25,9 @@ _LARGEST = 255  # label of mmsegmentation
 class LoadPicture(LoadImageFromFile):
     """mmcv's `LoadImageFromFile` (same arguments), for which a damaged or huge file is an error.
 
-    Still JPEG and PNG files in RGB or grey are decoded by OpenCV, which is faster and gives the
-    same pixels; all others, and what is cut off, by the one decoder of pictures. A file of some kB
-    may claim gigabytes: more pixels than `EVA_MAX_IMAGE_PIXELS` are refused.
+    JPEG and PNG files of one frame, in RGB or grey, are decoded by OpenCV, which is faster and
+    gives the same pixels; all others, and what is cut off, by the one decoder of pictures. A file
+    of some kB may claim gigabytes: more pixels than `EVA_MAX_IMAGE_PIXELS` are refused.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
@@ -100,17 +99,16 @@ class LoadCheckedAnnotations(LoadAnnotations):
 def _header(path: str) -> tuple[int, int]:
     """Height and width of a label map; of the odd ones the values are looked at."""
     try:
-        size = picture_size(path, upright=False)
+        facts = inspect_picture(path, decode=False)
     except UnreadableImageError as error:
         raise LabelMapError(str(error)) from error
-    with Image.open(path) as stored:
-        usual = stored.mode in ("1", "L", "P")
+    usual = facts.mode in ("1", "L", "P")
     if not usual and (largest := int(read_label_map(Path(path)).max(initial=0))) > _LARGEST:
         raise LabelMapError(
             f"{path} has the label {largest}; mmsegmentation has labels up to {_LARGEST}: give the "
             "data as your own, with a class file"
         )
-    return size
+    return facts.height, facts.width
 
 
 @TRANSFORMS.register_module()
