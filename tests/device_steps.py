@@ -104,9 +104,11 @@ class Teacher(nn.Module):
 
 
 def _tokenizer():
+    from eva_pretrain.tokens.codebook import Codebook
     from eva_pretrain.tokens.tokenizer import FeatureTokenizer
 
-    return FeatureTokenizer(feature_dim=DIM, num_codes=CODES, code_dim=4, width=16, num_heads=2)
+    codebook = Codebook(num_codes=CODES, code_dim=4)
+    return FeatureTokenizer(feature_dim=DIM, codebook=codebook, width=16, num_heads=2)
 
 
 class _Objective(nn.Module):
