@@ -25,9 +25,9 @@ class Step(NamedTuple):
     """A training step.
 
     Attributes:
-        model: On the CPU, in training mode.
-        make_batch: Gives the same batch each time, as the project's loader does.
-        loss: Of model and batch.
+        model: The model, on the CPU, in training mode.
+        make_batch: Function that gives the same batch each time, as the project's loader does.
+        loss: Function that computes the loss of model and batch.
         loop_copies: Whether the loop copies the batch to the device; else the model does.
     """
 
