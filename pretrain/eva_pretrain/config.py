@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, check_variant
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS
 from eva_engine.config import (
     OptimizerConfig,
     RunConfig,
+    VitConfig,
     at_least,
     check_image_size,
     check_statistics,
@@ -17,26 +18,8 @@ Objective = Literal["masked_features", "distillation", "masked_tokens"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudentConfig:
-    """The ViT that is pre-trained.
-
-    Attributes:
-        variant: A key of `eva_backbone.VARIANTS`.
-        image_size: Side of its images in pixels.
-        drop_path_rate: Stochastic depth rate of the last block; it rises linearly from 0.
-        activation_checkpointing: Recompute each block in the backward pass, for less memory.
-        init_checkpoint: Weights to begin with, by name or path; empty for random ones.
-    """
-
-    variant: str
-    image_size: int = 224
-    drop_path_rate: float = 0.0
-    activation_checkpointing: bool = False
-    init_checkpoint: str = ""
-
-    def __post_init__(self) -> None:
-        check_image_size(self.image_size)
-        check_variant(self.variant, image_size=self.image_size)
+class StudentConfig(VitConfig):
+    """The ViT that is pre-trained."""
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -100,10 +100,7 @@ def train(config: PretrainConfig, device: torch.device) -> None:
     TrainingRun(
         model=model,
         groups=layer_decay_groups(
-            model,
-            depth=VARIANTS[config.student.variant].depth,
-            weight_decay=config.optimizer.weight_decay,
-            layer_decay=config.optimizer.layer_decay,
+            model, config.optimizer, depth=VARIANTS[config.student.variant].depth
         ),
         samples=open_images(config.data.train, transform),
         collate=collate,

@@ -290,7 +290,7 @@ def test_changes_that_change_the_order_are_told(configure, registered_demo_data,
     with caplog.at_level(logging.WARNING, logger="eva_detection"):
         train_module.train(cfg, resume=True)
     assert "train.seed=4 has no effect: the run that continues began with seed 3" in caplog.text
-    assert "The order of the data is not that of the uninterrupted run" in caplog.text
+    assert "The order of the data differs from the uninterrupted run" in caplog.text
     stream = _saved(run / "model_final.pth")["trainer"]["stream"]
     # 2 batches of 2 are 1 of 4, and one more
     assert (stream["batches"], stream["total_batch_size"], stream["seed"]) == (2, 4, 3)

@@ -113,6 +113,14 @@ def test_report_is_one_page_with_both_pictures(write_run, dataset):
     assert "EVA" in text
 
 
+def test_predictions_are_parsed_once(write_run, dataset, monkeypatch):
+    def refuse(_):
+        raise AssertionError("pycocotools reads a file that was read already")
+
+    monkeypatch.setattr("pycocotools.coco.json.load", refuse)
+    assert write_report(write_run(), dataset).exists()
+
+
 def test_report_counts_iterations(write_run, dataset):
     """detectron2 logs the last evaluation under the iteration after the last."""
     text = write_report(write_run(), dataset).read_text(encoding="utf-8")

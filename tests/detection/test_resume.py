@@ -202,7 +202,7 @@ WRONG = {
     ),
     "another optimizer": (
         lambda s: [one.pop("exp_avg") for one in s["trainer"]["optimizer"]["state"].values()],
-        "not that of Adam",
+        "is not Adam's",
     ),
     "fewer groups": (
         lambda s: s["trainer"]["optimizer"]["param_groups"].pop(),

@@ -41,7 +41,7 @@ def parse(repository, tiny_overrides, recipe, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.max_iter=abc", "max_iter='abc' must be a whole number from 1"),
+        ("train.max_iter=abc", "max_iter='abc' must be an integer from 1"),
         ("train.max_iter=0", "max_iter=0 must be"),
         ("train.max_iter=1.5", "max_iter=1.5 must be"),
         ("train.max_iter=null", "max_iter=None must be"),

@@ -73,8 +73,8 @@ def test_the_official_area_ranges():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"min_sizes": []}, r"min_sizes must be a list of positive whole numbers, got \[\]"),
-        ({"min_sizes": 128}, "min_sizes must be a list of positive whole numbers, got 128"),
+        ({"min_sizes": []}, r"min_sizes must be a list of positive integers, got \[\]"),
+        ({"min_sizes": 128}, "min_sizes must be a list of positive integers, got 128"),
         ({"min_sizes": "128"}, "min_sizes must be a list"),
         ({"min_sizes": [128, -1]}, "min_sizes must be a list of positive"),
         ({"min_sizes": [128], "max_sizes": [12.5]}, "max_sizes must be a list of positive"),
@@ -171,7 +171,7 @@ def test_train_net_refuses_in_one_sentence_before_it_reads_weights(train_net, tm
     process = train_net(tmp_path, "--eval-only", "test.aug.min_sizes=[112,-1]")
     assert process.wait(60) == 1
     text = process.log.read_text(encoding="utf-8")
-    assert "train_net.py: test.aug: min_sizes must be a list of positive whole numbers" in text
+    assert "train_net.py: test.aug: min_sizes must be a list of positive integers" in text
     assert "Traceback" not in text
 
 

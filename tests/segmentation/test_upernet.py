@@ -84,7 +84,7 @@ def test_without_settings_vectors_are_not_decayed_either(settings, make_model, g
 
 
 @pytest.mark.parametrize("auxiliary", [1, 2])
-def test_classifiers_of_other_classes_start_anew_and_all_else_is_the_files(
+def test_classifiers_of_other_classes_start_from_scratch_and_all_else_is_the_files(
     auxiliary, make_model, randomise, tmp_path
 ):
     source, target = randomise(make_model(7, auxiliary)), make_model(5, auxiliary)

@@ -35,11 +35,11 @@ def build(cfg: Any, name: str, make: Callable[[Any], Any] = instantiate) -> Any:
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line: of an empty message, or one that only its type explains, with that."""
+    """Describe an error in one line, with its type where the message alone explains nothing."""
     text = str(error).strip()
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    if "Original Traceback" in text:  # of a data worker: the last line says it
+    if "Original Traceback" in text:  # of a data worker: the last line is the error
         return text.splitlines()[-1].strip()
     line = textwrap.shorten(text, _LONGEST, placeholder=" ...")
     if isinstance(error, ValueError | OSError) and line:

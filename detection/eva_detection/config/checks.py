@@ -24,7 +24,7 @@ _SECTIONS: dict[Use, tuple[str, ...]] = {
     "evaluation": ("model", "train", "dataloader"),
     "model": ("model",),
 }
-# Sections whose names are those of the arguments of what is built from them.
+# Sections that are built: every name in them must be an argument of a class or function.
 _BUILT: dict[Use, tuple[str, ...]] = {
     "training": ("model", "dataloader", "optimizer", "lr_multiplier"),
     "evaluation": ("model", "dataloader"),
@@ -76,10 +76,10 @@ def check_arguments(cfg: DictConfig, sections: Iterable[str]) -> None:
 
     Args:
         cfg: The config.
-        sections: Such as "model"; those that the config lacks are skipped.
+        sections: Names such as "model"; sections that the config lacks are skipped.
 
     Raises:
-        ValueError: For an unknown name, with the closest known ones, or a target that is not there.
+        ValueError: For an unknown name, with the closest known ones, or an unknown target.
     """
     for section in sections:
         if section in cfg:
@@ -133,7 +133,7 @@ def check_classes(cfg: DictConfig) -> None:
         cfg: The config with its overrides.
 
     Raises:
-        ValueError: If the model's number of classes is not that of the data.
+        ValueError: If model and data differ in the number of classes.
     """
     stated = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
     count = OmegaConf.select(cfg, "model.roi_heads.num_classes")

@@ -93,7 +93,7 @@ def scale_lr(cfg: DictConfig, *, reference: int, overrides: Sequence[str]) -> st
     Args:
         cfg: The config with its overrides, changed in place.
         reference: Images of a step that the recipe's learning rate is for.
-        overrides: Those of the command line.
+        overrides: `key=value` strings of the command line.
 
     Returns:
         What was changed, for the log.

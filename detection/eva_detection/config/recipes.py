@@ -4,13 +4,16 @@ Functions rather than loops in the files: every variable of a file becomes part 
 `detectron2.model_zoo` is not used: it would import `pkg_resources`, which new setuptools lacks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
+from eva_backbone import get_vit_lr_decay_rate
+from eva_backbone.variants import variant_arguments
 from eva_detection.config.build import resolving
 from eva_detection.config.checks import check_config
 from eva_detection.config.files import load_config_file
@@ -65,6 +68,35 @@ def set_image_size(model: DictConfig, dataloader: DictConfig, size: int) -> None
             transform.crop_size = (size, size)
     for transform in test:
         transform.short_edge_length = transform.max_size = size
+
+
+def set_vit(
+    model: DictConfig,
+    optimizer: DictConfig,
+    variant: str,
+    *,
+    global_attn_indexes: Sequence[int],
+    drop_path_rate: float,
+    lr_decay_rate: float,
+) -> None:
+    """Set another ViT of the family, and the decay of the learning rate over its layers.
+
+    Args:
+        model: Config of the detector; the input sizes of its ViT stay.
+        optimizer: Config of the optimizer.
+        variant: Name of the variant, such as "eva_l_patch16".
+        global_attn_indexes: Blocks with global attention.
+        drop_path_rate: Rate of stochastic depth in the last block.
+        lr_decay_rate: Factor of the learning rate from one layer to the one below it.
+    """
+    arguments = variant_arguments(variant)
+    del arguments["img_size"]
+    model.backbone.net.update(
+        arguments | dict(global_attn_indexes=global_attn_indexes, drop_path_rate=drop_path_rate)
+    )
+    optimizer.params.lr_factor_func = partial(
+        get_vit_lr_decay_rate, lr_decay_rate=lr_decay_rate, num_layers=arguments["depth"]
+    )
 
 
 def drop_masks(model: DictConfig, dataloader: DictConfig) -> None:

@@ -17,7 +17,7 @@ from eva_detection.config.build import describe
 _IMAGE_FORMATS = ("RGB", "BGR", "L", "YUV-BT.601")
 _PRECISIONS = ("fp16", "bf16", "fp32")
 # name -> (lowest, highest, whether it may be left out); more than the highest is a slip
-_WHOLE_NUMBERS = {
+_INTEGERS = {
     "train.max_iter": (1, 10**9, False),
     "train.accumulate": (1, 4096, True),
     "train.max_bad_images": (0, 10_000, True),
@@ -67,7 +67,7 @@ def check_settings(cfg: DictConfig, *, processes: int = 1, trains: bool = True) 
 
     Args:
         cfg: The config with its overrides.
-        processes: Of the run.
+        processes: Number of processes of the run.
         trains: False for an evaluation, which reads fewer settings.
 
     Raises:
@@ -77,12 +77,12 @@ def check_settings(cfg: DictConfig, *, processes: int = 1, trains: bool = True) 
         raise ValueError(f"model.roi_heads={cfg.model.roi_heads!r}: the detector needs heads")
     _check_places(cfg)
     if not trains:
-        _check_whole_numbers(cfg, "dataloader.test.")
+        _check_integers(cfg, "dataloader.test.")
         return
     for name in ("train.amp", "train.checkpointer", "train.ddp"):
         if not isinstance(_value(cfg, name), DictConfig):
             raise ValueError(f"{name}={_value(cfg, name)!r} must be a section with settings")
-    _check_whole_numbers(cfg)
+    _check_integers(cfg)
     for name in _YES_OR_NO:
         value = _value(cfg, name)
         if value is not None and not isinstance(value, bool):
@@ -113,13 +113,13 @@ def _value(cfg: DictConfig, name: str) -> Any:
         raise ValueError(f"{name} cannot be resolved: {reason}") from error
 
 
-def _check_whole_numbers(cfg: DictConfig, start: str = "") -> None:
-    for name, (least, most, optional) in _WHOLE_NUMBERS.items():
+def _check_integers(cfg: DictConfig, start: str = "") -> None:
+    for name, (least, most, optional) in _INTEGERS.items():
         value = _value(cfg, name)
         if not name.startswith(start) or (value is None and optional):
             continue
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError(f"{name}={value!r} must be a whole number from {least} to {most:,}")
+            raise ValueError(f"{name}={value!r} must be an integer from {least} to {most:,}")
 
 
 def _check_names(section: str, values: DictConfig, known: Collection[str]) -> None:
@@ -187,7 +187,7 @@ def check_machine(cfg: DictConfig, args: argparse.Namespace) -> None:
 
     Args:
         cfg: The config with its overrides.
-        args: Those of detectron2's parser.
+        args: Command line of detectron2's parser.
 
     Raises:
         ValueError: With what is there.
@@ -223,7 +223,7 @@ def check_device(device: str) -> None:
     """Refuse a device that is not there, before a model is built.
 
     Args:
-        device: Such as "cuda", "cuda:1" or "cpu".
+        device: Name such as "cuda", "cuda:1" or "cpu".
 
     Raises:
         ValueError: If torch does not know or cannot use it, with the reason.

@@ -1,7 +1,7 @@
 """Any data set in COCO format in any recipe: `--train-annotations` and the like.
 
 The config itself states files and classes afterwards, and nothing is registered by name. So every
-process of a run, a continued one, and whoever reads the saved `config.yaml` (`demo.py`,
+process of a run, a continued one, and every reader of the saved `config.yaml` (`demo.py`,
 `Predictor`, detectron2's own training program) have the same data and class names.
 """
 
@@ -154,10 +154,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags for own data.
 
     Args:
-        parser: That of `train_net.py`.
+        parser: Parser of `train_net.py`.
     """
     group = parser.add_argument_group(
-        "your own data", "any data set in COCO format; classes are those of the training file"
+        "your own data", "any data set in COCO format; the training file defines the classes"
     )
     for part, what in (("train", "training"), ("val", "evaluation")):
         group.add_argument(f"--{part}-annotations", metavar="FILE", help=f"JSON file for {what}")
@@ -299,7 +299,7 @@ def _set_classes(model: DictConfig, count: int, notes: list[str]) -> None:
     heads.num_classes = count
     predictors = list(heads.box_predictors) if "box_predictors" in heads else [heads.box_predictor]
     for node in (*predictors, *([heads.mask_head] if "mask_head" in heads else ())):
-        if node.get("num_classes") != count:  # else it follows that of the heads
+        if node.get("num_classes") != count:  # else it follows the heads
             node.num_classes = count
     if any(node.get("use_fed_loss", False) for node in predictors):
         update_each(predictors, use_fed_loss=False)

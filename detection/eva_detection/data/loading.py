@@ -113,7 +113,7 @@ def build_training_data(cfg: DictConfig, saved: Mapping[str, int], *, batches: i
     Args:
         cfg: The config; `dataloader.train` and `train` are used.
         saved: `TrainStream.state_dict` of the checkpoint; empty without one.
-        batches: Batches that this process has seen, where `saved` does not say it.
+        batches: Batches that this process has seen, if `saved` does not have it.
 
     Returns:
         The loader and the seed. Random generators are seeded on the way.
@@ -149,7 +149,7 @@ def build_training_data(cfg: DictConfig, saved: Mapping[str, int], *, batches: i
     before = {name: value for name, value in saved.items() if name != "batches"}
     if before and before != loader.order():
         logger.warning(
-            "The order of the data is not that of the uninterrupted run: it had %s, this start %s",
+            "The order of the data differs from the uninterrupted run: it had %s, this start %s",
             before,
             loader.order(),
         )

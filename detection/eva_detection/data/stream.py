@@ -45,8 +45,8 @@ class Plan(Sampler[list[Draw]]):
     Args:
         sampler: Endless indexes of this process.
         batch_size: Images of a batch of this process.
-        wide: For each image whether it is wider than high, to make batches of one kind; None to
-            take images as they come.
+        wide: One flag an image: whether it is wider than high, to make batches of one kind; None
+            to take images as they come.
         spares: Replacements named for each image: those that come next.
         start: Batches to skip.
     """
@@ -110,7 +110,7 @@ class _MappedDataset(Dataset[Any]):
 
 
 def describe_unreadable(unreadable: dict[str, str], *, allowed: int) -> str:
-    """The message of an `UnreadableImagesError`.
+    """Format the message of an `UnreadableImagesError`.
 
     Args:
         unreadable: Error of each file.
@@ -135,7 +135,7 @@ class TrainStream:
         **options: More options of torch's `DataLoader`.
 
     Attributes:
-        unreadable: Error of each file that was replaced; whoever reports them empties it.
+        unreadable: Error of each file that was replaced; the trainer reports and empties it.
         batches: Batches that this process has taken, over all starts of the run.
     """
 

@@ -98,12 +98,12 @@ class Predictor:
         """Build the detector of a LazyConfig and load its weights.
 
         Args:
-            config_file: The recipe. The resize is that of its test set, class names those of its
-                test set's metadata or annotation file where one is there, else numbers.
-            weights: Name of an official file or a path; a whole detector, not a backbone.
+            config_file: The recipe. Its test set gives the resize, and the class names by its
+                metadata or annotation file; without one they are numbers.
+            weights: Name of an official file or a path; a complete detector, not a backbone.
             score_threshold: Detections below it are left out. It replaces the thresholds in the
                 config, which could otherwise hide what is asked for here.
-            device: Such as "cuda" or "cpu"; None for the config's `train.device`.
+            device: Name such as "cuda" or "cpu"; None for the config's `train.device`.
             overrides: Config values as on the command line, such as
                 "model.roi_heads.use_soft_nms=True", or "test.aug.min_sizes=[1280,1536]" for
                 test-time augmentation.
@@ -112,8 +112,8 @@ class Predictor:
         Raises:
             ValueError: If the weights do not fit or lack a part, the threshold is not in [0, 1],
                 the model's canvas needs more memory, `max_memory` meets `test.aug`, nothing reads
-                an override, or there is no such device.
-            FileNotFoundError: If there is no such config or weights.
+                an override, or the device cannot be used.
+            FileNotFoundError: If the config or the weights are missing.
         """
         if not str(weights):
             raise ValueError("weights must name an official file or be a path, got ''")
@@ -121,7 +121,7 @@ class Predictor:
             raise FileNotFoundError(f"there is no config {config_file}")
         cfg = load_recipe(os.fspath(config_file), overrides, device=device)
         # Before the model's NMS: suppression only ever comes from higher scores, so the result is
-        # that of filtering afterwards, without masks for what is then thrown away.
+        # the same as with filtering afterwards, without masks for what is then thrown away.
         heads = cfg.model.roi_heads
         many = "box_predictors" in heads
         predictors = list(heads.box_predictors) if many else [heads.box_predictor]
@@ -169,10 +169,10 @@ class Predictor:
         return instances[self._chosen(instances.scores)]
 
     def with_encoded_masks(self, image: ImageLike) -> Instances:
-        """As a call, but with run-length codes, which take little memory in large pictures.
+        """Detect as a call does, with run-length codes: little memory in large pictures.
 
         Args:
-            image: As for a call.
+            image: Image as for a call.
 
         Returns:
             As a call, with `pred_masks_rle` for `pred_masks`: one compressed RLE for each mask.

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 # What a file of a backbone, or of a detector without masks, cannot have.
 _HEADS = (r"backbone\.simfp_", r"proposal_generator\.", r"roi_heads\.")
-# What depends on the classes: from Objects365 to COCO and LVIS these start anew.
+# What depends on the classes: from Objects365 to COCO and LVIS these start from scratch.
 _FEDERATED = r"roi_heads\.box_predictor\.(\d\.)?fed_loss_cls_weights$"
 _MASK_HEAD = r"roi_heads\.mask_head\."  # left in the file where the detector has none
 _CLASSIFIERS = (
@@ -33,7 +33,7 @@ _CLASSIFIERS = (
 def load_initial_weights(
     model: nn.Module, source: str, *, complete: bool = False
 ) -> LoadReport | None:
-    """Load a backbone or a whole detector before training or evaluation.
+    """Load a backbone or a complete detector before training or evaluation.
 
     Args:
         model: The detector.
@@ -45,7 +45,7 @@ def load_initial_weights(
 
     Raises:
         ValueError: If the file does not fit; the model is then unchanged.
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file is missing.
     """
     if not source:
         if complete:
@@ -97,7 +97,7 @@ class RunCheckpointer(DetectionCheckpointer):
         write_text(Path(self.save_dir) / LAST, last_filename_basename)
 
     def has_checkpoint(self) -> bool:
-        """Whether there is one to continue from."""
+        """Whether the folder has a checkpoint to continue from."""
         return last_checkpoint(Path(self.save_dir)) is not None
 
     def get_checkpoint_file(self) -> str:
@@ -165,7 +165,7 @@ class RunCheckpointer(DetectionCheckpointer):
     def _checked(self, file: Path, names: Sequence[str], optimizer: Any) -> dict[str, Any]:
         content = read_torch_file(file, mapped=True)
         if not isinstance(content, dict):
-            raise ValueError(f"it holds {type(content).__name__} and no checkpoint")
+            raise ValueError(f"it holds {type(content).__name__} in place of a checkpoint")
         check_model(content.get("model"), self.model)
         for name in names:
             if name == "trainer":

@@ -1,4 +1,4 @@
-"""Whether what a checkpoint holds belongs to this run: checked before anything is restored.
+"""Checks that a checkpoint belongs to this run, before anything is restored.
 
 detectron2 and torch load what fits and warn of the rest, or fail some steps later.
 """
@@ -72,10 +72,10 @@ def check_trainer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
 
     Args:
         saved: What it holds under `trainer`.
-        optimizer: That of this run.
+        optimizer: Optimizer of this run.
 
     Raises:
-        ValueError: If the state is damaged, or not that of a run with these parameters and this
+        ValueError: If the state is damaged, or of a run with other parameters or another
             optimizer.
     """
     if not isinstance(saved, Mapping) or not saved.keys() >= {"iteration", "optimizer"}:
@@ -155,9 +155,7 @@ def _check_moments(
 ) -> None:
     adam = isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW))
     if adam and not values.keys() >= _ADAM:
-        raise ValueError(
-            "the state of its optimizer is not that of Adam: it is of another optimizer"
-        )
+        raise ValueError("the state of its optimizer is not Adam's: it is of another optimizer")
     for name, value in values.items():
         where = f"{name} of tensor {index} of its optimizer"
         if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""How an error ends a process of a run: one sentence, a traceback in the log, an exit code."""
+"""The end of a process by an error: one sentence, a traceback in the log, an exit code."""
 
 import contextlib
 import errno
@@ -19,14 +19,14 @@ from eva_detection.training.output_folder import saved_progress
 logger = logging.getLogger(__name__)
 
 PROGRAM = "train_net.py"
-# Errors whose message is enough; the traceback of anything else is for whoever fixes it.
+# Errors whose message is enough; anything else needs its traceback.
 _EXPLAINED = (ValueError, OSError, FloatingPointError, UnreadableImagesError)
 _AGREED = (FloatingPointError, UnreadableImagesError)  # the same on all processes
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 class RunLog:
-    """Where the run's log is, once it is there."""
+    """Place of the run's log, once there is one."""
 
     def __init__(self) -> None:
         self.folder: Path | None = None
@@ -46,10 +46,10 @@ def one_sentence(log: RunLog) -> Iterator[None]:
     """Context that ends the process with a sentence and an exit code, whatever is raised in it.
 
     The traceback goes to the log of this process. Where several processes have met the same, one
-    says it.
+    prints it.
 
     Args:
-        log: Where the log is.
+        log: Place of the log.
 
     Raises:
         SystemExit: With the sentence (code 1), or 130 for Ctrl-C.
@@ -64,7 +64,7 @@ def one_sentence(log: RunLog) -> Iterator[None]:
         if log.folder is not None:
             logger.exception("This process ends with an error:")
         elif not isinstance(error, (*_EXPLAINED, OtherProcessError)):
-            raise  # of our own, and there is no log yet
+            raise  # our own bug, before there is a log
         said_elsewhere = isinstance(error, _AGREED) and not comm.is_main_process()
         if isinstance(error, OtherProcessError) or said_elsewhere:
             raise SystemExit(1) from None
@@ -84,7 +84,7 @@ def say(sentence: str) -> None:
     """Print what ends the program.
 
     Args:
-        sentence: Without the program's name.
+        sentence: Text without the program's name.
     """
     sys.stderr.write(f"{PROGRAM}: {sentence}\n")
     sys.stderr.flush()

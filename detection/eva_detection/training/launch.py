@@ -25,7 +25,9 @@ def start_processes(run: Callable[[argparse.Namespace], None], args: argparse.Na
     Raises:
         SystemExit: With the code of the first process that does not succeed.
     """
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # whom it ends, why
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(
+        logging.ERROR
+    )  # which process it ends
     try:
         launch(
             run,

@@ -61,7 +61,7 @@ def last_checkpoint(folder: Path) -> Path | None:
         folder: The run's output folder.
 
     Returns:
-        The file that `last_checkpoint` names, or None where there is no checkpoint at all.
+        The file that `last_checkpoint` names, or None if there are no checkpoints at all.
 
     Raises:
         ValueError: If that is not a file of the folder, or checkpoints are there and nothing says
@@ -162,7 +162,7 @@ def repair_metrics(folder: Path) -> None:
 
 
 def was_logged(folder: Path, iteration: int, *, scores: bool = False) -> bool:
-    """Whether `metrics.json` has a line of an iteration.
+    """Find out whether `metrics.json` has a line of an iteration.
 
     Args:
         folder: The run's output folder.

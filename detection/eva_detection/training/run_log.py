@@ -31,7 +31,7 @@ class _WithoutTracebacks(logging.Filter):
 
 
 def start_log(cfg: DictConfig, args: argparse.Namespace) -> None:
-    """What detectron2's `default_setup` does; the config is saved completely or not at all.
+    """Do what detectron2's `default_setup` does, and save the config completely or not at all.
 
     An evaluation in the folder of a run leaves the run's config as it is.
 

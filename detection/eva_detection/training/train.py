@@ -102,7 +102,7 @@ def build_trainer(
 
     Args:
         cfg: The config, as for `train`.
-        resume: As for `train`.
+        resume: Continue from the last checkpoint if there is one.
         stop: The signals of this process.
         ends: Closes the writers of metrics, also where a signal ends the last evaluation.
 
@@ -147,7 +147,7 @@ def build_trainer(
 
 
 def _continues(folder: Path, *, resume: bool) -> bool:
-    """Whether the run goes on from a checkpoint; that of the main process, which saves, counts."""
+    """Whether the run goes on from a checkpoint, as the main process finds it, which saves."""
     here = together(lambda: resume and last_checkpoint(folder) is not None)
     continues = bool(comm.all_gather(here)[0])
     if resume and not continues:

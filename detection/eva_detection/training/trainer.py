@@ -38,7 +38,7 @@ _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Trouble(NamedTuple):
-    """What a process has met in a batch: an error, or (None) losses that are not finite."""
+    """Trouble of a process with a batch: an error, or (None) losses that are not finite."""
 
     error: Exception | None
     images: list[str]
@@ -152,7 +152,7 @@ class DetectionTrainer(SimpleTrainer):
             return self.model(batch)
 
     def _add_up(self, losses: dict[str, Tensor], totals: dict[str, Tensor]) -> bool:
-        """Add a batch's losses to those of the step; returns whether all are finite."""
+        """Add a batch's losses to the step's; return whether all are finite."""
         stacked = torch.stack([value.detach() for value in losses.values()]).cpu()  # one copy
         for name, value in zip(losses, stacked, strict=True):
             totals[name] = totals[name] + value / self.accumulate
@@ -223,7 +223,7 @@ class DetectionTrainer(SimpleTrainer):
     def _check_gradients(self, images: list[str]) -> None:
         """Refuse gradients that are not finite; with fp16 the loss scale deals with them.
 
-        They are those of all processes, averaged, hence all come to the same conclusion.
+        They are averaged over all processes, hence all come to the same conclusion.
         """
         gradients = [one.grad for one in self.model.parameters() if one.grad is not None]
         if self.precision == "fp16" or not gradients:

@@ -44,12 +44,7 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
     transform = PretrainTransform(views, scale=config.data.crop_scale)
     TrainingRun(
         model=tokenizer,
-        groups=layer_decay_groups(
-            tokenizer,
-            depth=0,
-            weight_decay=config.optimizer.weight_decay,
-            layer_decay=config.optimizer.layer_decay,
-        ),
+        groups=layer_decay_groups(tokenizer, config.optimizer, depth=0),
         samples=open_images(config.data.train, transform),
         step_fn=step,
         run=config.run,
