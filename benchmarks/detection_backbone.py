@@ -93,7 +93,7 @@ def error(model: nn.Module, images: Tensor, exact: Tensor) -> float:
 
 
 def compare(size: int, args: argparse.Namespace) -> Iterator[Figure]:
-    """Everything for one resolution."""
+    """Yield all figures of one resolution."""
     device = here()
     torch.manual_seed(0)
     ours, theirs = build(size, width=args.width, depth=args.depth, heads=args.heads)

@@ -220,7 +220,7 @@ def check(
 
 
 def compare(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
-    """Everything."""
+    """Yield all figures."""
     distributed.seed_all(SEED)
     teacher = build_teacher(args, device)
     batch = make_batch(args, teacher)

@@ -25,9 +25,9 @@ class Step(NamedTuple):
     """A training step.
 
     Attributes:
-        model: On the CPU, in training mode.
-        make_batch: Gives the same batch each time, as the project's loader does.
-        loss: Of model and batch.
+        model: The model, on the CPU, in training mode.
+        make_batch: Function that gives the same batch each time, as the project's loader does.
+        loss: Function that computes the loss of model and batch.
         loop_copies: Whether the loop copies the batch to the device; else the model does.
     """
 
@@ -104,9 +104,11 @@ class Teacher(nn.Module):
 
 
 def _tokenizer():
+    from eva_pretrain.tokens.codebook import Codebook
     from eva_pretrain.tokens.tokenizer import FeatureTokenizer
 
-    return FeatureTokenizer(feature_dim=DIM, num_codes=CODES, code_dim=4, width=16, num_heads=2)
+    codebook = Codebook(num_codes=CODES, code_dim=4)
+    return FeatureTokenizer(feature_dim=DIM, codebook=codebook, width=16, num_heads=2)
 
 
 class _Objective(nn.Module):

@@ -198,7 +198,7 @@ def describe(weights: Mapping[str, Tensor], *, name: str) -> Trunk:
 def _relative_positions(
     shapes: Mapping[str, tuple[int, ...]], *, name: str, depth: int, width: int, patch: int
 ) -> dict[str, Any]:
-    """Arguments that the tables of relative positions give away."""
+    """Read arguments off the tables of relative positions."""
     table = shapes.get("blocks.0.attn.relative_position_bias_table")
     if table is not None:  # ((2 side - 1) ** 2 + 3, heads)
         length = math.isqrt(max(0, table[0] - 3))

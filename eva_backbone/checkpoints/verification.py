@@ -86,7 +86,7 @@ def _state_of(path: Path, expected: str) -> dict[str, str | int]:
 
 
 def _record_of(path: Path) -> Path | None:
-    """Where it is remembered; None for a user without a home."""
+    """Path of the record of a file; None for a user without a home."""
     try:
         folder = Path(RECORDS).expanduser()
     except RuntimeError:

@@ -114,7 +114,7 @@ class BlockMasking:
 
 
 def masked_positions(mask: Tensor) -> Positions:
-    """Turn masks into indexes; how many there are depends on values, which a GPU waits for.
+    """Turn masks into indexes, whose number depends on values: on a GPU the CPU waits for them.
 
     Args:
         mask: (B, N) bool.
@@ -199,8 +199,8 @@ class MaskedImageModeling(VisionTransformer):
             images: (B, 3, H * p, W * p), normalised, for patches of p pixels.
             mask: (B, N) or (B, H, W) bool, True where a patch is hidden and predicted. None hides
                 nothing and predicts all.
-            positions: `masked_positions` of the mask, if they are known: a GPU has to wait for
-                those that are computed here, unless the mask is on the CPU.
+            positions: `masked_positions` of the mask, if they are known. None computes them, for
+                which the CPU waits if the mask is on a GPU.
 
         Returns:
             (K, D), image after image, the patches of each in reading order: the order of

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
-FIGURES = []  # lines for the end of the report
+FIGURES: list[str] = []  # lines for the end of the report
 
 
 def pytest_addoption(parser):

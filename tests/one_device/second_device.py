@@ -89,7 +89,7 @@ class SecondTensor(torch.Tensor):
     def __init__(self, values):
         self.values_on_cpu = values
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def __getitem__(self, index):
         return super().__getitem__(_without_lists(index, self.device))

@@ -6,6 +6,7 @@ from torch import nn
 
 from eva_pretrain.masked_image_modeling import MaskedFeatures, MaskedImageModeling
 from eva_pretrain.other_objectives import FeatureDistillation, MaskedTokens
+from eva_pretrain.tokens.codebook import Codebook
 from eva_pretrain.tokens.tokenizer import FeatureTokenizer
 
 SIZES = {
@@ -32,8 +33,8 @@ def _batch():
 @pytest.fixture(scope="module")
 def tokenizer():
     torch.manual_seed(0)
-    sizes = {"num_codes": CODES, "code_dim": 4, "width": 16, "num_heads": 2}
-    tokenizer = FeatureTokenizer(feature_dim=TEACHER_DIM, **sizes)
+    codebook = Codebook(num_codes=CODES, code_dim=4)
+    tokenizer = FeatureTokenizer(feature_dim=TEACHER_DIM, codebook=codebook, width=16, num_heads=2)
     tokenizer(torch.randn(8, 16, TEACHER_DIM))
     return tokenizer
 

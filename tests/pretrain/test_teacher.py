@@ -14,8 +14,9 @@ from open_clip.transformer import QuickGELU
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_pretrain.teachers import clip_weights as teacher_weights
-from eva_pretrain.teachers.clip import CLIP_MEAN, CLIP_STD, ClipTeacher
+from eva_pretrain.teachers.clip import ClipTeacher
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 GOLDEN = Path(__file__).parents[1] / "golden" / "clip.safetensors"

@@ -13,7 +13,7 @@ from torch import nn
 from eva_pretrain.tokens.codebook import Codebook
 from eva_pretrain.tokens.tokenizer import FeatureTokenizer
 
-SIZES = {"num_codes": 64, "code_dim": 8, "width": 32, "num_heads": 4, "decay": 0.9}
+CODEBOOK = {"num_codes": 64, "code_dim": 8, "decay": 0.9}
 DIM = 24
 
 
@@ -30,8 +30,9 @@ def features():
     return found - found.mean((0, 1))
 
 
-def _tokenizer(**options):
-    return FeatureTokenizer(feature_dim=DIM, **SIZES | options)
+def _tokenizer(*, num_heads=4, **options):
+    codebook = Codebook(**CODEBOOK | options)
+    return FeatureTokenizer(feature_dim=DIM, codebook=codebook, width=32, num_heads=num_heads)
 
 
 def _train(tokenizer, features, *, steps):
@@ -237,9 +238,8 @@ def worker(rank, folder):
     book.started.fill_(True)
     counts = book(start["vectors"][:20] if rank == 0 else start["vectors"][20:])[1]
     torch.manual_seed(0)
-    model = FeatureTokenizer(
-        feature_dim=6, num_codes=16, code_dim=4, width=8, num_heads=2, decay=0.8, revive_below=0.5
-    )
+    codes = Codebook(num_codes=16, code_dim=4, decay=0.8, revive_below=0.5)
+    model = FeatureTokenizer(feature_dim=6, codebook=codes, width=8, num_heads=2)
     trained = DistributedDataParallel(model, broadcast_buffers=False)
     optimizer = torch.optim.SGD(trained.parameters(), lr=0.1)
     torch.manual_seed(rank)

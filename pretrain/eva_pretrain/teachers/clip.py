@@ -233,7 +233,7 @@ class _TimmTower:
 
 
 def _tower_of(visual: Any) -> _OpenClipTower | _TimmTower:
-    """How the tower goes from its last block to its output."""
+    """Find out how the tower goes from its last block to its output."""
     trunk = getattr(visual, "trunk", None)
     if trunk is not None:
         needed = ("patch_embed", "blocks", "num_prefix_tokens", "fc_norm", "head", "global_pool")

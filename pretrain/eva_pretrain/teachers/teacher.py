@@ -1,4 +1,4 @@
-"""What every teacher is."""
+"""The interface of all teachers."""
 
 from typing import Self
 

@@ -25,37 +25,21 @@ class FeatureTokenizer(nn.Module):
 
     Args:
         feature_dim: D, 768 for CLIP ViT-L/14.
-        num_codes: K.
-        code_dim: d; a small number, so that the codes are used evenly.
+        codebook: The K codes of d channels; d is small, so that the codes are used evenly.
         width: Hidden width of the encoder, width of the decoder.
         num_heads: Attention heads of the decoder, which is one transformer block.
-        commitment: Weight of the pull of the encoder towards the codes.
-        decay: Decay of the codebook's moving averages.
-        revive_below: A code is replaced when its share of all uses falls below this part of 1 / K.
 
     Raises:
         ValueError: If an argument is out of range.
     """
 
     def __init__(
-        self,
-        *,
-        feature_dim: int,
-        num_codes: int = 8192,
-        code_dim: int = 32,
-        width: int = 768,
-        num_heads: int = 12,
-        commitment: float = 1.0,
-        decay: float = 0.99,
-        revive_below: float = 0.01,
+        self, *, feature_dim: int, codebook: Codebook, width: int = 768, num_heads: int = 12
     ) -> None:
         super().__init__()
         self.feature_dim = feature_dim
-        self.num_codes = num_codes
-        self.commitment = commitment
-        self.codebook = Codebook(
-            num_codes=num_codes, code_dim=code_dim, decay=decay, revive_below=revive_below
-        )
+        self.num_codes, code_dim = codebook.codes.shape
+        self.codebook = codebook
         self.encoder = _two_layers(feature_dim, width, code_dim)
         self.decoder_embed = nn.Linear(code_dim, width)
         block = Block(
@@ -81,9 +65,10 @@ class FeatureTokenizer(nn.Module):
             features: (B, N, D) of the teacher, any length.
 
         Returns:
-            The loss, and for the log `cosine` of the reconstruction, `commitment` (before its
-            weight), `perplexity` and `code_usage` (the share of the codes that are used) of this
-            batch: over all processes in training, of this process in evaluation.
+            The loss of the reconstruction and of the encoder's commitment to its codes; for the log
+            `cosine` of the reconstruction, `commitment`, `perplexity` and `code_usage` (the share
+            of the codes that are used) of this batch: over all processes in training, of this
+            process in evaluation.
 
         Raises:
             ValueError: For features of another shape, or a codebook in half precision.
@@ -102,7 +87,7 @@ class FeatureTokenizer(nn.Module):
             "perplexity": torch.special.entr(share).sum().exp(),
             "code_usage": (counts > 0).float().mean(),
         }
-        return reconstruction + self.commitment * commitment, metrics
+        return reconstruction + commitment, metrics
 
     @torch.no_grad()
     def encode(self, features: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -17,11 +18,11 @@ from eva_engine.loop import TrainingRun
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.config import TokenizerConfig
 from eva_pretrain.teachers.build import build_teacher
+from eva_pretrain.tokens.codebook import Codebook
 from eva_pretrain.tokens.tokenizer import FeatureTokenizer
 from eva_pretrain.transforms import PretrainTransform, Views
 
 CONFIG = "config.json"  # in the output folder of every run
-SIZES = ("num_codes", "code_dim", "width", "num_heads")  # of a tokenizer, in its recipe
 
 
 def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
@@ -33,8 +34,7 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
     """
     teacher = build_teacher(config.teacher, device)
     distributed.seed_all(config.run.seed)
-    sizes = {name: getattr(config, name) for name in SIZES}
-    tokenizer = FeatureTokenizer(feature_dim=teacher.dim, **sizes)
+    tokenizer = _build(vars(config), feature_dim=teacher.dim)
 
     def step(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         loss, metrics = model(teacher(batch["images"]))
@@ -75,10 +75,19 @@ def load_tokenizer(source: str) -> FeatureTokenizer:
     if "num_codes" not in config:
         raise ValueError(f"{source} is the output of another program than train_tokenizer.py")
     state = load_file(complete[-1] / WEIGHTS)
-    sizes = {name: config[name] for name in SIZES}
-    tokenizer = FeatureTokenizer(feature_dim=state["encoder.0.weight"].shape[1], **sizes)
+    tokenizer = _build(config, feature_dim=state["encoder.0.weight"].shape[1])
     tokenizer.load_state_dict(state)
     return tokenizer.eval()
+
+
+def _build(config: Mapping[str, Any], *, feature_dim: int) -> FeatureTokenizer:
+    """Build the tokenizer of a `TokenizerConfig` as a dict."""
+    return FeatureTokenizer(
+        feature_dim=feature_dim,
+        codebook=Codebook(num_codes=config["num_codes"], code_dim=config["code_dim"]),
+        width=config["width"],
+        num_heads=config["num_heads"],
+    )
 
 
 def main() -> None:
