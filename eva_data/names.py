@@ -38,12 +38,8 @@ class Names:
         for name in names:
             content += os.fsencode(name)
             ends.append(len(content))
-        return cls(
-            {
-                "names.bytes": np.array(content, np.uint8),
-                "names.ends": np.array(ends, np.int64),
-            }
-        )
+        parts = {"names.bytes": memoryview(content), "names.ends": memoryview(ends)}
+        return cls({key: np.asarray(part) for key, part in parts.items()})  # without a copy
 
     def arrays(self, key: str) -> dict[str, NDArray[Any]]:
         """Give the two arrays under another key, for a table of several sequences."""

@@ -27,15 +27,15 @@ METRICS = "metrics.jsonl"
 
 
 class RunLog:
-    """Writes what the main process reports.
+    """Writes the reports of the main process.
 
     Args:
         run: Settings of the run.
         start_step: First step; later lines of an earlier start are removed.
-        total_steps: Steps of the whole run.
+        total_steps: Steps of the complete run.
         batch_size: Samples of an optimizer step, all processes together.
         flops_per_sample: Model FLOPs of a sample, forward and backward; for the share of the peak.
-        device: Where the model is.
+        device: Device of the model.
         processes: Number of processes.
         config: The resolved config, for Weights & Biases.
 
@@ -84,8 +84,8 @@ class RunLog:
         """Report an optimizer step.
 
         Args:
-            step: Its number, from 0.
-            values: Loss, learning rate and whatever was measured.
+            step: Number of the step, from 0.
+            values: Loss, learning rate and other measurements.
         """
         done = step + 1
         self._bar.update(done - self._bar.n)
@@ -122,7 +122,7 @@ class RunLog:
             self._lines.close()
             if self._board:
                 self._board.close()
-        except OSError as error:  # of a full disk, which is about to be said, or was nearly missed
+        except OSError as error:  # a full disk, which is about to be reported, or was nearly missed
             logger.warning("the end of the log is lost: %s", error.strerror or error)
         if self._wandb:
             self._wandb.finish()
@@ -183,7 +183,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _finite(record: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN and no infinity."""
+    """Replace NaN and infinity, which JSON does not have, by null."""
     return {name: value if math.isfinite(value) else None for name, value in record.items()}
 
 
@@ -232,7 +232,7 @@ def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _cut(file: Path, start_step: int) -> int:
-    """Keep the lines before a step; the last evaluation."""
+    """Keep the lines before a step; returns the step of the last evaluation among them."""
     if not file.exists():
         return -1
     kept, last_evaluation = [], -1

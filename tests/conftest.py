@@ -1,11 +1,18 @@
 """Small models and pictures that several folders of tests share, and the option `--show-errors`.
 
-The factories are fixtures, because tests are no package that another test could import from.
+The factories are fixtures, because tests are not a package that another test could import from.
 """
 
+import contextlib
+import importlib.util
 import json
 import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +23,8 @@ from eva_backbone import SimpleFeaturePyramid, VisionTransformer
 from eva_backbone.checkpoints import registry, verification
 from eva_backbone.layers import LAYER_NORM_EPS
 
+HERE = Path(__file__).parent
+PROJECTS = ("", "pretrain", "classification", "detection")
 SIZES = {
     "img_size": 56,
     "patch_size": 14,
@@ -141,11 +150,50 @@ def official(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def load_module():
+    """Function: a file beside tests, which are not a package, as a module."""
+
+    def load(file):
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[file.stem] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def steps(load_module):
+    """The module `device_steps.py`: small models and one training step of each project."""
+    return load_module(Path(__file__).with_name("device_steps.py"))
+
+
+@pytest.fixture(scope="session")
 def photograph():
     """An astronaut, (512, 512, 3) uint8."""
     from skimage import data
 
     return data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def write_video():
+    """Function: write a video whose frames become lighter, at given times in tenths of a second."""
+    import av
+
+    def write(file, frames, pts, size=(48, 64)):
+        with av.open(str(file), "w") as container:
+            stream = container.add_stream("libx264", rate=10)
+            stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+            for index in range(frames):
+                rgb = np.full((*size, 3), 10 + 40 * index, np.uint8)
+                frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+                frame.pts = pts[index]
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+
+    return write
 
 
 @pytest.fixture(scope="session")
@@ -266,3 +314,86 @@ def device(_process_group):
 def _replace_environment(values):
     os.environ.clear()
     os.environ.update(values)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the processes of a job ended, and what each of them wrote."""
+
+    codes: list
+    texts: list
+
+
+@pytest.fixture(scope="session")
+def launch_environment():
+    """Function: environment of a program of a folder, without what a launcher has set."""
+
+    def make(folder):
+        paths = [folder, HERE, *(HERE.parent / name for name in PROJECTS)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            environment.pop(name, None)
+        more = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+        return environment | more | {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def start_launcher(launch_environment):
+    """Function: context of a process that imports `program.py` of a folder and forks for jobs."""
+
+    @contextlib.contextmanager
+    def start(folder):
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(HERE / "launcher.py")],
+            env=launch_environment(folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+
+        def submit(arguments, *, log, ranks=1, limit=60, **more):
+            job = {"arguments": arguments, "ranks": ranks, "log": str(log), "limit": limit, **more}
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+            codes = json.loads(process.stdout.readline())
+            return Ended(codes, [Path(f"{log}{rank}").read_text() for rank in range(ranks)])
+
+        yield submit
+        process.stdin.close()
+        process.wait(timeout=60)
+        process.stdout.close()
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def prescribed():
+    """The module `prescribed.py`: numbered pictures, and a model that gives prescribed logits."""
+    spec = importlib.util.spec_from_file_location("prescribed", HERE / "prescribed.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def prescribe(prescribed):
+    """Function: the model that gives row i of the logits for picture i."""
+    return prescribed.Prescribed
+
+
+@pytest.fixture(scope="session")
+def numbered(prescribed):
+    """Function: a data set of pictures with labels."""
+    return prescribed.Numbered
+
+
+@pytest.fixture(scope="session")
+def cross_entropy():
+    """Function: of each row of logits, in numpy."""
+
+    def compute(logits, labels):
+        logits = np.asarray(logits, np.float64)
+        rows = np.arange(len(logits))
+        return np.log(np.exp(logits).sum(1)) - logits[rows, np.asarray(labels)]
+
+    return compute

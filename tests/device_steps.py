@@ -165,10 +165,10 @@ CLASSIFIERS = ("plain", "mixed", "class token", "linear probe")
 
 def classification(kind):
     """Fine-tuning with and without mixup, and the linear probe."""
-    from eva_classification.augmentation import Targets
     from eva_classification.config import AugmentConfig
     from eva_classification.models import build_classifier, build_linear_probe
     from eva_classification.training import ClassificationStep
+    from eva_engine.data.mixed_targets import MixedTargets
 
     mix = {"mixup": 0.8, "cutmix": 1.0} if kind == "mixed" else {}
     if kind == "linear probe":
@@ -178,7 +178,7 @@ def classification(kind):
         pooling = "cls" if kind == "class token" else "mean"
         model = build_classifier("eva_debug", num_classes=5, pooling=pooling, **SMALL).train()
         nn.init.normal_(model.head.weight, std=0.1)  # with 0.001 the gradients would be rounding
-    step = ClassificationStep(Targets(AugmentConfig(**mix), num_classes=5))
+    step = ClassificationStep(MixedTargets(AugmentConfig(**mix), num_classes=5))
     batch = [_images(), torch.tensor([0, 1, 2, 3, 4, 0])]
     return Step(model, lambda: batch, lambda model, batch: step(model, batch)[0], True)
 

@@ -11,6 +11,11 @@ import torch
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_classification.imagenet_average import (
+    PAPER_SETS,
+    average_entries,
+    table_with_average,
+)
 from eva_classification.model_options import add_weights
 from eva_classification.models import ImageClassifier, load_classifier
 from eva_data.files import make_folder
@@ -18,16 +23,10 @@ from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.imagenet import CLASSES, ImageNetPaths, open_sets
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
-from eva_engine.checkpoints.run_checkpoint import read_config
+from eva_engine.checkpoints.files import read_config
 from eva_engine.commands.options import add_arguments, choose_dtype, command, new_parser
 from eva_engine.evaluation.counting import MAX_CONFUSION, OneLabel, Score, count, rule_for
-from eva_engine.evaluation.reports import (
-    PAPER_SETS,
-    draw_confusion,
-    table,
-    write_per_class,
-    write_results,
-)
+from eva_engine.evaluation.reports import draw_confusion, write_per_class, write_results
 
 PROGRAM = "classification/evaluate.py"
 SETS = {
@@ -82,14 +81,15 @@ def _evaluate(options: argparse.Namespace, device: torch.device) -> None:
     work = _own_data if options.data else _imagenet
     scores = work(model, options)
     if distributed.rank() == 0:
-        sys.stdout.write(table(scores) + "\n")
+        sys.stdout.write(table_with_average(scores) + "\n")
         if options.output is not None:
             settings = {key: value if isinstance(value, int | float) else str(value)
                         for key, value in vars(options).items()
                         if value is not None and key != "class_names"}  # fmt: skip
             settings["image_size"] = model.img_size
             settings["processes"] = distributed.world_size()
-            file = write_results(options.output, settings, scores)
+            more = average_entries(scores)
+            file = write_results(options.output, settings, scores, more=more)
             sys.stdout.write(f"wrote {file}\n")
 
 
@@ -97,10 +97,10 @@ main = command(PROGRAM, _parse, _evaluate)
 
 
 def _noted(options: argparse.Namespace) -> dict[str, Any]:
-    """Settings of the run that made the weights, as far as they say and the options do not.
+    """Settings of the run that made the weights, as far as they note them and the options do not.
 
     Raises:
-        ValueError: If what they say is of another kind.
+        ValueError: If a note is of another kind.
     """
     config = read_config(resolve_source(options.weights)) or {}
     data = config.get("data", {})

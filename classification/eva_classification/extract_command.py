@@ -85,6 +85,7 @@ def _extract_to(options: argparse.Namespace, extractor: FeatureExtractor) -> Non
         "sha256": distributed.gather(_digest(options.weights))[0],
         "mean": extractor.mean,
         "std": extractor.std,
+        "upright": True,  # by EXIF; earlier versions left pictures as they are stored
         "vit": [options.num_heads, options.window_size, options.global_blocks],
         "kind": options.kind,
         "pooling": extractor.pooling if options.kind == "pooled" else None,
@@ -129,12 +130,12 @@ def _extract_to(options: argparse.Namespace, extractor: FeatureExtractor) -> Non
 
 
 def _digest(weights: str) -> str:
-    """Tells weights of equal names apart."""
+    """Digest that distinguishes weights of equal names; on the main process only."""
     return sha256_of(resolve_source(weights)) if distributed.rank() == 0 else ""
 
 
 def _agree(folder: Path, settings: dict[str, Any]) -> None:
-    """Note the settings, or see that they are those of the run that is to be continued."""
+    """Note the settings, or check that they are the same as before, to continue."""
     file = folder / SETTINGS
     if file.is_file():
         try:

@@ -24,7 +24,7 @@ from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_S
 from eva_backbone.vit import VisionTransformer
 from eva_data.pictures import read_picture
 from eva_data.transforms import PictureTransform, evaluation_transform
-from eva_engine.checkpoints.run_checkpoint import read_config
+from eva_engine.checkpoints.files import read_config
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 
 Picture = str | os.PathLike[str] | Image.Image
@@ -45,7 +45,7 @@ class FeatureExtractor(nn.Module):
         fc_norm: Norm of the pooled features, which fine-tuned classifiers have.
 
     Raises:
-        ValueError: If the class token is wanted of a ViT without one.
+        ValueError: If `pooling` is "cls" and the ViT has no class token.
     """
 
     def __init__(
@@ -84,21 +84,21 @@ class FeatureExtractor(nn.Module):
     ) -> "FeatureExtractor":
         """Build the ViT of a file with the preprocessing that belongs to it.
 
-        Detectors and segmentors saw pictures with ImageNet's mean and deviation, the official other
-        models with CLIP's; runs of this toolkit note theirs in the file. Of a video model see
+        Detectors and segmentors saw pictures with ImageNet's mean and deviation, the other official
+        models with CLIP's; runs of this toolkit note theirs in the file. For video models see
         `eva_backbone.load_vit`.
 
         Args:
-            source: Name of an official or bundled file, or a path, of whatever task.
+            source: Name of an official or bundled file, or a path; weights of any task.
             image_size: Side of the square that is cut out of each picture, in pixels; by default
                 that of the weights (1280 for detectors, 896 for segmentors).
             pooling: By default the class token for EVA-CLIP, its linear probes and other weights
                 with a final norm, and the mean of the patches for all others.
-            mean: Subtracted from the pixels, in place of what belongs to the weights.
-            std: Divides them, the same.
+            mean: Subtracted from the pixels, in place of the mean that belongs to the weights.
+            std: Divides them, in place of the deviation that belongs to the weights.
             device: "cuda", "cpu" or "auto".
             precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
-            **vit_arguments: What the weights do not tell, see `eva_backbone.load_vit`.
+            **vit_arguments: Settings that the weights do not hold, see `eva_backbone.load_vit`.
 
         Returns:
             The extractor, on its device.
@@ -141,18 +141,19 @@ class FeatureExtractor(nn.Module):
         return extractor.to(place)
 
     def forward(self, pictures: Tensor | Picture | Iterable[Picture]) -> Tensor:
-        """One vector for each picture.
+        """Compute one vector for each picture.
 
         Args:
-            pictures: Paths or PIL images, one or several, which are resized and cut to a square;
-                or normalised images (B, 3, H, W) of any size that the patch size divides.
+            pictures: Paths or PIL images, one or several, which are turned upright by their EXIF
+                data, resized and cut to a square; or normalised images (B, 3, H, W) of any size
+                that the patch size divides.
 
         Returns:
             (B, C) float32, on the extractor's device.
 
         Raises:
             ValueError: If there is no picture, or an unfit size.
-            OSError: If a file is no picture.
+            UnreadableImageError: An OSError, if a picture cannot be read.
         """
         with torch.no_grad():
             tokens, _ = self._encode(pictures)
@@ -163,7 +164,7 @@ class FeatureExtractor(nn.Module):
             return (pooled if self.fc_norm is None else self.fc_norm(pooled)).float()
 
     def patches(self, pictures: Tensor | Picture | Iterable[Picture]) -> Tensor:
-        """A map of features for each picture, after the ViT's final norm where it has one.
+        """Compute a map of features for each picture, after the ViT's final norm where it has one.
 
         Args:
             pictures: As for a call.
@@ -173,7 +174,7 @@ class FeatureExtractor(nn.Module):
 
         Raises:
             ValueError: As for a call.
-            OSError: As for a call.
+            UnreadableImageError: As for a call.
         """
         with torch.no_grad():
             tokens, grid = self._encode(pictures)

@@ -1,7 +1,6 @@
 """Command line of `classification/evaluate_frozen.py`."""
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +9,11 @@ import torch
 from torch import Tensor
 
 from eva_classification.frozen import L2, fit_best_linear, labelled_features, nearest_neighbours
+from eva_classification.imagenet_average import average_entries
 from eva_classification.model_options import add_extractor, build_extractor
 from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
+from eva_data.options import integer, number
 from eva_engine import distributed
 from eva_engine.commands.options import add_arguments, command, new_parser
 from eva_engine.evaluation.counting import OneLabel, Score
@@ -32,19 +33,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--train", required=True, help="folder of class folders, torchvision:... or hf:...")
     add("--val", required=True, help="the same to score on")
-    add("--train-images", type=int, help="images to learn from, chosen at random (default: all)")
-    add("--neighbours", type=int, nargs="*", default=[10, 20], help="default: 10 20; none: skip")
-    add("--l2", type=float, nargs="*", default=list(L2), help="penalties to try; none: skip")
+    one = integer(1)
+    add("--train-images", type=one, help="images to learn from, chosen at random (default: all)")
+    add("--neighbours", type=one, nargs="*", default=[10, 20], help="default: 10 20; none: skip")
+    add("--l2", type=number(0), nargs="*", default=list(L2), help="penalties to try; none: skip")
     add("--output", type=Path, help="folder of results.json")
     add_arguments(parser)
     options = parser.parse_args(arguments)
-    if options.train_images is not None and options.train_images < 1:
-        parser.error("--train-images must be at least 1")
     if not options.neighbours and not options.l2:
         parser.error("nothing to score: both --neighbours and --l2 are empty")
-    penalties = all(0 <= value < math.inf for value in options.l2)
-    if not penalties or min(options.neighbours, default=1) < 1:
-        parser.error("--l2 must be at least 0 and finite, and --neighbours at least 1")
     return options
 
 
@@ -87,7 +84,8 @@ def _evaluate(options: argparse.Namespace, device: torch.device) -> None:
         f"{len(features)} images of {classes} classes to learn from\n{table(scores)}\n"
     )
     if options.output is not None:
-        sys.stdout.write(f"wrote {write_results(options.output, settings, scores)}\n")
+        file = write_results(options.output, settings, scores, more=average_entries(scores))
+        sys.stdout.write(f"wrote {file}\n")
 
 
 main = command(PROGRAM, _parse, _evaluate)
@@ -96,7 +94,7 @@ main = command(PROGRAM, _parse, _evaluate)
 def _score(logits: Tensor, labels: Tensor) -> Score:
     judged = OneLabel()(logits, labels, labels)
     return Score(
-        images=len(labels),
+        samples=len(labels),
         right1=int(judged.top1.sum()),
         right5=int(judged.top5.sum()),
         loss=float(judged.loss.mean()),

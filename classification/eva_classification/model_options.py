@@ -13,7 +13,7 @@ def add_weights(parser: argparse.ArgumentParser, *, kinds: str) -> None:
     """Add `--weights`, and what belongs to the pictures that they see.
 
     Args:
-        parser: Receives them.
+        parser: Parser that receives them.
         kinds: Weights that the command takes, for the help.
     """
     add = parser.add_argument
@@ -28,7 +28,7 @@ def add_extractor(parser: argparse.ArgumentParser) -> None:
     """Add the options from which `build_extractor` builds an extractor.
 
     Args:
-        parser: Receives them.
+        parser: Parser that receives them.
     """
     add_weights(parser, kinds="official or bundled name, or file, of any task")
     add = parser.add_argument
@@ -42,7 +42,7 @@ def build_extractor(options: argparse.Namespace, device: torch.device) -> Featur
     """Build the extractor of a command line.
 
     Args:
-        options: Those of `add_extractor` and `eva_engine.commands.options.add_arguments`.
+        options: Options of `add_extractor` and `eva_engine.commands.options.add_arguments`.
         device: Device of the extractor.
 
     Returns:

@@ -25,7 +25,7 @@ def ending(
     Args:
         program: Name in the messages.
         after_interrupt: Gives a sentence for the main process to write after Ctrl-C.
-        log: Where the messages of other processes are, besides the terminal.
+        log: Files with the messages of other processes.
 
     Yields:
         Nothing.

@@ -1,10 +1,11 @@
-"""What the commands share that run a model: options, device, number format, beginning and end."""
+"""Commands that run a model: shared options, device, number format, beginning and end."""
 
 import argparse
 import logging
 import os
+from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -18,11 +19,18 @@ PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+class Main(Protocol):
+    """The `main` of a command."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> None:
+        """Run the command; `arguments` are those of the command line by default."""
+
+
 def command(
     program: str,
     parse: Callable[[Sequence[str] | None], argparse.Namespace],
     work: Callable[[argparse.Namespace, torch.device], None],
-) -> Callable[[Sequence[str] | None], None]:
+) -> Main:
     """Make the `main` of a command that runs a model on one or several processes.
 
     Args:
@@ -45,11 +53,11 @@ def command(
 
 
 def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
-    """A parser without abbreviations, whose help keeps the lines of its epilog.
+    """Make a parser without abbreviations, whose help keeps the lines of its epilog.
 
     Args:
         program: Name in the help.
-        description: What the command does; its lines are filled.
+        description: Purpose of the command.
         epilog: Examples.
 
     Returns:
@@ -60,7 +68,7 @@ def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.
         allow_abbrev=False,
         description=description,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=RawDescriptionHelpFormatter if epilog else HelpFormatter,
     )
 
 
@@ -68,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> N
     """Add the options of how a model is run.
 
     Args:
-        parser: Receives them.
+        parser: Parser that receives them.
         batch_size: Default of `--batch-size`.
     """
     add = parser.add_argument
@@ -108,7 +116,7 @@ def choose_device(device: str = "auto", *, join: bool = False) -> torch.device:
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Number format of a model: by default fp16 on a GPU, as officially, and fp32 elsewhere."""
+    """Choose a number format: by default fp16 on a GPU, as officially, and fp32 elsewhere."""
     if precision == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     return _DTYPES[precision]

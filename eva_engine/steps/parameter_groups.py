@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from eva_backbone.layer_decay import param_groups_layer_decay
+from eva_engine.config import OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +32,7 @@ class ParameterGroup:
 
 
 def layer_decay_groups(
-    model: nn.Module,
-    *,
-    depth: int,
-    weight_decay: float,
-    layer_decay: float = 1.0,
-    lr_scale: float = 1.0,
+    model: nn.Module, optimizer: OptimizerConfig, *, depth: int, lr_scale: float = 1.0
 ) -> list[ParameterGroup]:
     """Group the trained parameters of a model around one ViT, from input to output.
 
@@ -44,16 +40,19 @@ def layer_decay_groups(
 
     Args:
         model: The model, or one tower of it.
+        optimizer: Settings with its weight decay and layer decay.
         depth: Number of transformer blocks.
-        weight_decay: Weight decay of matrices.
-        layer_decay: Learning-rate factor between neighbouring layers.
         lr_scale: Learning-rate factor of the last layer.
 
     Returns:
         The groups of `eva_backbone.layer_decay`.
     """
     groups = param_groups_layer_decay(
-        model, depth=depth, lr=lr_scale, weight_decay=weight_decay, layer_decay=layer_decay
+        model,
+        depth=depth,
+        lr=lr_scale,
+        weight_decay=optimizer.weight_decay,
+        layer_decay=optimizer.layer_decay,
     )
     return [
         ParameterGroup(
@@ -73,7 +72,7 @@ def optimizer_groups(
 
     Args:
         model: The model.
-        groups: Its groups; their order is that of the optimizer's state in checkpoints.
+        groups: Groups of the model, in the order in which checkpoints hold the optimizer's state.
         lr: Learning rate that `lr_scale` multiplies.
 
     Returns:

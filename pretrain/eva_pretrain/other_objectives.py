@@ -65,8 +65,8 @@ class MaskedTokens(nn.Module):
     ) -> Result:
         """Return the mean cross-entropy over the masked patches; see `Objective`.
 
-        `accuracy` is that of the codes, `code_usage` the share of all codes that occur among the
-        targets.
+        `accuracy` counts codes that are right, `code_usage` is the share of all codes that occur
+        among the targets.
         """
         positions = masked_positions(mask.flatten(1)) if positions is None else positions
         targets = select(features, mask, positions)  # (K, D)

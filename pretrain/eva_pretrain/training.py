@@ -100,10 +100,7 @@ def train(config: PretrainConfig, device: torch.device) -> None:
     TrainingRun(
         model=model,
         groups=layer_decay_groups(
-            model,
-            depth=VARIANTS[config.student.variant].depth,
-            weight_decay=config.optimizer.weight_decay,
-            layer_decay=config.optimizer.layer_decay,
+            model, config.optimizer, depth=VARIANTS[config.student.variant].depth
         ),
         samples=open_images(config.data.train, transform),
         collate=collate,
@@ -120,11 +117,7 @@ def train(config: PretrainConfig, device: torch.device) -> None:
 
 def main() -> None:
     """Command line of `train.py`."""
-    command_line.main(
-        PretrainConfig,
-        train,
-        program="pretrain/train.py",
-    )
+    command_line.main(PretrainConfig, train, program="pretrain/train.py")
 
 
 def _objective(

@@ -1,4 +1,4 @@
-"""From a decoded image to what a training step takes: one crop for student and teacher, and a mask.
+"""From a decoded image to a training sample: one crop for student and teacher, and a mask.
 
 All random numbers come from the global generators (torch's here, Python's in `BlockMasking`), which
 the training engine seeds for every sample.

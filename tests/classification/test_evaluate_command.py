@@ -15,7 +15,7 @@ from eva_classification.evaluate_command import main
 from eva_classification.features import FeatureExtractor
 from eva_classification.models import build_classifier
 from eva_engine import distributed
-from eva_engine.checkpoints.run_checkpoint import save_weights
+from eva_engine.checkpoints.files import save_weights
 from eva_engine.evaluation import counting
 
 SCRIPT = Path(__file__).parents[2] / "classification" / "evaluate.py"
@@ -150,7 +150,7 @@ def test_another_number_of_classes(evaluate, digits, write_picture, tmp_path, cl
     (tmp_path / "list.txt").write_text("0\n1\nfour\n")
     evaluate("--data", tmp_path / "two", "--classes", tmp_path / "list.txt")  # the way out
     (tmp_path / "list.txt").write_text("0\n1\n")
-    with pytest.raises(SystemExit, match=r"has 1 folders that are none of the 2 classes: four"):
+    with pytest.raises(SystemExit, match=r"has 1 folders that are not among the 2 classes: four"):
         evaluate("--data", digits, "--classes", tmp_path / "list.txt")
 
 
@@ -310,7 +310,7 @@ def test_weights_know_the_classes_and_pixels_of_their_run(run_of, digits, tmp_pa
 
 def test_folders_that_are_not_the_run_s_classes(run_of, digits, tmp_path, write_picture):
     write_picture(tmp_path / "data" / "zebra" / "a.png")
-    with pytest.raises(SystemExit, match="none of the 3 classes: zebra"):
+    with pytest.raises(SystemExit, match="not among the 3 classes: zebra"):
         results(run_of, tmp_path / "data", tmp_path / "scores")
 
 

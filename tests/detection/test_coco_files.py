@@ -58,8 +58,8 @@ POLYGONS = r"\(id 5\) needs polygons of finite numbers .* got "
         ({}, {"images": [_without("file_name", IMAGE)]}, "image 1 has no file_name"),
         ({}, {"categories": [{"id": 3}]}, "category 3 has no name"),
         ({}, {"categories": [*NAMED, {"id": 9, "name": "cat"}]}, "category 9 has the name 'cat'"),
-        ({"image_id": "1"}, {}, r"annotations\[0\] \(id 5\) has image_id '1', which is none of"),
-        ({"category_id": 0}, {}, "has category_id 0, which is none of the file's"),
+        ({"image_id": "1"}, {}, r"annotations\[0\] \(id 5\) has image_id '1', which is not one of"),
+        ({"category_id": 0}, {}, "has category_id 0, which is not one of the file's"),
         (
             {"bbox": [1, 2, 3]},
             {},
@@ -83,8 +83,8 @@ POLYGONS = r"\(id 5\) needs polygons of finite numbers .* got "
         (_counts([HUGE]), {}, f"has an RLE of too many pixels; its image has {PIXELS}"),
         (_counts([PIXELS, 1]), {}, f"has an RLE of {PIXELS + 1} pixels; its image has {PIXELS}"),
         (_counts([]), {}, "has an RLE of 0 pixels"),
-        (_counts([float(PIXELS)]), {}, "whose counts are no string and no list of integers"),
-        (_counts(["a"]), {}, "whose counts are no string and no list of integers"),
+        (_counts([float(PIXELS)]), {}, "whose counts are not a string or a list of integers"),
+        (_counts(["a"]), {}, "whose counts are not a string or a list of integers"),
         (_counts("5"), {}, "has an RLE of 5 pixels"),
         (_counts("O0"), {}, "has an RLE with a negative count"),
         (_counts("~~"), {}, "has an RLE with broken counts: character '~'"),
@@ -133,7 +133,7 @@ def test_missing_images_are_told_early(write_coco, tmp_path):
         check_images(file, write_coco.pictures)
 
 
-IDS = "ids must be whole numbers from 0 to 2\\^63 - 1"
+IDS = "ids must be integers from 0 to 2\\^63 - 1"
 
 
 @pytest.mark.parametrize(
@@ -213,3 +213,15 @@ def test_a_file_is_parsed_once_in_a_process(write_coco, monkeypatch):
     forget(path)
     read_coco(path)
     assert len(parsed) == 3
+
+
+def test_sides_of_images_may_be_written_with_a_point(write_coco):
+    """As `verify_data.py coco` has it: some programs write all numbers so."""
+    path = write_coco([_annotation()], images=[IMAGE | {"width": 128.0, "height": 96.0}])
+    image = read_coco(path).images[1]
+    assert (image["width"], image["height"]) == (128, 96)
+    assert (type(image["width"]), type(image["height"])) == (int, int)
+    for wrong in (128.5, 2.0**31, -128.0, float("inf")):
+        path = write_coco([_annotation()], images=[IMAGE | {"width": wrong}])
+        with pytest.raises(ValueError, match="image 1 needs width and height in pixels"):
+            read_coco(path)

@@ -10,7 +10,6 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from eva_backbone import rel_pos
-from eva_data.pictures import UnreadableImageError, read_rgb
 from eva_detection.inference import predictor as predictor_module
 from eva_detection.inference.memory import MemoryLimitError
 from eva_detection.inference.predictor import Category, Predictor, find_categories
@@ -139,33 +138,6 @@ def test_the_threshold_replaces_that_of_the_model(build, picture, heads):
     torch.testing.assert_close(
         some.pred_boxes.tensor, everything.pred_boxes.tensor[: len(some)], rtol=0, atol=0
     )
-
-
-def test_a_photo_is_turned_upright(tmp_path):
-    image = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(2, 4, 3))
-    exif = image.getexif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise
-    image.save(tmp_path / "photo.png", exif=exif)
-    expected = np.rot90(np.asarray(image), -1)
-    assert np.array_equal(read_rgb(tmp_path / "photo.png", upright=True), expected)
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])
-def test_other_modes_become_rgb(mode, tmp_path):
-    Image.new(mode, (6, 4)).save(tmp_path / ("a.tif" if mode == "CMYK" else "a.png"))
-    (file,) = tmp_path.iterdir()
-    assert read_rgb(file, upright=True).shape == (4, 6, 3)
-
-
-@pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n broken"])
-def test_unreadable_files_are_named(data, tmp_path):
-    (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises(
-        UnreadableImageError, match=r"^\S*a\.png (is empty|cannot be (read|decoded))"
-    ):
-        read_rgb(tmp_path / "a.png", upright=True)
-    with pytest.raises(UnreadableImageError, match=r"^\S*missing\.png is not there$"):
-        read_rgb(tmp_path / "missing.png", upright=True)
 
 
 @pytest.mark.parametrize(

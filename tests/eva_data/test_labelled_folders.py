@@ -7,14 +7,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from eva_data.labelled.folders import (
     ClassFolders,
     open_labelled,
     read_class_list,
 )
-from eva_data.pictures import LIMIT, UnreadableImageError, read_picture
 
 
 @pytest.fixture
@@ -178,66 +176,6 @@ def test_images_without_class_folders(make):
 def test_no_image(make):
     with pytest.raises(ValueError, match=r"data holds no image: .* bmp, jpeg, jpg, pgm"):
         ClassFolders(make("a/1.txt"))
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        ("empty", "is empty"),
-        ("text", r"cannot be decoded \(no known image format\)"),
-        ("cut", r"cannot be read \(\w+"),
-        ("missing", "is not there"),
-        ("folder", "is a folder and not a file"),
-        ("pipe", "is a named pipe and not a file"),
-    ],
-)
-def test_an_unreadable_image_is_named(make, damage, message):
-    folder = make("a/1.png", "a/2.png")
-    samples, file = ClassFolders(folder), folder / "a" / "2.png"
-    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(file)
-    whole = file.read_bytes()
-    file.unlink()
-    if damage == "folder":
-        file.mkdir()
-    elif damage == "pipe":
-        os.mkfifo(file)
-    elif damage != "missing":
-        file.write_bytes({"empty": b"", "text": b"no picture", "cut": whole[:5000]}[damage])
-    assert samples[0][1] == 0
-    with pytest.raises(UnreadableImageError, match=rf"a/2\.png {message}"):
-        samples[1]
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "I;16", "CMYK"])
-def test_all_pictures_are_rgb(tmp_path, mode):
-    end = "tif" if mode in ("I;16", "CMYK") else "png"
-    Image.new(mode, (6, 5)).save(tmp_path / f"a.{end}")
-    image = read_picture(tmp_path / f"a.{end}", upright=False)
-    assert (image.mode, image.size) == ("RGB", (6, 5))
-
-
-def test_transparency_is_dropped_and_exif_not_applied(tmp_path):
-    Image.new("RGBA", (4, 4), (200, 100, 50, 0)).save(tmp_path / "a.png")
-    assert read_picture(tmp_path / "a.png", upright=False).getpixel((0, 0)) == (200, 100, 50)
-    exif = Image.Exif()
-    exif[274] = 6  # turn by 90 degrees
-    Image.new("RGB", (8, 4)).save(tmp_path / "b.jpg", exif=exif)
-    assert read_picture(tmp_path / "b.jpg", upright=False).size == (8, 4)
-
-
-def test_16_bits_are_scaled_and_32_refused(tmp_path, monkeypatch):
-    values = np.linspace(0, 65535, 30).reshape(5, 6).astype(np.uint16)
-    for suffix in ("png", "pgm"):
-        Image.fromarray(values).save(tmp_path / f"a.{suffix}")
-        pixels = np.asarray(read_picture(tmp_path / f"a.{suffix}", upright=False))
-        assert np.array_equal(pixels[..., 0], values >> 8)
-    Image.fromarray(values.astype(np.int32)).save(tmp_path / "a.tif")
-    with pytest.raises(UnreadableImageError, match=r"a\.tif holds 32 bits a pixel"):
-        read_picture(tmp_path / "a.tif", upright=False)
-    monkeypatch.setenv(LIMIT, "29")
-    with pytest.raises(UnreadableImageError, match="has 6 x 5 pixels, more than 29"):
-        read_picture(tmp_path / "a.png", upright=False)
 
 
 def test_pipes_and_loops_add_no_image(make, caplog):

@@ -11,6 +11,7 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Callable
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -128,6 +129,7 @@ DAMAGED = {
 }
 UNOPENED = {
     "huge": (_claim(65500, 65500), f"has 65500 x 65500 pixels, .*{LIMIT}=4290250000"),
+    "PNG in name": (b"\x89PNG\r\n\x1a\n broken", r"cannot be (read|decoded) \(\w+"),
     "text": (b"not a picture", r"cannot be decoded \(no known image format\)"),
     "empty": (b"", "is empty"),
     "pipe": (os.mkfifo, "is a named pipe and not a file"),
@@ -220,11 +222,29 @@ def _seen(run):
     return seen.value.args[0]
 
 
-def _detector(file):
+def _detector(file, *, given=lambda file: file):
     from eva_detection.inference.predictor import Predictor
 
     predictor = Predictor(_Detector(), augmentations=[], categories=[])
-    return lambda: _seen(lambda: predictor(file))
+    return lambda: _seen(lambda: predictor(given(file)))
+
+
+def _report(file):
+    from eva_detection.evaluation import report
+
+    class Coco:
+        def __getattr__(self, name):  # its questions on categories and objects
+            found = {"getImgIds": [1], "loadImgs": [{"id": 1, "file_name": file.name}]}
+            return lambda *_, **__: found.get(name, [])
+
+    def see(axis, image, *_):
+        raise _SeenError(image)
+
+    def run():
+        with mock.patch.object(report, "_draw_instances", see):
+            report.draw_contact_sheet(Coco(), Coco(), file.parent, file.parent / "sheet.png")
+
+    return lambda: _seen(run)
 
 
 def _detection_demo(file):
@@ -259,7 +279,7 @@ class _Segmentor(nn.Module):
         raise _SeenError(_array(data["inputs"][0].flip(0)))
 
 
-def _segmentor(file):
+def _segmentor(file, *, given=lambda file: file):
     from mmengine.registry import init_default_scope
 
     import eva_segmentation.plugin  # noqa: F401
@@ -268,7 +288,7 @@ def _segmentor(file):
     init_default_scope("mmseg")  # as `Predictor.from_config`
     pack = {"type": "PackSegInputs"}
     predictor = Predictor(_Segmentor(), pipeline=[pack], names=[], colors=[], labels=[])
-    return lambda: _seen(lambda: predictor(file))
+    return lambda: _seen(lambda: predictor(given(file)))
 
 
 def _segmentation_demo(file):
@@ -309,9 +329,16 @@ READERS = {
     "detection, training": Reader(_mapper, True),
     "detection, tests": Reader(_scaled_tests, True),
     "detection, Predictor": Reader(_detector, True),
+    "detection, Predictor, opened": Reader(
+        lambda file: _detector(file, given=_opened), True, decodes_files=False
+    ),
+    "detection, report": Reader(_report, True),
     "detection, demo": Reader(_detection_demo, True),
     "segmentation, training": Reader(_training_of_segmentation, True),
     "segmentation, Predictor": Reader(_segmentor, True),
+    "segmentation, Predictor, opened": Reader(
+        lambda file: _segmentor(file, given=_opened), True, decodes_files=False
+    ),
     "segmentation, demo": Reader(_segmentation_demo, True),
 }
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from eva_data.files import UnwritableError
-from eva_engine import log as metrics_module
+from eva_engine import run_log as metrics_module
 from eva_engine.config import RunConfig
 from eva_engine.run_log import RunLog
 from eva_engine.steps.flops import peak_flops

@@ -78,13 +78,14 @@ def make_run(device, *, output, processes=1, first=0, overflow_at=(), fail_at=-1
     torch.manual_seed(0)
     run = {"epochs": 3, "batch_size": 8 // processes, "workers": 0, "tensorboard": False}
     model = Regression()
+    optimizer = OptimizerConfig(lr=3e-2, warmup_epochs=1, layer_decay=0.8)
     return TrainingRun(
         model=model,
-        groups=layer_decay_groups(model, depth=2, weight_decay=0.05, layer_decay=0.8),
+        groups=layer_decay_groups(model, optimizer, depth=2),
         samples=Points(),
         step_fn=make_step(first=first, overflow_at=overflow_at, fail_at=fail_at),
         run=RunConfig(output=Path(output), device=device.type, **run | settings),
-        optimizer=OptimizerConfig(lr=3e-2, warmup_epochs=1, layer_decay=0.8),
+        optimizer=optimizer,
         config={},
         device=device,
         evaluate=evaluate,

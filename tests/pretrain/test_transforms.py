@@ -62,7 +62,7 @@ def test_flip_mirrors_and_statistics_normalise(photograph):
 
 
 def test_crop_scale_bounds_the_area(photograph):
-    """A ramp instead of a picture tells how much of it a crop holds."""
+    """A ramp instead of a picture shows how much of it a crop holds."""
     ramp = torch.arange(256, dtype=torch.uint8).repeat(3, 256, 1)
     transform = PretrainTransform(_pixels(32), scale=(0.9, 1.0), flip=0)
     widths = []

@@ -11,8 +11,10 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from eva_data.pictures import LIMIT, UnreadableImageError, read_picture, read_rgb
-from eva_segmentation.data.class_file import LabelMapError, find_pairs, read_label_map
-from eva_segmentation.training import options, train
+from eva_segmentation.config import options
+from eva_segmentation.data.label_maps import LabelMapError, read_label_map
+from eva_segmentation.data.pairs import find_pairs
+from eva_segmentation.training import train
 
 SHAPE = (24, 30)
 

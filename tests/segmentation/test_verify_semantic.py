@@ -1,9 +1,7 @@
 """The check of images and label maps, and COCO-Stuff's conversion."""
 
 import ast
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import mmseg
@@ -11,19 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-TOOLS = Path(__file__).parents[2] / "tools"
+from eva_data.checks import command
+from eva_segmentation.data import coco_stuff
+
 CONVERTER = Path(mmseg.__file__).parent / ".mim/tools/dataset_converters/coco_stuff164k.py"
 
 
-@pytest.fixture(scope="module")
-def tools():
-    """Function: a script of `tools` as a module; they find each other as when started."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(TOOLS)
-        before = set(sys.modules)
-        yield importlib.import_module
-        for name in {path.stem for path in TOOLS.glob("*.py")} & (set(sys.modules) - before):
-            del sys.modules[name]
+def verify(arguments):
+    """Run `verify_data.py semantic` with these arguments."""
+    commands = {"semantic": ("eva_segmentation.checks.label_maps", "label maps")}
+    return command.main(commands, about="", arguments=["semantic", *map(str, arguments)])
 
 
 @pytest.fixture
@@ -42,13 +37,13 @@ def ade(tmp_path):
 
 
 @pytest.fixture
-def check(tools, tmp_path):
+def check(tmp_path):
     """Function: run `verify_data.py semantic`; returns the exit code and the report."""
 
     def run(*arguments):
         report = tmp_path / "report.json"
-        options = ["semantic", "--report", report, "--overwrite", "--workers", 1, *arguments]
-        code = tools("verify_data").main([str(option) for option in options])
+        options = ["--report", report, "--overwrite", "--workers", 1, *arguments]
+        code = verify(options)
         return code, json.loads(report.read_text())
 
     return run
@@ -166,8 +161,8 @@ def test_own_folders(check, ade, tmp_path, capsys):
         (["--layout", "ade20k", "--root", "none"], "there is no folder none"),
     ],
 )
-def test_options_that_do_not_go_together(tools, capsys, arguments, message):
-    assert tools("verify_data").main(["semantic", *arguments]) == 2
+def test_options_that_do_not_go_together(capsys, arguments, message):
+    assert verify(arguments) == 2
     assert message in capsys.readouterr().err
 
 
@@ -177,19 +172,19 @@ def test_several_processes_find_the_same(check, ade):
     assert check("--layout", "ade20k", "--root", ade, "--workers", 2) == one
 
 
-def test_label_numbers_are_mmsegmentations(tools):
+def test_label_numbers_are_mmsegmentations():
     tree = ast.parse(CONVERTER.read_text())
     (table,) = (
         ast.literal_eval(node.value)
         for node in tree.body
         if isinstance(node, ast.Assign) and node.targets[0].id == "clsID_to_trID"
     )
-    labels = tools("prepare_segmentation").LABELS
+    labels = coco_stuff.LABELS
     assert {label: index for index, label in enumerate(labels)} | {255: 255} == table
 
 
-def test_conversion_of_coco_stuff(tools, check, tmp_path, capsys):
-    main = tools("prepare_segmentation").main
+def test_conversion_of_coco_stuff(check, tmp_path, capsys):
+    main = coco_stuff.main
     source, root = tmp_path / "published", tmp_path / "stuff"
     source.mkdir()
     for index, split in enumerate(("train2017", "val2017")):

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.files import require_regular_file
-from eva_detection.data.coco_objects import THIN, is_whole, refuse_fractions, shown, uniform_object
+from eva_detection.data.coco_objects import refuse_fractions, uniform_object
+from eva_detection.data.coco_rules import THIN, is_id, is_integer, is_side, shown
 
-LARGEST_ID = 2**63 - 1  # the evaluation sorts ids as 64-bit integers
 _MOST_PIXELS = 2**32 - 1  # what pycocotools can count
 
 
@@ -25,10 +25,10 @@ class CocoFile:
     """A checked file.
 
     Attributes:
-        path: Where it lies.
+        path: Path of the file.
         categories: Name of each category id, in order of the ids.
         images: Image id -> `id`, `file_name`, `width`, `height`.
-        objects: What is annotated: `image_id`, `category_id`, `bbox` (x, y, width, height),
+        objects: Annotated objects: `image_id`, `category_id`, `bbox` (x, y, width, height),
             `area`, `iscrowd` (0 or 1), and `segmentation` where it can be used: polygons or a
             compressed RLE.
         flat: Objects left out because their box has no area.
@@ -46,11 +46,11 @@ class CocoFile:
 
     @property
     def things(self) -> list[dict[str, Any]]:
-        """Objects that are no crowd."""
+        """Objects that are not a crowd."""
         return [one for one in self.objects if not one["iscrowd"]]
 
     def describe(self) -> str:
-        """One line on what it holds."""
+        """Describe the content in one line."""
         things = self.things
         with_things = {one["image_id"] for one in things}
         masks = [one["segmentation"] for one in things if "segmentation" in one]
@@ -102,7 +102,7 @@ def forget(path: str | Path) -> None:
     """Free the memory that a file takes, where it is not needed again.
 
     Args:
-        path: Of a file that `read_coco` has read, or of another.
+        path: Path of a file, whether or not `read_coco` has read it.
     """
     _kept.pop(Path(path).absolute(), None)
 
@@ -169,7 +169,7 @@ def check_images(file: CocoFile, folder: str | Path) -> None:
 
 
 def _missing(folder: Path, names: Sequence[str]) -> list[str]:
-    """Those of the names that are not files below the folder, in their order."""
+    """Find the names that are not files below the folder, in their order."""
     wanted: dict[str, set[str]] = defaultdict(set)
     for name in names:
         wanted[os.path.dirname(name)].add(os.path.basename(name))  # noqa: PTH119, PTH120
@@ -189,7 +189,7 @@ def check_categories(file: CocoFile, categories: Mapping[int, str], *, of: str) 
     Args:
         file: The file; it may lack categories.
         categories: Name of each id.
-        of: Where they come from, for the message.
+        of: Origin of those categories, for the message.
 
     Raises:
         ValueError: If an id is not among them or has another name.
@@ -204,13 +204,27 @@ def check_categories(file: CocoFile, categories: Mapping[int, str], *, of: str) 
             )
 
 
+def parse_json(content: bytes, name: str) -> Any:
+    """Parse the content of a file in JSON.
+
+    Args:
+        content: Bytes of the file.
+        name: Name of the file in the message.
+
+    Raises:
+        ValueError: If it is not JSON.
+    """
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # also of the encoding
+        raise ValueError(f"{name} is not JSON: {error}") from error
+
+
 def _load(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_bytes())
+        data = parse_json(path.read_bytes(), str(path))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # also of the encoding
-        raise ValueError(f"{path} is not JSON: {error}") from error
     for key in ("images", "categories"):
         entries = data.get(key) if isinstance(data, dict) else None
         if not isinstance(entries, list) or not entries:
@@ -219,12 +233,12 @@ def _load(path: Path) -> dict[str, Any]:
                 f"'annotations', and has no {key}"
             )
         for number, entry in enumerate(entries):
-            if not isinstance(entry, dict) or not is_whole(entry.get("id")):
+            if not isinstance(entry, dict) or not is_integer(entry.get("id")):
                 raise ValueError(f"{path}: {key}[{number}] has no integer id: {shown(entry)}")
-            if not 0 <= entry["id"] <= LARGEST_ID:
+            if not is_id(entry["id"]):
                 raise ValueError(
-                    f"{path}: {key}[{number}] has the id {shown(entry['id'])}; ids must be whole "
-                    "numbers from 0 to 2^63 - 1"
+                    f"{path}: {key}[{number}] has the id {shown(entry['id'])}; ids must be "
+                    "integers from 0 to 2^63 - 1"
                 )
         if len({entry["id"] for entry in entries}) < len(entries):
             raise ValueError(f"{path}: several of its {key} have the same id")
@@ -248,14 +262,12 @@ def _images(path: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for entry in entries:
         sides = entry.get("width"), entry.get("height")
-        if (
-            not all(is_whole(side) and side > 0 for side in sides)
-            or entry["width"] * entry["height"] > _MOST_PIXELS
-        ):
+        if not all(map(is_side, sides)) or entry["width"] * entry["height"] > _MOST_PIXELS:
             raise ValueError(
                 f"{path}: image {entry['id']} needs width and height in pixels, got {shown(sides)}"
             )
         if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
             raise ValueError(f"{path}: image {entry['id']} has no file_name")
-        found.append({key: entry[key] for key in ("id", "file_name", "width", "height")})
+        one = {key: entry[key] for key in ("id", "file_name")}
+        found.append(one | {"width": int(entry["width"]), "height": int(entry["height"])})
     return found

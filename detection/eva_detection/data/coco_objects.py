@@ -1,15 +1,22 @@
 """The annotations of one file in COCO format, each checked and made uniform."""
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import pycocotools.mask as mask_api
 
-from eva_detection.data.rle import check_counts
+from eva_detection.data.coco_rules import (
+    THIN,
+    fill,
+    has_corners,
+    is_box,
+    is_integer,
+    is_number,
+    run_lengths,
+    shown,
+)
 
-THIN = 2.0  # px; boxes below are rarely meant
 _FARTHEST = 10**6  # px; pycocotools steps along the sides of polygons, without looking
 
 
@@ -19,24 +26,24 @@ def uniform_object(
     """Check an annotation and make it uniform.
 
     Args:
-        entry: Of the file.
-        images: Image id -> its entry, with `width` and `height`.
-        categories: Known ids.
+        entry: Entry of the file.
+        images: Image id -> entry of the image, with `width` and `height`.
+        categories: Known categories by their ids.
 
     Returns:
-        What `CocoFile.objects` holds; None if its box has no area.
+        An object of `CocoFile.objects`; None if its box has no area.
 
     Raises:
         ValueError: If something is wrong; the message goes on after the entry's name.
     """
     if not isinstance(entry, dict):
-        raise ValueError("is no JSON object")
+        raise ValueError("is not a JSON object")
     ids = {key: entry.get(key) for key in ("image_id", "category_id")}
     for (key, value), known in zip(ids.items(), (images, categories), strict=True):
-        if not is_whole(value) or value not in known:
-            raise ValueError(f"has {key} {value!r}, which is none of the file's")
+        if not is_integer(value) or value not in known:
+            raise ValueError(f"has {key} {value!r}, which is not one of the file's")
     box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+    if not is_box(box):
         raise ValueError(f"needs bbox: [x, y, width, height] in pixels, got {shown(box)}")
     if min(box[2:]) <= 0:
         return None
@@ -47,17 +54,16 @@ def uniform_object(
     if mask is not None:
         one["segmentation"] = mask
     area = entry.get("area")
-    one["area"] = area if _is_number(area) and area > 0 else _area(one, image)
+    one["area"] = area if is_number(area) and area > 0 else _area(one, image)
     return one
 
 
 def _mask(segmentation: Any, height: int, width: int) -> Any:
-    """Polygons of at least three corners, or a compressed RLE; None if there is neither."""
+    """Take polygons of at least three corners, or a compressed RLE; None if there is neither."""
     if isinstance(segmentation, list):
-        polygons = [one for one in segmentation if isinstance(one, list)]
-        polygons = [one for one in polygons if len(one) >= 6 and len(one) % 2 == 0]
+        polygons = list(filter(has_corners, segmentation))
         for one in polygons:
-            if not all(_is_number(value) and abs(value) <= _FARTHEST for value in one):
+            if not all(is_number(value) and abs(value) <= _FARTHEST for value in one):
                 raise ValueError(
                     f"needs polygons of finite numbers [x, y, x, y, ...] in pixels, got "
                     f"{shown(one)}"
@@ -78,6 +84,34 @@ def _mask(segmentation: Any, height: int, width: int) -> Any:
     return {"size": size, "counts": code["counts"].decode()}
 
 
+def check_counts(counts: Any, pixels: int) -> None:
+    """Check that the counts of an RLE cover an image.
+
+    Args:
+        counts: Counts of a compressed RLE (a string) or an uncompressed one (a list).
+        pixels: Pixels of the image.
+
+    Raises:
+        ValueError: If they are something else, do not decode, or cover more or less; the message
+            goes on after the entry's name.
+    """
+    try:
+        lengths = run_lengths(counts)
+    except ValueError as error:
+        if not isinstance(counts, str):
+            raise ValueError(
+                "has an RLE whose counts are not a string or a list of integers"
+            ) from None
+        raise ValueError(f"has an RLE with broken counts: {error}") from error
+    if fill(lengths, pixels):
+        return
+    if min(lengths, default=0) < 0:
+        raise ValueError("has an RLE with a negative count; counts are runs of pixels")
+    covered = sum(lengths)
+    text = covered if covered < 2**63 else "too many"
+    raise ValueError(f"has an RLE of {text} pixels; its image has {pixels}")
+
+
 def _flag(entry: Mapping[str, Any], name: str) -> int:
     value = entry.get(name)
     if value is not None and (isinstance(value, str) or value not in (0, 1)):
@@ -91,9 +125,9 @@ def refuse_fractions(
     """Refuse boxes of which no number is above 1: fractions of the sides, as YOLO has them.
 
     Args:
-        path: Of the file, for the message.
-        objects: All, made uniform.
-        images: Image id -> its entry.
+        path: Path of the file, for the message.
+        objects: All objects, made uniform.
+        images: Image id -> entry of the image.
 
     Raises:
         ValueError: If they look like fractions.
@@ -119,23 +153,3 @@ def _area(one: dict[str, Any], image: dict[str, Any]) -> float:
     if isinstance(mask, list):
         mask = mask_api.merge(mask_api.frPyObjects(mask, image["height"], image["width"]))
     return float(mask_api.area(mask))
-
-
-def is_whole(value: Any) -> TypeGuard[int]:
-    """Whether a value of JSON is a whole number (true is not)."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer that no float can hold
-        return False
-
-
-def shown(value: Any) -> str:
-    """A value for a message, shortened."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

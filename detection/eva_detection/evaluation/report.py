@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
 from eva_data.files import require_regular_file, write_text
-from eva_data.pictures import read_picture
+from eva_data.pictures import read_rgb
 
 SCORE_THRESHOLD = 0.5
 # What pycocotools raises for entries that lack something or hold something else.
@@ -205,7 +205,7 @@ def draw_contact_sheet(truth: COCO, found: COCO, images: Path, file: Path) -> No
     for axis in axes.flat:
         axis.axis("off")
     for number, entry in enumerate(chosen):
-        image = np.asarray(read_picture(images / entry["file_name"], upright=True))
+        image = read_rgb(images / entry["file_name"], upright=True)
         left, right = axes[number // COLUMNS, 2 * (number % COLUMNS) :][:2]
         for axis, coco, title in ((left, truth, "truth"), (right, found, "found")):
             annotations = coco.loadAnns(coco.getAnnIds(imgIds=entry["id"]))

@@ -19,15 +19,14 @@ from eva_pretrain.teachers.teacher import Teacher
 
 
 class ClipTeacher(Teacher):
-    """Frozen vision tower of open_clip that returns a target for every patch.
+    """Frozen vision tower of open_clip that gives a target for every patch.
 
-    It stays in evaluation mode, whatever `train()` is told, and computes without gradients. Under
-    `torch.autocast` it follows the caller; otherwise it computes in the type of its weights.
+    Under `torch.autocast` it follows the caller; otherwise it computes in the type of its weights.
 
     Args:
         visual: Vision tower of an open_clip model: its own ViT, or a ViT or EVA of timm.
-        mean: Of the images that it expects; None for what open_clip notes in the tower.
-        std: Likewise.
+        mean: Mean of the images that it takes; None for what open_clip notes in the tower.
+        std: Standard deviation of those images; None for what open_clip notes in the tower.
 
     Raises:
         ValueError: If the tower has no patch tokens that its projection fits.
@@ -72,17 +71,17 @@ class ClipTeacher(Teacher):
         "laion400m_s11b_b41k")`, or the official file `eva_clip_psz14.pt`.
 
         Args:
-            model_name: Of open_clip, also `hf-hub:...` and `local-dir:...`.
+            model_name: Name in open_clip, also `hf-hub:...` and `local-dir:...`.
             pretrained: Tag, which open_clip downloads; or a file: safetensors, a state dict,
                 OpenAI's TorchScript archives, official EVA-CLIP files. None for random weights.
             image_size: Side of its images, if it is not the one that the tower was trained with.
             quick_gelu: Whether the MLPs use quick-GELU; None for what the weights were trained
-                with, which only some files do not tell.
-            precision: Of the weights: "fp32", "fp16" or "bf16".
-            mean: Of its images; None for that of the tag, and CLIP's for files.
-            std: Likewise.
-            cache_dir: Where downloads go.
-            device: Where the teacher shall be, and is checked; None leaves it on the CPU.
+                with, which only some files do not say.
+            precision: Precision of the weights: "fp32", "fp16" or "bf16".
+            mean: Mean of its images; None for the tag's, and CLIP's for files.
+            std: Standard deviation of its images; None for the tag's, and CLIP's for files.
+            cache_dir: Folder of downloads.
+            device: Device of the teacher, where it is also checked; None leaves it on the CPU.
 
         Raises:
             ValueError: For an unknown name, weights that do not fit, a wrong activation, or a
@@ -108,7 +107,7 @@ class ClipTeacher(Teacher):
         return teacher
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the targets.
+        """Compute the features of all patches.
 
         Args:
             images: (B, 3, height, width), normalised by `mean` and `std`.
@@ -142,8 +141,8 @@ class ClipTeacher(Teacher):
         """Compare `pooled` with open_clip's own output on noise.
 
         Raises:
-            RuntimeError: If they differ, so that the targets would not be what they are meant to
-                be: this release of open_clip or timm computes something else.
+            RuntimeError: If they differ: this release of open_clip or timm computes something else,
+                and the targets would be wrong.
         """
         weight = self._tower.patch_weight
         noise = torch.randn(1, 3, *self.image_size, generator=torch.Generator().manual_seed(0))
@@ -244,11 +243,11 @@ def _tower_of(visual: Any) -> _OpenClipTower | _TimmTower:
                 return _TimmTower(visual)
             reason = f"pools by {trunk.global_pool!r}"
         else:
-            reason = "is no plain vision transformer"
+            reason = "is not a plain vision transformer"
         kind = type(trunk).__name__
     else:
         kind = type(visual).__name__
-        reason = "is no vision transformer"
+        reason = "is not a vision transformer"
         if hasattr(visual, "conv1") and hasattr(visual, "ln_post"):
             if visual.attn_pool is None and visual.pool_type in ("tok", "avg"):
                 return _OpenClipTower(visual)

@@ -21,6 +21,7 @@ from eva_pretrain.tokens.tokenizer import FeatureTokenizer
 from eva_pretrain.transforms import PretrainTransform, Views
 
 CONFIG = "config.json"  # in the output folder of every run
+SIZES = ("num_codes", "code_dim", "width", "num_heads")  # of a tokenizer, in its recipe
 
 
 def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
@@ -32,13 +33,8 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
     """
     teacher = build_teacher(config.teacher, device)
     distributed.seed_all(config.run.seed)
-    tokenizer = FeatureTokenizer(
-        feature_dim=teacher.dim,
-        num_codes=config.num_codes,
-        code_dim=config.code_dim,
-        width=config.width,
-        num_heads=config.num_heads,
-    )
+    sizes = {name: getattr(config, name) for name in SIZES}
+    tokenizer = FeatureTokenizer(feature_dim=teacher.dim, **sizes)
 
     def step(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         loss, metrics = model(teacher(batch["images"]))
@@ -48,12 +44,7 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
     transform = PretrainTransform(views, scale=config.data.crop_scale)
     TrainingRun(
         model=tokenizer,
-        groups=layer_decay_groups(
-            tokenizer,
-            depth=0,
-            weight_decay=config.optimizer.weight_decay,
-            layer_decay=config.optimizer.layer_decay,
-        ),
+        groups=layer_decay_groups(tokenizer, config.optimizer, depth=0),
         samples=open_images(config.data.train, transform),
         step_fn=step,
         run=config.run,
@@ -84,21 +75,12 @@ def load_tokenizer(source: str) -> FeatureTokenizer:
     if "num_codes" not in config:
         raise ValueError(f"{source} is the output of another program than train_tokenizer.py")
     state = load_file(complete[-1] / WEIGHTS)
-    tokenizer = FeatureTokenizer(
-        feature_dim=state["encoder.0.weight"].shape[1],
-        num_codes=config["num_codes"],
-        code_dim=config["code_dim"],
-        width=config["width"],
-        num_heads=config["num_heads"],
-    )
+    sizes = {name: config[name] for name in SIZES}
+    tokenizer = FeatureTokenizer(feature_dim=state["encoder.0.weight"].shape[1], **sizes)
     tokenizer.load_state_dict(state)
     return tokenizer.eval()
 
 
 def main() -> None:
     """Command line of `train_tokenizer.py`."""
-    command_line.main(
-        TokenizerConfig,
-        train_tokenizer,
-        program="pretrain/train_tokenizer.py",
-    )
+    command_line.main(TokenizerConfig, train_tokenizer, program="pretrain/train_tokenizer.py")

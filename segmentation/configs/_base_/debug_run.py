@@ -1,6 +1,6 @@
-"""Schedule and runtime of the debug twins: 250 iterations on two CPU cores, from `eva_debug`."""
+"""Run of the debug twins: 250 iterations on two CPU cores, from `eva_debug`."""
 
-_base_ = ["schedule.py", "runtime.py"]
+_base_ = "run.py"
 
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3), paramwise_cfg=dict(layer_decay=0.8, official_head_rule=False)

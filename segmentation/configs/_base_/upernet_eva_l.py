@@ -1,6 +1,6 @@
 """EVA-L with the simple pyramid and UPerNet at 512 px: no adapter, no Mask2Former, no mmdetection.
 
-Heads and widths are those of mmsegmentation's UPerNet for plain ViTs.
+Heads and widths as in mmsegmentation's UPerNet for plain ViTs.
 """
 
 _base_ = "segmentor.py"

@@ -1,7 +1,7 @@
 """The light model in small: digit scenes on two CPU cores, from the bundled `eva_debug`.
 
 Simple pyramid and UPerNet; scenes have their own 128 px, patches 8 px, maps strides 4, 8 and 16.
-Data and command are those of `mask2former_eva_debug.py`, with the name of this file.
+Data and command as in `mask2former_eva_debug.py`, with the name of this file.
 
 250 * 16 / 2,000 = 2 epochs. This should give (measured here, seed 0): mIoU 63 in about 4 minutes.
 """
@@ -30,5 +30,5 @@ _pipeline = training(128, aspect=1, ratios=(1.0, 1.5), cat_max_ratio=0.95)
 train_dataloader = dict(batch_size=16, dataset=dict(pipeline=_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=testing(128)))
 test_dataloader = val_dataloader
-tta_model = None  # the parent's scales are those of another size
+tta_model = None  # the parent's scales are for another size
 tta_pipeline = None

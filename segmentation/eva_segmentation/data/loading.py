@@ -1,19 +1,20 @@
 """Reading pictures and label maps for training and tests, by the rules of `eva_data.pictures`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import mmcv
 import numpy as np
-from mmcv.transforms import LoadImageFromFile
+from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from numpy.typing import NDArray
 from PIL import Image
 
 from eva_data.pictures import UnreadableImageError, inspect_picture, picture_size, read_rgb
-from eva_segmentation.data.class_file import LabelMapError, read_label_map
+from eva_segmentation.data.label_maps import LabelMapError, LabelTable, read_label_map
 
 # How complete JPEG and PNG files end. OpenCV fills up what is cut off with grey.
 _COMPLETE = (b"\xff\xd9", b"IEND\xaeB`\x82")
@@ -34,7 +35,7 @@ class LoadPicture(LoadImageFromFile):
         """Add the picture as `img` (H, W, 3), BGR.
 
         Args:
-            results: With `img_path`.
+            results: Record with `img_path`.
 
         Raises:
             UnreadableImageError: If the file cannot be read.
@@ -110,3 +111,40 @@ def _header(path: str) -> tuple[int, int]:
             "data as your own, with a class file"
         )
     return size
+
+
+@TRANSFORMS.register_module()
+class LoadLabelMap(BaseTransform):
+    """Reads a label map, and refuses labels that nobody named.
+
+    In place of mmsegmentation's `LoadAnnotations`, for which an unknown label is one more class or
+    crashes the loss.
+
+    Args:
+        labels: Value of each class in the files, in the order of the classes.
+        ignore: Values without a class.
+    """
+
+    def __init__(self, *, labels: Sequence[int], ignore: Sequence[int]) -> None:
+        self._table = LabelTable(labels, ignore)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add the class indices as `gt_seg_map` (H, W).
+
+        Args:
+            results: Record with `seg_map_path`, and `ori_shape` of the picture.
+
+        Raises:
+            LabelMapError: A ValueError, if the file cannot be read, has an unknown label or another
+                size than the picture.
+        """
+        path = results["seg_map_path"]
+        values = read_label_map(Path(path))
+        if values.shape != tuple(results["ori_shape"]):
+            raise LabelMapError(
+                f"{path} is {values.shape} (height, width) and its picture {results['img_path']} "
+                f"{tuple(results['ori_shape'])}: they must be equal"
+            )
+        results["gt_seg_map"] = self._table(values, path)
+        results["seg_fields"].append("gt_seg_map")
+        return results

@@ -22,10 +22,10 @@ from torch import nn
 
 from eva_backbone import no_init_weights
 from eva_data.pictures import read_rgb
-from eva_segmentation.data.class_file import Color, described
+from eva_segmentation.config.options import load_config
+from eva_segmentation.data.classes import Color, described
 from eva_segmentation.data.pipelines import LABEL_READERS, PICTURE_READERS
 from eva_segmentation.model.weights import load_segmentor
-from eva_segmentation.training.options import load_config
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 __all__ = ["Predictor"]
@@ -38,8 +38,8 @@ class Predictor:
     Args:
         model: The segmentor with its weights, or `StreamingTTA` around it.
         pipeline: Transforms of a test picture, without those that read files.
-        names: Of the classes, in the model's order.
-        colors: Of the classes, RGB.
+        names: Names of the classes in the model's order.
+        colors: RGB colours of the classes.
         labels: Value of each class in the data set's label maps.
     """
 
@@ -72,15 +72,15 @@ class Predictor:
 
         Args:
             config_file: A config of `segmentation/configs`, or the one that a run saved.
-            weights: Name of an official file or a path; a whole segmentor, not a backbone.
+            weights: Name of an official file or a path; a segmentor, not a backbone.
             device: Such as "cuda" or "cpu"; None for the GPU if there is one.
             multi_scale: Average over the scales and flips of the config's `tta_pipeline`.
             options: Settings to replace: dotted name -> value.
 
         Raises:
-            ValueError: If the weights do not fit or lack a part, an option is none of the config,
+            ValueError: If the weights do not fit or lack a part, an option is not in the config,
                 or it has no `tta_pipeline`.
-            FileNotFoundError: If there is no such config or weights.
+            FileNotFoundError: If the config or the weights do not exist.
         """
         place = _device(device)
         cfg = load_config(config_file, options)

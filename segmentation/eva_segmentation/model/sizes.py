@@ -1,4 +1,4 @@
-"""Widths and depths of a config's backbone and head, from the table of variants and few numbers."""
+"""Sizes of a config's backbone and head, from the table of variants and a few numbers."""
 
 from typing import Any
 

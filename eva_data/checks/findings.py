@@ -1,0 +1,152 @@
+"""What a check of a data set found: kinds of problems, how many of each, and the first of them.
+
+Also how findings are shown and written.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eva_data.files import replacing
+
+SHOWN = 5  # ids of a kind in the table
+KEPT = 1000  # ids of a kind in the report
+WRITTEN_AT_ONCE = 20_000  # entries of a list
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of finding.
+
+    Attributes:
+        text: Description of the problem, for the table.
+        cleaning: What cleaning does about it.
+        note: Whether it is only worth knowing and not a problem.
+    """
+
+    text: str
+    cleaning: str
+    note: bool = False
+
+
+@dataclass
+class _Found:
+    count: int = 0
+    ids: list[Any] = field(default_factory=list)
+    detail: str = ""
+
+
+class Findings:
+    """Findings counted by kind, in the order of the kinds.
+
+    Args:
+        kinds: Name -> kind.
+    """
+
+    def __init__(self, kinds: Mapping[str, Kind]) -> None:
+        self.kinds = kinds
+        self._found: dict[str, _Found] = {}
+
+    def add(self, name: str, key: Any, detail: str = "") -> None:
+        """Count one finding.
+
+        Args:
+            name: Name of the kind.
+            key: Id of what has the problem.
+            detail: Text shown for the first of its kind.
+        """
+        self.add_many(name, 1, [key], detail)
+
+    def add_many(self, name: str, count: int, keys: Iterable[Any], detail: str = "") -> None:
+        """Count findings of one kind; nothing if `count` is 0.
+
+        Args:
+            name: Name of the kind.
+            count: Number of findings.
+            keys: Ids of the first of them, or of all.
+            detail: Text on the first, shown if it is the first of its kind.
+        """
+        if not count:
+            return
+        found = self._found.setdefault(name, _Found(detail=detail))
+        found.count += int(count)
+        found.ids += itertools.islice(keys, KEPT - len(found.ids))
+
+    def count(self, name: str) -> int:
+        """Number of findings of a kind."""
+        return self._found[name].count if name in self._found else 0
+
+    @property
+    def problems(self) -> int:
+        """Number of findings that are not notes."""
+        return sum(found.count for name, found in self._found.items() if not self.kinds[name].note)
+
+    def summary(self, where: str = "") -> str:
+        """Say in a line how many problems there are.
+
+        Args:
+            where: End of the line if there are some.
+        """
+        if not self.problems:
+            return "no problem"
+        return f"{self.problems:,} {'problem' if self.problems == 1 else 'problems'}{where}"
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Make the findings' part of a report: each kind with up to 1000 ids."""
+        return [
+            {
+                "kind": name,
+                "text": kind.text,
+                "note": kind.note,
+                "count": found.count,
+                "cleaning": kind.cleaning,
+                "first": found.detail,
+                "ids": found.ids,
+            }
+            for name, kind, found in self._in_order()
+        ]
+
+    def _in_order(self) -> list[tuple[str, Kind, _Found]]:
+        """List problems first, then notes, each in the order of the kinds."""
+        order = sorted(self.kinds, key=lambda name: self.kinds[name].note)
+        return [(name, self.kinds[name], self._found[name]) for name in order if self.count(name)]
+
+    def table(self) -> str:
+        """Make a table: a line for each kind, and below it the first case."""
+        rows = [("problem", "count", "cleaning", "first ids")]
+        details = [""]
+        for _, kind, found in self._in_order():
+            shown = ", ".join(map(str, found.ids[:SHOWN]))
+            more = ", ..." if found.count > len(found.ids[:SHOWN]) else ""
+            text = f"note: {kind.text}" if kind.note else kind.text
+            rows.append((text, f"{found.count:,}", kind.cleaning, shown + more))
+            details.append(f"\n    {found.ids[0]}: {found.detail}" if found.detail else "")
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        return "\n".join(
+            f"{text:<{widths[0]}}  {count:>{widths[1]}}  {cleaning:<{widths[2]}}  {ids}".rstrip()
+            + detail
+            for (text, count, cleaning, ids), detail in zip(rows, details, strict=True)
+        )
+
+
+def write_json(file: Path, data: Mapping[str, Any]) -> None:
+    """Write an object of JSON, completely or not at all.
+
+    Args:
+        file: The file; its folder exists.
+        data: The object; a long list in it is written in parts.
+    """
+    with replacing(file) as part, part.open("w", encoding="utf-8") as stream:
+        for number, (name, value) in enumerate(data.items()):
+            stream.write(f"{',' if number else '{'}\n{json.dumps(name)}: ")
+            if not isinstance(value, list) or not value:
+                stream.write(json.dumps(value))
+                continue
+            for start in range(0, len(value), WRITTEN_AT_ONCE):
+                stream.write("," if start else "[")
+                stream.write(json.dumps(value[start : start + WRITTEN_AT_ONCE])[1:-1])
+            stream.write("]")
+        stream.write("\n}\n" if data else "{}\n")

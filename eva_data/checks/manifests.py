@@ -1,0 +1,193 @@
+"""Check the images of pre-training and write the index of a manifest.
+
+    python tools/verify_data.py images pretrain/configs/merged30m.toml --write merged30m.safetensors
+
+Every image is read and decoded as in training. Those that fail are left out of the index.
+"""
+
+import argparse
+import functools
+import multiprocessing
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eva_data.checks.command import add_workers
+from eva_data.checks.findings import Findings, Kind, write_json
+from eva_data.commands import check_outputs, say
+from eva_data.names import Names
+from eva_data.options import integer
+from eva_data.pictures import UnreadableImageError
+from eva_data.pools import ordered_map
+from eva_data.sources.image_source import FolderImages, ImageSource
+from eva_data.sources.index_file import Table
+from eva_data.sources.manifests import Manifest, SourceEntry, write_index
+from eva_data.sources.shards import TarShards
+
+KINDS = {
+    "source": Kind("source that cannot be used", "no index is written"),
+    "unreadable": Kind("image that cannot be read", "left out of the index"),
+    "small": Kind("image with a side below --least-side", "kept", note=True),
+}
+_BLOCK = 512  # images that a process checks at once
+Problem = tuple[int, str, str]  # index, kind, detail
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.set_defaults(run=run)
+    add = parser.add_argument
+    add("manifest", type=Path, metavar="MANIFEST", help="TOML file that lists folders and shards")
+    add("--root", metavar="DIR", help="folder of relative paths, instead of the manifest's")
+    add("--write", type=Path, metavar="INDEX", help="also write an index of the readable images")
+    add("--report", type=Path, metavar="JSON", help="also write the findings, with more ids")
+    add("--overwrite", action="store_true", help="replace earlier --write and --report files")
+    add("--skip-decode", action="store_true", help="list the images without reading them")
+    add(
+        "--least-side",
+        type=integer(1),
+        default=32,
+        metavar="PX",
+        help="below which an image is noted as small (default %(default)s)",
+    )
+    add_workers(parser, "images")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, print, write.
+
+    Args:
+        args: The options of this command.
+
+    Returns:
+        The exit code: 0 without problems, 1 with some.
+
+    Raises:
+        FileNotFoundError: If there is no such manifest.
+        ValueError: If it is wrong, or a file is in the way.
+    """
+    manifest = Manifest.read(args.manifest, root=args.root)
+    check_outputs(
+        (args.write, args.report), overwrite=args.overwrite, inputs={"manifest": args.manifest}
+    )
+    findings = Findings(KINDS)
+    found: dict[str, int] = {}
+    tables: dict[str, Table] = {}
+    for entry in manifest.sources:
+        try:
+            source = entry.open()
+        except (OSError, ValueError) as error:
+            findings.add("source", entry.name, str(error))
+            continue
+        found[entry.name] = len(source)
+        keep = np.ones(len(source), bool)
+        if not args.skip_decode:
+            keep = _readable(entry, source, findings, args)
+        if keep.any():
+            tables[entry.name] = _table(source, keep)
+        else:
+            findings.add("source", entry.name, "no image of it can be read")
+    left = {name: len(Names(table)) for name, table in tables.items()}
+    for name, count in found.items():
+        say(f"{name}: {count:,} images, {left.get(name, 0):,} of them for the index")
+    _report(args, findings, found, left)
+    if args.write and findings.count("source"):
+        say(f"{args.write} was not written")
+    elif args.write:
+        write_index(args.write, tables, manifest)
+        say(f"{args.write}: index of {sum(left.values()):,} images")
+        if manifest.index is None or manifest.index.absolute() != args.write.absolute():
+            say(f'to use it, write in {args.manifest}: index = "{args.write.absolute()}"')
+    return 1 if findings.problems else 0
+
+
+def _readable(
+    entry: SourceEntry, source: ImageSource, findings: Findings, args: argparse.Namespace
+) -> Mask:
+    """Find out which images decode: (number of images,), bool."""
+    keep = np.ones(len(source), bool)
+    with tempfile.TemporaryDirectory() as folder:
+        if args.workers > 1:  # which then map the names from a file
+            file = Path(folder) / "source"
+            _table(source, keep).save(file)
+            source = entry.open(Table.open(file))
+        for index, kind, detail in _check_all(source, args.workers, args.least_side, entry.name):
+            findings.add(kind, source.sample_id(index), detail)
+            keep[index] &= KINDS[kind].note
+    return keep
+
+
+def _check_all(source: ImageSource, workers: int, side: int, name: str) -> Iterator[Problem]:
+    block = max(1, min(_BLOCK, len(source) // (4 * workers)))
+    blocks = [range(i, min(i + block, len(source))) for i in range(0, len(source), block)]
+    problems = ordered_map(
+        functools.partial(_check, least_side=side),
+        blocks,
+        workers=workers,
+        what=name,
+        chunk=1,
+        initializer=_begin,
+        initial=(source,),
+    )
+    for listed in problems:
+        yield from listed
+
+
+_source: ImageSource  # what this process checks
+
+
+def _begin(source: ImageSource) -> None:
+    global _source
+    _source = source
+    if multiprocessing.parent_process() is not None:  # one of several
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def _check(indices: range, *, least_side: int) -> list[Problem]:
+    problems = []
+    for index in indices:
+        try:
+            height, width = _source.decode(index).shape[-2:]
+        except UnreadableImageError as error:
+            detail = str(error).removeprefix(_source.sample_id(index)).lstrip(": ")
+            problems.append((index, "unreadable", detail))
+            continue
+        if min(height, width) < least_side:
+            problems.append((index, "small", f"{width} x {height} px"))
+    return problems
+
+
+def _table(source: ImageSource, keep: Mask) -> Table:
+    """Make the index of a source."""
+    assert isinstance(source, FolderImages | TarShards)
+    shards = None
+    if isinstance(source, FolderImages):
+        names = source.names
+    else:
+        shards = source.index()
+        names = Names(shards)
+    if not keep.all():
+        names = Names.collect(names[int(index)] for index in np.flatnonzero(keep))
+    if shards is None:
+        return Table(names.arrays("names"))
+    places = {key: shards[key][keep] for key in ("shard", "offset", "size")}
+    return Table(places | names.arrays("names"), shards.about)
+
+
+def _report(
+    args: argparse.Namespace, findings: Findings, found: dict[str, int], left: dict[str, int]
+) -> None:
+    listed = findings.as_json()
+    say(findings.table() if listed else "no problem")
+    if args.skip_decode:
+        say("the images were only listed: leave out --skip-decode to read them")
+    if args.report:
+        about = {"manifest": str(args.manifest), "problems": findings.problems}
+        counts = {"images": found, "left_by_cleaning": left}
+        write_json(args.report, about | counts | {"findings": listed})

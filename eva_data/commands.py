@@ -1,0 +1,81 @@
+"""What programs of one step share: which files they may write, and how they end."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from eva_data.interruption import EXIT_KEYBOARD
+
+
+def say(text: str) -> None:
+    """Write a line to the standard output."""
+    sys.stdout.write(f"{text}\n")
+
+
+def complain(text: str) -> None:
+    """Write a line to the standard error output."""
+    sys.stderr.write(f"{text}\n")
+
+
+def exit_code(
+    command: Callable[[], int],
+    *,
+    refused: int = 2,
+    name: str = "error",
+    interrupted: str = "nothing was written",
+) -> int:
+    """Run a command; an error that the user can fix ends it with one sentence.
+
+    Args:
+        command: Does the work and returns the exit code.
+        refused: Exit code after such an error.
+        name: Start of the sentence.
+        interrupted: What Ctrl-C leaves behind.
+
+    Returns:
+        The exit code: that of the command, `refused`, or 130 after Ctrl-C.
+    """
+    try:
+        return command()
+    except (OSError, ValueError) as error:
+        complain(f"{name}: {error}")
+        return refused
+    except KeyboardInterrupt:
+        complain(f"interrupted; {interrupted}")
+        return EXIT_KEYBOARD
+
+
+def check_outputs(
+    outputs: Sequence[Path | None], *, overwrite: bool, inputs: Mapping[str, Path | None]
+) -> None:
+    """Refuse to write files over what is to be kept, before any work is done.
+
+    Args:
+        outputs: Files that a command will write; None for those that were not asked for.
+        overwrite: Replace earlier outputs.
+        inputs: What the messages call the files that the command reads, and the files.
+
+    Raises:
+        ValueError: If two outputs are one file, an output is an input, lies in no folder, or is
+            there already and may not be replaced.
+    """
+    wanted = [path for path in outputs if path is not None]
+    if len({path.resolve() for path in wanted}) < len(wanted):
+        raise ValueError("--write and --report are the same file")
+    for path in wanted:
+        for what, source in inputs.items():
+            if source is not None and _same(path, source):
+                raise ValueError(
+                    f"{path} is the {what}: it is never overwritten, name another file"
+                )
+        if path.is_dir() or not path.parent.is_dir():
+            raise ValueError(f"{path} is not a place for a file: name one in an existing folder")
+        if path.exists() and not overwrite:
+            raise ValueError(f"{path} is there already: give --overwrite")
+
+
+def _same(path: Path, other: Path) -> bool:
+    """Whether two names lead to one file, by a hard link too."""
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return path.resolve() == other.resolve()

@@ -1,0 +1,1 @@
+"""Checks of images and label maps for semantic segmentation."""

@@ -1,0 +1,128 @@
+"""The table of the gap between COCO and LVIS, and the images that both share."""
+
+import json
+
+import pytest
+
+from eva_detection.evaluation import coco_lvis_gap
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(name, content):
+        (tmp_path / name).write_text(json.dumps(content))
+        return str(tmp_path / name)
+
+    return write_file
+
+
+def test_the_papers_table():
+    """Both APs and the printed differences of Table 8b (paper)."""
+    lines = coco_lvis_gap.markdown(coco_lvis_gap.rows_of(coco_lvis_gap.PAPER)).splitlines()
+    boxes, masks = (f"| {kind} COCO | {kind} LVIS | {kind} Δ↓ " for kind in ("AP box", "AP mask"))
+    assert lines[0] == f"| model {boxes}{masks}|"
+    assert lines[2:] == [
+        "| Copy-Paste (paper) | 57.0 | 41.6 | 15.4 | 48.9 | 38.1 | 10.8 |",
+        "| ViTDet-H (paper) | 61.3 | 53.4 | 7.9 | 53.1 | 48.1 | 5.0 |",
+        "| previous best of each (paper) | 63.2 | 53.4 | 9.8 | 54.5 | 49.2 | 5.3 |",
+        "| EVA, single scale (paper) | 64.1 | 62.2 | 1.9 | 55.0 | 55.0 | 0.0 |",
+    ]
+
+
+def test_two_runs(write, tmp_path, capsys):
+    """The scores of the official README, of which the paper rounds the first down."""
+    coco = write("coco.json", {"bbox": {"AP": 64.164, "APs": 49.5}, "segm": {"AP": 55.024}})
+    lvis = write("lvis.json", {"bbox": {"AP": 62.169, "APr": 55.1}, "segm": {"AP": 55.065}})
+    output = tmp_path / "new" / "gap.json"
+    command = ["table", "--coco", coco, "--lvis", lvis, "--name", "mine", "--json", str(output)]
+    assert coco_lvis_gap.main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:] == ["| mine | 64.2 | 62.2 | 2.0 | 55.0 | 55.1 | 0.0 |"]
+    assert json.loads(output.read_text()) == [
+        {
+            "model": "mine",
+            "bbox": {"COCO": 64.2, "LVIS": 62.2, "Δ↓": 2.0},
+            "segm": {"COCO": 55.0, "LVIS": 55.1, "Δ↓": 0.0},
+        }
+    ]
+    assert coco_lvis_gap.main([*command, "--paper"]) == 0
+    assert [line.split(" |")[0] for line in capsys.readouterr().out.splitlines()][2:] == [
+        "| Copy-Paste (paper)",
+        "| ViTDet-H (paper)",
+        "| previous best of each (paper)",
+        "| EVA, single scale (paper)",
+        "| mine",
+    ]
+
+
+def test_boxes_alone(write, capsys):
+    coco = write("coco.json", {"bbox": {"AP": 40.0}, "segm": {"AP": None}})
+    lvis = write("lvis.json", {"bbox": {"AP": 45.0}, "segm": {"AP": 30.0}})
+    assert coco_lvis_gap.main(["table", "--coco", coco, "--lvis", lvis]) == 0
+    assert "| this run | 40.0 | 45.0 | -5.0 | - | - | - |" in capsys.readouterr().out
+
+
+def test_results_that_do_not_fit(write, tmp_path, capsys):
+    boxes, masks = (
+        write("boxes.json", {"bbox": {"AP": 1}}),
+        write("masks.json", {"segm": {"AP": 2}}),
+    )
+
+    def complaint(coco, lvis):
+        assert coco_lvis_gap.main(["table", "--coco", coco, "--lvis", lvis]) == 1
+        return capsys.readouterr().err
+
+    assert "boxes.json has bbox, " in complaint(boxes, masks)
+    assert "list.json holds no AP" in complaint(boxes, write("list.json", []))
+    assert "none.json holds no AP" in complaint(write("none.json", {"bbox": {"AP": None}}), boxes)
+    (tmp_path / "half.json").write_text('{"bbox": ')
+    assert "half.json is not JSON" in complaint(str(tmp_path / "half.json"), boxes)
+    with pytest.raises(SystemExit):
+        coco_lvis_gap.main(["table", "--coco", boxes, "--lvis", str(tmp_path / "missing.json")])
+    assert "there is no file" in capsys.readouterr().err
+
+
+@pytest.fixture
+def sets(write):
+    """LVIS val of four images, two of which are in COCO's val of three."""
+    lvis = {
+        "info": {"version": "v1"},
+        "categories": [{"id": 1, "frequency": "f"}, {"id": 2, "frequency": "r"}],
+        "images": [{"id": i, "neg_category_ids": [2]} for i in (4, 2, 9, 5)],
+        "annotations": [
+            {"id": n, "image_id": i, "category_id": 1} for n, i in enumerate((4, 9, 9, 2, 5))
+        ],
+    }
+    coco = {"images": [{"id": i} for i in (9, 1, 4)], "annotations": [], "categories": []}
+    return lvis, write("lvis.json", lvis), write("coco.json", coco)
+
+
+def test_shared_images(sets, tmp_path, capsys):
+    lvis, *files = sets
+    output = tmp_path / "lvis" / "lvis_v1_val_5k.json"
+    command = ["subset", "--lvis", files[0], "--coco", files[1], "--output", str(output)]
+    assert coco_lvis_gap.main(command) == 0
+    assert "2 of 4 images, 3 of 5 objects" in capsys.readouterr().out
+    written = json.loads(output.read_text())
+    assert [image["id"] for image in written["images"]] == [4, 9]
+    assert written["annotations"] == lvis["annotations"][:3]
+    assert written["categories"] == lvis["categories"]
+    assert written["info"] == lvis["info"]
+    assert coco_lvis_gap.main(command) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_sets_that_do_not_fit(sets, write, tmp_path, capsys):
+    _, lvis, coco = sets
+    output = tmp_path / "out.json"
+
+    def complaint(first, second):
+        command = ["subset", "--lvis", first, "--coco", second, "--output", str(output)]
+        assert coco_lvis_gap.main(command) == 1
+        return capsys.readouterr().err
+
+    assert "without neg_category_ids" in complaint(coco, lvis)
+    other = write("other.json", {"images": [{"id": 77}], "annotations": []})
+    assert "share no image" in complaint(lvis, other)
+    assert "results.json has no images" in complaint(lvis, write("results.json", []))
+    assert not output.exists()

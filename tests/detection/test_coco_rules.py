@@ -1,0 +1,82 @@
+"""The rules of COCO's format: each by hand, and run lengths against pycocotools."""
+
+import math
+
+import numpy as np
+import pycocotools.mask as mask_api
+import pytest
+
+from eva_detection.data.coco_objects import check_counts
+from eva_detection.data.coco_rules import (
+    LARGEST_ID,
+    fill,
+    has_corners,
+    is_box,
+    is_id,
+    is_integer,
+    is_number,
+    is_side,
+    numbers,
+    run_lengths,
+    shown,
+)
+
+SIZE = (30, 40)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_run_lengths_equal_pycocotools(seed):
+    random = np.random.default_rng(seed)
+    pixels = np.asfortranarray(random.random(SIZE) < random.random(), dtype=np.uint8)
+    counts = mask_api.encode(pixels)["counts"].decode()
+    lengths = run_lengths(counts)
+    values = np.repeat(np.arange(len(lengths)) % 2, lengths)
+    assert np.array_equal(values.reshape(SIZE, order="F"), pixels)
+    check_counts(counts, pixels.size)
+    check_counts(lengths, pixels.size)
+    for size in (pixels.size - 1, pixels.size + 1):
+        with pytest.raises(ValueError, match=f"RLE of 1200 pixels; its image has {size}"):
+            check_counts(counts, size)
+
+
+@pytest.mark.parametrize(
+    ("rule", "right", "wrong"),
+    [
+        (is_integer, (0, -1, 10**400), (True, 1.0, "1", None, [])),
+        (is_id, (0, LARGEST_ID), (-1, LARGEST_ID + 1, True, 1.0, "1")),
+        (is_side, (1, 128, 128.0, 2**31 - 1), (0, -1, 2**31, 128.5, math.inf, 10**400, True, "1")),
+        (is_number, (0, -1.5, 2**70), (True, math.nan, math.inf, 10**400, "1", None, [])),
+        (
+            is_box,
+            ([0, 1.5, -2, 3],),
+            ([1, 2, 3], (1, 2, 3, 4), [1, 2, 3, "4"], [math.nan] * 4),
+        ),
+        (has_corners, ([1] * 6, [1] * 8), ([1] * 4, [1] * 7, (1,) * 6, "123456", None)),
+    ],
+)
+def test_what_is_right_and_what_is_wrong(rule, right, wrong):
+    assert all(map(rule, right))
+    assert not any(map(rule, wrong))
+
+
+def test_numbers_are_floats_or_not_finite():
+    assert numbers([1, 2.5]).tolist() == [1.0, 2.5]
+    assert np.isfinite(numbers([1, 2.5, True, "3", None, math.inf, 10**400, [4]])).tolist() == [
+        *(True, True),
+        *[False] * 6,
+    ]
+    assert np.isfinite(numbers([1, 10**400])).tolist() == [True, False]
+
+
+def test_counts_that_are_not_counts():
+    for counts in (None, 5, [1.0], ["1"], [True]):
+        with pytest.raises(ValueError, match="not a string or integers"):
+            run_lengths(counts)
+    assert fill([3, 0, 4], 7)
+    assert not fill([3, -1, 5], 7)
+    assert not fill([3, 4], 8)
+
+
+def test_values_are_shown_shortened():
+    assert shown("a") == "'a'"
+    assert shown([1] * 99, 20) == "[1, 1, 1, 1, 1, 1..."

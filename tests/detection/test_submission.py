@@ -1,0 +1,343 @@
+"""Submissions: what is written, what is left out, and what the check complains about."""
+
+import gzip
+import json
+import os
+import re
+import zipfile
+
+import numpy as np
+import pytest
+from pycocotools import mask as rle
+
+from eva_detection.evaluation import submission, submission_checks
+
+SIZE = (30, 40)
+COCO_NAME = "detections_test-dev2017_eva_results"
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture
+def images(tmp_path):
+    file = tmp_path / "image_info.json"
+    entries = [{"id": i, "height": SIZE[0], "width": SIZE[1]} for i in (7, 3, 11)]
+    categories = [{"id": 1, "name": "a"}, {"id": 90, "name": "b"}]
+    file.write_text(json.dumps({"images": entries, "categories": categories}))
+    return file
+
+
+def _mask(seed=0):
+    pixels = np.random.default_rng(seed).random(SIZE) > 0.5
+    encoded = rle.encode(np.asfortranarray(pixels, dtype=np.uint8))
+    return {"size": list(SIZE), "counts": encoded["counts"].decode()}
+
+
+def _entry(score=0.5, image=7, category=1, **changes):
+    entry = {
+        "image_id": image,
+        "category_id": category,
+        "bbox": [1.23456, 2.0, 10.98765, 20.5],
+        "score": score,
+        "segmentation": _mask(image),
+    }
+    return entry | changes
+
+
+@pytest.fixture
+def write(images, tmp_path):
+    """Function: write submissions of these entries; returns the exit code and the folder."""
+
+    def run(entries, *more, server="coco"):
+        file = tmp_path / "results.json"
+        file.write_text(json.dumps(entries))
+        arguments = ["write", "--server", server, "--images", images, "--predictions", file]
+        arguments += ["--output", tmp_path / "out", "--algorithm", "eva", *more]
+        return submission.main([str(argument) for argument in arguments]), tmp_path / "out"
+
+    return run
+
+
+@pytest.fixture
+def check(images, tmp_path, capsys):
+    """Function: check a JSON file of these entries; returns the exit code and the complaints."""
+
+    def run(entries, task="bbox", server="coco", name=COCO_NAME):
+        file = tmp_path / f"{name}.json"
+        file.write_text(entries if isinstance(entries, str) else json.dumps(entries))
+        code = submission.main(
+            ["check", "--server", server, "--task", task, "--images", str(images), str(file)]
+        )
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def _read(file):
+    with zipfile.ZipFile(file) as archive:
+        assert archive.namelist() == [f"{file.stem}.json"]
+        return json.loads(archive.read(f"{file.stem}.json"))
+
+
+def test_boxes_and_masks_are_separate_rounded_and_in_order(write):
+    entries = [_entry(0.1234567, 7), _entry(0.5, 3, 90), _entry(0.9, 7, 90)]
+    code, output = write(entries)
+    assert code == 0
+    boxes = _read(output / "bbox" / f"{COCO_NAME}.zip")
+    box = [1.23, 2.0, 10.99, 20.5]
+    assert boxes == [
+        {"image_id": 3, "category_id": 90, "bbox": box, "score": 0.5},
+        {"image_id": 7, "category_id": 90, "bbox": box, "score": 0.9},
+        {"image_id": 7, "category_id": 1, "bbox": box, "score": 0.12346},
+    ]
+    masks = _read(output / "segm" / f"{COCO_NAME}.zip")
+    assert [sorted(mask) for mask in masks] == [
+        ["category_id", "image_id", "score", "segmentation"]
+    ] * 3
+    assert masks[0]["segmentation"] == _mask(3)
+    assert sorted(path.name for path in output.rglob("*.*")) == [f"{COCO_NAME}.zip"] * 2
+
+
+def test_lvis_names_and_limit(write, capsys):
+    """300 of an image over all classes; the lowest go."""
+    entries = [_entry(i / 1000, 7, 1 + 89 * (i % 2)) for i in range(310)] + [_entry(0.0, 3)]
+    code, output = write(entries, server="lvis")
+    assert code == 0
+    for task in ("bbox", "segm"):
+        found = _read(output / task / f"lvis_v1_test_dev_eva_{task}_results.zip")
+        assert len(found) == 301
+        assert min(entry["score"] for entry in found if entry["image_id"] == 7) == 0.01
+    text = capsys.readouterr().out
+    assert "left out 10 beyond 300 of one image" in text
+    assert "1 of 3 images have no detection" in text
+
+
+def test_coco_limit_is_of_a_class_and_image(write):
+    entries = [_entry(i / 1000, 7, category) for i in range(100) for category in (1, 90)]
+    code, output = write([*entries, _entry(0.5)], "--task", "bbox")
+    assert code == 0
+    assert len(_read(output / "bbox" / f"{COCO_NAME}.zip")) == 200
+    assert not (output / "segm").exists()
+
+
+def test_size_budget_drops_the_lowest_scores(write, capsys):
+    entries = [_entry(i / 1000, (3, 7, 11)[i % 3]) for i in range(90)]
+    code, output = write(entries, "--max-mb", "0.004", "--task", "bbox")
+    assert code == 0
+    file = output / "bbox" / f"{COCO_NAME}.zip"
+    with zipfile.ZipFile(file) as archive:
+        assert 3800 < archive.getinfo(f"{COCO_NAME}.json").file_size <= 4000
+    scores = sorted(entry["score"] for entry in _read(file))
+    assert scores == [i / 1000 for i in range(90 - len(scores), 90)]
+    left = 90 - len(scores)
+    assert f"left out {left} of 90 with scores up to {(left - 1) / 1000:.5f}" in (
+        capsys.readouterr().out
+    )
+
+
+def test_boxes_alone(write):
+    entries = [{k: v for k, v in _entry().items() if k != "segmentation"}]
+    code, output = write(entries)
+    assert code == 0
+    assert [path.name for path in output.iterdir()] == ["bbox"]
+    assert write(entries, "--task", "segm", "--overwrite")[0] == 1
+
+
+def test_nothing_is_overwritten(write, capsys):
+    assert write([_entry()])[0] == 0
+    assert write([_entry()])[0] == 1
+    assert "give --overwrite" in capsys.readouterr().err
+    assert write([_entry()], "--overwrite")[0] == 0
+
+
+def test_bad_predictions_are_not_written(write, capsys):
+    code, output = write([_entry(), _entry(image=5)])
+    assert code == 1
+    assert "entry 1 (image 5): image_id 5 is not in the image list" in capsys.readouterr().err
+    assert not output.exists()
+
+
+BOX = {key: value for key, value in _entry().items() if key != "segmentation"}
+SEGM = {key: value for key, value in _entry().items() if key != "bbox"}
+
+
+@pytest.mark.parametrize(
+    ("task", "entry", "complaint"),
+    [
+        ("bbox", [1], "entry 0: is a list, not an object"),
+        ("bbox", SEGM, "entry 0 (image 7): has no bbox"),
+        ("segm", BOX, "entry 0 (image 7): has no segmentation"),
+        ("bbox", BOX | {"image_id": "7"}, "image_id '7' is not in the image list"),
+        ("bbox", BOX | {"image_id": [7]}, "image_id [7] is not in the image list"),
+        ("bbox", BOX | {"category_id": 2}, "category_id 2 is not in the image list"),
+        ("bbox", BOX | {"score": None}, "score None is not a finite number"),
+        ("bbox", BOX | {"score": float("nan")}, "score nan is not a finite number"),
+        ("bbox", BOX | {"bbox": [1, 2, 3]}, "bbox [1, 2, 3] is not four finite numbers"),
+        ("bbox", BOX | {"bbox": [1, 2, -3, 4]}, "has a negative side"),
+        ("bbox", BOX | {"bbox": [1, 2, 300, 4]}, "leaves the image of 40 x 30 px"),
+        ("bbox", _entry(), "1 entries of this bbox file have segmentation"),
+        ("segm", _entry(), "1 entries of this segm file have bbox"),
+        ("segm", SEGM | {"segmentation": [[1, 2]]}, "is not a compressed RLE"),
+        ("segm", SEGM | {"segmentation": _mask() | {"size": [40, 30]}}, "has size [40, 30]"),
+        ("segm", SEGM | {"segmentation": {"size": [30, 40], "counts": "5"}}, "covers 5 pixels"),
+        ("segm", SEGM | {"segmentation": {"size": [30, 40], "counts": "P"}}, "middle of a number"),
+        ("segm", SEGM | {"segmentation": {"size": [30, 40], "counts": "~"}}, "character '~'"),
+    ],
+)
+def test_complaints_about_an_entry(check, task, entry, complaint):
+    code, text = check([entry], task)
+    assert code == 1
+    assert complaint in text
+
+
+def test_complaints_about_a_file(check, images, tmp_path, capsys):
+    assert check([BOX]) == (0, "")
+    assert (
+        "is named other.json, not detections_test-dev2017_ALGORITHM_results.zip"
+        in (check([BOX], name="other")[1])
+    )
+    assert "is not JSON" in check("[{]")[1]
+    assert "holds a dict, not a list" in check({})[1]
+    assert "holds a int, not a list" in check(5)[1]
+    assert "holds no detections" in check([])[1]
+    assert "1 times more than 100 detections" in check([BOX] * 101)[1]
+    text = check([BOX | {"score": None}] * 30)[1]
+    assert "and 10 more problems" in text
+    lvis = {"server": "lvis", "name": "lvis_v1_test_dev_eva_bbox_results"}
+    assert check([BOX] * 300, **lvis)[0] == 0
+    assert "more than 300 detections of one image" in check([BOX] * 301, **lvis)[1]
+
+    arguments = ["check", "--server", "coco", "--task", "bbox", "--images", str(images)]
+    file = tmp_path / f"{COCO_NAME}.zip"
+    file.write_bytes(b"nothing")
+    assert submission.main([*arguments, str(file)]) == 1
+    assert "is not a zip file" in capsys.readouterr().err
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(f"run/{COCO_NAME}.json", "[]")
+    assert submission.main([*arguments, str(file)]) == 1
+    assert f"holds run/{COCO_NAME}.json, not {COCO_NAME}.json alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--split", "--algorithm"])
+@pytest.mark.parametrize("value", ["../../x", "a/b", "", "x" * 101, "a\0b", "a b"])
+def test_names_stay_within_the_output(write, tmp_path, flag, value):
+    with pytest.raises(SystemExit) as stopped:
+        write([_entry()], flag, value)
+    assert stopped.value.code == 2
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["image_info.json", "results.json"]
+
+
+WRONG = [None, True, -1, 10**400, 2**70, 1e308, float("nan"), float("inf"), "", "7", "x" * 10**5]
+WRONG += [[], [[]], {}, {"a": [1]}, [None] * 4, [10**400] * 4, ["1"] * 4, [True] * 4]
+MASKS = [{"size": list(SIZE), "counts": counts} for counts in ("", "0", "o", "o" * 10**5, "~", 5)]
+MASKS += [{"size": size, "counts": "0"} for size in (None, [10**400, 1], "30", [30], [[30], 40])]
+FILES = {
+    "empty": b"", "cut": b'[{"image_id": 7, "cat', "text": b"none", "null": b"null",
+    "number": b"5", "digits": b"[" + b"9" * 5000 + b"]", "nested": b"[" * 200_000,
+    "nested entry": b'[{"image_id": ' + b"[" * 500 + b"]" * 500 + b"}]",
+    "no text": b"\xff\xfe\xfa[", "utf-16": '[{"a": 1}]'.encode("utf-16"), "mark": b"\xef\xbb\xbf[]",
+    "gzip": gzip.compress(b"[]"), "zeros": bytes(100), "string": b'"[]"', "dict": b'{"a": 1}',
+    "mixed": b'[1, "a", null, [], {}]', "surrogate": b'[{"image_id": "\\ud800"}]',
+}  # fmt: skip
+
+
+def _damaged():
+    """Predictions that are wrong in one place: name, content."""
+    for field in ("image_id", "category_id", "bbox", "score", "segmentation"):
+        for number, value in enumerate(WRONG):
+            if field == "score" and value in (-1, 2**70, 1e308):  # any finite number will do
+                continue
+            yield f"{field} {number}", json.dumps([_entry(), _entry(**{field: value})]).encode()
+        entry = _entry()
+        del entry[field]
+        yield f"no {field}", json.dumps([entry]).encode()
+    for number, mask in enumerate(MASKS):
+        yield f"mask {number}", json.dumps([_entry(segmentation=mask)]).encode()
+    yield from FILES.items()
+
+
+def test_damaged_predictions_get_a_sentence(images, tmp_path, capsys):
+    """As predictions, packed, unpacked, and as a list of images: no traceback, nothing written."""
+    output, packed = tmp_path / "out", tmp_path / f"{COCO_NAME}.zip"
+    file = packed.with_suffix(".json")
+    common = ["--server", "coco", "--images", str(images)]
+    count = 0
+    for name, content in _damaged():
+        file.write_bytes(content)
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr(file.name, content)
+        runs = [["write", *common, "--predictions", str(file), "--output", str(output)]]
+        runs[0] += ["--algorithm", "eva", "--task", "bbox", "segm"]
+        runs += [["check", *common, "--task", task, str(path)]
+                 for task in ("bbox", "segm") for path in (file, packed)]  # fmt: skip
+        runs += [["check", *common[:3], str(file), "--task", "bbox", str(packed)]]
+        for arguments in runs:
+            code = submission.main(arguments)
+            if not code and name in ("no bbox", "no segmentation"):  # right for the other task
+                continue
+            assert code in (1, 2), (name, arguments)
+            text = capsys.readouterr().err
+            assert text.strip(), name
+            assert len(text) < 5000, name
+            count += 1
+    assert count > 700
+    assert not output.exists()
+
+
+DAMAGES = {
+    "cut": lambda data: data[: len(data) // 2],
+    "no end": lambda data: data[:-10],
+    "content": lambda data: data[:80] + bytes([data[80] ^ 255]) + data[81:],
+    "encrypted": lambda data: data.replace(b"PK\1\2\x14\x03\x14\0\0", b"PK\1\2\x14\x03\x14\0\1"),
+    "method": lambda data: data.replace(b"\x08\0\0\0!", b"\x63\0\0\0!"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_archives_get_a_sentence(images, tmp_path, capsys, damage):
+    file = tmp_path / f"{COCO_NAME}.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        member = zipfile.ZipInfo(f"{COCO_NAME}.json")
+        member.compress_type = zipfile.ZIP_DEFLATED
+        archive.writestr(member, json.dumps([BOX] * 50))
+    data = file.read_bytes()
+    file.write_bytes(DAMAGES[damage](data))
+    assert file.read_bytes() != data
+    arguments = ["check", "--server", "coco", "--task", "bbox", "--images", str(images), str(file)]
+    assert submission.main(arguments) == 1
+    assert "zip file" in capsys.readouterr().err
+
+
+def test_a_zip_bomb_is_not_unpacked(images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(submission_checks, "MOST_BYTES", 1000)
+    file = tmp_path / f"{COCO_NAME}.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{COCO_NAME}.json", bytes(10**6))
+    arguments = ["check", "--server", "coco", "--task", "bbox", "--images", str(images), str(file)]
+    assert submission.main(arguments) == 1
+    assert "holds 1,000,000 bytes; the servers take 1,000 at most" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": 5}, "has no list images"),
+        ({"images": [{"id": 1, "height": 0, "width": 5}]}, "needs integers id, height"),
+        ({"images": [{"id": 1.0, "height": 5, "width": 5}]}, "needs integers id, height"),
+        ({"images": [{"id": 1, "height": 5, "width": 5}] * 2}, "several of its images have the"),
+        ({"categories": [[1]]}, r"categories\[0\] needs integers id, got \[1\]"),
+    ],
+)
+def test_damaged_image_lists_get_a_sentence(write, images, capsys, change, message):
+    images.write_text(json.dumps(json.loads(images.read_text()) | change))
+    assert write([_entry()])[0] == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_pipes_are_no_files(write, images, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(SystemExit):
+        write([_entry()], "--images", tmp_path / "pipe.json")
+    assert "there is no file" in capsys.readouterr().err
+    (tmp_path / "out").write_text("a file")
+    assert write([_entry()])[0] == 2
+    assert "out" in capsys.readouterr().err

@@ -1,0 +1,73 @@
+"""How a command ends, and which files it may write."""
+
+import os
+
+import pytest
+
+from eva_data.checks import command
+from eva_data.commands import check_outputs, exit_code
+
+
+def _raise(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ValueError("a.json is not JSON"), 2, "error: a.json is not JSON\n"),
+        (FileNotFoundError("there is no file a"), 2, "error: there is no file a\n"),
+        (KeyboardInterrupt(), 130, "interrupted; nothing was written\n"),
+    ],
+)
+def test_what_the_user_can_fix_is_a_sentence(capsys, error, code, message):
+    assert exit_code(lambda: _raise(error)) == code
+    assert capsys.readouterr() == ("", message)
+
+
+def test_a_bug_is_a_traceback():
+    with pytest.raises(TypeError):
+        exit_code(lambda: _raise(TypeError("a bug")))
+
+
+def test_a_commands_own_words(capsys):
+    assert exit_code(lambda: 1) == 1
+    assert exit_code(lambda: _raise(ValueError("no")), refused=1, name="program.py") == 1
+    assert exit_code(lambda: _raise(KeyboardInterrupt()), interrupted="it continues") == 130
+    assert capsys.readouterr().err == "program.py: no\ninterrupted; it continues\n"
+
+
+def test_outputs_that_would_replace_something(tmp_path):
+    source, old, new = tmp_path / "in.json", tmp_path / "old.json", tmp_path / "new.json"
+    for file in (source, old):
+        file.touch()
+    os.link(source, tmp_path / "link.json")
+    inputs = {"manifest": source, "class file": None}
+    check_outputs([new, None], overwrite=False, inputs=inputs)
+    check_outputs([old, new], overwrite=True, inputs=inputs)
+    for outputs, message in (
+        ([old], "old.json is there already: give --overwrite"),
+        ([new, tmp_path / "." / "new.json"], "--write and --report are the same file"),
+        ([tmp_path / "no" / "a.json"], "is not a place for a file"),
+        ([tmp_path], "is not a place for a file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_outputs(outputs, overwrite=False, inputs=inputs)
+    for file in (source, tmp_path / "link.json"):
+        with pytest.raises(ValueError, match="is the manifest: it is never overwritten"):
+            check_outputs([file], overwrite=True, inputs=inputs)
+
+
+def test_only_the_module_of_the_command_is_imported(capsys):
+    commands = {
+        "images": ("eva_data.checks.manifests", "checks images"),
+        "other": ("a_module_that_does_not_exist", "checks something else"),
+    }
+    with pytest.raises(SystemExit) as stop:
+        command.main(commands, about="What it does.", arguments=["--help"])
+    assert stop.value.code == 0
+    assert "checks something else" in capsys.readouterr().out
+    assert command.main(commands, about="", arguments=["images", "no.toml"]) == 2
+    assert "no.toml" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError):
+        command.main(commands, about="", arguments=["other"])

@@ -1,0 +1,150 @@
+"""Work in processes: the order, a dead process, Ctrl-C, one process, the progress bar."""
+
+import importlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from eva_data.pools import ordered_map
+
+WORK = """
+import os
+import time
+
+begun = []
+
+
+def begin(name):
+    begun.append(name)
+
+
+def square(number):
+    if number == 0:
+        time.sleep(0.3)  # the first comes last
+    return number * number, os.getpid(), list(begun)
+
+
+def refuse(number):
+    raise ValueError(f"number {number} is refused")
+"""
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """Module of functions that other processes can import, wherever pytest was started."""
+    (tmp_path / "work_of_pools.py").write_text(WORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("work_of_pools")
+    del sys.modules["work_of_pools"]
+
+
+def test_results_come_in_order_from_processes_that_have_begun(work):
+    settings = {"workers": 2, "what": "numbers", "chunk": 1}
+    results = list(
+        ordered_map(work.square, range(6), initializer=work.begin, initial=("a",), **settings)
+    )
+    assert [square for square, _, _ in results] == [0, 1, 4, 9, 16, 25]
+    assert os.getpid() not in {process for _, process, _ in results}
+    assert {tuple(begun) for _, _, begun in results} == {("a",)}
+    assert work.begun == []
+
+
+@pytest.mark.parametrize(("workers", "items"), [(1, range(3)), (2, range(1))])
+def test_one_process_or_one_item_needs_no_other_process(work, workers, items):
+    results = ordered_map(
+        work.square, items, workers=workers, what="numbers", initializer=work.begin, initial=("b",)
+    )
+    for number, (square, process, begun) in enumerate(results):
+        assert (square, process, begun) == (number * number, os.getpid(), ["b"])
+
+
+def test_a_killed_process_is_one_sentence():
+    message = r"^one of 2 processes died, perhaps for lack of memory; give fewer --workers$"
+    signals = [0, 0, 0, int(signal.SIGKILL), 0, 0, 0, 0]
+    with pytest.raises(ValueError, match=message):
+        list(ordered_map(signal.raise_signal, signals, workers=2, what="signals", chunk=1))
+    assert not _children()
+
+
+def test_processes_leave_an_interruption_to_their_parent():
+    """A terminal sends it to every process."""
+    signals = [int(signal.SIGINT)] * 4
+    work = ordered_map(signal.raise_signal, signals, workers=2, what="signals", chunk=1)
+    try:
+        assert list(work) == [None] * 4
+    except KeyboardInterrupt:  # which would end pytest
+        pytest.fail("a process was interrupted")
+
+
+def test_an_error_of_the_work_is_the_callers(work):
+    for workers in (1, 2):
+        with pytest.raises(ValueError, match="number 0 is refused"):
+            list(ordered_map(work.refuse, range(2), workers=workers, what="numbers"))
+
+
+def test_who_stops_early_waits_for_what_has_begun_alone():
+    results = ordered_map(time.sleep, [0.0] + [0.05] * 400, workers=2, what="sleeps", chunk=1)
+    next(iter(results))
+    results.close()  # 400 would take 10 s, and nothing would end them
+    assert not _children()
+
+
+def _children():
+    """Processes that this one has started and that have not ended."""
+    listing = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    if not listing.exists():
+        pytest.skip("this system does not list the children of a process")
+    alive = []
+    for child in listing.read_text().split():
+        command = Path(f"/proc/{child}/cmdline").read_bytes()
+        if b"spawn_main" in command:
+            alive.append(child)
+    return alive
+
+
+def test_interrupted_from_outside_it_ends_its_processes(tmp_path):
+    """Ctrl-C on a terminal goes to all: the parent alone answers, and nothing is left running."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, time\n"
+        "from eva_data.commands import exit_code\n"
+        "from eva_data.pools import ordered_map\n"
+        "def run():\n"
+        "    for _ in ordered_map(time.sleep, [0.05] * 400, workers=2, what='sleeps', chunk=1):\n"
+        "        print('one', flush=True)\n"
+        "if __name__ == '__main__':\n"
+        "    sys.exit(exit_code(run))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate()
+    # The pipes of its processes are closed too, or this would have waited for them.
+    assert (process.returncode, error) == (130, "interrupted; nothing was written\n")
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_progress_bar_on_a_terminal_alone(monkeypatch, workers):
+    for stream, shown in ((io.StringIO(), False), (_Terminal(), True)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        list(ordered_map(abs, range(2), workers=workers, what="numbers"))
+        assert ("numbers: 100%" in stream.getvalue()) == shown

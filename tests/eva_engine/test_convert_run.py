@@ -1,0 +1,83 @@
+"""A pre-training run's weights in the official layout, and in timm."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm.models.eva import Eva, checkpoint_filter_fn
+
+from eva_backbone import eva_debug
+from eva_backbone.checkpoints.loading import load_pretrained
+from eva_engine.checkpoints import run_checkpoint
+from eva_engine.commands import convert
+from eva_pretrain.masked_image_modeling import masked_image_modeling
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Folder of a run with two checkpoints, and the model of the newer."""
+    for step in (1, 2):
+        model = masked_image_modeling("eva_debug", target_dim=24, img_size=64)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(std=0.05)
+        folder = tmp_path / "run" / run_checkpoint.FOLDER / f"step_{step:08d}"
+        folder.mkdir(parents=True)
+        save_file(model.state_dict(), folder / run_checkpoint.WEIGHTS)
+        run_checkpoint.mark_complete(folder)
+    return tmp_path / "run", model.eval()
+
+
+def test_the_newest_checkpoint_in_the_official_layout(run, tmp_path):
+    folder, model = run
+    output = tmp_path / "eva_psz8.pt"
+    assert convert.main([str(folder), "--to=official", f"--output={output}"]) == 0
+    weights = torch.load(output, weights_only=True)["model"]
+    assert {name: value.shape for name, value in weights.items()} == {
+        name: value.shape for name, value in model.state_dict().items()
+    }
+    backbone = eva_debug(img_size=64).eval()
+    load_pretrained(backbone, output)
+    images = torch.randn(2, 3, 64, 64)
+    expected = model.norm(model.forward_tokens(*model.embed(images)))
+    torch.testing.assert_close(backbone.forward_features(images), expected)
+
+
+def test_another_patch_size(run, tmp_path):
+    folder, _ = run
+    output = tmp_path / "eva_psz8to16.safetensors"
+    command = [str(folder), "--to=official", "--patch-size=16", "--dtype=fp16"]
+    assert convert.main([*command, f"--output={output}"]) == 0
+    backbone = eva_debug(img_size=64, patch_size=16)
+    report = load_pretrained(backbone, output)
+    assert not report.resampled
+    assert backbone.pos_embed.shape == (1, 17, 128)
+
+
+def test_timm_loads_it_and_gives_equal_features(run, tmp_path):
+    folder, model = run
+    output = tmp_path / "eva_psz8.pt"
+    convert.main([str(folder), "--to=official", f"--output={output}"])
+    peer = Eva(
+        img_size=64, patch_size=8, embed_dim=128, depth=5, num_heads=4, mlp_ratio=4,
+        qkv_fused=True, num_classes=0, global_pool="avg", use_abs_pos_emb=True,
+    ).eval()  # fmt: skip
+    weights = checkpoint_filter_fn(torch.load(output, weights_only=True), peer)
+    weights = {name: value for name, value in weights.items() if "lm_head" not in name}
+    weights.pop("mask_token", None)
+    peer.load_state_dict(weights, strict=True)
+    images = torch.randn(2, 3, 64, 64)
+    tokens = model.forward_tokens(*model.embed(images))  # timm's filter makes `norm` its `fc_norm`
+    torch.testing.assert_close(peer.forward_features(images), tokens, atol=1e-4, rtol=1e-4)
+    pooled = model.norm(tokens[:, 1:].mean(1))
+    torch.testing.assert_close(peer(images), pooled, atol=1e-4, rtol=1e-4)
+
+
+def test_what_a_run_lacks(run, tmp_path, capsys):
+    folder, _ = run
+    ask = ["--to=official", f"--output={tmp_path / 'out.pt'}"]
+    assert convert.main([str(folder), "--ema", *ask]) == 1
+    assert "no moving average" in capsys.readouterr().err
+    assert convert.main([str(tmp_path), *ask]) == 1
+    assert "no complete checkpoint" in capsys.readouterr().err
+    assert convert.main(["eva_debug", "--ema", *ask]) == 1
+    assert "--ema is for the folder of a run" in capsys.readouterr().err

@@ -1,0 +1,70 @@
+"""The command that makes the demo data: digit scenes in the formats that the toolkit reads.
+
+    python tools/make_demo_data.py --output data/demo --formats coco
+
+The same seed and sizes give the same bytes, with any number of workers.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from eva_data.commands import exit_code, say
+from eva_data.options import integer
+from eva_demo.data_set import FORMATS, Settings, check_demo_data, make_demo_data
+from eva_demo.formats import demand
+from eva_demo.manifest import difference, read_manifest
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description="Make the demo data: handwritten digits on photographs. No download.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--output", type=Path, required=True, metavar="DIR", help="folder to make")
+    add("--formats", nargs="+", choices=sorted(FORMATS), default=["coco"], help="what to write")
+    add("--train", type=integer(1), default=2000, metavar="N", help="training scenes")
+    add("--val", type=integer(1), default=300, metavar="N", help="validation scenes")
+    add("--size", type=integer(48), default=128, metavar="PX", help="side; digits grow with it")
+    add("--seed", type=integer(0), default=0, metavar="N", help="seed of all scenes")
+    add("--workers", type=integer(1), default=2, metavar="N", help="processes; same bytes")
+    add("--overwrite", action="store_true", help="replace another or damaged data set")
+    add("--check", action="store_true", help="only check the data set that is in DIR")
+    add("--preview", type=Path, metavar="PNG", help="also draw the first scenes, with annotations")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line of `tools/make_demo_data.py`.
+
+    Args:
+        arguments: Arguments in place of those of the process.
+
+    Returns:
+        The exit code: 0, 1 after a message, 130 after Ctrl-C.
+    """
+    args = parse(arguments)
+    return exit_code(lambda: _run(args), refused=1)
+
+
+def _run(args: argparse.Namespace) -> int:
+    sizes = {name: getattr(args, name) for name in ("train", "val", "size", "seed")}
+    settings = Settings(formats=tuple(sorted(set(args.formats))), **sizes)
+    if args.check:
+        manifest = read_manifest(args.output)
+        check_demo_data(args.output, manifest["settings"]["formats"] if manifest else [])
+        problem = difference(args.output)
+        demand(not problem, f"{args.output} {problem}")
+        say(f"{args.output}: every check passed")
+    elif make_demo_data(args.output, settings, workers=args.workers, overwrite=args.overwrite):
+        say(f"{args.output}: wrote and checked {args.train} + {args.val} scenes")
+    else:
+        say(f"{args.output}: already there, complete, with these settings; left as it is")
+    if args.preview:
+        from eva_demo.preview import write_preview
+
+        write_preview(args.preview, settings)
+        say(f"{args.preview}: the first scenes with their annotations")
+    return 0

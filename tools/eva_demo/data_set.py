@@ -1,0 +1,177 @@
+"""A data set of digit scenes: written into a temporary folder, checked, and renamed."""
+
+import functools
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eva_data.pools import ordered_map
+from eva_demo.coco import COCO_INSTANCES
+from eva_demo.folder import CLASS_FOLDERS
+from eva_demo.formats import Format, demand
+from eva_demo.manifest import difference, is_ours, write_manifest
+from eva_demo.semantic import SEMANTIC_MAPS
+
+# Libraries for pictures are imported where they are used, so that --help comes at once.
+if TYPE_CHECKING:
+    from eva_demo.scenes import SceneGenerator, Split
+
+# Name -> format; the name is that of its folder in the data set. A new format is one more entry.
+FORMATS: Mapping[str, Format] = {
+    "coco": COCO_INSTANCES,
+    "folder": CLASS_FOLDERS,
+    "semantic": SEMANTIC_MAPS,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that decides the bytes of a data set.
+
+    Attributes:
+        formats: Names in `FORMATS`, sorted.
+        train: Number of training scenes.
+        val: Number of validation scenes.
+        size: Height and width of a scene in pixels.
+        seed: Seed of all scenes.
+    """
+
+    formats: tuple[str, ...]
+    train: int
+    val: int
+    size: int
+    seed: int
+
+    @property
+    def counts(self) -> Mapping["Split", int]:
+        """Number of scenes of each split."""
+        return {"train": self.train, "val": self.val}
+
+    def as_json(self) -> dict[str, Any]:
+        """Make the part of the manifest: the settings and the version of the scenes."""
+        from eva_demo.scenes import SCENE_VERSION
+
+        return {**asdict(self), "formats": list(self.formats), "scene_version": SCENE_VERSION}
+
+
+@functools.lru_cache(maxsize=2)
+def scene_generator(split: "Split", size: int, seed: int) -> "SceneGenerator":
+    """Make the generator of a split, once per process; digits grow with the picture.
+
+    Args:
+        split: Split of the scenes.
+        size: Height and width of a scene in pixels.
+        seed: Seed of all scenes.
+    """
+    from eva_demo.scenes import SceneGenerator
+
+    digit_px = (round(size * 22 / 128), round(size * 56 / 128))
+    return SceneGenerator(split, size=size, digit_px=digit_px, seed=seed)
+
+
+def make_demo_data(
+    output: Path, settings: Settings, *, workers: int = 1, overwrite: bool = False
+) -> bool:
+    """Write and check a data set, or leave an equal one as it is.
+
+    Args:
+        output: Folder to make; it appears when it is complete.
+        settings: Formats, sizes and seed.
+        workers: Number of processes; the bytes do not depend on it.
+        overwrite: Replace another or a damaged data set.
+
+    Returns:
+        True if it was written, False if it was already there.
+
+    Raises:
+        ValueError: If another or a damaged data set, or something that is not one of this program,
+            is in the way, or the settings leave no room for the digits.
+    """
+    output = output.resolve()
+    remove_leftovers(output)
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        problem = difference(output, settings.as_json())
+        if not problem:
+            return False
+        foreign = "it holds files that this program did not write, so name another --output"
+        demand(is_ours(output, FORMATS), f"{output} {problem}; {foreign}")
+        demand(overwrite, f"{output} {problem}; give --overwrite to replace it")
+    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
+    replaced = output.with_name(f".{output.name}.replaced-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        files = [
+            file
+            for name in settings.formats
+            for file in _write(FORMATS[name], partial / name, settings, workers=workers)
+        ]
+        write_manifest(partial, settings.as_json(), files)
+        if output.exists():
+            output.rename(replaced)
+        partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+    return True
+
+
+def _write(form: Format, folder: Path, settings: Settings, *, workers: int) -> list[Path]:
+    """Write and check one format; return the files for the manifest."""
+    scenes: dict[Split, list[Any]] = {}
+    for split in settings.counts:
+        form.prepare(folder, split)
+        export = functools.partial(form.export, folder, split)
+        scenes[split] = list(_exported(settings, split, export, workers=workers))
+    files = form.finish(folder, scenes)
+    form.check(folder)
+    return files
+
+
+def _exported(
+    settings: Settings, split: "Split", export: Callable[..., Any], *, workers: int
+) -> Iterator[Any]:
+    """Yield `export(index, scene)` of all scenes of a split, in order."""
+    work = functools.partial(_export, settings, split, export)
+    indexes = range(settings.counts[split])
+    return ordered_map(work, indexes, workers=workers, what=split, chunk=16)
+
+
+def _export(settings: Settings, split: "Split", export: Callable[..., Any], index: int) -> Any:
+    return export(index, scene_generator(split, settings.size, settings.seed).scene(index))
+
+
+def check_demo_data(output: Path, formats: list[str]) -> None:
+    """Check the files of some formats.
+
+    Args:
+        output: Folder of a data set.
+        formats: Names in `FORMATS`.
+
+    Raises:
+        ValueError: If something is wrong; the first wrong entry is named.
+    """
+    for name in formats:
+        FORMATS[name].check(output / name)
+
+
+def remove_leftovers(output: Path) -> None:
+    """Delete the temporary folders that interrupted runs for `output` left behind."""
+    for kind in ("partial", "replaced"):
+        for path in output.parent.glob(f".{output.name}.{kind}-*"):
+            if not _is_running(path.name.rpartition("-")[2]):
+                shutil.rmtree(path)
+
+
+def _is_running(process: str) -> bool:
+    if process == str(os.getpid()):  # in a container, every run may have the same number
+        return False
+    try:
+        os.kill(int(process), 0)
+    except PermissionError:  # someone else's
+        return True
+    except (ValueError, ProcessLookupError):
+        return False
+    return True
