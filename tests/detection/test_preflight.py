@@ -5,7 +5,7 @@ import os
 import pytest
 from torch.utils.data import DataLoader
 
-from eva_detection.data.checks import check_labels, check_pictures, records_of
+from eva_detection.data.preflight import check_labels, check_pictures, records_of
 
 
 @pytest.fixture
