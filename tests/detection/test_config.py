@@ -8,6 +8,7 @@ from eva_detection.config.checks import check_arguments
 from eva_detection.config.overrides import check_overrides
 from eva_detection.config.recipes import (
     drop_masks,
+    load_recipe,
     set_image_size,
     stock_config,
 )
@@ -157,6 +158,26 @@ def test_a_class_that_takes_any_name():
     check_arguments(
         OmegaConf.create({"model": {"_target_": "builtins.dict", "anything": 1}}), ["model"]
     )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model=null", "model=None: the config needs a section model"),
+        ("model.roi_heads.num_classes=3", "num_classes=3, but the data has 2 classes: leave the"),
+        ("train.max_iter=[", r"the setting 'train.max_iter=\[' cannot be applied"),
+        ("train.device=gpu", "device 'gpu' cannot be used here"),
+        ("train.device=${nothing}", "the config cannot be resolved: "),
+    ],
+)
+def test_programs_that_build_the_model_alone_check_it_too(cfg, tmp_path, override, message):
+    cfg.dataloader.test.dataset.categories = {1: "cat", 2: "dog"}
+    cfg.model.roi_heads.num_classes = 2
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    load_recipe(str(tmp_path / "config.yaml"), device="cpu")
+    with pytest.raises(ValueError, match=message) as error:
+        load_recipe(str(tmp_path / "config.yaml"), [override])
+    assert "\n" not in str(error.value)
 
 
 def test_devices():

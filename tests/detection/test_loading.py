@@ -1,17 +1,22 @@
-"""The data of a run is built once: each file of annotations is parsed once in a process."""
+"""The data of a run is built once, annotations are parsed once; an evaluation's workers end."""
 
+import contextlib
 import json
+import os
+import signal
 from collections import Counter
 
 import pytest
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog
 from detectron2.data.samplers import RepeatFactorTrainingSampler
+from torch.utils.data import DataLoader, Dataset
 
+from eva_data.interruption import StopSignal
 from eva_detection.config.command_line import make_parser
 from eva_detection.data import coco_files
 from eva_detection.data.custom_data import apply_custom_data
-from eva_detection.data.loading import TestSet, build_training_data
+from eva_detection.data.loading import EvaluationLoader, TestSet, build_training_data
 from eva_detection.data.lvis import repeat_factors
 from eva_detection.evaluation import evaluators
 from eva_detection.training import train as train_module
@@ -110,3 +115,55 @@ def test_a_second_evaluation_is_the_first_again(tiny_config, make_tiny_detector,
     first, second = (train_module.evaluate(test_set, model) for _ in range(2))
     assert json.dumps(first) == json.dumps(second)
     assert read == {"digit_scenes_val": 1, "truth": 1}
+
+
+def test_a_built_trainer_only_has_to_be_run(tiny_config, registered_demo_data, tmp_path):
+    """Its loader, hooks, seed and place in the data are there, also of a run that continues."""
+    words = (f"train.output_dir={tmp_path}", "train.seed=7", "train.accumulate=2")
+
+    def build(steps, *, resume):
+        cfg = tiny_config(*words, f"train.max_iter={steps}")
+        cfg.dataloader.pop("evaluator")
+        return train_module.build_trainer(cfg, resume=resume, stop=StopSignal(), ends=ends)
+
+    with contextlib.ExitStack() as ends:
+        trainer = build(2, resume=False)
+        assert (trainer.iter, trainer.seed, trainer.data_loader.batches) == (-1, 7, 0)
+        trainer.train(0, 2)
+        weights = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+        again = build(3, resume=True)
+        assert (again.iter, again.seed, again.data_loader.batches) == (1, 7, 4)
+        assert len(again._hooks) == len(trainer._hooks) > 4
+        for name, value in again.model.state_dict().items():
+            assert value.equal(weights[name]), name
+        again.train(again.iter + 1, 3)
+    assert again.data_loader.batches == 6
+
+
+class Handlers(Dataset):
+    """What a worker does with the signals that end a run."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+        return [signal.getsignal(number) == signal.SIG_IGN for number in numbers], os.getpid()
+
+
+def test_workers_leave_signals_to_the_run_and_end():
+    loader = EvaluationLoader(DataLoader(Handlers(), num_workers=1, collate_fn=list))
+    assert len(loader) == 4
+    batches = iter(loader)
+    ((ignored, worker),) = next(batches)
+    assert ignored == [True, True, True]
+    loader.close()  # with batches still to come
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+    loader.close()
+
+
+def test_other_loaders_are_used_as_they_are():
+    loader = EvaluationLoader([1, 2])
+    assert list(loader) == [1, 2]
+    loader.close()

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 from eva_data.interruption import leave_signals_to_the_run
 from eva_data.seeding import seed_all
 from eva_detection.config.build import build
-from eva_detection.data.checks import check_labels, check_pictures, records_of
 from eva_detection.data.custom_data import forget_training_file
+from eva_detection.data.preflight import check_labels, check_pictures, records_of
 from eva_detection.data.stream import SAMPLER, build_train_stream
 
 logger = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
 """COCO and LVIS scores through faster-coco-eval, with predictions on disk instead of in memory."""
 
+import contextlib
 import itertools
 import json
 import logging
@@ -168,7 +169,7 @@ class _Evaluator(DatasetEvaluator, ABC):
         predictions = self._collect()
         if predictions is None:
             return {}
-        with predictions:
+        with contextlib.closing(predictions):
             results = self._evaluate(predictions)
         if results and self._output_dir:
             write_results(results, self._output_dir / "results.json")
@@ -236,8 +237,7 @@ class _Evaluator(DatasetEvaluator, ABC):
         scorer = COCOeval_faster(truth, found, kind, **style)
         scorer.params.maxDets = [limit]
         scorer.run()
-        values = scorer.stats_as_dict
-        results = {name: _percent(values[theirs]) for name, theirs in self.metrics.items()}
+        results = {name: _percent(scorer.stats_as_dict[key]) for name, key in self.metrics.items()}
         logger.info("Evaluation results for %s: \n%s", task, create_small_table(results))
         return results | self._score_classes(task, scorer)
 

@@ -7,8 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -57,7 +56,7 @@ class PredictionWriter:
 
 
 class Predictions:
-    """The predictions of all processes, read image by image; a context manager that closes them.
+    """The predictions of all processes, read image by image until they are closed.
 
     Once this exists, processes may begin to write new files.
 
@@ -80,15 +79,8 @@ class Predictions:
             self._files.append(self._stack.enter_context(path.open(encoding="utf-8")))
             path.unlink()  # an open file stays readable
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the files, which then are gone."""
         self._stack.close()
 
     def _lines(self) -> Iterator[dict[str, Any]]:

@@ -1,13 +1,11 @@
-"""Files and labels are looked at once before a run; the workers of an evaluation end."""
+"""Files and labels are looked at once before a run."""
 
 import os
-import signal
 
 import pytest
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from eva_detection.data.checks import check_labels, check_pictures, records_of
-from eva_detection.data.loading import EvaluationLoader
+from eva_detection.data.preflight import check_labels, check_pictures, records_of
 
 
 @pytest.fixture
@@ -54,32 +52,3 @@ def test_labels():
     check_labels([record, {"file_name": "b.jpg"}], 10)
     with pytest.raises(ValueError, match=r"a\.jpg \(id 3\) has an object of class 9.*classes=9"):
         check_labels([record], 9)
-
-
-class Handlers(Dataset):
-    """What a worker does with the signals that end a run."""
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-        return [signal.getsignal(number) == signal.SIG_IGN for number in numbers], os.getpid()
-
-
-def test_workers_leave_signals_to_the_run_and_end():
-    loader = EvaluationLoader(DataLoader(Handlers(), num_workers=1, collate_fn=list))
-    assert len(loader) == 4
-    batches = iter(loader)
-    ((ignored, worker),) = next(batches)
-    assert ignored == [True, True, True]
-    loader.close()  # with batches still to come
-    with pytest.raises(ProcessLookupError):
-        os.kill(worker, 0)
-    loader.close()
-
-
-def test_other_loaders_are_used_as_they_are():
-    loader = EvaluationLoader([1, 2])
-    assert list(loader) == [1, 2]
-    loader.close()
