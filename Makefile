@@ -2,6 +2,9 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
+# Programs of two projects may have one name, so mypy sees those of each project by themselves.
+PROJECTS := $(patsubst %/configs,%,$(wildcard */configs))
+
 # Arguments: make quickstart QUICKSTART_ARGS='--seed 1'; make test TEST_ARGS='tests/detection -x'
 QUICKSTART_ARGS ?=
 TEST_ARGS ?=
@@ -37,6 +40,8 @@ check: ready ## lint, format, types, and who may import whom
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) -m mypy --explicit-package-bases tests benchmarks tools third_party
+	$(foreach p,$(PROJECTS),$(PY) -m mypy --explicit-package-bases $(p)/*.py $(p)/configs &&) true
 	$(VENV)/bin/lint-imports --no-logo
 
 test: ready ## all tests but the slow ones and those that need a GPU

@@ -8,29 +8,24 @@ Letters: h heads, N tokens, D channels of a head.
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
+from measuring import Call, Figure, in_turn, ratios, show
 from torch import Tensor
 
-from eva_backbone import VisionTransformer
+from eva_backbone import VisionTransformer, eva_s_patch16
 from eva_backbone.rel_pos import decomposed_attention
 
+CPU = torch.device("cpu")
 
-def ratio(slow: Callable[[], object], fast: Callable[[], object], *, rounds: int) -> float:
+
+def ratio(slow: Call, fast: Call, *, rounds: int) -> float:
     """How many times faster `fast` is than `slow`."""
-
-    def seconds(run: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        run()
-        return time.perf_counter() - start
-
-    seconds(slow), seconds(fast)  # warm up
-    return statistics.median(seconds(slow) / seconds(fast) for _ in range(rounds))
+    return statistics.median(ratios(*in_turn((slow, fast), rounds=rounds, device=CPU)))
 
 
-def attention(side: int, *, heads: int = 16, dim: int = 88, rounds: int) -> Iterator:
+def attention(side: int, *, heads: int = 16, dim: int = 88, rounds: int) -> Iterator[Figure]:
     """Decomposed relative positions on a map of side x side tokens, EVA-g's heads."""
     q, k, v = (torch.randn(1, heads, side * side, dim) for _ in range(3))
     rel_h, rel_w = (torch.randn(side, side, dim) * 0.1 for _ in range(2))
@@ -56,19 +51,11 @@ def attention(side: int, *, heads: int = 16, dim: int = 88, rounds: int) -> Iter
         yield f"{name}: appended, times faster than dense", ratio(dense, appended, rounds=rounds)
 
 
-def stochastic_depth(rate: float, *, rounds: int) -> Iterator:
+def stochastic_depth(rate: float, *, rounds: int) -> Iterator[Figure]:
     """A training step with drop path rising linearly to `rate`, against one without."""
 
     def model(drop: float) -> VisionTransformer:
-        return VisionTransformer(
-            img_size=224,
-            patch_size=16,
-            embed_dim=384,
-            depth=6,
-            num_heads=6,
-            mlp_dim=1536,
-            drop_path_rate=drop,
-        ).train()
+        return eva_s_patch16(depth=6, drop_path_rate=drop).train()
 
     images = torch.randn(20, 3, 224, 224)
     full, dropping = model(0.0), model(rate)
@@ -83,6 +70,14 @@ def stochastic_depth(rate: float, *, rounds: int) -> Iterator:
     yield f"{name}: share of a training step's time saved", 1 - 1 / value
 
 
+def figures(args: argparse.Namespace) -> Iterator[Figure]:
+    """Yield every pair."""
+    for side in args.sides:
+        yield from attention(side, rounds=args.rounds)
+    for rate in args.rates:
+        yield from stochastic_depth(rate, rounds=args.rounds)
+
+
 def main() -> None:
     """Print every pair."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -90,13 +85,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.4, 0.6])
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.rounds} rounds")
-    for side in args.sides:
-        for name, value in attention(side, rounds=args.rounds):
-            print(f"{name}: {value:.2f}", flush=True)
-    for rate in args.rates:
-        for name, value in stochastic_depth(rate, rounds=args.rounds):
-            print(f"{name}: {value:.2f}", flush=True)
+    show(figures(args), rounds=args.rounds)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,15 @@ Letters: C width, p patch size.
 """
 
 import argparse
-import gc
+import itertools
 import statistics
-import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 
 import torch
+from measuring import Figure, by_clock, here, in_turn, parser_of_sizes, ratios, show, with_peak
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from eva_backbone import VisionTransformer
 
@@ -66,21 +65,6 @@ def build(size: int, *, width: int, depth: int, heads: int) -> tuple[nn.Module, 
     return ours, theirs
 
 
-def measure(
-    models: Sequence[nn.Module], images: Tensor, args: argparse.Namespace, *, backward: bool
-) -> list[list[tuple[float, float]]]:
-    """Seconds of the clock and of the processor for each round of each model, in turn."""
-    times: list[list[tuple[float, float]]] = [[] for _ in models]
-    for _ in range(args.rounds + 1):
-        for model, taken in zip(models, times, strict=True):
-            synchronise(images)
-            clock, processor = time.perf_counter(), time.process_time()
-            run(model, images, backward=backward, autocast=args.autocast)
-            synchronise(images)
-            taken.append((time.perf_counter() - clock, time.process_time() - processor))
-    return [taken[1:] for taken in times]
-
-
 def feature_map(model: nn.Module, images: Tensor) -> Tensor:
     """The map of either backbone."""
     if isinstance(model, VisionTransformer):
@@ -101,32 +85,6 @@ def run(
             model.zero_grad(set_to_none=True)
 
 
-def synchronise(images: Tensor) -> None:
-    """Wait for the GPU, where there is one."""
-    if images.is_cuda:
-        torch.cuda.synchronize()
-
-
-def peak_memory(
-    model: nn.Module, images: Tensor, *, backward: bool, autocast: torch.dtype | None
-) -> float:
-    """Largest sum in GiB of what a pass has allocated at once."""
-    gc.collect()
-    if images.is_cuda:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run(model, images, backward=backward, autocast=autocast)
-        return (torch.cuda.max_memory_allocated() - before) / 2**30
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        run(model, images, backward=backward, autocast=autocast)
-    total = peak = 0
-    for event in record.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            total += event.nbytes()
-            peak = max(peak, total)
-    return peak / 2**30
-
-
 def error(model: nn.Module, images: Tensor, exact: Tensor) -> float:
     """Norm of the error of a model's map over the norm of the map."""
     with torch.no_grad():
@@ -134,9 +92,9 @@ def error(model: nn.Module, images: Tensor, exact: Tensor) -> float:
     return ((out.float() - exact).norm() / exact.norm()).item()
 
 
-def compare(size: int, args: argparse.Namespace) -> Iterator[tuple[str, float]]:
+def compare(size: int, args: argparse.Namespace) -> Iterator[Figure]:
     """Everything for one resolution."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = here()
     torch.manual_seed(0)
     ours, theirs = build(size, width=args.width, depth=args.depth, heads=args.heads)
     ours, theirs = ours.to(device), theirs.to(device)
@@ -157,45 +115,38 @@ def compare(size: int, args: argparse.Namespace) -> Iterator[tuple[str, float]]:
     models = (ours, theirs) if peer else (ours,)
     for backward in (False, True):
         name = f"{size} px, {'forward and backward' if backward else 'forward'}"
-        times = measure(models, images, args, backward=backward)
-        mine = statistics.median(clock for clock, _ in times[0])
-        yield f"{name}: seconds", mine
-        memory = peak_memory(ours, images, backward=backward, autocast=args.autocast)
-        yield f"{name}: peak GiB", memory
+        calls = [
+            partial(run, model, images, backward=backward, autocast=args.autocast)
+            for model in models
+        ]
+        times = in_turn(calls, rounds=args.rounds, device=device)
+        memory = [with_peak(call, device)[1] for call in calls]
+        yield f"{name}: seconds", by_clock(times[0])
+        yield f"{name}: peak GiB", memory[0]
         if device.type == "cuda":
-            yield f"{name}: images/s", args.batch / mine
+            yield f"{name}: images/s", args.batch / by_clock(times[0])
         if not peer:
             continue
-        for which, by in ((0, "clock"), (1, "processor time")):
-            ratios = sorted(b[which] / a[which] for a, b in zip(*times, strict=True))
-            yield f"{name}: times faster than detectron2 by {by}", statistics.median(ratios)
-            yield f"{name}: the same, slowest round", ratios[0]
-            yield f"{name}: the same, fastest round", ratios[-1]
-        other = peak_memory(theirs, images, backward=backward, autocast=args.autocast)
-        yield f"{name}: share of detectron2's peak memory", memory / other
+        for cpu, by in ((False, "clock"), (True, "processor time")):
+            rounds = sorted(ratios(times[1], times[0], cpu=cpu))
+            yield f"{name}: times faster than detectron2 by {by}", statistics.median(rounds)
+            yield f"{name}: the same, slowest round", rounds[0]
+            yield f"{name}: the same, fastest round", rounds[-1]
+        yield f"{name}: share of detectron2's peak memory", memory[0] / memory[1]
 
 
 def main() -> None:
     """Print every pair."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of_sizes(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024], help="image sides")
     parser.add_argument("--largest-peer", type=int, default=1024, help="detectron2 up to this")
-    parser.add_argument("--width", type=int, default=1408)
-    parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--heads", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     parser.add_argument("--dtype", choices=dtypes, default="float32", help="of the weights")
     parser.add_argument("--autocast", choices=dtypes, default=None, help="as in training")
     args = parser.parse_args()
     args.dtype, args.autocast = dtypes[args.dtype], dtypes.get(args.autocast)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.rounds} rounds")
-    for size in args.sizes:
-        for name, value in compare(size, args):
-            print(f"{name}: {value:.3g}", flush=True)
+    figures = (compare(size, args) for size in args.sizes)
+    show(itertools.chain.from_iterable(figures), rounds=args.rounds)
 
 
 if __name__ == "__main__":

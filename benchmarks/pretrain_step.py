@@ -16,10 +16,8 @@ Letters: B images, N patches of an image, K masked patches of the batch, C chann
 """
 
 import argparse
-import gc
 import math
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -27,21 +25,25 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from measuring import Figure, Seconds, by_clock, parser_of_sizes, ratios, show, timed, with_peak
 from timm.models.eva import Eva
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.data.order import to_device
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 from eva_engine.steps.flops import forward_flops, peak_flops
-from eva_pretrain.masked_image_modeling import MaskedImageModeling
-from eva_pretrain.masking import BlockMasking
-from eva_pretrain.objectives import MaskedFeatures
+from eva_engine.steps.parameter_groups import layer_decay_groups
+from eva_pretrain.masked_image_modeling import (
+    BlockMasking,
+    MaskedFeatures,
+    MaskedImageModeling,
+    PretrainStep,
+    collate,
+)
 from eva_pretrain.teachers.clip import ClipTeacher
-from eva_pretrain.validation import PretrainStep
 
 PATCH, EVA_DEPTH, EVA_MASKED, SEED = 14, 40, 105 / 256, 0
 PAPER_RATE = 3150 / 128  # images/s of one A100-40GB
@@ -50,9 +52,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPTIMIZER = OptimizerConfig(lr=1e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.05, clip_grad=3.0)
 
 NAMES = ("ours", "plain")
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
 Step = Callable[[Batch], float]
-Times = dict[str, list[tuple[float, float]]]  # of each round, by the clock and CPU time
+Times = dict[str, list[Seconds]]  # in each round
 
 
 class PlainModel(Eva):
@@ -98,7 +100,7 @@ def build_teacher(args: argparse.Namespace, device: torch.device) -> ClipTeacher
     config = open_clip.get_model_config(args.teacher)
     vision = (config or {}).get("vision_cfg", {})
     if not isinstance(vision.get("layers"), int):  # a ResNet has a list
-        raise ValueError(f"--teacher {args.teacher} is no ViT of open_clip's own, try ViT-L-14")
+        raise ValueError(f"--teacher {args.teacher} is not a ViT of open_clip's own, try ViT-L-14")
     # EVA-g's teacher has to do a tenth of the work of EVA-g; it keeps that share
     layers = args.teacher_layers or max(1, round(vision["layers"] * args.depth / EVA_DEPTH))
     vision |= {"layers": layers, "image_size": args.image_size // PATCH * vision["patch_size"]}
@@ -108,21 +110,24 @@ def build_teacher(args: argparse.Namespace, device: torch.device) -> ClipTeacher
 
 
 def make_batch(args: argparse.Namespace, teacher: ClipTeacher) -> Batch:
-    """Noise for student and teacher, and masks of two fifths of the patches."""
+    """Noise for student and teacher, and masks of two fifths of the patches, as a run has them."""
     side = args.image_size // PATCH
     masked = round(EVA_MASKED * side**2)
     least = min(16, max(1, masked // 4))  # EVA's 16 do not fit into the small grid of a trial
     masking = BlockMasking(grid=(side, side), num_masked=masked, min_block=least)
-    return {
-        "images": torch.randn(args.batch, 3, args.image_size, args.image_size),
-        "teacher_images": torch.randn(args.batch, 3, *teacher.image_size),
-        "mask": torch.stack([torch.from_numpy(masking()).flatten() for _ in range(args.batch)]),
-    }
+    images = torch.randn(args.batch, 3, args.image_size, args.image_size)
+    teacher_images = torch.randn(args.batch, 3, *teacher.image_size)
+    return collate(
+        [
+            {"images": image, "teacher_images": other, "mask": torch.from_numpy(masking())}
+            for image, other in zip(images, teacher_images, strict=True)
+        ]
+    )
 
 
 def plain_loss(model: nn.Module, teacher: ClipTeacher, batch: Batch, dtype: torch.dtype) -> Tensor:
     """The plain step's loss of a batch on the model's device."""
-    mask = batch["mask"]
+    mask = batch["mask"].flatten(1)
     features = teacher(batch["teacher_images"])
     half = dtype != torch.float32
     with torch.autocast(batch["images"].device.type, dtype if half else None, enabled=half):
@@ -134,13 +139,15 @@ def our_step(
     model: nn.Module, teacher: ClipTeacher, args: argparse.Namespace, device: torch.device
 ) -> Step:
     """The step of `eva_engine.loop`, through DeepSpeed's engine."""
+    half = args.precision != "fp32"
     run = RunConfig(
         output=Path("unused"),
         batch_size=args.batch,
         precision=args.precision,
-        zero_stage=int(args.precision != "fp32") if args.zero_stage is None else args.zero_stage,
+        zero_stage=args.zero_stage if args.zero_stage is not None else 1 if half else 0,
     )
-    engine = TrainingEngine(model, optimizer=OPTIMIZER, run=run, depth=args.depth)
+    groups = layer_decay_groups(model, OPTIMIZER, depth=args.depth)
+    engine = TrainingEngine(model, groups=groups, optimizer=OPTIMIZER, run=run)
     engine.engine.train()
     step_fn = PretrainStep(teacher, MaskedFeatures())
 
@@ -172,8 +179,7 @@ def plain_step(
     model.train()
 
     def step(batch: Batch) -> float:
-        batch = {name: value.to(device) for name, value in batch.items()}
-        loss = plain_loss(model, teacher, batch, DTYPES[args.precision])
+        loss = plain_loss(model, teacher, to_device(batch, device), DTYPES[args.precision])
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
@@ -187,17 +193,23 @@ def plain_step(
 
 def check(
     ours: nn.Module, theirs: nn.Module, teacher: ClipTeacher, batch: Batch
-) -> Iterator[tuple[str, float]]:
+) -> Iterator[Figure]:
     """Compare loss and gradients without drop path, in float32."""
     mine, _ = PretrainStep(teacher, MaskedFeatures())(ours.eval(), batch)
     other = plain_loss(theirs.eval(), teacher, batch, torch.float32)
     mine.backward()
     other.backward()
-    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    gradients, others = (
+        {name: parameter.grad for name, parameter in model.named_parameters()}
+        for model in (ours, theirs)
+    )
     apart = total = 0.0
-    for name, parameter in ours.named_parameters():
-        apart += (parameter.grad - gradients[name]).square().sum().item()
-        total += gradients[name].square().sum().item()
+    for name, gradient in gradients.items():
+        expected = others[name]
+        assert gradient is not None
+        assert expected is not None
+        apart += (gradient - expected).square().sum().item()
+        total += expected.square().sum().item()
     for name, value in (
         ("difference of the losses", abs(mine.item() - other.item())),
         ("relative difference of the gradients", math.sqrt(apart / total)),
@@ -207,34 +219,7 @@ def check(
             raise ValueError(f"{name} is {value:.3g}: the two steps do not do the same")
 
 
-def with_peak(run: Callable[[], Step], device: torch.device) -> tuple[Step, float]:
-    """What `run` returns, and the largest sum in bytes of what it has allocated at once."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        result = run()
-        return result, torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        result = run()
-    total = peak = 0
-    for event in record.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            total += event.nbytes()
-            peak = max(peak, total)
-    return result, peak
-
-
-def timed(step: Step, batch: Batch, device: torch.device) -> tuple[float, float]:
-    """Seconds of a step by the clock, and of this process's CPU time."""
-    clock, cpu = time.perf_counter(), time.process_time()
-    step(batch)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - clock, time.process_time() - cpu
-
-
-def compare(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, float]]:
+def compare(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
     """Everything."""
     distributed.seed_all(SEED)
     teacher = build_teacher(args, device)
@@ -255,7 +240,7 @@ def at_rate(
     weights: dict[str, Tensor],
     batch: Batch,
     device: torch.device,
-) -> Iterator[tuple[str, float]]:
+) -> Iterator[Figure]:
     """Time and memory of both steps at a drop path rate."""
 
     def start(name: str) -> Step:
@@ -275,21 +260,21 @@ def at_rate(
     for number in range(args.rounds):
         for name, step in steps.items():
             distributed.seed_all(SEED, number, purpose=name)
-            times[name].append(timed(step, batch, device))
+            times[name].append(timed(partial(step, batch), device))
     yield from results(f"drop path {rate}", times, args, device, dim=teacher.dim)
     for name, peak in peaks.items():
-        yield f"drop path {rate}: {name}, peak GiB with weights and optimizer", peak / 2**30
+        yield f"drop path {rate}: {name}, peak GiB with weights and optimizer", peak
 
 
 def results(
     title: str, times: Times, args: argparse.Namespace, device: torch.device, *, dim: int
-) -> Iterator[tuple[str, float]]:
+) -> Iterator[Figure]:
     """Figures of the rounds."""
     model = partial(build, "ours", args, 0.0, target_dim=dim)
     flops = 3 * forward_flops(model, image_size=args.image_size)
     peak = peak_flops(device)
     for name, rounds in times.items():
-        seconds = statistics.median(clock for clock, _ in rounds)
+        seconds = by_clock(rounds)
         rate = args.batch / seconds
         yield f"{title}: {name}, seconds", seconds
         yield f"{title}: {name}, samples/s", rate
@@ -298,30 +283,23 @@ def results(
             yield f"{title}: {name}, share of the peak FLOPs", rate * flops / peak
     if device.type == "cuda":
         yield f"{title}: images/s of a GPU of the paper (A100)", PAPER_RATE
-    for index, what in enumerate(("", ", by CPU time") if device.type == "cpu" else ("",)):
-        pairs = zip(times["ours"], times["plain"], strict=True)
-        ratio = statistics.median(plain[index] / ours[index] for ours, plain in pairs)
+    for cpu in (False, True) if device.type == "cpu" else (False,):
+        ratio = statistics.median(ratios(times["plain"], times["ours"], cpu=cpu))
+        what = ", by CPU time" if cpu else ""
         yield f"{title}: times the samples/s of the plain step{what}", ratio
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of_sizes(__doc__, batch=4, rounds=5)
     on_gpu = torch.cuda.is_available()
     parser.add_argument("--drop-path", type=float, nargs="+", default=[0.1, 0.4], help="rates")
     parser.add_argument("--image-size", type=int, default=224, help="side in pixels")
-    parser.add_argument("--width", type=int, default=1408)
-    parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--mlp", type=int, default=6144, help="hidden width of the MLP")
-    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--teacher", default="ViT-L-14", help="name of a ViT in open_clip")
     parser.add_argument("--teacher-layers", type=int, help="blocks; default: depth/40 of them")
     parser.add_argument("--precision", choices=DTYPES, default="fp16" if on_gpu else "fp32")
     parser.add_argument("--zero-stage", type=int, choices=(0, 1), help="default: 0 for fp32, or 1")
-    parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args(arguments)
 
 
@@ -329,9 +307,7 @@ def main() -> None:
     """Print every pair."""
     args = parse()
     device = distributed.start()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.rounds} rounds")
-    for name, value in compare(args, device):
-        print(f"{name}: {value:.3g}", flush=True)
+    show(compare(args, device), rounds=args.rounds)
     distributed.stop()
 
 

@@ -14,15 +14,13 @@ Letters: B images, h heads, N tokens, D channels of a head.
 import argparse
 import contextlib
 import copy
-import gc
-import statistics
-import time
+import itertools
 from collections.abc import Callable, Iterator
 from unittest.mock import patch
 
 import torch
+from measuring import Call, Figure, by_clock, here, in_turn, parser_of_sizes, show, with_peak
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from eva_backbone.attention import Attention, TableRelPosAttention
 from eva_backbone.rel_pos import table_bias_index
@@ -30,8 +28,6 @@ from eva_segmentation.model import deformable_attention
 from eva_segmentation.model.backbone import EVAViTAdapter
 from eva_segmentation.model.deformable_attention import Grid
 from eva_segmentation.model.mmcv_extension import has_cuda_operations
-
-Call = Callable[[], object]
 
 
 class DenseAttention(Attention):
@@ -75,35 +71,10 @@ def mmcv_function() -> Iterator[None]:
         yield
 
 
-def seconds(call: Call, *, device: torch.device, rounds: int) -> float:
-    """Median time of a call after a first one."""
-    times = []
-    for _ in range(rounds + 1):
-        gc.collect()
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
-def peak_memory(call: Call, *, device: torch.device) -> float:
-    """Largest sum in GiB of what a call has allocated at once."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return (torch.cuda.max_memory_allocated() - before) / 2**30
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        call()
-    total = peak = 0
-    for event in record.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            total += event.nbytes()
-            peak = max(peak, total)
-    return peak / 2**30
+def cost(call: Call, rounds: int, device: torch.device) -> tuple[float, float]:
+    """Median seconds of a call, and its peak memory in GiB."""
+    (times,) = in_turn([call], rounds=rounds, device=device)
+    return by_clock(times), with_peak(call, device)[1]
 
 
 def deformable_inputs(
@@ -122,9 +93,7 @@ def deformable_inputs(
     return value.requires_grad_(), locations.requires_grad_(), weights.requires_grad_()
 
 
-def compare_deformable(
-    args: argparse.Namespace, device: torch.device
-) -> Iterator[tuple[str, float]]:
+def compare_deformable(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
     """Deformable attention alone: injector and extractor of the adapter, and Mask2Former's."""
     fine, middle, coarse = ((args.size // stride,) * 2 for stride in (8, 16, 32))
     levels, patches = (fine, middle, coarse), middle[0] ** 2
@@ -144,11 +113,9 @@ def compare_deformable(
 
         for backward in (False, True):
             call = make_call(attend, inputs, backward=backward)
-            mine = seconds(call, device=device, rounds=args.rounds)
-            memory = peak_memory(call, device=device)
+            mine, memory = cost(call, args.rounds, device)
             with mmcv_function():
-                theirs = seconds(call, device=device, rounds=args.rounds)
-                their_memory = peak_memory(call, device=device)
+                theirs, their_memory = cost(call, args.rounds, device)
             label = f"{name}, {'forward and backward' if backward else 'forward'}"
             yield f"{label}: times faster than mmcv's Python function", theirs / mine
             yield f"{label}: share of its peak memory", memory / their_memory
@@ -171,8 +138,8 @@ def make_call(
     return call
 
 
-def compare_backbone(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, float]]:
-    """The whole backbone; batch norms use their statistics, so that both give the same."""
+def compare_backbone(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
+    """The complete backbone; batch norms use their statistics, so that both give the same."""
     torch.manual_seed(0)
     relative = args.rel_pos == "table"
     ours = EVAViTAdapter(
@@ -201,12 +168,10 @@ def compare_backbone(args: argparse.Namespace, device: torch.device) -> Iterator
     for backward in (False, True):
         label = f"{args.size} px, {'forward and backward' if backward else 'forward'}"
         call = make_call(lambda: total(ours, images), ours, backward=backward)
-        fast = seconds(call, device=device, rounds=args.rounds)
-        memory = peak_memory(call, device=device)
+        fast, memory = cost(call, args.rounds, device)
         with mmcv_function():
             call = make_call(lambda: total(naive, images), naive, backward=backward)
-            slow = seconds(call, device=device, rounds=args.rounds)
-            peer = peak_memory(call, device=device)
+            slow, peer = cost(call, args.rounds, device)
         yield f"{label}: seconds", fast
         yield f"{label}: peak GiB", memory
         if device.type == "cuda":
@@ -222,29 +187,19 @@ def total(model: nn.Module, images: Tensor) -> Tensor:
 
 def main() -> None:
     """Print every pair."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of_sizes(__doc__)
     parser.add_argument("--size", type=int, default=896, help="image side")
-    parser.add_argument("--width", type=int, default=1408)
-    parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--mlp", type=int, default=6144)
     parser.add_argument("--rel-pos", choices=["none", "table"], default="none")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compiled", action="store_true", help="use mmcv's CUDA operation")
-    args = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    args, device = parser.parse_args(), here()
     if args.compiled and not (device.type == "cuda" and has_cuda_operations()):
         parser.error("--compiled needs a GPU and mmcv with compiled operations")
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.rounds} rounds")
     with contextlib.ExitStack() as stack:
         if not args.compiled:
             stack.enter_context(patch.object(deformable_attention, "_compiled", lambda: False))
-        for compare in (compare_deformable, compare_backbone):
-            for name, value in compare(args, device):
-                print(f"{name}: {value:.3g}", flush=True)
+        figures = (compare(args, device) for compare in (compare_deformable, compare_backbone))
+        show(itertools.chain.from_iterable(figures), rounds=args.rounds)
 
 
 if __name__ == "__main__":

@@ -49,10 +49,7 @@ class Attention(nn.Module):
         self.proj = Linear(dim, dim)
 
     def forward(
-        self,
-        x: Tensor,
-        grid: tuple[int, int] | None = None,
-        read: Tensor | None = None,
+        self, x: Tensor, grid: tuple[int, int] | None = None, read: Tensor | None = None
     ) -> Tensor:
         """Attend.
 

@@ -51,10 +51,7 @@ class Block(nn.Module):
             self.gamma_2 = nn.Parameter(torch.full((dim,), layer_scale))
 
     def forward(
-        self,
-        x: Tensor,
-        grid: tuple[int, int] | None = None,
-        read: Tensor | None = None,
+        self, x: Tensor, grid: tuple[int, int] | None = None, read: Tensor | None = None
     ) -> Tensor:
         """Transform tokens.
 

@@ -44,7 +44,7 @@ class SimpleFeaturePyramid(nn.Module):
         strides: Stride in pixels of each level, in the order of `scale_factors`.
 
     Raises:
-        ValueError: For an unknown scale or a stride that is no power of two.
+        ValueError: For an unknown scale or a stride that is not a power of two.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class SimpleFeaturePyramid(nn.Module):
             if not math.log2(stride).is_integer() or stride * scale != patch_size:
                 raise ValueError(
                     f"patch size {patch_size} at scale {scale} gives stride "
-                    f"{patch_size / scale:g}, which is no power of two; resample the patch "
-                    "embedding (load_pretrained does) to 16"
+                    f"{patch_size / scale:g}, which is not a power of two; resample the "
+                    "patch embedding (load_pretrained does) to 16"
                 )
             self.add_module(
                 f"simfp_{self._level(stride)}", _level(in_channels, out_channels, scale)

@@ -77,7 +77,7 @@ def get_vit_lr_decay_rate(name: str, lr_decay_rate: float = 1.0, num_layers: int
     """Learning-rate factor of a parameter, drop-in for detectron2's function of this name.
 
     Args:
-        name: Parameter name in the whole model.
+        name: Parameter name in the complete model.
         lr_decay_rate: Factor between neighbouring layers, 0.9 for the detectors (Table 17).
         num_layers: Depth of the ViT.
 
@@ -147,7 +147,7 @@ def freeze_layers(model: nn.Module, *, depth: int, below: int) -> list[str]:
         Names of the frozen parameters.
 
     Raises:
-        ValueError: If `below` is no number of groups.
+        ValueError: If `below` is not a number of groups.
     """
     if not 0 <= below <= depth + 2:
         raise ValueError(f"below must be in 0..{depth + 2} for depth {depth}, got {below}")

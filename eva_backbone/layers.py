@@ -46,7 +46,8 @@ class PatchEmbed(nn.Module):
             Patch map (B, C, H/p, W/p).
 
         Raises:
-            ValueError: If the input is no batch of RGB images or the patch size does not divide it.
+            ValueError: If the input is not a batch of RGB images, or the patch size does not divide
+                its sides.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(
@@ -150,7 +151,7 @@ class StochasticDepth(nn.Module):
             x: (B, ...).
             branch: Maps (k, ...) to (k, ...) for any subset of k samples.
             parameters: Yields the branch's parameters; called when every sample is dropped, so
-                that they receive a zero gradient (as under ordinary drop path) and not none,
+                that they receive a gradient of zero (as under ordinary drop path) and not None,
                 which distributed data parallel training would reject.
             context: Further tensors of B samples that the branch takes, cut to the same subset.
 

@@ -146,8 +146,8 @@ def chunked_attention(
 ) -> Tensor:
     """Attention with an additive bias that is made for one chunk of queries at a time.
 
-    In training each chunk is recomputed in the backward pass, so that memory stays that of one
-    chunk.
+    In training each chunk is recomputed in the backward pass, so that only one chunk takes
+    memory.
 
     Args:
         q: (B, h, N, D) queries, not scaled.
@@ -179,7 +179,7 @@ class _CachedChunks(torch.autograd.Function):
     """Attention whose scores never leave the cache of a CPU; inputs are all that it saves.
 
     The probabilities of a chunk are computed again in the backward pass, as in FlashAttention
-    (arXiv 2205.14135) but without its running maximum: a chunk holds whole rows of scores.
+    (arXiv 2205.14135) but without its running maximum: a chunk holds complete rows of scores.
     Transforms of `torch.func` (vmap, jvp, per-sample gradients) are not supported.
     """
 
@@ -190,8 +190,8 @@ class _CachedChunks(torch.autograd.Function):
         """Attend with scaled queries; shapes as in `decomposed_attention`."""
         out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3])  # (B, N, h, D)
         out = out.transpose(1, 2)  # as the projection after it wants it
-        for whole, chunks in _cached_chunks(q):
-            key, value = k[whole].contiguous(), v[whole].contiguous()  # (b, N, D)
+        for group, chunks in _cached_chunks(q):
+            key, value = k[group].contiguous(), v[group].contiguous()  # (b, N, D)
             for here in chunks:
                 probabilities = _probabilities(q[here], key, bias_h[here], bias_w[here])
                 out[here] = probabilities.to(q.dtype) @ value
@@ -207,8 +207,8 @@ class _CachedChunks(torch.autograd.Function):
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         grad_h, grad_w = torch.empty_like(bias_h), torch.empty_like(bias_w)
         mean = (grad * out).sum(-1, keepdim=True, dtype=wide)  # (B, h, N, 1)
-        for whole, chunks in _cached_chunks(q):
-            key, value = k[whole].contiguous(), v[whole].contiguous()  # (b, N, D)
+        for group, chunks in _cached_chunks(q):
+            key, value = k[group].contiguous(), v[group].contiguous()  # (b, N, D)
             # (b, D, N), as products whose large factor need not be transposed
             sum_k = torch.zeros_like(key.mT, dtype=wide, memory_format=torch.contiguous_format)
             sum_v = torch.zeros_like(sum_k)
@@ -223,14 +223,14 @@ class _CachedChunks(torch.autograd.Function):
                 scores = scores.to(q.dtype)
                 grad_q[here] = scores @ key
                 sum_k += q[here].mT @ scores
-            grad_k[whole], grad_v[whole] = sum_k.mT, sum_v.mT
+            grad_k[group], grad_v[group] = sum_k.mT, sum_v.mT
         return grad_q, grad_k, grad_v, grad_h, grad_w
 
 
 def _cached_chunks(q: Tensor) -> Iterator[tuple[tuple[slice, int], list[tuple[slice, int, slice]]]]:
-    """Index of some images' keys of one head, and those of its chunks of queries.
+    """Indexes of some images' keys of one head, and of its chunks of queries.
 
-    A chunk is several whole windows, or some rows of a large map.
+    A chunk is several complete windows, or some rows of a large map.
     """
     batch, heads, tokens, _ = q.shape
     elements = _within_limit(CACHE_ELEMENTS * torch.get_num_threads())
@@ -279,7 +279,7 @@ def table_bias_index(grid: tuple[int, int], queries: slice, device: torch.device
     Args:
         grid: (H, W) patches; N tokens with the class token.
         queries: Range of the tokens that are queries, with start and stop.
-        device: Where to build it.
+        device: Device of the result.
 
     Returns:
         (c, N) int64 for c queries. The last three rows of the table serve class -> patch,
@@ -287,12 +287,12 @@ def table_bias_index(grid: tuple[int, int], queries: slice, device: torch.device
     """
     tokens = grid[0] * grid[1] + 1
     if tokens**2 <= KEPT_INDEX:
-        return _whole_index(grid, device)[queries]
+        return _complete_index(grid, device)[queries]
     return _bias_index(grid, queries, device)
 
 
 @cached_tensor(maxsize=2)
-def _whole_index(grid: tuple[int, int], device: torch.device) -> Tensor:
+def _complete_index(grid: tuple[int, int], device: torch.device) -> Tensor:
     return _bias_index(grid, slice(0, grid[0] * grid[1] + 1), device)
 
 

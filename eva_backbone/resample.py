@@ -64,7 +64,8 @@ def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Context in which operations keep the types of their inputs, on any device.
 
     Args:
-        device: Of the tensors. One that autocast does not know, such as meta, has none to turn off.
+        device: Device of the tensors. One that autocast does not know, such as meta, has none to
+            turn off.
 
     Returns:
         The context.

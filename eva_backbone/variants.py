@@ -78,6 +78,23 @@ def variant_arguments(variant: str) -> dict[str, Any]:
     return dict(vars(VARIANTS[variant]))
 
 
+def check_variant(variant: str, *, image_size: int) -> None:
+    """Refuse an unknown variant, or an image that its patches do not fill.
+
+    Args:
+        variant: A key of `VARIANTS`.
+        image_size: Side of the images in pixels.
+
+    Raises:
+        ValueError: For either, naming what would do.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant is {variant!r}; choose one of {', '.join(VARIANTS)}")
+    patch = VARIANTS[variant].patch_size
+    if image_size < patch or image_size % patch:
+        raise ValueError(f"patch {patch} of {variant} does not divide {image_size}")
+
+
 def eva_g_patch14(**overrides: Any) -> VisionTransformer:
     """EVA-g, 1.0B parameters, patch 14 (pre-training, classification, CLIP, video)."""
     return build_vit("eva_g_patch14", **overrides)

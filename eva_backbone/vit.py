@@ -165,7 +165,7 @@ class VisionTransformer(nn.Module):
         Loading calls it. Does nothing for a ViT that is initialised or loaded.
 
         Args:
-            names: Of the parameters that it lacks; all others must have been loaded. What a class
+            names: Names of parameters that it lacks; all others must have been loaded. What a class
                 derived from this one adds, such as a head, is left as it is.
         """
         if self._init_deferred is None:

@@ -1,4 +1,4 @@
-"""Files: written completely or not at all, and found without traps."""
+"""Files: written completely or not at all, and found whatever links and pipes there are."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _UNFINISHED = ".writing"
-# What fails in the middle of a write, and not where something is read for it.
+# Errors of the output in the middle of a write, and not of something that is read for it.
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
@@ -55,8 +55,8 @@ def replacing(file: Path) -> Iterator[Path]:
 def writing(file: Path) -> Iterator[BinaryIO]:
     """Context that gives a binary file, which takes the place of `file` at its end.
 
-    For writers such as `torch.save`, which replace the system's error ("No space left on device")
-    by one of their own ("unexpected pos"): here the system's error is raised.
+    It is made for writers such as `torch.save`, which replace the system's error ("No space left
+    on device") by one of their own ("unexpected pos"): here the system's error is raised.
 
     Args:
         file: The file; its folder exists.
@@ -97,7 +97,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have the system write a file or a folder's list of names to the disk."""
+    """Have the system write a file, or a folder's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -110,7 +110,7 @@ def flush(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for output, if it is not there, and see that files can be made in it.
+    """Make a folder for output, if it is not there, and check that files can be made in it.
 
     Args:
         folder: The folder; those above it are made too.
@@ -130,9 +130,9 @@ def make_folder(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left of `replacing` and `writing` in a folder.
+    """Remove the unfinished files that killed processes have left in a folder.
 
-    Only for whoever is known to be the single writer in it.
+    Only the single writer of a folder may call it.
 
     Args:
         folder: The folder; those below it are left alone.
@@ -143,7 +143,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def require_regular_file(path: Path) -> None:
-    """Refuse what is there but is not a file, such as a named pipe, whose reader would wait.
+    """Refuse a path that is not a file, such as a named pipe, whose reader would wait.
 
     Args:
         path: The file, or a link to it.
@@ -165,10 +165,9 @@ def require_regular_file(path: Path) -> None:
 def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[str]:
     """Yield the files below a folder by their suffix, relative to it.
 
-    The order is always the same: that of the names, a folder's own files before its subfolders.
-    Names that start with a dot are left out. Links are followed, but for one to a folder above
-    itself, also above `folder`; each such link is left out, and so is everything that is not a
-    file or a folder.
+    The order is always the same: by name, a folder's own files before its subfolders. Names that
+    start with a dot are left out. Links are followed, except those to a folder above themselves,
+    also above `folder`; these are left out, and so is everything that is not a file or a folder.
 
     Args:
         folder: The folder.
@@ -208,7 +207,7 @@ def _find(
 
 
 def _is(test: Callable[[], bool]) -> bool:
-    """What an entry of a folder says of itself; a link that leads to itself is nothing."""
+    """Ask an entry of a folder what it is; a link that leads to itself is nothing."""
     try:
         return test()
     except OSError as error:

@@ -3,11 +3,14 @@
 * 8 bits: as they are; palettes and grey become RGB, transparency is dropped, CMYK is converted.
 * 16 bits: the upper 8 are kept (a conversion by Pillow would make everything white).
 * 32 bits and fractions have no agreed range and are refused.
-* Of a moving picture the first frame is taken; a truncated file is refused.
-* EXIF's orientation is applied where people look at pictures and boxes, and is left alone where the
-  official training left it alone (torchvision's ImageFolder): the argument `upright`.
+* Animations give their first frame, as Pillow reads it; a truncated file is refused.
 * More pixels than `max_pixels()` are refused before anything is decoded: a file of some kB may
   claim gigabytes.
+* EXIF's orientation is the argument `upright`. It is applied (True) wherever people look at
+  pictures, boxes or maps, or bring pictures of their own. Pre-training, and the training and
+  evaluation of classifiers, leave pictures as they are stored (False): the official code read
+  them by the loader of torchvision's `ImageFolder`, which does not turn, and the published
+  results rest on that. TIFF files are turned in both, by Pillow and so by that loader too.
 """
 
 import contextlib
@@ -22,12 +25,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from eva_data.files import require_regular_file
 
-# Of files that are taken for pictures in a folder or an archive.
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 LIMIT = "EVA_MAX_IMAGE_PIXELS"  # environment variable: reaches every worker of every project
 _USUAL_LIMIT = 100_000_000  # 10,000 x 10,000
 _BYTES_OF_A_PIXEL = 8
@@ -42,30 +44,35 @@ _DAMAGE = (
 )
 _limit_of_pillow = threading.RLock()
 
+Source = str | os.PathLike[str] | bytes | Image.Image  # a path, a file's content, or opened
 
-class UnreadableImageError(OSError):
-    """A picture that cannot be read or decoded; the message names it and says why."""
+
+class UnreadableImageError(OSError, ValueError):
+    """A picture that cannot be read or decoded; the message names it and says why.
+
+    It is an OSError for those who read files, and a ValueError for those who are handed a picture.
+    """
 
 
 def max_pixels() -> int:
     """Pixels that a picture may have: `EVA_MAX_IMAGE_PIXELS`, or 100 million.
 
     Raises:
-        ValueError: If the variable is not a positive whole number.
+        ValueError: If the variable is not a positive integer.
     """
     text = os.environ.get(LIMIT, "")
     if not text:
         return _USUAL_LIMIT
     if not text.isdecimal() or not int(text):
-        raise ValueError(f"{LIMIT} must be a positive whole number of pixels, got {text!r}")
+        raise ValueError(f"{LIMIT} must be a positive integer, a number of pixels, got {text!r}")
     return int(text)
 
 
 @contextlib.contextmanager
 def without_limit_of_pillow() -> Iterator[None]:
-    """Context without Pillow's limit, which cannot be raised for one picture; ours is looked at.
+    """Context without Pillow's limit, which cannot be raised for one picture; ours applies.
 
-    Also for libraries that open once more what was read here.
+    It also serves libraries that open again what was read here.
     """
     with _limit_of_pillow:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -76,15 +83,15 @@ def without_limit_of_pillow() -> Iterator[None]:
 
 
 def check_encoded_size(size: int, name: str) -> None:
-    """Refuse what is too large to be the file of a picture, before it is read into memory.
+    """Refuse a file that is too large to be a picture, before it is read into memory.
 
     Args:
         size: Bytes of the file.
-        name: What the message calls it.
+        name: Its name in the message.
 
     Raises:
-        UnreadableImageError: An OSError, if not even a picture of `max_pixels()`, with 16 bits a
-            value and without compression, has so many.
+        UnreadableImageError: If it is larger than a picture of `max_pixels()` pixels with 16 bits
+            a value and without compression.
     """
     most = max_pixels() * _BYTES_OF_A_PIXEL + _BYTES_OF_METADATA
     if size > most:
@@ -93,26 +100,55 @@ def check_encoded_size(size: int, name: str) -> None:
         )
 
 
-def read_picture(
-    source: str | os.PathLike[str] | bytes, *, upright: bool, name: str | None = None
-) -> Image.Image:
+def read_picture(source: Source, *, upright: bool, name: str | None = None) -> Image.Image:
     """Read a picture as RGB.
 
     Args:
-        source: Path of a file, or the content of one.
-        upright: Turn it as its EXIF data say.
-        name: What the messages call it; by default the path.
+        source: Path of a file, the content of one, or a picture that Pillow has opened.
+        upright: Turn it as its EXIF data say; see the text of this module.
+        name: Its name in messages; by default the path.
 
     Returns:
         The decoded picture, of mode RGB.
 
     Raises:
-        UnreadableImageError: An OSError, if it is missing, damaged, too large or of a kind that
-            has no one meaning.
+        UnreadableImageError: If it is missing, damaged, too large or of a kind that has no single
+            meaning.
     """
+    if isinstance(source, Image.Image):
+        name = name or "image"
+        _check_size(source, name)
+        with _explained(name):
+            return _rgb(source, upright=upright, name=name)
     name = _name(source, name)
     with opened(source, name) as picture:
         return _rgb(picture, upright=upright, name=name)
+
+
+def read_rgb(
+    source: Source | NDArray[np.uint8], *, upright: bool, name: str | None = None
+) -> NDArray[np.uint8]:
+    """Read a picture as an array.
+
+    Args:
+        source: As for `read_picture`; or an array (H, W, 3), which is returned as it is.
+        upright: Turn it as its EXIF data say; see the text of this module.
+        name: Its name in messages; by default the path.
+
+    Returns:
+        (H, W, 3) RGB.
+
+    Raises:
+        UnreadableImageError: As for `read_picture`.
+        ValueError: If the array is not an image.
+    """
+    if not isinstance(source, np.ndarray):
+        return np.array(read_picture(source, upright=upright, name=name))
+    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
+        raise ValueError(
+            f"an image must be (H, W, 3) RGB in uint8, got {source.shape} in {source.dtype}"
+        )
+    return source
 
 
 class PictureFacts(NamedTuple):
@@ -121,9 +157,11 @@ class PictureFacts(NamedTuple):
     Attributes:
         width: Pixels as stored, before EXIF's orientation.
         height: Pixels as stored.
-        orientation: EXIF's, 1 if there is none.
-        bits: Of a value; of 16 the upper 8 are used, 32 stand for fractions too and are refused.
-        mode: What Pillow calls the kind of its values.
+        orientation: EXIF's orientation, 1 if there is none.
+        bits: Bits of a value; of 16 the upper 8 are used, 32 also stand for fractions and are
+            refused.
+        mode: Pillow's name for the kind of its values.
+        animated: Whether it has several frames.
     """
 
     width: int
@@ -131,6 +169,7 @@ class PictureFacts(NamedTuple):
     orientation: int
     bits: int
     mode: str
+    animated: bool
 
 
 def inspect_picture(
@@ -141,40 +180,24 @@ def inspect_picture(
     Args:
         source: Path of a file, or the content of one.
         decode: Also read all pixels.
-        name: What the messages call it; by default the path.
+        name: Its name in messages; by default the path.
 
     Returns:
         Its size, orientation and depth.
 
     Raises:
-        UnreadableImageError: An OSError, if it cannot be read or claims too much.
+        UnreadableImageError: If it cannot be read or claims too many pixels.
     """
     with opened(source, _name(source, name)) as picture:
         if decode:
             picture.load()
-        # that of PNG files would decode all pixels to look for EXIF data behind them
-        exif = picture.getexif() if decode else Image.Image.getexif(picture)
-        width, height = picture.size
-        turn = exif.get(_ORIENTATION, 1)
-        return PictureFacts(width, height, turn, _bits(picture), picture.mode)
-
-
-def as_rgb(picture: Image.Image, *, upright: bool, name: str = "image") -> Image.Image:
-    """Make a picture that Pillow has opened RGB, by the same rules.
-
-    Args:
-        picture: Of any mode.
-        upright: Turn it as its EXIF data say.
-        name: What the messages call it.
-
-    Returns:
-        A picture of mode RGB.
-
-    Raises:
-        UnreadableImageError: An OSError, if its pixels cannot be read or have no one meaning.
-    """
-    with _explained(name):
-        return _rgb(picture, upright=upright, name=name)
+        return PictureFacts(
+            *picture.size,
+            orientation=_orientation(picture, decode=decode),
+            bits=_bits(picture),
+            mode=picture.mode,
+            animated=getattr(picture, "is_animated", False),
+        )
 
 
 def picture_size(
@@ -184,20 +207,27 @@ def picture_size(
 
     Args:
         source: Path of a file, or the content of one.
-        upright: As its EXIF data say.
-        name: What the messages call it; by default the path.
+        upright: Give the size of the turned picture; see the text of this module.
+        name: Its name in messages; by default the path.
 
     Returns:
         Height and width in pixels.
 
     Raises:
-        UnreadableImageError: An OSError, if the header cannot be read or claims too much.
+        UnreadableImageError: If the header cannot be read or claims too many pixels.
     """
-    with opened(source, _name(source, name)) as picture:
-        width, height = picture.size
-        # that of PNG files would decode all pixels to look for EXIF data behind them
-        turned = upright and Image.Image.getexif(picture).get(_ORIENTATION, 1) in _SIDEWAYS
-        return (width, height) if turned else (height, width)
+    facts = inspect_picture(source, decode=False, name=name)
+    turned = upright and facts.orientation in _SIDEWAYS
+    return (facts.width, facts.height) if turned else (facts.height, facts.width)
+
+
+def _orientation(picture: Image.Image, *, decode: bool) -> int:
+    if picture.format == "TIFF":  # Pillow turns it, and gives the size that it then has
+        return 1
+    # the EXIF reader of PNG files decodes all pixels to look for data behind them
+    exif = picture.getexif() if decode else Image.Image.getexif(picture)
+    orientation: int = exif.get(_ORIENTATION, 1)
+    return orientation
 
 
 def _name(source: str | os.PathLike[str] | bytes, name: str | None) -> str:
@@ -206,25 +236,31 @@ def _name(source: str | os.PathLike[str] | bytes, name: str | None) -> str:
 
 @contextlib.contextmanager
 def opened(source: str | os.PathLike[str] | bytes, name: str) -> Iterator[Image.Image]:
-    """Context of an open picture of an allowed size, not decoded yet, as Pillow has it.
+    """Context of a picture as Pillow opens it, of an allowed size and not decoded yet.
 
     Args:
         source: Path of a file, or the content of one.
-        name: What the messages call it.
+        name: Its name in messages.
+
+    Yields:
+        The picture, of any mode.
 
     Raises:
-        UnreadableImageError: An OSError, if it cannot be opened or claims too much, or if what is
-            done with it in the context shows that it is damaged.
+        UnreadableImageError: If it cannot be opened, claims too many pixels, or proves to be
+            damaged inside the context.
     """
-    limit = max_pixels()
     with _explained(name), _open(source, name) as picture:
-        width, height = picture.size
-        if width * height > limit:
-            raise UnreadableImageError(
-                f"{name} has {width} x {height} pixels, more than {limit:,}; if it is meant, set "
-                f"{LIMIT}={width * height}"
-            )
+        _check_size(picture, name)
         yield picture
+
+
+def _check_size(picture: Image.Image, name: str) -> None:
+    (width, height), limit = picture.size, max_pixels()
+    if width * height > limit:
+        raise UnreadableImageError(
+            f"{name} has {width} x {height} pixels, more than {limit:,}; if it is meant, set "
+            f"{LIMIT}={width * height}"
+        )
 
 
 @contextlib.contextmanager
@@ -265,7 +301,7 @@ def _open(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
 
 
 def _turned(picture: Image.Image) -> Image.Image:
-    picture.load()  # damage of the pixels is an error, that of the EXIF data is none
+    picture.load()  # damaged pixels are an error, damaged EXIF data are not
     try:
         return ImageOps.exif_transpose(picture)
     except (OSError, *_DAMAGE):
@@ -273,7 +309,7 @@ def _turned(picture: Image.Image) -> Image.Image:
 
 
 def _bits(picture: Image.Image) -> int:
-    # what Pillow reads of a PGM of 16 bits has the mode of 32, and no more than 65,535
+    # Pillow gives a PGM of 16 bits the mode of 32 bits, with values up to 65,535
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
         return 16
     return 32 if picture.mode in _NO_RANGE else 8

@@ -1,4 +1,4 @@
-"""The folder of a training run: one run at a time, and none written over another by accident."""
+"""The folder of a training run: one run at a time, and no run overwritten by accident."""
 
 import contextlib
 import errno
@@ -37,7 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     make_folder(folder)
     file = folder / LOCK
-    # POSIX record locks: those of flock would live on in forked data workers
+    # POSIX record locks: locks of flock would live on in forked data workers
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
@@ -52,7 +52,9 @@ def locked(folder: Path) -> Iterator[None]:
                     f"{folder} is in use by another run ({holder or 'it does not say which'}): "
                     "wait for its end, stop it, or choose another output"
                 ) from error
-            logger.warning("%s cannot be locked (%s): see that one run uses it", folder, error)
+            logger.warning(
+                "%s cannot be locked (%s): make sure that only one run uses it", folder, error
+            )
         else:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)

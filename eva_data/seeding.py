@@ -1,4 +1,4 @@
-"""Random numbers as a function of a seed and a place, so that no random state has to be saved."""
+"""Random numbers as a function of a seed and a key, so that no random state has to be saved."""
 
 import random
 
@@ -11,7 +11,7 @@ def seed_all(seed: int, *key: int) -> None:
 
     Args:
         seed: The run's seed.
-        *key: What the numbers are for, such as a purpose, an iteration and a rank.
+        *key: Purpose and place of the numbers, such as an iteration and a rank.
     """
     words = np.random.SeedSequence([seed, len(key), *key]).generate_state(4)
     np.random.seed(words[:2])  # noqa: NPY002  # augmentations of the frameworks use this generator

@@ -1,21 +1,14 @@
-"""The evaluation transform: resize, middle crop, the model's statistics."""
+"""What becomes of a picture: the types of transforms, and that of an evaluation."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import (
-    CenterCrop,
-    Compose,
-    InterpolationMode,
-    Normalize,
-    Resize,
-    ToTensor,
-)
 
 Interpolation = Literal["bicubic", "bilinear"]
-Transform = Callable[[Image.Image], Tensor]
+PictureTransform = Callable[[Image.Image], Tensor]  # from a picture in RGB
+TensorTransform = Callable[[Tensor], Any]  # from (3, height, width) uint8
 
 
 def evaluation_transform(
@@ -25,8 +18,8 @@ def evaluation_transform(
     interpolation: Interpolation = "bicubic",
     mean: Sequence[float],
     std: Sequence[float],
-) -> Transform:
-    """Transform of an image that is classified (official evaluation).
+) -> PictureTransform:
+    """Make the transform of an image that is classified (official evaluation).
 
     The shorter side is resized to `size / crop_pct`, rounded down, by Pillow, whose rounding
     differs from that of tensors. All published results have `crop_pct` 1, and "bicubic" but for
@@ -35,9 +28,9 @@ def evaluation_transform(
     Args:
         size: Side of the result in pixels.
         crop_pct: Share of the resized image's side that the crop has.
-        interpolation: Of the resize.
-        mean: Subtracted.
-        std: Divides.
+        interpolation: Kernel of the resize.
+        mean: Subtracted from the pixels, for each channel.
+        std: Divides them, for each channel.
 
     Returns:
         A function from a PIL image in RGB to (3, size, size) float32.
@@ -45,6 +38,15 @@ def evaluation_transform(
     Raises:
         ValueError: For values out of range.
     """
+    from torchvision.transforms import (
+        CenterCrop,
+        Compose,
+        InterpolationMode,
+        Normalize,
+        Resize,
+        ToTensor,
+    )
+
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
     if not 0 < crop_pct <= 1:
@@ -54,7 +56,7 @@ def evaluation_transform(
             raise ValueError(f"{name} must be three numbers, std above 0, got {tuple(values)}")
     if interpolation not in get_args(Interpolation):
         raise ValueError(f"interpolation must be bicubic or bilinear, got {interpolation!r}")
-    transform: Transform = Compose(
+    transform: PictureTransform = Compose(
         [
             Resize(int(size / crop_pct), InterpolationMode(interpolation)),
             CenterCrop(size),

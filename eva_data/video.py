@@ -1,5 +1,6 @@
-"""Video files, one frame in memory at a time (PyAV)."""
+"""The one decoder of videos, and a writer: one frame in memory at a time (PyAV)."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -20,9 +21,9 @@ class Frame(NamedTuple):
 
     Attributes:
         rgb: (H, W, 3), upright.
-        pts: Its time in units of `time_base` seconds, None if the file does not say.
-        time_base: Seconds.
-        rate: Average frames a second of the video.
+        pts: Its time in units of `time_base`, None if the file does not say.
+        time_base: Unit of time in seconds.
+        rate: Frames a second of the video, on average.
     """
 
     rgb: NDArray[np.uint8]
@@ -44,7 +45,7 @@ class VideoReader:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.error: str | None = None
-        self.count: int | None = None  # number of frames, where the file tells
+        self.count: int | None = None  # number of frames, where the file says
 
     def __iter__(self) -> Iterator[Frame]:
         done = 0
@@ -100,7 +101,8 @@ class VideoWriter:
     """
 
     def __init__(self, file: Path) -> None:
-        self._target = file
+        self._file = file
+        self._stack = contextlib.ExitStack()
         self._container: av.container.OutputContainer | None = None
 
     def __enter__(self) -> "VideoWriter":
@@ -117,9 +119,10 @@ class VideoWriter:
         # half the resolution for colour: sides must be even
         rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._container is None:
-            self._replacing = replacing(self._target)
-            part = self._replacing.__enter__()
+            part = self._stack.enter_context(replacing(self._file))
             self._container = av.open(os.fspath(part), "w", format="mp4")
+            self._stack.enter_context(self._container)
+            self._stack.push(self._flush)
             self._stream = self._container.add_stream("libx264", rate=like.rate)
             self._stream.height, self._stream.width = rgb.shape[:2]
             self._stream.pix_fmt = "yuv420p"
@@ -128,20 +131,14 @@ class VideoWriter:
         frame.pts, frame.time_base = like.pts, like.time_base
         self._container.mux(self._stream.encode(frame))
 
+    def _flush(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._container is not None:
+            self._container.mux(self._stream.encode())
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._container is None:
-            return
-        try:
-            with self._container:
-                if kind is None:
-                    self._container.mux(self._stream.encode())
-        except BaseException as failure:
-            kind, error, trace = type(failure), failure, failure.__traceback__
-            raise
-        finally:
-            self._replacing.__exit__(kind, error, trace)
+        self._stack.__exit__(kind, error, trace)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from eva_backbone.variants import check_variant
+
 MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
 LARGEST_IMAGE = 10_000  # side in pixels
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -17,12 +19,12 @@ class OptimizerConfig:
 
     Attributes:
         name: `adamw`, or `lars` (with `zero_stage=0`) for linear probes with large batches.
-        lr: Peak learning rate of the last layer group, for the whole batch; never scaled.
+        lr: Peak learning rate of the last layer group, for the complete batch; never scaled.
         min_lr: Learning rate that the cosine approaches.
         warmup_epochs: Epochs of linear warm-up from 0.
         betas: AdamW's decay rates.
         eps: AdamW's epsilon.
-        momentum: That of `lars`.
+        momentum: Momentum of `lars`.
         weight_decay: Weight decay of matrices; biases, vectors, `pos_embed` and `cls_token` have
             none.
         layer_decay: Learning-rate factor between neighbouring layers.
@@ -75,7 +77,7 @@ class RunConfig:
         precision: `fp16` with dynamic loss scale (GPU only), `bf16` or `fp32`. Half precision
             keeps the weights in half and float32 master weights in the optimizer; gradients of
             several forward passes are added in float32.
-        zero_stage: 1 shares the optimizer's state among processes, 0 keeps it whole in each
+        zero_stage: 1 shares the optimizer's state among processes, 0 keeps all of it in each
             (float32 only).
         compile: Compile the model with `torch.compile`, a ViT block by block.
         device: `cuda`, `cpu`, or `auto` for a GPU where there is one.
@@ -137,6 +139,71 @@ class RunConfig:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class VitConfig:
+    """A ViT that is trained.
+
+    Attributes:
+        variant: A key of `eva_backbone.VARIANTS`.
+        image_size: Side of its images in pixels.
+        drop_path_rate: Stochastic depth rate of the last block; it rises linearly from 0.
+        activation_checkpointing: Recompute each block in the backward pass, for less memory.
+        init_checkpoint: Weights to begin with, by name or path; empty for random ones.
+    """
+
+    variant: str
+    image_size: int = 224
+    drop_path_rate: float = 0.0
+    activation_checkpointing: bool = False
+    init_checkpoint: str = ""
+
+    def __post_init__(self) -> None:
+        check_image_size(self.image_size)
+        check_variant(self.variant, image_size=self.image_size)
+        one_of_its_choices(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingConfig:
+    """Mixing of the samples of a batch (timm's Mixup), and smoothing of their labels.
+
+    Attributes:
+        mixup: Alpha of mixup, 0 for none.
+        cutmix: Alpha of cutmix, 0 for none.
+        mixup_switch: Probability of cutmix; only where both are on.
+        label_smoothing: Share of a label that goes to all classes.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixup_switch: float = 0.5
+    label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        at_least(self, mixup=0, cutmix=0)
+        check_probabilities(self, "mixup_switch", "label_smoothing")
+        if self.mixup_switch != 0.5 and not (self.mixup and self.cutmix):
+            raise ValueError(
+                f"mixup_switch={self.mixup_switch} has no effect with mixup={self.mixup} and "
+                f"cutmix={self.cutmix}: it chooses between the two"
+            )
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Refuse a batch that cannot be mixed.
+
+        Args:
+            batch_size: Samples of one process in one forward pass.
+
+        Raises:
+            ValueError: If samples are to be mixed in pairs and one would be left over.
+        """
+        if (self.mixup or self.cutmix) and batch_size % 2:
+            raise ValueError(
+                f"mixup and cutmix pair the samples of a batch: batch_size must be even, got "
+                f"{batch_size}"
+            )
+
+
 def at_least(config: Any, **limits: float) -> None:
     """Refuse values of a config that are below a limit or not finite.
 
@@ -153,11 +220,26 @@ def at_least(config: Any, **limits: float) -> None:
             raise ValueError(f"{name} must be at least {limit}, got {value}")
 
 
+def check_probabilities(config: Any, *names: str) -> None:
+    """Refuse values of a config that are not in [0, 1].
+
+    Args:
+        config: The dataclass.
+        *names: Field names.
+
+    Raises:
+        ValueError: Naming field and value.
+    """
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {getattr(config, name)}")
+
+
 def check_image_size(size: int) -> None:
     """Refuse a side of images that is a typing error, and would ask for more than any memory.
 
     Args:
-        size: In pixels.
+        size: Side in pixels.
 
     Raises:
         ValueError: Naming it and the limits.
@@ -170,8 +252,8 @@ def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
     """Refuse statistics of images that are not finite, or divide by zero.
 
     Args:
-        mean: Subtracted.
-        std: Divides.
+        mean: Mean of the pixels.
+        std: Standard deviation of the pixels.
 
     Raises:
         ValueError: Naming them.
@@ -183,7 +265,7 @@ def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
 
 
 def one_of_its_choices(config: Any) -> None:
-    """Refuse values of `Literal` fields that are none of the literals; recipes can hold anything.
+    """Refuse values of `Literal` fields outside the literals; recipes can hold anything.
 
     Args:
         config: The dataclass.

@@ -29,7 +29,7 @@ def start(device: str = "auto") -> torch.device:
         The device of this process.
 
     Raises:
-        ValueError: If a GPU is asked for and there is none for this process, or if only some of
+        ValueError: If a GPU is asked for and this process has none, or if only some of
             the variables are set.
     """
     count = torch.cuda.device_count()
@@ -86,12 +86,17 @@ def barrier() -> None:
         dist.barrier()
 
 
+def own_share(count: int) -> range:
+    """The indexes, out of `count`, that this process takes: every `world_size`-th one."""
+    return range(rank(), count, world_size())
+
+
 def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
     """Add up numbers of all processes, in double precision.
 
     Args:
-        values: As many on every process.
-        device: Where the backend of the process group works.
+        values: Numbers, equally many on every process.
+        device: Device on which the backend of the process group works.
 
     Returns:
         The sums.
@@ -117,10 +122,10 @@ def raise_together(error: Exception | None) -> None:
     """Raise an error on all processes; the same call on all of them.
 
     Args:
-        error: What went wrong on this process, if anything did.
+        error: Error of this process, or None.
 
     Raises:
-        Exception: This process's own error, or else that of the first process that has one.
+        Exception: This process's own error, or else the first process's that has one.
     """
     errors = gather(error)
     if error is not None:
@@ -135,7 +140,7 @@ def seed_all(*numbers: int, purpose: str = "") -> None:
 
     Args:
         *numbers: Such as seed, step and rank.
-        purpose: What for; with another purpose or other numbers the random numbers are unrelated.
+        purpose: Use of the random numbers; for another one, or other numbers, they are unrelated.
     """
     # numpy takes (1, 2) and (1, 2, 0) for the same, hence their count
     entropy = (zlib.crc32(purpose.encode()), len(numbers), *numbers)

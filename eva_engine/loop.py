@@ -17,6 +17,7 @@ from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_engine import distributed
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.best_weights import BestWeights, check_metric
+from eva_engine.checkpoints.files import read_run
 from eva_engine.checkpoints.output_folder import reserved
 from eva_engine.checkpoints.resuming import (
     check_that_nothing_was_here,
@@ -35,11 +36,12 @@ from eva_engine.data.order import (
     next_batch,
     to_device,
 )
-from eva_engine.log import RunLog, check_packages
+from eva_engine.run_log import RunLog, check_packages
 from eva_engine.steps.compilation import compile_model
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 from eva_engine.steps.moving_average import MovingAverage, warn_of_slow_average
-from eva_engine.steps.nonfinite import NonfiniteSteps
+from eva_engine.steps.nonfinite import NonfiniteSteps, smallest_loss_scale_explained
+from eva_engine.steps.parameter_groups import ParameterGroup
 from eva_engine.steps.schedule import warmup_cosine
 
 logger = logging.getLogger(__name__)
@@ -55,15 +57,15 @@ class TrainingRun:
     Attributes:
         model: The model, on the CPU, with its initial weights.
         samples: The training data, see `eva_engine.data.order.Samples`.
-        step_fn: Gives loss and metrics (scalars) of a batch on the model's device. The loss is a
-            mean over the samples. The model that it gets is DeepSpeed's engine. The names of the
+        step_fn: Computes loss and metrics (scalars) of a batch on the model's device. The loss is a
+            mean over the samples. It gets the model as DeepSpeed's engine. The names of the
             metrics are the same on all processes and in all steps.
-        run: How the run is carried out.
+        run: Settings of the run.
         optimizer: Optimizer and schedule.
         config: The resolved recipe for the record, as plain values.
-        depth: Blocks of the model's ViT.
-        device: What `distributed.start` returned.
-        evaluate: Gives results; called on all processes, with the model in evaluation mode, once
+        groups: Parameter groups of the model, see `eva_engine.steps.parameter_groups`.
+        device: Device of this process, from `distributed.start`.
+        evaluate: Computes results; called on all processes, with the model in evaluation mode, once
             with its weights and once with their moving average, where there is one.
         results: Names of these results, of which `run.best_metric` is one.
         collate: Makes a batch's data from samples; None stacks tensors.
@@ -76,7 +78,7 @@ class TrainingRun:
     run: RunConfig
     optimizer: OptimizerConfig
     config: dict[str, Any]
-    depth: int
+    groups: Sequence[ParameterGroup]
     device: torch.device
     evaluate: EvaluateFn | None = None
     results: Sequence[str] = ()
@@ -129,7 +131,7 @@ class TrainingRun:
         self._checkpoints = RunCheckpoints(run.output, keep=keep, config=self.config)
         checkpoint = find_checkpoint(self._checkpoints, run)
         self._saved = checkpoint is not None
-        saved = run_checkpoint.read_run(checkpoint) if checkpoint else {}
+        saved = read_run(checkpoint) if checkpoint else {}
         self._seed = saved.get("seed", run.seed)
         self._start = saved.get("step", 0)
         bad = saved.get("bad_samples", [])  # once it was their number
@@ -176,19 +178,17 @@ class TrainingRun:
 
     def _build(self, checkpoint: Path | None) -> None:
         run = self.run
-        self.model.to(self.device)
-        self._engine = TrainingEngine(
-            self.model, optimizer=self.optimizer, run=run, depth=self.depth
-        )
+        model, groups = self.model.to(self.device), self.groups
+        self._engine = TrainingEngine(model, groups=groups, optimizer=self.optimizer, run=run)
         self._average = MovingAverage(self._engine, decay=run.ema_decay) if run.ema_decay else None
         if checkpoint is not None:
             run_checkpoint.restore(checkpoint, self._engine, self._average)
             logger.info("continuing after step %d (%s)", self._start, checkpoint.name)
-        anew = not self._start
-        best = BestWeights(run.output, metric=run.best_metric, anew=anew, config=self.config)
+        begins = not self._start
+        best = BestWeights(run.output, metric=run.best_metric, begins=begins, config=self.config)
         self._best = best if run.best_metric else None
         if run.compile:
-            compile_model(self.model)
+            compile_model(model)
 
     def _open_log(self) -> None:
         run = self.run
@@ -261,7 +261,10 @@ class TrainingRun:
         finite = self._engine.gradients_are_finite() and finite
         if not finite:
             self._nonfinite.meet(step, values["loss"], batches)
-        norm, applied = self._finish(step, skip=not finite)
+        with smallest_loss_scale_explained(step):
+            norm, applied = self._engine.step(skip=not finite)
+        if finite:
+            self._nonfinite.in_a_row = 0
         if applied and self._average:
             self._average.update()
         if self._log:
@@ -278,7 +281,7 @@ class TrainingRun:
     def _share(
         self, sums: dict[str, Tensor], batches: list[Batch]
     ) -> tuple[dict[str, float], bool, bool]:
-        """Means over all processes and micro-batches, and what any process has to say."""
+        """Means over all processes and micro-batches; whether one is to stop; finite losses."""
         names = sorted(sums)
         own = torch.stack([sums[name].reshape(()) for name in names]).tolist()
         bad = {name: why for batch in batches for name, why in batch.unreadable.items()}
@@ -291,21 +294,6 @@ class TrainingRun:
         count = self._processes * self.run.accumulate
         values = {name: total / count for name, total in zip(names, means, strict=True)}
         return values, stop > 0, bad_loss == 0
-
-    def _finish(self, step: int, *, skip: bool) -> tuple[float, bool]:
-        try:
-            norm, applied = self._engine.step(skip=skip)
-        except Exception as error:
-            if "loss scale already at minimum" not in str(error):
-                raise
-            raise FloatingPointError(
-                f"the loss scale of fp16 is at its minimum and step {step} still overflows: the "
-                f"run has diverged; begin a new run from {run_checkpoint.WEIGHTS} of an earlier "
-                "checkpoint with a lower learning rate or precision=bf16"
-            ) from error
-        if not skip:
-            self._nonfinite.in_a_row = 0
-        return norm, applied
 
     def _paused(self, function: Callable[[int], bool], argument: int) -> bool:
         if self._log:

@@ -82,7 +82,7 @@ phase() { # what pip is at, from its log
         -e 's/^Installing.*/Unpacking all packages/' -e 's/Building wheel for/Building/'
 }
 
-pip_install() { # runs pip in the background and tells every 15 seconds that it is alive
+pip_install() { # runs pip in the background and reports every 15 seconds that it is alive
     $venv/bin/python -m pip install --no-cache-dir --no-compile --progress-bar off "$@" >>$log 2>&1 &
     job=$!
     local next=$((SECONDS + 15)) status=0

@@ -1,6 +1,6 @@
 """Evaluate an EVA segmentor: `python segmentation/test.py --help`."""
 
-from eva_segmentation.evaluation.command import main
+from eva_segmentation.evaluation.evaluate import main
 
 if __name__ == "__main__":
     main()

@@ -1,19 +1,30 @@
-"""Small models that several folders of tests share, and the option `--show-errors`.
+"""Small models and pictures that several folders of tests share, and the option `--show-errors`.
 
-The factories are fixtures, because tests are no package that another test could import from.
+The factories are fixtures, because tests are not a package that another test could import from.
 """
 
+import contextlib
+import importlib.util
+import json
 import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer
 from eva_backbone.checkpoints import registry, verification
 from eva_backbone.layers import LAYER_NORM_EPS
 
+HERE = Path(__file__).parent
+PROJECTS = ("", "pretrain", "classification", "detection")
 SIZES = {
     "img_size": 56,
     "patch_size": 14,
@@ -64,7 +75,7 @@ class Detector(SimpleFeaturePyramid):
 
 
 class Wrapped(nn.Module):
-    """A whole model around a backbone, as detectron2 builds it; `rest` is what it adds."""
+    """A complete model around a backbone, as detectron2 builds it; `rest` is what it adds."""
 
     def __init__(self, backbone, **rest):
         super().__init__()
@@ -73,6 +84,17 @@ class Wrapped(nn.Module):
             self.add_module(name, module)
 
 
+OBJECTNET = {
+    "objects": {"chair_d": "Chair", "plate": "Plate", "lettuce": "Lettuce", "clock_a": "Alarm"},
+    "classes": {
+        "Chair": "folding chair; barber chair; rocking chair, rocker",
+        "Plate": "plate",
+        "Alarm": "analog clock",
+    },
+    # the lines are not in the order of the labels
+    "lines": ["analog clock", "barber chair", "plate", "rocking chair, rocker", "folding chair"],
+    "line_of_label": {"409": 0, "423": 1, "559": 4, "765": 3, "923": 2},
+}
 ERRORS = {}  # test -> largest absolute error that it compared
 
 
@@ -125,6 +147,100 @@ def official(tmp_path, monkeypatch):
         return path
 
     return register
+
+
+@pytest.fixture(scope="session")
+def load_module():
+    """Function: a file beside tests, which are not a package, as a module."""
+
+    def load(file):
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[file.stem] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def steps(load_module):
+    """The module `device_steps.py`: small models and one training step of each project."""
+    return load_module(Path(__file__).with_name("device_steps.py"))
+
+
+@pytest.fixture(scope="session")
+def photograph():
+    """An astronaut, (512, 512, 3) uint8."""
+    from skimage import data
+
+    return data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def write_video():
+    """Function: write a video whose frames become lighter, at given times in tenths of a second."""
+    import av
+
+    def write(file, frames, pts, size=(48, 64)):
+        with av.open(str(file), "w") as container:
+            stream = container.add_stream("libx264", rate=10)
+            stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+            for index in range(frames):
+                rgb = np.full((*size, 3), 10 + 40 * index, np.uint8)
+                frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+                frame.pts = pts[index]
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_picture():
+    """Function: write a grey picture with a number, and the folders that lead to it."""
+
+    def write(path, number=0, size=(10, 9)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (number,) * 3).save(path, "png")  # whatever its extension
+
+    return write
+
+
+@pytest.fixture
+def make_set(tmp_path, write_picture):
+    """Function: class folders, and in some of them pictures: {folder/name: number}."""
+
+    def make(name, folders, pictures):
+        for folder in folders:
+            (tmp_path / name / folder).mkdir(parents=True, exist_ok=True)
+        for path, number in pictures.items():
+            write_picture(tmp_path / name / path, number)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def make_objectnet(make_set):
+    """Function: ObjectNet with its four mapping files in the official formats."""
+
+    def make(pictures, **changes):
+        mapping = OBJECTNET | changes
+        folder = make_set(
+            "objectnet", ["mappings"], {f"images/{k}": n for k, n in pictures.items()}
+        )
+        files = {
+            "folder_to_objectnet_label.json": json.dumps(mapping["objects"]),
+            "objectnet_to_imagenet_1k.json": json.dumps(mapping["classes"]),
+            "pytorch_to_imagenet_2012_id.json": json.dumps(mapping["line_of_label"]),
+            "imagenet_to_label_2012_v2": "\n".join(mapping["lines"]) + "\n",
+        }
+        for name, text in files.items():
+            (folder / "mappings" / name).write_text(text)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -198,3 +314,86 @@ def device(_process_group):
 def _replace_environment(values):
     os.environ.clear()
     os.environ.update(values)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the processes of a job ended, and what each of them wrote."""
+
+    codes: list
+    texts: list
+
+
+@pytest.fixture(scope="session")
+def launch_environment():
+    """Function: environment of a program of a folder, without what a launcher has set."""
+
+    def make(folder):
+        paths = [folder, HERE, *(HERE.parent / name for name in PROJECTS)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            environment.pop(name, None)
+        more = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+        return environment | more | {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def start_launcher(launch_environment):
+    """Function: context of a process that imports `program.py` of a folder and forks for jobs."""
+
+    @contextlib.contextmanager
+    def start(folder):
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(HERE / "launcher.py")],
+            env=launch_environment(folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+
+        def submit(arguments, *, log, ranks=1, limit=60, **more):
+            job = {"arguments": arguments, "ranks": ranks, "log": str(log), "limit": limit, **more}
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+            codes = json.loads(process.stdout.readline())
+            return Ended(codes, [Path(f"{log}{rank}").read_text() for rank in range(ranks)])
+
+        yield submit
+        process.stdin.close()
+        process.wait(timeout=60)
+        process.stdout.close()
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def prescribed():
+    """The module `prescribed.py`: numbered pictures, and a model that gives prescribed logits."""
+    spec = importlib.util.spec_from_file_location("prescribed", HERE / "prescribed.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def prescribe(prescribed):
+    """Function: the model that gives row i of the logits for picture i."""
+    return prescribed.Prescribed
+
+
+@pytest.fixture(scope="session")
+def numbered(prescribed):
+    """Function: a data set of pictures with labels."""
+    return prescribed.Numbered
+
+
+@pytest.fixture(scope="session")
+def cross_entropy():
+    """Function: of each row of logits, in numpy."""
+
+    def compute(logits, labels):
+        logits = np.asarray(logits, np.float64)
+        rows = np.arange(len(logits))
+        return np.log(np.exp(logits).sum(1)) - logits[rows, np.asarray(labels)]
+
+    return compute

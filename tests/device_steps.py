@@ -117,28 +117,32 @@ class _Objective(nn.Module):
         self.student, self.teacher, self.objective = student, Teacher(), objective
 
     def forward(self, batch):
-        from eva_pretrain.validation import PretrainStep
+        from eva_pretrain.masked_image_modeling import PretrainStep
 
         return PretrainStep(self.teacher, self.objective)(self.student, batch)[0]
 
 
 def pretraining(kind):
-    """An objective, with the mask on the device as in a run, or `mask on the CPU`."""
-    from eva_pretrain import objectives
-    from eva_pretrain.masked_image_modeling import masked_image_modeling
-    from eva_pretrain.masking import alternating_mask
+    """An objective on a batch as a run has it, or a mask alone, on the device or the CPU."""
+    from eva_pretrain import masked_image_modeling as mim
+    from eva_pretrain import other_objectives
+    from eva_pretrain.validation import alternating_mask
 
-    masked, batch = kind != "distillation", {"images": _images()}
+    masked, samples = kind != "distillation", [{"images": image} for image in _images()]
     if masked:
-        batch["mask"] = torch.as_tensor(alternating_mask((4, 4))).expand(6, 4, 4).clone()
-        batch["mask"][1, 0] = True  # images with different numbers of masked patches
+        for sample in samples:
+            sample["mask"] = torch.as_tensor(alternating_mask((4, 4)))
+        samples[1]["mask"][0] = True  # images with different numbers of masked patches
+    batch = mim.collate(samples)
+    if kind.startswith("mask on"):
+        del batch["positions"]
     if kind == "tokens":
         tokenizer = _tokenizer()
         tokenizer(Teacher()(batch["images"]))  # its first codes
-        objective = objectives.MaskedTokens(tokenizer.eval())
+        objective = other_objectives.MaskedTokens(tokenizer.eval())
     else:
-        objective = objectives.MaskedFeatures() if masked else objectives.FeatureDistillation()
-    student = masked_image_modeling(
+        objective = mim.MaskedFeatures() if masked else other_objectives.FeatureDistillation()
+    student = mim.masked_image_modeling(
         "eva_debug",
         target_dim=CODES if kind == "tokens" else DIM,
         extra_tokens=("cls", "mask") if masked else ("cls",),
@@ -161,10 +165,10 @@ CLASSIFIERS = ("plain", "mixed", "class token", "linear probe")
 
 def classification(kind):
     """Fine-tuning with and without mixup, and the linear probe."""
-    from eva_classification.augmentation import Targets
     from eva_classification.config import AugmentConfig
     from eva_classification.models import build_classifier, build_linear_probe
     from eva_classification.training import ClassificationStep
+    from eva_engine.data.mixed_targets import MixedTargets
 
     mix = {"mixup": 0.8, "cutmix": 1.0} if kind == "mixed" else {}
     if kind == "linear probe":
@@ -174,7 +178,7 @@ def classification(kind):
         pooling = "cls" if kind == "class token" else "mean"
         model = build_classifier("eva_debug", num_classes=5, pooling=pooling, **SMALL).train()
         nn.init.normal_(model.head.weight, std=0.1)  # with 0.001 the gradients would be rounding
-    step = ClassificationStep(Targets(AugmentConfig(**mix), num_classes=5))
+    step = ClassificationStep(MixedTargets(AugmentConfig(**mix), num_classes=5))
     batch = [_images(), torch.tensor([0, 1, 2, 3, 4, 0])]
     return Step(model, lambda: batch, lambda model, batch: step(model, batch)[0], True)
 

@@ -1,11 +1,10 @@
-"""Training augmentation: timm's transforms for images, timm's Mixup for batches."""
+"""Augmentation of training images, by timm's transforms; batches are mixed by the engine."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
@@ -78,60 +77,3 @@ class CropOnce(RandomResizedCrop):
         top = int(torch.randint(0, height - crop_height + 1, (1,)))
         left = int(torch.randint(0, width - crop_width + 1, (1,)))
         return top, left, crop_height, crop_width
-
-
-class Targets:
-    """Mixes a batch and makes the loss that goes with it.
-
-    Args:
-        augment: Mixup, cutmix, label smoothing.
-        num_classes: K.
-    """
-
-    def __init__(self, augment: AugmentConfig, *, num_classes: int) -> None:
-        self.smoothing = augment.label_smoothing
-        self._mix: Any = None
-        if augment.mixup or augment.cutmix:
-            from timm.data import Mixup
-
-            self._mix = Mixup(
-                mixup_alpha=augment.mixup,
-                cutmix_alpha=augment.cutmix,
-                switch_prob=augment.mixup_switch,
-                label_smoothing=augment.label_smoothing,
-                num_classes=num_classes,
-            )
-
-    def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix images and labels where the recipe wants it.
-
-        Args:
-            images: (B, 3, H, W).
-            labels: (B,) int64.
-
-        Returns:
-            Images, and labels (B,) or, mixed, probabilities (B, K).
-        """
-        if self._mix is None:
-            return images, labels
-        mixed: tuple[Tensor, Tensor] = self._mix(images, labels)
-        return mixed
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy in float32.
-
-        Args:
-            logits: (B, K).
-            targets: What `mix` gave; probabilities are smoothed already.
-
-        Returns:
-            Mean over the batch.
-        """
-        smoothing = self.smoothing if targets.ndim == 1 else 0.0
-        return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-
-
-def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Share of the batch whose first class is the (mixed: greatest) label."""
-    labels = targets if targets.ndim == 1 else targets.argmax(1)
-    return (logits.argmax(1) == labels).float().mean().to(torch.float32)

@@ -1,36 +1,32 @@
 """Command line of `classification/evaluate.py`."""
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_classification.imagenet_average import (
+    PAPER_SETS,
+    average_entries,
+    table_with_average,
+)
+from eva_classification.model_options import add_weights
 from eva_classification.models import ImageClassifier, load_classifier
-from eva_classification.robustness import CLASSES, ImageNetPaths, open_sets
 from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
+from eva_data.labelled.imagenet import CLASSES, ImageNetPaths, open_sets
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
-from eva_engine.checkpoints.run_checkpoint import read_config
-from eva_engine.commands.options import (
-    add_arguments,
-    choose_device,
-    choose_dtype,
-    run,
-    whole_number,
-)
-from eva_engine.config import LARGEST_IMAGE
-from eva_engine.evaluation.counting import MAX_CONFUSION, OneLabel, Score, count
-from eva_engine.evaluation.reports import (
-    PAPER_SETS,
-    draw_confusion,
-    table,
-    write_per_class,
-    write_results,
-)
+from eva_engine.checkpoints.files import read_config
+from eva_engine.commands.options import add_arguments, choose_dtype, command, new_parser
+from eva_engine.evaluation.counting import MAX_CONFUSION, OneLabel, Score, count, rule_for
+from eva_engine.evaluation.reports import draw_confusion, write_per_class, write_results
 
 PROGRAM = "classification/evaluate.py"
 SETS = {
@@ -44,28 +40,14 @@ SETS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Evaluate a classifier: ImageNet-1K and its variants in one table, or your own data.
-
-    Args:
-        arguments: Those of the command line by default.
-
-    Raises:
-        SystemExit: 1 with a sentence for wrong settings or data.
-    """
-    options = _parse(arguments)
-    run(PROGRAM, lambda: _evaluate(options))
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        allow_abbrev=False,
-        description="Evaluate a classifier on ImageNet-1K and its variants, or on your own data. "
+    parser = new_parser(
+        PROGRAM,
+        "Evaluate a classifier on ImageNet-1K and its variants, or on your own data. "
         "With several GPUs: torchrun --nproc-per-node N classification/evaluate.py ...",
     )
-    parser.add_argument("--weights", required=True, help="official name, or file of a run")
-    parser.add_argument("--variant", help="size of the ViT, if the weights do not tell")
+    add_weights(parser, kinds="official name, or file of a run")
+    parser.add_argument("--variant", help="size of the ViT, if the weights do not say")
     parser.add_argument(
         "--data",
         help="your own: a folder of class folders, torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT",
@@ -73,11 +55,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--classes", help="text file with the classes of --data in label order")
     for name, text in SETS.items():
         parser.add_argument(f"--{name}", type=Path, help=text)
-    side = whole_number(1, LARGEST_IMAGE)
-    parser.add_argument("--image-size", type=side, help="default: that of the weights")
     parser.add_argument("--crop-pct", type=float, help="default: the run's, else 1 as published")
-    parser.add_argument("--mean", type=float, nargs=3, help="default: the run's, else CLIP's")
-    parser.add_argument("--std", type=float, nargs=3, help="default: the run's, else CLIP's")
     add_arguments(parser)
     parser.add_argument("--output", type=Path, help="folder of results.json and pictures")
     options = parser.parse_args(arguments)
@@ -90,8 +68,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    device = choose_device(options.device, join=True)
+def _evaluate(options: argparse.Namespace, device: torch.device) -> None:
     model = load_classifier(options.weights, variant=options.variant, image_size=options.image_size)
     model = model.to(device, choose_dtype(options.precision, device))
     if options.output is not None:
@@ -104,22 +81,26 @@ def _evaluate(options: argparse.Namespace) -> None:
     work = _own_data if options.data else _imagenet
     scores = work(model, options)
     if distributed.rank() == 0:
-        sys.stdout.write(table(scores) + "\n")
+        sys.stdout.write(table_with_average(scores) + "\n")
         if options.output is not None:
             settings = {key: value if isinstance(value, int | float) else str(value)
                         for key, value in vars(options).items()
                         if value is not None and key != "class_names"}  # fmt: skip
             settings["image_size"] = model.img_size
             settings["processes"] = distributed.world_size()
-            file = write_results(options.output, settings, scores)
+            more = average_entries(scores)
+            file = write_results(options.output, settings, scores, more=more)
             sys.stdout.write(f"wrote {file}\n")
 
 
+main = command(PROGRAM, _parse, _evaluate)
+
+
 def _noted(options: argparse.Namespace) -> dict[str, Any]:
-    """Settings of the run that made the weights, as far as they say and the options do not.
+    """Settings of the run that made the weights, as far as they note them and the options do not.
 
     Raises:
-        ValueError: If what they say is of another kind.
+        ValueError: If a note is of another kind.
     """
     config = read_config(resolve_source(options.weights)) or {}
     data = config.get("data", {})
@@ -169,10 +150,11 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> dict[str, 
     )
     device = next(model.parameters()).device
     scores: dict[str, Score] = {}
-    for entry in sets:
+    for samples, group in itertools.groupby(sets, key=lambda entry: entry.samples):
+        rules = {entry.name: rule_for(entry.columns, entry.accepted) for entry in group}
         counted = count(
-            model, entry.samples, entry.rules, device=device, batch_size=options.batch_size,
-            workers=options.workers, progress=next(iter(entry.rules)),
+            model, samples, rules, device=device, batch_size=options.batch_size,
+            workers=options.workers, progress=next(iter(rules)),
         )  # fmt: skip
         scores |= counted.scores
     # in the paper's order: ReaL was judged together with ImageNet-1K

@@ -12,12 +12,12 @@ import torch
 
 from eva_backbone.checkpoints.registry import resolve_source, sha256_of
 from eva_classification.extraction import SETTINGS, Pictures, Plan, extract
-from eva_classification.features import add_arguments as add_model_arguments
-from eva_classification.features import from_options
+from eva_classification.features import FeatureExtractor
+from eva_classification.model_options import add_extractor, build_extractor
 from eva_data.files import write_text
 from eva_engine import distributed
 from eva_engine.checkpoints.output_folder import reserved
-from eva_engine.commands.options import add_arguments, choose_device, run
+from eva_engine.commands.options import add_arguments, command, new_parser
 
 PROGRAM = "tools/extract_features.py"
 _LARGEST_FILE = 4096  # pictures
@@ -36,34 +36,13 @@ The same command continues an interrupted run. In Python:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write features of pictures to files.
-
-    Args:
-        arguments: Those of the command line by default.
-
-    Raises:
-        SystemExit: 1 with a sentence for wrong settings or data.
-    """
-    options = _parse(arguments)
-    run(PROGRAM, lambda: _extract(options))
-
-
-def _extract(options: argparse.Namespace) -> None:
-    device = choose_device(options.device, join=True)
-    with reserved(options.output):
-        _extract_on(device, options)
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        allow_abbrev=False,
-        description="Write features of pictures to files, from any weights of this toolkit.",
+    parser = new_parser(
+        PROGRAM,
+        "Write features of pictures to files, from any weights of this toolkit.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_model_arguments(parser)
+    add_extractor(parser)
     add = parser.add_argument
     add(
         "--images",
@@ -87,8 +66,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _extract_on(device: torch.device, options: argparse.Namespace) -> None:
-    extractor = from_options(options, device)
+def _extract(options: argparse.Namespace, device: torch.device) -> None:
+    with reserved(options.output):
+        _extract_to(options, build_extractor(options, device))
+
+
+main = command(PROGRAM, _parse, _extract)
+
+
+def _extract_to(options: argparse.Namespace, extractor: FeatureExtractor) -> None:
     pictures = Pictures(options.images, extractor.transform)
     side = extractor.image_size // extractor.vit.patch_size
     shape = [extractor.vit.embed_dim, *([side, side] if options.kind == "patches" else [])]
@@ -99,6 +85,7 @@ def _extract_on(device: torch.device, options: argparse.Namespace) -> None:
         "sha256": distributed.gather(_digest(options.weights))[0],
         "mean": extractor.mean,
         "std": extractor.std,
+        "upright": True,  # by EXIF; earlier versions left pictures as they are stored
         "vit": [options.num_heads, options.window_size, options.global_blocks],
         "kind": options.kind,
         "pooling": extractor.pooling if options.kind == "pooled" else None,
@@ -143,12 +130,12 @@ def _extract_on(device: torch.device, options: argparse.Namespace) -> None:
 
 
 def _digest(weights: str) -> str:
-    """Tells weights of equal names apart."""
+    """Digest that distinguishes weights of equal names; on the main process only."""
     return sha256_of(resolve_source(weights)) if distributed.rank() == 0 else ""
 
 
 def _agree(folder: Path, settings: dict[str, Any]) -> None:
-    """Note the settings, or see that they are those of the run that is to be continued."""
+    """Note the settings, or check that they are the same as before, to continue."""
     file = folder / SETTINGS
     if file.is_file():
         try:

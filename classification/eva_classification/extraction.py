@@ -1,9 +1,9 @@
 """Features of many pictures into files: `tools/extract_features.py`.
 
 The pictures are cut into shards of a bounded size, one file each, so that memory does not grow with
-their number, several processes share the work, and an interrupted run goes on at the next shard.
+their number, several processes share the work, and an interrupted run continues at the next shard.
 
-names, features = read_features("output/photos")  # all of them, put together again
+names, features = read_features("output/photos")  # of all files
 
 Shapes: B pictures, C channels, h x w patches.
 """
@@ -27,17 +27,13 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from eva_classification.features import FeatureExtractor
-from eva_data.files import require_regular_file, writing
-from eva_data.labelled.folders import (
-    KNOWN,
-    find_images,
-    open_labelled,
-    read_image,
-)
-from eva_data.pictures import UnreadableImageError
-from eva_data.transforms import Transform
+from eva_data.files import find_files, require_regular_file, writing
+from eva_data.labelled.folders import open_labelled
+from eva_data.pictures import UnreadableImageError, read_picture
+from eva_data.suffixes import LISTED_PICTURES, PICTURES
+from eva_data.transforms import PictureTransform
 from eva_engine import distributed
-from eva_engine.checkpoints.run_checkpoint import write_tensors
+from eva_engine.checkpoints.files import write_tensors
 from eva_engine.data.loading import evaluation_loader
 
 SETTINGS = "features.json"
@@ -92,9 +88,9 @@ class Plan:
     """How pictures are spread over files.
 
     Attributes:
-        folder: Of the files.
-        pictures: Their number.
-        shard_size: Pictures of a file.
+        folder: Folder of the files.
+        pictures: Number of pictures.
+        shard_size: Pictures in a file.
         suffix: "safetensors" or "npz".
     """
 
@@ -109,15 +105,15 @@ class Plan:
         return -(-self.pictures // self.shard_size)
 
     def file(self, shard: int) -> Path:
-        """Path of a file."""
+        """Name a file by its shard."""
         return self.folder / f"features-{shard:05}-of-{self.shards:05}.{self.suffix}"
 
     def count_written(self) -> int:
-        """Number of pictures in all files, without those that were left out."""
+        """Count the pictures in all files, without those that were left out."""
         return sum(_opened(self.file(shard), _count) for shard in range(self.shards))
 
     def pictures_of(self, shard: int) -> range:
-        """Indexes of its pictures."""
+        """Give the indexes of a shard's pictures."""
         start = shard * self.shard_size
         return range(start, min(start + self.shard_size, self.pictures))
 
@@ -128,38 +124,38 @@ class Pictures(Dataset[tuple[int, Tensor | None, str]]):
     Args:
         locations: Folders, which are searched, and picture files; or one data set by name, see
             `eva_data.labelled.folders`.
-        transform: Of a PIL picture in RGB.
+        transform: Transform of a PIL picture in RGB.
 
     Raises:
         ValueError: If there is no picture.
     """
 
-    def __init__(self, locations: Sequence[str], transform: Transform) -> None:
+    def __init__(self, locations: Sequence[str], transform: PictureTransform) -> None:
         self.transform = transform
         self._samples = None
         if len(locations) == 1 and locations[0].startswith(("torchvision:", "hf:")):
-            self._samples = open_labelled(locations[0], None)
+            self._samples = open_labelled(locations[0], None, upright=True)
             self.names = [self._samples.sample_id(i) for i in range(len(self._samples))]
             return
         self.names = [path for location in locations for path in _paths(Path(location))]
         if not self.names:
             raise ValueError(
-                f"{', '.join(locations)}: no picture there; looked for {', '.join(KNOWN)}"
+                f"{', '.join(locations)}: no picture there; looked for {LISTED_PICTURES}"
             )
 
     @cached_property
     def digest(self) -> str:
-        """Tells lists of names apart."""
+        """A hash that distinguishes lists of names."""
         return hashlib.sha256("\n".join(self.names).encode("utf-8", "surrogateescape")).hexdigest()
 
     def __len__(self) -> int:
         return len(self.names)
 
     def load(self, index: int) -> Image.Image:
-        """A picture in RGB."""
+        """Read a picture in RGB, upright as its EXIF data say."""
         if self._samples is not None:
             return self._samples.image(index)
-        return read_image(self.names[index])
+        return read_picture(self.names[index], upright=True)
 
     def __getitem__(self, index: int) -> tuple[int, Tensor | None, str]:
         try:
@@ -170,7 +166,7 @@ class Pictures(Dataset[tuple[int, Tensor | None, str]]):
 
 def _paths(location: Path) -> Iterator[str]:
     if location.is_dir():
-        yield from (str(location / path) for path in find_images(location))
+        yield from (str(location / path) for path in find_files(location, PICTURES))
     elif location.is_file():
         yield str(location)
     else:
@@ -193,20 +189,20 @@ def extract(
 
     Args:
         extractor: The model.
-        pictures: What to look at.
-        plan: Where the files lie.
+        pictures: The pictures.
+        plan: How they are spread over files.
         kind: "pooled" or "patches".
-        shape: Of the features of one picture.
+        shape: Shape of the features of one picture.
         stored: Number format in the files.
-        batch_size: Pictures of a forward pass.
+        batch_size: Pictures in a forward pass.
         workers: Processes that load.
         skip_unreadable: Leave unreadable pictures out.
 
     Returns:
-        Why pictures of this process were left out.
+        A reason for each picture of this process that was left out.
 
     Raises:
-        UnreadableImageError: An OSError that names a picture, unless they are skipped.
+        UnreadableImageError: If a picture cannot be read, unless such pictures are skipped.
         FloatingPointError: If features are not finite in the number format.
     """
     compute = extractor if kind == "pooled" else extractor.patches
@@ -245,8 +241,8 @@ def extract(
                 parts.append(features.cpu())
             bar.update(len(batch))
             if batch[-1] == plan.pictures_of(shard)[-1]:
-                whole = torch.cat(parts) if parts else torch.empty(0, *shape, dtype=stored)
-                _write_shard(plan.file(shard), names, whole)
+                features = torch.cat(parts) if parts else torch.empty(0, *shape, dtype=stored)
+                _write_shard(plan.file(shard), names, features)
                 names, parts = [], []
     return left_out
 
@@ -254,7 +250,7 @@ def extract(
 def _collate(
     loaded: list[tuple[int, Tensor | None, str]],
 ) -> tuple[list[int], Tensor | None, list[str]]:
-    """Indexes and images (B, 3, H, W) of those that were read, and why the others were not."""
+    """Stack what was read: indexes, images (B, 3, H, W), and the reasons for what was not."""
     good = [(index, image) for index, image, _ in loaded if image is not None]
     images = torch.stack([image for _, image in good]) if good else None
     return [index for index, _ in good], images, [why for _, image, why in loaded if image is None]
@@ -274,10 +270,10 @@ def _write_shard(file: Path, names: list[str], features: Tensor) -> None:
 
 
 def _opened(file: Path, read: Callable[[Path], _Read]) -> _Read:
-    """What a file holds; one sentence if it is damaged.
+    """Read a file, or say in one sentence that it is damaged.
 
-    numpy compresses nothing by itself. What is compressed was not written here, and may be larger
-    than memory.
+    numpy compresses nothing by itself: a compressed file was not written here, and its content may
+    be larger than memory.
     """
     try:
         if file.suffix == ".npz":
@@ -292,7 +288,7 @@ def _opened(file: Path, read: Callable[[Path], _Read]) -> _Read:
 
 
 def _count(file: Path) -> int:
-    """Number of pictures in a file, of which not more than needed is read."""
+    """Count the pictures in a file without reading their features."""
     if file.suffix == ".npz":
         with np.load(file) as content:
             return len(content["names"])

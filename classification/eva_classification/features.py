@@ -7,7 +7,6 @@ patches = extract.patches("cat.jpg")  # (1, 1408, 16, 16)
 Shapes: B pictures, N = h x w patches, C channels.
 """
 
-import argparse
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -23,66 +22,15 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from eva_backbone.vit import VisionTransformer
-from eva_data.labelled.folders import read_image
-from eva_data.pictures import as_rgb
-from eva_data.transforms import Transform, evaluation_transform
-from eva_engine.checkpoints.run_checkpoint import read_config
-from eva_engine.commands.options import Precision, choose_device, choose_dtype, whole_number
-from eva_engine.config import LARGEST_IMAGE
+from eva_data.pictures import read_picture
+from eva_data.transforms import PictureTransform, evaluation_transform
+from eva_engine.checkpoints.files import read_config
+from eva_engine.commands.options import Precision, choose_device, choose_dtype
 
 Picture = str | os.PathLike[str] | Image.Image
 Pooling = Literal["mean", "cls"]
 Grid = tuple[int, int]
 POOLINGS = ("mean", "cls")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options from which `from_options` builds an extractor.
-
-    Args:
-        parser: Receives them.
-    """
-    add = parser.add_argument
-    add("--weights", required=True, help="official or bundled name, or file, of any task")
-    add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
-    side = whole_number(1, LARGEST_IMAGE)
-    add("--image-size", type=side, help="side in pixels (default: that of the weights)")
-    add("--mean", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
-    add("--std", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
-    add("--num-heads", type=int, help="attention heads, if the size of the weights is unusual")
-    add("--window-size", type=int, help="in patches, of detectors that do not tell it; 0: none")
-    add("--global-blocks", type=int, nargs="*", help="blocks without windows, with --window-size")
-
-
-def from_options(options: argparse.Namespace, device: torch.device) -> "FeatureExtractor":
-    """Build the extractor of a command line.
-
-    Args:
-        options: Of `add_arguments` here and in `running`.
-        device: From `choose_device`.
-
-    Returns:
-        The extractor.
-
-    Raises:
-        ValueError: As `FeatureExtractor.from_weights`.
-        FileNotFoundError: As there.
-    """
-    vit = {
-        "num_heads": options.num_heads,
-        "window_size": options.window_size,
-        "global_attn_indexes": options.global_blocks,
-    }
-    return FeatureExtractor.from_weights(
-        options.weights,
-        image_size=options.image_size,
-        pooling=options.pooling,
-        mean=options.mean,
-        std=options.std,
-        device=str(device),
-        precision=options.precision,
-        **{name: value for name, value in vit.items() if value is not None},
-    )
 
 
 class FeatureExtractor(nn.Module):
@@ -97,7 +45,7 @@ class FeatureExtractor(nn.Module):
         fc_norm: Norm of the pooled features, which fine-tuned classifiers have.
 
     Raises:
-        ValueError: If the class token is wanted of a ViT without one.
+        ValueError: If `pooling` is "cls" and the ViT has no class token.
     """
 
     def __init__(
@@ -117,7 +65,7 @@ class FeatureExtractor(nn.Module):
             raise ValueError("these weights have no class token; use pooling='mean'")
         self.vit, self.pooling, self.fc_norm = vit, pooling, fc_norm
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
-        self.transform: Transform = evaluation_transform(image_size, mean=mean, std=std)
+        self.transform: PictureTransform = evaluation_transform(image_size, mean=mean, std=std)
         self.requires_grad_(False)
         self.eval()
 
@@ -136,21 +84,21 @@ class FeatureExtractor(nn.Module):
     ) -> "FeatureExtractor":
         """Build the ViT of a file with the preprocessing that belongs to it.
 
-        Detectors and segmentors saw pictures with ImageNet's mean and deviation, the official other
-        models with CLIP's; runs of this toolkit note theirs in the file. Of a video model see
+        Detectors and segmentors saw pictures with ImageNet's mean and deviation, the other official
+        models with CLIP's; runs of this toolkit note theirs in the file. For video models see
         `eva_backbone.load_vit`.
 
         Args:
-            source: Name of an official or bundled file, or a path, of whatever task.
+            source: Name of an official or bundled file, or a path; weights of any task.
             image_size: Side of the square that is cut out of each picture, in pixels; by default
                 that of the weights (1280 for detectors, 896 for segmentors).
             pooling: By default the class token for EVA-CLIP, its linear probes and other weights
                 with a final norm, and the mean of the patches for all others.
-            mean: Subtracted from the pixels, in place of what belongs to the weights.
-            std: Divides them, the same.
+            mean: Subtracted from the pixels, in place of the mean that belongs to the weights.
+            std: Divides them, in place of the deviation that belongs to the weights.
             device: "cuda", "cpu" or "auto".
             precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
-            **vit_arguments: What the weights do not tell, see `eva_backbone.load_vit`.
+            **vit_arguments: Settings that the weights do not hold, see `eva_backbone.load_vit`.
 
         Returns:
             The extractor, on its device.
@@ -193,18 +141,19 @@ class FeatureExtractor(nn.Module):
         return extractor.to(place)
 
     def forward(self, pictures: Tensor | Picture | Iterable[Picture]) -> Tensor:
-        """One vector for each picture.
+        """Compute one vector for each picture.
 
         Args:
-            pictures: Paths or PIL images, one or several, which are resized and cut to a square;
-                or normalised images (B, 3, H, W) of any size that the patch size divides.
+            pictures: Paths or PIL images, one or several, which are turned upright by their EXIF
+                data, resized and cut to a square; or normalised images (B, 3, H, W) of any size
+                that the patch size divides.
 
         Returns:
             (B, C) float32, on the extractor's device.
 
         Raises:
             ValueError: If there is no picture, or an unfit size.
-            OSError: If a file is no picture.
+            UnreadableImageError: An OSError, if a picture cannot be read.
         """
         with torch.no_grad():
             tokens, _ = self._encode(pictures)
@@ -215,7 +164,7 @@ class FeatureExtractor(nn.Module):
             return (pooled if self.fc_norm is None else self.fc_norm(pooled)).float()
 
     def patches(self, pictures: Tensor | Picture | Iterable[Picture]) -> Tensor:
-        """A map of features for each picture, after the ViT's final norm where it has one.
+        """Compute a map of features for each picture, after the ViT's final norm where it has one.
 
         Args:
             pictures: As for a call.
@@ -225,7 +174,7 @@ class FeatureExtractor(nn.Module):
 
         Raises:
             ValueError: As for a call.
-            OSError: As for a call.
+            UnreadableImageError: As for a call.
         """
         with torch.no_grad():
             tokens, grid = self._encode(pictures)
@@ -244,12 +193,7 @@ class FeatureExtractor(nn.Module):
     def _read(self, pictures: Picture | Iterable[Picture]) -> Tensor:
         if isinstance(pictures, str | os.PathLike | Image.Image):
             pictures = [pictures]
-        images = [
-            self.transform(
-                as_rgb(p, upright=False) if isinstance(p, Image.Image) else read_image(p)
-            )
-            for p in pictures
-        ]
+        images = [self.transform(read_picture(picture, upright=True)) for picture in pictures]
         if not images:
             raise ValueError("there is no picture")
         return torch.stack(images)

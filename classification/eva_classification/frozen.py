@@ -1,4 +1,4 @@
-"""What frozen features know about labels: nearest neighbours and a linear classifier.
+"""Labels from frozen features: nearest neighbours and a linear classifier.
 
 A quick check after pre-training, without a training loop: the features are computed once.
 
@@ -33,15 +33,15 @@ def labelled_features(
     limit: int | None = None,
     title: str = "features",
 ) -> tuple[Tensor, Tensor]:
-    """Pooled features and labels; each process computes its share, all get the whole.
+    """Pooled features and labels; each process computes its share, all get all of them.
 
     Args:
         extractor: The model; `samples` must have its transform.
         samples: Labelled images.
         batch_size: Images of a forward pass.
         workers: Processes that load.
-        limit: Take so many images at random, the same ones in every run; None takes all.
-        title: Of the progress bar.
+        limit: Number of images to take at random, the same ones in every run; None takes all.
+        title: Title of the progress bar.
 
     Returns:
         (N, C) float32 and (N,) int64, on the extractor's device.
@@ -55,7 +55,7 @@ def labelled_features(
         generator = torch.Generator().manual_seed(0)
         chosen = sorted(torch.randperm(len(samples), generator=generator)[:limit].tolist())
     device = next(extractor.parameters()).device
-    own = range(distributed.rank(), len(chosen), distributed.world_size())
+    own = distributed.own_share(len(chosen))
     features = torch.zeros(len(chosen), extractor.vit.embed_dim, device=device)
     labels = torch.zeros(len(chosen), dtype=torch.int64, device=device)
     mine = Subset(samples, [chosen[place] for place in own])
@@ -178,7 +178,7 @@ def fit_best_linear(
         A classifier, fitted on all of the data.
 
     Raises:
-        ValueError: If there is no candidate, or too little data to hold any out.
+        ValueError: If candidates are missing, or there is too little data to hold any out.
     """
     if not candidates:
         raise ValueError("there is no l2 to try")

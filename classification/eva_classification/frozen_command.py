@@ -1,79 +1,61 @@
 """Command line of `classification/evaluate_frozen.py`."""
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from eva_classification.features import add_arguments as add_model_arguments
-from eva_classification.features import from_options
 from eva_classification.frozen import L2, fit_best_linear, labelled_features, nearest_neighbours
+from eva_classification.imagenet_average import average_entries
+from eva_classification.model_options import add_extractor, build_extractor
 from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
+from eva_data.options import integer, number
 from eva_engine import distributed
-from eva_engine.commands.options import add_arguments, choose_device, run
+from eva_engine.commands.options import add_arguments, command, new_parser
 from eva_engine.evaluation.counting import OneLabel, Score
 from eva_engine.evaluation.reports import table, write_results
 
 PROGRAM = "classification/evaluate_frozen.py"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Score frozen features by nearest neighbours and by a linear classifier.
-
-    Args:
-        arguments: Those of the command line by default.
-
-    Raises:
-        SystemExit: 1 with a sentence for wrong settings or data.
-    """
-    options = _parse(arguments)
-    run(PROGRAM, lambda: _evaluate(options))
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        allow_abbrev=False,
-        description="A quick check of pre-trained weights: the backbone is frozen, its features of "
+    parser = new_parser(
+        PROGRAM,
+        "A quick check of pre-trained weights: the backbone is frozen, its features of "
         "labelled images are computed once, and nearest neighbours and a linear classifier are "
         "scored. The penalty of the linear classifier is chosen on a fifth of --train.",
     )
-    add_model_arguments(parser)
+    add_extractor(parser)
     add = parser.add_argument
     add("--train", required=True, help="folder of class folders, torchvision:... or hf:...")
     add("--val", required=True, help="the same to score on")
-    add("--train-images", type=int, help="learn from so many images, chosen at random")
-    add("--neighbours", type=int, nargs="*", default=[10, 20], help="default: 10 20; none: skip")
-    add("--l2", type=float, nargs="*", default=list(L2), help="penalties to try; none: skip")
+    one = integer(1)
+    add("--train-images", type=one, help="images to learn from, chosen at random (default: all)")
+    add("--neighbours", type=one, nargs="*", default=[10, 20], help="default: 10 20; none: skip")
+    add("--l2", type=number(0), nargs="*", default=list(L2), help="penalties to try; none: skip")
     add("--output", type=Path, help="folder of results.json")
     add_arguments(parser)
     options = parser.parse_args(arguments)
-    if options.train_images is not None and options.train_images < 1:
-        parser.error("--train-images must be at least 1")
     if not options.neighbours and not options.l2:
         parser.error("nothing to score: both --neighbours and --l2 are empty")
-    penalties = all(0 <= value < math.inf for value in options.l2)
-    if not penalties or min(options.neighbours, default=1) < 1:
-        parser.error("--l2 must be at least 0 and finite, and --neighbours at least 1")
     return options
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    device = choose_device(options.device, join=True)
+def _evaluate(options: argparse.Namespace, device: torch.device) -> None:
     if options.output is not None:
         make_folder(options.output)  # fails now, not after hours
-    extractor = from_options(options, device)
+    extractor = build_extractor(options, device)
     learn = open_labelled(options.train, extractor.transform)
     score = open_labelled(options.val, extractor.transform, classes=learn.classes)
     known = min(len(learn), options.train_images or len(learn))
     if options.neighbours and max(options.neighbours) > known:
         raise ValueError(f"{max(options.neighbours)} neighbours, but {known} images to learn from")
     if options.train == options.val:
-        sys.stderr.write(f"{options.train} is scored on itself: the scores tell little\n")
+        sys.stderr.write(f"{options.train} is scored on itself: the scores say little\n")
     loading = {"batch_size": options.batch_size, "workers": options.workers}
     features, labels = labelled_features(
         extractor, learn, limit=options.train_images, title="train", **loading
@@ -102,13 +84,17 @@ def _evaluate(options: argparse.Namespace) -> None:
         f"{len(features)} images of {classes} classes to learn from\n{table(scores)}\n"
     )
     if options.output is not None:
-        sys.stdout.write(f"wrote {write_results(options.output, settings, scores)}\n")
+        file = write_results(options.output, settings, scores, more=average_entries(scores))
+        sys.stdout.write(f"wrote {file}\n")
+
+
+main = command(PROGRAM, _parse, _evaluate)
 
 
 def _score(logits: Tensor, labels: Tensor) -> Score:
     judged = OneLabel()(logits, labels, labels)
     return Score(
-        images=len(labels),
+        samples=len(labels),
         right1=int(judged.top1.sum()),
         right5=int(judged.top5.sum()),
         loss=float(judged.loss.mean()),

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 Pooling = Literal["mean", "cls"]
 
-HEAD_SCALE = 0.001  # of a new head's weights: the first predictions are all but uniform
+HEAD_SCALE = 0.001  # factor of a new head's weights: the first predictions are all but uniform
 PROBE_STD = 0.01
 PROBE_EPS = 1e-6
 
@@ -38,7 +38,7 @@ class ImageClassifier(VisionTransformer):
         **vit: Arguments of `VisionTransformer`.
 
     Raises:
-        ValueError: If there is no class, or pooling is neither.
+        ValueError: If num_classes is below 1, or pooling is neither of the two.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ImageClassifier(VisionTransformer):
         return logits
 
     def pool(self, images: Tensor) -> Tensor:
-        """What the head classifies: (B, C) for images (B, 3, H, W)."""
+        """Compute the features that the head classifies, (B, C), of images (B, 3, H, W)."""
         tokens = self.forward_features(images)  # (B, 1 + N, C)
         if self.fc_norm is None:
             return tokens[:, 0]
@@ -97,13 +97,13 @@ class LinearProbe(ImageClassifier):
 
     Args:
         num_classes: K.
-        pooling: What is classified; "cls" officially.
+        pooling: Features that are classified; "cls" officially.
         trunk_dtype: Number format of the frozen features, by autocast; None leaves them as the
             weights are.
         **vit: Arguments of `VisionTransformer`.
 
     Raises:
-        ValueError: If there is no class, or pooling is neither.
+        ValueError: If num_classes is below 1, or pooling is neither of the two.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ def build_classifier(
     Args:
         variant: A key of `eva_backbone.VARIANTS`.
         num_classes: K.
-        pooling: See `ImageClassifier`.
+        pooling: Features that are classified, see `ImageClassifier`.
         **overrides: Arguments of `ImageClassifier` that replace or join the variant's.
 
     Returns:
@@ -172,15 +172,15 @@ def load_classifier(
 
     Args:
         source: Official name or file; a run's `model.safetensors` or `model_ema.safetensors`.
-        variant: A key of `eva_backbone.VARIANTS`, for weights whose sizes fit none or several.
-        image_size: Side in pixels; by default that of the weights. Position embeddings are
+        variant: A key of `eva_backbone.VARIANTS`, for weights whose sizes do not name one.
+        image_size: Side in pixels; by default the weights' own. Position embeddings are
             resampled.
 
     Returns:
         The classifier, in evaluation mode.
 
     Raises:
-        ValueError: If the file has no classifier, or fits no variant.
+        ValueError: If the file holds no classifier, or its sizes are not a variant's.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
     path = resolve_source(source)
@@ -193,7 +193,7 @@ def load_classifier(
     if "num_heads" not in arguments:
         raise ValueError(
             f"{path.name} has {arguments['depth']} blocks of width {arguments['embed_dim']}: that "
-            "is no known variant; pass variant"
+            "is not a known variant; pass variant"
         )
     for given_by_pooling in ("final_norm", "extra_tokens"):
         arguments.pop(given_by_pooling, None)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
 from eva_backbone.variants import VARIANTS
-from eva_classification.augmentation import Targets, accuracy, training_transform
+from eva_classification.augmentation import training_transform
 from eva_classification.config import ClassificationConfig, ModelConfig
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
 from eva_data.labelled.folders import open_labelled
@@ -21,14 +21,15 @@ from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.commands import training as command_line
 from eva_engine.config import as_plain
+from eva_engine.data.mixed_targets import MixedTargets, accuracy
 from eva_engine.evaluation.counting import Validation
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.flops import forward_flops
+from eva_engine.steps.parameter_groups import layer_decay_groups
 
 logger = logging.getLogger(__name__)
 
 _AUTOCAST = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-RESULTS = ("loss", "top1", "top5")  # of a validation
 HEADS = ("head", "fc_norm", "norm")  # a pre-trained file lacks them, or has another head
 
 
@@ -36,7 +37,7 @@ def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
     """Build the classifier of a recipe, with its first weights.
 
     Args:
-        config: Which.
+        config: The classifier.
         num_classes: K.
 
     Returns:
@@ -93,7 +94,7 @@ class ClassificationStep:
         targets: Mixing and loss.
     """
 
-    def __init__(self, targets: Targets) -> None:
+    def __init__(self, targets: MixedTargets) -> None:
         self.targets = targets
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -109,10 +110,10 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
 
     Args:
         config: The recipe.
-        device: What `eva_engine.distributed.start` returned.
+        device: Device of this process, from `eva_engine.distributed.start`.
 
     Raises:
-        ValueError: For settings or data that do not fit together.
+        ValueError: If settings or data do not fit together.
     """
     size, data = config.model.image_size, config.data
     samples = open_labelled(
@@ -133,15 +134,17 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
     plain = replace(config.model, init_checkpoint="")
     TrainingRun(
         model=model,
+        groups=layer_decay_groups(
+            model, config.optimizer, depth=VARIANTS[config.model.variant].depth
+        ),
         samples=samples,
-        step_fn=ClassificationStep(Targets(config.augment, num_classes=len(classes))),
+        step_fn=ClassificationStep(MixedTargets(config.augment, num_classes=len(classes))),
         run=config.run,
         optimizer=config.optimizer,
         config=as_plain(config) | {"class_names": classes},
-        depth=VARIANTS[config.model.variant].depth,
         device=device,
         evaluate=validation,
-        results=RESULTS,
+        results=Validation.results,
         # the trunk of a linear probe has no backward pass
         flops_per_sample=(1 if config.model.linear_probe else 3)
         * forward_flops(
@@ -156,6 +159,4 @@ def main() -> None:
         ClassificationConfig,
         train,
         program="classification/train.py",
-        device=lambda config: config.run.device,
-        output=lambda config: config.run.output,
     )

@@ -37,7 +37,7 @@ def main(*, repository: Path) -> None:
     # ends the running step too: `subprocess.run` kills its child on any exception
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"terminated; {_what_is_saved(output)}"))
     began = time.monotonic()
-    if args.fresh and (output / _SETTINGS).exists():  # never a folder that is no quick start
+    if args.fresh and (output / _SETTINGS).exists():  # never another folder
         shutil.rmtree(output)
     overrides = [f"train.seed={args.seed}", *args.overrides]
     _claim(output, overrides)
@@ -99,7 +99,7 @@ def _parse(repository: Path) -> argparse.Namespace:
 
 
 def _what_is_saved(output: Path) -> str:
-    """What the same command would do after an interruption."""
+    """Say what the same command would do after an interruption."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         name = (output / "last_checkpoint").read_text(encoding="utf-8").strip()
         if (output / name).is_file():
@@ -135,7 +135,7 @@ def _claim(output: Path, overrides: list[str]) -> None:
             )
         return
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise SystemExit(f"{output} exists and is no quick start; choose another --output")
+        raise SystemExit(f"{output} exists and is not a quick start; choose another --output")
     try:
         make_folder(output)
         write_text(settings, json.dumps({"overrides": overrides}) + "\n")

@@ -7,7 +7,7 @@ All patterns are matched at the start of a name below the trunk's prefix (`visua
 # Containers that released and own files wrap the weights in, in the order they are tried.
 CONTAINERS: tuple[str, ...] = ("model", "module", "state_dict", "model_ema")
 
-# The key that marks the trunk and so gives away the prefix in front of it.
+# The key that marks the trunk and so shows the prefix in front of it.
 TRUNK_KEY = "patch_embed.proj.weight"
 
 # File keys that a model may lack: pattern -> what is lost by skipping them.
@@ -49,7 +49,7 @@ STOCK_VITDET = (
     r"|mlp\.fc[12]\.(weight|bias))"
 )
 
-# Names whose tensors are no weights, so that they may be integers or infinite.
+# Names whose tensors are not weights, so that they may be integers or infinite.
 NOT_WEIGHTS = r"(.*\.)?(num_batches_tracked|position_ids|attn_mask|relative_position(_\w+)?_index)"
 
 # Ends of the names of weights, which are floating-point numbers whatever the model is.

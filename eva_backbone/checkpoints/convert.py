@@ -56,11 +56,11 @@ def check_shapes(weights: Mapping[str, Tensor], prefix: str, *, name: str) -> No
     Args:
         weights: Name -> tensor.
         prefix: In front of the ViT's names.
-        name: Of the file, for messages.
+        name: Name of the file, for messages.
 
     Raises:
         ValueError: For the first tensor with another number of dimensions than it has in every ViT,
-            an empty one, or a joint bias that has no three equal parts.
+            an empty one, or a joint bias without three equal parts.
     """
     for key, value in weights.items():
         local = key.removeprefix(prefix)
@@ -72,12 +72,12 @@ def check_shapes(weights: Mapping[str, Tensor], prefix: str, *, name: str) -> No
             dimensions = " or ".join(map(str, wanted))
             first = ", the first of size 1" if wanted == (3,) else ""
             raise ValueError(
-                f"{name} is no EVA ViT: {key} has shape {shape}, and a ViT's has {dimensions} "
+                f"{name} is not an EVA ViT: {key} has shape {shape}, and a ViT's has {dimensions} "
                 f"dimension(s){first}, none empty"
             )
         if local.endswith("qkv.bias") and shape[0] % 3:
             raise ValueError(
-                f"{name} is no EVA ViT: {key} has shape {shape}, not three equal parts for "
+                f"{name} is not an EVA ViT: {key} has shape {shape}, not three equal parts for "
                 "queries, keys and values"
             )
 
@@ -89,7 +89,7 @@ def fuse_qkv_bias(
 
     Args:
         weights: Name -> tensor.
-        wanted: Names of a model; only what it has is made. By default everything.
+        wanted: Names of a model; only what it has is made. None makes everything.
 
     Returns:
         A new dict with the same tensors but for these.
@@ -110,8 +110,8 @@ def split_qkv_bias(
     """Turn qkv.bias into q_bias and v_bias, leaving the part of the keys out, which is exact.
 
     Args:
-        weights: Name -> tensor.
-        wanted: Names of a model; only what it has is made. By default everything.
+        weights: See `fuse_qkv_bias`.
+        wanted: See `fuse_qkv_bias`.
 
     Returns:
         A new dict with the same tensors but for these.
@@ -131,8 +131,8 @@ def to_detectron2_vitdet(
     """Convert a detector or a backbone to what an unmodified detectron2 ViTDet loads.
 
     Args:
-        weights: Of this toolkit or official; what stands outside the ViT stays, if it is a
-            detector of this kind, and is left out otherwise.
+        weights: Weights of this toolkit or official ones; what stands outside the ViT stays, if it
+            is a detector of this kind, and is left out otherwise.
         patch_size: Resample patch kernels and positions to it, as the official
             `interpolate_patch_14to16.py`; by default they stay.
 
@@ -219,7 +219,7 @@ def to_official(weights: Mapping[str, Tensor], *, patch_size: int | None = None)
     """Convert to the official form of EVA-g: q_bias and v_bias.
 
     Args:
-        weights: Of a detectron2 ViTDet or of a run, or in the official form already.
+        weights: Weights of a detectron2 ViTDet or of a run, or in the official form already.
         patch_size: Resample patch kernels and positions to it, as the official
             `interpolate_patch_14to16.py`; by default they stay.
 

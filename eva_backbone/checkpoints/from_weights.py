@@ -29,11 +29,12 @@ VIDEO_SIDE = 224  # pixels of a frame, for which all official video models are m
 
 @dataclass(frozen=True, kw_only=True)
 class Trunk:
-    """What the names and shapes of a file tell about its ViT.
+    """What the names and shapes of a file say about its ViT.
 
     Attributes:
-        arguments: Of `VisionTransformer`, as far as the weights have them; `num_heads` may lack.
-        names: Of the file below the ViT's prefix.
+        arguments: Arguments of `VisionTransformer` that the weights determine; `num_heads` may be
+            missing.
+        names: Names in the file, below the ViT's prefix.
         frames: T of a video model, 1 for all others.
     """
 
@@ -70,15 +71,15 @@ def load_vit(
 
     Args:
         source: Name of an official or bundled file, or a path.
-        dtype: Of the parameters.
-        **overrides: Arguments of `VisionTransformer` that the weights do not tell, such as
+        dtype: Type of the parameters.
+        **overrides: Arguments of `VisionTransformer` that the weights do not determine, such as
             `num_heads` of an unusual size, or other ones, such as `img_size`.
 
     Returns:
         The ViT in evaluation mode, with `norm` if the file has one.
 
     Raises:
-        ValueError: If the file is damaged, holds no ViT, or does not tell what is needed.
+        ValueError: If the file is damaged, holds no ViT, or does not determine what is needed.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
     path = resolve_source(source)
@@ -96,28 +97,28 @@ def vit_from(
 
     Args:
         weights: Name -> tensor.
-        name: Of the file, for messages.
-        dtype: Of the parameters.
+        name: Name of the file, for messages.
+        dtype: Type of the parameters.
         **overrides: See `load_vit`.
 
     Returns:
         The ViT in evaluation mode.
 
     Raises:
-        ValueError: If there is no ViT, or the weights do not tell what is needed.
+        ValueError: If there is no ViT, or the weights do not determine what is needed.
     """
     trunk = describe(weights, name=name)
     arguments = trunk.arguments | overrides
     if "num_heads" not in arguments:
         raise ValueError(
             f"{name} holds a ViT of width {arguments['embed_dim']} and depth {arguments['depth']}, "
-            "which is none of eva_backbone.VARIANTS, and weights do not tell the number of heads: "
-            "pass num_heads"
+            "which is not one of eva_backbone.VARIANTS, and weights do not show the number of "
+            "heads: pass num_heads"
         )
     if "cls_token" not in trunk.names and "window_size" not in arguments:
         raise ValueError(
             f"{name} holds a detector's ViT, whose relative positions (of one size, or none) do "
-            "not tell its windows: pass window_size (0 for none), img_size and global_attn_indexes"
+            "not show its windows: pass window_size (0 for none), img_size and global_attn_indexes"
         )
     try:
         with torch.device("meta"):
@@ -141,13 +142,13 @@ def describe(weights: Mapping[str, Tensor], *, name: str) -> Trunk:
 
     Args:
         weights: Name -> tensor.
-        name: Of the file, for messages.
+        name: Name of the file, for messages.
 
     Returns:
-        What they tell.
+        Arguments and names.
 
     Raises:
-        ValueError: If there is no ViT, or its positions are no square.
+        ValueError: If there is no ViT, or its positions do not make a square.
     """
     prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
     check_shapes(weights, prefix, name=name)
@@ -165,13 +166,13 @@ def describe(weights: Mapping[str, Tensor], *, name: str) -> Trunk:
     depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
     needed = ("pos_embed", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight")
     if lacking := [key for key in needed if key not in shapes]:
-        raise ValueError(f"{name} holds no whole EVA ViT: it lacks {', '.join(lacking)}")
+        raise ValueError(f"{name} holds no complete EVA ViT: it lacks {', '.join(lacking)}")
     kernel, positions = shapes[TRUNK_KEY], shapes["pos_embed"][1] - 1
     width, patch = kernel[0], kernel[-1]
     frames = positions // max(1, VIDEO_SIDE // patch) ** 2 if len(kernel) == 5 else 1
     side = math.isqrt(positions // max(1, frames))
     if not frames or frames * side * side != positions:
-        raise ValueError(f"{name} has {positions} positions of patches, which are no square grid")
+        raise ValueError(f"{name} has {positions} positions of patches, which do not make a square")
     arguments: dict[str, Any] = {
         "img_size": side * patch,
         "patch_size": patch,

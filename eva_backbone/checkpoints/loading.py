@@ -92,8 +92,8 @@ def load_pretrained(
         The report; it is also logged.
 
     Raises:
-        ValueError: If the file is damaged, is no EVA checkpoint, holds code, or does not fit; the
-            model is then unchanged.
+        ValueError: If the file is damaged, is not an EVA checkpoint, holds code, or does not fit;
+            the model is then unchanged.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
     path = resolve_source(source)
@@ -120,17 +120,17 @@ def load_weights(
     reinitialise: Iterable[str] = (),
     rename: Callable[[str], str] | None = None,
 ) -> LoadReport:
-    """Load tensors that `read_weights` read; arguments as for `load_pretrained`.
+    """Load tensors that `read_weights` read; see `load_pretrained`.
 
     Args:
-        model: See there.
+        model: See `load_pretrained`.
         weights: Name -> tensor.
         source: Name of the file, for messages.
-        complete: See there.
-        allow_missing: See there.
-        allow_skipped: See there.
-        reinitialise: See there.
-        rename: See there.
+        complete: See `load_pretrained`.
+        allow_missing: See `load_pretrained`.
+        allow_skipped: See `load_pretrained`.
+        reinitialise: See `load_pretrained`.
+        rename: See `load_pretrained`.
 
     Returns:
         The report; it is also logged.
@@ -224,8 +224,10 @@ def _fit(
                 report.resampled[name] = (tuple(value.shape), wanted)
             state[name] = _cast(fitted, target[name].dtype, f"{report.source} holds {stored}")
         elif _matches(reinitialise, name):
-            report.skipped[stored] = f"{tuple(value.shape)} does not fit {wanted}, initialised anew"
-            report.missing[name] = "initialised anew, other shape in the file"
+            report.skipped[stored] = (
+                f"{tuple(value.shape)} does not fit {wanted}, initialised from scratch"
+            )
+            report.missing[name] = "initialised from scratch, other shape in the file"
         else:
             unfit.append(f"{name} {tuple(value.shape)} -> {wanted}")
     if unexpected:

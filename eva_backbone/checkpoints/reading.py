@@ -48,14 +48,14 @@ def require_regular_file(path: str | os.PathLike[str]) -> Path:
     """Refuse what is not a regular file: a folder, or a pipe or device, which may never end.
 
     Args:
-        path: Of the file; links are followed.
+        path: Path of the file; links are followed.
 
     Returns:
         The path.
 
     Raises:
-        FileNotFoundError: If there is nothing.
-        ValueError: If it is something else.
+        FileNotFoundError: If nothing is there.
+        ValueError: If something else is there.
     """
     path = Path(path)
     try:
@@ -75,7 +75,7 @@ def read_torch_file(
     """Read anything that `torch.save` wrote, such as the checkpoint of a run.
 
     Args:
-        path: Of a regular file.
+        path: Path of a regular file.
         allowed: Further classes and functions that the content may name, as in
             `torch.serialization.safe_globals`.
         mapped: Leave tensors in the file until they are used. The file must then stay unchanged
@@ -117,7 +117,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read a safetensors file.
 
     Args:
-        path: Of a regular file.
+        path: Path of a regular file.
 
     Returns:
         Name -> tensor on the CPU.
@@ -137,7 +137,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except Exception as error:  # SafetensorError, and whatever an unknown type leads to
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise ValueError(
-            f"{path.name} is no complete safetensors file ({reason}); download it again"
+            f"{path.name} is not a complete safetensors file ({reason}); download it again"
         ) from error
 
 
@@ -169,7 +169,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     odd = [str(name) for name in content if not isinstance(named.get(name), Tensor)]
     if odd:
         raise ValueError(
-            f"{path.name} holds no plain state dict: {listed(odd)} are no named tensors; "
+            f"{path.name} holds no plain state dict: {listed(odd)} are not named tensors; "
             f"known containers are {', '.join(CONTAINERS)}"
         )
     check_tensors(named, source=path.name)
@@ -202,8 +202,8 @@ def check_tensors(tensors: Mapping[str, Tensor], *, source: str) -> None:
         if re.fullmatch(NOT_WEIGHTS, name):
             continue
         if value.dtype not in _FLOATS:
-            whole = value.dtype in _INTEGERS and not re.fullmatch(WEIGHTS, name)
-            if not whole:  # a counter or an index of somebody's head may be one
+            integer = value.dtype in _INTEGERS and not re.fullmatch(WEIGHTS, name)
+            if not integer:  # a counter or an index of somebody's head may be one
                 raise ValueError(
                     f"{source} is refused: {name} is {kind}, and weights are floating-point "
                     f"numbers of 16, 32 or 64 bits; {_AGAIN} or convert it"

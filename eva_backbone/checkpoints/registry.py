@@ -4,7 +4,7 @@ Every file lives in the hub repository `BAAI/EVA` (MIT). Results are the authors
 https://arxiv.org/abs/2211.07636, or the official READMEs and logs), never ours. Nothing here opens
 a network connection: a missing file is reported together with the command that fetches it.
 
-`size_gb` is what was published: whole numbers are the READMEs' rounded figures, decimals come from
+`size_gb` is what was published: integers are the READMEs' rounded figures, decimals come from
 the byte counts that the hub lists. Unknown is `None` or an empty string.
 """
 
@@ -215,7 +215,7 @@ def find_official_file(name: str) -> OfficialFile:
     closest = _closest(name)
     hint = f"Close matches: {closest}. " if closest else ""
     raise ValueError(
-        f"{name!r} is none of the {len(OFFICIAL_FILES)} official EVA-01 files. {hint}"
+        f"{name!r} is not one of the {len(OFFICIAL_FILES)} official EVA-01 files. {hint}"
         "list_official_files() has them all; for a file of your own pass its path, "
         "e.g. './my_checkpoint.pt'."
     )
@@ -272,7 +272,7 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
     again when it changes. A modified file needs a name of its own.
 
     Raises:
-        FileNotFoundError: a path that is no file, or an official file that is not on this machine.
+        FileNotFoundError: a path without a file, or an official file that is not on this machine.
         ValueError: a bare name that is neither bundled nor official, an official name with other
             content, or a pipe or device.
     """
@@ -297,8 +297,8 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
     closest = _closest(path.name)
     hint = f" Close registered names: {closest}." if closest else ""
     raise FileNotFoundError(
-        f"there is no file {text!r} (looked for {path.absolute()}), and it is no registered name."
-        f"{hint} Pass an existing {_SUFFIXES} file or a name of list_official_files(); "
+        f"there is no file {text!r} (looked for {path.absolute()}), and it is not a registered "
+        f"name.{hint} Pass an existing {_SUFFIXES} file or a name of list_official_files(); "
         "nothing is downloaded."
     )
 

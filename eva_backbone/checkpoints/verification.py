@@ -30,7 +30,7 @@ def verify_sha256(path: str | os.PathLike[str], expected: str) -> None:
     """Check a file against its recorded SHA-256.
 
     Raises:
-        ValueError: `expected` is no SHA-256, or the file's differs; the message names both.
+        ValueError: `expected` is not a SHA-256, or the file's differs; the message names both.
     """
     expected = expected.lower()
     if len(expected) != 64 or not set(expected) <= set("0123456789abcdef"):
@@ -47,12 +47,12 @@ def verify_once(path: Path, expected: str, *, fetch: str) -> None:
     """Check a file that has an official name, unless that was done and it has not changed since.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         expected: The official SHA-256.
         fetch: Command that downloads the file, for the message.
 
     Raises:
-        ValueError: If the content is another one; the message has both hashes and what to do.
+        ValueError: If the content differs; the message has both hashes and what to do.
         OSError: If the file cannot be read.
     """
     state = _state_of(path, expected)

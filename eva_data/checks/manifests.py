@@ -18,11 +18,12 @@ import numpy as np
 from eva_data.checks.command import add_workers
 from eva_data.checks.findings import Findings, Kind, write_json
 from eva_data.commands import check_outputs, say
+from eva_data.names import Names
 from eva_data.options import integer
 from eva_data.pictures import UnreadableImageError
 from eva_data.pools import ordered_map
 from eva_data.sources.image_source import FolderImages, ImageSource
-from eva_data.sources.index_file import Names, Table
+from eva_data.sources.index_file import Table
 from eva_data.sources.manifests import Manifest, SourceEntry, write_index
 from eva_data.sources.shards import TarShards
 

@@ -1,4 +1,4 @@
-"""Labelled images: folders of classes here, data sets by name in `named_data`.
+"""Labelled images: folders of classes here, data sets by name in `named`.
 
 open_labelled("imagenet/val", transform)
 open_labelled("torchvision:CIFAR100:/data/cifar:test", transform)
@@ -8,23 +8,23 @@ open_labelled("hf:food101:validation", transform)
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from eva_data.files import find_files
-from eva_data.pictures import SUFFIXES, read_picture
+from eva_data.names import Names
+from eva_data.pictures import read_picture
+from eva_data.suffixes import LISTED_PICTURES, PICTURES
+from eva_data.transforms import PictureTransform
 
 logger = logging.getLogger(__name__)
-
-Transform = Callable[[Image.Image], Tensor]
-KNOWN = sorted(suffix.removeprefix(".") for suffix in SUFFIXES)  # for messages
 
 
 class LabelledImages(Dataset[tuple[Any, int]]):
@@ -33,29 +33,37 @@ class LabelledImages(Dataset[tuple[Any, int]]):
     Args:
         transform: Takes the PIL image in RGB; None returns it as it is.
         classes: Names of the labels 0, 1, ...
+        upright: Turn images as their EXIF data say; see `eva_data.pictures`.
     """
 
-    def __init__(self, transform: Transform | None, classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        transform: PictureTransform | None,
+        classes: Sequence[str],
+        *,
+        upright: bool = False,
+    ) -> None:
         self.transform = transform
         self.classes = tuple(classes)
+        self.upright = upright
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def sample_id(self, index: int) -> str:
-        """Where an image comes from, for messages."""
+        """Name the place of an image, for messages."""
 
     @abstractmethod
     def load(self, index: int) -> tuple[Image.Image, int]:
-        """The image in RGB, and its label.
+        """Read an image in RGB, and its label.
 
         Raises:
             UnreadableImageError: If it cannot be read; an OSError that names it.
         """
 
     def image(self, index: int) -> Image.Image:
-        """The image in RGB, whatever its label.
+        """Read an image in RGB, whatever its label.
 
         Raises:
             UnreadableImageError: If it cannot be read; an OSError that names it.
@@ -74,11 +82,12 @@ class ClassFolders(LabelledImages):
     the loader's processes share them.
 
     Args:
-        folder: Has a folder for each class.
+        folder: Folder with a folder for each class.
         transform: See `LabelledImages`.
         classes: Names of the class folders in the order of the labels; None sorts those there.
-        labels: Class folder -> label, instead of the place in `classes`; other folders are left
-            out.
+        labels: Label of each class folder, instead of its place in `classes`; other folders are
+            left out.
+        upright: See `LabelledImages`.
 
     Raises:
         ValueError: If there is no such folder, no class, no image, or an unknown class.
@@ -87,10 +96,11 @@ class ClassFolders(LabelledImages):
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        transform: Transform | None = None,
+        transform: PictureTransform | None = None,
         *,
         classes: Sequence[str] | None = None,
         labels: Mapping[str, int] | None = None,
+        upright: bool = False,
     ) -> None:
         self.folder = Path(folder)
         found = _class_folders(self.folder)
@@ -99,64 +109,42 @@ class ClassFolders(LabelledImages):
         if labels is None:
             labels = {name: label for label, name in enumerate(classes)}
             _compare(found, classes, self.folder)
-        super().__init__(transform, classes)
-        names, numbers = bytearray(), []
-        ends: list[int] = []
-        for name in (name for name in found if name in labels):
-            before = len(ends)
-            for path in find_images(self.folder / name):
-                names += os.fsencode(f"{name}/{path}")
-                ends.append(len(names))
-            numbers += [labels[name]] * (len(ends) - before)
-            if len(ends) == before:
-                logger.warning("class folder %s holds no image", self.folder / name)
-        if not ends:
+        super().__init__(transform, classes, upright=upright)
+        numbers = array("i")
+        self._names = Names.collect(
+            self._search([n for n in found if n in labels], labels, numbers)
+        )
+        if not numbers:
             raise ValueError(
-                f"{self.folder} holds no image: looked in class folders for {', '.join(KNOWN)}"
+                f"{self.folder} holds no image: looked in class folders for {LISTED_PICTURES}"
             )
-        self._names = np.frombuffer(bytes(names), np.uint8)
-        self._ends = np.array([0, *ends], np.int64)
         self.labels = np.array(numbers, np.int32)
+
+    def _search(
+        self, folders: Sequence[str], labels: Mapping[str, int], numbers: "array[int]"
+    ) -> Iterator[str]:
+        """Yield the images of the class folders; the label of each is appended to `numbers`."""
+        for name in folders:
+            before = len(numbers)
+            for path in find_files(self.folder / name, PICTURES):
+                numbers.append(labels[name])
+                yield f"{name}/{path}"
+            if len(numbers) == before:
+                logger.warning("class folder %s holds no image", self.folder / name)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def sample_id(self, index: int) -> str:
-        """The path of an image."""
+        """Name an image by its path."""
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} images")
-        name = self._names[self._ends[index] : self._ends[index + 1]].tobytes()
-        return str(self.folder / os.fsdecode(name))
+        return str(self.folder / self._names[index])
 
     def load(self, index: int) -> tuple[Image.Image, int]:
         """See `LabelledImages`."""
-        return read_image(self.sample_id(index)), int(self.labels[index])
-
-
-def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Read a picture as RGB.
-
-    As in torchvision's ImageFolder, and so in EVA's training, an orientation that EXIF notes is
-    not applied. The rest is as in `eva_data.pictures`.
-
-    Args:
-        path: Of the file.
-
-    Returns:
-        The decoded image.
-
-    Raises:
-        UnreadableImageError: `eva_data`'s, an OSError that names the file.
-    """
-    return read_picture(path, upright=False)
-
-
-def find_images(folder: Path) -> Iterator[str]:
-    """Yield the images below a folder, relative to it, in the order of their names.
-
-    Names that start with a dot are left out; links are followed, but for those to a folder above.
-    """
-    return find_files(folder, SUFFIXES)
+        picture = read_picture(self.sample_id(index), upright=self.upright)
+        return picture, int(self.labels[index])
 
 
 def read_class_list(file: str | os.PathLike[str]) -> list[str]:
@@ -178,24 +166,26 @@ def read_class_list(file: str | os.PathLike[str]) -> list[str]:
     if not names:
         raise ValueError(f"the class list {path} is empty")
     if twice := _repeated(names):
-        raise ValueError(f"the class list {path} names {_listed(twice)} more than once")
+        raise ValueError(f"the class list {path} names {listed(twice)} more than once")
     return names
 
 
 def open_labelled(
     location: str | os.PathLike[str],
-    transform: Transform | None,
+    transform: PictureTransform | None,
     *,
     classes: Sequence[str] | str | os.PathLike[str] | None = None,
+    upright: bool = False,
 ) -> LabelledImages:
     """Open labelled images.
 
     Args:
         location: A folder of class folders, `torchvision:NAME:ROOT[:SPLIT]` or
-            `hf:NAME[:CONFIG]:SPLIT` (see `named_data`).
+            `hf:NAME[:CONFIG]:SPLIT` (see `named`).
         transform: Takes the PIL image in RGB; None returns it as it is.
         classes: Names in the order of the labels, or a text file with them; those of a training
             set for its validation set. None takes them from the data.
+        upright: See `LabelledImages`.
 
     Returns:
         The data set.
@@ -207,15 +197,15 @@ def open_labelled(
         classes = read_class_list(classes)
     kind, colon, rest = os.fspath(location).partition(":")
     if not colon or kind not in ("torchvision", "hf"):
-        return ClassFolders(location, transform, classes=classes)
-    from eva_data.labelled import named as named_data
+        return ClassFolders(location, transform, classes=classes, upright=upright)
+    from eva_data.labelled.named import open_hugging_face, open_torchvision
 
-    opener = named_data.open_torchvision if kind == "torchvision" else named_data.open_hugging_face
-    samples = opener(rest, transform)
+    opener = open_torchvision if kind == "torchvision" else open_hugging_face
+    samples = opener(rest, transform, upright=upright)
     if classes is not None and samples.classes != tuple(classes):
         raise ValueError(
-            f"{location} has the classes {_listed(list(samples.classes))}, but {len(classes)} "
-            f"others are expected: {_listed(list(classes))}"
+            f"{location} has the classes {listed(list(samples.classes))}, but {len(classes)} "
+            f"others are expected: {listed(list(classes))}"
         )
     return samples
 
@@ -243,15 +233,15 @@ def _class_folders(folder: Path) -> list[str]:
 
 def _compare(found: Sequence[str], classes: Sequence[str], folder: Path) -> None:
     if twice := _repeated(classes):
-        raise ValueError(f"classes has {_listed(twice)} more than once")
+        raise ValueError(f"classes has {listed(twice)} more than once")
     known, there = set(classes), set(found)
     if unknown := [name for name in found if name not in known]:
         raise ValueError(
-            f"{folder} has {len(unknown)} folders that are none of the {len(classes)} classes: "
-            f"{_listed(unknown)}; expected {_listed(list(classes), 4)}"
+            f"{folder} has {len(unknown)} folders that are not among the {len(classes)} classes: "
+            f"{listed(unknown)}; expected {listed(list(classes), 4)}"
         )
     if absent := [name for name in classes if name not in there]:
-        logger.warning("%s has no folder of %d classes: %s", folder, len(absent), _listed(absent))
+        logger.warning("%s has no folder of %d classes: %s", folder, len(absent), listed(absent))
 
 
 def _repeated(names: Iterable[str]) -> list[str]:
@@ -259,6 +249,7 @@ def _repeated(names: Iterable[str]) -> list[str]:
     return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
 
 
-def _listed(names: Sequence[str], shown: int = 8) -> str:
+def listed(names: Sequence[str], shown: int = 8) -> str:
+    """Join names with commas; count those beyond `shown`, and cut long ones."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(shorten(name, 120, placeholder="...") for name in names[:shown]) + more

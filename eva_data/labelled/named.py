@@ -7,8 +7,9 @@ from typing import Any
 
 from PIL import Image
 
-from eva_data.labelled.folders import LabelledImages, Transform
-from eva_data.pictures import UnreadableImageError, as_rgb
+from eva_data.labelled.folders import LabelledImages
+from eva_data.pictures import UnreadableImageError, read_picture
+from eva_data.transforms import PictureTransform
 
 _TEST = ("test", "val", "validation")
 # NAME[:CONFIG]:SPLIT, where the split may be a slice: train[:10%]+test[5:]
@@ -19,11 +20,12 @@ class NamedImages(LabelledImages):
     """The images of another library's data set.
 
     Args:
-        name: For messages.
-        samples: Gives an image and a label for each index.
+        name: Name of the data set, for messages.
+        samples: Sequence of samples, each with an image and a label.
         classes: Names of the labels.
         transform: See `LabelledImages`.
-        keys: What a sample calls image and label.
+        keys: Names of image and label in a sample.
+        upright: See `LabelledImages`.
     """
 
     def __init__(
@@ -31,18 +33,19 @@ class NamedImages(LabelledImages):
         name: str,
         samples: Any,
         classes: Sequence[str],
-        transform: Transform | None,
+        transform: PictureTransform | None,
         *,
         keys: tuple[Any, Any] = (0, 1),
+        upright: bool = False,
     ) -> None:
-        super().__init__(transform, classes)
+        super().__init__(transform, classes, upright=upright)
         self.name, self._samples, self._keys = name, samples, keys
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def sample_id(self, index: int) -> str:
-        """The data set's name, and the index."""
+        """Name the data set, and the index."""
         return f"{self.name}[{index}]"
 
     def load(self, index: int) -> tuple[Image.Image, int]:
@@ -59,8 +62,8 @@ class NamedImages(LabelledImages):
     def _read(self, index: int, label: Callable[[Any], int]) -> tuple[Image.Image, int]:
         try:
             sample = self._samples[index]
-            picture = as_rgb(sample[self._keys[0]], upright=False, name=self.sample_id(index))
-            return picture, label(sample)
+            picture, name = sample[self._keys[0]], self.sample_id(index)
+            return read_picture(picture, upright=self.upright, name=name), label(sample)
         except UnreadableImageError:
             raise
         except Exception as error:  # whatever the library raises
@@ -69,12 +72,15 @@ class NamedImages(LabelledImages):
             ) from error
 
 
-def open_torchvision(description: str, transform: Transform | None) -> NamedImages:
+def open_torchvision(
+    description: str, transform: PictureTransform | None, *, upright: bool = False
+) -> NamedImages:
     """Open a data set of `torchvision.datasets` that is on this machine.
 
     Args:
         description: `NAME:ROOT[:SPLIT]`; a data set that has splits needs one.
         transform: See `LabelledImages`.
+        upright: See `LabelledImages`.
 
     Returns:
         The data set.
@@ -101,7 +107,8 @@ def open_torchvision(description: str, transform: Transform | None) -> NamedImag
             "Where torchvision can download it, do so once in Python: "
             f"torchvision.datasets.{name}({root!r}{given}, download=True)"
         ) from error
-    return NamedImages(f"torchvision:{description}", samples, _classes(name, samples), transform)
+    classes = _classes(name, samples)
+    return NamedImages(f"torchvision:{description}", samples, classes, transform, upright=upright)
 
 
 def _split(name: str, parameters: Any, split: str) -> dict[str, Any]:
@@ -126,7 +133,7 @@ def _classes(name: str, samples: Any) -> list[str]:
     if classes is None:
         labels = _labels(samples)
         if not labels:
-            raise ValueError(f"torchvision:{name} is no data set of labelled images")
+            raise ValueError(f"torchvision:{name} is not a data set of labelled images")
         classes = range(max(labels) + 1)
     # a class of Imagenette is a tuple of synonyms
     return [" / ".join(c) if isinstance(c, tuple) else str(c) for c in classes]
@@ -143,7 +150,9 @@ def _labels(samples: Any) -> list[int]:
     return []
 
 
-def open_hugging_face(description: str, transform: Transform | None) -> NamedImages:
+def open_hugging_face(
+    description: str, transform: PictureTransform | None, *, upright: bool = False
+) -> NamedImages:
     """Open an image data set of the Hugging Face hub, or a folder that `datasets` reads.
 
     The library `datasets` keeps its own cache and downloads what is not in it.
@@ -151,6 +160,7 @@ def open_hugging_face(description: str, transform: Transform | None) -> NamedIma
     Args:
         description: `NAME[:CONFIG]:SPLIT`; the split may be a slice such as `train[:10%]`.
         transform: See `LabelledImages`.
+        upright: See `LabelledImages`.
 
     Returns:
         The data set.
@@ -179,9 +189,11 @@ def open_hugging_face(description: str, transform: Transform | None) -> NamedIma
     images = [key for key, kind in kinds.items() if kind == "Image"]
     labels = [key for key, kind in kinds.items() if kind == "ClassLabel"]
     if len(images) != 1 or not labels:
-        raise ValueError(f"hf:{description} is no data set of images with a class label: {kinds}")
+        raise ValueError(
+            f"hf:{description} is not a data set of images with a class label: {kinds}"
+        )
     label = labels[0] if len(labels) == 1 else next((k for k in labels if k == "label"), None)
     if label is None:
         raise ValueError(f"hf:{description} has several labels: {', '.join(labels)}")
-    names = samples.features[label].names
-    return NamedImages(f"hf:{description}", samples, names, transform, keys=(images[0], label))
+    names, keys = samples.features[label].names, (images[0], label)
+    return NamedImages(f"hf:{description}", samples, names, transform, keys=keys, upright=upright)

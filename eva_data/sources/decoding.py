@@ -1,27 +1,23 @@
-"""Decodes a picture to RGB: torchvision first, which is faster, and Pillow for the rest.
+"""Decodes the pictures of pre-training, by the rules of `eva_data.pictures`.
 
-torchvision reads JPEG, PNG and WebP; `eva_data` everything else. As in torchvision's ImageFolder,
-and so in EVA's pre-training, an orientation that EXIF notes is not applied, transparency is
-dropped, and of a moving picture the first frame is taken.
+torchvision decodes JPEG, PNG and WebP, which is faster and gives the same pixels; the one decoder
+of pictures does the rest.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode
-from torchvision.io import decode_image as torchvision_decode
 
-from eva_data.pictures import picture_size, read_picture
+from eva_data.pictures import picture_size, read_rgb
 
-_GIF = b"GIF8"  # of which torchvision decodes every frame
+_GIF = b"GIF8"  # torchvision decodes every frame of it
 
 
 def decode_image(content: bytes, name: str = "image") -> Tensor:
-    """Decode a picture.
+    """Decode a picture, as it is stored: EXIF's orientation is not applied.
 
     Args:
-        content: Of the file.
-        name: For the error message.
+        content: Content of the file.
+        name: Its name in messages.
 
     Returns:
         (3, height, width) uint8, RGB.
@@ -30,6 +26,9 @@ def decode_image(content: bytes, name: str = "image") -> Tensor:
         UnreadableImageError: If neither torchvision nor Pillow can decode it, or it claims more
             pixels than `EVA_MAX_IMAGE_PIXELS`.
     """
+    from torchvision.io import ImageReadMode
+    from torchvision.io import decode_image as torchvision_decode
+
     picture_size(content, upright=False, name=name)  # before torchvision allocates what it claims
     if not content.startswith(_GIF):
         try:
@@ -41,5 +40,6 @@ def decode_image(content: bytes, name: str = "image") -> Tensor:
             if image.dtype == torch.uint16:  # PNG of 16 bits
                 return (image.to(torch.int32) >> 8).to(torch.uint8)
             return image
-    pixels = np.array(read_picture(content, upright=False, name=name))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return (
+        torch.from_numpy(read_rgb(content, upright=False, name=name)).permute(2, 0, 1).contiguous()
+    )

@@ -1,7 +1,6 @@
 """Images without labels: what every source of them offers, and a folder as a source."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eva_data.files import find_files, require_regular_file
-from eva_data.pictures import SUFFIXES, UnreadableImageError, check_encoded_size
+from eva_data.names import Names
+from eva_data.pictures import UnreadableImageError, check_encoded_size
 from eva_data.sources.decoding import decode_image
-from eva_data.sources.index_file import Names
-
-Transform = Callable[[Tensor], Any]
-KNOWN = sorted(suffix.removeprefix(".") for suffix in SUFFIXES)  # for messages
+from eva_data.suffixes import LISTED_PICTURES, PICTURES
+from eva_data.transforms import TensorTransform
 
 
 class ImageSource(Dataset[Any]):
@@ -27,7 +25,7 @@ class ImageSource(Dataset[Any]):
         transform: Takes the image, (3, height, width) uint8; None returns it as it is.
     """
 
-    def __init__(self, transform: Transform | None = None) -> None:
+    def __init__(self, transform: TensorTransform | None = None) -> None:
         self.transform = transform
 
     @abstractmethod
@@ -35,11 +33,11 @@ class ImageSource(Dataset[Any]):
 
     @abstractmethod
     def sample_id(self, index: int) -> str:
-        """Where an image comes from, for messages."""
+        """Name the place of an image, for messages."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """The encoded image.
+        """Read an encoded image.
 
         Raises:
             UnreadableImageError: If it cannot be read.
@@ -47,10 +45,10 @@ class ImageSource(Dataset[Any]):
 
     @abstractmethod
     def checksum(self) -> int:
-        """A number that changes with the images' names or their order."""
+        """Compute a number that changes with the images' names or their order."""
 
     def decode(self, index: int) -> Tensor:
-        """The image, (3, height, width) uint8.
+        """Decode an image to (3, height, width) uint8.
 
         Raises:
             UnreadableImageError: If it cannot be read or decoded.
@@ -75,25 +73,25 @@ class FolderImages(ImageSource):
     """
 
     def __init__(
-        self, folder: Path, transform: Transform | None = None, *, names: Names | None = None
+        self, folder: Path, transform: TensorTransform | None = None, *, names: Names | None = None
     ) -> None:
         super().__init__(transform)
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}")
         self.folder = folder
-        self.names = Names.collect(find_images(folder)) if names is None else names
+        self.names = Names.collect(find_files(folder, PICTURES)) if names is None else names
         if not len(self.names):
-            raise ValueError(f"{folder} holds no image: looked for {', '.join(KNOWN)}")
+            raise ValueError(f"{folder} holds no image: looked for {LISTED_PICTURES}")
 
     def __len__(self) -> int:
         return len(self.names)
 
     def sample_id(self, index: int) -> str:
-        """The path of an image."""
+        """Name an image by its path."""
         return str(self.folder / self.names[index])
 
     def read(self, index: int) -> bytes:
-        """The file's content."""
+        """Read a file."""
         path = self.folder / self.names[index]
         try:
             require_regular_file(path)
@@ -106,13 +104,5 @@ class FolderImages(ImageSource):
             raise UnreadableImageError(reason) from error
 
     def checksum(self) -> int:
-        """See `ImageSource`; folder's own path does not matter."""
+        """See `ImageSource`; the folder's own path does not matter."""
         return self.names.checksum()
-
-
-def find_images(folder: Path) -> Iterator[str]:
-    """Yield the paths of all images below a folder, relative to it, in an order that stays.
-
-    See `eva_data.files.find_files`.
-    """
-    return find_files(folder, SUFFIXES)

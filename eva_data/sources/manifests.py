@@ -13,10 +13,10 @@ A manifest is a TOML file (`pretrain/configs/merged30m.toml` is the paper's):
     name = "cc12m"
     shards = "cc12m/{00000..01242}.tar"
     weight = 0.5                        # how often an image comes in an epoch; default 1
-    limit = 1000000                     # at most so many images; default all
+    limit = 1000000                     # most images in an epoch; default all
 
-Sources follow one another in the manifest's order. `weight` and `limit` take images evenly from the
-whole source, always the same ones, so that an index stands for the same image in every run.
+Sources follow one another in the manifest's order. `weight` and `limit` take images evenly from all
+of a source, always the same ones, so that an index stands for the same image in every run.
 """
 
 import difflib
@@ -32,9 +32,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from eva_data.sources.image_source import FolderImages, ImageSource, Transform
-from eva_data.sources.index_file import Names, Table
+from eva_data.names import Names
+from eva_data.sources.image_source import FolderImages, ImageSource
+from eva_data.sources.index_file import Table
 from eva_data.sources.shards import TarShards
+from eva_data.transforms import TensorTransform
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +50,11 @@ class SourceEntry:
     """A source as the manifest states it.
 
     Attributes:
-        name: Of the source.
+        name: The source's name.
         kind: "folder" or "shards".
         location: The folder, or the pattern of the shards; complete paths.
-        weight: How often an image comes in an epoch.
-        limit: At most so many images in an epoch.
+        weight: Times that an image comes in an epoch.
+        limit: Most images in an epoch.
     """
 
     name: str
@@ -62,12 +64,20 @@ class SourceEntry:
     limit: int | None = None
 
     def images_of(self, available: int) -> int:
-        """How many images of the source an epoch has."""
+        """Count the images of the source in an epoch.
+
+        Args:
+            available: Images that the source has.
+        """
         wanted = max(1, round(self.weight * available))
         return wanted if self.limit is None else min(wanted, self.limit)
 
     def open(self, table: Table | None = None) -> ImageSource:
-        """The source with all its images; searched for them without a table."""
+        """Open the source with all its images.
+
+        Args:
+            table: Its part of the index; None searches for the images.
+        """
         if self.kind == "shards":
             return TarShards(self.location, table=table)
         return FolderImages(Path(self.location), names=None if table is None else Names(table))
@@ -79,7 +89,7 @@ class Manifest:
 
     Attributes:
         file: The manifest.
-        sources: In its order.
+        sources: The sources in its order.
         index: The index file, if it names one.
     """
 
@@ -97,7 +107,7 @@ class Manifest:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is no manifest; the message names the entry.
+            ValueError: If it is not a manifest; the message names the entry.
         """
         path = Path(file)
         if not path.is_file():
@@ -105,7 +115,7 @@ class Manifest:
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
         except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path} is no TOML file: {error}") from error
+            raise ValueError(f"{path} is not a TOML file: {error}") from error
         _refuse_unknown(content, _MANIFEST_KEYS, str(path))
         folder = path.parent / _expand_path(root or content.get("root", "."), str(path))
         entries = content.get("source")
@@ -143,7 +153,7 @@ class ImageFolders(ImageSource):
     def __init__(
         self,
         manifest: str | os.PathLike[str],
-        transform: Transform | None = None,
+        transform: TensorTransform | None = None,
         *,
         root: str | None = None,
         index: str | os.PathLike[str] | None = None,
@@ -167,7 +177,7 @@ class ImageFolders(ImageSource):
         return self._ends[-1]
 
     def locate(self, index: int) -> tuple[ImageSource, int]:
-        """The source of an image, and its index there."""
+        """Find the source of an image, and its index there."""
         if not 0 <= index < len(self):
             raise IndexError(f"no image {index} among {len(self)}")
         number = bisect_right(self._ends, index)
@@ -194,7 +204,7 @@ class ImageFolders(ImageSource):
         return value
 
 
-def open_images(location: str, transform: Transform | None = None) -> ImageSource:
+def open_images(location: str, transform: TensorTransform | None = None) -> ImageSource:
     """Open images by whatever names them.
 
     Args:
@@ -218,7 +228,7 @@ def write_index(file: Path, tables: Mapping[str, Table], manifest: Manifest) -> 
 
     Args:
         file: Is replaced when the new one is complete.
-        tables: Source -> its images: arrays `names.*`, and those of `index_shards` for shards.
+        tables: Images of each source: arrays `names.*`, and those of `index_shards` for shards.
         manifest: The manifest.
     """
     arrays = {f"{name}/{key}": table[key] for name, table in tables.items() for key in table}
@@ -230,20 +240,20 @@ def _open_indexed(manifest: Manifest, file: Path) -> list[ImageSource]:
     command = f"write it with: python tools/verify_data.py images {manifest.file} --write {file}"
     if not file.is_file():
         raise FileNotFoundError(f"there is no index file {file}; {command}")
-    whole = Table.open(file)
-    known = [entry[:2] for entry in whole.about] if isinstance(whole.about, list) else []
+    index = Table.open(file)
+    known = [entry[:2] for entry in index.about] if isinstance(index.about, list) else []
     wanted = [[entry.name, entry.kind] for entry in manifest.sources]
     if known != wanted:
         raise ValueError(
             f"{file} is the index of {known}, and {manifest.file} has {wanted}; {command}"
         )
-    tables = (whole.part(entry[0], entry[2]) for entry in whole.about)
+    tables = (index.part(entry[0], entry[2]) for entry in index.about)
     return [entry.open(table) for entry, table in zip(manifest.sources, tables, strict=True)]
 
 
 def _source(entry: Any, root: Path, where: str) -> SourceEntry:
     if not isinstance(entry, dict):
-        raise ValueError(f"{where} is no table: write [[source]]")
+        raise ValueError(f"{where} is not a table: write [[source]]")
     _refuse_unknown(entry, _SOURCE_KEYS, where)
     name = entry.get("name")
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
@@ -259,7 +269,7 @@ def _source(entry: Any, root: Path, where: str) -> SourceEntry:
             f"{weight!r}"
         )
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise ValueError(f"{where}: limit must be a whole number from 1, got {limit!r}")
+        raise ValueError(f"{where}: limit must be an integer from 1, got {limit!r}")
     location = str(root / _expand_path(entry[kinds[0]], where))
     return SourceEntry(
         name=name, kind=kinds[0], location=location, weight=float(weight), limit=limit
@@ -268,7 +278,7 @@ def _source(entry: Any, root: Path, where: str) -> SourceEntry:
 
 def _expand_path(text: Any, where: str) -> Path:
     if not isinstance(text, str) or not text:
-        raise ValueError(f"{where}: {text!r} is no path")
+        raise ValueError(f"{where}: {text!r} is not a path")
     expanded = os.path.expandvars(text)
     unset = re.search(r"\$\{?\w+", expanded)
     if unset:

@@ -19,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.files import require_regular_file
-from eva_data.pictures import SUFFIXES, UnreadableImageError, check_encoded_size
-from eva_data.sources.image_source import ImageSource, Transform
-from eva_data.sources.index_file import Names, Table
+from eva_data.names import Names
+from eva_data.pictures import UnreadableImageError, check_encoded_size
+from eva_data.sources.image_source import ImageSource
+from eva_data.sources.index_file import Table
+from eva_data.suffixes import PICTURES
+from eva_data.transforms import TensorTransform
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +38,9 @@ class Member(NamedTuple):
     """An image in a shard.
 
     Attributes:
-        name: Of the member.
-        offset: Of its content in the tar file.
-        size: Of its content.
+        name: The member's name.
+        offset: Place of its content in the tar file, in bytes.
+        size: Bytes of its content.
     """
 
     name: str
@@ -51,7 +54,7 @@ class TarShards(ImageSource):
     All members that are pictures count, whatever else (captions, labels) shares their key.
 
     Args:
-        pattern: Of the shards' paths, or several; see `expand`.
+        pattern: Pattern of the shards' paths, or several; see `expand`.
         transform: See `ImageSource`.
         index: File that keeps the members' places: read if it is there, written if it is not. None
             looks through the shards every time.
@@ -65,7 +68,7 @@ class TarShards(ImageSource):
     def __init__(
         self,
         pattern: str | Sequence[str],
-        transform: Transform | None = None,
+        transform: TensorTransform | None = None,
         *,
         index: Path | None = None,
         table: Table | None = None,
@@ -86,7 +89,7 @@ class TarShards(ImageSource):
         return len(self._names)
 
     def sample_id(self, index: int) -> str:
-        """Shard and member, `folder/shard-0000.tar:key.jpg`."""
+        """Name shard and member, `folder/shard-0000.tar:key.jpg`."""
         name = self._names[index]
         return f"{self._shard(index)}:{name}"
 
@@ -100,7 +103,7 @@ class TarShards(ImageSource):
         return self.shards[number]
 
     def read(self, index: int) -> bytes:
-        """The member's content."""
+        """Read a member."""
         shard = self._shard(index)
         size, offset = (int(self._table[key][index]) for key in ("size", "offset"))
         if size < 0 or offset < 0:
@@ -123,7 +126,7 @@ class TarShards(ImageSource):
         return self._names.checksum()
 
     def index(self) -> Table:
-        """The members' places, to be saved."""
+        """Give the members' places, to be saved."""
         return self._table
 
 
@@ -175,15 +178,15 @@ def find_members(shard: Path) -> Iterator[Member]:
             for member in tar:
                 base = member.name.rpartition("/")[2]
                 suffix = base[len(base.partition(".")[0]) :].lower()
-                if member.isfile() and not member.issparse() and suffix in SUFFIXES:
+                if member.isfile() and not member.issparse() and suffix in PICTURES:
                     yield Member(member.name, member.offset_data, member.size)
         with shard.open("rb") as stream:
             stream.seek(tar.offset)
-            if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):  # which tarfile takes for the end
+            if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes it for the end
                 raise tarfile.ReadError(f"no header at byte {tar.offset}")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise ValueError(
-            f"{shard} is no tar file, or a damaged or compressed one ({error}): download it again, "
+            f"{shard} is not a tar file, or is damaged or compressed ({error}): download it again, "
             "or uncompress it"
         ) from error
 
@@ -192,8 +195,8 @@ def expand(pattern: str | Sequence[str]) -> list[Path]:
     """Turn patterns into the paths of existing files.
 
     Args:
-        pattern: With `{0000..0099}` for numbers of that many digits, `{a,b}` for alternatives,
-            and the `*`, `?` and `[...]` of a shell; or several patterns.
+        pattern: Path with `{0000..0099}` for numbers of that many digits, `{a,b}` for
+            alternatives, and the `*`, `?` and `[...]` of a shell; or several patterns.
 
     Raises:
         ValueError: If a file is not there, nothing fits a pattern, or one stands for more than
@@ -269,9 +272,9 @@ def _check_fits(table: Table, shards: Sequence[Path]) -> None:
             raise ValueError(f"the index is damaged, it has places of {lengths}: write it again")
         return
     if not isinstance(known, list):
-        raise ValueError("the index is not one of shards; remove it, and it is written anew")
+        raise ValueError("the index is not an index of shards; remove it, and it is written again")
     first = next(a or b for a, b in itertools.zip_longest(actual, known) if a != b)
     raise ValueError(
         f"the index is of {len(known)} shards, and there are {len(actual)}; {first[0]} is the "
-        "first that is new, gone or of another size: remove the index, and it is written anew"
+        "first that is new, gone or of another size: remove the index, and it is written again"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from eva_data.files import make_folder, remove_unfinished, write_text
 from eva_engine import distributed
-from eva_engine.checkpoints.run_checkpoint import save_weights
+from eva_engine.checkpoints.files import save_weights
 from eva_engine.checkpoints.state_files import Failures
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 
@@ -19,11 +19,11 @@ FOLDER, RECORD = "best", "best.json"
 
 
 def check_metric(metric: str, results: Sequence[str]) -> None:
-    """Refuse a metric that no evaluation gives.
+    """Refuse a metric that is not a result of the evaluation.
 
     Args:
         metric: Name of a result, or "".
-        results: Names of all; none without validation data.
+        results: Names of all results; empty without validation data.
 
     Raises:
         ValueError: Naming both.
@@ -31,8 +31,8 @@ def check_metric(metric: str, results: Sequence[str]) -> None:
     if metric and metric not in results:
         there_are = ", ".join(results) if results else "none, for there are no validation data"
         raise ValueError(
-            f"best_metric={metric} is no result of the evaluation (there are {there_are}); choose "
-            "one of them, or nothing ('')"
+            f"best_metric={metric} is not a result of the evaluation (there are {there_are}); "
+            "choose one of them, or nothing ('')"
         )
 
 
@@ -45,15 +45,17 @@ class BestWeights:
     Args:
         output: Folder of the run.
         metric: Name of the result that decides; of `loss` the smallest is best, else the largest.
-        anew: Whether the run begins, and what an earlier one left counts for nothing.
-        config: Of the run, for `run_checkpoint.read_config`.
+        begins: Whether the run begins; what an earlier one left does not count then.
+        config: Config of the run, for `eva_engine.checkpoints.files.read_config`.
     """
 
-    def __init__(self, output: Path, *, metric: str, anew: bool, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, output: Path, *, metric: str, begins: bool, config: Mapping[str, Any]
+    ) -> None:
         self.folder, self.metric, self.config = output / FOLDER, metric, config
         if distributed.rank() == 0:
             remove_unfinished(self.folder)  # of a save that a kill cut short
-            if anew:
+            if begins:
                 (self.folder / RECORD).unlink(missing_ok=True)
 
     def consider(
@@ -64,8 +66,8 @@ class BestWeights:
         Args:
             engine: The engine that trains, with the weights that were evaluated.
             name: File for them, `WEIGHTS` or `EMA_WEIGHTS`.
-            step: That was evaluated, from 0.
-            results: Of the evaluation.
+            step: Step that was evaluated, from 0.
+            results: Results of the evaluation.
 
         Raises:
             OSError: On all processes, if the disk is full, for example.

@@ -23,7 +23,7 @@ def mark_complete(folder: Path) -> None:
     """Flush all files and list them with sizes and digests; the same call on all processes.
 
     Args:
-        folder: Of the checkpoint, written to the end.
+        folder: Folder of the checkpoint, written to the end.
 
     Raises:
         OSError: On all processes, if something cannot be read or written.
@@ -63,12 +63,12 @@ def damage_of(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
     """Read a checkpoint's files and compare their digests.
 
     Args:
-        folder: Of the checkpoint.
-        part: Which share of the files to read.
+        folder: Folder of the checkpoint.
+        part: Number of the share of the files to read.
         parts: Number of shares.
 
     Returns:
-        What is wrong, or None. Of a checkpoint that has no digests only sizes are compared.
+        The damage, or None. Of a checkpoint without digests only sizes are compared.
     """
     files = _listed(folder)
     if isinstance(files, str):
@@ -88,7 +88,7 @@ def damage_of(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """What `run.json` of a checkpoint holds.
+    """Read `run.json` of a checkpoint.
 
     Raises:
         ValueError: If it is not the record of a run.
@@ -100,7 +100,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def _listed(folder: Path) -> dict[str, str | None] | str:
-    """Name -> digest of all files if they are there with their sizes, or what is wrong."""
+    """Name -> digest of all files if they are there with their sizes, or the damage."""
     files: dict[str, tuple[int, str | None]]
     try:
         require_regular_file(folder / MARKER)
@@ -142,7 +142,7 @@ def save_weights(
     Args:
         state: Name -> tensor.
         file: `.safetensors`.
-        config: Of the run, for `read_config`.
+        config: Config of the run, for `read_config`.
 
     Raises:
         UnwritableError: If the disk is full, for example.
@@ -174,13 +174,13 @@ def write_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, st
 
 
 def read_config(file: Path) -> dict[str, Any] | None:
-    """The config of the run that wrote a `.safetensors` file; None if it does not say.
+    """Read the config of the run that wrote a `.safetensors` file; None if it holds none.
 
     Args:
-        file: Any weights.
+        file: Weights of any origin.
 
     Raises:
-        ValueError: If the file is damaged, or what it says is not a config.
+        ValueError: If the file is damaged, or what it holds is not a config.
     """
     if file.suffix != ".safetensors":
         return None

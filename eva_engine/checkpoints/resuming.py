@@ -8,7 +8,7 @@ from typing import Any
 from eva_engine import distributed
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.config import RunConfig
-from eva_engine.log import last_logged_step
+from eva_engine.run_log import last_logged_step
 
 logger = logging.getLogger(__name__)
 
@@ -17,11 +17,11 @@ def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig) -> Path | None:
     """Find the checkpoint after which a run continues; the same on all processes.
 
     Args:
-        checkpoints: Of the output folder.
+        checkpoints: Checkpoints of the output folder.
         run: Settings of the run.
 
     Returns:
-        The newest undamaged one; None where there is none.
+        The newest undamaged one; None if there is not one.
 
     Raises:
         ValueError: If there is one and the run is not to be continued, or if all are damaged.
@@ -41,7 +41,7 @@ def check_that_nothing_was_here(
     """Refuse to begin where another run was; only one that never saved may begin again.
 
     Args:
-        checkpoints: Of the output folder, none of which is complete.
+        checkpoints: Checkpoints of the output folder, of which not one is complete.
         run: Settings of the run.
         first_save: Steps after which a run saves for the first time.
 
@@ -66,7 +66,7 @@ def check_that_nothing_was_here(
 
 
 def mention_changes(saved: Mapping[str, Any], now: Mapping[str, Any], run: RunConfig) -> None:
-    """Mention what differs from the run that continues; `restore` refuses what it cannot.
+    """Mention what differs from the run that continues, where it may.
 
     Args:
         saved: Record of the checkpoint.

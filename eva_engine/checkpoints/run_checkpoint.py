@@ -24,27 +24,12 @@ from eva_engine.checkpoints.files import (
     damage_of,
     is_complete,
     mark_complete,
-    read_config,
     read_run,
     save_weights,
-    write_tensors,
 )
 from eva_engine.checkpoints.state_files import Failures, safe_checkpoint_engine
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 from eva_engine.steps.moving_average import MovingAverage
-
-__all__ = [
-    "EMA_WEIGHTS",
-    "FOLDER",
-    "WEIGHTS",
-    "RunCheckpoints",
-    "is_complete",
-    "read_config",
-    "read_run",
-    "restore",
-    "save_weights",
-    "write_tensors",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +38,6 @@ WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 _RUN, _LATEST = "run.json", "latest"
 _STATE = "deepspeed"
 _PREFIX, _TEMPORARY, _REMOVED, _DAMAGED = "step_", ".writing_", ".removing_", "damaged_"
-_mark_complete = mark_complete
 
 
 class RunCheckpoints:
@@ -62,7 +46,7 @@ class RunCheckpoints:
     Args:
         output: Folder of the run, which all processes see.
         keep: Complete checkpoints that are kept; older ones are removed after a save.
-        config: Of the run, which the weights' files hold too, see `read_config`.
+        config: Config of the run, which the files of weights hold too, see `read_config`.
     """
 
     def __init__(self, output: Path, *, keep: int, config: Mapping[str, Any] | None = None) -> None:
@@ -77,14 +61,14 @@ class RunCheckpoints:
 
     def traces(self) -> bool:
         """Whether the run ever had a checkpoint."""
-        # a kill in the first save leaves an unfinished folder, which is none
+        # a kill in the first save leaves an unfinished folder, which is not a checkpoint
         saved = (*self.folder.glob(f"{_PREFIX}*"), *self.folder.glob(f"{_DAMAGED}*"))
         return (self.folder / _LATEST).exists() or bool(saved)
 
     def newest(self) -> Path | None:
-        """The newest checkpoint whose files are what was written; the same on all processes.
+        """The newest checkpoint whose files are as they were written; the same on all processes.
 
-        Those that are not are passed over with a warning, and left as they are.
+        Others are passed over with a warning, and left as they are.
 
         Raises:
             ValueError: On all processes, if one of them does not see the main process's folder, or
@@ -152,9 +136,9 @@ class RunCheckpoints:
 
         Args:
             engine: The engine that trains.
-            average: Its moving average.
+            average: Moving average of its weights.
             step: Optimizer steps done.
-            run: What `run.json` shall hold besides the step.
+            run: Content of `run.json` besides the step.
 
         Returns:
             The folder.
@@ -224,7 +208,7 @@ class RunCheckpoints:
             with failures.noted(folder / _RUN):
                 write_text(folder / _RUN, json.dumps(record, indent=2))
         failures.raise_together()
-        _mark_complete(folder)
+        mark_complete(folder)
 
     def _remove_old(self) -> None:
         for folder in self.complete()[: -self.keep]:
@@ -248,7 +232,7 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
     Args:
         folder: A complete checkpoint.
         engine: The engine, as when it was saved.
-        average: Its moving average.
+        average: Moving average of its weights.
 
     Raises:
         ValueError: If the run has another number of processes, precision, ZeRO stage or model, or
@@ -296,5 +280,5 @@ def _check_can_continue(saved: dict[str, Any], engine: TrainingEngine, folder: P
 
 
 def _average_file(engine: TrainingEngine) -> str:
-    """Each process has its part with ZeRO 1, and the same whole without."""
+    """With ZeRO 1 each process has a part of its own, without it all have the same average."""
     return f"average_{distributed.rank() if engine.zero_stage else 0:05d}.pt"

@@ -13,7 +13,7 @@ from eva_engine import distributed
 
 
 class Failures:
-    """What this process could not write; all processes hear of it at once."""
+    """The first failure to write of this process; all processes raise it together."""
 
     def __init__(self) -> None:
         self.first: OSError | None = None
@@ -39,7 +39,7 @@ def safe_checkpoint_engine(failures: Failures | None = None) -> Any:
     """DeepSpeed's reader and writer, but one that runs no code of a file (`weights_only`).
 
     Args:
-        failures: Takes what cannot be written; without it that is an error.
+        failures: Takes failures to write; without it they are errors.
     """
     from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
@@ -61,6 +61,6 @@ def safe_checkpoint_engine(failures: Failures | None = None) -> Any:
                 torch.save(state_dict, stream)
 
         def load(self, path: str, map_location: Any = None) -> Any:
-            return read_torch_file(path, allowed=allowed)  # DeepSpeed moves it to where it belongs
+            return read_torch_file(path, allowed=allowed)  # DeepSpeed moves them to their device
 
     return SafeCheckpointEngine()

@@ -1,17 +1,17 @@
-"""What the commands share: their options, device and number format, and how errors are told."""
+"""Commands that run a model: shared options, device, number format, beginning and end."""
 
 import argparse
 import logging
 import os
-import sys
-from collections.abc import Callable
+from argparse import HelpFormatter, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 
-from eva_data.interruption import EXIT_KEYBOARD
+from eva_data.options import integer
 from eva_engine import distributed
-from eva_engine.commands.training import sentence
+from eva_engine.commands.endings import ending
 from eva_engine.config import MOST_WORKERS
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
@@ -19,47 +19,71 @@ PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+def command(
+    program: str,
+    parse: Callable[[Sequence[str] | None], argparse.Namespace],
+    work: Callable[[argparse.Namespace, torch.device], None],
+) -> Callable[[Sequence[str] | None], None]:
+    """Make the `main` of a command that runs a model on one or several processes.
+
+    Args:
+        program: Name in the messages.
+        parse: Parses the arguments; None for those of the command line. The options are those of
+            `add_arguments`, and others.
+        work: Does the work, given options and device.
+
+    Returns:
+        A function of the arguments that ends as `eva_engine.commands.endings.ending` says.
+    """
+
+    def main(arguments: Sequence[str] | None = None) -> None:
+        options = parse(arguments)
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        with ending(program):
+            work(options, choose_device(options.device, join=True))
+
+    return main
+
+
+def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
+    """Make a parser without abbreviations, whose help keeps the lines of its epilog.
+
+    Args:
+        program: Name in the help.
+        description: Purpose of the command.
+        epilog: Examples.
+
+    Returns:
+        The parser.
+    """
+    return argparse.ArgumentParser(
+        prog=program,
+        allow_abbrev=False,
+        description=description,
+        epilog=epilog,
+        formatter_class=RawDescriptionHelpFormatter if epilog else HelpFormatter,
+    )
+
+
 def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> None:
     """Add the options of how a model is run.
 
     Args:
-        parser: Receives them.
-        batch_size: Default.
+        parser: Parser that receives them.
+        batch_size: Default of `--batch-size`.
     """
     add = parser.add_argument
-    add("--batch-size", type=whole_number(1), default=batch_size, help="default: %(default)s")
+    add("--batch-size", type=integer(1), default=batch_size, help="default: %(default)s")
     workers = min(4, os.cpu_count() or 1)
     add(
         "--workers",
-        type=whole_number(0, MOST_WORKERS),
+        type=integer(0, MOST_WORKERS),
         default=workers,
-        help="that load (default: %(default)s)",
+        help="processes that load data (default: %(default)s)",
     )
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--precision", choices=PRECISIONS, default="auto", help="default: fp16 on a GPU, else fp32")
     add("--local_rank", help=argparse.SUPPRESS)
-
-
-def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Make the type of an option that is a whole number within limits.
-
-    Args:
-        least: Smallest value.
-        most: Largest one; None for no limit.
-
-    Returns:
-        For `type` of `argparse`.
-    """
-
-    def number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
-        if most is not None and value > most:
-            raise argparse.ArgumentTypeError(f"must be at most {most}, got {text}")
-        return value
-
-    return number
 
 
 def choose_device(device: str = "auto", *, join: bool = False) -> torch.device:
@@ -70,7 +94,7 @@ def choose_device(device: str = "auto", *, join: bool = False) -> torch.device:
         join: Join the other processes, where `torchrun` started several.
 
     Returns:
-        That of this process.
+        The device of this process.
 
     Raises:
         ValueError: If there is no GPU, but one is asked for.
@@ -85,27 +109,7 @@ def choose_device(device: str = "auto", *, join: bool = False) -> torch.device:
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Number format of a model: by default fp16 on a GPU, as officially, and fp32 elsewhere."""
+    """Choose a number format: by default fp16 on a GPU, as officially, and fp32 elsewhere."""
     if precision == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     return _DTYPES[precision]
-
-
-def run(program: str, command: Callable[[], None]) -> None:
-    """Run a command; what its user can mend ends it with a sentence.
-
-    Args:
-        program: Name in the message.
-        command: Does the work.
-
-    Raises:
-        SystemExit: 1 after a message; 130 after Ctrl-C.
-    """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        command()
-        distributed.stop()
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"{program}: {sentence(error)}")
-    except KeyboardInterrupt:
-        sys.exit(EXIT_KEYBOARD)

@@ -32,7 +32,7 @@ def running(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
     They ignore SIGTERM, so Python, which sends it at its own end and waits, would wait for ever.
 
     Args:
-        loader: With `worker_init_fn=leave_signals_to_the_run`.
+        loader: Loader with `worker_init_fn=leave_signals_to_the_run`.
 
     Yields:
         Its iterator.
@@ -63,19 +63,19 @@ def evaluation_loader(
     pin_memory: bool = False,
     progress: str | None = None,
 ) -> Iterator[Iterable[Any]]:
-    """Context that gives the batches of an evaluation, each sample once and in order.
+    """Context of the batches of an evaluation, each sample once and in order.
 
     Its processes ignore the signals that stop a run, and end with the context. If a run is asked to
     stop on any process, the batches end, and so does the evaluation: on all processes, which enter
     this context alike during a run.
 
     Args:
-        samples: Map-style; what this process has to look at.
+        samples: Map-style data set; the share of this process.
         workers: Processes that load.
         batch_size: Samples of a batch.
         batches: Indexes of each batch, instead of `batch_size`.
         collate: Makes a batch of a list of samples; None stacks tensors.
-        pin_memory: For copies to a GPU.
+        pin_memory: Whether copies to a GPU follow.
         progress: Title of a progress bar in the first process; None shows none.
 
     Yields:
@@ -106,7 +106,7 @@ def evaluation_loader(
 
 @contextlib.contextmanager
 def interruptible(stop: StopSignal) -> Iterator[None]:
-    """Context in which a signal ends what `evaluation_loader` gives."""
+    """Context in which a signal ends the batches of `evaluation_loader`."""
     token = _stop.set(stop)
     try:
         yield

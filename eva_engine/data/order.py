@@ -37,7 +37,7 @@ class Samples(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What the loader gives.
+    """A batch of the loader.
 
     Attributes:
         data: The collated samples.
@@ -72,9 +72,9 @@ class OrderedBatches(Sampler[list[Item]]):
         size: Samples of the data set.
         batch_size: Samples of one process in one micro-batch.
         accumulate: Micro-batches of an optimizer step.
-        rank: This process.
-        world_size: All processes.
-        seed: Of the permutations.
+        rank: Number of this process.
+        world_size: Number of processes.
+        seed: Seed of the permutations.
         start_step: Optimizer step to begin with.
 
     Raises:
@@ -119,7 +119,7 @@ class SeededSamples(Dataset[Any]):
 
     Args:
         samples: The data set; one of `READ_ERRORS` in it is a sample that cannot be read.
-        seed: Of the run.
+        seed: Seed of the run.
     """
 
     def __init__(self, samples: Samples, *, seed: int) -> None:
@@ -127,11 +127,11 @@ class SeededSamples(Dataset[Any]):
         self.seed = seed
 
     def __getitem__(self, item: Item) -> tuple[Any, Item, dict[str, str]]:
-        """Load a sample, or the next one that can be read; with what could not.
+        """Load a sample, or the next one that can be read, and the names of those that cannot.
 
         Raises:
             TooManyBadSamplesError: If too many in a row cannot be read.
-            SampleError: For any other error than `READ_ERRORS`.
+            SampleError: For other errors than `READ_ERRORS`.
         """
         epoch, wanted = item
         unreadable: dict[str, str] = {}
@@ -159,8 +159,8 @@ class BadSamples:
     """Names of the samples of a run that cannot be read, each of which counts once.
 
     Args:
-        allowed: How many there may be.
-        names: Those that were found before.
+        allowed: Largest number of them.
+        names: Names that were found before.
     """
 
     def __init__(self, allowed: int, names: Iterable[str] = ()) -> None:
@@ -218,11 +218,11 @@ def build_loader(
         samples: The data set.
         batches: Their order.
         workers: Processes that load.
-        pin_memory: For copies to a GPU.
+        pin_memory: Whether copies to a GPU follow.
         collate: Makes the data of a batch from a list of samples.
 
     Returns:
-        A loader that gives `Batch` without end; `eva_engine.data.loading.running` runs it.
+        A loader of `Batch` without end; `eva_engine.data.loading.running` runs it.
     """
     return DataLoader(
         SeededSamples(samples, seed=batches.seed),
@@ -258,7 +258,7 @@ def to_device(data: T, device: torch.device) -> T:
 
     Args:
         data: Tensors in any nesting of dicts, lists and tuples.
-        device: Where to.
+        device: Device of the copies.
 
     Returns:
         The same nesting.

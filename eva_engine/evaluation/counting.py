@@ -1,6 +1,10 @@
-"""Counting right predictions: each image once, whatever the number of processes.
+"""Counting right predictions: each sample once, whatever the number of processes.
 
-Shapes: B images, K classes.
+A sample is an input with a label. The model turns a batch of inputs into logits, whether they are
+images (B, 3, H, W), clips (B, 3, T, H, W) or several views of each (B, V, ...), over which it takes
+the mean itself.
+
+Shapes: B samples, K classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from eva_data.labelled.folders import LabelledImages
 from eva_engine import distributed
 from eva_engine.config import RunConfig
 from eva_engine.data.loading import evaluation_loader
@@ -20,14 +23,31 @@ from eva_engine.data.loading import evaluation_loader
 MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
 
 
+class LabelledSamples(Protocol):
+    """A map-style data set of inputs and labels, such as those of `eva_data.labelled`."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the labels 0, 1, ..."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Any, int]: ...
+
+    def sample_id(self, index: int) -> str:
+        """Name of a sample, for messages."""
+        ...
+
+
 class Judged(NamedTuple):
-    """What a rule says about a batch, each (B,).
+    """Judgement of a batch by a rule, each (B,).
 
     Attributes:
         top1: Whether the first prediction is right.
-        top5: Whether one of the first five is.
-        loss: Cross-entropy; zero where the image does not count.
-        counts: Whether the image counts at all.
+        top5: Whether one of the first five predictions is right.
+        loss: Cross-entropy; zero where the sample does not count.
+        counts: Whether the sample counts at all.
     """
 
     top1: Tensor
@@ -37,7 +57,7 @@ class Judged(NamedTuple):
 
 
 class Rule(Protocol):
-    """Judges logits (B, K), given labels (B,) and the images' indexes in the data set (B,)."""
+    """Judges logits (B, K), given labels (B,) and the samples' indexes in the data set (B,)."""
 
     def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
         """Judge a batch."""
@@ -48,7 +68,7 @@ class OneLabel:
     """A prediction is right if it is the label.
 
     Args:
-        columns: Of the logits that compete, in the order of the labels; None takes all.
+        columns: Columns of the logits that compete, in the order of the labels; None takes all.
     """
 
     def __init__(self, columns: Sequence[int] | None = None) -> None:
@@ -64,10 +84,10 @@ class OneLabel:
 
 
 class AnyLabel:
-    """A prediction is right if it is one of the image's labels; images without any do not count.
+    """A prediction is right if it is one of the sample's labels; samples without any do not count.
 
     Args:
-        labels: For each image of the data set.
+        labels: All labels of each sample of the data set.
     """
 
     def __init__(self, labels: Sequence[Sequence[int]]) -> None:
@@ -76,12 +96,27 @@ class AnyLabel:
         self.labels = torch.tensor(padded, dtype=torch.int64).reshape(len(labels), width)
 
     def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
-        """See `Rule`; the loss is that of the data set's own label."""
+        """See `Rule`; the loss takes the data set's own label."""
         accepted = self.labels[indexes.cpu()].to(logits.device)  # (B, width)
         right = (_first_five(logits)[:, :, None] == accepted[:, None]).any(2)  # (B, 5)
         counts = (accepted >= 0).any(1)
         loss = F.cross_entropy(logits, labels, reduction="none") * counts
         return Judged(right[:, 0], right.any(1), loss, counts)
+
+
+def rule_for(
+    columns: Sequence[int] | None = None, accepted: Sequence[Sequence[int]] | None = None
+) -> Rule:
+    """Choose the rule of a test set.
+
+    Args:
+        columns: Logits that compete, in the order of the labels; None for all.
+        accepted: Right classes of each image; None if only the label is right.
+
+    Returns:
+        The rule.
+    """
+    return OneLabel(columns) if accepted is None else AnyLabel(accepted)
 
 
 def _first_five(logits: Tensor) -> Tensor:
@@ -93,13 +128,13 @@ class Score:
     """Result of one rule.
 
     Attributes:
-        images: That count.
-        right1: Images whose first prediction is right.
-        right5: Images with a right one among the first five.
-        loss: Mean cross-entropy over the images.
+        samples: Number of samples that count.
+        right1: Number of those whose first prediction is right.
+        right5: Number of those with a right prediction among the first five.
+        loss: Mean cross-entropy over the samples that count.
     """
 
-    images: int
+    samples: int
     right1: int
     right5: int
     loss: float
@@ -107,12 +142,12 @@ class Score:
     @property
     def top1(self) -> float:
         """Accuracy in percent."""
-        return 100 * self.right1 / self.images
+        return 100 * self.right1 / self.samples
 
     @property
     def top5(self) -> float:
         """Accuracy of the first five predictions in percent."""
-        return 100 * self.right5 / self.images
+        return 100 * self.right5 / self.samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +155,9 @@ class Counted:
     """Result of a data set.
 
     Attributes:
-        scores: For each rule.
-        confusion: (K, K), images of each label (row) that went to each class; None if not wanted.
-        right5: (K,), images of each label with a right prediction among the first five.
+        scores: Rule -> score.
+        confusion: (K, K), samples of each label (row) that went to each class; None if not wanted.
+        right5: (K,), samples of each label with a right prediction among the first five.
     """
 
     scores: Mapping[str, Score]
@@ -131,7 +166,7 @@ class Counted:
 
 
 class _Indexed(Dataset[tuple[Any, int, int]]):
-    def __init__(self, samples: LabelledImages) -> None:
+    def __init__(self, samples: LabelledSamples) -> None:
         self.samples = samples
 
     def __getitem__(self, index: int) -> tuple[Any, int, int]:
@@ -140,7 +175,7 @@ class _Indexed(Dataset[tuple[Any, int, int]]):
 
 def count(
     model: nn.Module,
-    samples: LabelledImages,
+    samples: LabelledSamples,
     rules: Mapping[str, Rule],
     *,
     device: torch.device,
@@ -152,11 +187,11 @@ def count(
     """Count right predictions; called on all processes, each of which takes its share.
 
     Args:
-        model: Gives logits (B, K); in evaluation mode on the device.
-        samples: Images and labels.
-        rules: Name -> how to judge.
-        device: Of the model.
-        batch_size: Images of a forward pass.
+        model: Model with logits (B, K), in evaluation mode on the device.
+        samples: Inputs and labels.
+        rules: Name -> rule.
+        device: Device of the model.
+        batch_size: Samples of a forward pass.
         workers: Processes that load.
         confusion: Count the classes of the predictions too.
         progress: Title of a progress bar in the first process; None shows none.
@@ -166,13 +201,13 @@ def count(
 
     Raises:
         FloatingPointError: If the logits are not finite.
-        OSError: If an image cannot be read.
+        OSError: If a sample cannot be read.
         ValueError: If the confusion of too many classes is wanted.
     """
     classes = len(samples.classes)
     if confusion and classes > MAX_CONFUSION:
         raise ValueError(f"confusion of {classes} classes: at most {MAX_CONFUSION} are counted")
-    own = range(distributed.rank(), len(samples), distributed.world_size())
+    own = distributed.own_share(len(samples))
     sums = {name: torch.zeros(4, dtype=torch.float64, device=device) for name in rules}
     pairs = torch.zeros(classes * classes if confusion else 0, dtype=torch.float64, device=device)
     fives = torch.zeros(classes if confusion else 0, dtype=torch.float64, device=device)
@@ -181,10 +216,10 @@ def count(
         Subset(_Indexed(samples), own), batch_size=batch_size, workers=workers,
         pin_memory=device.type == "cuda", progress=progress,
     ) as batches:  # fmt: skip
-        for images, labels, indexes in batches:
+        for inputs, labels, indexes in batches:
             labels = labels.to(device, non_blocking=True)
             with torch.inference_mode():
-                logits = model(images.to(device, dtype, non_blocking=True)).float()  # (B, K)
+                logits = model(inputs.to(device, dtype, non_blocking=True)).float()  # (B, K)
             finite = logits.isfinite().all(1).cpu()
             if not finite.all():
                 name = samples.sample_id(int(indexes[~finite][0]))
@@ -215,27 +250,32 @@ def count(
 
 def _score(name: str, row: list[float]) -> Score:
     if not row[0]:
-        raise ValueError(f"no image counts in {name}")
-    return Score(images=int(row[0]), right1=int(row[1]), right5=int(row[2]), loss=row[3] / row[0])
+        raise ValueError(f"no sample counts in {name}")
+    return Score(samples=int(row[0]), right1=int(row[1]), right5=int(row[2]), loss=row[3] / row[0])
 
 
 class Validation:
-    """Accuracy on validation images during a run, each image counted once.
+    """Accuracy on validation samples during a run, each counted once.
 
     Args:
-        samples: Images and labels.
+        samples: Inputs and labels.
         run: Batch size and workers.
-        device: Where the model is.
+        device: Device of the model.
+
+    Attributes:
+        results: Names of the results.
     """
 
-    def __init__(self, samples: LabelledImages, run: RunConfig, device: torch.device) -> None:
+    results = ("loss", "top1", "top5")
+
+    def __init__(self, samples: LabelledSamples, run: RunConfig, device: torch.device) -> None:
         self._samples, self._run, self._device = samples, run, device
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Loss, and accuracies in percent; called on all processes.
 
         Args:
-            model: In evaluation mode.
+            model: The model in evaluation mode.
 
         Returns:
             `loss`, `top1` and `top5`.
@@ -249,4 +289,4 @@ class Validation:
             workers=self._run.workers,
         )
         score = counted.scores["val"]
-        return {"loss": score.loss, "top1": score.top1, "top5": score.top5}
+        return {name: getattr(score, name) for name in self.results}

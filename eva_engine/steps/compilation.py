@@ -4,7 +4,7 @@ Stochastic depth computes only the samples that it keeps, whose number is drawn 
 graph of the model would break there, in every block. So a block that drops samples has its
 attention and its MLP compiled, for any number of samples, and other blocks are compiled as one.
 Many equal blocks share what was compiled for the first of them. What cannot be compiled as one
-graph is an error, and not left to run as it is.
+graph is an error, and does not run uncompiled.
 """
 
 import logging
@@ -20,7 +20,7 @@ _VERSIONS = 64
 
 
 def compile_model(model: nn.Module) -> int:
-    """Have the parts of a model compiled when they are first called; names stay as they are.
+    """Let the parts of a model be compiled when they are first called; names stay as they are.
 
     Args:
         model: The model.

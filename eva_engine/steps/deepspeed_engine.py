@@ -1,16 +1,16 @@
 """DeepSpeed's engine for a model: settings, master weights, skipped steps."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eva_backbone.layer_decay import param_groups_layer_decay
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
+from eva_engine.steps.parameter_groups import ParameterGroup, optimizer_groups
 
 logger = logging.getLogger(__name__)
 
@@ -23,33 +23,33 @@ class TrainingEngine:
 
     Args:
         model: The model; it is moved to the engine's device and, in half precision, converted.
-        optimizer: AdamW's settings.
+        groups: Parameter groups of the model, see `eva_engine.steps.parameter_groups`.
+        optimizer: Settings of the optimizer; learning-rate factors and weight decays come from
+            the groups.
         run: Precision, ZeRO stage, batch and accumulation.
-        depth: Blocks of the ViT in the model, for its layer groups.
 
     Attributes:
         engine: DeepSpeed's engine; call it for a forward pass.
     """
 
     def __init__(
-        self, model: nn.Module, *, optimizer: OptimizerConfig, run: RunConfig, depth: int
+        self,
+        model: nn.Module,
+        *,
+        groups: Sequence[ParameterGroup],
+        optimizer: OptimizerConfig,
+        run: RunConfig,
     ) -> None:
         import deepspeed
 
-        groups = param_groups_layer_decay(
-            model,
-            depth=depth,
-            lr=optimizer.lr,
-            weight_decay=optimizer.weight_decay,
-            layer_decay=optimizer.layer_decay,
-        )
+        parameters = optimizer_groups(model, groups, lr=optimizer.lr)
         self.zero_stage = run.zero_stage
         self.precision = run.precision
         self.clip_grad = optimizer.clip_grad
-        trained = sum(parameter.numel() for group in groups for parameter in group["params"])
+        trained = sum(parameter.numel() for group in groups for parameter in group.params)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model,
-            optimizer=_optimizer(groups, optimizer, run),
+            optimizer=_optimizer(parameters, optimizer, run),
             config=_deepspeed_config(run, optimizer, trained=trained),
         )
         self._skip = False
@@ -64,11 +64,11 @@ class TrainingEngine:
 
     @property
     def loss_scale(self) -> float:
-        """Factor of the loss, 1 where there is none."""
+        """Factor of the loss; 1 without a loss scale."""
         return float(getattr(self.optimizer, "cur_scale", 1.0)) if self.zero_stage else 1.0
 
     def set_learning_rate(self, lr: float) -> None:
-        """Give each layer group its share of a learning rate."""
+        """Give each parameter group its share of a learning rate."""
         for group in self._groups():
             group["lr"] = lr * group["lr_scale"]
 
@@ -87,13 +87,13 @@ class TrainingEngine:
             return True
         if self.zero_stage:
             return not self.optimizer.has_overflow(self.optimizer.partition_gradients)
-        return bool(torch.isfinite(self._whole_norm()))
+        return bool(torch.isfinite(self._global_norm()))
 
     def step(self, *, skip: bool = False) -> tuple[float, bool]:
         """Carry out the optimizer's step.
 
         Args:
-            skip: Throw the gradients away instead.
+            skip: Discard the gradients instead.
 
         Returns:
             Global gradient norm before clipping, and whether the weights were updated.
@@ -114,7 +114,7 @@ class TrainingEngine:
             self.engine.zero_grad()
             self.engine.step()  # without gradients: counts the step, updates nothing
             return float("nan"), False
-        norm = self._whole_norm()
+        norm = self._global_norm()
         if self.clip_grad:
             torch.nn.utils.clip_grads_with_norm_(self._trained(), self.clip_grad, norm)
         self.engine.step()
@@ -149,8 +149,8 @@ class TrainingEngine:
         state = {}
         if main:
             for name, value in self.module.state_dict().items():
-                whole = value.float() if value.is_floating_point() else value
-                state[name] = torch.empty_like(whole, device="cpu").copy_(whole)
+                full = value.float() if value.is_floating_point() else value
+                state[name] = torch.empty_like(full, device="cpu").copy_(full)
         for name, parameter in self.module.named_parameters():
             if hasattr(parameter, "_hp_mapping"):
                 full = safe_get_full_fp32_param(parameter)
@@ -160,7 +160,7 @@ class TrainingEngine:
 
     @contextmanager
     def settings_kept(self) -> Iterator[None]:
-        """Have the optimizer keep its settings while a checkpoint, which has its own, is loaded."""
+        """Keep the optimizer's settings while a checkpoint, which has its own, is loaded."""
         names = ("weight_decay", "betas", "eps", "momentum", "always_adapt", "lr_scale")
         groups = self._groups()
         kept = [{name: group[name] for name in names if name in group} for group in groups]
@@ -192,12 +192,12 @@ class TrainingEngine:
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
 
-    def _whole_norm(self) -> Tensor:
+    def _global_norm(self) -> Tensor:
         grads = [parameter.grad for parameter in self._trained() if parameter.grad is not None]
         return torch.nn.utils.get_total_norm(grads)
 
     def _let_steps_be_skipped(self) -> None:
-        """ZeRO leaves a step out on an overflow; `skip` tells it that there is one."""
+        """ZeRO leaves a step out on an overflow; `skip` reports one to it."""
         overflows = self.optimizer.has_overflow
         self.optimizer.has_overflow = lambda *args: self._skip or overflows(*args)
         self.optimizer.check_grad_overflow = True
@@ -212,8 +212,8 @@ def _optimizer(
         )
     if run.zero_stage:
         raise ValueError(
-            "optimizer.name=lars needs zero_stage=0: it scales each step by the norm of a whole "
-            "matrix, and ZeRO-1 cuts matrices into parts"
+            "optimizer.name=lars needs zero_stage=0: it scales each step by the norm of an "
+            "entire matrix, and ZeRO-1 cuts matrices into parts"
         )
     from timm.optim import Lars
 
@@ -234,7 +234,7 @@ def _deepspeed_config(
         "gradient_accumulation_steps": run.accumulate,
         # without ZeRO the norm is computed here, before the step
         "gradient_clipping": optimizer.clip_grad if run.zero_stage else 0.0,
-        # DeepSpeed allocates the bucket whole, also for a small model
+        # DeepSpeed allocates the entire bucket, also for a small model
         "zero_optimization": {
             "stage": 2 if in_float32 else run.zero_stage,
             "reduce_bucket_size": min(_LARGEST_BUCKET, trained),

@@ -38,7 +38,7 @@ def forward_flops(build: Callable[[], nn.Module], *, image_size: int) -> float:
     """Model FLOPs of one image's forward pass, counted on the meta device.
 
     Args:
-        build: Makes the model.
+        build: Function that builds the model.
         image_size: Side of the image in pixels.
 
     Returns:
@@ -56,7 +56,7 @@ def peak_flops(device: torch.device) -> float:
     """Peak of dense half-precision matrix products.
 
     Args:
-        device: Of the model.
+        device: Device of the model.
 
     Returns:
         FLOP/s; NaN for a device without an entry, which the log mentions if it is a GPU.

@@ -15,11 +15,11 @@ _FELT = 0.05  # share of the initial weights at the end of a run
 
 
 def warn_of_slow_average(decay: float, steps: int) -> None:
-    """Say so if a run is too short for its moving average.
+    """Warn if a run is too short for its moving average.
 
     Args:
         decay: Weight of the past; 0 for no average.
-        steps: Of the whole run.
+        steps: Steps of the complete run.
     """
     share = decay**steps if decay else 0.0
     if share > _FELT:
@@ -44,7 +44,7 @@ class MovingAverage:
         self._parts = {name: part.float().clone() for name, part in self._master()}
 
     def update(self) -> None:
-        """Take the present weights in, after a step."""
+        """Add the present weights, after a step."""
         masters = [part.float() for _, part in self._master()]
         torch._foreach_lerp_(list(self._parts.values()), masters, 1 - self.decay)
 
@@ -56,7 +56,7 @@ class MovingAverage:
         """Restore this process's part.
 
         Args:
-            state: What `state_dict` gave.
+            state: State from `state_dict`.
 
         Raises:
             ValueError: If it belongs to another model or another number of processes.
@@ -69,7 +69,7 @@ class MovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Have the averages as the model's weights, as long as the block runs."""
+        """Context in which the averages are the model's weights."""
         kept = {name: part.clone() for name, part in self._master()}
         self._write(self._parts)
         try:

@@ -3,10 +3,11 @@
 import contextlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from eva_data.files import UnwritableError, write_text
 from eva_engine import distributed
+from eva_engine.checkpoints.run_checkpoint import WEIGHTS
 from eva_engine.config import RunConfig
 from eva_engine.data.order import Batch, Samples, sample_id
 
@@ -16,16 +17,16 @@ _DUMP = "nonfinite.json"
 
 
 class NonfiniteSteps:
-    """What `run.nonfinite` wants.
+    """Carries out `run.nonfinite`.
 
     Args:
         run: Settings of the run.
-        samples: Its data, for their names.
-        seed: Of the run.
+        samples: Training data, for the names in the message.
+        seed: Seed of the run.
         in_a_row: Steps that were skipped up to now.
 
     Attributes:
-        in_a_row: Steps that were skipped up to now; whoever carries out a step sets it to 0.
+        in_a_row: Steps that were skipped up to now; a step that is carried out sets it to 0.
     """
 
     def __init__(self, run: RunConfig, samples: Samples, *, seed: int, in_a_row: int) -> None:
@@ -36,9 +37,9 @@ class NonfiniteSteps:
         """Write down what led here, in `rankN_nonfinite.json`; return if the step may be skipped.
 
         Args:
-            step: From 0.
+            step: Number of the step, from 0.
             loss: Mean over all processes.
-            batches: Of this process and step.
+            batches: Batches of this process in the step.
 
         Raises:
             FloatingPointError: If it may not; on all processes alike.
@@ -53,7 +54,7 @@ class NonfiniteSteps:
             "epoch_and_index": items,
             "seeds": [[self._seed, step, micro, rank] for micro in range(run.accumulate)],
         }
-        with contextlib.suppress(UnwritableError):  # what it is about matters more
+        with contextlib.suppress(UnwritableError):  # its subject matters more
             write_text(file, json.dumps(content, indent=1))
         self.in_a_row += 1
         what = f"loss {loss} or a gradient of step {step} is not finite; see {file.name}"
@@ -62,3 +63,25 @@ class NonfiniteSteps:
         if self.in_a_row > run.max_skipped:
             raise FloatingPointError(f"{what}; {self.in_a_row} steps in a row")
         logger.warning("%s; the step is skipped", what)
+
+
+@contextlib.contextmanager
+def smallest_loss_scale_explained(step: int) -> Iterator[None]:
+    """Context of an optimizer step, in which DeepSpeed's error about its loss scale is a sentence.
+
+    Args:
+        step: Number of the step, from 0.
+
+    Raises:
+        FloatingPointError: If the loss scale of fp16 is at its minimum and the step overflows.
+    """
+    try:
+        yield
+    except Exception as error:
+        if "loss scale already at minimum" not in str(error):
+            raise
+        raise FloatingPointError(
+            f"the loss scale of fp16 is at its minimum and step {step} still overflows: the "
+            f"run has diverged; begin a new run from {WEIGHTS} of an earlier checkpoint with a "
+            "lower learning rate or precision=bf16"
+        ) from error

@@ -16,7 +16,7 @@ def warmup_cosine(
         peak: Value at the end of the warm-up.
         end: Value that the cosine approaches.
         warmup_steps: Steps of the warm-up.
-        total_steps: All steps.
+        total_steps: Steps of the run.
 
     Returns:
         The value.

@@ -7,6 +7,7 @@ from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS
 from eva_engine.config import (
     OptimizerConfig,
     RunConfig,
+    VitConfig,
     at_least,
     check_image_size,
     check_statistics,
@@ -17,30 +18,8 @@ Objective = Literal["masked_features", "distillation", "masked_tokens"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudentConfig:
-    """The ViT that is pre-trained.
-
-    Attributes:
-        variant: A key of `eva_backbone.VARIANTS`.
-        image_size: Side of its images in pixels.
-        drop_path_rate: Stochastic depth rate of the last block; it rises linearly from 0.
-        activation_checkpointing: Recompute each block in the backward pass, for less memory.
-        init_checkpoint: Weights to begin with, by name or path; empty for random ones.
-    """
-
-    variant: str
-    image_size: int = 224
-    drop_path_rate: float = 0.0
-    activation_checkpointing: bool = False
-    init_checkpoint: str = ""
-
-    def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise ValueError(f"variant is {self.variant!r}; choose one of {', '.join(VARIANTS)}")
-        check_image_size(self.image_size)
-        patch = VARIANTS[self.variant].patch_size
-        if self.image_size < patch or self.image_size % patch:
-            raise ValueError(f"patch {patch} of {self.variant} does not divide {self.image_size}")
+class StudentConfig(VitConfig):
+    """The ViT that is pre-trained."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -59,7 +38,7 @@ class TeacherConfig:
         weights: open_clip's tag (which it downloads) or a file; for `eva` an official name or a
             file.
         image_size: Side of its images; its patches must be as many as the student's.
-        precision: Of its weights and computation. fp16 needs a GPU.
+        precision: Precision of its weights and computation; fp16 needs a GPU.
     """
 
     library: Literal["open_clip", "eva"] = "open_clip"
@@ -80,7 +59,7 @@ class DataConfig:
     Attributes:
         train: A manifest (`.toml`) of image folders, one folder, or a pattern of tar shards such as
             `shards/{0000..0099}.tar`.
-        val: The same for validation; empty evaluates nothing.
+        val: Images for validation, named in the same ways; empty evaluates nothing.
         crop_scale: Smallest and largest share of the image's area that a crop has.
         mean: Subtracted from the student's images.
         std: Divides the student's images.
@@ -124,12 +103,12 @@ class PretrainConfig:
         student: The model that is trained.
         teacher: The model that is predicted.
         data: Images.
-        mask: What is hidden; without effect on `distillation`, which hides nothing.
+        mask: Patches that are hidden; without effect on `distillation`, which hides nothing.
         objective: `masked_features` is EVA's; `distillation` and `masked_tokens` are the others
             of Table 2.
         tokenizer: Folder or file of a trained tokenizer, for `masked_tokens` only.
         optimizer: Optimizer and schedule.
-        run: How the run is carried out.
+        run: Output, device, length and precision of the run.
     """
 
     student: StudentConfig
@@ -163,7 +142,7 @@ class TokenizerConfig:
         width: Hidden width of encoder and decoder.
         num_heads: Heads of the decoder.
         optimizer: Optimizer and schedule.
-        run: How the run is carried out.
+        run: Output, device, length and precision of the run.
     """
 
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

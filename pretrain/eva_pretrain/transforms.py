@@ -1,4 +1,4 @@
-"""From a decoded image to what a training step takes: one crop for student and teacher, and a mask.
+"""From a decoded image to a training sample: one crop for student and teacher, and a mask.
 
 All random numbers come from the global generators (torch's here, Python's in `BlockMasking`), which
 the training engine seeds for every sample.
@@ -29,11 +29,11 @@ class Views:
 
     Attributes:
         size: S.
-        mean: Of the student's images.
-        std: Likewise.
-        teacher_size: T, if it is not S.
-        teacher_mean: If it is not the student's.
-        teacher_std: Likewise.
+        mean: Mean of the student's images.
+        std: Standard deviation of the student's images.
+        teacher_size: T; None for S.
+        teacher_mean: Mean of the teacher's images; None for the student's.
+        teacher_std: Standard deviation of the teacher's images; None for the student's.
     """
 
     size: int

@@ -1,11 +1,11 @@
-"""One step of pre-training, and the loss on validation images."""
+"""The objective on validation images."""
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 from torch.utils.data import Subset
 
 from eva_data.sources.manifests import open_images
@@ -13,62 +13,35 @@ from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.data.order import to_device
 from eva_pretrain.config import PretrainConfig
-from eva_pretrain.masking import alternating_mask
-from eva_pretrain.objectives import FeatureDistillation, MaskedFeatures, MaskedTokens
-from eva_pretrain.teachers.backbone import BackboneTeacher
-from eva_pretrain.teachers.clip import ClipTeacher
+from eva_pretrain.masked_image_modeling import PretrainStep, collate
 from eva_pretrain.transforms import ValidationTransform, Views
-
-Teacher = ClipTeacher | BackboneTeacher
-Objective = MaskedFeatures | FeatureDistillation | MaskedTokens
-
-
-class PretrainStep:
-    """The step function: one crop for student and teacher, one objective.
-
-    Args:
-        teacher: Frozen, on the device.
-        objective: Of `eva_pretrain.objectives`.
-    """
-
-    def __init__(self, teacher: Teacher, objective: Objective) -> None:
-        self.teacher = teacher
-        self.objective = objective
-
-    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Loss and metrics of a batch of `PretrainTransform`."""
-        images: Tensor = batch["images"]
-        features = self.teacher(batch.get("teacher_images", images).to(dtype_of(self.teacher)))
-        loss, metrics = self.objective(
-            model, images.to(dtype_of(model)), batch.get("mask"), features
-        )
-        return loss, metrics
 
 
 class Validation:
-    """The objective on validation images: every second patch masked, each image counted once.
+    """Loss and metrics on validation images: every second patch masked, each image counted once.
 
     Args:
         config: The recipe.
-        step: Its step function.
-        device: Where the model is.
+        step: The step function of the run.
+        views: What student and teacher take.
+        device: Device of the model.
     """
 
-    def __init__(self, config: PretrainConfig, step: PretrainStep, device: torch.device) -> None:
-        transform = ValidationTransform(
-            views_of(config, step.teacher), mask=partial(alternating_mask, config.student.grid)
-        )
-        images = open_images(config.data.val, transform)
+    def __init__(
+        self, config: PretrainConfig, step: PretrainStep, views: Views, device: torch.device
+    ) -> None:
+        mask = partial(alternating_mask, config.student.grid)
+        images = open_images(config.data.val, ValidationTransform(views, mask=mask))
         own = range(distributed.rank(), len(images), distributed.world_size())
         self._own, self._run = Subset(images, own), config.run
         self._images = len(images)
         self._step, self._device = step, device
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Mean loss and metrics over all images; called on all processes.
+        """Compute the mean loss and metrics over all images; called on all processes.
 
         Args:
-            model: In evaluation mode.
+            model: The student, in evaluation mode.
 
         Returns:
             Name -> value.
@@ -77,7 +50,7 @@ class Validation:
         sums = dict.fromkeys(names, 0.0)
         run = self._run
         with evaluation_loader(
-            self._own, batch_size=run.batch_size, workers=run.workers
+            self._own, batch_size=run.batch_size, workers=run.workers, collate=collate
         ) as batches:
             for batch in batches:
                 count = len(batch["images"])
@@ -88,18 +61,14 @@ class Validation:
         return {name: total / self._images for name, total in zip(names, totals, strict=True)}
 
 
-def views_of(config: PretrainConfig, teacher: Teacher) -> Views:
-    """Sizes and statistics of the images that student and teacher take."""
-    return Views(
-        size=config.student.image_size,
-        mean=config.data.mean,
-        std=config.data.std,
-        teacher_size=config.teacher.image_size,
-        teacher_mean=teacher.mean,
-        teacher_std=teacher.std,
-    )
+def alternating_mask(grid: tuple[int, int]) -> NDArray[np.bool_]:
+    """Mask every other patch in reading order, beginning with the first.
 
+    Args:
+        grid: (H, W) patches.
 
-def dtype_of(model: nn.Module) -> torch.dtype:
-    """Type of a model's weights."""
-    return next(parameter.dtype for parameter in model.parameters())
+    Returns:
+        (H, W) bool, True where a patch is masked.
+    """
+    height, width = grid
+    return (np.arange(height * width) % 2 == 0).reshape(height, width)

@@ -7,15 +7,15 @@ from eva_segmentation.model import mmcv_extension
 
 mmcv_extension.install_stand_in()
 
-from eva_segmentation.data import loading, own_dataset  # noqa: E402
-from eva_segmentation.evaluation import saved_maps  # noqa: E402
-from eva_segmentation.model import backbone, head, padding, segmentor  # noqa: E402
+from eva_segmentation.config import files  # noqa: E402
+from eva_segmentation.data import loading, padding, paired_folders  # noqa: E402
+from eva_segmentation.evaluation import metric  # noqa: E402
+from eva_segmentation.model import backbone, head, segmentor  # noqa: E402
 from eva_segmentation.training import (  # noqa: E402
     checkpoint_hook,
     loops,
     optimizer,
     runner,
-    saved_config,
     schedule,
     step_guard,
 )
@@ -23,16 +23,16 @@ from eva_segmentation.training import (  # noqa: E402
 __all__ = [
     "backbone",
     "checkpoint_hook",
+    "files",
     "head",
     "loading",
     "loops",
+    "metric",
     "mmcv_extension",
     "optimizer",
-    "own_dataset",
     "padding",
+    "paired_folders",
     "runner",
-    "saved_config",
-    "saved_maps",
     "schedule",
     "segmentor",
     "step_guard",

@@ -190,7 +190,7 @@ class Case:
     """One command on damaged input.
 
     Attributes:
-        name: Of the damage.
+        name: Name of the damage.
         folder: What the case may use; it is removed afterwards.
         run: Carries out the command in it.
     """

@@ -53,7 +53,7 @@ class Trainer:
         raise NotImplementedError
 
     def numbers(self, folder: Path) -> dict[str, float]:
-        """Every logged number that is no time; "step name" -> value."""
+        """Every logged number that is not a time; "step name" -> value."""
         raise NotImplementedError
 
     def weights(self, folder: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The benchmark of a pre-training step runs at small sizes and would notice unequal steps."""
 
-import importlib.util
 import math
 import os
 import subprocess
@@ -21,11 +20,8 @@ BOTH = ("seconds", "samples/s", "model TFLOP/s", "peak GiB with weights and opti
 
 
 @pytest.fixture(scope="module")
-def program():
-    spec = importlib.util.spec_from_file_location("pretrain_step", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def program(benchmark):
+    return benchmark("pretrain_step")
 
 
 def run(*arguments):
@@ -69,5 +65,5 @@ def test_unequal_steps_are_refused(program, monkeypatch):
 
 
 def test_unknown_teacher(program):
-    with pytest.raises(ValueError, match="--teacher RN50 is no ViT"):
+    with pytest.raises(ValueError, match="--teacher RN50 is not a ViT"):
         program.build_teacher(program.parse(["--teacher", "RN50"]), torch.device("cpu"))

@@ -1,4 +1,6 @@
-"""Pictures that carry a number, and a model that says of each what a test prescribes."""
+"""Pictures in class folders, and a classifier of them."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,86 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_classification.models import build_classifier
-from eva_data.labelled.folders import LabelledImages
-from eva_data.pictures import UnreadableImageError
-from eva_data.transforms import evaluation_transform
-
-MEAN, STD = 0.48145466, 0.26862954  # CLIP's, of the red channel
-SIZE = 8  # of the model's images
-
-
-class Prescribed(nn.Module):
-    """Reads the number of a picture off its grey, and looks up what to say."""
-
-    def __init__(self, logits):
-        super().__init__()
-        self.logits = nn.Parameter(torch.as_tensor(logits, dtype=torch.float32), False)
-        self.num_classes, self.img_size = self.logits.shape[1], SIZE
-        self.seen = []
-
-    def forward(self, images):
-        numbers = (255 * (images[:, 0, 0, 0] * STD + MEAN)).round().long()
-        self.seen.append(numbers.tolist())
-        return self.logits[numbers]
-
-
-class Numbered(LabelledImages):
-    """Picture i has number i; some cannot be read."""
-
-    def __init__(self, labels, *, classes, bad=()):
-        super().__init__(
-            evaluation_transform(SIZE, mean=CLIP_MEAN, std=CLIP_STD),
-            [f"class {k}" for k in range(classes)],
-        )
-        self.labels, self.bad = labels, bad
-
-    def __len__(self):
-        return len(self.labels)
-
-    def sample_id(self, index):
-        return f"picture-{index}"
-
-    def load(self, index):
-        if index in self.bad:
-            raise UnreadableImageError(f"{self.sample_id(index)} cannot be read (torn)")
-        return Image.new("RGB", (9, 8), (index,) * 3), self.labels[index]
-
-
-def _cross_entropy(logits, labels):
-    logits = np.asarray(logits, np.float64)
-    rows = np.arange(len(logits))
-    return np.log(np.exp(logits).sum(1)) - logits[rows, np.asarray(labels)]
-
-
-def _write_picture(path, number=0, size=(10, 9)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (number,) * 3).save(path, "png")  # whatever its extension
-
-
-@pytest.fixture(scope="session")
-def prescribe():
-    """Function: the model that gives row i of the logits for picture i."""
-    return Prescribed
-
-
-@pytest.fixture(scope="session")
-def numbered():
-    """Function: a data set of pictures with labels."""
-    return Numbered
-
-
-@pytest.fixture(scope="session")
-def cross_entropy():
-    """Function: of each row of logits, in numpy."""
-    return _cross_entropy
-
-
-@pytest.fixture(scope="session")
-def write_picture():
-    """Function: write a picture with a number, and the folders that lead to it."""
-    return _write_picture
 
 
 @pytest.fixture(scope="session")
@@ -113,3 +36,21 @@ def classifier(tmp_path_factory):
     file = tmp_path_factory.mktemp("classifier") / "model.pt"
     torch.save(model.state_dict(), file)
     return model, file
+
+
+@pytest.fixture(scope="module")
+def launcher(start_launcher):
+    """A process that has imported `program.py` and forks for each run."""
+    with start_launcher(Path(__file__).parent) as submit:
+        yield submit
+
+
+@pytest.fixture
+def launch(launcher, tmp_path):
+    """Function: run the program in processes; their exit codes, and what each of them wrote."""
+
+    def run(*arguments, ranks):
+        ended = launcher([*map(str, arguments)], ranks=ranks, log=tmp_path / "log_of_rank")
+        return ended.codes, ended.texts
+
+    return run

@@ -151,10 +151,14 @@ def test_mistakes_end_in_a_sentence(folders, tmp_path, more, message):
         scores(folders, tmp_path, "eva_debug", *more)
 
 
-@pytest.mark.parametrize(
-    "more", [["--neighbours", "--l2"], ["--l2", "-1"], ["--train-images", "0"]]
-)
-def test_options_without_sense(folders, tmp_path, more, capsys):
+@pytest.mark.parametrize(("more", "message"), [
+    (["--neighbours", "--l2"], "nothing to score: both --neighbours and --l2 are empty"),
+    (["--l2=-1"], "argument --l2: must be at least 0, got -1"),
+    (["--l2=inf"], "argument --l2: must be a finite number, got inf"),
+    (["--neighbours=0"], "argument --neighbours: must be at least 1, got 0"),
+    (["--train-images=0"], "argument --train-images: must be at least 1, got 0"),
+])  # fmt: skip
+def test_options_without_sense(folders, tmp_path, more, message, capsys):
     with pytest.raises(SystemExit):
         scores(folders, tmp_path, "eva_debug", *more)
-    assert "error:" in capsys.readouterr().err
+    assert message in capsys.readouterr().err

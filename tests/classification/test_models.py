@@ -136,7 +136,7 @@ def test_refusals(tmp_path, make_vit):
     with pytest.raises(ValueError, match="holds no classifier"):
         load_classifier(tmp_path / "trunk.pt")
     torch.save(ImageClassifier(num_classes=2, **SIZES).state_dict(), tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="no known variant; pass variant"):
+    with pytest.raises(ValueError, match="not a known variant; pass variant"):
         load_classifier(tmp_path / "other.pt")
     with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
         ImageClassifier(num_classes=0, **SIZES)

@@ -154,5 +154,5 @@ def test_a_crop_of_one_draw_is_cut_to_the_image():
 
 @pytest.mark.parametrize("policy", ["None", "none", "randaugment", "autoaugment"])
 def test_a_policy_that_timm_does_not_have(policy):
-    with pytest.raises(ValueError, match=rf"auto_augment='{policy}' is none of timm's policies"):
+    with pytest.raises(ValueError, match=rf"auto_augment='{policy}' is not one of timm's policies"):
         AugmentConfig(auto_augment=policy)

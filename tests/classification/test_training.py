@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from eva_classification import training
-from eva_classification.augmentation import Targets, accuracy
 from eva_classification.config import (
     AugmentConfig,
     ClassificationConfig,
@@ -88,32 +86,7 @@ def test_a_probe_of_the_bundled_backbone_beats_that_of_a_random_one(config, devi
     assert scores["eva_debug"]["val_top1"] > scores[""]["val_top1"]
 
 
-# Augmentation
-
-
-def test_mixed_labels_are_probabilities():
-    targets = Targets(AugmentConfig(mixup=0.8, cutmix=1.0, label_smoothing=0.1), num_classes=5)
-    images, mixed = targets.mix(torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 3]))
-    assert images.shape == (4, 3, 16, 16)
-    torch.testing.assert_close(mixed.sum(1), torch.ones(4))
-    logits = torch.randn(4, 5)
-    expected = -(mixed * logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(targets.loss(logits, mixed), expected)
-    assert accuracy(mixed, mixed) == 1
-
-
-def test_label_smoothing_without_mixing():
-    targets = Targets(AugmentConfig(label_smoothing=0.3), num_classes=5)
-    images, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
-    same, same_labels = targets.mix(images, labels)
-    assert same is images
-    assert same_labels is labels
-    logits = torch.randn(4, 5)
-    smooth = 0.7 * F.one_hot(labels, 5) + 0.3 / 5
-    expected = -(smooth * logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(targets.loss(logits, labels), expected)
-    half = targets.loss(logits.bfloat16(), labels)
-    assert half.dtype == torch.float32
+# Settings
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import default_argument_parser
 from detectron2.utils.logger import setup_logger
 from PIL import Image
 
@@ -137,7 +136,7 @@ def registered_demo_data(demo_data, register_below):
 @pytest.fixture
 def own_logging(monkeypatch):
     """What a run sets up for the log of its process is undone after the test."""
-    from eva_detection.training.endings import LOGGERS
+    from eva_detection.training.run_log import LOGGERS
 
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(one.handlers[:], one.propagate, one.level) for one in loggers]
@@ -155,25 +154,22 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
     """Function: what `train_net.py` does, in this process; returns exit code or sentence."""
     import copy
 
-    from eva_detection.config.recipes import command_line
-    from eva_detection.data.custom_data import add_arguments
-    from eva_detection.training import endings
+    from eva_detection.config import command_line
+    from eva_detection.training import run_log
     from eva_detection.training import train as train_module
 
     monkeypatch.setattr(command_line, "load_config_file", lambda file: copy.deepcopy(tiny_config()))
-    monkeypatch.setattr(train_module, "evaluate", lambda cfg, model, **_: {})
-    monkeypatch.setattr(endings, "collect_env_info", lambda: "")  # asks the compiler, for example
+    monkeypatch.setattr(train_module, "evaluate", lambda test_set, model, **_: {})
+    monkeypatch.setattr(run_log, "collect_env_info", lambda: "")  # asks the compiler, for example
     recipe = str(CONFIGS / "demo" / "cascade_mask_rcnn_vitdet_eva_debug.py")
 
     def run(folder, *words):
-        parser = default_argument_parser()
-        add_arguments(parser)
         flags = [word for word in words if "=" not in word]
         values = [word for word in words if "=" in word]
         arguments = ["--config-file", recipe, *flags, f"train.output_dir={folder}", *values]
         code = 0
         try:
-            train_module.run(parser.parse_args(arguments))
+            train_module.run(command_line.make_parser().parse_args(arguments))
         except SystemExit as stopped:
             code = stopped.code
         out, err = capfd.readouterr()

@@ -4,14 +4,14 @@ import pytest
 from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
+from eva_detection.config.checks import check_arguments
+from eva_detection.config.overrides import check_overrides
 from eva_detection.config.recipes import (
-    check_arguments,
-    check_device,
-    check_overrides,
     drop_masks,
     set_image_size,
     stock_config,
 )
+from eva_detection.config.settings import check_device
 
 COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
 

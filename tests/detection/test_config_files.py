@@ -1,13 +1,19 @@
 """Configs in files: what a run saves comes back, and nothing in YAML runs."""
 
 import os
+import re
+from pathlib import Path
 
 import pytest
-from detectron2.config import LazyConfig
+import torch
+from detectron2.config import LazyConfig, instantiate
 from omegaconf import OmegaConf
 
+from eva_detection.config import command_line
 from eva_detection.config.files import MODULES_VARIABLE, literal, load_config_file
 from eva_detection.config.recipes import load_recipe
+from eva_detection.inference.export import load_backbone
+from eva_detection.inference.predictor import Predictor
 
 # Each would make the file PROOF, when read or instantiated.
 COMMANDS = {
@@ -167,3 +173,65 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.yaml")
     with pytest.raises(OSError, match="is a named pipe"):
         load_config_file(tmp_path / "config.yaml")
+
+
+# The config of a run from before the modules were grouped by stage.
+
+
+def _targets(node):
+    if isinstance(node, dict):
+        yield from ([node["_target_"]] if "_target_" in node else [])
+        node = list(node.values())
+    for part in node if isinstance(node, list) else ():
+        yield from _targets(part)
+
+
+@pytest.fixture
+def earlier():
+    """The file."""
+    return Path(__file__).parent / "earlier_config.yaml"
+
+
+@pytest.fixture
+def weights(earlier, tmp_path):
+    """Weights for it."""
+    file = tmp_path / "model.pth"
+    torch.save({"model": instantiate(load_config_file(earlier).model).state_dict()}, file)
+    return file
+
+
+def test_names_that_have_moved(earlier):
+    text = earlier.read_text()
+    old = set(re.findall(r"eva_detection\.[\w.]+", text))
+    assert len(old) == 7
+    cfg = OmegaConf.to_container(load_config_file(earlier), resolve=False)
+    found = {name for name in _targets(cfg) if name.startswith("eva_detection.")}
+    assert {name.split(".")[-1] for name in found} == {name.split(".")[-1] for name in old}
+    assert all(name.count(".") == 3 for name in found), "package, stage, module, class"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lvis.repeat_factors", "custom_data.load_records", "test_time_augmentation.EVARCNNWithTTA"],
+)
+def test_functions_that_have_moved(name, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        f"a: !!python/name:eva_detection.{name} ''\nb: {{_target_: eva_detection.{name}}}\n"
+        "c: !!python/object/apply:functools.partial {args: [&f !!python/name:"
+        f"eva_detection.{name} ''], state: !!python/tuple [*f, !!python/tuple [], "
+        f"{{x: {{_target_: eva_detection.{name}}}}}, null]}}\n"
+    )
+    cfg = load_config_file(file)
+    assert f"{cfg.a.__module__}.{cfg.a.__name__}" == cfg.b._target_
+    assert cfg.c.keywords["x"]["_target_"] == cfg.b._target_
+
+
+def test_an_earlier_config_is_a_recipe_of_every_program(earlier, weights, registered_demo_data):
+    words = ["--config-file", str(earlier), f"train.init_checkpoint={weights}"]
+    for flags in ([], ["--resume"], ["--eval-only"]):
+        cfg, _ = command_line.load_config(command_line.make_parser().parse_args(flags + words))
+        assert instantiate(cfg.dataloader.evaluator).metrics["AP"]
+    predictor = Predictor.from_config(earlier, weights=weights)
+    assert predictor.class_names == tuple("0123456789")
+    assert load_backbone(earlier, str(weights))[0].square_pad == 128

@@ -10,19 +10,18 @@ import pycocotools.mask as mask_api
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.engine import default_argument_parser
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 
-from eva_detection.data import coco_files, custom_data
+from eva_detection.config.checks import check_classes
+from eva_detection.config.command_line import images_per_step, make_parser, scale_lr
+from eva_detection.data import coco_files
 from eva_detection.data.custom_data import (
     CustomEvaluator,
-    add_arguments,
     apply_custom_data,
-    check_classes,
+    forget_training_file,
     load_records,
-    scale_lr,
 )
 from eva_detection.evaluation.report import read_metrics
 from eva_detection.inference.predictor import Category, Predictor, find_categories
@@ -80,8 +79,7 @@ def flags(write):
     """Function: the parsed command line for these files."""
 
     def parse(train=None, val=None, *more):
-        parser = default_argument_parser()
-        add_arguments(parser)
+        parser = make_parser()
         arguments = ["--config-file", "unused", *more]
         for part, file in (("train", train), ("val", val)):
             if file:
@@ -129,6 +127,7 @@ def test_each_file_is_parsed_once_in_a_process(write, apply, monkeypatch):
     cfg, _ = apply(train, val)
     before = json.dumps(coco_files.read_coco(val).objects)
     instantiate(cfg.dataloader.train.dataset)
+    forget_training_file(cfg)
     for _ in range(2):
         instantiate(cfg.dataloader.test.dataset)
         CustomEvaluator(annotations=str(val), categories=CATEGORIES)._load_truth(str(val))
@@ -338,7 +337,7 @@ def test_scale_lr(load_config):
 
 def test_the_recipe_for_a_small_card(load_config):
     cfg = load_config(SMALL.format("g"))
-    assert custom_data.images_per_step(cfg) == 16
+    assert images_per_step(cfg) == 16
     with torch.device("meta"):
         model = instantiate(cfg.model)
     net = model.backbone.net

@@ -6,7 +6,8 @@ import signal
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from eva_detection.data.run_checks import EvaluationLoader, check_labels, check_pictures, records_of
+from eva_detection.data.checks import check_labels, check_pictures, records_of
+from eva_detection.data.loading import EvaluationLoader
 
 
 @pytest.fixture

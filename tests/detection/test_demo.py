@@ -7,10 +7,8 @@ import signal
 import subprocess
 import sys
 import tracemalloc
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -20,10 +18,11 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from eva_data.files import UnwritableError
-from eva_data.video import Frame, VideoReader, VideoWriter, upright
+from eva_data.pictures import UnreadableImageError, read_rgb
+from eva_data.video import VideoReader
 from eva_detection.inference import demo
-from eva_detection.inference.drawing import PredictionsFile, draw
-from eva_detection.inference.predictor import Category, read_rgb
+from eva_detection.inference.drawing import draw, writing_predictions
+from eva_detection.inference.predictor import Category
 
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 CATEGORIES = (Category(3, "cat"), Category(7, "dog"))
@@ -60,21 +59,9 @@ def _coded(found):
 
 
 def _fail_within(writer, *something, **more):
-    with writer:
-        writer.add(*something, **more)
+    with writer as opened:
+        opened.add(*something, **more)
         raise KeyError
-
-
-def _write_video(file, frames, pts, size=(48, 64)):
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
-        for index in range(frames):
-            rgb = np.full((*size, 3), 10 + 40 * index, np.uint8)
-            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-            frame.pts = pts[index]
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 # --- what is to be done ---
@@ -89,7 +76,7 @@ def test_plan_of_files_and_folders(tmp_path):
     output = folder / "out"
     jobs, problems = demo.plan([folder, single], output)
     assert not problems
-    assert {job.name: job.target.relative_to(output).as_posix() for job in jobs} == {
+    assert {job.name: job.targets[0].relative_to(output).as_posix() for job in jobs} == {
         "a.webp": "a.webp.png",
         "b.JPG": "b.JPG",
         "d.mp4": "d.mp4",
@@ -120,8 +107,8 @@ def test_plan_meets_pipes_and_loops(tmp_path):
     reader = VideoReader(folder / "sub/pipe.mp4")
     assert not list(reader)
     assert "pipe.mp4 is a named pipe and not a file" in reader.error
-    with pytest.raises(ValueError, match=r"pipe\.jpg is a named pipe and not a file"):
-        read_rgb(folder / "pipe.jpg")
+    with pytest.raises(UnreadableImageError, match=r"pipe\.jpg is a named pipe and not a file"):
+        read_rgb(folder / "pipe.jpg", upright=True)
 
 
 def test_plan_refuses_two_results_of_one_name(tmp_path):
@@ -191,7 +178,7 @@ def test_what_is_not_painted_stays_as_it_was():
 
 def test_predictions_file_is_a_coco_file(tmp_path, capsys):
     file = tmp_path / "predictions.json"
-    with PredictionsFile(file, CATEGORIES) as predictions:
+    with writing_predictions(file, CATEGORIES) as predictions:
         predictions.add(_instances(), file_name="a.jpg")
         predictions.add(_instances(masks=False), file_name="film.mp4", frame=0)
         assert not file.exists()
@@ -211,108 +198,22 @@ def test_predictions_file_is_a_coco_file(tmp_path, capsys):
     assert [box["area"] for box in boxes] == [600, 200]
     assert "segmentation" not in boxes[0]
     assert list(tmp_path.iterdir()) == [file]
-    with PredictionsFile(tmp_path / "coded.json", CATEGORIES) as predictions:
+    with writing_predictions(tmp_path / "coded.json", CATEGORIES) as predictions:
         predictions.add(_coded(_instances()), file_name="a.jpg")
     coded = COCO(str(tmp_path / "coded.json"))
     assert coded.anns == {key: coco.anns[key] for key in (1, 2)}
 
 
 def test_predictions_file_without_images_or_after_an_error(tmp_path):
-    with PredictionsFile(tmp_path / "none.json", CATEGORIES):
+    with writing_predictions(tmp_path / "none.json", CATEGORIES):
         pass
     written = json.loads((tmp_path / "none.json").read_text())
     assert written["annotations"] == written["images"] == []
     with pytest.raises(KeyError):
-        _fail_within(PredictionsFile(tmp_path / "b.json", CATEGORIES), _instances(), file_name="a")
+        _fail_within(
+            writing_predictions(tmp_path / "b.json", CATEGORIES), _instances(), file_name="a"
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["none.json"]
-
-
-# --- videos ---
-
-
-def test_video_keeps_times_and_pictures(tmp_path):
-    source, target = tmp_path / "in.mkv", tmp_path / "out.mp4"
-    _write_video(source, 5, [0, 1, 2, 7, 9])
-    reader = VideoReader(source)
-    with VideoWriter(target) as writer:
-        for frame in reader:
-            writer.add(frame.rgb[:47, :63], frame)  # odd sides
-    assert reader.error is None
-    again = VideoReader(target)
-    frames = list(again)
-    assert (again.error, again.count) == (None, 5)
-    times = [frame.pts * frame.time_base for frame in frames]
-    assert times == [Fraction(tick, 10) for tick in (0, 1, 2, 7, 9)]
-    for index, frame in enumerate(frames):
-        assert frame.rgb.shape == (48, 64, 3)
-        assert abs(frame.rgb.astype(int) - (10 + 40 * index)).max() <= 4
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mp4"]
-
-
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov"])
-def test_damaged_videos_get_a_sentence(tmp_path, name):
-    """As far as they can be read, frames; then a reason and no traceback."""
-    _write_video(tmp_path / name, 4, range(4))
-    content, random = (tmp_path / name).read_bytes(), np.random.default_rng(0)
-    reasons = 0
-    for _ in range(60):
-        damaged = bytearray(content)
-        for place in random.integers(0, min(len(content), 900), 12):
-            damaged[place] = random.integers(256)
-        (tmp_path / name).write_bytes(damaged)
-        reader = VideoReader(tmp_path / name)
-        for frame in reader:
-            assert frame.rgb.ndim == 3
-        reasons += reader.error is not None
-    assert reasons > 3
-
-
-def test_videos_of_huge_frames_are_refused(tmp_path, monkeypatch):
-    _write_video(tmp_path / "a.mp4", 2, range(2))
-    monkeypatch.setenv("EVA_MAX_IMAGE_PIXELS", "3071")
-    reader = VideoReader(tmp_path / "a.mp4")
-    assert not list(reader)
-    assert "its frames have 64 x 48 pixels, more than 3,071; if it is meant, set" in reader.error
-
-
-def test_only_one_frame_is_held(tmp_path):
-    """The reader is a generator: it decodes no further than it is asked for."""
-    _write_video(tmp_path / "a.mp4", 5, range(5))
-    frames = iter(VideoReader(tmp_path / "a.mp4"))
-    assert isinstance(next(frames), Frame)
-    frames.close()
-
-
-def test_video_that_ends_early(tmp_path):
-    _write_video(tmp_path / "a.mkv", 6, range(6), size=(256, 256))
-    data = (tmp_path / "a.mkv").read_bytes()
-    for name, content in {"none.mp4": b"", "text.mp4": b"no video" * 100}.items():
-        (tmp_path / name).write_bytes(content)
-        reader = VideoReader(tmp_path / name)
-        assert list(reader) == []
-        assert f"{name} as a video" in reader.error
-    missing = VideoReader(tmp_path / "missing.mp4")
-    assert list(missing) == []
-    assert "missing.mp4 as a video after 0 frames" in missing.error
-    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 4])
-    with VideoWriter(tmp_path / "out.mp4") as writer:
-        for frame in VideoReader(tmp_path / "cut.mkv"):
-            writer.add(frame.rgb, frame)
-
-
-def test_writer_leaves_nothing_after_an_error_or_without_frames(tmp_path):
-    frame = Frame(np.zeros((32, 32, 3), np.uint8), 0, Fraction(1, 10), Fraction(10))
-    with pytest.raises(KeyError):
-        _fail_within(VideoWriter(tmp_path / "a.mp4"), frame.rgb, frame)
-    with VideoWriter(tmp_path / "b.mp4"):
-        pass
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(("rotation", "turns"), [(0, 0), (90, 1), (-90, 3), (180, 2), (-180, 2)])
-def test_upright(rotation, turns):
-    rgb = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    assert np.array_equal(upright(rgb, rotation), np.rot90(rgb, turns))
 
 
 # --- the program ---
@@ -342,14 +243,14 @@ def run_demo(start, repository, tiny_overrides, weights):
     return run
 
 
-def test_whole_run(run_demo, demo_data, tmp_path):
+def test_whole_run(run_demo, demo_data, tmp_path, write_video):
     """Good and bad inputs; then the same again, refused and with --overwrite."""
     scenes = sorted((demo_data / "digit_scenes/coco/val").iterdir())
     folder = tmp_path / "in"
     _touch(folder, "broken.jpg", "sub/scene.jpg")
     (folder / "sub/scene.jpg").write_bytes(scenes[0].read_bytes())
     Image.fromarray(np.zeros((20, 300, 3), np.uint8)).save(folder / "wide.bmp")
-    _write_video(folder / "film.mp4", 3, range(3))
+    write_video(folder / "film.mp4", 3, range(3))
     (folder / "broken.mp4").write_bytes(b"none" * 100)
     output = tmp_path / "out"
     arguments = (folder, tmp_path / "missing.png", "--output", output)

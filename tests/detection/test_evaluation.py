@@ -17,9 +17,9 @@ from lvis import LVIS, LVISEval, LVISResults
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from eva_detection.evaluation import evaluators as evaluation
+from eva_detection.evaluation import predictions as evaluation_predictions
 from eva_detection.evaluation.evaluators import CocoEvaluator, LvisEvaluator
-from eva_detection.evaluation.evaluators import evaluators as evaluation
-from eva_detection.evaluation.evaluators import predictions as evaluation_predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SIZE = (150, 170)  # high, wide; the boundary is 5 pixels thick
@@ -557,7 +557,7 @@ import test_evaluation as helpers
 from detectron2.data import MetadataCatalog
 from detectron2.engine import launch
 from detectron2.utils import comm
-from eva_detection.evaluation.evaluators import evaluators as evaluation
+from eva_detection.evaluation import evaluators as evaluation
 
 def main(folder, output_dir):
     dataset = json.loads((folder / "truth.json").read_text())

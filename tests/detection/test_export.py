@@ -151,11 +151,14 @@ def test_a_bare_vit_is_exported_with_a_warning(run_export, weights, caplog):
         (("--output", "a.onnx"), "ends in .pt2, got a.onnx"),
         (("--size", "1", "2", "3"), "got 3 numbers"),
         (("--size", "100"), "multiples of 16"),
-        (("--size", "128", "--batch-size", "0"), "batch size 0 do not fit"),
+        (("--batch-size", "0"), "--batch-size: must be at least 1, got 0"),
+        (("--batch-size", "many"), "--batch-size: must be an integer, got many"),
+        (("--size", "128", "0"), "--size: must be at least 1, got 0"),
         (("--weights", ""), "got ''"),
         (("--weights", "nowhere.pth"), "nowhere.pth"),
         (("--config-file", "nowhere.py"), "there is no config nowhere.py"),
-        (("--tolerance", "-1"), "was deleted"),
+        (("--tolerance", "-1"), "--tolerance: must be at least 0, got -1"),
+        (("--tolerance", "nan"), "--tolerance: must be a finite number, got nan"),
         (("--device", "gpu"), "device 'gpu' cannot be used here"),
         (("--device", "cuda:99"), "device 'cuda:99' cannot be used here"),
     ],
@@ -186,6 +189,17 @@ def test_onnx_without_its_packages(run_export, monkeypatch, capsys):
         run_export("--format", "onnx", "--output", "a.onnx")
     message = capsys.readouterr().err
     assert "ONNX needs no_such_package: install the extra" in message
+
+
+def test_a_batch_without_images(tiny_detector, tmp_path):
+    with pytest.raises(ValueError, match="batch size 0 do not fit"):
+        export.export_backbone(
+            tiny_detector.backbone,
+            tmp_path / "a.pt2",
+            form="torch-export",
+            size=(64, 64),
+            batch_size=0,
+        )
 
 
 def test_a_file_that_differs_is_deleted(tiny_detector, tmp_path, monkeypatch):

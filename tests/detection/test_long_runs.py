@@ -31,7 +31,7 @@ from eva_detection.training import train, trainer
 
 run_step, forward = trainer.DetectionTrainer.run_step, GeneralizedRCNN.forward
 
-def evaluate(cfg, model, **_):
+def evaluate(test_set, model, **_):
     random.random(), np.random.rand(), torch.rand(3)
     return {{}}
 
@@ -159,7 +159,7 @@ def test_two_processes_stop_together_for_a_signal_and_for_a_loss(start_run, tmp_
 @pytest.fixture
 def configure(tiny_config, tmp_path, monkeypatch):
     """Function: the tiny config with its output in the test's folder; nothing is evaluated."""
-    monkeypatch.setattr(train_module, "evaluate", lambda cfg, model, **_: {})
+    monkeypatch.setattr(train_module, "evaluate", lambda test_set, model, **_: {})
 
     def make(*more, name="run"):
         folder = tmp_path / name
@@ -198,7 +198,9 @@ def test_a_signal_in_the_last_step_leaves_only_the_evaluation(
 ):
     cfg, run = configure("train.max_iter=2")
     evaluated = []
-    monkeypatch.setattr(train_module, "evaluate", lambda cfg, model, **_: evaluated.append(1) or {})
+    monkeypatch.setattr(
+        train_module, "evaluate", lambda test_set, model, **_: evaluated.append(1) or {}
+    )
     with monkeypatch.context() as patch:
         _send_at(patch, 1)
         with pytest.raises(SystemExit):
@@ -288,7 +290,7 @@ def test_changes_that_change_the_order_are_told(configure, registered_demo_data,
     with caplog.at_level(logging.WARNING, logger="eva_detection"):
         train_module.train(cfg, resume=True)
     assert "train.seed=4 has no effect: the run that continues began with seed 3" in caplog.text
-    assert "The order of the data is not that of the uninterrupted run" in caplog.text
+    assert "The order of the data differs from the uninterrupted run" in caplog.text
     stream = _saved(run / "model_final.pth")["trainer"]["stream"]
     # 2 batches of 2 are 1 of 4, and one more
     assert (stream["batches"], stream["total_batch_size"], stream["seed"]) == (2, 4, 3)

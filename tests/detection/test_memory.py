@@ -108,6 +108,23 @@ def test_estimates_are_on_the_safe_side_and_not_far(make_tiny_detector, settings
     assert whole < demand.peak(scores) - demand.weights < 2.5 * whole
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("width", [32, 256])
+def test_estimates_for_half_types_on_a_cpu(make_tiny_detector, dtype, width):
+    """Attention computes in float32 there, one head at a time, as for float32."""
+    detector = make_tiny_detector(f"model.backbone.net.embed_dim={width}").eval().to(dtype)
+    demand = estimate(detector, **CANVAS, fused=False)
+    images = torch.rand(1, 3, 512, 512, dtype=dtype)
+    with torch.inference_mode():
+        vit = _allocated(lambda: detector.backbone.net.forward_feature_map(images))
+    cached = min(64**4, rel_pos.CACHE_ELEMENTS * torch.get_num_threads())
+    assert vit < demand.vit + 2 * 4 * cached < 2.5 * vit
+    usual = demand.peak(2 * 4 * cached)
+    assert choose_chunk(detector, **CANVAS, limit=usual) is None
+    if width == 256:  # else the heads need more
+        assert 0 < choose_chunk(detector, **CANVAS, limit=usual - 1) <= cached
+
+
 def test_masks_of_a_large_picture_and_many_detections_count(detector):
     small = estimate(detector, canvas=(128, 128), picture=(128, 128), fused=False)
     large = estimate(detector, canvas=(128, 128), picture=(5000, 4000), fused=False)

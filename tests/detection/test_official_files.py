@@ -149,7 +149,7 @@ def test_objects365_as_the_start(build, save, config):
         model.state_dict(), {name: (before if name in new else state)[name] for name in before}
     )
     count = before["roi_heads.box_predictor.0.cls_score.bias"].numel()
-    assert f"(366,) does not fit ({count},), initialised anew" in str(report)
+    assert f"(366,) does not fit ({count},), initialised from scratch" in str(report)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pycocotools import mask as rle
 from eva_backbone import rel_pos
 from eva_detection.inference import predictor as predictor_module
 from eva_detection.inference.memory import MemoryLimitError
-from eva_detection.inference.predictor import Category, Predictor, find_categories, read_rgb
+from eva_detection.inference.predictor import Category, Predictor, find_categories
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
@@ -138,31 +138,6 @@ def test_the_threshold_replaces_that_of_the_model(build, picture, heads):
     torch.testing.assert_close(
         some.pred_boxes.tensor, everything.pred_boxes.tensor[: len(some)], rtol=0, atol=0
     )
-
-
-def test_a_photo_is_turned_upright(tmp_path):
-    image = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(2, 4, 3))
-    exif = image.getexif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise
-    image.save(tmp_path / "photo.png", exif=exif)
-    expected = np.rot90(np.asarray(image), -1)
-    assert np.array_equal(read_rgb(tmp_path / "photo.png"), expected)
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])
-def test_other_modes_become_rgb(mode, tmp_path):
-    Image.new(mode, (6, 4)).save(tmp_path / ("a.tif" if mode == "CMYK" else "a.png"))
-    (file,) = tmp_path.iterdir()
-    assert read_rgb(file).shape == (4, 6, 3)
-
-
-@pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n broken"])
-def test_unreadable_files_are_named(data, tmp_path):
-    (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises(ValueError, match=r"cannot read .*a\.png as an image"):
-        read_rgb(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"cannot read .*missing\.png as an image"):
-        read_rgb(tmp_path / "missing.png")
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_damaged_settings_are_named(content, tmp_path):
 def test_an_output_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("a file")
     for output in (tmp_path / "file", tmp_path / "file" / "deeper"):
-        with pytest.raises(SystemExit, match=r"exists and is no quick start|file"):
+        with pytest.raises(SystemExit, match=r"exists and is not a quick start|file"):
             quickstart._claim(output, [])
 
 
@@ -60,7 +60,9 @@ def test_an_interruption_says_what_is_saved(tmp_path):
 
 def test_a_foreign_folder_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(SystemExit, match=r"exists and is no quick start; choose another --output"):
+    with pytest.raises(
+        SystemExit, match=r"exists and is not a quick start; choose another --output"
+    ):
         quickstart._claim(tmp_path, ["train.seed=0"])
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from eva_detection.evaluation.evaluators import report
+from eva_detection.evaluation import report
 from eva_detection.evaluation.report import read_metrics, results_table, write_report
 
 METRICS = [
@@ -111,6 +111,14 @@ def test_report_is_one_page_with_both_pictures(write_run, dataset):
     for line in results_table(RESULTS).splitlines():
         assert line in text
     assert "EVA" in text
+
+
+def test_predictions_are_parsed_once(write_run, dataset, monkeypatch):
+    def refuse(_):
+        raise AssertionError("pycocotools reads a file that was read already")
+
+    monkeypatch.setattr("pycocotools.coco.json.load", refuse)
+    assert write_report(write_run(), dataset).exists()
 
 
 def test_report_counts_iterations(write_run, dataset):

@@ -4,12 +4,11 @@ import copy
 import re
 
 import pytest
-from detectron2.engine import default_argument_parser
 from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
-from eva_detection.config.recipes import command_line
-from eva_detection.config.settings import build, check_schedule, describe
-from eva_detection.data.custom_data import add_arguments
+from eva_detection.config import command_line
+from eva_detection.config.build import build, describe
+from eva_detection.config.settings import check_schedule
 from eva_detection.training import train as train_module
 
 RECIPE = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
@@ -29,12 +28,11 @@ def parse(repository, tiny_overrides, recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(command_line, "load_config_file", lambda file: copy.deepcopy(cfg))
 
     def parse_words(*words):
-        parser = default_argument_parser()
-        add_arguments(parser)
         flags = [word for word in words if "=" not in word]
         values = [word for word in words if "=" in word]
         output = f"train.output_dir={tmp_path / 'run'}"
         recipe = ["--config-file", str(repository / RECIPE)]
+        parser = command_line.make_parser()
         return parser.parse_args([*recipe, *flags, *tiny_overrides, output, *values])
 
     return parse_words
@@ -43,7 +41,7 @@ def parse(repository, tiny_overrides, recipe, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.max_iter=abc", "max_iter='abc' must be a whole number from 1"),
+        ("train.max_iter=abc", "max_iter='abc' must be an integer from 1"),
         ("train.max_iter=0", "max_iter=0 must be"),
         ("train.max_iter=1.5", "max_iter=1.5 must be"),
         ("train.max_iter=null", "max_iter=None must be"),
@@ -131,7 +129,7 @@ def test_an_evaluation_needs_no_settings_of_training(parse):
 @pytest.fixture
 def run(parse, registered_demo_data, own_logging, monkeypatch, capfd):
     """Function: a run in this process, which must end; returns its sentence."""
-    monkeypatch.setattr(train_module, "evaluate", lambda cfg, model, **_: {})
+    monkeypatch.setattr(train_module, "evaluate", lambda test_set, model, **_: {})
 
     def end(*words):
         with pytest.raises(SystemExit) as stopped:

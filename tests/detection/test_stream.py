@@ -119,6 +119,7 @@ def test_every_epoch_has_every_image():
         "processes": 1,
         "total_batch_size": 2,
         "images": 7,
+        "batches": 7,
     }
 
 

@@ -8,7 +8,9 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import GeneralizedRCNN
 
-from eva_detection.config.recipes import check_overrides, drop_masks
+from eva_detection.config.overrides import check_overrides
+from eva_detection.config.recipes import drop_masks
+from eva_detection.data.loading import TestSet
 from eva_detection.inference.predictor import Predictor
 from eva_detection.inference.test_time_augmentation import (
     EVARCNNWithTTA,
@@ -71,8 +73,8 @@ def test_the_official_area_ranges():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"min_sizes": []}, r"min_sizes must be a list of positive whole numbers, got \[\]"),
-        ({"min_sizes": 128}, "min_sizes must be a list of positive whole numbers, got 128"),
+        ({"min_sizes": []}, r"min_sizes must be a list of positive integers, got \[\]"),
+        ({"min_sizes": 128}, "min_sizes must be a list of positive integers, got 128"),
         ({"min_sizes": "128"}, "min_sizes must be a list"),
         ({"min_sizes": [128, -1]}, "min_sizes must be a list of positive"),
         ({"min_sizes": [128], "max_sizes": [12.5]}, "max_sizes must be a list of positive"),
@@ -169,14 +171,14 @@ def test_train_net_refuses_in_one_sentence_before_it_reads_weights(train_net, tm
     process = train_net(tmp_path, "--eval-only", "test.aug.min_sizes=[112,-1]")
     assert process.wait(60) == 1
     text = process.log.read_text(encoding="utf-8")
-    assert "train_net.py: test.aug: min_sizes must be a list of positive whole numbers" in text
+    assert "train_net.py: test.aug: min_sizes must be a list of positive integers" in text
     assert "Traceback" not in text
 
 
 def test_no_augmentation_during_training(tiny_config, registered_demo_data, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        train_module, "evaluate", lambda cfg, model, **more: calls.append(more) or {}
+        train_module, "evaluate", lambda test_set, model, **more: calls.append(more) or {}
     )
     overrides = (f"train.output_dir={tmp_path}", "train.max_iter=1", "test.aug.min_sizes=[128]")
     train_module.train(tiny_config(*overrides), resume=False)
@@ -199,7 +201,7 @@ def test_evaluation(build, tiny_config, registered_demo_data, tmp_path):
         output = tmp_path / name
         output.mkdir()
         cfg = tiny_config(f"train.output_dir={output}", *more)
-        results[name] = train_module.evaluate(cfg, build())
+        results[name] = train_module.evaluate(TestSet(cfg), build())
         file = output / "inference" / "coco_instances_results.json"
         predictions[name] = json.loads(file.read_text(encoding="utf-8"))
         assert (output / "results.json").exists()

@@ -24,8 +24,8 @@ import torch
 from detectron2.utils import comm
 from eva_detection.training import train
 
-def evaluate(cfg, model, **_):
-    torch.save(model.state_dict(), f"{cfg.train.output_dir}/rank{comm.get_rank()}.pth")
+def evaluate(test_set, model, **_):
+    torch.save(model.state_dict(), f"{test_set.cfg.train.output_dir}/rank{comm.get_rank()}.pth")
     return {}
 
 train.evaluate = evaluate

@@ -12,7 +12,7 @@ DIM, HEADS = 16, 2
 
 
 def _dense(module, x, bias=0.0):
-    """Attention from its definition, with the whole map and an additive bias."""
+    """Attention from its definition, with the complete map and an additive bias."""
     q_bias, v_bias = module.q_bias, module.v_bias
     q, k, v = x.matmul(module.qkv.weight.t()).chunk(3, dim=-1)
     q, v = q + q_bias, v + v_bias
@@ -93,7 +93,7 @@ def test_zero_tables_change_nothing(randomise):
 
 
 def test_rows_and_columns_are_not_exchanged(randomise):
-    """On a map whose rows are all alike, only the column table can tell tokens apart."""
+    """On a map whose rows are all alike, only the column table can distinguish tokens."""
     module = DecomposedRelPosAttention(
         DIM, num_heads=HEADS, qkv_bias="qv", size=(3, 5), interpolation="vitdet"
     )

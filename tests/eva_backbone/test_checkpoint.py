@@ -106,7 +106,7 @@ def test_the_projection_of_clip_is_no_classifier(make_classifier, save):
 
 
 def test_pretrained_file_into_a_detector(make_vit, make_detector, wrap, save):
-    """`eva_psz14to16.pt` into `backbone.net.*`: position tables and pyramid start anew."""
+    """`eva_psz14to16.pt` into `backbone.net.*`: position tables and pyramid start from scratch."""
     source = make_vit(patch_size=16, img_size=64, extra_tokens=("cls", "mask"))
     source.lm_head = nn.Linear(32, 8)
     model = wrap(make_detector(), roi_heads=nn.Linear(4, 4))
@@ -225,8 +225,10 @@ def test_a_head_of_other_classes_can_start_anew(make_classifier, save):
     assert torch.equal(model.head.weight, head)
     assert torch.equal(model.fc_norm.weight, source.fc_norm.weight)
     assert set(report.missing) == {"head.weight", "head.bias"}
-    assert set(report.missing.values()) == {"initialised anew, other shape in the file"}
-    assert report.skipped["head.weight"] == "(10, 32) does not fit (7, 32), initialised anew"
+    assert set(report.missing.values()) == {"initialised from scratch, other shape in the file"}
+    assert (
+        report.skipped["head.weight"] == "(10, 32) does not fit (7, 32), initialised from scratch"
+    )
 
 
 def test_a_head_that_fits_is_not_started_anew(make_classifier, save):

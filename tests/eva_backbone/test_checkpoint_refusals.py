@@ -38,7 +38,7 @@ def test_truncated_anywhere(make_vit, save, refused, kind):
     model = make_vit(depth=1)
     state = make_vit(depth=1).state_dict()
     if kind == "safetensors":
-        path, message = save(state, "weights.safetensors"), "weights.safetensors is no complete"
+        path, message = save(state, "weights.safetensors"), "weights.safetensors is not a complete"
     else:
         path = save({"model": state}, _use_new_zipfile_serialization=kind == "zip")
         message = "weights.pt (cannot be read, it is truncated|is refused: it is damaged)"
@@ -108,7 +108,7 @@ def test_something_else_under_that_name(make_vit, refused, tmp_path, name, conte
     path = tmp_path / name
     path.write_bytes(content)
     model = make_vit()
-    with refused(model, f"{name} (cannot be read|is refused|is no complete safetensors file)"):
+    with refused(model, f"{name} (cannot be read|is refused|is not a complete safetensors file)"):
         load_pretrained(model, path)
 
 
@@ -124,10 +124,10 @@ def test_something_else_under_that_name(make_vit, refused, tmp_path, name, conte
         ({"model": {}}, "holds no weights but dict"),
         (
             {"state": {}, "param_groups": []},
-            "holds no plain state dict: state, param_groups are no named tensors; known containers "
-            "are model, module, state_dict, model_ema",
+            "holds no plain state dict: state, param_groups are not named tensors; known "
+            "containers are model, module, state_dict, model_ema",
         ),
-        ({"model": {0: torch.zeros(2)}}, "holds no plain state dict: 0 are no named tensors"),
+        ({"model": {0: torch.zeros(2)}}, "holds no plain state dict: 0 are not named tensors"),
         (
             _resnet_state(),
             "holds no EVA weights: expected one name ending in patch_embed.proj.weight, found 0 "

@@ -91,9 +91,9 @@ def test_wrong_shapes(kind, save):
 def test_positions_of_another_form(make_vit, save, refused, shape):
     file = save(_state("mask") | {"pos_embed": torch.zeros(shape)})
     model = make_vit()
-    with refused(model, r"weights.pt is no EVA ViT: pos_embed has shape .* 3 dimension\(s\)"):
+    with refused(model, r"weights.pt is not an EVA ViT: pos_embed has shape .* 3 dimension\(s\)"):
         load_pretrained(model, file)
-    with pytest.raises(ValueError, match=r"weights.pt is no EVA ViT: pos_embed has shape"):
+    with pytest.raises(ValueError, match=r"weights.pt is not an EVA ViT: pos_embed has shape"):
         load_vit(file)
 
 

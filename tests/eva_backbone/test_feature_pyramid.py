@@ -40,9 +40,12 @@ def test_some_levels_of_another_patch_size():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"patch_size": 14}, r"14 at scale 4.0 gives stride 3.5, which is no power of two; .*16"),
+        (
+            {"patch_size": 14},
+            r"14 at scale 4.0 gives stride 3.5, which is not a power of two; .*16",
+        ),
         ({"scale_factors": (8.0,)}, "scale factor must be 4, 2, 1 or 0.5, got 8.0"),
-        ({"scale_factors": (3.0,)}, "gives stride 5.33333, which is no power of two"),
+        ({"scale_factors": (3.0,)}, "gives stride 5.33333, which is not a power of two"),
     ],
 )
 def test_errors(options, message):

@@ -152,7 +152,7 @@ def test_a_detector_that_does_not_tell_its_windows(save):
         for key, value in tensors.items()
         if key.startswith("state.")
     }
-    with pytest.raises(ValueError, match=r"do not tell its windows: pass window_size"):
+    with pytest.raises(ValueError, match=r"do not show its windows: pass window_size"):
         load_vit(save(state), num_heads=2)
     model = load_vit(
         save(state), num_heads=2, img_size=96, window_size=4, global_attn_indexes=(3,),
@@ -252,9 +252,12 @@ def test_the_bundled_weights_by_name():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({}, "is none of eva_backbone.VARIANTS.* pass num_heads"),
-        ({"pos_embed": torch.zeros(1, 18, 32)}, "17 positions of patches, which are no square"),
-        ({"pos_embed": None}, "no whole EVA ViT: it lacks pos_embed"),
+        ({}, "is not one of eva_backbone.VARIANTS.* pass num_heads"),
+        (
+            {"pos_embed": torch.zeros(1, 18, 32)},
+            "17 positions of patches, which do not make a square",
+        ),
+        ({"pos_embed": None}, "no complete EVA ViT: it lacks pos_embed"),
         ({"patch_embed.proj.weight": None}, "expected one name ending in patch_embed.proj.weight"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Blocks that compute only what somebody reads equal the whole computation."""
+"""Blocks that compute only what somebody reads equal the complete computation."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def _block(randomise, *, qkv_bias="qv", rate=0.0, **options):
 
 
 def _values_and_gradients(block, x, read, *, seed):
-    """Output at READ and all gradients, with the whole computation for `read=None`."""
+    """Output at READ and all gradients, with the complete computation for `read=None`."""
     block.zero_grad()
     x = x.clone().requires_grad_()
     torch.manual_seed(seed)

@@ -187,7 +187,7 @@ def test_what_is_often_found_instead(tmp_path, content, meaning, suffix):
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
     read = read_torch_file if suffix == ".pt" else read_safetensors
-    expected = meaning if suffix == ".pt" else "is no complete safetensors file"
+    expected = meaning if suffix == ".pt" else "is not a complete safetensors file"
     with pytest.raises(ValueError, match=expected):
         read(path)
 

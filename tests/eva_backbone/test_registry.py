@@ -119,7 +119,9 @@ def test_find_names_close_matches_and_the_way_out():
 
 
 def test_find_without_close_match_still_says_what_to_do():
-    with pytest.raises(ValueError, match=r"'zzz' is none .*list_official_files\(\)") as caught:
+    with pytest.raises(
+        ValueError, match=r"'zzz' is not one of .*list_official_files\(\)"
+    ) as caught:
         registry.find_official_file("zzz")
     assert "Close" not in str(caught.value)
 
@@ -202,7 +204,7 @@ def test_download_command_is_safe_to_paste(tmp_path, monkeypatch):
 
 
 def test_an_unknown_name(home):
-    with pytest.raises(ValueError, match=r"'eva_psz41' is none of .*eva_psz14"):
+    with pytest.raises(ValueError, match=r"'eva_psz41' is not one of .*eva_psz14"):
         registry.resolve_source("eva_psz41")
 
 

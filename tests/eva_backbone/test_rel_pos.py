@@ -26,7 +26,7 @@ def _inputs(height, width, *, batch=2, heads=3, dim=8, dtype=torch.float32):
 
 
 def _dense(q, k, v, rel_h, rel_w):
-    """ViTDet's formula with the whole map: (q k' / sqrt(d) + q (R_h + R_w)) -> softmax -> v."""
+    """ViTDet's formula with the complete map: (q k' / sqrt(d) + q (R_h + R_w)) -> softmax -> v."""
     pairs = rel_h[:, None, :, None] + rel_w[None, :, None, :]  # (H, W, H, W, D)
     pairs = pairs.flatten(2, 3).flatten(0, 1)  # (N, N, D)
     scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
@@ -37,7 +37,7 @@ def _dense(q, k, v, rel_h, rel_w):
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("grid", [(7, 9), (5, 5), (2, 20)])
-@pytest.mark.parametrize("elements", [1, 2000])  # the smallest chunks: 32 queries; whole windows
+@pytest.mark.parametrize("elements", [1, 2000])  # the smallest chunks: 32 queries; complete windows
 def test_both_ways_equal_the_dense_map(monkeypatch, dtype, chunked, grid, elements):
     monkeypatch.setattr(rel_pos, "CACHE_ELEMENTS", elements)
     inputs = _inputs(*grid, dtype=dtype, batch=5)

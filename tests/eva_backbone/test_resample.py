@@ -272,17 +272,10 @@ def test_tables_are_resampled_on_the_meta_device(name, dtype):
 @pytest.mark.parametrize("rel_pos", ["vitdet", "beit", "table"])
 def test_a_model_at_another_size_on_the_meta_device(rel_pos):
     dense = {"extra_tokens": (), "window_size": 2, "global_attn_indexes": (1,)}
+    sizes = {"img_size": 56, "embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_dim": 24}
+    options = {"rel_pos": rel_pos, "drop_path_rate": 0.5} | ({} if rel_pos == "table" else dense)
     with torch.device("meta"), _OneDevice():
-        model = VisionTransformer(
-            img_size=56,
-            embed_dim=16,
-            depth=2,
-            num_heads=2,
-            mlp_dim=24,
-            rel_pos=rel_pos,
-            drop_path_rate=0.5,
-            **{} if rel_pos == "table" else dense,
-        )
+        model = VisionTransformer(**sizes, **options)
         out = model.forward_feature_map(torch.randn(2, 3, 84, 70))
         out.sum().backward()
     assert out.shape == (2, 16, 6, 5)

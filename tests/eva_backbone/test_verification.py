@@ -165,7 +165,8 @@ def test_a_file_that_changes_meanwhile_is_not_remembered(small, hashed, monkeypa
 def test_several_processes_verify_at_the_same_time(small):
     """Each record is written beside its place and moved there."""
     program = (
-        "import sys; from pathlib import Path; from eva_backbone.checkpoints import verification as v\n"
+        "import sys; from pathlib import Path\n"
+        "from eva_backbone.checkpoints import verification as v\n"
         "path = Path(sys.argv[1])\n"
         "for _ in range(200):\n"
         "    v.verify_once(path, sys.argv[2], fetch='')\n"

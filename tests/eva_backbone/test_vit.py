@@ -170,16 +170,8 @@ def test_stochastic_depth_rises_from_zero(make_vit):
 
 
 def test_initial_values():
-    model = VisionTransformer(
-        img_size=64,
-        patch_size=8,
-        embed_dim=64,
-        depth=3,
-        num_heads=4,
-        mlp_dim=128,
-        extra_tokens=("cls", "mask"),
-        layer_scale=0.1,
-    )
+    sizes = {"img_size": 64, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 4}
+    model = VisionTransformer(**sizes, mlp_dim=128, extra_tokens=("cls", "mask"), layer_scale=0.1)
     for name, value in model.state_dict().items():
         if name.endswith("bias"):
             assert value.abs().max() == 0, name

@@ -1,11 +1,8 @@
-"""A process group of one for runs in the tests' own process, and a launcher of others."""
+"""Runs of `program.py`, in the tests' own process or in others."""
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,6 @@ import pytest
 from eva_engine.config import RunConfig
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 TIMES = {"samples_per_second", "eta_seconds", "memory_gib", "model_tflops"}
 RUN = {"epochs": 3, "batch_size": 8, "workers": 0, "tensorboard": False, "device": "cpu"}
 
@@ -67,33 +63,11 @@ def metrics():
     return read
 
 
-@dataclass(frozen=True)
-class Ended:
-    codes: list
-    texts: list
-
-
 @pytest.fixture(scope="session")
-def launch_environment():
-    """Environment of a program of its own, without what a launcher has set."""
-    paths = [str(HERE), *map(str, (ROOT, ROOT / "pretrain", ROOT / "detection"))]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        environment.pop(name, None)
-    return environment | {"DS_ACCELERATOR": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-
-
-@pytest.fixture(scope="session")
-def launcher(launch_environment):
+def launcher(start_launcher):
     """A process that has imported everything and forks for each run."""
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "launcher.py")],
-        env=launch_environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    yield process
-    process.stdin.close()
-    process.wait(timeout=60)
-    process.stdout.close()
+    with start_launcher(HERE) as submit:
+        yield submit
 
 
 @pytest.fixture
@@ -117,14 +91,10 @@ def launch(launcher, tmp_path):
             else:
                 values = value if isinstance(value, tuple) else (value,)
                 arguments += [option, *map(str, values)]
-        log = str(tmp_path / "log_of_rank")
-        job = {"arguments": arguments, "ranks": ranks, "log": log, "limit": limit,
-               "metrics": str(Path(output) / "metrics.jsonl"), "signal": signal, "lines": lines,
-               "after": after, "group": group, "file_size": file_size}  # fmt: skip
-        launcher.stdin.write(json.dumps(job) + "\n")
-        launcher.stdin.flush()
-        codes = json.loads(launcher.stdout.readline())
-        texts = [Path(f"{log}{rank}").read_text() for rank in range(ranks)]
-        return Ended(codes=codes, texts=texts)
+        return launcher(
+            arguments, log=tmp_path / "log_of_rank", ranks=ranks, limit=limit, signal=signal,
+            metrics=str(Path(output) / "metrics.jsonl"), lines=lines, after=after, group=group,
+            file_size=file_size,
+        )  # fmt: skip
 
     return run

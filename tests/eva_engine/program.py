@@ -1,8 +1,10 @@
 """A run of the engine on a small regression, in the tests' own process or in others."""
 
+import json
 import os
 import signal
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,7 +15,9 @@ from eva_engine.checkpoints import run_checkpoint
 from eva_engine.commands import training as command_line
 from eva_engine.config import OptimizerConfig, RunConfig, as_plain
 from eva_engine.data.loading import evaluation_loader
+from eva_engine.evaluation.counting import AnyLabel, OneLabel, count
 from eva_engine.loop import TrainingRun
+from eva_engine.steps.parameter_groups import layer_decay_groups
 
 
 class Samples:
@@ -125,7 +129,7 @@ def make_evaluate(config):
     def evaluate_loaded(model):
         nonlocal calls
         calls += 1
-        own = Subset(Samples(), range(distributed.rank(), 64, distributed.world_size()))
+        own = Subset(Samples(), distributed.own_share(64))
         error = 0.0
         with evaluation_loader(own, workers=config.evaluation_workers, batch_size=4) as batches:
             for number, batch in enumerate(batches):
@@ -138,17 +142,22 @@ def make_evaluate(config):
     return evaluate if config.evaluation_workers < 0 else evaluate_loaded
 
 
+def make_groups(model, optimizer):
+    return layer_decay_groups(model, optimizer, depth=2)
+
+
 def make_run(config, device, **changes):
     """A `TrainingRun` that is ready to start."""
     torch.manual_seed(0)
+    model = changes.pop("model", None) or Model(config.dropout)
     arguments = {
-        "model": Model(config.dropout),
+        "model": model,
+        "groups": make_groups(model, config.optimizer),
         "samples": Samples(config.bad, config.poison, config.bug),
         "step_fn": make_step(config),
         "run": config.run,
         "optimizer": config.optimizer,
         "config": as_plain(config),
-        "depth": 2,
         "device": device,
         "evaluate": make_evaluate(config),
         "flops_per_sample": 1e6,
@@ -170,11 +179,32 @@ def train(config, device):
 
 
 def main(arguments=None):
+    if arguments and arguments[0] == "count":
+        _, case, result = arguments
+        count_case(json.loads(Path(case).read_text()), result)
+        return
     command_line.main(
         Config,
         train,
         program="program.py",
-        device=lambda config: config.run.device,
-        output=lambda config: config.run.output,
         arguments=arguments,
     )
+
+
+def count_case(case, result):
+    """Every process counts, and writes what it has got."""
+    import prescribed
+
+    device = distributed.start("cpu") if "RANK" in os.environ else torch.device("cpu")
+    samples = prescribed.Numbered(case["labels"], classes=len(case["logits"][0]))
+    model = prescribed.Prescribed(case["logits"])
+    rules = {"one": OneLabel(), "some": OneLabel(case["columns"]), "any": AnyLabel(case["any"])}
+    counted = count(model, samples, rules, device=device, batch_size=3, confusion=True)
+    text = json.dumps({
+        "scores": {name: vars(score) for name, score in counted.scores.items()},
+        "confusion": counted.confusion.tolist(),
+        "right5": counted.right5.tolist(),
+        "seen": [n for batch in model.seen for n in batch],
+    })  # fmt: skip
+    Path(f"{result}{distributed.rank()}").write_text(text)
+    distributed.stop()

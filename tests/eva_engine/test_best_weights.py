@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from eva_engine import loop
 from eva_engine.checkpoints import best_weights
 from eva_engine.checkpoints import files as checkpoint_files
-from eva_engine.checkpoints.run_checkpoint import read_config
+from eva_engine.checkpoints.files import read_config
 
 EVERY = {"ema_decay": 0.9, "keep_checkpoints": 9, "resume": True}
 NAN = float("nan")
@@ -162,7 +162,9 @@ def test_what_an_earlier_run_left_counts_for_nothing(run, tmp_path):
 
 
 def test_a_metric_that_no_evaluation_gives(run, start):
-    with pytest.raises(ValueError, match=r"best_metric=top is no result .*there are loss, score\)"):
+    with pytest.raises(
+        ValueError, match=r"best_metric=top is not a result .*there are loss, score\)"
+    ):
         run("top", loss=(1.0,), score=(1.0,))
     with pytest.raises(ValueError, match=r"there are none, for there are no validation data"):
         start("run", changes={"evaluate": None}, best_metric="loss")

@@ -14,7 +14,9 @@ RECIPE = """
 from program import Config
 from eva_engine.config import RunConfig
 
-config = Config(run=RunConfig(output="unused", epochs=5, workers=0, tensorboard=False))
+config = Config(
+    run=RunConfig(output="OUTPUT", epochs=5, workers=0, tensorboard=False, device="cpu")
+)
 """
 
 
@@ -22,22 +24,19 @@ config = Config(run=RunConfig(output="unused", epochs=5, workers=0, tensorboard=
 def recipe(program, tmp_path):
     """A recipe file."""
     file = tmp_path / "small.py"
-    file.write_text(RECIPE)
+    file.write_text(RECIPE.replace("OUTPUT", str(tmp_path / "run")))
     return str(file)
 
 
 @pytest.fixture
-def run(program, tmp_path, monkeypatch):
+def run(program, monkeypatch):
     """Function: the command line of a program whose training is a given function."""
     monkeypatch.setattr(distributed, "stop", lambda: None)  # other tests need the group
     root, levels = logging.getLogger(), (logging.root.level, command_line.logger.level)
     handlers = list(root.handlers)
 
     def start(*arguments, train=lambda config, device: None):
-        command_line.main(
-            program.Config, train, program="train.py", device=lambda config: "cpu",
-            output=lambda config: tmp_path / "run", arguments=arguments,
-        )  # fmt: skip
+        command_line.main(program.Config, train, program="train.py", arguments=arguments)
 
     yield start
     for handler in root.handlers:
@@ -179,13 +178,3 @@ def test_a_log_on_a_full_disk_is_mentioned_once(run, recipe, device, tmp_path, c
     assert output.count("log.txt cannot be written: No space left on device") == 1
     assert "step 2" in output
     assert "Traceback" not in output
-
-
-def test_the_message_of_an_error_in_a_worker_is_its_last_line():
-    text = (
-        "Caught ValueError in DataLoader worker process 0.\n"
-        "Original Traceback (most recent call last):\n  File ...\nValueError: a value: and the fix"
-    )
-    assert command_line.sentence(ValueError(text)) == "a value: and the fix"
-    assert command_line.sentence(ValueError("two\n lines")) == "two lines"
-    assert command_line.sentence(OSError()) == "OSError()"

@@ -23,7 +23,7 @@ def run(tmp_path):
         folder = tmp_path / "run" / run_checkpoint.FOLDER / f"step_{step:08d}"
         folder.mkdir(parents=True)
         save_file(model.state_dict(), folder / run_checkpoint.WEIGHTS)
-        run_checkpoint._mark_complete(folder)
+        run_checkpoint.mark_complete(folder)
     return tmp_path / "run", model.eval()
 
 

@@ -29,7 +29,8 @@ def make_engine(program, device, tmp_path):
         settings = OptimizerConfig(
             **ADAMW | {"clip_grad": clip_grad, "layer_decay": 0.8} | optimizer
         )
-        return TrainingEngine(model, optimizer=settings, run=run, depth=2)
+        groups = program.make_groups(model, settings)
+        return TrainingEngine(model, groups=groups, optimizer=settings, run=run)
 
     return make
 
@@ -184,14 +185,22 @@ class Linear(torch.nn.Module):
         return sum(block(x) for block in self.blocks)
 
 
+def make_linear(program, run):
+    model, optimizer = Linear(), OptimizerConfig(**ADAMW)
+    groups = program.make_groups(model, optimizer)
+    return TrainingEngine(model, groups=groups, optimizer=optimizer, run=run)
+
+
 @pytest.mark.parametrize(("precision", "stage", "small"), [
     ("fp32", 0, 2.0**-9), ("fp32", 1, 2.0**-9), ("bf16", 1, 2.0**-9), ("fp16", 1, 2.0**-12),
 ])  # fmt: skip
-def test_many_small_gradients_add_up(device, tmp_path, monkeypatch, precision, stage, small):
+def test_many_small_gradients_add_up(
+    program, device, tmp_path, monkeypatch, precision, stage, small
+):
     """One gradient of 1 and fifteen that half precision would leave out one by one."""
     monkeypatch.setattr(get_accelerator(), "is_fp16_supported", lambda: True)
     run = RunConfig(output=tmp_path, precision=precision, zero_stage=stage, accumulate=16)
-    engine = TrainingEngine(Linear(), optimizer=OptimizerConfig(**ADAMW), run=run, depth=2)
+    engine = make_linear(program, run)
     for step in range(2):  # and nothing of a step is left for the next
         for number in range(16):
             engine.engine.set_gradient_accumulation_boundary(number == 15)
@@ -205,11 +214,11 @@ def test_many_small_gradients_add_up(device, tmp_path, monkeypatch, precision, s
     assert norm == pytest.approx(12**0.5 * (1 + 15 * small) / 16, rel=1e-5)
 
 
-def test_an_overflow_of_fp16_among_many_gradients(device, tmp_path, monkeypatch):
+def test_an_overflow_of_fp16_among_many_gradients(program, device, tmp_path, monkeypatch):
     """The loss scale takes care of it, and the step leaves no trace."""
     monkeypatch.setattr(get_accelerator(), "is_fp16_supported", lambda: True)
     run = RunConfig(output=tmp_path, precision="fp16", accumulate=4)
-    engine = TrainingEngine(Linear(), optimizer=OptimizerConfig(**ADAMW), run=run, depth=2)
+    engine = make_linear(program, run)
     results = []
     for size in (1.0, 1e4, 1.0):
         before = engine.full_precision_state()

@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from eva_data.run_folder import locked
 from eva_engine.data.loading import running
 
+HERE = Path(__file__).parent
 WORKERS = {"run__workers": 2, "limit": 40}
 SAVES = {"run__checkpoint_every": 3, "run__resume": True}
 # A limit gives -9, and so an ending that had to be forced is none.
@@ -196,7 +198,7 @@ def command(launch_environment, tmp_path):
         script.write_text("from program import main\nmain()\n")
         with (tmp_path / "output").open("w") as output:
             process = subprocess.Popen(
-                [sys.executable, *launcher, str(script), str(recipe)], env=launch_environment,
+                [sys.executable, *launcher, str(script), str(recipe)], env=launch_environment(HERE),
                 stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
             try:

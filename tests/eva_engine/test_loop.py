@@ -85,7 +85,7 @@ def killed_and_resumed(start, metrics, tmp_path):
     (RunCheckpoints, "_remove_old", 2, False),
     (run_checkpoint, "save_weights", 3, False),
     (run_checkpoint, "save_weights", 4, False),
-    (run_checkpoint, "_mark_complete", 2, False),
+    (run_checkpoint, "mark_complete", 2, False),
     (run_checkpoint, "write_text", 3, True),
     (run_checkpoint, "write_text", 4, False),
     (checkpoint_files, "write_text", 2, True),

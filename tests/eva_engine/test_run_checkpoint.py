@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from eva_data import files
 from eva_data.files import UnwritableError
 from eva_engine import distributed
-from eva_engine.checkpoints.files import damage_of, mark_complete
-from eva_engine.checkpoints.run_checkpoint import RunCheckpoints, read_run
+from eva_engine.checkpoints.files import damage_of, mark_complete, read_run
+from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.data.order import SampleError
 
 STATE = "deepspeed/mp_rank_00_model_states.pt"

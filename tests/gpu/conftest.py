@@ -4,9 +4,7 @@ The functions of the test files take the device from the fixture `gpu`, which `-
 replaces: what does not depend on a kernel can then be tried out on a CPU.
 """
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -44,7 +42,7 @@ def _describe(index):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Everything in this folder has the marker `gpu`, and is skipped where there is none."""
+    """Everything in this folder has the marker `gpu`, and is skipped without a GPU."""
     here = [item for item in items if HERE in item.path.parents]
     missing = _device(config) == "cuda" and not torch.cuda.is_available()
     for item in here:
@@ -89,32 +87,17 @@ def _free_memory():
 
 @pytest.fixture
 def exact():
-    """Float32 convolutions without TF32, which cuDNN uses unless it is told not to."""
+    """Float32 convolutions without TF32, which cuDNN uses unless that is turned off."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     yield
     torch.backends.cudnn.allow_tf32 = before
 
 
-def _load(file):
-    """A file beside tests, which are no package, as a module."""
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
-def steps():
-    """The module `device_steps.py`."""
-    return _load(HERE.parent / "device_steps.py")
-
-
-@pytest.fixture(scope="session")
-def program():
+def program(load_module):
     """The module `engine_program.py`."""
-    return _load(HERE / "engine_program.py")
+    return load_module(HERE / "engine_program.py")
 
 
 @pytest.fixture(scope="session")

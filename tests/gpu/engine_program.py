@@ -13,6 +13,7 @@ from torch import nn
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.loop import TrainingRun
+from eva_engine.steps.parameter_groups import layer_decay_groups
 
 STEPS = 24  # three epochs of eight steps
 OVERFLOW = 2.0**40  # of a loss whose gradients then exceed float16
@@ -76,14 +77,16 @@ def make_run(device, *, output, processes=1, first=0, overflow_at=(), fail_at=-1
 
     torch.manual_seed(0)
     run = {"epochs": 3, "batch_size": 8 // processes, "workers": 0, "tensorboard": False}
+    model = Regression()
+    optimizer = OptimizerConfig(lr=3e-2, warmup_epochs=1, layer_decay=0.8)
     return TrainingRun(
-        model=Regression(),
+        model=model,
+        groups=layer_decay_groups(model, optimizer, depth=2),
         samples=Points(),
         step_fn=make_step(first=first, overflow_at=overflow_at, fail_at=fail_at),
         run=RunConfig(output=Path(output), device=device.type, **run | settings),
-        optimizer=OptimizerConfig(lr=3e-2, warmup_epochs=1, layer_decay=0.8),
+        optimizer=optimizer,
         config={},
-        depth=2,
         device=device,
         evaluate=evaluate,
     )

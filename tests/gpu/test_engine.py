@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 from eva_engine.steps.moving_average import MovingAverage
+from eva_engine.steps.parameter_groups import layer_decay_groups
 
 PROGRAM = Path(__file__).parent / "engine_program.py"
 TIMES = {"samples_per_second", "eta_seconds", "memory_gib", "model_tflops"}
@@ -114,9 +115,9 @@ def make_engine(program, process_group, tmp_path):
         torch.manual_seed(0)
         run = RunConfig(output=tmp_path, precision=precision, batch_size=4, **settings)
         optimizer = OptimizerConfig(lr=1e-2, weight_decay=0.05, clip_grad=1.0)
-        engine = TrainingEngine(
-            program.Regression().to(process_group), optimizer=optimizer, run=run, depth=2
-        )
+        model = program.Regression().to(process_group)
+        groups = layer_decay_groups(model, optimizer, depth=2)
+        engine = TrainingEngine(model, groups=groups, optimizer=optimizer, run=run)
         engine.set_learning_rate(1e-2)
         return engine
 
@@ -183,32 +184,34 @@ def test_the_moving_average(make_engine, gpu, precision):
         torch.testing.assert_close(value.double(), expected, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["masked_features", "tokens", "distillation"])
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_pretraining_steps(steps, process_group, gpu, tmp_path, precision, kind):
-    """Student in half precision, teacher as a frozen module beside it."""
-    from eva_pretrain.validation import PretrainStep
-
-    if precision == "fp16" and gpu.type == "cpu":
+@pytest.fixture(params=["fp16", "bf16"])
+def half_precision(request, gpu):
+    """A precision of the engine."""
+    if request.param == "fp16" and gpu.type == "cpu":
         pytest.skip("needs a GPU")
+    return request.param
+
+
+@pytest.mark.parametrize("kind", ["masked_features", "tokens", "distillation"])
+def test_pretraining_steps(steps, process_group, tmp_path, half_precision, kind):
+    """Student in half precision, teacher as a frozen module beside it."""
+    from eva_pretrain.masked_image_modeling import PretrainStep
+
     prepared = steps.pretraining(kind)
     parts = prepared.model.to(process_group)
     pretrain = PretrainStep(parts.teacher, parts.objective)
-    _train_a_little(prepared, parts.student, pretrain, process_group, precision, tmp_path)
+    _train_a_little(prepared, parts.student, pretrain, process_group, half_precision, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["plain", "mixed", "class token", "linear probe"])
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_classification_steps(steps, process_group, gpu, tmp_path, precision, kind):
-    if precision == "fp16" and gpu.type == "cpu":
-        pytest.skip("needs a GPU")
+def test_classification_steps(steps, process_group, tmp_path, half_precision, kind):
     prepared = steps.classification(kind)
     model = prepared.model.to(process_group)
 
     def classify(engine, batch):
         return prepared.loss(engine, batch), {}
 
-    _train_a_little(prepared, model, classify, process_group, precision, tmp_path)
+    _train_a_little(prepared, model, classify, process_group, half_precision, tmp_path)
 
 
 def _train_a_little(prepared, model, function, device, precision, folder):
@@ -217,7 +220,8 @@ def _train_a_little(prepared, model, function, device, precision, folder):
 
     run = RunConfig(output=folder, precision=precision, batch_size=6)
     optimizer = OptimizerConfig(lr=1e-3)
-    engine = TrainingEngine(model, optimizer=optimizer, run=run, depth=2)
+    groups = layer_decay_groups(model, optimizer, depth=2)
+    engine = TrainingEngine(model, groups=groups, optimizer=optimizer, run=run)
     engine.set_learning_rate(1e-3)
     before = engine.full_precision_state()
     losses, applied = [], []

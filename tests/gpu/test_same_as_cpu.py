@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from eva_engine.data.order import to_device
+
 pytestmark = pytest.mark.usefixtures("exact")
 VITS = (
     "class token", "layer scale and checkpoints", "every sample dropped", "table", "windows",
@@ -50,6 +52,19 @@ def test_a_training_step(steps, gpu, name):
         assert (value.grad is not None) == (key in gradients), key
         if value.grad is not None:
             torch.testing.assert_close(value.grad.cpu(), gradients[key], atol=atol, rtol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["masked_features", "distillation"])
+def test_a_step_of_pretraining_never_waits_for_the_gpu(steps, gpu, only_cuda, kind):
+    step = steps.pretraining(kind)
+    model, batch = step.model.to(gpu), to_device(step.make_batch(), gpu)
+    step.loss(model, batch).backward()  # libraries are loaded
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step.loss(model, batch).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_features(steps, gpu):

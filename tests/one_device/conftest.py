@@ -1,8 +1,6 @@
 """A second device where there is none, and what is compared on both."""
 
 import copy
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,25 +9,10 @@ import torch
 HERE = Path(__file__).parent
 
 
-def _load(file):
-    """A file beside tests, which are no package, as a module."""
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
-def steps():
-    """The module `device_steps.py`."""
-    return _load(HERE.parent / "device_steps.py")
-
-
-@pytest.fixture(scope="session")
-def devices():
+def devices(load_module):
     """The module `second_device.py`."""
-    return _load(HERE / "second_device.py")
+    return load_module(HERE / "second_device.py")
 
 
 @pytest.fixture

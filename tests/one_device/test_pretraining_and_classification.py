@@ -7,12 +7,26 @@ import torch
 from PIL import Image
 
 CLASSIFIERS = ("plain", "mixed", "class token", "linear probe")
-OBJECTIVES = ("masked_features", "mask on the CPU", "distillation", "tokens")
+OBJECTIVES = (
+    *("masked_features", "mask on the device", "mask on the CPU"),
+    *("distillation", "tokens"),
+)
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_pretraining(same_training, steps, kind):
     same_training(steps.pretraining(kind))
+
+
+@pytest.mark.parametrize("kind", ["masked_features", "distillation"])
+def test_a_step_of_pretraining_never_waits_for_the_device(second, steps, kind):
+    """The loader has decided the positions of the mask; the teacher, the loss and all gradients."""
+    step = steps.pretraining(kind)
+    with second(waits=False) as device:
+        loss = step.run(step.model.to(device), device)
+        loss.backward()
+    assert loss.device == device
+    assert step.model.student.patch_embed.proj.weight.grad is not None
 
 
 def test_the_tokenizer(same_training, steps):

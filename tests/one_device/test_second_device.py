@@ -63,6 +63,28 @@ def test_indexes_of_frameworks_are_allowed_on_request(same_training, faulty):
     same_training(faulty("index"), indexes_on_cpu=True)
 
 
+WAITS = {
+    "nonzero": lambda x: (x > 0).nonzero(),
+    "indexing by a mask": lambda x: x[x > 0],
+    "writing by a mask": lambda x: x.__setitem__(x > 0, x[:1]),
+    "item": lambda x: x.sum().item(),
+    "condition": lambda x: bool((x > 0).any()),
+    "copy": lambda x: x.cpu(),
+    "copy into": lambda x: torch.zeros(3).copy_(x),
+}
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_what_the_cpu_waits_for_is_refused_on_request(second, devices, name):
+    with second() as device:
+        WAITS[name](torch.ones(3).to(device))
+    with second(waits=False) as device:
+        x = torch.ones(3).to(device) + 1
+        x.index_select(0, torch.tensor([0, 2]).to(device))
+        with pytest.raises(devices.WaitError, match="the CPU waits for aten"):
+            WAITS[name](x)
+
+
 def test_tensors_are_of_the_device(second):
     with second() as device:
         made = torch.zeros(2, 3, device=device)

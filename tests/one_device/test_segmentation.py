@@ -58,7 +58,7 @@ def test_the_predictor(second, steps, multi_scale):
 
 
 def test_deformable_attention_of_wide_heads(second):
-    """Which a CPU, and whatever is no GPU, computes in another way than narrow ones."""
+    """Which a CPU, and whatever is not a GPU, computes in another way than narrow ones."""
     from eva_segmentation.model.deformable_attention import bag_attention
 
     shapes = ((4, 6), (2, 3))

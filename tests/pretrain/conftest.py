@@ -1,10 +1,9 @@
-"""Tiny CLIP models under open_clip's names, and a photograph."""
+"""Tiny CLIP models under open_clip's names."""
 
 import json
 
 import pytest
 import torch
-from skimage import data
 
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
 OWN = {"image_size": 28, "layers": 2, "width": 32, "head_width": 16, "patch_size": 7}
@@ -84,9 +83,3 @@ def make_clip(tiny_models):
         return open_clip.create_model(name, **options).eval()
 
     return make
-
-
-@pytest.fixture(scope="session")
-def photograph():
-    """An astronaut, (512, 512, 3) uint8."""
-    return data.astronaut()

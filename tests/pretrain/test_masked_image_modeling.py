@@ -13,6 +13,7 @@ from eva_backbone import load_pretrained
 from eva_pretrain.masked_image_modeling import (
     MaskedImageModeling,
     masked_image_modeling,
+    masked_positions,
     negative_cosine,
 )
 
@@ -125,6 +126,13 @@ def test_skipping_equals_the_whole_computation(randomise, options):
             torch.testing.assert_close(
                 actual[name], expected, atol=1e-5 * max(1.0, scale), rtol=1e-5
             )
+
+
+def test_known_positions_change_nothing(randomise):
+    model, mask = _model(randomise), _ragged_mask()
+    images = torch.randn(len(COUNTS), 3, 32, 32)
+    known = model(images, mask, masked_positions(mask))
+    assert torch.equal(known, model(images, mask))
 
 
 def test_every_parameter_gets_a_gradient(randomise):

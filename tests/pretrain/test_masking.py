@@ -1,11 +1,13 @@
-"""Block-wise masks as a distribution, and what the sampler refuses."""
+"""Block-wise masks as a distribution, what the sampler refuses, and the positions of a mask."""
 
 import random
 
 import numpy as np
 import pytest
+import torch
 
-from eva_pretrain.masking import BlockMasking, alternating_mask
+from eva_pretrain.masked_image_modeling import BlockMasking, collate, masked_positions
+from eva_pretrain.validation import alternating_mask
 
 
 def _draw(count, **options):
@@ -101,3 +103,37 @@ def test_alternating_mask():
     assert mask.sum() == 128
     assert mask.flatten()[:5].tolist() == [True, False, True, False, True]
     assert alternating_mask((3, 3)).tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
+
+
+def test_positions_pick_what_the_mask_picks():
+    mask = torch.rand(5, 12) < torch.tensor([0.5, 0.0, 1.1, 0.3, 0.8])[:, None]
+    values = torch.randn(5, 12)
+    read, rows, patches = masked_positions(mask)
+    assert read.shape == (5, 12)
+    assert torch.equal(values.gather(1, read).flatten()[rows], values[mask])
+    assert torch.equal(values.flatten()[patches], values[mask])
+
+
+def test_positions_are_as_many_as_the_longest_image_needs():
+    mask = torch.tensor([[False, True, False, True], [False, False, True, False]])
+    read, rows, patches = masked_positions(mask)
+    assert read[0].tolist() == [1, 3]
+    assert read.shape == (2, 2)
+    assert read[1, 0] == 2
+    assert rows.tolist() == [0, 1, 2]
+    assert patches.tolist() == [1, 3, 6]
+    assert {index.dtype for index in (read, rows, patches)} == {torch.int64}
+
+
+def test_a_batch_has_the_positions_of_its_masks():
+    masks = torch.rand(3, 2, 4) < 0.5
+    images = torch.randn(3, 3, 8, 16)
+    samples = [{"images": i, "mask": m} for i, m in zip(images, masks, strict=True)]
+    batch = collate(samples)
+    assert batch.keys() == {"images", "mask", "positions"}
+    assert torch.equal(batch["mask"], masks)
+    for found, wanted in zip(batch["positions"], masked_positions(masks.flatten(1)), strict=True):
+        assert torch.equal(found, wanted)
+    assert collate([{"images": image} for image in images]).keys() == {"images"}
+    with pytest.raises(ValueError, match="the mask hides no patch of any image"):
+        collate([sample | {"mask": torch.zeros(2, 4, dtype=torch.bool)} for sample in samples])

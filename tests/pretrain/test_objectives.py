@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from eva_pretrain.masked_image_modeling import MaskedImageModeling
-from eva_pretrain.objectives import FeatureDistillation, MaskedFeatures, MaskedTokens
+from eva_pretrain.masked_image_modeling import MaskedFeatures, MaskedImageModeling
+from eva_pretrain.other_objectives import FeatureDistillation, MaskedTokens
 from eva_pretrain.tokens.tokenizer import FeatureTokenizer
 
 SIZES = {

@@ -184,7 +184,7 @@ def test_openai_archive(archive, caplog):
         teacher = ClipTeacher.from_open_clip("tiny", str(file))
     assert _activations(teacher) == {QuickGELU}
     torch.testing.assert_close(teacher.pooled(images), clip.encode_image(images))
-    assert "none of the files that OpenAI published" in caplog.text
+    assert "not one of the files that OpenAI published" in caplog.text
     larger = ClipTeacher.from_open_clip("tiny", str(file), image_size=56)
     assert larger(torch.randn(1, 3, 56, 56)).shape == (1, 64, 32)
     with pytest.raises(ValueError, match="was trained with quick-GELU: leave quick_gelu out"):
@@ -207,13 +207,15 @@ def test_openai_tag_brings_quick_gelu(quick_file, monkeypatch):
         ClipTeacher.from_open_clip("tiny", "openai", quick_gelu=False)
     with pytest.raises(ValueError, match="laion contradicts: name 'tiny'"):
         ClipTeacher.from_open_clip("tiny-quickgelu", "laion")
-    with pytest.raises(ValueError, match=r"'opena' is no file and no tag of tiny. Close.*openai"):
+    with pytest.raises(
+        ValueError, match=r"'opena' is neither a file nor a tag of tiny. Close.*openai"
+    ):
         ClipTeacher.from_open_clip("tiny", "opena")
 
 
 def test_a_file_that_does_not_tell_its_activation(quick_file):
     file, clip = quick_file
-    with pytest.raises(ValueError, match=r"quick.safetensors does not tell whether"):
+    with pytest.raises(ValueError, match=r"quick.safetensors does not say whether"):
         ClipTeacher.from_open_clip("tiny", str(file))
     images = torch.randn(1, 3, 28, 28)
     teacher = ClipTeacher.from_open_clip("tiny", str(file), quick_gelu=True)
@@ -257,7 +259,7 @@ def test_unknown_names():
     ("name", "reason"),
     [
         ("tiny-attention-pool", "VisionTransformer pools by attention before its final norm"),
-        ("tiny-resnet", "ModifiedResNet is no vision transformer"),
+        ("tiny-resnet", "ModifiedResNet is not a vision transformer"),
         ("tiny-eva-max", "Eva pools by 'max'"),
     ],
 )

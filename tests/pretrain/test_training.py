@@ -27,6 +27,8 @@ from eva_pretrain.config import (
     TeacherConfig,
     TokenizerConfig,
 )
+from eva_pretrain.masked_image_modeling import PretrainStep
+from eva_pretrain.tokens import training as tokens
 
 CONFIGS = Path(__file__).parents[2] / "pretrain" / "configs"
 TEACHER = TeacherConfig(
@@ -89,6 +91,19 @@ def test_losses_of_a_run(config, device):
     assert all(step["model_tflops"] > 0 for step in steps if "model_tflops" in step)
 
 
+def test_the_positions_of_masks_come_with_every_batch(config, device, monkeypatch):
+    """Of training and of validation, so that no step searches the mask on its device."""
+    seen, step = [], PretrainStep.__call__
+
+    def call(self, model, batch):
+        seen.append(set(batch))
+        return step(self, model, batch)
+
+    monkeypatch.setattr(PretrainStep, "__call__", call)
+    training.train(replace(config, run=replace(config.run, epochs=1)), device)
+    assert seen == [{"images", "mask", "positions"}] * (4 + 4)
+
+
 def test_the_weights_of_a_run_load_into_a_plain_backbone(config, device):
     training.train(replace(config, run=replace(config.run, epochs=1)), device)
     weights = RunCheckpoints(config.run.output, keep=1).complete()[-1] / "model.safetensors"
@@ -103,7 +118,7 @@ def test_the_other_objectives_of_table_2(config, device, tmp_path, objective):
     tokenizer = ""
     if objective == "masked_tokens":
         tokenizer = str(tmp_path / "tokenizer")
-        training.train_tokenizer(
+        tokens.train_tokenizer(
             TokenizerConfig(
                 teacher=TEACHER,
                 data=config.data,
@@ -130,9 +145,9 @@ def test_the_other_objectives_of_table_2(config, device, tmp_path, objective):
 def test_an_output_that_is_no_tokenizer(config, device):
     training.train(replace(config, run=replace(config.run, epochs=1)), device)
     with pytest.raises(ValueError, match="another program than train_tokenizer"):
-        training.load_tokenizer(str(config.run.output))
+        tokens.load_tokenizer(str(config.run.output))
     with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
-        training.load_tokenizer("nowhere")
+        tokens.load_tokenizer("nowhere")
 
 
 @pytest.mark.parametrize(

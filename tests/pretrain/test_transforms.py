@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from eva_pretrain.masking import BlockMasking, alternating_mask
+from eva_pretrain.masked_image_modeling import BlockMasking
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
+from eva_pretrain.validation import alternating_mask
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -61,7 +62,7 @@ def test_flip_mirrors_and_statistics_normalise(photograph):
 
 
 def test_crop_scale_bounds_the_area(photograph):
-    """A ramp instead of a picture tells how much of it a crop holds."""
+    """A ramp instead of a picture shows how much of it a crop holds."""
     ramp = torch.arange(256, dtype=torch.uint8).repeat(3, 256, 1)
     transform = PretrainTransform(_pixels(32), scale=(0.9, 1.0), flip=0)
     widths = []

@@ -21,7 +21,8 @@ importlib.import_module("eva_segmentation.plugin")  # before anything of mmdetec
 from mmseg.visualization import SegLocalVisualizer  # noqa: E402
 
 from eva_data.interruption import SIGNALS  # noqa: E402
-from eva_segmentation.training import options, train  # noqa: E402
+from eva_segmentation.config import options  # noqa: E402
+from eva_segmentation.training import train  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "segmentation" / "configs"
 KEYS = Path(__file__).parents[1] / "golden" / "keys"
@@ -106,12 +107,40 @@ def _alone(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
 
 
+# ---- own data ------------------------------------------------------------------------------------
+
+CLASSES = """
+ignore = [0]
+[[classes]]
+name = "road"
+label = 7
+color = [128, 64, 128]
+[[classes]]
+name = "sky"
+label = 40
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Folders `images` and `maps` with three pairs of 20 x 30 px, one below a folder; classes."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "maps"):
+        (tmp_path / kind / "b").mkdir(parents=True)
+    for name in ("a", "b/c", "d"):
+        Image.new("RGB", (30, 20), (9, 99, 9)).save(tmp_path / "images" / f"{name}.jpg")
+        values = rng.choice(np.array([0, 7, 40], np.uint8), (20, 30))
+        Image.fromarray(values).save(tmp_path / "maps" / f"{name}.png")
+    (tmp_path / "classes.toml").write_text(CLASSES)
+    return tmp_path
+
+
 # ---- runs ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
 def write_pairs():
-    """Function: pictures whose colours tell the labels, and their maps; name -> height, width."""
+    """Function: pictures whose colours show the labels, and their maps; name -> height, width."""
 
     def write(images, maps, sizes, labels):
         generator = np.random.default_rng(0)

@@ -134,13 +134,8 @@ def small(load_config, small_head):
     def make(config, classes):
         model = load_config(config).model
         model.backbone.update(
-            img_size=64,
-            embed_dim=16,
-            depth=4,
-            num_heads=2,
-            mlp_dim=24,
-            conv_inplane=8,
-            deform_num_heads=2,
+            dict(img_size=64, embed_dim=16, depth=4, num_heads=2, mlp_dim=24),
+            **dict(conv_inplane=8, deform_num_heads=2),
             interaction_indexes=[[0, 0], [1, 1], [2, 2], [3, 3]],
         )
         model.decode_head = small_head(num_classes=classes)
@@ -174,7 +169,7 @@ def official_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_they_load_whole(name, small, official_file, randomise):
+def test_they_load_completely(name, small, official_file, randomise):
     config = OFFICIAL[name][0]
     source, target = randomise(small(config, 4)), small(config, 4)
     report = load_segmentor(target, official_file(source), complete=True)
@@ -184,7 +179,7 @@ def test_they_load_whole(name, small, official_file, randomise):
         torch.testing.assert_close(target.state_dict()[key], value, rtol=0, atol=0)
 
 
-def test_a_classifier_of_other_classes_starts_anew_and_is_reported(small, official_file):
+def test_a_classifier_of_other_classes_starts_from_scratch_and_is_reported(small, official_file):
     config = OFFICIAL["ade20k"][0]
     file = official_file(small(config, 7))
     target = small(config, 4)
@@ -194,7 +189,7 @@ def test_a_classifier_of_other_classes_starts_anew_and_is_reported(small, offici
         "decode_head.cls_embed.weight",
         "decode_head.cls_embed.bias",
     }
-    assert "initialised anew" in str(report)
+    assert "initialised from scratch" in str(report)
     torch.testing.assert_close(target.decode_head.cls_embed.weight, before, rtol=0, atol=0)
     with pytest.raises(ValueError, match=r"decode_head\.cls_embed\.weight"):
         load_segmentor(small(config, 4), file, complete=True)
@@ -228,5 +223,5 @@ def test_a_backbone_starts_a_segmentor_but_cannot_be_evaluated(load_config):
         or key.split(".")[1] in ("spm", "interactions", "up", "level_embed")
         for key in report.missing
     )
-    with pytest.raises(ValueError, match="holds a backbone and no segmentor"):
+    with pytest.raises(ValueError, match="holds a backbone and not a segmentor"):
         load_segmentor(model, "eva_debug", complete=True)

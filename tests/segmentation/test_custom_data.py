@@ -1,4 +1,4 @@
-"""Own folders of images and label maps: the class file, the pairs, and the config."""
+"""Own folders of images and label maps in a config."""
 
 import argparse
 
@@ -9,40 +9,7 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from eva_segmentation.data import custom_data
-from eva_segmentation.data.class_file import (
-    LabelMapError,
-    LabelTable,
-    check_pairs,
-    distinct_color,
-    find_pairs,
-    read_class_file,
-    read_label_map,
-)
-
-CLASSES = """
-ignore = [0]
-[[classes]]
-name = "road"
-label = 7
-color = [128, 64, 128]
-[[classes]]
-name = "sky"
-label = 40
-"""
-
-
-@pytest.fixture
-def own(tmp_path):
-    """Folders `images` and `maps` with three pairs of 20 x 30 px, one below a folder; classes."""
-    rng = np.random.default_rng(0)
-    for kind in ("images", "maps"):
-        (tmp_path / kind / "b").mkdir(parents=True)
-    for name in ("a", "b/c", "d"):
-        Image.new("RGB", (30, 20), (9, 99, 9)).save(tmp_path / "images" / f"{name}.jpg")
-        values = rng.choice(np.array([0, 7, 40], np.uint8), (20, 30))
-        Image.fromarray(values).save(tmp_path / "maps" / f"{name}.png")
-    (tmp_path / "classes.toml").write_text(CLASSES)
-    return tmp_path
+from eva_segmentation.data.label_maps import LabelMapError
 
 
 @pytest.fixture
@@ -61,103 +28,6 @@ def arguments(own):
         return args
 
     return make
-
-
-def test_class_file(own):
-    classes = read_class_file(own / "classes.toml")
-    assert classes.names == ("road", "sky")
-    assert classes.labels == (7, 40)
-    assert classes.colors == ((128, 64, 128), distinct_color(1))
-    assert classes.ignore == (0,)
-    (own / "short.toml").write_text('[[classes]]\nname = "a"\n[[classes]]\nname = "b"\n')
-    short = read_class_file(own / "short.toml")
-    assert (short.labels, short.ignore) == ((0, 1), (255,))
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("ignore = [0]", "ignored = [0]", "unknown ignored; there are ignore"),
-        ("ignore = [0]", "ignore = 0", r"ignore = 0 must be a list of labels"),
-        ("ignore = [0]", "ignore = [7]", "label 7 of 'road' is also in ignore"),
-        ("label = 40", "label = 7", "class 2: an earlier class has the label 7 too"),
-        ("label = 40", "label = -1", "class 2: label = -1 must be from 0"),
-        ("label = 40", "", "1 of 2 classes have a label"),
-        ('"sky"', '"road"', "class 2: an earlier class has the name 'road' too"),
-        ('"sky"', '""', "class 2: name = '' must be a text"),
-        ("[128, 64, 128]", "[128, 64, 256]", "class 1: color = .128, 64, 256. must be"),
-        ('name = "sky"', "name = ", "is no TOML"),
-    ],
-)
-def test_a_wrong_class_file_is_named(own, old, new, message):
-    file = own / "classes.toml"
-    file.write_text(CLASSES.replace(old, new))
-    with pytest.raises(ValueError, match=message):
-        read_class_file(file)
-
-
-def test_pairs_by_ending(tmp_path):
-    for kind, name in (("i", "x_left.png"), ("i", "x_right.png"), ("m", "x_ids.png")):
-        (tmp_path / kind).mkdir(exist_ok=True)
-        Image.new("L", (2, 2)).save(tmp_path / kind / name)
-    pairs, lonely, unused = find_pairs(
-        tmp_path / "i", tmp_path / "m", image_ending="_left", map_ending="_ids"
-    )
-    assert [(pair.image.name, pair.label_map.name) for pair in pairs] == [
-        ("x_left.png", "x_ids.png")
-    ]
-    assert not lonely
-    assert not unused
-    Image.new("L", (2, 2)).save(tmp_path / "i" / "x_left.jpg")
-    with pytest.raises(ValueError, match="the same name but for the suffix"):
-        find_pairs(tmp_path / "i", tmp_path / "m", image_ending="_left")
-
-
-def test_label_table():
-    table = LabelTable([7, 40], [0])
-    values = np.array([[0, 7], [40, 7]], np.uint8)
-    np.testing.assert_array_equal(table(values, "x.png"), [[255, 0], [1, 0]])
-    for wrong in (3, 41, 42, 65535):
-        odd = np.array([[7, wrong]], np.uint16)
-        with pytest.raises(ValueError, match=rf"x.png has labels .* ignored: {wrong};"):
-            table(odd, "x.png")
-
-
-def test_maps_of_other_kinds(tmp_path):
-    values = np.array([[0, 1], [2, 300]], np.uint16)
-    Image.fromarray(values).save(tmp_path / "16.png")
-    np.testing.assert_array_equal(read_label_map(tmp_path / "16.png"), values)
-    big = Image.frombytes("I;16B", (2, 2), values.astype(">u2").tobytes())
-    big.save(tmp_path / "big.tif")
-    assert (tmp_path / "big.tif").read_bytes().startswith(b"MM")  # the bytes of large parts first
-    read = read_label_map(tmp_path / "big.tif")
-    assert read.dtype == np.dtype("uint16")
-    np.testing.assert_array_equal(read, values)
-    Image.new("F", (2, 2)).save(tmp_path / "f.tif")
-    with pytest.raises(ValueError, match=r"f.tif holds fractions \(mode F\)"):
-        read_label_map(tmp_path / "f.tif")
-    palette = Image.fromarray(np.array([[3, 1]], np.uint8))
-    palette.putpalette([9, 9, 9] * 256)
-    palette.save(tmp_path / "p.png")
-    np.testing.assert_array_equal(read_label_map(tmp_path / "p.png"), [[3, 1]])
-    Image.new("RGB", (2, 2)).save(tmp_path / "rgb.png")
-    with pytest.raises(ValueError, match=r"rgb.png holds colours \(mode RGB\)"):
-        read_label_map(tmp_path / "rgb.png")
-
-
-def test_the_first_wrong_file_is_named(own):
-    classes = read_class_file(own / "classes.toml")
-    assert len(check_pairs(own / "images", own / "maps", classes)) == 3
-    Image.new("RGB", (31, 20)).save(own / "images" / "b/c.jpg")
-    with pytest.raises(ValueError, match=r"c.jpg is \(20, 31\) .* c.png|c.png \(20, 30\)"):
-        check_pairs(own / "images", own / "maps", classes)
-    Image.new("RGB", (30, 20)).save(own / "images" / "b/c.jpg")
-    Image.new("L", (30, 20), 8).save(own / "maps" / "d.png")
-    with pytest.raises(ValueError, match=r"d.png has labels that .* nor ignored: 8;"):
-        check_pairs(own / "images", own / "maps", classes)
-    (own / "maps" / "a.png").unlink()
-    with pytest.raises(ValueError, match=r"1 of 3 images .*, such as .*a.jpg"):
-        check_pairs(own / "images", own / "maps", classes)
 
 
 @pytest.mark.parametrize("name", ["demo/mask2former_eva_debug", "ade20k/mask2former_eva_g_896_20k"])

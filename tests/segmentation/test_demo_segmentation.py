@@ -2,6 +2,8 @@
 
 import functools
 import os
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -10,7 +12,9 @@ import torch
 from mmseg.registry import MODELS
 from PIL import Image
 
-from eva_segmentation.data.class_file import find_pairs, read_label_map, read_rgb
+from eva_data.pictures import UnreadableImageError, read_rgb
+from eva_segmentation.data.label_maps import read_label_map
+from eva_segmentation.data.pairs import find_pairs
 from eva_segmentation.inference import demo
 from eva_segmentation.inference.drawing import label_image, overlay, with_legend
 from eva_segmentation.inference.predictor import Predictor
@@ -56,13 +60,14 @@ def test_pipes_loops_and_huge_pictures(pictures, tmp_path, monkeypatch):
     jobs, problems = demo.plan([pictures], tmp_path / "out")
     assert [job.source.name for job in jobs] == ["a.jpg", "b.webp"]
     assert not problems
-    with pytest.raises(ValueError, match=r"pipe\.png as an image: .* is a named pipe and not"):
-        read_rgb(pictures / "pipe.png")
+    with pytest.raises(UnreadableImageError, match=r"pipe\.png is a named pipe and not"):
+        read_rgb(pictures / "pipe.png", upright=True)
     with pytest.raises(ValueError, match=r"pipe\.png as a label map: .* is a named pipe"):
         read_label_map(pictures / "pipe.png")
     monkeypatch.setenv("EVA_MAX_IMAGE_PIXELS", "1199")
-    with pytest.raises(ValueError, match="it has 40 x 30 pixels, more than 1,199; if it is meant"):
-        read_rgb(pictures / "a.jpg")
+    message = r"a\.jpg has 40 x 30 pixels, more than 1,199; if it is meant"
+    with pytest.raises(UnreadableImageError, match=message):
+        read_rgb(pictures / "a.jpg", upright=True)
 
 
 def test_pairs_meet_pipes_and_loops(tmp_path):
@@ -146,7 +151,7 @@ def test_a_folder_is_segmented(pictures, tmp_path):
     jobs, problems = demo.plan([pictures, tmp_path / "none"], output)
     assert problems == [f"there is no {tmp_path / 'none'}"]
     (problem,) = demo.run(Stripes(), jobs)
-    assert "broken.png as an image" in problem
+    assert "broken.png cannot be decoded" in problem
     files = sorted(p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file())
     assert files == [
         "labels/a.png",
@@ -220,7 +225,7 @@ def test_what_is_no_config_device_or_folder_is_named(
         (config, weights, picture, "--output", tmp_path / "file"): "file is a file and would have",
         (config, weights, picture, *output, "--device", "bla"): "device 'bla' must be cpu, cuda",
         (config, weights, picture, *output, "--device", "cuda"): "device 'cuda': there are 0 GPUs",
-        (picture, weights, picture, *output): "a.jpg is no config; one ends in .json, .py",
+        (picture, weights, picture, *output): "a.jpg is not a config; one ends in .json, .py",
         (tmp_path / "bare.json", weights, picture, *output): "has no model and test_dataloader",
         (config, "none.pth", picture, *output): "none.pth",
     }
@@ -246,6 +251,21 @@ def test_a_picture_that_cannot_be_segmented_is_named_and_the_others_are_done(
     assert len(message.splitlines()) == 2
     found = sorted(path.name for path in output.rglob("*.*"))
     assert found == ["a.jpg", "a.png", "b.png", "b.webp.png"]
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys; from eva_segmentation.inference.demo import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "bad = {'torch', 'mmseg', 'mmcv', 'numpy', 'cv2', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(' '.join(bad) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "overlays/" in done.stdout
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from eva_segmentation.evaluation import command as evaluate
+from eva_segmentation.evaluation import evaluate
 from eva_segmentation.inference.drawing import label_image
 from eva_segmentation.inference.predictor import Predictor
 from eva_segmentation.model.segmentor import EVASegmentor
@@ -50,7 +50,7 @@ def test_the_score_is_that_of_the_last_validation_with_and_without_maps(
 
 
 def test_maps_are_those_of_the_weights_that_were_named(tiny_run, maps):
-    """Each in the subfolder of its picture, with the labels of the files: 0 is no class."""
+    """Each in the subfolder of its picture, with the labels of the files: 0 is not a class."""
     run, images = tiny_run / "run", tiny_run / "images" / "validation"
     files = sorted(path.relative_to(maps).as_posix() for path in maps.rglob("*.*"))
     assert files == ["a.png", "b.png", "sub/a.png"]

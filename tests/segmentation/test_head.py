@@ -200,7 +200,7 @@ def test_losses_of_all_predictions_fall(small_head, make_maps):
     assert history[-1] < 0.9 * history[0]
 
 
-def test_computing_mlps_anew_changes_no_gradient(small_head, make_maps):
+def test_computing_mlps_again_changes_no_gradient(small_head, make_maps):
     maps, truth = make_maps(size=32), samples(2, 32)
     gradients = []
     for anew in (False, True):

@@ -18,7 +18,7 @@ def model(load_config):
 
 
 class Harmful:
-    """Unpickling it asks for an attribute of a class that is none of mmengine's buffers."""
+    """Unpickling it asks for an attribute of a class that is not one of mmengine's buffers."""
 
     def __reduce__(self):
         return getattr, (torch.Tensor, "tolist")

@@ -9,8 +9,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from eva_segmentation.data.class_file import read_class_file
-from eva_segmentation.evaluation import command as evaluate
+from eva_segmentation.data.classes import read_class_file
+from eva_segmentation.evaluation import evaluate
 from eva_segmentation.inference import demo
 from eva_segmentation.training import train
 

@@ -11,7 +11,8 @@ from mmengine.optim import build_optim_wrapper
 from mmseg.registry import MODELS
 
 from eva_segmentation.training import train
-from eva_segmentation.training.resuming import UnfitCheckpointError, check_fits, read_checkpoint
+from eva_segmentation.training.checkpoint_checks import check_fits
+from eva_segmentation.training.checkpoint_files import UnfitCheckpointError, read_checkpoint
 from eva_segmentation.training.schedule import WarmupPolyLR
 
 
@@ -93,7 +94,7 @@ def test_a_moved_run_continues_and_reads_weights_alone(
 
 def test_a_copied_run_continues_from_its_own_checkpoint(begun, tiny_run, launch, scalars):
     """The original is still there, and further; the option stands for the flag."""
-    shutil.copy(tiny_run / "run" / "iter_1.pth", begun / "iter_2.pth")  # to tell the two apart
+    shutil.copy(tiny_run / "run" / "iter_1.pth", begun / "iter_2.pth")  # to distinguish the two
     (begun / "last_checkpoint").write_text(str(tiny_run / "run" / "iter_2.pth"))
     resume = ("--cfg-options", "resume=True")
     launch(train, begun / "tiny.py", "--work-dir", begun, *resume)

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
 
-from eva_segmentation.model.padding import PadShortSide
+from eva_segmentation.data.padding import PadShortSide
 from eva_segmentation.model.segmentor import EVASegmentor, StreamingTTA, _add_probabilities, windows
 
 # isort: split
@@ -66,14 +66,8 @@ def _config(kind, **test_cfg):
         backbone=dict(type="PositionBackbone"),
         decode_head=dict(
             type="FCNHead",
-            in_channels=8,
-            channels=8,
-            in_index=0,
-            num_convs=0,
-            concat_input=False,
-            dropout_ratio=0.0,
-            num_classes=4,
-            align_corners=False,
+            **dict(in_channels=8, channels=8, in_index=0, num_convs=0, concat_input=False),
+            **dict(dropout_ratio=0.0, num_classes=4, align_corners=False),
             loss_decode=dict(type="CrossEntropyLoss", avg_non_ignore=True),
         ),
         test_cfg=ConfigDict(test_cfg),  # read by attribute
@@ -160,7 +154,7 @@ def test_slide_inference_equals_mmsegmentations(make_model, size):
     assert metas[0]["img_shape"] == size  # left as it is
 
 
-def test_a_crop_is_told_its_own_size_by_both_names(make_model):
+def test_a_crop_has_its_own_size_under_both_names(make_model):
     """mmsegmentation's Mask2Former head enlarges its result to `pad_shape` where there is one."""
     model = make_model(mode="slide", crop_size=(32, 32), stride=(16, 16))
     seen = []

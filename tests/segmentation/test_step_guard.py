@@ -14,7 +14,7 @@ from torch import nn
 from eva_data.interruption import StopSignal
 from eva_segmentation.model.segmentor import EVASegmentor
 from eva_segmentation.training import step_guard, train
-from eva_segmentation.training.ending import NonFiniteError
+from eva_segmentation.training.errors import NonFiniteError
 from eva_segmentation.training.loops import EVAValLoop
 from eva_segmentation.training.step_guard import EVAAmpOptimWrapper, EVAOptimWrapper, StepGuard
 

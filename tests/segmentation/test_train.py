@@ -14,9 +14,10 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from eva_segmentation.evaluation import command as evaluate
+from eva_segmentation.config import options
+from eva_segmentation.evaluation import evaluate
 from eva_segmentation.model.segmentor import EVASegmentor
-from eva_segmentation.training import options, train
+from eva_segmentation.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:The draw is False:UserWarning")
 SMALLER = [
@@ -141,7 +142,7 @@ def test_resume_without_a_checkpoint_starts_from_load_from(
 
 def test_evaluation_refuses_weights_without_a_head(config, launch, tmp_path):
     with pytest.raises(
-        SystemExit, match=r"test.py: eva_debug.safetensors holds a backbone and no segmentor"
+        SystemExit, match=r"test.py: eva_debug.safetensors holds a backbone and not a segmentor"
     ):
         launch(evaluate, config, "eva_debug", "--work-dir", tmp_path)
 
@@ -193,7 +194,9 @@ def test_a_missing_config_is_named_and_so_is_a_picture_in_its_place(launch, tiny
     with pytest.raises(SystemExit, match=r"train\.py: there is no config nowhere\.py"):
         launch(train, "nowhere.py")
     picture = tiny_run / "images" / "training" / "a.jpg"
-    with pytest.raises(SystemExit, match=r"train\.py: .*a\.jpg is no config; one ends in \.json"):
+    with pytest.raises(
+        SystemExit, match=r"train\.py: .*a\.jpg is not a config; one ends in \.json"
+    ):
         launch(train, picture)
 
 

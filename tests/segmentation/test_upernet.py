@@ -84,7 +84,7 @@ def test_without_settings_vectors_are_not_decayed_either(settings, make_model, g
 
 
 @pytest.mark.parametrize("auxiliary", [1, 2])
-def test_classifiers_of_other_classes_start_anew_and_all_else_is_the_files(
+def test_classifiers_of_other_classes_start_from_scratch_and_all_else_is_the_files(
     auxiliary, make_model, randomise, tmp_path
 ):
     source, target = randomise(make_model(7, auxiliary)), make_model(5, auxiliary)
@@ -96,7 +96,7 @@ def test_classifiers_of_other_classes_start_anew_and_all_else_is_the_files(
         heads = ["decode_head", "auxiliary_head.0", "auxiliary_head.1"]
     anew = {f"{head}.conv_seg.{kind}" for head in heads for kind in ("weight", "bias")}
     assert set(report.missing) == anew
-    assert all(reason.startswith("initialised anew") for reason in report.missing.values())
+    assert all(reason.startswith("initialised from scratch") for reason in report.missing.values())
     for name, value in target.state_dict().items():
         expected = fresh if name in anew else source.state_dict()
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0)

@@ -13,15 +13,8 @@ from eva_segmentation.model.backbone import EVAViTAdapter
 from eva_segmentation.model.vit_adapter import layout
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "segmentation_adapter.safetensors"
-SIZES = {
-    "img_size": 96,
-    "embed_dim": 32,
-    "depth": 4,
-    "num_heads": 2,
-    "mlp_dim": 80,
-    "conv_inplane": 8,
-    "deform_num_heads": 2,
-}
+SIZES = dict(img_size=96, embed_dim=32, depth=4, num_heads=2, mlp_dim=80)
+SIZES |= dict(conv_inplane=8, deform_num_heads=2)
 RELATIVE = {"rel_pos": "table", "layer_scale": 1.0}
 FORMS = pytest.mark.parametrize("form", [{}, RELATIVE], ids=["plain", "relative"])
 

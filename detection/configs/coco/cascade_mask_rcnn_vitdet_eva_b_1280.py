@@ -4,10 +4,7 @@ From scratch unless `train.init_checkpoint` names your pre-trained file.
 Batch 64, lr 1e-4 (ViTDet), 45,000 * 64 / 118,287 = 24.3 epochs.
 """
 
-from functools import partial
-
-from eva_backbone import get_vit_lr_decay_rate
-from eva_backbone.variants import variant_arguments
+from eva_detection.config.recipes import set_vit
 
 from .cascade_mask_rcnn_vitdet_eva_g_1280 import (
     dataloader,
@@ -17,12 +14,15 @@ from .cascade_mask_rcnn_vitdet_eva_g_1280 import (
     train,
 )
 
-model.backbone.net.update(
-    variant_arguments("eva_b_patch16")
-    | dict(img_size=1280, global_attn_indexes=(2, 5, 8, 11), drop_path_rate=0.1)
+set_vit(
+    model,
+    optimizer,
+    "eva_b_patch16",
+    global_attn_indexes=(2, 5, 8, 11),
+    drop_path_rate=0.1,
+    lr_decay_rate=0.7,
 )
 model.backbone.freeze_patch_embed = False  # it starts untrained
 optimizer.lr = 1e-4
-optimizer.params.lr_factor_func = partial(get_vit_lr_decay_rate, lr_decay_rate=0.7, num_layers=12)
 train.init_checkpoint = ""
 train.output_dir = "./output/coco_eva_b_1280"

@@ -4,10 +4,7 @@ From `eva_l_psz14.pt`, its patches resampled to 16 px.
 Batch 64, lr 1e-4 (ViTDet), 45,000 * 64 / 118,287 = 24.3 epochs.
 """
 
-from functools import partial
-
-from eva_backbone import get_vit_lr_decay_rate
-from eva_backbone.variants import variant_arguments
+from eva_detection.config.recipes import set_vit
 
 from .cascade_mask_rcnn_vitdet_eva_g_1280 import (
     dataloader,
@@ -17,11 +14,14 @@ from .cascade_mask_rcnn_vitdet_eva_g_1280 import (
     train,
 )
 
-model.backbone.net.update(
-    variant_arguments("eva_l_patch16")
-    | dict(img_size=1280, global_attn_indexes=(5, 11, 17, 23), drop_path_rate=0.4)
+set_vit(
+    model,
+    optimizer,
+    "eva_l_patch16",
+    global_attn_indexes=(5, 11, 17, 23),
+    drop_path_rate=0.4,
+    lr_decay_rate=0.8,
 )
 optimizer.lr = 1e-4
-optimizer.params.lr_factor_func = partial(get_vit_lr_decay_rate, lr_decay_rate=0.8, num_layers=24)
 train.init_checkpoint = "eva_l_psz14.pt"
 train.output_dir = "./output/coco_eva_l_1280"

@@ -1,4 +1,4 @@
-"""How a run is trained, logged and saved; the keys of detectron2's stock trainer and a few more."""
+"""Training, logging and saving of a run: the keys of detectron2's stock trainer and a few more."""
 
 import torch
 
@@ -8,7 +8,7 @@ train = dict(
     max_iter=90000,
     amp=dict(enabled=True, precision="fp16"),
     accumulate=1,  # batches of one optimizer step
-    max_bad_images=10,  # unreadable images are replaced, up to so many
+    max_bad_images=10,  # unreadable images that are replaced, at most
     ddp=dict(
         broadcast_buffers=False,
         find_unused_parameters=False,

@@ -6,7 +6,7 @@ The upper 20 of 40 blocks, the pyramid and the heads are trained: 567 M of 1,073
 
 GiB, computed, not measured on a GPU: parameters in float32 4.0; gradients and Adam 567 M * 12 bytes
 6.3; bf16 copies of what is trained 1.1; inputs of 20 blocks 0.4; pyramid and heads 2.3 (1.9 counted
-on a CPU, the rest for masks of many objects); one block computed anew 0.5; temporary copies of the
+on a CPU, the rest for masks of many objects); one block computed again 0.5; temporary copies of the
 optimizer 2.1; CUDA 1. Sum 17.7 of 22.4; without frozen blocks 26.7.
 """
 

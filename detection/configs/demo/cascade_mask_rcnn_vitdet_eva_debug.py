@@ -4,16 +4,12 @@ Same detector and schedule shape as EVA-g on COCO; fewer channels, three levels 
 (it turns digits into other signs). The quick start runs it.
 """
 
-from functools import partial
-
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 from fvcore.common.param_scheduler import CosineParamScheduler
 
-from eva_backbone import get_vit_lr_decay_rate
-from eva_backbone.variants import variant_arguments
-from eva_detection.config.recipes import set_image_size, update_each
+from eva_detection.config.recipes import set_image_size, set_vit, update_each
 from eva_detection.data import datasets
 from eva_detection.training.optimizer import ClippedAdamW
 
@@ -24,15 +20,19 @@ from ..common.train import train
 
 IMAGE_SIZE, CHANNELS, LEVELS = 128, 64, ["p2", "p3", "p4"]  # strides 4, 8, 16
 
+set_vit(
+    model,
+    optimizer,
+    "eva_debug",
+    global_attn_indexes=(2, 4),
+    drop_path_rate=0.1,
+    lr_decay_rate=0.8,
+)
 model.backbone.net.update(
-    variant_arguments("eva_debug")
-    | dict(
-        pretrain_img_size=IMAGE_SIZE,
-        window_size=8,
-        global_attn_indexes=(2, 4),
-        drop_path_rate=0.1,
-        activation_checkpointing=False,
-    )
+    img_size=IMAGE_SIZE,
+    pretrain_img_size=IMAGE_SIZE,
+    window_size=8,
+    activation_checkpointing=False,
 )
 model.backbone.update(
     out_channels=CHANNELS,
@@ -95,7 +95,6 @@ dataloader.test.num_workers = 0
 set_image_size(model, dataloader, IMAGE_SIZE)
 
 optimizer.update(_target_=ClippedAdamW, max_grad_norm=1.0, lr=1e-3, weight_decay=0.05)
-optimizer.params.lr_factor_func = partial(get_vit_lr_decay_rate, lr_decay_rate=0.8, num_layers=5)
 lr_multiplier.scheduler = L(CosineParamScheduler)(start_value=1.0, end_value=0.01)
 lr_multiplier.warmup_length = 0.05
 

@@ -1,7 +1,7 @@
 """Objects365 intermediate fine-tuning of EVA-g (paper Table 17), first phase at 1024 px.
 
 320k of the 380k iterations, batch 128, lr 1e-4, boxes only, from `eva_psz14to16.pt`.
-320,000 * 128 / 1,742,292 = 23.5 epochs of train. Warm-up (15k) is that of the authors' leftover
+320,000 * 128 / 1,742,292 = 23.5 epochs of train. Warm-up (15k) is from the authors' leftover
 configs: the paper does not give it. The paper trains on train and val, so the AP on val that is
 logged says nothing about new images.
 """

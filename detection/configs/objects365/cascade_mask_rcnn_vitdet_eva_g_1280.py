@@ -1,7 +1,7 @@
 """Objects365 intermediate fine-tuning of EVA-g (paper Table 17), second phase at 1280 px.
 
 The last 60k of the 380k iterations, from the first phase's weights (relative positions are
-resampled from 1024 px). Warm-up (5k) and the decay at 45k are those of the authors' leftover
+resampled from 1024 px). Warm-up (5k) and the decay at 45k are from the authors' leftover
 configs: the paper does not give them.
 """
 

@@ -1,39 +1,64 @@
-"""From the command line of `train_net.py` to a checked config, and to the processes of a run."""
+"""The command line of `train_net.py`, and the checked config that it describes."""
 
 import argparse
-import logging
-import multiprocessing
-import os
-import signal
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
 
-from detectron2.config import LazyConfig
-from detectron2.engine import launch
+from detectron2.engine import default_argument_parser
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from eva_backbone.checkpoints.registry import resolve_source
-from eva_data.interruption import EXIT_KEYBOARD
+from eva_detection.config.build import describe, resolving
+from eva_detection.config.checks import check_config
 from eva_detection.config.files import load_config_file
-from eva_detection.config.recipes import check_arguments, check_overrides
-from eva_detection.config.settings import check_machine, check_sections, check_settings, describe
-from eva_detection.data.custom_data import (
-    apply_custom_data,
-    check_classes,
-    images_per_step,
-    scale_lr,
-)
-from eva_detection.training.endings import say
+from eva_detection.config.overrides import apply_overrides, check_overrides
+from eva_detection.data.custom_data import add_arguments, apply_custom_data
+
+_EPILOG = """
+Examples:
+
+Fine-tune on COCO with 8 GPUs:
+    python detection/train_net.py --num-gpus 8 \\
+        --config-file detection/configs/coco/cascade_mask_rcnn_vitdet_eva_g_1280.py \\
+        train.init_checkpoint=eva_o365.pth train.output_dir=output/coco
+
+Train on your own data in COCO format (classes, masks or boxes as in the files):
+    python detection/train_net.py --train-annotations train.json --train-images photos/train \\
+        --val-annotations val.json --val-images photos/val \\
+        --config-file detection/configs/custom/cascade_mask_rcnn_vitdet_eva_g_24gb.py \\
+        train.init_checkpoint=eva_o365.pth train.output_dir=output/mine
+
+Continue a run after an interruption:
+    the same command with --resume; SIGTERM and SIGUSR1 save a checkpoint and exit with code 75
+
+Evaluate:
+    python detection/train_net.py --num-gpus 8 --eval-only \\
+        --config-file detection/configs/coco/cascade_mask_rcnn_vitdet_eva_g_1536.py \\
+        train.init_checkpoint=eva_coco_seg.pth
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser: detectron2's with the flags for own data and `--scale-lr`."""
+    parser = default_argument_parser(epilog=_EPILOG)
+    add_arguments(parser)
+    parser.add_argument(
+        "--scale-lr",
+        action="store_true",
+        help="multiply optimizer.lr by the images of a step / those of a step of the recipe",
+    )
+    return parser
 
 
 def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
-    """The config with own data and overrides, and what to log of it.
+    """Load the config with own data and overrides, and check it.
+
+    Args:
+        args: The command line, from `make_parser`.
+
+    Returns:
+        The config, and what to log of it.
 
     Raises:
-        ValueError: In one sentence, where they cannot work.
+        ValueError: In one sentence, if it cannot work.
     """
     if not args.config_file:
         raise ValueError("give a recipe with --config-file")
@@ -45,80 +70,42 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
         ) from error
     if flags := [text for text in args.opts if text.startswith("--")]:
         raise ValueError(f"{flags[0]}: flags come before the settings, such as train.max_iter=100")
-    try:
+    with resolving():
         check_overrides(cfg, args.opts)
         scales = getattr(args, "scale_lr", False)
         reference = images_per_step(cfg) if scales else 0
         notes = apply_custom_data(cfg, args)
-        _override(cfg, args.opts)
-        trains, processes = not args.eval_only, args.num_gpus * args.num_machines
-        check_sections(cfg, trains=trains)
-        check_machine(cfg, args)
-        check_settings(cfg, processes=processes, trains=trains)
-        sections = ["model", "dataloader"] + (["optimizer", "lr_multiplier"] if trains else [])
-        check_arguments(cfg, sections)
-        check_classes(cfg)
+        apply_overrides(cfg, args.opts)
+        check_config(cfg, "evaluation" if args.eval_only else "training", args=args)
         if scales:
             notes.append(scale_lr(cfg, reference=reference, overrides=args.opts))
-        continues = args.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
-        if cfg.train.init_checkpoint and not continues:
-            resolve_source(cfg.train.init_checkpoint)  # before models and data sets are built
-    except OmegaConfBaseException as error:
-        raise ValueError(f"the config cannot be resolved: {describe(error)}") from error
     return cfg, notes
 
 
-def _override(cfg: DictConfig, overrides: list[str]) -> None:
-    for text in overrides:
-        try:
-            LazyConfig.apply_overrides(cfg, [text])
-        except Exception as error:  # of hydra's parser, OmegaConf, or detectron2 between them
-            raise ValueError(
-                f"the setting {text!r} cannot be applied: {describe(error)}"
-            ) from error
+def images_per_step(cfg: DictConfig) -> int:
+    """Images of one optimizer step, over all processes and accumulated batches."""
+    return int(cfg.dataloader.train.total_batch_size * cfg.train.get("accumulate", 1))
 
 
-def start_processes(run: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    """Start the processes of a run on this machine, and end when they have ended.
+def scale_lr(cfg: DictConfig, *, reference: int, overrides: Sequence[str]) -> str:
+    """Apply the linear rule: the learning rate grows with the images of a step.
 
     Args:
-        run: One process.
-        args: The command line, for `run`.
+        cfg: The config with its overrides, changed in place.
+        reference: Images of a step that the recipe's learning rate is for.
+        overrides: `key=value` strings of the command line.
+
+    Returns:
+        What was changed, for the log.
 
     Raises:
-        SystemExit: With the code of the first process that does not succeed.
+        ValueError: If the learning rate is given as well.
     """
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # whom it ends, why
-    try:
-        launch(
-            run,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
-    except KeyboardInterrupt:
-        _end_children()
-        sys.exit(EXIT_KEYBOARD)
-    except ProcessExitedException as error:
-        if error.signal_name:
-            say(
-                f"process {error.error_index} was ended by {error.signal_name}, which the system "
-                "sends, for example, for want of memory"
-            )
-            sys.exit(1)
-        sys.exit(error.exit_code)
-    except ProcessRaisedException as error:  # before `run`, as the processes find each other
-        reason = str(error).strip().splitlines()[-1]
-        say(f"the processes cannot be started with --dist-url {args.dist_url}: {reason}")
-        sys.exit(1)
-
-
-def _end_children() -> None:
-    """End the processes of a run that Ctrl-C has not reached."""
-    for patience, number in ((5, signal.SIGINT), (30, signal.SIGKILL)):
-        for child in multiprocessing.active_children():
-            child.join(patience)
-            if child.is_alive() and child.pid is not None:
-                os.kill(child.pid, number)
+    if any(text.lstrip("+").startswith("optimizer.lr=") for text in overrides):
+        raise ValueError("--scale-lr scales the recipe's optimizer.lr: give one of the two")
+    images, before = images_per_step(cfg), cfg.optimizer.lr
+    cfg.optimizer.lr = before * images / reference
+    return (
+        f"--scale-lr: optimizer.lr = {before:g} * {images} / {reference} = {cfg.optimizer.lr:g} "
+        f"for {images} images a step"
+    )

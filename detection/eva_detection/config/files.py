@@ -53,6 +53,15 @@ _MODULES = (
     "torch.nn.modules",
     "torch.optim",
 )
+# Modules as runs have saved them before they were grouped -> where they are.
+_MOVED = {
+    f"eva_detection.{module.rpartition('.')[2]}": module
+    for module in _MODULES
+    if module.startswith("eva_detection.")
+} | {
+    "eva_detection.evaluation": "eva_detection.evaluation.evaluators",
+    "eva_detection.optim": "eva_detection.training.optimizer",
+}
 _NOT = ("detectron2.data.build.load_proposals_into_dataset", "detectron2.modeling.mmdet_wrapper")
 _ROOTS = ("detectron2", "eva_backbone", "eva_detection", "fvcore", "torch.nn", "torch.optim")
 _NAME = re.compile(r"[A-Za-z]\w*(\.(?!__)[A-Za-z_]\w*)+")
@@ -75,8 +84,8 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
     Raises:
         ValueError: If it is not a local file, or YAML that is damaged, too large, or names what a
             detector is not built of.
-        OSError: If there is no file, or it cannot be read.
-        SyntaxError: For Python that is none.
+        OSError: If the file is missing or cannot be read.
+        SyntaxError: If a recipe is not valid Python.
     """
     text = os.fspath(file)
     if "://" in text:
@@ -92,7 +101,7 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
     try:
         content = _read_yaml(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise ValueError(f"it holds {type(content).__name__} and no settings")
+            raise ValueError(f"it holds {type(content).__name__} in place of settings")
         _check(content, "")
         return OmegaConf.create(content, flags={"allow_objects": True})
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
@@ -105,7 +114,7 @@ def literal(text: str) -> str:
     r"""Escape a name that comes from data, so that a config gives it back as it is.
 
     Args:
-        text: Such as the class name `${oc.env:HOME}`, which a config would resolve.
+        text: A name such as the class `${oc.env:HOME}`, which a config would resolve.
 
     Returns:
         The text with `\${` for `${`.
@@ -123,7 +132,7 @@ def literal(text: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Of plain values, tuples, known functions, their partials and `ShapeSpec`."""
+    """Loader of plain values, tuples, known functions, their partials and `ShapeSpec`."""
 
 
 def _read_yaml(text: str) -> Any:
@@ -139,7 +148,7 @@ def _read_yaml(text: str) -> Any:
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """Values of a node with what its aliases stand for; refuses too many, and circles."""
+    """Count the values of a node, its aliases resolved; refuse too many, and circles."""
     if id(node) in known:
         return known[id(node)]
     known[id(node)] = _MAX_VALUES + 1  # met again below itself
@@ -156,6 +165,12 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
 
 def _tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
     return tuple(loader.construct_sequence(node, deep=True))
+
+
+def _moved(name: str) -> str:
+    """The name of a class or function today, for one that a run has saved earlier."""
+    module, dot, last = name.rpartition(".")
+    return _MOVED.get(module, module) + dot + last
 
 
 def _known(name: str) -> Any:
@@ -187,14 +202,14 @@ def _refusal(name: str) -> str:
 
 
 def _function(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
-    found = _known(suffix)
+    found = _known(_moved(suffix))
     if found is get_detection_dataset_dicts:  # its fourth argument names pickles
         raise ValueError(_refusal(suffix))
     return found
 
 
 def _partial(loader: _Loader, node: yaml.Node) -> functools.partial[Any]:
-    """Of `args: [function]` and `state: (function, arguments, named arguments, attributes)`."""
+    """A partial from `args: [function]` and `state: (function, arguments, named, attributes)`."""
     content = loader.construct_mapping(node, deep=True)
     state = content.get("state")
     if content.keys() != {"args", "state"} or not isinstance(state, tuple) or len(state) != 4:
@@ -227,7 +242,10 @@ _Loader.add_multi_constructor(_PYTHON, _unknown)
 
 
 def _check(value: Any, key: str) -> None:
-    """Refuse targets that are not known, resolvers, and proposals, which are pickles."""
+    """Refuse targets that are not known, resolvers, and proposals, which are pickles.
+
+    Names of targets that have moved are replaced.
+    """
     if isinstance(value, str):
         _check_text(value, key)
     elif isinstance(value, functools.partial):
@@ -242,7 +260,8 @@ def _check(value: Any, key: str) -> None:
             if name == "_target_":
                 if not isinstance(part, str):
                     raise ValueError(f"{below} is not the name of a class or function")
-                _known(part)
+                value[name] = _moved(part)
+                _known(value[name])
             if "proposal_file" in str(name).lower() and part:
                 raise ValueError(f"{below} names pickles, which could run anything: leave it out")
             _check(part, below)

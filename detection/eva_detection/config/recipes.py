@@ -4,32 +4,20 @@ Functions rather than loops in the files: every variable of a file becomes part 
 `detectron2.model_zoo` is not used: it would import `pkg_resources`, which new setuptools lacks.
 """
 
-import difflib
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
-import torch
 from detectron2.config import LazyConfig
-from detectron2.utils.registry import locate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 
+from eva_backbone import get_vit_lr_decay_rate
+from eva_backbone.variants import variant_arguments
+from eva_detection.config.build import resolving
+from eva_detection.config.checks import check_config
 from eva_detection.config.files import load_config_file
-from eva_detection.inference.test_time_augmentation import augmentation_settings
-
-# Sections whose names are read one by one, and names in them that a config may leave out.
-_FLAT = ("train", "dataloader", "test")
-_DEEPER = (["train", "amp"], ["test", "aug"])
-_OPTIONAL_SETTINGS = (
-    "train.accumulate",
-    "train.amp.precision",
-    "train.cudnn_benchmark",
-    "train.max_bad_images",
-    "train.progress_bar",
-    "train.seed",
-    "dataloader.evaluator",
-)
+from eva_detection.config.overrides import apply_overrides, check_overrides
 
 
 def stock_config(name: str) -> DictConfig:
@@ -82,6 +70,35 @@ def set_image_size(model: DictConfig, dataloader: DictConfig, size: int) -> None
         transform.short_edge_length = transform.max_size = size
 
 
+def set_vit(
+    model: DictConfig,
+    optimizer: DictConfig,
+    variant: str,
+    *,
+    global_attn_indexes: Sequence[int],
+    drop_path_rate: float,
+    lr_decay_rate: float,
+) -> None:
+    """Set another ViT of the family, and the decay of the learning rate over its layers.
+
+    Args:
+        model: Config of the detector; the input sizes of its ViT stay.
+        optimizer: Config of the optimizer.
+        variant: Name of the variant, such as "eva_l_patch16".
+        global_attn_indexes: Blocks with global attention.
+        drop_path_rate: Rate of stochastic depth in the last block.
+        lr_decay_rate: Factor of the learning rate from one layer to the one below it.
+    """
+    arguments = variant_arguments(variant)
+    del arguments["img_size"]
+    model.backbone.net.update(
+        arguments | dict(global_attn_indexes=global_attn_indexes, drop_path_rate=drop_path_rate)
+    )
+    optimizer.params.lr_factor_func = partial(
+        get_vit_lr_decay_rate, lr_decay_rate=lr_decay_rate, num_layers=arguments["depth"]
+    )
+
+
 def drop_masks(model: DictConfig, dataloader: DictConfig) -> None:
     """Make a detector of boxes alone, for data without masks.
 
@@ -94,120 +111,26 @@ def drop_masks(model: DictConfig, dataloader: DictConfig) -> None:
     dataloader.train.mapper.update(use_instance_mask=False, recompute_boxes=False)
 
 
-def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Refuse overrides that would be set and never read.
-
-    Below `model`, `optimizer` and the like `check_arguments` or the object itself refuses a wrong
-    name; elsewhere LazyConfig would take it without a word.
-
-    Args:
-        cfg: The config before the overrides.
-        overrides: `key=value` strings of the command line.
-
-    Raises:
-        ValueError: For an unknown key, with the closest known ones.
-    """
-    known = {str(key) for key in cfg}
-    known |= {f"dataloader.{key}" for key in cfg.get("dataloader", {})}
-    known |= {f"train.{key}" for key in cfg.get("train", {})} | set(_OPTIONAL_SETTINGS)
-    known |= {f"train.amp.{key}" for key in OmegaConf.select(cfg, "train.amp") or {}}
-    known |= {f"test.aug.{key}" for key in augmentation_settings(cfg)}
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        parts = key.split(".")
-        read = 3 if parts[:2] in _DEEPER else 2 if parts[0] in _FLAT else 1
-        name = ".".join(parts[:read])
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=3) or sorted(known)
-            raise ValueError(
-                f"unknown setting {key!r}: nothing reads it; known: {', '.join(close)}"
-            )
-
-
-def load_recipe(config_file: str, overrides: Iterable[str] = ()) -> DictConfig:
-    """Load a config with overrides, for a command that only builds its model.
+def load_recipe(
+    config_file: str, overrides: Iterable[str] = (), *, device: str | None = None
+) -> DictConfig:
+    """Load a config with overrides, for a program that only builds its model.
 
     Args:
         config_file: The recipe.
         overrides: `key=value` strings of the command line.
+        device: Place of the model; by default the config's `train.device`.
+
+    Returns:
+        The config, checked.
 
     Raises:
-        ValueError: For a name that nothing reads, with the closest known ones.
+        ValueError: If it is not a config, cannot work, or nothing reads an override.
     """
     overrides = list(overrides)
     cfg = load_config_file(config_file)
-    check_overrides(cfg, overrides)
-    cfg = LazyConfig.apply_overrides(cfg, overrides)
-    check_arguments(cfg, ["model"])
+    with resolving():
+        check_overrides(cfg, overrides)
+        apply_overrides(cfg, overrides)
+        check_config(cfg, "model", device=device)
     return cfg
-
-
-def check_arguments(cfg: DictConfig, sections: Iterable[str]) -> None:
-    """Refuse names that what is built from a section does not take, before anything is built.
-
-    Args:
-        cfg: The config.
-        sections: Such as "model"; those that the config lacks are skipped.
-
-    Raises:
-        ValueError: For an unknown name, with the closest known ones, or a target that is not there.
-    """
-    for section in sections:
-        if section in cfg:
-            _check_node(cfg[section], section)
-
-
-def _check_node(node: Any, key: str) -> None:
-    if isinstance(node, ListConfig):
-        for index, value in enumerate(node):
-            _check_node(value, f"{key}.{index}")
-    if not isinstance(node, DictConfig):
-        return
-    if "_target_" in node:
-        try:
-            target = locate(node._target_) if isinstance(node._target_, str) else node._target_
-        except ImportError as error:
-            raise ValueError(f"{key}: {' '.join(str(error).split())}") from error
-        known = _parameters(target)
-        unknown = [str(name) for name in node if name != "_target_" and name not in known]
-        if known and unknown:
-            close = difflib.get_close_matches(unknown[0], known, n=3) or known
-            raise ValueError(
-                f"unknown setting {key}.{unknown[0]}: {target.__name__} takes no {unknown[0]!r}; "
-                f"known: {', '.join(close)}"
-            )
-    for name, value in node.items():
-        _check_node(value, f"{key}.{name}")
-
-
-def _parameters(target: Callable[..., Any]) -> list[str]:
-    """Names that a class or function takes; none where any name will do."""
-    functions: list[Any] = [target]
-    if inspect.isclass(target):
-        functions = [vars(base)["__init__"] for base in target.__mro__ if "__init__" in vars(base)]
-    names: list[str] = []
-    for function in functions:  # **kwargs of a class go to the next in line
-        try:
-            parameters = inspect.signature(function).parameters.values()
-        except (TypeError, ValueError):  # compiled
-            return []
-        names += [item.name for item in parameters if item.name != "self"]
-        if not any(item.kind is item.VAR_KEYWORD for item in parameters):
-            return names
-    return []
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that is not there, before a model is built.
-
-    Args:
-        device: Such as "cuda", "cuda:1" or "cpu".
-
-    Raises:
-        ValueError: If torch does not know or cannot use it, with the reason.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"device {device!r} cannot be used here: {reason}") from error

@@ -3,26 +3,21 @@
 import argparse
 import inspect
 import math
-import os
-import textwrap
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
-from detectron2.config import instantiate
 from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
 
-from eva_detection.config.recipes import check_device
+from eva_detection.config.build import describe
 
-_SECTIONS = ("model", "train", "dataloader", "optimizer", "lr_multiplier")
-_LONGEST = 600  # characters of a message; some libraries list everything they know
 _IMAGE_FORMATS = ("RGB", "BGR", "L", "YUV-BT.601")
 _PRECISIONS = ("fp16", "bf16", "fp32")
 # name -> (lowest, highest, whether it may be left out); more than the highest is a slip
-_WHOLE_NUMBERS = {
+_INTEGERS = {
     "train.max_iter": (1, 10**9, False),
     "train.accumulate": (1, 4096, True),
     "train.max_bad_images": (0, 10_000, True),
@@ -52,17 +47,17 @@ _CHECKPOINTER = {"period", "max_to_keep", "file_prefix"}
 _DDP = {"fp16_compression", *inspect.signature(DistributedDataParallel).parameters} - {"module"}
 
 
-def check_sections(cfg: DictConfig, *, trains: bool = True) -> None:
+def check_sections(cfg: DictConfig, names: Iterable[str]) -> None:
     """Refuse a config without a section that is needed.
 
     Args:
         cfg: The config with its overrides.
-        trains: False for an evaluation, which needs fewer.
+        names: Names of the sections.
 
     Raises:
         ValueError: For the first one.
     """
-    for name in _SECTIONS if trains else _SECTIONS[:3]:
+    for name in names:
         if not isinstance(cfg.get(name), DictConfig):
             raise ValueError(f"{name}={_value(cfg, name)!r}: the config needs a section {name}")
 
@@ -72,7 +67,7 @@ def check_settings(cfg: DictConfig, *, processes: int = 1, trains: bool = True) 
 
     Args:
         cfg: The config with its overrides.
-        processes: Of the run.
+        processes: Number of processes of the run.
         trains: False for an evaluation, which reads fewer settings.
 
     Raises:
@@ -82,12 +77,12 @@ def check_settings(cfg: DictConfig, *, processes: int = 1, trains: bool = True) 
         raise ValueError(f"model.roi_heads={cfg.model.roi_heads!r}: the detector needs heads")
     _check_places(cfg)
     if not trains:
-        _check_whole_numbers(cfg, "dataloader.test.")
+        _check_integers(cfg, "dataloader.test.")
         return
     for name in ("train.amp", "train.checkpointer", "train.ddp"):
         if not isinstance(_value(cfg, name), DictConfig):
             raise ValueError(f"{name}={_value(cfg, name)!r} must be a section with settings")
-    _check_whole_numbers(cfg)
+    _check_integers(cfg)
     for name in _YES_OR_NO:
         value = _value(cfg, name)
         if value is not None and not isinstance(value, bool):
@@ -118,13 +113,13 @@ def _value(cfg: DictConfig, name: str) -> Any:
         raise ValueError(f"{name} cannot be resolved: {reason}") from error
 
 
-def _check_whole_numbers(cfg: DictConfig, start: str = "") -> None:
-    for name, (least, most, optional) in _WHOLE_NUMBERS.items():
+def _check_integers(cfg: DictConfig, start: str = "") -> None:
+    for name, (least, most, optional) in _INTEGERS.items():
         value = _value(cfg, name)
         if not name.startswith(start) or (value is None and optional):
             continue
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError(f"{name}={value!r} must be a whole number from {least} to {most:,}")
+            raise ValueError(f"{name}={value!r} must be an integer from {least} to {most:,}")
 
 
 def _check_names(section: str, values: DictConfig, known: Collection[str]) -> None:
@@ -192,7 +187,7 @@ def check_machine(cfg: DictConfig, args: argparse.Namespace) -> None:
 
     Args:
         cfg: The config with its overrides.
-        args: Those of detectron2's parser.
+        args: Command line of detectron2's parser.
 
     Raises:
         ValueError: With what is there.
@@ -224,39 +219,20 @@ def check_machine(cfg: DictConfig, args: argparse.Namespace) -> None:
         check_device(str(place))
 
 
-def build(cfg: Any, name: str, make: Callable[[Any], Any] = instantiate) -> Any:
-    """Instantiate a part of a config.
+def check_device(device: str) -> None:
+    """Refuse a device that is not there, before a model is built.
 
     Args:
-        cfg: The part.
-        name: Its name, for the message.
-        make: Builds it.
-
-    Returns:
-        What it describes.
+        device: Name such as "cuda", "cuda:1" or "cpu".
 
     Raises:
-        ValueError: With the reason in one line; the cause is what was raised.
+        ValueError: If torch does not know or cannot use it, with the reason.
     """
     try:
-        return make(cfg)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:
-        raise ValueError(f"{name} cannot be built: {describe(error)}") from error
-
-
-def describe(error: BaseException) -> str:
-    """An error in one line: of an empty message, or one that only its type explains, with that."""
-    text = str(error).strip()
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    if "Original Traceback" in text:  # of a data worker: the last line says it
-        return text.splitlines()[-1].strip()
-    line = textwrap.shorten(text, _LONGEST, placeholder=" ...")
-    if isinstance(error, ValueError | OSError) and line:
-        return line
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device {device!r} cannot be used here: {reason}") from error
 
 
 def check_schedule(multiplier: Any, max_iter: int) -> None:

@@ -1,12 +1,12 @@
 """Any data set in COCO format in any recipe: `--train-annotations` and the like.
 
 The config itself states files and classes afterwards, and nothing is registered by name. So every
-process of a run, a continued one, and whoever reads the saved `config.yaml` (`demo.py`,
+process of a run, a continued one, and every reader of the saved `config.yaml` (`demo.py`,
 `Predictor`, detectron2's own training program) have the same data and class names.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +80,34 @@ def load_records(
         found = filter_images_with_only_crowd_annotations(found)
     if not found:
         raise ValueError(f"{annotations} has no image with objects")
-    if filter_empty:  # of training, which does not read it again
-        forget(annotations)
     print_instances_class_histogram(found, [categories[key] for key in sorted(categories)])
     return found
+
+
+def forget_training_file(cfg: DictConfig) -> None:
+    """Free the memory of the training file, which is not read again once its records are there.
+
+    Args:
+        cfg: The config; nothing is done for data sets of another kind, or where the evaluation
+            needs the same file.
+    """
+    train, test = (
+        OmegaConf.select(cfg, f"dataloader.{part}.dataset.annotations")
+        for part in ("train", "test")
+    )
+    if train and train != test:
+        forget(train)
+
+
+def forget_files(args: argparse.Namespace) -> None:
+    """Free the memory of all files of the command line.
+
+    Args:
+        args: The command line with the flags of `add_arguments`.
+    """
+    for part in ("train", "val"):
+        if file := getattr(args, f"{part}_annotations", None):
+            forget(file)
 
 
 class CustomEvaluator(CocoEvaluator):
@@ -106,6 +130,9 @@ class CustomEvaluator(CocoEvaluator):
             },
         )
 
+    def _truth(self) -> COCO:
+        return self._load_truth(self._annotation_file())  # the file is kept as it was read
+
     def _load_truth(self, file: str) -> COCO:
         found = read_coco(file)
         objects = []
@@ -127,21 +154,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags for own data.
 
     Args:
-        parser: That of `train_net.py`.
+        parser: Parser of `train_net.py`.
     """
     group = parser.add_argument_group(
-        "your own data", "any data set in COCO format; classes are those of the training file"
+        "your own data", "any data set in COCO format; the training file defines the classes"
     )
     for part, what in (("train", "training"), ("val", "evaluation")):
         group.add_argument(f"--{part}-annotations", metavar="FILE", help=f"JSON file for {what}")
         group.add_argument(f"--{part}-images", metavar="DIR", help=f"folder of images for {what}")
     group.add_argument(
         "--boxes-only", action="store_true", help="no mask head, even where the files have masks"
-    )
-    parser.add_argument(
-        "--scale-lr",
-        action="store_true",
-        help="multiply optimizer.lr by the images of a step / those of a step of the recipe",
     )
 
 
@@ -277,7 +299,7 @@ def _set_classes(model: DictConfig, count: int, notes: list[str]) -> None:
     heads.num_classes = count
     predictors = list(heads.box_predictors) if "box_predictors" in heads else [heads.box_predictor]
     for node in (*predictors, *([heads.mask_head] if "mask_head" in heads else ())):
-        if node.get("num_classes") != count:  # else it follows that of the heads
+        if node.get("num_classes") != count:  # else it follows the heads
             node.num_classes = count
     if any(node.get("use_fed_loss", False) for node in predictors):
         update_each(predictors, use_fed_loss=False)
@@ -287,50 +309,3 @@ def _set_classes(model: DictConfig, count: int, notes: list[str]) -> None:
             "No federated loss, which is for LVIS: every object of a class counts as annotated. "
             "The recipe's sigmoid classifier and sampler stay"
         )
-
-
-def check_classes(cfg: DictConfig) -> None:
-    """Refuse overrides that contradict own data.
-
-    Args:
-        cfg: The config with its overrides.
-
-    Raises:
-        ValueError: If the model's number of classes is not that of the data.
-    """
-    stated = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
-    count = cfg.model.roi_heads.num_classes
-    if stated and len(stated) != count:
-        raise ValueError(
-            f"model.roi_heads.num_classes={count}, but the data has {len(stated)} classes: leave "
-            "the setting out"
-        )
-
-
-def images_per_step(cfg: DictConfig) -> int:
-    """Images of one optimizer step, over all processes and accumulated batches."""
-    return int(cfg.dataloader.train.total_batch_size * cfg.train.get("accumulate", 1))
-
-
-def scale_lr(cfg: DictConfig, *, reference: int, overrides: Sequence[str]) -> str:
-    """Apply the linear rule: the learning rate grows with the images of a step.
-
-    Args:
-        cfg: The config with its overrides, changed in place.
-        reference: Images of a step that the recipe's learning rate is for.
-        overrides: Those of the command line.
-
-    Returns:
-        What was changed, for the log.
-
-    Raises:
-        ValueError: If the learning rate is given as well.
-    """
-    if any(text.lstrip("+").startswith("optimizer.lr=") for text in overrides):
-        raise ValueError("--scale-lr scales the recipe's optimizer.lr: give one of the two")
-    images, before = images_per_step(cfg), cfg.optimizer.lr
-    cfg.optimizer.lr = before * images / reference
-    return (
-        f"--scale-lr: optimizer.lr = {before:g} * {images} / {reference} = {cfg.optimizer.lr:g} "
-        f"for {images} images a step"
-    )

@@ -1,4 +1,4 @@
-"""What the LVIS recipes add: federated class weights and repeat factors.
+"""Federated class weights and repeat factors, for the LVIS recipes.
 
 Functions with a name, not lambdas, so that a config can be saved and read again.
 """
@@ -29,7 +29,7 @@ def federated_class_weights(
 
 
 def repeat_factors(dataset_dicts: list[dict[str, Any]], *, repeat_thresh: float) -> Tensor:
-    """How often each image is seen in an epoch (LVIS paper, arXiv 1908.03195).
+    """Compute how often each image is seen in an epoch (LVIS paper, arXiv 1908.03195).
 
     Args:
         dataset_dicts: The training set in detectron2's format.

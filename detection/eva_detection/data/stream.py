@@ -45,8 +45,8 @@ class Plan(Sampler[list[Draw]]):
     Args:
         sampler: Endless indexes of this process.
         batch_size: Images of a batch of this process.
-        wide: For each image whether it is wider than high, to make batches of one kind; None to
-            take images as they come.
+        wide: One flag an image: whether it is wider than high, to make batches of one kind; None
+            to take images as they come.
         spares: Replacements named for each image: those that come next.
         start: Batches to skip.
     """
@@ -110,7 +110,7 @@ class _MappedDataset(Dataset[Any]):
 
 
 def describe_unreadable(unreadable: dict[str, str], *, allowed: int) -> str:
-    """The message of an `UnreadableImagesError`.
+    """Format the message of an `UnreadableImagesError`.
 
     Args:
         unreadable: Error of each file.
@@ -131,11 +131,12 @@ class TrainStream:
         dataset: Gives (sample, unreadable files) for a draw.
         num_workers: Processes that load.
         collate: Makes a batch of a list of samples.
-        position: What the order depends on, for `state_dict`.
+        order: What the order of the data depends on, for `state_dict`.
         **options: More options of torch's `DataLoader`.
 
     Attributes:
-        unreadable: Error of each file that was replaced; whoever reports them empties it.
+        unreadable: Error of each file that was replaced; the trainer reports and empties it.
+        batches: Batches that this process has taken, over all starts of the run.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class TrainStream:
         *,
         num_workers: int,
         collate: Callable[[list[Any]], Any] | None,
-        position: dict[str, int],
+        order: dict[str, int],
         **options: Any,
     ) -> None:
         self._loader = DataLoader(
@@ -157,7 +158,8 @@ class TrainStream:
             **options,
         )
         self._collate, self._spares = collate, plan.spares
-        self._position = position
+        self._order = order
+        self.batches = plan.start
         self.unreadable: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Any]:
@@ -171,13 +173,18 @@ class TrainStream:
                         )
                     self.unreadable |= unreadable
                 samples = [sample for sample, _ in pairs]
+                self.batches += 1
                 yield self._collate(samples) if self._collate else samples
         finally:  # workers ignore SIGTERM: they must not be left to the interpreter's exit
             getattr(batches, "_shutdown_workers", lambda: None)()
 
-    def state_dict(self) -> dict[str, int]:
+    def order(self) -> dict[str, int]:
         """The seed and what else the order of the data depends on."""
-        return dict(self._position)
+        return dict(self._order)
+
+    def state_dict(self) -> dict[str, int]:
+        """The order and the place in it."""
+        return self._order | {"batches": self.batches}
 
 
 def build_train_stream(
@@ -245,7 +252,7 @@ def build_train_stream(
         _MappedDataset(dataset, mapper, seed),
         num_workers=num_workers,
         collate=collate_fn,
-        position={
+        order={
             "seed": seed,
             "processes": processes,
             "total_batch_size": total_batch_size,

@@ -42,7 +42,7 @@ TASKS = tuple(kind + end for kind in ("bbox", "segm", "boundary") for end in (""
 
 
 class _Evaluator(DatasetEvaluator, ABC):
-    """What the two evaluators share: all but the rules of scoring.
+    """Base of the two evaluators: everything but the rules of scoring.
 
     Args:
         dataset_name: Registered data set.
@@ -53,11 +53,11 @@ class _Evaluator(DatasetEvaluator, ABC):
         distributed: Score the predictions of all processes together, on the main one.
         output_dir: Folder for predictions and results; in a run on several machines all must
             see it. By default nothing is kept.
-        max_dets_per_image: Limit on detections in an image; by default that of the data set's
-            rules. It does not apply to `-fixed` tasks.
+        max_dets_per_image: Limit on detections in an image; by default the one of the data
+            set's rules. It does not apply to `-fixed` tasks.
 
     Raises:
-        ValueError: If a task or the limit is not one.
+        ValueError: If a task is unknown or the limit is below 1.
     """
 
     predictions_file: str
@@ -89,6 +89,7 @@ class _Evaluator(DatasetEvaluator, ABC):
         self._max_dets = max_dets_per_image or self.default_max_dets
         self._metadata = MetadataCatalog.get(dataset_name)
         self._remove_temporary: Callable[[], Any] = lambda: None
+        self._kept_truth: COCO | None = None
 
     @abstractmethod
     def _dataset_ids(self) -> dict[int, int] | None:
@@ -194,7 +195,7 @@ class _Evaluator(DatasetEvaluator, ABC):
             logger.warning("%s: no image was processed", self._name)
             return {}
         logger.info("%d detections in %d images of %s", total, images, self._name)
-        truth = self._load_truth(self._annotation_file())
+        truth = self._truth()
         if not truth.anns:
             logger.info("%s has no annotations: nothing to score", self._name)
             return {}
@@ -205,6 +206,12 @@ class _Evaluator(DatasetEvaluator, ABC):
             logger.warning("%s: the model found nothing", self._name)
             return {task: dict.fromkeys(self.metrics, math.nan) for task in tasks}
         return {task: self._score(task, predictions, truth) for task in tasks}
+
+    def _truth(self) -> COCO:
+        """The annotations, parsed at the first evaluation and kept."""
+        if self._kept_truth is None:
+            self._kept_truth = self._load_truth(self._annotation_file())
+        return self._kept_truth
 
     def _annotation_file(self) -> str:
         file = self._metadata.get("json_file")
@@ -219,7 +226,7 @@ class _Evaluator(DatasetEvaluator, ABC):
         if task.endswith(FIXED):
             limit = FIXED_DETECTIONS_PER_CLASS
             images = cap_per_class(lambda: predictions, limit)
-        # areas of objects are those of boxes if a mask comes with one
+        # the area of an object is its box's if a mask comes with one
         unused = "segmentation" if kind == "bbox" else "bbox"
         detections = list(self._judged(only_known(images, truth.imgs, self._name), truth))
         for one in detections:
@@ -325,7 +332,7 @@ class LvisEvaluator(_Evaluator):
 
 
 def _read_annotations(file: str) -> COCO:
-    """With new ids: the scorer, as pycocotools, takes an object with id 0 for one never found."""
+    """Read a file and number its objects: the scorer, as pycocotools, takes id 0 for "none"."""
     dataset = json.loads(Path(file).read_text(encoding="utf-8"))
     for number, annotation in enumerate(dataset.get("annotations", ()), start=1):
         annotation["id"] = number

@@ -24,8 +24,8 @@ class PredictionWriter:
     """Appends the predictions of one process to its file, which starts empty.
 
     Args:
-        folder: Where to write; the same for all processes.
-        name: Name of the evaluation, such as that of the data set.
+        folder: Folder to write in; the same for all processes.
+        name: Name of the evaluation, such as the data set's.
         rank: Number of the process.
     """
 
@@ -62,8 +62,8 @@ class Predictions:
     Once this exists, processes may begin to write new files.
 
     Args:
-        folder: As for the writers.
-        name: As for the writers.
+        folder: Folder of the writers.
+        name: Name of the evaluation.
         ranks: Numbers of the processes, which have written everything.
 
     Raises:
@@ -181,7 +181,7 @@ def cap_per_image(images: Iterable[list[Detection]], limit: int) -> Iterator[lis
 def cap_per_class(
     images: Callable[[], Iterable[list[Detection]]], limit: int
 ) -> Iterator[list[Detection]]:
-    """Keep the highest scores of each class over the whole set (arXiv 2102.01066).
+    """Keep the highest scores of each class over the entire set (arXiv 2102.01066).
 
     Only scores are held in memory.
 

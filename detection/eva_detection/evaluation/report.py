@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
 from eva_data.files import require_regular_file, write_text
-from eva_data.pictures import read_picture
+from eva_data.pictures import read_rgb
 
 SCORE_THRESHOLD = 0.5
 # What pycocotools raises for entries that lack something or hold something else.
@@ -103,9 +103,10 @@ def _truth(content: Any, file: Path) -> COCO:
 
 def _predictions(truth: COCO, file: Path) -> COCO:
     """As `truth.loadRes`, which fails on a model that finds nothing."""
-    if _read(file):
+    content = _read(file)
+    if content:
         try:
-            return truth.loadRes(str(file))
+            return truth.loadRes(content)
         except (*_WRONG_ENTRIES, AssertionError) as error:
             raise ValueError(f"{file} holds no predictions for this data: {error!r}") from error
     nothing = COCO()
@@ -149,7 +150,7 @@ def results_table(results: dict[str, dict[str, float | None]]) -> str:
     """Format the scores of boxes and masks side by side.
 
     Args:
-        results: Task ("bbox", "segm") -> metric -> percent; None where there are no such objects.
+        results: Task ("bbox", "segm") -> metric -> percent; None where such objects are missing.
 
     Returns:
         A table of text lines.
@@ -169,7 +170,7 @@ def draw_loss_curve(metrics: Sequence[dict[str, Any]], file: Path) -> None:
     """Draw the losses over the iterations.
 
     Args:
-        metrics: From `read_metrics`.
+        metrics: Entries from `read_metrics`.
         file: PNG to write.
     """
     figure = Figure(figsize=(8, 4), dpi=110)
@@ -204,7 +205,7 @@ def draw_contact_sheet(truth: COCO, found: COCO, images: Path, file: Path) -> No
     for axis in axes.flat:
         axis.axis("off")
     for number, entry in enumerate(chosen):
-        image = np.asarray(read_picture(images / entry["file_name"], upright=True))
+        image = read_rgb(images / entry["file_name"], upright=True)
         left, right = axes[number // COLUMNS, 2 * (number % COLUMNS) :][:2]
         for axis, coco, title in ((left, truth, "truth"), (right, found, "found")):
             annotations = coco.loadAnns(coco.getAnnIds(imgIds=entry["id"]))

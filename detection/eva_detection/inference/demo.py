@@ -6,25 +6,33 @@ answer at once.
 
 import argparse
 import logging
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from eva_detection.inference.drawing import PredictionsFile
     from eva_detection.inference.predictor import Predictor
 
-from eva_data.files import UnwritableError, find_files, make_folder, replacing
+from eva_data.files import make_folder
+from eva_data.inputs import (
+    Job,
+    Plan,
+    do_jobs,
+    plan_jobs,
+    require_free,
+    run_demo,
+    save_picture,
+    share,
+    written_name,
+)
+from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_detection.inference.memory import MemoryLimitError, parse_bytes
 
 logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.json"
-_KEPT = (".jpg", ".jpeg", ".png")  # pictures keep these formats; others become PNG
-_IMAGES = (*_KEPT, ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")
-_VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 _EPILOG = """
 OUTPUT receives each picture and video under its own name, those of a folder as in the folder, and
@@ -41,25 +49,12 @@ Examples:
 """
 
 
-class Job(NamedTuple):
-    """One file to read, one to write, and the name in predictions.json."""
-
-    source: Path
-    target: Path
-    name: str
-
-    @property
-    def is_video(self) -> bool:
-        """Whether the source has the ending of a video."""
-        return self.source.suffix.lower() in _VIDEOS
-
-
-def plan(inputs: Sequence[Path], output: Path) -> tuple[list[Job], list[str]]:
+def plan(inputs: Sequence[Path], output: Path) -> Plan:
     """List what is to be done.
 
     Args:
         inputs: Files and folders; folders are searched through, without hidden files.
-        output: Folder for the results; what lies below it is no input.
+        output: Folder for the results; what lies below it is not an input.
 
     Returns:
         The jobs in order, and a complaint for each input that is not there or is empty.
@@ -67,49 +62,13 @@ def plan(inputs: Sequence[Path], output: Path) -> tuple[list[Job], list[str]]:
     Raises:
         ValueError: If two inputs would be written to one file, or an input would be overwritten.
     """
-    jobs: list[Job] = []
-    problems: list[str] = []
-    for path in inputs:
-        if path.is_dir():
-            files = _files_below(path, output)
-            jobs += (_job(file, output, file.relative_to(path)) for file in files)
-            if not files:
-                problems.append(f"{path} holds no images and no videos")
-        elif path.exists():
-            jobs.append(_job(path, output, Path(path.name)))
-        else:
-            problems.append(f"there is no {path}")
-    taken: dict[Path, Path] = {}
-    sources = {job.source.resolve() for job in jobs}
-    for job in jobs:
-        if job.target.resolve() in sources:
-            raise ValueError(f"{job.target} is an input: choose another --output")
-        if job.target in taken:
-            raise ValueError(
-                f"{taken[job.target]} and {job.source} would both become {job.target}: give the "
-                "folder that holds both, or two commands with two outputs"
-            )
-        taken[job.target] = job.source
-    return jobs, problems
-
-
-def _files_below(folder: Path, output: Path) -> list[Path]:
-    output = output.resolve()
-    inside = output != folder.resolve() and output.is_relative_to(folder.resolve())
-    return [
-        file
-        for file in sorted(folder / name for name in find_files(folder, (*_IMAGES, *_VIDEOS)))
-        if not (inside and file.resolve().is_relative_to(output))
-    ]
-
-
-def _job(source: Path, output: Path, name: Path) -> Job:
-    suffix = source.suffix.lower()
-    if suffix in _VIDEOS:
-        ending = "" if suffix == ".mp4" else ".mp4"
-    else:
-        ending = "" if suffix in _KEPT else ".png"
-    return Job(source, output / name.with_name(name.name + ending), name.as_posix())
+    return plan_jobs(
+        inputs,
+        suffixes=SHOWN_PICTURES | VIDEOS,
+        targets=lambda name: [output / written_name(name)],
+        results=[output],
+        kinds="images and no videos",
+    )
 
 
 def run(predictor: "Predictor", jobs: Sequence[Job], output: Path) -> list[str]:
@@ -117,44 +76,34 @@ def run(predictor: "Predictor", jobs: Sequence[Job], output: Path) -> list[str]:
 
     Args:
         predictor: The detector.
-        jobs: From `plan`.
+        jobs: Jobs from `plan`.
         output: Folder for predictions.json.
 
     Returns:
         A complaint for each file that could not be read, or not to its end, or is too large.
     """
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
+    from eva_detection.inference.drawing import writing_predictions
 
-    from eva_detection.inference.drawing import PredictionsFile
+    def do(job: Job) -> str | None:
+        work = _video if job.is_video else _picture
+        try:
+            return work(predictor, job, predictions)
+        except MemoryLimitError as error:
+            return f"{job.source} is too large: {error}"
 
-    problems: list[str] = []
     make_folder(output)
-    with (
-        logging_redirect_tqdm(),
-        PredictionsFile(output / PREDICTIONS, predictor.categories) as predictions,
-    ):
-        for job in tqdm(jobs, desc="detecting", unit="file", dynamic_ncols=True):
-            make_folder(job.target.parent)
-            do = _video if job.is_video else _picture
-            try:
-                problem = do(predictor, job, predictions)
-            except MemoryLimitError as error:
-                problem = f"{job.source} is too large: {error}"
-            if problem:
-                logger.error("%s", problem)
-                problems.append(problem)
-    return problems
+    with writing_predictions(output / PREDICTIONS, predictor.categories) as predictions:
+        return do_jobs(jobs, do, title="detecting")
 
 
 def _picture(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -> str | None:
     from PIL import Image
 
+    from eva_data.pictures import read_rgb
     from eva_detection.inference.drawing import draw
-    from eva_detection.inference.predictor import read_rgb
 
     try:
-        image = read_rgb(job.source)
+        image = read_rgb(job.source, upright=True)
     except ValueError as error:
         return str(error)
     instances = predictor.with_encoded_masks(image)
@@ -163,8 +112,7 @@ def _picture(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -
         picture = Image.fromarray(draw(image, instances, predictor.class_names))
     except ValueError as error:
         return f"{job.source}: {error}"
-    with replacing(job.target) as part:
-        picture.save(part, quality=95)  # no meaning for PNG
+    save_picture(picture, job.targets[0])
     return None
 
 
@@ -174,8 +122,12 @@ def _video(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -> 
     from eva_data.video import VideoReader, VideoWriter
     from eva_detection.inference.drawing import draw
 
+    make_folder(job.targets[0].parent)
     reader = VideoReader(job.source)
-    with VideoWriter(job.target) as writer, tqdm(desc=job.name, unit="frame", leave=False) as bar:
+    with (
+        VideoWriter(job.targets[0]) as writer,
+        tqdm(desc=job.name, unit="frame", leave=False) as bar,
+    ):
         for index, frame in enumerate(reader):
             bar.total = reader.count
             instances = predictor.with_encoded_masks(frame.rgb)
@@ -197,12 +149,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config-file", required=True, type=Path, help="the detector's recipe")
     parser.add_argument(
-        "--weights", required=True, help="name of an official file, or path, of a whole detector"
+        "--weights", required=True, help="name of an official file, or path, of a complete detector"
     )
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")
     parser.add_argument(
         "--score-threshold",
-        type=_probability,
+        type=share,
         default=0.5,
         help="least score of what is shown and written (default: %(default)s)",
     )
@@ -211,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-memory",
         type=_memory,
         metavar="SIZE",
-        help="what weights and forward pass may take, such as 8GiB, without the libraries' 0.5 GiB "
+        help="memory for weights and forward pass, such as 8GiB, without the libraries' 0.5 GiB "
         "(default: no limit)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
@@ -221,13 +173,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _probability(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
-    return value
-
-
 def _memory(text: str) -> int:
     try:
         return parse_bytes(text)
@@ -235,41 +180,28 @@ def _memory(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _demand_free(targets: Sequence[Path], *, overwrite: bool) -> None:
-    for target in targets:
-        if target.is_dir():
-            raise ValueError(f"{target} is a folder and would have to be a file")
-        if target.exists() and not overwrite:
-            raise ValueError(f"{target} is there already: give --overwrite or another --output")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of `demo.py`.
 
     Args:
-        arguments: In place of those of the process.
+        arguments: Arguments in place of those of the process.
     """
     parser = _parser()
     args = parser.parse_args(arguments)
-    try:
-        jobs, problems = plan(args.inputs, args.output)
-        targets = [job.target for job in jobs]
-        _demand_free([*targets, args.output / PREDICTIONS], overwrite=args.overwrite)
-    except ValueError as error:
-        parser.error(str(error))
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for problem in problems:
-        logger.error("%s", problem)
-    if jobs:
-        problems += _detect(parser, args, jobs)
-    if problems:
-        sys.exit("not everything could be read:\n" + "\n".join(f"  {text}" for text in problems))
+
+    def prepare() -> Plan:
+        planned = plan(args.inputs, args.output)
+        targets = [target for job in planned.jobs for target in job.targets]
+        require_free([*targets, args.output / PREDICTIONS], overwrite=args.overwrite)
+        return planned
+
+    run_demo(parser, prepare=prepare, work=lambda planned: _detect(parser, args, planned.jobs))
 
 
 def _detect(
     parser: argparse.ArgumentParser, args: argparse.Namespace, jobs: Sequence[Job]
 ) -> list[str]:
-    # inside detectron2; nothing that a user could do about
+    # inside detectron2; the user cannot do anything about them
     warnings.filterwarnings("ignore", message="torch.meshgrid")
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     from eva_detection.inference.predictor import Predictor
@@ -285,11 +217,6 @@ def _detect(
         )
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    try:
-        problems = run(predictor, jobs, args.output)
-    except KeyboardInterrupt:
-        sys.exit(130)  # as a shell reports Ctrl-C
-    except UnwritableError as error:
-        sys.exit(f"demo.py: {error}")
+    problems = run(predictor, jobs, args.output)
     logger.info("Results are in %s", args.output)
     return problems

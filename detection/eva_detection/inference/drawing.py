@@ -1,11 +1,11 @@
 """Pictures of detections, and a file of them in COCO's format."""
 
+import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
@@ -96,31 +96,26 @@ class PredictionsFile:
     """A COCO file of images, categories and predictions, written as they come.
 
     It holds what an annotation file holds, and a score for each object, so `pycocotools.COCO`
-    reads it. It appears under its name once it is complete.
+    reads it. `writing_predictions` opens one.
 
     Args:
-        file: The file to write.
+        stream: The open file.
         categories: Ids and names, in the model's order.
     """
 
-    def __init__(self, file: Path, categories: Sequence[Category]) -> None:
-        self._target = file
+    def __init__(self, stream: TextIO, categories: Sequence[Category]) -> None:
+        self._stream = stream
         self._categories = categories
         self._images: list[dict[str, Any]] = []
         self._count = 0
-
-    def __enter__(self) -> "PredictionsFile":
-        self._replacing = replacing(self._target)
-        self._file = self._replacing.__enter__().open("w", encoding="utf-8")
-        self._file.write('{"annotations": [')
-        return self
+        stream.write('{"annotations": [')
 
     def add(self, instances: Instances, *, file_name: str, **more: Any) -> None:
         """Write the predictions of one image.
 
         Args:
-            instances: On the CPU, in coordinates of the image.
-            file_name: Of the image.
+            instances: Detections on the CPU, in coordinates of the image.
+            file_name: Name of the image.
             **more: Further fields of the image's entry, such as the number of a frame.
         """
         height, width = instances.image_size
@@ -134,23 +129,32 @@ class PredictionsFile:
             mask = found.get("segmentation")
             area = float(rle.area(mask)) if mask else found["bbox"][2] * found["bbox"][3]
             found["category_id"] = self._categories[found["category_id"]].id
-            self._file.write(",\n" if self._count else "\n")
+            self._stream.write(",\n" if self._count else "\n")
             self._count += 1
-            json.dump({"id": self._count, **found, "area": area, "iscrowd": 0}, self._file)
+            json.dump({"id": self._count, **found, "area": area, "iscrowd": 0}, self._stream)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            with self._file:
-                categories = [category._asdict() for category in self._categories]
-                self._file.write('\n],\n"images": ' + json.dumps(self._images))
-                self._file.write(',\n"categories": ' + json.dumps(categories) + "}\n")
-        except BaseException as failure:
-            kind, error, trace = type(failure), failure, failure.__traceback__
-            raise
-        finally:
-            self._replacing.__exit__(kind, error, trace)
+    def finish(self) -> None:
+        """Write what follows the predictions."""
+        categories = [category._asdict() for category in self._categories]
+        self._stream.write('\n],\n"images": ' + json.dumps(self._images))
+        self._stream.write(',\n"categories": ' + json.dumps(categories) + "}\n")
+
+
+@contextlib.contextmanager
+def writing_predictions(file: Path, categories: Sequence[Category]) -> Iterator[PredictionsFile]:
+    """Context of a file of predictions, which appears under its name at the end.
+
+    Args:
+        file: The file to write.
+        categories: Ids and names, in the model's order.
+
+    Yields:
+        The file to add predictions to.
+
+    Raises:
+        UnwritableError: If the disk is full or the folder read-only, for example.
+    """
+    with replacing(file) as part, part.open("w", encoding="utf-8") as stream:
+        predictions = PredictionsFile(stream, categories)
+        yield predictions
+        predictions.finish()

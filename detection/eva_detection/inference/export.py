@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from eva_detection.model.backbone import EVAViTDet
 
+from eva_data.options import integer, number
+
 logger = logging.getLogger(__name__)
 
 ENDINGS = {"torch-export": ".pt2", "onnx": ".onnx"}
@@ -52,14 +54,14 @@ def demand_exportable(*, part: str, form: str, output: Path, overwrite: bool) ->
         part: "backbone"; "detector" is refused.
         form: "torch-export" or "onnx".
         output: File to write.
-        overwrite: Whether it may be there.
+        overwrite: Whether an existing file may be replaced.
 
     Raises:
-        ValueError: If it cannot be exported, or not to there, with the reason.
+        ValueError: If it cannot be exported, or not to that file, with the reason.
     """
     if part == "detector":
         raise ValueError(
-            "a whole detector cannot be exported, because of\n  "
+            "a complete detector cannot be exported, because of\n  "
             + "\n  ".join(DETECTOR_OBSTACLES)
             + "\nexport --part backbone and run the heads with detectron2"
         )
@@ -75,14 +77,15 @@ def demand_exportable(*, part: str, form: str, output: Path, overwrite: bool) ->
 
 
 def load_backbone(
-    config_file: Path, weights: str, *, overrides: Sequence[str] = ()
+    config_file: Path, weights: str, *, overrides: Sequence[str] = (), device: str = "cpu"
 ) -> tuple["EVAViTDet", dict[str, Any]]:
     """Build a recipe's backbone with weights, for inference.
 
     Args:
         config_file: The recipe.
-        weights: Name of an official file, or path, of a backbone or a whole detector.
+        weights: Name of an official file, or path, of a backbone or a complete detector.
         overrides: Config values as on the command line.
+        device: Place that the backbone will be moved to.
 
     Returns:
         The backbone in eval mode, and what a caller must know to prepare its input.
@@ -100,7 +103,7 @@ def load_backbone(
         raise ValueError("weights must name an official file or be a path, got ''")
     if not config_file.is_file():
         raise FileNotFoundError(f"there is no config {config_file}")
-    cfg = load_recipe(os.fspath(config_file), overrides)
+    cfg = load_recipe(os.fspath(config_file), overrides, device=device)
     detector = instantiate(cfg.model)
     report = load_initial_weights(detector, weights)
     assert report is not None
@@ -128,7 +131,7 @@ def export_backbone(
     """Write a backbone, read the file again and compare.
 
     Args:
-        backbone: In eval mode; its type and device become those of the program.
+        backbone: Backbone in eval mode; the program gets its type and device.
         output: File, ending in .pt2 or .onnx. Large ONNX weights go to a second file, .onnx.data.
         form: "torch-export" or "onnx".
         size: Height and width of the images in pixels, fixed in the file.
@@ -140,8 +143,7 @@ def export_backbone(
         Level -> largest absolute difference between the file and the backbone.
 
     Raises:
-        ValueError: If the size does not fit, or the file differs more than that; there is then no
-            file.
+        ValueError: If the size does not fit, or the file differs by more; no file is left then.
     """
     import torch
 
@@ -268,28 +270,28 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--size",
         nargs="+",
-        type=int,
+        type=integer(1),
         metavar="PIXELS",
         help="side, or height and width, fixed in the file (default: the recipe's canvas)",
     )
     add("--batch-size", type=_batch_size, default=1, help='fixed, or "any" (default: %(default)s)')
     add("--dtype", default="float32", choices=TOLERANCES)
     add("--device", default="cpu", help="where a torch.export program will run (default: cpu)")
-    add("--tolerance", type=float, help="largest difference (default: 0.001, float16: 0.05)")
+    add("--tolerance", type=number(0), help="largest difference (default: 0.001, float16: 0.05)")
     add("--overwrite", action="store_true", help="replace an earlier file")
     add("--opts", nargs="+", default=[], metavar="KEY=VALUE", help="values of the recipe to change")
     return parser
 
 
 def _batch_size(text: str) -> int | None:
-    return None if text == "any" else int(text)
+    return None if text == "any" else integer(1)(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of `export.py`.
 
     Args:
-        arguments: In place of those of the process.
+        arguments: Arguments; by default the process's.
     """
     parser = _parser()
     args = parser.parse_args(arguments)
@@ -307,11 +309,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     import torch
 
-    from eva_detection.config.recipes import check_device
-
     try:
-        check_device(args.device)
-        backbone, preparation = load_backbone(args.config_file, args.weights, overrides=args.opts)
+        backbone, preparation = load_backbone(
+            args.config_file, args.weights, overrides=args.opts, device=args.device
+        )
         sides = args.size or [backbone.square_pad]
         differences = export_backbone(
             backbone.to(device=args.device, dtype=getattr(torch, args.dtype)),

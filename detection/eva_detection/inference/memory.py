@@ -1,4 +1,4 @@
-"""How much memory a detector needs for one picture, and attention in chunks to stay below a limit.
+"""Memory that a detector needs for one picture, and attention in chunks to stay below a limit.
 
 An estimate from shapes, on the safe side of what is measured; of tensors alone, without the
 libraries (0.3 to 0.6 GiB of a process).
@@ -8,7 +8,10 @@ Letters: N patches of the canvas, C channels of the ViT, F of the pyramid, h hea
 
 import math
 import re
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SLACK = 1.2  # what allocators hold beyond what is alive
@@ -20,7 +23,7 @@ class MemoryLimitError(ValueError):
 
 
 class Demand(NamedTuple):
-    """Bytes of the detector's phases, of which one runs at a time, and of its weights.
+    """Bytes of the detector's phases, one of which runs at a time, and of its weights.
 
     `vit` is without the scores of attention.
     """
@@ -31,7 +34,7 @@ class Demand(NamedTuple):
     heads: int
 
     def peak(self, scores: int = 0) -> int:
-        """Bytes of weights and the largest phase, with those of attention's scores."""
+        """Bytes of weights and the largest phase, attention's scores included."""
         return self.weights + max(self.vit + scores, self.pyramid, self.heads)
 
 
@@ -39,7 +42,7 @@ def parse_bytes(text: str) -> int:
     """Read an amount of memory: bytes, "800MiB", "8G" (as GiB) or "8GB" (powers of 1000).
 
     Raises:
-        ValueError: If it is none, or not positive.
+        ValueError: If it is not an amount, or not positive.
     """
     match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([kmgt]?)(ib|b)?", text.strip(), re.IGNORECASE)
     if match is None or ((match[3] or "").lower() == "ib" and not match[2]):
@@ -70,7 +73,7 @@ def estimate(
     """Memory for one picture.
 
     Args:
-        detector: With an `EVAViTDet` and detectron2's heads.
+        detector: Detector with an `EVAViTDet` and detectron2's heads.
         canvas: Height and width after padding.
         picture: Height and width of the picture itself, the size of its masks.
         fused: Whether attention appends channels instead of taking chunks (accelerators).
@@ -88,30 +91,37 @@ def estimate(
         backbone._out_feature_channels[name] * math.prod(canvas) // stride**2
         for name, stride in backbone._out_feature_strides.items()
     )
-    vit = _vit(backbone, grid, fused=fused)
+    vit = _vit(backbone, grid, size=size, fused=fused)
     pyramid = _pyramid(backbone, grid)
     heads = features + _heads(detector, canvas)
     masks = _detections(detector) * math.prod(picture) * 2 if detector.roi_heads.mask_on else 0
     return Demand(
         weights=weights,
-        vit=int(_SLACK * (image + vit) * size),
+        vit=int(_SLACK * (image * size + vit)),
         pyramid=int(_SLACK * (image + pyramid) * size),
         heads=int(_SLACK * (image + heads) * size) + masks,
     )
 
 
-def _vit(backbone: Any, grid: list[int], *, fused: bool) -> int:
-    """Elements of the largest block: residual, norm, q, k, v, bias and output, or the MLP."""
+def _score_size(weight: "Tensor") -> int:
+    """Bytes of a score of attention and of what it is computed from: float32 at least on a CPU."""
+    size = weight.element_size()
+    return max(size, 4) if weight.device.type == "cpu" else size
+
+
+def _vit(backbone: Any, grid: list[int], *, size: int, fused: bool) -> int:
+    """Bytes of the largest block: residual, norm, q, k, v, bias and output, or the MLP."""
     net = backbone.net
+    wide = _score_size(next(net.parameters()))
     channels, hidden = net.embed_dim, net.blocks[0].mlp.fc1.out_features
 
     def attention(rows: int, columns: int, side: tuple[int, int]) -> int:
         bias = net.num_heads * sum(side) if net.rel_pos in ("vitdet", "beit") else 0
-        wide = 5 * (channels + bias) if fused else 0  # query, key, value and output with channels
-        return rows * columns * (9 * channels + 2 * bias + wide)
+        added = 5 * (channels + bias) if fused else 0  # query, key, value and output with channels
+        return rows * columns * (9 * channels + 2 * bias + added) * wide
 
     window = net.window_size
-    largest = [math.prod(grid) * (4 * channels + 2 * hidden)]
+    largest = [math.prod(grid) * (4 * channels + 2 * hidden) * size]
     if window:
         padded = [-(-side // window) * window for side in grid]
         largest.append(attention(padded[0], padded[1], (window, window)))
@@ -130,7 +140,7 @@ def _pyramid(backbone: Any, grid: list[int]) -> int:
 
 
 def _heads(detector: Any, canvas: tuple[int, int]) -> int:
-    """Elements beside the features: the RPN's, or those of all boxes or masks at once."""
+    """Elements beside the features: of the RPN, or of all boxes or masks at once."""
     rpn, roi = detector.proposal_generator, detector.roi_heads
     strides = detector.backbone._out_feature_strides
     channels = max(detector.backbone._out_feature_channels.values())
@@ -162,7 +172,7 @@ def choose_chunk(
     """Choose how many scores attention may hold at once.
 
     Args:
-        detector: With an `EVAViTDet`.
+        detector: Detector with an `EVAViTDet`.
         canvas: Height and width after padding.
         picture: Height and width of the picture itself.
         limit: Bytes that weights and the forward pass may take.
@@ -181,17 +191,18 @@ def choose_chunk(
     net = detector.backbone.net
     tokens = math.prod(canvas) // net.patch_size**2
     on_cpu = weight.device.type == "cpu"
-    usual = rel_pos.CACHE_ELEMENTS * torch.get_num_threads() if on_cpu else 0
-    if on_cpu and weight.dtype != torch.float32:
-        usual = min(rel_pos.CHUNK_ELEMENTS, net.num_heads * tokens**2)
+    smallest = min(rel_pos.SMALLEST_CHUNK, tokens) * tokens
+    if on_cpu:  # one head at a time, of every type
+        cached = rel_pos.CACHE_ELEMENTS * torch.get_num_threads()
+        usual = min(max(cached, smallest), tokens**2)
     else:
-        usual = min(usual, tokens**2)  # one head at a time
-    cost = _BUFFERS * weight.element_size()
+        smallest *= net.num_heads
+        usual = 0  # the fused kernel holds none
+    cost = _BUFFERS * _score_size(weight)
     demand = estimate(detector, canvas=canvas, picture=picture, fused=not on_cpu)
     if demand.peak(usual * cost) <= limit:
         return None
     demand = estimate(detector, canvas=canvas, picture=picture, fused=False)
-    smallest = min(rel_pos.SMALLEST_CHUNK, tokens) * net.num_heads * tokens
     needed = demand.peak(smallest * cost)
     if needed > limit:
         parts = (f"{name} {format_bytes(part)}" for name, part in demand._asdict().items())

@@ -27,8 +27,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from eva_backbone.rel_pos import attention_chunk
-from eva_data.pictures import UnreadableImageError, as_rgb, read_picture
-from eva_detection.config.recipes import check_device, load_recipe, update_each
+from eva_data.pictures import read_rgb
+from eva_detection.config.recipes import load_recipe, update_each
 from eva_detection.inference.memory import canvas_of, choose_chunk
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
 from eva_detection.model.backbone import EVAViTDet
@@ -98,12 +98,12 @@ class Predictor:
         """Build the detector of a LazyConfig and load its weights.
 
         Args:
-            config_file: The recipe. The resize is that of its test set, class names those of its
-                test set's metadata or annotation file where one is there, else numbers.
-            weights: Name of an official file or a path; a whole detector, not a backbone.
+            config_file: The recipe. Its test set gives the resize, and the class names by its
+                metadata or annotation file; without one they are numbers.
+            weights: Name of an official file or a path; a complete detector, not a backbone.
             score_threshold: Detections below it are left out. It replaces the thresholds in the
                 config, which could otherwise hide what is asked for here.
-            device: Such as "cuda" or "cpu"; None for the config's `train.device`.
+            device: Name such as "cuda" or "cpu"; None for the config's `train.device`.
             overrides: Config values as on the command line, such as
                 "model.roi_heads.use_soft_nms=True", or "test.aug.min_sizes=[1280,1536]" for
                 test-time augmentation.
@@ -112,17 +112,16 @@ class Predictor:
         Raises:
             ValueError: If the weights do not fit or lack a part, the threshold is not in [0, 1],
                 the model's canvas needs more memory, `max_memory` meets `test.aug`, nothing reads
-                an override, or there is no such device.
-            FileNotFoundError: If there is no such config or weights.
+                an override, or the device cannot be used.
+            FileNotFoundError: If the config or the weights are missing.
         """
         if not str(weights):
             raise ValueError("weights must name an official file or be a path, got ''")
         if not Path(config_file).is_file():
             raise FileNotFoundError(f"there is no config {config_file}")
-        cfg = load_recipe(os.fspath(config_file), overrides)
-        check_device(device or cfg.train.device)
+        cfg = load_recipe(os.fspath(config_file), overrides, device=device)
         # Before the model's NMS: suppression only ever comes from higher scores, so the result is
-        # that of filtering afterwards, without masks for what is then thrown away.
+        # the same as with filtering afterwards, without masks for what is then thrown away.
         heads = cfg.model.roi_heads
         many = "box_predictors" in heads
         predictors = list(heads.box_predictors) if many else [heads.box_predictor]
@@ -160,7 +159,8 @@ class Predictor:
             the CPU and in coordinates of the image, best score first.
 
         Raises:
-            ValueError: If the array is no such image or the file cannot be read.
+            UnreadableImageError: A ValueError, if the file or picture cannot be read.
+            ValueError: If the array is not such an image.
             MemoryLimitError: If the picture needs more than `max_memory`.
         """
         batch, chunk = self._prepare(image)
@@ -169,10 +169,10 @@ class Predictor:
         return instances[self._chosen(instances.scores)]
 
     def with_encoded_masks(self, image: ImageLike) -> Instances:
-        """As a call, but with run-length codes, which take little memory in large pictures.
+        """Detect as a call does, with run-length codes: little memory in large pictures.
 
         Args:
-            image: As for a call.
+            image: Image as for a call.
 
         Returns:
             As a call, with `pred_masks_rle` for `pred_masks`: one compressed RLE for each mask.
@@ -198,7 +198,7 @@ class Predictor:
 
     def _prepare(self, image: ImageLike) -> tuple[list[dict[str, Any]], int | None]:
         """The batch for the model, and the attention's chunk."""
-        rgb = _as_rgb(image)
+        rgb = read_rgb(image, upright=True)
         ordered = rgb if self.model.input_format == "RGB" else rgb[:, :, ::-1]
         inputs = AugInput(ordered)
         self._augment(inputs)
@@ -231,33 +231,6 @@ def _encoded(raw: Instances, height: int, width: int) -> tuple[Instances, list[d
         codes.append(code | {"counts": code["counts"].decode()})
     found.remove("pred_masks")
     return found, codes
-
-
-def read_rgb(file: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read an image file as (H, W, 3) RGB, upright as its EXIF data says.
-
-    Raises:
-        ValueError: If there is no such file, or it is no image, a damaged or a huge one.
-    """
-    try:
-        return np.array(read_picture(file, upright=True, name="it"))
-    except UnreadableImageError as error:
-        raise ValueError(f"cannot read {os.fspath(file)} as an image: {error}") from error
-
-
-def _as_rgb(image: ImageLike) -> NDArray[np.uint8]:
-    if isinstance(image, str | os.PathLike):
-        return read_rgb(image)
-    if isinstance(image, Image.Image):
-        try:
-            return np.array(as_rgb(image, upright=True))
-        except UnreadableImageError as error:
-            raise ValueError(str(error)) from error
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(
-            f"an image must be (H, W, 3) RGB in uint8, got {image.shape} in {image.dtype}"
-        )
-    return image
 
 
 def find_categories(cfg: DictConfig) -> tuple[Category, ...]:

@@ -1,7 +1,7 @@
 """Detection at several scales, merged: test-time augmentation for detectors from LazyConfigs.
 
 detectron2's own `GeneralizedRCNNWithTTA` reads a yacs config. The official EVA code has none for
-LazyConfigs; the options here are those of the authors' later code, under its names.
+LazyConfigs; the options here are from the authors' later code, under its names.
 """
 
 from collections.abc import Sequence
@@ -55,18 +55,19 @@ class EVARCNNWithTTA(nn.Module):
         min_sizes: Shortest side of each pass, as far as `max_sizes` allows.
         max_sizes: Longest side of each pass; None for `min_sizes`.
         flip: Look at each size mirrored as well.
-        area_ranges: For each size the least and the greatest area in pixels of the original image
-            of the boxes that it contributes, both included, None for no limit; "official" for the
+        area_ranges: Least and greatest area, for each size, of the boxes that it contributes, in
+            pixels of the original image, both included, None for no limit; "official" for the
             authors' table `AREA_RANGES`, which goes with the default sizes. None keeps all boxes.
         keep_all_before_merge: Merge all candidates of the passes. Otherwise each pass goes through
             the heads' own suppression first, and soft-NMS then lowers scores twice.
         mask_size: The one of `min_sizes` that gives the masks; None for the one closest to the
             detector's `square_pad`.
         use_soft_nms: How to merge; None as the heads do, with their settings.
-        method: As for `EVACascadeROIHeads`, like the following three; with `use_soft_nms=True`.
-        iou_threshold: For soft-NMS; NMS has the heads' `test_nms_thresh`.
-        sigma: For soft-NMS.
-        class_wise: For soft-NMS.
+        method: Kind of soft-NMS, see `EVACascadeROIHeads`; like the following three only with
+            `use_soft_nms=True`.
+        iou_threshold: Overlap from which soft-NMS acts; NMS has the heads' `test_nms_thresh`.
+        sigma: Width of gaussian soft-NMS.
+        class_wise: Whether classes leave each other alone under soft-NMS.
         max_detections: Cap on the detections of an image; None for the heads'
             `test_topk_per_image` with NMS, for their `max_detections` with soft-NMS.
 
@@ -114,7 +115,7 @@ class EVARCNNWithTTA(nn.Module):
         self.train(model.training)
 
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
-        """As a detector in inference.
+        """Detect, as a detector in inference.
 
         Args:
             batched_inputs: One dict an image, with `image` (3, H, W) and, where the result is to
@@ -134,10 +135,10 @@ class EVARCNNWithTTA(nn.Module):
     def inference(
         self, batched_inputs: Sequence[dict[str, Any]], *, do_postprocess: bool = True
     ) -> list[Any]:
-        """As `GeneralizedRCNN.inference`.
+        """Detect, with the interface of `GeneralizedRCNN.inference`.
 
         Args:
-            batched_inputs: As for `forward`.
+            batched_inputs: Inputs as for `forward`.
             do_postprocess: Whether masks are pasted into images.
 
         Returns:

@@ -119,7 +119,7 @@ def read_scales(min_sizes: Sequence[int], max_sizes: Sequence[int] | None) -> tu
     for name, sizes in (("min_sizes", min_sizes), ("max_sizes", max_sizes)):
         is_list = isinstance(sizes, Sequence) and not isinstance(sizes, str)
         if not is_list or not sizes or not all(_is_positive(size) for size in sizes):
-            raise ValueError(f"{name} must be a list of positive whole numbers, got {sizes!r}")
+            raise ValueError(f"{name} must be a list of positive integers, got {sizes!r}")
     if len(min_sizes) != len(max_sizes):
         raise ValueError(
             f"min_sizes {list(min_sizes)} and max_sizes {list(max_sizes)} must be equally long; "
@@ -161,7 +161,7 @@ def read_area_ranges(
 
 
 def _limits(pair: Any) -> tuple[float, float] | None:
-    """Both as numbers, or None where they are none."""
+    """Return both as numbers, or None if one of them is not a number."""
     if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
         return None
     low, high = pair

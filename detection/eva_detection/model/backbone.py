@@ -36,8 +36,8 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
         freeze_blocks: First blocks of the ViT to keep as they are loaded, with all embeddings.
 
     Raises:
-        ValueError: If the patch size gives a stride that is no power of two, or there are not so
-            many blocks to freeze.
+        ValueError: If the patch size gives a stride that is not a power of two, or the ViT has
+            fewer blocks than are to be frozen.
     """
 
     @configurable
@@ -109,7 +109,7 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        """How detectron2 pads a batch before it comes here."""
+        """Constraints by which detectron2 pads a batch before it comes here."""
         return {"size_divisibility": max(self.strides), "square_size": self.square_pad}
 
     @property
@@ -137,7 +137,7 @@ def add_eva_config(cfg: CfgNode) -> None:
     """Add the node `MODEL.EVA` to a yacs config; then `MODEL.BACKBONE.NAME = "EVAViTDet"` works.
 
     Args:
-        cfg: A detectron2 config, changed in place. The values are those of the COCO recipe.
+        cfg: A detectron2 config, changed in place; it gets the values of the COCO recipe.
     """
     cfg.MODEL.EVA = CfgNode(
         {

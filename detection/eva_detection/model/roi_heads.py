@@ -1,6 +1,6 @@
 """Cascade RoI heads with the official EVA options, and heads in float32 under mixed precision.
 
-The argument names are those of the official code, so the override lines of its README work.
+Arguments have the names of the official code, so the override lines of its README work.
 
 Letters: R proposals of an image, K classes.
 """
@@ -82,7 +82,7 @@ class EVACascadeROIHeads(CascadeROIHeads):
         proposals: list[Instances],
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """As `CascadeROIHeads.forward`; float32 in training, maskness in inference."""
+        """Run the heads: float32 in training, maskness in inference; see `CascadeROIHeads`."""
         if self.training:
             with _full_precision(features):
                 return super().forward(images, _float(features), proposals, targets)
@@ -180,7 +180,7 @@ class EVARPN(RPN):
         features: dict[str, Tensor],
         gt_instances: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """As `RPN.forward`."""
+        """Propose boxes, see `RPN.forward`."""
         if self.training:
             with _full_precision(features):
                 return super().forward(images, _float(features), gt_instances)
@@ -205,7 +205,7 @@ def maskness(masks: Tensor, threshold: float) -> Tensor:
 def _candidates(
     boxes: Tensor, scores: Tensor, size: tuple[int, int], *, score_threshold: float
 ) -> Instances:
-    """What enters the suppression of an image: every box with every class above the threshold."""
+    """Candidates of an image for suppression: each box with each class above the threshold."""
     finite = boxes.isfinite().all(dim=1) & scores.isfinite().all(dim=1)
     clipped = Boxes(boxes[finite])
     clipped.clip(size)

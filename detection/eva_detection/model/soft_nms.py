@@ -38,9 +38,9 @@ def soft_nms(
         scores: (n,) positive.
         classes: (n,) class of each box; boxes of different classes do not touch each other. None
             treats all as one class.
-        method: See above.
-        iou_threshold: For "linear" and "naive".
-        sigma: For "gaussian".
+        method: Rule, as above.
+        iou_threshold: Overlap from which "linear" and "naive" act.
+        sigma: Width of "gaussian".
         min_score: Lowest score that is kept.
 
     Returns:

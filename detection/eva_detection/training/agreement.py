@@ -1,4 +1,4 @@
-"""What one process meets, all learn, so that none waits for one that has gone."""
+"""Agreement of the processes on errors, so that none waits for one that has gone."""
 
 from collections.abc import Callable
 from typing import TypeVar

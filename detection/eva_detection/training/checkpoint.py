@@ -1,6 +1,8 @@
 """Initial weights by name, and run checkpoints that an interruption cannot break."""
 
+import copy
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,14 @@ from torch import nn
 from eva_backbone import LoadReport, load_pretrained
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_data.files import write_text, writing
-from eva_detection.training.run_files import LAST, checkpoints, last_checkpoint
-from eva_detection.training.run_state import check_model, check_trainer
+from eva_detection.training.checkpoint_checks import check_model, check_trainer
+from eva_detection.training.output_folder import LAST, checkpoints, last_checkpoint
 
 logger = logging.getLogger(__name__)
 
 # What a file of a backbone, or of a detector without masks, cannot have.
 _HEADS = (r"backbone\.simfp_", r"proposal_generator\.", r"roi_heads\.")
-# What depends on the classes: from Objects365 to COCO and LVIS these start anew.
+# What depends on the classes: from Objects365 to COCO and LVIS these start from scratch.
 _FEDERATED = r"roi_heads\.box_predictor\.(\d\.)?fed_loss_cls_weights$"
 _MASK_HEAD = r"roi_heads\.mask_head\."  # left in the file where the detector has none
 _CLASSIFIERS = (
@@ -31,7 +33,7 @@ _CLASSIFIERS = (
 def load_initial_weights(
     model: nn.Module, source: str, *, complete: bool = False
 ) -> LoadReport | None:
-    """Load a backbone or a whole detector before training or evaluation.
+    """Load a backbone or a complete detector before training or evaluation.
 
     Args:
         model: The detector.
@@ -43,7 +45,7 @@ def load_initial_weights(
 
     Raises:
         ValueError: If the file does not fit; the model is then unchanged.
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file is missing.
     """
     if not source:
         if complete:
@@ -95,12 +97,39 @@ class RunCheckpointer(DetectionCheckpointer):
         write_text(Path(self.save_dir) / LAST, last_filename_basename)
 
     def has_checkpoint(self) -> bool:
-        """Whether there is one to continue from."""
+        """Whether the folder has a checkpoint to continue from."""
         return last_checkpoint(Path(self.save_dir)) is not None
 
     def get_checkpoint_file(self) -> str:
         """The file that `last_checkpoint` names, "" without."""
         return str(last_checkpoint(Path(self.save_dir)) or "")
+
+    def read(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Read the last checkpoint of the run and check everything in it; nothing is changed.
+
+        Args:
+            optimizer: The optimizer that its state must fit.
+
+        Returns:
+            Its content for `restore`, mostly left on the disk until it is used.
+
+        Raises:
+            ValueError: If it is damaged or of another model or optimizer; the message names the
+                newest checkpoint beside it that is complete.
+        """
+        return self._read(Path(self.get_checkpoint_file()), ("trainer",), optimizer)
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Restore the model and what else is registered.
+
+        Args:
+            content: What `read` returned; parts that are restored are taken out of it.
+        """
+        self.model.load_state_dict(content.pop("model"))
+        for name, part in self.checkpointables.items():
+            if name in content:
+                part.load_state_dict(copy.deepcopy(content.pop(name)))  # no longer of the file
+        self.saved_iteration = content.get("iteration")
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Restore the model and what else is registered, after everything was checked.
@@ -113,32 +142,34 @@ class RunCheckpointer(DetectionCheckpointer):
             What the checkpoint holds besides.
 
         Raises:
-            ValueError: If it is damaged or of another model; nothing is changed then, and the
-                message names the newest checkpoint beside it that is complete.
+            ValueError: As for `read`.
         """
         if not path:
             return {}
-        file = Path(path)
         names = list(self.checkpointables) if checkpointables is None else checkpointables
+        trainer = self.checkpointables.get("trainer")
+        content = self._read(Path(path), names, getattr(trainer, "optimizer", None))
+        rest = {key: value for key, value in content.items() if key not in ("model", *names)}
+        self.restore({key: content[key] for key in ("model", *names)} | rest)
+        return rest
+
+    def _read(self, file: Path, names: Sequence[str], optimizer: Any) -> dict[str, Any]:
         try:
-            content = self._read(file, names)
+            content = self._checked(file, names, optimizer)
         except ValueError as error:
-            raise ValueError(f"{file} cannot be restored: {error}. {self._advice(file)}") from error
+            advice = self._advice(file, names, optimizer)
+            raise ValueError(f"{file} cannot be restored: {error}. {advice}") from error
         logger.info("Restoring %s", file)
-        self.model.load_state_dict(content.pop("model"))
-        for name in names:
-            self.checkpointables[name].load_state_dict(content.pop(name))
-        self.saved_iteration = content.get("iteration")
         return content
 
-    def _read(self, file: Path, names: list[str]) -> dict[str, Any]:
-        content = read_torch_file(file)
+    def _checked(self, file: Path, names: Sequence[str], optimizer: Any) -> dict[str, Any]:
+        content = read_torch_file(file, mapped=True)
         if not isinstance(content, dict):
-            raise ValueError(f"it holds {type(content).__name__} and no checkpoint")
+            raise ValueError(f"it holds {type(content).__name__} in place of a checkpoint")
         check_model(content.get("model"), self.model)
         for name in names:
             if name == "trainer":
-                check_trainer(content.get(name), self.checkpointables[name].optimizer)
+                check_trainer(content.get(name), optimizer)
                 if content.get("iteration") != content[name]["iteration"]:
                     raise ValueError(
                         f"its iteration is {content.get('iteration')!r} in one place and "
@@ -148,14 +179,14 @@ class RunCheckpointer(DetectionCheckpointer):
                 raise ValueError(f"it lacks {name}")
         return content
 
-    def _advice(self, damaged: Path) -> str:
+    def _advice(self, damaged: Path, names: Sequence[str], optimizer: Any) -> str:
         """The newest checkpoint that is complete, and how to go on from there."""
         note = damaged.parent / LAST
         for file in checkpoints(damaged.parent):
             if file == damaged:
                 continue
             try:
-                iteration = self._read(file, list(self.checkpointables)).get("iteration")
+                iteration = self._checked(file, names, optimizer).get("iteration")
             except (ValueError, OSError):
                 continue
             return (

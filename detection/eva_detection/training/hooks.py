@@ -18,7 +18,7 @@ from tqdm import tqdm
 from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_detection.training.agreement import OtherProcessError
 from eva_detection.training.checkpoint import RunCheckpointer
-from eva_detection.training.run_files import was_logged
+from eva_detection.training.output_folder import was_logged
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _evaluations = itertools.count()  # the same on all processes, which evaluate to
 
 
 class ProgressBar(HookBase):
-    """A progress bar on standard error; one line every few seconds where that is no terminal.
+    """A progress bar on standard error; one line every few seconds if that is not a terminal.
 
     Args:
         description: Text in front of the bar.
@@ -136,7 +136,7 @@ class MetricsHistory(HookBase):
 
 
 class Evaluation(hooks.EvalHook):
-    """detectron2's `EvalHook`, of which an interruption loses nothing.
+    """detectron2's `EvalHook`, safe against interruptions.
 
     Scores are written at once. A run that continues makes up for what was cut off: the evaluation
     after the iteration of its checkpoint, and that iteration's line in `metrics.json`. After an
@@ -146,7 +146,7 @@ class Evaluation(hooks.EvalHook):
         period: Iterations between evaluations; 0 for one at the end alone.
         evaluate: Returns the scores; called on all processes.
         folder: The run's output folder.
-        writers: What metrics are written with on the main process, but for the log.
+        writers: Writers of metrics on the main process, without the log's.
         log_period: Iterations between lines of `metrics.json`.
     """
 

@@ -9,11 +9,12 @@ import functools
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
 import torch.distributed
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import HookBase, SimpleTrainer
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -37,7 +38,7 @@ _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Trouble(NamedTuple):
-    """What a process has met in a batch: an error, or (None) losses that are not finite."""
+    """Trouble of a process with a batch: an error, or (None) losses that are not finite."""
 
     error: Exception | None
     images: list[str]
@@ -55,14 +56,13 @@ class DetectionTrainer(SimpleTrainer):
             loader's.
         stop: Asks for an end after the step in progress.
         max_bad_images: Files that may be replaced because they cannot be read.
+        seed: Source of every step's random numbers (dropped paths, sampled proposals), with the
+            iteration and the rank, hence a continued run draws the same with no state saved,
+            whatever an evaluation in between has drawn. None leaves the generators alone.
+        hooks: Hooks, in their order; None is left out.
 
     Attributes:
         stop_agreed: A process was asked to stop; the same on all.
-        seed: Every step's random numbers (dropped paths, sampled proposals) come from it, the
-            iteration and the rank, hence a continued run draws the same with no state saved,
-            whatever an evaluation in between has drawn. None leaves the generators alone.
-        batches_seen: Batches that this process has taken, over all starts of the run.
-        restored_stream: What the checkpoint says of the data's order; empty without.
 
     Raises:
         ValueError: For fp16 without a GPU or an accumulation below 1.
@@ -70,7 +70,6 @@ class DetectionTrainer(SimpleTrainer):
 
     iter: int
     stop_agreed = False
-    seed: int | None = None
     _data_loader_iter_obj: Any
 
     def __init__(
@@ -83,6 +82,8 @@ class DetectionTrainer(SimpleTrainer):
         accumulate: int = 1,
         stop: StopSignal | None = None,
         max_bad_images: int = 10,
+        seed: int | None = None,
+        hooks: Sequence[HookBase | None] = (),
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         if accumulate < 1:
@@ -101,9 +102,10 @@ class DetectionTrainer(SimpleTrainer):
         self.stop = stop or StopSignal()
         self.max_bad_images = max_bad_images
         self.bad_images: dict[str, str] = {}
-        self.batches_seen = 0
+        self.seed = seed
         self.loss_scale: float | None = None  # after the latest step; reading it waits for a GPU
-        self.restored_stream: dict[str, int] = {}
+        self.iter = -1  # the latest iteration that is done
+        self.register_hooks(list(hooks))
 
     def run_step(self) -> None:
         """Accumulate the gradients of `accumulate` batches, then step."""
@@ -144,14 +146,13 @@ class DetectionTrainer(SimpleTrainer):
         self._write_optimizer_metrics()
 
     def _losses(self, batch: Any, index: int) -> dict[str, Tensor]:
-        self.batches_seen += 1
         if self.seed is not None:  # not before the batch: loading draws numbers as well
             seed_all(self.seed, STEP, self.iter * self.accumulate + index, comm.get_rank())
         with self._autocast():
             return self.model(batch)
 
     def _add_up(self, losses: dict[str, Tensor], totals: dict[str, Tensor]) -> bool:
-        """Add a batch's losses to those of the step; returns whether all are finite."""
+        """Add a batch's losses to the step's; return whether all are finite."""
         stacked = torch.stack([value.detach() for value in losses.values()]).cpu()  # one copy
         for name, value in zip(losses, stacked, strict=True):
             totals[name] = totals[name] + value / self.accumulate
@@ -222,7 +223,7 @@ class DetectionTrainer(SimpleTrainer):
     def _check_gradients(self, images: list[str]) -> None:
         """Refuse gradients that are not finite; with fp16 the loss scale deals with them.
 
-        They are those of all processes, averaged, hence all come to the same conclusion.
+        They are averaged over all processes, hence all come to the same conclusion.
         """
         gradients = [one.grad for one in self.model.parameters() if one.grad is not None]
         if self.precision == "fp16" or not gradients:
@@ -293,18 +294,15 @@ class DetectionTrainer(SimpleTrainer):
         state = super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
         state["optimizer_states"] = len(state["optimizer"]["state"])
         if isinstance(self.data_loader, TrainStream):
-            state["stream"] = self.data_loader.state_dict() | {"batches": self.batches_seen}
+            state["stream"] = self.data_loader.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
+        """Restore `state_dict`, except for the place in the data, which the loader begins at."""
         super().load_state_dict(state_dict)
         if state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.loss_scale = None
-        self.restored_stream = dict(state_dict.get("stream", {}))
-        steps = self.iter + 1
-        self.batches_seen = self.restored_stream.pop("batches", steps * self.accumulate)
 
 
 def _by_process(reports: list[str | None]) -> str:

@@ -1,13 +1,14 @@
 """A plain EVA backbone as the teacher, for runs without CLIP weights at hand."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, build_vit
+from eva_pretrain.teachers.teacher import Teacher
 
 
-class BackboneTeacher(nn.Module):
+class BackboneTeacher(Teacher):
     """Frozen ViT that returns its patch tokens after the final norm.
 
     Args:
@@ -28,21 +29,17 @@ class BackboneTeacher(nn.Module):
         self.image_size = (image_size, image_size)
         self.grid = (image_size // vit.patch_embed.patch_size,) * 2
         self.dim = vit.embed_dim
-
-    def train(self, mode: bool = True) -> "BackboneTeacher":
-        """Stay in evaluation mode."""
-        del mode
-        return super().train(False)
+        self.eval()
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Give a target for every patch.
+        """Compute the features of all patches.
 
         Args:
-            images: (B, 3, H, W), normalised.
+            images: (B, 3, height, width), normalised by `mean` and `std`.
 
         Returns:
-            (B, N, C).
+            (B, N, D).
         """
-        tokens: Tensor = self.vit.forward_features(images)
+        tokens: Tensor = self.vit.forward_features(images.to(self.vit.pos_embed.dtype))
         return tokens[:, 1:]

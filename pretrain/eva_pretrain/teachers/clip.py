@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_pretrain.teachers.clip_weights import build_vision_tower
+from eva_pretrain.teachers.teacher import Teacher
 
 
-class ClipTeacher(nn.Module):
-    """Frozen vision tower of open_clip that returns a target for every patch.
+class ClipTeacher(Teacher):
+    """Frozen vision tower of open_clip that gives a target for every patch.
 
-    It stays in evaluation mode, whatever `train()` is told, and computes without gradients. Under
-    `torch.autocast` it follows the caller; otherwise it computes in the type of its weights.
+    Under `torch.autocast` it follows the caller; otherwise it computes in the type of its weights.
 
     Args:
         visual: Vision tower of an open_clip model: its own ViT, or a ViT or EVA of timm.
-        mean: Of the images that it expects; None for what open_clip notes in the tower.
-        std: Likewise.
+        mean: Mean of the images that it takes; None for what open_clip notes in the tower.
+        std: Standard deviation of those images; None for what open_clip notes in the tower.
 
     Raises:
         ValueError: If the tower has no patch tokens that its projection fits.
@@ -44,7 +44,12 @@ class ClipTeacher(nn.Module):
         self._tower = _tower_of(visual)
         self.mean = tuple(mean or getattr(visual, "image_mean", None) or CLIP_MEAN)
         self.std = tuple(std or getattr(visual, "image_std", None) or CLIP_STD)
-        super().train(False)
+        self.image_size, self.grid = self._tower.image_size, self._tower.grid
+        weight = self._tower.patch_weight
+        with torch.no_grad():
+            projected = self._tower.project(weight.new_zeros(1, weight.shape[0]))
+        self.dim = projected.shape[-1]
+        self.eval()
 
     @classmethod
     def from_open_clip(
@@ -66,17 +71,17 @@ class ClipTeacher(nn.Module):
         "laion400m_s11b_b41k")`, or the official file `eva_clip_psz14.pt`.
 
         Args:
-            model_name: Of open_clip, also `hf-hub:...` and `local-dir:...`.
+            model_name: Name in open_clip, also `hf-hub:...` and `local-dir:...`.
             pretrained: Tag, which open_clip downloads; or a file: safetensors, a state dict,
                 OpenAI's TorchScript archives, official EVA-CLIP files. None for random weights.
             image_size: Side of its images, if it is not the one that the tower was trained with.
             quick_gelu: Whether the MLPs use quick-GELU; None for what the weights were trained
-                with, which only some files do not tell.
-            precision: Of the weights: "fp32", "fp16" or "bf16".
-            mean: Of its images; None for that of the tag, and CLIP's for files.
-            std: Likewise.
-            cache_dir: Where downloads go.
-            device: Where the teacher shall be, and is checked; None leaves it on the CPU.
+                with, which only some files do not say.
+            precision: Precision of the weights: "fp32", "fp16" or "bf16".
+            mean: Mean of its images; None for the tag's, and CLIP's for files.
+            std: Standard deviation of its images; None for the tag's, and CLIP's for files.
+            cache_dir: Folder of downloads.
+            device: Device of the teacher, where it is also checked; None leaves it on the CPU.
 
         Raises:
             ValueError: For an unknown name, weights that do not fit, a wrong activation, or a
@@ -101,29 +106,8 @@ class ClipTeacher(nn.Module):
         teacher.check()
         return teacher
 
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of its images."""
-        return self._tower.image_size
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Patches down and across; the student's has to be the same."""
-        return self._tower.grid
-
-    @property
-    def dim(self) -> int:
-        """D, the size of a target."""
-        weight = self._tower.patch_weight
-        with torch.no_grad():
-            return int(self._tower.project(weight.new_zeros(1, weight.shape[0])).shape[-1])
-
-    def train(self, mode: bool = True) -> "ClipTeacher":
-        """Do nothing: a teacher has no training mode."""
-        return self
-
     def forward(self, images: Tensor) -> Tensor:
-        """Return the targets.
+        """Compute the features of all patches.
 
         Args:
             images: (B, 3, height, width), normalised by `mean` and `std`.
@@ -157,8 +141,8 @@ class ClipTeacher(nn.Module):
         """Compare `pooled` with open_clip's own output on noise.
 
         Raises:
-            RuntimeError: If they differ, so that the targets would not be what they are meant to
-                be: this release of open_clip or timm computes something else.
+            RuntimeError: If they differ: this release of open_clip or timm computes something else,
+                and the targets would be wrong.
         """
         weight = self._tower.patch_weight
         noise = torch.randn(1, 3, *self.image_size, generator=torch.Generator().manual_seed(0))
@@ -259,11 +243,11 @@ def _tower_of(visual: Any) -> _OpenClipTower | _TimmTower:
                 return _TimmTower(visual)
             reason = f"pools by {trunk.global_pool!r}"
         else:
-            reason = "is no plain vision transformer"
+            reason = "is not a plain vision transformer"
         kind = type(trunk).__name__
     else:
         kind = type(visual).__name__
-        reason = "is no vision transformer"
+        reason = "is not a vision transformer"
         if hasattr(visual, "conv1") and hasattr(visual, "ln_post"):
             if visual.attn_pool is None and visual.pool_type in ("tok", "avg"):
                 return _OpenClipTower(visual)

@@ -1,7 +1,7 @@
-"""Builds the vision tower of an open_clip model, with weights from the hub or from a file.
+"""Build the vision tower of an open_clip model, with weights from the hub or from a file.
 
 OpenAI publishes its models as TorchScript archives, which hold code; only their tensors are read,
-see `eva_pretrain.teachers.torchscript`. One whose SHA-256 is not a published one is mentioned,
+see `eva_pretrain.teachers.torchscript`. An archive whose SHA-256 was not published is mentioned,
 because it is assumed to be trained with quick-GELU. All other files are read with
 `weights_only=True` or as safetensors.
 """
@@ -39,13 +39,13 @@ def build_vision_tower(
     """Build an open_clip model and keep its vision tower; the text tower is freed.
 
     Args:
-        model_name: Of open_clip, also `hf-hub:...` and `local-dir:...`.
+        model_name: Name in open_clip, also `hf-hub:...` and `local-dir:...`.
         pretrained: Tag of open_clip, a file, or the name of an official EVA-CLIP file; None for
             random weights, or for those that a hub or folder name brings along.
         image_size: Side of the images; position embeddings are resized as open_clip does.
         quick_gelu: Whether the MLPs use quick-GELU; None for what the weights were trained with.
-        precision: Of the weights, as open_clip defines it: "fp32", "fp16" or "bf16".
-        cache_dir: Where downloads go.
+        precision: Precision of the weights, as open_clip defines it: "fp32", "fp16" or "bf16".
+        cache_dir: Folder of downloads.
 
     Returns:
         The tower, on the CPU.
@@ -113,7 +113,7 @@ def _find_weights(name: str, pretrained: str | None) -> tuple[str | None, Path |
     except ValueError as error:
         known = ", ".join(tags) or "none, so give a file"
         raise ValueError(
-            f"{pretrained!r} is no file and no tag of {name}. {_closest(pretrained, tags)}"
+            f"{pretrained!r} is neither a file nor a tag of {name}. {_closest(pretrained, tags)}"
             f"Tags are {known}"
         ) from error
 
@@ -135,7 +135,7 @@ def _activation(
         trained = asked
     elif file is not None and not configured and f"{name}-quickgelu" in open_clip.list_models():
         raise ValueError(
-            f"{file.name} does not tell whether it was trained with quick-GELU: give "
+            f"{file.name} does not say whether it was trained with quick-GELU: give "
             "quick_gelu=True (OpenAI, MetaCLIP, DFN) or quick_gelu=False (LAION, DataComp)"
         )
     else:
@@ -162,7 +162,9 @@ def _read_torchscript(file: Path) -> dict[str, Tensor]:
         open_clip.get_pretrained_url(model, "openai") for model in open_clip.list_openai_models()
     ]
     if not any(digest in url for url in urls):
-        logger.warning("%s is none of the files that OpenAI published (SHA-256 %s)", file, digest)
+        logger.warning(
+            "%s is not one of the files that OpenAI published (SHA-256 %s)", file, digest
+        )
     return read_torchscript(file)
 
 

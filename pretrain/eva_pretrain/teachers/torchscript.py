@@ -1,6 +1,6 @@
-"""Reads the tensors of a TorchScript archive, of which no code runs.
+"""Read the tensors of a TorchScript archive without running its code.
 
-`torch.jit.load` compiles an archive and carries out what its code attaches to loading. Here the
+`torch.jit.load` compiles an archive and runs what its code attaches to loading. Here the
 archive is only a container: a pickle that names every object's attributes, and one record of plain
 memory for each storage.
 """
@@ -114,7 +114,7 @@ def _plain(values: Any, *rest: Any) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes `_Module` and `_View` of everything; no class or function of anybody is called."""
+    """Makes `_Module` and `_View` of everything; no other class or function is called."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__"):
@@ -140,7 +140,7 @@ def _check_numbering(content: bytes) -> None:
     """Refuse large numbers of objects: the unpickler fills a table up to the largest."""
     for code, number, _ in pickletools.genops(content):
         if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(number or 0) > len(content):
-            raise pickle.UnpicklingError(f"it numbers an object {number}, and cannot have so many")
+            raise pickle.UnpicklingError(f"it numbers an object {number}, more than it can have")
 
 
 def _tensors(archive: zipfile.ZipFile, file: Path) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ class Codebook(nn.Module):
     Args:
         num_codes: K.
         code_dim: d.
-        decay: Of the moving averages, in (0, 1).
+        decay: Decay of the moving averages, in (0, 1).
         revive_below: A code is replaced when the moving average of its use falls below this share
             of 1 / K; 0 replaces none.
 

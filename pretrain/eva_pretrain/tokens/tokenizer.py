@@ -26,13 +26,12 @@ class FeatureTokenizer(nn.Module):
     Args:
         feature_dim: D, 768 for CLIP ViT-L/14.
         num_codes: K.
-        code_dim: d; few, so that the codes are used evenly.
+        code_dim: d; a small number, so that the codes are used evenly.
         width: Hidden width of the encoder, width of the decoder.
-        decoder_depth: Transformer blocks of the decoder.
-        num_heads: Attention heads of such a block.
+        num_heads: Attention heads of the decoder, which is one transformer block.
         commitment: Weight of the pull of the encoder towards the codes.
-        decay: Of the codebook's moving average.
-        revive_below: A code is replaced when it is used less than this share of its even part.
+        decay: Decay of the codebook's moving averages.
+        revive_below: A code is replaced when its share of all uses falls below this part of 1 / K.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -45,7 +44,6 @@ class FeatureTokenizer(nn.Module):
         num_codes: int = 8192,
         code_dim: int = 32,
         width: int = 768,
-        decoder_depth: int = 1,
         num_heads: int = 12,
         commitment: float = 1.0,
         decay: float = 0.99,
@@ -60,17 +58,15 @@ class FeatureTokenizer(nn.Module):
         )
         self.encoder = _two_layers(feature_dim, width, code_dim)
         self.decoder_embed = nn.Linear(code_dim, width)
-        self.decoder_blocks = nn.ModuleList(
-            Block(
-                width,
-                attention=Attention(width, num_heads=num_heads, qkv_bias="qkv"),
-                mlp_dim=4 * width,
-                window_size=0,
-                layer_scale=None,
-                drop_path_rate=0.0,
-            )
-            for _ in range(decoder_depth)
+        block = Block(
+            width,
+            attention=Attention(width, num_heads=num_heads, qkv_bias="qkv"),
+            mlp_dim=4 * width,
+            window_size=0,
+            layer_scale=None,
+            drop_path_rate=0.0,
         )
+        self.decoder_blocks = nn.ModuleList([block])
         self.decoder_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.decoder_head = _two_layers(width, width, feature_dim)
         for module in self.modules():

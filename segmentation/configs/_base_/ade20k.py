@@ -2,12 +2,9 @@
 
 _base_ = "data_896.py"
 
+from eva_segmentation.data.pipelines import annotated  # noqa: E402
+
 _data = dict(type="ADE20KDataset", data_root="data/ade/ADEChallengeData2016")
-_val_prefix = dict(img_path="images/validation", seg_map_path="annotations/validation")
-train_dataloader = dict(
-    dataset=dict(
-        data_prefix=dict(img_path="images/training", seg_map_path="annotations/training"), **_data
-    )
-)
-val_dataloader = dict(dataset=dict(data_prefix=_val_prefix, **_data))
+train_dataloader = dict(dataset=annotated("training", **_data))
+val_dataloader = dict(dataset=annotated("validation", **_data))
 test_dataloader = val_dataloader

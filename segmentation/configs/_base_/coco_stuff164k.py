@@ -2,12 +2,9 @@
 
 _base_ = "data_896.py"
 
+from eva_segmentation.data.pipelines import annotated  # noqa: E402
+
 _data = dict(type="COCOStuffDataset", data_root="data/coco_stuff164k")
-_val_prefix = dict(img_path="images/val2017", seg_map_path="annotations/val2017")
-train_dataloader = dict(
-    dataset=dict(
-        data_prefix=dict(img_path="images/train2017", seg_map_path="annotations/train2017"), **_data
-    )
-)
-val_dataloader = dict(dataset=dict(data_prefix=_val_prefix, **_data))
+train_dataloader = dict(dataset=annotated("train2017", **_data))
+val_dataloader = dict(dataset=annotated("val2017", **_data))
 test_dataloader = val_dataloader

@@ -1,4 +1,4 @@
-"""What all runs share: the plugin, the loops, hooks and logging of mmengine."""
+"""What all runs share: the plugin, and mmengine's loops, hooks and logging."""
 
 custom_imports = dict(imports=["eva_segmentation.plugin"], allow_failed_imports=False)
 default_scope = "mmseg"

@@ -1,7 +1,7 @@
 """AdamW with layer decay and the `poly` schedule (paper Table 19).
 
-Table 19 says weight decay 0.5, the official configs and the logs of the published results 0.05:
-0.05 here. There is no gradient clipping.
+Weight decay is 0.5 in Table 19, and 0.05 in the official configs, in the logs of the published
+results, and here. Gradients are not clipped.
 """
 
 optim_wrapper = dict(

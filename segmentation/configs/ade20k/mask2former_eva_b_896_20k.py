@@ -5,15 +5,8 @@
 
 _base_ = "mask2former_eva_g_896_20k.py"
 
-model = dict(
-    backbone=dict(
-        embed_dim=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=3072,
-        drop_path_rate=0.2,
-    ),
-    decode_head=dict(in_channels=[768, 768, 768, 768]),
-)
+from eva_segmentation.model.sizes import with_adapter  # noqa: E402
+
+model = with_adapter("eva_b_patch16", drop_path_rate=0.2)
 optim_wrapper = dict(optimizer=dict(lr=4e-5), paramwise_cfg=dict(layer_decay=0.85))
 load_from = None

@@ -10,12 +10,7 @@ attention of the pixel decoder in PyTorch 2.4; masks and the rest of the head 0.
 of 22.4.
 """
 
-_base_ = [
-    "../_base_/mask2former_eva_g.py",
-    "../_base_/ade20k_512.py",
-    "../_base_/schedule.py",
-    "../_base_/runtime.py",
-]
+_base_ = ["../_base_/mask2former_eva_g.py", "../_base_/ade20k_512.py", "../_base_/run.py"]
 
 model = dict(
     data_preprocessor=dict(size=(512, 512)),

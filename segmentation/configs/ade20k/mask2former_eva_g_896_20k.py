@@ -1,7 +1,7 @@
 """ADE20K: 20k iterations of 64 from the COCO-Stuff segmentor (paper Table 19).
 
 20,000 * 64 / 20,210 = 63.3 epochs, lr 2.5e-5, warm-up 500, on 64 A100 of 40 GB, one image each
-(35.6 GB in the logs). The classifier starts anew: 150 classes in place of 171.
+(35.6 GB in the logs). The classifier starts from scratch: 150 classes, not 171.
 
     torchrun --nnodes 8 --nproc-per-node 8 --node-rank $RANK --rdzv-endpoint $MASTER:29500 \
         --rdzv-backend c10d segmentation/train.py \
@@ -15,12 +15,7 @@ This should give (paper): mIoU 61.5, single scale (official README: aAcc 87.15, 
         eva_sem_seg_mask2former_ade_ss61p5_ms62p3.pth
 """
 
-_base_ = [
-    "../_base_/mask2former_eva_g.py",
-    "../_base_/ade20k.py",
-    "../_base_/schedule.py",
-    "../_base_/runtime.py",
-]
+_base_ = ["../_base_/mask2former_eva_g.py", "../_base_/ade20k.py", "../_base_/run.py"]
 
 model = dict(decode_head=dict(num_classes=150))
 optim_wrapper = dict(optimizer=dict(lr=2.5e-5))

@@ -7,12 +7,7 @@ GPUs, two images each:
         segmentation/configs/ade20k/upernet_eva_l_512_160k.py
 """
 
-_base_ = [
-    "../_base_/upernet_eva_l.py",
-    "../_base_/ade20k_512.py",
-    "../_base_/schedule.py",
-    "../_base_/runtime.py",
-]
+_base_ = ["../_base_/upernet_eva_l.py", "../_base_/ade20k_512.py", "../_base_/run.py"]
 
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(

@@ -14,12 +14,7 @@ This should give (paper): mIoU 53.4, single scale (official log: aAcc 74.08, mIo
         eva_sem_seg_mask2former_cocostuff_53p4.pth
 """
 
-_base_ = [
-    "../_base_/mask2former_eva_g.py",
-    "../_base_/coco_stuff164k.py",
-    "../_base_/schedule.py",
-    "../_base_/runtime.py",
-]
+_base_ = ["../_base_/mask2former_eva_g.py", "../_base_/coco_stuff164k.py", "../_base_/run.py"]
 
 model = dict(decode_head=dict(num_classes=171))
 train_cfg = dict(max_iters=60000)

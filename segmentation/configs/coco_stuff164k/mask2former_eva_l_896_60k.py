@@ -6,16 +6,8 @@ on 32 GPUs, one image each; the parent's command.
 
 _base_ = "mask2former_eva_g_896_60k.py"
 
-model = dict(
-    backbone=dict(
-        embed_dim=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=4096,
-        qkv_bias="qkv",
-        drop_path_rate=0.3,
-    ),
-    decode_head=dict(in_channels=[1024, 1024, 1024, 1024]),
-)
+from eva_segmentation.model.sizes import with_adapter  # noqa: E402
+
+model = with_adapter("eva_l_patch16", drop_path_rate=0.3)
 optim_wrapper = dict(optimizer=dict(lr=2e-5), paramwise_cfg=dict(layer_decay=0.9))
 load_from = "eva_l_psz14.pt"

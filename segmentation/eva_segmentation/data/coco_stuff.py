@@ -22,7 +22,7 @@ from eva_data.commands import complain, exit_code, say
 from eva_data.files import make_folder, replacing
 from eva_data.options import integer
 from eva_data.pools import ordered_map
-from eva_segmentation.data.class_file import IGNORED, LabelTable, read_label_map
+from eva_segmentation.data.label_maps import IGNORED, LabelTable, read_label_map
 
 # Numbers of COCO's categories without a single object, minus 1 as in the pixel maps.
 _UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)

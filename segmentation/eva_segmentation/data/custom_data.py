@@ -13,11 +13,12 @@ from typing import Any
 
 from mmengine.config import Config
 
-from eva_segmentation.data.class_file import ClassFile, check_pairs, read_class_file
+from eva_segmentation.data.classes import ClassFile, read_class_file
+from eva_segmentation.data.pairs import check_pairs
+from eva_segmentation.data.pipelines import LABEL_READERS
 
 logger = logging.getLogger(__name__)
 
-_LOADING = ("LoadAnnotations", "LoadCheckedAnnotations", "LoadLabelMap")
 _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
 
 
@@ -25,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
     """Add the flags for own data.
 
     Args:
-        parser: That of `train.py` or `test.py`.
-        training: With the flags for training data.
+        parser: Parser of `train.py` or `test.py`.
+        training: Add the flags for training data too.
     """
     group = parser.add_argument_group(
         "your own data", "folders of images and of label maps that have the same file names"
@@ -46,15 +47,15 @@ def apply(config: Config, arguments: argparse.Namespace) -> Config:
     """Put the data of the command line into a config, if there is any.
 
     Args:
-        config: It is left as it is.
+        config: Config, which stays unchanged.
         arguments: The command line with the flags of `add_arguments`.
 
     Returns:
         The config with the data, or the same one if there are no flags.
 
     Raises:
-        FileNotFoundError: If a file or folder is not there.
-        ValueError: If flags are missing, or the files are not right; the message names the first.
+        FileNotFoundError: If a file or folder does not exist.
+        ValueError: If flags are missing, or the files are wrong; the message names the first.
     """
     parts = ("train", "val") if hasattr(arguments, "train_images") else ("val",)
     flags = [f"{part}_{what}" for part in parts for what in ("images", "maps")] + ["classes"]
@@ -75,7 +76,7 @@ def apply(config: Config, arguments: argparse.Namespace) -> Config:
             if part == "val":
                 config[name].batch_size = 1  # pictures of any sizes
     for node in _dicts(config._cfg_dict):
-        if _type_name(node) in _LOADING:
+        if _type_name(node) in LABEL_READERS:
             node.clear()
             node.update(
                 type="LoadLabelMap", labels=list(classes.labels), ignore=list(classes.ignore)
@@ -116,7 +117,7 @@ def _set_classes(model: Any, count: int) -> None:
         for head in heads if isinstance(heads, list) else [heads]:
             before = head.get("num_classes")
             head.num_classes = count
-            # of a head that has a channel for each class; Mask2Former's are those of its masks
+            # a head with a channel for each class; Mask2Former's channels belong to its masks
             if head.get("out_channels") == before is not None and "feat_channels" not in head:
                 head.out_channels = count
             if "num_things_classes" in head:
@@ -140,7 +141,7 @@ def _resized(weights: list[float], before: int, count: int) -> list[float]:
 
 
 def _register(config: Config) -> None:
-    """Make whoever reads the saved config find the data set."""
+    """Register the data set for whoever reads the saved config."""
     imports = config.get("custom_imports") or {"imports": [], "allow_failed_imports": False}
     named = imports["imports"]
     named = [named] if isinstance(named, str) else list(named)

@@ -29,8 +29,8 @@ class NumberedSampler(Sampler[Draw]):
 
     Args:
         sampler: Indexes of this process; a finite one is taken again for each epoch.
-        rank: Of this process.
-        processes: Of the run.
+        rank: Rank of this process.
+        processes: Number of processes of the run.
     """
 
     def __init__(self, sampler: Any, *, rank: int, processes: int) -> None:
@@ -38,7 +38,7 @@ class NumberedSampler(Sampler[Draw]):
         self.start = 0
 
     def skip(self, draws: int) -> None:
-        """Begin after so many draws of this process, for mmengine's loop."""
+        """Begin after this number of draws of this process."""
         self.start = draws
 
     def __iter__(self) -> Iterator[Draw]:
@@ -63,7 +63,7 @@ class NumberedDataset(Dataset[Any]):
     """Samples by draw; the number seeds whatever its transforms draw.
 
     Args:
-        dataset: By index; what else it has is found here too.
+        dataset: Data set by index; its other attributes are found here too.
         seed: The run's seed.
     """
 
@@ -103,7 +103,7 @@ def run_loader(loader: DataLoader[Any]) -> RunLoader:
     """The same loader with workers for a run.
 
     Args:
-        loader: As mmengine builds it.
+        loader: Loader as mmengine builds it.
     """
     return RunLoader(loader.dataset, **_sampling(loader), **_settings(loader))
 
@@ -112,10 +112,10 @@ def numbered_loader(loader: DataLoader[Any], *, seed: int, rank: int, processes:
     """The same loader for training, with draws that are numbered and seeded.
 
     Args:
-        loader: As mmengine builds it, of a map-style data set in batches of one size.
+        loader: Loader as mmengine builds it, of a map-style data set in batches of one size.
         seed: The run's seed.
-        rank: Of this process.
-        processes: Of the run.
+        rank: Rank of this process.
+        processes: Number of processes of the run.
 
     Returns:
         The loader; its `sampler` is a `NumberedSampler`.

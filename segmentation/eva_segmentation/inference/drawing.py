@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from eva_segmentation.data.class_file import Color
+from eva_segmentation.data.classes import Color
 
 _LEAST_SHARE = 0.0005  # of the pixels, for a line in the legend
 _LARGEST_IN_PALETTE = 255
@@ -24,8 +24,8 @@ def overlay(
     Args:
         rgb: (H, W, 3).
         classes: (H, W) indices.
-        colors: Of the classes.
-        opacity: Of the paint, 0 to 1.
+        colors: Colour of each class.
+        opacity: Opacity of the paint, 0 to 1.
 
     Returns:
         (H, W, 3).
@@ -40,13 +40,13 @@ def with_legend(
     names: Sequence[str],
     colors: Sequence[Color],
 ) -> NDArray[np.uint8]:
-    """Add a column with colour, name and share of each class that is there, the largest first.
+    """Add a column with colour, name and share of each class in the picture, the largest first.
 
     Args:
         picture: (H, W, 3).
         classes: (H, W) indices.
-        names: Of the classes.
-        colors: Of the classes.
+        names: Name of each class.
+        colors: Colour of each class.
 
     Returns:
         A wider picture, and a higher one where the column needs it.
@@ -79,7 +79,7 @@ def label_image(
     Args:
         classes: (H, W) indices.
         labels: Value of each class.
-        colors: Of each class.
+        colors: Colour of each class.
     """
     values = np.asarray(labels, np.uint16)[classes]
     if max(labels) > _LARGEST_IN_PALETTE:

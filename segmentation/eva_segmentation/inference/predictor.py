@@ -7,7 +7,6 @@ classes = predictor("photo.jpg")  # (H, W) indices into predictor.names
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -22,16 +21,15 @@ from PIL import Image
 from torch import nn
 
 from eva_backbone import no_init_weights
-from eva_segmentation.data.class_file import Color, as_rgb, described, read_rgb
+from eva_data.pictures import read_rgb
+from eva_segmentation.config.options import load_config
+from eva_segmentation.data.classes import Color, described
+from eva_segmentation.data.pipelines import LABEL_READERS, PICTURE_READERS
 from eva_segmentation.model.weights import load_segmentor
-from eva_segmentation.training.options import load_config
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 __all__ = ["Predictor"]
-_LOADING = (
-    *("LoadAnnotations", "LoadCheckedAnnotations", "LoadLabelMap"),
-    *("LoadImageFromFile", "LoadPicture"),
-)
+_READERS = (*PICTURE_READERS, *LABEL_READERS)
 
 
 class Predictor:
@@ -40,8 +38,8 @@ class Predictor:
     Args:
         model: The segmentor with its weights, or `StreamingTTA` around it.
         pipeline: Transforms of a test picture, without those that read files.
-        names: Of the classes, in the model's order.
-        colors: Of the classes, RGB.
+        names: Names of the classes in the model's order.
+        colors: RGB colours of the classes.
         labels: Value of each class in the data set's label maps.
     """
 
@@ -74,15 +72,15 @@ class Predictor:
 
         Args:
             config_file: A config of `segmentation/configs`, or the one that a run saved.
-            weights: Name of an official file or a path; a whole segmentor, not a backbone.
+            weights: Name of an official file or a path; a segmentor, not a backbone.
             device: Such as "cuda" or "cpu"; None for the GPU if there is one.
             multi_scale: Average over the scales and flips of the config's `tta_pipeline`.
             options: Settings to replace: dotted name -> value.
 
         Raises:
-            ValueError: If the weights do not fit or lack a part, an option is none of the config,
+            ValueError: If the weights do not fit or lack a part, an option is not in the config,
                 or it has no `tta_pipeline`.
-            FileNotFoundError: If there is no such config or weights.
+            FileNotFoundError: If the config or the weights do not exist.
         """
         place = _device(device)
         cfg = load_config(config_file, options)
@@ -118,9 +116,11 @@ class Predictor:
             (H, W) indices of classes.
 
         Raises:
-            ValueError: If the array is no such image, the file cannot be read, or it is too narrow.
+            UnreadableImageError: A ValueError, if the file or picture cannot be read.
+            ValueError: If the array is not such an image, or the picture is too narrow.
         """
-        bgr = np.ascontiguousarray(_as_rgb(image)[:, :, ::-1])  # as mmsegmentation reads files
+        rgb = read_rgb(image, upright=True)
+        bgr = np.ascontiguousarray(rgb[:, :, ::-1])  # as mmsegmentation reads files
         try:
             data = pseudo_collate([self._prepare({"img": bgr})])
         except cv2.error as error:
@@ -146,18 +146,6 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _as_rgb(image: ImageLike) -> NDArray[np.uint8]:
-    if isinstance(image, str | os.PathLike):
-        return read_rgb(Path(image))
-    if isinstance(image, Image.Image):
-        return as_rgb(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(
-            f"an image must be (H, W, 3) RGB in uint8, got {image.shape} in {image.dtype}"
-        )
-    return image
-
-
 def _classes(cfg: Config) -> tuple[list[str], list[Color], list[int]]:
     """Names, colours and labels of the test set, which need not be there."""
     settings = {**cfg.test_dataloader.dataset, "lazy_init": True, "pipeline": []}
@@ -171,7 +159,7 @@ def _without_loading(pipeline: Sequence[Any]) -> list[Any]:
         if isinstance(step, list | tuple):
             inner = _without_loading(step)
             kept += [inner] if inner else []  # an empty list of alternatives leaves no view
-        elif step["type"].rpartition(".")[2] not in _LOADING:
+        elif step["type"].rpartition(".")[2] not in _READERS:
             inside = step.get("transforms")
             kept.append({**step, "transforms": _without_loading(inside)} if inside else step)
     return kept

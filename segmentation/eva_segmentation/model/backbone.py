@@ -51,7 +51,7 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
             have, together with `layer_scale=1.0`; or "none".
         conv_inplane: Width of the spatial prior's stem.
         n_points: Points that deformable attention reads from each level.
-        deform_num_heads: Its heads.
+        deform_num_heads: Heads of deformable attention.
         cffn_ratio: Hidden width of the extractors' MLP divided by C.
         deform_ratio: Width of the values of deformable attention divided by C.
         interaction_indexes: First and last block of each of the four interactions; None for
@@ -140,8 +140,8 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         The constructor calls it too, to initialise the ViT.
 
         Args:
-            std: See `VisionTransformer.init_weights`.
-            bound: See there.
+            std: Argument of `VisionTransformer.init_weights`.
+            bound: Argument of the same.
         """
         if self.init_cfg is None:
             super().init_weights(std=std, bound=bound)
@@ -167,7 +167,7 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
             Four maps (B, C, H / s, W / s) for s = 4, 8, 16, 32.
 
         Raises:
-            ValueError: For an unfit size.
+            ValueError: If the size does not fit.
         """
         check_sides(images, SIDE)
         tokens, grid = self.embed(images)
@@ -294,7 +294,7 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             One (B, F, H / stride, W / stride) for each scale factor.
 
         Raises:
-            ValueError: For an unfit size.
+            ValueError: If the size does not fit.
         """
         check_sides(images, max(self.strides))
         return tuple(self.pyramid(self.net.forward_feature_map(images)))

@@ -1,4 +1,4 @@
-"""What both backbones share: the ViT's arguments, weights to start from, freezing, fit sizes.
+"""What both backbones share: the ViT's arguments, initial weights, freezing, allowed sizes.
 
 Shapes: B images, H x W pixels.
 """
@@ -85,7 +85,7 @@ def freeze(net: VisionTransformer, patch_embed: bool, blocks: int) -> None:
         blocks: Number of first blocks to freeze, with all embeddings.
 
     Raises:
-        ValueError: If there are not so many blocks.
+        ValueError: If the ViT has fewer blocks.
     """
     if not 0 <= blocks <= net.depth:
         raise ValueError(f"freeze_blocks must be in 0..{net.depth}, got {blocks}")

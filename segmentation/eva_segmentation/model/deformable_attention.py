@@ -178,7 +178,7 @@ def bag_attention(
     """`deformable_attention` in PyTorch for wide heads on a CPU."""
     queries = locations.shape[1]
     sizes = _sizes(shapes, value.device).to(locations.dtype)[:, None]  # (L, 1, 2)
-    position = locations * sizes - 0.5  # (B, Q, h, L, P, 2) in values; their centres are whole
+    position = locations * sizes - 0.5  # (B, Q, h, L, P, 2) in values; their centres are integers
     low = position.detach().floor()
     share = position - low  # of the higher neighbour
     with torch.no_grad():

@@ -41,7 +41,7 @@ class EVAMask2FormerHead(Mask2FormerHead):
         ignore_index: Label of pixels without ground truth.
         loss_cls: Classification loss; without `class_weight` it is 1 for each class and 0.1 for
             "no object", of any number of classes.
-        checkpoint_ffn: Compute the MLPs of both transformers anew in the backward pass, as the
+        checkpoint_ffn: Compute the MLPs of both transformers again in the backward pass, as the
             official code does; saves 0.5 GB a picture of 896 px (computed) and costs little time.
         **head: Arguments of mmdetection's head (`in_channels`, `feat_channels`, `num_queries`,
             `pixel_decoder`, `transformer_decoder`, `loss_mask`, `loss_dice`, `train_cfg`, ...).
@@ -102,10 +102,10 @@ class EVAMask2FormerHead(Mask2FormerHead):
         """Losses of all predictions, in float32 also under automatic mixed precision.
 
         Args:
-            all_cls_scores: (B, Q, K + 1) of the queries and of each layer.
-            all_mask_preds: (B, Q, h, w) of the same.
+            all_cls_scores: (B, Q, K + 1) for the queries and for each layer.
+            all_mask_preds: (B, Q, h, w), for the same layers.
             batch_gt_instances: Labels and masks of each picture.
-            batch_img_metas: Of each picture.
+            batch_img_metas: Facts about each picture.
 
         Returns:
             Name -> loss.
@@ -129,8 +129,8 @@ class EVAMask2FormerHead(Mask2FormerHead):
 
         Args:
             x: The backbone's maps, strides 4, 8, 16 and 32.
-            batch_img_metas: `img_shape` is the size of the crop; padding around the whole picture
-                (`pad_shape`) is none of the crop's business.
+            batch_img_metas: `img_shape` is the size of the crop; padding around the picture
+                (`pad_shape`) does not concern the crop.
             test_cfg: Not used.
 
         Returns:
@@ -150,13 +150,13 @@ class EVAPixelDecoder(MSDeformAttnPixelDecoder):
     """mmdetection's pixel decoder, in float32 also under automatic mixed precision.
 
     With bfloat16 the points that deformable attention reads would be off by up to half a cell.
-    Deformable attention is that of the adapter, under mmcv's names.
+    It uses the adapter's deformable attention under mmcv's names.
 
     Args:
         **settings: Arguments of mmdetection's `MSDeformAttnPixelDecoder`.
 
     Raises:
-        ValueError: For a dropout of the encoder's attention, which there is not.
+        ValueError: If the encoder's attention has a dropout, which is not supported.
     """
 
     def __init__(self, **settings: Any) -> None:

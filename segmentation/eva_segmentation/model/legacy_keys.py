@@ -25,7 +25,7 @@ def modern_name(name: str, prefix: str = "decode_head.") -> str:
 
     Args:
         name: Name in a file, of either version.
-        prefix: What stands before the head's own names.
+        prefix: Text in front of the head's own names.
 
     Returns:
         The name in mmsegmentation 1.x; names outside the head and modern ones are unchanged.

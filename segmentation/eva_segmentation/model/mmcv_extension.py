@@ -1,8 +1,8 @@
 """A stand-in for mmcv's compiled operations, which a plain `pip install` leaves out.
 
 Without them `mmcv.ops` cannot be imported, and with it neither `mmdet.models` nor mmseg's
-Mask2Former head, although a model like ours calls none of them: deformable attention has a
-PyTorch form and point sampling is one. With the stand-in everything imports, and only an
+Mask2Former head, although a model like ours does not call them: deformable attention has a
+PyTorch form and point sampling is PyTorch. With the stand-in everything imports, and only an
 operation that is really called raises. Importing this module puts it in place where it is needed.
 """
 
@@ -76,7 +76,7 @@ def install_stand_in() -> bool:
 
 
 def _without_cuda() -> None:
-    """Keep mmcv's own deformable attention from calling an operation that is not there."""
+    """Keep mmcv's own deformable attention from calling an operation that is missing."""
     attention: Any = importlib.import_module(ATTENTION)
     attention.IS_CUDA_AVAILABLE = False
 

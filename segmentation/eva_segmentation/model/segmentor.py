@@ -36,11 +36,11 @@ def windows(size: int, *, window: int, stride: int) -> list[slice]:
 
 @MODELS.register_module()
 class EVASegmentor(EncoderDecoder):
-    """mmsegmentation's `EncoderDecoder`, whose head knows the size of what it looks at.
+    """mmsegmentation's `EncoderDecoder`, whose head gets the size of what it looks at.
 
     In mmsegmentation a crop keeps the picture's `pad_shape`, to which some heads enlarge the crop,
-    a padded picture its `img_shape` without padding, and each crop costs another map of the whole
-    picture.
+    a padded picture its `img_shape` without padding, and each crop costs another map of the
+    complete picture.
     """
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
@@ -48,7 +48,7 @@ class EVASegmentor(EncoderDecoder):
 
         Args:
             inputs: (B, 3, H, W).
-            batch_img_metas: Of each picture; they are left as they are.
+            batch_img_metas: Facts about each picture, which stay unchanged.
 
         Returns:
             (B, K, H, W).
@@ -62,7 +62,7 @@ class EVASegmentor(EncoderDecoder):
 
         Args:
             inputs: (B, 3, H, W).
-            batch_img_metas: Of each picture.
+            batch_img_metas: Facts about each picture.
 
         Returns:
             (B, K, H, W).
@@ -84,13 +84,13 @@ class EVASegmentor(EncoderDecoder):
 class StreamingTTA(SegTTAModel):
     """Average over scales and flips that holds one sum and one view's scores, not all views'.
 
-    The result is that of mmsegmentation's `SegTTAModel`, which keeps the scores of all views: 50 GB
+    It computes what mmsegmentation's `SegTTAModel` does, which keeps the scores of all views: 50 GB
     for 14 views of 150 classes and 2000 x 3000 pixels. It takes the same `tta_pipeline`, also under
     `--tta` of mmsegmentation's own `tools/test.py`.
 
     Args:
         module: The segmentor or its config.
-        data_preprocessor: For a segmentor that has none.
+        data_preprocessor: Preprocessor for a segmentor without one.
         half: Hold the sum in float16: half of the memory, and an error of up to 0.001.
     """
 
@@ -108,7 +108,7 @@ class StreamingTTA(SegTTAModel):
         """Predict one batch.
 
         Args:
-            data: As the data loader gives it: each value is a list over views, or each sample is.
+            data: Batch of the data loader: each value is a list over views, or each sample is.
 
         Returns:
             One sample for each picture: `seg_logits` holds mean probabilities (K, H, W) and

@@ -2,7 +2,7 @@
 
 A small convolutional network makes a spatial prior of strides 8, 16 and 32. Before each quarter
 of the ViT's blocks an injector adds it to the patches; after each quarter an extractor updates it
-from them. No class here knows the ViT.
+from them. The classes here do not depend on the ViT.
 
 Shapes: B images, H x W patches of 16 pixels, N = H * W patches, C channels, M = 21 N / 4 spatial
 tokens: strides 8, 16 and 32 one after the other, each row-major.
@@ -47,7 +47,7 @@ def layout(grid: tuple[int, int], device: torch.device) -> Layout:
 
     Args:
         grid: (H, W), both even.
-        device: Where to make them.
+        device: Device of the positions.
 
     Returns:
         The layout.

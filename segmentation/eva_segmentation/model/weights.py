@@ -1,4 +1,4 @@
-"""Weights of whole segmentors, official or from own runs: read safely, loaded all or nothing."""
+"""Weights of segmentors, official or own: read safely, loaded completely or not at all."""
 
 import importlib
 import os
@@ -52,13 +52,14 @@ _CLASSIFIER = r"(decode_head|auxiliary_head)\.(\d+\.)?(cls_embed|conv_seg)\."
 def load_segmentor(
     model: nn.Module, source: str | os.PathLike[str], *, complete: bool = False
 ) -> LoadReport:
-    """Load a backbone or a whole segmentor before training or evaluation.
+    """Load a backbone or a complete segmentor before training or evaluation.
 
     Args:
         model: The segmentor, with `backbone` and `decode_head`.
         source: Name of an official or bundled file, or a path.
         complete: Refuse a file that lacks any part or has another number of classes (for
-            evaluation). Otherwise a classifier of other classes starts anew, which is reported.
+            evaluation). Otherwise a classifier of other classes starts from scratch, which the
+            report says.
 
     Returns:
         The load report.
@@ -72,8 +73,8 @@ def load_segmentor(
         weights = read_weights(path)
     if complete and not any(re.match(_HEAD, name) for name in weights):
         raise ValueError(
-            f"{path.name} holds a backbone and no segmentor; name weights of a whole one, or train "
-            "one from it with segmentation/train.py --load-from"
+            f"{path.name} holds a backbone and not a segmentor; name weights of a segmentor, or "
+            "train one from it with segmentation/train.py --load-from"
         )
     return load_weights(
         model,

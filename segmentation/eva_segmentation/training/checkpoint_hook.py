@@ -1,4 +1,4 @@
-"""Checkpoints that are complete or not there, whatever ends the process."""
+"""Checkpoints that are complete or absent, whatever ends the process."""
 
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,19 @@ from mmengine.runner import BaseLoop
 from mmseg.registry import HOOKS
 
 from eva_data.files import write_text
-from eva_segmentation.training.resuming import LATEST, Evaluation, write_evaluation
+from eva_segmentation.training.checkpoint_files import LATEST, Evaluation, write_evaluation
 
 
 @HOOKS.register_module()
 class EVACheckpointHook(CheckpointHook):
-    """mmengine's `CheckpointHook` (same arguments), which never has less than it had before.
+    """mmengine's `CheckpointHook` (same arguments), which never loses what it had before.
 
     A file takes its name when it is complete, `last_checkpoint` names it then, and an older one, or
     the best so far, goes last. mmengine removes first. With the runner's evaluations noted in
     `last_evaluation.json`, a checkpoint need not be written a second time after each.
 
     Attributes:
-        saved_iteration: Of the newest checkpoint that this process wrote.
+        saved_iteration: Iteration of the newest checkpoint that this process wrote.
     """
 
     saved_iteration: int | None = None
@@ -29,7 +29,7 @@ class EVACheckpointHook(CheckpointHook):
     best_ckpt_path_dict: dict[str, str | None]
 
     def before_train(self, runner: Any) -> None:
-        """Prepare; of names that a checkpoint states, only files of this folder are believed.
+        """Prepare; of the files that a checkpoint names, only those in this folder count.
 
         Args:
             runner: The runner.
@@ -49,7 +49,7 @@ class EVACheckpointHook(CheckpointHook):
         """Where the checkpoints lie.
 
         Args:
-            work_dir: Of the run; `out_dir` has a folder of its name.
+            work_dir: Work folder of the run; `out_dir` has a folder of its name.
         """
         if self.out_dir in (None, work_dir):
             return Path(work_dir)

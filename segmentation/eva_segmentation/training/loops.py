@@ -32,7 +32,7 @@ class EVATrainLoop(IterBasedTrainLoop):
         max_iters: Batches of the run.
         val_begin: No evaluation before this iteration.
         val_interval: Iterations between evaluations.
-        dynamic_intervals: As in mmengine.
+        dynamic_intervals: Argument of mmengine's loop.
 
     Raises:
         ValueError: If a number is not positive.
@@ -49,7 +49,7 @@ class EVATrainLoop(IterBasedTrainLoop):
     ) -> None:
         for name, value in (("max_iters", max_iters), ("val_interval", val_interval)):
             if type(value) is not int or value < 1:
-                raise ValueError(f"train_cfg.{name} must be a positive whole number, got {value!r}")
+                raise ValueError(f"train_cfg.{name} must be a positive integer, got {value!r}")
         _check_intervals(runner, val_interval, max_iters)
         if not isinstance(dataloader, DataLoader):
             dataloader = runner.build_dataloader(dataloader, seed=runner.run_seed)
@@ -66,8 +66,8 @@ class EVATrainLoop(IterBasedTrainLoop):
         """Begin where a checkpoint ends.
 
         Args:
-            iteration: Iterations that are done.
-            epoch: mmengine's, which is 0.
+            iteration: Number of iterations that are done.
+            epoch: Epoch of mmengine, which is 0.
             sample: Samples that have been seen, over all processes.
             evaluated: Iteration after which the latest evaluation was finished.
         """
@@ -80,7 +80,7 @@ class EVATrainLoop(IterBasedTrainLoop):
         """What the order of the data depends on, and how far it has come.
 
         Args:
-            iteration: Iterations that are done.
+            iteration: Number of iterations that are done.
         """
         batch = self._samples_of_a_batch()
         return {
@@ -151,8 +151,8 @@ class EVAValLoop(ValLoop):
     Args:
         runner: The runner.
         dataloader: A loader or its config.
-        *args: As in mmengine.
-        **kwargs: As in mmengine.
+        *args: Further arguments of mmengine's loop.
+        **kwargs: Further arguments of the same.
     """
 
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
@@ -176,7 +176,7 @@ class EVAValLoop(ValLoop):
         """Predict a batch.
 
         Args:
-            idx: Its number.
+            idx: Number of the batch.
             data_batch: The batch.
 
         Raises:

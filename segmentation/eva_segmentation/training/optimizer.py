@@ -46,7 +46,7 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
 
         Args:
             params: List that receives at most two groups for each layer, embeddings first.
-            module: The segmentor; the depth is that of its backbone's blocks.
+            module: The segmentor; its backbone's blocks are counted.
             prefix: Not used.
             is_dcn_module: Not used.
 

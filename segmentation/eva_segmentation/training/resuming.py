@@ -1,306 +1,81 @@
-"""The checkpoint that a run continues from: found, read as data, checked, and only then taken over.
+"""Resuming a run: a checkpoint is taken over once all of it has been found to fit."""
 
-mmengine's `Runner.resume` runs the text of a config that the file holds, unpickles what it cannot
-read safely, and loads what fits. None of its reading is used here.
-"""
-
-import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.logging.history_buffer import HistoryBuffer
-from torch import Tensor, nn
+from torch import nn
 
-from eva_backbone.checkpoints.listing import listed
-from eva_backbone.checkpoints.reading import read_torch_file
-from eva_data.files import write_text
-from eva_segmentation.model.weights import METADATA
-
-LATEST = "last_checkpoint"  # mmengine's
-EVALUATED = "last_evaluation.json"
-RUN = "eva_run"  # key of the place in the data
-_NUMBER = re.compile(r"iter_(\d+)\.pth")
-_SETTINGS = ("initial_lr", "weight_decay", "betas", "eps", "momentum", "lr_scale")
-_SHOWN = 4  # problems of one kind in a message
-_BEST = re.compile(r"best_(score|ckpt)(_\w+)?")
+from eva_segmentation.training.checkpoint_checks import check_fits
+from eva_segmentation.training.checkpoint_files import RUN, Evaluation
+from eva_segmentation.training.loops import EVATrainLoop
 
 
-class UnfitCheckpointError(ValueError):
-    """A checkpoint that cannot be continued from; the message says why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The latest evaluation of a run.
-
-    Attributes:
-        iteration: After which it took place.
-        best: What mmengine's hook notes of the best one so far.
-    """
-
-    iteration: int
-    best: dict[str, Any] = field(default_factory=dict)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The numbered checkpoints in a folder, the newest first."""
-    found = [(match, path) for path in folder.glob("*") if (match := _NUMBER.fullmatch(path.name))]
-    return [path for match, path in sorted(found, key=lambda pair: -int(pair[0][1]))]
-
-
-def has_run(folder: Path) -> bool:
-    """Whether a work folder holds a run that could be continued."""
-    return (folder / LATEST).exists() or bool(checkpoints(folder))
-
-
-def newest_checkpoint(work_dir: Path, folder: Path) -> Path | None:
-    """The checkpoint to continue from; the folder may have been moved or copied since.
+def take_over(
+    runner: Any, model: nn.Module, content: dict[str, Any], file: Path, evaluation: Evaluation
+) -> None:
+    """Continue a run from a checkpoint.
 
     Args:
-        work_dir: Of the run.
-        folder: Where its checkpoints lie; usually the same.
-
-    Returns:
-        The one that `last_checkpoint` names, else the one with the highest number; None for a
-        folder without any.
+        runner: Runner that has built everything.
+        model: Its segmentor without a wrapper.
+        content: Content as `read_checkpoint` returns it.
+        file: The checkpoint, for messages.
+        evaluation: Latest evaluation of the run.
 
     Raises:
-        FileNotFoundError: If the one that is named is not there.
+        UnfitCheckpointError: If anything does not fit; nothing has been changed then.
     """
-    tag = work_dir / LATEST
-    noted = ""
-    if tag.is_file():
-        noted = tag.read_text(encoding="utf-8", errors="replace").strip()
-    if not noted:  # no write of it was ever finished
-        return next(iter(checkpoints(folder)), None)
-    here = folder / Path(noted).name
-    if not here.is_file():
-        raise FileNotFoundError(
-            f"{tag} names {noted}, which is not there; name another checkpoint in it"
-            f"{_others(folder, here)}, or remove it to begin from the start"
+    iteration, schedulers = content["meta"]["iter"], runner.param_schedulers or []
+    states = content.get("param_schedulers", [])
+    changed = check_fits(
+        file,
+        content,
+        model=model,
+        optimizer=runner.optim_wrapper.optimizer,
+        schedulers=schedulers,
+        max_iters=runner.train_loop.max_iters,
+    )
+    runner.call_hook("after_load_checkpoint", checkpoint=content)
+    model.load_state_dict(content["state_dict"])
+    runner.message_hub.load_state_dict(content["message_hub"])
+    runner.optim_wrapper.load_state_dict(content["optimizer"])
+    for scheduler, state in zip(schedulers, states, strict=True):
+        scheduler.load_state_dict(state)
+    if changed:
+        runner.logger.warning(
+            "without effect, because the run that continues began otherwise: %s", ", ".join(changed)
         )
-    return here
+    if isinstance(runner.train_loop, EVATrainLoop):
+        _place(runner, content, evaluation)
+    else:
+        runner.logger.warning("without EVATrainLoop the data begin from the start again")
+        runner.train_loop._iter = iteration
+        runner.train_loop._epoch = content["meta"].get("epoch", 0)
+    runner.logger.info("continuing after iteration %d, from %s", iteration, file)
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
-    """Read the checkpoint of a run without running any code in it.
-
-    Args:
-        file: As `EVARunner` or mmengine's runner wrote it.
-
-    Returns:
-        The content, with all parts that a run continues from.
-
-    Raises:
-        UnfitCheckpointError: If it is damaged or lacks a part; complete older ones are named.
-    """
-    try:
-        content = read_torch_file(file, allowed=METADATA)
-        _check_parts(content)
-    except (ValueError, OSError) as error:
-        raise UnfitCheckpointError(
-            f"{file} cannot be continued from: {error}{_others(file.parent, file)}"
-        ) from error
-    return dict(content)
-
-
-def _others(folder: Path, bad: Path) -> str:
-    complete = []
-    for path in checkpoints(folder):
-        if path != bad:
-            try:
-                _check_parts(read_torch_file(path, allowed=METADATA, mapped=True))
-            except (ValueError, OSError):
-                continue
-            complete.append(path.name)
-    if not complete:
-        return ""
-    return f" ({', '.join(complete)} in the same folder is complete: write its name to {LATEST})"
-
-
-def _check_parts(content: Any) -> None:
-    kinds = {
-        "meta": Mapping,
-        "state_dict": Mapping,
-        "message_hub": Mapping,
-        "optimizer": Mapping,
-    }
-    if not isinstance(content, Mapping):
-        raise ValueError("it is not the checkpoint of a run")
-    wrong = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
-    if wrong:
-        raise ValueError(f"it is not the checkpoint of a run, it has no {', '.join(wrong)}")
-    for name, value in {"epoch": 0, **content["meta"]}.items():
-        if name in ("iter", "epoch", "seed") and value is not None and not _is_count(value):
-            raise ValueError(f"its meta.{name} is {value!r}")
-    if not _is_count(content["meta"].get("iter")):
-        raise ValueError("it does not say its iteration")
-    hub = content["message_hub"]
-    for name in ("log_scalars", "runtime_info", "resumed_keys"):
-        if not isinstance(hub.get(name), Mapping):
-            raise ValueError(f"its message_hub has no {name}")
-    if not all(isinstance(buffer, HistoryBuffer) for buffer in hub["log_scalars"].values()):
-        raise ValueError("its message_hub has a scalar without a history")
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def check_fits(
-    file: Path,
-    content: Mapping[str, Any],
-    *,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedulers: Sequence[Any],
-    max_iters: int,
-) -> list[str]:
-    """Refuse a checkpoint of another run, which torch and mmengine would load as far as it goes.
-
-    Args:
-        file: For the message.
-        content: From `read_checkpoint`.
-        model: The segmentor.
-        optimizer: The run's.
-        schedulers: The run's schedules.
-        max_iters: Iterations of the run.
-
-    Returns:
-        Settings of the config that differ from those of the checkpoint, which will be kept.
-
-    Raises:
-        UnfitCheckpointError: Naming what differs or is not finite.
-    """
-    iteration = content["meta"]["iter"]
-    if iteration > max_iters:
-        raise UnfitCheckpointError(
-            f"{file} is at iteration {iteration}, beyond train_cfg.max_iters={max_iters}"
+def _place(runner: Any, content: dict[str, Any], evaluation: Evaluation) -> None:
+    """Begin in the data where the checkpoint ends; say so where that is not possible."""
+    loop, iteration = runner.train_loop, content["meta"]["iter"]
+    if evaluation.iteration == iteration:
+        runner.message_hub.update_info_dict(evaluation.best)
+    now, saved = loop.position(iteration), content.get(RUN)
+    saved = saved if isinstance(saved, dict) else {}
+    known = all(type(saved.get(name)) is int for name in now)
+    seen = saved["samples"] if known and saved["samples"] >= 0 else None
+    loop.continue_at(
+        iteration=iteration,
+        epoch=content["meta"].get("epoch", 0),
+        sample=iteration * now["samples_of_a_batch"] if seen is None else seen,
+        evaluated=evaluation.iteration,
+    )
+    fixed = [name for name in now if name != "samples"]
+    if not known:
+        runner.logger.warning("the checkpoint does not say what the order of its data depends on")
+    elif other := [name for name in fixed if saved[name] != now[name]]:
+        runner.logger.warning(
+            "the order of the data is not that of a run without a break: it began with %s, and "
+            "this start has %s",
+            ", ".join(f"{name}={saved[name]}" for name in other),
+            ", ".join(f"{name}={now[name]}" for name in other),
         )
-    problems = {
-        "model": _model_problem(model, content["state_dict"]),
-        "optimizer": _optimizer_problem(optimizer, content["optimizer"]),
-        "param_scheduler": _scheduler_problem(schedulers, content.get("param_schedulers", [])),
-    }
-    for part, problem in problems.items():
-        if problem:
-            raise UnfitCheckpointError(
-                f"{file} does not fit the {part} of the config, so that the run cannot continue: "
-                f"{problem}; continue with the run's own config, or begin another run"
-            )
-    groups = zip(content["optimizer"]["param_groups"], optimizer.param_groups, strict=True)
-    changed = [
-        f"{name}={own[name]!r} ({saved[name]!r} is kept)"
-        for saved, own in groups
-        for name in _SETTINGS
-        if name in own and saved[name] != own[name]
-    ]
-    return list(dict.fromkeys(changed))[:_SHOWN]
-
-
-def _model_problem(model: nn.Module, saved: Mapping[str, Any]) -> str:
-    own = model.state_dict()
-    wrong = [f"{name} is missing" for name in own if name not in saved]
-    wrong += [f"{name} is not in the model" for name in saved if name not in own]
-    for name, value in own.items():
-        if name in saved:
-            found = saved[name]
-            if not isinstance(found, Tensor):
-                wrong.append(f"{name} is not a tensor")
-            elif found.shape != value.shape:
-                wrong.append(f"{name} {tuple(found.shape)} -> {tuple(value.shape)}")
-            elif found.dtype != value.dtype:
-                wrong.append(f"{name} {found.dtype} -> {value.dtype}")
-            elif not found.isfinite().all():
-                wrong.append(f"{name} is infinite or NaN")
-    return listed(wrong, _SHOWN) if wrong else ""
-
-
-def _optimizer_problem(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> str:
-    groups, states, own = saved.get("param_groups"), saved.get("state"), optimizer.param_groups
-    if not isinstance(groups, list) or not isinstance(states, Mapping):
-        return "it has no param_groups and state"
-    if len(groups) != len(own):
-        return f"it has {len(groups)} groups of parameters and the config {len(own)}"
-    numbers: list[Any] = []
-    for number, (found, group) in enumerate(zip(groups, own, strict=True)):
-        names = found.get("params") if isinstance(found, Mapping) else None
-        if not isinstance(names, list) or len(names) != len(group["params"]):
-            return f"group {number} has other parameters"
-        if missing := sorted({*group} - {*found}):
-            return f"group {number} lacks {listed(missing, _SHOWN)}, it is of another optimizer"
-        if wrong := [name for name, value in group.items() if not _alike(found[name], type(value))]:
-            return f"group {number} has {wrong[0]}={found[wrong[0]]!r}"
-        numbers += names
-    base = saved.get("base_param_settings")  # mmengine's, of which it logs the learning rate
-    if base is not None and not (isinstance(base, Mapping) and _alike(base.get("lr"), float)):
-        return f"its base_param_settings is {base!r}"
-    if unknown := [number for number in states if number not in numbers]:
-        return f"it has a state of parameter {unknown[0]!r}, which is in no group"
-    scaled = "loss_scaler" in saved  # the first steps of fp16 are skipped
-    if not states and not scaled and isinstance(optimizer, torch.optim.Adam):  # AdamW too
-        return "it has no state"
-    parameters = [value for group in own for value in group["params"]]
-    return _state_problem(numbers, parameters, states)
-
-
-def _state_problem(
-    numbers: Sequence[Any], parameters: Sequence[Tensor], states: Mapping[Any, Any]
-) -> str:
-    if not all(isinstance(state, Mapping) for state in states.values()):
-        return "the state of a parameter is damaged"
-    if len({frozenset(state) for state in states.values()}) > 1:
-        return "its parameters have different kinds of state"
-    for number, parameter in zip(numbers, parameters, strict=True):
-        for name, value in states.get(number, {}).items():
-            if not isinstance(value, Tensor):
-                continue
-            if value.numel() != 1 and value.shape != parameter.shape:
-                shapes = f"{tuple(value.shape)} -> {tuple(parameter.shape)}"
-                return f"{name} of parameter {number} {shapes}"
-            if not value.isfinite().all():
-                return f"{name} of parameter {number} is infinite or NaN"
-    return ""
-
-
-def _scheduler_problem(schedulers: Sequence[Any], saved: Any) -> str:
-    if not isinstance(saved, list) or len(saved) != len(schedulers):
-        count = len(saved) if isinstance(saved, list) else "no list of"
-        return f"it has {count} schedules and the config {len(schedulers)}"
-    for number, (scheduler, state) in enumerate(zip(schedulers, saved, strict=True)):
-        own = scheduler.state_dict()
-        if not isinstance(state, Mapping) or {*state} != {*own}:
-            return f"schedule {number} is of another kind"
-        wrong = [name for name, value in own.items() if not _alike(state[name], type(value))]
-        if wrong:
-            return f"schedule {number} has {wrong[0]}={state[wrong[0]]!r}"
-    return ""
-
-
-def _alike(value: Any, kind: type) -> bool:
-    if kind in (int, float):
-        return type(value) in (int, float)
-    return isinstance(value, kind | None if kind is bool else kind)
-
-
-def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Note that an evaluation is finished, so that a continued run does not repeat it."""
-    text = json.dumps({"iteration": evaluation.iteration, "best": evaluation.best})
-    write_text(folder / EVALUATED, text)
-
-
-def read_evaluation(folder: Path) -> Evaluation:
-    """What `write_evaluation` noted; iteration -1 if there is nothing that can be read."""
-    try:
-        content = json.loads((folder / EVALUATED).read_text(encoding="utf-8"))
-        best, iteration = content["best"], content["iteration"]
-        fits = all(_BEST.fullmatch(name) for name in best)
-        if _is_count(iteration) and fits:
-            return Evaluation(iteration=iteration, best=dict(best))
-    except (OSError, ValueError, TypeError, KeyError):
-        pass
-    return Evaluation(iteration=-1)

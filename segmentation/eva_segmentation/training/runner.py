@@ -17,12 +17,9 @@ from eva_backbone import no_init_weights
 from eva_data.files import make_folder, replacing
 from eva_data.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal
 from eva_data.run_folder import locked
+from eva_segmentation.config.files import SavedConfig
 from eva_segmentation.model.weights import load_segmentor
-from eva_segmentation.training.checkpoint_hook import EVACheckpointHook
-from eva_segmentation.training.continuing import take_over
-from eva_segmentation.training.ending import RunError, UnfitWeightsError, building, on_main_process
-from eva_segmentation.training.loops import EVATrainLoop, end_workers
-from eva_segmentation.training.resuming import (
+from eva_segmentation.training.checkpoint_files import (
     RUN,
     Evaluation,
     has_run,
@@ -30,7 +27,10 @@ from eva_segmentation.training.resuming import (
     read_checkpoint,
     read_evaluation,
 )
-from eva_segmentation.training.saved_config import SavedConfig
+from eva_segmentation.training.checkpoint_hook import EVACheckpointHook
+from eva_segmentation.training.errors import RunError, UnfitWeightsError, building, on_main_process
+from eva_segmentation.training.loops import EVATrainLoop, end_workers
+from eva_segmentation.training.resuming import take_over
 from eva_segmentation.training.step_guard import GUARDED, StepGuard
 
 _PRECISIONS = ("highest", "high", "medium")
@@ -41,7 +41,8 @@ class EVARunner(Runner):
     """Runner of the configs (`runner_type`), here and under mmsegmentation's own `tools/train.py`.
 
     `load_from` may name an official file. mmengine would load what fits and log the rest; here a
-    file that does not fit is an error. A classifier of other classes starts anew in training.
+    file that does not fit is an error. In training a classifier of other classes starts from
+    scratch.
     `env_cfg.matmul_precision` ("highest", "high") is the precision of float32 matrix products on
     a GPU; "high" is TF32, which the official runs used without naming it.
 
@@ -49,8 +50,8 @@ class EVARunner(Runner):
     `EVATrainLoop` and `EVACheckpointHook` a continued run computes what one without a break would.
 
     Attributes:
-        guard: What all processes agree on before each step.
-        started: Everything was built, and the loop runs: what fails now is not a setting.
+        guard: Check on which all processes agree before each step.
+        started: Whether everything is built and the loop runs: what fails now is not a setting.
     """
 
     _has_loaded: bool
@@ -137,8 +138,8 @@ class EVARunner(Runner):
         """Call a hook, and add the place in the data to a checkpoint.
 
         Args:
-            fn_name: Of the hooks' method.
-            **kwargs: Its arguments.
+            fn_name: Name of the hooks' method.
+            **kwargs: Arguments of the method.
         """
         super().call_hook(fn_name, **kwargs)
         if fn_name in ("before_train", "before_val", "before_test"):
@@ -197,10 +198,10 @@ class EVARunner(Runner):
             end_workers(self._val_loop)
 
     def what_is_saved(self, why: str) -> str:
-        """A sentence for somebody who has ended the run.
+        """A sentence for whoever has ended the run.
 
         Args:
-            why: It has ended.
+            why: Reason for the end.
         """
         saved = None
         hook = self._checkpoint_hook()
@@ -241,17 +242,19 @@ class EVARunner(Runner):
         """Save a checkpoint, completely or not at all; only the main process writes.
 
         Args:
-            out_dir: Folder.
-            filename: In it.
-            *args: As in mmengine.
-            **kwargs: As in mmengine.
+            out_dir: Folder of the checkpoint.
+            filename: Name in the folder.
+            *args: Further arguments of mmengine's method.
+            **kwargs: Further arguments of the same.
 
         Raises:
             UnwritableError: If the disk is full or the folder gone, for example.
         """
         if not is_main_process():
             return
-        if "://" in out_dir or kwargs.get("backend_args"):  # another store's business
+        if "://" in out_dir or kwargs.get(
+            "backend_args"
+        ):  # another store, which mmengine writes to
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
         folder = Path(out_dir)
@@ -263,7 +266,7 @@ class EVARunner(Runner):
         """Continue the run of the work folder if asked to and possible, else load `load_from`.
 
         Raises:
-            UnfitWeightsError: A ValueError, if the file does not fit the model or is not there.
+            UnfitWeightsError: A ValueError, if the file does not fit the model or is missing.
         """
         if self._has_loaded:
             return
@@ -289,7 +292,7 @@ class EVARunner(Runner):
         self._has_loaded = True
         self.logger.info("%s", report)
         for name, reason in report.missing.items():
-            if reason.startswith("initialised anew"):
+            if reason.startswith("initialised from scratch"):
                 self.logger.warning("%s: %s", name, reason)
 
     def _enter_folder(self, stack: contextlib.ExitStack) -> None:
@@ -299,7 +302,7 @@ class EVARunner(Runner):
             raise RunError(used(folder))
 
     def _find_checkpoint(self) -> None:
-        """Find and read it before anything is built: the order of the data is that of its seed."""
+        """Find and read it before anything is built: its seed decides the order of the data."""
         work_dir, hook = Path(self.work_dir), self._checkpoint_hook()
         folder = hook.folder(self.work_dir) if hook else work_dir
 

@@ -69,10 +69,10 @@ class WarmupPolyLR(LRSchedulerMixin, _ParamScheduler):
         return value
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue at a checkpoint's iteration; the schedule's shape is that of the config.
+        """Continue at a checkpoint's iteration; the config decides the shape of the schedule.
 
         Args:
-            state_dict: From `state_dict()`.
+            state_dict: Result of `state_dict()`.
         """
         own = ("warmup_iters", "iters", "end", "power", "warmup_ratio")
         super().load_state_dict(state_dict | {name: getattr(self, name) for name in own})

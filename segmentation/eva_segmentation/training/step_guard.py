@@ -14,7 +14,7 @@ from mmseg.registry import OPTIM_WRAPPERS
 from torch import Tensor
 
 from eva_data.interruption import StopSignal
-from eva_segmentation.training.ending import NonFiniteError
+from eva_segmentation.training.errors import NonFiniteError
 
 MAX_SKIPPED = 40  # steps in a row without a scale that fits: 65,536 has become 6e-8
 _NAMED = 16  # images of a process in the message
@@ -24,10 +24,10 @@ class StepGuard:
     """Looks at the losses and gradients of a step, on all processes together.
 
     Args:
-        stop: The signals of this process.
+        stop: Record of the signals of this process.
 
     Attributes:
-        stop_agreed: A process was asked to stop; the same on all.
+        stop_agreed: Whether any process was asked to stop; the same on all.
         iteration: The iteration in progress, from 0.
     """
 
@@ -43,8 +43,8 @@ class StepGuard:
         """Note a batch before its forward pass.
 
         Args:
-            iteration: From 0.
-            batch: Of mmsegmentation's loader.
+            iteration: Number of the iteration, from 0.
+            batch: Batch of mmsegmentation's loader.
         """
         self.iteration = iteration
         self._images.append(_image_names(batch))
@@ -53,7 +53,7 @@ class StepGuard:
         """Note the loss of the batch.
 
         Args:
-            loss: A number.
+            loss: Scalar.
         """
         self._losses.append(loss.detach())
 
@@ -61,7 +61,7 @@ class StepGuard:
         """Compare notes before the optimizer's step, in one small reduction.
 
         Args:
-            parameters: With their gradients.
+            parameters: Parameters with their gradients.
             skips: A loss scale is in use: a step with infinite gradients will be skipped, and is
                 an error only after `MAX_SKIPPED` in a row.
 

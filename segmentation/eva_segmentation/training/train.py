@@ -9,10 +9,10 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmseg.registry import RUNNERS
 
+from eva_segmentation.config.options import check_files, load_config, set_data_root
 from eva_segmentation.data import custom_data
-from eva_segmentation.training.ending import RunError, building, sentences, settings
-from eva_segmentation.training.options import check_files, load_config, set_data_root
-from eva_segmentation.training.resuming import has_run
+from eva_segmentation.training.checkpoint_files import has_run
+from eva_segmentation.training.errors import RunError, building, sentences, settings
 from eva_segmentation.training.runner import leave, used
 
 _EPILOG = """
@@ -66,16 +66,16 @@ def configure(args: argparse.Namespace) -> Config:
     """Read the config and apply the shared arguments.
 
     Args:
-        args: Of `add_shared_arguments`.
+        args: Command line with the flags of `add_shared_arguments`.
 
     Returns:
         The config.
 
     Raises:
-        FileNotFoundError: If there is no such config, or no such file of own data.
-        ValueError: If an option is none of the config, or own data are not right.
+        FileNotFoundError: If the config or a file of own data does not exist.
+        ValueError: If an option does not belong to the config, or own data are wrong.
     """
-    for known in ("The draw is False", "torch.meshgrid"):  # nothing that a user could do about
+    for known in ("The draw is False", "torch.meshgrid"):  # a user cannot do anything about them
         warnings.filterwarnings("ignore", message=known)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options)
@@ -95,10 +95,10 @@ def configure(args: argparse.Namespace) -> Config:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train as a config says.
+    """Train as a config describes.
 
     Args:
-        argv: Command line; None means that of the process.
+        argv: Command line; None for the one of the process.
     """
     parser = argparse.ArgumentParser(
         description="Train a segmentor.",

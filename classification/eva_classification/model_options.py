@@ -1,0 +1,69 @@
+"""Options that name weights and say how a model is made of them, shared by the commands."""
+
+import argparse
+
+import torch
+
+from eva_classification.features import POOLINGS, FeatureExtractor
+from eva_data.options import integer
+from eva_engine.config import LARGEST_IMAGE
+
+
+def add_weights(parser: argparse.ArgumentParser, *, kinds: str) -> None:
+    """Add `--weights`, and what belongs to the pictures that they see.
+
+    Args:
+        parser: Parser that receives them.
+        kinds: Weights that the command takes, for the help.
+    """
+    add = parser.add_argument
+    add("--weights", required=True, help=kinds)
+    side = integer(1, LARGEST_IMAGE)
+    add("--image-size", type=side, help="side in pixels (default: that of the weights)")
+    add("--mean", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
+    add("--std", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
+
+
+def add_extractor(parser: argparse.ArgumentParser) -> None:
+    """Add the options from which `build_extractor` builds an extractor.
+
+    Args:
+        parser: Parser that receives them.
+    """
+    add_weights(parser, kinds="official or bundled name, or file, of any task")
+    add = parser.add_argument
+    add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
+    add("--num-heads", type=int, help="attention heads, if the size of the weights is unusual")
+    add("--window-size", type=int, help="in patches, of detectors that do not note it; 0: none")
+    add("--global-blocks", type=int, nargs="*", help="blocks without windows, with --window-size")
+
+
+def build_extractor(options: argparse.Namespace, device: torch.device) -> FeatureExtractor:
+    """Build the extractor of a command line.
+
+    Args:
+        options: Options of `add_extractor` and `eva_engine.commands.options.add_arguments`.
+        device: Device of the extractor.
+
+    Returns:
+        The extractor.
+
+    Raises:
+        ValueError: As `FeatureExtractor.from_weights`.
+        FileNotFoundError: As there.
+    """
+    vit = {
+        "num_heads": options.num_heads,
+        "window_size": options.window_size,
+        "global_attn_indexes": options.global_blocks,
+    }
+    return FeatureExtractor.from_weights(
+        options.weights,
+        image_size=options.image_size,
+        pooling=options.pooling,
+        mean=options.mean,
+        std=options.std,
+        device=str(device),
+        precision=options.precision,
+        **{name: value for name, value in vit.items() if value is not None},
+    )

@@ -1,0 +1,72 @@
+"""Settings of the command line: refused where nothing would read them, then applied."""
+
+import difflib
+from collections.abc import Iterable
+
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig, OmegaConf
+
+from eva_detection.config.build import describe
+from eva_detection.inference.test_time_augmentation import augmentation_settings
+
+# Sections whose names are read one by one, and names in them that a config may leave out.
+_FLAT = ("train", "dataloader", "test")
+_DEEPER = (["train", "amp"], ["test", "aug"])
+_OPTIONAL_SETTINGS = (
+    "train.accumulate",
+    "train.amp.precision",
+    "train.cudnn_benchmark",
+    "train.max_bad_images",
+    "train.progress_bar",
+    "train.seed",
+    "dataloader.evaluator",
+)
+
+
+def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Refuse overrides that would be set and never read.
+
+    Below `model`, `optimizer` and the like `check_config` or the object itself refuses a wrong
+    name; elsewhere LazyConfig would accept it silently.
+
+    Args:
+        cfg: The config before the overrides.
+        overrides: `key=value` strings of the command line.
+
+    Raises:
+        ValueError: For an unknown key, with the closest known ones.
+    """
+    known = {str(key) for key in cfg}
+    known |= {f"dataloader.{key}" for key in cfg.get("dataloader", {})}
+    known |= {f"train.{key}" for key in cfg.get("train", {})} | set(_OPTIONAL_SETTINGS)
+    known |= {f"train.amp.{key}" for key in OmegaConf.select(cfg, "train.amp") or {}}
+    known |= {f"test.aug.{key}" for key in augmentation_settings(cfg)}
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        parts = key.split(".")
+        read = 3 if parts[:2] in _DEEPER else 2 if parts[0] in _FLAT else 1
+        name = ".".join(parts[:read])
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=3) or sorted(known)
+            raise ValueError(
+                f"unknown setting {key!r}: nothing reads it; known: {', '.join(close)}"
+            )
+
+
+def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Apply overrides.
+
+    Args:
+        cfg: The config, changed in place.
+        overrides: `key=value` strings of the command line.
+
+    Raises:
+        ValueError: For the first one that cannot be applied, with the reason.
+    """
+    for text in overrides:
+        try:
+            LazyConfig.apply_overrides(cfg, [text])
+        except Exception as error:  # of hydra's parser, OmegaConf, or detectron2 between them
+            raise ValueError(
+                f"the setting {text!r} cannot be applied: {describe(error)}"
+            ) from error

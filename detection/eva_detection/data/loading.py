@@ -1,0 +1,208 @@
+"""The data of a run: built once, each file looked at once, annotations read once.
+
+detectron2's function for a registered data set parses its file; here it is called once for the
+training set and once for the test set in a process, whatever else of the config refers to the set
+and however often the run evaluates. Evaluators keep what they have parsed.
+"""
+
+import functools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from detectron2.data import build_detection_train_loader
+from detectron2.utils import comm
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, OmegaConf, flag_override
+from torch.utils.data import DataLoader
+
+from eva_data.interruption import leave_signals_to_the_run
+from eva_data.seeding import seed_all
+from eva_detection.config.build import build
+from eva_detection.data.checks import check_labels, check_pictures, records_of
+from eva_detection.data.custom_data import forget_training_file
+from eva_detection.data.stream import SAMPLER, build_train_stream
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluationLoader:
+    """A test loader whose workers leave signals to the run and end with the evaluation.
+
+    detectron2's builds workers that SIGTERM kills, which ends the evaluation as an error.
+
+    Args:
+        loader: As a config builds it; one that is not torch's is used as it is.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+        self._batches: Any = None
+        if isinstance(loader, DataLoader) and loader.num_workers:
+            loader.worker_init_fn = leave_signals_to_the_run
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._batches = iter(self._loader)
+        return self._batches
+
+    def close(self) -> None:
+        """End the workers, which ignore the signals that would."""
+        batches, self._batches = self._batches, None
+        getattr(batches, "_shutdown_workers", lambda: None)()
+
+
+class TestSet:
+    """The test set of a run with its evaluator, built once for all evaluations.
+
+    Args:
+        cfg: The config; `dataloader.test` and `dataloader.evaluator` are used.
+    """
+
+    __test__ = False  # for pytest: not a class of tests
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg = cfg
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the config has an evaluator."""
+        return "evaluator" in self.cfg.dataloader
+
+    def check(self) -> None:
+        """Look at every picture, once on each machine.
+
+        Raises:
+            ValueError: If the data set cannot be built, or pictures are missing.
+        """
+        node = self.cfg.dataloader.get("test")
+        if self.is_scored and _looks_at_files() and "dataset" in (node or ()):
+            _ = self.evaluator, self.loader
+
+    @functools.cached_property
+    def evaluator(self) -> Any:
+        """The evaluator, which keeps the annotations once it has scored."""
+        return build(self.cfg.dataloader.evaluator, "dataloader.evaluator")
+
+    @functools.cached_property
+    def loader(self) -> EvaluationLoader:
+        """The loader; its records are kept as detectron2 packs them."""
+        node = self.cfg.dataloader.test
+        if "dataset" not in node:
+            return EvaluationLoader(build(node, "dataloader.test"))
+        arguments = _build_arguments(node, "dataloader.test")
+        if self.is_scored and _looks_at_files():
+            check_pictures(records_of(arguments["dataset"]), part="evaluation")
+        make = _target(node)
+        loader = build(arguments, "dataloader.test", lambda options: make(**options))
+        return EvaluationLoader(loader)
+
+
+class TrainingData(NamedTuple):
+    """A loader that goes on where a run has stopped, and the seed of the run."""
+
+    loader: Any
+    seed: int
+
+
+def build_training_data(cfg: DictConfig, saved: Mapping[str, int], *, batches: int) -> TrainingData:
+    """Build the training data, from the place in it where a checkpoint ends.
+
+    Args:
+        cfg: The config; `dataloader.train` and `train` are used.
+        saved: `TrainStream.state_dict` of the checkpoint; empty without one.
+        batches: Batches that this process has seen, if `saved` does not have it.
+
+    Returns:
+        The loader and the seed. Random generators are seeded on the way.
+
+    Raises:
+        ValueError: If it cannot be built, too many pictures are missing, or an object is of a
+            class that the detector does not have.
+    """
+    node, seed = cfg.dataloader.train, _choose_seed(cfg, saved)
+    seed_all(seed, SAMPLER)  # samplers without a seed of their own draw one when they are built
+    if _target(node) is not build_detection_train_loader:
+        logger.warning(
+            "dataloader.train is not detectron2's build_detection_train_loader: a continued run "
+            "starts again in the data, and an image that cannot be read stops it"
+        )
+        return TrainingData(build(node, "dataloader.train"), seed)
+    most_bad = cfg.train.get("max_bad_images", 10)
+    arguments = _build_arguments(node, "dataloader.train")
+    if _looks_at_files():
+        records = records_of(arguments["dataset"])
+        for text in check_pictures(records, part="training", allowed=most_bad):
+            logger.warning("An image that will be replaced: %s", text)
+        classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
+        if isinstance(classes, int):
+            check_labels(records, classes)
+    start = saved.get("batches", batches)
+    here = (comm.get_world_size(), arguments["total_batch_size"])
+    if saved and (saved["processes"], saved["total_batch_size"]) != here:
+        start = -(-start * saved["total_batch_size"] // here[1])
+    arguments |= dict(seed=seed, start=start, max_bad_images=most_bad)
+    loader = build(arguments, "dataloader.train", lambda options: build_train_stream(**options))
+    forget_training_file(cfg)
+    before = {name: value for name, value in saved.items() if name != "batches"}
+    if before and before != loader.order():
+        logger.warning(
+            "The order of the data differs from the uninterrupted run: it had %s, this start %s",
+            before,
+            loader.order(),
+        )
+    return TrainingData(loader, seed)
+
+
+def _choose_seed(cfg: DictConfig, saved: Mapping[str, int]) -> int:
+    configured = cfg.train.get("seed", -1)
+    seed = configured if configured is not None and configured >= 0 else comm.shared_random_seed()
+    if saved and configured is not None and 0 <= configured != saved["seed"]:
+        logger.warning(
+            "train.seed=%d has no effect: the run that continues began with seed %d",
+            configured,
+            saved["seed"],
+        )
+    return int(saved.get("seed", seed))
+
+
+def _looks_at_files() -> bool:
+    """Whether this is the process of its machine that looks at the data for all."""
+    return comm.get_world_size() == 1 or comm.get_local_rank() == 0
+
+
+def _target(node: DictConfig) -> Any:
+    target = node.get("_target_")
+    return locate(target) if isinstance(target, str) else target
+
+
+class _Built(Sequence[Any]):
+    """Records in a config, which would make a config of a plain list of them."""
+
+    def __init__(self, records: Sequence[Any]) -> None:
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._records[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._records)
+
+
+def _build_arguments(node: DictConfig, name: str) -> dict[str, Any]:
+    """Build what a loader takes; what else refers to the data set gets the same records."""
+    stated = node.dataset
+    dataset = build(stated, f"{name}.dataset")
+    with flag_override(node, "allow_objects", True):
+        node.dataset = _Built(dataset) if isinstance(dataset, (list, tuple)) else dataset
+        try:
+            others = [key for key in node if key not in ("_target_", "dataset")]
+            arguments = {key: build(node[key], f"{name}.{key}") for key in others}
+        finally:
+            node.dataset = stated
+    return {"dataset": dataset} | arguments

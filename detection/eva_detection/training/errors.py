@@ -1,0 +1,112 @@
+"""The end of a process by an error: one sentence, a traceback in the log, an exit code."""
+
+import contextlib
+import errno
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from detectron2.utils import comm
+
+from eva_data.interruption import EXIT_KEYBOARD
+from eva_detection.config.build import describe
+from eva_detection.data.stream import UnreadableImagesError
+from eva_detection.training.agreement import OtherProcessError
+from eva_detection.training.output_folder import saved_progress
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = "train_net.py"
+# Errors whose message is enough; anything else needs its traceback.
+_EXPLAINED = (ValueError, OSError, FloatingPointError, UnreadableImagesError)
+_AGREED = (FloatingPointError, UnreadableImagesError)  # the same on all processes
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+class RunLog:
+    """Place of the run's log, once there is one."""
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self.trains = False
+
+    @property
+    def file(self) -> Path | None:
+        """The log of this process."""
+        if self.folder is None:
+            return None
+        rank = comm.get_rank()
+        return self.folder / (f"log.txt.rank{rank}" if rank else "log.txt")
+
+
+@contextlib.contextmanager
+def one_sentence(log: RunLog) -> Iterator[None]:
+    """Context that ends the process with a sentence and an exit code, whatever is raised in it.
+
+    The traceback goes to the log of this process. Where several processes have met the same, one
+    prints it.
+
+    Args:
+        log: Place of the log.
+
+    Raises:
+        SystemExit: With the sentence (code 1), or 130 for Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if comm.is_main_process():
+            say(f"stopped by Ctrl-C{_progress(log)}")
+        raise SystemExit(EXIT_KEYBOARD) from None
+    except Exception as error:
+        if log.folder is not None:
+            logger.exception("This process ends with an error:")
+        elif not isinstance(error, (*_EXPLAINED, OtherProcessError)):
+            raise  # our own bug, before there is a log
+        said_elsewhere = isinstance(error, _AGREED) and not comm.is_main_process()
+        if isinstance(error, OtherProcessError) or said_elsewhere:
+            raise SystemExit(1) from None
+        raise SystemExit(f"{PROGRAM}: {_sentence(error, log)}") from None  # code 1, printed
+
+
+def leave_gloo() -> None:
+    """Leave a process group of CPU processes: gloo may abort one that ends as its member.
+
+    NCCL's is left to the end of the process: after an error, leaving it could wait for others.
+    """
+    if comm.get_world_size() > 1 and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
+
+
+def say(sentence: str) -> None:
+    """Print what ends the program.
+
+    Args:
+        sentence: Text without the program's name.
+    """
+    sys.stderr.write(f"{PROGRAM}: {sentence}\n")
+    sys.stderr.flush()
+
+
+def _sentence(error: Exception, log: RunLog) -> str:
+    full = isinstance(error, OSError) and error.errno in _OF_WRITING
+    if isinstance(error, _AGREED) or (isinstance(error, _EXPLAINED) and not full):
+        text = str(error).strip() if isinstance(error, _AGREED) else describe(error)
+    elif full:
+        text = describe(error)
+        if log.folder is not None and str(log.folder) not in text:
+            text = f"{log.folder} cannot be written: {getattr(error, 'strerror', None) or text}"
+        return text + _progress(log)
+    else:
+        rank = f" on process {comm.get_rank()}" if comm.get_world_size() > 1 else ""
+        text = f"an unexpected error{rank}: {describe(error)}"
+    return f"{text} (log: {log.file})" if log.folder is not None else text
+
+
+def _progress(log: RunLog) -> str:
+    """What is saved of the run, and how to go on."""
+    if log.folder is None or not log.trains:
+        return ""
+    return f"; {saved_progress(log.folder)}; the same command with --resume goes on from there"

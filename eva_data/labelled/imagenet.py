@@ -1,0 +1,231 @@
+"""ImageNet-1K and its variants as they lie on disk, with what the official evaluation says of each.
+
+It is section 2.3.1 of the paper, Table 5. All sets but ImageNet-V2 and ObjectNet use the usual
+bicubic transform; those two are resized bilinearly.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eva_data.labelled._imagenet_subsets import IMAGENET_A, IMAGENET_R
+from eva_data.labelled.folders import ClassFolders, LabelledImages, listed
+from eva_data.transforms import PictureTransform, evaluation_transform
+
+CLASSES = 1000
+_NUMBERS = [str(label) for label in range(CLASSES)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSet:
+    """A test set of models with the 1000 classes of ImageNet-1K.
+
+    Attributes:
+        name: Name in tables.
+        samples: Images and labels; sets of the same images share them.
+        columns: Classes that compete, in the order of the labels; None for all.
+        accepted: Right classes of each image, none for an image that does not count; None if only
+            the label is right.
+    """
+
+    __test__ = False  # not a test class of pytest
+
+    name: str
+    samples: LabelledImages
+    columns: Sequence[int] | None = None
+    accepted: Sequence[Sequence[int]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageNetPaths:
+    """Where the sets are; None leaves one out.
+
+    Attributes:
+        imagenet: ImageNet-1K val, a folder for each WordNet id.
+        real: `real.json` of ImageNet-ReaL; it labels `imagenet`.
+        v2: ImageNet-V2 matched frequency, folders 0 to 999.
+        a: ImageNet-A, 200 folders.
+        r: ImageNet-R, 200 folders.
+        sketch: ImageNet-Sketch, 1000 folders.
+        objectnet: ObjectNet with `images` and `mappings`.
+    """
+
+    imagenet: Path | None = None
+    real: Path | None = None
+    v2: Path | None = None
+    a: Path | None = None
+    r: Path | None = None
+    sketch: Path | None = None
+    objectnet: Path | None = None
+
+
+def open_sets(
+    paths: ImageNetPaths,
+    *,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    crop_pct: float = 1.0,
+) -> list[TestSet]:
+    """Open the sets that are given.
+
+    Args:
+        paths: Where they are.
+        image_size: Side of the model's images.
+        mean: Subtracted from the pixels.
+        std: Divides them.
+        crop_pct: Share of the crop in the usual transform; ImageNet-V2 and ObjectNet have 1.
+
+    Returns:
+        The sets, ImageNet-ReaL behind the images of ImageNet-1K that it labels.
+
+    Raises:
+        ValueError: If none is given, or one is not what its name says.
+    """
+    usual = evaluation_transform(image_size, crop_pct=crop_pct, mean=mean, std=std)
+    bilinear = evaluation_transform(image_size, interpolation="bilinear", mean=mean, std=std)
+    sets, names = [], None
+    if paths.real is not None and paths.imagenet is None:
+        raise ValueError("ImageNet-ReaL has labels for ImageNet-1K's images: give --imagenet too")
+    if paths.imagenet is not None:
+        sets.append(_opened("ImageNet-1K", paths.imagenet, usual))
+        images = sets[0].samples
+        names = images.classes
+        if paths.real is not None:
+            accepted = real_labels(images, paths.real)
+            sets.append(TestSet(name="ImageNet-ReaL", samples=images, accepted=accepted))
+    if paths.v2 is not None:
+        images = ClassFolders(paths.v2, bilinear, classes=_NUMBERS)
+        sets.append(TestSet(name="ImageNet-V2", samples=images))
+    for name, folder, columns in (
+        ("ImageNet-A", paths.a, IMAGENET_A),
+        ("ImageNet-R", paths.r, IMAGENET_R),
+        ("ImageNet-Sketch", paths.sketch, None),
+    ):
+        if folder is not None:
+            sets.append(_opened(name, folder, usual, columns=columns, names=names))
+    if paths.objectnet is not None:
+        folder, labels = objectnet_labels(paths.objectnet)
+        images = ClassFolders(folder, bilinear, classes=_NUMBERS, labels=labels)
+        sets.append(TestSet(name="ObjectNet", samples=images))
+    if not sets:
+        raise ValueError(
+            "there is nothing to evaluate: give --data, or --imagenet and its variants"
+        )
+    return sets
+
+
+def _opened(
+    name: str,
+    folder: Path,
+    transform: PictureTransform,
+    *,
+    columns: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+) -> TestSet:
+    """Open a set whose folders are WordNet ids, all or some of ImageNet-1K's `names`.
+
+    Labels are places among sorted folders: they mean the same only if the folders do.
+    """
+    samples = ClassFolders(folder, transform)
+    found, number = samples.classes, CLASSES if columns is None else len(columns)
+    if len(found) != number:
+        raise ValueError(
+            f"{name} has {number} class folders, but there are {len(found)}: {listed(found, 4)}"
+        )
+    expected = found if names is None else [names[i] for i in columns or range(number)]
+    if other := [a for a, b in zip(found, expected, strict=True) if a != b]:
+        raise ValueError(
+            f"the class folders of {name} are not those of ImageNet-1K that belong to it: "
+            f"{listed(other, 4)}"
+        )
+    return TestSet(name=name, samples=samples, columns=columns)
+
+
+def real_labels(samples: LabelledImages, file: Path) -> list[list[int]]:
+    """Read the labels of ImageNet-ReaL for ImageNet-1K's validation images.
+
+    Entry i of the file belongs to `ILSVRC2012_val_{i + 1:08}.JPEG`, in whatever folder that is.
+
+    Args:
+        samples: The images.
+        file: `real.json`.
+
+    Returns:
+        The labels of each image, none for those that do not count.
+
+    Raises:
+        ValueError: If the file is not it, or an image has another name.
+    """
+    entries = _read_json(file)
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, list) and all(isinstance(label, int) for label in entry)
+        for entry in entries
+    ):
+        raise ValueError(f"{file} is not real.json of ImageNet-ReaL, a list of lists of labels")
+    result: list[list[int]] = []
+    for index in range(len(samples)):
+        name = samples.sample_id(index)
+        match = re.search(r"ILSVRC2012_val_(\d{8})(\.\w+)?$", name)
+        number = int(match.group(1)) if match else 0
+        if not 1 <= number <= len(entries):
+            raise ValueError(
+                f"{name} has no labels in {file.name}: images must be called "
+                f"ILSVRC2012_val_00000001.JPEG to {len(entries):08}, as they were published"
+            )
+        result.append(entries[number - 1])
+    return result
+
+
+def objectnet_labels(folder: Path) -> tuple[Path, dict[str, int]]:
+    """Find the folders of ObjectNet whose objects are classes of ImageNet-1K.
+
+    Its own mapping files say so. If an object has several classes, only the first is right
+    (officially: 113 folders).
+
+    Args:
+        folder: Folder with `images` and `mappings`; or the images' folder, with `mappings` beside
+            it.
+
+    Returns:
+        The folder of the class folders, and the label of each class folder.
+
+    Raises:
+        ValueError: If a mapping file is missing or does not fit the others.
+    """
+    images = folder / "images" if (folder / "images").is_dir() else folder
+    mappings = images.parent / "mappings"
+    objects = _read_json(mappings / "folder_to_objectnet_label.json")
+    classes = _read_json(mappings / "objectnet_to_imagenet_1k.json")
+    line_of_label = _read_json(mappings / "pytorch_to_imagenet_2012_id.json")
+    lines = [line.strip() for line in _read(mappings / "imagenet_to_label_2012_v2").splitlines()]
+    try:
+        label_of = {lines[int(line)]: int(label) for label, line in line_of_label.items()}
+        labels = {
+            name: label_of[classes[thing].split("; ")[0].strip()]
+            for name, thing in objects.items()
+            if thing in classes
+        }
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the mapping files in {mappings} do not fit together ({type(error).__name__}: "
+            f"{error}); take all of them from one download of ObjectNet"
+        ) from error
+    return images, labels
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read ({error.strerror})") from error
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(_read(file))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is not a JSON file ({error})") from error

@@ -1,0 +1,75 @@
+"""How an error ends a command: with one sentence and an exit code, or with its traceback."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+import torch
+
+from eva_data.interruption import EXIT_KEYBOARD
+from eva_engine import distributed
+from eva_engine.data.order import SampleError, TooManyBadSamplesError
+
+_SENTENCE_IS_ENOUGH = (ValueError, OSError, FloatingPointError, TooManyBadSamplesError)
+
+
+@contextlib.contextmanager
+def ending(
+    program: str, *, after_interrupt: Callable[[], str] | None = None, log: str = ""
+) -> Iterator[None]:
+    """Context of a command, which leaves the process group at its end.
+
+    After an error the process group is left as it is: taking it down needs all processes, and the
+    others notice the end of this one.
+
+    Args:
+        program: Name in the messages.
+        after_interrupt: Gives a sentence for the main process to write after Ctrl-C.
+        log: Files with the messages of other processes.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        SystemExit: 1 with one sentence for what the user can fix, and for the loss of another
+            process; 130 after Ctrl-C; the command's own.
+    """
+    try:
+        yield
+        distributed.stop()
+    except SystemExit:  # on all processes alike
+        distributed.stop()
+        raise
+    except KeyboardInterrupt:
+        if after_interrupt is not None and distributed.rank() == 0:
+            sys.stderr.write(f"{program}: stopped by the keyboard; {after_interrupt()}\n")
+        sys.exit(EXIT_KEYBOARD)
+    except _SENTENCE_IS_ENOUGH as error:
+        sys.exit(f"{program}: {sentence(error)}")
+    except RuntimeError as error:
+        if isinstance(error, SampleError) or not _is_end_of_another(error):
+            raise
+        sys.exit(
+            f"{program}: process {distributed.rank()} lost another one, or the connection to it "
+            f"({sentence(error)[:200]}); if that one has ended, its own message"
+            + (f", {log}" if log else "")
+            + " says why"
+        )
+
+
+def sentence(error: BaseException) -> str:
+    """The message of an error in one line; of one in a loader's process without its traceback."""
+    text = str(error).strip()
+    if not text:
+        return repr(error)
+    if "Original Traceback" not in text:
+        return " ".join(text.split())
+    return text.splitlines()[-1].partition(": ")[2]
+
+
+def _is_end_of_another(error: RuntimeError) -> bool:
+    """Whether an exchange failed because its other side has ended."""
+    text = str(error)
+    return distributed.world_size() > 1 and (
+        isinstance(error, torch.distributed.DistError) or "gloo" in text or "Connection" in text
+    )

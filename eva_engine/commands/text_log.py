@@ -1,0 +1,59 @@
+"""The text log of a training command: the terminal and `log.txt`."""
+
+import contextlib
+import logging
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from eva_engine import distributed
+
+
+def log_to(folder: Path) -> None:
+    """Send messages to the terminal and a file of the run's folder.
+
+    The main process writes all of them to the terminal and to `log.txt`, another one warnings, and
+    these to `log_rankN.txt`.
+
+    Args:
+        folder: Output folder of the run.
+    """
+    rank = distributed.rank()
+    file = folder / (f"log_rank{rank}.txt" if rank else "log.txt")
+    logging.basicConfig(
+        level=logging.WARNING if rank else logging.INFO,
+        format="%(asctime)s %(levelname).1s %(message)s",
+        datefmt="%m-%d %H:%M:%S",
+        handlers=[_Terminal(level=logging.INFO), _LogFile(file)],
+        force=True,
+    )
+
+
+class _Terminal(logging.Handler):
+    """Writes above a progress bar, where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _LogFile(logging.FileHandler):
+    """A file that appears with its first line; if it cannot be written, that is said once."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, encoding="utf-8", delay=True)
+        self._failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Called inside the handling of an error."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True
+            tqdm.write(f"{self.baseFilename} cannot be written: {error.strerror}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the file, also if its last lines find no space."""
+        with contextlib.suppress(OSError):
+            super().close()

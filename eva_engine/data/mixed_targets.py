@@ -1,0 +1,81 @@
+"""Batches mixed by mixup or cutmix, smoothed labels, and the loss that goes with them.
+
+Random numbers come from numpy's global generator, which the loop seeds for each step.
+
+Shapes: B samples, K classes.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eva_engine.config import MixingConfig
+
+
+class MixedTargets:
+    """Mixes a batch and makes the loss that goes with it.
+
+    Args:
+        config: Mixup, cutmix, label smoothing.
+        num_classes: K.
+    """
+
+    def __init__(self, config: MixingConfig, *, num_classes: int) -> None:
+        self.smoothing = config.label_smoothing
+        self._mix: Any = None
+        if config.mixup or config.cutmix:
+            from timm.data import Mixup
+
+            self._mix = Mixup(
+                mixup_alpha=config.mixup,
+                cutmix_alpha=config.cutmix,
+                switch_prob=config.mixup_switch,
+                label_smoothing=config.label_smoothing,
+                num_classes=num_classes,
+            )
+
+    def mix(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix inputs and labels where the recipe wants it.
+
+        Args:
+            inputs: Images (B, 3, H, W), or clips (B, 3, T, H, W), all frames of which are mixed
+                alike.
+            labels: (B,) int64.
+
+        Returns:
+            Inputs, and labels (B,) or, mixed, probabilities (B, K).
+        """
+        if self._mix is None:
+            return inputs, labels
+        # (B, 3, T, H, W) -> (B, 3 * T, H, W): timm takes the third dimension for the height
+        mixed, targets = self._mix(inputs.flatten(1, -3), labels)
+        return mixed.view(inputs.shape), targets
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy in float32.
+
+        Args:
+            logits: (B, K).
+            targets: Targets from `mix`; probabilities are smoothed already.
+
+        Returns:
+            Mean over the batch.
+        """
+        smoothing = self.smoothing if targets.ndim == 1 else 0.0
+        return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Share of the batch whose first class is the label, or the greatest of mixed ones.
+
+    Args:
+        logits: (B, K).
+        targets: Labels (B,) or probabilities (B, K).
+
+    Returns:
+        A scalar in float32.
+    """
+    labels = targets if targets.ndim == 1 else targets.argmax(1)
+    return (logits.argmax(1) == labels).float().mean().to(torch.float32)

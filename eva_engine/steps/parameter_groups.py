@@ -1,0 +1,119 @@
+"""Parameter groups: which parameters share a learning rate and a weight decay.
+
+A project hands them to `eva_engine.loop.TrainingRun`. A model around one ViT takes those of
+`layer_decay_groups`; a model of several towers puts theirs one behind the other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from eva_backbone.layer_decay import param_groups_layer_decay
+from eva_engine.config import OptimizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterGroup:
+    """Parameters with one learning rate and one weight decay.
+
+    Attributes:
+        name: Content of the group, for messages.
+        params: The parameters, all of which are trained.
+        lr_scale: Factor of the learning rate that the schedule gives.
+        weight_decay: Weight decay.
+    """
+
+    name: str
+    params: Sequence[nn.Parameter]
+    lr_scale: float = 1.0
+    weight_decay: float = 0.0
+
+
+def layer_decay_groups(
+    model: nn.Module, optimizer: OptimizerConfig, *, depth: int, lr_scale: float = 1.0
+) -> list[ParameterGroup]:
+    """Group the trained parameters of a model around one ViT, from input to output.
+
+    Vectors, biases, `pos_embed` and `cls_token` have no weight decay.
+
+    Args:
+        model: The model, or one tower of it.
+        optimizer: Settings with its weight decay and layer decay.
+        depth: Number of transformer blocks.
+        lr_scale: Learning-rate factor of the last layer.
+
+    Returns:
+        The groups of `eva_backbone.layer_decay`.
+    """
+    groups = param_groups_layer_decay(
+        model,
+        depth=depth,
+        lr=lr_scale,
+        weight_decay=optimizer.weight_decay,
+        layer_decay=optimizer.layer_decay,
+    )
+    return [
+        ParameterGroup(
+            name=group["name"],
+            params=group["params"],
+            lr_scale=group["lr"],
+            weight_decay=group["weight_decay"],
+        )
+        for group in groups
+    ]
+
+
+def optimizer_groups(
+    model: nn.Module, groups: Sequence[ParameterGroup], *, lr: float
+) -> list[dict[str, Any]]:
+    """Check that groups hold each trained parameter once, and write them as PyTorch takes them.
+
+    Args:
+        model: The model.
+        groups: Groups of the model, in the order in which checkpoints hold the optimizer's state.
+        lr: Learning rate that `lr_scale` multiplies.
+
+    Returns:
+        Groups with `params`, `lr`, `lr_scale`, `weight_decay` and `name`.
+
+    Raises:
+        ValueError: If a trained parameter is in no group or in two, or a group holds one that is
+            frozen or not the model's.
+    """
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    place: dict[nn.Parameter, str] = {}
+    for group in groups:
+        for parameter in group.params:
+            if parameter not in names:
+                raise ValueError(
+                    f"parameter group {group.name!r} holds a parameter of shape "
+                    f"{tuple(parameter.shape)} that the model does not have"
+                )
+            if not parameter.requires_grad:
+                raise ValueError(
+                    f"{names[parameter]} is frozen: leave it out of parameter group {group.name!r}"
+                )
+            if parameter in place:
+                raise ValueError(
+                    f"{names[parameter]} is in two parameter groups, {place[parameter]!r} and "
+                    f"{group.name!r}: put it into one of them"
+                )
+            place[parameter] = group.name
+    for parameter, name in names.items():
+        if parameter.requires_grad and parameter not in place:
+            raise ValueError(
+                f"{name} is in no parameter group: put it into one, or freeze it with "
+                "requires_grad_(False)"
+            )
+    return [
+        {
+            "params": list(group.params),
+            "lr": lr * group.lr_scale,
+            "lr_scale": group.lr_scale,
+            "weight_decay": group.weight_decay,
+            "name": group.name,
+        }
+        for group in groups
+    ]

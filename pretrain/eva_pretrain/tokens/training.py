@@ -1,0 +1,86 @@
+"""Training of the tokenizer, and reading what was trained."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from eva_data.sources.manifests import open_images
+from eva_engine import distributed
+from eva_engine.checkpoints.run_checkpoint import WEIGHTS, RunCheckpoints
+from eva_engine.commands import training as command_line
+from eva_engine.config import as_plain
+from eva_engine.loop import TrainingRun
+from eva_engine.steps.parameter_groups import layer_decay_groups
+from eva_pretrain.config import TokenizerConfig
+from eva_pretrain.teachers.build import build_teacher
+from eva_pretrain.tokens.tokenizer import FeatureTokenizer
+from eva_pretrain.transforms import PretrainTransform, Views
+
+CONFIG = "config.json"  # in the output folder of every run
+SIZES = ("num_codes", "code_dim", "width", "num_heads")  # of a tokenizer, in its recipe
+
+
+def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
+    """Train the tokenizer of the teacher's features (Table 2a).
+
+    Args:
+        config: The recipe.
+        device: What `eva_engine.distributed.start` returned.
+    """
+    teacher = build_teacher(config.teacher, device)
+    distributed.seed_all(config.run.seed)
+    sizes = {name: getattr(config, name) for name in SIZES}
+    tokenizer = FeatureTokenizer(feature_dim=teacher.dim, **sizes)
+
+    def step(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        loss, metrics = model(teacher(batch["images"]))
+        return loss, metrics
+
+    views = Views(size=config.teacher.image_size, mean=teacher.mean, std=teacher.std)
+    transform = PretrainTransform(views, scale=config.data.crop_scale)
+    TrainingRun(
+        model=tokenizer,
+        groups=layer_decay_groups(tokenizer, config.optimizer, depth=0),
+        samples=open_images(config.data.train, transform),
+        step_fn=step,
+        run=config.run,
+        optimizer=config.optimizer,
+        config=as_plain(config),
+        device=device,
+    ).start()
+
+
+def load_tokenizer(source: str) -> FeatureTokenizer:
+    """Read a trained tokenizer.
+
+    Args:
+        source: Output folder of `train_tokenizer.py`.
+
+    Returns:
+        The tokenizer of the newest checkpoint, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: If the folder has no complete checkpoint.
+        ValueError: If the folder is the output of another program.
+    """
+    folder = Path(source)
+    complete = RunCheckpoints(folder, keep=1).complete()
+    if not complete:
+        raise FileNotFoundError(f"{source} has no complete checkpoint of train_tokenizer.py")
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if "num_codes" not in config:
+        raise ValueError(f"{source} is the output of another program than train_tokenizer.py")
+    state = load_file(complete[-1] / WEIGHTS)
+    sizes = {name: config[name] for name in SIZES}
+    tokenizer = FeatureTokenizer(feature_dim=state["encoder.0.weight"].shape[1], **sizes)
+    tokenizer.load_state_dict(state)
+    return tokenizer.eval()
+
+
+def main() -> None:
+    """Command line of `train_tokenizer.py`."""
+    command_line.main(TokenizerConfig, train_tokenizer, program="pretrain/train_tokenizer.py")

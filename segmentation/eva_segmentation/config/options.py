@@ -1,0 +1,139 @@
+"""Settings from the command line, checked before anything is built."""
+
+import difflib
+import inspect
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner, set_random_seed
+from torch.utils.data import DataLoader
+
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_segmentation.config.files import read_config
+
+_MISSPELT = 0.85  # likeness of two names
+# What the runner reads although a config need not have it.
+_RUNNER = {*inspect.signature(Runner.__init__).parameters} - {"self", "cfg"} | {
+    *("activation_checkpointing", "compile", "efficient_conv_bn_eval", "find_unused_parameters"),
+    *("model_wrapper_cfg", "sync_bn"),
+}
+_INSIDE = {
+    "randomness": {*inspect.signature(set_random_seed).parameters},
+    "auto_scale_lr": {"enable", "base_batch_size"},
+}
+_LOADING = {*inspect.signature(DataLoader.__init__).parameters} - {"self"}
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+
+
+def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config and merge settings into it.
+
+    Args:
+        path: The file.
+        options: `--cfg-options`: dotted name -> value.
+
+    Returns:
+        The config.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If an option does not belong to the config.
+    """
+    cfg = read_config(Path(path))
+    if options:
+        check_options(cfg, options)
+        cfg.merge_from_dict(dict(options))
+    return cfg
+
+
+def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Refuse settings that no part of the program would read.
+
+    A name must be in the config or among what the runner and the loaders read; a new one may join
+    the arguments of a `type`, whose constructor refuses what it does not know, unless it looks like
+    a misspelt one.
+
+    Args:
+        cfg: The config.
+        options: Dotted name -> value.
+
+    Raises:
+        ValueError: Naming the first that is wrong, and close names.
+    """
+    for name in options:
+        node: Any = cfg
+        parts = name.split(".")
+        for depth, part in enumerate(parts):
+            place = ".".join(parts[:depth]) or "the config"
+            if isinstance(node, list | tuple):
+                if not part.isdigit() or int(part) >= len(node):
+                    raise ValueError(f"option {name}: {place} has the places 0 to {len(node) - 1}")
+                node = node[int(part)]
+            elif not isinstance(node, Mapping | Config):
+                raise ValueError(f"option {name}: {place} is {node!r} and has no {part!r}")
+            elif part in node:
+                node = node[part]
+            else:
+                known = [str(key) for key in node]
+                if part in _extra(parts[:depth]):
+                    if depth == 0 and parts[0] in _INSIDE and len(parts) > 1:
+                        node = dict.fromkeys(_INSIDE[parts[0]])
+                        continue
+                    break
+                is_argument = depth and "type" in node
+                if is_argument and not difflib.get_close_matches(part, known, cutoff=_MISSPELT):
+                    break
+                close = difflib.get_close_matches(part, known, n=3)
+                hint = f"; close names: {', '.join(close)}" if close else ""
+                raise ValueError(f"option {name}: {place} has no {part!r}{hint}")
+
+
+def _extra(place: list[str]) -> set[str]:
+    """Names that are read at a place of the config although it need not have them."""
+    if not place:
+        return _RUNNER
+    if len(place) == 1 and place[0] in LOADERS:
+        return _LOADING
+    return _INSIDE.get(place[0], set()) if len(place) == 1 else set()
+
+
+def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
+    """Let all loaders read below one folder.
+
+    Args:
+        cfg: The config.
+        folder: Folder in place of the config's `data_root`.
+    """
+    for name in LOADERS:
+        if cfg.get(name):
+            cfg[name].dataset.data_root = os.fspath(folder)
+
+
+def check_files(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Look for the weights and folders that a run needs.
+
+    Args:
+        cfg: The config.
+        loaders: Names of the loaders that will be used.
+
+    Raises:
+        FileNotFoundError: Naming what is missing and how to name another place.
+        ValueError: If the weights have an unknown name.
+    """
+    if cfg.get("load_from"):
+        resolve_source(cfg.load_from)
+    for name in loaders:
+        if not cfg.get(name):
+            continue
+        dataset = cfg[name].dataset
+        root = Path(dataset.get("data_root") or "")
+        for prefix in (dataset.get("data_prefix") or {}).values():
+            folder = root / prefix
+            if not folder.is_dir():
+                raise FileNotFoundError(
+                    f"there is no folder {folder}, which {name} reads; put the data set there or "
+                    "name its folder with --data-root"
+                )

@@ -1,0 +1,95 @@
+"""Pipelines and folders of a data set, as functions that configs call: a recipe states sizes.
+
+A config imports them after its `_base_`, by which mmengine knows a config that may import anything.
+mmengine leaves functions out of what it reads, so that a saved config is data.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+Steps = list[dict[str, Any]]
+
+PICTURE_READERS = ("LoadImageFromFile", "LoadPicture")
+LABEL_READERS = ("LoadAnnotations", "LoadCheckedAnnotations", "LoadLabelMap")
+
+
+def training(
+    side: int,
+    *,
+    aspect: int = 4,
+    ratios: tuple[float, float] = (0.5, 2.0),
+    cat_max_ratio: float = 0.75,
+) -> Steps:
+    """Random size, crop, flip and colours.
+
+    Args:
+        side: Height and width of the crop, and the short side that the ratios multiply.
+        aspect: Longest long side, in short sides.
+        ratios: Smallest and largest factor of the random size.
+        cat_max_ratio: Largest share of one class in a crop, where another crop has less.
+    """
+    return [
+        dict(type="LoadPicture"),
+        dict(type="LoadCheckedAnnotations"),
+        dict(type="RandomResize", scale=(aspect * side, side), ratio_range=ratios, keep_ratio=True),
+        dict(type="RandomCrop", crop_size=(side, side), cat_max_ratio=cat_max_ratio),
+        dict(type="RandomFlip", prob=0.5),
+        dict(type="PhotoMetricDistortion"),
+        dict(type="PackSegInputs"),
+    ]
+
+
+def testing(side: int) -> Steps:
+    """One size; the score is taken at the original size, so labels are read after the resizing.
+
+    Args:
+        side: Short side of the picture.
+    """
+    return [
+        dict(type="LoadPicture"),
+        _resize(side),
+        _fit(),
+        dict(type="LoadCheckedAnnotations"),
+        dict(type="PackSegInputs"),
+    ]
+
+
+def multi_scale(sizes: Iterable[int], *, window: int) -> Steps:
+    """Several sizes, each also mirrored; small pictures are padded before they are normalised.
+
+    Args:
+        sizes: Short sides of the picture.
+        window: Side of the sliding window, to which a smaller picture is padded.
+    """
+    meta_keys = (
+        *("img_path", "seg_map_path", "ori_shape", "img_shape", "pad_shape"),
+        *("padding_size", "scale_factor", "flip", "flip_direction", "reduce_zero_label"),
+    )
+    views = [
+        [_resize(size) for size in sizes],
+        [_fit()],
+        [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
+        [dict(type="PadShortSide", size=window)],
+        [dict(type="LoadCheckedAnnotations")],
+        [dict(type="PackSegInputs", meta_keys=meta_keys)],
+    ]
+    return [dict(type="LoadPicture"), dict(type="TestTimeAug", transforms=views)]
+
+
+def _resize(side: int) -> dict[str, Any]:
+    return dict(type="Resize", scale=(4 * side, side), keep_ratio=True)
+
+
+def _fit() -> dict[str, Any]:
+    return dict(type="ResizeToMultiple", size_divisor=32)
+
+
+def annotated(part: str, **dataset: Any) -> dict[str, Any]:
+    """A part of a data set with the folders `images` and `annotations`.
+
+    Args:
+        part: Folder inside both, such as `training`.
+        **dataset: Arguments of mmsegmentation's data set, such as `type` and `data_root`.
+    """
+    folders = dict(img_path=f"images/{part}", seg_map_path=f"annotations/{part}")
+    return dict(data_prefix=folders, **dataset)

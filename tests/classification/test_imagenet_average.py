@@ -1,0 +1,60 @@
+"""The average over the paper's six sets, in the table and in `results.json`."""
+
+import pytest
+
+from eva_classification.imagenet_average import (
+    average_and_gap,
+    average_entries,
+    table_with_average,
+)
+from eva_engine.evaluation.counting import Score
+
+PAPER = {"ImageNet-1K": 89.6, "ImageNet-V2": 81.6, "ImageNet-ReaL": 90.8, "ImageNet-A": 86.2,
+         "ImageNet-R": 88.3, "ImageNet-Sketch": 67.7}  # fmt: skip
+
+
+@pytest.fixture
+def scores():
+    """Scores of 1000 images of each set, with the paper's top-1."""
+    return {name: Score(samples=1000, right1=round(10 * top1), right5=990, loss=0.25)
+            for name, top1 in PAPER.items()}  # fmt: skip
+
+
+def test_average_and_gap_of_the_paper():
+    average, gap = average_and_gap(PAPER | {"ObjectNet": 60.9})  # which is not in the average
+    assert (round(average, 1), round(gap, 1)) == (84.0, 5.6)
+    assert average == pytest.approx(504.2 / 6)
+    assert gap == pytest.approx(89.6 - 504.2 / 6)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_no_average_without_all_six(scores, name):
+    del scores[name]
+    assert average_and_gap({key: PAPER[key] for key in scores}) is None
+    assert average_entries(scores) == {"average": None, "gap": None}
+    last = table_with_average(scores).splitlines()[-1]
+    if name == "ImageNet-1K":
+        assert last.split()[0] == "ImageNet-Sketch"
+    else:
+        assert last == f"no average and gap of the paper's six sets without {name}"
+
+
+def test_the_table(scores):
+    lines = table_with_average(scores).splitlines()
+    rows = [line.split() for line in lines]
+    assert rows[0] == ["set", "images", "top-1", "top-5", "loss"]
+    assert rows[1] == ["ImageNet-1K", "1000", "89.600", "99.000", "0.250"]
+    assert [row[0] for row in rows[1:7]] == list(PAPER)
+    assert rows[7:] == [["average", "of", "six", "84.033"], ["gap", "to", "1K", "5.567"]]
+    assert len({len(line) for line in lines[:7]}) == 1  # aligned
+
+
+def test_a_table_of_own_data_speaks_of_no_average(scores):
+    assert len(table_with_average({"data": scores["ImageNet-A"]}).splitlines()) == 2
+
+
+def test_entries_of_the_results(scores):
+    average = 504.2 / 6
+    assert average_entries(scores) == {
+        "average": pytest.approx(average), "gap": pytest.approx(89.6 - average)
+    }  # fmt: skip

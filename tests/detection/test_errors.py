@@ -1,0 +1,310 @@
+"""How a run begins and ends: its folder, its evaluations, a full disk, Ctrl-C, other processes."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from eva_detection.evaluation.report import read_metrics
+from eva_detection.training import train as train_module
+from eva_detection.training.errors import RunLog, one_sentence
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
+]
+
+
+def test_a_used_folder_is_refused_and_left_as_it_is(run_here, tmp_path):
+    run = tmp_path / "run"
+    assert run_here(run, "train.max_iter=2") == 0
+    files = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    sentence = run_here(run, "train.max_iter=4")
+    assert sentence.startswith(
+        f"train_net.py: {run} holds a run already: continue it with --resume"
+    )
+    assert {path: path.read_bytes() for path in files} == files
+    assert run_here(run, "--resume", "train.max_iter=4") == 0
+    assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1, 2, 3]
+
+
+def test_an_evaluation_leaves_the_runs_config(run_here, tmp_path):
+    run = tmp_path / "run"
+    assert run_here(run, "train.max_iter=1") == 0
+    config = (run / "config.yaml").read_bytes()
+    weights = f"train.init_checkpoint={run / 'model_final.pth'}"
+    assert run_here(run, "--eval-only", weights, "train.max_iter=77") == 0
+    assert (run / "config.yaml").read_bytes() == config
+
+
+_HOLDER = """
+import pathlib, sys, time
+from eva_data.run_folder import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_in_use_is_refused(run_here, tmp_path):
+    command = [sys.executable, "-c", _HOLDER, str(tmp_path / "run")]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        sentence = run_here(tmp_path / "run", "--resume")
+        assert f"run is in use by another run (process {holder.pid} on " in sentence
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+
+
+def test_an_output_that_cannot_be_written(run_here, tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert "file is a file and not a folder: choose another" in run_here(tmp_path / "file")
+    assert "cannot be written: Not a directory" in run_here(tmp_path / "file" / "run")
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Function: from now on there is no space for checkpoints."""
+    real = os.fsync
+
+    def fail(descriptor):
+        if Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".pth":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    return lambda: monkeypatch.setattr(os, "fsync", fail)
+
+
+def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_intact(
+    run_here, tmp_path, full_disk, monkeypatch
+):
+    run = tmp_path / "run"
+    step = train_module.DetectionTrainer.run_step
+
+    def filling(trainer):
+        if trainer.iter == 2:
+            full_disk()
+        step(trainer)
+
+    monkeypatch.setattr(train_module.DetectionTrainer, "run_step", filling)
+    sentence = run_here(run, "train.max_iter=5", "train.checkpointer.period=1")
+    assert "model_0000002.pth cannot be written: No space left on device" in sentence
+    assert "it is saved up to iteration 1 (model_0000001.pth)" in sentence
+    assert (run / "last_checkpoint").read_text() == "model_0000001.pth"
+    assert torch.load(run / "model_0000001.pth", weights_only=True)["iteration"] == 1
+    assert sorted(path.name for path in run.glob("*model*")) == [
+        "model_0000000.pth",
+        "model_0000001.pth",
+    ]
+
+
+def test_a_folder_that_is_deleted_in_the_run(run_here, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    step = train_module.DetectionTrainer.run_step
+
+    def deleting(trainer):
+        if trainer.iter == 1:
+            run.rename(tmp_path / "elsewhere")
+        step(trainer)
+
+    monkeypatch.setattr(train_module.DetectionTrainer, "run_step", deleting)
+    sentence = run_here(run, "train.max_iter=5", "train.checkpointer.period=1")
+    assert "model_0000001.pth cannot be written: No such file or directory" in sentence
+    assert (tmp_path / "elsewhere" / "model_0000000.pth").exists()
+
+
+@pytest.mark.parametrize(("period", "saved"), [(9, "nothing of it"), (1, "up to iteration 1 (mod")])
+def test_ctrl_c_says_what_is_saved(run_here, tmp_path, monkeypatch, period, saved):
+    step = train_module.DetectionTrainer.run_step
+
+    def interrupted(trainer):
+        if trainer.iter == 2:
+            signal.raise_signal(signal.SIGINT)
+        step(trainer)
+
+    monkeypatch.setattr(train_module.DetectionTrainer, "run_step", interrupted)
+    words = ("train.max_iter=5", f"train.checkpointer.period={period}")
+    assert run_here(tmp_path / "run", *words) == 130
+    assert "train_net.py: stopped by Ctrl-C; " in run_here.printed
+    assert saved in run_here.printed
+
+
+def test_a_bug_is_one_line_and_a_traceback_in_the_log(run_here, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module.DetectionTrainer, "run_step", lambda trainer: {}["x"])
+    sentence = run_here(tmp_path / "run", "train.max_iter=2")
+    log = tmp_path / "run" / "log.txt"
+    assert sentence == f"train_net.py: an unexpected error: KeyError: 'x' (log: {log})"
+    assert "Traceback (most recent call last)" in log.read_text()
+
+
+def test_a_bug_without_a_log_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), one_sentence(RunLog()):
+        raise ZeroDivisionError
+
+
+class CutOffError(Exception):
+    """Stands in for a kill."""
+
+
+def test_an_evaluation_that_was_cut_off_is_made_up_for(run_here, tmp_path, monkeypatch):
+    """And a torn line does not swallow the next; the last one is logged where it belongs."""
+    run, scores = tmp_path / "run", iter(range(100))
+    cut = [True]
+
+    def evaluate(test_set, model, **_):
+        if cut and len(read_metrics(run)) == 1:
+            cut.pop()
+            raise CutOffError
+        return {"bbox": {"AP": float(next(scores))}}
+
+    monkeypatch.setattr(train_module, "evaluate", evaluate)
+    words = ("train.checkpointer.period=2", "train.eval_period=2", "train.max_iter=4")
+    assert "CutOffError" in run_here(run, *words)
+    assert (run / "last_checkpoint").read_text() == "model_0000001.pth"
+    with (run / "metrics.json").open("a") as file:
+        file.write('{"iteration": 1, "total_l')
+    assert run_here(run, "--resume", *words) == 0
+    lines = (run / "metrics.json").read_text().splitlines()
+    assert not any("total_l'" in line or line.count("iteration") > 1 for line in lines)
+    found = {entry["iteration"]: entry.get("bbox/AP") for entry in read_metrics(run)}
+    assert found == {0: None, 1: 0.0, 2: None, 3: None, 4: 1.0}
+    assert all("total_loss" in entry for entry in read_metrics(run)[:4])
+
+    # it has ended: what a kill cut off is its last evaluation
+    assert run_here(run, "--resume", *words) == 0
+    assert {entry["iteration"] for entry in read_metrics(run)} == {0, 1, 2, 3, 4}
+
+
+def test_an_evaluation_is_not_repeated(run_here, tmp_path, monkeypatch):
+    calls = []
+
+    def evaluate(test_set, model, **_):
+        calls.append(1)
+        return {"bbox": {"AP": 1.0}}
+
+    monkeypatch.setattr(train_module, "evaluate", evaluate)
+    words = ("train.eval_period=2", "train.checkpointer.period=2", "train.log_period=99")
+    step = train_module.DetectionTrainer.run_step
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            train_module.DetectionTrainer,
+            "run_step",
+            lambda trainer: {}["x"] if trainer.iter == 2 else step(trainer),
+        )
+        run_here(tmp_path / "run", "train.max_iter=4", *words)
+    assert len(calls) == 1
+    run_here(tmp_path / "run", "--resume", "train.max_iter=4", *words)
+    assert len(calls) == 2, "the one at the end"
+    found = {entry["iteration"]: entry.get("bbox/AP") for entry in read_metrics(tmp_path / "run")}
+    assert found[1] == found[4] == 1.0
+
+
+def test_an_error_in_the_last_step_is_not_followed_by_an_evaluation(
+    run_here, tmp_path, monkeypatch
+):
+    evaluated = []
+    monkeypatch.setattr(train_module, "evaluate", lambda *_, **__: evaluated.append(1) or {})
+    monkeypatch.setattr(train_module.DetectionTrainer, "run_step", lambda trainer: {}["x"])
+    run_here(tmp_path / "run", "train.max_iter=1")
+    assert evaluated == []
+
+
+# Two processes; the second one meets a bug outside of a step. Its workers must end as well.
+BUG = """
+from detectron2.utils import comm
+from eva_detection.data.loading import TestSet
+from eva_detection.training import train
+
+real = TestSet.check
+
+def check(test_set):
+    if comm.get_rank() == 1:
+        raise KeyError("of process 1")
+    real(test_set)
+
+TestSet.check = check
+if __name__ == "__main__":
+    train.main()
+"""
+# A signal in an evaluation, to the whole group, as batch systems send it.
+SIGNAL = """
+import os, signal
+from eva_detection.training import train, trainer
+from detectron2.modeling import GeneralizedRCNN
+
+inference = GeneralizedRCNN.inference
+seen = []
+
+def with_signal(self, batch, *more, **options):
+    seen.append(1)
+    if len(seen) == 2:
+        os.killpg(os.getpgid(0), signal.SIGTERM)
+    return inference(self, batch, *more, **options)
+
+GeneralizedRCNN.inference = with_signal
+if __name__ == "__main__":
+    train.main()
+"""
+
+
+@pytest.fixture
+def start_script(start, repository, tiny_overrides, tmp_path):
+    """Function: start a stand-in for train_net.py on the tiny recipe."""
+    recipe = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
+
+    def start_program(text, *arguments):
+        script = tmp_path / "program.py"
+        script.write_text(text)
+        flags = [text for text in arguments if "=" not in text]
+        values = [text for text in arguments if "=" in text]
+        command = (str(script), "--config-file", str(repository / recipe), *flags)
+        return start(*command, *tiny_overrides, f"train.output_dir={tmp_path / 'run'}", *values)
+
+    return start_program
+
+
+def _left_of(process):
+    """Processes of its group that do not end."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        left = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, check=False)
+        if not left.stdout:
+            return []
+        time.sleep(0.1)
+    return left.stdout.split()
+
+
+def test_an_error_of_another_process_is_in_its_log(start_script, tmp_path):
+    process = start_script(BUG, "--num-gpus", "2", "--dist-url", "auto", "train.max_iter=2")
+    assert process.wait(180) == 1
+    text = process.log.read_text()
+    assert "Traceback" not in text
+    log = tmp_path / "run" / "log.txt.rank1"
+    sentence = f"an unexpected error on process 1: KeyError: 'of process 1' (log: {log})"
+    assert text.count("train_net.py: ") == 1
+    assert sentence in text
+    assert "KeyError: 'of process 1'" in log.read_text()
+    assert "process 1 has failed: KeyError" in (tmp_path / "run" / "log.txt").read_text()
+    assert _left_of(process) == []
+
+
+def test_a_signal_in_an_evaluation_with_workers(start_script, tmp_path):
+    words = ("train.max_iter=6", "train.eval_period=2", "dataloader.test.num_workers=1")
+    process = start_script(SIGNAL, *words)
+    assert process.wait(180) == 75, process.log.read_text()[-3000:]
+    assert "killed by signal" not in process.log.read_text()
+    run = tmp_path / "run"
+    saved = torch.load(run / "model_stopped.pth", weights_only=True)
+    assert saved["iteration"] == 2, "the step after the evaluation"
+    assert read_metrics(run)[1]["bbox/AP"] is not None
+    assert _left_of(process) == []

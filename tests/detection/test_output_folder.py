@@ -1,0 +1,71 @@
+"""What a run leaves in its folder, and what is read of it."""
+
+import pytest
+
+from eva_detection.training.output_folder import (
+    check_unused,
+    last_checkpoint,
+    repair_metrics,
+    saved_progress,
+    was_logged,
+)
+
+
+def test_nothing_is_there(tmp_path):
+    assert last_checkpoint(tmp_path) is None
+    assert last_checkpoint(tmp_path / "not there") is None
+    assert saved_progress(tmp_path) == "nothing of it was saved"
+    check_unused(tmp_path)
+    check_unused(tmp_path / "not there")
+    repair_metrics(tmp_path)
+    assert not was_logged(tmp_path, 3)
+
+
+def test_what_is_saved_is_said(tmp_path):
+    (tmp_path / "model_0000049.pth").touch()
+    (tmp_path / "last_checkpoint").write_text("model_0000049.pth")
+    assert saved_progress(tmp_path) == "it is saved up to iteration 49 (model_0000049.pth)"
+    (tmp_path / "model_stopped.pth").touch()
+    (tmp_path / "last_checkpoint").write_text("model_stopped.pth")
+    assert saved_progress(tmp_path) == "it is saved in model_stopped.pth"
+    (tmp_path / "last_checkpoint").write_text("../x.pth")
+    assert "names '../x.pth', which is not a .pth file" in saved_progress(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["last_checkpoint", "model_0000004.pth", "metrics.json"])
+def test_a_used_folder(tmp_path, name):
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / "log.txt").write_text("of a run that never began")
+    (tmp_path / "metrics.json").touch()
+    check_unused(tmp_path)
+    (tmp_path / name).write_text("x")
+    with pytest.raises(ValueError, match=r"holds a run already: .* --resume .* another train.outp"):
+        check_unused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ('{"iteration": 1}\n', '{"iteration": 1}\n'),
+        ('{"iteration": 1}\n{"iter', '{"iteration": 1}\n'),
+        ('{"iter', ""),
+        ("", ""),
+        ("\n" + "x" * 100_000, "\n"),
+        ("x" * 70_000 + "\n" + "y" * 65_536, "x" * 70_000 + "\n"),
+    ],
+)
+def test_a_torn_last_line_is_removed(tmp_path, text, kept):
+    (tmp_path / "metrics.json").write_text(text)
+    repair_metrics(tmp_path)
+    assert (tmp_path / "metrics.json").read_text() == kept
+
+
+def test_lines_with_scores(tmp_path):
+    (tmp_path / "metrics.json").write_text(
+        'torn{"iteration": 3}\n{"iteration": 3, "lr": 0.1}\n[3]\n{"iteration": 7, "bbox/AP": 1.0}\n'
+    )
+    assert was_logged(tmp_path, 3)
+    assert not was_logged(tmp_path, 3, scores=True)
+    assert was_logged(tmp_path, 7, scores=True)
+    assert not was_logged(tmp_path, 7)
+    assert not was_logged(tmp_path, 5)

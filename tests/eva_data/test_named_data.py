@@ -1,0 +1,342 @@
+"""Data sets by name: torchvision's own formats, and a stand-in for the library `datasets`."""
+
+import pickle
+import struct
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch.utils.data import DataLoader
+
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_data.labelled.folders import open_labelled
+from eva_data.pictures import UnreadableImageError
+from eva_data.transforms import evaluation_transform
+
+TO_TENSOR = evaluation_transform(14, mean=CLIP_MEAN, std=CLIP_STD)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Real digits, (N, 28, 28) uint8, and their labels."""
+    images, labels = load_digits(return_X_y=True)
+    pixels = (images[:30].reshape(-1, 8, 8) * 15.9).astype(np.uint8)
+    return np.pad(pixels.repeat(3, 1).repeat(3, 2), ((0, 0), (2, 2), (2, 2))), labels[:30]
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+# torchvision: each writes a data set in its published layout, and gives the test images in order
+
+
+def write_mnist(root, images, labels):
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for split, part in (("train", slice(0, 20)), ("t10k", slice(20, 30))):
+        head = struct.pack(">IIII", 0x803, *images[part].shape)
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(head + images[part].tobytes())
+        head = struct.pack(">II", 0x801, len(labels[part]))
+        content = head + labels[part].astype(np.uint8).tobytes()
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(content)
+    return images[20:], labels[20:]
+
+
+def write_image_folder(root, images, labels):
+    for number in range(10):
+        save(root / f"digit {labels[number]}" / f"{number}.png", images[number])
+    order = np.argsort(labels[:10], kind="stable")
+    return images[order], labels[order]
+
+
+def write_dtd(root, images, labels):
+    folder = root / "dtd" / "dtd"
+    (folder / "labels").mkdir(parents=True)
+    for number, label in enumerate(labels):
+        save(folder / "images" / f"digit{label}" / f"{number}.png", images[number])
+    lines = [f"digit{label}/{number}.png\n" for number, label in enumerate(labels)]
+    (folder / "labels" / "test1.txt").write_text("".join(lines[10:20]))
+    (folder / "labels" / "train1.txt").write_text("".join(lines[:10]))
+    return images[10:20], labels[10:20]
+
+
+def write_gtsrb(root, images, labels):
+    lines = ["Filename;Width;Height;ClassId"]
+    for number in range(20, 30):
+        save(
+            root / "gtsrb" / "GTSRB" / "Final_Test" / "Images" / f"{number:05}.ppm", images[number]
+        )
+        lines.append(f"{number:05}.ppm;28;28;{labels[number]}")
+    (root / "gtsrb" / "GT-final_test.csv").write_text("\n".join(lines) + "\n")
+    return images[20:], labels[20:]
+
+
+def write_imagenette(root, images, labels):
+    ids = ["n01440764", "n02102040", "n02979186"]
+    chosen = [number for number in range(30) if labels[number] < 3]
+    for number in chosen:
+        save(
+            root / "imagenette2" / "val" / ids[labels[number]] / f"{number:02}.jpeg", images[number]
+        )
+    order = sorted(chosen, key=lambda number: (labels[number], number))
+    return images[order], labels[order]
+
+
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "write", "classes"),
+    [
+        ("MNIST", ":test", write_mnist, [f"{k} - {name}" for k, name in enumerate(NUMBERS)]),
+        ("MNIST", ":val", write_mnist, [f"{k} - {name}" for k, name in enumerate(NUMBERS)]),
+        ("ImageFolder", "", write_image_folder, [f"digit {k}" for k in range(10)]),
+        ("DTD", ":test", write_dtd, [f"digit{k}" for k in range(10)]),
+        ("GTSRB", ":test", write_gtsrb, [str(k) for k in range(10)]),
+        ("Imagenette", ":val", write_imagenette, [
+            "tench / Tinca tinca", "English springer / English springer spaniel", "cassette player"
+        ]),
+    ],
+)  # fmt: skip
+def test_data_sets_of_torchvision(digits, tmp_path, name, split, write, classes):
+    images, labels = write(tmp_path, *digits)
+    location = f"torchvision:{name}:{tmp_path}{split}"
+    samples = open_labelled(location, None)
+    assert len(samples) == len(images) == len(labels)
+    assert samples.classes == tuple(classes)
+    tolerance = 40 if name == "Imagenette" else 0  # JPEG
+    for index in range(len(samples)):
+        image, label = samples[index]
+        assert (image.mode, type(label), label) == ("RGB", int, labels[index])
+        error = np.abs(np.asarray(image).astype(int) - images[index][..., None]).max()
+        assert error <= tolerance
+    assert samples.sample_id(3) == f"{location}[3]"
+
+
+def test_train_and_test_differ_and_load_in_other_processes(digits, tmp_path):
+    write_mnist(tmp_path, *digits)
+    samples = open_labelled(
+        f"torchvision:MNIST:{tmp_path}:train",
+        TO_TENSOR,
+    )
+    assert len(samples) == 20
+    batches = list(DataLoader(samples, batch_size=15, num_workers=1))
+    assert [images.shape for images, _ in batches] == [(15, 3, 14, 14), (5, 3, 14, 14)]
+    assert [k for _, labels in batches for k in labels.tolist()] == digits[1][:20].tolist()
+
+
+def test_classes_must_be_those_that_are_expected(digits, tmp_path):
+    write_dtd(tmp_path, *digits)
+    location = f"torchvision:DTD:{tmp_path}:test"
+    names = [f"digit{k}" for k in range(10)]
+    assert len(open_labelled(location, None, classes=names)) == 10
+    message = r":test has the classes digit0, .* and 2 more, but 10 others are expected: digit9,"
+    with pytest.raises(ValueError, match=message):
+        open_labelled(location, None, classes=names[::-1])
+
+
+def test_an_unreadable_image_of_torchvision(digits, tmp_path):
+    write_gtsrb(tmp_path, *digits)
+    (tmp_path / "gtsrb/GTSRB/Final_Test/Images/00023.ppm").write_bytes(b"no picture")
+    samples = open_labelled(f"torchvision:GTSRB:{tmp_path}:test", None)
+    message = r"^torchvision:GTSRB:.*:test\[3\] cannot be read \(UnidentifiedImageError: "
+    with pytest.raises(UnreadableImageError, match=message):
+        samples[3]
+
+
+def test_a_split_without_labels_is_refused(tmp_path):
+    save(tmp_path / "clevr/CLEVR_v1.0/images/test/a.png", np.zeros((4, 4, 3), np.uint8))
+    message = "torchvision:CLEVRClassification is not a data set of labelled images"
+    with pytest.raises(ValueError, match=message):
+        open_labelled(f"torchvision:CLEVRClassification:{tmp_path}:test", None)
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ("Digits:ROOT:test", r"torchvision.datasets has no 'Digits'; see its documentation"),
+        ("mnist:ROOT:test", r"has no 'mnist'"),
+        ("wrap_dataset_for_transforms_v2:ROOT", r"has no 'wrap_dataset_for_transforms_v2'"),
+        ("os:ROOT", r"has no 'os'"),
+        ("", r"has no ''"),
+        ("MNIST", r"torchvision:MNIST lacks its folder: torchvision:MNIST:ROOT\[:SPLIT\]"),
+        ("MNIST::test", r"torchvision:MNIST lacks its folder"),
+        ("MNIST:ROOT", r"MNIST needs a split: torchvision:MNIST:ROOT:train or :test"),
+        ("MNIST:ROOT:extra", r"torchvision:MNIST has train and test, not 'extra'"),
+        ("EuroSAT:ROOT:test", r"torchvision:EuroSAT has no splits, but 'test' was asked for"),
+        ("MNIST:ROOT:test", r"cannot be opened \(Dataset not found.*; nothing is downloaded here"
+                            r".*datasets.MNIST\('ROOT', train=False, download=True\)"),
+        ("DTD:ROOT:tset", r"cannot be opened \(.*'tset'.*DTD\('ROOT', split='tset', download=True"),
+        ("ImageFolder:ROOT", r"cannot be opened \(.*No such file or directory: 'ROOT'"),
+        ("CocoDetection:ROOT", r"cannot be opened \(.*'annFile'"),
+        ("LSUN:ROOT", r"cannot be opened \(import of lmdb halted"),
+        ("FakeData:ROOT", r"torchvision:FakeData is not a data set of labelled images"),
+    ],
+)  # fmt: skip
+def test_errors_of_torchvision(tmp_path, monkeypatch, description, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    with pytest.raises(ValueError, match=message):
+        open_labelled(f"torchvision:{description}", None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_files_are_refused_by_their_checksum(digits, tmp_path):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    batch = {"data": np.zeros((2, 3072), np.uint8), "labels": [0, 1]}
+    for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+        (folder / name).write_bytes(pickle.dumps(batch))
+    with pytest.raises(ValueError, match=r"cannot be opened \(Dataset not found or corrupted"):
+        open_labelled(f"torchvision:CIFAR10:{tmp_path}:test", None)
+
+
+# Hugging Face: the stand-in does what `datasets` 5.2.0 did with the same calls
+
+
+Picture, Value = (type(name, (), {}) for name in ("Image", "Value"))
+
+
+class ClassLabel:
+    def __init__(self, names):
+        self.names = names
+
+
+class Rows:
+    """`datasets.Dataset`: a row is a dictionary; a picture that cannot be decoded raises."""
+
+    def __init__(self, features, columns):
+        self.features, self.columns = features, columns
+
+    def __len__(self):
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, index):
+        if index >= len(self):
+            raise IndexError(f"Invalid key: {index} is out of bounds for size {len(self)}")
+        row = {name: values[index] for name, values in self.columns.items()}
+        for name, feature in self.features.items():
+            if isinstance(feature, Picture) and row[name] is None:
+                raise OSError("cannot identify image file")
+        return row
+
+
+@pytest.fixture
+def hub(monkeypatch, digits):
+    """The stand-in: `hub.rows` is what `load_dataset` gives, `hub.calls` how it was called."""
+    images = [Image.fromarray(pixels) for pixels in digits[0][:6]]
+    labels = [k % 3 for k in digits[1][:6].tolist()]
+    features = {"image": Picture(), "label": ClassLabel(["a", "b", "c"])}
+    module = SimpleNamespace(calls=[], rows=Rows(features, {"image": images, "label": labels}))
+
+    def load_dataset(path, name=None, data_dir=None, data_files=None, split=None, **options):
+        assert not options
+        module.calls.append((path, name, split))
+        if split == "tset":
+            raise ValueError("Unknown split \"tset\". Should be one of ['train', 'test'].")
+        if path == "nowhere":
+            raise FileNotFoundError("Couldn't find any data file at nowhere.")
+        return module.rows
+
+    module.load_dataset = load_dataset
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    return module
+
+
+def test_a_data_set_of_hugging_face(hub, digits):
+    samples = open_labelled("hf:beans:validation", None)
+    assert hub.calls == [("beans", None, "validation")]
+    assert (len(samples), samples.classes) == (6, ("a", "b", "c"))
+    for index in range(6):
+        image, label = samples[index]
+        assert (image.mode, label) == ("RGB", digits[1][index] % 3)
+        assert (np.asarray(image) == digits[0][index][..., None]).all()
+    assert samples.sample_id(4) == "hf:beans:validation[4]"
+    assert open_labelled("hf:beans:test", TO_TENSOR)[0][0].shape == (3, 14, 14)
+
+
+@pytest.mark.parametrize(
+    ("description", "call"),
+    [
+        ("user/set:train", ("user/set", None, "train")),
+        ("/data/folder:default:test", ("/data/folder", "default", "test")),
+        ("cats:train[:5]", ("cats", None, "train[:5]")),
+        ("cats:en:train[:25%]+test[10:]", ("cats", "en", "train[:25%]+test[10:]")),
+        ("cats:train+test", ("cats", None, "train+test")),
+    ],
+)
+def test_names_configurations_and_splits(hub, description, call):
+    open_labelled(f"hf:{description}", None)
+    assert hub.calls == [call]
+
+
+def test_columns_may_have_other_names(hub):
+    columns = hub.rows.columns
+    features = {"img": Picture(), "fine": ClassLabel([*"abc"]), "coarse": ClassLabel([*"xy"])}
+    values = {"img": columns["image"], "fine": columns["label"], "coarse": [1] * 6}
+    hub.rows = Rows(features, values)
+    with pytest.raises(ValueError, match=r"hf:cifar:test has several labels: fine, coarse"):
+        open_labelled("hf:cifar:test", None)
+    del features["coarse"]
+    assert open_labelled("hf:cifar:test", None).classes == ("a", "b", "c")
+    features |= {"label": ClassLabel([*"xy"]), "n": Value()}
+    values["label"] = [1] * 6
+    samples = open_labelled("hf:cifar:test", None)  # of several that which is called `label`
+    assert (samples.classes, samples[0][1]) == (("x", "y"), 1)
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ("cats", r"hf:cats must be hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT"),
+        ("cats:", r"hf:cats: must be"),
+        (":train", r"hf::train must be"),
+        ("cats::train", r"hf:cats::train must be"),
+        ("cats:a:b:train", r"hf:cats:a:b:train must be"),
+        ("cats:train[:5]:x", r"must be"),
+        ("cats:tset", r"hf:cats:tset cannot be opened \(ValueError: Unknown split \"tset\""),
+        ("nowhere:test", r"cannot be opened \(FileNotFoundError: Couldn't find any data file"),
+    ],
+)
+def test_errors_of_hugging_face(hub, description, message):
+    with pytest.raises(ValueError, match=message):
+        open_labelled(f"hf:{description}", None)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        {"image": Value(), "label": Value()},
+        {"image": Picture()},
+        {"a": Picture(), "b": Picture(), "label": ClassLabel(["x"])},
+    ],
+)
+def test_no_images_with_a_label(hub, kinds):
+    hub.rows = Rows(kinds, {name: [0] for name in kinds})
+    with pytest.raises(ValueError, match=r"is not a data set of images with a class label: \{'"):
+        open_labelled("hf:text:train", None)
+
+
+def test_what_samples_may_lack(hub):
+    hub.rows.columns["image"][2] = None
+    hub.rows.columns["label"][3:5] = [-1, None]
+    samples = open_labelled("hf:cats:test", None)
+    with pytest.raises(UnreadableImageError, match=r"hf:cats:test\[2\] cannot be read \(OSError"):
+        samples[2]
+    with pytest.raises(ValueError, match=r"hf:cats:test\[3\] has label -1 of 3"):
+        samples[3]
+    with pytest.raises(UnreadableImageError, match=r"hf:cats:test\[4\] cannot be read \(TypeError"):
+        samples[4]
+    with pytest.raises(ValueError, match=r"but 2 others are expected: a, b"):
+        open_labelled("hf:cats:test", None, classes=["a", "b"])
+
+
+def test_without_the_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match=r"hf:cats:test needs the package `datasets`: pip install"):
+        open_labelled("hf:cats:test", None)

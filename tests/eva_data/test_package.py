@@ -1,0 +1,41 @@
+"""What the modules of `eva_data` load: numpy, Pillow and torch, and all else where it is used."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import eva_data
+
+MODULES = {  # what a group may load -> its modules
+    (): ("files", "inputs", "interruption", "run_folder", "suffixes"),
+    ("numpy", "PIL"): ("names", "pictures"),
+    ("numpy", "PIL", "torch", "safetensors"): (
+        *("labelled.folders", "labelled.imagenet", "labelled.named", "seeding", "transforms"),
+        *("sources.decoding", "sources.image_source", "sources.index_file"),
+        *("sources.manifests", "sources.shards"),
+    ),
+    ("numpy", "PIL", "av"): ("video",),
+}
+LIBRARIES = ("numpy", "PIL", "torch", "torchvision", "av", "safetensors", "datasets", "cv2")
+
+
+@pytest.mark.parametrize("allowed", MODULES)
+def test_nothing_is_loaded_before_it_is_used(allowed):
+    names = ", ".join(f"eva_data.{module}" for module in MODULES[allowed])
+    script = f"import sys, {names}; print(*({{*{LIBRARIES}}} & {{*sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    assert set(done.stdout.split()) <= set(allowed)
+
+
+def test_every_module_is_looked_at_and_named_in_the_text_of_the_package():
+    folder = Path(eva_data.__file__).parent
+    listed = {name for group in MODULES.values() for name in group}
+    for file in folder.rglob("*.py"):
+        name = ".".join(file.relative_to(folder).with_suffix("").parts)
+        if not file.stem.startswith("_") and not name.startswith(("checks", "pools")):
+            assert name in listed
+            assert f"`{name.partition('.')[0]}`" in eva_data.__doc__

@@ -1,0 +1,434 @@
+"""One file of each kind, through every reader of pictures: the same pixels or the same error.
+
+A reader is opened on a plain picture, which then becomes the file in question: what searches
+folders or writes an index has done so before.
+"""
+
+import dataclasses
+import io
+import os
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from eva_data.pictures import LIMIT, UnreadableImageError, inspect_picture, picture_size, read_rgb
+
+_RNG = np.random.default_rng(0)
+SMOOTH = _RNG.integers(0, 256, (12, 18, 3), dtype=np.uint8)
+PIXELS = np.asarray(Image.fromarray(SMOOTH).resize((36, 24)))
+GREY = np.asarray(Image.fromarray(PIXELS).convert("L"))
+ALPHA = _RNG.integers(0, 256, (24, 36), dtype=np.uint8)
+DEEP = _RNG.integers(0, 65536, (24, 36), dtype=np.uint16)
+
+
+def _encoded(picture, kind, **options):
+    stream = io.BytesIO()
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(picture)
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def _exif(orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    return exif
+
+
+def _moving(kind, **options):
+    """The picture, and its negative as the next frames."""
+    more = [Image.fromarray(255 - PIXELS), Image.fromarray(PIXELS // 2)]
+    return _encoded(PIXELS, kind, save_all=True, append_images=more, **options)
+
+
+def _claim(width, height):
+    """A PNG file that claims a size and holds nothing."""
+    content = b"\x89PNG\r\n\x1a\n"
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    for kind, data in (
+        (b"IHDR", header),
+        (b"IDAT", zlib.compress(b"\0" * 100)),
+        (b"IEND", b""),
+    ):
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        content += struct.pack(">I", len(data)) + kind + data + check
+    return content
+
+
+def _by_pillow(content):
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def _three(grey):
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _good():
+    """Name -> content, pixels as stored, and how often EXIF turns them by a quarter."""
+    jpeg = _encoded(PIXELS, "JPEG", exif=_exif(6))
+    palette = Image.fromarray(PIXELS).quantize(16)
+    cmyk = _encoded(Image.fromarray(PIXELS).convert("CMYK"), "JPEG")
+    rgba = Image.fromarray(np.dstack([PIXELS, ALPHA]))
+    la = Image.merge("LA", (Image.fromarray(GREY), Image.fromarray(ALPHA)))
+    return {
+        "JPEG, sideways": (jpeg, _by_pillow(jpeg), 1),
+        "PNG, sideways": (_encoded(PIXELS, "PNG", exif=_exif(6)), PIXELS, 1),
+        "PNG, upside down": (_encoded(PIXELS, "PNG", exif=_exif(3)), PIXELS, 2),
+        "TIFF, which Pillow turns": (
+            _encoded(PIXELS, "TIFF", exif=_exif(6)),
+            np.rot90(PIXELS, -1),
+            0,
+        ),
+        "PNG of 16 bits": (_encoded(DEEP, "PNG"), _three((DEEP >> 8).astype(np.uint8)), 0),
+        "TIFF of 16 bits": (_encoded(DEEP, "TIFF"), _three((DEEP >> 8).astype(np.uint8)), 0),
+        "PNG of 16 bits, sideways": (
+            _encoded(DEEP, "PNG", exif=_exif(6)),
+            _three((DEEP >> 8).astype(np.uint8)),
+            1,
+        ),
+        "palette": (_encoded(palette, "PNG"), np.asarray(palette.convert("RGB")), 0),
+        "palette with transparency": (
+            _encoded(palette, "PNG", transparency=bytes(range(0, 160, 10))),
+            np.asarray(palette.convert("RGB")),
+            0,
+        ),
+        "CMYK": (cmyk, _by_pillow(cmyk), 0),
+        "grey": (_encoded(GREY, "PNG"), _three(GREY), 0),
+        "black and white": (
+            _encoded(Image.fromarray(GREY).convert("1"), "PNG"),
+            np.asarray(Image.fromarray(GREY).convert("1").convert("RGB")),
+            0,
+        ),
+        "transparency": (_encoded(rgba, "PNG"), PIXELS, 0),
+        "grey with transparency": (_encoded(la, "PNG"), _three(GREY), 0),
+        "animated GIF": (_moving("GIF"), _by_pillow(_moving("GIF")), 0),
+        "animated WebP": (_moving("WEBP", lossless=True), PIXELS, 0),
+        "animated PNG": (_moving("PNG"), PIXELS, 0),
+        "animated PNG with a picture before": (_moving("PNG", default_image=True), PIXELS, 0),
+        "BMP": (_encoded(PIXELS, "BMP"), PIXELS, 0),
+        "PPM": (_encoded(PIXELS, "PPM"), PIXELS, 0),
+    }
+
+
+GOOD = _good()
+REFUSED = {  # name -> content and reason
+    "fractions": (_encoded(GREY.astype(np.float32), "TIFF"), "holds fractions a pixel; save it"),
+    "32 bits": (_encoded(GREY.astype(np.int32), "TIFF"), "holds 32 bits a pixel; save it"),
+}
+DAMAGED = {
+    "JPEG, cut": (_encoded(PIXELS, "JPEG")[:-300], r"cannot be read \(\w+"),
+    "PNG, cut": (_encoded(PIXELS, "PNG")[:1000], r"cannot be read \(\w+"),
+}
+UNOPENED = {
+    "huge": (_claim(65500, 65500), f"has 65500 x 65500 pixels, .*{LIMIT}=4290250000"),
+    "PNG in name": (b"\x89PNG\r\n\x1a\n broken", r"cannot be (read|decoded) \(\w+"),
+    "text": (b"not a picture", r"cannot be decoded \(no known image format\)"),
+    "empty": (b"", "is empty"),
+    "pipe": (os.mkfifo, "is a named pipe and not a file"),
+    "folder": (os.mkdir, "is a folder and not a file"),
+    "gone": (None, "is not there"),
+}
+
+
+# --- the readers: from a file that is there to a function that gives (H, W, 3) uint8, RGB ---
+
+
+def _opened(file):
+    return Image.open(io.BytesIO(file.read_bytes()))
+
+
+def _array(tensor):
+    return tensor.permute(1, 2, 0).to(torch.uint8).numpy()
+
+
+def _source(file):
+    from eva_data.sources.image_source import FolderImages
+
+    images = FolderImages(file.parent)
+    return lambda: _array(images[0])
+
+
+def _class_folder(file):
+    from eva_data.labelled.folders import ClassFolders
+
+    samples = ClassFolders(file.parent.parent)
+    return lambda: np.asarray(samples[0][0])
+
+
+def _named(file, *, upright=False):
+    from eva_data.labelled.named import NamedImages
+
+    class Rows:  # as a library does, which opens the file
+        def __getitem__(self, index):
+            return _opened(file), 0
+
+    samples = NamedImages(str(file), Rows(), ["class"], None, upright=upright)
+    return lambda: np.asarray(samples[0][0])
+
+
+def _extractor(file, *, given=lambda file: file):
+    from eva_backbone import eva_debug
+    from eva_classification.features import FeatureExtractor
+
+    extractor = FeatureExtractor(
+        eva_debug(), pooling="mean", image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    extractor.transform = lambda picture: torch.from_numpy(np.array(picture))
+    return lambda: extractor._read(given(file))[0].numpy()
+
+
+def _extraction(file):
+    from eva_classification.extraction import Pictures
+
+    pictures = Pictures([str(file.parent)], np.asarray)
+    return lambda: np.asarray(pictures.load(0))
+
+
+def _mapper(file):
+    from eva_detection.data.mapper import PictureMapper
+
+    mapper = PictureMapper(is_train=False, augmentations=[], image_format="BGR")
+    return lambda: _array(mapper({"file_name": str(file)})["image"].flip(0))
+
+
+def _scaled_tests(file):
+    from eva_detection.data.mapper import read_pixels
+
+    return lambda: read_pixels(str(file), format="RGB")
+
+
+class _SeenError(Exception):
+    """What a model was given."""
+
+
+class _Detector(nn.Module):
+    input_format = "RGB"
+
+    def forward(self, batch):
+        raise _SeenError(_array(batch[0]["image"]))
+
+
+def _seen(run):
+    with pytest.raises(_SeenError) as seen:
+        run()
+    return seen.value.args[0]
+
+
+def _detector(file, *, given=lambda file: file):
+    from eva_detection.inference.predictor import Predictor
+
+    predictor = Predictor(_Detector(), augmentations=[], categories=[])
+    return lambda: _seen(lambda: predictor(given(file)))
+
+
+def _report(file):
+    from eva_detection.evaluation import report
+
+    class Coco:
+        def __getattr__(self, name):  # its questions on categories and objects
+            found = {"getImgIds": [1], "loadImgs": [{"id": 1, "file_name": file.name}]}
+            return lambda *_, **__: found.get(name, [])
+
+    def see(axis, image, *_):
+        raise _SeenError(image)
+
+    def run():
+        with mock.patch.object(report, "_draw_instances", see):
+            report.draw_contact_sheet(Coco(), Coco(), file.parent, file.parent / "sheet.png")
+
+    return lambda: _seen(run)
+
+
+def _detection_demo(file):
+    from eva_detection.inference import demo
+
+    class Predictor:
+        categories = ()
+
+        def with_encoded_masks(self, image):
+            raise _SeenError(image)
+
+    jobs, _ = demo.plan([file], file.parent.parent / "out")
+
+    def run():
+        (problem,) = demo.run(Predictor(), jobs, file.parent.parent / "out")
+        raise UnreadableImageError(problem)
+
+    return lambda: _seen(run)
+
+
+def _training_of_segmentation(file):
+    from mmseg.registry import TRANSFORMS
+
+    import eva_segmentation.plugin  # noqa: F401
+
+    load = TRANSFORMS.build({"type": "LoadPicture"})
+    return lambda: load({"img_path": str(file)})["img"][:, :, ::-1]
+
+
+class _Segmentor(nn.Module):
+    def test_step(self, data):
+        raise _SeenError(_array(data["inputs"][0].flip(0)))
+
+
+def _segmentor(file, *, given=lambda file: file):
+    from mmengine.registry import init_default_scope
+
+    import eva_segmentation.plugin  # noqa: F401
+    from eva_segmentation.inference.predictor import Predictor
+
+    init_default_scope("mmseg")  # as `Predictor.from_config`
+    pack = {"type": "PackSegInputs"}
+    predictor = Predictor(_Segmentor(), pipeline=[pack], names=[], colors=[], labels=[])
+    return lambda: _seen(lambda: predictor(given(file)))
+
+
+def _segmentation_demo(file):
+    from eva_segmentation.inference import demo
+
+    def see(image):
+        raise _SeenError(image)
+
+    jobs, _ = demo.plan([file], file.parent.parent / "out")
+
+    def run():
+        (problem,) = demo.run(see, jobs)
+        raise UnreadableImageError(problem)
+
+    return lambda: _seen(run)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    open: Callable
+    upright: bool
+    decodes_files: bool = True  # and not what its user or another library has opened
+
+
+READERS = {
+    "read_rgb": Reader(lambda file: lambda: read_rgb(file, upright=True), True),
+    "pre-training": Reader(_source, False),
+    "class folder": Reader(_class_folder, False),
+    "named data set": Reader(_named, False, decodes_files=False),
+    "named data set, upright": Reader(
+        lambda file: _named(file, upright=True), True, decodes_files=False
+    ),
+    "FeatureExtractor": Reader(_extractor, True),
+    "FeatureExtractor, opened": Reader(
+        lambda file: _extractor(file, given=_opened), True, decodes_files=False
+    ),
+    "extract_features": Reader(_extraction, True),
+    "detection, training": Reader(_mapper, True),
+    "detection, tests": Reader(_scaled_tests, True),
+    "detection, Predictor": Reader(_detector, True),
+    "detection, Predictor, opened": Reader(
+        lambda file: _detector(file, given=_opened), True, decodes_files=False
+    ),
+    "detection, report": Reader(_report, True),
+    "detection, demo": Reader(_detection_demo, True),
+    "segmentation, training": Reader(_training_of_segmentation, True),
+    "segmentation, Predictor": Reader(_segmentor, True),
+    "segmentation, Predictor, opened": Reader(
+        lambda file: _segmentor(file, given=_opened), True, decodes_files=False
+    ),
+    "segmentation, demo": Reader(_segmentation_demo, True),
+}
+
+
+@pytest.fixture(params=READERS)
+def reader(request):
+    return READERS[request.param]
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Path of a plain picture in a class folder; decoders go by the content, not by its name."""
+    folder = tmp_path / "data" / "class"
+    folder.mkdir(parents=True)
+    (folder / "picture.png").write_bytes(_encoded(PIXELS, "PNG"))
+    return folder / "picture.png"
+
+
+def _place(file, content):
+    file.unlink()
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        content(file)
+
+
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
+def test_the_same_pixels(reader, file):
+    read = reader.open(file)
+    for name, (content, stored, turns) in GOOD.items():
+        _place(file, content)
+        expected = np.rot90(stored, -turns) if reader.upright else stored
+        found = read()
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
+def test_the_same_error(reader, file, monkeypatch):
+    read = reader.open(file)
+    named = r"^(\S*picture\.png(\[0\])?|image) "
+    for content, reason in [
+        *REFUSED.values(),
+        *DAMAGED.values(),
+        *(UNOPENED.values() if reader.decodes_files else ()),
+    ]:
+        if file.is_dir():
+            file.rmdir()
+            file.touch()
+        _place(file, content)
+        with pytest.raises(UnreadableImageError, match=named + reason):
+            read()
+    file.write_bytes(_encoded(PIXELS, "PNG"))
+    monkeypatch.setenv(LIMIT, "863")
+    with pytest.raises(UnreadableImageError, match=named + r"has 36 x 24 pixels, more than 863"):
+        read()
+
+
+def test_shards_hold_what_folders_hold(tmp_path):
+    from eva_data.sources.shards import TarShards
+
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for number, (content, _, _) in enumerate(GOOD.values()):
+            entry = tarfile.TarInfo(f"{number}.png")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    images = TarShards(str(tmp_path / "a.tar"))
+    for found, (name, (_, stored, _)) in zip(images, GOOD.items(), strict=False):
+        np.testing.assert_array_equal(_array(found), stored, err_msg=name)
+    assert len(images) == len(GOOD)
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_what_checkers_see_is_what_readers_get(file, decode):
+    for name, (content, stored, turns) in GOOD.items():
+        _place(file, content)
+        facts = inspect_picture(file, decode=decode)
+        assert (facts.height, facts.width) == stored.shape[:2], name
+        assert facts.animated == ("animated" in name)
+        assert facts.bits == (16 if "16 bits" in name else 8)
+        for upright in (True, False):
+            height, width = np.rot90(stored, -turns if upright else 0).shape[:2]
+            assert picture_size(file, upright=upright) == (height, width), name
+    for content, _ in REFUSED.values():
+        _place(file, content)
+        assert inspect_picture(file, decode=decode).bits == 32
+    for content, reason in [*(DAMAGED.values() if decode else ()), *UNOPENED.values()]:
+        if file.is_dir():
+            file.rmdir()
+            file.touch()
+        _place(file, content)
+        with pytest.raises(UnreadableImageError, match=rf"picture\.png {reason}"):
+            inspect_picture(file, decode=decode)

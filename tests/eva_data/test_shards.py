@@ -1,0 +1,252 @@
+"""Random access into tar shards: places, patterns, the index file, damaged shards."""
+
+import contextlib
+import io
+import os
+import pickle
+import tarfile
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data as photographs
+
+from eva_data.pictures import UnreadableImageError
+from eva_data.sources.decoding import decode_image
+from eva_data.sources.index_file import Table
+from eva_data.sources.manifests import ImageFolders, open_images
+from eva_data.sources.shards import TarShards, expand, find_members
+
+EXTRA = {"txt": b"a caption", "json": b"{}", "mask.png": b"no picture of its own"}
+
+
+def _add(tar, name, content):
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Encoded crops of a photograph: (key, extension) -> bytes."""
+    image = Image.fromarray(photographs.coffee()).resize((60, 40))
+    contents = {}
+    for number in range(7):
+        stream = io.BytesIO()
+        kind, extension = (("PNG", "png"), ("JPEG", "JPG"))[number % 2]
+        image.crop((number, 0, 30 + number, 40)).save(stream, kind)
+        contents[f"{number:06d}", extension] = stream.getvalue()
+    return contents
+
+
+@pytest.fixture
+def shards(pictures, tmp_path):
+    """Two shards of four and three pictures; the second has a folder and a long name."""
+    for shard, (start, stop) in enumerate(((0, 4), (4, 7))):
+        with tarfile.open(tmp_path / f"s-{shard:02d}.tar", "w") as tar:
+            for (key, extension), content in list(pictures.items())[start:stop]:
+                prefix = "folder/" + "n" * 120 if shard else ""
+                _add(tar, f"{prefix}{key}.{extension}", content)
+                for suffix, extra in EXTRA.items():
+                    _add(tar, f"{prefix}{key}.{suffix}", extra)
+    return str(tmp_path / "s-{00..01}.tar")
+
+
+def test_every_picture_at_its_place(shards, pictures):
+    images = TarShards(shards)
+    assert [images.read(index) for index in range(len(images))] == list(pictures.values())
+    assert images.sample_id(1) == shards.replace("{00..01}", "00") + ":000001.JPG"
+    assert images.sample_id(4).endswith("s-01.tar:folder/" + "n" * 120 + "000004.png")
+    for index, content in enumerate(pictures.values()):
+        assert torch.equal(images[index], decode_image(content))
+    assert torch.equal(TarShards(shards, lambda image: image[0])[6], images[6][0])
+    with pytest.raises(IndexError):
+        images[7]
+
+
+def test_index_file(shards, tmp_path, monkeypatch):
+    index = tmp_path / "s.index"
+    first = TarShards(shards, index=index)
+    assert index.is_file()
+    monkeypatch.setattr("eva_data.sources.shards.find_members", None)
+    again = TarShards(shards, index=index)
+    sent = pickle.dumps(again)
+    assert b"000001" not in sent
+    for images in (again, pickle.loads(sent)):
+        assert images.checksum() == first.checksum()
+        assert [images.read(i) for i in range(7)] == [first.read(i) for i in range(7)]
+    with pytest.raises(ValueError, match=r"the index is of 2 shards, and there are 1; s-01\.tar"):
+        TarShards(str(tmp_path / "s-00.tar"), index=index)
+    with (tmp_path / "s-01.tar").open("ab") as shard:
+        shard.write(b"\0" * 512)
+    with pytest.raises(ValueError, match=r"s-01\.tar is the first that is new, gone or of"):
+        TarShards(shards, index=index)
+
+
+def test_patterns(tmp_path):
+    for name in ("a-08", "a-09", "a-10", "b"):
+        (tmp_path / f"{name}.tar").touch()
+    folder = str(tmp_path)
+
+    def names(*patterns):
+        return [path.stem for path in expand([f"{folder}/{pattern}" for pattern in patterns])]
+
+    assert names("a-{08..10}.tar") == ["a-08", "a-09", "a-10"]
+    assert names("{b,a-09}.tar") == ["b", "a-09"]
+    assert names("b.tar", "a-*.tar") == ["b", "a-08", "a-09", "a-10"]
+    assert names("a-0{8..9}.tar", "a-{10..10}.tar") == ["a-08", "a-09", "a-10"]
+    with pytest.raises(ValueError, match=r"there is no shard .*a-11\.tar \(of '.*\{10\.\.11\}"):
+        names("a-{10..11}.tar")
+    with pytest.raises(ValueError, match="no shard fits"):
+        names("c*.tar")
+    with pytest.raises(ValueError, match=r"\{2\.\.1\} counts down; write \{1\.\.2\}"):
+        names("a-{2..1}.tar")
+    with pytest.raises(ValueError, match="no shard was named"):
+        expand([])
+
+
+def test_pipes_are_no_shards(shards, tmp_path):
+    images = TarShards(shards)
+    (tmp_path / "s-00.tar").unlink()
+    os.mkfifo(tmp_path / "s-00.tar")
+    os.mkfifo(tmp_path / "pipe.tar")
+    for pattern in ("pipe.tar", "s-{00..00}.tar", "pi*.tar"):
+        with pytest.raises(ValueError, match=r"there is no shard|no shard fits"):
+            expand(str(tmp_path / pattern))
+    with pytest.raises(ValueError, match=r"pipe\.tar is a named pipe and not a file"):
+        list(find_members(tmp_path / "pipe.tar"))
+    with pytest.raises(UnreadableImageError, match=r"s-00\.tar is a named pipe and not a file"):
+        images[0]
+
+
+def test_damaged_indexes_are_named(shards, tmp_path):
+    """A lost array, a number that is none of a shard or of a place, changed bytes."""
+    whole = TarShards(shards, index=tmp_path / "index").index()
+
+    def opened(**changes):
+        arrays = {name: whole[name] for name in whole} | changes
+        kept = {name: value for name, value in arrays.items() if value is not None}
+        return TarShards(shards, table=Table(kept, whole.about))
+
+    for name in whole:
+        with pytest.raises(ValueError, match=r"the index (lacks|is damaged).*: write it again"):
+            opened(**{name: None})
+        with pytest.raises(ValueError, match=r"the index is damaged, it has places of"):
+            opened(
+                **{name: whole[name][:-1]} if name != "names.bytes" else {"size": whole["size"][1:]}
+            )
+    for wrong in (-1, 9):
+        with pytest.raises(ValueError, match=rf"image 0 in shard {wrong} of 2: write it again"):
+            opened(shard=whole["shard"] * 0 + wrong)[0]
+    for name in ("offset", "size"):
+        with pytest.raises(UnreadableImageError, match=r"000000\.png: the index is damaged"):
+            opened(**{name: whole[name] - 2**40})[0]
+    content, random = (tmp_path / "index").read_bytes(), np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(content)
+        for place in random.integers(0, 600, 4):
+            damaged[place] = random.integers(256)
+        (tmp_path / "index").write_bytes(damaged)
+        with contextlib.suppress(ValueError, OSError):  # any other error is a traceback
+            images = TarShards(shards, index=tmp_path / "index")
+            [images.sample_id(index) for index in range(len(images))]
+
+
+def test_huge_members_are_not_read(shards, tmp_path, monkeypatch):
+    with tarfile.open(tmp_path / "huge.tar", "w") as tar:
+        member = tarfile.TarInfo("a.png")
+        member.size = 2**40
+        tar.addfile(member)
+    with (tmp_path / "huge.tar").open("r+b") as stream:
+        stream.truncate(2**40 + 2048)
+    images = TarShards(str(tmp_path / "huge.tar"))
+    with pytest.raises(UnreadableImageError, match=r"huge\.tar:a\.png has 1,099,511,627,776 bytes"):
+        images[0]
+
+
+def test_relative_patterns(shards, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(TarShards("s-*.tar")) == 7
+    assert len(open_images("s-{00..01}.tar")) == 7
+
+
+def test_damaged_shards(shards, tmp_path):
+    shard = tmp_path / "s-00.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:1500])
+    with pytest.raises(
+        ValueError, match=r"s-00\.tar is not a tar file, or is damaged or compressed"
+    ):
+        TarShards(str(shard))
+    middle = bytearray(content)
+    middle[len(content) // 2 // 512 * 512 :] = b"x" * 4096
+    shard.write_bytes(middle)
+    with pytest.raises(ValueError, match=r"s-00\.tar is not a tar file, or is damaged"):
+        TarShards(str(shard))
+    with tarfile.open(tmp_path / "packed.tar", "w:gz") as tar:
+        _add(tar, "a.png", b"x")
+    with pytest.raises(ValueError, match=r"packed\.tar is not a tar file, or .* compressed"):
+        TarShards(str(tmp_path / "packed.tar"))
+    with tarfile.open(tmp_path / "text.tar", "w") as tar:
+        _add(tar, "a.txt", b"x")
+    with pytest.raises(ValueError, match=r"no image in .*text\.tar"):
+        TarShards(str(tmp_path / "text.tar"))
+
+
+def test_unreadable_members_are_named(shards, tmp_path):
+    images = TarShards(shards)
+    shard = tmp_path / "s-00.tar"
+    content = bytearray(shard.read_bytes())
+    content[512:600] = b"\0" * 88  # the first picture's header
+    shard.write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=r"s-00\.tar:000000\.png cannot be decoded"):
+        images[0]
+    shard.write_bytes(content[:600])
+    with pytest.raises(UnreadableImageError, match=r"000001\.JPG: the shard ends before"):
+        images[1]
+    shard.unlink()
+    with pytest.raises(UnreadableImageError, match=r"000001\.JPG: .*s-00\.tar is not there"):
+        images[1]
+
+
+def test_shards_in_a_manifest(shards, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photographs.coffee()).save(tmp_path / "photos" / "coffee.jpg")
+    manifest = tmp_path / "set.toml"
+    manifest.write_text(
+        '[[source]]\nname = "photos"\nfolder = "photos"\n'
+        '[[source]]\nname = "shards"\nshards = "s-*.tar"\nlimit = 3\n'
+    )
+    images = ImageFolders(manifest)
+    assert images.counts == {"photos": 1, "shards": 3}
+    assert [images.sample_id(i)[-5:] for i in (1, 2, 3)] == ["0.png", "2.png", "4.png"]
+
+
+@pytest.mark.parametrize(("pattern", "message"), [
+    ("{0..99999999}.tar", "stands for 100,000,000 shards, more than 1,000,000: name those"),
+    ("{0..999}{0..999}{0..999}{0..999}.tar", "stands for 1,000,000,000,000 shards"),
+    ("{0..1" + "0" * 5000 + "}.tar", "has numbers of more than 18 digits"),
+])  # fmt: skip
+def test_a_pattern_of_more_than_the_memory_is_refused_at_once(pattern, message):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=message):
+            expand(pattern)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_pattern_stops_at_the_first_shard_that_is_missing():
+    with pytest.raises(ValueError, match=r"there is no shard none-000000\.tar"):
+        expand("none-{000000..999999}.tar")
+
+
+def test_what_is_not_a_file_fits_no_pattern(tmp_path):
+    """Whoever opens a named pipe waits."""
+    os.mkfifo(tmp_path / "a.tar")
+    (tmp_path / "b.tar").mkdir()
+    with pytest.raises(ValueError, match="no shard fits"):
+        expand(str(tmp_path / "*.tar"))

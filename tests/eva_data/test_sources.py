@@ -1,0 +1,281 @@
+"""Decoding, folders, manifests and their indices, on photographs."""
+
+import io
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data as photographs
+
+from eva_data.names import Names
+from eva_data.pictures import LIMIT, UnreadableImageError
+from eva_data.sources.decoding import decode_image
+from eva_data.sources.image_source import FolderImages
+from eva_data.sources.index_file import Table
+from eva_data.sources.manifests import ImageFolders, Manifest, open_images, write_index
+from eva_pretrain.transforms import PretrainTransform, Views
+
+SMALL = {"coffee": 3, "chelsea": 2, "rocket": 4}  # photograph -> copies
+
+
+def _encode(image, kind, **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def _manifest(folder, text, name="set.toml"):
+    (folder / name).write_text(text)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def picture(photograph):
+    return Image.fromarray(photograph).resize((96, 64))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three folders of small photographs."""
+    for name, copies in SMALL.items():
+        (tmp_path / name / "b").mkdir(parents=True)
+        image = Image.fromarray(getattr(photographs, name)()).resize((48, 32))
+        for number in range(copies):
+            image.save(tmp_path / name / ("b" if number % 2 else ".") / f"{number}.JPEG")
+    (tmp_path / "coffee" / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+@pytest.fixture
+def merged(folders):
+    """Manifest of the three."""
+    entries = [f'[[source]]\nname = "{name}"\nfolder = "{name}"\n' for name in SMALL]
+    return _manifest(folders, "\n".join(entries))
+
+
+def _write_index(manifest, file):
+    opened = Manifest.read(manifest)
+    tables = {}
+    for entry in opened.sources:
+        names = entry.open().names
+        tables[entry.name] = Table(names.arrays("names"))
+    write_index(file, tables, opened)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [(mode, "PNG") for mode in ("RGB", "L", "P", "RGBA", "LA", "1")]
+    + [(mode, "JPEG") for mode in ("RGB", "L", "CMYK")]
+    + [("RGB", kind) for kind in ("WEBP", "BMP", "TIFF", "PPM", "GIF")],
+)
+def test_decodes_as_pillow_does(picture, mode, kind):
+    content = _encode(picture.convert(mode), kind)
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    image = decode_image(content)
+    assert image.dtype == torch.uint8
+    np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits(picture, kind):
+    """Pillow itself would make such pictures white."""
+    gray = np.asarray(picture.convert("L"))
+    content = _encode(Image.fromarray(gray.astype(np.uint16) * 257), kind)
+    expected = np.repeat(gray[None], 3, 0)
+    np.testing.assert_array_equal(decode_image(content).numpy(), expected)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_unreadable_pictures_are_named(picture, kind):
+    content = _encode(picture, kind)
+    with pytest.raises(UnreadableImageError, match=r"shard\.tar:x cannot be read \(\w+"):
+        decode_image(content[: len(content) // 2], "shard.tar:x")
+    with pytest.raises(OSError, match="x is empty"):
+        decode_image(b"", "x")
+
+
+def test_what_a_header_claims_is_looked_at_before_anything_is_decoded(picture, monkeypatch):
+    """torchvision would take 11 GB for the first."""
+    content = bytearray(_encode(picture, "JPEG"))
+    place = content.index(b"\xff\xc0") + 5
+    content[place : place + 4] = (65_500).to_bytes(2, "big") * 2
+    monkeypatch.setattr("torchvision.io.decode_image", None)
+    message = r"^x has 65500 x 65500 pixels, more than 100,000,000; .* EVA_MAX_IMAGE_PIXELS=4290250"
+    with pytest.raises(UnreadableImageError, match=message):
+        decode_image(bytes(content), "x")
+    monkeypatch.setenv(LIMIT, "6143")
+    with pytest.raises(UnreadableImageError, match="has 96 x 64 pixels, more than 6,143"):
+        decode_image(_encode(picture, "PNG"))
+
+
+def test_of_many_frames_one_is_decoded(picture, monkeypatch):
+    """torchvision would hold all of them."""
+    second = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    content = _encode(picture, "GIF", save_all=True, append_images=[second])
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    monkeypatch.setattr("torchvision.io.decode_image", None)
+    np.testing.assert_array_equal(decode_image(content).permute(1, 2, 0).numpy(), expected)
+
+
+def test_pipes_and_huge_files_are_no_images(folders, monkeypatch):
+    source = FolderImages(folders / "coffee")
+    (folders / "coffee" / "0.JPEG").unlink()
+    os.mkfifo(folders / "coffee" / "0.JPEG")
+    assert list(FolderImages(folders / "coffee").names) == ["2.JPEG", "b/1.JPEG"]
+    with pytest.raises(UnreadableImageError, match=r"0\.JPEG is a named pipe and not a file"):
+        source[0]
+    monkeypatch.setenv(LIMIT, "1")
+    with (folders / "coffee" / "2.JPEG").open("ab") as stream:
+        stream.truncate(2**30)
+    with pytest.raises(UnreadableImageError, match="has 1,073,741,824 bytes, more than 67,108,872"):
+        source[1]
+
+
+def test_folder_is_searched_in_a_fixed_order(folders):
+    (folders / "coffee" / "link").symlink_to(folders / "chelsea")
+    (folders / "coffee" / "b" / "up").symlink_to(folders / "coffee")
+    (folders / "coffee" / ".hidden").mkdir()
+    source = FolderImages(folders / "coffee")
+    assert list(source.names) == ["0.JPEG", "2.JPEG", "b/1.JPEG", "link/0.JPEG", "link/b/1.JPEG"]
+    assert source.sample_id(2) == str(folders / "coffee" / "b" / "1.JPEG")
+    assert source[2].shape == (3, 32, 48)
+    with pytest.raises(IndexError):
+        source[5]
+    (folders / "coffee" / "b" / "1.JPEG").unlink()
+    with pytest.raises(UnreadableImageError, match=r"b/1\.JPEG is not there"):
+        source[2]
+
+
+def test_names_that_are_no_text(tmp_path):
+    names = ["ä.jpg", os.fsdecode(b"\xff.jpg"), ""]
+    table = Table(Names.collect(names).arrays("x"), about={"a": 1})
+    table.save(tmp_path / "index")
+    opened = Table.open(tmp_path / "index")
+    assert list(Names(opened, "x")) == names
+    assert opened.about == {"a": 1}
+
+
+def test_empty_or_missing_folder(tmp_path):
+    with pytest.raises(ValueError, match="holds no image: looked for bmp, jpeg, jpg"):
+        FolderImages(tmp_path)
+    with pytest.raises(ValueError, match="there is no folder"):
+        FolderImages(tmp_path / "x")
+
+
+def test_manifest_merges_folders(merged):
+    images = ImageFolders(merged)
+    assert len(images) == 9
+    assert images.counts == SMALL
+    assert images.sample_id(3).endswith("chelsea/0.JPEG")
+    assert images.sample_id(8).endswith("rocket/b/3.JPEG")
+    assert torch.equal(images[8], decode_image(images.read(8)))
+    with pytest.raises(IndexError, match="no image 9 among 9"):
+        images[9]
+
+
+def test_weights_and_limits(folders):
+    manifest = _manifest(
+        folders,
+        '[[source]]\nname = "a"\nfolder = "rocket"\nweight = 0.5\n'
+        '[[source]]\nname = "b"\nfolder = "chelsea"\nweight = 2\n'
+        '[[source]]\nname = "c"\nfolder = "coffee"\nlimit = 2\n',
+    )
+    images = ImageFolders(manifest)
+    ids = [images.sample_id(index).removeprefix(f"{folders}/") for index in range(len(images))]
+    assert ids == [
+        *("rocket/0.JPEG", "rocket/b/1.JPEG"),
+        *("chelsea/0.JPEG",) * 2,
+        *("chelsea/b/1.JPEG",) * 2,
+        *("coffee/0.JPEG", "coffee/2.JPEG"),
+    ]
+
+
+def test_index_replaces_the_search(merged, folders, monkeypatch):
+    searched = ImageFolders(merged)
+    index = folders / "set.safetensors"
+    _write_index(merged, index)
+    monkeypatch.setattr("eva_data.sources.image_source.find_files", None)
+    transform = PretrainTransform(Views(size=28, mean=(0.5,) * 3, std=(0.5,) * 3))
+    indexed = ImageFolders(merged, transform, index=index)
+    every = range(len(searched))
+    assert [indexed.sample_id(i) for i in every] == [searched.sample_id(i) for i in every]
+    assert indexed.checksum() == searched.checksum()
+    # a spawned worker maps the file, and gets no copy of it
+    sent = pickle.dumps(indexed)
+    assert index.name.encode() in sent
+    assert b"b/1.JPEG" not in sent
+    again = pickle.loads(sent)
+    assert again[8]["images"].shape == (3, 28, 28)
+    assert [again.sample_id(i) for i in every] == [searched.sample_id(i) for i in every]
+
+
+def test_checksum_changes_with_names_and_counts(merged, folders):
+    before = ImageFolders(merged).checksum()
+    (folders / "coffee" / "0.JPEG").rename(folders / "coffee" / "00.JPEG")
+    renamed = ImageFolders(merged).checksum()
+    merged.write_text(merged.read_text() + "limit = 3\n")
+    assert len({before, renamed, ImageFolders(merged).checksum()}) == 3
+
+
+def test_index_of_other_sources_is_refused(merged, folders):
+    index = folders / "set.safetensors"
+    with pytest.raises(FileNotFoundError, match=r"no index file .*verify_data.py images"):
+        ImageFolders(merged, index=index)
+    _write_index(merged, index)
+    merged.write_text(merged.read_text().replace('name = "rocket"', 'name = "moon"'))
+    with pytest.raises(ValueError, match=r"is the index of .*rocket.* has .*moon"):
+        ImageFolders(merged, index=index)
+    index.write_bytes(index.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="is not an index file, or is damaged"):
+        ImageFolders(merged, index=index)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[source]]\nname = "a"\nfolder = "x"\nwieght = 1', "unknown key 'wieght'; did you mean"),
+        ('sources = "x"', "unknown key 'sources'; did you mean 'source'"),
+        ("", "has no source: write one as"),
+        ('[[source]]\nfolder = "x"', "name must be letters, digits"),
+        ('[[source]]\nname = "a"', "give either folder or shards"),
+        ('[[source]]\nname = "a"\nfolder = "x"\nshards = "y"', "give either folder or shards"),
+        ('[[source]]\nname = "a"\nfolder = "x"\nweight = 0', "weight must be a number above 0"),
+        ('[[source]]\nname = "a"\nfolder = "x"\nlimit = 1.5', "limit must be an integer"),
+        ('[[source]]\nname = "a"\nfolder = "$EVA_UNSET_X/a"', r"\$EVA_UNSET_X of '.*' is not set"),
+        ('[[source]]\nname="a"\nfolder="x"\n[[source]]\nname="a"\nfolder="y"', "a source twice"),
+        ("[[source]", "is not a TOML file"),
+        ('[[source]]\nname = "a"\nfolder = "nowhere"', "there is no folder"),
+    ],
+)
+def test_wrong_manifests(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        ImageFolders(_manifest(tmp_path, text))
+
+
+def test_roots(merged, folders, monkeypatch, tmp_path):
+    monkeypatch.setenv("EVA_TEST_ROOT", str(folders))
+    (tmp_path / "elsewhere").mkdir()
+    text = 'root = "$EVA_TEST_ROOT"\n' + merged.read_text()
+    moved = _manifest(tmp_path / "elsewhere", text)
+    assert len(ImageFolders(moved)) == 9
+    with pytest.raises(ValueError, match="there is no folder"):
+        ImageFolders(moved, root=str(tmp_path / "elsewhere"))
+    assert len(ImageFolders(merged, root=str(folders))) == 9
+
+
+def test_open_images_by_what_it_is(merged, folders):
+    assert len(open_images(str(merged))) == 9
+    assert len(open_images(str(folders))) == 9
+    with pytest.raises(FileNotFoundError, match="there is no manifest"):
+        open_images(str(folders / "other.toml"))
+
+
+def test_the_papers_manifest_is_one(tmp_path, monkeypatch, request):
+    monkeypatch.setenv("EVA_PRETRAIN_DATA", str(tmp_path))
+    file = request.config.rootpath / "pretrain" / "configs" / "merged30m.toml"
+    manifest = Manifest.read(file)
+    assert len(manifest.sources) == 6
+    assert all(entry.location.startswith(str(tmp_path)) for entry in manifest.sources)

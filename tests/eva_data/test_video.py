@@ -1,0 +1,99 @@
+"""Videos: frames with their times, damaged files, and files that appear when they are complete."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from eva_data.video import Frame, VideoReader, VideoWriter, upright
+
+
+def _fail_within(writer, *something):
+    with writer:
+        writer.add(*something)
+        raise KeyError
+
+
+def test_video_keeps_times_and_pictures(tmp_path, write_video):
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mp4"
+    write_video(source, 5, [0, 1, 2, 7, 9])
+    reader = VideoReader(source)
+    with VideoWriter(target) as writer:
+        for frame in reader:
+            writer.add(frame.rgb[:47, :63], frame)  # odd sides
+    assert reader.error is None
+    again = VideoReader(target)
+    frames = list(again)
+    assert (again.error, again.count) == (None, 5)
+    times = [frame.pts * frame.time_base for frame in frames]
+    assert times == [Fraction(tick, 10) for tick in (0, 1, 2, 7, 9)]
+    for index, frame in enumerate(frames):
+        assert frame.rgb.shape == (48, 64, 3)
+        assert abs(frame.rgb.astype(int) - (10 + 40 * index)).max() <= 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mp4"]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov"])
+def test_damaged_videos_get_a_sentence(tmp_path, name, write_video):
+    """As far as they can be read, frames; then a reason and no traceback."""
+    write_video(tmp_path / name, 4, range(4))
+    content, random = (tmp_path / name).read_bytes(), np.random.default_rng(0)
+    reasons = 0
+    for _ in range(60):
+        damaged = bytearray(content)
+        for place in random.integers(0, min(len(content), 900), 12):
+            damaged[place] = random.integers(256)
+        (tmp_path / name).write_bytes(damaged)
+        reader = VideoReader(tmp_path / name)
+        for frame in reader:
+            assert frame.rgb.ndim == 3
+        reasons += reader.error is not None
+    assert reasons > 3
+
+
+def test_videos_of_huge_frames_are_refused(tmp_path, monkeypatch, write_video):
+    write_video(tmp_path / "a.mp4", 2, range(2))
+    monkeypatch.setenv("EVA_MAX_IMAGE_PIXELS", "3071")
+    reader = VideoReader(tmp_path / "a.mp4")
+    assert not list(reader)
+    assert "its frames have 64 x 48 pixels, more than 3,071; if it is meant, set" in reader.error
+
+
+def test_only_one_frame_is_held(tmp_path, write_video):
+    """The reader is a generator: it decodes no further than it is asked for."""
+    write_video(tmp_path / "a.mp4", 5, range(5))
+    frames = iter(VideoReader(tmp_path / "a.mp4"))
+    assert isinstance(next(frames), Frame)
+    frames.close()
+
+
+def test_video_that_ends_early(tmp_path, write_video):
+    write_video(tmp_path / "a.mkv", 6, range(6), size=(256, 256))
+    data = (tmp_path / "a.mkv").read_bytes()
+    for name, content in {"none.mp4": b"", "text.mp4": b"no video" * 100}.items():
+        (tmp_path / name).write_bytes(content)
+        reader = VideoReader(tmp_path / name)
+        assert list(reader) == []
+        assert f"{name} as a video" in reader.error
+    missing = VideoReader(tmp_path / "missing.mp4")
+    assert list(missing) == []
+    assert "missing.mp4 as a video after 0 frames" in missing.error
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 4])
+    with VideoWriter(tmp_path / "out.mp4") as writer:
+        for frame in VideoReader(tmp_path / "cut.mkv"):
+            writer.add(frame.rgb, frame)
+
+
+def test_writer_leaves_nothing_after_an_error_or_without_frames(tmp_path):
+    frame = Frame(np.zeros((32, 32, 3), np.uint8), 0, Fraction(1, 10), Fraction(10))
+    with pytest.raises(KeyError):
+        _fail_within(VideoWriter(tmp_path / "a.mp4"), frame.rgb, frame)
+    with VideoWriter(tmp_path / "b.mp4"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("rotation", "turns"), [(0, 0), (90, 1), (-90, 3), (180, 2), (-180, 2)])
+def test_upright(rotation, turns):
+    rgb = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    assert np.array_equal(upright(rgb, rotation), np.rot90(rgb, turns))

@@ -1,0 +1,183 @@
+"""The log of a run: lines, TensorBoard, speed, the progress bar."""
+
+import io
+import json
+import logging
+import math
+import re
+import sys
+import time
+import types
+
+import pytest
+import torch
+
+from eva_data.files import UnwritableError
+from eva_engine import run_log as metrics_module
+from eva_engine.config import RunConfig
+from eva_engine.run_log import RunLog
+from eva_engine.steps.flops import peak_flops
+
+
+@pytest.fixture
+def make_log(tmp_path):
+    """Function: a log in `tmp_path`."""
+    logs = []
+
+    def make(*, start_step=0, flops=None, processes=1, **run):
+        settings = {"output": tmp_path, "tensorboard": False, "log_every": 2} | run
+        log = RunLog(RunConfig(**settings), start_step=start_step, total_steps=10,
+                     batch_size=4, flops_per_sample=flops, device=torch.device("cpu"),
+                     processes=processes, config={"a": 1})  # fmt: skip
+        logs.append(log)
+        return log
+
+    yield make
+    for log in logs:
+        log.close()
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_lines_after_the_resumed_step_are_removed(make_log, tmp_path):
+    log = make_log()
+    for step in range(6):
+        log.step(step, {"loss": step + 0.5})
+        if step == 3:
+            log.evaluation(step, {"top1": 0.25})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')  # killed while it wrote
+    log = make_log(start_step=4)
+    assert log.last_evaluation == 3
+    log.step(4, {"loss": 7.0})
+    kept = [(line["step"], line.get("loss", line.get("val_top1"))) for line in lines(tmp_path)]
+    assert kept == [(0, 0.5), (1, 1.5), (2, 2.5), (3, 3.5), (3, 0.25), (4, 7.0)]
+    assert make_log(start_step=3).last_evaluation == -1
+
+
+def test_numbers_that_json_lacks(make_log, tmp_path):
+    make_log().step(0, {"loss": float("nan"), "grad_norm": float("inf")})
+    assert lines(tmp_path) == [{"step": 0, "samples": 4, "loss": None, "grad_norm": None}]
+
+
+def test_speed_and_its_share_of_the_peak(make_log, tmp_path, monkeypatch, caplog):
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    monkeypatch.setattr(metrics_module, "peak_flops", lambda device: 1e12)
+    log = make_log(flops=3e10, processes=2)
+    with caplog.at_level(logging.INFO):
+        for step in range(2):
+            now += 0.5
+            log.step(step, {"loss": 1.0, "lr": 0.1})
+        log.pause()
+        now += 1000  # an evaluation
+        log.go_on()
+        for step in range(2, 4):
+            now += 0.25
+            log.step(step, {"loss": 1.0, "lr": 0.1})
+    first, second = (line for line in lines(tmp_path) if "eta_seconds" in line)
+    assert (first["samples_per_second"], second["samples_per_second"]) == (8, 16)
+    assert (first["eta_seconds"], second["eta_seconds"]) == (4.0, 1.5)
+    assert first["model_tflops"] == pytest.approx(0.24)
+    assert first["model_flops_use"] == pytest.approx(0.12)
+    assert second["samples"] == 16
+    sentence = (
+        r"step 4/10: loss 1, lr 0.1, 16 samples/s, \S+ GiB, 24.0% of peak FLOPs, 0:00:01 left"
+    )
+    assert re.search(sentence, caplog.text)
+
+
+def test_tensorboard_shows_a_resumed_run_once(make_log, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = make_log(tensorboard=True, log_every=1)
+    for step in range(6):
+        log.step(step, {"loss": 1.0})
+    log.close()
+    log = make_log(tensorboard=True, log_every=1, start_step=4)
+    for step in range(4, 8):
+        log.step(step, {"loss": 2.0})
+    log.evaluation(7, {"top1": 0.5})
+    log.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [
+        *((step, 1.0) for step in range(4)), *((step, 2.0) for step in range(4, 8)),
+    ]  # fmt: skip
+    assert [event.step for event in events.Scalars("val_top1")] == [7]
+
+
+def test_weights_and_biases(make_log, monkeypatch, tmp_path):
+    sent = []
+    run = types.SimpleNamespace(
+        log=lambda values, step: sent.append((step, values)), finish=lambda: sent.append("finish")
+    )
+    stand_in = types.ModuleType("wandb")
+    stand_in.init = lambda **settings: sent.append(settings) or run
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    log = make_log(wandb_project="eva", log_every=1)
+    log.step(0, {"loss": 2.0})
+    log.close()
+    identity = sent[0].pop("id")
+    assert sent[0] == {"project": "eva", "name": tmp_path.name, "resume": "allow",
+                       "config": {"a": 1}}  # fmt: skip
+    assert sent[1][0] == 0
+    assert sent[1][1]["loss"] == 2.0
+    assert sent[2] == "finish"
+    make_log(wandb_project="eva")
+    assert sent[3]["id"] == identity
+    make_log(wandb_project="eva", output=tmp_path / "other" / tmp_path.name)
+    assert sent[4]["name"] == tmp_path.name
+    assert sent[4]["id"] != identity
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_bar_on_a_terminal_only(make_log, monkeypatch, terminal):
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    log = make_log(start_step=4)
+    log.step(4, {"loss": 1.25})
+    log.close()
+    assert ("5/10" in stream.getvalue()) is terminal
+    assert ("loss=1.2500" in stream.getvalue()) is terminal
+
+
+@pytest.mark.parametrize(("name", "peak"), [
+    ("NVIDIA A100-SXM4-40GB", 312e12), ("NVIDIA A100 80GB PCIe", 312e12),
+    ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA H100 NVL", 835e12),
+    ("NVIDIA H200", 989e12), ("NVIDIA H200 NVL", 835e12),
+    ("Tesla V100-SXM2-16GB", 125e12), ("Tesla V100-PCIE-32GB", 112e12),
+    ("NVIDIA L40S", 362e12), ("NVIDIA A10", 125e12),
+    ("NVIDIA GeForce RTX 4090", 165e12), ("NVIDIA GeForce RTX 3090", 71e12),
+    ("NVIDIA RTX A1000", None), ("NVIDIA RTX A1000 Laptop GPU", None), ("NVIDIA A10G", None),
+    ("NVIDIA GeForce RTX 4090 Laptop GPU", None), ("NVIDIA GeForce RTX 3090 Ti", None),
+    ("NVIDIA L40", None), ("NVIDIA H100", None), ("AMD Instinct MI300X", None),
+    ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", None), ("NVIDIA GH200 480GB", None),
+])  # fmt: skip
+def test_the_peak_of_a_gpu(monkeypatch, caplog, name, peak):
+    """By its complete name: an RTX A1000 is not an A100."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    with caplog.at_level(logging.INFO):
+        found = peak_flops(torch.device("cuda"))
+    assert (None if math.isnan(found) else found) == peak
+    assert caplog.messages == ([] if peak else [
+        f"the peak of {name} is not known: the log has no share of it"])  # fmt: skip
+
+
+def test_a_full_disk_is_one_sentence_and_closing_is_quiet(make_log, tmp_path, caplog):
+    """`/dev/full` answers as a full disk does."""
+    log = make_log()
+    log._lines.close()
+    log._lines = open("/dev/full", "a")  # noqa: SIM115
+    with pytest.raises(UnwritableError, match=r"metrics.jsonl cannot be written: No space left on"):
+        log.step(0, {"loss": 1.0})
+    log.close()
+    assert "the end of the log is lost: No space left on device" in caplog.text
