@@ -5,6 +5,7 @@ import json
 import os
 import re
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,9 +227,11 @@ def test_names_stay_within_the_output(write, tmp_path, flag, value):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["image_info.json", "results.json"]
 
 
-WRONG = [None, True, -1, 10**400, 2**70, 1e308, float("nan"), float("inf"), "", "7", "x" * 10**5]
+WRONG: list[Any] = [None, True, -1, 10**400, 2**70, 1e308, float("nan"), float("inf"), "", "7"]
+WRONG += ["x" * 10**5]
 WRONG += [[], [[]], {}, {"a": [1]}, [None] * 4, [10**400] * 4, ["1"] * 4, [True] * 4]
-MASKS = [{"size": list(SIZE), "counts": counts} for counts in ("", "0", "o", "o" * 10**5, "~", 5)]
+COUNTS = ("", "0", "o", "o" * 10**5, "~", 5)
+MASKS: list[dict[str, Any]] = [{"size": list(SIZE), "counts": counts} for counts in COUNTS]
 MASKS += [{"size": size, "counts": "0"} for size in (None, [10**400, 1], "30", [30], [[30], 40])]
 FILES = {
     "empty": b"", "cut": b'[{"image_id": 7, "cat', "text": b"none", "null": b"null",

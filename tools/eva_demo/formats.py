@@ -49,8 +49,8 @@ def demand_disjoint(where: Path, what: str, train: Iterable[Any], val: Iterable[
     Args:
         where: Folder, for the message.
         what: Name of the things that are compared.
-        train: Those of training.
-        val: Those of validation.
+        train: Things in training scenes.
+        val: Things in validation scenes.
     """
     shared = sorted(set(train) & set(val))
     demand(not shared, f"{where}: train and val share the {what} {shared}")

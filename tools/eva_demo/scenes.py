@@ -126,8 +126,8 @@ class SceneGenerator:
     Args:
         split: `train` or `val`; decides which digits and photographs are used.
         size: Height and width of the image in pixels.
-        digits: Fewest and most digits in a scene, both inclusive; fewer than drawn where there
-            is no place, but never less than the fewest.
+        digits: Fewest and most digits in a scene, both inclusive; fewer than drawn where
+            there is no room, but never less than the fewest.
         digit_px: Smallest and largest height of an upright digit in pixels, both inclusive.
         max_rotation: Largest rotation to either side, in degrees, at most 45.
         max_hidden: Largest part of an earlier digit that later ones may cover, below 1.

@@ -303,7 +303,7 @@ def test_duplicates_are_equal_in_everything_that_counts(check_coco, coco_set):
     _, report = check_coco(coco_set)
     (finding,) = report["findings"]
     assert (finding["kind"], finding["ids"]) == ("annotation_again", [25, 26])
-    _, report = check_coco(coco_set, "--boxes-only")  # masks do not tell them apart then
+    _, report = check_coco(coco_set, "--boxes-only")  # masks do not distinguish them then
     assert report["findings"][0]["ids"] == [22, 25, 26]
 
 

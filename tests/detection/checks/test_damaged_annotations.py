@@ -6,16 +6,19 @@ import json
 import math
 import os
 import random
+from typing import Any
 
 import pytest
 
 from eva_detection.data.coco_files import check_images, read_coco
 
-RLE = {"size": [30, 40]}
-WRONG = [None, True, -1, 0, 1.5, 10**400, 2**70, 1e308, math.nan, math.inf, "", "7", "x" * 999]
+RLE: dict[str, Any] = {"size": [30, 40]}
+WRONG: list[Any] = [None, True, -1, 0, 1.5, 10**400, 2**70, 1e308, math.nan, math.inf]
+WRONG += ["", "7", "x" * 999]
 WRONG += ["\ud800", "\0", "pipe.png", "loop.png", "folder.png", "../x.png", [], [[]], {}, {"a": 1}]
 WRONG += [[None] * 4, [10**400] * 4, ["1"] * 4, [True] * 4, [1e308] * 4, [[1e308] * 6], [[1, 2]]]
-WRONG += [RLE | {"counts": counts} for counts in ("o" * 999, [10**400], [2**63, -1], None, {})]
+WRONG += [RLE | {"counts": counts} for counts in ("o" * 999, [10**400], [2**63, -1], None)]
+WRONG += [RLE | {"counts": {}}]
 FILES = [b"", b"[", b"null", b"5", b"[]", b"[" * 200_000, b"\xff\xfe[", bytes(99), b"9" * 5000]
 
 
