@@ -185,7 +185,7 @@ def write_video():
     def write(file, frames, pts, size=(48, 64)):
         with av.open(str(file), "w") as container:
             stream = container.add_stream("libx264", rate=10)
-            stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+            (stream.height, stream.width), stream.pix_fmt = size, "yuv420p"
             for index in range(frames):
                 rgb = np.full((*size, 3), 10 + 40 * index, np.uint8)
                 frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")

@@ -24,6 +24,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,16 @@ def _bytes(change: Callable[[bytearray], bytes]) -> Damage:
 def _flip(place: float) -> Damage:
     def change(content: bytearray) -> bytes:
         content[int(place * (len(content) - 1))] ^= 0x40
-        return content
+        return bytes(content)
 
     return _bytes(change)
 
 
-def _replace(make: Callable[[Path], None]) -> Damage:
+def _cut(share: float) -> Damage:
+    return _bytes(lambda content: bytes(content[: int(share * len(content))]))
+
+
+def _replace(make: Callable[[Path], object]) -> Damage:
     def damage(file: Path) -> None:
         file.unlink()
         make(file)
@@ -86,10 +91,7 @@ def kinds_of_damage(marker: Path, chance: random.Random) -> Iterator[tuple[str, 
     yield "last byte missing", _bytes(lambda content: bytes(content[:-1]))
     yield "one byte more", _bytes(lambda content: bytes(content) + b"x")
     for cut in (0.1, 0.5, 0.9, 0.99):
-        yield (
-            f"cut at {cut}",
-            _bytes(lambda content, c=cut: bytes(content[: int(c * len(content))])),
-        )
+        yield f"cut at {cut}", _cut(cut)
     for _ in range(12):
         place = chance.random()
         yield f"a bit flipped at {place:.3f}", _flip(place)
@@ -120,7 +122,7 @@ def kinds_of_damage(marker: Path, chance: random.Random) -> Iterator[tuple[str, 
         ("numbers for names", {"model": {1: torch.zeros(3)}, "state_dict": {1: torch.zeros(3)}}),
         ("malice in a pickle of torch", {"model": malice, "state_dict": malice}),
     ):
-        yield name, _replace(lambda file, c=content: torch.save(c, file))
+        yield name, _replace(partial(torch.save, content))
     yield (
         "malice in torch's old format",
         _replace(lambda file: torch.save(malice, file, _use_new_zipfile_serialization=False)),

@@ -1,6 +1,7 @@
 """The official detector's output, and what our heads add to detectron2's."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from eva_detection.config.recipes import update_each
 from eva_detection.model.roi_heads import maskness
 
 # What the golden file's variants set (tests/golden/README.md).
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "hard": {},
     "soft_linear": {
         "use_soft_nms": True,

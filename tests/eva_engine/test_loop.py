@@ -92,7 +92,7 @@ def killed_and_resumed(start, metrics, tmp_path):
     (Path, "rename", 2, False),
     (Path, "rename", 2, True),
     (Path, "rename", 3, False),
-    (run_checkpoint.shutil, "rmtree", 1, False),
+    (shutil, "rmtree", 1, False),
 ])  # fmt: skip
 def test_killed_in_any_phase(killed_and_resumed, owner, name, call, after):
     settings = SHORT | {"keep_checkpoints": 1}
