@@ -1,8 +1,10 @@
 """What programs of one step share: which files they may write, and how they end."""
 
+import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from eva_data.interruption import EXIT_KEYBOARD
 
@@ -43,6 +45,41 @@ def exit_code(
     except KeyboardInterrupt:
         complain(f"interrupted; {interrupted}")
         return EXIT_KEYBOARD
+
+
+class Main(Protocol):
+    """The `main` of a program: takes the arguments of the command line, returns the exit code."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int:
+        """Run the program; None stands for the arguments of the process."""
+
+
+def program(
+    parse: Callable[[Sequence[str] | None], argparse.Namespace],
+    work: Callable[[argparse.Namespace], int],
+    *,
+    refused: int = 2,
+    name: str = "error",
+    interrupted: str = "nothing was written",
+) -> Main:
+    """Make the `main` of a program of one step.
+
+    Args:
+        parse: Parser of the arguments; it ends the process for wrong ones.
+        work: What the program does with its options; returns the exit code.
+        refused: Exit code after an error that the user can fix, see `exit_code`.
+        name: Start of its sentence.
+        interrupted: What Ctrl-C leaves behind.
+
+    Returns:
+        The `main`.
+    """
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        options = parse(arguments)
+        return exit_code(lambda: work(options), refused=refused, name=name, interrupted=interrupted)
+
+    return main
 
 
 def check_outputs(

@@ -39,7 +39,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_run)
     add = parser.add_argument
     add("manifest", type=Path, metavar="MANIFEST", help="TOML file that lists folders and shards")
     add("--root", metavar="DIR", help="folder of relative paths, instead of the manifest's")
@@ -57,19 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workers(parser, "images")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Check, print, write.
-
-    Args:
-        args: The options of this command.
-
-    Returns:
-        The exit code: 0 without problems, 1 with some.
-
-    Raises:
-        FileNotFoundError: If there is no such manifest.
-        ValueError: If it is wrong, or a file is in the way.
-    """
+def _run(args: argparse.Namespace) -> int:
     manifest = Manifest.read(args.manifest, root=args.root)
     check_outputs(
         (args.write, args.report), overwrite=args.overwrite, inputs={"manifest": args.manifest}

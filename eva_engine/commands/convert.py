@@ -24,7 +24,7 @@ from torch import Tensor
 from eva_backbone.checkpoints.convert import FORMATS
 from eva_backbone.checkpoints.loading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_data.commands import exit_code, say
+from eva_data.commands import program, say
 from eva_data.files import replacing, writing
 from eva_data.options import integer
 
@@ -134,19 +134,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line of `tools/convert_checkpoint.py`.
+def _run(args: argparse.Namespace) -> int:
+    say(convert(args))
+    return 0
 
-    Args:
-        arguments: Arguments in place of those of the process.
 
-    Returns:
-        The exit code: 0, or 1 after a message.
-    """
-    args = parse(arguments)
-
-    def run() -> int:
-        say(convert(args))
-        return 0
-
-    return exit_code(run, refused=1, name="convert_checkpoint.py")
+main = program(parse, _run, refused=1, name="convert_checkpoint.py")

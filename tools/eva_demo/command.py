@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_data.commands import exit_code, say
+from eva_data.commands import program, say
 from eva_data.options import integer
 from eva_demo.data_set import FORMATS, Settings, check_demo_data, make_demo_data
 from eva_demo.formats import demand
@@ -36,19 +36,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line of `tools/make_demo_data.py`.
-
-    Args:
-        arguments: Arguments in place of those of the process.
-
-    Returns:
-        The exit code: 0, 1 after a message, 130 after Ctrl-C.
-    """
-    args = parse(arguments)
-    return exit_code(lambda: _run(args), refused=1)
-
-
 def _run(args: argparse.Namespace) -> int:
     sizes = {name: getattr(args, name) for name in ("train", "val", "size", "seed")}
     settings = Settings(formats=tuple(sorted(set(args.formats))), **sizes)
@@ -68,3 +55,6 @@ def _run(args: argparse.Namespace) -> int:
         write_preview(args.preview, settings)
         say(f"{args.preview}: the first scenes with their annotations")
     return 0
+
+
+main = program(parse, _run, refused=1)

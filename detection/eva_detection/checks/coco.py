@@ -240,7 +240,7 @@ def clean(verified: Verified) -> dict[str, Any]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_run)
     add = parser.add_argument
     add("--annotations", required=True, type=Path, metavar="JSON", help="the file to check")
     add("--images", type=Path, metavar="DIR", help="folder of the pictures, looked at if given")
@@ -259,20 +259,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workers(parser, "pictures")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Check, print, write.
-
-    Args:
-        args: The options of this command.
-
-    Returns:
-        The exit code: 0 without problems, 1 with some.
-
-    Raises:
-        FileNotFoundError: If there is no such file or folder.
-        ValueError: If the file is not in COCO's format, options do not go together, or a file is
-            in the way.
-    """
+def _run(args: argparse.Namespace) -> int:
     _check_paths(args)
     data = load(args.annotations)
     sizes = ", ".join(f"{len(data[name]):,} {name}" for name in ("images", "annotations"))

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_data.commands import exit_code, say
+from eva_data.commands import program, say
 from eva_data.files import make_folder, write_text
 from eva_detection.data.coco_files import parse_json
 
@@ -174,19 +174,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line of `tools/coco_lvis_gap.py`.
+def _run(args: argparse.Namespace) -> int:
+    args.run(args)
+    return 0
 
-    Args:
-        arguments: Arguments in place of those of the process.
 
-    Returns:
-        The exit code: 0, or 1 after a message.
-    """
-    args = parse(arguments)
-
-    def run() -> int:
-        args.run(args)
-        return 0
-
-    return exit_code(run, refused=1, name="coco_lvis_gap.py")
+main = program(parse, _run, refused=1, name="coco_lvis_gap.py")

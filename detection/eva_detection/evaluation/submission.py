@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_data.commands import complain, exit_code, say
+from eva_data.commands import complain, program, say
 from eva_data.files import make_folder, replacing
 from eva_detection.data.coco_files import parse_json
 from eva_detection.evaluation.submission_checks import (
@@ -206,23 +206,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line of `tools/make_submission.py`.
-
-    Args:
-        arguments: Arguments in place of those of the process.
-
-    Returns:
-        The exit code: 0 for a file without problems, 1 with some, 2 if an argument or a file
-        cannot be used.
-    """
-    args = parse(arguments)
-    return exit_code(lambda: write(args) if args.command == "write" else _check(args))
-
-
 def _check(args: argparse.Namespace) -> int:
     """Run the command `check`; return the exit code."""
     if not _report(args.file, check(args.file, args.task, args.server, ImageList(args.images))):
         return 1
     say(f"{args.file}: nothing to complain about")
     return 0
+
+
+main = program(parse, lambda args: write(args) if args.command == "write" else _check(args))

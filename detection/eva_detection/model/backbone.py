@@ -53,11 +53,9 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
         freeze_blocks: int = 0,
     ) -> None:
         super().__init__(
-            in_channels=net.embed_dim,
-            patch_size=net.patch_size,
-            out_channels=out_channels,
-            scale_factors=scale_factors,
-        )
+            in_channels=net.embed_dim, patch_size=net.patch_size,
+            out_channels=out_channels, scale_factors=scale_factors,
+        )  # fmt: skip
         self.net = net
         self.top_block = top_block
         self.square_pad = square_pad

@@ -181,7 +181,7 @@ def verify_split(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_run)
     add = parser.add_argument
     add("--layout", choices=sorted(LAYOUTS), help="a public data set below --root")
     add("--root", type=Path, metavar="DIR", help="folder of the data set of --layout")
@@ -198,19 +198,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workers(parser, "files")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Check, print, write.
-
-    Args:
-        args: The options of this command.
-
-    Returns:
-        The exit code: 0 without problems, 1 with some.
-
-    Raises:
-        FileNotFoundError: If there is no such file or folder.
-        ValueError: If options do not go together, or a file is in the way.
-    """
+def _run(args: argparse.Namespace) -> int:
     check_outputs([args.report], overwrite=args.overwrite, inputs={"class file": args.classes})
     classes, splits = _plan(args)
     findings = Findings(KINDS)

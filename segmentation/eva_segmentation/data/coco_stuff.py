@@ -18,7 +18,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_data.commands import complain, exit_code, say
+from eva_data.commands import complain, program, say
 from eva_data.files import make_folder, replacing
 from eva_data.options import integer
 from eva_data.pools import ordered_map
@@ -96,20 +96,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line of `tools/prepare_segmentation.py`.
-
-    Args:
-        arguments: Arguments in place of those of the process.
-
-    Returns:
-        The exit code: 0, 1 if a map could not be converted, 2 if a folder cannot be used, 130
-        after Ctrl-C.
-    """
-    args = parse(arguments)
-    return exit_code(lambda: _run(args), interrupted="the same command continues")
-
-
 def _run(args: argparse.Namespace) -> int:
     before, written, problems = convert_all(args.maps, args.output, workers=args.workers)
     for problem in problems[:20]:
@@ -118,3 +104,6 @@ def _run(args: argparse.Namespace) -> int:
     failed = f", {len(problems):,} could not be converted" if problems else ""
     say(f"{args.output}: wrote {written:,} label maps{already}{failed}")
     return 1 if problems else 0
+
+
+main = program(parse, _run, interrupted="the same command continues")

@@ -268,11 +268,9 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             **vit,
         )
         super().__init__(
-            in_channels=net.embed_dim,
-            patch_size=net.patch_size,
-            out_channels=out_channels,
-            scale_factors=scale_factors,
-        )
+            in_channels=net.embed_dim, patch_size=net.patch_size,
+            out_channels=out_channels, scale_factors=scale_factors,
+        )  # fmt: skip
         self.net = net
         self.init_cfg = pretrained_config(pretrained, init_cfg)
         self.is_init = self.init_cfg is None
