@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import default_collate
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer
 from eva_engine.data.order import to_device
@@ -53,7 +54,6 @@ def _images(count=6, side=64):
 
 
 # ---- the backbone ----------------------------------------------------------------------------
-
 VITS = {
     "class token": {},
     "layer scale and checkpoints": {"layer_scale": 0.1, "activation_checkpointing": True},
@@ -87,7 +87,6 @@ def pyramid():
 
 
 # ---- pre-training and classification -----------------------------------------------------------
-
 SMALL = SIZES | {"img_size": 64, "patch_size": 16}
 DIM, CODES = 8, 12  # of the teacher's features, of the tokenizer
 
@@ -132,12 +131,9 @@ def pretraining(kind):
 
     masked, samples = kind != "distillation", [{"images": image} for image in _images()]
     if masked:
-        for sample in samples:
-            sample["mask"] = torch.as_tensor(alternating_mask((4, 4)))
+        samples = [s | {"mask": torch.as_tensor(alternating_mask((4, 4)))} for s in samples]
         samples[1]["mask"][0] = True  # images with different numbers of masked patches
-    batch = mim.collate(samples)
-    if kind.startswith("mask on"):
-        del batch["positions"]
+    batch = default_collate(samples) if kind.startswith("mask on") else mim.collate(samples)
     if kind == "tokens":
         tokenizer = _tokenizer()
         tokenizer(Teacher()(batch["images"]))  # its first codes
@@ -203,7 +199,6 @@ def picture(height=72, width=96):
 
 
 # ---- detection -------------------------------------------------------------------------------
-
 DETECTOR = ROOT / "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 NET = "model.backbone.net."
 TINY_DETECTOR = (
@@ -265,7 +260,6 @@ def detection(*overrides):
 
 
 # ---- segmentation ----------------------------------------------------------------------------
-
 SIDE = 64
 SEGMENTORS = {
     "mask2former": ("mask2former_eva_debug", {}),
