@@ -270,7 +270,7 @@ def test_help_imports_nothing_heavy():
 
 @pytest.fixture
 def stripes(monkeypatch):
-    """Function: the whole command with a segmentor of 150 classes that needs no model."""
+    """Function: the entire command, with a segmentor of 150 classes that needs no model."""
     monkeypatch.setattr(Predictor, "from_config", lambda *_, **__: Stripes())
     return lambda *arguments: demo.main(["CONFIG", "WEIGHTS", *map(str, arguments)])
 
