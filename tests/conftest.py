@@ -397,3 +397,23 @@ def cross_entropy():
         return np.log(np.exp(logits).sum(1)) - logits[rows, np.asarray(labels)]
 
     return compute
+
+
+@pytest.fixture
+def help_of():
+    """Function: what a program's `--help` prints; it must import none of these modules."""
+
+    def print_help(module, *heavy):
+        script = (
+            f"import sys; from {module} import main\n"
+            "try: main(['--help'])\n"
+            "except SystemExit: pass\n"
+            f"sys.exit(' '.join(set({heavy}) & set(sys.modules)) or 0)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return print_help

@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -35,6 +36,33 @@ TINY = (
     "model.backbone.net.mlp_dim=64",
     "model.backbone.net.global_attn_indexes=[1]",
 )
+
+
+# End of a program with `SCENARIOS`, each of which two processes of `worker(rank, name, port)` run.
+TWO_PROCESSES = """
+if __name__ == "__main__":
+    import socket
+    for name in SCENARIOS:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        context = mp.start_processes(worker, (name, port), 2, join=False, start_method="fork")
+        for rank, process in enumerate(context.processes):
+            process.join()
+            say(name, rank, "exit", process.exitcode)
+"""
+
+
+@pytest.fixture(scope="session")
+def in_two_processes():
+    """End of a program that runs its scenarios in two processes."""
+    return TWO_PROCESSES
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """(75, 100, 3); 96 x 128 in the detector."""
+    return np.random.default_rng(0).integers(0, 256, (75, 100, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="session")

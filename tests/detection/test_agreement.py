@@ -111,27 +111,17 @@ def worker(rank, name, port):
         say(name, rank, type(error).__name__, " ".join(str(error).split()))
         sys.exit(1)
     dist.destroy_process_group()
-
-if __name__ == "__main__":
-    for name in SCENARIOS:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        context = mp.start_processes(worker, (name, port), 2, join=False, start_method="fork")
-        for rank, process in enumerate(context.processes):
-            process.join()
-            say(name, rank, "exit", process.exitcode)
 """
 
 
 @pytest.fixture(scope="module")
-def lines(tmp_path_factory):
+def lines(tmp_path_factory, in_two_processes):
     """What the program prints."""
     import subprocess
     import sys
 
     script = tmp_path_factory.mktemp("agreement") / "processes.py"
-    script.write_text(PROGRAM)
+    script.write_text(PROGRAM + in_two_processes)
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=240, check=False
     )

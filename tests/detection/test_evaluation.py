@@ -153,6 +153,12 @@ def _run(evaluator, pairs):
     return evaluator.evaluate()
 
 
+def _scores(kind, pairs, folder, limit):
+    """Results, and the predictions that were written."""
+    results = _run(kind(NAME, output_dir=str(folder), max_dets_per_image=limit), pairs)
+    return results, json.loads((folder / kind.predictions_file).read_text())
+
+
 def _without(results, key):
     return [{k: v for k, v in one.items() if k != key} for one in results]
 
@@ -163,10 +169,7 @@ def test_equals_pycocotools(register, tmp_path, capsys, seed, limit):
     dataset = _truth(images=6, classes=4, federated=False, seed=seed)
     file = register(dataset)
     pairs = list(_predict(dataset, extra=250, seed=seed))
-    evaluator = CocoEvaluator(NAME, output_dir=str(tmp_path / "out"), max_dets_per_image=limit)
-    results = _run(evaluator, pairs)
-
-    found = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
+    results, found = _scores(CocoEvaluator, pairs, tmp_path / "out", limit)
     assert len(found) == sum(len(output["instances"]) for _, output in pairs)
     assert any(annotation["iscrowd"] for annotation in dataset["annotations"])
     assert len({one["score"] for one in found}) < len(found) / 2, "there should be ties"
@@ -207,10 +210,7 @@ def test_equals_the_lvis_package(register, tmp_path, monkeypatch, seed, limit):
     dataset = _truth(images=8, classes=9, federated=True, seed=seed)
     file = register(dataset)
     pairs = list(_predict(dataset, extra=1200, seed=seed))
-    evaluator = LvisEvaluator(NAME, output_dir=str(tmp_path / "out"), max_dets_per_image=limit)
-    results = _run(evaluator, pairs)
-
-    found = json.loads((tmp_path / "out" / "lvis_instances_results.json").read_text())
+    results, found = _scores(LvisEvaluator, pairs, tmp_path / "out", limit)
     assert max(len(output["instances"]) for _, output in pairs) > 1000
     judged = {entry["id"]: set(entry["neg_category_ids"]) for entry in dataset["images"]}
     assert any(entry["not_exhaustive_category_ids"] for entry in dataset["images"])

@@ -66,22 +66,12 @@ def worker(rank, name, port):
             say(name, rank, type(error).__name__, " ".join(str(error).split())[:150])
             raise
         say(name, rank, "goes on with", {k: v[0] for k, v in storage.latest().items()})
-
-if __name__ == "__main__":
-    for name in SCENARIOS:
-        with __import__("socket").socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        context = mp.start_processes(worker, (name, port), 2, join=False, start_method="fork")
-        for rank, process in enumerate(context.processes):
-            process.join()
-            say(name, rank, "exit", process.exitcode)
 """
 
 
-def test_two_processes(start, finish, tmp_path):
+def test_two_processes(start, finish, tmp_path, in_two_processes):
     script = tmp_path / "evaluate.py"
-    script.write_text(PROGRAM)
+    script.write_text(PROGRAM + in_two_processes)
     text = finish(start(str(script), str(TIMEOUT), str(SCORING)))
     lines = set(text.splitlines())
 

@@ -227,15 +227,6 @@ def test_a_chunk_is_positive_and_forgotten_after_an_error(detector):
 # The demo
 
 
-@pytest.mark.parametrize("memory", ["much", "0", "8 apples"])
-def test_the_demo_checks_the_amount(memory, capsys):
-    arguments = ["a.jpg", "--config-file", "c.py", "--weights", "w", "--output", "o"]
-    with pytest.raises(SystemExit) as stopped:
-        demo.main([*arguments, f"--max-memory={memory}"])
-    assert stopped.value.code == 2
-    assert "--max-memory: an amount of memory" in capsys.readouterr().err
-
-
 def test_the_demo_skips_a_picture_that_is_too_large(tmp_path):
     class Tight:
         categories, class_names = (Category(1, "cat"),), ("cat",)

@@ -63,12 +63,6 @@ def detector(build):
     return build()
 
 
-@pytest.fixture(scope="module")
-def picture():
-    """(75, 100, 3); 96 x 128 in the detector."""
-    return np.random.default_rng(0).integers(0, 256, (75, 100, 3), dtype=np.uint8)
-
-
 def _resize(picture, height, width):
     return ResizeTransform(*picture.shape[:2], height, width).apply_image(picture)
 

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
@@ -49,11 +48,6 @@ def build(make_tiny_detector):
 @pytest.fixture(scope="module")
 def detector(build):
     return build()
-
-
-@pytest.fixture(scope="module")
-def picture():
-    return np.random.default_rng(0).integers(0, 256, (75, 100, 3), dtype=np.uint8)
 
 
 def test_the_official_area_ranges():

@@ -10,7 +10,11 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from detectron2.data import build_detection_train_loader
+from detectron2.data import (
+    DatasetFromList,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf, flag_override
@@ -79,7 +83,7 @@ class TestSet:
         """
         node = self.cfg.dataloader.get("test")
         if self.is_scored and _looks_at_files() and "dataset" in (node or ()):
-            _ = self.evaluator, self.loader
+            _ = self.evaluator, self._dataset
 
     @functools.cached_property
     def evaluator(self) -> Any:
@@ -87,14 +91,23 @@ class TestSet:
         return build(self.cfg.dataloader.evaluator, "dataloader.evaluator")
 
     @functools.cached_property
+    def _dataset(self) -> Any:
+        """The data set, in detectron2's packed form, which takes little memory, if it builds it."""
+        node = self.cfg.dataloader.test
+        dataset = build(node.dataset, "dataloader.test.dataset")
+        if self.is_scored and _looks_at_files():
+            check_pictures(records_of(dataset), part="evaluation")
+        if isinstance(dataset, list) and _target(node) is build_detection_test_loader:
+            return DatasetFromList(dataset, copy=False)
+        return dataset
+
+    @functools.cached_property
     def loader(self) -> EvaluationLoader:
-        """The loader; its records are kept as detectron2 packs them."""
+        """The loader."""
         node = self.cfg.dataloader.test
         if "dataset" not in node:
             return EvaluationLoader(build(node, "dataloader.test"))
-        arguments = _build_arguments(node, "dataloader.test")
-        if self.is_scored and _looks_at_files():
-            check_pictures(records_of(arguments["dataset"]), part="evaluation")
+        arguments = _build_arguments(node, "dataloader.test", self._dataset)
         make = _target(node)
         loader = build(arguments, "dataloader.test", lambda options: make(**options))
         return EvaluationLoader(loader)
@@ -131,7 +144,8 @@ def build_training_data(cfg: DictConfig, saved: Mapping[str, int], *, batches: i
         )
         return TrainingData(build(node, "dataloader.train"), seed)
     most_bad = cfg.train.get("max_bad_images", 10)
-    arguments = _build_arguments(node, "dataloader.train")
+    dataset = build(node.dataset, "dataloader.train.dataset")
+    arguments = _build_arguments(node, "dataloader.train", dataset)
     if _looks_at_files():
         records = records_of(arguments["dataset"])
         for text in check_pictures(records, part="training", allowed=most_bad):
@@ -194,10 +208,9 @@ class _Built(Sequence[Any]):
         return iter(self._records)
 
 
-def _build_arguments(node: DictConfig, name: str) -> dict[str, Any]:
+def _build_arguments(node: DictConfig, name: str, dataset: Any) -> dict[str, Any]:
     """Build what a loader takes; what else refers to the data set gets the same records."""
     stated = node.dataset
-    dataset = build(stated, f"{name}.dataset")
     with flag_override(node, "allow_objects", True):
         node.dataset = _Built(dataset) if isinstance(dataset, (list, tuple)) else dataset
         try:

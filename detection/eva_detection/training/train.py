@@ -118,7 +118,6 @@ def build_trainer(
     model, optimizer, multiplier = together(lambda: _build_model(cfg, load=not continues))
     model = _distributed(cfg, model)
     checkpointer = RunCheckpointer(model, str(folder))
-    writers = ends.enter_context(_writers(cfg))
     saved: dict[str, Any] = {}
     place: dict[str, int] = {}
     steps = 0
@@ -138,8 +137,9 @@ def build_trainer(
         stop=stop,
         max_bad_images=cfg.train.get("max_bad_images", 10),
         seed=data.seed,
-        hooks=_build_hooks(cfg, model, test_set, checkpointer, multiplier, writers, stop),
     )
+    writers = ends.enter_context(_writers(cfg))  # last: what is refused leaves no files of them
+    trainer.register_hooks(_build_hooks(cfg, trainer, test_set, checkpointer, multiplier, writers))
     checkpointer.add_checkpointable("trainer", trainer)
     if saved:
         together(lambda: checkpointer.restore(saved))
@@ -213,18 +213,17 @@ def _read_checkpoint(
 
 def _build_hooks(
     cfg: DictConfig,
-    model: nn.Module,
+    trainer: DetectionTrainer,
     test_set: TestSet,
     checkpointer: RunCheckpointer,
     multiplier: Any,
     writers: list[EventWriter],
-    stop: StopSignal,
 ) -> list[HookBase | None]:
     main_process = comm.is_main_process()
     checkpoints = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
     evaluation = Evaluation(
         cfg.train.eval_period,
-        lambda: leave_together(lambda: evaluate(test_set, model, augment=False)),
+        lambda: leave_together(lambda: evaluate(test_set, trainer.model, augment=False)),
         folder=Path(cfg.train.output_dir),
         writers=[one for one in writers if not isinstance(one, CommonMetricPrinter)],
         log_period=cfg.train.log_period,
@@ -235,7 +234,7 @@ def _build_hooks(
         MetricsHistory(),
         ProgressBar() if main_process and cfg.train.get("progress_bar", False) else None,
         checkpoints if main_process else None,
-        StopOnSignal(checkpointer, stop),
+        StopOnSignal(checkpointer, trainer.stop),
         evaluation,
         hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main_process else None,
     ]

@@ -9,12 +9,11 @@ import functools
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
 import torch.distributed
-from detectron2.engine import HookBase, SimpleTrainer
+from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -59,7 +58,6 @@ class DetectionTrainer(SimpleTrainer):
         seed: Source of every step's random numbers (dropped paths, sampled proposals), with the
             iteration and the rank, hence a continued run draws the same with no state saved,
             whatever an evaluation in between has drawn. None leaves the generators alone.
-        hooks: Hooks, in their order; None is left out.
 
     Attributes:
         stop_agreed: A process was asked to stop; the same on all.
@@ -83,7 +81,6 @@ class DetectionTrainer(SimpleTrainer):
         stop: StopSignal | None = None,
         max_bad_images: int = 10,
         seed: int | None = None,
-        hooks: Sequence[HookBase | None] = (),
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         if accumulate < 1:
@@ -105,7 +102,6 @@ class DetectionTrainer(SimpleTrainer):
         self.seed = seed
         self.loss_scale: float | None = None  # after the latest step; reading it waits for a GPU
         self.iter = -1  # the latest iteration that is done
-        self.register_hooks(list(hooks))
 
     def run_step(self) -> None:
         """Accumulate the gradients of `accumulate` batches, then step."""
