@@ -1,6 +1,6 @@
 """What lies on disk: the floor that every project stands on, beside `eva_backbone`.
 
-* `files`, `run_folder`: written completely or not at all, found whatever links there are, used by one run;
+* `files`, `run_folder`: written completely or not at all, found whatever links there are, one run;
 * `suffixes`, `pictures`, `video`: which files are pictures and videos, and the one decoder of each;
 * `names`, `sources`: images without labels, in folders, tar shards and manifests with an index;
 * `labelled`: folders of classes, data sets by name, ImageNet and its variants;

@@ -2,7 +2,7 @@
 
 Reads one JSON line per job from its input and answers with the exit codes of the ranks. A job has
 the arguments, the number of ranks, the start of the names of their logs, a limit in seconds, a
-limit of the size of files, and a signal: which, whether to the whole process group, how many lines
+limit of the size of files, and a signal: which, whether to the entire process group, how many lines
 of `metrics.jsonl` to wait for and how many seconds then.
 
 A run ends as the program of a user does: by the end of its interpreter, which waits for what it

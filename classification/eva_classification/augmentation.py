@@ -64,7 +64,7 @@ class CropOnce(RandomResizedCrop):
         """Top, left, height and width of a crop.
 
         Args:
-            img: To be cropped.
+            img: Picture to crop.
             scale: Smallest and largest share of its area.
             ratio: Smallest and largest width by height.
         """

@@ -236,7 +236,7 @@ TestSet.check = check
 if __name__ == "__main__":
     train.main()
 """
-# A signal in an evaluation, to the whole group, as batch systems send it.
+# A signal in an evaluation, to the complete group, as batch systems send it.
 SIGNAL = """
 import os, signal
 from eva_detection.training import train, trainer

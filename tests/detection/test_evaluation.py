@@ -275,7 +275,7 @@ def _box_iou(a, b):
 def _average_precision(dataset, found, iou, limit):
     """AP by its definition, one object at a time, for data without crowds.
 
-    Of each class the `limit` best in the whole set count; LVIS's rules where images have them.
+    Of each class the `limit` best in the entire set count; LVIS's rules where images have them.
     """
     images = {entry["id"]: entry for entry in dataset["images"]}
     federated = "neg_category_ids" in dataset["images"][0]

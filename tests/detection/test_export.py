@@ -21,7 +21,7 @@ def tiny_detector(make_tiny_detector, randomise):
 
 @pytest.fixture(scope="module")
 def weights(tiny_detector, tmp_path_factory):
-    """File of a whole detector, one of its ViT alone."""
+    """File of a complete detector, one of its ViT alone."""
     folder = tmp_path_factory.mktemp("weights")
     torch.save({"model": tiny_detector.state_dict()}, folder / "detector.pth")
     torch.save({"model": tiny_detector.backbone.net.state_dict()}, folder / "vit.pth")

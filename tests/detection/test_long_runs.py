@@ -84,7 +84,7 @@ def start_run(start, repository, tiny_overrides, tmp_path):
 
 
 def _losses(run):
-    """Every number of `metrics.json` that is no time, by iteration."""
+    """Every number of `metrics.json` that is not a time, by iteration."""
     return {
         entry["iteration"]: {
             name: value for name, value in entry.items() if "time" not in name and "eta" not in name

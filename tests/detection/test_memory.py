@@ -143,7 +143,7 @@ def test_no_cap_counts_as_many_detections_as_proposals(make_tiny_detector):
 
 @pytest.fixture
 def many_threads(monkeypatch):
-    """Chunks that take a whole map of one head."""
+    """Chunks that take the entire map of one head."""
     monkeypatch.setattr(rel_pos, "CACHE_ELEMENTS", 2**26)
 
 

@@ -52,7 +52,7 @@ def test_clips_the_norm_over_all_groups():
 
 
 def test_clipped_step_equals_adamw_on_scaled_gradients():
-    """Adam's steps are nearly invariant to a constant scale: the second step tells."""
+    """Adam's steps are nearly invariant to a constant scale: the second step shows it."""
     clipped = ClippedAdamW(_groups(), max_grad_norm=0.5, **ADAMW)
     plain = torch.optim.AdamW(_groups(), **ADAMW)
     for scale, factor in ((1.0, 0.5 / (5.0 + 1e-6)), (0.02, 1.0)):  # norm 5, then 0.1

@@ -247,7 +247,7 @@ def test_max_memory(build, picture):
 
 
 def test_max_memory_chooses_the_chunk_of_a_larger_canvas(build, picture, monkeypatch):
-    """Resized to 512 px; the whole map of a head at once would take 128 MiB."""
+    """Resized to 512 px; the entire map of a head at once would take 128 MiB."""
     monkeypatch.setattr(rel_pos, "CACHE_ELEMENTS", 2**26)
     resize = "dataloader.test.mapper.augmentations.0"
     larger = (

@@ -1,4 +1,4 @@
-"""What test-time augmentation can be told, in Python and in a config, and what it refuses."""
+"""The settings of test-time augmentation, in Python and in a config, and what it refuses."""
 
 import json
 

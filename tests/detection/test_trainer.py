@@ -14,7 +14,7 @@ from eva_detection.training.trainer import DetectionTrainer
 
 
 class TwoLosses(nn.Module):
-    """A model that is no detector: two losses, means over the batch, and what it computed in."""
+    """A model that is not a detector: two losses, means over the batch, and what it computed in."""
 
     def __init__(self):
         super().__init__()
