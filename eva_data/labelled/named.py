@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
@@ -50,26 +50,26 @@ class NamedImages(LabelledImages):
 
     def load(self, index: int) -> tuple[Image.Image, int]:
         """See `LabelledImages`."""
-        rgb, label = self._read(index, lambda sample: int(sample[self._keys[1]]))
-        if not 0 <= label < len(self.classes):
+        sample, picture = self._read(index)
+        label = sample[self._keys[1]]
+        if label is None or not 0 <= int(label) < len(self.classes):
             raise ValueError(f"{self.sample_id(index)} has label {label} of {len(self.classes)}")
-        return rgb, label
+        return picture, int(label)
 
     def image(self, index: int) -> Image.Image:
         """See `LabelledImages`; test images may have no label."""
-        return self._read(index, lambda _: -1)[0]
+        return self._read(index)[1]
 
-    def _read(self, index: int, label: Callable[[Any], int]) -> tuple[Image.Image, int]:
+    def _read(self, index: int) -> tuple[Any, Image.Image]:
+        name = self.sample_id(index)
         try:
             sample = self._samples[index]
-            picture, name = sample[self._keys[0]], self.sample_id(index)
-            return read_picture(picture, upright=self.upright, name=name), label(sample)
-        except UnreadableImageError:
-            raise
-        except Exception as error:  # whatever the library raises
+        except Exception as error:  # whatever the library raises, which decodes here
             raise UnreadableImageError(
-                f"{self.sample_id(index)} cannot be read ({type(error).__name__}: {error})"
+                f"{name} cannot be read ({type(error).__name__}: {error})"
             ) from error
+        picture = read_picture(sample[self._keys[0]], upright=self.upright, name=name)
+        return sample, picture
 
 
 def open_torchvision(

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_data.labelled.folders import open_labelled
-from eva_data.pictures import UnreadableImageError
+from eva_data.labelled.named import NamedImages
+from eva_data.pictures import LIMIT, UnreadableImageError
 from eva_data.transforms import evaluation_transform
 
 TO_TENSOR = evaluation_transform(14, mean=CLIP_MEAN, std=CLIP_STD)
@@ -330,10 +331,27 @@ def test_what_samples_may_lack(hub):
         samples[2]
     with pytest.raises(ValueError, match=r"hf:cats:test\[3\] has label -1 of 3"):
         samples[3]
-    with pytest.raises(UnreadableImageError, match=r"hf:cats:test\[4\] cannot be read \(TypeError"):
+    with pytest.raises(ValueError, match=r"hf:cats:test\[4\] has label None of 3") as caught:
         samples[4]
+    assert not isinstance(caught.value, UnreadableImageError)  # which a run may pass over
     with pytest.raises(ValueError, match=r"but 2 others are expected: a, b"):
         open_labelled("hf:cats:test", None, classes=["a", "b"])
+
+
+def test_a_bug_in_the_label_is_not_an_unreadable_image(digits):
+    rows = [{"image": Image.fromarray(digits[0][0]), "label": 0}]
+    samples = NamedImages("own", rows, ["a"], None, keys=("image", "lable"), upright=False)
+    assert samples.image(0).mode == "RGB"
+    with pytest.raises(KeyError, match="lable"):
+        samples[0]
+
+
+def test_a_limit_that_is_not_a_number_makes_no_image_unreadable(digits, monkeypatch):
+    rows = [(Image.fromarray(digits[0][0]), 0)]
+    monkeypatch.setenv(LIMIT, "1e8")
+    with pytest.raises(ValueError, match=LIMIT) as caught:
+        NamedImages("own", rows, ["a"], None, upright=False)[0]
+    assert not isinstance(caught.value, UnreadableImageError)
 
 
 def test_without_the_library(monkeypatch):
