@@ -1,6 +1,6 @@
 """Write `.safetensors` files completely or not at all."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,18 @@ def write_tensors(
     Raises:
         UnwritableError: If the disk is full, for example.
     """
+    contiguous: dict[str, Any] = {
+        name: value.contiguous() if isinstance(value, Tensor) else np.ascontiguousarray(value)
+        for name, value in values.items()
+    }
+    of_arrays = all(isinstance(value, np.ndarray) for value in contiguous.values())
+    save: Callable[..., None] = save_arrays if of_arrays else save_file
     with replacing(file) as part:
         with explained(file):
             part.touch()
         mode = part.stat().st_mode  # safetensors would leave a file that only its owner can read
         try:
-            if all(isinstance(value, np.ndarray) for value in values.values()):
-                arrays = {name: np.ascontiguousarray(value) for name, value in values.items()}
-                save_arrays(arrays, part, metadata)
-            else:
-                tensors = {name: value.contiguous() for name, value in values.items()}
-                save_file(tensors, part, metadata)
+            save(contiguous, part, metadata)
         except SafetensorError as error:  # its own, also for what the system says
             reason = str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]
             raise UnwritableError(f"{file} cannot be written: {reason}") from error

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from eva_data.labelled.folders import LabelledImages
+from eva_data.labelled.labelled_images import LabelledImages
 from eva_data.pictures import UnreadableImageError, read_picture
 from eva_data.transforms import PictureTransform
 
@@ -24,8 +24,8 @@ class NamedImages(LabelledImages):
         samples: Sequence of samples, each with an image and a label.
         classes: Names of the labels.
         transform: See `LabelledImages`.
-        keys: Names of image and label in a sample.
         upright: See `LabelledImages`.
+        keys: Names of image and label in a sample.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class NamedImages(LabelledImages):
         classes: Sequence[str],
         transform: PictureTransform | None,
         *,
+        upright: bool,
         keys: tuple[Any, Any] = (0, 1),
-        upright: bool = False,
     ) -> None:
         super().__init__(transform, classes, upright=upright)
         self.name, self._samples, self._keys = name, samples, keys
@@ -73,7 +73,7 @@ class NamedImages(LabelledImages):
 
 
 def open_torchvision(
-    description: str, transform: PictureTransform | None, *, upright: bool = False
+    description: str, transform: PictureTransform | None, *, upright: bool
 ) -> NamedImages:
     """Open a data set of `torchvision.datasets` that is on this machine.
 
@@ -151,7 +151,7 @@ def _labels(samples: Any) -> list[int]:
 
 
 def open_hugging_face(
-    description: str, transform: PictureTransform | None, *, upright: bool = False
+    description: str, transform: PictureTransform | None, *, upright: bool
 ) -> NamedImages:
     """Open an image data set of the Hugging Face hub, or a folder that `datasets` reads.
 
