@@ -5,7 +5,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -140,6 +140,25 @@ def remove_unfinished(folder: Path) -> None:
     for path in folder.glob(f".*{_UNFINISHED}-*"):
         if path.is_file():
             path.unlink(missing_ok=True)
+
+
+def require_free(files: Iterable[Path], *, overwrite: bool) -> None:
+    """Refuse outputs that cannot be written, or that are there already.
+
+    Args:
+        files: Files to write; their folders need not exist.
+        overwrite: Replace earlier files.
+
+    Raises:
+        ValueError: If a file is there or is a folder, or its folder is a file.
+    """
+    for file in files:
+        if above := next((folder for folder in file.parents if folder.is_file()), None):
+            raise ValueError(f"{above} is a file and would have to be a folder")
+        if file.is_dir():
+            raise ValueError(f"{file} is a folder and would have to be a file")
+        if file.exists() and not overwrite:
+            raise ValueError(f"{file} is there already: give --overwrite or another name")
 
 
 def require_regular_file(path: Path) -> None:
