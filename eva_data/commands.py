@@ -1,4 +1,4 @@
-"""What programs of one step share: which files they may write, and how they end."""
+"""Output checks and exit codes of one-shot programs."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from eva_data.files import require_free
 from eva_data.interruption import EXIT_KEYBOARD
 
 
@@ -98,17 +99,16 @@ def check_outputs(
     """
     wanted = [path for path in outputs if path is not None]
     if len({path.resolve() for path in wanted}) < len(wanted):
-        raise ValueError("--write and --report are the same file")
+        raise ValueError(f"{wanted[0]}: two outputs are the same file")
     for path in wanted:
         for what, source in inputs.items():
             if source is not None and _same(path, source):
                 raise ValueError(
                     f"{path} is the {what}: it is never overwritten, name another file"
                 )
-        if path.is_dir() or not path.parent.is_dir():
+        if not path.parent.is_dir():
             raise ValueError(f"{path} is not a place for a file: name one in an existing folder")
-        if path.exists() and not overwrite:
-            raise ValueError(f"{path} is there already: give --overwrite")
+    require_free(wanted, overwrite=overwrite)
 
 
 def _same(path: Path, other: Path) -> bool:

@@ -5,7 +5,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -40,9 +40,9 @@ def replacing(file: Path) -> Iterator[Path]:
     """
     temporary = file.with_name(f".{file.stem}{_UNFINISHED}-{os.getpid()}{file.suffix}")
     try:
-        with _explained(file, only=_OF_WRITING):
+        with explained(file, only=_OF_WRITING):
             yield temporary
-        with _explained(file):
+        with explained(file):
             flush(temporary)
             os.replace(temporary, file)
             flush(file.parent)
@@ -68,7 +68,7 @@ def writing(file: Path) -> Iterator[BinaryIO]:
         UnwritableError: If the disk is full or the folder read-only, for example.
     """
     with replacing(file) as temporary:
-        with _explained(file):
+        with explained(file):
             stream = _RememberingFile(temporary)
         try:
             yield stream
@@ -118,7 +118,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         UnwritableError: If it is a file, or nothing can be written in it.
     """
-    with _explained(folder):
+    with explained(folder):
         if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
             raise UnwritableError(f"{folder} is a file and not a folder: choose another output")
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,6 +140,25 @@ def remove_unfinished(folder: Path) -> None:
     for path in folder.glob(f".*{_UNFINISHED}-*"):
         if path.is_file():
             path.unlink(missing_ok=True)
+
+
+def require_free(files: Iterable[Path], *, overwrite: bool) -> None:
+    """Refuse outputs that cannot be written, or that are there already.
+
+    Args:
+        files: Files to write; their folders need not exist.
+        overwrite: Replace earlier files.
+
+    Raises:
+        ValueError: If a file is there or is a folder, or its folder is a file.
+    """
+    for file in files:
+        if above := next((folder for folder in file.parents if folder.is_file()), None):
+            raise ValueError(f"{above} is a file and would have to be a folder")
+        if file.is_dir():
+            raise ValueError(f"{file} is a folder and would have to be a file")
+        if file.exists() and not overwrite:
+            raise ValueError(f"{file} is there already: give --overwrite or another name")
 
 
 def require_regular_file(path: Path) -> None:
@@ -239,8 +258,16 @@ class _RememberingFile(io.BufferedWriter):
 
 
 @contextlib.contextmanager
-def _explained(path: Path, *, only: Collection[int] | None = None) -> Iterator[None]:
-    """Context in which the system's error becomes a sentence that names the path."""
+def explained(path: Path, *, only: Collection[int] | None = None) -> Iterator[None]:
+    """Turn the system's error into a sentence that names the path.
+
+    Args:
+        path: File or folder to name.
+        only: Error numbers that are about it; others stay as they are. None for all.
+
+    Raises:
+        UnwritableError: In place of the system's error.
+    """
     try:
         yield
     except UnwritableError:

@@ -1,4 +1,4 @@
-"""What a demo program does with the files that it is given and with those that it writes.
+"""Inputs and outputs of the demo programs.
 
 It finds pictures and videos, plans what becomes of each, and refuses, before any work is done, a
 plan in which two results have one name, an input is overwritten or an earlier result is lost.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from eva_data.files import UnwritableError, find_files, make_folder, replacing
+from eva_data.files import UnwritableError, find_files, make_folder, replacing, require_free
 from eva_data.interruption import EXIT_KEYBOARD
 from eva_data.suffixes import VIDEOS
 
@@ -137,25 +137,6 @@ def written_name(name: Path) -> Path:
     return name.with_name(name.name + (".mp4" if suffix in VIDEOS else ".png"))
 
 
-def require_free(files: Iterable[Path], *, overwrite: bool) -> None:
-    """Refuse outputs that cannot be written, or that are there already.
-
-    Args:
-        files: Files to write.
-        overwrite: Whether earlier files may be replaced.
-
-    Raises:
-        ValueError: If a file is there or is a folder, or its folder is a file.
-    """
-    for file in files:
-        if above := next((folder for folder in file.parents if folder.is_file()), None):
-            raise ValueError(f"{above} is a file and would have to be a folder")
-        if file.is_dir():
-            raise ValueError(f"{file} is a folder and would have to be a file")
-        if file.exists() and not overwrite:
-            raise ValueError(f"{file} is there already: give --overwrite or another name")
-
-
 def save_picture(picture: "Image.Image", file: Path) -> None:
     """Write a picture, completely or not at all, and the folders that lead to it.
 
@@ -199,14 +180,19 @@ def run_demo(
     *,
     prepare: Callable[[], Plan],
     work: Callable[[Plan], list[str]],
+    overwrite: bool,
+    results: Sequence[Path] = (),
 ) -> None:
-    """Run a program: check, do what can be done, and report what could not.
+    """Process every readable input and report the rest.
 
     Args:
         parser: Parser of the program, for its name and its way to refuse arguments.
-        prepare: Function that plans and checks; its ValueError is a mistake in the arguments.
+        prepare: Function that plans and checks; its OSError or ValueError is a mistake in the
+            arguments.
         work: Function that does the jobs, if there are any, and returns a sentence for each file
             that could not be used.
+        overwrite: Replace earlier results.
+        results: Files to write, besides the targets of the jobs.
 
     Raises:
         SystemExit: With code 2 for wrong arguments, 1 and one sentence for each input that could
@@ -214,7 +200,9 @@ def run_demo(
     """
     try:
         plan = prepare()
-    except ValueError as error:
+        targets = [target for job in plan.jobs for target in job.targets]
+        require_free([*targets, *results], overwrite=overwrite)
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for problem in plan.problems:
@@ -229,11 +217,3 @@ def run_demo(
         sys.exit(f"{parser.prog}: {error}")
     if problems:
         sys.exit("\n  ".join(["not everything could be read:", *problems]))
-
-
-def share(text: str) -> float:
-    """Read a number from 0 to 1, as a type of argparse."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
-    return value

@@ -165,7 +165,7 @@ def _own_data(model: ImageClassifier, options: argparse.Namespace) -> dict[str, 
     transform = evaluation_transform(
         model.img_size, crop_pct=options.crop_pct, mean=options.mean, std=options.std
     )
-    samples = open_labelled(options.data, transform, classes=options.class_names)
+    samples = open_labelled(options.data, transform, classes=options.class_names, upright=False)
     if len(samples.classes) != model.num_classes:
         raise ValueError(
             f"{options.data} has {len(samples.classes)} classes, {options.weights} has "

@@ -1,4 +1,4 @@
-"""The command line over several checks of data sets, of which it imports only the one asked for."""
+"""The command line over several checks of data sets, imports only the selected check."""
 
 import argparse
 import importlib
@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from eva_data.commands import exit_code
 from eva_data.options import integer
@@ -42,14 +43,31 @@ def main(
     return exit_code(lambda: int(args.run(args)))
 
 
-def add_workers(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add the option `--workers`.
+def add_shared(
+    parser: argparse.ArgumentParser,
+    what: str,
+    *,
+    skip: str,
+    write: tuple[str, str] | None = None,
+    report: str = "the findings, with more ids",
+) -> None:
+    """Add the options that checks share: outputs, and how files are read.
 
     Args:
         parser: Parser of a command.
         what: What the processes decode.
+        skip: Help of `--skip-decode`.
+        write: Placeholder and content of the file `--write`; None leaves the option out.
+        report: Content of the file `--report`.
     """
-    parser.add_argument(
+    add = parser.add_argument
+    if write is not None:
+        add("--write", type=Path, metavar=write[0], help=f"also write {write[1]}")
+    add("--report", type=Path, metavar="JSON", help=f"also write {report}")
+    replaced = "an earlier --report" if write is None else "earlier --write and --report files"
+    add("--overwrite", action="store_true", help=f"replace {replaced}")
+    add("--skip-decode", action="store_true", help=skip)
+    add(
         "--workers",
         type=integer(1),
         default=os.cpu_count() or 1,

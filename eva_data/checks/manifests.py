@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from eva_data.checks.command import add_workers
+from eva_data.checks.command import add_shared
 from eva_data.checks.findings import Findings, Kind, write_json
 from eva_data.commands import check_outputs, say
 from eva_data.names import Names
@@ -43,10 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("manifest", type=Path, metavar="MANIFEST", help="TOML file that lists folders and shards")
     add("--root", metavar="DIR", help="folder of relative paths, instead of the manifest's")
-    add("--write", type=Path, metavar="INDEX", help="also write an index of the readable images")
-    add("--report", type=Path, metavar="JSON", help="also write the findings, with more ids")
-    add("--overwrite", action="store_true", help="replace earlier --write and --report files")
-    add("--skip-decode", action="store_true", help="list the images without reading them")
     add(
         "--least-side",
         type=integer(1),
@@ -54,7 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PX",
         help="below which an image is noted as small (default %(default)s)",
     )
-    add_workers(parser, "images")
+    add_shared(
+        parser,
+        "images",
+        skip="list the images without reading them",
+        write=("INDEX", "an index of the readable images"),
+    )
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -25,8 +25,9 @@ from eva_backbone.checkpoints.convert import FORMATS
 from eva_backbone.checkpoints.loading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.commands import program, say
-from eva_data.files import replacing, writing
+from eva_data.files import make_folder, require_free, writing
 from eva_data.options import integer
+from eva_data.tensors import write_tensors
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 _TORCH_SUFFIXES, _SAFETENSORS = (".pth", ".pt"), ".safetensors"
@@ -58,10 +59,7 @@ def write(weights: Mapping[str, Tensor], file: Path) -> None:
         file: File with the suffix of its format; its folder exists.
     """
     if file.suffix == _SAFETENSORS:
-        from safetensors.torch import save_file
-
-        with replacing(file) as part:
-            save_file({name: value.contiguous() for name, value in weights.items()}, part)
+        write_tensors(weights, file)
         return
     with writing(file) as stream:
         torch.save({"model": dict(weights)}, stream)
@@ -103,7 +101,7 @@ def convert(args: argparse.Namespace) -> str:
     weights, lines = FORMATS[args.to](read_weights(source), patch_size=args.patch_size)
     if args.dtype:
         weights = cast(weights, DTYPES[args.dtype])
-    args.output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(args.output.parent)
     write(weights, args.output)
     if args.to.startswith("detectron2") and args.output.suffix == _SAFETENSORS:
         lines.append(f"detectron2's own checkpointer reads .pth, not {_SAFETENSORS}")
@@ -129,8 +127,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.output.suffix not in (*_TORCH_SUFFIXES, _SAFETENSORS):
         parser.error(f"--output {args.output}: must end in .pth, .pt or {_SAFETENSORS}")
-    if args.output.exists() and not args.overwrite:
-        parser.error(f"--output {args.output} is there already: give --overwrite")
+    try:
+        require_free([args.output], overwrite=args.overwrite)
+    except ValueError as error:
+        parser.error(f"--output: {error}")
     return args
 
 

@@ -47,9 +47,12 @@ def test_outputs_that_would_replace_something(tmp_path):
     check_outputs([old, new], overwrite=True, inputs=inputs)
     for outputs, message in (
         ([old], "old.json is there already: give --overwrite"),
-        ([new, tmp_path / "." / "new.json"], "--write and --report are the same file"),
-        ([tmp_path / "no" / "a.json"], "is not a place for a file"),
-        ([tmp_path], "is not a place for a file"),
+        (
+            [new, tmp_path / "." / "new.json"],
+            "new.json: two outputs are the same file",
+        ),
+        ([tmp_path / "no" / "a.json"], "is not a place for a file: name one in an existing"),
+        ([tmp_path], "is a folder and would have to be a file"),
     ):
         with pytest.raises(ValueError, match=message):
             check_outputs(outputs, overwrite=False, inputs=inputs)

@@ -1,6 +1,5 @@
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from eva_data.files import (
     find_files,
     make_folder,
     replacing,
+    require_free,
     require_regular_file,
     write_text,
     writing,
@@ -57,17 +57,6 @@ def test_a_killed_process_leaves_the_file_as_it_was(tmp_path):
     assert file.read_text() == "before"
 
 
-@pytest.fixture
-def full_disk():
-    """At most 1 MB in a file: writes fail in their middle, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
-
-
 def test_a_full_disk_is_named_also_where_the_writer_says_something_else(tmp_path, full_disk):
     file = tmp_path / "model.pth"
     file.write_bytes(b"before")
@@ -92,6 +81,20 @@ def test_an_output_that_is_a_file_is_one_sentence(tmp_path):
         make_folder(tmp_path / "run")
     with pytest.raises(UnwritableError, match="run/inside cannot be written: Not a directory"):
         make_folder(tmp_path / "run/inside")
+
+
+def test_outputs_must_be_free(tmp_path):
+    (tmp_path / "old.png").write_text("")
+    (tmp_path / "folder.png").mkdir()
+    require_free([tmp_path / "new.png", tmp_path / "new/a.png"], overwrite=False)
+    require_free([tmp_path / "old.png"], overwrite=True)
+    with pytest.raises(ValueError, match=r"old\.png is there already: give --overwrite"):
+        require_free([tmp_path / "new.png", tmp_path / "old.png"], overwrite=False)
+    for overwrite in (True, False):
+        with pytest.raises(ValueError, match=r"folder\.png is a folder and would have to be a f"):
+            require_free([tmp_path / "folder.png"], overwrite=overwrite)
+        with pytest.raises(ValueError, match=r"old\.png is a file and would have to be a folder"):
+            require_free([tmp_path / "old.png" / "sub" / "a.png"], overwrite=overwrite)
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="/proc takes no files")

@@ -15,10 +15,8 @@ from eva_data.inputs import (
     Plan,
     do_jobs,
     plan_jobs,
-    require_free,
     run_demo,
     save_picture,
-    share,
     written_name,
 )
 
@@ -104,20 +102,6 @@ def test_names_of_what_is_written(name, written):
     assert written_name(Path(name)) == Path(written)
 
 
-def test_outputs_must_be_free(tmp_path):
-    (tmp_path / "old.png").write_text("")
-    (tmp_path / "folder.png").mkdir()
-    require_free([tmp_path / "new.png", tmp_path / "new/a.png"], overwrite=False)
-    require_free([tmp_path / "old.png"], overwrite=True)
-    with pytest.raises(ValueError, match=r"old\.png is there already: give --overwrite"):
-        require_free([tmp_path / "new.png", tmp_path / "old.png"], overwrite=False)
-    for overwrite in (True, False):
-        with pytest.raises(ValueError, match=r"folder\.png is a folder and would have to be a f"):
-            require_free([tmp_path / "folder.png"], overwrite=overwrite)
-        with pytest.raises(ValueError, match=r"old\.png is a file and would have to be a folder"):
-            require_free([tmp_path / "old.png" / "sub" / "a.png"], overwrite=overwrite)
-
-
 def test_a_picture_appears_when_it_is_complete(tmp_path):
     save_picture(Image.new("RGB", (4, 3)), tmp_path / "a/b/c.png")
     with Image.open(tmp_path / "a/b/c.png") as picture:
@@ -147,9 +131,10 @@ def test_problems_of_jobs_are_logged_and_the_others_are_done(caplog):
 def run():
     """Function: run a program; its exit code, or the text that it ends with."""
 
-    def start(prepare, work=lambda plan: []):
+    def start(prepare, work=lambda plan: [], **options):
+        options = {"overwrite": False} | options
         try:
-            run_demo(argparse.ArgumentParser("demo.py"), prepare=prepare, work=work)
+            run_demo(argparse.ArgumentParser("demo.py"), prepare=prepare, work=work, **options)
         except SystemExit as end:
             return end.code
         return 0
@@ -166,11 +151,25 @@ def test_ends_of_a_program(run, capsys):
     assert run(lambda: Plan([job], [])) == 0
     assert run(lambda: _raise(ValueError("two results"))) == 2
     assert "demo.py: error: two results" in capsys.readouterr().err
+    closed = PermissionError(13, "Permission denied", "in/closed")
+    assert run(lambda: _raise(closed)) == 2
+    assert "demo.py: error: [Errno 13] Permission denied: 'in/closed'" in capsys.readouterr().err
     expected = "not everything could be read:\n  there is no b\n  a is damaged"
     assert run(lambda: Plan([job], ["there is no b"]), lambda plan: ["a is damaged"]) == expected
     assert run(lambda: Plan([job], []), lambda _: _raise(KeyboardInterrupt)) == 130
     full = UnwritableError("a cannot be written: No space left on device")
     assert run(lambda: Plan([job], []), lambda _: _raise(full)) == f"demo.py: {full}"
+
+
+def test_earlier_results_are_kept(run, tmp_path, capsys):
+    earlier, new = tmp_path / "a.png", tmp_path / "b.json"
+    earlier.touch()
+    for target, results in (((earlier,), [new]), ((new,), [earlier])):
+        plan = Plan([Job(Path("a"), "a", target)], [])
+        end = run(lambda: plan, lambda _: _raise(AssertionError), results=results)  # noqa: B023
+        assert end == 2
+        assert f"{earlier} is there already: give --overwrite or an" in capsys.readouterr().err
+        assert run(lambda: plan, overwrite=True, results=results) == 0  # noqa: B023
 
 
 def test_without_jobs_no_work_is_done(run):
@@ -181,15 +180,6 @@ def test_without_jobs_no_work_is_done(run):
 def test_a_bug_is_not_hidden(run):
     with pytest.raises(ValueError, match="a bug"):
         run(lambda: Plan([Job(Path("a"), "a", ())], []), lambda _: _raise(ValueError("a bug")))
-
-
-def test_shares():
-    assert share("0.25") == 0.25
-    for text in ("1.5", "-0.1", "nan"):
-        with pytest.raises(argparse.ArgumentTypeError, match=r"must be in \[0, 1\], got"):
-            share(text)
-    with pytest.raises(ValueError, match="much"):
-        share("much")
 
 
 def test_mistakes_are_answered_before_anything_heavy_is_loaded():

@@ -39,6 +39,7 @@ def test_a_value_within_the_limits(kind, text, value):
         (number(0), "inf", "must be a finite number, got inf"),
         (number(), "a", "must be a number, got a"),
         (probability, "1.5", r"must be in \[0, 1\], got 1.5"),
+        (probability, "-0.1", r"must be in \[0, 1\], got -0.1"),
         (probability, "nan", r"must be in \[0, 1\], got nan"),
         (probability, "half", "must be a number, got half"),
     ],

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from eva_data.checks.command import add_workers
+from eva_data.checks.command import add_shared
 from eva_data.checks.findings import Findings, Kind, write_json
 from eva_data.commands import check_outputs, complain, say
 from eva_data.options import number
@@ -244,9 +244,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--annotations", required=True, type=Path, metavar="JSON", help="the file to check")
     add("--images", type=Path, metavar="DIR", help="folder of the pictures, looked at if given")
-    add("--write", type=Path, metavar="JSON", help="also write a file without the problems")
-    add("--report", type=Path, metavar="JSON", help="also write the findings, with more ids")
-    add("--overwrite", action="store_true", help="replace earlier --write and --report files")
     add(
         "--tolerance",
         type=number(0),
@@ -255,8 +252,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="that boxes and polygons may leave the image (default %(default)s)",
     )
     add("--boxes-only", action="store_true", help="leave masks alone, of the cleaned file too")
-    add("--skip-decode", action="store_true", help="read the headers of pictures only")
-    add_workers(parser, "pictures")
+    add_shared(
+        parser,
+        "pictures",
+        skip="read the headers of pictures only",
+        write=("JSON", "a file without the problems"),
+    )
 
 
 def _run(args: argparse.Namespace) -> int:

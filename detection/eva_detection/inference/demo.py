@@ -21,12 +21,11 @@ from eva_data.inputs import (
     Plan,
     do_jobs,
     plan_jobs,
-    require_free,
     run_demo,
     save_picture,
-    share,
     written_name,
 )
+from eva_data.options import probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_detection.inference.memory import MemoryLimitError, parse_bytes
 
@@ -154,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")
     parser.add_argument(
         "--score-threshold",
-        type=share,
+        type=probability,
         default=0.5,
         help="least score of what is shown and written (default: %(default)s)",
     )
@@ -188,14 +187,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_args(arguments)
-
-    def prepare() -> Plan:
-        planned = plan(args.inputs, args.output)
-        targets = [target for job in planned.jobs for target in job.targets]
-        require_free([*targets, args.output / PREDICTIONS], overwrite=args.overwrite)
-        return planned
-
-    run_demo(parser, prepare=prepare, work=lambda planned: _detect(parser, args, planned.jobs))
+    run_demo(
+        parser,
+        prepare=lambda: plan(args.inputs, args.output),
+        work=lambda planned: _detect(parser, args, planned.jobs),
+        overwrite=args.overwrite,
+        results=[args.output / PREDICTIONS],
+    )
 
 
 def _detect(

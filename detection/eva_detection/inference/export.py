@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from eva_detection.model.backbone import EVAViTDet
 
+from eva_data.files import make_folder, require_free
 from eva_data.options import integer, number
 
 logger = logging.getLogger(__name__)
@@ -67,8 +68,7 @@ def demand_exportable(*, part: str, form: str, output: Path, overwrite: bool) ->
         )
     if output.suffix != ENDINGS[form]:
         raise ValueError(f"a file of format {form} ends in {ENDINGS[form]}, got {output}")
-    if output.is_dir() or (output.exists() and not overwrite):
-        raise ValueError(f"{output} is there already: give --overwrite or another --output")
+    require_free([output], overwrite=overwrite)
     lacking = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if form == "onnx" and lacking:
         raise ValueError(
@@ -152,7 +152,7 @@ def export_backbone(
     shapes = {"images": {0: torch.export.Dim("batch")}} if batch_size is None else None
     if tolerance is None:
         tolerance = TOLERANCES[str(images.dtype).removeprefix("torch.")]
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     with (
         torch.no_grad(),
         warnings.catch_warnings(),
@@ -323,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             preparation=preparation,
             tolerance=args.tolerance,
         )
-    except (ValueError, FileNotFoundError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"export.py: error: {error}")
     for name, difference in differences.items():
         logger.info("%s differs from the model by at most %.2g", name, difference)

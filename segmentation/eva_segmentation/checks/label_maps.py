@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eva_data.checks.command import add_workers
+from eva_data.checks.command import add_shared
 from eva_data.checks.findings import Findings, Kind, write_json
 from eva_data.checks.pictures import inspect
 from eva_data.commands import check_outputs, say
@@ -188,14 +188,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--images", type=Path, metavar="DIR", help="own images")
     add("--maps", type=Path, metavar="DIR", help="own label maps, of the same names")
     add("--classes", type=Path, metavar="TOML", help="names and labels of own classes")
-    add("--report", type=Path, metavar="JSON", help="also write findings and counts of all classes")
-    add("--overwrite", action="store_true", help="replace an earlier --report")
-    add(
-        "--skip-decode",
-        action="store_true",
-        help="read headers of images only, and all of the maps",
+    add_shared(
+        parser,
+        "files",
+        skip="read headers of images only, and all of the maps",
+        report="findings and counts of all classes",
     )
-    add_workers(parser, "files")
 
 
 def _run(args: argparse.Namespace) -> int:

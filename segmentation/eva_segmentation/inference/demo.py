@@ -19,12 +19,11 @@ from eva_data.inputs import (
     Plan,
     do_jobs,
     plan_jobs,
-    require_free,
     run_demo,
     save_picture,
-    share,
     written_name,
 )
+from eva_data.options import probability
 from eva_data.suffixes import SHOWN_PICTURES
 
 if TYPE_CHECKING:
@@ -204,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tta", action="store_true", help="several scales and flips, by the config's tta_pipeline")
     add(
         "--opacity",
-        type=share,
+        type=probability,
         default=0.5,
         help="opacity of the paint, 0 to 1 (default: %(default)s)",
     )
@@ -226,13 +225,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def prepare() -> Plan:
         planned = plan(args.inputs, args.output)
-        targets = [target for job in planned.jobs for target in job.targets]
-        require_free([*targets, *([archive] if archive else [])], overwrite=args.overwrite)
         if archive:
             _check_submission(archive, planned.jobs)
         return planned
 
-    run_demo(parser, prepare=prepare, work=lambda planned: _segment(parser, args, planned))
+    run_demo(
+        parser,
+        prepare=prepare,
+        work=lambda planned: _segment(parser, args, planned),
+        overwrite=args.overwrite,
+        results=[archive] if archive else [],
+    )
 
 
 def _check_submission(archive: Path, jobs: Sequence[Job]) -> None:
