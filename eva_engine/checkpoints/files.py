@@ -15,6 +15,7 @@ from eva_engine import distributed
 
 MARKER = "COMPLETE"
 RUN = "run.json"
+WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 _FORMAT = 2  # of the marker: {"format": 2, "files": {name: [size, SHA-256]}}; 1 was {name: size}
 _CONFIG = "config"
 

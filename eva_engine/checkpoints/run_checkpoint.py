@@ -21,6 +21,8 @@ from eva_backbone.checkpoints.reading import read_torch_file
 from eva_data.files import flush, make_folder, remove_unfinished, write_text, writing
 from eva_engine import distributed
 from eva_engine.checkpoints.files import (
+    EMA_WEIGHTS,
+    WEIGHTS,
     damage_of,
     is_complete,
     mark_complete,
@@ -34,7 +36,6 @@ from eva_engine.steps.moving_average import MovingAverage
 logger = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
-WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 _RUN, _LATEST = "run.json", "latest"
 _STATE = "deepspeed"
 _PREFIX, _TEMPORARY, _REMOVED, _DAMAGED = "step_", ".writing_", ".removing_", "damaged_"

@@ -12,11 +12,10 @@ import torch
 from eva_data.options import integer
 from eva_engine import distributed
 from eva_engine.commands.endings import ending
-from eva_engine.config import MOST_WORKERS
+from eva_engine.config import DTYPES, LARGEST_IMAGE, MOST_WORKERS
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Main(Protocol):
@@ -72,6 +71,21 @@ def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.
     )
 
 
+def add_weights(parser: argparse.ArgumentParser, *, kinds: str) -> None:
+    """Add `--weights`, and the options of the pictures or frames that they see.
+
+    Args:
+        parser: Parser that receives them.
+        kinds: Weights that the command takes, for the help.
+    """
+    add = parser.add_argument
+    add("--weights", required=True, help=kinds)
+    side = integer(1, LARGEST_IMAGE)
+    add("--image-size", type=side, help="side in pixels (default: that of the weights)")
+    add("--mean", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
+    add("--std", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
+
+
 def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> None:
     """Add the options of how a model is run.
 
@@ -119,4 +133,4 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """Choose a number format: by default fp16 on a GPU, as officially, and fp32 elsewhere."""
     if precision == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
-    return _DTYPES[precision]
+    return DTYPES[precision]

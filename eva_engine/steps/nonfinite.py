@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from eva_data.files import UnwritableError, write_text
 from eva_engine import distributed
-from eva_engine.checkpoints.run_checkpoint import WEIGHTS
+from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.config import RunConfig
 from eva_engine.data.order import Batch, Samples, sample_id
 
