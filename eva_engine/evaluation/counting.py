@@ -104,21 +104,6 @@ class AnyLabel:
         return Judged(right[:, 0], right.any(1), loss, counts)
 
 
-def rule_for(
-    columns: Sequence[int] | None = None, accepted: Sequence[Sequence[int]] | None = None
-) -> Rule:
-    """Choose the rule of a test set.
-
-    Args:
-        columns: Logits that compete, in the order of the labels; None for all.
-        accepted: Right classes of each image; None if only the label is right.
-
-    Returns:
-        The rule.
-    """
-    return OneLabel(columns) if accepted is None else AnyLabel(accepted)
-
-
 def _first_five(logits: Tensor) -> Tensor:
     return logits.topk(min(5, logits.shape[1]), dim=1).indices
 
@@ -149,6 +134,11 @@ class Score:
         """Accuracy of the first five predictions in percent."""
         return 100 * self.right5 / self.samples
 
+    @property
+    def mean_top1_top5(self) -> float:
+        """Mean of both accuracies in percent, the main score of Kinetics' challenges."""
+        return (self.top1 + self.top5) / 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
@@ -163,6 +153,14 @@ class Counted:
     scores: Mapping[str, Score]
     confusion: Tensor | None = None
     right5: Tensor | None = None
+
+    @property
+    def mean_per_class(self) -> float:
+        """Mean over the classes that have samples of their accuracies in percent."""
+        assert self.confusion is not None
+        samples = self.confusion.sum(1)
+        shares = self.confusion.diagonal()[samples > 0].double() / samples[samples > 0]
+        return 100 * shares.mean().item()
 
 
 class _Indexed(Dataset[tuple[Any, int, int]]):
