@@ -114,7 +114,7 @@ class BlockMasking:
 
 
 def masked_positions(mask: Tensor) -> Positions:
-    """Turn masks into indexes, whose number depends on values: on a GPU the CPU waits for them.
+    """Turn masks into indexes. Their sizes depend on the mask, so on a GPU this synchronises.
 
     Args:
         mask: (B, N) bool.
@@ -278,7 +278,7 @@ class Objective(Protocol):
         images: Tensor,
         mask: Any,
         features: Tensor,
-        positions: Positions | None = None,
+        positions: Any,
     ) -> Result:
         """Compute the loss of a batch.
 
@@ -287,7 +287,7 @@ class Objective(Protocol):
             images: (B, 3, H * p, W * p).
             mask: (B, N) or (B, H, W) bool; None for an objective that hides nothing.
             features: (B, N, D), the teacher's of the same patches, of any length.
-            positions: `masked_positions` of the mask, if they are known.
+            positions: `masked_positions` of the mask; None without a mask.
 
         Returns:
             The loss, and scalars by the names of `metric_names`.
@@ -308,10 +308,9 @@ class MaskedFeatures:
         images: Tensor,
         mask: Tensor,
         features: Tensor,
-        positions: Positions | None = None,
+        positions: Positions,
     ) -> Result:
         """Return the negative mean cosine; see `Objective`."""
-        positions = masked_positions(mask.flatten(1)) if positions is None else positions
         targets = select(features, mask, positions)  # (K, D)
         loss = negative_cosine(model(images, mask, positions), targets)
         return loss, {"cosine": -loss.detach()}
