@@ -91,7 +91,7 @@ class RunConfig:
         evaluate_every: Epochs between evaluations; 0 evaluates at the end only.
         best_metric: Result of the evaluation, such as `top1`, whose best weights are kept in the
             folder `best` (the smallest `loss`, the largest of all others); empty keeps none.
-        nonfinite: What a loss or gradient that is not finite does: `stop` the run before the step,
+        nonfinite: Effect of a loss or gradient that is not finite: `stop` the run before the step,
             or `skip` the step. (An overflow that the loss scale of fp16 takes care of is neither.)
         max_skipped: Steps in a row that `skip` may leave out before the run stops.
         max_bad_samples: Samples that may be replaced because they cannot be read, each counted

@@ -124,7 +124,7 @@ class TrainingRun:
             self._train()
 
     def _prepare(self) -> None:
-        """Everything that can be refused, before anything is changed."""
+        """Refuse everything that can be refused, before anything is changed."""
         run = self.run
         self._main = distributed.rank() == 0
         self._processes = distributed.world_size()
@@ -238,12 +238,12 @@ class TrainingRun:
         return self.evaluate is not None and (done >= self._total or at_period)
 
     def _evaluation_is_due(self) -> bool:
-        """Whether the earlier start was stopped between checkpoint and evaluation."""
+        """Return whether the earlier start was stopped between checkpoint and evaluation."""
         last = distributed.gather(self._log.last_evaluation if self._log else -1)[0]
         return bool(self._start and self._evaluates_after(self._start) and last < self._start - 1)
 
     def _step(self, step: int) -> bool:
-        """One optimizer step; whether any process was asked to stop."""
+        """Carry out one optimizer step; return whether any process was asked to stop."""
         lr = self._lr(step)
         self._engine.set_learning_rate(lr)
         sums: dict[str, Tensor] = {}
@@ -282,7 +282,7 @@ class TrainingRun:
     def _share(
         self, sums: dict[str, Tensor], batches: list[Batch]
     ) -> tuple[dict[str, float], bool, bool]:
-        """Means over all processes and micro-batches; whether one is to stop; finite losses."""
+        """Average over processes and micro-batches; whether one is to stop; finite losses."""
         names = sorted(sums)
         own = torch.stack([sums[name].reshape(()) for name in names]).tolist()
         bad = {name: why for batch in batches for name, why in batch.unreadable.items()}

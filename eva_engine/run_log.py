@@ -173,7 +173,7 @@ class RunLog:
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Context in which the system's error becomes a sentence that names the path."""
+    """Turn the system's error into a sentence that names the path."""
     try:
         yield
     except UnwritableError:
@@ -208,7 +208,7 @@ def check_packages(run: RunConfig) -> None:
 
 
 def last_logged_step(output: Path) -> int:
-    """Step, from 0, of the last complete line that a run logged; -1 if there is none.
+    """Find the step, from 0, of the last complete line that a run logged; -1 if there is none.
 
     Args:
         output: Folder of the run.
@@ -265,7 +265,7 @@ def _wandb(run: RunConfig, config: dict[str, Any]) -> Any:
 
 
 def _memory(device: torch.device) -> float:
-    """Most bytes in use so far: of the GPU, or of this process."""
+    """Measure the most bytes in use so far: of the GPU, or of this process."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

@@ -181,7 +181,7 @@ class FeatureExtractor(nn.Module):
             return self._patches(tokens).transpose(1, 2).unflatten(2, grid).float()
 
     def _encode(self, pictures: Tensor | Picture | Iterable[Picture]) -> tuple[Tensor, Grid]:
-        """Tokens (B, [1 +] N, C) after the final norm, and their grid (h, w)."""
+        """Compute tokens (B, [1 +] N, C) after the final norm, and their grid (h, w)."""
         kernel = self.vit.patch_embed.proj.weight
         images = pictures if isinstance(pictures, Tensor) else self._read(pictures)
         tokens, grid = self.vit.embed(images.to(kernel.device, kernel.dtype))

@@ -132,7 +132,7 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
 
 
 def main() -> None:
-    """Command line of `train.py`."""
+    """Run the command line of `train.py`."""
     command_line.main(
         ClassificationConfig,
         train,

@@ -56,7 +56,7 @@ def mark_complete(folder: Path) -> None:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a checkpoint lists its files and all have their size; their content is not read."""
+    """Check that a checkpoint lists its files and all have their size, without reading them."""
     return not isinstance(_listed(folder), str)
 
 

@@ -20,7 +20,7 @@ class Failures:
 
     @contextlib.contextmanager
     def noted(self, path: Path) -> Iterator[None]:
-        """Context in which the system's errors are kept for `raise_together`."""
+        """Keep the system's errors of the block for `raise_together`."""
         try:
             yield
         except UnwritableError as error:
@@ -36,7 +36,7 @@ class Failures:
 
 
 def safe_checkpoint_engine(failures: Failures | None = None) -> Any:
-    """DeepSpeed's reader and writer, but one that runs no code of a file (`weights_only`).
+    """Make DeepSpeed's reader and writer, but one that runs no code of a file (`weights_only`).
 
     Args:
         failures: Takes failures to write; without it they are errors.

@@ -54,7 +54,7 @@ class MixedTargets:
         return mixed.view(inputs.shape), targets
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy in float32.
+        """Compute the cross-entropy in float32.
 
         Args:
             logits: (B, K).

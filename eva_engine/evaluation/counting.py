@@ -1,4 +1,4 @@
-"""Counting right predictions: each sample once, whatever the number of processes.
+"""Count correct predictions: each sample once, whatever the number of processes.
 
 A sample is an input with a label. The model turns a batch of inputs into logits, whether they are
 images (B, 3, H, W), clips (B, 3, T, H, W) or several views of each (B, V, ...), over which it takes
@@ -44,8 +44,8 @@ class Judged(NamedTuple):
     """Judgement of a batch by a rule, each (B,).
 
     Attributes:
-        top1: Whether the first prediction is right.
-        top5: Whether one of the first five predictions is right.
+        top1: Whether the first prediction is correct.
+        top5: Whether one of the first five predictions is correct.
         loss: Cross-entropy; zero where the sample does not count.
         counts: Whether the sample counts at all.
     """
@@ -65,7 +65,7 @@ class Rule(Protocol):
 
 
 class OneLabel:
-    """A prediction is right if it is the label.
+    """A prediction is correct if it is the label.
 
     Args:
         columns: Columns of the logits that compete, in the order of the labels; None takes all.
@@ -84,7 +84,7 @@ class OneLabel:
 
 
 class AnyLabel:
-    """A prediction is right if it is one of the sample's labels; samples without any do not count.
+    """A prediction is correct if it is one of the sample's labels; samples without any do not count.
 
     Args:
         labels: All labels of each sample of the data set.
@@ -114,8 +114,8 @@ class Score:
 
     Attributes:
         samples: Number of samples that count.
-        right1: Number of those whose first prediction is right.
-        right5: Number of those with a right prediction among the first five.
+        right1: Number of those whose first prediction is correct.
+        right5: Number of those with a correct prediction among the first five.
         loss: Mean cross-entropy over the samples that count.
     """
 
@@ -147,7 +147,7 @@ class Counted:
     Attributes:
         scores: Rule -> score.
         confusion: (K, K), samples of each label (row) that went to each class; None if not wanted.
-        right5: (K,), samples of each label with a right prediction among the first five.
+        right5: (K,), samples of each label with a correct prediction among the first five.
     """
 
     scores: Mapping[str, Score]
@@ -182,7 +182,7 @@ def count(
     confusion: bool = False,
     progress: str | None = None,
 ) -> Counted:
-    """Count right predictions; called on all processes, each of which takes its share.
+    """Count correct predictions; called on all processes, each of which takes its share.
 
     Args:
         model: Model with logits (B, K), in evaluation mode on the device.
@@ -270,7 +270,7 @@ class Validation:
         self._samples, self._run, self._device = samples, run, device
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Loss, and accuracies in percent; called on all processes.
+        """Compute loss, and accuracies in percent; called on all processes.
 
         Args:
             model: The model in evaluation mode.

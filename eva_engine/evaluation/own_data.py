@@ -113,7 +113,7 @@ def settings_of(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
 def _checked(
     options: argparse.Namespace, name: str, noted: Mapping[str, Any], fits: Callable[[Any], bool]
 ) -> Any:
-    """The note of a name, None without one."""
+    """Return the note of a name, None without one."""
     if name in noted and not fits(noted[name]):
         option = name.replace("class_names", "classes").replace("_", "-")
         raise ValueError(

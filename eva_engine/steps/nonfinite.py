@@ -67,7 +67,7 @@ class NonfiniteSteps:
 
 @contextlib.contextmanager
 def smallest_loss_scale_explained(step: int) -> Iterator[None]:
-    """Context of an optimizer step, in which DeepSpeed's error about its loss scale is a sentence.
+    """Report DeepSpeed's error about its smallest loss scale in one sentence.
 
     Args:
         step: Number of the step, from 0.

@@ -246,7 +246,7 @@ def masked_image_modeling(
 
 # ---- the loss ------------------------------------------------------------------------------------
 def negative_cosine(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Negative cosine similarity, the loss of the paper's section 2.2.
+    """Compute the negative cosine similarity, the loss of the paper's section 2.2.
 
     Args:
         predictions: (K, D).
@@ -334,7 +334,7 @@ class PretrainStep:
 
     Args:
         teacher: The frozen network, on the device.
-        objective: What is learned from its features.
+        objective: Loss that is computed from its features.
     """
 
     def __init__(self, teacher: Teacher, objective: Objective) -> None:

@@ -38,7 +38,7 @@ def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> Ma
     Args:
         config: Size and first weights.
         target_dim: Values to predict for a patch.
-        masked: Whether it needs a mask token.
+        masked: Build a mask token too.
 
     Returns:
         The model on the CPU.
@@ -62,7 +62,7 @@ def train(config: PretrainConfig, device: torch.device) -> None:
 
     Args:
         config: The recipe.
-        device: What `eva_engine.distributed.start` returned.
+        device: Device of this process, from `eva_engine.distributed.start`.
 
     Raises:
         ValueError: For settings that do not fit together.
@@ -115,14 +115,14 @@ def train(config: PretrainConfig, device: torch.device) -> None:
 
 
 def main() -> None:
-    """Command line of `train.py`."""
+    """Run the command line of `train.py`."""
     command_line.main(PretrainConfig, train, program="pretrain/train.py")
 
 
 def _objective(
     config: PretrainConfig, teacher: Teacher, device: torch.device
 ) -> tuple[Objective, int]:
-    """The objective, and how many values it wants for a patch."""
+    """Build the objective, and return how many values it wants for a patch."""
     if config.objective == "masked_features":
         return MaskedFeatures(), teacher.dim
     if config.objective == "distillation":

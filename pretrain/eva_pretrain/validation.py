@@ -23,7 +23,7 @@ class Validation:
     Args:
         config: The recipe.
         step: The step function of the run.
-        views: What student and teacher take.
+        views: Tensors of student and teacher.
         device: Device of the model.
     """
 

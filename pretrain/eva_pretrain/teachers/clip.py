@@ -143,7 +143,7 @@ class ClipTeacher(Teacher):
             )
 
     def _hidden(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The prefix tokens (B, 1, C) and the patch tokens (B, N, C) that `project` takes."""
+        """Compute prefix tokens (B, 1, C) and the patch tokens (B, N, C) that `project` takes."""
         if images.shape[-2:] != self.image_size:
             raise ValueError(
                 f"the teacher takes images of {self.image_size}, got {tuple(images.shape[-2:])}; "

@@ -98,7 +98,7 @@ def _closest(name: str, known: list[str]) -> str:
 
 
 def _find_weights(name: str, pretrained: str | None) -> tuple[str | None, Path | None]:
-    """Tag or file; one of them, or none for random weights."""
+    """Find tag or file; one of them, or none for random weights."""
     if pretrained is None:
         return None, None
     tags = open_clip.list_pretrained_tags_by_model(name)
@@ -117,7 +117,7 @@ def _find_weights(name: str, pretrained: str | None) -> tuple[str | None, Path |
 def _activation(
     asked: bool | None, *, config: dict[str, Any], name: str, tag: str | None, file: Path | None
 ) -> bool:
-    """Whether to force quick-GELU; refuses what the weights were not trained with."""
+    """Decide whether to force quick-GELU; refuse what the weights were not trained with."""
     if "timm_model_name" in config["vision_cfg"]:
         if asked:
             raise ValueError(f"{name} is a timm model: quick_gelu=True would have no effect")

@@ -31,7 +31,7 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
 
     Args:
         config: The recipe.
-        device: What `eva_engine.distributed.start` returned.
+        device: Device of this process, from `eva_engine.distributed.start`.
     """
     teacher = build_teacher(config.teacher, device)
     distributed.seed_all(config.run.seed)
@@ -97,5 +97,5 @@ def _build(config: Mapping[str, Any], *, feature_dim: int) -> FeatureTokenizer:
 
 
 def main() -> None:
-    """Command line of `train_tokenizer.py`."""
+    """Run the command line of `train_tokenizer.py`."""
     command_line.main(TokenizerConfig, train_tokenizer, program="pretrain/train_tokenizer.py")
