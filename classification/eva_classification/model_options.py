@@ -1,4 +1,4 @@
-"""Options that name weights and say how a model is made of them, shared by the commands."""
+"""Options of a feature extractor, shared by the commands that freeze a backbone."""
 
 import argparse
 

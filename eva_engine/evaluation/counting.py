@@ -84,7 +84,7 @@ class OneLabel:
 
 
 class AnyLabel:
-    """A prediction is correct if it is one of the sample's labels; samples without any do not count.
+    """A prediction is correct if it is one of the sample's labels; without any it does not count.
 
     Args:
         labels: All labels of each sample of the data set.
