@@ -1,6 +1,6 @@
-"""What lies on disk: the floor that every project stands on, beside `eva_backbone`.
+"""Files, images and data sets shared by all projects.
 
-* `files`, `run_folder`: written completely or not at all, found whatever links there are, one run;
+* `files`, `tensors`, `run_folder`: atomic writes, loop-safe search, one run per folder;
 * `suffixes`, `pictures`, `video`: which files are pictures and videos, and the one decoder of each;
 * `names`, `sources`: images without labels, in folders, tar shards and manifests with an index;
 * `labelled`: folders of classes, data sets by name, ImageNet and its variants;

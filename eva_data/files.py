@@ -40,9 +40,9 @@ def replacing(file: Path) -> Iterator[Path]:
     """
     temporary = file.with_name(f".{file.stem}{_UNFINISHED}-{os.getpid()}{file.suffix}")
     try:
-        with _explained(file, only=_OF_WRITING):
+        with explained(file, only=_OF_WRITING):
             yield temporary
-        with _explained(file):
+        with explained(file):
             flush(temporary)
             os.replace(temporary, file)
             flush(file.parent)
@@ -68,7 +68,7 @@ def writing(file: Path) -> Iterator[BinaryIO]:
         UnwritableError: If the disk is full or the folder read-only, for example.
     """
     with replacing(file) as temporary:
-        with _explained(file):
+        with explained(file):
             stream = _RememberingFile(temporary)
         try:
             yield stream
@@ -118,7 +118,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         UnwritableError: If it is a file, or nothing can be written in it.
     """
-    with _explained(folder):
+    with explained(folder):
         if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
             raise UnwritableError(f"{folder} is a file and not a folder: choose another output")
         folder.mkdir(parents=True, exist_ok=True)
@@ -239,8 +239,16 @@ class _RememberingFile(io.BufferedWriter):
 
 
 @contextlib.contextmanager
-def _explained(path: Path, *, only: Collection[int] | None = None) -> Iterator[None]:
-    """Context in which the system's error becomes a sentence that names the path."""
+def explained(path: Path, *, only: Collection[int] | None = None) -> Iterator[None]:
+    """Turn the system's error into a sentence that names the path.
+
+    Args:
+        path: File or folder to name.
+        only: Error numbers that are about it; others stay as they are. None for all.
+
+    Raises:
+        UnwritableError: In place of the system's error.
+    """
     try:
         yield
     except UnwritableError:

@@ -204,7 +204,8 @@ def run_demo(
 
     Args:
         parser: Parser of the program, for its name and its way to refuse arguments.
-        prepare: Function that plans and checks; its ValueError is a mistake in the arguments.
+        prepare: Function that plans and checks; its OSError or ValueError is a mistake in the
+            arguments.
         work: Function that does the jobs, if there are any, and returns a sentence for each file
             that could not be used.
 
@@ -214,7 +215,7 @@ def run_demo(
     """
     try:
         plan = prepare()
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for problem in plan.problems:

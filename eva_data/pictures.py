@@ -121,7 +121,7 @@ def read_picture(source: Source, *, upright: bool, name: str | None = None) -> I
         with _explained(name):
             return _rgb(source, upright=upright, name=name)
     name = _name(source, name)
-    with opened(source, name) as picture:
+    with opened(source, name) as picture, _explained(name):
         return _rgb(picture, upright=upright, name=name)
 
 
@@ -188,9 +188,7 @@ def inspect_picture(
     Raises:
         UnreadableImageError: If it cannot be read or claims too many pixels.
     """
-    with opened(source, _name(source, name)) as picture:
-        if decode:
-            picture.load()
+    with opened(source, _name(source, name), decode=decode) as picture:
         return PictureFacts(
             *picture.size,
             orientation=_orientation(picture, decode=decode),
@@ -239,22 +237,31 @@ def _name(source: str | os.PathLike[str] | bytes, name: str | None) -> str:
 
 
 @contextlib.contextmanager
-def opened(source: str | os.PathLike[str] | bytes, name: str) -> Iterator[Image.Image]:
-    """Context of a picture as Pillow opens it, of an allowed size and not decoded yet.
+def opened(
+    source: str | os.PathLike[str] | bytes, name: str, *, decode: bool = False
+) -> Iterator[Image.Image]:
+    """Open a picture by Pillow, if its size is allowed.
 
     Args:
         source: Path of a file, or the content of one.
         name: Its name in messages.
+        decode: Decode it too. A caller who decodes it inside the context must expect what Pillow
+            raises for damaged files besides OSError.
 
     Yields:
         The picture, of any mode.
 
     Raises:
-        UnreadableImageError: If it cannot be opened, claims too many pixels, or proves to be
-            damaged inside the context.
+        UnreadableImageError: If it cannot be opened or decoded, claims too many pixels, or ends too
+            early inside the context.
     """
-    with _explained(name), _open(source, name) as picture:
+    with _explained(name):
+        picture = _open(source, name)
+    with picture, _explained(name, only=(OSError, Image.DecompressionBombError)):
         _check_size(picture, name)
+        if decode:
+            with _explained(name):
+                picture.load()
         yield picture
 
 
@@ -268,8 +275,10 @@ def _check_size(picture: Image.Image, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Context in which every damage becomes one sentence."""
+def _explained(
+    name: str, only: tuple[type[Exception], ...] = (OSError, *_DAMAGE)
+) -> Iterator[None]:
+    """Turn every damage into one sentence."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large pictures and damaged EXIF data
         try:
@@ -280,7 +289,7 @@ def _explained(name: str) -> Iterator[None]:
             raise UnreadableImageError(
                 f"{name} cannot be decoded (no known image format)"
             ) from error
-        except (OSError, *_DAMAGE) as error:
+        except only as error:
             reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
             raise UnreadableImageError(
                 f"{name} cannot be read ({reason or type(error).__name__})"

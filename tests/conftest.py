@@ -7,6 +7,8 @@ import contextlib
 import importlib.util
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -417,3 +419,14 @@ def help_of():
         return done.stdout
 
     return print_help
+
+
+@pytest.fixture
+def full_disk():
+    """At most 1 MB in a file: writes fail in their middle, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)

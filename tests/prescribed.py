@@ -5,7 +5,7 @@ from PIL import Image
 from torch import nn
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-from eva_data.labelled.folders import LabelledImages
+from eva_data.labelled.labelled_images import LabelledImages
 from eva_data.pictures import UnreadableImageError
 from eva_data.transforms import evaluation_transform
 
@@ -35,6 +35,7 @@ class Numbered(LabelledImages):
         super().__init__(
             evaluation_transform(SIZE, mean=CLIP_MEAN, std=CLIP_STD),
             [f"class {k}" for k in range(classes)],
+            upright=False,
         )
         self.labels, self.bad = labels, bad
 

@@ -126,6 +126,6 @@ def _own_data(model: ImageClassifier, options: argparse.Namespace) -> dict[str, 
     transform = evaluation_transform(
         model.img_size, crop_pct=options.crop_pct, mean=options.mean, std=options.std
     )
-    samples = open_labelled(options.data, transform, classes=options.class_names)
+    samples = open_labelled(options.data, transform, classes=options.class_names, upright=False)
     counted = evaluate_own_data(model, samples, options, num_classes=model.num_classes)
     return dict(counted.scores)

@@ -31,9 +31,9 @@ from eva_data.files import find_files, require_regular_file, writing
 from eva_data.labelled.folders import open_labelled
 from eva_data.pictures import UnreadableImageError, read_picture
 from eva_data.suffixes import LISTED_PICTURES, PICTURES
+from eva_data.tensors import write_tensors
 from eva_data.transforms import PictureTransform
 from eva_engine import distributed
-from eva_engine.checkpoints.files import write_tensors
 from eva_engine.data.loading import evaluation_loader
 
 SETTINGS = "features.json"

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from eva_classification.features import FeatureExtractor
-from eva_data.labelled.folders import LabelledImages
+from eva_data.labelled.labelled_images import LabelledImages
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
 

@@ -48,8 +48,8 @@ def _evaluate(options: argparse.Namespace, device: torch.device) -> None:
     if options.output is not None:
         make_folder(options.output)  # fails now, not after hours
     extractor = build_extractor(options, device)
-    learn = open_labelled(options.train, extractor.transform)
-    score = open_labelled(options.val, extractor.transform, classes=learn.classes)
+    learn = open_labelled(options.train, extractor.transform, upright=False)
+    score = open_labelled(options.val, extractor.transform, classes=learn.classes, upright=False)
     known = min(len(learn), options.train_images or len(learn))
     if options.neighbours and max(options.neighbours) > known:
         raise ValueError(f"{max(options.neighbours)} neighbours, but {known} images to learn from")

@@ -94,7 +94,10 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
     """
     size, data = config.model.image_size, config.data
     samples = open_labelled(
-        data.train, training_transform(size, config.augment, data), classes=data.classes or None
+        data.train,
+        training_transform(size, config.augment, data),
+        classes=data.classes or None,
+        upright=False,
     )
     classes = list(samples.classes)
     logger.info("%d images of %d classes", len(samples), len(classes))
@@ -102,7 +105,7 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
     if data.val:
         transform = evaluation_transform(size, crop_pct=data.crop_pct, mean=data.mean, std=data.std)
         validation = Validation(
-            open_labelled(data.val, transform, classes=classes), config.run, device
+            open_labelled(data.val, transform, classes=classes, upright=False), config.run, device
         )
     elif config.run.best_metric:
         raise ValueError("run.best_metric needs data.val; set it to nothing (--run.best-metric '')")

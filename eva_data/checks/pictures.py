@@ -73,7 +73,7 @@ def inspect(folder: Path, name: str, *, decode: bool = True) -> Picture:
         if found is None:
             return Picture(name, missing=True)
         facts = inspect_picture(folder / found, decode=decode, name="it")
-    except (OSError, ValueError) as error:  # of the name as well
+    except OSError as error:  # of the name as well
         return Picture(found or name, problem=str(error))
     size = facts.width, facts.height
     return Picture(found, size, facts.orientation, facts.bits, facts.mode)

@@ -7,72 +7,22 @@ open_labelled("hf:food101:validation", transform)
 
 import logging
 import os
-from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import Dataset
 
 from eva_data.files import find_files
+from eva_data.labelled.labelled_images import LabelledImages
 from eva_data.names import Names
 from eva_data.pictures import read_picture
 from eva_data.suffixes import LISTED_PICTURES, PICTURES
 from eva_data.transforms import PictureTransform
 
 logger = logging.getLogger(__name__)
-
-
-class LabelledImages(Dataset[tuple[Any, int]]):
-    """A map-style data set: `samples[index]` is (transformed image, label).
-
-    Args:
-        transform: Takes the PIL image in RGB; None returns it as it is.
-        classes: Names of the labels 0, 1, ...
-        upright: Turn images as their EXIF data say; see `eva_data.pictures`.
-    """
-
-    def __init__(
-        self,
-        transform: PictureTransform | None,
-        classes: Sequence[str],
-        *,
-        upright: bool = False,
-    ) -> None:
-        self.transform = transform
-        self.classes = tuple(classes)
-        self.upright = upright
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def sample_id(self, index: int) -> str:
-        """Name the place of an image, for messages."""
-
-    @abstractmethod
-    def load(self, index: int) -> tuple[Image.Image, int]:
-        """Read an image in RGB, and its label.
-
-        Raises:
-            UnreadableImageError: If it cannot be read; an OSError that names it.
-        """
-
-    def image(self, index: int) -> Image.Image:
-        """Read an image in RGB, whatever its label.
-
-        Raises:
-            UnreadableImageError: If it cannot be read; an OSError that names it.
-        """
-        return self.load(index)[0]
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        image, label = self.load(index)
-        return (image if self.transform is None else self.transform(image)), label
 
 
 class ClassFolders(LabelledImages):
@@ -100,7 +50,7 @@ class ClassFolders(LabelledImages):
         *,
         classes: Sequence[str] | None = None,
         labels: Mapping[str, int] | None = None,
-        upright: bool = False,
+        upright: bool,
     ) -> None:
         self.folder = Path(folder)
         found = _class_folders(self.folder)
@@ -175,7 +125,7 @@ def open_labelled(
     transform: PictureTransform | None,
     *,
     classes: Sequence[str] | str | os.PathLike[str] | None = None,
-    upright: bool = False,
+    upright: bool,
 ) -> LabelledImages:
     """Open labelled images.
 

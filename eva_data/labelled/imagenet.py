@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.labelled._imagenet_subsets import IMAGENET_A, IMAGENET_R
-from eva_data.labelled.folders import ClassFolders, LabelledImages, listed
+from eva_data.labelled.folders import ClassFolders, listed
+from eva_data.labelled.labelled_images import LabelledImages
 from eva_data.transforms import PictureTransform, evaluation_transform
 
 CLASSES = 1000
@@ -98,7 +99,7 @@ def open_sets(
             accepted = real_labels(images, paths.real)
             sets.append(TestSet(name="ImageNet-ReaL", samples=images, accepted=accepted))
     if paths.v2 is not None:
-        images = ClassFolders(paths.v2, bilinear, classes=_NUMBERS)
+        images = ClassFolders(paths.v2, bilinear, classes=_NUMBERS, upright=False)
         sets.append(TestSet(name="ImageNet-V2", samples=images))
     for name, folder, columns in (
         ("ImageNet-A", paths.a, IMAGENET_A),
@@ -109,7 +110,7 @@ def open_sets(
             sets.append(_opened(name, folder, usual, columns=columns, names=names))
     if paths.objectnet is not None:
         folder, labels = objectnet_labels(paths.objectnet)
-        images = ClassFolders(folder, bilinear, classes=_NUMBERS, labels=labels)
+        images = ClassFolders(folder, bilinear, classes=_NUMBERS, labels=labels, upright=False)
         sets.append(TestSet(name="ObjectNet", samples=images))
     if not sets:
         raise ValueError(
@@ -130,7 +131,7 @@ def _opened(
 
     Labels are places among sorted folders: they mean the same only if the folders do.
     """
-    samples = ClassFolders(folder, transform)
+    samples = ClassFolders(folder, transform, upright=False)
     found, number = samples.classes, CLASSES if columns is None else len(columns)
     if len(found) != number:
         raise ValueError(

@@ -2,12 +2,12 @@
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
 
-from eva_data.labelled.folders import LabelledImages
+from eva_data.labelled.labelled_images import LabelledImages
 from eva_data.pictures import UnreadableImageError, read_picture
 from eva_data.transforms import PictureTransform
 
@@ -24,8 +24,8 @@ class NamedImages(LabelledImages):
         samples: Sequence of samples, each with an image and a label.
         classes: Names of the labels.
         transform: See `LabelledImages`.
-        keys: Names of image and label in a sample.
         upright: See `LabelledImages`.
+        keys: Names of image and label in a sample.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class NamedImages(LabelledImages):
         classes: Sequence[str],
         transform: PictureTransform | None,
         *,
+        upright: bool,
         keys: tuple[Any, Any] = (0, 1),
-        upright: bool = False,
     ) -> None:
         super().__init__(transform, classes, upright=upright)
         self.name, self._samples, self._keys = name, samples, keys
@@ -50,30 +50,30 @@ class NamedImages(LabelledImages):
 
     def load(self, index: int) -> tuple[Image.Image, int]:
         """See `LabelledImages`."""
-        rgb, label = self._read(index, lambda sample: int(sample[self._keys[1]]))
-        if not 0 <= label < len(self.classes):
+        sample, picture = self._read(index)
+        label = sample[self._keys[1]]
+        if label is None or not 0 <= int(label) < len(self.classes):
             raise ValueError(f"{self.sample_id(index)} has label {label} of {len(self.classes)}")
-        return rgb, label
+        return picture, int(label)
 
     def image(self, index: int) -> Image.Image:
         """See `LabelledImages`; test images may have no label."""
-        return self._read(index, lambda _: -1)[0]
+        return self._read(index)[1]
 
-    def _read(self, index: int, label: Callable[[Any], int]) -> tuple[Image.Image, int]:
+    def _read(self, index: int) -> tuple[Any, Image.Image]:
+        name = self.sample_id(index)
         try:
             sample = self._samples[index]
-            picture, name = sample[self._keys[0]], self.sample_id(index)
-            return read_picture(picture, upright=self.upright, name=name), label(sample)
-        except UnreadableImageError:
-            raise
-        except Exception as error:  # whatever the library raises
+        except Exception as error:  # whatever the library raises, which decodes here
             raise UnreadableImageError(
-                f"{self.sample_id(index)} cannot be read ({type(error).__name__}: {error})"
+                f"{name} cannot be read ({type(error).__name__}: {error})"
             ) from error
+        picture = read_picture(sample[self._keys[0]], upright=self.upright, name=name)
+        return sample, picture
 
 
 def open_torchvision(
-    description: str, transform: PictureTransform | None, *, upright: bool = False
+    description: str, transform: PictureTransform | None, *, upright: bool
 ) -> NamedImages:
     """Open a data set of `torchvision.datasets` that is on this machine.
 
@@ -151,7 +151,7 @@ def _labels(samples: Any) -> list[int]:
 
 
 def open_hugging_face(
-    description: str, transform: PictureTransform | None, *, upright: bool = False
+    description: str, transform: PictureTransform | None, *, upright: bool
 ) -> NamedImages:
     """Open an image data set of the Hugging Face hub, or a folder that `datasets` reads.
 

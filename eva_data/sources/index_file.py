@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from eva_data.files import replacing
+from eva_data.tensors import write_tensors
 
 KIND = "eva_pretrain image index 1"
 _DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64}
@@ -77,8 +76,7 @@ class Table(Mapping[str, NDArray[Any]]):
             file: The index file.
         """
         metadata = {"kind": KIND, "about": json.dumps(self.about)}
-        with replacing(file) as part:
-            save_file(dict(self._arrays), part, metadata=metadata)
+        write_tensors(self._arrays, file, metadata)
 
     def part(self, prefix: str, about: Any = None) -> "Table":
         """Give the arrays of `{prefix}/...`, under the rest of their names.

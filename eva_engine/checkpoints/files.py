@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from eva_backbone.checkpoints.verification import sha256_of
-from eva_data.files import UnwritableError, flush, replacing, require_regular_file, write_text
+from eva_data.files import flush, require_regular_file, write_text
+from eva_data.tensors import write_tensors
 from eva_engine import distributed
 
 MARKER = "COMPLETE"
@@ -147,26 +147,6 @@ def save_weights(
         return
     metadata = {_CONFIG: json.dumps(config)} if config is not None else None
     write_tensors(state, file, metadata)
-
-
-def write_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str] | None) -> None:
-    """Write a `.safetensors` file, completely or not at all.
-
-    Args:
-        tensors: Name -> tensor.
-        file: The file; its folder exists.
-        metadata: Texts beside them.
-
-    Raises:
-        UnwritableError: If the disk is full, for example.
-    """
-    complete = {name: value.contiguous() for name, value in tensors.items()}
-    with replacing(file) as temporary:
-        try:
-            save_file(complete, temporary, metadata=metadata)
-        except SafetensorError as error:  # its own, also for what the system says
-            reason = str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]
-            raise UnwritableError(f"{file} cannot be written: {reason}") from error
 
 
 def read_config(file: Path) -> dict[str, Any] | None:

@@ -25,8 +25,9 @@ from eva_backbone.checkpoints.convert import FORMATS
 from eva_backbone.checkpoints.loading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.commands import program, say
-from eva_data.files import replacing, writing
+from eva_data.files import writing
 from eva_data.options import integer
+from eva_data.tensors import write_tensors
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 _TORCH_SUFFIXES, _SAFETENSORS = (".pth", ".pt"), ".safetensors"
@@ -58,10 +59,7 @@ def write(weights: Mapping[str, Tensor], file: Path) -> None:
         file: File with the suffix of its format; its folder exists.
     """
     if file.suffix == _SAFETENSORS:
-        from safetensors.torch import save_file
-
-        with replacing(file) as part:
-            save_file({name: value.contiguous() for name, value in weights.items()}, part)
+        write_tensors(weights, file)
         return
     with writing(file) as stream:
         torch.save({"model": dict(weights)}, stream)

@@ -15,8 +15,8 @@ from eva_classification import extract_command
 from eva_classification.extract_command import main
 from eva_classification.extraction import Plan, read_features
 from eva_classification.features import FeatureExtractor
+from eva_data import tensors
 from eva_data.run_folder import locked
-from eva_engine.checkpoints import files as checkpoint_files
 
 NUMBER = 11  # pictures of the fixture `digits`
 SMALL = str(3 * 2 * 128 / 2**20)  # MiB of three vectors in fp16
@@ -119,11 +119,11 @@ def test_a_run_of_pictures_that_were_not_turned_is_not_continued(extract):
 
 
 def test_nothing_half_written_is_left(extract, monkeypatch, tmp_path):
-    def fail(tensors, file, metadata):
+    def fail(weights, file, metadata):
         file.write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(checkpoint_files, "save_file", fail)
+    monkeypatch.setattr(tensors, "save_file", fail)
     message = r"features-00000-of-00001.safetensors cannot be written: No space left on device$"
     with pytest.raises(SystemExit, match=message):
         extract()

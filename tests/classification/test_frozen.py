@@ -96,7 +96,7 @@ def test_the_penalty_is_chosen_on_a_part_held_out(digits):
 
 def test_features_keep_the_order_of_the_data_set(folders):
     extractor = FeatureExtractor.from_weights("eva_debug", device="cpu", image_size=32)
-    samples = ClassFolders(folders / "val", extractor.transform)
+    samples = ClassFolders(folders / "val", extractor.transform, upright=False)
     features, labels = labelled_features(extractor, samples, batch_size=5, workers=0)
     assert labels.tolist() == samples.labels.tolist()
     paths = [samples.sample_id(index) for index in range(len(samples))]

@@ -1,6 +1,5 @@
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -55,17 +54,6 @@ def test_a_killed_process_leaves_the_file_as_it_was(tmp_path):
     ended = subprocess.run([sys.executable, "-c", program], check=False)
     assert ended.returncode == -signal.SIGKILL
     assert file.read_text() == "before"
-
-
-@pytest.fixture
-def full_disk():
-    """At most 1 MB in a file: writes fail in their middle, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_a_full_disk_is_named_also_where_the_writer_says_something_else(tmp_path, full_disk):

@@ -72,7 +72,7 @@ def test_other_folders_than_those_of_v2(make_set, name):
 def test_real_labels_follow_the_number_of_the_file(make_set, tmp_path):
     pictures = {f"{folder}/ILSVRC2012_val_{number:08}.JPEG": number
                 for folder, number in (("z", 1), ("a", 5), ("m/sub", 2), ("a", 3))}  # fmt: skip
-    samples = ClassFolders(make_set("val", [], pictures))
+    samples = ClassFolders(make_set("val", [], pictures), upright=False)
     file = tmp_path / "real.json"
     file.write_text(json.dumps([[10], [20, 21], [], [40], [50]]))
     names = [samples.sample_id(index)[-7:-5] for index in range(4)]
@@ -93,7 +93,9 @@ def test_real_labels_follow_the_number_of_the_file(make_set, tmp_path):
     ],
 )
 def test_another_file_than_that_of_real(make_set, tmp_path, text, message):
-    samples = ClassFolders(make_set("val", [], {"a/ILSVRC2012_val_00000002.JPEG": 0}))
+    samples = ClassFolders(
+        make_set("val", [], {"a/ILSVRC2012_val_00000002.JPEG": 0}), upright=False
+    )
     if text is not None:
         (tmp_path / "real.json").write_text(text)
     with pytest.raises(ValueError, match=message):
@@ -103,7 +105,7 @@ def test_another_file_than_that_of_real(make_set, tmp_path, text, message):
 @pytest.mark.parametrize("name", ["cat.JPEG", "ILSVRC2012_val_00000000.JPEG", "val_00000001.JPEG"])
 def test_real_needs_the_published_names(make_set, tmp_path, name):
     (tmp_path / "real.json").write_text("[[1], [2]]")
-    samples = ClassFolders(make_set("val", [], {f"a/{name}": 0}))
+    samples = ClassFolders(make_set("val", [], {f"a/{name}": 0}), upright=False)
     with pytest.raises(ValueError, match=f"{name} has no labels in real.json: images must be"):
         real_labels(samples, tmp_path / "real.json")
 

@@ -166,6 +166,9 @@ def test_ends_of_a_program(run, capsys):
     assert run(lambda: Plan([job], [])) == 0
     assert run(lambda: _raise(ValueError("two results"))) == 2
     assert "demo.py: error: two results" in capsys.readouterr().err
+    closed = PermissionError(13, "Permission denied", "in/closed")
+    assert run(lambda: _raise(closed)) == 2
+    assert "demo.py: error: [Errno 13] Permission denied: 'in/closed'" in capsys.readouterr().err
     expected = "not everything could be read:\n  there is no b\n  a is damaged"
     assert run(lambda: Plan([job], ["there is no b"]), lambda plan: ["a is damaged"]) == expected
     assert run(lambda: Plan([job], []), lambda _: _raise(KeyboardInterrupt)) == 130

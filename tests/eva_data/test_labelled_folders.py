@@ -34,7 +34,9 @@ def content(samples):
 
 
 def test_labels_are_the_places_of_the_sorted_folders(make):
-    samples = ClassFolders(make("b/1.png", "B/1.png", "a/2.png", "10/x.png", "9/x.png", "a/1.png"))
+    samples = ClassFolders(
+        make("b/1.png", "B/1.png", "a/2.png", "10/x.png", "9/x.png", "a/1.png"), upright=False
+    )
     assert samples.classes == ("10", "9", "B", "a", "b")  # as Python sorts, capitals first
     assert content(samples) == [
         ("10/x.png", 0), ("9/x.png", 1), ("B/1.png", 2), ("a/1.png", 3), ("a/2.png", 3),
@@ -46,7 +48,7 @@ def test_labels_are_the_places_of_the_sorted_folders(make):
 
 def test_subfolders_belong_to_the_class(make):
     folder = make("a/x/1.png", "a/x/y/2.png", "a/0.png", "b/1.png")
-    assert content(ClassFolders(folder)) == [
+    assert content(ClassFolders(folder, upright=False)) == [
         ("a/0.png", 0), ("a/x/1.png", 0), ("a/x/y/2.png", 0), ("b/1.png", 1)
     ]  # fmt: skip
 
@@ -57,23 +59,25 @@ def test_links_are_followed(make):
     (folder / "b").symlink_to(elsewhere)
     (folder / "a" / "more").symlink_to(elsewhere)
     paths = [("a/1.png", 0), ("a/more/2.png", 0), ("b/2.png", 1)]
-    assert content(ClassFolders(folder)) == paths
+    assert content(ClassFolders(folder, upright=False)) == paths
 
 
 def test_hidden_and_other_files_are_left_out(make):
     folder = make("a/1.png", "a/.2.png", ".c/1.png", "a/.x/1.png", "a/3.txt", "a/png", "top.png")
-    assert content(ClassFolders(folder)) == [("a/1.png", 0)]
+    assert content(ClassFolders(folder, upright=False)) == [("a/1.png", 0)]
 
 
 def test_the_extensions_of_torchvision_in_any_case(make):
     names = [f"a/{k}.{end}" for k, end in enumerate(
         ("JPG", "jpeg", "PnG", "ppm", "bmp", "pgm", "tif", "TIFF", "webp"))]  # fmt: skip
-    assert content(ClassFolders(make(*names, "a/x.gif", "a/x.png.txt"))) == [(n, 0) for n in names]
+    assert content(ClassFolders(make(*names, "a/x.gif", "a/x.png.txt"), upright=False)) == [
+        (n, 0) for n in names
+    ]
 
 
 def test_names_in_any_script(make):
     folder = make("猫/写真 1.png", "кот/é.png", "a b/'\".png", "ß/1.PNG")
-    samples = ClassFolders(folder)
+    samples = ClassFolders(folder, upright=False)
     assert samples.classes == ("a b", "ß", "кот", "猫")
     assert content(samples)[3] == ("猫/写真 1.png", 3)
     assert pickle.loads(pickle.dumps(samples)).sample_id(2) == str(folder / "кот/é.png")
@@ -82,14 +86,14 @@ def test_names_in_any_script(make):
 def test_a_class_without_images(make, caplog):
     folder = make("a/1.png", "c/1.png")
     (folder / "b").mkdir()
-    samples = ClassFolders(folder)
+    samples = ClassFolders(folder, upright=False)
     assert samples.classes == ("a", "b", "c")
     assert content(samples) == [("a/1.png", 0), ("c/1.png", 2)]
     assert f"class folder {folder / 'b'} holds no image" in caplog.text
 
 
 def test_an_index_out_of_range(make):
-    samples = ClassFolders(make("a/1.png"))
+    samples = ClassFolders(make("a/1.png"), upright=False)
     for index in (1, -1):
         with pytest.raises(IndexError, match=f"index {index} of 1 images"):
             samples[index]
@@ -100,7 +104,7 @@ def test_an_index_out_of_range(make):
 
 def test_classes_give_the_order(make, caplog):
     folder = make("a/1.png", "b/1.png")
-    samples = ClassFolders(folder, classes=["b", "other", "a"])
+    samples = ClassFolders(folder, classes=["b", "other", "a"], upright=False)
     assert samples.classes == ("b", "other", "a")
     assert content(samples) == [("a/1.png", 2), ("b/1.png", 0)]
     assert f"{folder} has no folder of 1 classes: other" in caplog.text
@@ -110,14 +114,16 @@ def test_unknown_folders_are_refused(make):
     folder = make("a/1.png", "b/1.png", "x/1.png")
     message = "has 2 folders that are not among the 2 classes: b, x; expected a, c"
     with pytest.raises(ValueError, match=message):
-        ClassFolders(folder, classes=["a", "c"])
+        ClassFolders(folder, classes=["a", "c"], upright=False)
     with pytest.raises(ValueError, match="classes has a more than once"):
-        ClassFolders(folder, classes=["a", "b", "x", "a"])
+        ClassFolders(folder, classes=["a", "b", "x", "a"], upright=False)
 
 
 def test_labels_for_some_folders(make, caplog):
     folder = make("a/1.png", "b/1.png", "x/1.png")
-    samples = ClassFolders(folder, classes=["k0", "k1", "k2"], labels={"x": 0, "a": 2, "gone": 1})
+    samples = ClassFolders(
+        folder, classes=["k0", "k1", "k2"], labels={"x": 0, "a": 2, "gone": 1}, upright=False
+    )
     assert samples.classes == ("k0", "k1", "k2")
     assert content(samples) == [("a/1.png", 2), ("x/1.png", 0)]
     assert not caplog.records
@@ -128,7 +134,7 @@ def test_a_class_list_of_imagenet_21k(make, tmp_path, caplog):
     names = [f"n{4_000_000 + 13 * label:08}" for label in range(21841)]
     (tmp_path / "classes.txt").write_text("\n".join(names) + "\n")
     folder = make(f"{names[21840]}/1.JPEG", f"{names[7]}/1.JPEG")
-    samples = open_labelled(folder, None, classes=tmp_path / "classes.txt")
+    samples = open_labelled(folder, None, classes=tmp_path / "classes.txt", upright=False)
     assert len(samples.classes) == 21841
     assert [label for _, label in content(samples)] == [7, 21840]
     assert "no folder of 21839 classes" in caplog.text
@@ -151,10 +157,10 @@ def test_a_class_list(tmp_path):
 
 def test_open_labelled_takes_folders_of_any_name(make, monkeypatch):
     folder = make("a/1.png", folder="hf:imagenet")  # a colon makes no name of a data set
-    assert open_labelled(str(folder), np.asarray)[0][0].shape == (9, 10, 3)
+    assert open_labelled(str(folder), np.asarray, upright=False)[0][0].shape == (9, 10, 3)
     monkeypatch.chdir(make("b/1.png", folder="here"))
-    assert open_labelled(".", None).classes == ("b",)
-    assert open_labelled(folder, None, classes=["z", "a"])[0][1] == 1
+    assert open_labelled(".", None, upright=False).classes == ("b",)
+    assert open_labelled(folder, None, classes=["z", "a"], upright=False)[0][1] == 1
 
 
 # Errors
@@ -162,20 +168,20 @@ def test_open_labelled_takes_folders_of_any_name(make, monkeypatch):
 
 def test_no_folder(tmp_path):
     with pytest.raises(ValueError, match=r"there is no folder .*none; name a folder of class"):
-        open_labelled(tmp_path / "none", None)
+        open_labelled(tmp_path / "none", None, upright=False)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"there is no folder .*file"):
-        open_labelled(tmp_path / "file", None)
+        open_labelled(tmp_path / "file", None, upright=False)
 
 
 def test_images_without_class_folders(make):
     with pytest.raises(ValueError, match=r"data has no class folders: .* like data/cat/1.jpg"):
-        ClassFolders(make("1.png", "2.png"))
+        ClassFolders(make("1.png", "2.png"), upright=False)
 
 
 def test_no_image(make):
     with pytest.raises(ValueError, match=r"data holds no image: .* bmp, jpeg, jpg, pgm"):
-        ClassFolders(make("a/1.txt"))
+        ClassFolders(make("a/1.txt"), upright=False)
 
 
 def test_pipes_and_loops_add_no_image(make, caplog):
@@ -185,7 +191,7 @@ def test_pipes_and_loops_add_no_image(make, caplog):
     (folder / "loop").symlink_to(folder)
     (folder / "itself").symlink_to("itself")
     (folder / "b" / "up").symlink_to("..")
-    samples = ClassFolders(folder)
+    samples = ClassFolders(folder, upright=False)
     assert samples.classes == ("a", "b")
     ids = [samples.sample_id(index).removeprefix(f"{folder}/") for index in range(len(samples))]
     assert ids == ["a/1.png", "b/1.png"]
@@ -195,8 +201,14 @@ def test_pipes_and_loops_add_no_image(make, caplog):
 def test_loaders_share_the_names(make, caplog):
     caplog.set_level(logging.ERROR)
     samples = ClassFolders(make("a/1.png", "b/1.png", "b/2.png"), lambda image: torch.tensor(
-        image.getpixel((0, 0))[0]))  # fmt: skip
+        image.getpixel((0, 0))[0]), upright=False)  # fmt: skip
     batches = list(torch.utils.data.DataLoader(samples, batch_size=2, num_workers=1))
     assert [[part.tolist() for part in batch] for batch in batches] == [
         [[0, 1], [0, 1]], [[2], [1]]
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("open_it", [ClassFolders, lambda folder: open_labelled(folder, None)])
+def test_whether_pictures_are_turned_is_never_left_to_a_default(make, open_it):
+    with pytest.raises(TypeError, match="upright"):
+        open_it(make("a/1.png"))

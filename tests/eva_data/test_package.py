@@ -15,7 +15,8 @@ MODULES = {  # what a group may load -> its modules
     ),
     ("numpy", "PIL"): ("checks.findings", "checks.pictures", "names", "pictures"),
     ("numpy", "PIL", "torch", "safetensors"): (
-        *("labelled.folders", "labelled.imagenet", "labelled.named", "seeding", "transforms"),
+        *("labelled.folders", "labelled.imagenet", "labelled.labelled_images", "labelled.named"),
+        *("seeding", "tensors", "transforms"),
         *("sources.decoding", "sources.image_source", "sources.index_file"),
         *("sources.manifests", "sources.shards", "checks.manifests"),
     ),

@@ -158,10 +158,10 @@ def _source(file):
     return lambda: _array(images[0])
 
 
-def _class_folder(file, **options):
+def _class_folder(file, *, upright=False):
     from eva_data.labelled.folders import open_labelled
 
-    samples = open_labelled(file.parent.parent, None, **options)
+    samples = open_labelled(file.parent.parent, None, upright=upright)
     return lambda: np.asarray(samples[0][0])
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_data.pictures import LIMIT, UnreadableImageError, picture_size, read_picture
+from eva_data.checks.pictures import inspect
+from eva_data.pictures import LIMIT, UnreadableImageError, opened, picture_size, read_picture
 
 _RNG = np.random.default_rng(0)
 _PIXELS = _RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -107,10 +108,40 @@ def test_a_file_that_claims_gigabytes_is_refused_before_it_is_decoded(monkeypatc
     assert picture_size(content, upright=True) == (65500, 65500)
 
 
-def test_a_limit_that_is_not_a_number_is_the_users_error(monkeypatch):
-    monkeypatch.setenv(LIMIT, "many")
-    with pytest.raises(ValueError, match=f"{LIMIT} must be a positive .*'many'"):
-        read_picture(_content(Image.fromarray(_PIXELS), "PNG"), upright=True)
+def test_a_limit_that_is_not_a_number_is_the_users_error(monkeypatch, tmp_path):
+    monkeypatch.setenv(LIMIT, "1e8")
+    picture = Image.fromarray(_PIXELS)
+    picture.save(tmp_path / "a.png")
+    for read in (
+        lambda: read_picture(_content(picture, "PNG"), upright=True),
+        lambda: picture_size(tmp_path / "a.png", upright=True),
+        lambda: inspect(tmp_path, "a.png"),
+    ):
+        with pytest.raises(ValueError, match=f"^{LIMIT} must be a positive .*'1e8'") as caught:
+            read()
+        assert not isinstance(caught.value, UnreadableImageError)
+
+
+@pytest.mark.parametrize("bug", [TypeError, KeyError, IndexError, ValueError])
+def test_a_bug_of_the_caller_is_not_a_damaged_picture(bug):
+    content = _content(Image.fromarray(_PIXELS), "PNG")
+    with pytest.raises(bug, match="a bug") as caught, opened(content, "a.png"):
+        raise bug("a bug")
+    assert not isinstance(caught.value, UnreadableImageError)
+
+
+def test_damage_that_the_caller_meets_is_one_sentence():
+    content = _content(Image.fromarray(_PIXELS), "PNG")[:-30]
+    with (
+        pytest.raises(UnreadableImageError, match=r"^cut\.png cannot be read"),
+        opened(content, "cut.png") as picture,
+    ):
+        picture.load()
+    with (
+        pytest.raises(UnreadableImageError, match=r"^cut\.png cannot be read"),
+        opened(content, "cut.png", decode=True),
+    ):
+        pytest.fail("it is damaged")
 
 
 def test_every_cut_of_a_file_is_one_sentence():

@@ -7,9 +7,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from eva_data import tensors
 from eva_engine import loop
 from eva_engine.checkpoints import best_weights
-from eva_engine.checkpoints import files as checkpoint_files
 from eva_engine.checkpoints.files import read_config
 
 EVERY = {"ema_decay": 0.9, "keep_checkpoints": 9, "resume": True}
@@ -95,16 +95,16 @@ def test_the_files_say_what_run_they_are_of(run):
 
 
 def test_a_full_disk_leaves_the_earlier_best(run, monkeypatch):
-    write, calls = checkpoint_files.save_file, []
+    write, calls = tensors.save_file, []
 
-    def fail(tensors, file, metadata):
+    def fail(weights, file, metadata):
         calls.append(file)
         if ".writing" in str(file) and len([c for c in calls if "best" in str(c)]) == 3:
             file.write_bytes(b"half")
             raise SafetensorError("I/O error: No space left on device (os error 28)")
-        write(tensors, file, metadata=metadata)
+        write(weights, file, metadata=metadata)
 
-    monkeypatch.setattr(checkpoint_files, "save_file", fail)
+    monkeypatch.setattr(tensors, "save_file", fail)
     message = r"best/model.safetensors cannot be written: No space left on device$"
     with pytest.raises(OSError, match=message):
         run(loss=(3.0, 2.0, 1.0), score=(1.0, 2.0, 3.0))

@@ -81,3 +81,11 @@ def test_what_a_run_lacks(run, tmp_path, capsys):
     assert "no complete checkpoint" in capsys.readouterr().err
     assert convert.main(["eva_debug", "--ema", *ask]) == 1
     assert "--ema is for the folder of a run" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_it_with_one_sentence(run, tmp_path, full_disk, capsys):
+    output = tmp_path / "weights.safetensors"
+    assert convert.main([str(run[0]), "--to=official", f"--output={output}"]) == 1
+    error = capsys.readouterr().err
+    assert error == f"convert_checkpoint.py: {output} cannot be written: File too large\n"
+    assert not output.exists()

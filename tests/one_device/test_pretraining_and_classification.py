@@ -75,7 +75,7 @@ def test_quick_checks_of_features(second):
 def samples(steps):
     """Seven labelled pictures of five classes."""
     from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-    from eva_data.labelled.folders import LabelledImages
+    from eva_data.labelled.labelled_images import LabelledImages
     from eva_data.transforms import evaluation_transform
 
     class Noise(LabelledImages):
@@ -87,7 +87,9 @@ def samples(steps):
             coarse = (coarse + 30 * index).repeat(8, 0).repeat(8, 1)
             return Image.fromarray(coarse), index % 5
 
-    return Noise(evaluation_transform(64, mean=CLIP_MEAN, std=CLIP_STD), list("abcde"))
+    return Noise(
+        evaluation_transform(64, mean=CLIP_MEAN, std=CLIP_STD), list("abcde"), upright=False
+    )
 
 
 def test_features_of_a_data_set(steps, second, samples):

@@ -29,7 +29,7 @@ def read_label_map(path: Path) -> LabelMap:
         LabelMapError: A ValueError, if it is unreadable or does not hold integers.
     """
     try:
-        with opened(path, name="it") as stored:
+        with opened(path, name="it", decode=True) as stored:
             mode = stored.mode
             if mode in _MODES:
                 values = np.asarray(stored)
