@@ -136,8 +136,4 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
 
 def main() -> None:
     """Run the command line of `train.py`."""
-    command_line.main(
-        ClassificationConfig,
-        train,
-        program="classification/train.py",
-    )
+    command_line.main(ClassificationConfig, train, program="classification/train.py")

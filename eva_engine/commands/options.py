@@ -5,7 +5,7 @@ import logging
 import os
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 
@@ -18,18 +18,11 @@ Precision = Literal["auto", "fp32", "fp16", "bf16"]
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 
-class Main(Protocol):
-    """The `main` of a command."""
-
-    def __call__(self, arguments: Sequence[str] | None = None) -> None:
-        """Run the command; `arguments` are those of the command line by default."""
-
-
 def command(
     program: str,
     parse: Callable[[Sequence[str] | None], argparse.Namespace],
     work: Callable[[argparse.Namespace, torch.device], None],
-) -> Main:
+) -> Callable[..., None]:
     """Make the `main` of a command that runs a model on one or several processes.
 
     Args:
@@ -39,7 +32,7 @@ def command(
         work: Does the work, given options and device.
 
     Returns:
-        A function of the arguments that ends as `eva_engine.commands.endings.ending` says.
+        Its function of the arguments, which ends as `eva_engine.commands.endings.ending` says.
     """
 
     def main(arguments: Sequence[str] | None = None) -> None:

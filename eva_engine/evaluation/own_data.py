@@ -8,7 +8,7 @@ Shapes: B samples, K classes.
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -21,11 +21,30 @@ from eva_engine.evaluation.counting import MAX_CONFUSION, Counted, LabelledSampl
 from eva_engine.evaluation.reports import draw_confusion, write_per_class
 
 
-def fill_from_training(options: argparse.Namespace) -> None:
-    """Set the options that were not given to what the weights note of their training.
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
-    Sets `crop_pct`, `mean`, `std` and `class_names`; without a note the published values are used,
-    and no names.
+
+def _are_three(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+_NOTES: dict[str, tuple[Any, Callable[[Any], bool]]] = {  # name -> value without a note, its kind
+    "crop_pct": (1.0, _is_number),
+    "mean": (CLIP_MEAN, _are_three),
+    "std": (CLIP_STD, _are_three),
+    "class_names": (None, _are_names),
+}
+
+
+def fill_from_training(options: argparse.Namespace) -> None:
+    """Set `crop_pct`, `mean`, `std` and `class_names` to what the weights note of their training.
+
+    Given options stay; without a note the published values are used, and no names.
 
     Args:
         options: Options of the command.
@@ -34,15 +53,20 @@ def fill_from_training(options: argparse.Namespace) -> None:
         ValueError: If a note is not of its kind, or the file is damaged.
     """
     config = read_config(resolve_source(options.weights)) or {}
-    data = config.get("data")
-    noted = {**data} if isinstance(data, dict) else {}
-    usual = {"crop_pct": 1.0, "mean": CLIP_MEAN, "std": CLIP_STD}
-    for name, value in usual.items():
-        if getattr(options, name) is None:
-            fits = _is_number if name == "crop_pct" else _are_three
-            found = _checked(options, name, noted, fits)
-            setattr(options, name, value if found is None else found)
-    options.class_names = options.classes or _checked(options, "class_names", config, _are_names)
+    data = config.pop("data", {})
+    noted = config | data if isinstance(data, dict) else config
+    options.class_names = options.classes
+    for name, (usual, fits) in _NOTES.items():
+        value = noted.get(name, usual)
+        if getattr(options, name) is not None:
+            continue
+        if name in noted and not fits(value):
+            option = name.replace("class_names", "classes").replace("_", "-")
+            raise ValueError(
+                f"{options.weights} notes {name}={str(value)[:60]} of its training, which it "
+                f"cannot be: give --{option}"
+            )
+        setattr(options, name, value)
 
 
 def evaluate_own_data(
@@ -93,43 +117,10 @@ def evaluate_own_data(
 
 
 def settings_of(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
-    """Collect the settings of an evaluation for `results.json`.
-
-    Args:
-        options: Options of the command.
-        **more: Further settings, such as the size of the model's images.
-
-    Returns:
-        Name -> number or text.
-    """
+    """Collect the settings of an evaluation for `results.json`: options, processes and others."""
     given = {
         name: value if isinstance(value, int | float) else str(value)
         for name, value in vars(options).items()
         if value is not None and name != "class_names"
     }
     return given | more | {"processes": distributed.world_size()}
-
-
-def _checked(
-    options: argparse.Namespace, name: str, noted: Mapping[str, Any], fits: Callable[[Any], bool]
-) -> Any:
-    """Return the note of a name, None without one."""
-    if name in noted and not fits(noted[name]):
-        option = name.replace("class_names", "classes").replace("_", "-")
-        raise ValueError(
-            f"{options.weights} notes {name}={str(noted[name])[:60]} of its training, which it "
-            f"cannot be: give --{option}"
-        )
-    return noted.get(name)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _are_three(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
