@@ -146,7 +146,7 @@ def our_step(
         precision=args.precision,
         zero_stage=args.zero_stage if args.zero_stage is not None else 1 if half else 0,
     )
-    groups = layer_decay_groups(model, OPTIMIZER, depth=args.depth)
+    groups = layer_decay_groups(model, depth=args.depth, weight_decay=OPTIMIZER.weight_decay)
     engine = TrainingEngine(model, groups=groups, optimizer=OPTIMIZER, run=run)
     engine.engine.train()
     step_fn = PretrainStep(teacher, MaskedFeatures())

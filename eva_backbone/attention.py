@@ -78,7 +78,7 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None) -> Tensor:
-        """Softmax attention of (B, h, N, D) queries, keys and values."""
+        """Apply softmax attention to (B, h, N, D) queries, keys and values."""
         del grid
         return F.scaled_dot_product_attention(q, k, v)
 
@@ -109,7 +109,7 @@ class DecomposedRelPosAttention(Attention):
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * size[1] - 1, dim // num_heads))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None) -> Tensor:
-        """Softmax attention over a map of N = H * W patches, no class token."""
+        """Apply softmax attention over a map of N = H * W patches, without a class token."""
         height, width = _expect_grid(grid, tokens=q.shape[2], prefix=0)
         rel_h = axis_embeddings(self.rel_pos_h, height, self.interpolation)
         rel_w = axis_embeddings(self.rel_pos_w, width, self.interpolation)
@@ -133,7 +133,7 @@ class TableRelPosAttention(Attention):
         self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, num_heads))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None) -> Tensor:
-        """Softmax attention over the class token and N - 1 = H * W patches."""
+        """Apply softmax attention over the class token and N - 1 = H * W patches."""
         grid = _expect_grid(grid, tokens=q.shape[2], prefix=1)
         table = resample_bias_table(self.relative_position_bias_table, self.window, grid)
 

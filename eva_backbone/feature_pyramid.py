@@ -85,7 +85,7 @@ class SimpleFeaturePyramid(nn.Module):
         return [level(feature_map) for level in levels]
 
     def forward(self, feature_map: Tensor) -> list[Tensor]:
-        """Same as `pyramid`."""
+        """Compute the same as `pyramid`."""
         return self.pyramid(feature_map)
 
 

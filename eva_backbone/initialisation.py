@@ -33,5 +33,5 @@ def no_init_weights() -> Iterator[None]:
 
 
 def init_is_deferred() -> bool:
-    """Whether `no_init_weights` holds."""
+    """Return whether `no_init_weights` holds."""
     return _deferred.get()

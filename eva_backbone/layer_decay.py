@@ -23,7 +23,7 @@ class LayerGroup:
 
     Attributes:
         index: 0 for the embeddings, n + 1 for block n, depth + 1 for the rest.
-        label: What the group holds, for logs.
+        label: Content of the group, for logs.
     """
 
     index: int
@@ -74,7 +74,7 @@ def layer_index(name: str, depth: int) -> int:
 
 
 def get_vit_lr_decay_rate(name: str, lr_decay_rate: float = 1.0, num_layers: int = 12) -> float:
-    """Learning-rate factor of a parameter, drop-in for detectron2's function of this name.
+    """Return a parameter's learning-rate factor; drop-in for detectron2's function of this name.
 
     Args:
         name: Parameter name in the complete model.
@@ -96,7 +96,7 @@ def param_groups_layer_decay(
     layer_decay: float = 1.0,
     no_weight_decay: Iterable[str] = _NO_WEIGHT_DECAY,
 ) -> list[dict[str, Any]]:
-    """Optimizer groups by layer and by whether weight decay applies.
+    """Make optimizer groups by layer and by whether weight decay applies.
 
     Vectors and biases are never decayed, as in the official pre-training and classification.
 

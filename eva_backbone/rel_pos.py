@@ -98,7 +98,7 @@ def axis_embeddings(table: Tensor, size: int, interpolation: RelPosInterpolation
 def decomposed_attention(
     q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, *, chunked: bool | None = None
 ) -> Tensor:
-    """Softmax attention over a map with decomposed relative positions.
+    """Apply softmax attention over a map with decomposed relative positions.
 
     Args:
         q: (B, h, N, D) queries, not scaled; N = H * W, row-major.
@@ -133,7 +133,7 @@ def decomposed_attention(
 
 
 def _position_scores(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores (B, h, N, H) and (B, h, N, W) of queries (B, h, N, D) against positions."""
+    """Compute scores (B, h, N, H) and (B, h, N, W) of queries (B, h, N, D) against positions."""
     q_map = q.unflatten(2, (rel_h.shape[0], rel_w.shape[0]))  # (B, h, H, W, D)
     with no_autocast(q.device):
         bias_h = torch.einsum("bhyxd,ykd->bhyxk", q_map, rel_h).flatten(2, 3)
@@ -144,7 +144,7 @@ def _position_scores(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, T
 def chunked_attention(
     q: Tensor, k: Tensor, v: Tensor, chunk_bias: Callable[[slice], Tensor]
 ) -> Tensor:
-    """Attention with an additive bias that is made for one chunk of queries at a time.
+    """Apply attention with an additive bias that is made for one chunk of queries at a time.
 
     In training each chunk is recomputed in the backward pass, so that only one chunk takes
     memory.
@@ -201,7 +201,7 @@ class _CachedChunks(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of the five inputs."""
+        """Compute the gradients of the five inputs."""
         q, k, v, bias_h, bias_w, out = ctx.saved_tensors
         wide = bias_h.dtype
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
@@ -271,7 +271,7 @@ def _appended_channels(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: 
 
 
 def table_bias_index(grid: tuple[int, int], queries: slice, device: torch.device) -> Tensor:
-    """Row of BEiT's bias table for pairs of tokens, the class token first.
+    """Compute the rows of BEiT's bias table for pairs of tokens, the class token first.
 
     All blocks of a model share the index of a small map. That of a large one, 680 MB at 1536 px, is
     made for one chunk of queries at a time.

@@ -27,7 +27,7 @@ BEIT_RATIO = 1.0903078
 
 
 def cached_tensor(*, maxsize: int) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
-    """Decorator: keep the newest results of a function of hashable, positional arguments.
+    """Keep the newest results of a function of hashable, positional arguments; a decorator.
 
     Unlike `functools.lru_cache` it keeps plain tensors only, which outlive a tracer's fake ones,
     and it computes outside inference mode, so that training may follow.
@@ -61,7 +61,7 @@ def cached_tensor(*, maxsize: int) -> Callable[[Callable[P, Tensor]], Callable[P
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Context in which operations keep the types of their inputs, on any device.
+    """Let operations keep the types of their inputs, on any device; a context.
 
     Args:
         device: Device of the tensors. One that autocast does not know, such as meta, has none to

@@ -62,7 +62,7 @@ def build_vit(variant: str, **overrides: Any) -> VisionTransformer:
 
 
 def variant_arguments(variant: str) -> dict[str, Any]:
-    """Arguments of `VisionTransformer` for a variant, for configs that spell them out.
+    """List the arguments of `VisionTransformer` for a variant, for configs that spell them out.
 
     Args:
         variant: A key of `VARIANTS`.
@@ -96,40 +96,40 @@ def check_variant(variant: str, *, image_size: int) -> None:
 
 
 def eva_g_patch14(**overrides: Any) -> VisionTransformer:
-    """EVA-g, 1.0B parameters, patch 14 (pre-training, classification, CLIP, video)."""
+    """Build EVA-g, 1.0B parameters, patch 14 (pre-training, classification, CLIP, video)."""
     return build_vit("eva_g_patch14", **overrides)
 
 
 def eva_g_patch16(**overrides: Any) -> VisionTransformer:
-    """EVA-g, 1.0B parameters, patch 16 (detection, segmentation)."""
+    """Build EVA-g, 1.0B parameters, patch 16 (detection, segmentation)."""
     return build_vit("eva_g_patch16", **overrides)
 
 
 def eva_l_patch14(**overrides: Any) -> VisionTransformer:
-    """EVA-L, 0.3B parameters, patch 14."""
+    """Build EVA-L, 0.3B parameters, patch 14."""
     return build_vit("eva_l_patch14", **overrides)
 
 
 def eva_l_patch16(**overrides: Any) -> VisionTransformer:
-    """EVA-L, 0.3B parameters, patch 16 (detection, segmentation)."""
+    """Build EVA-L, 0.3B parameters, patch 16 (detection, segmentation)."""
     return build_vit("eva_l_patch16", **overrides)
 
 
 def eva_b_patch16(**overrides: Any) -> VisionTransformer:
-    """EVA-B, 86M parameters, patch 16 (the paper's pilot size, Table 2)."""
+    """Build EVA-B, 86M parameters, patch 16 (the paper's pilot size, Table 2)."""
     return build_vit("eva_b_patch16", **overrides)
 
 
 def eva_s_patch16(**overrides: Any) -> VisionTransformer:
-    """EVA-S, 22M parameters, patch 16."""
+    """Build EVA-S, 22M parameters, patch 16."""
     return build_vit("eva_s_patch16", **overrides)
 
 
 def eva_ti_patch16(**overrides: Any) -> VisionTransformer:
-    """EVA-Ti, 6M parameters, patch 16."""
+    """Build EVA-Ti, 6M parameters, patch 16."""
     return build_vit("eva_ti_patch16", **overrides)
 
 
 def eva_debug(**overrides: Any) -> VisionTransformer:
-    """EVA-debug, 1M parameters, patch 8: trains in minutes on two CPU cores."""
+    """Build EVA-debug, 1M parameters, patch 8: trains in minutes on two CPU cores."""
     return build_vit("eva_debug", **overrides)

@@ -193,7 +193,7 @@ class VisionTransformer(nn.Module):
                     nn.init.constant_(gamma, block.layer_scale)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Same as `forward_features`."""
+        """Compute the same as `forward_features`."""
         return self.forward_features(images)
 
     def forward_features(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -231,7 +231,7 @@ class VisionTransformer(nn.Module):
         return patches.transpose(1, 2).unflatten(2, grid)
 
     def embed(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, tuple[int, int]]:
-        """Patch embedding, mask token, class token and position embedding.
+        """Apply patch embedding, mask token, class token and position embedding.
 
         Args:
             images: (B, 3, H, W), normalised.

@@ -1,16 +1,18 @@
 """Settings of a run: frozen dataclasses, from which the command line is made."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from eva_backbone.variants import check_variant
+import torch
+
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, check_variant
 
 MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
 LARGEST_IMAGE = 10_000  # side in pixels
 Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,7 @@ class RunConfig:
         evaluate_every: Epochs between evaluations; 0 evaluates at the end only.
         best_metric: Result of the evaluation, such as `top1`, whose best weights are kept in the
             folder `best` (the smallest `loss`, the largest of all others); empty keeps none.
-        nonfinite: What a loss or gradient that is not finite does: `stop` the run before the step,
+        nonfinite: Effect of a loss or gradient that is not finite: `stop` the run before the step,
             or `skip` the step. (An overflow that the loss scale of fp16 takes care of is neither.)
         max_skipped: Steps in a row that `skip` may leave out before the run stops.
         max_bad_samples: Samples that may be replaced because they cannot be read, each counted
@@ -161,6 +163,30 @@ class VitConfig:
         check_image_size(self.image_size)
         check_variant(self.variant, image_size=self.image_size)
         one_of_its_choices(self)
+
+    @property
+    def depth(self) -> int:
+        """Number of transformer blocks."""
+        return VARIANTS[self.variant].depth
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelConfig:
+    """Statistics by which pixels are normalised: CLIP's, which EVA was trained with, or others.
+
+    Attributes:
+        mean: Mean of the pixels, which is subtracted.
+        std: Standard deviation of the pixels, by which they are divided.
+    """
+
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"mean must be three finite numbers, got {tuple(self.mean)}")
+        if not all(math.isfinite(value) and value > 0 for value in self.std):
+            raise ValueError(f"std must be three finite numbers above 0, got {tuple(self.std)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,22 +272,6 @@ def check_image_size(size: int) -> None:
     """
     if not 1 <= size <= LARGEST_IMAGE:
         raise ValueError(f"image_size must be in 1..{LARGEST_IMAGE}, got {size}")
-
-
-def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
-    """Refuse statistics of images that are not finite, or divide by zero.
-
-    Args:
-        mean: Mean of the pixels.
-        std: Standard deviation of the pixels.
-
-    Raises:
-        ValueError: Naming them.
-    """
-    if not all(map(math.isfinite, mean)):
-        raise ValueError(f"mean must be three finite numbers, got {tuple(mean)}")
-    if not all(math.isfinite(value) and value > 0 for value in std):
-        raise ValueError(f"std must be three finite numbers above 0, got {tuple(std)}")
 
 
 def one_of_its_choices(config: Any) -> None:

@@ -71,12 +71,12 @@ def stop() -> None:
 
 
 def rank() -> int:
-    """Number of this process among all."""
+    """Return the number of this process among all."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Number of processes."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -87,7 +87,7 @@ def barrier() -> None:
 
 
 def own_share(count: int) -> range:
-    """The indexes, out of `count`, that this process takes: every `world_size`-th one."""
+    """Return this process's share of `count` indexes: every `world_size`-th one."""
     return range(rank(), count, world_size())
 
 

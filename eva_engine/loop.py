@@ -17,7 +17,7 @@ from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_engine import distributed
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.best_weights import BestWeights, check_metric
-from eva_engine.checkpoints.files import read_run
+from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS, read_run
 from eva_engine.checkpoints.output_folder import reserved
 from eva_engine.checkpoints.resuming import (
     check_that_nothing_was_here,
@@ -41,7 +41,7 @@ from eva_engine.steps.compilation import compile_model
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 from eva_engine.steps.moving_average import MovingAverage, warn_of_slow_average
 from eva_engine.steps.nonfinite import NonfiniteSteps, smallest_loss_scale_explained
-from eva_engine.steps.parameter_groups import ParameterGroup
+from eva_engine.steps.parameter_groups import ParameterGroup, check_that_settings_are_used
 from eva_engine.steps.schedule import warmup_cosine
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class TrainingRun:
             mean over the samples. It gets the model as DeepSpeed's engine. The names of the
             metrics are the same on all processes and in all steps.
         run: Settings of the run.
-        optimizer: Optimizer and schedule.
+        optimizer: Optimizer and schedule; its weight decay and layer decay are those of `groups`.
         config: The resolved recipe for the record, as plain values.
         groups: Parameter groups of the model, see `eva_engine.steps.parameter_groups`.
         device: Device of this process, from `distributed.start`.
@@ -104,6 +104,7 @@ class TrainingRun:
         if run.precision == "fp16" and self.device.type == "cpu":
             raise ValueError("precision=fp16 needs a GPU: set precision=bf16 or fp32 on a CPU")
         check_metric(run.best_metric, self.results if self.evaluate else ())
+        check_that_settings_are_used(self.groups, self.optimizer)
         self._log: RunLog | None = None
         self._signal = StopSignal()
         with reserved(run.output), contextlib.ExitStack() as stack:
@@ -123,7 +124,7 @@ class TrainingRun:
             self._train()
 
     def _prepare(self) -> None:
-        """Everything that can be refused, before anything is changed."""
+        """Refuse everything that can be refused, before anything is changed."""
         run = self.run
         self._main = distributed.rank() == 0
         self._processes = distributed.world_size()
@@ -237,12 +238,12 @@ class TrainingRun:
         return self.evaluate is not None and (done >= self._total or at_period)
 
     def _evaluation_is_due(self) -> bool:
-        """Whether the earlier start was stopped between checkpoint and evaluation."""
+        """Return whether the earlier start was stopped between checkpoint and evaluation."""
         last = distributed.gather(self._log.last_evaluation if self._log else -1)[0]
         return bool(self._start and self._evaluates_after(self._start) and last < self._start - 1)
 
     def _step(self, step: int) -> bool:
-        """One optimizer step; whether any process was asked to stop."""
+        """Carry out one optimizer step; return whether any process was asked to stop."""
         lr = self._lr(step)
         self._engine.set_learning_rate(lr)
         sums: dict[str, Tensor] = {}
@@ -281,7 +282,7 @@ class TrainingRun:
     def _share(
         self, sums: dict[str, Tensor], batches: list[Batch]
     ) -> tuple[dict[str, float], bool, bool]:
-        """Means over all processes and micro-batches; whether one is to stop; finite losses."""
+        """Average over processes and micro-batches; whether one is to stop; finite losses."""
         names = sorted(sums)
         own = torch.stack([sums[name].reshape(()) for name in names]).tolist()
         bad = {name: why for batch in batches for name, why in batch.unreadable.items()}
@@ -320,10 +321,10 @@ class TrainingRun:
         self._engine.share_buffers()
         try:
             with interruptible(self._signal):
-                results = self._results(run_checkpoint.WEIGHTS, step)
+                results = self._results(WEIGHTS, step)
                 if self._average:
                     with self._average.applied():
-                        averaged = self._results(run_checkpoint.EMA_WEIGHTS, step)
+                        averaged = self._results(EMA_WEIGHTS, step)
                     results |= {f"ema_{name}": value for name, value in averaged.items()}
         except EvaluationInterruptedError:
             logger.info("the evaluation of step %d is left for the next start", step + 1)

@@ -165,8 +165,7 @@ def classification(kind):
     """Fine-tuning with and without mixup, and the linear probe."""
     from eva_classification.config import AugmentConfig
     from eva_classification.models import build_classifier, build_linear_probe
-    from eva_classification.training import ClassificationStep
-    from eva_engine.data.mixed_targets import MixedTargets
+    from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
 
     mix = {"mixup": 0.8, "cutmix": 1.0} if kind == "mixed" else {}
     if kind == "linear probe":

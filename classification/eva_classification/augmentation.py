@@ -19,7 +19,7 @@ BICUBIC = InterpolationMode.BICUBIC
 def training_transform(
     size: int, augment: AugmentConfig, data: DataConfig
 ) -> Callable[[Image.Image], Tensor]:
-    """Transform of a training image, random numbers from the global generators.
+    """Build the transform of a training image, with random numbers from the global generators.
 
     Args:
         size: Side of the result in pixels.
@@ -61,7 +61,7 @@ class CropOnce(RandomResizedCrop):
     def get_params(
         img: Tensor | Image.Image, scale: Sequence[float], ratio: Sequence[float]
     ) -> tuple[int, int, int, int]:
-        """Top, left, height and width of a crop.
+        """Draw top, left, height and width of a crop.
 
         Args:
             img: Picture to crop.

@@ -4,15 +4,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_engine.config import (
     MixingConfig,
     OptimizerConfig,
+    PixelConfig,
     RunConfig,
     VitConfig,
     at_least,
     check_probabilities,
-    check_statistics,
     one_of_its_choices,
 )
 
@@ -92,7 +91,7 @@ class AugmentConfig(MixingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(PixelConfig):
     """Labelled images.
 
     Attributes:
@@ -101,21 +100,17 @@ class DataConfig:
         classes: Text file with a class in each line, in the order of the labels, such as the
             folders of ImageNet-21K; empty for the sorted folders of `train`.
         crop_pct: Share of the resized image's side that the evaluation crop has.
-        mean: Mean of the pixels, which is subtracted.
-        std: Standard deviation of the pixels, by which they are divided.
     """
 
     train: str
     val: str = ""
     classes: str = ""
     crop_pct: float = 1.0
-    mean: tuple[float, float, float] = CLIP_MEAN
-    std: tuple[float, float, float] = CLIP_STD
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.crop_pct <= 1:
             raise ValueError(f"crop_pct must be in (0, 1], got {self.crop_pct}")
-        check_statistics(self.mean, self.std)
 
 
 @dataclass(frozen=True, kw_only=True)

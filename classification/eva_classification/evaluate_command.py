@@ -3,30 +3,32 @@
 import argparse
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from eva_backbone.checkpoints.registry import resolve_source
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_classification.imagenet_average import (
     PAPER_SETS,
     average_entries,
     table_with_average,
 )
-from eva_classification.model_options import add_weights
 from eva_classification.models import ImageClassifier, load_classifier
 from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.imagenet import CLASSES, ImageNetPaths, open_sets
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
-from eva_engine.checkpoints.files import read_config
-from eva_engine.commands.options import add_arguments, choose_dtype, command, new_parser
-from eva_engine.evaluation.counting import MAX_CONFUSION, OneLabel, Score, count, rule_for
-from eva_engine.evaluation.reports import draw_confusion, write_per_class, write_results
+from eva_engine.commands.options import (
+    add_arguments,
+    add_weights,
+    choose_dtype,
+    command,
+    new_parser,
+)
+from eva_engine.evaluation.counting import AnyLabel, OneLabel, Rule, Score, count
+from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
+from eva_engine.evaluation.reports import write_results
 
 PROGRAM = "classification/evaluate.py"
 SETS = {
@@ -73,65 +75,19 @@ def _evaluate(options: argparse.Namespace, device: torch.device) -> None:
     model = model.to(device, choose_dtype(options.precision, device))
     if options.output is not None:
         make_folder(options.output)  # fails now, not after hours
-    noted = _noted(options)
-    for name, usual in (("crop_pct", 1.0), ("mean", CLIP_MEAN), ("std", CLIP_STD)):
-        if getattr(options, name) is None:
-            setattr(options, name, noted.get(name, usual))
-    options.class_names = options.classes or noted.get("class_names")
+    fill_from_training(options)
     work = _own_data if options.data else _imagenet
     scores = work(model, options)
     if distributed.rank() == 0:
         sys.stdout.write(table_with_average(scores) + "\n")
         if options.output is not None:
-            settings = {key: value if isinstance(value, int | float) else str(value)
-                        for key, value in vars(options).items()
-                        if value is not None and key != "class_names"}  # fmt: skip
-            settings["image_size"] = model.img_size
-            settings["processes"] = distributed.world_size()
+            settings = settings_of(options, image_size=model.img_size)
             more = average_entries(scores)
             file = write_results(options.output, settings, scores, more=more)
             sys.stdout.write(f"wrote {file}\n")
 
 
 main = command(PROGRAM, _parse, _evaluate)
-
-
-def _noted(options: argparse.Namespace) -> dict[str, Any]:
-    """Settings of the run that made the weights, as far as they note them and the options do not.
-
-    Raises:
-        ValueError: If a note is of another kind.
-    """
-    config = read_config(resolve_source(options.weights)) or {}
-    data = config.get("data", {})
-    found = dict(data) if isinstance(data, dict) else {}
-    noted = {name: found[name] for name in ("crop_pct", "mean", "std") if name in found}
-    if "class_names" in config:
-        noted["class_names"] = config["class_names"]
-    fits: dict[str, Callable[[Any], bool]] = {
-        "crop_pct": _is_number,
-        "mean": _are_three,
-        "std": _are_three,
-        "class_names": lambda value: (
-            isinstance(value, list) and all(isinstance(name, str) for name in value)
-        ),
-    }
-    for name, value in noted.items():
-        option = "classes" if name == "class_names" else name
-        if getattr(options, option) is None and not fits[name](value):
-            raise ValueError(
-                f"{options.weights} notes {name}={str(value)[:60]} of its training, which it "
-                f"cannot be: give --{option.replace('_', '-')}"
-            )
-    return noted
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _are_three(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
 
 
 def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> dict[str, Score]:
@@ -151,7 +107,12 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> dict[str, 
     device = next(model.parameters()).device
     scores: dict[str, Score] = {}
     for samples, group in itertools.groupby(sets, key=lambda entry: entry.samples):
-        rules = {entry.name: rule_for(entry.columns, entry.accepted) for entry in group}
+        rules: dict[str, Rule] = {
+            entry.name: OneLabel(entry.columns)
+            if entry.accepted is None
+            else AnyLabel(entry.accepted)
+            for entry in group
+        }
         counted = count(
             model, samples, rules, device=device, batch_size=options.batch_size,
             workers=options.workers, progress=next(iter(rules)),
@@ -166,24 +127,5 @@ def _own_data(model: ImageClassifier, options: argparse.Namespace) -> dict[str, 
         model.img_size, crop_pct=options.crop_pct, mean=options.mean, std=options.std
     )
     samples = open_labelled(options.data, transform, classes=options.class_names, upright=False)
-    if len(samples.classes) != model.num_classes:
-        raise ValueError(
-            f"{options.data} has {len(samples.classes)} classes, {options.weights} has "
-            f"{model.num_classes}: give the classes of its training, one in a line of a text file, "
-            "as --classes"
-        )
-    small = len(samples.classes) <= MAX_CONFUSION
-    counted = count(
-        model, samples, {"data": OneLabel()}, device=next(model.parameters()).device,
-        batch_size=options.batch_size, workers=options.workers, progress="data",
-        confusion=small and options.output is not None,
-    )  # fmt: skip
-    if distributed.rank() == 0 and counted.confusion is not None:
-        for file in (
-            write_per_class(options.output, counted, samples.classes),
-            draw_confusion(options.output, counted.confusion, samples.classes),
-        ):
-            sys.stdout.write(f"wrote {file}\n")
-    elif distributed.rank() == 0 and options.output is not None:
-        sys.stdout.write(f"no per-class results for more than {MAX_CONFUSION} classes\n")
+    counted = evaluate_own_data(model, samples, options, num_classes=model.num_classes)
     return dict(counted.scores)

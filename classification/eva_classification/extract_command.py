@@ -130,7 +130,7 @@ def _extract_to(options: argparse.Namespace, extractor: FeatureExtractor) -> Non
 
 
 def _digest(weights: str) -> str:
-    """Digest that distinguishes weights of equal names; on the main process only."""
+    """Compute the digest that distinguishes weights of equal names; on the main process only."""
     return sha256_of(resolve_source(weights)) if distributed.rank() == 0 else ""
 
 

@@ -92,10 +92,10 @@ class FeatureExtractor(nn.Module):
             source: Name of an official or bundled file, or a path; weights of any task.
             image_size: Side of the square that is cut out of each picture, in pixels; by default
                 that of the weights (1280 for detectors, 896 for segmentors).
-            pooling: "cls" or "mean"; by default the class token for EVA-CLIP, its linear probes and other weights
-                with a final norm, and the mean of the patches for all others.
-            mean: Subtracted from the pixels, in place of the mean that belongs to the weights.
-            std: Divides them, in place of the deviation that belongs to the weights.
+            pooling: "cls" or "mean"; by default the class token for EVA-CLIP, its linear probes
+                and other weights with a final norm, and the mean of the patches for all others.
+            mean: Mean of the pixels, in place of the one that belongs to the weights.
+            std: Standard deviation of the pixels, in place of the one that belongs to the weights.
             device: "cuda", "cpu" or "auto".
             precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
             **vit_arguments: Settings that the weights do not hold, see `eva_backbone.load_vit`.
@@ -181,7 +181,7 @@ class FeatureExtractor(nn.Module):
             return self._patches(tokens).transpose(1, 2).unflatten(2, grid).float()
 
     def _encode(self, pictures: Tensor | Picture | Iterable[Picture]) -> tuple[Tensor, Grid]:
-        """Tokens (B, [1 +] N, C) after the final norm, and their grid (h, w)."""
+        """Compute tokens (B, [1 +] N, C) after the final norm, and their grid (h, w)."""
         kernel = self.vit.patch_embed.proj.weight
         images = pictures if isinstance(pictures, Tensor) else self._read(pictures)
         tokens, grid = self.vit.embed(images.to(kernel.device, kernel.dtype))

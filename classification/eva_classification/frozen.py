@@ -33,7 +33,7 @@ def labelled_features(
     limit: int | None = None,
     title: str = "features",
 ) -> tuple[Tensor, Tensor]:
-    """Pooled features and labels; each process computes its share, all get all of them.
+    """Compute pooled features and labels; each process computes its share, all get all of them.
 
     Args:
         extractor: The model; `samples` must have its transform.
@@ -76,7 +76,7 @@ def labelled_features(
 def nearest_neighbours(
     features: Tensor, labels: Tensor, queries: Tensor, *, k: int, classes: int
 ) -> Tensor:
-    """Votes of the k nearest neighbours by cosine, weighted by exp(cosine / 0.07).
+    """Count the votes of the k nearest neighbours by cosine, weighted by exp(cosine / 0.07).
 
     Args:
         features: (N, C).
@@ -122,12 +122,12 @@ class LinearClassifier:
     l2: float
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Logits (M, K) of features (M, C)."""
+        """Compute the logits (M, K) of features (M, C)."""
         return F.linear((features - self.mean) / self.deviation, self.weight, self.bias)
 
 
 def fit_linear(features: Tensor, labels: Tensor, *, classes: int, l2: float) -> LinearClassifier:
-    """Multinomial logistic regression on standardised features, by L-BFGS.
+    """Fit a multinomial logistic regression on standardised features, by L-BFGS.
 
     Minimises the mean cross-entropy + l2 / 2 * |weight|^2; scikit-learn's `C` is 1 / (l2 * N).
 

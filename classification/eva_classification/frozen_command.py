@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from eva_classification.frozen import L2, fit_best_linear, labelled_features, nearest_neighbours
-from eva_classification.imagenet_average import average_entries
 from eva_classification.model_options import add_extractor, build_extractor
 from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
@@ -84,7 +83,7 @@ def _evaluate(options: argparse.Namespace, device: torch.device) -> None:
         f"{len(features)} images of {classes} classes to learn from\n{table(scores)}\n"
     )
     if options.output is not None:
-        file = write_results(options.output, settings, scores, more=average_entries(scores))
+        file = write_results(options.output, settings, scores)
         sys.stdout.write(f"wrote {file}\n")
 
 

@@ -52,7 +52,7 @@ def table_with_average(scores: Mapping[str, Score]) -> str:
 
 
 def average_entries(scores: Mapping[str, Score]) -> dict[str, Any]:
-    """The entries `average` and `gap` of `results.json`; None where one of the six is missing.
+    """Make the entries `average` and `gap` of `results.json`; None where one of the six is missing.
 
     Args:
         scores: Set -> score.

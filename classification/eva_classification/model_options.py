@@ -1,27 +1,11 @@
-"""Options that name weights and say how a model is made of them, shared by the commands."""
+"""Options of a feature extractor, shared by the commands that freeze a backbone."""
 
 import argparse
 
 import torch
 
 from eva_classification.features import POOLINGS, FeatureExtractor
-from eva_data.options import integer
-from eva_engine.config import LARGEST_IMAGE
-
-
-def add_weights(parser: argparse.ArgumentParser, *, kinds: str) -> None:
-    """Add `--weights`, and what belongs to the pictures that they see.
-
-    Args:
-        parser: Parser that receives them.
-        kinds: Weights that the command takes, for the help.
-    """
-    add = parser.add_argument
-    add("--weights", required=True, help=kinds)
-    side = integer(1, LARGEST_IMAGE)
-    add("--image-size", type=side, help="side in pixels (default: that of the weights)")
-    add("--mean", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
-    add("--std", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
+from eva_engine.commands.options import add_weights
 
 
 def add_extractor(parser: argparse.ArgumentParser) -> None:

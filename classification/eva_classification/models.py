@@ -126,7 +126,7 @@ class LinearProbe(ImageClassifier):
         )
 
     def pool(self, images: Tensor) -> Tensor:
-        """Frozen features (B, C)."""
+        """Compute the frozen features (B, C)."""
         with torch.no_grad():
             if self.trunk_dtype is None:
                 return super().pool(images)

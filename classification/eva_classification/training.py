@@ -2,17 +2,12 @@
 
 import contextlib
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
-from eva_backbone.variants import VARIANTS
 from eva_classification.augmentation import training_transform
 from eva_classification.config import ClassificationConfig, ModelConfig
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
@@ -20,16 +15,15 @@ from eva_data.labelled.folders import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.commands import training as command_line
-from eva_engine.config import as_plain
-from eva_engine.data.mixed_targets import MixedTargets, accuracy
+from eva_engine.config import DTYPES, as_plain
+from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
 from eva_engine.evaluation.counting import Validation
 from eva_engine.loop import TrainingRun
-from eva_engine.steps.flops import forward_flops
+from eva_engine.steps.flops import training_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
 
 logger = logging.getLogger(__name__)
 
-_AUTOCAST = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 HEADS = ("head", "fc_norm", "norm")  # a pre-trained file lacks them, or has another head
 
 
@@ -68,13 +62,14 @@ def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
 
 
 def _build(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
+    precision = config.trunk_precision
     if config.linear_probe:
         return build_linear_probe(
             config.variant,
             num_classes=num_classes,
             pooling=config.pooling,
             img_size=config.image_size,
-            trunk_dtype=_AUTOCAST[config.trunk_precision],
+            trunk_dtype=None if precision == "fp32" else DTYPES[precision],
         )
     return build_classifier(
         config.variant,
@@ -85,24 +80,6 @@ def _build(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
         activation_checkpointing=config.activation_checkpointing,
         freeze_patch_embed=config.freeze_patch_embed,
     )
-
-
-class ClassificationStep:
-    """The step function: mix, classify, cross-entropy.
-
-    Args:
-        targets: Mixing and loss.
-    """
-
-    def __init__(self, targets: MixedTargets) -> None:
-        self.targets = targets
-
-    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Loss and accuracy of a batch of (images, labels)."""
-        images, labels = self.targets.mix(*batch)
-        dtype = next(parameter.dtype for parameter in model.parameters())
-        logits = model(images.to(dtype))
-        return self.targets.loss(logits, labels), {"accuracy": accuracy(logits.detach(), labels)}
 
 
 def train(config: ClassificationConfig, device: torch.device) -> None:
@@ -133,12 +110,15 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
     elif config.run.best_metric:
         raise ValueError("run.best_metric needs data.val; set it to nothing (--run.best-metric '')")
     distributed.seed_all(config.run.seed)
-    model = build_model(config.model, num_classes=len(classes))
-    plain = replace(config.model, init_checkpoint="")
+    build = partial(build_model, num_classes=len(classes))
+    model = build(config.model)
     TrainingRun(
         model=model,
         groups=layer_decay_groups(
-            model, config.optimizer, depth=VARIANTS[config.model.variant].depth
+            model,
+            depth=config.model.depth,
+            weight_decay=config.optimizer.weight_decay,
+            layer_decay=config.optimizer.layer_decay,
         ),
         samples=samples,
         step_fn=ClassificationStep(MixedTargets(config.augment, num_classes=len(classes))),
@@ -148,18 +128,12 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         device=device,
         evaluate=validation,
         results=Validation.results,
-        # the trunk of a linear probe has no backward pass
-        flops_per_sample=(1 if config.model.linear_probe else 3)
-        * forward_flops(
-            partial(build_model, plain, num_classes=len(classes)), image_size=plain.image_size
+        flops_per_sample=training_flops(
+            build, config.model, backward=not config.model.linear_probe
         ),
     ).start()
 
 
 def main() -> None:
-    """Command line of `train.py`."""
-    command_line.main(
-        ClassificationConfig,
-        train,
-        program="classification/train.py",
-    )
+    """Run the command line of `train.py`."""
+    command_line.main(ClassificationConfig, train, program="classification/train.py")

@@ -55,7 +55,7 @@ def check_shapes(weights: Mapping[str, Tensor], prefix: str, *, name: str) -> No
 
     Args:
         weights: Name -> tensor.
-        prefix: In front of the ViT's names.
+        prefix: Text in front of the ViT's names.
         name: Name of the file, for messages.
 
     Raises:

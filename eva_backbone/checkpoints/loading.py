@@ -43,7 +43,7 @@ class LoadReport:
     Attributes:
         source: The file.
         loaded: Names in the model that received the file's values.
-        resampled: Those among them that changed shape: name -> (shape in the file, in the model).
+        resampled: Loaded names that changed shape: name -> (shape in the file, in the model).
         skipped: Names in the file that were not used -> why.
         missing: Names in the model that the file does not have -> what they start as.
     """

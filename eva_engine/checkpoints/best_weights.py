@@ -29,7 +29,7 @@ def check_metric(metric: str, results: Sequence[str]) -> None:
         ValueError: Naming both.
     """
     if metric and metric not in results:
-        there_are = ", ".join(results) if results else "none, for there are no validation data"
+        there_are = ", ".join(results) if results else "none: there is no validation data"
         raise ValueError(
             f"best_metric={metric} is not a result of the evaluation (there are {there_are}); "
             "choose one of them, or nothing ('')"

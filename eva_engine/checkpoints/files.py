@@ -1,6 +1,5 @@
 """Files of a checkpoint: the list with their digests, and weights as `.safetensors`."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,12 +8,14 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from eva_backbone.checkpoints.verification import sha256_of
 from eva_data.files import flush, require_regular_file, write_text
 from eva_data.tensors import write_tensors
 from eva_engine import distributed
 
 MARKER = "COMPLETE"
 RUN = "run.json"
+WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 _FORMAT = 2  # of the marker: {"format": 2, "files": {name: [size, SHA-256]}}; 1 was {name: size}
 _CONFIG = "config"
 
@@ -37,7 +38,7 @@ def mark_complete(folder: Path) -> None:
     try:
         for name in names[distributed.rank() :: distributed.world_size()]:
             flush(folder / name)
-            own[name] = ((folder / name).stat().st_size, _digest(folder / name))
+            own[name] = ((folder / name).stat().st_size, sha256_of(folder / name))
     except OSError as error:
         problem = error
     distributed.raise_together(problem)
@@ -55,7 +56,7 @@ def mark_complete(folder: Path) -> None:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a checkpoint lists its files and all have their size; their content is not read."""
+    """Check that a checkpoint lists its files and all have their size, without reading them."""
     return not isinstance(_listed(folder), str)
 
 
@@ -75,7 +76,7 @@ def damage_of(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
         return files
     for name, digest in list(files.items())[part::parts]:
         try:
-            if digest is not None and _digest(folder / name) != digest:
+            if digest is not None and sha256_of(folder / name) != digest:
                 return f"{name} is not what was written (another SHA-256)"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
@@ -127,11 +128,6 @@ def _listed(folder: Path) -> dict[str, str | None] | str:
     if not files:
         return f"{MARKER} lists no file"
     return {name: digest for name, (_, digest) in files.items()}
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def save_weights(

@@ -13,7 +13,7 @@ _held: set[Path] = set()
 
 @contextlib.contextmanager
 def reserved(folder: Path) -> Iterator[None]:
-    """Context in which no other run can use a folder; the same call on all processes.
+    """Keep other runs out of a folder while the block runs; the same call on all processes.
 
     The main process holds the lock; inside, the same folder can be reserved again.
 

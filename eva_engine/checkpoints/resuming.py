@@ -21,7 +21,7 @@ def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig) -> Path | None:
         run: Settings of the run.
 
     Returns:
-        The newest undamaged one; None if there is not one.
+        The newest undamaged one; None if there is none.
 
     Raises:
         ValueError: If there is one and the run is not to be continued, or if all are damaged.
@@ -41,7 +41,7 @@ def check_that_nothing_was_here(
     """Refuse to begin where another run was; only one that never saved may begin again.
 
     Args:
-        checkpoints: Checkpoints of the output folder, of which not one is complete.
+        checkpoints: Checkpoints of the output folder, none of which is complete.
         run: Settings of the run.
         first_save: Steps after which a run saves for the first time.
 

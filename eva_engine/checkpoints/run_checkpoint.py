@@ -21,6 +21,8 @@ from eva_backbone.checkpoints.reading import read_torch_file
 from eva_data.files import flush, make_folder, remove_unfinished, write_text, writing
 from eva_engine import distributed
 from eva_engine.checkpoints.files import (
+    EMA_WEIGHTS,
+    WEIGHTS,
     damage_of,
     is_complete,
     mark_complete,
@@ -34,7 +36,6 @@ from eva_engine.steps.moving_average import MovingAverage
 logger = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
-WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 _RUN, _LATEST = "run.json", "latest"
 _STATE = "deepspeed"
 _PREFIX, _TEMPORARY, _REMOVED, _DAMAGED = "step_", ".writing_", ".removing_", "damaged_"
@@ -55,18 +56,18 @@ class RunCheckpoints:
         self._damaged: set[Path] = set()  # by their content, which `complete` does not read
 
     def complete(self) -> list[Path]:
-        """Folders of all complete checkpoints, oldest first."""
+        """List the folders of all complete checkpoints, oldest first."""
         found = self.folder.glob(f"{_PREFIX}*")
         return sorted(path for path in found if is_complete(path) and path not in self._damaged)
 
     def traces(self) -> bool:
-        """Whether the run ever had a checkpoint."""
+        """Return whether the run ever had a checkpoint."""
         # a kill in the first save leaves an unfinished folder, which is not a checkpoint
         saved = (*self.folder.glob(f"{_PREFIX}*"), *self.folder.glob(f"{_DAMAGED}*"))
         return (self.folder / _LATEST).exists() or bool(saved)
 
     def newest(self) -> Path | None:
-        """The newest checkpoint whose files are as they were written; the same on all processes.
+        """Find the newest checkpoint with its files as written; the same on all processes.
 
         Others are passed over with a warning, and left as they are.
 
@@ -218,7 +219,7 @@ class RunCheckpoints:
 
 
 def _free(path: Path) -> Path:
-    """The path, or the first one with a number behind it that is not taken."""
+    """Return the path, or the first one with a number behind it that is not taken."""
     number, free = 1, path
     while free.exists():
         number += 1

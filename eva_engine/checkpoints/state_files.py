@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from eva_backbone.checkpoints.reading import read_torch_file
-from eva_data.files import UnwritableError, writing
+from eva_data.files import explained, writing
 from eva_engine import distributed
 
 
@@ -20,15 +20,12 @@ class Failures:
 
     @contextlib.contextmanager
     def noted(self, path: Path) -> Iterator[None]:
-        """Context in which the system's errors are kept for `raise_together`."""
+        """Keep the system's errors of the block for `raise_together`."""
         try:
-            yield
-        except UnwritableError as error:
-            self.first = self.first or error
+            with explained(path):
+                yield
         except OSError as error:
-            self.first = self.first or UnwritableError(
-                f"{path} cannot be written: {error.strerror}"
-            )
+            self.first = self.first or error
 
     def raise_together(self) -> None:
         """Raise on all processes if one of them noted a failure."""
@@ -36,7 +33,7 @@ class Failures:
 
 
 def safe_checkpoint_engine(failures: Failures | None = None) -> Any:
-    """DeepSpeed's reader and writer, but one that runs no code of a file (`weights_only`).
+    """Make DeepSpeed's reader and writer, but one that runs no code of a file (`weights_only`).
 
     Args:
         failures: Takes failures to write; without it they are errors.

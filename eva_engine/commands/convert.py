@@ -84,7 +84,8 @@ def find_source(source: str, *, ema: bool) -> Path:
             raise ValueError(f"--ema is for the folder of a run, which {source} is not")
         return resolve_source(source)
     # Here, so that a file is converted where what training runs need is not installed.
-    from eva_engine.checkpoints.run_checkpoint import EMA_WEIGHTS, WEIGHTS, RunCheckpoints
+    from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS
+    from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 
     complete = RunCheckpoints(Path(source), keep=1).complete()
     if not complete:

@@ -17,7 +17,7 @@ _SENTENCE_IS_ENOUGH = (ValueError, OSError, FloatingPointError, TooManyBadSample
 def ending(
     program: str, *, after_interrupt: Callable[[], str] | None = None, log: str = ""
 ) -> Iterator[None]:
-    """Context of a command, which leaves the process group that it has joined at its end.
+    """Leave the process group at the end, if the command joined it.
 
     After an error the process group stays as it is: taking it down needs all processes, and the
     others notice the end of this one.
@@ -61,7 +61,7 @@ def ending(
 
 
 def sentence(error: BaseException) -> str:
-    """The message of an error in one line; of one in a loader's process without its traceback."""
+    """Format an error in one line, without a worker's traceback."""
     text = str(error).strip()
     if not text:
         return repr(error)
@@ -71,7 +71,7 @@ def sentence(error: BaseException) -> str:
 
 
 def _is_end_of_another(error: RuntimeError) -> bool:
-    """Whether an exchange failed because its other side has ended."""
+    """Return whether an exchange failed because its other side has ended."""
     text = str(error)
     return distributed.world_size() > 1 and (
         isinstance(error, torch.distributed.DistError) or "gloo" in text or "Connection" in text

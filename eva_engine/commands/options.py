@@ -5,32 +5,24 @@ import logging
 import os
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 
 from eva_data.options import integer
 from eva_engine import distributed
 from eva_engine.commands.endings import ending
-from eva_engine.config import MOST_WORKERS
+from eva_engine.config import DTYPES, LARGEST_IMAGE, MOST_WORKERS
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-class Main(Protocol):
-    """The `main` of a command."""
-
-    def __call__(self, arguments: Sequence[str] | None = None) -> None:
-        """Run the command; `arguments` are those of the command line by default."""
 
 
 def command(
     program: str,
     parse: Callable[[Sequence[str] | None], argparse.Namespace],
     work: Callable[[argparse.Namespace, torch.device], None],
-) -> Main:
+) -> Callable[..., None]:
     """Make the `main` of a command that runs a model on one or several processes.
 
     Args:
@@ -40,7 +32,7 @@ def command(
         work: Does the work, given options and device.
 
     Returns:
-        A function of the arguments that ends as `eva_engine.commands.endings.ending` says.
+        Its function of the arguments, which ends as `eva_engine.commands.endings.ending` says.
     """
 
     def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,6 +62,21 @@ def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.
         epilog=epilog,
         formatter_class=RawDescriptionHelpFormatter if epilog else HelpFormatter,
     )
+
+
+def add_weights(parser: argparse.ArgumentParser, *, kinds: str) -> None:
+    """Add `--weights`, and the options of the pictures or frames that they see.
+
+    Args:
+        parser: Parser that receives them.
+        kinds: Weights that the command takes, for the help.
+    """
+    add = parser.add_argument
+    add("--weights", required=True, help=kinds)
+    side = integer(1, LARGEST_IMAGE)
+    add("--image-size", type=side, help="side in pixels (default: that of the weights)")
+    add("--mean", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
+    add("--std", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> None:
@@ -119,4 +126,4 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """Choose a number format: by default fp16 on a GPU, as officially, and fp32 elsewhere."""
     if precision == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
-    return _DTYPES[precision]
+    return DTYPES[precision]

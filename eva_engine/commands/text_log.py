@@ -45,7 +45,7 @@ class _LogFile(logging.FileHandler):
         self._failed = False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Called inside the handling of an error."""
+        """Write the error that is being handled."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)

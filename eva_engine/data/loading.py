@@ -1,4 +1,4 @@
-"""Processes that load data: they ignore the signals that stop a run, and end with it."""
+"""Data workers that ignore stop signals and end with the run."""
 
 import contextlib
 import logging
@@ -27,7 +27,7 @@ class EvaluationInterruptedError(Exception):
 
 @contextlib.contextmanager
 def running(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
-    """Context of a loader's iterator, whose processes do not outlive it.
+    """Iterate over a loader whose processes do not outlive the block.
 
     They ignore SIGTERM, so Python, which sends it at its own end and waits, would wait for ever.
 
@@ -63,7 +63,7 @@ def evaluation_loader(
     pin_memory: bool = False,
     progress: str | None = None,
 ) -> Iterator[Iterable[Any]]:
-    """Context of the batches of an evaluation, each sample once and in order.
+    """Load the batches of an evaluation, each sample once and in order.
 
     Its processes ignore the signals that stop a run, and end with the context. If a run is asked to
     stop on any process, the batches end, and so does the evaluation: on all processes, which enter
@@ -106,7 +106,7 @@ def evaluation_loader(
 
 @contextlib.contextmanager
 def interruptible(stop: StopSignal) -> Iterator[None]:
-    """Context in which a signal ends the batches of `evaluation_loader`."""
+    """Let a signal end the batches of `evaluation_loader` while the block runs."""
     token = _stop.set(stop)
     try:
         yield
@@ -123,7 +123,7 @@ def _until(stream: Iterator[T], stop: StopSignal) -> Iterator[T]:
 
 @contextlib.contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Context in which signals wait: processes that are started inherit that until they are set."""
+    """Let signals wait while the block runs; processes that are started in it inherit that."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *SIGNALS})
     try:
         yield

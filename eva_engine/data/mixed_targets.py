@@ -1,15 +1,15 @@
-"""Batches mixed by mixup or cutmix, smoothed labels, and the loss that goes with them.
+"""Batches mixed by mixup or cutmix, smoothed labels, their loss, and the step of a training.
 
 Random numbers come from numpy's global generator, which the loop seeds for each step.
 
 Shapes: B samples, K classes.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from eva_engine.config import MixingConfig
 
@@ -54,7 +54,7 @@ class MixedTargets:
         return mixed.view(inputs.shape), targets
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy in float32.
+        """Compute the cross-entropy in float32.
 
         Args:
             logits: (B, K).
@@ -67,8 +67,35 @@ class MixedTargets:
         return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
 
 
+class ClassificationStep:
+    """The step function of a classifier: mix, classify, cross-entropy.
+
+    Args:
+        targets: Mixing and loss.
+    """
+
+    def __init__(self, targets: MixedTargets) -> None:
+        self.targets = targets
+
+    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Compute loss and accuracy of a batch.
+
+        Args:
+            model: Model with logits (B, K).
+            batch: Inputs as in `MixedTargets.mix`, and labels (B,).
+
+        Returns:
+            The loss, and the accuracy by its name.
+        """
+        inputs, labels = self.targets.mix(*batch)
+        logits = model(inputs.to(next(model.parameters()).dtype))
+        return self.targets.loss(logits, labels), {"accuracy": accuracy(logits.detach(), labels)}
+
+
 def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Share of the batch whose first class is the label, or the greatest of mixed ones.
+    """Compute the share of the batch whose first class is the label.
+
+    For mixed targets the label is the most probable class.
 
     Args:
         logits: (B, K).
@@ -78,4 +105,4 @@ def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
         A scalar in float32.
     """
     labels = targets if targets.ndim == 1 else targets.argmax(1)
-    return (logits.argmax(1) == labels).float().mean().to(torch.float32)
+    return (logits.argmax(1) == labels).float().mean()

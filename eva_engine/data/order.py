@@ -50,7 +50,7 @@ class Batch:
     unreadable: dict[str, str]
 
     def pin_memory(self) -> "Batch":
-        """Called by the loader, for copies to a GPU beside computation."""
+        """Pin the tensors, as the loader asks, for copies to a GPU beside computation."""
         return replace(self, data=_map_tensors(torch.Tensor.pin_memory, self.data))
 
 
@@ -212,7 +212,7 @@ def build_loader(
     pin_memory: bool = False,
     collate: Callable[[list[Any]], Any] = default_collate,
 ) -> DataLoader[Batch]:
-    """Loader of a run's batches.
+    """Build the loader of a run's batches.
 
     Args:
         samples: The data set.

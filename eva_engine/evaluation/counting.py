@@ -1,4 +1,4 @@
-"""Counting right predictions: each sample once, whatever the number of processes.
+"""Count correct predictions: each sample once, whatever the number of processes.
 
 A sample is an input with a label. The model turns a batch of inputs into logits, whether they are
 images (B, 3, H, W), clips (B, 3, T, H, W) or several views of each (B, V, ...), over which it takes
@@ -44,8 +44,8 @@ class Judged(NamedTuple):
     """Judgement of a batch by a rule, each (B,).
 
     Attributes:
-        top1: Whether the first prediction is right.
-        top5: Whether one of the first five predictions is right.
+        top1: Whether the first prediction is correct.
+        top5: Whether one of the first five predictions is correct.
         loss: Cross-entropy; zero where the sample does not count.
         counts: Whether the sample counts at all.
     """
@@ -65,7 +65,7 @@ class Rule(Protocol):
 
 
 class OneLabel:
-    """A prediction is right if it is the label.
+    """A prediction is correct if it is the label.
 
     Args:
         columns: Columns of the logits that compete, in the order of the labels; None takes all.
@@ -84,7 +84,7 @@ class OneLabel:
 
 
 class AnyLabel:
-    """A prediction is right if it is one of the sample's labels; samples without any do not count.
+    """A prediction is correct if it is one of the sample's labels; without any it does not count.
 
     Args:
         labels: All labels of each sample of the data set.
@@ -104,21 +104,6 @@ class AnyLabel:
         return Judged(right[:, 0], right.any(1), loss, counts)
 
 
-def rule_for(
-    columns: Sequence[int] | None = None, accepted: Sequence[Sequence[int]] | None = None
-) -> Rule:
-    """Choose the rule of a test set.
-
-    Args:
-        columns: Logits that compete, in the order of the labels; None for all.
-        accepted: Right classes of each image; None if only the label is right.
-
-    Returns:
-        The rule.
-    """
-    return OneLabel(columns) if accepted is None else AnyLabel(accepted)
-
-
 def _first_five(logits: Tensor) -> Tensor:
     return logits.topk(min(5, logits.shape[1]), dim=1).indices
 
@@ -129,8 +114,8 @@ class Score:
 
     Attributes:
         samples: Number of samples that count.
-        right1: Number of those whose first prediction is right.
-        right5: Number of those with a right prediction among the first five.
+        right1: Number of those whose first prediction is correct.
+        right5: Number of those with a correct prediction among the first five.
         loss: Mean cross-entropy over the samples that count.
     """
 
@@ -149,6 +134,11 @@ class Score:
         """Accuracy of the first five predictions in percent."""
         return 100 * self.right5 / self.samples
 
+    @property
+    def mean_top1_top5(self) -> float:
+        """Mean of both accuracies in percent, the main score of Kinetics' challenges."""
+        return (self.top1 + self.top5) / 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
@@ -157,12 +147,20 @@ class Counted:
     Attributes:
         scores: Rule -> score.
         confusion: (K, K), samples of each label (row) that went to each class; None if not wanted.
-        right5: (K,), samples of each label with a right prediction among the first five.
+        right5: (K,), samples of each label with a correct prediction among the first five.
     """
 
     scores: Mapping[str, Score]
     confusion: Tensor | None = None
     right5: Tensor | None = None
+
+    @property
+    def mean_per_class(self) -> float:
+        """Mean over the classes that have samples of their accuracies in percent."""
+        assert self.confusion is not None
+        samples = self.confusion.sum(1)
+        shares = self.confusion.diagonal()[samples > 0].double() / samples[samples > 0]
+        return 100 * shares.mean().item()
 
 
 class _Indexed(Dataset[tuple[Any, int, int]]):
@@ -184,7 +182,7 @@ def count(
     confusion: bool = False,
     progress: str | None = None,
 ) -> Counted:
-    """Count right predictions; called on all processes, each of which takes its share.
+    """Count correct predictions; called on all processes, each of which takes its share.
 
     Args:
         model: Model with logits (B, K), in evaluation mode on the device.
@@ -272,7 +270,7 @@ class Validation:
         self._samples, self._run, self._device = samples, run, device
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Loss, and accuracies in percent; called on all processes.
+        """Compute loss, and accuracies in percent; called on all processes.
 
         Args:
             model: The model in evaluation mode.

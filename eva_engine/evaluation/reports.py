@@ -15,25 +15,35 @@ from torch import Tensor
 from eva_data.files import make_folder, replacing, write_text
 from eva_engine.evaluation.counting import Counted, Score
 
+Extra = Mapping[str, float]  # further numbers of a set by their names
+
 NAMED = 40  # classes whose names fit beside a picture
 NUMBERED = 20  # classes whose numbers fit into its cells
 
 
-def table(scores: Mapping[str, Score], *, unit: str = "images") -> str:
+def table(
+    scores: Mapping[str, Score], *, unit: str = "images", extra: Mapping[str, Extra] | None = None
+) -> str:
     """Write scores as a table.
 
     Args:
         scores: Set -> score.
         unit: Name of the samples.
+        extra: Set -> title and number of each further column.
 
     Returns:
-        Lines of text, the columns of which are 16 and four times 8 characters wide.
+        Lines of text, the columns of which are 16 and 8 characters wide, or as wide as a title.
     """
-    lines = [f"{'set':16} {unit:>8} {'top-1':>8} {'top-5':>8} {'loss':>8}"]
-    lines += [
-        f"{name:16} {score.samples:8} {score.top1:8.3f} {score.top5:8.3f} {score.loss:8.3f}"
-        for name, score in scores.items()
-    ]
+    titles = list(dict.fromkeys(title for values in (extra or {}).values() for title in values))
+    widths = [max(8, len(title)) for title in titles]
+    heads = [f"{title:>{width}}" for title, width in zip(titles, widths, strict=True)]
+    lines = [" ".join([f"{'set':16} {unit:>8} {'top-1':>8} {'top-5':>8} {'loss':>8}", *heads])]
+    for name, score in scores.items():
+        line = f"{name:16} {score.samples:8} {score.top1:8.3f} {score.top5:8.3f} {score.loss:8.3f}"
+        values = (extra or {}).get(name, {})
+        cells = [f"{values[title]:.3f}" if title in values else "" for title in titles]
+        cells = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
+        lines.append(" ".join([line, *cells]))
     return "\n".join(lines)
 
 
@@ -43,6 +53,7 @@ def write_results(
     scores: Mapping[str, Score],
     *,
     more: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Extra] | None = None,
     unit: str = "images",
 ) -> Path:
     """Write `results.json`.
@@ -52,6 +63,7 @@ def write_results(
         settings: Settings of the evaluation.
         scores: Set -> score.
         more: Further entries, such as an average over sets.
+        extra: Set -> name and number of each further entry of the set, such as `mean_per_class`.
         unit: Name of the samples.
 
     Returns:
@@ -59,7 +71,7 @@ def write_results(
     """
     sets = {
         name: {unit: score.samples, "top1": score.top1, "top5": score.top5, "loss": score.loss,
-               "right1": score.right1, "right5": score.right5}
+               "right1": score.right1, "right5": score.right5, **(extra or {}).get(name, {})}
         for name, score in scores.items()
     }  # fmt: skip
     content = {"settings": dict(settings), "sets": sets, **(more or {})}
@@ -71,7 +83,7 @@ def write_results(
 def write_per_class(
     folder: Path, counted: Counted, classes: Sequence[str], *, unit: str = "images"
 ) -> Path:
-    """Write `per_class.csv`: accuracies of each class, and what it is most often taken for.
+    """Write `per_class.csv`: accuracies of each class, and its most frequent confusion.
 
     Args:
         folder: Folder of the file; it is made if it is not there.

@@ -79,7 +79,7 @@ class TrainingEngine:
             self.engine.step()
 
     def gradients_are_finite(self) -> bool:
-        """Whether all gradients of the step are finite, on every process alike.
+        """Check that all gradients of the step are finite, on every process alike.
 
         With fp16 the answer is yes: its loss scale takes care of an overflow in the step.
         """
@@ -121,7 +121,7 @@ class TrainingEngine:
         return float(norm), True
 
     def master_weights(self) -> Iterator[tuple[str, nn.Parameter, Tensor | None]]:
-        """Float32 weights that this process keeps.
+        """Iterate over the float32 weights that this process keeps.
 
         Yields:
             Name, parameter, and the flat part of it whose master weights lie here; None where
@@ -137,7 +137,7 @@ class TrainingEngine:
                 yield name, parameter, parameter._hp_mapping.get_hp_fragment().detach().view(-1)
 
     def full_precision_state(self) -> dict[str, Tensor]:
-        """All weights in float32 and all buffers, on the CPU.
+        """Gather all weights in float32 and all buffers, on the CPU.
 
         Returns:
             Copies under the names of the model's `state_dict`; on the main process only, while

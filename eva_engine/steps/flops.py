@@ -4,12 +4,19 @@ import logging
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from eva_engine.config import VitConfig
+
 logger = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=VitConfig)
 
 # Peak of dense half-precision matrix products in FLOP/s (manufacturers' data sheets), by the name
 # that CUDA gives, without the maker and the memory. Variants of one number differ.
@@ -34,8 +41,23 @@ _PEAK_FLOPS = {
 _NOT_OF_THE_NAME = re.compile(r"NVIDIA|TESLA|GEFORCE|\d+GB")
 
 
+def training_flops(build: Callable[[C], nn.Module], config: C, *, backward: bool = True) -> float:
+    """Count the model FLOPs of one image in training; the backward pass costs twice the forward.
+
+    Args:
+        build: Function that builds the model; its first weights are not read.
+        config: The model.
+        backward: Count a backward pass; a linear probe's frozen trunk has none.
+
+    Returns:
+        FLOPs for `eva_engine.loop.TrainingRun`.
+    """
+    untrained = partial(build, replace(config, init_checkpoint=""))
+    return (3 if backward else 1) * forward_flops(untrained, image_size=config.image_size)
+
+
 def forward_flops(build: Callable[[], nn.Module], *, image_size: int) -> float:
-    """Model FLOPs of one image's forward pass, counted on the meta device.
+    """Count the model FLOPs of one image's forward pass, on the meta device.
 
     Args:
         build: Function that builds the model.
@@ -53,7 +75,7 @@ def forward_flops(build: Callable[[], nn.Module], *, image_size: int) -> float:
 
 
 def peak_flops(device: torch.device) -> float:
-    """Peak of dense half-precision matrix products.
+    """Look up the peak of dense half-precision matrix products.
 
     Args:
         device: Device of the model.

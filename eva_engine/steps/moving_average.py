@@ -49,7 +49,7 @@ class MovingAverage:
         torch._foreach_lerp_(list(self._parts.values()), masters, 1 - self.decay)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """This process's part."""
+        """Return this process's part."""
         return {name: part.cpu() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -69,7 +69,7 @@ class MovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Context in which the averages are the model's weights."""
+        """Put the averages into the model's weights while the block runs."""
         kept = {name: part.clone() for name, part in self._master()}
         self._write(self._parts)
         try:

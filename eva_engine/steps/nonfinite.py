@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from eva_data.files import UnwritableError, write_text
 from eva_engine import distributed
-from eva_engine.checkpoints.run_checkpoint import WEIGHTS
+from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.config import RunConfig
 from eva_engine.data.order import Batch, Samples, sample_id
 
@@ -67,7 +67,7 @@ class NonfiniteSteps:
 
 @contextlib.contextmanager
 def smallest_loss_scale_explained(step: int) -> Iterator[None]:
-    """Context of an optimizer step, in which DeepSpeed's error about its loss scale is a sentence.
+    """Report DeepSpeed's error about its smallest loss scale in one sentence.
 
     Args:
         step: Number of the step, from 0.

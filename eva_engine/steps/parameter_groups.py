@@ -1,7 +1,7 @@
 """Parameter groups: which parameters share a learning rate and a weight decay.
 
 A project hands them to `eva_engine.loop.TrainingRun`. A model around one ViT takes those of
-`layer_decay_groups`; a model of several towers puts theirs one behind the other.
+`layer_decay_groups`; a model of several towers concatenates the groups of its towers.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,12 @@ class ParameterGroup:
 
 
 def layer_decay_groups(
-    model: nn.Module, optimizer: OptimizerConfig, *, depth: int, lr_scale: float = 1.0
+    model: nn.Module,
+    *,
+    depth: int,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    lr_scale: float = 1.0,
 ) -> list[ParameterGroup]:
     """Group the trained parameters of a model around one ViT, from input to output.
 
@@ -40,8 +45,9 @@ def layer_decay_groups(
 
     Args:
         model: The model, or one tower of it.
-        optimizer: Settings with its weight decay and layer decay.
         depth: Number of transformer blocks.
+        weight_decay: Weight decay of matrices.
+        layer_decay: Learning-rate factor between neighbouring layers.
         lr_scale: Learning-rate factor of the last layer.
 
     Returns:
@@ -51,8 +57,8 @@ def layer_decay_groups(
         model,
         depth=depth,
         lr=lr_scale,
-        weight_decay=optimizer.weight_decay,
-        layer_decay=optimizer.layer_decay,
+        weight_decay=weight_decay,
+        layer_decay=layer_decay,
     )
     return [
         ParameterGroup(
@@ -63,6 +69,33 @@ def layer_decay_groups(
         )
         for group in groups
     ]
+
+
+def check_that_settings_are_used(
+    groups: Sequence[ParameterGroup], optimizer: OptimizerConfig
+) -> None:
+    """Refuse a weight decay or layer decay that was set and that the groups ignore.
+
+    Args:
+        groups: Parameter groups of the model.
+        optimizer: Settings of the optimizer.
+
+    Raises:
+        ValueError: If the weight decay is not the default and in no group, or there is a layer
+            decay and no group has a learning-rate factor.
+    """
+    decay, usual = optimizer.weight_decay, OptimizerConfig.weight_decay
+    if decay != usual and all(group.weight_decay != decay for group in groups):
+        found = sorted({group.weight_decay for group in groups})
+        raise ValueError(
+            f"optimizer.weight_decay={decay} has no effect: the parameter groups have "
+            f"{', '.join(map(str, found))}; leave it out"
+        )
+    if optimizer.layer_decay != 1.0 and all(group.lr_scale == 1.0 for group in groups):
+        raise ValueError(
+            f"optimizer.layer_decay={optimizer.layer_decay} has no effect: all parameter groups "
+            "have the learning rate of the last layer; leave it out"
+        )
 
 
 def optimizer_groups(

@@ -6,7 +6,7 @@ import math
 def warmup_cosine(
     step: int, *, peak: float, end: float, warmup_steps: int, total_steps: int
 ) -> float:
-    """Learning rate of one optimizer step (the official schedule, reproduced by its logs).
+    """Compute the learning rate of a step (the official schedule, reproduced by its logs).
 
     The warm-up is `linspace(0, peak, warmup_steps)`, both ends included; the cosine starts at
     `peak` and never quite reaches `end`.

@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS
+from eva_backbone.variants import VARIANTS
 from eva_engine.config import (
     OptimizerConfig,
+    PixelConfig,
     RunConfig,
     VitConfig,
     at_least,
     check_image_size,
-    check_statistics,
     one_of_its_choices,
 )
 
@@ -53,7 +53,7 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(PixelConfig):
     """Images without labels.
 
     Attributes:
@@ -61,22 +61,18 @@ class DataConfig:
             `shards/{0000..0099}.tar`.
         val: Images for validation, named in the same ways; empty evaluates nothing.
         crop_scale: Smallest and largest share of the image's area that a crop has.
-        mean: Subtracted from the student's images.
-        std: Divides the student's images.
     """
 
     train: str
     val: str = ""
     crop_scale: tuple[float, float] = (0.2, 1.0)
-    mean: tuple[float, float, float] = CLIP_MEAN
-    std: tuple[float, float, float] = CLIP_STD
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ValueError(
                 f"crop_scale must be two rising numbers in (0, 1], got {self.crop_scale}"
             )
-        check_statistics(self.mean, self.std)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from eva_backbone.vit import VisionTransformer
 from eva_pretrain.teachers.teacher import Teacher
 
 INIT_STD = 0.015
+ASPECT = (0.3, 1 / 0.3)  # smallest and largest ratio of a rectangle's height to its width
 _ATTEMPTS = 10  # at one block, before the mask is left as it is
 
 Positions = tuple[Tensor, Tensor, Tensor]  # see `masked_positions`
@@ -44,19 +45,13 @@ class BlockMasking:
         grid: (H, W).
         num_masked: Most patches to mask; 105 of 256 for the paper's 40 %.
         min_block: Smallest area of a rectangle, unless less is left to mask.
-        aspect: Smallest and largest ratio of a rectangle's height to its width.
 
     Raises:
         ValueError: If the numbers do not fit together.
     """
 
     def __init__(
-        self,
-        *,
-        grid: tuple[int, int] = (16, 16),
-        num_masked: int = 105,
-        min_block: int = 16,
-        aspect: tuple[float, float] = (0.3, 1 / 0.3),
+        self, *, grid: tuple[int, int] = (16, 16), num_masked: int = 105, min_block: int = 16
     ) -> None:
         height, width = grid
         if not 0 < num_masked <= height * width:
@@ -66,18 +61,15 @@ class BlockMasking:
             )
         if min_block < 1:
             raise ValueError(f"min_block must be at least 1, got {min_block}")
-        if not 0 < aspect[0] <= aspect[1] < math.inf:
-            raise ValueError(f"aspect must be two rising positive numbers, got {aspect}")
         # the shape of the smallest rectangle, after rounding, must be smaller than the grid
         area = min(min_block, num_masked)
         flattest, tallest = area / (width - 0.5) ** 2, (height - 0.5) ** 2 / area
-        if max(flattest, aspect[0]) >= min(tallest, aspect[1]):
+        if max(flattest, ASPECT[0]) >= min(tallest, ASPECT[1]):
             raise ValueError(
-                f"no rectangle of {area} patches with an aspect in {aspect} is smaller than the "
+                f"no rectangle of {area} patches with an aspect in {ASPECT} is smaller than the "
                 f"grid {height}x{width} on both sides; take a smaller min_block"
             )
         self.grid, self.num_masked, self.min_block = (height, width), num_masked, min_block
-        self.log_aspect = (math.log(aspect[0]), math.log(aspect[1]))
 
     def __call__(self) -> NDArray[np.bool_]:
         """Draw one mask.
@@ -100,7 +92,7 @@ class BlockMasking:
         for _ in range(_ATTEMPTS):
             # near the end `limit` is below `min_block`; uniform() takes its bounds in any order
             area = random.uniform(self.min_block, limit)
-            ratio = math.exp(random.uniform(*self.log_aspect))
+            ratio = math.exp(random.uniform(*map(math.log, ASPECT)))
             rows, columns = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if rows >= height or columns >= width:
                 continue
@@ -114,7 +106,7 @@ class BlockMasking:
 
 
 def masked_positions(mask: Tensor) -> Positions:
-    """Turn masks into indexes, whose number depends on values: on a GPU the CPU waits for them.
+    """Turn masks into indexes. Their sizes depend on the mask, so on a GPU this synchronises.
 
     Args:
         mask: (B, N) bool.
@@ -246,7 +238,7 @@ def masked_image_modeling(
 
 # ---- the loss ------------------------------------------------------------------------------------
 def negative_cosine(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Negative cosine similarity, the loss of the paper's section 2.2.
+    """Compute the negative cosine similarity, the loss of the paper's section 2.2.
 
     Args:
         predictions: (K, D).
@@ -278,7 +270,7 @@ class Objective(Protocol):
         images: Tensor,
         mask: Any,
         features: Tensor,
-        positions: Positions | None = None,
+        positions: Any,
     ) -> Result:
         """Compute the loss of a batch.
 
@@ -287,7 +279,7 @@ class Objective(Protocol):
             images: (B, 3, H * p, W * p).
             mask: (B, N) or (B, H, W) bool; None for an objective that hides nothing.
             features: (B, N, D), the teacher's of the same patches, of any length.
-            positions: `masked_positions` of the mask, if they are known.
+            positions: `masked_positions` of the mask; None without a mask.
 
         Returns:
             The loss, and scalars by the names of `metric_names`.
@@ -308,10 +300,9 @@ class MaskedFeatures:
         images: Tensor,
         mask: Tensor,
         features: Tensor,
-        positions: Positions | None = None,
+        positions: Positions,
     ) -> Result:
         """Return the negative mean cosine; see `Objective`."""
-        positions = masked_positions(mask.flatten(1)) if positions is None else positions
         targets = select(features, mask, positions)  # (K, D)
         loss = negative_cosine(model(images, mask, positions), targets)
         return loss, {"cosine": -loss.detach()}
@@ -335,7 +326,7 @@ class PretrainStep:
 
     Args:
         teacher: The frozen network, on the device.
-        objective: What is learned from its features.
+        objective: Loss that is computed from its features.
     """
 
     def __init__(self, teacher: Teacher, objective: Objective) -> None:

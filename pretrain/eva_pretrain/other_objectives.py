@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from eva_pretrain.masked_image_modeling import (
     Positions,
     Result,
-    masked_positions,
     negative_cosine,
     select,
 )
@@ -33,7 +32,7 @@ class FeatureDistillation:
         images: Tensor,
         mask: Tensor | None,
         features: Tensor,
-        positions: Positions | None = None,
+        positions: Positions | None,
     ) -> Result:
         """Return the negative mean cosine; see `Objective`. No mask is used."""
         del mask, positions
@@ -61,14 +60,13 @@ class MaskedTokens(nn.Module):
         images: Tensor,
         mask: Tensor,
         features: Tensor,
-        positions: Positions | None = None,
+        positions: Positions,
     ) -> Result:
         """Return the mean cross-entropy over the masked patches; see `Objective`.
 
-        `accuracy` counts codes that are right, `code_usage` is the share of all codes that occur
+        `accuracy` counts correct codes, `code_usage` is the share of all codes that occur
         among the targets.
         """
-        positions = masked_positions(mask.flatten(1)) if positions is None else positions
         targets = select(features, mask, positions)  # (K, D)
         codes = self.tokenizer.encode(targets[None])[0]  # (K,), each from its patch alone
         logits = model(images, mask, positions).float()

@@ -1,20 +1,18 @@
 """Masked-image pre-training: the parts put together (paper section 2.2)."""
 
 import contextlib
-from dataclasses import replace
 from functools import partial
 
 import torch
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
-from eva_backbone.variants import VARIANTS
 from eva_data.sources.manifests import open_images
 from eva_engine import distributed
 from eva_engine.commands import training as command_line
 from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
-from eva_engine.steps.flops import forward_flops
+from eva_engine.steps.flops import training_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.config import PretrainConfig, StudentConfig
 from eva_pretrain.masked_image_modeling import (
@@ -40,7 +38,7 @@ def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> Ma
     Args:
         config: Size and first weights.
         target_dim: Values to predict for a patch.
-        masked: Whether it needs a mask token.
+        masked: Build a mask token too.
 
     Returns:
         The model on the CPU.
@@ -64,7 +62,7 @@ def train(config: PretrainConfig, device: torch.device) -> None:
 
     Args:
         config: The recipe.
-        device: What `eva_engine.distributed.start` returned.
+        device: Device of this process, from `eva_engine.distributed.start`.
 
     Raises:
         ValueError: For settings that do not fit together.
@@ -95,12 +93,13 @@ def train(config: PretrainConfig, device: torch.device) -> None:
         views, scale=config.data.crop_scale, mask=masking if masked else None
     )
     step = PretrainStep(teacher, objective)
-    untrained = partial(build, replace(config.student, init_checkpoint=""))
-    flops = 3 * forward_flops(untrained, image_size=config.student.image_size)
     TrainingRun(
         model=model,
         groups=layer_decay_groups(
-            model, config.optimizer, depth=VARIANTS[config.student.variant].depth
+            model,
+            depth=config.student.depth,
+            weight_decay=config.optimizer.weight_decay,
+            layer_decay=config.optimizer.layer_decay,
         ),
         samples=open_images(config.data.train, transform),
         collate=collate,
@@ -111,19 +110,19 @@ def train(config: PretrainConfig, device: torch.device) -> None:
         device=device,
         evaluate=Validation(config, step, views, device) if config.data.val else None,
         results=("loss", *objective.metric_names),
-        flops_per_sample=flops,
+        flops_per_sample=training_flops(build, config.student),
     ).start()
 
 
 def main() -> None:
-    """Command line of `train.py`."""
+    """Run the command line of `train.py`."""
     command_line.main(PretrainConfig, train, program="pretrain/train.py")
 
 
 def _objective(
     config: PretrainConfig, teacher: Teacher, device: torch.device
 ) -> tuple[Objective, int]:
-    """The objective, and how many values it wants for a patch."""
+    """Build the objective, and return how many values it wants for a patch."""
     if config.objective == "masked_features":
         return MaskedFeatures(), teacher.dim
     if config.objective == "distillation":

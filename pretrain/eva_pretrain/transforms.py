@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
-from torchvision.transforms.v2 import ColorJitter
 from torchvision.transforms.v2 import functional as F
-from torchvision.tv_tensors import Image
 
 Mask = Callable[[], Any]  # a bool array
 
 RATIO = (3 / 4, 4 / 3)  # of a crop's width to its height
+FLIP = 0.5  # probability
 RESIZE_TO_CROP = 256 / 224  # of validation
 
 
@@ -74,13 +73,11 @@ class PretrainTransform:
     """Random crop and flip (EVA, section 2.2 and Table 3c); the same for student and teacher.
 
     A crop has 20 to 100 % of the area and is resized bicubically. Flipping comes after resizing,
-    where it costs least, and colour jitter too; EVA uses none.
+    where it costs least.
 
     Args:
         views: Sizes and statistics.
         scale: Smallest and largest share of the area.
-        flip: Probability of a horizontal flip.
-        color_jitter: Strength for brightness, contrast and saturation, 0 for none.
         mask: Draws a mask (H, W); None for none.
 
     Raises:
@@ -92,20 +89,12 @@ class PretrainTransform:
         views: Views,
         *,
         scale: tuple[float, float] = (0.2, 1.0),
-        flip: float = 0.5,
-        color_jitter: float = 0.0,
         mask: Mask | None = None,
     ) -> None:
         if not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError(f"scale must be two rising numbers in (0, 1], got {scale}")
-        if not 0 <= flip <= 1:
-            raise ValueError(f"flip is a probability, got {flip}")
-        if color_jitter < 0:
-            raise ValueError(f"color_jitter must not be negative, got {color_jitter}")
         self.views = views
         self.scale = scale
-        self.flip = flip
-        self.jitter = ColorJitter(*[color_jitter] * 3) if color_jitter else None
         self.mask = mask
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
@@ -119,11 +108,8 @@ class PretrainTransform:
         """
         box = RandomResizedCrop.get_params(image, list(self.scale), list(RATIO))
         images = [_cut(image, box, size) for size in self.views.sizes]
-        if torch.rand(()) < self.flip:
+        if torch.rand(()) < FLIP:
             images = [F.horizontal_flip(copy) for copy in images]
-        if self.jitter is not None:
-            # one draw for both, but of plain tensors it would change only the first
-            images = list(self.jitter([Image(copy) for copy in images]))
         return self.views.finish(images, self.mask)
 
 
@@ -164,5 +150,4 @@ def _cut(image: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor:
 
 
 def _normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    plain = image.as_subclass(Tensor)
-    return F.normalize(F.to_dtype(plain, torch.float32, scale=True), list(mean), list(std))
+    return F.normalize(F.to_dtype(image, torch.float32, scale=True), list(mean), list(std))

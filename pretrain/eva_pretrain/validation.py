@@ -23,7 +23,7 @@ class Validation:
     Args:
         config: The recipe.
         step: The step function of the run.
-        views: What student and teacher take.
+        views: Tensors of student and teacher.
         device: Device of the model.
     """
 
@@ -32,8 +32,7 @@ class Validation:
     ) -> None:
         mask = partial(alternating_mask, config.student.grid)
         images = open_images(config.data.val, ValidationTransform(views, mask=mask))
-        own = range(distributed.rank(), len(images), distributed.world_size())
-        self._own, self._run = Subset(images, own), config.run
+        self._own, self._run = Subset(images, distributed.own_share(len(images))), config.run
         self._images = len(images)
         self._step, self._device = step, device
 

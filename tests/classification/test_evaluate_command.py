@@ -132,7 +132,7 @@ def test_precision(evaluate, classifier, digits, capsys, cross_entropy, precisio
 
 def test_many_classes_have_no_confusion(evaluate, digits, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(counting, "MAX_CONFUSION", 2)
-    monkeypatch.setattr("eva_classification.evaluate_command.MAX_CONFUSION", 2)
+    monkeypatch.setattr("eva_engine.evaluation.own_data.MAX_CONFUSION", 2)
     evaluate("--data", digits, "--output", tmp_path)
     assert "no per-class results for more than 2 classes" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]

@@ -143,7 +143,9 @@ def make_evaluate(config):
 
 
 def make_groups(model, optimizer):
-    return layer_decay_groups(model, optimizer, depth=2)
+    return layer_decay_groups(
+        model, depth=2, weight_decay=optimizer.weight_decay, layer_decay=optimizer.layer_decay
+    )
 
 
 def make_run(config, device, **changes):

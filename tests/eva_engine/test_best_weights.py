@@ -166,7 +166,7 @@ def test_a_metric_that_no_evaluation_gives(run, start):
         ValueError, match=r"best_metric=top is not a result .*there are loss, score\)"
     ):
         run("top", loss=(1.0,), score=(1.0,))
-    with pytest.raises(ValueError, match=r"there are none, for there are no validation data"):
+    with pytest.raises(ValueError, match=r"there are none: there is no validation data"):
         start("run", changes={"evaluate": None}, best_metric="loss")
 
 

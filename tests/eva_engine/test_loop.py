@@ -56,7 +56,7 @@ SHORT = {"epochs": 2, "batch_size": 16, "checkpoint_every": 3, "ema_decay": 0.9,
 
 @pytest.fixture
 def killed_and_resumed(start, metrics, tmp_path):
-    """Function: let a call end a run, continue it, compare with an uninterrupted one; the checkpoints."""
+    """Function: let a call end a run, continue it, compare with an uninterrupted one."""
 
     def run(*point, settings, after=False):
         start("whole", **settings)

@@ -9,6 +9,7 @@ from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 from eva_engine.steps.parameter_groups import (
     ParameterGroup,
+    check_that_settings_are_used,
     layer_decay_groups,
     optimizer_groups,
 )
@@ -38,11 +39,10 @@ class Towers(nn.Module):
 
 
 def of_towers(model):
-    visual = OptimizerConfig(lr=1.0, weight_decay=0.05, layer_decay=0.5)
-    words = OptimizerConfig(lr=1.0, weight_decay=0.2)
+    slow = {"weight_decay": 0.05, "layer_decay": 0.5, "lr_scale": 0.1}
     return [
-        *layer_decay_groups(model.visual, visual, depth=2, lr_scale=0.1),
-        *layer_decay_groups(model.words, words, depth=1),
+        *layer_decay_groups(model.visual, depth=2, **slow),
+        *layer_decay_groups(model.words, depth=1, weight_decay=0.2),
         ParameterGroup(name="scale", params=[model.scale]),
     ]
 
@@ -51,8 +51,7 @@ def test_groups_of_one_vit_are_those_of_its_layers(program):
     """Content, order and names, on which the state in checkpoints depends."""
     model = program.Model(0.0)
     expected = param_groups_layer_decay(model, depth=2, lr=3e-2, weight_decay=0.05, layer_decay=0.8)
-    optimizer = OptimizerConfig(lr=3e-2, weight_decay=0.05, layer_decay=0.8)
-    groups = layer_decay_groups(model, optimizer, depth=2)
+    groups = layer_decay_groups(model, depth=2, weight_decay=0.05, layer_decay=0.8)
     found = optimizer_groups(model, groups, lr=3e-2)
     assert [list(group) for group in found] == [list(group) for group in expected]
     for one, other in zip(found, expected, strict=True):
@@ -118,6 +117,33 @@ def test_groups_that_do_not_fit_the_model_are_refused(device, tmp_path, spoil, m
     run = RunConfig(output=tmp_path)
     with pytest.raises(ValueError, match=message):
         TrainingEngine(model, groups=groups, optimizer=OptimizerConfig(lr=1.0), run=run)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"weight_decay": 0.3}, r"optimizer.weight_decay=0.3 has no effect: .* have 0.0, 0.05, 0.2;"),
+    ({"layer_decay": 0.8}, "optimizer.layer_decay=0.8 has no effect: all parameter groups have"),
+])  # fmt: skip
+def test_a_run_refuses_settings_that_its_groups_ignore(
+    program, device, tmp_path, settings, message
+):
+    model = Towers()
+    groups = of_towers(model)
+    if "layer_decay" in settings:
+        groups = [ParameterGroup(name="all", params=list(model.parameters()))]
+    config = program.Config(
+        run=RunConfig(output=tmp_path / "run"), optimizer=OptimizerConfig(lr=1.0, **settings)
+    )
+    run = program.make_run(config, device, model=model, groups=groups)
+    with pytest.raises(ValueError, match=message):
+        run.start()
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_towers_may_be_those_of_one_of_them():
+    groups = of_towers(Towers())
+    used = OptimizerConfig(lr=1.0, weight_decay=0.2, layer_decay=0.5)
+    for optimizer in (used, OptimizerConfig(lr=1.0)):
+        check_that_settings_are_used(groups, optimizer)
 
 
 def test_a_frozen_parameter_needs_no_group():

@@ -39,6 +39,27 @@ def test_the_table(scores):
     assert table(scores, unit="videos").split()[1] == "videos"
 
 
+def test_extra_columns(tmp_path, scores):
+    """The means of a class and of both accuracies, against numpy; a set may lack them."""
+    matrix, right5 = CONFUSION.numpy(), np.array([5, 4, 0])
+    counted = Counted(scores={}, confusion=CONFUSION, right5=torch.tensor(right5))
+    score = Score(samples=10, right1=7, right5=9, loss=0.25)
+    shares = np.diag(matrix)[:2] / matrix.sum(1)[:2]  # no image is of the third class
+    assert counted.mean_per_class == pytest.approx(100 * np.mean(shares))
+    both = [100 * np.trace(matrix) / matrix.sum(), 100 * right5.sum() / matrix.sum()]
+    assert score.mean_top1_top5 == pytest.approx(np.mean(both))
+    extra = {"own": {"mean_per_class": counted.mean_per_class, "both": score.mean_top1_top5}}
+    head, own, other, _ = table({"own": score, **scores}, extra=extra).splitlines()
+    assert head.split()[5:] == ["mean_per_class", "both"]
+    assert own.split()[5:] == ["75.000", "80.000"]
+    assert len(other.split()) == 5
+    assert len(head) == len(own) == len(other)  # aligned
+    file = write_results(tmp_path, {}, {"own": score, **scores}, extra=extra)
+    sets = json.loads(file.read_text())["sets"]
+    assert (sets["own"]["mean_per_class"], sets["own"]["both"]) == pytest.approx((75, 80))
+    assert "both" not in sets["photos"]
+
+
 def test_results(tmp_path, scores):
     file = write_results(tmp_path / "new" / "folder", {"batch_size": 3}, scores)
     assert file == tmp_path / "new" / "folder" / "results.json"

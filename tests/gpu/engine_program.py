@@ -81,7 +81,9 @@ def make_run(device, *, output, processes=1, first=0, overflow_at=(), fail_at=-1
     optimizer = OptimizerConfig(lr=3e-2, warmup_epochs=1, layer_decay=0.8)
     return TrainingRun(
         model=model,
-        groups=layer_decay_groups(model, optimizer, depth=2),
+        groups=layer_decay_groups(
+            model, depth=2, weight_decay=optimizer.weight_decay, layer_decay=0.8
+        ),
         samples=Points(),
         step_fn=make_step(first=first, overflow_at=overflow_at, fail_at=fail_at),
         run=RunConfig(output=Path(output), device=device.type, **run | settings),

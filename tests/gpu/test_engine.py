@@ -116,7 +116,7 @@ def make_engine(program, process_group, tmp_path):
         run = RunConfig(output=tmp_path, precision=precision, batch_size=4, **settings)
         optimizer = OptimizerConfig(lr=1e-2, weight_decay=0.05, clip_grad=1.0)
         model = program.Regression().to(process_group)
-        groups = layer_decay_groups(model, optimizer, depth=2)
+        groups = layer_decay_groups(model, depth=2, weight_decay=optimizer.weight_decay)
         engine = TrainingEngine(model, groups=groups, optimizer=optimizer, run=run)
         engine.set_learning_rate(1e-2)
         return engine
@@ -220,7 +220,7 @@ def _train_a_little(prepared, model, function, device, precision, folder):
 
     run = RunConfig(output=folder, precision=precision, batch_size=6)
     optimizer = OptimizerConfig(lr=1e-3)
-    groups = layer_decay_groups(model, optimizer, depth=2)
+    groups = layer_decay_groups(model, depth=2, weight_decay=optimizer.weight_decay)
     engine = TrainingEngine(model, groups=groups, optimizer=optimizer, run=run)
     engine.set_learning_rate(1e-3)
     before = engine.full_precision_state()

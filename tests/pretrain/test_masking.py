@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from eva_pretrain import masked_image_modeling
 from eva_pretrain.masked_image_modeling import BlockMasking, collate, masked_positions
 from eva_pretrain.validation import alternating_mask
 
@@ -53,8 +54,9 @@ def test_the_seed_of_python_decides():
     assert not np.array_equal(first[0], first[1])
 
 
-def test_other_grids_and_numbers():
-    masks = _draw(300, grid=(6, 10), num_masked=24, min_block=4, aspect=(0.5, 2.0))
+def test_other_grids_and_numbers(monkeypatch):
+    monkeypatch.setattr(masked_image_modeling, "ASPECT", (0.5, 2.0))
+    masks = _draw(300, grid=(6, 10), num_masked=24, min_block=4)
     counts = masks.sum((1, 2))
     assert masks.shape[1:] == (6, 10)
     assert counts.max() == 24
@@ -62,9 +64,10 @@ def test_other_grids_and_numbers():
     assert masks.any(0).all()
 
 
-def test_a_block_is_smaller_than_the_grid_on_both_sides():
+def test_a_block_is_smaller_than_the_grid_on_both_sides(monkeypatch):
+    monkeypatch.setattr(masked_image_modeling, "ASPECT", (0.2, 5.0))
     random.seed(0)
-    masking = BlockMasking(grid=(4, 5), num_masked=8, min_block=4, aspect=(0.2, 5.0))
+    masking = BlockMasking(grid=(4, 5), num_masked=8, min_block=4)
     shapes = set()
     for _ in range(500):
         mask = np.zeros((4, 5), dtype=np.bool_)
@@ -86,8 +89,6 @@ def test_fewer_patches_than_a_block():
         ({"num_masked": 0}, r"num_masked must be in 1\.\.256 for the grid 16x16, got 0"),
         ({"grid": (4, 4), "num_masked": 17}, r"in 1\.\.16 for the grid 4x4, got 17"),
         ({"min_block": 0}, "min_block must be at least 1, got 0"),
-        ({"aspect": (2.0, 1.0)}, r"two rising positive numbers, got \(2.0, 1.0\)"),
-        ({"aspect": (0.0, 1.0)}, "two rising positive numbers"),
         ({"grid": (4, 4), "num_masked": 16}, "no rectangle of 16 patches .* take a smaller min_bl"),
         ({"grid": (2, 40), "num_masked": 40}, "smaller than the grid 2x40 on both sides"),
     ],

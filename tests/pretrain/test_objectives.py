@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from eva_pretrain.masked_image_modeling import MaskedFeatures, MaskedImageModeling
+from eva_pretrain.masked_image_modeling import MaskedFeatures, MaskedImageModeling, masked_positions
 from eva_pretrain.other_objectives import FeatureDistillation, MaskedTokens
 from eva_pretrain.tokens.codebook import Codebook
 from eva_pretrain.tokens.tokenizer import FeatureTokenizer
@@ -27,7 +27,7 @@ def _model(randomise, target_dim, **options):
 def _batch():
     images, features = torch.randn(3, 3, 32, 32), torch.randn(3, 16, TEACHER_DIM)
     mask = torch.rand(3, 4, 4) < 0.4
-    return images, mask, features
+    return images, mask, features, masked_positions(mask.flatten(1))
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def tokenizer():
 
 
 def test_masked_features(randomise):
-    model, (images, mask, features) = _model(randomise, TEACHER_DIM), _batch()
-    loss, metrics = MaskedFeatures()(model, images, mask, features)
+    model, (images, mask, features, positions) = _model(randomise, TEACHER_DIM), _batch()
+    loss, metrics = MaskedFeatures()(model, images, mask, features, positions)
     predictions = model.lm_head(model.forward_features(images, mask.flatten(1))[:, 1:])
     cosine = nn.CosineSimilarity(dim=-1)(predictions, features)
     torch.testing.assert_close(loss, -cosine[mask.flatten(1)].mean())
@@ -53,8 +53,8 @@ def test_masked_features(randomise):
 
 def test_feature_distillation(randomise):
     model = _model(randomise, TEACHER_DIM, extra_tokens=("cls",))
-    images, _, features = _batch()
-    loss, metrics = FeatureDistillation()(model, images, None, features)
+    images, _, features, _ = _batch()
+    loss, metrics = FeatureDistillation()(model, images, None, features, None)
     predictions = model.lm_head(model.forward_features(images)[:, 1:])
     torch.testing.assert_close(loss, -nn.CosineSimilarity(dim=-1)(predictions, features).mean())
     assert metrics["cosine"] == -loss
@@ -64,8 +64,8 @@ def test_feature_distillation(randomise):
 
 def test_masked_tokens(randomise, tokenizer):
     objective, model = MaskedTokens(tokenizer), _model(randomise, CODES)
-    images, mask, features = _batch()
-    loss, metrics = objective(model, images, mask, features)
+    images, mask, features, positions = _batch()
+    loss, metrics = objective(model, images, mask, features, positions)
     logits = model.lm_head(model.forward_features(images, mask.flatten(1))[:, 1:])
     codes = tokenizer.encode(features)
     truth = logits.log_softmax(-1).gather(2, codes[..., None])[..., 0]
@@ -80,19 +80,19 @@ def test_masked_tokens(randomise, tokenizer):
 
 
 def test_accuracy_of_a_model_that_knows(tokenizer):
-    _, mask, features = _batch()
+    _, mask, features, positions = _batch()
     codes = tokenizer.encode(features)[mask.flatten(1)]
     wrong = (codes + 1) % CODES
     wrong[: len(codes) // 2] = codes[: len(codes) // 2]
     answers = nn.functional.one_hot(wrong, CODES) * 50.0
-    loss, metrics = MaskedTokens(tokenizer)(lambda *_: answers, None, mask, features)
+    loss, metrics = MaskedTokens(tokenizer)(lambda *_: answers, None, mask, features, positions)
     share = (len(codes) // 2) / len(codes)
     assert metrics["accuracy"].item() == pytest.approx(share)
     assert loss.item() == pytest.approx(50.0 * (1 - share), rel=1e-4)
 
 
 def test_metrics_are_detached_and_the_training_mode_moves_no_code(randomise, tokenizer):
-    images, mask, features = _batch()
+    images, mask, features, positions = _batch()
     before = {name: value.clone() for name, value in tokenizer.state_dict().items()}
     cases = [
         (MaskedFeatures(), TEACHER_DIM),
@@ -100,7 +100,7 @@ def test_metrics_are_detached_and_the_training_mode_moves_no_code(randomise, tok
         (MaskedTokens(tokenizer).train(), CODES),
     ]
     for objective, outputs in cases:
-        loss, metrics = objective(_model(randomise, outputs), images, mask, features)
+        loss, metrics = objective(_model(randomise, outputs), images, mask, features, positions)
         assert loss.requires_grad
         assert loss.shape == ()
         assert not any(value.requires_grad or value.ndim for value in metrics.values())
@@ -108,15 +108,15 @@ def test_metrics_are_detached_and_the_training_mode_moves_no_code(randomise, tok
 
 
 def test_a_teacher_with_another_grid_or_width(randomise, tokenizer):
-    model, (images, mask, features) = _model(randomise, TEACHER_DIM), _batch()
+    model, (images, mask, features, positions) = _model(randomise, TEACHER_DIM), _batch()
     for objective in (MaskedFeatures(), MaskedTokens(tokenizer)):
         with pytest.raises(ValueError, match=r"= \(3, 15\), the mask has \(3, 16\); choose image"):
-            objective(model, images, mask, features[:, :15])
+            objective(model, images, mask, features[:, :15], positions)
     with pytest.raises(ValueError, match="does target_dim match the teacher"):
-        MaskedFeatures()(model, images, mask, features[..., :5])
+        MaskedFeatures()(model, images, mask, features[..., :5], positions)
     with pytest.raises(ValueError, match="does target_dim match the teacher"):
-        FeatureDistillation()(model, images, mask, features[:, :15])
+        FeatureDistillation()(model, images, mask, features[:, :15], positions)
     with pytest.raises(
         ValueError, match=r"predicts 6 values, .* build the model with target_dim=20"
     ):
-        MaskedTokens(tokenizer)(model, images, mask, features)
+        MaskedTokens(tokenizer)(model, images, mask, features, positions)

@@ -2,12 +2,11 @@
 
 import torch
 
+from eva_engine.config import DTYPES
 from eva_pretrain.config import TeacherConfig
 from eva_pretrain.teachers.backbone import BackboneTeacher
 from eva_pretrain.teachers.clip import ClipTeacher
 from eva_pretrain.teachers.teacher import Teacher
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def build_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
@@ -28,7 +27,7 @@ def build_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
         raise ValueError("teacher.precision=fp16 needs a GPU; on a CPU use fp32")
     if config.library == "eva":
         plain = BackboneTeacher(config.model, weights=config.weights, image_size=config.image_size)
-        return plain.to(device, _DTYPES[config.precision])
+        return plain.to(device, DTYPES[config.precision])
     return ClipTeacher.from_open_clip(
         config.model,
         config.weights or None,

@@ -7,7 +7,6 @@ token is dropped and nothing is normalised to unit length, which a cosine loss w
 B batch, N = H x W patches, C width of the tower, D dimension of its projection.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,25 +24,17 @@ class ClipTeacher(Teacher):
 
     Args:
         visual: Vision tower of an open_clip model: its own ViT, or a ViT or EVA of timm.
-        mean: Mean of the images that it takes; None for what open_clip notes in the tower.
-        std: Standard deviation of those images; None for what open_clip notes in the tower.
 
     Raises:
         ValueError: If the tower has no patch tokens that its projection fits.
     """
 
-    def __init__(
-        self,
-        visual: nn.Module,
-        *,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-    ) -> None:
+    def __init__(self, visual: nn.Module) -> None:
         super().__init__()
         self.visual: Any = visual.eval().requires_grad_(False)
         self._tower = _tower_of(visual)
-        self.mean = tuple(mean or getattr(visual, "image_mean", None) or CLIP_MEAN)
-        self.std = tuple(std or getattr(visual, "image_std", None) or CLIP_STD)
+        self.mean = tuple(getattr(visual, "image_mean", None) or CLIP_MEAN)
+        self.std = tuple(getattr(visual, "image_std", None) or CLIP_STD)
         self.image_size, self.grid = self._tower.image_size, self._tower.grid
         weight = self._tower.patch_weight
         with torch.no_grad():
@@ -60,9 +51,6 @@ class ClipTeacher(Teacher):
         image_size: int | None = None,
         quick_gelu: bool | None = None,
         precision: str = "fp32",
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        cache_dir: str | None = None,
         device: torch.device | None = None,
     ) -> "ClipTeacher":
         """Build a teacher by open_clip's names, and check its tokens.
@@ -78,9 +66,6 @@ class ClipTeacher(Teacher):
             quick_gelu: Whether the MLPs use quick-GELU; None for what the weights were trained
                 with, which only some files do not say.
             precision: Precision of the weights: "fp32", "fp16" or "bf16".
-            mean: Mean of its images; None for the tag's, and CLIP's for files.
-            std: Standard deviation of its images; None for the tag's, and CLIP's for files.
-            cache_dir: Folder of downloads.
             device: Device of the teacher, where it is also checked; None leaves it on the CPU.
 
         Raises:
@@ -94,9 +79,8 @@ class ClipTeacher(Teacher):
             image_size=image_size,
             quick_gelu=quick_gelu,
             precision=precision,
-            cache_dir=cache_dir,
         )
-        teacher = cls(visual, mean=mean, std=std)
+        teacher = cls(visual)
         if image_size is not None and teacher.image_size != (image_size, image_size):
             raise ValueError(
                 f"{model_name} cannot change its size to {image_size}; it is {teacher.image_size}"
@@ -159,7 +143,7 @@ class ClipTeacher(Teacher):
             )
 
     def _hidden(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The prefix tokens (B, 1, C) and the patch tokens (B, N, C) that `project` takes."""
+        """Compute prefix tokens (B, 1, C) and the patch tokens (B, N, C) that `project` takes."""
         if images.shape[-2:] != self.image_size:
             raise ValueError(
                 f"the teacher takes images of {self.image_size}, got {tuple(images.shape[-2:])}; "

@@ -7,7 +7,6 @@ because it is assumed to be trained with quick-GELU. All other files are read wi
 """
 
 import difflib
-import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from open_clip.model import resize_pos_embed
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints.loading import read_weights
-from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.registry import resolve_source, sha256_of
 from eva_pretrain.teachers.torchscript import is_torchscript, read_torchscript
 
 logger = logging.getLogger(__name__)
@@ -34,7 +33,6 @@ def build_vision_tower(
     image_size: int | None = None,
     quick_gelu: bool | None = None,
     precision: str = "fp32",
-    cache_dir: str | None = None,
 ) -> Any:
     """Build an open_clip model and keep its vision tower; the text tower is freed.
 
@@ -45,7 +43,6 @@ def build_vision_tower(
         image_size: Side of the images; position embeddings are resized as open_clip does.
         quick_gelu: Whether the MLPs use quick-GELU; None for what the weights were trained with.
         precision: Precision of the weights, as open_clip defines it: "fp32", "fp16" or "bf16".
-        cache_dir: Folder of downloads.
 
     Returns:
         The tower, on the CPU.
@@ -74,7 +71,6 @@ def build_vision_tower(
         force_image_size=None if is_timm and file else image_size,
         pretrained_text=False,
         require_pretrained=schema or tag is not None,
-        cache_dir=cache_dir,
     )
     tower: Any = model.visual
     if file is not None:
@@ -102,7 +98,7 @@ def _closest(name: str, known: list[str]) -> str:
 
 
 def _find_weights(name: str, pretrained: str | None) -> tuple[str | None, Path | None]:
-    """Tag or file; one of them, or none for random weights."""
+    """Find tag or file; one of them, or none for random weights."""
     if pretrained is None:
         return None, None
     tags = open_clip.list_pretrained_tags_by_model(name)
@@ -121,7 +117,7 @@ def _find_weights(name: str, pretrained: str | None) -> tuple[str | None, Path |
 def _activation(
     asked: bool | None, *, config: dict[str, Any], name: str, tag: str | None, file: Path | None
 ) -> bool:
-    """Whether to force quick-GELU; refuses what the weights were not trained with."""
+    """Decide whether to force quick-GELU; refuse what the weights were not trained with."""
     if "timm_model_name" in config["vision_cfg"]:
         if asked:
             raise ValueError(f"{name} is a timm model: quick_gelu=True would have no effect")
@@ -155,9 +151,8 @@ def _activation(
 
 
 def _read_torchscript(file: Path) -> dict[str, Tensor]:
-    """The tensors of OpenAI's archives."""
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    """Read the tensors of OpenAI's archives."""
+    digest = sha256_of(file)
     urls = [
         open_clip.get_pretrained_url(model, "openai") for model in open_clip.list_openai_models()
     ]

@@ -43,7 +43,7 @@ _DEEPEST, _MOST = 100, 100_000  # modules in modules, modules of all
 
 
 def is_torchscript(file: Path) -> bool:
-    """Whether a file is a TorchScript archive."""
+    """Return whether a file is a TorchScript archive."""
     if not file.is_file() or not zipfile.is_zipfile(file):
         return False
     try:

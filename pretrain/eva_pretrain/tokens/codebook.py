@@ -115,7 +115,7 @@ class Codebook(nn.Module):
         return sums, counts
 
     def _start(self, vectors: Tensor) -> None:
-        """Spherical k-means over the batch of all processes."""
+        """Begin with spherical k-means over the batch of all processes."""
         self.codes.copy_(self._candidates(vectors))
         for _ in range(_KMEANS_STEPS):
             sums, counts = self._choices(vectors, self.nearest(vectors))
@@ -135,7 +135,7 @@ class Codebook(nn.Module):
             self.usage.masked_fill_(dead, even)
 
     def _candidates(self, vectors: Tensor) -> Tensor:
-        """K vectors of the first process's batch, in random order; repeated where it is short."""
+        """Draw K vectors of the first process's batch at random; repeated where it is short."""
         order = torch.randperm(len(vectors)).repeat(-(-len(self.codes) // len(vectors)))
         chosen = vectors[order[: len(self.codes)].to(vectors.device)].float().contiguous()
         if _distributed():

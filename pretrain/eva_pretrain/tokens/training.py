@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from eva_data.sources.manifests import open_images
 from eva_engine import distributed
-from eva_engine.checkpoints.run_checkpoint import WEIGHTS, RunCheckpoints
+from eva_engine.checkpoints.files import WEIGHTS
+from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.commands import training as command_line
 from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
@@ -30,7 +31,7 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
 
     Args:
         config: The recipe.
-        device: What `eva_engine.distributed.start` returned.
+        device: Device of this process, from `eva_engine.distributed.start`.
     """
     teacher = build_teacher(config.teacher, device)
     distributed.seed_all(config.run.seed)
@@ -44,7 +45,12 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
     transform = PretrainTransform(views, scale=config.data.crop_scale)
     TrainingRun(
         model=tokenizer,
-        groups=layer_decay_groups(tokenizer, config.optimizer, depth=0),
+        groups=layer_decay_groups(
+            tokenizer,
+            depth=0,
+            weight_decay=config.optimizer.weight_decay,
+            layer_decay=config.optimizer.layer_decay,
+        ),
         samples=open_images(config.data.train, transform),
         step_fn=step,
         run=config.run,
@@ -91,5 +97,5 @@ def _build(config: Mapping[str, Any], *, feature_dim: int) -> FeatureTokenizer:
 
 
 def main() -> None:
-    """Command line of `train_tokenizer.py`."""
+    """Run the command line of `train_tokenizer.py`."""
     command_line.main(TokenizerConfig, train_tokenizer, program="pretrain/train_tokenizer.py")

@@ -1,0 +1,126 @@
+"""Evaluation of a classifier on data of the user's own, for the command of any project.
+
+The options are those of `eva_engine.commands.options.add_weights` and `add_arguments`, and
+`crop_pct` (a number or None), `classes` (a file or None), `data`, `output` (a folder or None).
+
+Shapes: B samples, K classes.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_engine import distributed
+from eva_engine.checkpoints.files import read_config
+from eva_engine.evaluation.counting import MAX_CONFUSION, Counted, LabelledSamples, OneLabel, count
+from eva_engine.evaluation.reports import draw_confusion, write_per_class
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_three(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+_NOTES: dict[str, tuple[Any, Callable[[Any], bool]]] = {  # name -> value without a note, its kind
+    "crop_pct": (1.0, _is_number),
+    "mean": (CLIP_MEAN, _are_three),
+    "std": (CLIP_STD, _are_three),
+    "class_names": (None, _are_names),
+}
+
+
+def fill_from_training(options: argparse.Namespace) -> None:
+    """Set `crop_pct`, `mean`, `std` and `class_names` to what the weights note of their training.
+
+    Given options stay; without a note the published values are used, and no names.
+
+    Args:
+        options: Options of the command.
+
+    Raises:
+        ValueError: If a note is not of its kind, or the file is damaged.
+    """
+    config = read_config(resolve_source(options.weights)) or {}
+    data = config.pop("data", {})
+    noted = config | data if isinstance(data, dict) else config
+    options.class_names = options.classes
+    for name, (usual, fits) in _NOTES.items():
+        value = noted.get(name, usual)
+        if getattr(options, name) is not None:
+            continue
+        if name in noted and not fits(value):
+            option = name.replace("class_names", "classes").replace("_", "-")
+            raise ValueError(
+                f"{options.weights} notes {name}={str(value)[:60]} of its training, which it "
+                f"cannot be: give --{option}"
+            )
+        setattr(options, name, value)
+
+
+def evaluate_own_data(
+    model: nn.Module,
+    samples: LabelledSamples,
+    options: argparse.Namespace,
+    *,
+    num_classes: int,
+    unit: str = "images",
+) -> Counted:
+    """Count correct predictions, and write results per class and the confusion to the output.
+
+    Args:
+        model: Model with logits (B, K), in evaluation mode on its device.
+        samples: The data.
+        options: Options of the command.
+        num_classes: K.
+        unit: Name of the samples.
+
+    Returns:
+        The score by the name `data`; with an output also the confusion, unless there are more than
+        `MAX_CONFUSION` classes.
+
+    Raises:
+        ValueError: If the data has another number of classes.
+    """
+    classes = samples.classes
+    if len(classes) != num_classes:
+        raise ValueError(
+            f"{options.data} has {len(classes)} classes, {options.weights} has {num_classes}: give "
+            "the classes of its training, one in a line of a text file, as --classes"
+        )
+    small = len(classes) <= MAX_CONFUSION
+    counted = count(
+        model, samples, {"data": OneLabel()}, device=next(model.parameters()).device,
+        batch_size=options.batch_size, workers=options.workers, progress="data",
+        confusion=small and options.output is not None,
+    )  # fmt: skip
+    if distributed.rank() == 0 and counted.confusion is not None:
+        for file in (
+            write_per_class(options.output, counted, classes, unit=unit),
+            draw_confusion(options.output, counted.confusion, classes, unit=unit),
+        ):
+            sys.stdout.write(f"wrote {file}\n")
+    elif distributed.rank() == 0 and options.output is not None:
+        sys.stdout.write(f"no per-class results for more than {MAX_CONFUSION} classes\n")
+    return counted
+
+
+def settings_of(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    """Collect the settings of an evaluation for `results.json`: options, processes and others."""
+    given = {
+        name: value if isinstance(value, int | float) else str(value)
+        for name, value in vars(options).items()
+        if value is not None and name != "class_names"
+    }
+    return given | more | {"processes": distributed.world_size()}

@@ -1,0 +1,31 @@
+"""FLOPs of a training step, by the sizes of the ViT's matrices."""
+
+import pytest
+from torch import nn
+
+from eva_backbone.variants import VARIANTS, build_vit
+from eva_engine.config import VitConfig
+from eva_engine.steps.flops import forward_flops, training_flops
+
+
+def build(config):
+    assert not config.init_checkpoint  # its weights are not needed to count
+    return build_vit(config.variant, img_size=config.image_size)
+
+
+@pytest.mark.parametrize("size", [48, 64])
+def test_flops_of_a_vit(size):
+    config = VitConfig(variant="eva_debug", image_size=size, init_checkpoint="eva_debug")
+    vit = VARIANTS["eva_debug"]
+    patches, width = (size // vit.patch_size) ** 2, vit.embed_dim
+    tokens = patches + 1
+    block = tokens * (4 * width**2 + 2 * width * vit.mlp_dim) + 2 * tokens**2 * width
+    forward = 2 * (patches * 3 * vit.patch_size**2 * width + vit.depth * block)
+    assert training_flops(build, config, backward=False) == forward
+    assert training_flops(build, config) == 3 * forward
+    assert config.depth == vit.depth
+
+
+def test_flops_of_one_layer():
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 7))
+    assert forward_flops(lambda: flat.to("meta"), image_size=4) == 2 * 48 * 7
