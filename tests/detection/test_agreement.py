@@ -11,13 +11,16 @@ import os, signal, socket, sys
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from detectron2.config import LazyCall as L
+from detectron2.data import build_detection_train_loader
+from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 from torch import nn
 from eva_detection.training.agreement import together
 from eva_detection.data.stream import UnreadableImagesError
-from eva_detection.training.train import _distributed
+from eva_detection.training.train import _build_training_loader, _distributed
 from eva_detection.training.trainer import DetectionTrainer
 
 class Model(nn.Module):
@@ -93,9 +96,27 @@ def set_up():
             raise ValueError("wrong here")
     together(work)
 
+def records():
+    if comm.get_rank() == 1:
+        raise ValueError("no annotations on this machine")
+    return [{"file_name": f"s3://{i}.jpg", "width": 4, "height": 3} for i in range(4)]
+
+def mapper():
+    return dict
+
+def data():
+    '''The sampler has no seed of its own: it agrees on one with the other process.'''
+    loader = L(build_detection_train_loader)(
+        dataset=L(records)(), mapper=L(mapper)(), sampler=L(TrainingSampler)(size=4),
+        total_batch_size=2,
+    )
+    content = {"train": {}, "dataloader": {"train": loader}}
+    cfg = OmegaConf.create(content, flags={"allow_objects": True})
+    _build_training_loader(cfg, {}, batches=0)
+
 TROUBLES = (nan_in_detectron2, bug, nan_loss, nan_gradient, unreadable, killed)
 SCENARIOS = {f.__name__: (lambda f=f: train(f)) for f in TROUBLES}
-SCENARIOS |= {"small_gradients": small_gradients, "set_up": set_up}
+SCENARIOS |= {"small_gradients": small_gradients, "set_up": set_up, "data": data}
 SCENARIOS |= {"before_the_second_step": before_the_second_step}
 
 def say(*words):
@@ -166,6 +187,15 @@ def test_an_error_of_one_is_named_by_the_other(lines):
     assert _of(lines, "set_up") == {
         "0": "OtherProcessError process 1 has failed: ValueError: wrong here",
         "1": "ValueError wrong here",
+    }
+
+
+def test_data_that_one_lacks_leave_no_process_waiting(lines):
+    found = _of(lines, "data")
+    assert found == {
+        "0": "OtherProcessError process 1 has failed: ValueError: dataloader.train.dataset cannot "
+        "be built: no annotations on this machine",
+        "1": "ValueError dataloader.train.dataset cannot be built: no annotations on this machine",
     }
 
 

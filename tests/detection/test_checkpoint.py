@@ -11,7 +11,8 @@ from detectron2.engine import SimpleTrainer
 from torch import nn
 
 from eva_backbone import build_vit
-from eva_detection.training.checkpoint import RunCheckpointer, load_initial_weights
+from eva_detection.model.weights import load_initial_weights
+from eva_detection.training.checkpoint import RunCheckpointer
 
 WIDTH = {"depth": 2, "embed_dim": 32, "num_heads": 2, "mlp_dim": 64}
 TRUNK = "backbone.net."

@@ -31,7 +31,7 @@ def test_areas_are_those_of_masks(write_coco):
     )
     areas = [one["area"] for one in file.objects]
     assert areas == [pytest.approx(800, rel=0.05), 40 * 96, 1600, 7.5]
-    assert "1 objects are left out: their box has no area" in file.describe()
+    assert "1 objects are left out: their box has no area in the image" in file.describe()
 
 
 def _without(key, entry):
@@ -43,6 +43,7 @@ def _counts(counts):
 
 
 IMAGE = {"id": 1, "file_name": "1.png", "width": 128, "height": 96}
+TINY = IMAGE | {"width": 3, "height": 3}
 PIXELS = 96 * 128
 HUGE = 10**400
 POLYGONS = r"\(id 5\) needs polygons of finite numbers .* got "
@@ -83,8 +84,12 @@ POLYGONS = r"\(id 5\) needs polygons of finite numbers .* got "
         (_counts([HUGE]), {}, f"has an RLE of too many pixels; its image has {PIXELS}"),
         (_counts([PIXELS, 1]), {}, f"has an RLE of {PIXELS + 1} pixels; its image has {PIXELS}"),
         (_counts([]), {}, "has an RLE of 0 pixels"),
-        (_counts([float(PIXELS)]), {}, "whose counts are not a string or a list of integers"),
-        (_counts(["a"]), {}, "whose counts are not a string or a list of integers"),
+        (
+            _counts([float(PIXELS)]),
+            {},
+            "RLE with broken counts: they are not a string or a list of integers",
+        ),
+        (_counts(["a"]), {}, "RLE with broken counts: they are not a string or a list of integers"),
         (_counts("5"), {}, "has an RLE of 5 pixels"),
         (_counts("O0"), {}, "has an RLE with a negative count"),
         (_counts("~~"), {}, "has an RLE with broken counts: character '~'"),
@@ -180,6 +185,26 @@ def test_boxes_as_yolo_writes_them_are_refused(write_coco):
     assert "all boxes are below 2 px: are they in pixels" in file.describe()
     both = [_annotation(bbox=[0, 0, 1, 1]), _annotation()]
     assert "below 2 px" not in read_coco(write_coco(both, name="both")).describe()
+    small = write_coco([_annotation(bbox=[0, 0, 1, 1])], name="small", images=[TINY])
+    assert "below 2 px" not in read_coco(small).describe()  # as small as its image allows
+
+
+def test_boxes_outside_the_image_are_left_out(write_coco):
+    """They cannot be found; training leaves them out, too."""
+    boxes = [[128, 2, 10, 10], [2, -20, 10, 20], [-9, -9, 9.5, 9.5], [120, 90, 90, 90]]
+    file = read_coco(write_coco([_annotation(bbox=box) for box in boxes]))
+    assert [one["bbox"] for one in file.objects] == boxes[2:]
+    assert "2 objects are left out: their box has no area in the image" in file.describe()
+
+
+def test_names_of_categories_may_be_numbers(write_coco):
+    named = [{"id": 3, "name": 7}, {"id": 4, "name": 0}]
+    file = read_coco(write_coco([_annotation()], categories=named))
+    assert file.categories == {3: "7", 4: "0"}
+    for wrong in ("", None, ["cat"], {}):
+        path = write_coco([_annotation()], categories=[{"id": 3, "name": wrong}])
+        with pytest.raises(ValueError, match="category 3 has no name"):
+            read_coco(path)
 
 
 def test_one_missing_image_of_forty_is_told_early(write_coco):

@@ -6,17 +6,23 @@ import numpy as np
 import pycocotools.mask as mask_api
 import pytest
 
-from eva_detection.data.coco_objects import check_counts
 from eva_detection.data.coco_rules import (
     LARGEST_ID,
-    fill,
+    RleError,
+    all_thin,
+    category_name,
+    clip,
+    flag,
     has_corners,
     is_box,
     is_id,
     is_integer,
     is_number,
     is_side,
+    large,
+    look_like_fractions,
     numbers,
+    rle_runs,
     run_lengths,
     shown,
 )
@@ -32,11 +38,11 @@ def test_run_lengths_equal_pycocotools(seed):
     lengths = run_lengths(counts)
     values = np.repeat(np.arange(len(lengths)) % 2, lengths)
     assert np.array_equal(values.reshape(SIZE, order="F"), pixels)
-    check_counts(counts, pixels.size)
-    check_counts(lengths, pixels.size)
-    for size in (pixels.size - 1, pixels.size + 1):
-        with pytest.raises(ValueError, match=f"RLE of 1200 pixels; its image has {size}"):
-            check_counts(counts, size)
+    for code in (counts, lengths):
+        assert rle_runs({"size": list(SIZE), "counts": code}, SIZE) == lengths
+    for width in (pixels.size - 1, pixels.size + 1):
+        with pytest.raises(RleError, match=f"^RLE of 1200 pixels; its image has {width}"):
+            rle_runs({"size": [1, width], "counts": counts}, (1, width))
 
 
 @pytest.mark.parametrize(
@@ -70,11 +76,37 @@ def test_numbers_are_floats_or_not_finite():
 
 def test_counts_that_are_not_counts():
     for counts in (None, 5, [1.0], ["1"], [True]):
-        with pytest.raises(ValueError, match="not a string or integers"):
+        with pytest.raises(ValueError, match="not a string or a list of integers"):
             run_lengths(counts)
-    assert fill([3, 0, 4], 7)
-    assert not fill([3, -1, 5], 7)
-    assert not fill([3, 4], 8)
+    assert rle_runs({"size": [1, 7], "counts": [3, 0, 4]}, (1, 7)) == [3, 0, 4]
+    for counts in ([3, -1, 5], [3, 5]):
+        with pytest.raises(RleError, match=r"RLE (with a negative count|of 8 pixels)"):
+            rle_runs({"size": [1, 7], "counts": counts}, (1, 7))
+
+
+def test_names_and_flags():
+    names = [category_name({"name": name}) for name in ("a", "", 7, 0, 1.5, None, ["a"])]
+    assert names == ["a", "", "7", "0", "1.5", "", ""]
+    assert category_name({}) == ""
+    assert [flag(value) for value in (None, 0, 1, True, 0.0)] == [0, 0, 1, 1, 0]
+    assert [flag(value) for value in ("0", "", 2, [0], -1)] == [None] * 5
+
+
+def test_boxes_in_images():
+    boxes = np.array([[0, 0, 1, 1], [-3, 2, 5, 9], [4, 4, 1, 1.0]])
+    sides = np.array([[4, 9], [5, 8], [4, 9.0]])
+    assert large(sides).tolist() == [False, True, False]
+    assert look_like_fractions(boxes[:1])
+    assert not look_like_fractions(boxes)
+    assert all_thin(boxes[::2])
+    assert not all_thin(boxes)
+    assert not look_like_fractions(boxes[:0]) | all_thin(boxes[:0])
+    clipped = clip(boxes, sides)
+    assert clipped.boxes.tolist() == [[0, 0, 1, 1], [0, 2, 2, 6], [4, 4, 0, 1]]
+    assert clipped.beyond.tolist() == [0, 3, 1]
+    assert clipped.outside.tolist() == [False, False, True]
+    unknown = clip(np.array([[0, 0, 1, 1], [math.nan] * 4]), np.array([[math.nan] * 2, [9, 9]]))
+    assert not unknown.outside.any()
 
 
 def test_values_are_shown_shortened():

@@ -227,6 +227,13 @@ def test_functions_that_have_moved(name, tmp_path):
     assert cfg.c.keywords["x"]["_target_"] == cfg.b._target_
 
 
+@pytest.mark.parametrize("module", ["custom_data", "data.custom_data", "evaluation.own_data"])
+def test_the_evaluator_of_own_data_has_moved(module, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(f"a: {{_target_: eva_detection.{module}.CustomEvaluator}}\n")
+    assert load_config_file(file).a._target_ == "eva_detection.evaluation.own_data.CustomEvaluator"
+
+
 def test_an_earlier_config_is_a_recipe_of_every_program(earlier, weights, registered_demo_data):
     words = ["--config-file", str(earlier), f"train.init_checkpoint={weights}"]
     for flags in ([], ["--resume"], ["--eval-only"]):

@@ -16,13 +16,10 @@ from omegaconf import OmegaConf
 
 from eva_detection.config.checks import check_classes
 from eva_detection.config.command_line import images_per_step, make_parser, scale_lr
+from eva_detection.config.own_data import apply_custom_data
 from eva_detection.data import coco_files
-from eva_detection.data.custom_data import (
-    CustomEvaluator,
-    apply_custom_data,
-    forget_training_file,
-    load_records,
-)
+from eva_detection.data.custom_data import forget_training_file, load_records
+from eva_detection.evaluation.own_data import CustomEvaluator
 from eva_detection.evaluation.report import read_metrics
 from eva_detection.inference.predictor import Category, Predictor, find_categories
 from eva_detection.training.trainer import DetectionTrainer
@@ -294,6 +291,7 @@ def test_a_file_that_changed_after_the_config_was_saved(write):
             annotations=str(file),
             images=str(write.pictures),
             categories={3: "cat", 7: "dog"},
+            filter_empty=True,
         )
 
 
@@ -454,7 +452,7 @@ def test_evaluation_with_the_flags_of_val_alone(write, flags, tiny_config, apply
 
 def test_weights_of_another_detector(write, apply, make_tiny_detector, tmp_path, caplog):
     """Ten classes with masks, then three with boxes: the rest is taken over."""
-    from eva_detection.training.checkpoint import load_initial_weights
+    from eva_detection.model.weights import load_initial_weights
 
     before = make_tiny_detector()
     torch.save({"model": before.state_dict()}, tmp_path / "ten.pth")

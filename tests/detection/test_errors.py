@@ -13,7 +13,7 @@ import torch
 
 from eva_detection.evaluation.report import read_metrics
 from eva_detection.training import train as train_module
-from eva_detection.training.errors import RunLog, one_sentence
+from eva_detection.training.errors import LogPlace, one_sentence
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
@@ -148,7 +148,7 @@ def test_a_bug_is_one_line_and_a_traceback_in_the_log(run_here, tmp_path, monkey
 
 
 def test_a_bug_without_a_log_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError), one_sentence(RunLog()):
+    with pytest.raises(ZeroDivisionError), one_sentence(LogPlace()):
         raise ZeroDivisionError
 
 

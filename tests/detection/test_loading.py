@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from eva_data.interruption import StopSignal
 from eva_detection.config.command_line import make_parser
+from eva_detection.config.own_data import apply_custom_data
 from eva_detection.data import coco_files
-from eva_detection.data.custom_data import apply_custom_data
-from eva_detection.data.loading import EvaluationLoader, TestSet, build_training_data
+from eva_detection.data.loading import EvaluationLoader, TestSet
 from eva_detection.data.lvis import repeat_factors
 from eva_detection.evaluation import evaluators
 from eva_detection.training import train as train_module
@@ -95,7 +95,7 @@ def test_what_else_refers_to_the_training_set(tiny_config, read):
         )
     )
     before = dict(node.dataset)
-    loader, seed = build_training_data(cfg, {}, batches=0)
+    loader, seed = train_module._build_training_loader(cfg, {}, batches=0)
     assert read == {"digit_scenes_train": 1}
     assert dict(node.dataset) == before
     assert loader.order() == {

@@ -14,7 +14,7 @@ from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
 
 from eva_backbone.resample import resample_patch_embed, resample_pos_embed
-from eva_detection.training.checkpoint import load_initial_weights
+from eva_detection.model.weights import load_initial_weights
 
 KEYS = Path(__file__).parents[1] / "golden" / "keys"
 TRUNK = "backbone.net."

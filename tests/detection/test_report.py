@@ -1,6 +1,8 @@
 """The report of a run: numbers, pictures, one page without references to other files."""
 
 import base64
+import contextlib
+import errno
 import json
 import math
 import re
@@ -8,8 +10,12 @@ import re
 import cv2
 import numpy as np
 import pytest
+from faster_coco_eval import COCO
+from PIL import Image
 
+from eva_data import files
 from eva_detection.evaluation import report
+from eva_detection.evaluation.predictions import Predictions, PredictionWriter, write_results
 from eva_detection.evaluation.report import read_metrics, results_table, write_report
 
 METRICS = [
@@ -21,6 +27,12 @@ METRICS = [
 RESULTS = {
     "bbox": {"AP": 41.26, "AP50": 60.0, "APl": None, "AP-3": 7.0},
     "segm": {"AP": 33.14, "AP50": 58.0, "APl": None, "AP-3": 6.0},
+}
+
+DATA = {
+    "images": [{"id": 1, "file_name": "0.png", "width": 64, "height": 48}],
+    "categories": [{"id": 1, "name": "cat"}],
+    "annotations": [],
 }
 
 
@@ -231,3 +243,33 @@ def test_damaged_truth_and_odd_metrics_are_met(write_run, dataset, tmp_path):
         truth.write_text(content)
         with pytest.raises(ValueError, match=r"instances_val\.json is not in COCO format"):
             write_report(run, tmp_path)
+
+
+def _summarize(file):
+    with contextlib.closing(Predictions(file.parent, "scenes", ranks=[0])) as predictions:
+        predictions.summarize(file)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda file: write_results({"bbox": {"AP": 1.0}}, file),
+        lambda file: report.draw_loss_curve([{"iteration": 0, "total_loss": 1.0}], file),
+        lambda file: report.draw_contact_sheet(COCO(DATA), COCO(DATA), file.parent, file),
+        _summarize,
+    ],
+)
+def test_files_are_written_completely_or_not_at_all(write, tmp_path, monkeypatch):
+    Image.new("RGB", (64, 48)).save(tmp_path / "0.png")
+    PredictionWriter(tmp_path, "scenes", rank=0).append([[]], masks=False)
+    file = tmp_path / "output.png"
+    file.write_text("as before")
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "flush", full)
+    with pytest.raises(files.UnwritableError, match=r"output\.png cannot be written: No space"):
+        write(file)
+    assert file.read_text() == "as before"
+    assert not list(tmp_path.glob(".*"))

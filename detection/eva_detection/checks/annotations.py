@@ -13,8 +13,18 @@ import numpy as np
 from eva_data.checks.findings import Findings, Kind
 from eva_data.pools import progress
 from eva_detection.checks.masks import KINDS as MASK_KINDS
-from eva_detection.checks.masks import REMOVED, ROUNDING, check_mask
-from eva_detection.data.coco_rules import LARGEST_ID, THIN, is_integer, numbers
+from eva_detection.checks.masks import REMOVED, check_mask
+from eva_detection.data.coco_rules import (
+    LARGEST_ID,
+    ROUNDING,
+    all_thin,
+    clip,
+    flag,
+    is_integer,
+    large,
+    look_like_fractions,
+    numbers,
+)
 
 Array = np.ndarray[Any, Any]
 Entry = dict[str, Any]
@@ -28,8 +38,8 @@ KINDS: Mapping[str, Kind] = {
     "annotation_id_again": Kind("annotation id used before", "new id"),
     "image_unknown": Kind("annotation of an unknown image", REMOVED),
     "category_unknown": Kind("annotation of an unknown category", REMOVED),
-    "ignored": Kind("annotation with `ignore`, which detectron2 refuses", REMOVED),
     "iscrowd": Kind("iscrowd other than 0 and 1", "null, '0' to 0, others to 1: left out"),
+    "ignored": Kind("annotation with `ignore`, which detectron2 refuses", "made a crowd: left out"),
     "boxes_in_fractions": Kind("no number of a box above 1: YOLO's fractions?", BY_HAND),
     "box_malformed": Kind("box that is not 4 finite numbers", REMOVED),
     "box_empty": Kind("box without positive width and height", REMOVED),
@@ -121,6 +131,7 @@ class AnnotationCheck:
         """Run all checks."""
         self.check_ids()
         self.check_references()
+        self.check_flags()
         self.check_boxes()
         self.check_masks()
         self.check_areas()
@@ -165,20 +176,26 @@ class AnnotationCheck:
             self._edit(index, id=next(free))
 
     def check_references(self) -> None:
-        """Check that images and categories exist, `iscrowd` is 0 or 1 and `ignore` 0."""
+        """Check that images and categories exist."""
         self._report("image_unknown", self.found.image < 0, drop=True)
         categories = self._column("category_id")
         known = dict.fromkeys(self.categories, 0)
         unknown = _rows(known, categories) < 0
         first = categories[int(unknown.argmax())] if unknown.any() else None
         self._report("category_unknown", unknown, f"category {first}", drop=True)
-        ignored = np.array([value != 0 for value in self._column("ignore", 0)], bool)
-        self._report("ignored", ignored, drop=True)
-        crowd = np.array([value not in (0, 1) for value in self._column("iscrowd", 0)], bool)
-        first = self.found.entries[int(crowd.argmax())].get("iscrowd") if crowd.any() else None
-        for index in self._report("iscrowd", crowd, f"iscrowd {first!r}"):
-            none = self.found.entries[index].get("iscrowd") in (None, "0")
-            self._edit(index, iscrowd=0 if none else 1)
+
+    def check_flags(self) -> None:
+        """Check that `iscrowd` is 0 or 1 and `ignore` 0."""
+        crowds, ignored = self._column("iscrowd", 0), self._column("ignore", 0)
+        wrong = np.array([value is None or flag(value) is None for value in crowds], bool)
+        first = crowds[int(wrong.argmax())] if wrong.any() else None
+        for index in self._report("iscrowd", wrong, f"iscrowd {first!r}"):
+            self._edit(index, iscrowd=_meant(crowds[index]))
+        wrong = np.array([value is None or flag(value) != 0 for value in ignored], bool)
+        first = ignored[int(wrong.argmax())] if wrong.any() else None
+        for index in self._report("ignored", wrong, f"ignore {first!r}"):
+            crowd = max(_meant(ignored[index]), _meant(crowds[index]))
+            self._edit(index, ignore=0, iscrowd=crowd)
 
     def check_boxes(self) -> None:
         """Check that boxes are 4 finite numbers with positive sides, within the image."""
@@ -191,28 +208,22 @@ class AnnotationCheck:
         self._report("box_empty", empty, drop=True)
         sides = np.stack([self.widths, self.heights], 1)
         self._check_unit(finite & ~empty, sides)
-        with np.errstate(over="ignore"):
-            low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-        clipped_low, clipped_high = low.clip(min=0), np.minimum(high, sides)
-        beyond = np.maximum(-low, high - sides).max(1)
         solid = finite & ~empty
-        inside = (clipped_high - clipped_low).min(1) > ROUNDING
-        leaves = solid & (beyond > self.tolerance + ROUNDING)
+        clipped = clip(boxes, sides)
         # A sliver beyond the edge within the tolerance is not a box of this image either.
-        outside = solid & ~inside & (beyond > 0) & np.isfinite(sides).all(1)
+        outside = solid & clipped.outside
         self._report("box_outside", outside, self._place(outside), drop=True)
-        partly = leaves & inside
+        partly = solid & ~outside & (clipped.beyond > self.tolerance + ROUNDING)
         for index in self._report("box_beyond", partly, self._place(partly)):
-            corner, opposite = clipped_low[index], clipped_high[index]
-            boxes[index] = [*corner, *(opposite - corner)]
+            boxes[index] = clipped.boxes[index]
             self._edit(index, bbox=boxes[index].tolist())
 
     def _check_unit(self, solid: Array, sides: Array) -> None:
         """Report boxes that are all tiny: they are rarely in pixels."""
-        boxes = self.boxes[solid & (sides > 2 * THIN).all(1)]
-        if len(boxes) and np.abs(boxes).max() <= 1:
+        boxes = self.boxes[solid & large(sides)]
+        if look_like_fractions(boxes):
             self._report("boxes_in_fractions", solid)
-        elif len(boxes) and boxes[:, 2:].max() < THIN:
+        elif all_thin(boxes):
             self._report("boxes_thin", solid)
 
     def _place(self, where: Array) -> str:
@@ -288,6 +299,12 @@ class AnnotationCheck:
         entry = self.found.entries[index] | self.found.edits.get(int(index), {})
         mask = None if self.boxes_only else entry.get("segmentation")
         return f"{int(entry.get('iscrowd', 0))} {mask}"
+
+
+def _meant(value: Any) -> int:
+    """Read a flag also where it is wrong: null and '0' are 0, other values 1."""
+    known = 0 if value == "0" else flag(value)
+    return 1 if known is None else known
 
 
 def _name(index: int, entry: Entry) -> Any:

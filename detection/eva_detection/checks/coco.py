@@ -25,12 +25,13 @@ from eva_detection.checks.annotations import KINDS as ANNOTATION_KINDS
 from eva_detection.checks.image_list import KINDS as IMAGE_KINDS
 from eva_detection.checks.image_list import LVIS_FIELDS, ImageCheck
 from eva_detection.data.coco_files import parse_json
-from eva_detection.data.coco_rules import is_id, is_integer
+from eva_detection.data.coco_rules import category_name, is_id, is_integer
 
 _PARTS = ("images", "annotations", "categories")
 
 KINDS: Mapping[str, Kind] = {
     "category_malformed": Kind("category without an integer id or a name", BY_HAND),
+    "category_name_number": Kind("category name that is a number; it is read as text", "-", True),
     "category_id_again": Kind("category id used before", BY_HAND),
     "category_name_again": Kind("category name used before", BY_HAND),
     **IMAGE_KINDS,
@@ -137,10 +138,12 @@ def _check_categories(entries: list[Any], findings: Findings) -> set[int]:
     names: dict[str, int] = {}
     for entry in entries:
         key = entry.get("id") if isinstance(entry, dict) else None
-        if not is_id(key) or not isinstance(entry.get("name"), str):
+        name = category_name(entry) if isinstance(entry, dict) else ""
+        if not is_id(key) or not name:
             findings.add("category_malformed", str(entry)[:40])
             continue
-        key, name = entry["id"], entry["name"]
+        if not isinstance(entry["name"], str):
+            findings.add("category_name_number", key, f"category {name}")
         if key in ids:
             findings.add("category_id_again", key, f"category {name!r}")
         elif name in names:

@@ -7,10 +7,17 @@ from typing import Any
 import numpy as np
 
 from eva_data.checks.findings import Kind
-from eva_detection.data.coco_rules import Values, fill, has_corners, numbers, run_lengths, shown
+from eva_detection.data.coco_rules import (
+    ROUNDING,
+    RleError,
+    Values,
+    has_corners,
+    numbers,
+    rle_runs,
+    shown,
+)
 
 REMOVED = "removed"
-ROUNDING = 1e-6  # px
 KINDS: Mapping[str, Kind] = {
     "mask_missing": Kind("no mask, though other annotations have one", REMOVED),
     "mask_type": Kind("segmentation is neither polygons nor an RLE", REMOVED),
@@ -58,17 +65,10 @@ def check_mask(segmentation: Any, size: tuple[int, int], *, tolerance: float) ->
 
 
 def _check_rle(segmentation: dict[str, Any], size: tuple[int, int]) -> Mask:
-    if segmentation.get("size") != list(size):
-        text = f"{segmentation.get('size')}, the image {list(size)} (height, width)"
-        return Mask([("rle_size", text)])
     try:
-        lengths = run_lengths(segmentation.get("counts"))
-    except ValueError as error:
-        return Mask([("rle_broken", str(error))])
-    if not fill(lengths, size[0] * size[1]):
-        text = f"covers {sum(lengths)} pixels, the image has {size[0] * size[1]}"
-        return Mask([("rle_broken", text)])
-    area = sum(lengths[1::2])
+        area = sum(rle_runs(segmentation, size)[1::2])
+    except RleError as error:
+        return Mask([("rle_size" if error.of_size else "rle_broken", str(error))])
     return Mask([], segmentation, area) if area else Mask([("mask_empty", "")])
 
 

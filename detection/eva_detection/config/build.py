@@ -35,7 +35,7 @@ def build(cfg: Any, name: str, make: Callable[[Any], Any] = instantiate) -> Any:
 
 
 def describe(error: BaseException) -> str:
-    """Describe an error in one line, with its type where the message alone explains nothing."""
+    """Report an error in one sentence, with its type where the message alone explains nothing."""
     text = str(error).strip()
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
@@ -49,7 +49,7 @@ def describe(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def resolving() -> Iterator[None]:
-    """Context in which a value that refers to nothing is a sentence.
+    """Report a value that refers to nothing in one sentence.
 
     Raises:
         ValueError: For what OmegaConf raises.

@@ -24,12 +24,6 @@ _SECTIONS: dict[Use, tuple[str, ...]] = {
     "evaluation": ("model", "train", "dataloader"),
     "model": ("model",),
 }
-# Sections that are built: every name in them must be an argument of a class or function.
-_BUILT: dict[Use, tuple[str, ...]] = {
-    "training": ("model", "dataloader", "optimizer", "lr_multiplier"),
-    "evaluation": ("model", "dataloader"),
-    "model": ("model",),
-}
 
 
 def check_config(
@@ -59,7 +53,8 @@ def check_config(
         check_machine(cfg, args)
         processes = args.num_gpus * args.num_machines
         check_settings(cfg, processes=processes, trains=use == "training")
-    check_arguments(cfg, _BUILT[use])
+    # all but `train` are built: every name in them must be an argument of a class or function
+    check_arguments(cfg, [section for section in _SECTIONS[use] if section != "train"])
     check_classes(cfg)
     if args is not None:
         _check_weights(cfg, resume=args.resume)
@@ -72,7 +67,7 @@ def _check_weights(cfg: DictConfig, *, resume: bool) -> None:
 
 
 def check_arguments(cfg: DictConfig, sections: Iterable[str]) -> None:
-    """Refuse names that what is built from a section does not take, before anything is built.
+    """Reject settings that a section's target does not accept, before anything is built.
 
     Args:
         cfg: The config.

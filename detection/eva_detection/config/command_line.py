@@ -10,7 +10,7 @@ from eva_detection.config.build import describe, resolving
 from eva_detection.config.checks import check_config
 from eva_detection.config.files import load_config_file
 from eva_detection.config.overrides import apply_overrides, check_overrides
-from eva_detection.data.custom_data import add_arguments, apply_custom_data
+from eva_detection.config.own_data import add_arguments, apply_custom_data
 
 _EPILOG = """
 Examples:

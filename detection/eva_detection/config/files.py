@@ -41,6 +41,7 @@ _MODULES = (
     "eva_detection.model.backbone",
     "eva_detection.data.custom_data",
     "eva_detection.evaluation.evaluators",
+    "eva_detection.evaluation.own_data",
     "eva_detection.data.lvis",
     "eva_detection.data.mapper",
     "eva_detection.training.optimizer",
@@ -53,7 +54,8 @@ _MODULES = (
     "torch.nn.modules",
     "torch.optim",
 )
-# Modules as runs have saved them before they were grouped -> where they are.
+_OWN_EVALUATOR = "eva_detection.evaluation.own_data.CustomEvaluator"
+# Modules and classes as runs have saved them earlier -> where they are.
 _MOVED = {
     f"eva_detection.{module.rpartition('.')[2]}": module
     for module in _MODULES
@@ -61,6 +63,8 @@ _MOVED = {
 } | {
     "eva_detection.evaluation": "eva_detection.evaluation.evaluators",
     "eva_detection.optim": "eva_detection.training.optimizer",
+    "eva_detection.custom_data.CustomEvaluator": _OWN_EVALUATOR,
+    "eva_detection.data.custom_data.CustomEvaluator": _OWN_EVALUATOR,
 }
 _NOT = ("detectron2.data.build.load_proposals_into_dataset", "detectron2.modeling.mmdet_wrapper")
 _ROOTS = ("detectron2", "eva_backbone", "eva_detection", "fvcore", "torch.nn", "torch.optim")
@@ -170,7 +174,7 @@ def _tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
 def _moved(name: str) -> str:
     """The name of a class or function today, for one that a run has saved earlier."""
     module, dot, last = name.rpartition(".")
-    return _MOVED.get(module, module) + dot + last
+    return _MOVED.get(name) or _MOVED.get(module, module) + dot + last
 
 
 def _known(name: str) -> Any:

@@ -2,12 +2,14 @@
 
 import difflib
 from collections.abc import Iterable
+from inspect import signature
+from typing import Any
 
 from detectron2.config import LazyConfig
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from eva_detection.config.build import describe
-from eva_detection.inference.test_time_augmentation import augmentation_settings
 
 # Sections whose names are read one by one, and names in them that a config may leave out.
 _FLAT = ("train", "dataloader", "test")
@@ -21,6 +23,7 @@ _OPTIONAL_SETTINGS = (
     "train.seed",
     "dataloader.evaluator",
 )
+_AUGMENTATION = "eva_detection.inference.test_time_augmentation.EVARCNNWithTTA"
 
 
 def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
@@ -70,3 +73,22 @@ def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
             raise ValueError(
                 f"the setting {text!r} cannot be applied: {describe(error)}"
             ) from error
+
+
+def augmentation_settings(cfg: DictConfig) -> tuple[str, ...]:
+    """Name the settings that `test.aug` of a config may have.
+
+    Args:
+        cfg: The config, with or without that node.
+
+    Returns:
+        The names without the leading `test.aug`.
+    """
+    arguments = [name for name in signature(augmentation_class(cfg)).parameters if name != "model"]
+    return ("enabled", *arguments)
+
+
+def augmentation_class(cfg: DictConfig) -> Any:
+    """Return the class of test-time augmentation that a config names, or the toolkit's."""
+    target = OmegaConf.select(cfg, "test.aug._target_") or _AUGMENTATION
+    return locate(target) if isinstance(target, str) else target

@@ -5,6 +5,7 @@ run-length codes (RLE). Training and evaluation read them here, so that both see
 """
 
 import contextlib
+import itertools
 import json
 import os
 from collections import defaultdict
@@ -13,9 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from eva_data.files import require_regular_file
-from eva_detection.data.coco_objects import refuse_fractions, uniform_object
-from eva_detection.data.coco_rules import THIN, is_id, is_integer, is_side, shown
+from eva_detection.data.coco_objects import uniform_object
+from eva_detection.data.coco_rules import (
+    THIN,
+    all_thin,
+    category_name,
+    clip,
+    is_id,
+    is_integer,
+    is_side,
+    large,
+    look_like_fractions,
+    shown,
+)
 
 _MOST_PIXELS = 2**32 - 1  # what pycocotools can count
 
@@ -31,8 +45,8 @@ class CocoFile:
         objects: Annotated objects: `image_id`, `category_id`, `bbox` (x, y, width, height),
             `area`, `iscrowd` (0 or 1), and `segmentation` where it can be used: polygons or a
             compressed RLE.
-        flat: Objects left out because their box has no area.
-        thin: Objects whose box is less than 2 px wide and high.
+        flat: Objects left out because their box has no area in the image.
+        thin: Whether all boxes are less than 2 px wide and high.
         lvis: Whether it says which classes are not annotated, as LVIS does.
     """
 
@@ -41,7 +55,7 @@ class CocoFile:
     images: Mapping[int, dict[str, Any]]
     objects: list[dict[str, Any]]
     flat: int
-    thin: int
+    thin: bool
     lvis: bool
 
     @property
@@ -61,8 +75,8 @@ class CocoFile:
             f"{len(masks)} with masks ({codes} RLE), {len(self.objects) - len(things)} crowds"
         )
         if self.flat:
-            text += f"; {self.flat} objects are left out: their box has no area"
-        if self.thin and self.thin == len(self.objects):
+            text += f"; {self.flat} objects are left out: their box has no area in the image"
+        if self.thin:
             text += f"; all boxes are below {THIN:g} px: are they in pixels of these images?"
         return text
 
@@ -111,7 +125,7 @@ def _read(path: Path) -> CocoFile:
     data = _load(path)
     categories = _categories(path, data["categories"])
     images = {entry["id"]: entry for entry in _images(path, data["images"])}
-    objects, flat = [], 0
+    objects = []
     entries = data.get("annotations") or []
     if not isinstance(entries, list):
         raise ValueError(f"{path}: 'annotations' must be a list, got {shown(entries)}")
@@ -121,20 +135,37 @@ def _read(path: Path) -> CocoFile:
         except ValueError as error:
             name = f" (id {entry.get('id')})" if isinstance(entry, dict) else ""
             raise ValueError(f"{path}: annotations[{number}]{name} {error}") from error
-        if one is None:
-            flat += 1
-        else:
+        if one is not None:
             objects.append(one)
-    refuse_fractions(path, objects, images)
+    objects, thin = _judged(path, objects, images)
     return CocoFile(
         path=path,
         categories=categories,
         images=images,
         objects=objects,
-        flat=flat,
-        thin=sum(max(one["bbox"][2:]) < THIN for one in objects),
+        flat=len(entries) - len(objects),
+        thin=thin,
         lvis=any("neg_category_ids" in entry for entry in data["images"][:1]),
     )
+
+
+def _judged(
+    path: Path, objects: list[dict[str, Any]], images: Mapping[int, dict[str, Any]]
+) -> tuple[list[dict[str, Any]], bool]:
+    """Refuse fractions; return the objects inside of their images, and whether all are thin."""
+    found = (images[one["image_id"]] for one in objects)
+    sides = np.array([(image["width"], image["height"]) for image in found], float).reshape(-1, 2)
+    boxes = np.array([one["bbox"] for one in objects], float).reshape(-1, 4)
+    tested = large(sides)
+    if look_like_fractions(boxes[tested]):
+        first = objects[int(tested.argmax())]
+        raise ValueError(
+            f"{path}: no number of any bbox is above 1 (the first: {shown(first['bbox'])} in image "
+            f"{first['image_id']}): they look like fractions of the image, as YOLO writes them; "
+            "convert them to pixels: [x, y, width, height], x and y of the upper left corner"
+        )
+    kept = ~clip(boxes, sides).outside
+    return list(itertools.compress(objects, kept)), all_thin(boxes[tested])
 
 
 def check_images(file: CocoFile, folder: str | Path) -> None:
@@ -248,7 +279,7 @@ def _load(path: Path) -> dict[str, Any]:
 def _categories(path: Path, entries: list[dict[str, Any]]) -> dict[int, str]:
     found: dict[int, str] = {}
     for entry in sorted(entries, key=lambda one: one["id"]):
-        name = str(entry.get("name") or "")
+        name = category_name(entry)
         if not name or name in found.values():
             problem = f"the name {name!r}, as another has" if name else "no name"
             raise ValueError(

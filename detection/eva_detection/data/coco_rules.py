@@ -9,15 +9,17 @@ are too long.
 
 import contextlib
 import math
-from collections.abc import Sequence
-from typing import Any, TypeGuard
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 LARGEST_ID = 2**63 - 1  # the evaluation sorts ids as 64-bit integers
 THIN = 2.0  # px; boxes below are rarely meant
+ROUNDING = 1e-6  # px
 _LONGEST_NUMBER = 65  # bits: 13 characters
 
 
@@ -64,6 +66,107 @@ def has_corners(value: Any) -> TypeGuard[list[Any]]:
     return isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0
 
 
+def category_name(entry: Mapping[str, Any]) -> str:
+    """Read the name of a category, text or a number; "" if it has none."""
+    name = entry.get("name")
+    return str(name) if isinstance(name, str | int | float) else ""
+
+
+def flag(value: Any) -> int | None:
+    """Read `iscrowd` or `ignore`: 0 or 1, null is 0; None for other values."""
+    if isinstance(value, str) or value not in (None, 0, 1):
+        return None
+    return int(value or 0)
+
+
+def large(sides: Values) -> Flags:
+    """Mark the images, (N, 2) sides, in which a box below 2 px is suspicious."""
+    return np.min(sides, axis=1) > 2 * THIN
+
+
+def look_like_fractions(boxes: Values) -> bool:
+    """Whether no number of the boxes, (N, 4), is above 1: fractions of the sides, as of YOLO."""
+    return bool(len(boxes)) and bool(np.abs(boxes).max() <= 1)
+
+
+def all_thin(boxes: Values) -> bool:
+    """Whether all boxes, (N, 4), are less than 2 px wide and high."""
+    return bool(len(boxes)) and bool(boxes[:, 2:].max() < THIN)
+
+
+class Clipped(NamedTuple):
+    """Boxes, and how they lie in their images.
+
+    Attributes:
+        boxes: (N, 4) the parts within the images.
+        beyond: (N,) pixels by which a box leaves its image; negative inside.
+        outside: (N,) whether nothing of a box is within.
+    """
+
+    boxes: Values
+    beyond: Values
+    outside: Flags
+
+
+def clip(boxes: Values, sides: Values) -> Clipped:
+    """Clip boxes to their images; NaN marks what is not known.
+
+    Args:
+        boxes: (N, 4) x, y, width, height.
+        sides: (N, 2) width and height of each box's image.
+    """
+    with np.errstate(over="ignore"):
+        low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    beyond = np.maximum(-low, high - sides).max(axis=1)
+    low = low.clip(min=0)
+    sizes = np.minimum(high, sides) - low
+    outside = (sizes.min(axis=1) <= ROUNDING) & (beyond > 0)
+    return Clipped(np.concatenate([low, sizes], axis=1), beyond, outside)
+
+
+class RleError(ValueError):
+    """A run-length code that does not fit its image; the message starts with "RLE".
+
+    Attributes:
+        of_size: Whether its size is that of another image.
+    """
+
+    of_size = False
+
+
+def rle_runs(segmentation: Mapping[str, Any], size: tuple[int, int]) -> list[int]:
+    """Read a run-length code (RLE), compressed or not.
+
+    Args:
+        segmentation: `size` and `counts`.
+        size: Height and width of its image.
+
+    Returns:
+        The runs, of background and foreground in turn, which fill the image exactly.
+
+    Raises:
+        RleError: If they do not, or cannot be read.
+    """
+    counts, (height, width) = segmentation.get("counts"), size
+    if segmentation.get("size") != [height, width]:
+        error = RleError(
+            f"RLE of size {shown(segmentation.get('size'))}; its image is {width} px wide and "
+            f"{height} px high, so it needs 'counts' and 'size': [{height}, {width}]"
+        )
+        error.of_size = True
+        raise error
+    try:
+        lengths = run_lengths(counts)
+    except ValueError as error:
+        raise RleError(f"RLE with broken counts: {error}") from error
+    if min(lengths, default=0) < 0:
+        raise RleError("RLE with a negative count; counts are runs of pixels")
+    if (covered := sum(lengths)) != height * width:
+        text = covered if covered < 2**63 else "too many"
+        raise RleError(f"RLE of {text} pixels; its image has {height * width}")
+    return lengths
+
+
 def run_lengths(counts: Any) -> list[int]:
     """Read the counts of a run-length code (RLE).
 
@@ -80,7 +183,7 @@ def run_lengths(counts: Any) -> list[int]:
     if isinstance(counts, list) and all(type(count) is int for count in counts):
         return counts
     if not isinstance(counts, str):
-        raise ValueError(f"counts are a {type(counts).__name__}, not a string or integers")
+        raise ValueError("they are not a string or a list of integers")
     lengths: list[int] = []
     value = shift = 0
     for character in counts:
@@ -100,16 +203,6 @@ def run_lengths(counts: Any) -> list[int]:
     if shift:
         raise ValueError("it ends in the middle of a number")
     return lengths
-
-
-def fill(lengths: Sequence[int], pixels: int) -> bool:
-    """Whether runs fill an image exactly.
-
-    Args:
-        lengths: Lengths of the runs.
-        pixels: Pixels of the image.
-    """
-    return min(lengths, default=0) >= 0 and sum(lengths) == pixels
 
 
 def shown(value: Any, most: int = 80) -> str:

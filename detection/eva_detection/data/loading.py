@@ -1,14 +1,15 @@
-"""The data of a run: built once, each file looked at once, annotations read once.
+"""The data of a run: built once, and each file looked at once.
 
-detectron2's function for a registered data set parses its file; here it is called once for the
-training set and once for the test set in a process, whatever else of the config refers to the set
-and however often the run evaluates. Evaluators keep what they have parsed.
+A process builds its training set and its test set once each, whatever else of the config refers to
+them and however often the run evaluates. The annotation file of a registered set is parsed by
+detectron2's function for the set, and on the main process once more by the evaluator at its first
+evaluation, which keeps them; own files (`custom_data`) are parsed once in a process.
 """
 
 import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from detectron2.data import (
     DatasetFromList,
@@ -53,7 +54,7 @@ class EvaluationLoader:
         return self._batches
 
     def close(self) -> None:
-        """End the workers, which ignore the signals that would."""
+        """Shut the workers down; they ignore signals."""
         batches, self._batches = self._batches, None
         getattr(batches, "_shutdown_workers", lambda: None)()
 
@@ -113,64 +114,13 @@ class TestSet:
         return EvaluationLoader(loader)
 
 
-class TrainingData(NamedTuple):
-    """A loader that goes on where a run has stopped, and the seed of the run."""
-
-    loader: Any
-    seed: int
-
-
-def build_training_data(cfg: DictConfig, saved: Mapping[str, int], *, batches: int) -> TrainingData:
-    """Build the training data, from the place in it where a checkpoint ends.
+def choose_seed(cfg: DictConfig, saved: Mapping[str, int]) -> int:
+    """Choose the seed of a run, which its processes agree on; the same call on all.
 
     Args:
-        cfg: The config; `dataloader.train` and `train` are used.
+        cfg: The config; `train.seed` is used.
         saved: `TrainStream.state_dict` of the checkpoint; empty without one.
-        batches: Batches that this process has seen, if `saved` does not have it.
-
-    Returns:
-        The loader and the seed. Random generators are seeded on the way.
-
-    Raises:
-        ValueError: If it cannot be built, too many pictures are missing, or an object is of a
-            class that the detector does not have.
     """
-    node, seed = cfg.dataloader.train, _choose_seed(cfg, saved)
-    seed_all(seed, SAMPLER)  # samplers without a seed of their own draw one when they are built
-    if _target(node) is not build_detection_train_loader:
-        logger.warning(
-            "dataloader.train is not detectron2's build_detection_train_loader: a continued run "
-            "starts again in the data, and an image that cannot be read stops it"
-        )
-        return TrainingData(build(node, "dataloader.train"), seed)
-    most_bad = cfg.train.get("max_bad_images", 10)
-    dataset = build(node.dataset, "dataloader.train.dataset")
-    arguments = _build_arguments(node, "dataloader.train", dataset)
-    if _looks_at_files():
-        records = records_of(arguments["dataset"])
-        for text in check_pictures(records, part="training", allowed=most_bad):
-            logger.warning("An image that will be replaced: %s", text)
-        classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
-        if isinstance(classes, int):
-            check_labels(records, classes)
-    start = saved.get("batches", batches)
-    here = (comm.get_world_size(), arguments["total_batch_size"])
-    if saved and (saved["processes"], saved["total_batch_size"]) != here:
-        start = -(-start * saved["total_batch_size"] // here[1])
-    arguments |= dict(seed=seed, start=start, max_bad_images=most_bad)
-    loader = build(arguments, "dataloader.train", lambda options: build_train_stream(**options))
-    forget_training_file(cfg)
-    before = {name: value for name, value in saved.items() if name != "batches"}
-    if before and before != loader.order():
-        logger.warning(
-            "The order of the data differs from the uninterrupted run: it had %s, this start %s",
-            before,
-            loader.order(),
-        )
-    return TrainingData(loader, seed)
-
-
-def _choose_seed(cfg: DictConfig, saved: Mapping[str, int]) -> int:
     configured = cfg.train.get("seed", -1)
     seed = configured if configured is not None and configured >= 0 else comm.shared_random_seed()
     if saved and configured is not None and 0 <= configured != saved["seed"]:
@@ -180,6 +130,78 @@ def _choose_seed(cfg: DictConfig, saved: Mapping[str, int]) -> int:
             saved["seed"],
         )
     return int(saved.get("seed", seed))
+
+
+def read_training_set(cfg: DictConfig, seed: int) -> Any:
+    """Read the training set and check its files, which may fail on one machine alone.
+
+    Args:
+        cfg: The config; `dataloader.train` and `train` are used.
+        seed: Seed of the run; random generators are seeded with it.
+
+    Returns:
+        The data set; None for loaders other than detectron2's, which read their own.
+
+    Raises:
+        ValueError: If it cannot be built, too many pictures are missing, or an object is of a
+            class that the detector does not have.
+    """
+    node = cfg.dataloader.train
+    seed_all(seed, SAMPLER)  # samplers without a seed of their own draw one when they are built
+    if _target(node) is not build_detection_train_loader:
+        return None
+    dataset = build(node.dataset, "dataloader.train.dataset")
+    if _looks_at_files():
+        records = records_of(dataset)
+        most_bad = cfg.train.get("max_bad_images", 10)
+        for text in check_pictures(records, part="training", allowed=most_bad):
+            logger.warning("An image that will be replaced: %s", text)
+        classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
+        if isinstance(classes, int):
+            check_labels(records, classes)
+    return dataset
+
+
+def build_training_loader(
+    cfg: DictConfig, dataset: Any, saved: Mapping[str, int], *, seed: int, batches: int
+) -> Any:
+    """Build the training loader, from the place in the data where a checkpoint ends.
+
+    Samplers without a seed wait for all processes to agree on one.
+
+    Args:
+        cfg: The config; `dataloader.train` and `train` are used.
+        dataset: What `read_training_set` returned.
+        saved: `TrainStream.state_dict` of the checkpoint; empty without one.
+        seed: Seed of the run.
+        batches: Batches that this process has seen, if `saved` does not have it.
+
+    Raises:
+        ValueError: If it cannot be built.
+    """
+    node = cfg.dataloader.train
+    if _target(node) is not build_detection_train_loader:
+        logger.warning(
+            "dataloader.train is not detectron2's build_detection_train_loader: a continued run "
+            "starts again in the data, and an image that cannot be read stops it"
+        )
+        return build(node, "dataloader.train")
+    arguments = _build_arguments(node, "dataloader.train", dataset)
+    start = saved.get("batches", batches)
+    here = (comm.get_world_size(), arguments["total_batch_size"])
+    if saved and (saved["processes"], saved["total_batch_size"]) != here:
+        start = -(-start * saved["total_batch_size"] // here[1])
+    arguments |= dict(seed=seed, start=start, max_bad_images=cfg.train.get("max_bad_images", 10))
+    loader = build(arguments, "dataloader.train", lambda options: build_train_stream(**options))
+    forget_training_file(cfg)
+    before = {name: value for name, value in saved.items() if name != "batches"}
+    if before and before != loader.order():
+        logger.warning(
+            "The order of the data differs from the uninterrupted run: it had %s, this start %s",
+            before,
+            loader.order(),
+        )
+    return loader
 
 
 def _looks_at_files() -> bool:

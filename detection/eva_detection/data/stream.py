@@ -28,7 +28,8 @@ from eva_data.seeding import seed_all
 logger = logging.getLogger(__name__)
 
 SAMPLE, STEP, SAMPLER = range(3)  # what a random number is for: first part of its key
-# What PIL, the files below it and detectron2's check of the size raise; other errors are bugs.
+# The toolkit's mappers raise OSError; detectron2's, of stock and earlier configs, what Pillow and
+# the files below it do, and both SizeMismatchError; other errors are bugs.
 _READ_ERRORS = (OSError, EOFError, SyntaxError, struct.error, zlib.error)
 READ_ERRORS = (*_READ_ERRORS, SizeMismatchError, DecompressionBombError)
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eva_data.checks.findings import write_json
 from eva_data.commands import program, say
 from eva_data.files import make_folder, write_text
 from eva_detection.data.coco_files import parse_json
@@ -73,12 +74,6 @@ def _read_ap(file: Path) -> dict[str, float]:
     return aps
 
 
-def write_json(content: Any, file: Path, *, indent: int | None = None) -> None:
-    """Write a file of JSON, completely or not at all."""
-    make_folder(file.parent)
-    write_text(file, json.dumps(content, indent=indent) + "\n")
-
-
 def rows_of(models: Mapping[str, Scores]) -> list[dict[str, Any]]:
     """Make the rows: name, and for each task the two APs and the gap, to a tenth of a percent."""
     rows = []
@@ -130,7 +125,8 @@ def make_table(args: argparse.Namespace) -> None:
     rows = rows_of(dict(PAPER) | models if args.paper else models)
     say(markdown(rows))
     if args.json:
-        write_json(rows, args.json, indent=2)
+        make_folder(args.json.parent)
+        write_text(args.json, json.dumps(rows, indent=2) + "\n")
 
 
 def make_subset(args: argparse.Namespace) -> None:
@@ -142,7 +138,8 @@ def make_subset(args: argparse.Namespace) -> None:
         if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
             raise ValueError(f"{file} has no images and annotations: it is not a data set")
     subset = shared_images(*sets)
-    write_json(subset, args.output)
+    make_folder(args.output.parent)
+    write_json(args.output, subset)
     say(
         f"{args.output}: {len(subset['images'])} of {len(sets[0]['images'])} images, "
         f"{len(subset['annotations'])} of {len(sets[0]['annotations'])} objects"

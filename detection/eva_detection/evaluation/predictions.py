@@ -11,6 +11,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from eva_data.files import replacing, write_text
+
 Detection = dict[str, Any]  # COCO results format: image_id, category_id, bbox, score, segmentation
 WAIT_FOR_FILES = 30.0  # seconds that a network file system may take to show another machine's file
 
@@ -80,7 +82,7 @@ class Predictions:
             path.unlink()  # an open file stays readable
 
     def close(self) -> None:
-        """Close the files, which then are gone."""
+        """Close and delete the files."""
         self._stack.close()
 
     def _lines(self) -> Iterator[dict[str, Any]]:
@@ -93,7 +95,7 @@ class Predictions:
         return (line["detections"] for line in self._lines())
 
     def summarize(self, output: Path | None) -> tuple[int, int, bool]:
-        """Count, and write everything as one file.
+        """Count, and write everything as one file, completely or not at all.
 
         Args:
             output: File to write in COCO results format, or None.
@@ -104,8 +106,10 @@ class Predictions:
         images = total = 0
         masks = False
         with ExitStack() as stack:
-            file = stack.enter_context(output.open("w", encoding="utf-8")) if output else None
-            if file:
+            file = None
+            if output:
+                part = stack.enter_context(replacing(output))
+                file = stack.enter_context(part.open("w", encoding="utf-8"))
                 file.write("[")
             for line in self._lines():
                 if file and line["detections"]:
@@ -216,8 +220,7 @@ def write_results(results: Any, file: Path) -> None:
         results: Nested dicts of numbers.
         file: File to write.
     """
-    text = json.dumps(_without_nan(results), indent=2)
-    file.write_text(text + "\n", encoding="utf-8")
+    write_text(file, json.dumps(_without_nan(results), indent=2) + "\n")
 
 
 def _without_nan(results: Any) -> Any:

@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from eva_data.files import require_regular_file, write_text
+from eva_data.files import replacing, require_regular_file, write_text
 from eva_data.pictures import read_rgb
 
 SCORE_THRESHOLD = 0.5
@@ -185,7 +185,8 @@ def draw_loss_curve(metrics: Sequence[dict[str, Any]], file: Path) -> None:
     if axes.lines:
         axes.legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(file)
+    with replacing(file) as part:
+        figure.savefig(part)
 
 
 def draw_contact_sheet(truth: COCO, found: COCO, images: Path, file: Path) -> None:
@@ -213,7 +214,8 @@ def draw_contact_sheet(truth: COCO, found: COCO, images: Path, file: Path) -> No
             axis.set_title(title, fontsize=7, pad=2)
             _draw_instances(axis, image, annotations, coco, names)
     figure.tight_layout(pad=0.3)
-    figure.savefig(file)
+    with replacing(file) as part:
+        figure.savefig(part)
 
 
 def _draw_instances(

@@ -23,6 +23,7 @@ from typing import Any
 
 from eva_data.commands import complain, program, say
 from eva_data.files import make_folder, replacing
+from eva_data.options import number
 from eva_detection.data.coco_files import parse_json
 from eva_detection.evaluation.submission_checks import (
     FIELDS,
@@ -44,7 +45,6 @@ def prepare(
     server: Server,
     *,
     budget: int,
-    decimals: tuple[int, int] = (2, 5),
 ) -> tuple[list[bytes], list[str]]:
     """Choose, round and order the entries of one file.
 
@@ -53,7 +53,6 @@ def prepare(
         task: "bbox" or "segm".
         server: Server that takes the file.
         budget: Bytes that the JSON may have.
-        decimals: Decimals of boxes and of scores.
 
     Returns:
         The entries as JSON, by image and falling score, and a line for each kind of omission.
@@ -73,7 +72,7 @@ def prepare(
     lines: list[tuple[Detection, bytes]] = []
     used = len("[]\n")
     for entry in chosen:
-        line = _encode(entry, task, decimals)
+        line = _encode(entry, task)
         used += len(line) + len(",\n")
         if used > budget:
             notes.append(
@@ -86,13 +85,13 @@ def prepare(
     return [line for _, line in lines], notes
 
 
-def _encode(entry: Detection, task: str, decimals: tuple[int, int]) -> bytes:
+def _encode(entry: Detection, task: str) -> bytes:
     field = FIELDS[task]
     value = entry[field]
     if task == "bbox":
-        value = [round(number, decimals[0]) for number in value]
+        value = [round(side, 2) for side in value]
     kept = {name: entry[name] for name in ("image_id", "category_id")}
-    kept |= {field: value, "score": round(entry["score"], decimals[1])}
+    kept |= {field: value, "score": round(entry["score"], 5)}
     return json.dumps(kept, separators=(",", ":")).encode()
 
 
@@ -162,13 +161,6 @@ def _name(text: str) -> str:
     return text
 
 
-def _megabytes(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of megabytes")
-    return value
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
@@ -189,7 +181,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     writing.add_argument("--task", nargs="+", choices=FIELDS, help="by default what is there")
     writing.add_argument(
         "--max-mb",
-        type=_megabytes,
+        type=number(0.001, 1_000_000),
         default=1000,
         help="size of a file's JSON; 1200 MB have been too much for COCO's (default %(default)s)",
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_detection.data.coco_files import parse_json
-from eva_detection.data.coco_rules import fill, is_box, is_integer, is_number, run_lengths, shown
+from eva_detection.data.coco_rules import RleError, is_box, is_integer, is_number, rle_runs, shown
 
 Detection = dict[str, Any]
 FIELDS = {"bbox": "bbox", "segm": "segmentation"}
@@ -95,15 +95,10 @@ def _bbox_problem(bbox: Any, size: tuple[int, int]) -> str | None:
 def _segmentation_problem(mask: Any, size: tuple[int, int]) -> str | None:
     if not isinstance(mask, dict) or not isinstance(mask.get("counts"), str):
         return "segmentation is not a compressed RLE with counts in a string"
-    if mask.get("size") != list(size):
-        text = shown(mask.get("size"))
-        return f"segmentation has size {text}, the image {list(size)} (height, width)"
     try:
-        lengths = run_lengths(mask["counts"])
-    except ValueError as error:
-        return f"segmentation has broken counts: {error}"
-    if not fill(lengths, size[0] * size[1]):
-        return f"segmentation covers {sum(lengths)} pixels, the image has {size[0] * size[1]}"
+        rle_runs(mask, size)
+    except RleError as error:
+        return f"segmentation is an {error}"
     return None
 
 

@@ -97,7 +97,7 @@ def load_backbone(
     from detectron2.config import instantiate
 
     from eva_detection.config.recipes import load_recipe
-    from eva_detection.training.checkpoint import load_initial_weights
+    from eva_detection.model.weights import load_initial_weights
 
     if not weights:
         raise ValueError("weights must name an official file or be a path, got ''")

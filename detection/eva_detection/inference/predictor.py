@@ -32,7 +32,7 @@ from eva_detection.config.recipes import load_recipe, update_each
 from eva_detection.inference.memory import canvas_of, choose_chunk
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
 from eva_detection.model.backbone import EVAViTDet
-from eva_detection.training.checkpoint import load_initial_weights
+from eva_detection.model.weights import load_initial_weights
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ LazyConfigs; the options here are from the authors' later code, under its names.
 """
 
 from collections.abc import Sequence
-from inspect import signature
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,11 +14,11 @@ from detectron2.data.detection_utils import check_image_size
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
-from detectron2.utils.registry import locate
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from eva_detection.config.overrides import augmentation_class, augmentation_settings
 from eva_detection.data.mapper import read_pixels
 from eva_detection.inference.test_time_settings import (
     SIZES,
@@ -247,25 +246,7 @@ def with_test_time_augmentation(cfg: DictConfig, model: nn.Module) -> nn.Module:
             f"test.aug has no {', '.join(sorted(unknown))}; it has "
             f"{', '.join(augmentation_settings(cfg))}"
         )
-    return _target(cfg)(model, **settings)
-
-
-def augmentation_settings(cfg: DictConfig) -> tuple[str, ...]:
-    """Names that `test.aug` of a config may have.
-
-    Args:
-        cfg: The config, with or without that node.
-
-    Returns:
-        The names without the leading `test.aug`.
-    """
-    arguments = [name for name in signature(_target(cfg)).parameters if name != "model"]
-    return ("enabled", *arguments)
-
-
-def _target(cfg: DictConfig) -> Any:
-    target = OmegaConf.select(cfg, "test.aug._target_") or EVARCNNWithTTA
-    return locate(target) if isinstance(target, str) else target
+    return augmentation_class(cfg)(model, **settings)
 
 
 class _Pass(NamedTuple):

@@ -16,7 +16,8 @@ def together(work: Callable[[], Result]) -> Result:
     """Do something on all processes; if it fails on one, all raise.
 
     Args:
-        work: Called on all; must not wait for other processes.
+        work: Called on all; it must not wait for other processes, of which one may have failed
+            in it before. It may where it can only fail on all alike.
 
     Returns:
         What `work` returned here.

@@ -25,7 +25,7 @@ _AGREED = (FloatingPointError, UnreadableImagesError)  # the same on all process
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
-class RunLog:
+class LogPlace:
     """Place of the run's log, once there is one."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class RunLog:
 
 
 @contextlib.contextmanager
-def one_sentence(log: RunLog) -> Iterator[None]:
+def one_sentence(log: LogPlace) -> Iterator[None]:
     """Context that ends the process with a sentence and an exit code, whatever is raised in it.
 
     The traceback goes to the log of this process. Where several processes have met the same, one
@@ -90,7 +90,7 @@ def say(sentence: str) -> None:
     sys.stderr.flush()
 
 
-def _sentence(error: Exception, log: RunLog) -> str:
+def _sentence(error: Exception, log: LogPlace) -> str:
     full = isinstance(error, OSError) and error.errno in _OF_WRITING
     if isinstance(error, _AGREED) or (isinstance(error, _EXPLAINED) and not full):
         text = str(error).strip() if isinstance(error, _AGREED) else describe(error)
@@ -105,7 +105,7 @@ def _sentence(error: Exception, log: RunLog) -> str:
     return f"{text} (log: {log.file})" if log.folder is not None else text
 
 
-def _progress(log: RunLog) -> str:
+def _progress(log: LogPlace) -> str:
     """What is saved of the run, and how to go on."""
     if log.folder is None or not log.trains:
         return ""

@@ -24,19 +24,15 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
 _DONE, _STOPPED = b"done", b"stopped by a signal"
+_WINDOW = 20  # iterations of the writers' median
 _SINGLE = ("lr", "bad_images")  # scalars that the writers do not smooth
 _evaluations = itertools.count()  # the same on all processes, which evaluate together
 
 
 class ProgressBar(HookBase):
-    """A progress bar on standard error; one line every few seconds if that is not a terminal.
+    """A progress bar on standard error; one line every few seconds if that is not a terminal."""
 
-    Args:
-        description: Text in front of the bar.
-    """
-
-    def __init__(self, description: str = "training") -> None:
-        self.description = description
+    def __init__(self) -> None:
         self._bar: tqdm | None = None
 
     def before_train(self) -> None:
@@ -44,7 +40,7 @@ class ProgressBar(HookBase):
         self._bar = tqdm(
             total=self.trainer.max_iter,
             initial=self.trainer.start_iter,
-            desc=self.description,
+            desc="training",
             unit="it",
             dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 15,
@@ -94,30 +90,25 @@ class StopOnSignal(HookBase):
         raise SystemExit(EXIT_RUN_AGAIN)
 
     def after_train(self) -> None:
-        """The last checkpoint is written: a signal may end the evaluation that follows."""
+        """Let a signal end the final evaluation; the last checkpoint is saved."""
         if self.trainer.iter >= self.trainer.max_iter:
             self.stop.exit_at_once()
 
 
 class MetricsHistory(HookBase):
-    """Carries over what `metrics.json` is written from, so that it continues seamlessly.
+    """Carries over what `metrics.json` is written from, so that it continues seamlessly."""
 
-    Args:
-        window: Iterations of the writers' median.
-    """
-
-    def __init__(self, window: int = 20) -> None:
-        self.window = window
+    def __init__(self) -> None:
         self._restored: dict[str, list[list[float]]] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The latest values of each scalar but times and scores, with their iterations."""
+        """Return recent values of each scalar, except times and scores, with their iterations."""
         storage = getattr(self.trainer, "storage", None)
         if storage is None:
             return {}
         smoothed = storage.smoothing_hints()
         return {
-            name: [[float(value), int(at)] for value, at in buffer.values()[-self.window :]]
+            name: [[float(value), int(at)] for value, at in buffer.values()[-_WINDOW:]]
             for name, buffer in storage.histories().items()
             if (smoothed[name] and "time" not in name and "eta" not in name) or name in _SINGLE
         }

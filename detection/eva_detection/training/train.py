@@ -23,12 +23,18 @@ from eva_detection.config.build import build
 from eva_detection.config.command_line import load_config, make_parser
 from eva_detection.config.settings import check_schedule
 from eva_detection.data.custom_data import forget_files
-from eva_detection.data.loading import TestSet, build_training_data
+from eva_detection.data.loading import (
+    TestSet,
+    build_training_loader,
+    choose_seed,
+    read_training_set,
+)
 from eva_detection.evaluation.predictions import write_results
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
+from eva_detection.model.weights import load_initial_weights
 from eva_detection.training.agreement import together
-from eva_detection.training.checkpoint import RunCheckpointer, load_initial_weights
-from eva_detection.training.errors import RunLog, leave_gloo, one_sentence
+from eva_detection.training.checkpoint import RunCheckpointer
+from eva_detection.training.errors import LogPlace, leave_gloo, one_sentence
 from eva_detection.training.hooks import (
     Evaluation,
     MetricsHistory,
@@ -125,18 +131,18 @@ def build_trainer(
         saved = together(lambda: _read_checkpoint(checkpointer, optimizer, cfg.train.max_iter))
         place, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
     accumulate = cfg.train.get("accumulate", 1)
-    data = together(lambda: build_training_data(cfg, place, batches=steps * accumulate))
+    loader, seed = _build_training_loader(cfg, place, batches=steps * accumulate)
     test_set = TestSet(cfg)
     together(test_set.check)
     trainer = DetectionTrainer(
         model,
-        data.loader,
+        loader,
         optimizer,
         precision=cfg.train.amp.get("precision", "fp16") if cfg.train.amp.enabled else "fp32",
         accumulate=accumulate,
         stop=stop,
         max_bad_images=cfg.train.get("max_bad_images", 10),
-        seed=data.seed,
+        seed=seed,
     )
     writers = ends.enter_context(_writers(cfg))  # last: what is refused leaves no files of them
     trainer.register_hooks(_build_hooks(cfg, trainer, test_set, checkpointer, multiplier, writers))
@@ -144,6 +150,17 @@ def build_trainer(
     if saved:
         together(lambda: checkpointer.restore(saved))
     return trainer
+
+
+def _build_training_loader(
+    cfg: DictConfig, place: dict[str, int], *, batches: int
+) -> tuple[Any, int]:
+    """Build the loader and choose the seed, on all processes that have read the training set."""
+    seed = choose_seed(cfg, place)
+    dataset = together(lambda: read_training_set(cfg, seed))
+    return together(
+        lambda: build_training_loader(cfg, dataset, place, seed=seed, batches=batches)
+    ), seed
 
 
 def _continues(folder: Path, *, resume: bool) -> bool:
@@ -249,7 +266,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         SystemExit: If it does not succeed; the reason was printed, its traceback is in the log.
     """
-    log = RunLog()
+    log = LogPlace()
     try:
         with one_sentence(log):
             _run(args, log)
@@ -257,7 +274,7 @@ def run(args: argparse.Namespace) -> None:
         leave_gloo()
 
 
-def _run(args: argparse.Namespace, log: RunLog) -> None:
+def _run(args: argparse.Namespace, log: LogPlace) -> None:
     cfg, notes = load_config(args)
     folder = Path(cfg.train.output_dir)
     with claimed(folder, trains=not args.eval_only, resume=args.resume):
@@ -294,7 +311,7 @@ def main() -> None:
     args = make_parser().parse_args()
     many = args.num_gpus * args.num_machines > 1
     if many:
-        with one_sentence(RunLog()):
+        with one_sentence(LogPlace()):
             load_config(args)  # what is wrong with it is said once, not by every process
         forget_files(args)
     with passed_on_to_children() if many else contextlib.nullcontext():

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from eva_detection.data.coco_files import read_coco
+
 WIDTH, HEIGHT = 40, 30
 POLYGON = [2, 3, 12, 3, 12, 11, 2, 11]
 
@@ -127,7 +129,9 @@ CASES = [
     ("image_unknown", _without(0, "image_id"), 10, (3, 2)),
     ("category_unknown", _annotation(0, category_id=3), 10, (3, 2)),
     ("category_unknown", _annotation(0, category_id={}), 10, (3, 2)),
-    ("ignored", _annotation(0, ignore=1), 10, (3, 2)),
+    ("ignored", _annotation(0, ignore=1), 10, THREE),
+    ("ignored", _annotation(0, ignore=None), 10, THREE),
+    ("ignored", _annotation(0, ignore="no"), 10, THREE),
     ("iscrowd", _annotation(0, iscrowd=2), 10, THREE),
     ("iscrowd", _annotation(0, iscrowd=None), 10, THREE),
     ("iscrowd", _annotation(0, iscrowd="0"), 10, THREE),
@@ -210,6 +214,7 @@ def _boxes(*boxes):
 
 
 NOTES = [
+    ("category_name_number", lambda data, folder: data["categories"][0].update(name=7)),
     ("file_of_16_bits", _deep(np.uint16, "png")),
     ("ids_with_gaps", lambda data, folder: data["categories"].append({"id": 9, "name": "c"})),
     ("image_empty", lambda data, folder: data["annotations"].pop()),
@@ -251,6 +256,8 @@ def test_fractions_are_not_converted_by_a_program(check_coco, tmp_path, capsys, 
         ("category_malformed", {"id": -1, "name": "c"}),
         ("category_malformed", {"id": 2**63, "name": "c"}),
         ("category_malformed", {"id": 3}),
+        ("category_malformed", {"id": 3, "name": ""}),
+        ("category_malformed", {"id": 3, "name": ["c"]}),
         ("category_malformed", {"id": "3", "name": "c"}),
         ("category_id_again", {"id": 2, "name": "c"}),
         ("category_name_again", {"id": 3, "name": "a"}),
@@ -293,6 +300,19 @@ def test_iscrowd_of_null_is_no_crowd(check_coco, tmp_path, coco_set):
     assert _counts(report) == {"iscrowd": 2}
     content = json.loads(cleaned.read_text())
     assert [annotation["iscrowd"] for annotation in content["annotations"]] == [0, 1, 1]
+
+
+def test_ignored_annotations_become_crowds(check_coco, tmp_path, coco_set):
+    """As training on own data reads them."""
+    flags = ({"ignore": 1, "iscrowd": None}, {"ignore": None, "iscrowd": 1}, {"ignore": "0"})
+    for annotation, flag in zip(coco_set["annotations"], flags, strict=True):
+        annotation |= flag
+    cleaned = tmp_path / "cleaned.json"
+    _, report = check_coco(coco_set, "--write", cleaned)
+    assert _counts(report) == {"iscrowd": 1, "ignored": 3}
+    content = json.loads(cleaned.read_text())["annotations"]
+    assert [(one["iscrowd"], one["ignore"]) for one in content] == [(1, 0), (1, 0), (0, 0)]
+    assert [one["iscrowd"] for one in read_coco(cleaned).objects] == [1, 1, 0]
 
 
 def test_duplicates_are_equal_in_everything_that_counts(check_coco, coco_set):

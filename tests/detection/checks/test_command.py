@@ -66,7 +66,8 @@ def test_cleaned_file_loads_in_detectron2(check_coco, picture_folder, tmp_path, 
         load_coco_json(str(tmp_path / "instances.json"), str(picture_folder))
     check_coco(coco_set, "--write", cleaned)
     entries = load_coco_json(str(cleaned), str(picture_folder))
-    assert [len(entry["annotations"]) for entry in entries] == [2, 1, 1]
+    crowds = [[one["iscrowd"] for one in entry["annotations"]] for entry in entries]
+    assert crowds == [[0, 0], [0, 1], [0]]
     assert entries[0]["annotations"][1]["bbox"] == [30, 20, 10, 10]
 
 

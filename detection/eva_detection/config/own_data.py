@@ -1,0 +1,185 @@
+"""Any data set in COCO format in any recipe: `--train-annotations` and the like.
+
+The config itself states files and classes afterwards, and nothing is registered by name. So every
+process of a run, a continued one, and every reader of the saved `config.yaml` (`demo.py`,
+`Predictor`, detectron2's own training program) have the same data and class names.
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from detectron2.config import LazyCall as L
+from detectron2.data import DatasetMapper
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, OmegaConf
+
+from eva_detection.config.files import literal
+from eva_detection.config.recipes import drop_masks, update_each
+from eva_detection.data.coco_files import CocoFile, check_categories, check_images, read_coco
+from eva_detection.data.custom_data import load_records
+from eva_detection.data.mapper import CustomMapper, PictureMapper
+from eva_detection.evaluation.own_data import CustomEvaluator
+
+_FLAGS = ("train_annotations", "train_images", "val_annotations", "val_images")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for own data.
+
+    Args:
+        parser: Parser of `train_net.py`.
+    """
+    group = parser.add_argument_group(
+        "your own data", "any data set in COCO format; the training file defines the classes"
+    )
+    for part, what in (("train", "training"), ("val", "evaluation")):
+        group.add_argument(f"--{part}-annotations", metavar="FILE", help=f"JSON file for {what}")
+        group.add_argument(f"--{part}-images", metavar="DIR", help=f"folder of images for {what}")
+    group.add_argument(
+        "--boxes-only", action="store_true", help="no mask head, even where the files have masks"
+    )
+
+
+def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
+    """Put the data of the command line into a config, if there is any.
+
+    Args:
+        cfg: The config, changed in place.
+        args: The command line with the flags of `add_arguments`, or without them.
+
+    Returns:
+        What was changed, for the log.
+
+    Raises:
+        ValueError: If flags are missing or the files are not right.
+    """
+    boxes_only = bool(getattr(args, "boxes_only", False))
+    files, folders = _read_files(args)
+    if not files:
+        if boxes_only:
+            raise ValueError("--boxes-only goes with --val-annotations and the like")
+        return []
+    saved = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
+    notes = [f"Own data: {file.describe()}" for file in files.values()]
+    for file in files.values():
+        if file.lvis:
+            notes.append(f"{file.path} is in LVIS format: read as if all objects were annotated")
+    if "train" in files:
+        categories, of = files["train"].categories, str(files["train"].path)
+    else:
+        categories, of = (saved or files["val"].categories), "the config"
+    check_categories(files["val"], categories, of=of)
+    reason = _reason_against_masks(files, boxes_only=boxes_only, saved=bool(saved))
+    if reason and "mask_head" in cfg.model.roi_heads:
+        drop_masks(cfg.model, cfg.dataloader)
+        cfg.model.roi_heads.pop("maskness_thresh", None)
+        notes.append(f"The detector has no mask head: {reason}")
+    _set_data(cfg, files, folders, dict(categories))
+    _set_classes(cfg.model, len(categories), notes)
+    if "mask_head" in cfg.model.roi_heads:
+        _set_mask_formats(cfg.dataloader, files, notes)
+    names = ", ".join(f"{key} {name}" for key, name in list(categories.items())[:20])
+    more = ", ..." if len(categories) > 20 else ""
+    notes.append(f"The detector has {len(categories)} classes (id, name): {names}{more}")
+    return notes
+
+
+def _read_files(args: argparse.Namespace) -> tuple[dict[str, CocoFile], dict[str, str]]:
+    """The files and folders of images that the flags name, by part; nothing without flags."""
+    given = {flag: getattr(args, flag, None) or "" for flag in _FLAGS}
+    if not any(given.values()):
+        return {}, {}
+    wants_train = not args.eval_only or given["train_annotations"] or given["train_images"]
+    parts = ("train", "val") if wants_train else ("val",)
+    names = [f"{part}_{what}" for part in parts for what in ("annotations", "images")]
+    missing = ["--" + name.replace("_", "-") for name in names if not given[name]]
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)} missing: to train, all four flags are needed, to evaluate with "
+            "--eval-only the two of val"
+        )
+    files, folders = {}, {}
+    for part in parts:
+        folders[part] = str(Path(given[f"{part}_images"]).absolute())
+        files[part] = read_coco(Path(given[f"{part}_annotations"]).absolute())
+        check_images(files[part], folders[part])
+    if "train" in files and not files["train"].things:
+        raise ValueError(f"{files['train'].path} has no objects to train on, crowds aside")
+    return files, folders
+
+
+def _reason_against_masks(
+    files: Mapping[str, CocoFile], *, boxes_only: bool, saved: bool
+) -> str | None:
+    if boxes_only:
+        return "--boxes-only"
+    if "train" not in files and saved:  # as it was trained
+        return None
+    file = files.get("train", files["val"])
+    lacking = [one for one in file.things if "segmentation" not in one]
+    if "train" in files and 0 < len(lacking) < len(file.things):
+        raise ValueError(
+            f"{len(lacking)} of {len(file.things)} objects of {file.path} have no usable mask (the "
+            f"first: bbox {lacking[0]['bbox']} in image {lacking[0]['image_id']}): complete them, "
+            "or train boxes alone with --boxes-only"
+        )
+    return f"no object of {file.path} has a mask" if len(lacking) == len(file.things) > 0 else None
+
+
+def _set_mask_formats(
+    dataloader: DictConfig, files: Mapping[str, CocoFile], notes: list[str]
+) -> None:
+    things = files["train"].things if "train" in files else []
+    if any(isinstance(one["segmentation"], dict) for one in things):
+        dataloader.train.mapper.instance_mask_format = "bitmask"  # takes polygons as well
+    lacking = sum("segmentation" not in one for one in files["val"].things)
+    if lacking:
+        dataloader.evaluator.tasks = ["bbox"]
+        total = len(files["val"].things)
+        notes.append(f"No mask AP: {lacking} of {total} objects for evaluation have no mask")
+
+
+def _set_data(
+    cfg: DictConfig,
+    files: Mapping[str, CocoFile],
+    folders: Mapping[str, str],
+    categories: dict[int, str],
+) -> None:
+    loaders, stated = cfg.dataloader, "${dataloader.test.dataset.categories}"
+    names = {key: literal(name) for key, name in categories.items()}
+    for part in files:
+        node = loaders.train if part == "train" else loaders.test
+        node.dataset = L(load_records)(
+            annotations=literal(str(files[part].path)),
+            images=literal(folders[part]),
+            categories=stated if part == "train" else names,
+            filter_empty=part == "train" and node.dataset.get("filter_empty", True),
+        )
+    for node, ours in ((loaders.train, CustomMapper), (loaders.test, PictureMapper)):
+        target = node.mapper["_target_"]
+        known = locate(target) if isinstance(target, str) else target
+        if known in (DatasetMapper, PictureMapper):
+            node.mapper["_target_"] = ours
+    loaders.evaluator = L(CustomEvaluator)(
+        annotations="${dataloader.test.dataset.annotations}",
+        categories=stated,
+        output_dir="${train.output_dir}/inference",
+    )
+
+
+def _set_classes(model: DictConfig, count: int, notes: list[str]) -> None:
+    heads = model.roi_heads
+    heads.num_classes = count
+    predictors = list(heads.box_predictors) if "box_predictors" in heads else [heads.box_predictor]
+    for node in (*predictors, *([heads.mask_head] if "mask_head" in heads else ())):
+        if node.get("num_classes") != count:  # else it follows the heads
+            node.num_classes = count
+    if any(node.get("use_fed_loss", False) for node in predictors):
+        update_each(predictors, use_fed_loss=False)
+        for node in predictors:
+            node.pop("get_fed_loss_cls_weights", None)
+        notes.append(
+            "No federated loss, which is for LVIS: every object of a class counts as annotated. "
+            "The recipe's sigmoid classifier and sampler stay"
+        )

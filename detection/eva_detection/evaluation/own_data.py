@@ -1,0 +1,51 @@
+"""Scores on any data set in COCO format, read as training reads it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.data.catalog import Metadata
+from faster_coco_eval import COCO
+
+from eva_detection.data.coco_files import read_coco
+from eva_detection.evaluation.evaluators import CocoEvaluator
+
+
+class CustomEvaluator(CocoEvaluator):
+    """`CocoEvaluator` of a file that may lack areas, crowd flags or some of the categories.
+
+    Args:
+        annotations: File in COCO format.
+        categories: Name of each category id; the classes of the model, in order of the ids.
+        **options: Further arguments of `CocoEvaluator`.
+    """
+
+    def __init__(self, *, annotations: str, categories: Mapping[int, str], **options: Any) -> None:
+        super().__init__(Path(annotations).stem, **options)
+        self._categories = {key: categories[key] for key in sorted(categories)}
+        self._metadata = Metadata(
+            json_file=annotations,
+            thing_classes=list(self._categories.values()),
+            thing_dataset_id_to_contiguous_id={
+                key: index for index, key in enumerate(self._categories)
+            },
+        )
+
+    def _truth(self) -> COCO:
+        return self._load_truth(self._annotation_file())  # the file is kept as it was read
+
+    def _load_truth(self, file: str) -> COCO:
+        found = read_coco(file)
+        objects = []
+        for number, one in enumerate(found.objects, start=1):  # the scorer takes id 0 for none
+            x, y, width, height = one["bbox"]
+            corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+            # of a crowd; others have one or no mask AP
+            objects.append({"segmentation": [corners]} | one | {"id": number})
+        return COCO(
+            {
+                "images": [dict(entry) for entry in found.images.values()],
+                "annotations": objects,
+                "categories": [{"id": key, "name": name} for key, name in self._categories.items()],
+            }
+        )
