@@ -7,6 +7,8 @@ import contextlib
 import importlib.util
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -241,6 +243,24 @@ def make_objectnet(make_set):
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small_disk():
+    """Function: context in which a file takes so many bytes and no more, as on a full disk."""
+
+    @contextlib.contextmanager
+    def limit(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limit
 
 
 @pytest.fixture(scope="session")

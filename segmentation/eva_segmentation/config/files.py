@@ -15,6 +15,8 @@ import yaml
 from mmengine.config import Config
 from mmengine.fileio import BaseFileHandler, dump, load, register_handler
 
+from eva_data.files import write_text
+
 _BRACE = re.compile(r"\{(?=\{)")  # where mmengine would begin to replace
 _MODULES = ("eva_segmentation.plugin", "mmdet.models")  # that a config in data may import
 _KIND = re.compile(
@@ -109,21 +111,25 @@ class SavedConfig(Config):
         return _BRACE.sub(r"\\x7b", super().pretty_text)
 
     def dump(self, file: str | Path | None = None) -> str | None:
-        """Write the config, or give it as text.
+        """Write the config completely or not at all, or return it as text.
 
         Args:
             file: File in Python, YAML or JSON; None for text in the format of the config's own.
 
         Returns:
             The text, or None after writing.
+
+        Raises:
+            UnwritableError: If the disk is full or the folder read-only, for example.
         """
-        if file is None or Path(file).suffix == ".py":
-            text: str | None = super().dump(file)
-            return text
+        if file is None:
+            return str(super().dump())
         suffix = Path(file).suffix.lstrip(".")
-        # the same escape in both, and braces are nowhere but in texts
-        text = _BRACE.sub(r"\\u007b", dump(self.to_dict(), file_format=suffix))
-        Path(file).write_text(text, encoding="utf-8")
+        if suffix == "py":
+            text = self.pretty_text
+        else:  # YAML and JSON have the same escape, and braces are nowhere but in texts
+            text = _BRACE.sub(r"\\u007b", dump(self.to_dict(), file_format=suffix))
+        write_text(Path(file), text)
         return None
 
 
