@@ -245,9 +245,11 @@ def make_objectnet(make_set):
     return make
 
 
-@pytest.fixture(scope="session")
-def small_disk():
+@pytest.fixture
+def small_disk(monkeypatch):
     """Function: context in which a file takes so many bytes and no more, as on a full disk."""
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of a module imported inside: cut off
 
     @contextlib.contextmanager
     def limit(size):
