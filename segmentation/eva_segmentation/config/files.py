@@ -80,7 +80,7 @@ class SafeYamlHandler(BaseFileHandler):
         yaml.dump(obj, file, Dumper=_Dumper, width=float("inf"), allow_unicode=True)
 
     def dump_to_str(self, obj: Any, **kwargs: Any) -> str:
-        """Plain data as text.
+        """Return plain data as text.
 
         Args:
             obj: The data.
@@ -96,7 +96,7 @@ class SavedConfig(Config):
 
     @classmethod
     def of(cls, cfg: Config) -> "SavedConfig":
-        """The same config.
+        """Return the same config in this class.
 
         Args:
             cfg: Config of mmengine.

@@ -59,7 +59,7 @@ def _configure(args: argparse.Namespace) -> Config:
 
 
 def _set_work_dir(cfg: Config, args: argparse.Namespace) -> None:
-    """The runner writes the config of this evaluation there, which must not replace another."""
+    """Choose the folder; the config that the runner writes there must not replace another."""
     if args.work_dir is None:
         cfg.work_dir = str(Path(cfg.work_dir) / WORK_DIR)
     copy = Path(cfg.work_dir) / Path(args.config).name

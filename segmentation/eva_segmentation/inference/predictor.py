@@ -145,13 +145,13 @@ def _device(name: str | None) -> torch.device:
 
 
 def _classes(cfg: Config) -> tuple[list[str], list[Color], list[int]]:
-    """Names, colours and labels of the test set, which need not be there."""
+    """Read names, colours and labels of the test set, whose files need not be there."""
     settings = {**cfg.test_dataloader.dataset, "lazy_init": True, "pipeline": []}
     return described(DATASETS.build(settings).metainfo)
 
 
 def _without_loading(pipeline: Sequence[Any]) -> list[Any]:
-    """The transforms that read no files, also inside `TestTimeAug`."""
+    """Keep the transforms that read no files, also inside `TestTimeAug`."""
     kept: list[Any] = []
     for step in pipeline:
         if isinstance(step, list | tuple):

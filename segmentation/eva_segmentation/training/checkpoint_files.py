@@ -42,18 +42,18 @@ class Evaluation:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The numbered checkpoints in a folder, the newest first."""
+    """List the numbered checkpoints in a folder, the newest first."""
     found = [(match, path) for path in folder.glob("*") if (match := _NUMBER.fullmatch(path.name))]
     return [path for match, path in sorted(found, key=lambda pair: -int(pair[0][1]))]
 
 
 def has_run(folder: Path) -> bool:
-    """Whether a work folder holds a run that could be continued."""
+    """Return whether a work folder holds a run that could be continued."""
     return (folder / LATEST).exists() or bool(checkpoints(folder))
 
 
 def newest_checkpoint(work_dir: Path, folder: Path) -> Path | None:
-    """The checkpoint to continue from; the folder may have been moved or copied since.
+    """Find the checkpoint to continue from; the folder may have been moved or copied since.
 
     Args:
         work_dir: Work folder of the run.
@@ -153,7 +153,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """What `write_evaluation` noted; iteration -1 if there is nothing that can be read."""
+    """Read what `write_evaluation` noted; iteration -1 if there is nothing that can be read."""
     try:
         content = json.loads((folder / EVALUATED).read_text(encoding="utf-8"))
         best, iteration = content["best"], content["iteration"]
