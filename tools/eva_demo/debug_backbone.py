@@ -25,7 +25,7 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -248,11 +248,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    return _parser().parse_args(arguments)
-
-
 def _run(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     make_folder(args.output)
@@ -280,4 +275,9 @@ def _json(record: Mapping[str, Any]) -> str:
     return json.dumps(record, indent=2) + "\n"
 
 
-main = program(parse, _run, refused=1, interrupted="the same command continues")
+main = program(
+    lambda arguments: _parser().parse_args(arguments),
+    _run,
+    refused=1,
+    interrupted="the same command continues",
+)

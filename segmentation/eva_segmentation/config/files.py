@@ -5,7 +5,6 @@ data; mmengine would run whatever Python a YAML file asks for. In all of them mm
 such as `{{ fileBasename }}` or `{{$HOME:/}}` while it reads, which the name of a class may be.
 """
 
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,8 +75,7 @@ class SafeYamlHandler(BaseFileHandler):
             file: An open file.
             **kwargs: Not used.
         """
-        del kwargs
-        yaml.dump(obj, file, Dumper=_Dumper, width=float("inf"), allow_unicode=True)
+        file.write(self.dump_to_str(obj, **kwargs))
 
     def dump_to_str(self, obj: Any, **kwargs: Any) -> str:
         """Return plain data as text.
@@ -86,9 +84,8 @@ class SafeYamlHandler(BaseFileHandler):
             obj: The data.
             **kwargs: Not used.
         """
-        stream = io.StringIO()
-        self.dump_to_fileobj(obj, stream, **kwargs)
-        return stream.getvalue()
+        del kwargs
+        return str(yaml.dump(obj, Dumper=_Dumper, width=float("inf"), allow_unicode=True))
 
 
 class SavedConfig(Config):

@@ -97,11 +97,7 @@ class Predictor:
         model.to(place)
         names, colors, labels = _classes(cfg)
         return cls(
-            model,
-            pipeline=_without_loading(pipeline),
-            names=names,
-            colors=colors,
-            labels=labels,
+            model, pipeline=_without_loading(pipeline), names=names, colors=colors, labels=labels
         )
 
     def __call__(self, image: ImageLike) -> NDArray[np.uint8]:

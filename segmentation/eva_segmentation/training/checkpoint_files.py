@@ -118,15 +118,10 @@ def _others(folder: Path, bad: Path) -> str:
 
 
 def _check_parts(content: Any) -> None:
-    kinds = {
-        "meta": Mapping,
-        "state_dict": Mapping,
-        "message_hub": Mapping,
-        "optimizer": Mapping,
-    }
     if not isinstance(content, Mapping):
         raise ValueError("it is not the checkpoint of a run")
-    wrong = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
+    parts = ("meta", "state_dict", "message_hub", "optimizer")
+    wrong = [name for name in parts if not isinstance(content.get(name), Mapping)]
     if wrong:
         raise ValueError(f"it is not the checkpoint of a run, it has no {', '.join(wrong)}")
     for name, value in {"epoch": 0, **content["meta"]}.items():

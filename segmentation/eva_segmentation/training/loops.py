@@ -53,9 +53,8 @@ class EVATrainLoop(IterBasedTrainLoop):
         _check_intervals(runner, val_interval, max_iters)
         if not isinstance(dataloader, DataLoader):
             dataloader = runner.build_dataloader(dataloader, seed=runner.run_seed)
-        processes = get_world_size()
         loader = numbered_loader(
-            dataloader, seed=runner.run_seed, rank=get_rank(), processes=processes
+            dataloader, seed=runner.run_seed, rank=get_rank(), processes=get_world_size()
         )
         super().__init__(runner, loader, max_iters, val_begin, val_interval, dynamic_intervals)
         self.first_iteration = 0  # of this start

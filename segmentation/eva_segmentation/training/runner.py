@@ -203,10 +203,8 @@ class EVARunner(Runner):
         Args:
             why: Reason for the end.
         """
-        saved = None
         hook = self._checkpoint_hook()
-        if hook is not None:
-            saved = hook.saved_iteration
+        saved = hook.saved_iteration if hook else None
         if saved is None and self._content is not None:
             saved = self._content["meta"]["iter"]
         if saved is None:
@@ -252,9 +250,7 @@ class EVARunner(Runner):
         """
         if not is_main_process():
             return
-        if "://" in out_dir or kwargs.get(
-            "backend_args"
-        ):  # another store, which mmengine writes to
+        if "://" in out_dir or kwargs.get("backend_args"):  # a store that mmengine writes to
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
         folder = Path(out_dir)
