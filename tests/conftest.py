@@ -245,6 +245,26 @@ def make_objectnet(make_set):
     return make
 
 
+@pytest.fixture
+def small_disk(monkeypatch):
+    """Function: context in which a file takes so many bytes and no more, as on a full disk."""
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of a module imported inside: cut off
+
+    @contextlib.contextmanager
+    def limit(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limit
+
+
 @pytest.fixture(scope="session")
 def randomise():
     """Function: give every parameter of a module a random value."""

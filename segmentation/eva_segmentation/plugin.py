@@ -8,7 +8,7 @@ from eva_segmentation.model import mmcv_extension
 mmcv_extension.install_stand_in()
 
 from eva_segmentation.config import files  # noqa: E402
-from eva_segmentation.data import loading, padding, paired_folders  # noqa: E402
+from eva_segmentation.data import padding, paired_folders, reading  # noqa: E402
 from eva_segmentation.evaluation import metric  # noqa: E402
 from eva_segmentation.model import backbone, head, segmentor  # noqa: E402
 from eva_segmentation.training import (  # noqa: E402
@@ -25,13 +25,13 @@ __all__ = [
     "checkpoint_hook",
     "files",
     "head",
-    "loading",
     "loops",
     "metric",
     "mmcv_extension",
     "optimizer",
     "padding",
     "paired_folders",
+    "reading",
     "runner",
     "schedule",
     "segmentor",

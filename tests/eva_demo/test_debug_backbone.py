@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from eva_backbone import eva_debug, load_pretrained
 from eva_backbone.checkpoints.registry import bundled_path
+from eva_data.files import UnwritableError
 from eva_demo import debug_backbone, dense_scenes
 
 PROGRAM = Path(__file__).resolve().parents[2] / "tools" / "train_debug_backbone.py"
@@ -78,6 +79,24 @@ def test_a_stopped_run_continues_with_the_same_losses(tmp_path):
     ]
     assert lines[0] == lines[1]
     assert json.loads(lines[0])["step"] == 40
+
+
+@pytest.mark.parametrize(("size", "note"), [(1000, ""), (4_000_000, "long " * 1_000_000)])
+def test_weights_and_their_record_are_replaced_together(
+    size, note, tmp_path, small_disk, monkeypatch
+):
+    """Also when it is the second file that the disk has no room for."""
+    monkeypatch.setattr(debug_backbone, "_WEIGHTS", tmp_path)
+    files = [tmp_path / "eva_debug.json", tmp_path / "eva_debug.safetensors"]
+    for file in files:
+        file.write_text("before")
+    with small_disk(size), pytest.raises(UnwritableError, match="cannot be written: File too"):
+        debug_backbone.install(eva_debug(), {"command": "python", "note": note})
+    assert [file.read_text() for file in files] == ["before"] * 2
+    assert sorted(tmp_path.iterdir()) == files
+    debug_backbone.install(eva_debug(), {"command": "python"})
+    assert json.loads(files[0].read_text()) == {"command": "python"}
+    load_pretrained(eva_debug(), files[1], complete=True)
 
 
 def test_shipped_weights_are_small_and_load_by_name():

@@ -293,6 +293,15 @@ def shared_set(tmp_path_factory):
     return output
 
 
+def test_a_preview_is_replaced_by_a_complete_one_or_stays(shared_set, tmp_path, capsys, small_disk):
+    (sheet := tmp_path / "sheet.png").write_text("before")
+    options = ["--output", str(shared_set), "--check", "--size", "64", "--preview", str(sheet)]
+    with small_disk(100):
+        assert command.main(options) == 1
+    assert "sheet.png cannot be written: File too large" in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+
+
 def test_check_and_preview_from_the_command_line(shared_set, tmp_path, capsys):
     main, preview = command.main, tmp_path / "new" / "sheet.png"
     options = ["--size", "64", "--seed", "3", "--preview", str(preview)]

@@ -6,6 +6,7 @@ import pytest
 from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
+from eva_data.files import UnwritableError
 from eva_segmentation.config.files import SavedConfig, read_config
 from eva_segmentation.config.options import load_config
 from eva_segmentation.evaluation import evaluate
@@ -43,6 +44,18 @@ def test_names_of_classes_survive_a_file(suffix, tmp_path, monkeypatch):
     SavedConfig.of(Config(content)).dump(file)
     for read in (Config.fromfile, read_config):  # the first: mmsegmentation's own tools
         assert read(file).to_dict() == content
+
+
+@pytest.mark.parametrize("suffix", [".py", ".yaml", ".json"])
+def test_a_config_is_replaced_by_a_complete_one_or_stays(suffix, tmp_path, small_disk):
+    file = tmp_path / f"saved{suffix}"
+    file.write_text("before")
+    saved = SavedConfig.of(Config({"classes": ["straße"] * 1000}))
+    message = r"saved\.\w+ cannot be written: File too large"
+    with small_disk(100), pytest.raises(UnwritableError, match=message):
+        saved.dump(file)
+    assert file.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_tuples_survive_yaml(tmp_path):

@@ -4,10 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from PIL import Image
 
+from eva_data.files import UnwritableError
 from eva_segmentation.evaluation import evaluate
+from eva_segmentation.evaluation.metric import IoUAndLabelMaps
 from eva_segmentation.inference.drawing import label_image
 from eva_segmentation.inference.predictor import Predictor
 from eva_segmentation.model.segmentor import EVASegmentor
@@ -75,6 +78,17 @@ def test_a_folder_with_something_in_it_receives_no_maps(tiny_run, launch, maps):
         with pytest.raises(SystemExit, match=r"test\.py: --out .* is there already and not empty"):
             launch(evaluate, run / "tiny.py", run / "iter_3.pth", "--out", place)
     assert sorted(maps.rglob("*")) == before
+
+
+def test_a_map_is_written_completely_or_not_at_all(tmp_path, small_disk):
+    metric = IoUAndLabelMaps(maps=str(tmp_path / "maps"), images=str(tmp_path))
+    metric.dataset_meta = {"classes": ["a", "b"], "palette": [[0, 0, 0], [255, 0, 0]]}
+    labels = {"data": torch.randint(2, (1, 64, 64))}
+    sample = {"img_path": str(tmp_path / "sub/a.jpg"), "pred_sem_seg": labels}
+    message = r"sub/a\.png cannot be written: File too large"
+    with small_disk(100), pytest.raises(UnwritableError, match=message):
+        metric.process(None, [sample | {"gt_sem_seg": labels}])
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_maps_need_the_metric_that_writes_them(tiny_run, launch, tmp_path):

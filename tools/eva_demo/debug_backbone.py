@@ -25,7 +25,7 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -41,8 +41,8 @@ from tqdm import tqdm
 
 import eva_backbone
 from eva_backbone import VisionTransformer, eva_debug
-from eva_data.commands import exit_code
-from eva_data.files import writing
+from eva_data.commands import program
+from eva_data.files import make_folder, write_text, writing
 from eva_demo.dense_scenes import GRID, NO_DIGIT, PATCH, SIZE, DenseScenes, normalise
 from eva_demo.scenes import SPLITS, SceneGenerator
 
@@ -218,13 +218,15 @@ def _digit_features(
 
 
 def install(backbone: VisionTransformer, record: Mapping[str, Any]) -> None:
-    """Write the fp16 weights and their record into the package."""
+    """Write the fp16 weights and their record into the package, both or none."""
     weights = {name: value.half().contiguous() for name, value in backbone.state_dict().items()}
     _WEIGHTS.mkdir(exist_ok=True)
     file = _WEIGHTS / "eva_debug.safetensors"
-    save_file(weights, file, metadata={"variant": "eva_debug", "made_by": record["command"]})
-    record_file = file.with_suffix(".json")
-    record_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    metadata = {"variant": "eva_debug", "made_by": record["command"]}
+    with writing(file) as stream:
+        stream.write(save(weights, metadata))
+        stream.flush()  # before the record takes the place of the earlier one
+        write_text(file.with_suffix(".json"), _json(record))
     logger.info("wrote %s (%.2f MB)", file.name, file.stat().st_size / 1e6)
 
 
@@ -246,25 +248,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line of `tools/train_debug_backbone.py`.
-
-    Args:
-        arguments: Arguments in place of those of the process.
-
-    Returns:
-        The exit code: 0, 1 after a message, 130 after Ctrl-C.
-    """
-    args = _parser().parse_args(arguments)
-    return exit_code(lambda: _run(args), refused=1, interrupted="the same command continues")
-
-
 def _run(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    args.output.mkdir(parents=True, exist_ok=True)
+    make_folder(args.output)
     backbone, minutes = train(args)
     result = read_out(backbone, seed=0, train_scenes=args.read_out_scenes)
-    logger.info("held-out digits right: %s", result)
+    logger.info("held-out digits, share correct: %s", result)
     given = {k: v for k, v in _settings(args).items() if v != _parser().get_default(k)}
     options = "".join(f" --{k} {v}" for k, v in given.items())
     record: dict[str, Any] = {
@@ -276,7 +265,19 @@ def _run(args: argparse.Namespace) -> int:
         "torch": torch.__version__.partition("+")[0],
         "python": platform.python_version(),
     }
-    (args.output / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_text(args.output / "record.json", _json(record))
     if args.install:
         install(backbone, record)
     return 0
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, indent=2) + "\n"
+
+
+main = program(
+    lambda arguments: _parser().parse_args(arguments),
+    _run,
+    refused=1,
+    interrupted="the same command continues",
+)

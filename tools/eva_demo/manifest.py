@@ -1,4 +1,4 @@
-"""The manifest of a data set: by what and with which settings it was made, and what is in it.
+"""The manifest of a data set: its generator, settings and contents.
 
 It decides whether a folder is complete, and whether it may be replaced.
 """
@@ -27,7 +27,7 @@ def read_manifest(output: Path) -> dict[str, Any] | None:
 
 
 def is_ours(output: Path, formats: Collection[str]) -> bool:
-    """Whether replacing a folder deletes nothing but what this program wrote.
+    """Return whether replacing a folder deletes nothing but what this program wrote.
 
     Args:
         output: The folder.

@@ -8,25 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from eva_data.inputs import save_picture
 from eva_demo.data_set import Settings, scene_generator
 from eva_demo.scenes import SPLITS, Scene
 
+_COLUMNS = 8
 
-def write_preview(path: Path, settings: Settings, *, columns: int = 8) -> None:
+
+def write_preview(path: Path, settings: Settings) -> None:
     """Write a contact sheet: two rows of training scenes, then two of validation scenes.
 
     Args:
         path: PNG file to write.
-        settings: Size and seed of the scenes.
-        columns: Scenes in a row; each is shown plain and, below, with masks, boxes and labels.
+        settings: Size and seed of the scenes, each of which is shown plain and, below, with masks,
+            boxes and labels.
     """
     rows: list[NDArray[Any]] = []
     for split in SPLITS:
         generator = scene_generator(split, settings.size, settings.seed)
-        tiles = [_draw(generator.scene(index)) for index in range(2 * columns)]
-        rows += [np.hstack(tiles[:columns]), np.hstack(tiles[columns:])]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.vstack(rows)).save(path)
+        tiles = [_draw(generator.scene(index)) for index in range(2 * _COLUMNS)]
+        rows += [np.hstack(tiles[:_COLUMNS]), np.hstack(tiles[_COLUMNS:])]
+    save_picture(Image.fromarray(np.vstack(rows)), path)
 
 
 def _draw(scene: Scene) -> NDArray[np.uint8]:

@@ -12,9 +12,10 @@ with writing of their own (page, text, clock) and the second view of motorcycle 
 Letters in shape comments: H, W = height and width of the image; h, w = those of an enlarged digit.
 """
 
+import functools
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -118,6 +119,7 @@ class _Canvas:
         return np.bincount(seen[seen >= 0], minlength=len(self.painted))
 
 
+@dataclass(eq=False)
 class SceneGenerator:
     """The scenes of one split; scene `i` depends on (split, seed, i) and the settings only.
 
@@ -139,45 +141,43 @@ class SceneGenerator:
         ValueError: If a setting is out of range or the digits cannot fit into the image.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        *,
-        size: int = 128,
-        digits: tuple[int, int] = (2, 5),
-        digit_px: tuple[int, int] = (22, 56),
-        max_rotation: float = 12.0,
-        max_hidden: float = 0.15,
-        min_contrast: float = 60.0,
-        seed: int = 0,
-    ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"split={split!r}; choose one of {', '.join(SPLITS)}")
-        if not 1 <= digits[0] <= digits[1]:
-            raise ValueError(f"digits={digits} must be (fewest, most) with 1 <= fewest <= most")
-        if not 8 <= digit_px[0] <= digit_px[1] or _canvas_side(digit_px[1]) > size:
+    split: Split
+    _: KW_ONLY
+    size: int = 128
+    digits: tuple[int, int] = (2, 5)
+    digit_px: tuple[int, int] = (22, 56)
+    max_rotation: float = 12.0
+    max_hidden: float = 0.15
+    min_contrast: float = 60.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split={self.split!r}; choose one of {', '.join(SPLITS)}")
+        if not 1 <= self.digits[0] <= self.digits[1]:
             raise ValueError(
-                f"digit_px={digit_px} at size={size}: it must be (smallest, largest) with "
-                f"8 <= smallest <= largest, and the largest needs {_canvas_side(digit_px[1])} px"
+                f"digits={self.digits} must be (fewest, most) with 1 <= fewest <= most"
             )
-        if not (0 <= max_hidden < 1 and 0 <= min_contrast <= 120 and 0 <= max_rotation <= 45):
+        least, most = self.digit_px
+        if not 8 <= least <= most or _canvas_side(most) > self.size:
             raise ValueError(
-                f"max_hidden={max_hidden}, min_contrast={min_contrast}, max_rotation={max_rotation}"
+                f"digit_px={self.digit_px} at size={self.size}: it must be (smallest, largest) "
+                f"with 8 <= smallest <= largest, and the largest needs {_canvas_side(most)} px"
+            )
+        hidden, contrast, rotation = self.max_hidden, self.min_contrast, self.max_rotation
+        if not (0 <= hidden < 1 and 0 <= contrast <= 120 and 0 <= rotation <= 45):
+            raise ValueError(
+                f"max_hidden={hidden}, min_contrast={contrast}, max_rotation={rotation}"
                 " must lie in [0, 1), [0, 120] and [0, 45]"
             )
-        self.size = size
-        self.digits = digits
-        self.digit_px = digit_px
-        self.max_rotation = max_rotation
-        self.max_hidden = max_hidden
-        self.min_contrast = min_contrast
-        self._entropy = (seed, SPLITS.index(split))
+        self._entropy = (self.seed, SPLITS.index(self.split))
         scans, labels = load_digit_scans()
         self._scans = np.pad(scans, ((0, 0), (2, 2), (2, 2)))  # so that no stroke is clipped
-        indices = np.array(DIGIT_RANGES[split])
+        indices = np.array(DIGIT_RANGES[self.split])
         self._indices = tuple(indices[labels[indices] == category] for category in range(10))
-        self._textures = tuple(_load_photo(name, split=split, size=size) for name in TEXTURES)
-        self._photos = tuple(_load_photo(name, split=split, size=size) for name in PHOTOS[split])
+        load = functools.partial(_load_photo, split=self.split, size=self.size)
+        self._textures = tuple(map(load, TEXTURES))
+        self._photos = tuple(map(load, PHOTOS[self.split]))
 
     def scene(self, index_or_rng: int | np.random.Generator) -> Scene:
         """Make one scene.

@@ -1,4 +1,4 @@
-"""The recipe in small: digit scenes on two CPU cores, from the bundled `eva_debug`.
+"""The recipe on a small scale: digit scenes on two CPU cores, from the bundled `eva_debug`.
 
 Same model and schedule shape as EVA-g on ADE20K; fewer channels and layers. The adapter needs
 patches of 16 px, so scenes and patch embedding of `eva_debug` (8 px) are enlarged twofold.

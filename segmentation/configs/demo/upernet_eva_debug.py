@@ -1,4 +1,4 @@
-"""The light model in small: digit scenes on two CPU cores, from the bundled `eva_debug`.
+"""The light model on a small scale: digit scenes on two CPU cores, from the bundled `eva_debug`.
 
 Simple pyramid and UPerNet; scenes have their own 128 px, patches 8 px, maps strides 4, 8 and 16.
 Data and command as in `mask2former_eva_debug.py`, with the name of this file.

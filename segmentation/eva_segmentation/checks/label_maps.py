@@ -199,16 +199,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     check_outputs([args.report], overwrite=args.overwrite, inputs={"class file": args.classes})
     classes, splits = _plan(args)
-    findings = Findings(KINDS)
+    findings, decode = Findings(KINDS), not args.skip_decode
     done = {}
     for name, (images, maps, official) in splits.items():
         split = verify_split(
-            images,
-            maps,
-            classes,
-            findings=findings,
-            workers=args.workers,
-            decode=not args.skip_decode,
+            images, maps, classes, findings=findings, workers=args.workers, decode=decode
         )
         if official and split["pairs"] != official:
             findings.add("split_size", name, f"{split['pairs']:,} pairs, not {official:,}")

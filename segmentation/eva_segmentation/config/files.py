@@ -5,7 +5,6 @@ data; mmengine would run whatever Python a YAML file asks for. In all of them mm
 such as `{{ fileBasename }}` or `{{$HOME:/}}` while it reads, which the name of a class may be.
 """
 
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 from mmengine.fileio import BaseFileHandler, dump, load, register_handler
+
+from eva_data.files import write_text
 
 _BRACE = re.compile(r"\{(?=\{)")  # where mmengine would begin to replace
 _MODULES = ("eva_segmentation.plugin", "mmdet.models")  # that a config in data may import
@@ -74,19 +75,17 @@ class SafeYamlHandler(BaseFileHandler):
             file: An open file.
             **kwargs: Not used.
         """
-        del kwargs
-        yaml.dump(obj, file, Dumper=_Dumper, width=float("inf"), allow_unicode=True)
+        file.write(self.dump_to_str(obj, **kwargs))
 
     def dump_to_str(self, obj: Any, **kwargs: Any) -> str:
-        """Plain data as text.
+        """Return plain data as text.
 
         Args:
             obj: The data.
             **kwargs: Not used.
         """
-        stream = io.StringIO()
-        self.dump_to_fileobj(obj, stream, **kwargs)
-        return stream.getvalue()
+        del kwargs
+        return str(yaml.dump(obj, Dumper=_Dumper, width=float("inf"), allow_unicode=True))
 
 
 class SavedConfig(Config):
@@ -94,7 +93,7 @@ class SavedConfig(Config):
 
     @classmethod
     def of(cls, cfg: Config) -> "SavedConfig":
-        """The same config.
+        """Return the same config in this class.
 
         Args:
             cfg: Config of mmengine.
@@ -109,21 +108,25 @@ class SavedConfig(Config):
         return _BRACE.sub(r"\\x7b", super().pretty_text)
 
     def dump(self, file: str | Path | None = None) -> str | None:
-        """Write the config, or give it as text.
+        """Write the config completely or not at all, or return it as text.
 
         Args:
             file: File in Python, YAML or JSON; None for text in the format of the config's own.
 
         Returns:
             The text, or None after writing.
+
+        Raises:
+            UnwritableError: If the disk is full or the folder read-only, for example.
         """
-        if file is None or Path(file).suffix == ".py":
-            text: str | None = super().dump(file)
-            return text
+        if file is None:
+            return str(super().dump())
         suffix = Path(file).suffix.lstrip(".")
-        # the same escape in both, and braces are nowhere but in texts
-        text = _BRACE.sub(r"\\u007b", dump(self.to_dict(), file_format=suffix))
-        Path(file).write_text(text, encoding="utf-8")
+        if suffix == "py":
+            text = self.pretty_text
+        else:  # YAML and JSON have the same escape, and braces are nowhere but in texts
+            text = _BRACE.sub(r"\\u007b", dump(self.to_dict(), file_format=suffix))
+        write_text(Path(file), text)
         return None
 
 

@@ -92,7 +92,7 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
 
 def _extra(place: list[str]) -> set[str]:
-    """Names that are read at a place of the config although it need not have them."""
+    """List names that are read at a place of the config although it need not have them."""
     if not place:
         return _RUNNER
     if len(place) == 1 and place[0] in LOADERS:

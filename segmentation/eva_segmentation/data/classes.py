@@ -131,7 +131,7 @@ def _is_label(value: Any) -> bool:
 
 
 def distinct_color(position: int) -> Color:
-    """A colour for the class at a position; neighbours differ clearly."""
+    """Choose a colour for the class at a position; neighbours differ clearly."""
     hue = position * 0.61803398875 % 1  # golden ratio: new hues fall into the largest gaps
     value = (0.95, 0.75, 0.55)[position % 3]
     red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, value))
@@ -139,7 +139,7 @@ def distinct_color(position: int) -> Color:
 
 
 def described(meta: Mapping[str, Any]) -> tuple[list[str], list[Color], list[int]]:
-    """Names, colours and labels in the files of a data set's classes.
+    """List a data set's classes: their names, colours, and labels in files.
 
     Args:
         meta: `metainfo` of a data set of mmsegmentation; palette and labels are optional.

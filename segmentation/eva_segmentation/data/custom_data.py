@@ -128,7 +128,7 @@ def _set_classes(model: Any, count: int) -> None:
 
 
 def _resized(weights: list[float], before: int, count: int) -> list[float]:
-    """Weights of the classes, and of what may follow them, for another number of classes."""
+    """Fit the weights of classes, and of what may follow them, to another number of classes."""
     if before == count:
         return weights
     own, rest = weights[:before], weights[before:]
@@ -151,7 +151,7 @@ def _register(config: Config) -> None:
 
 
 def _dicts(node: Any) -> Iterator[Any]:
-    """All dicts inside, the outermost first."""
+    """Yield all dicts inside, the outermost first."""
     if isinstance(node, dict):
         yield node
     if isinstance(node, dict | list | tuple):

@@ -58,7 +58,7 @@ class LabelTable:
         self._table[list(labels)] = np.arange(len(labels))
 
     def __call__(self, values: LabelMap, path: Path | str) -> NDArray[np.uint8]:
-        """Class indices (H, W) of label values; `IGNORED` where a pixel has no class.
+        """Find class indices (H, W) of label values; `IGNORED` where a pixel has no class.
 
         Args:
             values: Label values as `read_label_map` returns them.

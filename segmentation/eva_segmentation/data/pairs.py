@@ -14,6 +14,7 @@ from eva_segmentation.data.classes import ClassFile
 from eva_segmentation.data.label_maps import LabelTable, read_label_map
 
 MAPS = (".bmp", ".png", ".tif", ".tiff")  # without loss
+_SAMPLE = 32  # pairs that are read before a run
 
 
 class Pair(NamedTuple):
@@ -66,14 +67,13 @@ def _by_name(folder: Path, suffixes: Collection[str], ending: str) -> dict[str, 
     return found
 
 
-def check_pairs(images: Path, maps: Path, classes: ClassFile, *, sample: int = 32) -> list[Pair]:
-    """Pair two folders and look at a sample of the files.
+def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
+    """Pair two folders and look at a sample of the files, spread evenly.
 
     Args:
         images: Folder of images.
         maps: Folder of label maps.
         classes: Classes of the maps.
-        sample: Number of pairs that are read, spread evenly.
 
     Returns:
         All pairs.
@@ -94,7 +94,7 @@ def check_pairs(images: Path, maps: Path, classes: ClassFile, *, sample: int = 3
             "image_ending and map_ending in the class file"
         )
     table = LabelTable(classes.labels, classes.ignore)
-    for index in sorted({round(i * (len(pairs) - 1) / sample) for i in range(sample + 1)}):
+    for index in sorted({round(i * (len(pairs) - 1) / _SAMPLE) for i in range(_SAMPLE + 1)}):
         pair = pairs[index]
         values = read_label_map(pair.label_map)
         size = picture_size(pair.image, upright=True)

@@ -20,7 +20,7 @@ def training(
     ratios: tuple[float, float] = (0.5, 2.0),
     cat_max_ratio: float = 0.75,
 ) -> Steps:
-    """Random size, crop, flip and colours.
+    """Draw size, crop, flip and colours.
 
     Args:
         side: Height and width of the crop, and the short side that the ratios multiply.
@@ -40,7 +40,7 @@ def training(
 
 
 def testing(side: int) -> Steps:
-    """One size; the score is taken at the original size, so labels are read after the resizing.
+    """Test at one size; scores are at the original size, so labels are read after the resizing.
 
     Args:
         side: Short side of the picture.
@@ -55,7 +55,7 @@ def testing(side: int) -> Steps:
 
 
 def multi_scale(sizes: Iterable[int], *, window: int) -> Steps:
-    """Several sizes, each also mirrored; small pictures are padded before they are normalised.
+    """Test at several sizes, also mirrored; small pictures are padded before they are normalised.
 
     Args:
         sizes: Short sides of the picture.
@@ -85,7 +85,7 @@ def _fit() -> dict[str, Any]:
 
 
 def annotated(part: str, **dataset: Any) -> dict[str, Any]:
-    """A part of a data set with the folders `images` and `annotations`.
+    """State a part of a data set with the folders `images` and `annotations`.
 
     Args:
         part: Folder inside both, such as `training`.

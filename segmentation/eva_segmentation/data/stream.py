@@ -100,7 +100,7 @@ class RunLoader(DataLoader[Any]):
 
 
 def run_loader(loader: DataLoader[Any]) -> RunLoader:
-    """The same loader with workers for a run.
+    """Rebuild a loader with workers for a run.
 
     Args:
         loader: Loader as mmengine builds it.
@@ -109,7 +109,7 @@ def run_loader(loader: DataLoader[Any]) -> RunLoader:
 
 
 def numbered_loader(loader: DataLoader[Any], *, seed: int, rank: int, processes: int) -> RunLoader:
-    """The same loader for training, with draws that are numbered and seeded.
+    """Rebuild a loader for training, with draws that are numbered and seeded.
 
     Args:
         loader: Loader as mmengine builds it, of a map-style data set in batches of one size.

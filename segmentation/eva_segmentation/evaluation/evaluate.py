@@ -8,11 +8,11 @@ from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
 from eva_backbone import no_init_weights
+from eva_segmentation.config.command_line import add_shared_arguments, configure
 from eva_segmentation.config.options import check_files
 from eva_segmentation.data import custom_data
 from eva_segmentation.training.errors import building, sentences, settings
 from eva_segmentation.training.runner import leave
-from eva_segmentation.training.train import add_shared_arguments, configure
 
 WORK_DIR = "test"  # below the work folder of the training
 
@@ -59,7 +59,7 @@ def _configure(args: argparse.Namespace) -> Config:
 
 
 def _set_work_dir(cfg: Config, args: argparse.Namespace) -> None:
-    """The runner writes the config of this evaluation there, which must not replace another."""
+    """Choose the folder; the config that the runner writes there must not replace another."""
     if args.work_dir is None:
         cfg.work_dir = str(Path(cfg.work_dir) / WORK_DIR)
     copy = Path(cfg.work_dir) / Path(args.config).name

@@ -7,6 +7,7 @@ from typing import Any
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 
+from eva_data.inputs import save_picture
 from eva_segmentation.data.classes import described
 from eva_segmentation.inference.drawing import label_image
 
@@ -43,6 +44,5 @@ class IoUAndLabelMaps(IoUMetric):
             path = Path(sample["img_path"]).absolute()
             inside = path.is_relative_to(self._images)
             name = path.relative_to(self._images) if inside else Path(path.name)
-            file = self._maps / name.with_suffix(".png")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            label_image(classes, labels, colors).save(file)
+            picture = label_image(classes, labels, colors)
+            save_picture(picture, self._maps / name.with_suffix(".png"))

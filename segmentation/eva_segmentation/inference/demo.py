@@ -111,7 +111,7 @@ class _IncompleteError(Exception):
 
 @contextlib.contextmanager
 def writing_submission(file: Path) -> Iterator[Submission]:
-    """Context of a file for the test server, which appears at the end if it is complete.
+    """Write a file for the test server, which appears at the end if it is complete.
 
     Args:
         file: The file to write.
@@ -214,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line of `demo.py`.
+    """Run the command line of `demo.py`.
 
     Args:
         arguments: Arguments in place of those of the process.

@@ -74,7 +74,7 @@ def with_legend(
 def label_image(
     classes: NDArray[np.uint8], labels: Sequence[int], colors: Sequence[Color]
 ) -> Image.Image:
-    """A label map as the data set has them, coloured by a palette where labels allow it.
+    """Make a label map as the data set has them, coloured by a palette where labels allow it.
 
     Args:
         classes: (H, W) indices.

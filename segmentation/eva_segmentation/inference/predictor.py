@@ -6,7 +6,7 @@ classes = predictor("photo.jpg")  # (H, W) indices into predictor.names
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -66,7 +66,6 @@ class Predictor:
         weights: str | os.PathLike[str],
         device: str | None = None,
         multi_scale: bool = False,
-        options: Mapping[str, Any] | None = None,
     ) -> "Predictor":
         """Build the segmentor of a config and load its weights.
 
@@ -75,15 +74,14 @@ class Predictor:
             weights: Name of an official file or a path; a segmentor, not a backbone.
             device: Such as "cuda" or "cpu"; None for the GPU if there is one.
             multi_scale: Average over the scales and flips of the config's `tta_pipeline`.
-            options: Settings to replace: dotted name -> value.
 
         Raises:
-            ValueError: If the weights do not fit or lack a part, an option is not in the config,
-                or it has no `tta_pipeline`.
+            ValueError: If the weights do not fit or lack a part, or the config has no
+                `tta_pipeline`.
             FileNotFoundError: If the config or the weights do not exist.
         """
         place = _device(device)
-        cfg = load_config(config_file, options)
+        cfg = load_config(config_file)
         if not cfg.get("model") or not cfg.get("test_dataloader"):
             raise ValueError(f"{config_file} has no model and test_dataloader")
         init_default_scope(cfg.get("default_scope", "mmseg"))
@@ -99,11 +97,7 @@ class Predictor:
         model.to(place)
         names, colors, labels = _classes(cfg)
         return cls(
-            model,
-            pipeline=_without_loading(pipeline),
-            names=names,
-            colors=colors,
-            labels=labels,
+            model, pipeline=_without_loading(pipeline), names=names, colors=colors, labels=labels
         )
 
     def __call__(self, image: ImageLike) -> NDArray[np.uint8]:
@@ -147,13 +141,13 @@ def _device(name: str | None) -> torch.device:
 
 
 def _classes(cfg: Config) -> tuple[list[str], list[Color], list[int]]:
-    """Names, colours and labels of the test set, which need not be there."""
+    """Read names, colours and labels of the test set, whose files need not be there."""
     settings = {**cfg.test_dataloader.dataset, "lazy_init": True, "pipeline": []}
     return described(DATASETS.build(settings).metainfo)
 
 
 def _without_loading(pipeline: Sequence[Any]) -> list[Any]:
-    """The transforms that read no files, also inside `TestTimeAug`."""
+    """Keep the transforms that read no files, also inside `TestTimeAug`."""
     kept: list[Any] = []
     for step in pipeline:
         if isinstance(step, list | tuple):

@@ -330,7 +330,7 @@ def _resize(feature_map: Tensor, scale: float) -> Tensor:
 
 
 def _drop_index(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Official files with bias tables hold 3 GB of indexes, which are recomputed here."""
+    """Drop the 3 GB of indexes in official files with bias tables; they are recomputed here."""
     end = ".attn.relative_position_index"
     for name in [n for n in state_dict if n.startswith(f"{prefix}blocks.") and n.endswith(end)]:
         del state_dict[name]

@@ -117,7 +117,7 @@ class MultiScaleDeformableAttention(nn.Module):
 def deformable_attention(
     value: Tensor, shapes: Sequence[Grid], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Weighted sum of bilinearly interpolated values, zero outside a level; in float32.
+    """Sum weighted, bilinearly interpolated values, zero outside a level; in float32.
 
     Args:
         value: (B, N, h, D).
@@ -148,7 +148,7 @@ def deformable_attention(
 def compiled_attention(
     value: Tensor, shapes: tuple[Grid, ...], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """`deformable_attention` with mmcv's CUDA operation."""
+    """Compute `deformable_attention` with mmcv's CUDA operation."""
     from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 
     sizes = torch.tensor(shapes, device=value.device)
@@ -164,7 +164,7 @@ def compiled_attention(
 def level_attention(
     value: Tensor, shapes: tuple[Grid, ...], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """`deformable_attention` in PyTorch with mmcv's function, for narrow heads and GPUs."""
+    """Compute `deformable_attention` with mmcv's function in PyTorch, for narrow heads and GPUs."""
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 
     sizes = torch.tensor(shapes, device="cpu")  # read as numbers, whatever the device
@@ -175,7 +175,7 @@ def level_attention(
 def bag_attention(
     value: Tensor, shapes: tuple[Grid, ...], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """`deformable_attention` in PyTorch for wide heads on a CPU."""
+    """Compute `deformable_attention` in PyTorch for wide heads on a CPU."""
     queries = locations.shape[1]
     sizes = _sizes(shapes, value.device).to(locations.dtype)[:, None]  # (L, 1, 2)
     position = locations * sizes - 0.5  # (B, Q, h, L, P, 2) in values; their centres are integers

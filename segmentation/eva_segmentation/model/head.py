@@ -99,7 +99,7 @@ class EVAMask2FormerHead(Mask2FormerHead):
         batch_gt_instances: list[Any],
         batch_img_metas: list[dict[str, Any]],
     ) -> dict[str, Tensor]:
-        """Losses of all predictions, in float32 also under automatic mixed precision.
+        """Compute all predictions' losses, in float32 also under automatic mixed precision.
 
         Args:
             all_cls_scores: (B, Q, K + 1) for the queries and for each layer.
@@ -125,7 +125,7 @@ class EVAMask2FormerHead(Mask2FormerHead):
         batch_img_metas: list[dict[str, Any]],
         test_cfg: Any,
     ) -> Tensor:
-        """Class scores of a batch of crops.
+        """Compute class scores of a batch of crops.
 
         Args:
             x: The backbone's maps, strides 4, 8, 16 and 32.
@@ -171,7 +171,7 @@ class EVAPixelDecoder(MSDeformAttnPixelDecoder):
             layer.self_attn.init_weights()
 
     def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Mask features at stride 4, and three maps, coarsest first.
+        """Compute mask features at stride 4, and three maps, coarsest first.
 
         Args:
             feats: The backbone's maps, strides 4, 8, 16 and 32.
@@ -186,7 +186,7 @@ class _EncoderAttention(MultiScaleDeformableAttention):
 
     @classmethod
     def like(cls, module: Any) -> "_EncoderAttention":
-        """With the sizes and names of mmcv's module."""
+        """Build one with the sizes and names of mmcv's module."""
         if module.dropout.p:
             raise ValueError(
                 f"self_attn_cfg.dropout is {module.dropout.p}, EVAPixelDecoder has none: set it "

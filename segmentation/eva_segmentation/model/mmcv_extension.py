@@ -82,7 +82,7 @@ def _without_cuda() -> None:
 
 
 def has_cuda_operations() -> bool:
-    """Whether mmcv's operations are compiled for the GPU."""
+    """Return whether mmcv's operations are compiled for the GPU."""
     build = importlib.import_module("mmcv.ops.info")
     return bool(build.get_compiling_cuda_version() != NO_CUDA)
 

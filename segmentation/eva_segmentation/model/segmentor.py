@@ -22,7 +22,7 @@ _SLICE = 2**24  # probabilities that are computed at once
 
 
 def windows(size: int, *, window: int, stride: int) -> list[slice]:
-    """Where windows lie along one side; the last one ends at the border, so it may overlap more.
+    """Place windows along one side; the last one ends at the border, so it may overlap more.
 
     Args:
         size: Length of the side.
@@ -44,7 +44,7 @@ class EVASegmentor(EncoderDecoder):
     """
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
-        """Scores of pictures or crops.
+        """Compute scores of pictures or crops.
 
         Args:
             inputs: (B, 3, H, W).

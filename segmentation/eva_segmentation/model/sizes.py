@@ -8,7 +8,7 @@ _SHARED = ("embed_dim", "depth", "num_heads", "mlp_dim", "qkv_bias")
 
 
 def vit(variant: str, **settings: Any) -> dict[str, Any]:
-    """Arguments of either backbone.
+    """List arguments of either backbone.
 
     Args:
         variant: Name in `eva_backbone.variants`; the sizes of patch and picture are the config's.
@@ -19,7 +19,7 @@ def vit(variant: str, **settings: Any) -> dict[str, Any]:
 
 
 def with_adapter(variant: str, **settings: Any) -> dict[str, Any]:
-    """A model's backbone with ViT-Adapter, and the widths that the head of a config expects.
+    """State a backbone with ViT-Adapter, and the widths that the head of a config expects.
 
     Args:
         variant: Name in `eva_backbone.variants`.
@@ -40,7 +40,7 @@ def mask2former(
     decoder_layers: int,
     points: int,
 ) -> dict[str, Any]:
-    """Arguments of the Mask2Former head in `_base_/mask2former.py`.
+    """List arguments of the Mask2Former head in `_base_/mask2former.py`.
 
     Args:
         width: Channels of both transformers and of the mask features.

@@ -43,7 +43,7 @@ class Layout(NamedTuple):
 
 
 def layout(grid: tuple[int, int], device: torch.device) -> Layout:
-    """Positions for a grid of patches.
+    """Lay out positions for a grid of patches.
 
     Args:
         grid: (H, W), both even.

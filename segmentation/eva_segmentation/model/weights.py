@@ -22,7 +22,7 @@ from eva_segmentation.model.legacy_keys import modern_name
 
 
 def _method_of_buffer(owner: type, name: str) -> object:
-    """In place of `getattr`, by which a buffer of mmengine names its own statistics."""
+    """Replace `getattr`, by which a buffer of mmengine names its own statistics."""
     if owner is not HistoryBuffer or name not in ("max", "mean", "current", "min"):
         raise pickle.UnpicklingError(f"GLOBAL getattr of {owner}, {name}")
     return getattr(owner, name)
@@ -88,7 +88,7 @@ def load_segmentor(
 
 
 def safe_metadata() -> AbstractContextManager[None]:
-    """Where `torch.load(weights_only=True)` reads what mmengine packs beside weights."""
+    """Allow `torch.load` to read mmengine's metadata."""
     context: AbstractContextManager[None] = torch.serialization.safe_globals(METADATA)
     return context
 
@@ -111,7 +111,7 @@ def load_from_http_safely(filename: str, map_location: Any = None, model_dir: An
 
 @CheckpointLoader.register_scheme(prefixes="", force=True)
 def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
-    """How mmengine reads a checkpoint in a local file once this module is there.
+    """Read a checkpoint in a local file for mmengine, once this module is imported.
 
     In place of its own loader, which unpickles what it cannot read safely; `init_model` and
     mmsegmentation's own `tools/test.py` come here.

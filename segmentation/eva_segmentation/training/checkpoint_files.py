@@ -42,18 +42,18 @@ class Evaluation:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The numbered checkpoints in a folder, the newest first."""
+    """List the numbered checkpoints in a folder, the newest first."""
     found = [(match, path) for path in folder.glob("*") if (match := _NUMBER.fullmatch(path.name))]
     return [path for match, path in sorted(found, key=lambda pair: -int(pair[0][1]))]
 
 
 def has_run(folder: Path) -> bool:
-    """Whether a work folder holds a run that could be continued."""
+    """Return whether a work folder holds a run that could be continued."""
     return (folder / LATEST).exists() or bool(checkpoints(folder))
 
 
 def newest_checkpoint(work_dir: Path, folder: Path) -> Path | None:
-    """The checkpoint to continue from; the folder may have been moved or copied since.
+    """Find the checkpoint to continue from; the folder may have been moved or copied since.
 
     Args:
         work_dir: Work folder of the run.
@@ -118,15 +118,10 @@ def _others(folder: Path, bad: Path) -> str:
 
 
 def _check_parts(content: Any) -> None:
-    kinds = {
-        "meta": Mapping,
-        "state_dict": Mapping,
-        "message_hub": Mapping,
-        "optimizer": Mapping,
-    }
     if not isinstance(content, Mapping):
         raise ValueError("it is not the checkpoint of a run")
-    wrong = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
+    parts = ("meta", "state_dict", "message_hub", "optimizer")
+    wrong = [name for name in parts if not isinstance(content.get(name), Mapping)]
     if wrong:
         raise ValueError(f"it is not the checkpoint of a run, it has no {', '.join(wrong)}")
     for name, value in {"epoch": 0, **content["meta"]}.items():
@@ -153,7 +148,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """What `write_evaluation` noted; iteration -1 if there is nothing that can be read."""
+    """Read what `write_evaluation` noted; iteration -1 if there is nothing that can be read."""
     try:
         content = json.loads((folder / EVALUATED).read_text(encoding="utf-8"))
         best, iteration = content["best"], content["iteration"]

@@ -46,7 +46,7 @@ class EVACheckpointHook(CheckpointHook):
         super().before_train(runner)
 
     def folder(self, work_dir: str) -> Path:
-        """Where the checkpoints lie.
+        """Return the folder of the checkpoints.
 
         Args:
             work_dir: Work folder of the run; `out_dir` has a folder of its name.

@@ -50,7 +50,7 @@ SENTENCES = (RunError, NonFiniteError, UnwritableError, UnreadableImageError, La
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error, also of one in a process that loads data.
+    """Format the message of an error, also of one in a process that loads data.
 
     Args:
         error: Error whose text may hold the traceback of that process.
@@ -89,7 +89,7 @@ def settings(check: Callable[..., T], *arguments: Any) -> T:
 
 
 def log_file(folder: Path) -> Path:
-    """File in a work folder that receives this process's tracebacks."""
+    """Name the file in a work folder that receives this process's tracebacks."""
     return folder / f"log_rank{get_rank()}.txt"
 
 
@@ -107,7 +107,7 @@ def log_failure(folder: Path) -> None:
 
 @contextlib.contextmanager
 def building(folder: Path, begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Context in which settings become a run: what fails in it is a setting.
+    """Build a run; report a failure as a wrong setting.
 
     The traceback goes to a file, except for an error that explains itself.
 
@@ -139,7 +139,7 @@ def building(folder: Path, begun: Callable[[], bool] = lambda: False) -> Iterato
 
 
 def _is_of_writing(error: OSError, folder: Path) -> bool:
-    """Whether a log or result could not be written, as on a full disk."""
+    """Return whether a log or result could not be written, as on a full disk."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return True
     name = error.filename
@@ -150,7 +150,7 @@ def _is_of_writing(error: OSError, folder: Path) -> bool:
 def sentences(
     program: str, folder: Callable[[], Path | None], given: Mapping[str, Any] | None = None
 ) -> Iterator[None]:
-    """Context in which a program runs: its errors become sentences and exit codes.
+    """Run a program; its errors become sentences and exit codes.
 
     Args:
         program: Name of the program.

@@ -53,9 +53,8 @@ class EVATrainLoop(IterBasedTrainLoop):
         _check_intervals(runner, val_interval, max_iters)
         if not isinstance(dataloader, DataLoader):
             dataloader = runner.build_dataloader(dataloader, seed=runner.run_seed)
-        processes = get_world_size()
         loader = numbered_loader(
-            dataloader, seed=runner.run_seed, rank=get_rank(), processes=processes
+            dataloader, seed=runner.run_seed, rank=get_rank(), processes=get_world_size()
         )
         super().__init__(runner, loader, max_iters, val_begin, val_interval, dynamic_intervals)
         self.first_iteration = 0  # of this start
@@ -77,7 +76,7 @@ class EVATrainLoop(IterBasedTrainLoop):
         self.first_sample = -(-sample // batch) * batch
 
     def position(self, iteration: int) -> dict[str, int]:
-        """What the order of the data depends on, and how far it has come.
+        """Return what the order of the data depends on, and how far it has come.
 
         Args:
             iteration: Number of iterations that are done.
@@ -188,7 +187,7 @@ class EVAValLoop(ValLoop):
 
 
 def _check_intervals(runner: Any, val_interval: int, max_iters: int) -> None:
-    """Between two steps there are gradients, which no checkpoint holds."""
+    """Refuse checkpoints between two steps: they would lack the gradients."""
     batches = runner.cfg.get("optim_wrapper", {}).get("accumulative_counts", 1)
     intervals = {"train_cfg.val_interval": val_interval}
     for hook in runner.hooks:
@@ -203,7 +202,7 @@ def _check_intervals(runner: Any, val_interval: int, max_iters: int) -> None:
 
 
 def _check_classes(model: Any, dataset: Any) -> None:
-    """A head of fewer classes fails in its loss, and one of more learns classes of nothing."""
+    """Refuse a head of fewer classes, which fails in its loss, or of more, which learns nothing."""
     names = (getattr(dataset, "metainfo", None) or {}).get("classes")
     head = getattr(getattr(model, "module", model), "decode_head", None)
     heads: list[Any] = list(head) if isinstance(head, nn.ModuleList) else [head]

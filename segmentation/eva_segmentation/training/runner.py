@@ -150,7 +150,7 @@ class EVARunner(Runner):
             content["meta"]["seed"] = self.run_seed
 
     def dump_config(self) -> None:
-        """Nothing yet: the config is saved when the run's weights are loaded and fit."""
+        """Do nothing; the config is saved once the weights are loaded."""
 
     def train(self) -> nn.Module:
         """Train.
@@ -179,7 +179,7 @@ class EVARunner(Runner):
             end_workers(self._train_loop, self._val_loop)
 
     def _stops_at_a_step(self) -> bool:
-        """Whether the loop acts on signals; with one of mmengine's they end the process."""
+        """Return whether the loop acts on signals; with one of mmengine's they end the process."""
         loop = self._train_loop
         kind = loop.get("type") if isinstance(loop, dict) else type(loop)
         return kind in (EVATrainLoop, EVATrainLoop.__name__)
@@ -198,15 +198,13 @@ class EVARunner(Runner):
             end_workers(self._val_loop)
 
     def what_is_saved(self, why: str) -> str:
-        """A sentence for whoever has ended the run.
+        """Report in one sentence what is saved when a run ends early.
 
         Args:
             why: Reason for the end.
         """
-        saved = None
         hook = self._checkpoint_hook()
-        if hook is not None:
-            saved = hook.saved_iteration
+        saved = hook.saved_iteration if hook else None
         if saved is None and self._content is not None:
             saved = self._content["meta"]["iter"]
         if saved is None:
@@ -252,9 +250,7 @@ class EVARunner(Runner):
         """
         if not is_main_process():
             return
-        if "://" in out_dir or kwargs.get(
-            "backend_args"
-        ):  # another store, which mmengine writes to
+        if "://" in out_dir or kwargs.get("backend_args"):  # a store that mmengine writes to
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
         folder = Path(out_dir)
@@ -331,7 +327,7 @@ class EVARunner(Runner):
 
 
 def used(folder: Path) -> str:
-    """The sentence for a run that would be written over another."""
+    """Explain that a run would be written over another."""
     return f"{folder} has a run already: continue it with --resume, or choose another --work-dir"
 
 

@@ -55,7 +55,7 @@ class WarmupPolyLR(LRSchedulerMixin, _ParamScheduler):
         super().__init__(optimizer, end=end, by_epoch=False, **base)
 
     def factor(self, iteration: int) -> float:
-        """Share of the peak learning rate at an iteration.
+        """Return the share of the peak learning rate at an iteration.
 
         Args:
             iteration: Number of steps taken before it.

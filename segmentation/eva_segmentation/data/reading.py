@@ -97,7 +97,7 @@ class LoadCheckedAnnotations(LoadAnnotations):
 
 
 def _header(path: str) -> tuple[int, int]:
-    """Height and width of a label map; of the odd ones the values are looked at."""
+    """Read height and width of a label map; of the odd ones the values are looked at."""
     try:
         facts = inspect_picture(path, decode=False)
     except UnreadableImageError as error:
