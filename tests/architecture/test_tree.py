@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECTS = sorted(path.parent for path in ROOT.glob("*/configs"))
 HIDDEN = {".venv", "output", "build", "dist"}
-MOST_LINES, MOST_LINES_OF_A_PROGRAM, MOST_MODULES = 350, 25, 13
+MOST_LINES, MOST_LINES_OF_A_PROGRAM, MOST_MODULES = 350, 25, 14
 
 
 def _files(suffix, below=ROOT):

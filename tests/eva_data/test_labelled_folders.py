@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -208,7 +209,7 @@ def test_loaders_share_the_names(make, caplog):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("open_it", [ClassFolders, lambda folder: open_labelled(folder, None)])
+@pytest.mark.parametrize("open_it", [ClassFolders, partial(open_labelled, transform=None)])
 def test_whether_pictures_are_turned_is_never_left_to_a_default(make, open_it):
     with pytest.raises(TypeError, match="upright"):
         open_it(make("a/1.png"))
