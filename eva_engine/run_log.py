@@ -1,6 +1,5 @@
 """The log of a run: JSON lines, TensorBoard, Weights & Biases, a progress bar, one line of text."""
 
-import contextlib
 import importlib
 import importlib.util
 import json
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from eva_data.files import UnwritableError, make_folder, write_text
+from eva_data.files import explained, make_folder, write_text
 from eva_engine.config import RunConfig
 from eva_engine.steps.flops import peak_flops
 
@@ -65,9 +64,9 @@ class RunLog:
         make_folder(run.output)
         self._file, self._board_folder = run.output / METRICS, run.output / "tensorboard"
         self.last_evaluation = _cut(self._file, start_step)
-        with _explained(self._file):
+        with explained(self._file):
             self._lines = self._file.open("a", encoding="utf-8")
-        with _explained(self._board_folder):
+        with explained(self._board_folder):
             self._board = _board(self._board_folder, start_step) if run.tensorboard else None
         self._wandb = _wandb(run, config) if run.wandb_project else None
         self._bar = tqdm(
@@ -128,7 +127,7 @@ class RunLog:
             self._wandb.finish()
 
     def _write(self, record: Mapping[str, float]) -> None:
-        with _explained(self._file):
+        with explained(self._file):
             self._lines.write(json.dumps(_finite(record)) + "\n")
             self._lines.flush()
 
@@ -164,22 +163,11 @@ class RunLog:
     def _send(self, step: int, record: Mapping[str, float]) -> None:
         values = {name: value for name, value in record.items() if name != "step"}
         if self._board:
-            with _explained(self._board_folder):
+            with explained(self._board_folder):
                 for name, value in values.items():
                     self._board.add_scalar(name, value, step)
         if self._wandb:
             self._wandb.log(values, step=step)
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Context in which the system's error becomes a sentence that names the path."""
-    try:
-        yield
-    except UnwritableError:
-        raise
-    except OSError as error:
-        raise UnwritableError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _finite(record: Mapping[str, float]) -> dict[str, float | None]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from eva_backbone.checkpoints.reading import read_torch_file
-from eva_data.files import UnwritableError, writing
+from eva_data.files import UnwritableError, explained, writing
 from eva_engine import distributed
 
 
@@ -22,13 +22,10 @@ class Failures:
     def noted(self, path: Path) -> Iterator[None]:
         """Context in which the system's errors are kept for `raise_together`."""
         try:
-            yield
+            with explained(path):
+                yield
         except UnwritableError as error:
             self.first = self.first or error
-        except OSError as error:
-            self.first = self.first or UnwritableError(
-                f"{path} cannot be written: {error.strerror}"
-            )
 
     def raise_together(self) -> None:
         """Raise on all processes if one of them noted a failure."""
