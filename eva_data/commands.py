@@ -112,7 +112,7 @@ def check_outputs(
 
 
 def _same(path: Path, other: Path) -> bool:
-    """Whether two names lead to one file, by a hard link too."""
+    """Test whether two names lead to one file, by a hard link too."""
     if path.exists() and other.exists():
         return path.samefile(other)
     return path.resolve() == other.resolve()

@@ -23,7 +23,7 @@ class FolderInUseError(ValueError):
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Context in which no other run can use a folder, on any machine that sees it.
+    """Keep other runs out of a folder, on every machine that sees it.
 
     The lock belongs to this process: its end releases it, however it ends, and processes that it
     started do not hold it. Unfinished files of a process that was killed are removed.

@@ -5,14 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from eva_data.pictures import inspect_picture
+from eva_data.pictures import SIDEWAYS, inspect_picture
 from eva_data.pools import ordered_map
-
-SIDEWAYS = (5, 6, 7, 8)  # values with which width and height change places
 
 
 class Picture(NamedTuple):
-    """What is known of a picture file.
+    """Result of inspecting a picture file.
 
     Attributes:
         name: Place below the folder; differs from the name asked for if only leading folders of

@@ -52,7 +52,7 @@ class SourceEntry:
     Attributes:
         name: The source's name.
         kind: "folder" or "shards".
-        location: The folder, or the pattern of the shards; complete paths.
+        location: The folder, or the pattern of the shards; full paths.
         weight: Times that an image comes in an epoch.
         limit: Most images in an epoch.
     """
