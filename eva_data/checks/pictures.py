@@ -73,8 +73,7 @@ def inspect(folder: Path, name: str, *, decode: bool = True) -> Picture:
         facts = inspect_picture(folder / found, decode=decode, name="it")
     except OSError as error:  # of the name as well
         return Picture(found or name, problem=str(error))
-    size = facts.width, facts.height
-    return Picture(found, size, facts.orientation, facts.bits, facts.mode)
+    return Picture(found, facts[:2], facts.orientation, facts.bits, facts.mode)
 
 
 def inspect_all(

@@ -149,9 +149,7 @@ class ManifestImages(ImageSource):
     """
 
     def __init__(
-        self,
-        manifest: str | os.PathLike[str],
-        transform: TensorTransform | None = None,
+        self, manifest: str | os.PathLike[str], transform: TensorTransform | None = None
     ) -> None:
         super().__init__(transform)
         self.manifest = Manifest.read(manifest)

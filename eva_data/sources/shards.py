@@ -72,11 +72,9 @@ class TarShards(ImageSource):
     ) -> None:
         super().__init__(transform)
         self.shards = expand(pattern)
-        if table is None:
-            table = index_shards(self.shards)
-        _check_fits(table, self.shards)
-        self._table = table
-        self._names = Names(table)
+        self._table = index_shards(self.shards) if table is None else table
+        _check_fits(self._table, self.shards)
+        self._names = Names(self._table)
 
     def __len__(self) -> int:
         return len(self._names)
