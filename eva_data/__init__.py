@@ -4,10 +4,10 @@
 * `suffixes`, `pictures`, `video`: which files are pictures and videos, and the one decoder of each;
 * `names`, `sources`: images without labels, in folders, tar shards and manifests with an index;
 * `labelled`: folders of classes, data sets by name, ImageNet and its variants;
-* `transforms`: what becomes of a picture before a model sees it in an evaluation;
-* `inputs`, `options`, `commands`: what demos, options and programs of one step have in common;
+* `transforms`: types of transforms, and the one of an evaluation;
+* `inputs`, `options`, `commands`: inputs of demos, types of options, exit codes of programs;
 * `pools`, `checks`: work in several processes; checks of data sets, their findings and command;
-* `interruption`, `seeding`: signals that ask a run to stop, random numbers by seed and place.
+* `interruption`, `seeding`: stop signals, and random numbers by seed and place.
 
 It imports nothing of this toolkit, and numpy, Pillow and torch only; torchvision and av where they
 are used.

@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from eva_data.files import require_free
 from eva_data.interruption import EXIT_KEYBOARD
@@ -48,13 +47,6 @@ def exit_code(
         return EXIT_KEYBOARD
 
 
-class Main(Protocol):
-    """The `main` of a program: takes the arguments of the command line, returns the exit code."""
-
-    def __call__(self, arguments: Sequence[str] | None = None) -> int:
-        """Run the program; None stands for the arguments of the process."""
-
-
 def program(
     parse: Callable[[Sequence[str] | None], argparse.Namespace],
     work: Callable[[argparse.Namespace], int],
@@ -62,7 +54,7 @@ def program(
     refused: int = 2,
     name: str = "error",
     interrupted: str = "nothing was written",
-) -> Main:
+) -> Callable[..., int]:
     """Make the `main` of a program of one step.
 
     Args:
@@ -73,7 +65,8 @@ def program(
         interrupted: What Ctrl-C leaves behind.
 
     Returns:
-        The `main`.
+        The `main`: takes the arguments of the command line, or None for those of the process, and
+        returns the exit code.
     """
 
     def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,7 +105,7 @@ def check_outputs(
 
 
 def _same(path: Path, other: Path) -> bool:
-    """Whether two names lead to one file, by a hard link too."""
+    """Test whether two names lead to one file, by a hard link too."""
     if path.exists() and other.exists():
         return path.samefile(other)
     return path.resolve() == other.resolve()

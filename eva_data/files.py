@@ -1,4 +1,4 @@
-"""Files: written completely or not at all, and found whatever links and pipes there are."""
+"""Atomic writes, and a file search that survives link loops and pipes."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ class UnwritableError(OSError):
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Context that gives a temporary path, which takes the place of `file` at its end.
+    """Write to a temporary path that replaces `file` when the block ends.
 
     The content is flushed to the disk first, so `file` is complete or as it was before, whatever
     ends the process. If the block raises, the temporary file is removed.
@@ -53,10 +53,10 @@ def replacing(file: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writing(file: Path) -> Iterator[BinaryIO]:
-    """Context that gives a binary file, which takes the place of `file` at its end.
+    """Write to a temporary binary file that replaces `file` when the block ends.
 
     It is made for writers such as `torch.save`, which replace the system's error ("No space left
-    on device") by one of their own ("unexpected pos"): here the system's error is raised.
+    on device") with one of their own ("unexpected pos"): here the system's error is raised.
 
     Args:
         file: The file; its folder exists.
@@ -97,7 +97,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have the system write a file, or a folder's list of names, to the disk."""
+    """Flush a file or a directory entry to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -226,7 +226,7 @@ def _find(
 
 
 def _is(test: Callable[[], bool]) -> bool:
-    """Ask an entry of a folder what it is; a link that leads to itself is nothing."""
+    """Test an entry's type; ignore a self-referencing link."""
     try:
         return test()
     except OSError as error:
@@ -273,8 +273,8 @@ def explained(path: Path, *, only: Collection[int] | None = None) -> Iterator[No
     except UnwritableError:
         raise
     except OSError as error:
-        if error.errno is None or (only is not None and error.errno not in only):
+        if only is not None and error.errno not in only:
             raise
-        explained = UnwritableError(f"{path} cannot be written: {error.strerror}")
-        explained.errno = error.errno
-        raise explained from error
+        unwritable = UnwritableError(f"{path} cannot be written: {error.strerror or error}")
+        unwritable.errno = error.errno
+        raise unwritable from error

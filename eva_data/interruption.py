@@ -1,4 +1,4 @@
-"""Being asked to stop: a signal becomes a checkpoint at a step's end and a documented exit code."""
+"""Turn a stop signal into a checkpoint and a documented exit code."""
 
 import contextlib
 import multiprocessing
@@ -34,7 +34,7 @@ class StopSignal:
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[None]:
-        """Context in which the signals are noted and do not end the process.
+        """Note the signals, which do not end the process inside the block.
 
         After a request they stay without effect until the process ends: launchers send SIGTERM to
         the others as soon as the first process is gone. Only a main thread can listen; in any
@@ -66,7 +66,7 @@ class StopSignal:
 
 @contextlib.contextmanager
 def passed_on_to_children() -> Iterator[None]:
-    """Context in which a process that only waits for its children passes both signals on."""
+    """Forward both signals to child processes."""
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         del frame

@@ -13,23 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_BYTES, _ENDS = _ARRAYS = ("names.bytes", "names.ends")
+
 
 class Names:
     """A sequence of file names, kept as two arrays of a table.
 
     Args:
-        table: Arrays by name: `{key}.bytes`, all names one after another, and `{key}.ends`.
-        key: Name of the sequence in the table.
+        table: Arrays by name: `names.bytes`, all names one after another, and `names.ends`.
 
     Raises:
         ValueError: If the table lacks one of them.
     """
 
-    def __init__(self, table: Mapping[str, NDArray[Any]], key: str = "names") -> None:
-        lacking = [name for name in (f"{key}.bytes", f"{key}.ends") if name not in table]
-        if lacking:
+    def __init__(self, table: Mapping[str, NDArray[Any]]) -> None:
+        if lacking := [name for name in _ARRAYS if name not in table]:
             raise ValueError(f"the index lacks {' and '.join(lacking)}: write it again")
-        self._table, self._key = table, key
+        self._table = table  # sent to a worker, it maps its file again
 
     @classmethod
     def collect(cls, names: Iterable[str]) -> "Names":
@@ -38,29 +38,26 @@ class Names:
         for name in names:
             content += os.fsencode(name)
             ends.append(len(content))
-        parts = {"names.bytes": memoryview(content), "names.ends": memoryview(ends)}
-        return cls({key: np.asarray(part) for key, part in parts.items()})  # without a copy
+        parts = (memoryview(content), memoryview(ends))  # arrays of them, without a copy
+        return cls(dict(zip(_ARRAYS, map(np.asarray, parts), strict=True)))
 
-    def arrays(self, key: str) -> dict[str, NDArray[Any]]:
-        """Give the two arrays under another key, for a table of several sequences."""
-        return {f"{key}.{part}": self._table[f"{self._key}.{part}"] for part in ("bytes", "ends")}
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the two arrays, for a table."""
+        return {name: self._table[name] for name in _ARRAYS}
 
     def checksum(self) -> int:
         """Compute a number that changes with any name or their order."""
-        value = 0
-        for part in ("bytes", "ends"):
-            value = zlib.crc32(self._table[f"{self._key}.{part}"].data, value)
-        return value
+        return zlib.crc32(self._table[_ENDS].data, zlib.crc32(self._table[_BYTES].data))
 
     def __len__(self) -> int:
-        return len(self._table[f"{self._key}.ends"])
+        return len(self._table[_ENDS])
 
     def __getitem__(self, index: int) -> str:
-        ends = self._table[f"{self._key}.ends"]
+        ends = self._table[_ENDS]
         if not 0 <= index < len(ends):
             raise IndexError(f"no name {index} among {len(ends)}")
         begin = ends[index - 1] if index else 0
-        return os.fsdecode(self._table[f"{self._key}.bytes"][begin : ends[index]].tobytes())
+        return os.fsdecode(self._table[_BYTES][begin : ends[index]].tobytes())
 
     def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))

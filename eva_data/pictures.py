@@ -35,7 +35,7 @@ _USUAL_LIMIT = 100_000_000  # 10,000 x 10,000
 _BYTES_OF_A_PIXEL = 8
 _BYTES_OF_METADATA = 64 * 2**20
 _ORIENTATION = 274  # EXIF tag
-_SIDEWAYS = (5, 6, 7, 8)
+SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 _NO_RANGE = ("F", "I")  # modes of fractions and of 32 bits
 # What Pillow's decoders raise for damaged files, besides OSError; anything else is a bug.
 _DAMAGE = (
@@ -55,7 +55,7 @@ class UnreadableImageError(OSError, ValueError):
 
 
 def max_pixels() -> int:
-    """Pixels that a picture may have: `EVA_MAX_IMAGE_PIXELS`, or 100 million.
+    """Return the pixels that a picture may have: `EVA_MAX_IMAGE_PIXELS`, or 100 million.
 
     Raises:
         ValueError: If the variable is not a positive integer.
@@ -70,7 +70,7 @@ def max_pixels() -> int:
 
 @contextlib.contextmanager
 def without_limit_of_pillow() -> Iterator[None]:
-    """Context without Pillow's limit, which cannot be raised for one picture; ours applies.
+    """Lift Pillow's limit, which cannot be raised for one picture; ours applies.
 
     It also serves libraries that open again what was read here.
     """
@@ -152,7 +152,7 @@ def read_rgb(
 
 
 class PictureFacts(NamedTuple):
-    """What is known of a picture.
+    """Result of inspecting a picture.
 
     Attributes:
         width: Pixels as stored, before EXIF's orientation.
@@ -216,7 +216,7 @@ def picture_size(
     """
     with opened(source, _name(source, name)) as picture:
         width, height = picture.size
-        turned = upright and _orientation(picture, decode=False) in _SIDEWAYS
+        turned = upright and _orientation(picture, decode=False) in SIDEWAYS
         return (width, height) if turned else (height, width)
 
 

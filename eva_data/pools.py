@@ -1,4 +1,4 @@
-"""Work spread over processes: results in order, a progress bar, and an end to every process."""
+"""Work spread over processes: results in order, a progress bar, and a clean shutdown."""
 
 import multiprocessing
 import signal

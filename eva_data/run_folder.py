@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from eva_data.files import UnwritableError, make_folder, remove_unfinished
+from eva_data.files import explained, make_folder, remove_unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class FolderInUseError(ValueError):
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Context in which no other run can use a folder, on any machine that sees it.
+    """Keep other runs out of a folder, on every machine that sees it.
 
     The lock belongs to this process: its end releases it, however it ends, and processes that it
     started do not hold it. Unfinished files of a process that was killed are removed.
@@ -38,10 +38,8 @@ def locked(folder: Path) -> Iterator[None]:
     make_folder(folder)
     file = folder / LOCK
     # POSIX record locks: locks of flock would live on in forked data workers
-    try:
+    with explained(file):
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise UnwritableError(f"{file} cannot be written: {error.strerror}") from error
     try:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,14 +15,12 @@ from eva_data.files import UnwritableError, explained, replacing
 
 
 def write_tensors(
-    values: Mapping[str, Tensor] | Mapping[str, NDArray[Any]],
-    file: Path,
-    metadata: dict[str, str] | None = None,
+    values: Mapping[str, Tensor | NDArray[Any]], file: Path, metadata: dict[str, str] | None = None
 ) -> None:
     """Write tensors, or numpy arrays, completely or not at all.
 
     Args:
-        values: Name -> tensor, or name -> array.
+        values: Name -> tensor, or name -> array, all of one kind.
         file: The file; its folder exists.
         metadata: Texts beside them.
 

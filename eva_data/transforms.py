@@ -1,4 +1,4 @@
-"""What becomes of a picture: the types of transforms, and that of an evaluation."""
+"""Transform types, and the evaluation transform."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args

@@ -36,7 +36,7 @@ class VideoReader:
     """Iterates over the frames of a file.
 
     A file that cannot be read, or only in part, ends the iteration and leaves its reason in
-    `error`: the frames before are as good as any.
+    `error`: earlier frames are valid.
 
     Args:
         file: The video.

@@ -1,4 +1,4 @@
-"""The command line over several checks of data sets, imports only the selected check."""
+"""Command line of several checks of data sets; imports only the selected check."""
 
 import argparse
 import importlib

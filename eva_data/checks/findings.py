@@ -76,7 +76,7 @@ class Findings:
         found.ids += itertools.islice(keys, KEPT - len(found.ids))
 
     def count(self, name: str) -> int:
-        """Number of findings of a kind."""
+        """Count the findings of a kind."""
         return self._found[name].count if name in self._found else 0
 
     @property

@@ -164,9 +164,9 @@ def _table(source: ImageSource, keep: Mask) -> Table:
     if not keep.all():
         names = Names.collect(names[int(index)] for index in np.flatnonzero(keep))
     if shards is None:
-        return Table(names.arrays("names"))
+        return Table(names.arrays())
     places = {key: shards[key][keep] for key in ("shard", "offset", "size")}
-    return Table(places | names.arrays("names"), shards.about)
+    return Table(places | names.arrays(), shards.about)
 
 
 def _report(

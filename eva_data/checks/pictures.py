@@ -5,14 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from eva_data.pictures import inspect_picture
+from eva_data.pictures import SIDEWAYS, inspect_picture
 from eva_data.pools import ordered_map
-
-SIDEWAYS = (5, 6, 7, 8)  # values with which width and height change places
 
 
 class Picture(NamedTuple):
-    """What is known of a picture file.
+    """Result of inspecting a picture file.
 
     Attributes:
         name: Place below the folder; differs from the name asked for if only leading folders of
@@ -75,8 +73,7 @@ def inspect(folder: Path, name: str, *, decode: bool = True) -> Picture:
         facts = inspect_picture(folder / found, decode=decode, name="it")
     except OSError as error:  # of the name as well
         return Picture(found or name, problem=str(error))
-    size = facts.width, facts.height
-    return Picture(found, size, facts.orientation, facts.bits, facts.mode)
+    return Picture(found, facts[:2], facts.orientation, facts.bits, facts.mode)
 
 
 def inspect_all(

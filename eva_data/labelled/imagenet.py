@@ -28,8 +28,8 @@ class TestSet:
         name: Name in tables.
         samples: Images and labels; sets of the same images share them.
         columns: Classes that compete, in the order of the labels; None for all.
-        accepted: Right classes of each image, none for an image that does not count; None if only
-            the label is right.
+        accepted: Correct classes of each image, none for an image that does not count; None if only
+            the label is correct.
     """
 
     __test__ = False  # not a test class of pytest
@@ -184,7 +184,7 @@ def real_labels(samples: LabelledImages, file: Path) -> list[list[int]]:
 def objectnet_labels(folder: Path) -> tuple[Path, dict[str, int]]:
     """Find the folders of ObjectNet whose objects are classes of ImageNet-1K.
 
-    Its own mapping files say so. If an object has several classes, only the first is right
+    Its own mapping files say so. If an object has several classes, only the first is correct
     (officially: 113 folders).
 
     Args:

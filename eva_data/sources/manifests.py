@@ -52,7 +52,7 @@ class SourceEntry:
     Attributes:
         name: The source's name.
         kind: "folder" or "shards".
-        location: The folder, or the pattern of the shards; complete paths.
+        location: The folder, or the pattern of the shards; full paths.
         weight: Times that an image comes in an epoch.
         limit: Most images in an epoch.
     """
@@ -133,7 +133,7 @@ class Manifest:
         )
 
 
-class ImageFolders(ImageSource):
+class ManifestImages(ImageSource):
     """All images of a manifest.
 
     With an index file, the folders are not searched: for millions of images that saves minutes to
@@ -142,8 +142,6 @@ class ImageFolders(ImageSource):
     Args:
         manifest: The TOML file.
         transform: Takes an image, (3, height, width) uint8; None returns it as it is.
-        root: Folder of relative paths, instead of the manifest's.
-        index: Index file, instead of the manifest's.
 
     Raises:
         FileNotFoundError: If the manifest, or the index that it names, is not there.
@@ -151,20 +149,14 @@ class ImageFolders(ImageSource):
     """
 
     def __init__(
-        self,
-        manifest: str | os.PathLike[str],
-        transform: TensorTransform | None = None,
-        *,
-        root: str | None = None,
-        index: str | os.PathLike[str] | None = None,
+        self, manifest: str | os.PathLike[str], transform: TensorTransform | None = None
     ) -> None:
         super().__init__(transform)
-        self.manifest = Manifest.read(manifest, root=root)
-        file = self.manifest.index if index is None else Path(index)
-        if file is None:
+        self.manifest = Manifest.read(manifest)
+        if self.manifest.index is None:
             self.sources = [entry.open() for entry in self.manifest.sources]
         else:
-            self.sources = _open_indexed(self.manifest, file)
+            self.sources = _open_indexed(self.manifest, self.manifest.index)
         self.counts = {
             entry.name: entry.images_of(len(source))
             for entry, source in zip(self.manifest.sources, self.sources, strict=True)
@@ -217,7 +209,7 @@ def open_images(location: str, transform: TensorTransform | None = None) -> Imag
     """
     path = _expand_path(location, "the images")
     if path.suffix == ".toml":
-        return ImageFolders(path, transform)
+        return ManifestImages(path, transform)
     if path.suffix == ".tar" or (path.name.endswith("}") and not path.is_dir()):
         return TarShards(str(path), transform)
     return FolderImages(path, transform)

@@ -56,9 +56,7 @@ class TarShards(ImageSource):
     Args:
         pattern: Pattern of the shards' paths, or several; see `expand`.
         transform: See `ImageSource`.
-        index: File that keeps the members' places: read if it is there, written if it is not. None
-            looks through the shards every time.
-        table: The index, if the caller has it already.
+        table: The index; None looks through the shards.
 
     Raises:
         ValueError: If a shard is not there, damaged, compressed or without images, or if the index
@@ -70,20 +68,13 @@ class TarShards(ImageSource):
         pattern: str | Sequence[str],
         transform: TensorTransform | None = None,
         *,
-        index: Path | None = None,
         table: Table | None = None,
     ) -> None:
         super().__init__(transform)
         self.shards = expand(pattern)
-        if table is None and index is not None and index.is_file():
-            table = Table.open(index)
-        elif table is None:
-            table = index_shards(self.shards)
-            if index is not None:
-                table.save(index)
-        _check_fits(table, self.shards)
-        self._table = table
-        self._names = Names(table)
+        self._table = index_shards(self.shards) if table is None else table
+        _check_fits(self._table, self.shards)
+        self._names = Names(self._table)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -160,7 +151,7 @@ def index_shards(shards: Sequence[Path]) -> Table:
         "shard": np.frombuffer(numbers, np.int32),
         "offset": np.frombuffer(offsets, np.int64),
         "size": np.frombuffer(sizes, np.int64),
-        **collected.arrays("names"),
+        **collected.arrays(),
     }
     return Table(arrays, [[shard.name, shard.stat().st_size] for shard in shards])
 

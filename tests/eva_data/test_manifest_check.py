@@ -13,7 +13,7 @@ from PIL import Image
 from skimage import data as photographs
 
 from eva_data.checks import command, manifests
-from eva_data.sources.manifests import ImageFolders
+from eva_data.sources.manifests import ManifestImages
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_clean_set(check, manifest, tmp_path, capsys):
     assert "no problem" in output
     assert f'to use it, write in {manifest}: index = "{index}"' in output
     manifest.write_text(f'index = "{index}"\n' + manifest.read_text())
-    images = ImageFolders(manifest)
+    images = ManifestImages(manifest)
     assert images.counts == {"photos": 4, "shards": 2}
     assert images[5].shape == (3, 40, 60)
     assert check("--write", index, "--overwrite") == 0
@@ -93,7 +93,8 @@ def test_damaged_images_are_left_out(check, damaged, tmp_path, capsys, workers):
     kinds = {finding["kind"]: finding["ids"] for finding in content["findings"]}
     assert kinds["unreadable"] == [f"{tmp_path}/photos/1.jpg", f"{tmp_path}/s-0.tar:0.png"]
     assert kinds["small"] == [f"{tmp_path}/photos/3.jpg"]
-    images = ImageFolders(damaged, index=index)
+    damaged.write_text(f'index = "{index}"\n' + damaged.read_text())
+    images = ManifestImages(damaged)
     ids = [Path(images.sample_id(i)).name for i in range(len(images))]
     left = [f"{number}.jpg" for number in (0, 2, 3) if number != 2 or workers == 1]
     assert ids == [*left, "s-0.tar:1.png", "s-0.tar:2.png"]
@@ -102,7 +103,8 @@ def test_damaged_images_are_left_out(check, damaged, tmp_path, capsys, workers):
 
 def test_skip_decode_lists(check, damaged, tmp_path, capsys):
     assert check("--skip-decode", "--write", tmp_path / "index") == 0
-    assert len(ImageFolders(damaged, index=tmp_path / "index")) == 6
+    damaged.write_text('index = "index"\n' + damaged.read_text())
+    assert len(ManifestImages(damaged)) == 6
     assert "the images were only listed" in capsys.readouterr().out
 
 

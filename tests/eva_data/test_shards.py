@@ -16,7 +16,7 @@ from skimage import data as photographs
 from eva_data.pictures import UnreadableImageError
 from eva_data.sources.decoding import decode_image
 from eva_data.sources.index_file import Table
-from eva_data.sources.manifests import ImageFolders, open_images
+from eva_data.sources.manifests import ManifestImages, open_images
 from eva_data.sources.shards import TarShards, expand, find_members
 
 EXTRA = {"txt": b"a caption", "json": b"{}", "mask.png": b"no picture of its own"}
@@ -68,21 +68,21 @@ def test_every_picture_at_its_place(shards, pictures):
 
 def test_index_file(shards, tmp_path, monkeypatch):
     index = tmp_path / "s.index"
-    first = TarShards(shards, index=index)
-    assert index.is_file()
+    first = TarShards(shards)
+    first.index().save(index)
     monkeypatch.setattr("eva_data.sources.shards.find_members", None)
-    again = TarShards(shards, index=index)
+    again = TarShards(shards, table=Table.open(index))
     sent = pickle.dumps(again)
     assert b"000001" not in sent
     for images in (again, pickle.loads(sent)):
         assert images.checksum() == first.checksum()
         assert [images.read(i) for i in range(7)] == [first.read(i) for i in range(7)]
     with pytest.raises(ValueError, match=r"the index is of 2 shards, and there are 1; s-01\.tar"):
-        TarShards(str(tmp_path / "s-00.tar"), index=index)
+        TarShards(str(tmp_path / "s-00.tar"), table=Table.open(index))
     with (tmp_path / "s-01.tar").open("ab") as shard:
         shard.write(b"\0" * 512)
     with pytest.raises(ValueError, match=r"s-01\.tar is the first that is new, gone or of"):
-        TarShards(shards, index=index)
+        TarShards(shards, table=Table.open(index))
 
 
 def test_patterns(tmp_path):
@@ -123,7 +123,8 @@ def test_pipes_are_no_shards(shards, tmp_path):
 
 def test_damaged_indexes_are_named(shards, tmp_path):
     """A lost array, a number that fits no shard or place, changed bytes."""
-    whole = TarShards(shards, index=tmp_path / "index").index()
+    whole = TarShards(shards).index()
+    whole.save(tmp_path / "index")
 
     def opened(**changes):
         arrays = {name: whole[name] for name in whole} | changes
@@ -150,7 +151,7 @@ def test_damaged_indexes_are_named(shards, tmp_path):
             damaged[place] = random.integers(256)
         (tmp_path / "index").write_bytes(damaged)
         with contextlib.suppress(ValueError, OSError):  # any other error is a traceback
-            images = TarShards(shards, index=tmp_path / "index")
+            images = TarShards(shards, table=Table.open(tmp_path / "index"))
             [images.sample_id(index) for index in range(len(images))]
 
 
@@ -219,7 +220,7 @@ def test_shards_in_a_manifest(shards, tmp_path):
         '[[source]]\nname = "photos"\nfolder = "photos"\n'
         '[[source]]\nname = "shards"\nshards = "s-*.tar"\nlimit = 3\n'
     )
-    images = ImageFolders(manifest)
+    images = ManifestImages(manifest)
     assert images.counts == {"photos": 1, "shards": 3}
     assert [images.sample_id(i)[-5:] for i in (1, 2, 3)] == ["0.png", "2.png", "4.png"]
 

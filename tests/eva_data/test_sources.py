@@ -15,7 +15,7 @@ from eva_data.pictures import LIMIT, UnreadableImageError
 from eva_data.sources.decoding import decode_image
 from eva_data.sources.image_source import FolderImages
 from eva_data.sources.index_file import Table
-from eva_data.sources.manifests import ImageFolders, Manifest, open_images, write_index
+from eva_data.sources.manifests import Manifest, ManifestImages, open_images, write_index
 from eva_pretrain.transforms import PretrainTransform, Views
 
 SMALL = {"coffee": 3, "chelsea": 2, "rocket": 4}  # photograph -> copies
@@ -61,7 +61,7 @@ def _write_index(manifest, file):
     tables = {}
     for entry in opened.sources:
         names = entry.open().names
-        tables[entry.name] = Table(names.arrays("names"))
+        tables[entry.name] = Table(names.arrays())
     write_index(file, tables, opened)
 
 
@@ -151,10 +151,10 @@ def test_folder_is_searched_in_a_fixed_order(folders):
 
 def test_names_that_are_no_text(tmp_path):
     names = ["ä.jpg", os.fsdecode(b"\xff.jpg"), ""]
-    table = Table(Names.collect(names).arrays("x"), about={"a": 1})
+    table = Table(Names.collect(names).arrays(), about={"a": 1})
     table.save(tmp_path / "index")
     opened = Table.open(tmp_path / "index")
-    assert list(Names(opened, "x")) == names
+    assert list(Names(opened)) == names
     assert opened.about == {"a": 1}
 
 
@@ -165,8 +165,13 @@ def test_empty_or_missing_folder(tmp_path):
         FolderImages(tmp_path / "x")
 
 
+def _naming(index, manifest):
+    manifest.write_text(f'index = "{index}"\n' + manifest.read_text())
+    return manifest
+
+
 def test_manifest_merges_folders(merged):
-    images = ImageFolders(merged)
+    images = ManifestImages(merged)
     assert len(images) == 9
     assert images.counts == SMALL
     assert images.sample_id(3).endswith("chelsea/0.JPEG")
@@ -183,7 +188,7 @@ def test_weights_and_limits(folders):
         '[[source]]\nname = "b"\nfolder = "chelsea"\nweight = 2\n'
         '[[source]]\nname = "c"\nfolder = "coffee"\nlimit = 2\n',
     )
-    images = ImageFolders(manifest)
+    images = ManifestImages(manifest)
     ids = [images.sample_id(index).removeprefix(f"{folders}/") for index in range(len(images))]
     assert ids == [
         *("rocket/0.JPEG", "rocket/b/1.JPEG"),
@@ -194,12 +199,12 @@ def test_weights_and_limits(folders):
 
 
 def test_index_replaces_the_search(merged, folders, monkeypatch):
-    searched = ImageFolders(merged)
+    searched = ManifestImages(merged)
     index = folders / "set.safetensors"
     _write_index(merged, index)
     monkeypatch.setattr("eva_data.sources.image_source.find_files", None)
     transform = PretrainTransform(Views(size=28, mean=(0.5,) * 3, std=(0.5,) * 3))
-    indexed = ImageFolders(merged, transform, index=index)
+    indexed = ManifestImages(_naming(index, merged), transform)
     every = range(len(searched))
     assert [indexed.sample_id(i) for i in every] == [searched.sample_id(i) for i in every]
     assert indexed.checksum() == searched.checksum()
@@ -213,24 +218,24 @@ def test_index_replaces_the_search(merged, folders, monkeypatch):
 
 
 def test_checksum_changes_with_names_and_counts(merged, folders):
-    before = ImageFolders(merged).checksum()
+    before = ManifestImages(merged).checksum()
     (folders / "coffee" / "0.JPEG").rename(folders / "coffee" / "00.JPEG")
-    renamed = ImageFolders(merged).checksum()
+    renamed = ManifestImages(merged).checksum()
     merged.write_text(merged.read_text() + "limit = 3\n")
-    assert len({before, renamed, ImageFolders(merged).checksum()}) == 3
+    assert len({before, renamed, ManifestImages(merged).checksum()}) == 3
 
 
 def test_index_of_other_sources_is_refused(merged, folders):
     index = folders / "set.safetensors"
     with pytest.raises(FileNotFoundError, match=r"no index file .*verify_data.py images"):
-        ImageFolders(merged, index=index)
+        ManifestImages(_naming(index, merged))
     _write_index(merged, index)
     merged.write_text(merged.read_text().replace('name = "rocket"', 'name = "moon"'))
     with pytest.raises(ValueError, match=r"is the index of .*rocket.* has .*moon"):
-        ImageFolders(merged, index=index)
+        ManifestImages(merged)
     index.write_bytes(index.read_bytes()[:-5])
     with pytest.raises(ValueError, match="is not an index file, or is damaged"):
-        ImageFolders(merged, index=index)
+        ManifestImages(merged)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +257,7 @@ def test_index_of_other_sources_is_refused(merged, folders):
 )
 def test_wrong_manifests(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
-        ImageFolders(_manifest(tmp_path, text))
+        ManifestImages(_manifest(tmp_path, text))
 
 
 def test_roots(merged, folders, monkeypatch, tmp_path):
@@ -260,10 +265,10 @@ def test_roots(merged, folders, monkeypatch, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     text = 'root = "$EVA_TEST_ROOT"\n' + merged.read_text()
     moved = _manifest(tmp_path / "elsewhere", text)
-    assert len(ImageFolders(moved)) == 9
+    assert len(ManifestImages(moved)) == 9
     with pytest.raises(ValueError, match="there is no folder"):
-        ImageFolders(moved, root=str(tmp_path / "elsewhere"))
-    assert len(ImageFolders(merged, root=str(folders))) == 9
+        Manifest.read(moved, root=str(tmp_path / "elsewhere")).sources[0].open()
+    assert Manifest.read(moved, root=str(folders)).sources == Manifest.read(merged).sources
 
 
 def test_open_images_by_what_it_is(merged, folders):
