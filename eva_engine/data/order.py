@@ -187,7 +187,7 @@ class BadSamples:
 
 
 def sample_id(samples: Samples, index: int) -> str:
-    """Name of a sample for messages."""
+    """Return the name of a sample, for messages."""
     name: Callable[[int], str] | None = getattr(samples, "sample_id", None)
     return name(index) if name else f"sample {index}"
 

@@ -87,8 +87,7 @@ def evaluate_own_data(
         unit: Name of the samples.
 
     Returns:
-        The score by the name `data`; with an output also the confusion, unless there are more than
-        `MAX_CONFUSION` classes.
+        The score by the name `data`, and the confusion of at most `MAX_CONFUSION` classes.
 
     Raises:
         ValueError: If the data has another number of classes.
@@ -99,20 +98,21 @@ def evaluate_own_data(
             f"{options.data} has {len(classes)} classes, {options.weights} has {num_classes}: give "
             "the classes of its training, one in a line of a text file, as --classes"
         )
-    small = len(classes) <= MAX_CONFUSION
     counted = count(
         model, samples, {"data": OneLabel()}, device=next(model.parameters()).device,
         batch_size=options.batch_size, workers=options.workers, progress="data",
-        confusion=small and options.output is not None,
+        confusion=len(classes) <= MAX_CONFUSION,
     )  # fmt: skip
-    if distributed.rank() == 0 and counted.confusion is not None:
-        for file in (
-            write_per_class(options.output, counted, classes, unit=unit),
-            draw_confusion(options.output, counted.confusion, classes, unit=unit),
-        ):
-            sys.stdout.write(f"wrote {file}\n")
-    elif distributed.rank() == 0 and options.output is not None:
+    if distributed.rank() or options.output is None:
+        return counted
+    if counted.confusion is None:
         sys.stdout.write(f"no per-class results for more than {MAX_CONFUSION} classes\n")
+        return counted
+    for file in (
+        write_per_class(options.output, counted, classes, unit=unit),
+        draw_confusion(options.output, counted.confusion, classes, unit=unit),
+    ):
+        sys.stdout.write(f"wrote {file}\n")
     return counted
 
 
