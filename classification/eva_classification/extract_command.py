@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from eva_backbone.checkpoints.registry import resolve_source, sha256_of
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.verification import sha256_of
 from eva_classification.extraction import SETTINGS, Pictures, Plan, extract
 from eva_classification.features import FeatureExtractor
 from eva_classification.model_options import add_extractor, build_extractor
