@@ -19,6 +19,7 @@ from pathlib import Path
 from eva_backbone.checkpoints._official_hashes import SHA256
 from eva_backbone.checkpoints.reading import require_regular_file
 from eva_backbone.checkpoints.verification import verify_once
+from eva_backbone.checkpoints.verification import verify_sha256 as verify_sha256
 
 logger = logging.getLogger(__name__)
 

@@ -26,6 +26,23 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def verify_sha256(path: str | os.PathLike[str], expected: str) -> None:
+    """Check a file against its recorded SHA-256.
+
+    Raises:
+        ValueError: `expected` is not a SHA-256, or the file's differs; the message names both.
+    """
+    expected = expected.lower()
+    if len(expected) != 64 or not set(expected) <= set("0123456789abcdef"):
+        raise ValueError(f"expected must be 64 hexadecimal digits, got {expected!r}")
+    actual = sha256_of(path)
+    if actual != expected:
+        raise ValueError(
+            f"{os.fspath(path)} has SHA-256 {actual}, expected {expected}: the file is incomplete "
+            "or not the official one; download it again"
+        )
+
+
 def verify_once(path: Path, expected: str, *, fetch: str) -> None:
     """Check a file that has an official name, unless that was done and it has not changed since.
 

@@ -240,6 +240,20 @@ def test_not_bundled():
         registry.bundled_path("eva_psz14")
 
 
+# Verifying
+
+
+def test_verify_sha256(tmp_path):
+    path = _touch(tmp_path / "w.pt")
+    actual = hashlib.sha256(b"weights").hexdigest()
+    registry.verify_sha256(path, actual)
+    registry.verify_sha256(path, actual.upper())
+    with pytest.raises(ValueError, match=f"w.pt has SHA-256 {actual}, expected {'0' * 64}"):
+        registry.verify_sha256(path, "0" * 64)
+    with pytest.raises(ValueError, match="64 hexadecimal digits, got 'd93d…ae41'"):
+        registry.verify_sha256(path, "d93d…ae41")
+
+
 # Documentation
 
 
