@@ -153,7 +153,7 @@ def chunked_attention(
         q: (B, h, N, D) queries, not scaled.
         k: (B, h, N, D) keys.
         v: (B, h, N, D) values.
-        chunk_bias: Gives the bias (B or 1, h, c, N) for a slice of the queries.
+        chunk_bias: Function that gives the bias (B or 1, h, c, N) for a slice of the queries.
 
     Returns:
         (B, h, N, D).

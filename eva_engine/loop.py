@@ -57,18 +57,19 @@ class TrainingRun:
     Attributes:
         model: The model, on the CPU, with its initial weights.
         samples: The training data, see `eva_engine.data.order.Samples`.
-        step_fn: Computes loss and metrics (scalars) of a batch on the model's device. The loss is a
-            mean over the samples. It gets the model as DeepSpeed's engine. The names of the
-            metrics are the same on all processes and in all steps.
+        step_fn: Function that computes loss and metrics (scalars) of a batch on the model's
+            device. The loss is a mean over the samples. It gets the model as DeepSpeed's engine.
+            The names of the metrics are the same on all processes and in all steps.
         run: Settings of the run.
         optimizer: Optimizer and schedule; its weight decay and layer decay are those of `groups`.
         config: The resolved recipe for the record, as plain values.
         groups: Parameter groups of the model, see `eva_engine.steps.parameter_groups`.
         device: Device of this process, from `distributed.start`.
-        evaluate: Computes results; called on all processes, with the model in evaluation mode, once
-            with its weights and once with their moving average, where there is one.
+        evaluate: Function that computes results; called on all processes, with the model in
+            evaluation mode, once with its weights and once with their moving average, where there
+            is one.
         results: Names of these results, of which `run.best_metric` is one.
-        collate: Makes a batch's data from samples; None stacks tensors.
+        collate: Function that makes a batch from samples; None stacks tensors.
         flops_per_sample: Model FLOPs of a sample, forward and backward.
     """
 

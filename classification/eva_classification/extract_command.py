@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from eva_backbone.checkpoints.registry import resolve_source, sha256_of
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.verification import sha256_of
 from eva_classification.extraction import SETTINGS, Pictures, Plan, extract
 from eva_classification.features import FeatureExtractor
 from eva_classification.model_options import add_extractor, build_extractor
@@ -80,9 +81,11 @@ def _extract_to(options: argparse.Namespace, extractor: FeatureExtractor) -> Non
     shape = [extractor.vit.embed_dim, *([side, side] if options.kind == "patches" else [])]
     stored = STORED[options.store]
     bytes_each = stored.itemsize * torch.Size(shape).numel()
+    # distinguishes weights of equal names
+    digest = sha256_of(resolve_source(options.weights)) if distributed.rank() == 0 else ""
     settings = {
         "weights": Path(options.weights).name,
-        "sha256": distributed.gather(_digest(options.weights))[0],
+        "sha256": distributed.gather(digest)[0],
         "mean": extractor.mean,
         "std": extractor.std,
         "upright": True,  # by EXIF; earlier versions left pictures as they are stored
@@ -127,11 +130,6 @@ def _extract_to(options: argparse.Namespace, extractor: FeatureExtractor) -> Non
             f"{options.output} holds {options.kind} features {tuple(shape)} of "
             f"{plan.count_written()} pictures in {plan.shards} files\n"
         )
-
-
-def _digest(weights: str) -> str:
-    """Compute the digest that distinguishes weights of equal names; on the main process only."""
-    return sha256_of(resolve_source(weights)) if distributed.rank() == 0 else ""
 
 
 def _agree(folder: Path, settings: dict[str, Any]) -> None:

@@ -24,8 +24,8 @@ from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_S
 from eva_backbone.vit import VisionTransformer
 from eva_data.pictures import read_picture
 from eva_data.transforms import PictureTransform, evaluation_transform
-from eva_engine.checkpoints.files import read_config
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
+from eva_engine.evaluation.own_data import notes_of_training
 
 Picture = str | os.PathLike[str] | Image.Image
 Pooling = Literal["mean", "cls"]
@@ -129,13 +129,13 @@ class FeatureExtractor(nn.Module):
                 {key: weights[f"{prefix}fc_norm.{key}"] for key in ("weight", "bias")}
             )
         usual = (IMAGENET_MEAN, IMAGENET_STD) if trunk.dense else (CLIP_MEAN, CLIP_STD)
-        noted = (read_config(path) or {}).get("data", {})
+        noted = notes_of_training(path, mean=mean, std=std)
         extractor = cls(
             vit,
             pooling=pooling,
             image_size=side,
-            mean=mean or noted.get("mean") or usual[0],
-            std=std or noted.get("std") or usual[1],
+            mean=noted["mean"] or usual[0],
+            std=noted["std"] or usual[1],
             fc_norm=fc_norm,
         )
         return extractor.to(place)

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from eva_backbone.checkpoints._official_hashes import SHA256
 from eva_backbone.checkpoints.reading import require_regular_file
-from eva_backbone.checkpoints.verification import sha256_of as sha256_of
 from eva_backbone.checkpoints.verification import verify_once
 from eva_backbone.checkpoints.verification import verify_sha256 as verify_sha256
 

@@ -245,7 +245,7 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
         raise ValueError(
             f"{folder.name} has no moving average: set ema_decay=0 as when it was saved"
         )
-    engine.engine.checkpoint_engine = safe_checkpoint_engine()
+    engine.engine.checkpoint_engine = safe_checkpoint_engine(Failures())
     try:
         with engine.settings_kept():
             loaded, _ = engine.engine.load_checkpoint(str(folder), tag=_STATE)

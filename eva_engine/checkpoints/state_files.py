@@ -32,11 +32,11 @@ class Failures:
         distributed.raise_together(self.first)
 
 
-def safe_checkpoint_engine(failures: Failures | None = None) -> Any:
+def safe_checkpoint_engine(failures: Failures) -> Any:
     """Make DeepSpeed's reader and writer, but one that runs no code of a file (`weights_only`).
 
     Args:
-        failures: Takes failures to write; without it they are errors.
+        failures: Receives failures to write.
     """
     from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
@@ -47,14 +47,11 @@ def safe_checkpoint_engine(failures: Failures | None = None) -> Any:
 
     class SafeCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc]
         def makedirs(self, path: str, exist_ok: bool = False) -> None:
-            with failures.noted(Path(path)) if failures else contextlib.nullcontext():
+            with failures.noted(Path(path)):
                 super().makedirs(path, exist_ok)
 
         def save(self, state_dict: Any, path: str) -> None:
-            with (
-                failures.noted(Path(path)) if failures else contextlib.nullcontext(),
-                writing(Path(path)) as stream,
-            ):
+            with failures.noted(Path(path)), writing(Path(path)) as stream:
                 torch.save(state_dict, stream)
 
         def load(self, path: str, map_location: Any = None) -> Any:

@@ -24,7 +24,7 @@ def ending(
 
     Args:
         program: Name in the messages.
-        after_interrupt: Gives a sentence for the main process to write after Ctrl-C.
+        after_interrupt: Sentence of the main process after Ctrl-C, as a function.
         log: Files with the messages of other processes.
 
     Yields:

@@ -27,9 +27,9 @@ def command(
 
     Args:
         program: Name in the messages.
-        parse: Parses the arguments; None for those of the command line. The options are those of
+        parse: Parser of the arguments; None for those of the command line. The options are those of
             `add_arguments`, and others.
-        work: Does the work, given options and device.
+        work: Work of the command, given options and device.
 
     Returns:
         Its function of the arguments, which ends as `eva_engine.commands.endings.ending` says.

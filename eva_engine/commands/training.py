@@ -111,7 +111,7 @@ def main(
 
     Args:
         kind: Class of its configs.
-        train: Trains, given config and device.
+        train: Function that trains, given config and device.
         program: Name in the help.
         arguments: Arguments; None for those of the command line.
 

@@ -74,7 +74,7 @@ def evaluation_loader(
         workers: Processes that load.
         batch_size: Samples of a batch.
         batches: Indexes of each batch, instead of `batch_size`.
-        collate: Makes a batch of a list of samples; None stacks tensors.
+        collate: Function that makes a batch of samples; None stacks tensors.
         pin_memory: Whether copies to a GPU follow.
         progress: Title of a progress bar in the first process; None shows none.
 

@@ -187,7 +187,7 @@ class BadSamples:
 
 
 def sample_id(samples: Samples, index: int) -> str:
-    """Name of a sample for messages."""
+    """Return the name of a sample, for messages."""
     name: Callable[[int], str] | None = getattr(samples, "sample_id", None)
     return name(index) if name else f"sample {index}"
 
@@ -219,7 +219,7 @@ def build_loader(
         batches: Their order.
         workers: Processes that load.
         pin_memory: Whether copies to a GPU follow.
-        collate: Makes the data of a batch from a list of samples.
+        collate: Function that makes the data of a batch from a list of samples.
 
     Returns:
         A loader of `Batch` without end; `eva_engine.data.loading.running` runs it.

@@ -36,7 +36,7 @@ class LabelledSamples(Protocol):
     def __getitem__(self, index: int) -> tuple[Any, int]: ...
 
     def sample_id(self, index: int) -> str:
-        """Name of a sample, for messages."""
+        """Return the name of a sample, for messages."""
         ...
 
 

@@ -7,6 +7,7 @@ Shapes: B samples, K classes.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -33,40 +34,48 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
-_NOTES: dict[str, tuple[Any, Callable[[Any], bool]]] = {  # name -> value without a note, its kind
-    "crop_pct": (1.0, _is_number),
-    "mean": (CLIP_MEAN, _are_three),
-    "std": (CLIP_STD, _are_three),
-    "class_names": (None, _are_names),
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "crop_pct": _is_number,
+    "mean": _are_three,
+    "std": _are_three,
+    "class_names": _are_names,
 }
 
 
-def fill_from_training(options: argparse.Namespace) -> None:
-    """Set `crop_pct`, `mean`, `std` and `class_names` to what the weights note of their training.
-
-    Given options stay; without a note the published values are used, and no names.
+def notes_of_training(weights: str | os.PathLike[str], **given: Any) -> dict[str, Any]:
+    """Complete settings by what a file of weights notes of its training.
 
     Args:
-        options: Options of the command.
+        weights: Official name or file.
+        **given: `crop_pct`, `mean`, `std` or `class_names`; None looks for a note.
+
+    Returns:
+        Name -> what was given, or else the note, or None.
 
     Raises:
         ValueError: If a note is not of its kind, or the file is damaged.
     """
-    config = read_config(resolve_source(options.weights)) or {}
+    config = read_config(resolve_source(weights)) or {}
     data = config.pop("data", {})
     noted = config | data if isinstance(data, dict) else config
-    options.class_names = options.classes
-    for name, (usual, fits) in _NOTES.items():
-        value = noted.get(name, usual)
-        if getattr(options, name) is not None:
-            continue
-        if name in noted and not fits(value):
+    for name in [name for name, value in given.items() if value is None and name in noted]:
+        given[name] = noted[name]
+        if not _FITS[name](noted[name]):
             option = name.replace("class_names", "classes").replace("_", "-")
             raise ValueError(
-                f"{options.weights} notes {name}={str(value)[:60]} of its training, which it "
+                f"{weights} notes {name}={str(noted[name])[:60]} of its training, which it "
                 f"cannot be: give --{option}"
             )
-        setattr(options, name, value)
+    return given
+
+
+def fill_from_training(options: argparse.Namespace) -> None:
+    """Set `crop_pct`, `mean`, `std` and `class_names` by `notes_of_training`, or as published."""
+    given = {name: getattr(options, name) for name in ("crop_pct", "mean", "std")}
+    found = notes_of_training(options.weights, class_names=options.classes, **given)
+    usual = {"crop_pct": 1.0, "mean": CLIP_MEAN, "std": CLIP_STD, "class_names": None}
+    for name, value in found.items():
+        setattr(options, name, usual[name] if value is None else value)
 
 
 def evaluate_own_data(
@@ -87,8 +96,7 @@ def evaluate_own_data(
         unit: Name of the samples.
 
     Returns:
-        The score by the name `data`; with an output also the confusion, unless there are more than
-        `MAX_CONFUSION` classes.
+        The score by the name `data`, and the confusion of at most `MAX_CONFUSION` classes.
 
     Raises:
         ValueError: If the data has another number of classes.
@@ -99,20 +107,21 @@ def evaluate_own_data(
             f"{options.data} has {len(classes)} classes, {options.weights} has {num_classes}: give "
             "the classes of its training, one in a line of a text file, as --classes"
         )
-    small = len(classes) <= MAX_CONFUSION
     counted = count(
         model, samples, {"data": OneLabel()}, device=next(model.parameters()).device,
         batch_size=options.batch_size, workers=options.workers, progress="data",
-        confusion=small and options.output is not None,
+        confusion=len(classes) <= MAX_CONFUSION,
     )  # fmt: skip
-    if distributed.rank() == 0 and counted.confusion is not None:
-        for file in (
-            write_per_class(options.output, counted, classes, unit=unit),
-            draw_confusion(options.output, counted.confusion, classes, unit=unit),
-        ):
-            sys.stdout.write(f"wrote {file}\n")
-    elif distributed.rank() == 0 and options.output is not None:
+    if distributed.rank() or options.output is None:
+        return counted
+    if counted.confusion is None:
         sys.stdout.write(f"no per-class results for more than {MAX_CONFUSION} classes\n")
+        return counted
+    for file in (
+        write_per_class(options.output, counted, classes, unit=unit),
+        draw_confusion(options.output, counted.confusion, classes, unit=unit),
+    ):
+        sys.stdout.write(f"wrote {file}\n")
     return counted
 
 

@@ -78,7 +78,7 @@ class PretrainTransform:
     Args:
         views: Sizes and statistics.
         scale: Smallest and largest share of the area.
-        mask: Draws a mask (H, W); None for none.
+        mask: Source of a mask (H, W); None for none.
 
     Raises:
         ValueError: For numbers out of range.
@@ -118,7 +118,7 @@ class ValidationTransform:
 
     Args:
         views: Sizes and statistics.
-        mask: Gives the mask (H, W), always the same one; None for none.
+        mask: Source of the mask (H, W), always the same one; None for none.
     """
 
     def __init__(self, views: Views, *, mask: Mask | None = None) -> None:

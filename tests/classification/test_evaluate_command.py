@@ -191,7 +191,7 @@ def test_wrong_options(capsys, options, message):
         ),
     ],
 )
-def test_what_the_user_can_mend_is_a_sentence(evaluate, tmp_path, monkeypatch, options, message):
+def test_what_the_user_can_fix_is_a_sentence(evaluate, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=rf"^classification/evaluate.py: .*{message}"):
         evaluate(*options)

@@ -10,6 +10,7 @@ import torch
 from eva_classification import evaluate_command
 from eva_data.labelled._imagenet_subsets import IMAGENET_A, IMAGENET_R
 from eva_engine import distributed
+from eva_engine.evaluation import own_data
 from eva_engine.evaluation.counting import OneLabel
 
 IDS = [f"n{1_440_764 + 7 * label:08}" for label in range(1000)]  # sorted, like the WordNet ids
@@ -67,7 +68,7 @@ def test_all_sets_in_one_command(
     caplog.set_level(logging.ERROR)  # of folders without images
     monkeypatch.setattr(distributed, "stop", lambda: None)
     monkeypatch.setattr(evaluate_command, "load_classifier", lambda *_, **__: prescribe(logits))
-    monkeypatch.setattr(evaluate_command, "_noted", lambda _: {})
+    monkeypatch.setattr(own_data, "notes_of_training", lambda _, **given: given)
     options = {"imagenet": imagenet, "real": tmp_path / "real.json", "v2": v2, "a": a, "r": r,
                "sketch": sketch, "objectnet": objectnet, "weights": "w", "workers": 0,
                "batch-size": 2, "device": "cpu", "output": tmp_path / "out"}  # fmt: skip
@@ -95,7 +96,7 @@ def test_all_sets_in_one_command(
 
 
 def test_the_variants_need_1000_classes(prescribe, monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluate_command, "_noted", lambda _: {})
+    monkeypatch.setattr(own_data, "notes_of_training", lambda _, **given: given)
     monkeypatch.setattr(
         evaluate_command, "load_classifier", lambda *_, **__: prescribe([[0.0] * 9])
     )

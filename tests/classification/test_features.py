@@ -3,6 +3,7 @@
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from skimage import data
 
 from eva_backbone import build_vit
@@ -157,3 +158,21 @@ def test_refusals(pictures, tmp_path):
         extract(tmp_path / "nothing.png")
     with pytest.raises(ValueError, match="pooling must be 'mean' or 'cls', got 'max'"):
         FeatureExtractor.from_weights("eva_debug", device="cpu", pooling="max")
+
+
+@pytest.mark.parametrize(("config", "message"), [
+    ('{"data": null}', None),
+    ('{"data": {"mean": 3}}', r"notes mean=3 of its training, which it cannot be: give --mean"),
+])  # fmt: skip
+def test_odd_notes_of_a_file(tmp_path, config, message):
+    state = build_classifier("eva_debug", num_classes=3, img_size=64).state_dict()
+    file = tmp_path / "odd.safetensors"
+    save_file(dict(state), file, metadata={"config": config})
+    if message is None:
+        assert FeatureExtractor.from_weights(file, device="cpu").mean == CLIP_MEAN
+        return
+    with pytest.raises(ValueError, match=message):
+        FeatureExtractor.from_weights(file, device="cpu")
+    half = [0.5] * 3
+    given = FeatureExtractor.from_weights(file, mean=half, device="cpu")
+    assert given.mean == tuple(half)

@@ -218,7 +218,7 @@ def test_table_indexes_of_old_files_are_skipped(make_vit, save):
 # Heads and other choices
 
 
-def test_a_head_of_other_classes_can_start_anew(make_classifier, save):
+def test_a_head_of_other_classes_can_start_from_scratch(make_classifier, save):
     source, model = make_classifier(outputs=10), make_classifier(outputs=7)
     head = model.head.weight.clone()
     report = load_pretrained(model, save(source.state_dict()), reinitialise=[r"head\."])

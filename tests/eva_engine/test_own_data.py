@@ -51,6 +51,10 @@ def test_samples_of_any_kind_are_counted_and_written(
         rows = list(csv.DictReader(stream))
     assert [row["videos"] for row in rows] == ["1", "2", "1"]
     assert len(capsys.readouterr().out.splitlines()) == 2
+    given.output = None
+    again = evaluate_own_data(model, samples, given, num_classes=3)  # for the mean of the classes
+    assert again.mean_per_class == counted.mean_per_class
+    assert not capsys.readouterr().out
     message = r"clips has 3 classes, .*model.safetensors has 4: give .* as --classes"
     with pytest.raises(ValueError, match=message):
         evaluate_own_data(model, samples, given, num_classes=4)

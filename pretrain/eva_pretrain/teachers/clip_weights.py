@@ -17,7 +17,8 @@ from open_clip.model import resize_pos_embed
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints.loading import read_weights
-from eva_backbone.checkpoints.registry import resolve_source, sha256_of
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.verification import sha256_of
 from eva_pretrain.teachers.torchscript import is_torchscript, read_torchscript
 
 logger = logging.getLogger(__name__)
