@@ -24,22 +24,22 @@ _LONGEST_NUMBER = 65  # bits: 13 characters
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
-    """Whether a value is an integer (true is not)."""
+    """Return whether a value is an integer (true is not)."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_id(value: Any) -> TypeGuard[int]:
-    """Whether a value is an integer from 0 to 2^63 - 1."""
+    """Return whether a value is an integer from 0 to 2^63 - 1."""
     return is_integer(value) and 0 <= value <= LARGEST_ID
 
 
 def is_side(value: Any) -> TypeGuard[float]:
-    """Whether a value is a width or height of an image: an integer, also when written as 128.0."""
+    """Return whether a value is a width or height of an image: an integer, also as 128.0."""
     return is_number(value) and 0 < value < 2**31 and value == int(value)
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value is a finite number (true and text are not)."""
+    """Return whether a value is a finite number (true and text are not)."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     try:
@@ -57,12 +57,12 @@ def numbers(values: Sequence[Any]) -> Values:
 
 
 def is_box(value: Any) -> TypeGuard[list[float]]:
-    """Whether a value is a list of four finite numbers: x, y, width, height."""
+    """Return whether a value is a list of four finite numbers: x, y, width, height."""
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
 def has_corners(value: Any) -> TypeGuard[list[Any]]:
-    """Whether a value is a list of x, y, x, y, ... for at least three corners."""
+    """Return whether a value is a list of x, y, x, y, ... for at least three corners."""
     return isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0
 
 
@@ -85,12 +85,12 @@ def large(sides: Values) -> Flags:
 
 
 def look_like_fractions(boxes: Values) -> bool:
-    """Whether no number of the boxes, (N, 4), is above 1: fractions of the sides, as of YOLO."""
+    """Return whether no number of the boxes, (N, 4), is above 1, as in YOLO's fractions."""
     return bool(len(boxes)) and bool(np.abs(boxes).max() <= 1)
 
 
 def all_thin(boxes: Values) -> bool:
-    """Whether all boxes, (N, 4), are less than 2 px wide and high."""
+    """Return whether all boxes, (N, 4), are less than 2 px wide and high."""
     return bool(len(boxes)) and bool(boxes[:, 2:].max() < THIN)
 
 

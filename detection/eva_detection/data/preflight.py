@@ -85,6 +85,6 @@ def check_labels(records: Iterable[Mapping[str, Any]], classes: int) -> None:
 
 
 def records_of(dataset: Any) -> Sequence[Mapping[str, Any]]:
-    """The records of a data set as configs build it; nothing where it is of another kind."""
+    """Return the records of a data set that a config builds; none of one of another kind."""
     plain = isinstance(dataset, (list, tuple)) and all(isinstance(one, Mapping) for one in dataset)
     return dataset if plain else ()

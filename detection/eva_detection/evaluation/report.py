@@ -102,7 +102,7 @@ def _truth(content: Any, file: Path) -> COCO:
 
 
 def _predictions(truth: COCO, file: Path) -> COCO:
-    """As `truth.loadRes`, which fails on a model that finds nothing."""
+    """Load predictions as `truth.loadRes`, which fails on a model that finds nothing."""
     content = _read(file)
     if content:
         try:
@@ -142,7 +142,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def trained_iterations(metrics: Sequence[dict[str, Any]]) -> int:
-    """Number of iterations that a run has trained, from `read_metrics`."""
+    """Count the iterations that a run has trained, from `read_metrics`."""
     return max((entry["iteration"] + 1 for entry in metrics if "total_loss" in entry), default=0)
 
 

@@ -138,7 +138,7 @@ _OPTIMIZER = ("param_groups", "state")
 
 
 def _alike(saved: Any, like: Any) -> bool:
-    """Whether a setting is of the same kind; its value may have been changed on purpose."""
+    """Return whether a setting is of the same kind; its value may be changed on purpose."""
     if isinstance(like, (tuple, list)):
         right = isinstance(saved, (tuple, list)) and len(saved) == len(like)
         return right and all(map(_alike, saved, like))
