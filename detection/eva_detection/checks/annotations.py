@@ -17,18 +17,17 @@ from eva_detection.checks.masks import REMOVED, check_mask
 from eva_detection.data.coco_rules import (
     LARGEST_ID,
     ROUNDING,
-    all_thin,
     clip,
     flag,
     is_integer,
-    large,
-    look_like_fractions,
     numbers,
+    suspected_unit,
 )
 
 Array = np.ndarray[Any, Any]
 Entry = dict[str, Any]
 BY_HAND = "by hand"
+_UNITS = {"fractions": "boxes_in_fractions", "thin": "boxes_thin"}
 _AREA_SLACK = 1.0  # px of each side by which an area may be larger than its box
 
 KINDS: Mapping[str, Kind] = {
@@ -207,24 +206,17 @@ class AnnotationCheck:
         empty = finite & (boxes[:, 2:].min(axis=1) <= 0)
         self._report("box_empty", empty, drop=True)
         sides = np.stack([self.widths, self.heights], 1)
-        self._check_unit(finite & ~empty, sides)
         solid = finite & ~empty
-        clipped = clip(boxes, sides)
+        if unit := suspected_unit(boxes[solid], sides[solid]):  # all tiny: rarely in pixels
+            self._report(_UNITS[unit], solid)
+        clipped, beyond, outside = clip(boxes, sides)
         # A sliver beyond the edge within the tolerance is not a box of this image either.
-        outside = solid & clipped.outside
+        outside &= solid
         self._report("box_outside", outside, self._place(outside), drop=True)
-        partly = solid & ~outside & (clipped.beyond > self.tolerance + ROUNDING)
+        partly = solid & ~outside & (beyond > self.tolerance + ROUNDING)
         for index in self._report("box_beyond", partly, self._place(partly)):
-            boxes[index] = clipped.boxes[index]
+            boxes[index] = clipped[index]
             self._edit(index, bbox=boxes[index].tolist())
-
-    def _check_unit(self, solid: Array, sides: Array) -> None:
-        """Report boxes that are all tiny: they are rarely in pixels."""
-        boxes = self.boxes[solid & large(sides)]
-        if look_like_fractions(boxes):
-            self._report("boxes_in_fractions", solid)
-        elif all_thin(boxes):
-            self._report("boxes_thin", solid)
 
     def _place(self, where: Array) -> str:
         if not where.any():

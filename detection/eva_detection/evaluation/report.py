@@ -19,6 +19,7 @@ from pycocotools.coco import COCO
 
 from eva_data.files import replacing, require_regular_file, write_text
 from eva_data.pictures import read_rgb
+from eva_detection.data.coco_files import parse_json
 
 SCORE_THRESHOLD = 0.5
 # What pycocotools raises for entries that lack something or hold something else.
@@ -83,10 +84,7 @@ def read_results(run: Path) -> dict[str, dict[str, float | None]]:
 
 def _read(file: Path) -> Any:
     require_regular_file(file)
-    try:
-        return json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
+    return parse_json(file.read_bytes(), str(file))
 
 
 def _truth(content: Any, file: Path) -> COCO:
