@@ -27,6 +27,7 @@ from eva_detection.data.coco_rules import (
 Array = np.ndarray[Any, Any]
 Entry = dict[str, Any]
 BY_HAND = "by hand"
+_SHORT = {"bbox": "box", "category_id": "category"}
 _UNITS = {"fractions": "boxes_in_fractions", "thin": "boxes_thin"}
 _AREA_SLACK = 1.0  # px of each side by which an area may be larger than its box
 
@@ -137,15 +138,18 @@ class AnnotationCheck:
         self.check_duplicates()
         return self.found
 
-    def _report(self, name: str, where: Array, detail: str = "", *, drop: bool = False) -> Array:
+    def _report(
+        self, name: str, where: Array, detail: str = "", *, field: str = "bbox", drop: bool = False
+    ) -> Array:
         """Count the rows that a mask marks; return their indexes."""
         indexes = np.flatnonzero(where)
         if len(indexes):
             entries = self.found.entries
             ids = (_name(index, entries[index]) for index in indexes.tolist())
             first = entries[indexes[0]]
-            about = f"image {first.get('image_id')}, " + (
-                detail or f"box {_box_text(first.get('bbox'))}"
+            value = _box_text(first.get("bbox")) if field == "bbox" else repr(first.get(field))
+            about = (
+                f"image {first.get('image_id')}, {detail or f'{_SHORT.get(field, field)} {value}'}"
             )
             self.findings.add_many(name, len(indexes), ids, about)
         if drop:
@@ -180,19 +184,16 @@ class AnnotationCheck:
         categories = self._column("category_id")
         known = dict.fromkeys(self.categories, 0)
         unknown = _rows(known, categories) < 0
-        first = categories[int(unknown.argmax())] if unknown.any() else None
-        self._report("category_unknown", unknown, f"category {first}", drop=True)
+        self._report("category_unknown", unknown, field="category_id", drop=True)
 
     def check_flags(self) -> None:
         """Check that `iscrowd` is 0 or 1 and `ignore` 0."""
         crowds, ignored = self._column("iscrowd", 0), self._column("ignore", 0)
         wrong = np.array([value is None or flag(value) is None for value in crowds], bool)
-        first = crowds[int(wrong.argmax())] if wrong.any() else None
-        for index in self._report("iscrowd", wrong, f"iscrowd {first!r}"):
+        for index in self._report("iscrowd", wrong, field="iscrowd"):
             self._edit(index, iscrowd=_meant(crowds[index]))
         wrong = np.array([value is None or flag(value) != 0 for value in ignored], bool)
-        first = ignored[int(wrong.argmax())] if wrong.any() else None
-        for index in self._report("ignored", wrong, f"ignore {first!r}"):
+        for index in self._report("ignored", wrong, field="ignore"):
             crowd = max(_meant(ignored[index]), _meant(crowds[index]))
             self._edit(index, ignore=0, iscrowd=crowd)
 
@@ -323,12 +324,5 @@ def _rows(rows: Mapping[Any, int], keys: Sequence[Any]) -> Array:
 
 def _boxes(column: list[Any]) -> Array:
     """Convert boxes to (N, 4), NaN where they are malformed."""
-    good = [type(box) is list and len(box) == 4 for box in column]
-    boxes = np.full((len(column), 4), np.nan)
-    if all(good):
-        flat = list(itertools.chain.from_iterable(column))
-        boxes[:] = numbers(flat).reshape(-1, 4)
-    else:
-        listed = [box for box, ok in zip(column, good, strict=True) if ok]
-        boxes[np.array(good)] = numbers(list(itertools.chain(*listed))).reshape(-1, 4)
-    return boxes
+    good = (box if type(box) is list and len(box) == 4 else [np.nan] * 4 for box in column)
+    return numbers(list(itertools.chain.from_iterable(good))).reshape(-1, 4)

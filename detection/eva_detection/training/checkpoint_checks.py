@@ -14,7 +14,7 @@ from eva_backbone.checkpoints.listing import listed
 
 _TRAINER = {"iteration", "optimizer", "hooks", "grad_scaler", "stream", "optimizer_states"}
 _STREAM = {"seed", "processes", "total_batch_size", "images", "batches"}
-_MOST_BATCHES = 4096  # of one optimizer step; more would take for ever to skip
+_MOST_BATCHES = 4096  # of one optimizer step; more would take forever to skip
 _ADAM = {"step", "exp_avg", "exp_avg_sq"}
 
 
