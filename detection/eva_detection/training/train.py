@@ -22,7 +22,7 @@ from eva_data.interruption import StopSignal, passed_on_to_children
 from eva_detection.config.build import build
 from eva_detection.config.command_line import load_config, make_parser
 from eva_detection.config.settings import check_schedule
-from eva_detection.data.custom_data import forget_files
+from eva_detection.data.coco_files import forget
 from eva_detection.data.loading import (
     TestSet,
     build_training_loader,
@@ -313,6 +313,7 @@ def main() -> None:
     if many:
         with one_sentence(LogPlace()):
             load_config(args)  # what is wrong with it is said once, not by every process
-        forget_files(args)
+        for file in filter(None, (args.train_annotations, args.val_annotations)):
+            forget(file)  # each process reads it
     with passed_on_to_children() if many else contextlib.nullcontext():
         start_processes(run, args)
