@@ -108,7 +108,7 @@ def _what_is_saved(output: Path) -> str:
 
 
 def _is_finished(output: Path) -> bool:
-    """Whether the final model has been evaluated, not only one in the middle of the training."""
+    """Return whether the final model has been evaluated, not only one during the training."""
     final, results = output / "model_final.pth", output / "results.json"
     return (
         final.exists()

@@ -1,4 +1,4 @@
-"""Initial weights by file, whole detectors, and run checkpoints that survive an interruption."""
+"""Initial weights by file, complete detectors, and run checkpoints that survive an interruption."""
 
 import copy
 import logging
@@ -261,7 +261,7 @@ def test_the_next_save_after_an_interrupted_one_works(tmp_path, half_written, mo
 
 
 def test_nothing_points_to_a_file_that_is_not_in_place(tmp_path, monkeypatch):
-    """Killed when the file is whole, but not yet under its name."""
+    """Killed when the file is complete, but not yet under its name."""
     checkpointer, _, _ = _checkpointer(tmp_path)
     checkpointer.save("model_0000004", iteration=4)
     move = os.replace

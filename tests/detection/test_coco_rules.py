@@ -8,8 +8,6 @@ import pytest
 
 from eva_detection.data.coco_rules import (
     LARGEST_ID,
-    RleError,
-    all_thin,
     category_name,
     clip,
     flag,
@@ -19,12 +17,11 @@ from eva_detection.data.coco_rules import (
     is_integer,
     is_number,
     is_side,
-    large,
-    look_like_fractions,
     numbers,
     rle_runs,
     run_lengths,
     shown,
+    suspected_unit,
 )
 
 SIZE = (30, 40)
@@ -41,7 +38,7 @@ def test_run_lengths_equal_pycocotools(seed):
     for code in (counts, lengths):
         assert rle_runs({"size": list(SIZE), "counts": code}, SIZE) == lengths
     for width in (pixels.size - 1, pixels.size + 1):
-        with pytest.raises(RleError, match=f"^RLE of 1200 pixels; its image has {width}"):
+        with pytest.raises(ValueError, match=f"^RLE of 1200 pixels; its image has {width}"):
             rle_runs({"size": [1, width], "counts": counts}, (1, width))
 
 
@@ -80,7 +77,7 @@ def test_counts_that_are_not_counts():
             run_lengths(counts)
     assert rle_runs({"size": [1, 7], "counts": [3, 0, 4]}, (1, 7)) == [3, 0, 4]
     for counts in ([3, -1, 5], [3, 5]):
-        with pytest.raises(RleError, match=r"RLE (with a negative count|of 8 pixels)"):
+        with pytest.raises(ValueError, match=r"RLE (with a negative count|of 8 pixels)"):
             rle_runs({"size": [1, 7], "counts": counts}, (1, 7))
 
 
@@ -95,18 +92,20 @@ def test_names_and_flags():
 def test_boxes_in_images():
     boxes = np.array([[0, 0, 1, 1], [-3, 2, 5, 9], [4, 4, 1, 1.0]])
     sides = np.array([[4, 9], [5, 8], [4, 9.0]])
-    assert large(sides).tolist() == [False, True, False]
-    assert look_like_fractions(boxes[:1])
-    assert not look_like_fractions(boxes)
-    assert all_thin(boxes[::2])
-    assert not all_thin(boxes)
-    assert not look_like_fractions(boxes[:0]) | all_thin(boxes[:0])
-    clipped = clip(boxes, sides)
-    assert clipped.boxes.tolist() == [[0, 0, 1, 1], [0, 2, 2, 6], [4, 4, 0, 1]]
-    assert clipped.beyond.tolist() == [0, 3, 1]
-    assert clipped.outside.tolist() == [False, False, True]
-    unknown = clip(np.array([[0, 0, 1, 1], [math.nan] * 4]), np.array([[math.nan] * 2, [9, 9]]))
-    assert not unknown.outside.any()
+    large = sides + 5
+    assert [suspected_unit(boxes[:1], large[:1]), suspected_unit(boxes[::2], large[::2])] == [
+        "fractions",
+        "thin",
+    ]
+    # small images, another box, and none
+    assert not suspected_unit(boxes[:1], sides[:1]) + suspected_unit(boxes, large)
+    assert not suspected_unit(boxes[:0], sides[:0])
+    clipped, beyond, outside = clip(boxes, sides)
+    assert clipped.tolist() == [[0, 0, 1, 1], [0, 2, 2, 6], [4, 4, 0, 1]]
+    assert beyond.tolist() == [0, 3, 1]
+    assert outside.tolist() == [False, False, True]
+    unknown = np.array([[0, 0, 1, 1], [math.nan] * 4])
+    assert not clip(unknown, np.array([[math.nan] * 2, [9, 9]]))[2].any()
 
 
 def test_values_are_shown_shortened():

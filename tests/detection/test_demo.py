@@ -1,4 +1,4 @@
-"""The demo: what it finds, writes, refuses and skips; whole runs as a program."""
+"""The demo: what it finds, writes, refuses and skips; complete runs as a program."""
 
 import json
 import os

@@ -149,7 +149,7 @@ def many_threads(monkeypatch):
 
 @pytest.mark.usefixtures("many_threads")
 def test_the_chunk_fills_what_the_limit_leaves(detector):
-    """64 x 64 patches, 2 heads: 128 MiB for a head's whole map, 2 MiB at least."""
+    """64 x 64 patches, 2 heads: 128 MiB for the full map of a head, 2 MiB at least."""
     demand = estimate(detector, **CANVAS, fused=False)
     usual = demand.weights + demand.vit + 8 * 64**4
     assert choose_chunk(detector, **CANVAS, limit=usual) is None

@@ -73,7 +73,7 @@ def build(load_config):
 
 
 def _detector(keys):
-    """The tensors of a released detector, in small."""
+    """The tensors of a released detector, on a small scale."""
     state = {}
     for line in (KEYS / f"detection_{keys}.txt").read_text(encoding="utf-8").splitlines():
         name, shape = line.split("\t")

@@ -128,7 +128,7 @@ def test_a_periodic_evaluation_is_not_the_end(monkeypatch, repository, tmp_path)
 
 @pytest.fixture
 def begin(start, repository, tiny_overrides, tmp_path):
-    """Function: start the quick start in tiny (the demo data is whole: it is made in seconds)."""
+    """Function: start a tiny quick start (the demo data is complete, made in seconds)."""
     program = str(repository / "detection" / "quickstart.py")
     folders = ("--output", str(tmp_path / "run"), "--datasets", str(tmp_path / "datasets"))
     overrides = (*tiny_overrides, "train.max_iter=30", "train.checkpointer.period=5")

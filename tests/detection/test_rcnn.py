@@ -1,4 +1,4 @@
-"""Images larger than the canvas are seen whole; all others are treated as before."""
+"""Images larger than the canvas are seen completely; all others are treated as before."""
 
 import logging
 

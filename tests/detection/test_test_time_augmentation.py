@@ -34,7 +34,7 @@ MASKNESS = "model.roi_heads.maskness_thresh=0.5"
 
 
 def _vary(model):
-    """Weights that tell classes and places apart; an untrained detector scores all alike."""
+    """Weights that distinguish classes and places; an untrained detector scores all alike."""
     generator = torch.Generator().manual_seed(0)
     for predictor in model.roi_heads.box_predictor:
         torch.nn.init.normal_(predictor.cls_score.weight, generator=generator)

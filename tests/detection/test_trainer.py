@@ -241,7 +241,7 @@ def test_a_norm_that_overflows_is_a_sentence(model):
 
 
 class Overflow(TwoLosses):
-    """A gradient that overflows in its first so many steps."""
+    """A gradient that overflows in its first steps."""
 
     overflows = 1
 

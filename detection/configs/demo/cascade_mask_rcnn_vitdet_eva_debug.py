@@ -1,4 +1,4 @@
-"""The COCO recipe on a small scale: digit scenes of 128 px, two CPU cores, the bundled `eva_debug`.
+"""The COCO recipe on a small scale: digit scenes of 128 px, two CPU cores, bundled `eva_debug`.
 
 Same detector and schedule shape as EVA-g on COCO; fewer channels, three levels (patch 8), no flip
 (it turns digits into other signs). The quick start runs it.

@@ -17,18 +17,18 @@ from eva_detection.checks.masks import REMOVED, check_mask
 from eva_detection.data.coco_rules import (
     LARGEST_ID,
     ROUNDING,
-    all_thin,
     clip,
     flag,
     is_integer,
-    large,
-    look_like_fractions,
     numbers,
+    suspected_unit,
 )
 
 Array = np.ndarray[Any, Any]
 Entry = dict[str, Any]
 BY_HAND = "by hand"
+_SHORT = {"bbox": "box", "category_id": "category"}
+_UNITS = {"fractions": "boxes_in_fractions", "thin": "boxes_thin"}
 _AREA_SLACK = 1.0  # px of each side by which an area may be larger than its box
 
 KINDS: Mapping[str, Kind] = {
@@ -138,15 +138,18 @@ class AnnotationCheck:
         self.check_duplicates()
         return self.found
 
-    def _report(self, name: str, where: Array, detail: str = "", *, drop: bool = False) -> Array:
+    def _report(
+        self, name: str, where: Array, detail: str = "", *, field: str = "bbox", drop: bool = False
+    ) -> Array:
         """Count the rows that a mask marks; return their indexes."""
         indexes = np.flatnonzero(where)
         if len(indexes):
             entries = self.found.entries
             ids = (_name(index, entries[index]) for index in indexes.tolist())
             first = entries[indexes[0]]
-            about = f"image {first.get('image_id')}, " + (
-                detail or f"box {_box_text(first.get('bbox'))}"
+            value = _box_text(first.get("bbox")) if field == "bbox" else repr(first.get(field))
+            about = (
+                f"image {first.get('image_id')}, {detail or f'{_SHORT.get(field, field)} {value}'}"
             )
             self.findings.add_many(name, len(indexes), ids, about)
         if drop:
@@ -181,19 +184,16 @@ class AnnotationCheck:
         categories = self._column("category_id")
         known = dict.fromkeys(self.categories, 0)
         unknown = _rows(known, categories) < 0
-        first = categories[int(unknown.argmax())] if unknown.any() else None
-        self._report("category_unknown", unknown, f"category {first}", drop=True)
+        self._report("category_unknown", unknown, field="category_id", drop=True)
 
     def check_flags(self) -> None:
         """Check that `iscrowd` is 0 or 1 and `ignore` 0."""
         crowds, ignored = self._column("iscrowd", 0), self._column("ignore", 0)
         wrong = np.array([value is None or flag(value) is None for value in crowds], bool)
-        first = crowds[int(wrong.argmax())] if wrong.any() else None
-        for index in self._report("iscrowd", wrong, f"iscrowd {first!r}"):
+        for index in self._report("iscrowd", wrong, field="iscrowd"):
             self._edit(index, iscrowd=_meant(crowds[index]))
         wrong = np.array([value is None or flag(value) != 0 for value in ignored], bool)
-        first = ignored[int(wrong.argmax())] if wrong.any() else None
-        for index in self._report("ignored", wrong, f"ignore {first!r}"):
+        for index in self._report("ignored", wrong, field="ignore"):
             crowd = max(_meant(ignored[index]), _meant(crowds[index]))
             self._edit(index, ignore=0, iscrowd=crowd)
 
@@ -207,24 +207,17 @@ class AnnotationCheck:
         empty = finite & (boxes[:, 2:].min(axis=1) <= 0)
         self._report("box_empty", empty, drop=True)
         sides = np.stack([self.widths, self.heights], 1)
-        self._check_unit(finite & ~empty, sides)
         solid = finite & ~empty
-        clipped = clip(boxes, sides)
+        if unit := suspected_unit(boxes[solid], sides[solid]):  # all tiny: rarely in pixels
+            self._report(_UNITS[unit], solid)
+        clipped, beyond, outside = clip(boxes, sides)
         # A sliver beyond the edge within the tolerance is not a box of this image either.
-        outside = solid & clipped.outside
+        outside &= solid
         self._report("box_outside", outside, self._place(outside), drop=True)
-        partly = solid & ~outside & (clipped.beyond > self.tolerance + ROUNDING)
+        partly = solid & ~outside & (beyond > self.tolerance + ROUNDING)
         for index in self._report("box_beyond", partly, self._place(partly)):
-            boxes[index] = clipped.boxes[index]
+            boxes[index] = clipped[index]
             self._edit(index, bbox=boxes[index].tolist())
-
-    def _check_unit(self, solid: Array, sides: Array) -> None:
-        """Report boxes that are all tiny: they are rarely in pixels."""
-        boxes = self.boxes[solid & large(sides)]
-        if look_like_fractions(boxes):
-            self._report("boxes_in_fractions", solid)
-        elif all_thin(boxes):
-            self._report("boxes_thin", solid)
 
     def _place(self, where: Array) -> str:
         if not where.any():
@@ -331,12 +324,5 @@ def _rows(rows: Mapping[Any, int], keys: Sequence[Any]) -> Array:
 
 def _boxes(column: list[Any]) -> Array:
     """Convert boxes to (N, 4), NaN where they are malformed."""
-    good = [type(box) is list and len(box) == 4 for box in column]
-    boxes = np.full((len(column), 4), np.nan)
-    if all(good):
-        flat = list(itertools.chain.from_iterable(column))
-        boxes[:] = numbers(flat).reshape(-1, 4)
-    else:
-        listed = [box for box, ok in zip(column, good, strict=True) if ok]
-        boxes[np.array(good)] = numbers(list(itertools.chain(*listed))).reshape(-1, 4)
-    return boxes
+    good = (box if type(box) is list and len(box) == 4 else [np.nan] * 4 for box in column)
+    return numbers(list(itertools.chain.from_iterable(good))).reshape(-1, 4)

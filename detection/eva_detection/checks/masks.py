@@ -7,15 +7,7 @@ from typing import Any
 import numpy as np
 
 from eva_data.checks.findings import Kind
-from eva_detection.data.coco_rules import (
-    ROUNDING,
-    RleError,
-    Values,
-    has_corners,
-    numbers,
-    rle_runs,
-    shown,
-)
+from eva_detection.data.coco_rules import ROUNDING, Values, has_corners, numbers, rle_runs, shown
 
 REMOVED = "removed"
 KINDS: Mapping[str, Kind] = {
@@ -67,8 +59,9 @@ def check_mask(segmentation: Any, size: tuple[int, int], *, tolerance: float) ->
 def _check_rle(segmentation: dict[str, Any], size: tuple[int, int]) -> Mask:
     try:
         area = sum(rle_runs(segmentation, size)[1::2])
-    except RleError as error:
-        return Mask([("rle_size" if error.of_size else "rle_broken", str(error))])
+    except ValueError as error:
+        size_is_right = segmentation.get("size") == list(size)
+        return Mask([("rle_broken" if size_is_right else "rle_size", str(error))])
     return Mask([], segmentation, area) if area else Mask([("mask_empty", "")])
 
 

@@ -105,7 +105,7 @@ def _check_node(node: Any, key: str) -> None:
 
 
 def _parameters(target: Callable[..., Any]) -> list[str]:
-    """Names that a class or function takes; none where any name will do."""
+    """List the names that a class or function takes; none where any name will do."""
     functions: list[Any] = [target]
     if inspect.isclass(target):
         functions = [vars(base)["__init__"] for base in target.__mro__ if "__init__" in vars(base)]

@@ -83,7 +83,7 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
 
 
 def images_per_step(cfg: DictConfig) -> int:
-    """Images of one optimizer step, over all processes and accumulated batches."""
+    """Count the images of one optimizer step, over all processes and accumulated batches."""
     return int(cfg.dataloader.train.total_batch_size * cfg.train.get("accumulate", 1))
 
 

@@ -172,13 +172,13 @@ def _tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
 
 
 def _moved(name: str) -> str:
-    """The name of a class or function today, for one that a run has saved earlier."""
+    """Return the name of a class or function today, for one that a run has saved earlier."""
     module, dot, last = name.rpartition(".")
     return _MOVED.get(name) or _MOVED.get(module, module) + dot + last
 
 
 def _known(name: str) -> Any:
-    """The class or function of a name."""
+    """Find the class or function of a name."""
     own = tuple(part.strip() for part in os.environ.get(MODULES_VARIABLE, "").split(","))
     own = tuple(part for part in own if part)
     if not _NAME.fullmatch(name) or not _within(name, _ROOTS + own):
@@ -213,7 +213,7 @@ def _function(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
 
 
 def _partial(loader: _Loader, node: yaml.Node) -> functools.partial[Any]:
-    """A partial from `args: [function]` and `state: (function, arguments, named, attributes)`."""
+    """Make a partial of `args: [function]` and `state: (function, arguments, named, ...)`."""
     content = loader.construct_mapping(node, deep=True)
     state = content.get("state")
     if content.keys() != {"args", "state"} or not isinstance(state, tuple) or len(state) != 4:

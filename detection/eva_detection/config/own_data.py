@@ -86,7 +86,7 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
 
 
 def _read_files(args: argparse.Namespace) -> tuple[dict[str, CocoFile], dict[str, str]]:
-    """The files and folders of images that the flags name, by part; nothing without flags."""
+    """Read the files that the flags name, and the image folders, by part; nothing without."""
     given = {flag: getattr(args, flag, None) or "" for flag in _FLAGS}
     if not any(given.values()):
         return {}, {}

@@ -20,15 +20,13 @@ from eva_data.files import require_regular_file
 from eva_detection.data.coco_objects import uniform_object
 from eva_detection.data.coco_rules import (
     THIN,
-    all_thin,
     category_name,
     clip,
     is_id,
     is_integer,
     is_side,
-    large,
-    look_like_fractions,
     shown,
+    suspected_unit,
 )
 
 _MOST_PIXELS = 2**32 - 1  # what pycocotools can count
@@ -156,16 +154,16 @@ def _judged(
     found = (images[one["image_id"]] for one in objects)
     sides = np.array([(image["width"], image["height"]) for image in found], float).reshape(-1, 2)
     boxes = np.array([one["bbox"] for one in objects], float).reshape(-1, 4)
-    tested = large(sides)
-    if look_like_fractions(boxes[tested]):
-        first = objects[int(tested.argmax())]
+    unit = suspected_unit(boxes, sides)
+    if unit == "fractions":
+        first = objects[int((sides.min(axis=1) > 2 * THIN).argmax())]
         raise ValueError(
             f"{path}: no number of any bbox is above 1 (the first: {shown(first['bbox'])} in image "
             f"{first['image_id']}): they look like fractions of the image, as YOLO writes them; "
             "convert them to pixels: [x, y, width, height], x and y of the upper left corner"
         )
-    kept = ~clip(boxes, sides).outside
-    return list(itertools.compress(objects, kept)), all_thin(boxes[tested])
+    kept = ~clip(boxes, sides)[2]
+    return list(itertools.compress(objects, kept)), unit == "thin"
 
 
 def check_images(file: CocoFile, folder: str | Path) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import pycocotools.mask as mask_api
 
 from eva_detection.data.coco_rules import (
-    RleError,
     flag,
     has_corners,
     is_box,
@@ -72,7 +71,7 @@ def _mask(segmentation: Any, height: int, width: int) -> Any:
         return None
     try:
         rle_runs(segmentation, (height, width))
-    except RleError as error:
+    except ValueError as error:
         raise ValueError(f"has an {error}") from error
     size, counts = segmentation["size"], segmentation["counts"]
     if isinstance(counts, str):

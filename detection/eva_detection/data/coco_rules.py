@@ -10,7 +10,7 @@ are too long.
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -24,22 +24,22 @@ _LONGEST_NUMBER = 65  # bits: 13 characters
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
-    """Whether a value is an integer (true is not)."""
+    """Return whether a value is an integer (true is not)."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_id(value: Any) -> TypeGuard[int]:
-    """Whether a value is an integer from 0 to 2^63 - 1."""
+    """Return whether a value is an integer from 0 to 2^63 - 1."""
     return is_integer(value) and 0 <= value <= LARGEST_ID
 
 
 def is_side(value: Any) -> TypeGuard[float]:
-    """Whether a value is a width or height of an image: an integer, also when written as 128.0."""
+    """Return whether a value is a width or height of an image: an integer, also as 128.0."""
     return is_number(value) and 0 < value < 2**31 and value == int(value)
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value is a finite number (true and text are not)."""
+    """Return whether a value is a finite number (true and text are not)."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     try:
@@ -57,12 +57,12 @@ def numbers(values: Sequence[Any]) -> Values:
 
 
 def is_box(value: Any) -> TypeGuard[list[float]]:
-    """Whether a value is a list of four finite numbers: x, y, width, height."""
+    """Return whether a value is a list of four finite numbers: x, y, width, height."""
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
 def has_corners(value: Any) -> TypeGuard[list[Any]]:
-    """Whether a value is a list of x, y, x, y, ... for at least three corners."""
+    """Return whether a value is a list of x, y, x, y, ... for at least three corners."""
     return isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0
 
 
@@ -79,41 +79,24 @@ def flag(value: Any) -> int | None:
     return int(value or 0)
 
 
-def large(sides: Values) -> Flags:
-    """Mark the images, (N, 2) sides, in which a box below 2 px is suspicious."""
-    return np.min(sides, axis=1) > 2 * THIN
+def suspected_unit(boxes: Values, sides: Values) -> str:
+    """Judge boxes, (N, 4), by images, (N, 2) sides, in which one below 2 px is suspicious.
 
-
-def look_like_fractions(boxes: Values) -> bool:
-    """Whether no number of the boxes, (N, 4), is above 1: fractions of the sides, as of YOLO."""
-    return bool(len(boxes)) and bool(np.abs(boxes).max() <= 1)
-
-
-def all_thin(boxes: Values) -> bool:
-    """Whether all boxes, (N, 4), are less than 2 px wide and high."""
-    return bool(len(boxes)) and bool(boxes[:, 2:].max() < THIN)
-
-
-class Clipped(NamedTuple):
-    """Boxes, and how they lie in their images.
-
-    Attributes:
-        boxes: (N, 4) the parts within the images.
-        beyond: (N,) pixels by which a box leaves its image; negative inside.
-        outside: (N,) whether nothing of a box is within.
+    Returns:
+        "fractions" if no number is above 1, as YOLO has them; "thin" if all boxes are less than
+        2 px wide and high; "" otherwise.
     """
+    boxes = boxes[np.min(sides, axis=1) > 2 * THIN]
+    if len(boxes) and np.abs(boxes).max() <= 1:
+        return "fractions"
+    return "thin" if len(boxes) and boxes[:, 2:].max() < THIN else ""
 
-    boxes: Values
-    beyond: Values
-    outside: Flags
 
+def clip(boxes: Values, sides: Values) -> tuple[Values, Values, Flags]:
+    """Clip boxes, (N, 4), to their images, (N, 2) sides; NaN marks what is not known.
 
-def clip(boxes: Values, sides: Values) -> Clipped:
-    """Clip boxes to their images; NaN marks what is not known.
-
-    Args:
-        boxes: (N, 4) x, y, width, height.
-        sides: (N, 2) width and height of each box's image.
+    Returns:
+        The boxes' parts within, the pixels by which each leaves its image, and which are outside.
     """
     with np.errstate(over="ignore"):
         low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
@@ -121,17 +104,7 @@ def clip(boxes: Values, sides: Values) -> Clipped:
     low = low.clip(min=0)
     sizes = np.minimum(high, sides) - low
     outside = (sizes.min(axis=1) <= ROUNDING) & (beyond > 0)
-    return Clipped(np.concatenate([low, sizes], axis=1), beyond, outside)
-
-
-class RleError(ValueError):
-    """A run-length code that does not fit its image; the message starts with "RLE".
-
-    Attributes:
-        of_size: Whether its size is that of another image.
-    """
-
-    of_size = False
+    return np.concatenate([low, sizes], axis=1), beyond, outside
 
 
 def rle_runs(segmentation: Mapping[str, Any], size: tuple[int, int]) -> list[int]:
@@ -145,25 +118,23 @@ def rle_runs(segmentation: Mapping[str, Any], size: tuple[int, int]) -> list[int
         The runs, of background and foreground in turn, which fill the image exactly.
 
     Raises:
-        RleError: If they do not, or cannot be read.
+        ValueError: If they do not, or cannot be read; the message starts with "RLE".
     """
     counts, (height, width) = segmentation.get("counts"), size
     if segmentation.get("size") != [height, width]:
-        error = RleError(
+        raise ValueError(
             f"RLE of size {shown(segmentation.get('size'))}; its image is {width} px wide and "
             f"{height} px high, so it needs 'counts' and 'size': [{height}, {width}]"
         )
-        error.of_size = True
-        raise error
     try:
         lengths = run_lengths(counts)
     except ValueError as error:
-        raise RleError(f"RLE with broken counts: {error}") from error
+        raise ValueError(f"RLE with broken counts: {error}") from error
     if min(lengths, default=0) < 0:
-        raise RleError("RLE with a negative count; counts are runs of pixels")
+        raise ValueError("RLE with a negative count; counts are runs of pixels")
     if (covered := sum(lengths)) != height * width:
         text = covered if covered < 2**63 else "too many"
-        raise RleError(f"RLE of {text} pixels; its image has {height * width}")
+        raise ValueError(f"RLE of {text} pixels; its image has {height * width}")
     return lengths
 
 

@@ -1,6 +1,5 @@
 """Any data set in COCO format as detectron2's records, and the memory that its file takes."""
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,14 +74,3 @@ def forget_training_file(cfg: DictConfig) -> None:
     )
     if train and train != test:
         forget(train)
-
-
-def forget_files(args: argparse.Namespace) -> None:
-    """Free the memory of all files of the command line.
-
-    Args:
-        args: The command line with the flags of `add_arguments`.
-    """
-    for part in ("train", "val"):
-        if file := getattr(args, f"{part}_annotations", None):
-            forget(file)

@@ -57,7 +57,7 @@ _LVIS_STYLE: dict[str, tuple[str, str]] = {
 
 
 def dataset_root() -> Path:
-    """Folder that holds the data sets, as detectron2 defines it."""
+    """Return the folder that holds the data sets, as detectron2 defines it."""
     return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
 
 

@@ -205,7 +205,7 @@ def build_training_loader(
 
 
 def _looks_at_files() -> bool:
-    """Whether this is the process of its machine that looks at the data for all."""
+    """Return whether this process looks at the data for all of its machine."""
     return comm.get_world_size() == 1 or comm.get_local_rank() == 0
 
 

@@ -15,7 +15,7 @@ FREQUENCY_WEIGHT_POWER = 0.5  # paper Table 18
 def federated_class_weights(
     dataset: str = "lvis_v1_train", power: float = FREQUENCY_WEIGHT_POWER
 ) -> Tensor:
-    """Sampling weight of each class in the federated loss (arXiv 2103.07461).
+    """Compute the sampling weight of each class in the federated loss (arXiv 2103.07461).
 
     Args:
         dataset: Registered data set with `class_image_count` in its metadata.

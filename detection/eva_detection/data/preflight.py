@@ -26,7 +26,7 @@ def check_pictures(
 
     Raises:
         ValueError: If more files are missing or empty, or one is a pipe or device, whose reader
-            would wait for ever.
+            would wait forever.
     """
     named = [(str(one["file_name"]), one.get("image_id")) for one in records if "file_name" in one]
     parts = [named[start : start + _AT_ONCE] for start in range(0, len(named), _AT_ONCE)]
@@ -85,6 +85,6 @@ def check_labels(records: Iterable[Mapping[str, Any]], classes: int) -> None:
 
 
 def records_of(dataset: Any) -> Sequence[Mapping[str, Any]]:
-    """The records of a data set as configs build it; nothing where it is of another kind."""
+    """Return the records of a data set that a config builds; none for other kinds."""
     plain = isinstance(dataset, (list, tuple)) and all(isinstance(one, Mapping) for one in dataset)
     return dataset if plain else ()

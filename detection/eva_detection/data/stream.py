@@ -180,11 +180,11 @@ class TrainStream:
             getattr(batches, "_shutdown_workers", lambda: None)()
 
     def order(self) -> dict[str, int]:
-        """The seed and what else the order of the data depends on."""
+        """Return the seed and what else the order of the data depends on."""
         return dict(self._order)
 
     def state_dict(self) -> dict[str, int]:
-        """The order and the place in it."""
+        """Return the order and the place in it."""
         return self._order | {"batches": self.batches}
 
 

@@ -94,7 +94,7 @@ class _Evaluator(DatasetEvaluator, ABC):
 
     @abstractmethod
     def _dataset_ids(self) -> dict[int, int] | None:
-        """Category id in the data set's file for each class of the model; None: the same."""
+        """Map each class of the model to its category id in the data set's file; None: the same."""
 
     @abstractmethod
     def _load_truth(self, file: str) -> COCO:
@@ -102,11 +102,11 @@ class _Evaluator(DatasetEvaluator, ABC):
 
     @abstractmethod
     def _capped(self, predictions: Predictions) -> Iterable[list[Detection]]:
-        """Detections that count in tasks with a limit on each image."""
+        """Choose the detections that count in tasks with a limit on each image."""
 
     @abstractmethod
     def _judged(self, images: Iterable[list[Detection]], truth: COCO) -> Iterator[Detection]:
-        """Detections that the annotations say something about."""
+        """Choose the detections that the annotations say something about."""
 
     def reset(self) -> None:
         """Start an evaluation, with no predictions; the same call on all processes."""
@@ -209,7 +209,7 @@ class _Evaluator(DatasetEvaluator, ABC):
         return {task: self._score(task, predictions, truth) for task in tasks}
 
     def _truth(self) -> COCO:
-        """The annotations, parsed at the first evaluation and kept."""
+        """Parse the annotations at the first evaluation, and keep them."""
         if self._kept_truth is None:
             self._kept_truth = self._load_truth(self._annotation_file())
         return self._kept_truth
@@ -242,7 +242,7 @@ class _Evaluator(DatasetEvaluator, ABC):
         return results | self._score_classes(task, scorer)
 
     def _score_classes(self, task: str, scorer: COCOeval_faster) -> dict[str, float]:
-        """AP of each class, where the rules have that."""
+        """Compute the AP of each class, where the rules have that."""
         return {}
 
 

@@ -91,7 +91,7 @@ class Predictions:
             yield from map(json.loads, file)
 
     def __iter__(self) -> Iterator[list[Detection]]:
-        """Detections of one image after another."""
+        """Yield the detections of one image after another."""
         return (line["detections"] for line in self._lines())
 
     def summarize(self, output: Path | None) -> tuple[int, int, bool]:

@@ -19,6 +19,7 @@ from pycocotools.coco import COCO
 
 from eva_data.files import replacing, require_regular_file, write_text
 from eva_data.pictures import read_rgb
+from eva_detection.data.coco_files import parse_json
 
 SCORE_THRESHOLD = 0.5
 # What pycocotools raises for entries that lack something or hold something else.
@@ -83,10 +84,7 @@ def read_results(run: Path) -> dict[str, dict[str, float | None]]:
 
 def _read(file: Path) -> Any:
     require_regular_file(file)
-    try:
-        return json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
+    return parse_json(file.read_bytes(), str(file))
 
 
 def _truth(content: Any, file: Path) -> COCO:
@@ -102,7 +100,7 @@ def _truth(content: Any, file: Path) -> COCO:
 
 
 def _predictions(truth: COCO, file: Path) -> COCO:
-    """As `truth.loadRes`, which fails on a model that finds nothing."""
+    """Load predictions as `truth.loadRes`, which fails on a model that finds nothing."""
     content = _read(file)
     if content:
         try:
@@ -142,7 +140,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def trained_iterations(metrics: Sequence[dict[str, Any]]) -> int:
-    """Number of iterations that a run has trained, from `read_metrics`."""
+    """Count the iterations that a run has trained, from `read_metrics`."""
     return max((entry["iteration"] + 1 for entry in metrics if "total_loss" in entry), default=0)
 
 

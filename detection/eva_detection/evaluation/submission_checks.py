@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_detection.data.coco_files import parse_json
-from eva_detection.data.coco_rules import RleError, is_box, is_integer, is_number, rle_runs, shown
+from eva_detection.data.coco_rules import is_box, is_integer, is_number, rle_runs, shown
 
 Detection = dict[str, Any]
 FIELDS = {"bbox": "bbox", "segm": "segmentation"}
@@ -97,7 +97,7 @@ def _segmentation_problem(mask: Any, size: tuple[int, int]) -> str | None:
         return "segmentation is not a compressed RLE with counts in a string"
     try:
         rle_runs(mask, size)
-    except RleError as error:
+    except ValueError as error:
         return f"segmentation is an {error}"
     return None
 

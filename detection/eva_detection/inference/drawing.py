@@ -75,7 +75,7 @@ def draw(
 def _composed(
     image: NDArray[np.uint8], overlay: NDArray[np.uint8], scale: int
 ) -> NDArray[np.uint8]:
-    """The overlay (H * s, W * s, 4), with its alpha, on the enlarged image."""
+    """Draw the overlay (H * s, W * s, 4), with its alpha, on the enlarged image."""
     result = image.repeat(scale, axis=0).repeat(scale, axis=1)
     for start in range(0, len(result), _ROWS):
         rows = result[start : start + _ROWS]
@@ -87,7 +87,7 @@ def _composed(
 
 
 def _outlined(mask: NDArray[Any]) -> GenericMask:
-    """A mask without its pixels, of which there may be many: they are drawn as polygons."""
+    """Replace a mask, which may have many pixels, by polygons."""
     height, width = mask.shape
     return GenericMask(GenericMask(mask, height, width).polygons, height, width)
 
@@ -142,7 +142,7 @@ class PredictionsFile:
 
 @contextlib.contextmanager
 def writing_predictions(file: Path, categories: Sequence[Category]) -> Iterator[PredictionsFile]:
-    """Context of a file of predictions, which appears under its name at the end.
+    """Write predictions to a file that appears under its name at the end.
 
     Args:
         file: The file to write.

@@ -34,7 +34,7 @@ class Demand(NamedTuple):
     heads: int
 
     def peak(self, scores: int = 0) -> int:
-        """Bytes of weights and the largest phase, attention's scores included."""
+        """Count the bytes of weights and the largest phase, attention's scores included."""
         return self.weights + max(self.vit + scores, self.pyramid, self.heads)
 
 
@@ -55,7 +55,7 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(amount: int) -> str:
-    """An amount in GiB, or in MiB when it is small."""
+    """Format an amount in GiB, or in MiB when it is small."""
     return f"{amount / 2**30:.1f} GiB" if amount >= 2**30 else f"{amount / 2**20:.0f} MiB"
 
 
@@ -104,13 +104,13 @@ def estimate(
 
 
 def _score_size(weight: "Tensor") -> int:
-    """Bytes of a score of attention and of what it is computed from: float32 at least on a CPU."""
+    """Count the bytes of a score of attention and its inputs: float32 at least on a CPU."""
     size = weight.element_size()
     return max(size, 4) if weight.device.type == "cpu" else size
 
 
 def _vit(backbone: Any, grid: list[int], *, size: int, fused: bool) -> int:
-    """Bytes of the largest block: residual, norm, q, k, v, bias and output, or the MLP."""
+    """Count the bytes of the largest block: residual, norm, q, k, v, bias, output, or the MLP."""
     net = backbone.net
     wide = _score_size(next(net.parameters()))
     channels, hidden = net.embed_dim, net.blocks[0].mlp.fc1.out_features
@@ -131,7 +131,7 @@ def _vit(backbone: Any, grid: list[int], *, size: int, fused: bool) -> int:
 
 
 def _pyramid(backbone: Any, grid: list[int]) -> int:
-    """Elements of the ViT's map and of the finest level while it is made."""
+    """Count the elements of the ViT's map and of the finest level while it is made."""
     tokens, channels = math.prod(grid), backbone.net.embed_dim
     scale = backbone.net.patch_size // min(backbone.strides)
     out = next(iter(backbone._out_feature_channels.values())) * scale**2
@@ -140,7 +140,7 @@ def _pyramid(backbone: Any, grid: list[int]) -> int:
 
 
 def _heads(detector: Any, canvas: tuple[int, int]) -> int:
-    """Elements beside the features: of the RPN, or of all boxes or masks at once."""
+    """Count the elements beside the features: of the RPN, or all boxes or masks at once."""
     rpn, roi = detector.proposal_generator, detector.roi_heads
     strides = detector.backbone._out_feature_strides
     channels = max(detector.backbone._out_feature_channels.values())

@@ -197,7 +197,7 @@ class Predictor:
         return instances
 
     def _prepare(self, image: ImageLike) -> tuple[list[dict[str, Any]], int | None]:
-        """The batch for the model, and the attention's chunk."""
+        """Prepare the batch for the model, and the attention's chunk."""
         rgb = read_rgb(image, upright=True)
         ordered = rgb if self.model.input_format == "RGB" else rgb[:, :, ::-1]
         inputs = AugInput(ordered)
@@ -208,7 +208,7 @@ class Predictor:
         return [{"image": pixels, "height": height, "width": width}], chunk
 
     def _chosen(self, scores: Tensor) -> Tensor:
-        """Places of the detections that count, best first."""
+        """Find the places of the detections that count, best first."""
         order = scores.argsort(descending=True, stable=True)
         # maskness rescoring lowers scores after the model's own threshold
         return order[scores[order] >= self.score_threshold]
@@ -221,7 +221,7 @@ class Predictor:
 
 
 def _encoded(raw: Instances, height: int, width: int) -> tuple[Instances, list[dict[str, Any]]]:
-    """Detections in coordinates of the image, on the CPU, and the codes of their masks."""
+    """Return detections in the image's coordinates, on the CPU, and the codes of their masks."""
     found = detector_postprocess(raw, height, width).to("cpu")
     if not found.has("pred_masks"):
         return found, []
@@ -234,7 +234,7 @@ def _encoded(raw: Instances, height: int, width: int) -> tuple[Instances, list[d
 
 
 def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
-    """Classes of a config's test set, in the model's order.
+    """Read the classes of a config's test set, in the model's order.
 
     Args:
         cfg: The config, with `model.roi_heads.num_classes`.

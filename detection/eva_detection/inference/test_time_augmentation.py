@@ -178,7 +178,7 @@ class EVARCNNWithTTA(nn.Module):
         return self.model.roi_heads
 
     def _pixels(self, entry: dict[str, Any], size: tuple[int, int]) -> NDArray[np.uint8]:
-        """The image (H, W, 3), in full resolution where that is to be had."""
+        """Return the image (H, W, 3), in full resolution where that is to be had."""
         image = entry["image"]
         if tuple(image.shape[-2:]) != size and "file_name" in entry and self.input_format:
             pixels = read_pixels(entry["file_name"], format=self.input_format)
@@ -189,7 +189,7 @@ class EVARCNNWithTTA(nn.Module):
         return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
 
     def _detect_boxes(self, pixels: NDArray[np.uint8]) -> tuple[dict[str, Tensor], Instances]:
-        """Features and boxes of one view, in its own coordinates."""
+        """Compute features and boxes of one view, in its own coordinates."""
         image = torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
         images = self.model.preprocess_image([{"image": image}])
         features = self.model.backbone(images.tensor)
@@ -258,7 +258,7 @@ class _Pass(NamedTuple):
 
 
 def _to_original(found: Instances, size: tuple[int, int], *, flipped: bool) -> Instances:
-    """Boxes of a view in coordinates of the original image."""
+    """Convert boxes of a view to coordinates of the original image."""
     height, width = found.image_size
     boxes = found.pred_boxes.tensor
     if flipped:
@@ -272,7 +272,7 @@ def _to_original(found: Instances, size: tuple[int, int], *, flipped: bool) -> I
 def _to_view(
     boxes: Boxes, original: tuple[int, int], size: tuple[int, int], *, flipped: bool
 ) -> Boxes:
-    """Boxes of the original image in coordinates of a view."""
+    """Convert boxes of the original image to coordinates of a view."""
     factor = boxes.tensor.new_tensor([size[1] / original[1], size[0] / original[0]] * 2)
     scaled = boxes.tensor * factor
     return Boxes(_mirror(scaled, size[1]) if flipped else scaled)

@@ -52,7 +52,7 @@ class Merge:
             raise ValueError(f"max_detections must be a positive number or None, got {self.cap}")
 
     def __call__(self, candidates: Instances) -> Instances:
-        """The boxes that remain, best score first."""
+        """Return the boxes that remain, best score first."""
         boxes, scores = candidates.pred_boxes.tensor, candidates.scores
         classes = candidates.pred_classes
         if self.soft:
@@ -131,7 +131,7 @@ def read_scales(min_sizes: Sequence[int], max_sizes: Sequence[int] | None) -> tu
 def read_area_ranges(
     ranges: Sequence[Any] | str | None, scales: Sequence[Scale]
 ) -> tuple[tuple[float, float], ...] | None:
-    """Least and greatest area of each scale, None for no restriction.
+    """Read the least and greatest area of each scale, None for no restriction.
 
     Raises:
         ValueError: If there is not one range in ascending order for each scale, or for the
@@ -172,7 +172,7 @@ def _limits(pair: Any) -> tuple[float, float] | None:
 
 
 def read_mask_scale(size: int | None, scales: Sequence[Scale], model: EVARCNN) -> int:
-    """Index of the scale that gives the masks; without `size` the closest to the canvas.
+    """Choose the scale that gives the masks; without `size` the closest to the canvas.
 
     Raises:
         ValueError: If no scale has this size, or the detector no masks.

@@ -82,7 +82,7 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Arguments for a yacs config with the node of `add_eva_config`."""
+        """Return the arguments for a yacs config with the node of `add_eva_config`."""
         del input_shape
         eva = cfg.MODEL.EVA
         return {

@@ -111,7 +111,7 @@ class EVACascadeROIHeads(CascadeROIHeads):
     def detect_boxes(
         self, features: dict[str, Tensor], proposals: list[Instances], *, suppress: bool = True
     ) -> list[Instances]:
-        """Boxes of each image, without masks, in inference.
+        """Detect the boxes of each image, without masks, in inference.
 
         Args:
             features: Level name -> (B, C, H, W).
@@ -205,7 +205,7 @@ def maskness(masks: Tensor, threshold: float) -> Tensor:
 def _candidates(
     boxes: Tensor, scores: Tensor, size: tuple[int, int], *, score_threshold: float
 ) -> Instances:
-    """Candidates of an image for suppression: each box with each class above the threshold."""
+    """Choose candidates for suppression: each box with each class above the threshold."""
     finite = boxes.isfinite().all(dim=1) & scores.isfinite().all(dim=1)
     clipped = Boxes(boxes[finite])
     clipped.clip(size)

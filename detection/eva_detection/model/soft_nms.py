@@ -80,7 +80,7 @@ def soft_nms(
 
 
 def _table(groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Candidates of each group in a row: indices (K, M) and which of them are real (K, M)."""
+    """Put the candidates of each group in a row: indices (K, M), and which are real (K, M)."""
     _, group, counts = groups.unique(return_inverse=True, return_counts=True)
     order = group.argsort(stable=True)
     starts = counts.cumsum(0) - counts
@@ -91,7 +91,7 @@ def _table(groups: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _iou(one: Tensor, many: Tensor) -> Tensor:
-    """IoU (K, M) of one box (K, 4) with many (K, M, 4)."""
+    """Compute the IoU (K, M) of one box (K, 4) with many (K, M, 4)."""
     low = torch.maximum(one[:, None, :2], many[..., :2])
     high = torch.minimum(one[:, None, 2:], many[..., 2:])
     inter = (high - low).clamp(min=0).prod(-1)

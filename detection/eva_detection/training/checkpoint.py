@@ -53,11 +53,11 @@ class RunCheckpointer(DetectionCheckpointer):
         write_text(Path(self.save_dir) / LAST, last_filename_basename)
 
     def has_checkpoint(self) -> bool:
-        """Whether the folder has a checkpoint to continue from."""
+        """Return whether the folder has a checkpoint to continue from."""
         return last_checkpoint(Path(self.save_dir)) is not None
 
     def get_checkpoint_file(self) -> str:
-        """The file that `last_checkpoint` names, "" without."""
+        """Return the file that `last_checkpoint` names, "" without."""
         return str(last_checkpoint(Path(self.save_dir)) or "")
 
     def read(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class RunCheckpointer(DetectionCheckpointer):
         return content
 
     def _advice(self, damaged: Path, names: Sequence[str], optimizer: Any) -> str:
-        """The newest checkpoint that is complete, and how to go on from there."""
+        """Name the newest checkpoint that is complete, and how to go on from there."""
         note = damaged.parent / LAST
         for file in checkpoints(damaged.parent):
             if file == damaged:

@@ -14,7 +14,7 @@ from eva_backbone.checkpoints.listing import listed
 
 _TRAINER = {"iteration", "optimizer", "hooks", "grad_scaler", "stream", "optimizer_states"}
 _STREAM = {"seed", "processes", "total_batch_size", "images", "batches"}
-_MOST_BATCHES = 4096  # of one optimizer step; more would take for ever to skip
+_MOST_BATCHES = 4096  # of one optimizer step; more would take forever to skip
 _ADAM = {"step", "exp_avg", "exp_avg_sq"}
 
 
@@ -138,7 +138,7 @@ _OPTIMIZER = ("param_groups", "state")
 
 
 def _alike(saved: Any, like: Any) -> bool:
-    """Whether a setting is of the same kind; its value may have been changed on purpose."""
+    """Return whether a setting is of the same kind; its value may be changed on purpose."""
     if isinstance(like, (tuple, list)):
         right = isinstance(saved, (tuple, list)) and len(saved) == len(like)
         return right and all(map(_alike, saved, like))

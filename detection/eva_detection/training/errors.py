@@ -43,7 +43,7 @@ class LogPlace:
 
 @contextlib.contextmanager
 def one_sentence(log: LogPlace) -> Iterator[None]:
-    """Context that ends the process with a sentence and an exit code, whatever is raised in it.
+    """End the process with a sentence and an exit code, whatever is raised in the block.
 
     The traceback goes to the log of this process. Where several processes have met the same, one
     prints it.
@@ -106,7 +106,7 @@ def _sentence(error: Exception, log: LogPlace) -> str:
 
 
 def _progress(log: LogPlace) -> str:
-    """What is saved of the run, and how to go on."""
+    """Say what is saved of the run, and how to go on."""
     if log.folder is None or not log.trains:
         return ""
     return f"; {saved_progress(log.folder)}; the same command with --resume goes on from there"

@@ -25,7 +25,7 @@ _ITERATION = re.compile(r"model_(\d+)\.pth")
 
 @contextlib.contextmanager
 def claimed(folder: Path, *, trains: bool, resume: bool) -> Iterator[None]:
-    """Context in which the output folder belongs to this run.
+    """Reserve the output folder for this run while the block runs.
 
     Args:
         folder: The folder.
@@ -88,7 +88,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Files of a folder that look like checkpoints, the newest first."""
+    """List the files of a folder that look like checkpoints, the newest first."""
     found = [path for path in folder.glob("*.pth") if not path.name.startswith(".")]
     found = [path for path in found if path.is_file()]
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)

@@ -22,7 +22,7 @@ from eva_data.interruption import StopSignal, passed_on_to_children
 from eva_detection.config.build import build
 from eva_detection.config.command_line import load_config, make_parser
 from eva_detection.config.settings import check_schedule
-from eva_detection.data.custom_data import forget_files
+from eva_detection.data.coco_files import forget
 from eva_detection.data.loading import (
     TestSet,
     build_training_loader,
@@ -164,7 +164,7 @@ def _build_training_loader(
 
 
 def _continues(folder: Path, *, resume: bool) -> bool:
-    """Whether the run goes on from a checkpoint, as the main process finds it, which saves."""
+    """Return whether the main process, which saves, finds a checkpoint to continue from."""
     here = together(lambda: resume and last_checkpoint(folder) is not None)
     continues = bool(comm.all_gather(here)[0])
     if resume and not continues:
@@ -173,7 +173,7 @@ def _continues(folder: Path, *, resume: bool) -> bool:
 
 
 def _build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, torch.optim.Optimizer, Any]:
-    """The model, with its initial weights or to be restored, its optimizer and the schedule."""
+    """Build the model, with initial weights or to be restored, the optimizer, the schedule."""
     multiplier = build(cfg.lr_multiplier, "lr_multiplier")
     check_schedule(multiplier, cfg.train.max_iter)
     source = cfg.train.init_checkpoint
@@ -188,7 +188,7 @@ def _build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, torch.optim
 
 
 def _distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
-    """The model, wrapped if there are several processes."""
+    """Wrap the model if there are several processes."""
     ddp = dict(cfg.train.ddp)
     if cfg.train.device == "cpu":
         ddp["device_ids"] = None
@@ -197,7 +197,7 @@ def _distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def _writers(cfg: DictConfig) -> Iterator[list[EventWriter]]:
-    """Context with what metrics are written with on the main process."""
+    """Open the writers of metrics on the main process, and close them at the end."""
     writers: list[EventWriter] = []
     if comm.is_main_process():
         writers = default_writers(str(cfg.train.output_dir), cfg.train.max_iter)
@@ -258,7 +258,7 @@ def _build_hooks(
 
 
 def run(args: argparse.Namespace) -> None:
-    """One process of a run.
+    """Run one process.
 
     Args:
         args: The command line of `main`.
@@ -313,6 +313,7 @@ def main() -> None:
     if many:
         with one_sentence(LogPlace()):
             load_config(args)  # what is wrong with it is said once, not by every process
-        forget_files(args)
+        for file in filter(None, (args.train_annotations, args.val_annotations)):
+            forget(file)  # each process reads it
     with passed_on_to_children() if many else contextlib.nullcontext():
         start_processes(run, args)

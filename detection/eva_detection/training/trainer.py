@@ -160,7 +160,7 @@ class DetectionTrainer(SimpleTrainer):
         return torch.autocast(self.device_type, dtype=_DTYPES[self.precision])
 
     def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Gradients are averaged over the processes only with the last batch of a step."""
+        """Average gradients over the processes only with the last batch of a step."""
         if last or not isinstance(self.model, DistributedDataParallel):
             return contextlib.nullcontext()
         return self.model.no_sync()
