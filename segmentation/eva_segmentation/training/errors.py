@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from mmengine.dist import broadcast_object_list, get_rank, is_main_process
 
-from eva_data.files import UnwritableError
+from eva_data.files import UnwritableError, explained
 from eva_data.interruption import EXIT_KEYBOARD
 from eva_data.pictures import UnreadableImageError
 from eva_segmentation.data.label_maps import LabelMapError
@@ -124,8 +124,8 @@ def building(folder: Path, begun: Callable[[], bool] = lambda: False) -> Iterato
         raise
     except Exception as error:
         if isinstance(error, OSError) and _is_of_writing(error, folder):
-            place = error.filename or folder
-            raise UnwritableError(f"{place} cannot be written: {error.strerror}") from error
+            with explained(Path(error.filename or folder)):
+                raise
         log_failure(folder)
         if begun():
             raise
