@@ -248,7 +248,6 @@ def make_objectnet(make_set):
 @pytest.fixture
 def small_disk(monkeypatch):
     """Function: context in which a file takes so many bytes and no more, as on a full disk."""
-
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of a module imported inside: cut off
 
     @contextlib.contextmanager
@@ -442,11 +441,7 @@ def help_of():
 
 
 @pytest.fixture
-def full_disk():
+def full_disk(small_disk):
     """At most 1 MB in a file: writes fail in their middle, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
+    with small_disk(1_000_000):
+        yield

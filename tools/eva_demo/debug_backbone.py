@@ -33,7 +33,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -43,6 +42,7 @@ import eva_backbone
 from eva_backbone import VisionTransformer, eva_debug
 from eva_data.commands import program
 from eva_data.files import make_folder, write_text, writing
+from eva_data.tensors import write_tensors
 from eva_demo.dense_scenes import GRID, NO_DIGIT, PATCH, SIZE, DenseScenes, normalise
 from eva_demo.scenes import SPLITS, SceneGenerator
 
@@ -219,14 +219,14 @@ def _digit_features(
 
 def install(backbone: VisionTransformer, record: Mapping[str, Any]) -> None:
     """Write the fp16 weights and their record into the package, both or none."""
-    weights = {name: value.half().contiguous() for name, value in backbone.state_dict().items()}
+    weights = {name: value.half() for name, value in backbone.state_dict().items()}
     _WEIGHTS.mkdir(exist_ok=True)
     file = _WEIGHTS / "eva_debug.safetensors"
     metadata = {"variant": "eva_debug", "made_by": record["command"]}
-    with writing(file) as stream:
-        stream.write(save(weights, metadata))
-        stream.flush()  # before the record takes the place of the earlier one
-        write_text(file.with_suffix(".json"), _json(record))
+    with writing(file.with_suffix(".json")) as stream:
+        stream.write(_json(record).encode())
+        stream.flush()  # before the weights take the place of the earlier ones
+        write_tensors(weights, file, metadata)
     logger.info("wrote %s (%.2f MB)", file.name, file.stat().st_size / 1e6)
 
 
