@@ -147,7 +147,8 @@ def _agree(folder: Path, settings: dict[str, Any]) -> None:
         if changed:
             raise ValueError(
                 f"{folder} holds features with other settings ("
-                + ", ".join(f"{key} {before.get(key)} -> {settings[key]}" for key in changed)
+                + ", ".join(f"{key} {before.get(key, '?')} -> {settings[key]}" for key in changed)
+                + "; ? was not noted by an earlier version" * (not set(changed) <= before.keys())
                 + "); choose another --output"
             )
         return

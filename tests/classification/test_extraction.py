@@ -114,7 +114,7 @@ def test_a_run_of_pictures_that_were_not_turned_is_not_continued(extract):
     content = json.loads(settings.read_text())
     del content["upright"]  # as before pictures were turned
     settings.write_text(json.dumps(content))
-    with pytest.raises(SystemExit, match=r"with other settings \(upright None -> True\)"):
+    with pytest.raises(SystemExit, match=r"with other settings \(upright \? -> True; \? was not noted by an earlier version\)"):
         extract("--file-mb", SMALL)
 
 

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from eva_detection.config import command_line
 from eva_detection.config.files import MODULES_VARIABLE, literal, load_config_file
+from eva_detection.config.overrides import apply_overrides
 from eva_detection.config.recipes import load_recipe
 from eva_detection.inference.export import load_backbone
 from eva_detection.inference.predictor import Predictor
@@ -242,3 +243,11 @@ def test_an_earlier_config_is_a_recipe_of_every_program(earlier, weights, regist
     predictor = Predictor.from_config(earlier, weights=weights)
     assert predictor.class_names == tuple("0123456789")
     assert load_backbone(earlier, str(weights))[0].square_pad == 128
+
+
+def test_an_earlier_name_on_the_command_line(earlier):
+    cfg = load_config_file(earlier)
+    apply_overrides(cfg, ["optimizer._target_=eva_detection.optim.ClippedAdamW"])
+    assert cfg.optimizer._target_ == "eva_detection.training.optimizer.ClippedAdamW"
+    apply_overrides(cfg, ["optimizer._target_=torch.optim.SGD"])
+    assert cfg.optimizer._target_ == "torch.optim.SGD"

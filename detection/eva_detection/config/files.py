@@ -171,7 +171,7 @@ def _tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
     return tuple(loader.construct_sequence(node, deep=True))
 
 
-def _moved(name: str) -> str:
+def name_today(name: str) -> str:
     """Return the name of a class or function today, for one that a run has saved earlier."""
     module, dot, last = name.rpartition(".")
     return _MOVED.get(name) or _MOVED.get(module, module) + dot + last
@@ -206,7 +206,7 @@ def _refusal(name: str) -> str:
 
 
 def _function(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
-    found = _known(_moved(suffix))
+    found = _known(name_today(suffix))
     if found is get_detection_dataset_dicts:  # its fourth argument names pickles
         raise ValueError(_refusal(suffix))
     return found
@@ -264,7 +264,7 @@ def _check(value: Any, key: str) -> None:
             if name == "_target_":
                 if not isinstance(part, str):
                     raise ValueError(f"{below} is not the name of a class or function")
-                value[name] = _moved(part)
+                value[name] = name_today(part)
                 _known(value[name])
             if "proposal_file" in str(name).lower() and part:
                 raise ValueError(f"{below} names pickles, which could run anything: leave it out")

@@ -10,6 +10,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from eva_detection.config.build import describe
+from eva_detection.config.files import name_today
 
 # Sections whose names are read one by one, and names in them that a config may leave out.
 _FLAT = ("train", "dataloader", "test")
@@ -67,8 +68,10 @@ def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
         ValueError: For the first one that cannot be applied, with the reason.
     """
     for text in overrides:
+        key, _, value = text.partition("=")
+        now = f"{key}={name_today(value)}" if key.endswith("_target_") else text
         try:
-            LazyConfig.apply_overrides(cfg, [text])
+            LazyConfig.apply_overrides(cfg, [now])
         except Exception as error:  # of hydra's parser, OmegaConf, or detectron2 between them
             raise ValueError(
                 f"the setting {text!r} cannot be applied: {describe(error)}"
