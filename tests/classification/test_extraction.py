@@ -114,7 +114,8 @@ def test_a_run_of_pictures_that_were_not_turned_is_not_continued(extract):
     content = json.loads(settings.read_text())
     del content["upright"]  # as before pictures were turned
     settings.write_text(json.dumps(content))
-    with pytest.raises(SystemExit, match=r"with other settings \(upright \? -> True; \? was not noted by an earlier version\)"):
+    message = r"with other settings \(upright \? -> True; \? was not noted by an earlier version\)"
+    with pytest.raises(SystemExit, match=message):
         extract("--file-mb", SMALL)
 
 
