@@ -16,15 +16,7 @@ if TYPE_CHECKING:
     from eva_detection.inference.predictor import Predictor
 
 from eva_data.files import make_folder
-from eva_data.inputs import (
-    Job,
-    Plan,
-    do_jobs,
-    plan_jobs,
-    run_demo,
-    save_picture,
-    written_name,
-)
+from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo, save_picture, written_name
 from eva_data.options import probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_detection.inference.memory import MemoryLimitError, parse_bytes

@@ -14,15 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_data.files import replacing
-from eva_data.inputs import (
-    Job,
-    Plan,
-    do_jobs,
-    plan_jobs,
-    run_demo,
-    save_picture,
-    written_name,
-)
+from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo, save_picture, written_name
 from eva_data.options import probability
 from eva_data.suffixes import SHOWN_PICTURES
 
