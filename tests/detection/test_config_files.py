@@ -1,5 +1,6 @@
 """Configs in files: what a run saves comes back, and nothing in YAML runs."""
 
+import builtins
 import os
 import re
 from pathlib import Path
@@ -251,3 +252,13 @@ def test_an_earlier_name_on_the_command_line(earlier):
     assert cfg.optimizer._target_ == "eva_detection.training.optimizer.ClippedAdamW"
     apply_overrides(cfg, ["optimizer._target_=torch.optim.SGD"])
     assert cfg.optimizer._target_ == "torch.optim.SGD"
+
+
+def test_a_recipe_that_fails_leaves_imports_as_they_were(tmp_path):
+    """detectron2 replaces `__import__` while it reads a recipe, and forgets it after an error."""
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text("raise KeyError('of the recipe')\n")
+    before = builtins.__import__
+    with pytest.raises(KeyError, match="of the recipe"):
+        load_config_file(recipe)
+    assert builtins.__import__ is before

@@ -5,6 +5,7 @@ A run saves its config as `config.yaml`, which is passed around. detectron2 read
 are those that `LazyConfig.save` writes, its targets the parts that detectors are built of.
 """
 
+import builtins
 import functools
 import inspect
 import os
@@ -99,7 +100,11 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
         raise ValueError(f"{text} is neither Python (.py) nor YAML (.yaml, .yml)")
     require_regular_file(path)
     if path.suffix == ".py":
-        return LazyConfig.load(text)
+        imports = builtins.__import__
+        try:
+            return LazyConfig.load(text)
+        finally:
+            builtins.__import__ = imports  # detectron2 leaves its own there if a recipe fails
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"{text} has {path.stat().st_size:,} bytes; a config has few")
     try:
