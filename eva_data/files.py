@@ -273,8 +273,8 @@ def explained(path: Path, *, only: Collection[int] | None = None) -> Iterator[No
     except UnwritableError:
         raise
     except OSError as error:
-        if only is not None and error.errno not in only:
+        if error.errno is None or (only is not None and error.errno not in only):
             raise
-        unwritable = UnwritableError(f"{path} cannot be written: {error.strerror or error}")
+        unwritable = UnwritableError(f"{path} cannot be written: {error.strerror}")
         unwritable.errno = error.errno
         raise unwritable from error

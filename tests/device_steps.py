@@ -147,8 +147,15 @@ def pretraining(kind):
         **SMALL,
     )
     model = _Objective(student, objective).train()
-    if kind == "mask on the CPU":
-        return Step(model, lambda: batch, lambda m, b: m(b | {"mask": b["mask"].cpu()}), True)
+    if kind.startswith("mask on"):  # as users call the model, without positions
+
+        def loss(model, batch):
+            images, mask = batch["images"], batch["mask"].flatten(1)
+            targets = model.teacher(images)[mask]
+            given = mask.cpu() if kind == "mask on the CPU" else mask
+            return mim.negative_cosine(model.student(images, given), targets)
+
+        return Step(model, lambda: batch, loss, True)
     return Step(model, lambda: batch, lambda model, batch: model(batch), True)
 
 
