@@ -120,6 +120,11 @@ def _record_errors(request, monkeypatch):
     monkeypatch.setattr(torch.testing, "assert_close", compare_and_note)
 
 
+def pytest_configure():
+    """Let started programs receive Ctrl-C, also if a shell runs the tests in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_terminal_summary(terminalreporter):
     for name, error in ERRORS.items():
         terminalreporter.write_line(f"{error:.1e}  {name}")
