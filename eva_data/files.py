@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _UNFINISHED = ".writing"
 # Errors of the output in the middle of a write, and not of something that is read for it.
-_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -40,7 +40,7 @@ def replacing(file: Path) -> Iterator[Path]:
     """
     temporary = file.with_name(f".{file.stem}{_UNFINISHED}-{os.getpid()}{file.suffix}")
     try:
-        with explained(file, only=_OF_WRITING):
+        with explained(file, only=OF_WRITING):
             yield temporary
         with explained(file):
             flush(temporary)

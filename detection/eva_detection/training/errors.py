@@ -1,7 +1,6 @@
 """The end of a process by an error: one sentence, a traceback in the log, an exit code."""
 
 import contextlib
-import errno
 import logging
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 from detectron2.utils import comm
 
+from eva_data.files import OF_WRITING
 from eva_data.interruption import EXIT_KEYBOARD
 from eva_detection.config.build import describe
 from eva_detection.data.stream import UnreadableImagesError
@@ -22,7 +22,6 @@ PROGRAM = "train_net.py"
 # Errors whose message is enough; anything else needs its traceback.
 _EXPLAINED = (ValueError, OSError, FloatingPointError, UnreadableImagesError)
 _AGREED = (FloatingPointError, UnreadableImagesError)  # the same on all processes
-_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 class LogPlace:
@@ -91,7 +90,7 @@ def say(sentence: str) -> None:
 
 
 def _sentence(error: Exception, log: LogPlace) -> str:
-    full = isinstance(error, OSError) and error.errno in _OF_WRITING
+    full = isinstance(error, OSError) and error.errno in OF_WRITING
     if isinstance(error, _AGREED) or (isinstance(error, _EXPLAINED) and not full):
         text = str(error).strip() if isinstance(error, _AGREED) else describe(error)
     elif full:

@@ -1,7 +1,6 @@
 """How a program ends: one sentence for what the user can fix, a file for the rest, an exit code."""
 
 import contextlib
-import errno
 import logging
 import sys
 import traceback
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 
 from mmengine.dist import broadcast_object_list, get_rank, is_main_process
 
-from eva_data.files import UnwritableError, explained
+from eva_data.files import OF_WRITING, UnwritableError, explained
 from eva_data.interruption import EXIT_KEYBOARD
 from eva_data.pictures import UnreadableImageError
 from eva_segmentation.data.label_maps import LabelMapError
@@ -140,7 +139,7 @@ def building(folder: Path, begun: Callable[[], bool] = lambda: False) -> Iterato
 
 def _is_of_writing(error: OSError, folder: Path) -> bool:
     """Return whether a log or result could not be written, as on a full disk."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    if error.errno in OF_WRITING:
         return True
     name = error.filename
     return isinstance(name, str) and Path(name).absolute().is_relative_to(folder.absolute())
