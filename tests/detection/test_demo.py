@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 from eva_data.files import UnwritableError
 from eva_data.pictures import UnreadableImageError, read_rgb
-from eva_data.video import VideoReader
+from eva_data.video.frame_stream import VideoReader
 from eva_detection.inference import demo
 from eva_detection.inference.drawing import draw, writing_predictions
 from eva_detection.inference.predictor import Category

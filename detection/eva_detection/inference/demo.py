@@ -110,7 +110,8 @@ def _picture(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -
 def _video(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -> str | None:
     from tqdm import tqdm
 
-    from eva_data.video import VideoReader, VideoWriter
+    from eva_data.video.frame_stream import VideoReader
+    from eva_data.video.writer import VideoWriter
     from eva_detection.inference.drawing import draw
 
     make_folder(job.targets[0].parent)

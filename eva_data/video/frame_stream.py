@@ -1,18 +1,16 @@
-"""The one decoder of videos, and a writer: one frame in memory at a time (PyAV)."""
+"""All frames of a video, one after another, one in memory at a time (PyAV)."""
 
-import contextlib
 import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import replacing, require_regular_file
+from eva_data.files import require_regular_file
 from eva_data.pictures import LIMIT, max_pixels
 
 
@@ -89,56 +87,3 @@ def upright(rgb: NDArray[np.uint8], rotation: float) -> NDArray[np.uint8]:
         rotation: Degrees counterclockwise, a multiple of 90.
     """
     return np.ascontiguousarray(np.rot90(rgb, round(rotation / 90) % 4))
-
-
-class VideoWriter:
-    """Writes H.264 in MP4, with the times of the source's frames and without sound.
-
-    The file appears under its name once it is complete; without frames there is none.
-
-    Args:
-        file: The video to write.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._stack = contextlib.ExitStack()
-        self._container: av.container.OutputContainer | None = None
-
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def add(self, rgb: NDArray[np.uint8], like: Frame) -> None:
-        """Append a frame.
-
-        Args:
-            rgb: (H, W, 3), of the same size each time.
-            like: The source's frame, for the time.
-        """
-        height, width = rgb.shape[:2]
-        # half the resolution for colour: sides must be even
-        rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        if self._container is None:
-            part = self._stack.enter_context(replacing(self._file))
-            self._container = av.open(os.fspath(part), "w", format="mp4")
-            self._stack.enter_context(self._container)
-            self._stack.push(self._flush)
-            self._stream = self._container.add_stream("libx264", rate=like.rate)
-            self._stream.height, self._stream.width = rgb.shape[:2]
-            self._stream.pix_fmt = "yuv420p"
-            self._stream.codec_context.time_base = like.time_base
-        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-        frame.pts, frame.time_base = like.pts, like.time_base
-        self._container.mux(self._stream.encode(frame))
-
-    def _flush(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self._container is not None:
-            self._container.mux(self._stream.encode())
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)

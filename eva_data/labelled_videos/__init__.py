@@ -1,0 +1,1 @@
+"""Videos with labels, in the forms in which they lie on disks."""

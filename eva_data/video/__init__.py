@@ -1,0 +1,1 @@
+"""Videos: reading chosen frames or all of them, and writing."""

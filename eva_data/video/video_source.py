@@ -1,0 +1,99 @@
+"""Chosen frames of a video, whatever decodes it.
+
+with open_video("clip.mp4") as video:
+    frames = video.frames([0, len(video) // 2, len(video) - 1])  # (3, H, W, 3)
+
+Shapes: N frames, H x W pixels.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from fractions import Fraction
+from types import TracebackType
+from typing import Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Backend = Literal["pyav", "torchcodec"]
+BACKENDS = get_args(Backend)
+
+
+class UnreadableVideoError(OSError):
+    """A video that cannot be read; the message names it and says why."""
+
+
+class VideoSource(ABC):
+    """An open video; a context manager that closes it.
+
+    Attributes:
+        name: Name of the video, for messages.
+        rate: Frames a second, on average.
+        size: Height and width of the upright frames in pixels.
+        rotation: Degrees counterclockwise by which stored frames are turned to stand upright: 0,
+            90, 180 or 270.
+    """
+
+    name: str
+    rate: Fraction
+    size: tuple[int, int]
+    rotation: int
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Count the frames that the file holds (not those that its header claims)."""
+
+    @abstractmethod
+    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Decode frames, and no more of the file than they need.
+
+        Args:
+            indices: Indexes from 0, in the order of display; any order, repeats are decoded once.
+
+        Returns:
+            (N, H, W, 3), RGB, upright, in the order of `indices`.
+
+        Raises:
+            IndexError: If there is no such frame.
+            UnreadableVideoError: If one of them cannot be decoded.
+        """
+
+    @abstractmethod
+    def times(self, indices: Sequence[int]) -> list[float]:
+        """Give the times of frames, in seconds from the first frame's."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file and free the decoder; what is closed may be closed again."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_video(
+    content: str | os.PathLike[str] | bytes, *, backend: Backend = "pyav", name: str | None = None
+) -> VideoSource:
+    """Open a video.
+
+    Args:
+        content: Path of a file, or its content.
+        backend: `pyav`, or `torchcodec` where it is installed.
+        name: Name in messages; by default the path.
+
+    Returns:
+        The video, with one decoding thread; close it, best by `with`.
+
+    Raises:
+        UnreadableVideoError: If it cannot be read, has no picture or no frame.
+        ValueError: If there is no such backend, or it is not installed.
+    """
+    raise NotImplementedError

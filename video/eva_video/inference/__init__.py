@@ -1,0 +1,1 @@
+"""Predictions for people: files, folders and long videos."""

@@ -1,0 +1,1 @@
+"""Kinetics-722 and the classes of Kinetics."""

@@ -1,0 +1,1 @@
+"""The classifier of clips, its weights and its features."""
