@@ -12,9 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from eva_data.options import integer, number
-from eva_engine.evaluation.counting import OneLabel, Score
+from eva_engine.evaluation.counting import Score
 from eva_engine.evaluation.frozen import L2, fit_best_linear, nearest_neighbours
 from eva_engine.evaluation.reports import table, write_results
+from eva_engine.evaluation.rules import OneLabel
 
 
 def add_frozen(parser: argparse.ArgumentParser, *, data: str, unit: str = "images") -> None:
