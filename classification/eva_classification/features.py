@@ -29,7 +29,7 @@ from eva_engine.evaluation.own_data import notes_of_training
 
 Picture = str | os.PathLike[str] | Image.Image
 Pooling = Literal["mean", "cls"]
-Grid = tuple[int, int]
+Grid = tuple[int, ...]
 POOLINGS = ("mean", "cls")
 
 
