@@ -1,7 +1,7 @@
 """Count correct predictions: each sample once, whatever the number of processes.
 
 A sample is an input with a label. The model turns a batch of inputs into logits, whether they are
-images (B, 3, H, W), clips (B, 3, T, H, W) or several views of each (B, V, ...), over which it takes
+images (B, 3, H, W), clips (B, T, 3, H, W) or several views of each (B, V, ...), over which it takes
 the mean itself.
 
 Shapes: B samples, K classes.
