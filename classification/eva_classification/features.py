@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from eva_backbone.checkpoints.convert import trunk_prefix
 from eva_backbone.checkpoints.from_weights import describe, vit_from
 from eva_backbone.checkpoints.loading import read_weights
+from eva_backbone.checkpoints.reading import noted_frames
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
@@ -29,7 +30,7 @@ from eva_engine.evaluation.own_data import notes_of_training
 
 Picture = str | os.PathLike[str] | Image.Image
 Pooling = Literal["mean", "cls"]
-Grid = tuple[int, int]
+Grid = tuple[int, ...]
 POOLINGS = ("mean", "cls")
 
 
@@ -110,15 +111,15 @@ class FeatureExtractor(nn.Module):
         path = resolve_source(source)
         place = choose_device(device)
         dtype = choose_dtype(precision, place)
-        weights = read_weights(path)
-        trunk = describe(weights, name=path.name)
+        weights, stored = read_weights(path), noted_frames(path)
+        trunk = describe(weights, name=path.name, frames=stored)
         side, patch = image_size or trunk.arguments["img_size"], trunk.arguments["patch_size"]
         if side < patch or side % patch:
             raise ValueError(f"patch size {patch} of {path.name} does not divide {side}")
         if image_size is not None and "pretrain_img_size" not in trunk.arguments:
             # a detector's tables stay, and are interpolated as in its tests
             vit_arguments = {"img_size": image_size, **vit_arguments}
-        vit = vit_from(weights, name=path.name, dtype=dtype, **vit_arguments)
+        vit = vit_from(weights, name=path.name, stored=stored, dtype=dtype, **vit_arguments)
         if pooling is None:
             pooling = "mean" if trunk.pools_patches else "cls"
         fc_norm = None

@@ -33,6 +33,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 def _are_three(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
 
@@ -46,6 +54,8 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "mean": _are_three,
     "std": _are_three,
     "class_names": _are_names,
+    "sampling": _is_name,
+    "frame_interval": _is_count,
 }
 
 
@@ -54,7 +64,8 @@ def notes_of_training(weights: str | os.PathLike[str], **given: Any) -> dict[str
 
     Args:
         weights: Official name or file.
-        **given: `crop_pct`, `mean`, `std` or `class_names`; None looks for a note.
+        **given: `crop_pct`, `mean`, `std`, `class_names`, or a video's `sampling` and
+            `frame_interval`; None looks for a note.
 
     Returns:
         Name -> what was given, or else the note, or None.
