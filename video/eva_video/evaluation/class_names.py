@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from eva_data.labelled.folders import read_class_list
+from eva_data.labelled.classes import read_class_list
 from eva_video.kinetics.classes import SOURCES, TITLES, kinetics_classes, mapping, official_classes
 
 MERGED = ("k722", "k710")

@@ -16,7 +16,7 @@ from eva_video.data.clips import CentreClips, Draws, Views
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import Normalise
 
-_DIGITS = 6  # of a probability
+_DIGITS = 7  # of a probability
 
 
 class SingleView(Dataset[tuple[Tensor, int]]):
