@@ -197,7 +197,7 @@ def noted_frames(path: Path) -> int | None:
             frames = json.loads((content.metadata() or {})["config"])["model"]["frames"]
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return frames if isinstance(frames, int) and frames > 0 else None
+    return frames if type(frames) is int and frames > 0 else None  # True is not a number
 
 
 def check_tensors(tensors: Mapping[str, Tensor], *, source: str) -> None:
