@@ -12,6 +12,7 @@ import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -186,7 +187,13 @@ def to_rgb(frame: VideoFrame, stored_size: tuple[int, int]) -> NDArray[np.uint8]
         (H, W, 3), RGB, upright.
     """
     height, width = stored_size
-    rgb = frame.to_ndarray(format="rgb24", width=width, height=height, threads=1)
+    rgb = frame.to_ndarray(
+        format="rgb24",
+        width=width,
+        height=height,
+        interpolation=Interpolation.BICUBIC,  # as in FFmpeg's own program and torchcodec
+        threads=1,
+    )
     return upright(cast("NDArray[np.uint8]", rgb), frame.rotation)
 
 
