@@ -25,7 +25,7 @@ MODULES = {  # what a group may load -> its modules
     ("numpy", "PIL", "av"): (
         *("labelled_videos.entries", "labelled_videos.labelled_videos", "labelled_videos.opening"),
         *("labelled_videos.path_lists", "labelled_videos.placing", "labelled_videos.raw_frames"),
-        *("labelled_videos.video_files",),
+        *("labelled_videos.video_files", "labelled_videos.clip_ids", "labelled_videos.tables"),
     ),
     ("av", "numpy", "PIL"): ("video",),
 }
