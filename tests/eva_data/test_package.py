@@ -20,7 +20,8 @@ MODULES = {  # what a group may load -> its modules
         *("labelled.folders", "labelled.imagenet", "labelled.labelled_images", "labelled.named"),
         *("seeding", "tensors", "transforms"),
         *("sources.decoding", "sources.image_source", "sources.index_file"),
-        *("sources.manifests", "sources.shards", "checks.manifests"),
+        *("sources.manifests", "sources.patterns", "sources.shards", "sources.tar_members"),
+        *("checks.manifests",),
     ),
     ("numpy", "PIL", "av"): (
         *("labelled_videos.entries", "labelled_videos.labelled_videos", "labelled_videos.opening"),
