@@ -6,3 +6,4 @@ PICTURES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", "
 SHOWN_PICTURES = PICTURES | {".gif"}
 VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
 LISTED_PICTURES = ", ".join(sorted(suffix.removeprefix(".") for suffix in PICTURES))
+LISTED_VIDEOS = ", ".join(sorted(suffix.removeprefix(".") for suffix in VIDEOS))

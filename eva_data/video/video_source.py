@@ -96,4 +96,8 @@ def open_video(
         UnreadableVideoError: If it cannot be read, has no picture or no frame.
         ValueError: If there is no such backend, or it is not installed.
     """
-    raise NotImplementedError
+    if backend == "pyav":
+        from eva_data.video.pyav_source import PyavSource
+
+        return PyavSource(content, name=name)
+    raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")

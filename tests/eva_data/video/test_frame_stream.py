@@ -5,7 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from eva_data.video.frame_stream import Frame, VideoReader, upright
+from eva_data.video.containers import upright
+from eva_data.video.frame_stream import Frame, VideoReader
 from eva_data.video.writer import VideoWriter
 
 

@@ -1,0 +1,173 @@
+"""Opening of video files, and what every reader of them checks and converts (PyAV)."""
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from eva_data.files import require_regular_file
+from eva_data.pictures import LIMIT, max_pixels
+from eva_data.video.video_source import UnreadableVideoError
+
+Content = str | os.PathLike[str] | bytes  # path of a file, or its content
+
+
+class OpenVideo(NamedTuple):
+    """An open file and the stream of its pictures.
+
+    Attributes:
+        container: The file; closing it frees the decoder.
+        stream: Its best stream of moving pictures, which one thread decodes.
+    """
+
+    container: InputContainer
+    stream: VideoStream
+
+    def close(self) -> None:
+        """Close the file and free the decoder."""
+        self.container.close()
+
+
+def name_of(content: Content, name: str | None) -> str:
+    """Name a video in messages: by its given name, its path, or its kind."""
+    if name is not None:
+        return name
+    return "the given bytes" if isinstance(content, bytes) else os.fspath(content)
+
+
+@contextlib.contextmanager
+def explained(name: str, *, after: Callable[[], str] = str) -> Iterator[None]:
+    """Turn what PyAV raises into a sentence that names the video.
+
+    Args:
+        name: The video.
+        after: Says how far it could be read.
+
+    Raises:
+        UnreadableVideoError: In place of the library's or the system's error.
+    """
+    try:
+        yield
+    except UnreadableVideoError:
+        raise
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise UnreadableVideoError(
+            f"cannot read {name} as a video{after()}: {_reason(error)}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, av.InvalidDataError):
+        return "it is damaged or not a video"
+    if isinstance(error, av.FFmpegError) and error.strerror:
+        return error.strerror
+    return str(error)
+
+
+def open_pictures(content: Content) -> OpenVideo:
+    """Open a file and choose the stream of its pictures.
+
+    A picture that is attached to the file, such as the cover of a record, is not a video.
+
+    Args:
+        content: Path of a file, or its content.
+
+    Raises:
+        av.FFmpegError: If it is damaged or not a video.
+        OSError: If it is missing, not a file, or has no pictures.
+        ValueError: If it is empty.
+    """
+    source: str | io.BytesIO
+    if isinstance(content, bytes):
+        source, size = io.BytesIO(content), len(content)
+    else:
+        require_regular_file(path := Path(content))
+        # a name such as "a:b.mp4" would be taken for a protocol
+        source, size = f"file:{os.fspath(content)}", path.stat().st_size
+    if not size:
+        raise ValueError("it is empty")
+    container = av.open(
+        source,
+        metadata_errors="replace",
+        # of playlists and the like, which name other files and addresses
+        container_options={"protocol_whitelist": "file" if isinstance(source, str) else "none"},
+    )
+    try:
+        return OpenVideo(container, _choose_stream(container))
+    except BaseException:
+        container.close()
+        raise
+
+
+def _choose_stream(container: InputContainer) -> VideoStream:
+    if container.format.name == "image2" or container.format.name.endswith("_pipe"):
+        raise ValueError("it is a picture")
+    moving = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & Disposition.attached_pic
+    ]
+    if not moving:
+        raise ValueError("it has no pictures")
+    best = container.streams.best("video")
+    chosen = next((stream for stream in moving if stream is best), moving[0])
+    if chosen.codec_context is None:
+        raise ValueError("there is no decoder for it")
+    chosen.codec_context.thread_count = 1
+    chosen.codec_context.thread_type = "NONE"
+    check_size(chosen.codec_context.width, chosen.codec_context.height)
+    return chosen
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse frames of more pixels than `eva_data.pictures.max_pixels` permits.
+
+    Raises:
+        OSError: If they are larger.
+    """
+    if width * height > max_pixels():
+        raise OSError(
+            f"its frames have {width} x {height} pixels, more than {max_pixels():,}; if it is "
+            f"meant, set {LIMIT}={width * height}"
+        )
+
+
+def to_rgb(frame: VideoFrame, stored_size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Convert a decoded frame.
+
+    Args:
+        frame: The frame.
+        stored_size: Height and width before it is turned; frames of a video that changes its size
+            are scaled to it.
+
+    Returns:
+        (H, W, 3), RGB, upright.
+    """
+    height, width = stored_size
+    rgb = frame.to_ndarray(format="rgb24", width=width, height=height, threads=1)
+    return upright(cast("NDArray[np.uint8]", rgb), frame.rotation)
+
+
+def upright(rgb: NDArray[np.uint8], rotation: float) -> NDArray[np.uint8]:
+    """Turn a frame as its display matrix says (phones film sideways).
+
+    Args:
+        rgb: (H, W, 3).
+        rotation: Degrees counterclockwise, a multiple of 90.
+    """
+    return np.ascontiguousarray(np.rot90(rgb, quarter_turns(rotation)))
+
+
+def quarter_turns(rotation: float) -> int:
+    """Count the turns by 90 degrees, 0 to 3, counterclockwise."""
+    return round(rotation / 90) % 4

@@ -1,0 +1,176 @@
+"""Chosen frames of a video by PyAV, which brings its own FFmpeg."""
+
+import collections
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from eva_data.video.containers import (
+    Content,
+    OpenVideo,
+    explained,
+    name_of,
+    open_pictures,
+    quarter_turns,
+    to_rgb,
+)
+from eva_data.video.frame_table import Place, VideoPacket, count, packets_of, rate_of, scan, time_of
+from eva_data.video.video_source import VideoSource
+
+
+class PyavSource(VideoSource):
+    """A video that one thread decodes.
+
+    All packets are read once when it is opened. For a frame the decoder begins at the keyframe
+    before it, or goes on where it is if that decodes no more.
+
+    Args:
+        content: Path of a file, or its content.
+        name: Name in messages; by default the path.
+
+    Raises:
+        UnreadableVideoError: If it cannot be read, has no picture or no frame.
+    """
+
+    def __init__(self, content: Content, *, name: str | None = None) -> None:
+        self.name = name_of(content, name)
+        self._content = content
+        self._video: OpenVideo | None = None
+        try:
+            with explained(self.name):
+                self._restart()
+                table = scan(self._require_open())
+                if table is None:
+                    self._restart()
+                    table = count(self._require_open())
+        except BaseException:
+            self.close()
+            raise
+        self._table = table
+        self._shown = math.inf  # the last decoded frame: its time, or its number without packets
+        first = table.first
+        self._tick = first.time_base or 1 / rate_of(self._require_open())
+        self._stored_size = first.height, first.width
+        turns = quarter_turns(first.rotation)
+        self.rotation = 90 * turns
+        self.size = self._stored_size[::-1] if turns % 2 else self._stored_size
+        self.rate = rate_of(self._require_open())
+
+    def __len__(self) -> int:
+        return len(self._table.times)
+
+    def times(self, indices: Sequence[int]) -> list[float]:
+        """Give the times of frames, in seconds from the first frame's."""
+        times = self._table.times
+        return [float((times[self._checked(i)] - times[0]) * self._tick) for i in indices]
+
+    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Decode frames; see `VideoSource.frames`."""
+        order = np.array([self._checked(index) for index in indices], dtype=np.int64)
+        self._require_open()
+        result = np.empty((len(order), *self.size, 3), dtype=np.uint8)
+        with explained(self.name):
+            for index in np.unique(order):
+                result[order == index] = to_rgb(self._decode(int(index)), self._stored_size)
+        return result
+
+    def close(self) -> None:
+        """Close the file and free the decoder; what is closed may be closed again."""
+        if self._video is not None:
+            self._video.close()
+        self._video = None
+        self._packets: Iterator[VideoPacket] = iter(())
+        self._waiting: collections.deque[VideoFrame] = collections.deque()
+
+    def _require_open(self) -> OpenVideo:
+        if self._video is None:
+            raise ValueError(f"{self.name} is closed")
+        return self._video
+
+    def _checked(self, index: int) -> int:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} has no frame {index}: it has {len(self)}, from 0")
+        return index
+
+    def _decode(self, index: int) -> VideoFrame:
+        frame = self._by_time(index) if self._table.places else self._by_number(index)
+        if frame is None:
+            raise ValueError(f"its frame {index} of {len(self)} cannot be decoded")
+        return frame
+
+    def _by_number(self, index: int) -> VideoFrame | None:
+        """Decode from the beginning, or go on, and count."""
+        if index <= self._shown:
+            self._restart()
+            self._shown = -1
+        frame: VideoFrame | None = None
+        while self._shown < index and (frame := self._next_frame()) is not None:
+            self._shown += 1
+        return frame
+
+    def _by_time(self, index: int) -> VideoFrame | None:
+        time = self._table.times[index]
+        start = self._table.start_of(time)
+        if self._shown >= time or start.number > self._fed + 1:
+            self._seek(start)
+        frame = self._forward_to(time)
+        if frame is None:  # a keyframe that needs what is before it, as with intra refresh
+            self._restart()
+            frame = self._forward_to(time)
+        return frame
+
+    def _forward_to(self, time: int) -> VideoFrame | None:
+        while self._shown < time and (frame := self._next_frame()) is not None:
+            if frame.pts is not None:
+                self._shown = frame.pts
+                if frame.pts == time:
+                    return frame
+        return None
+
+    def _next_frame(self) -> VideoFrame | None:
+        while not self._waiting:
+            packet = next(self._packets, None)
+            if packet is None:
+                self._shown = math.inf
+                return None
+            place = self._table.places.get(time_of(packet))
+            if place is not None:
+                self._fed = place.number
+            try:
+                self._waiting.extend(packet.decode())
+            except av.FFmpegError:
+                self._shown = math.inf
+                raise
+        return self._waiting.popleft()
+
+    def _seek(self, start: Place) -> None:
+        """Go to a keyframe, or to an earlier one where the container finds no better."""
+        video = self._require_open()
+        for time in dict.fromkeys((start.pts, start.dts)):
+            with contextlib.suppress(av.FFmpegError):
+                video.container.seek(time, stream=video.stream)
+                packets = packets_of(video)
+                packet = next(packets)
+                place = self._table.places.get(time_of(packet))
+                if place is not None and place.key and place.number <= start.number:
+                    self._begin(itertools.chain([packet], packets), fed=place.number - 1)
+                    return
+        self._restart()
+
+    def _restart(self) -> None:
+        """Open the file again, at its beginning."""
+        self.close()
+        self._video = open_pictures(self._content)
+        self._begin(packets_of(self._video), fed=-1)
+
+    def _begin(self, packets: Iterator[VideoPacket], *, fed: int) -> None:
+        self._packets = packets
+        self._fed = fed  # number of the last packet that was decoded
+        self._waiting.clear()
+        self._shown = -math.inf
