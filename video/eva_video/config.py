@@ -17,6 +17,7 @@ from eva_engine.config import (
 )
 from eva_video.data.sampling import Kind
 
+MAPPED = ("k400", "k600", "k700")  # whose classes a head of Kinetics-722 has
 MOST_FRAMES = 1024  # more is a typing error; attention costs their square
 
 
@@ -30,8 +31,8 @@ class ModelConfig(VitConfig):
         frozen_blocks: Lower blocks that are not trained, with the embeddings, for less memory; 0
             trains everything.
         class_mapping: Which rows of the head of `init_checkpoint` the classes take: `k400`, `k600`
-            or `k700` for a head of Kinetics-722, or a .npy file with the row of each class; empty
-            takes a head of the same size as it is.
+            or `k700` picks those of this data set's classes from a head of Kinetics-722, a .npy
+            file holds the row of each class; empty takes a head of the same size as it is.
     """
 
     frames: int = 8
@@ -52,6 +53,13 @@ class ModelConfig(VitConfig):
             raise ValueError(
                 f"activation_checkpointing has no effect with frozen_blocks={self.frozen_blocks}: "
                 "no block is trained; leave it out"
+            )
+        if self.class_mapping and not (
+            self.class_mapping in MAPPED or self.class_mapping.endswith(".npy")
+        ):
+            raise ValueError(
+                f"class_mapping must be one of {', '.join(MAPPED)} or a .npy file, got "
+                f"{self.class_mapping!r}"
             )
         if self.class_mapping and not self.init_checkpoint:
             raise ValueError(

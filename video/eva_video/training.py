@@ -2,11 +2,13 @@
 
 import contextlib
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
 
-from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
 from eva_backbone.layer_decay import freeze_layers
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
@@ -19,23 +21,28 @@ from eva_engine.evaluation.counting import Validation
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.flops import training_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
-from eva_video.config import DataConfig, ModelConfig, VideoConfig
+from eva_video.config import MAPPED, DataConfig, ModelConfig, VideoConfig
 from eva_video.data.clips import CentreClips, TrainingClips
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import Normalise, TrainingTransform
+from eva_video.kinetics.classes import find_classes
+from eva_video.kinetics.classes import mapping as kinetics_mapping
 from eva_video.model.classifier import VideoClassifier, build_video_classifier
+from eva_video.model.loading import initialise
 
 logger = logging.getLogger(__name__)
 
-HEADS = ("head", "fc_norm", "norm")  # a pre-trained file lacks them, or has another head
 
-
-def build_model(config: ModelConfig, *, num_classes: int) -> VideoClassifier:
+def build_model(
+    config: ModelConfig, *, num_classes: int, head_rows: Sequence[int] | None = None
+) -> VideoClassifier:
     """Build the classifier of a recipe, with its first weights.
 
     Args:
         config: The classifier.
         num_classes: K.
+        head_rows: Rows of the head of `config.init_checkpoint` that are the classes; None takes
+            the head as it is.
 
     Returns:
         The model, whose lower blocks are frozen as the recipe says.
@@ -50,18 +57,44 @@ def build_model(config: ModelConfig, *, num_classes: int) -> VideoClassifier:
             activation_checkpointing=config.activation_checkpointing,
         )
     if config.init_checkpoint:
-        load_pretrained(
-            model,
-            config.init_checkpoint,
-            allow_missing=HEADS,
-            allow_skipped=HEADS,
-            reinitialise=("head",),
-        )
+        initialise(model, config.init_checkpoint, head_rows=head_rows)
     if config.frozen_blocks:
-        frozen = freeze_layers(model, depth=config.depth, below=config.frozen_blocks + 1)
-        logger.info("%d tensors of the first %d blocks are frozen", len(frozen),
-                    config.frozen_blocks)  # fmt: skip
+        freeze_layers(model, depth=config.depth, below=config.frozen_blocks + 1)
     return model
+
+
+def read_class_mapping(mapping: str, classes: Sequence[str]) -> list[int]:
+    """Find the rows of another data set's head that are the classes of the data.
+
+    Args:
+        mapping: `k400`, `k600` or `k700` for a head of Kinetics-722, in which classes are found by
+            their names, or by their order where the names are numbers; or a .npy file.
+        classes: Names of the classes.
+
+    Returns:
+        A row for each.
+
+    Raises:
+        ValueError: If the file or the names are not such.
+    """
+    if mapping in MAPPED:
+        if not all(name.isdecimal() for name in classes):
+            return find_classes(classes, mapping).tolist()
+        rows = kinetics_mapping("k722", mapping)
+        source = f"{mapping}, whose classes are numbers here"
+    else:
+        try:
+            rows = np.load(mapping, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"class_mapping {mapping} cannot be read: {error}") from error
+        if not isinstance(rows, np.ndarray) or rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise ValueError(f"class_mapping {mapping} is not a row of integers")
+        source = mapping
+    if len(rows) != len(classes):
+        raise ValueError(
+            f"class_mapping {source} has {len(rows)} rows, the data have {len(classes)} classes"
+        )
+    return rows.tolist()
 
 
 def training_clips(config: VideoConfig, videos: LabelledVideos) -> TrainingClips:
@@ -143,9 +176,10 @@ def train(config: VideoConfig, device: torch.device) -> None:
         validation = Validation(validation_clips(config, others), config.run, device)
     elif config.run.best_metric:
         raise ValueError("run.best_metric needs data.val; set it to nothing (--run.best-metric '')")
+    mapping = config.model.class_mapping
+    head_rows = read_class_mapping(mapping, classes) if mapping else None
     distributed.seed_all(config.run.seed)
-    build = partial(build_model, num_classes=len(classes))
-    model = build(config.model)
+    model = build_model(config.model, num_classes=len(classes), head_rows=head_rows)
     TrainingRun(
         model=model,
         groups=layer_decay_groups(
@@ -162,7 +196,11 @@ def train(config: VideoConfig, device: torch.device) -> None:
         device=device,
         evaluate=validation,
         results=Validation.results,
-        flops_per_sample=training_flops(build, config.model, frames=config.model.frames),
+        flops_per_sample=training_flops(
+            partial(build_model, num_classes=len(classes)),
+            replace(config.model, class_mapping=""),
+            frames=config.model.frames,
+        ),
     ).start()
 
 

@@ -41,15 +41,15 @@ class Sampling:
     def draw(self, length: int, *, generator: torch.Generator | None = None) -> Indexes:
         """Choose the frames of a clip at random.
 
-        Sparse: one in each segment of `length // T` frames; of a video that is shorter than T all
-        frames, some more than once. Dense: the first frame is drawn; a short video begins again.
+        Sparse: one in each segment of `length // T` frames; of a video that is shorter than T, its
+        frames repeated. Dense: the first frame is drawn; a short video begins again.
 
         Args:
             length: Number of frames of the video.
             generator: Source of random numbers; None takes torch's global one.
 
         Returns:
-            (T,), rising but for dense clips of short videos.
+            (T,).
         """
         if self.kind == "dense":
             places = max(length - self.span + 1, 1)
@@ -57,7 +57,8 @@ class Sampling:
         segment = length // self.frames
         if segment:
             return np.arange(self.frames) * segment + _randint(segment, self.frames, generator)
-        return np.around(np.arange(self.frames) * (length / self.frames)).astype(np.int64)
+        rounded = np.around(np.arange(self.frames) * (length / self.frames)).astype(np.int64)
+        return rounded % length  # officially: the last of them can be the first frame
 
     def fixed(self, length: int, *, clips: int = 1) -> Indexes:
         """Choose the frames of clips that are spread evenly.
