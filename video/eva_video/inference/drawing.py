@@ -17,6 +17,7 @@ from eva_video.inference.windows import Judged
 
 SHOWN = 3  # classes below a frame
 _READABLE_WIDTH = 320  # pixels; narrower frames are enlarged, since names would not fit
+_HIGHEST = 2048  # pixels of an enlarged frame
 _SMALLEST, _LARGEST = 13, 40  # pixels of a letter
 _BACK, _FIRST, _OTHER, _TEXT, _FAINT = "#141414", "#1f5fae", "#3a3a3a", "#ffffff", "#c8c8c8"
 
@@ -35,7 +36,8 @@ def annotate(
     Returns:
         (H * s + h, W * s, 3), with s = 1 for frames of 320 px width and more.
     """
-    scale = math.ceil(_READABLE_WIDTH / rgb.shape[1])
+    height, width = rgb.shape[:2]
+    scale = min(math.ceil(_READABLE_WIDTH / width), max(1, _HIGHEST // height))
     enlarged = rgb.repeat(scale, axis=0).repeat(scale, axis=1)
     strip = _strip(enlarged.shape[1], tuple(predictions[:rows]), time, rows)
     return np.concatenate([enlarged, strip])

@@ -23,6 +23,7 @@ from eva_data.video.video_source import Backend, VideoSource, open_video
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 from eva_engine.evaluation.multi_view import MultiView
 from eva_engine.evaluation.own_data import notes_of_training
+from eva_video.data.clips import require_usual_shape
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import CropsTransform, Normalise
 from eva_video.evaluation.class_names import class_names
@@ -198,6 +199,7 @@ class VideoPredictor:
         with contextlib.ExitStack() as stack:
             if not isinstance(video, VideoSource):
                 video = stack.enter_context(open_video(video, backend=self.backend))
+            require_usual_shape(video)
             for batch in _batches(
                 windows_of(video, seconds=seconds, stride=stride), self.batch_size
             ):
