@@ -125,7 +125,7 @@ class PyavSource(VideoSource):
             self._shown = math.inf  # where the decoder is, is not known
             raise
         if frame is None:
-            raise ValueError(f"its frame {index} of {len(self)} is damaged")
+            raise OSError(f"its frame {index} of {len(self)} is damaged")
         return frame
 
     def _by_number(self, index: int) -> VideoFrame | None:
