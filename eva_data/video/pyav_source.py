@@ -47,10 +47,11 @@ class PyavSource(VideoSource):
         UnreadableVideoError: If it cannot be read, has no picture or no frame.
     """
 
+    _video: OpenVideo | None = None
+
     def __init__(self, content: Content, *, name: str | None = None) -> None:
         self.name = name_of(content, name)
         self._content = content
-        self._video: OpenVideo | None = None
         self._closed = False
         try:
             with explained(self.name):
@@ -99,6 +100,9 @@ class PyavSource(VideoSource):
         """Close the file and free the decoder; what is closed may be closed again."""
         self._closed = True
         self._free()
+
+    def __del__(self) -> None:
+        self._free()  # PyAV's container and its streams refer to each other
 
     def _free(self) -> None:
         """Close the file until a frame is asked for."""
