@@ -85,9 +85,12 @@ def read(output, name):
     return [(path, aliases.get(label, label)) for path, label in found]
 
 
-def expected(*, leaks=False):
-    train = {name: rows(name, "train") for name in SOURCES}
-    val = {name: rows(name, "val") for name in SOURCES}
+def expected(*, leaks=False, other=None):
+    """The lists by the rule; `other` replaces what lies in folders."""
+    train, val = (
+        {name: (other or {}).get((name, split)) or rows(name, split) for name in SOURCES}
+        for split in ("train", "val")
+    )
     lists = {}
     for name in SOURCES:
         held_out = [] if leaks and name == "k400" else [val[name]]
@@ -174,6 +177,31 @@ def test_complete_paths_and_lists_of_numbers_give_the_same(data):
     ]
     assert main([*given, "--output", "again"]) == 0
     assert {name: lines(data / "again" / name) for name in LISTS} == first
+
+
+def test_deepminds_lists_beside_flat_folders(data, caplog):
+    """K-700 as cvdf has it: ids and times in a table, `ID_000010_000020.mp4` or `ID.mp4`."""
+    other, given = {}, ["--k700", "annotations/train.csv", "annotations/val.csv"]
+    Path("annotations").mkdir()
+    for split in ("train", "val"):
+        flat = Path("flat", split)
+        flat.mkdir(parents=True)
+        lines, moved = ["label,youtube_id,time_start,time_end,split"], []
+        for path, label in without_repeats(rows("k700", split)):
+            Path(path).rename(flat / Path(path).name)
+            moved.append((f"flat/{split}/{Path(path).name}", label))
+            lines.append(f"{label},{Path(path).name[:11]},10,20,{split}")
+        lines.insert(3, f"abseiling,removed0000,0,10,{split}")
+        Path("annotations", f"{split}.csv").write_text("\n".join(lines) + "\n")
+        other["k700", split] = moved
+    for name in ("k400", "k600"):
+        given += [f"--{name}", f"{name}/train", f"{name}/val"]
+    folders = ["--k700-videos", "flat/train", "flat/val", "--k400-videos", "-", "-"]
+    assert main([*given, *folders, "--output", "out", "--root", "."]) == 0
+    assert {name: read(data / "out", name) for name in LISTS} == expected(other=other)
+    source = json.loads((data / "out" / "statistics.json").read_text())["sources"]["k700_train"]
+    assert (source["videos"], source["not_there"]) == (len(other["k700", "train"]), 1)
+    assert "removed0000" in caplog.text
 
 
 def test_two_of_three_data_sets(data, capsys):
@@ -300,6 +328,13 @@ def test_paths_outside_the_root(data, capsys):
     (data / "file").touch()
     assert run(names=("k700",), output="file") == 2
     assert "file is a file and would have to be a folder" in capsys.readouterr().err
+
+
+def test_one_list_named_twice(data, capsys):
+    assert main(["--k400", "k400/train", "k400/train", "--output", "out"]) == 2
+    said = capsys.readouterr().err
+    assert "nothing stays of k400_train, k722_train: every video is in a validation list" in said
+    assert not (data / "out").exists()
 
 
 def test_labels_beyond_the_data_set(data, capsys):
