@@ -330,6 +330,12 @@ def test_paths_outside_the_root(data, capsys):
     assert "file is a file and would have to be a folder" in capsys.readouterr().err
 
 
+def test_folders_of_videos_are_for_lists(data, capsys):
+    assert run("--k400-videos", "-", "k400") == 2
+    said = capsys.readouterr().err
+    assert "--k400-videos: k400/val is not a list, but a folder; give - in place of k400" in said
+
+
 def test_one_list_named_twice(data, capsys):
     assert main(["--k400", "k400/train", "k400/train", "--output", "out"]) == 2
     said = capsys.readouterr().err

@@ -143,6 +143,11 @@ def _read(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Source
     for name in given:
         folders = getattr(options, f"{name}_videos") or ("-", "-")
         for split, location, folder in zip(SPLITS, getattr(options, name), folders, strict=True):
+            if folder != "-" and Path(location).is_dir():
+                raise ValueError(
+                    f"--{name}-videos: {location} is not a list, but a folder; give - in place of "
+                    f"{folder}"
+                )
             sources[f"{name}_{split}"] = read_source(
                 location,
                 name,
