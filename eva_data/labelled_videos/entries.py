@@ -69,6 +69,21 @@ class Labels:
         self._largest = max(self._largest, label)
         return label
 
+    def of(self, text: str, where: str) -> int:
+        """Read a label that has a class.
+
+        Args:
+            text: The label.
+            where: List and line.
+
+        Raises:
+            ValueError: If it has none.
+        """
+        label = self.read(text)
+        if label is None:
+            raise self.refuse(text, where)
+        return self.require(label, where)
+
     def refuse(self, text: str, where: str) -> ValueError:
         """Make the error about a label that `read` does not know.
 

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva_data.labelled.classes import read_class_list
+from eva_data.labelled_videos.clip_ids import place_clips
 from eva_data.labelled_videos.entries import Labels
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.path_lists import read_path_list
 from eva_data.labelled_videos.placing import place_entries
+from eva_data.labelled_videos.tables import TableList, has_columns
 from eva_data.labelled_videos.video_files import open_class_folders
 from eva_data.video.video_source import BACKENDS, Backend
 
@@ -60,6 +62,18 @@ def open_videos(
     below = path.parent if root is None else Path(root).expanduser()
     if not below.is_dir():
         raise ValueError(f"root must be a folder, and there is none at {below}")
+    if has_columns(path):
+        return _open_table(TableList(path), below, classes, backend)
     labels = Labels(classes)
     entries = read_path_list(path, below, labels)
     return place_entries(entries, labels, file=path, root=below, backend=backend)
+
+
+def _open_table(
+    table: TableList, root: Path, classes: Sequence[str] | None, backend: Backend
+) -> LabelledVideos:
+    labels = table.labels(classes)
+    if table.by_id:
+        return place_clips(table, labels, root=root, backend=backend)
+    entries = table.entries(labels)
+    return place_entries(entries, labels, file=table.file, root=root, backend=backend)

@@ -22,6 +22,7 @@ from eva_data.video.video_source import Backend
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = (*sorted(VIDEOS), *sorted(suffix.upper() for suffix in VIDEOS))
+TWICE = "%s has %s videos more than once: %s"
 _SHOWN = 5  # names in a warning
 
 
@@ -87,6 +88,16 @@ class Tally:
         if len(self._first) < _SHOWN:
             self._first.append(name)
 
+    def warn(self, message: str, subject: object) -> None:
+        """Warn, if anything was counted.
+
+        Args:
+            message: Text with places for the subject, the count and the names.
+            subject: List or folder that it is about.
+        """
+        if self.count:
+            logger.warning(message, subject, f"{self.count:,}", self)
+
     def __str__(self) -> str:
         return ", ".join(self._first) + (", ..." if self.count > len(self._first) else "")
 
@@ -132,8 +143,7 @@ def place_entries(
 
     names = Names.collect(placed())
     report_absent(file, root, len(names), absent, missing)
-    if twice.count:
-        logger.warning("%s has %s videos more than once: %s", file, f"{twice.count:,}", twice)
+    twice.warn(TWICE, file)
     counts = np.array(frames, np.int32)
     return VideoFiles(
         root,

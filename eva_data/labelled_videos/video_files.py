@@ -28,7 +28,8 @@ class VideoFiles(LabelledVideos):
         backend: See `open_video`.
         frames: Number of pictures of each, where some are folders of pictures: 0 if it is not
             known, and -1 for files of videos.
-        missing: Paths that were listed and are not there.
+        missing: Paths or ids that were listed and are not there.
+        unlisted: Paths that are there and were not listed, where that was looked for.
     """
 
     def __init__(
@@ -41,10 +42,12 @@ class VideoFiles(LabelledVideos):
         backend: Backend,
         frames: NDArray[np.int32] | None = None,
         missing: Names | None = None,
+        unlisted: Names | None = None,
     ) -> None:
         super().__init__(classes, labels)
         self.root, self.names, self._backend, self._frames = root, names, backend, frames
         self.missing = Names.collect([]) if missing is None else missing
+        self.unlisted = Names.collect([]) if unlisted is None else unlisted
 
     def name(self, index: int) -> str:
         """Name a video by its path below the root."""

@@ -12,6 +12,7 @@ import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -19,6 +20,9 @@ from eva_data.files import require_regular_file
 from eva_data.pictures import LIMIT, max_pixels
 from eva_data.video.video_source import UnreadableVideoError
 
+_INDEXED = {"mov", "matroska", "avi", "flv"}
+_SEGMENT = bytes.fromhex("18538067")
+_HEAD = 4096  # bytes
 Content = str | os.PathLike[str] | bytes  # path of a file, or its content
 
 
@@ -28,14 +32,44 @@ class OpenVideo(NamedTuple):
     Attributes:
         container: The file; closing it frees the decoder.
         stream: Its best stream of moving pictures, which one thread decodes.
+        size: Bytes of the file.
+        head: Its first bytes.
     """
 
     container: InputContainer
     stream: VideoStream
+    size: int
+    head: bytes
 
     def close(self) -> None:
         """Close the file and free the decoder."""
         self.container.close()
+
+    @property
+    def indexed(self) -> bool:
+        """Whether the container says how long each packet is."""
+        return not _INDEXED.isdisjoint(self.container.format.name.split(","))
+
+    def claimed_size(self) -> int:
+        """Bytes that the file should have by what it says of itself, as far as it was read."""
+        if "matroska" in self.container.format.name:
+            return _end_of_segment(self.head)
+        if self.head.startswith(b"RIFF"):
+            return 8 + int.from_bytes(self.head[4:8], "little")
+        if "mov" in self.container.format.name:
+            return max((entry.pos + entry.size for entry in self.stream.index_entries), default=0)
+        return 0
+
+
+def _end_of_segment(head: bytes) -> int:
+    """Find the end of Matroska's outermost element, behind the header; 0 if it is open."""
+    before, found, after = head.partition(_SEGMENT)
+    if not found or not after or not after[0]:
+        return 0
+    length = 9 - after[0].bit_length()  # as many bytes as leading zeros and a one
+    open_end = (1 << 7 * length) - 1
+    size = int.from_bytes(after[:length], "big") & open_end
+    return 0 if size == open_end else len(before) + len(found) + length + size
 
 
 def name_of(content: Content, name: str | None) -> str:
@@ -89,21 +123,20 @@ def open_pictures(content: Content) -> OpenVideo:
     """
     source: str | io.BytesIO
     if isinstance(content, bytes):
-        source, size = io.BytesIO(content), len(content)
+        source, size, head = io.BytesIO(content), len(content), content[:_HEAD]
     else:
         require_regular_file(path := Path(content))
         # a name such as "a:b.mp4" would be taken for a protocol
         source, size = f"file:{os.fspath(content)}", path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
     if not size:
         raise ValueError("it is empty")
-    container = av.open(
-        source,
-        metadata_errors="replace",
-        # of playlists and the like, which name other files and addresses
-        container_options={"protocol_whitelist": "file" if isinstance(source, str) else "none"},
-    )
+    # playlists and the like name other files and addresses
+    options = {"protocol_whitelist": "none" if isinstance(content, bytes) else "file"}
+    container = av.open(source, metadata_errors="replace", container_options=options)
     try:
-        return OpenVideo(container, _choose_stream(container))
+        return OpenVideo(container, _choose_stream(container), size, head)
     except BaseException:
         container.close()
         raise
@@ -154,7 +187,13 @@ def to_rgb(frame: VideoFrame, stored_size: tuple[int, int]) -> NDArray[np.uint8]
         (H, W, 3), RGB, upright.
     """
     height, width = stored_size
-    rgb = frame.to_ndarray(format="rgb24", width=width, height=height, threads=1)
+    rgb = frame.to_ndarray(
+        format="rgb24",
+        width=width,
+        height=height,
+        interpolation=Interpolation.BICUBIC,  # as in FFmpeg's own program and torchcodec
+        threads=1,
+    )
     return upright(cast("NDArray[np.uint8]", rgb), frame.rotation)
 
 

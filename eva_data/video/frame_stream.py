@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.video.containers import check_size, explained, open_pictures, to_rgb
-from eva_data.video.frame_table import packets_of, rate_of
+from eva_data.video.containers import explained, open_pictures, to_rgb
+from eva_data.video.frame_table import frames_of, rate_of
 from eva_data.video.video_source import UnreadableVideoError
 
 
@@ -59,12 +59,8 @@ class VideoReader:
             with contextlib.closing(video):
                 self.count = video.stream.frames or None
                 rate = rate_of(video)
-                for packet in packets_of(video):
-                    for frame in packet.decode():
-                        check_size(frame.width, frame.height)
-                        size = size or (frame.height, frame.width)
-                        rgb = to_rgb(frame, size)
-                        yield Frame(rgb, frame.pts, frame.time_base or 1 / rate, rate)
-                        done += 1
-            if not done:
-                raise ValueError("it has no frames")
+                for frame in frames_of(video):
+                    size = size or (frame.height, frame.width)
+                    rgb = to_rgb(frame, size)
+                    yield Frame(rgb, frame.pts, frame.time_base or 1 / rate, rate)
+                    done += 1

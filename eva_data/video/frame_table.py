@@ -17,12 +17,13 @@ from av.video.stream import VideoStream
 
 from eva_data.video.containers import OpenVideo, check_size
 
-_CONTAINERS = {"mov", "mp4", "matroska", "webm"}
-_CODECS = {"h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "ffv1", "prores"}
+# Containers that give each packet the time at which it is shown.
+_TIMED = {"mov", "matroska", "flv"}
+_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "ffv1", "prores"}
 _ONE_PICTURE = (0, 1)  # order of fields: unknown, progressive; else a packet may be half a frame
 _LARGEST_EMPTY = 19  # bytes of a packet of MPEG-4 that repeats a frame and shows none
+_SHOWN_BY_VP8 = 0x10  # bit of the first byte
 _USUAL_RATE = Fraction(25)
-
 
 if TYPE_CHECKING:
     VideoPacket = Packet[VideoStream]
@@ -53,14 +54,12 @@ class FrameTable(NamedTuple):
 
     Attributes:
         times: Their times in ticks, increasing.
-        first: The first frame, decoded.
         places: Of all packets by their time, also of those that are decoded and not shown; empty
             if the packets do not say which frames there are.
         keys: Keyframes in order.
     """
 
     times: list[int]
-    first: VideoFrame
     places: Mapping[int | None, Place]
     keys: list[Place]
 
@@ -77,12 +76,48 @@ def packets_of(video: OpenVideo) -> Iterator[VideoPacket]:
     """Read the packets that are left, from the first keyframe among them, and a last empty one.
 
     What is before a keyframe, in a recording that was cut, cannot be decoded.
+
+    Raises:
+        ValueError: If the file is encrypted, or ends before the place where it says that it does.
     """
     started = False
     for packet in video.container.demux(video.stream):
+        if not started and packet.has_sidedata("encryption_info"):
+            raise ValueError("it is encrypted")
+        if packet.is_corrupt and video.indexed:
+            break
         started = started or packet.is_keyframe or is_last(packet)
         if started:
             yield packet
+    else:
+        if video.size >= video.claimed_size():
+            return
+    raise ValueError("it is truncated")
+
+
+def frames_of(video: OpenVideo) -> Iterator[VideoFrame]:
+    """Decode a file from its beginning.
+
+    Frames that are damaged because the recording was cut, at its beginning or its end, are left
+    out.
+
+    Raises:
+        av.FFmpegError: If a packet cannot be decoded.
+        ValueError: If the file is truncated, or a frame is damaged or too large.
+    """
+    begun = damaged = False
+    for packet in packets_of(video):
+        for frame in packet.decode():
+            check_size(frame.width, frame.height)
+            if frame.is_corrupt:
+                damaged = begun
+                continue
+            if damaged:
+                raise ValueError("it is damaged")
+            begun = True
+            yield frame
+    if not begun:
+        raise ValueError("it has no frames")
 
 
 def is_last(packet: VideoPacket) -> bool:
@@ -95,40 +130,32 @@ def time_of(packet: VideoPacket) -> int | None:
     return packet.dts if packet.pts is None else packet.pts
 
 
-def scan(video: OpenVideo) -> FrameTable | None:
+def scan(video: OpenVideo) -> tuple[FrameTable, VideoFrame] | None:
     """Read all packets, and decode only until there is a frame.
 
     Args:
         video: The file, at its beginning; afterwards it is at its end.
 
     Returns:
-        The table, or None if the packets do not say which frames there are.
+        The table and the first frame, or None if the packets do not say which frames there are.
 
     Raises:
-        ValueError: If the file has no frame, or is encrypted.
+        av.FFmpegError: If the first frame cannot be decoded.
+        ValueError: If the file is truncated, encrypted or has no frame.
     """
-    codec = video.stream.codec_context
-    kind = codec.codec.canonical_name
-    reliable = (
-        not _CONTAINERS.isdisjoint(video.container.format.name.split(","))
-        and kind in _CODECS
-        and codec.field_order in _ONE_PICTURE
-    )
+    kind = video.stream.codec_context.codec.canonical_name
+    if not _has_one_frame_in_a_packet(video, kind):
+        return None
     first: VideoFrame | None = None
     places: list[Place] = []
     for packet in packets_of(video):
         if first is None:
-            if packet.has_sidedata("encryption_info"):
-                raise ValueError("it is encrypted")
             first = next(iter(packet.decode()), None)
         if is_last(packet):
             break
         pts = time_of(packet)
-        if pts is None or not packet.size or (kind == "mpeg4" and packet.size <= _LARGEST_EMPTY):
-            reliable = False
-            if first is not None:
-                return None
-            continue
+        if pts is None or _shows_nothing(packet, kind):
+            return None
         dts = pts if packet.dts is None else packet.dts
         places.append(Place(len(places), pts, dts, packet.is_keyframe, not packet.is_discard))
     if first is None:
@@ -138,42 +165,49 @@ def scan(video: OpenVideo) -> FrameTable | None:
     by_time: dict[int | None, Place] = {place.pts: place for place in places}
     times = sorted(place.pts for place in places if place.shown)
     reliable = (
-        reliable
-        and len(by_time) == len(places)
-        and bool(keys)
-        and times[:1] >= [keys[0].pts]
-        and first.pts == times[0]
+        len(by_time) == len(places)
+        and keys[0].pts <= times[0] == first.pts
+        and not first.is_corrupt
         and all(a.pts < b.pts for a, b in itertools.pairwise(keys))
     )
-    return FrameTable(times, first, by_time, keys) if reliable else None
+    return (FrameTable(times, by_time, keys), first) if reliable else None
 
 
-def count(video: OpenVideo) -> FrameTable:
+def _has_one_frame_in_a_packet(video: OpenVideo, kind: str) -> bool:
+    codec, containers = video.stream.codec_context, video.container.format.name.split(",")
+    if kind not in _CODECS or codec.field_order not in _ONE_PICTURE:
+        return False
+    # AVI has an order and no times: that is enough if frames are shown in the order of storage
+    return not _TIMED.isdisjoint(containers) or ("avi" in containers and not codec.has_b_frames)
+
+
+def _shows_nothing(packet: VideoPacket, kind: str) -> bool:
+    if kind == "mpeg4":
+        return packet.size <= _LARGEST_EMPTY
+    return not packet.size or (kind == "vp8" and not memoryview(packet)[0] & _SHOWN_BY_VP8)
+
+
+def count(video: OpenVideo) -> tuple[FrameTable, VideoFrame]:
     """Decode all frames.
 
     Args:
         video: The file, at its beginning; afterwards it is at its end.
 
     Returns:
-        A table without packets.
+        A table without packets, and the first frame.
 
     Raises:
-        ValueError: If there is no frame.
+        av.FFmpegError: If a packet cannot be decoded.
+        ValueError: If the file is truncated, damaged or has no frame.
     """
-    first: VideoFrame | None = None
-    times: list[int | None] = []
-    for packet in packets_of(video):
-        for frame in packet.decode():
-            check_size(frame.width, frame.height)
-            first = first or frame
-            times.append(frame.pts)
-    if first is None:
-        raise ValueError("it has no frames")
+    frames = frames_of(video)
+    first = next(frames)
+    times = [first.pts, *(frame.pts for frame in frames)]
     known = [time for time in times if time is not None]
     if len(known) < len(times) or any(a >= b for a, b in itertools.pairwise(known)):
         tick = first.time_base or 1 / rate_of(video)
         known = [round(number / rate_of(video) / tick) for number in range(len(times))]
-    return FrameTable(known, first, {}, [])
+    return FrameTable(known, {}, []), first
 
 
 def rate_of(video: OpenVideo) -> Fraction:

@@ -20,7 +20,16 @@ from eva_data.video.containers import (
     quarter_turns,
     to_rgb,
 )
-from eva_data.video.frame_table import Place, VideoPacket, count, packets_of, rate_of, scan, time_of
+from eva_data.video.frame_table import (
+    Place,
+    VideoPacket,
+    count,
+    frames_of,
+    packets_of,
+    rate_of,
+    scan,
+    time_of,
+)
 from eva_data.video.video_source import VideoSource
 
 
@@ -42,25 +51,25 @@ class PyavSource(VideoSource):
         self.name = name_of(content, name)
         self._content = content
         self._video: OpenVideo | None = None
+        self._closed = False
         try:
             with explained(self.name):
-                self._restart()
-                table = scan(self._require_open())
-                if table is None:
-                    self._restart()
-                    table = count(self._require_open())
+                video = self._restart()
+                scanned = scan(video)
+                if scanned is None:
+                    video = self._restart()
+                    scanned = count(video)
         except BaseException:
             self.close()
             raise
-        self._table = table
-        self._shown = math.inf  # the last decoded frame: its time, or its number without packets
-        first = table.first
-        self._tick = first.time_base or 1 / rate_of(self._require_open())
+        self._table, first = scanned
+        self._shown = math.inf
+        self.rate = rate_of(video)
+        self._tick = first.time_base or 1 / self.rate
         self._stored_size = first.height, first.width
         turns = quarter_turns(first.rotation)
         self.rotation = 90 * turns
         self.size = self._stored_size[::-1] if turns % 2 else self._stored_size
-        self.rate = rate_of(self._require_open())
 
     def __len__(self) -> int:
         return len(self._table.times)
@@ -73,25 +82,36 @@ class PyavSource(VideoSource):
     def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Decode frames; see `VideoSource.frames`."""
         order = np.array([self._checked(index) for index in indices], dtype=np.int64)
-        self._require_open()
+        if self._closed:
+            raise ValueError(f"{self.name} is closed")
         result = np.empty((len(order), *self.size, 3), dtype=np.uint8)
         with explained(self.name):
-            for index in np.unique(order):
-                result[order == index] = to_rgb(self._decode(int(index)), self._stored_size)
+            for index, rgb in self._rgb(np.unique(order).tolist()):
+                result[order == index] = rgb
         return result
+
+    def _rgb(self, indices: list[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Decode frames in order of display and convert them."""
+        for index in indices:
+            yield index, to_rgb(self._decode(index), self._stored_size)
 
     def close(self) -> None:
         """Close the file and free the decoder; what is closed may be closed again."""
+        self._closed = True
+        self._free()
+
+    def _free(self) -> None:
+        """Close the file until a frame is asked for."""
         if self._video is not None:
             self._video.close()
         self._video = None
         self._packets: Iterator[VideoPacket] = iter(())
+        self._decoded: Iterator[VideoFrame] = iter(())
         self._waiting: collections.deque[VideoFrame] = collections.deque()
+        self._shown = math.inf  # the last decoded frame: its time, or its number without packets
 
-    def _require_open(self) -> OpenVideo:
-        if self._video is None:
-            raise ValueError(f"{self.name} is closed")
-        return self._video
+    def _opened(self) -> OpenVideo:
+        return self._video or self._restart()
 
     def _checked(self, index: int) -> int:
         if not 0 <= index < len(self):
@@ -99,18 +119,23 @@ class PyavSource(VideoSource):
         return index
 
     def _decode(self, index: int) -> VideoFrame:
-        frame = self._by_time(index) if self._table.places else self._by_number(index)
+        try:
+            frame = self._by_time(index) if self._table.places else self._by_number(index)
+        except Exception:
+            self._shown = math.inf  # where the decoder is, is not known
+            raise
         if frame is None:
-            raise ValueError(f"its frame {index} of {len(self)} cannot be decoded")
+            raise ValueError(f"its frame {index} of {len(self)} is damaged")
         return frame
 
     def _by_number(self, index: int) -> VideoFrame | None:
         """Decode from the beginning, or go on, and count."""
         if index <= self._shown:
-            self._restart()
+            self._decoded = frames_of(self._restart())
             self._shown = -1
         frame: VideoFrame | None = None
-        while self._shown < index and (frame := self._next_frame()) is not None:
+        while self._shown < index:
+            frame = next(self._decoded)
             self._shown += 1
         return frame
 
@@ -119,18 +144,22 @@ class PyavSource(VideoSource):
         start = self._table.start_of(time)
         if self._shown >= time or start.number > self._fed + 1:
             self._seek(start)
-        frame = self._forward_to(time)
+        frame = self._forward_to(time, start)
         if frame is None:  # a keyframe that needs what is before it, as with intra refresh
             self._restart()
-            frame = self._forward_to(time)
+            frame = self._forward_to(time, start)
         return frame
 
-    def _forward_to(self, time: int) -> VideoFrame | None:
+    def _forward_to(self, time: int, start: Place) -> VideoFrame | None:
+        """Decode up to a frame; None if it does not come, or something is damaged on the way."""
         while self._shown < time and (frame := self._next_frame()) is not None:
-            if frame.pts is not None:
-                self._shown = frame.pts
-                if frame.pts == time:
-                    return frame
+            if frame.pts is None:
+                continue
+            self._shown = frame.pts
+            if frame.is_corrupt and frame.pts >= start.pts:
+                return None
+            if frame.pts == time:
+                return frame
         return None
 
     def _next_frame(self) -> VideoFrame | None:
@@ -142,16 +171,12 @@ class PyavSource(VideoSource):
             place = self._table.places.get(time_of(packet))
             if place is not None:
                 self._fed = place.number
-            try:
-                self._waiting.extend(packet.decode())
-            except av.FFmpegError:
-                self._shown = math.inf
-                raise
+            self._waiting.extend(packet.decode())
         return self._waiting.popleft()
 
     def _seek(self, start: Place) -> None:
         """Go to a keyframe, or to an earlier one where the container finds no better."""
-        video = self._require_open()
+        video = self._opened()
         for time in dict.fromkeys((start.pts, start.dts)):
             with contextlib.suppress(av.FFmpegError):
                 video.container.seek(time, stream=video.stream)
@@ -163,11 +188,12 @@ class PyavSource(VideoSource):
                     return
         self._restart()
 
-    def _restart(self) -> None:
+    def _restart(self) -> OpenVideo:
         """Open the file again, at its beginning."""
-        self.close()
+        self._free()
         self._video = open_pictures(self._content)
         self._begin(packets_of(self._video), fed=-1)
+        return self._video
 
     def _begin(self, packets: Iterator[VideoPacket], *, fed: int) -> None:
         self._packets = packets

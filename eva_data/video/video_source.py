@@ -100,4 +100,8 @@ def open_video(
         from eva_data.video.pyav_source import PyavSource
 
         return PyavSource(content, name=name)
+    if backend == "torchcodec":
+        from eva_data.video.torchcodec_source import TorchcodecSource
+
+        return TorchcodecSource(content, name=name)
     raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")

@@ -20,12 +20,13 @@ MODULES = {  # what a group may load -> its modules
         *("labelled.folders", "labelled.imagenet", "labelled.labelled_images", "labelled.named"),
         *("seeding", "tensors", "transforms"),
         *("sources.decoding", "sources.image_source", "sources.index_file"),
-        *("sources.manifests", "sources.shards", "checks.manifests"),
+        *("sources.manifests", "sources.patterns", "sources.shards", "sources.tar_members"),
+        *("checks.manifests",),
     ),
     ("numpy", "PIL", "av"): (
         *("labelled_videos.entries", "labelled_videos.labelled_videos", "labelled_videos.opening"),
         *("labelled_videos.path_lists", "labelled_videos.placing", "labelled_videos.raw_frames"),
-        *("labelled_videos.video_files",),
+        *("labelled_videos.video_files", "labelled_videos.clip_ids", "labelled_videos.tables"),
     ),
     ("av", "numpy", "PIL"): ("video",),
 }
