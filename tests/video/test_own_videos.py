@@ -1,0 +1,61 @@
+"""A folder of videos for each class, and one command."""
+
+from pathlib import Path
+
+import pytest
+
+from eva_engine.checkpoints.files import read_config
+from eva_engine.commands.training import parse
+from eva_video import training
+from eva_video.config import VideoConfig
+
+RECIPE = Path(__file__).parents[2] / "video/configs/own_videos.py"
+SMALL = (
+    "--model.variant eva_debug --model.init-checkpoint eva_debug --model.image-size 16 "
+    "--model.frames 2 --run.precision fp32 --run.batch-size 4 --run.accumulate 1 --run.epochs 1 "
+    "--run.workers 0 --run.no-tensorboard --run.device cpu"
+)
+
+
+@pytest.fixture
+def parsed(tmp_path):
+    """Function: the recipe for a folder, in small."""
+
+    def parse_for(folder, *arguments):
+        given = [str(RECIPE), *SMALL.split(), "--data.train", f"{folder}/train", "--data.val",
+                 f"{folder}/val", "--run.output", f"{tmp_path}/run", *arguments]  # fmt: skip
+        config, _ = parse(VideoConfig, given, program="video/train.py")
+        return config
+
+    return parse_for
+
+
+def test_the_weights_carry_the_classes(parsed, colours, device, tmp_path):
+    config = parsed(colours, "--model.frozen-blocks", "2")
+    assert config.model.activation_checkpointing
+    training.train(config, device)
+    noted = read_config(tmp_path / "run/best/model.safetensors")
+    assert noted["class_names"] == ["blue", "green", "red"]
+    assert noted["model"]["frames"] == 2
+    assert noted["data"]["std"] == [0.229, 0.224, 0.225]
+
+
+def test_more_frozen_blocks_than_there_are(parsed, colours):
+    with pytest.raises(SystemExit):  # the recipe's 20, of EVA-g
+        parsed(colours)
+
+
+def test_a_validation_folder_of_other_classes(parsed, colours, device, write_frames, tmp_path):
+    (tmp_path / "train").symlink_to(colours / "train")
+    (tmp_path / "val/yellow").mkdir(parents=True)
+    (tmp_path / "val/yellow/1.mp4").write_bytes((colours / "val/red/0.mp4").read_bytes())
+    config = parsed(tmp_path, "--model.frozen-blocks", "0")
+    with pytest.raises(ValueError, match="not among the 3 classes: yellow"):
+        training.train(config, device)
+    assert not (tmp_path / "run/config.json").exists()
+
+
+def test_best_weights_need_validation(parsed, colours, device):
+    config = parsed(colours, "--model.frozen-blocks", "0", "--data.val", "")
+    with pytest.raises(ValueError, match=r"best_metric needs data\.val; set it to nothing"):
+        training.train(config, device)
