@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
-from eva_video.kinetics import outputs
+from eva_video.kinetics import outputs, sources
 from eva_video.kinetics.classes import SOURCES, k710_labels, kinetics_classes, mapping
 from eva_video.kinetics.command import main
 
@@ -334,6 +335,22 @@ def test_folders_of_videos_are_for_lists(data, capsys):
     assert run("--k400-videos", "-", "k400") == 2
     said = capsys.readouterr().err
     assert "--k400-videos: k400/val is not a list, but a folder; give - in place of k400" in said
+
+
+def test_videos_without_files_of_their_own(data, capsys, monkeypatch):
+    class Packed(LabelledVideos):
+        """Videos in archives."""
+
+        def sample_id(self, index):
+            return f"shard.tar: {index}.mp4"
+
+        def open(self, index):
+            raise NotImplementedError
+
+    packed = Packed(["abseiling"], np.zeros(1, np.int32))
+    monkeypatch.setattr(sources, "open_videos", lambda *_, **__: packed)
+    assert run() == 2
+    assert "k400/train holds its videos in shards, and a list" in capsys.readouterr().err
 
 
 def test_one_list_named_twice(data, capsys):
