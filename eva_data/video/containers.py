@@ -20,6 +20,12 @@ from eva_data.files import require_regular_file
 from eva_data.pictures import LIMIT, max_pixels
 from eva_data.video.video_source import UnreadableVideoError
 
+# What FFmpeg may take a file for. It knows pictures, sounds, scripts and playlists too: these wait
+# for what they name, and may name anything.
+_KINDS = (
+    "3g2,3gp,amv,asf,av1,avi,dv,flic,flv,gif,h263,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,"
+    "mp4,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,rm,roq,smk,swf,vc1,webm,wtv,yuv4mpegpipe"
+)
 _INDEXED = {"mov", "matroska", "avi", "flv"}
 _SEGMENT = bytes.fromhex("18538067")
 _HEAD = 4096  # bytes
@@ -131,9 +137,14 @@ def open_pictures(content: Content) -> OpenVideo:
             head = file.read(_HEAD)
     if not size:
         raise OSError("it is empty")
-    # playlists and the like name other files and addresses
-    options = {"protocol_whitelist": "none" if isinstance(content, bytes) else "file"}
-    container = av.open(source, metadata_errors="replace", container_options=options)
+    options = {
+        "format_whitelist": _KINDS,
+        "protocol_whitelist": "none" if isinstance(content, bytes) else "file",
+    }
+    try:
+        container = av.open(source, metadata_errors="replace", container_options=options)
+    except av.ArgumentError as error:
+        raise OSError("it is not a video of a known kind") from error
     try:
         return OpenVideo(container, _choose_stream(container), size, head)
     except BaseException:
@@ -142,8 +153,6 @@ def open_pictures(content: Content) -> OpenVideo:
 
 
 def _choose_stream(container: InputContainer) -> VideoStream:
-    if container.format.name == "image2" or container.format.name.endswith("_pipe"):
-        raise OSError("it is a picture")
     moving = [
         stream
         for stream in container.streams.video
