@@ -4,10 +4,12 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import av
+import av.filter
 import numpy as np
 from av.container import InputContainer
 from av.stream import Discard, Disposition
@@ -198,7 +200,7 @@ def to_rgb(frame: VideoFrame, stored_size: tuple[int, int]) -> NDArray[np.uint8]
         (H, W, 3), RGB, upright.
     """
     height, width = stored_size
-    rgb = frame.to_ndarray(
+    rgb = _without_place_of_colours(frame).to_ndarray(
         format="rgb24",
         width=width,
         height=height,
@@ -206,6 +208,26 @@ def to_rgb(frame: VideoFrame, stored_size: tuple[int, int]) -> NDArray[np.uint8]
         threads=1,
     )
     return upright(cast("NDArray[np.uint8]", rgb), frame.rotation)
+
+
+def _without_place_of_colours(frame: VideoFrame) -> VideoFrame:
+    """Leave out where between the pixels their colours were measured, as torchcodec does.
+
+    FFmpeg ignores it for 8 bits, and for more it would shift the colours by half a pixel.
+    """
+    if frame.format.components[0].bits <= 8:
+        return frame
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
+        time_base=frame.time_base or Fraction(1),
+    )
+    place = graph.add("setparams", "chroma_location=unspecified")
+    graph.link_nodes(source, place, graph.add("buffersink")).configure()
+    graph.vpush(frame)
+    return graph.vpull()
 
 
 def upright(rgb: NDArray[np.uint8], rotation: float) -> NDArray[np.uint8]:

