@@ -21,12 +21,14 @@ from eva_backbone.variants import (
     eva_s_patch16,
     eva_ti_patch16,
 )
+from eva_backbone.video import VideoTransformer
 from eva_backbone.vit import VisionTransformer
 
 __all__ = [
     "VARIANTS",
     "LoadReport",
     "SimpleFeaturePyramid",
+    "VideoTransformer",
     "VisionTransformer",
     "build_vit",
     "eva_b_patch16",

@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from torch import nn
+
+HEAD_SCALE = 0.001  # factor of a new head's weights: the first predictions are all but uniform
+
 _deferred: ContextVar[bool] = ContextVar("init_weights_deferred", default=False)
 
 
@@ -35,3 +39,11 @@ def no_init_weights() -> Iterator[None]:
 def init_is_deferred() -> bool:
     """Return whether `no_init_weights` holds."""
     return _deferred.get()
+
+
+def init_head(head: nn.Linear) -> None:
+    """Initialise the head of a classifier as officially; does nothing on the meta device."""
+    if not head.weight.is_meta:
+        nn.init.trunc_normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+        head.weight.data.mul_(HEAD_SCALE)

@@ -53,14 +53,68 @@ class PatchEmbed(nn.Module):
             raise ValueError(
                 f"expected images of shape (batch, 3, height, width), got {tuple(images.shape)}"
             )
-        height, width = images.shape[-2:]
-        if height == 0 or width == 0 or height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f"image size {height}x{width} is not divisible by the patch size "
-                f"{self.patch_size}; resize or pad to "
-                f"{_round_up(height, self.patch_size)}x{_round_up(width, self.patch_size)}"
-            )
+        _check_sides(images, self.patch_size)
         return self.proj(images)
+
+
+class FramePatchEmbed(PatchEmbed):
+    """Cut each frame of a clip into patches and project each one (paper section 2.3.2).
+
+    The weight has the official five dimensions, (C, 3, 1, p, p).
+
+    Args:
+        patch_size: Side of a square patch in pixels.
+        embed_dim: Width C of a token.
+    """
+
+    def __init__(self, *, patch_size: int, embed_dim: int) -> None:
+        super().__init__(patch_size=patch_size, embed_dim=embed_dim)
+        self.proj = _FrameConv(3, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Embed clips.
+
+        Args:
+            clips: (B, T, 3, H, W), normalised.
+
+        Returns:
+            Patch map (B, C, T, H/p, W/p).
+
+        Raises:
+            ValueError: If the input is not a batch of RGB clips, or the patch size does not divide
+                its sides.
+        """
+        if clips.ndim != 5 or clips.shape[2] != 3 or clips.shape[1] == 0:
+            raise ValueError(
+                "expected clips of shape (batch, frames, 3, height, width), got "
+                f"{tuple(clips.shape)}"
+            )
+        _check_sides(clips, self.patch_size)
+        patches = self.proj(clips.flatten(0, 1))  # (B * T, C, H/p, W/p)
+        return patches.unflatten(0, clips.shape[:2]).transpose(1, 2)
+
+
+class _FrameConv(nn.Conv2d):
+    """Convolution of single frames whose weight keeps a time axis of length 1.
+
+    Three-dimensional convolutions in half precision are slow on GPUs, or need much memory.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.weight = nn.Parameter(self.weight.detach().unsqueeze(2))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self._conv_forward(frames, self.weight.squeeze(2), self.bias)
+
+
+def _check_sides(images: Tensor, patch_size: int) -> None:
+    height, width = images.shape[-2:]
+    if height == 0 or width == 0 or height % patch_size or width % patch_size:
+        raise ValueError(
+            f"image size {height}x{width} is not divisible by the patch size {patch_size}; resize "
+            f"or pad to {_round_up(height, patch_size)}x{_round_up(width, patch_size)}"
+        )
 
 
 def _round_up(value: int, multiple: int) -> int:

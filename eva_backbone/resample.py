@@ -5,7 +5,7 @@ Position embeddings and patch kernels use plain bicubic interpolation like the o
 `eva_psz14to16.pt` (timm's patch resampling is a pseudo-inverse and gives other weights).
 Relative positions have two official methods; both are linear maps, so each is one cached matrix.
 
-Letters: C channels, D channels of a head, h heads, p patch size, L table length.
+Letters: C channels, D channels of a head, h heads, p patch size, L table length, T frames.
 """
 
 import math
@@ -75,7 +75,7 @@ def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
+def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Resample absolute position embeddings to another patch grid.
 
     Args:
@@ -101,6 +101,43 @@ def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
     patches = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, C, G, G)
     resized = F.interpolate(patches.float(), size=grid, mode="bicubic", align_corners=False)
     resized = resized.flatten(2).transpose(1, 2).to(pos_embed.dtype)  # (1, rows * columns, C)
+    return torch.cat([first, resized], dim=1)
+
+
+def resample_clip_pos_embed(pos_embed: Tensor, frames: int, grid: tuple[int, ...]) -> Tensor:
+    """Resample the joint space-time position embeddings of clips, trilinearly as officially.
+
+    Positions of a picture (one frame) are resampled as those of pictures are, and repeated for each
+    frame: a clip begins without a sense of time (official image-to-video initialisation).
+
+    Args:
+        pos_embed: (1, 1 + frames * G * G, C), the class token's row first, then frame by frame a
+            square grid.
+        frames: Frames that it is made for.
+        grid: Wanted (frames, rows, columns).
+
+    Returns:
+        (1, 1 + T * rows * columns, C) in the input's dtype; the first row is unchanged.
+
+    Raises:
+        ValueError: If the stored positions are not that many square grids.
+    """
+    count, length = pos_embed.shape[1] - 1, grid[0]
+    side = math.isqrt(max(0, count) // frames)
+    if side < 1 or frames * side * side != count:
+        raise ValueError(
+            f"pos_embed has {count} patch positions, which are not {frames} square grids; expected "
+            "the class token's row and T * G * G patch rows"
+        )
+    if grid == (frames, side, side):
+        return pos_embed
+    if frames == 1:
+        picture = resample_pos_embed(pos_embed, grid[1:])
+        return torch.cat([picture[:, :1], picture[:, 1:].repeat(1, length, 1)], dim=1)
+    first, patches = pos_embed[:, :1], pos_embed[:, 1:]
+    patches = patches.reshape(1, frames, side, side, -1).permute(0, 4, 1, 2, 3)  # (1, C, T, G, G)
+    resized = F.interpolate(patches.float(), size=grid, mode="trilinear", align_corners=False)
+    resized = resized.flatten(2).transpose(1, 2).to(pos_embed.dtype)  # (1, T * rows * columns, C)
     return torch.cat([first, resized], dim=1)
 
 

@@ -230,7 +230,7 @@ class VisionTransformer(nn.Module):
         patches = tokens if self.cls_token is None else tokens[:, 1:]
         return patches.transpose(1, 2).unflatten(2, grid)
 
-    def embed(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, tuple[int, int]]:
+    def embed(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, tuple[int, ...]]:
         """Apply patch embedding, mask token, class token and position embedding.
 
         Args:
@@ -249,17 +249,20 @@ class VisionTransformer(nn.Module):
                 "checkpoint into the model, or call init_weights()"
             )
         patch_map = self.patch_embed(images)  # (B, C, H/p, W/p)
-        grid = (patch_map.shape[2], patch_map.shape[3])
+        grid = tuple(patch_map.shape[2:])
         # (B, N, C), in this order in memory: all blocks would inherit another one
         tokens = patch_map.flatten(2).transpose(1, 2).contiguous()
         if mask is not None:
             tokens = self._replace_masked(tokens, mask)
-        position = resample_pos_embed(self.pos_embed, grid)  # (1, 1 + N, C)
+        position = self._positions(grid)  # (1, 1 + N, C)
         tokens = tokens + position[:, 1:]
         if self.cls_token is not None:
             cls_token = (self.cls_token + position[:, :1]).to(tokens.dtype)
             tokens = torch.cat([cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
         return tokens, grid
+
+    def _positions(self, grid: tuple[int, ...]) -> Tensor:
+        return resample_pos_embed(self.pos_embed, grid)
 
     def _replace_masked(self, tokens: Tensor, mask: Tensor) -> Tensor:
         if self.mask_token is None:
@@ -274,7 +277,7 @@ class VisionTransformer(nn.Module):
     def forward_tokens(
         self,
         tokens: Tensor,
-        grid: tuple[int, int] | None = None,
+        grid: tuple[int, ...] | None = None,
         *,
         start: int = 0,
         stop: int | None = None,

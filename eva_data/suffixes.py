@@ -12,3 +12,4 @@ VIDEOS = frozenset(
     }
 )
 LISTED_PICTURES = ", ".join(sorted(suffix.removeprefix(".") for suffix in PICTURES))
+LISTED_VIDEOS = ", ".join(sorted(suffix.removeprefix(".") for suffix in VIDEOS))

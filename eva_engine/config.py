@@ -197,22 +197,29 @@ class MixingConfig:
         mixup: Alpha of mixup, 0 for none.
         cutmix: Alpha of cutmix, 0 for none.
         mixup_switch: Probability of cutmix; only where both are on.
+        pairing: What a sample is mixed with: `reverse`, the one at its place from the end of the
+            batch of a process; or `permute`, the one at its place in a random order of that batch,
+            possibly itself (official for videos).
         label_smoothing: Share of a label that goes to all classes.
     """
 
     mixup: float = 0.0
     cutmix: float = 0.0
     mixup_switch: float = 0.5
+    pairing: Literal["reverse", "permute"] = "reverse"
     label_smoothing: float = 0.1
 
     def __post_init__(self) -> None:
         at_least(self, mixup=0, cutmix=0)
         check_probabilities(self, "mixup_switch", "label_smoothing")
+        one_of_its_choices(self)
         if self.mixup_switch != 0.5 and not (self.mixup and self.cutmix):
             raise ValueError(
                 f"mixup_switch={self.mixup_switch} has no effect with mixup={self.mixup} and "
                 f"cutmix={self.cutmix}: it chooses between the two"
             )
+        if self.pairing != "reverse" and not (self.mixup or self.cutmix):
+            raise ValueError(f"pairing={self.pairing} has no effect without mixup and cutmix")
 
     def check_batch_size(self, batch_size: int) -> None:
         """Refuse a batch that cannot be mixed.
@@ -221,9 +228,16 @@ class MixingConfig:
             batch_size: Samples of one process in one forward pass.
 
         Raises:
-            ValueError: If samples are to be mixed in pairs and one would be left over.
+            ValueError: If samples are to be mixed, and one would be left over or alone.
         """
-        if (self.mixup or self.cutmix) and batch_size % 2:
+        if not (self.mixup or self.cutmix):
+            return
+        if self.pairing == "permute" and batch_size == 1:
+            raise ValueError(
+                "mixup and cutmix have no effect on a batch of one sample: set batch_size to 2 or "
+                "more"
+            )
+        if self.pairing == "reverse" and batch_size % 2:
             raise ValueError(
                 f"mixup and cutmix pair the samples of a batch: batch_size must be even, got "
                 f"{batch_size}"

@@ -187,6 +187,39 @@ def classification(kind):
     return Step(model, lambda: batch, lambda model, batch: step(model, batch)[0], True)
 
 
+VIDEOS = ("plain", "mixed", "checkpoints")
+
+
+def video(kind):
+    """Fine-tuning on clips at another length than that of the positions."""
+    from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
+    from eva_video.config import AugmentConfig
+
+    mix = {"mixup": 0.8, "cutmix": 1.0, "pairing": "permute"} if kind == "mixed" else {}
+    model = video_classifier(activation_checkpointing=kind == "checkpoints").train()
+    step = ClassificationStep(MixedTargets(AugmentConfig(**mix), num_classes=5))
+    clips = _images(count=18).unflatten(0, (6, 3))
+    batch = [clips, torch.tensor([0, 1, 2, 3, 4, 0])]
+    return Step(model, lambda: batch, lambda model, batch: step(model, batch)[0], True)
+
+
+def video_classifier(**options):
+    """A tiny classifier of clips of 4 frames."""
+    from eva_video.model.classifier import build_video_classifier
+
+    torch.manual_seed(0)
+    model = build_video_classifier("eva_debug", num_classes=5, frames=4, **(SMALL | options))
+    nn.init.normal_(model.head.weight, std=0.1)
+    return model
+
+
+def clip_extractor():
+    """Features of clips of the tiny classifier, on the CPU."""
+    from eva_video.model.features import ClipFeatureExtractor
+
+    return ClipFeatureExtractor(video_classifier(), pooling="mean", image_size=64)
+
+
 def feature_extractor():
     """Features of the tiny classifier, on the CPU."""
     from eva_classification.features import FeatureExtractor

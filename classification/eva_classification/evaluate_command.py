@@ -26,9 +26,10 @@ from eva_engine.commands.options import (
     command,
     new_parser,
 )
-from eva_engine.evaluation.counting import AnyLabel, OneLabel, Rule, Score, count
+from eva_engine.evaluation.counting import Score, count
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
 from eva_engine.evaluation.reports import write_results
+from eva_engine.evaluation.rules import AnyLabel, OneLabel, Rule
 
 PROGRAM = "classification/evaluate.py"
 SETS = {

@@ -9,17 +9,13 @@ Shapes: B pictures, N = h x w patches, C channels.
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints.convert import trunk_prefix
-from eva_backbone.checkpoints.from_weights import describe, vit_from
-from eva_backbone.checkpoints.loading import read_weights
-from eva_backbone.checkpoints.registry import resolve_source
-from eva_backbone.layers import LAYER_NORM_EPS
+from eva_backbone.checkpoints.pooled import Pooling, load_pooled
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from eva_backbone.vit import VisionTransformer
 from eva_data.pictures import read_picture
@@ -28,8 +24,7 @@ from eva_engine.commands.options import Precision, choose_device, choose_dtype
 from eva_engine.evaluation.own_data import notes_of_training
 
 Picture = str | os.PathLike[str] | Image.Image
-Pooling = Literal["mean", "cls"]
-Grid = tuple[int, int]
+Grid = tuple[int, ...]
 POOLINGS = ("mean", "cls")
 
 
@@ -85,8 +80,8 @@ class FeatureExtractor(nn.Module):
         """Build the ViT of a file with the preprocessing that belongs to it.
 
         Detectors and segmentors saw pictures with ImageNet's mean and deviation, the other official
-        models with CLIP's; runs of this toolkit note theirs in the file. For video models see
-        `eva_backbone.load_vit`.
+        models with CLIP's; runs of this toolkit note theirs in the file. For clips see
+        `eva_video.model.features`.
 
         Args:
             source: Name of an official or bundled file, or a path; weights of any task.
@@ -107,36 +102,23 @@ class FeatureExtractor(nn.Module):
             ValueError: If the file or an argument does not fit.
             FileNotFoundError: If the source is neither a file nor a known name at hand.
         """
-        path = resolve_source(source)
         place = choose_device(device)
-        dtype = choose_dtype(precision, place)
-        weights = read_weights(path)
-        trunk = describe(weights, name=path.name)
-        side, patch = image_size or trunk.arguments["img_size"], trunk.arguments["patch_size"]
-        if side < patch or side % patch:
-            raise ValueError(f"patch size {patch} of {path.name} does not divide {side}")
-        if image_size is not None and "pretrain_img_size" not in trunk.arguments:
-            # a detector's tables stay, and are interpolated as in its tests
-            vit_arguments = {"img_size": image_size, **vit_arguments}
-        vit = vit_from(weights, name=path.name, dtype=dtype, **vit_arguments)
-        if pooling is None:
-            pooling = "mean" if trunk.pools_patches else "cls"
-        fc_norm = None
-        if pooling == "mean" and "fc_norm.weight" in trunk.names:
-            prefix = trunk_prefix(weights, path.name)
-            fc_norm = nn.LayerNorm(vit.embed_dim, eps=LAYER_NORM_EPS, dtype=dtype)
-            fc_norm.load_state_dict(
-                {key: weights[f"{prefix}fc_norm.{key}"] for key in ("weight", "bias")}
-            )
-        usual = (IMAGENET_MEAN, IMAGENET_STD) if trunk.dense else (CLIP_MEAN, CLIP_STD)
-        noted = notes_of_training(path, mean=mean, std=std)
-        extractor = cls(
-            vit,
+        pooled = load_pooled(
+            source,
+            image_size=image_size,
             pooling=pooling,
-            image_size=side,
+            dtype=choose_dtype(precision, place),
+            **vit_arguments,
+        )
+        usual = (IMAGENET_MEAN, IMAGENET_STD) if pooled.trunk.dense else (CLIP_MEAN, CLIP_STD)
+        noted = notes_of_training(source, mean=mean, std=std)
+        extractor = cls(
+            pooled.vit,
+            pooling=pooled.pooling,
+            image_size=pooled.image_size,
             mean=noted["mean"] or usual[0],
             std=noted["std"] or usual[1],
-            fc_norm=fc_norm,
+            fc_norm=pooled.fc_norm,
         )
         return extractor.to(place)
 

@@ -1,22 +1,25 @@
 """Command line of `classification/evaluate_frozen.py`."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from eva_classification.frozen import L2, fit_best_linear, labelled_features, nearest_neighbours
 from eva_classification.model_options import add_extractor, build_extractor
 from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
-from eva_data.options import integer, number
+from eva_data.labelled.labelled_images import LabelledImages
 from eva_engine import distributed
 from eva_engine.commands.options import add_arguments, command, new_parser
-from eva_engine.evaluation.counting import OneLabel, Score
-from eva_engine.evaluation.reports import table, write_results
+from eva_engine.evaluation.frozen import Kept, labelled_features
+from eva_engine.evaluation.frozen_scores import (
+    add_frozen,
+    check_frozen,
+    report_frozen,
+    score_frozen,
+)
 
 PROGRAM = "classification/evaluate_frozen.py"
 
@@ -29,14 +32,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "scored. The penalty of the linear classifier is chosen on a fifth of --train.",
     )
     add_extractor(parser)
-    add = parser.add_argument
-    add("--train", required=True, help="folder of class folders, torchvision:... or hf:...")
-    add("--val", required=True, help="the same to score on")
-    one = integer(1)
-    add("--train-images", type=one, help="images to learn from, chosen at random (default: all)")
-    add("--neighbours", type=one, nargs="*", default=[10, 20], help="default: 10 20; none: skip")
-    add("--l2", type=number(0), nargs="*", default=list(L2), help="penalties to try; none: skip")
-    add("--output", type=Path, help="folder of results.json")
+    add_frozen(parser, data="folder of class folders, torchvision:... or hf:...")
     add_arguments(parser)
     options = parser.parse_args(arguments)
     if not options.neighbours and not options.l2:
@@ -50,51 +46,32 @@ def _evaluate(options: argparse.Namespace, device: torch.device) -> None:
     extractor = build_extractor(options, device)
     learn = open_labelled(options.train, extractor.transform, upright=False)
     score = open_labelled(options.val, extractor.transform, classes=learn.classes, upright=False)
-    known = min(len(learn), options.train_images or len(learn))
-    if options.neighbours and max(options.neighbours) > known:
-        raise ValueError(f"{max(options.neighbours)} neighbours, but {known} images to learn from")
-    if options.train == options.val:
-        sys.stderr.write(f"{options.train} is scored on itself: the scores say little\n")
-    loading = {"batch_size": options.batch_size, "workers": options.workers}
-    features, labels = labelled_features(
-        extractor, learn, limit=options.train_images, title="train", **loading
-    )
-    queries, truth = labelled_features(extractor, score, title="val", **loading)
+    check_frozen(options, len(learn))
+
+    def compute(samples: LabelledImages, limit: int | None, title: str) -> tuple[Tensor, Tensor]:
+        (found,), labels = labelled_features(
+            lambda images: [extractor(images)], samples, kept=[Kept([extractor.vit.embed_dim])],
+            device=device, batch_size=options.batch_size, workers=options.workers, limit=limit,
+            title=title,
+        )  # fmt: skip
+        return found, labels
+
+    features, labels = compute(learn, options.limit, "train")
+    queries, truth = compute(score, None, "val")
     if distributed.rank() > 0:
         return
-    classes, scores = len(learn.classes), {}
-    for k in options.neighbours:
-        votes = nearest_neighbours(features, labels, queries, k=k, classes=classes)
-        scores[f"{k} neighbours"] = _score((votes + 1e-12).log(), truth)
+    classes = len(learn.classes)
+    scores, chosen = score_frozen(options, features, labels, queries, truth, classes=classes)
     settings = {
-        "weights": str(options.weights),
-        "train": str(options.train),
-        "val": str(options.val),
         "train_images": len(features),
         "pooling": extractor.pooling,
         "image_size": extractor.image_size,
     }
-    if options.l2:
-        linear = fit_best_linear(features, labels, classes=classes, candidates=options.l2)
-        scores["linear"] = _score(linear(queries), truth)
-        settings["l2"] = linear.l2
-    sys.stdout.write(
+    title = (
         f"{Path(options.weights).name}, pooling {extractor.pooling}, {extractor.image_size} px: "
-        f"{len(features)} images of {classes} classes to learn from\n{table(scores)}\n"
+        f"{len(features)} images of {classes} classes to learn from"
     )
-    if options.output is not None:
-        file = write_results(options.output, settings, scores)
-        sys.stdout.write(f"wrote {file}\n")
+    report_frozen(options, title, settings | chosen, scores)
 
 
 main = command(PROGRAM, _parse, _evaluate)
-
-
-def _score(logits: Tensor, labels: Tensor) -> Score:
-    judged = OneLabel()(logits, labels, labels)
-    return Score(
-        samples=len(labels),
-        right1=int(judged.top1.sum()),
-        right5=int(judged.top5.sum()),
-        loss=float(judged.loss.mean()),
-    )

@@ -14,6 +14,7 @@ from eva_backbone.checkpoints.convert import trunk_prefix
 from eva_backbone.checkpoints.from_weights import describe
 from eva_backbone.checkpoints.loading import load_weights, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.initialisation import init_head
 from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import variant_arguments
 from eva_backbone.vit import VisionTransformer
@@ -22,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 Pooling = Literal["mean", "cls"]
 
-HEAD_SCALE = 0.001  # factor of a new head's weights: the first predictions are all but uniform
 PROBE_STD = 0.01
 PROBE_EPS = 1e-6
 
@@ -57,17 +57,11 @@ class ImageClassifier(VisionTransformer):
         self.num_classes, self.pooling = num_classes, pooling
         mean = pooling == "mean"
         self.fc_norm = nn.LayerNorm(self.embed_dim, eps=LAYER_NORM_EPS) if mean else None
-        self.head: nn.Module = nn.Linear(self.embed_dim, num_classes)
-        self._init_head()
+        head = nn.Linear(self.embed_dim, num_classes)
+        init_head(head)
+        self.head: nn.Module = head
         if freeze_patch_embed:
             self.patch_embed.requires_grad_(False)
-
-    def _init_head(self) -> None:
-        assert isinstance(self.head, nn.Linear)
-        if not self.head.weight.is_meta:
-            nn.init.trunc_normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
-            self.head.weight.data.mul_(HEAD_SCALE)
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images.

@@ -17,14 +17,16 @@ from torch import Tensor
 
 from eva_backbone.checkpoints._key_maps import SKIPPABLE, STOCK_VITDET, TRUNK_KEY, TRUNK_MORE
 from eva_backbone.checkpoints.convert import check_shapes, trunk_prefix
+from eva_backbone.checkpoints.fitting import stored_frames
 from eva_backbone.checkpoints.listing import listed
-from eva_backbone.checkpoints.loading import load_weights, read_weights
+from eva_backbone.checkpoints.loading import load_weights
+from eva_backbone.checkpoints.reading import noted_frames, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import VARIANTS
+from eva_backbone.video import VideoTransformer
 from eva_backbone.vit import VisionTransformer
 
 _KNOWN = re.compile(f"{STOCK_VITDET}|{TRUNK_MORE}")
-VIDEO_SIDE = 224  # pixels of a frame, for which all official video models are made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +38,13 @@ class Trunk:
             missing.
         names: Names in the file, below the ViT's prefix.
         frames: T of a video model, 1 for all others.
+        clips: Whether it is a video model.
     """
 
     arguments: dict[str, Any]
     names: frozenset[str]
     frames: int = 1
+    clips: bool = False
 
     @property
     def dense(self) -> bool:
@@ -59,18 +63,26 @@ class Trunk:
 
 
 def load_vit(
-    source: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32, **overrides: Any
+    source: str | os.PathLike[str],
+    *,
+    frames: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    **overrides: Any,
 ) -> VisionTransformer:
     """Build the ViT that a file holds, and load it; heads and adapters are left out.
 
     Sizes, windows, relative positions and the form of the bias are read off the weights, of which
     one copy is made, in `dtype`.
 
-    A video model becomes a model of pictures, which are clips of one frame at the mean of the
-    frames' positions. The class token of a segmentor has no position, as in its training.
+    Without `frames` a video model becomes a model of pictures, which are clips of one frame at the
+    mean of the frames' positions. The class token of a segmentor has no position, as in its
+    training.
 
     Args:
         source: Name of an official or bundled file, or a path.
+        frames: Frames of a clip, for a `VideoTransformer`: the positions of a video model are
+            resampled to them, those of a model of pictures are repeated. None for a model of
+            pictures.
         dtype: Type of the parameters.
         **overrides: Arguments of `VisionTransformer` that the weights do not determine, such as
             `num_heads` of an unusual size, or other ones, such as `img_size`.
@@ -83,13 +95,17 @@ def load_vit(
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
     path = resolve_source(source)
-    return vit_from(read_weights(path), name=path.name, dtype=dtype, **overrides)
+    stored = noted_frames(path)
+    weights = read_weights(path)
+    return vit_from(weights, name=path.name, frames=frames, stored=stored, dtype=dtype, **overrides)
 
 
 def vit_from(
     weights: Mapping[str, Tensor],
     *,
     name: str,
+    frames: int | None = None,
+    stored: int | None = None,
     dtype: torch.dtype = torch.float32,
     **overrides: Any,
 ) -> VisionTransformer:
@@ -98,6 +114,8 @@ def vit_from(
     Args:
         weights: Name -> tensor.
         name: Name of the file, for messages.
+        frames: See `load_vit`.
+        stored: Frames that a video model was made for, where its shapes do not show them.
         dtype: Type of the parameters.
         **overrides: See `load_vit`.
 
@@ -107,7 +125,7 @@ def vit_from(
     Raises:
         ValueError: If there is no ViT, or the weights do not determine what is needed.
     """
-    trunk = describe(weights, name=name)
+    trunk = describe(weights, name=name, frames=stored)
     arguments = trunk.arguments | overrides
     if "num_heads" not in arguments:
         raise ValueError(
@@ -122,27 +140,34 @@ def vit_from(
         )
     try:
         with torch.device("meta"):
-            model = VisionTransformer(**arguments)
+            model = _build(frames, arguments)
     except ValueError as error:
         raise ValueError(f"{name} and what was passed make no ViT: {error}") from error
     model.to(dtype)
     prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
     own = {key: value for key, value in weights.items() if key.startswith(prefix)}
     positions = own[f"{prefix}pos_embed"]
-    if trunk.frames > 1:
-        own |= _picture_of_clip(own, prefix, trunk.frames)
-    elif "level_embed" in trunk.names:
+    if "level_embed" in trunk.names:
         own[f"{prefix}pos_embed"] = torch.cat([0 * positions[:, :1], positions[:, 1:]], dim=1)
-    load_weights(model, own, source=name, complete=True)
+    elif frames is None and trunk.clips:
+        own |= _picture_of_clip(own, prefix, trunk.frames)
+    load_weights(model, own, source=name, complete=True, frames=stored)
     return model.eval()
 
 
-def describe(weights: Mapping[str, Tensor], *, name: str) -> Trunk:
+def _build(frames: int | None, arguments: dict[str, Any]) -> VisionTransformer:
+    if frames is None:
+        return VisionTransformer(**arguments)
+    return VideoTransformer(frames=frames, **arguments)
+
+
+def describe(weights: Mapping[str, Tensor], *, name: str, frames: int | None = None) -> Trunk:
     """Read off the weights what ViT they belong to.
 
     Args:
         weights: Name -> tensor.
         name: Name of the file, for messages.
+        frames: Frames that a video model was made for, where its shapes do not show them.
 
     Returns:
         Arguments and names.
@@ -169,9 +194,9 @@ def describe(weights: Mapping[str, Tensor], *, name: str) -> Trunk:
         raise ValueError(f"{name} holds no complete EVA ViT: it lacks {', '.join(lacking)}")
     kernel, positions = shapes[TRUNK_KEY], shapes["pos_embed"][1] - 1
     width, patch = kernel[0], kernel[-1]
-    frames = positions // max(1, VIDEO_SIDE // patch) ** 2 if len(kernel) == 5 else 1
-    side = math.isqrt(positions // max(1, frames))
-    if not frames or frames * side * side != positions:
+    frames = stored_frames(kernel, positions, name=name, frames=frames)
+    side = math.isqrt(positions // frames)
+    if frames * side * side != positions:
         raise ValueError(f"{name} has {positions} positions of patches, which do not make a square")
     arguments: dict[str, Any] = {
         "img_size": side * patch,
@@ -192,6 +217,7 @@ def describe(weights: Mapping[str, Tensor], *, name: str) -> Trunk:
         | _relative_positions(shapes, name=name, depth=depth, width=width, patch=patch),
         names=frozenset(shapes),
         frames=frames,
+        clips=len(kernel) == 5,
     )
 
 
@@ -236,10 +262,10 @@ def _relative_positions(
 
 def _picture_of_clip(weights: Mapping[str, Tensor], prefix: str, frames: int) -> dict[str, Tensor]:
     """Patch kernel and positions for clips of one frame: (C, 3, p, p) and (1, 1 + N, C)."""
-    kernel = weights[prefix + TRUNK_KEY]  # (C, 3, t, p, p), t = 1
+    kernel = weights[prefix + TRUNK_KEY]  # (C, 3, 1, p, p)
     positions = weights[f"{prefix}pos_embed"]  # (1, 1 + T * N, C), frame after frame
     patches = positions[:, 1:].unflatten(1, (frames, -1)).float().mean(1)  # (1, N, C)
     return {
-        prefix + TRUNK_KEY: kernel.sum(2),
+        prefix + TRUNK_KEY: kernel.squeeze(2),
         f"{prefix}pos_embed": torch.cat([positions[:, :1], patches.to(positions.dtype)], dim=1),
     }

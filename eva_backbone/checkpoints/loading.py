@@ -11,29 +11,23 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints._key_maps import OPTIONAL, SKIPPABLE, TRUNK_KEY
+from eva_backbone.checkpoints._key_maps import OPTIONAL, SKIPPABLE
 from eva_backbone.checkpoints.convert import (
     check_shapes,
     fuse_qkv_bias,
     split_qkv_bias,
     trunk_prefix,
 )
+from eva_backbone.checkpoints.fitting import Clips, Shape, cast, clips_of, resample
 from eva_backbone.checkpoints.listing import listed
+from eva_backbone.checkpoints.reading import noted_frames
 from eva_backbone.checkpoints.reading import read_weights as read_weights
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_backbone.resample import (
-    resample_bias_table,
-    resample_patch_embed,
-    resample_pos_embed,
-    resample_rel_pos,
-)
 from eva_backbone.vit import VisionTransformer
 
 logger = logging.getLogger(__name__)
-Shape = tuple[int, ...]
 
 
 @dataclass(kw_only=True)
@@ -106,6 +100,7 @@ def load_pretrained(
         allow_skipped=allow_skipped,
         reinitialise=reinitialise,
         rename=rename,
+        frames=noted_frames(path),
     )
 
 
@@ -119,6 +114,7 @@ def load_weights(
     allow_skipped: Iterable[str] = (),
     reinitialise: Iterable[str] = (),
     rename: Callable[[str], str] | None = None,
+    frames: int | None = None,
 ) -> LoadReport:
     """Load tensors that `read_weights` read; see `load_pretrained`.
 
@@ -131,6 +127,8 @@ def load_weights(
         allow_skipped: See `load_pretrained`.
         reinitialise: See `load_pretrained`.
         rename: See `load_pretrained`.
+        frames: Frames of the clips that the file's model was made for, where its shapes do not show
+            them; those of the official video files do.
 
     Returns:
         The report; it is also logged.
@@ -148,7 +146,8 @@ def load_weights(
     named = _rename(weights, source_prefix, target_prefix, report)
     named = fuse_qkv_bias(split_qkv_bias(named, target), target)
     prefixes = (source_prefix, target_prefix)
-    state = _fit(named, target, prefixes, report, tuple(allow_skipped), tuple(reinitialise))
+    clips = clips_of(model, weights, source_prefix, name=source, frames=frames)
+    state = _fit(named, target, prefixes, report, tuple(allow_skipped), tuple(reinitialise), clips)
     assign = any(value.is_meta for value in target.values())
     if assign:  # a copy: parameters must not lie in a file that may be written again
         copied = {id(value) for value in named.values()}
@@ -194,6 +193,7 @@ def _fit(
     report: LoadReport,
     allow_skipped: tuple[str, ...],
     reinitialise: tuple[str, ...],
+    clips: Clips | None,
 ) -> dict[str, Tensor]:
     """Choose, resample and cast the tensors that the model takes."""
     state: dict[str, Tensor] = {}
@@ -213,7 +213,7 @@ def _fit(
             continue
         wanted = tuple(target[name].shape)
         try:
-            fitted = value if tuple(value.shape) == wanted else _resample(local, value, wanted)
+            fitted = resample(local, value, wanted, clips)
         except ValueError as error:
             raise ValueError(
                 f"{report.source} holds {stored} {tuple(value.shape)}, which cannot be resampled "
@@ -222,7 +222,7 @@ def _fit(
         if fitted is not None and tuple(fitted.shape) == wanted:
             if fitted is not value:
                 report.resampled[name] = (tuple(value.shape), wanted)
-            state[name] = _cast(fitted, target[name].dtype, f"{report.source} holds {stored}")
+            state[name] = cast(fitted, target[name].dtype, f"{report.source} holds {stored}")
         elif _matches(reinitialise, name):
             report.skipped[stored] = (
                 f"{tuple(value.shape)} does not fit {wanted}, initialised from scratch"
@@ -243,39 +243,6 @@ def _fit(
             "as reinitialise"
         )
     return state
-
-
-def _cast(value: Tensor, dtype: torch.dtype, which: str) -> Tensor:
-    """Cast numbers to the model's type, unless that changes what they are."""
-    if value.dtype == dtype:
-        return value
-    names = f"{str(value.dtype).removeprefix('torch.')} -> {str(dtype).removeprefix('torch.')}"
-    if value.is_floating_point() != dtype.is_floating_point or value.is_complex():
-        raise ValueError(f"{which} as other numbers than the model ({names}); convert the file")
-    if dtype.is_floating_point and torch.finfo(dtype).max < torch.finfo(value.dtype).max:
-        largest = max(abs(bound.item()) for bound in value.aminmax()) if value.numel() else 0.0
-        if largest > torch.finfo(dtype).max:
-            raise ValueError(
-                f"{which} with values up to {largest:.3g}, which are too large for the model's "
-                f"type ({names}); build it in float32"
-            )
-    return value.to(dtype)
-
-
-def _resample(local: str, value: Tensor, wanted: Shape) -> Tensor | None:
-    """Resample a tensor whose shape depends on the input's size; None for any other."""
-    if local == "pos_embed" and value.ndim == len(wanted) == 3 and value.shape[2] == wanted[2]:
-        side = round((wanted[1] - 1) ** 0.5)
-        return resample_pos_embed(value, (side, side))
-    if local == TRUNK_KEY and value.ndim == len(wanted) == 4 and value.shape[:2] == wanted[:2]:
-        return resample_patch_embed(value, wanted[-1])
-    if value.ndim == len(wanted) == 2 and value.shape[1] == wanted[1]:
-        if re.search(r"\.rel_pos_[hw]$", local):
-            return resample_rel_pos(value, wanted[0], "vitdet")
-        if local.endswith(".relative_position_bias_table") and min(len(value), wanted[0]) > 3:
-            source, side = (round(((rows - 3) ** 0.5 + 1) / 2) for rows in (len(value), wanted[0]))
-            return resample_bias_table(value, source, (side, side))
-    return None
 
 
 def _explain_missing(

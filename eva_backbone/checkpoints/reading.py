@@ -8,6 +8,7 @@ could ask for all memory), or names anything that is not plain data.
 
 import argparse
 import copy
+import json
 import mmap
 import os
 import pickle
@@ -176,6 +177,27 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if all(name.startswith("module.") for name in named):
         return {name.removeprefix("module."): value for name, value in named.items()}
     return named
+
+
+def noted_frames(path: Path) -> int | None:
+    """Read how many frames a run of video training notes in its weights.
+
+    Args:
+        path: Weights of any origin.
+
+    Returns:
+        Frames of the clips that the model was made for; None where nothing says so.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as content:
+            frames = json.loads((content.metadata() or {})["config"])["model"]["frames"]
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return frames if type(frames) is int and frames > 0 else None  # True is not a number
 
 
 def check_tensors(tensors: Mapping[str, Tensor], *, source: str) -> None:

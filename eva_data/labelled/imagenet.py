@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.labelled._imagenet_subsets import IMAGENET_A, IMAGENET_R
-from eva_data.labelled.folders import ClassFolders, listed
+from eva_data.labelled.classes import listed
+from eva_data.labelled.folders import ClassFolders
 from eva_data.labelled.labelled_images import LabelledImages
 from eva_data.transforms import PictureTransform, evaluation_transform
 

@@ -35,6 +35,7 @@ from typing import Any
 from eva_data.names import Names
 from eva_data.sources.image_source import FolderImages, ImageSource
 from eva_data.sources.index_file import Table
+from eva_data.sources.patterns import is_pattern
 from eva_data.sources.shards import TarShards
 from eva_data.transforms import TensorTransform
 
@@ -210,7 +211,7 @@ def open_images(location: str, transform: TensorTransform | None = None) -> Imag
     path = _expand_path(location, "the images")
     if path.suffix == ".toml":
         return ManifestImages(path, transform)
-    if path.suffix == ".tar" or (path.name.endswith("}") and not path.is_dir()):
+    if is_pattern(path):
         return TarShards(str(path), transform)
     return FolderImages(path, transform)
 
@@ -220,7 +221,7 @@ def write_index(file: Path, tables: Mapping[str, Table], manifest: Manifest) -> 
 
     Args:
         file: Is replaced when the new one is complete.
-        tables: Images of each source: arrays `names.*`, and those of `index_shards` for shards.
+        tables: Images of each source: arrays `names.*`, and those of `index_members` for shards.
         manifest: The manifest.
     """
     arrays = {f"{name}/{key}": table[key] for name, table in tables.items() for key in table}

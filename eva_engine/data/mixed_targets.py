@@ -8,6 +8,8 @@ Shapes: B samples, K classes.
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ class MixedTargets:
     """
 
     def __init__(self, config: MixingConfig, *, num_classes: int) -> None:
-        self.smoothing = config.label_smoothing
+        self.smoothing, self.pairing = config.label_smoothing, config.pairing
         self._mix: Any = None
         if config.mixup or config.cutmix:
             from timm.data import Mixup
@@ -40,7 +42,7 @@ class MixedTargets:
         """Mix inputs and labels where the recipe wants it.
 
         Args:
-            inputs: Images (B, 3, H, W), or clips (B, 3, T, H, W), all frames of which are mixed
+            inputs: Images (B, 3, H, W), or clips (B, T, 3, H, W), all frames of which are mixed
                 alike.
             labels: (B,) int64.
 
@@ -49,9 +51,16 @@ class MixedTargets:
         """
         if self._mix is None:
             return inputs, labels
-        # (B, 3, T, H, W) -> (B, 3 * T, H, W): timm takes the third dimension for the height
-        mixed, targets = self._mix(inputs.flatten(1, -3), labels)
-        return mixed.view(inputs.shape), targets
+        size = len(inputs)
+        # (B, T, 3, H, W) -> (B, T * 3, H, W): timm takes the third dimension for the height
+        flat = inputs.flatten(1, -3)
+        if self.pairing == "permute":
+            # timm mixes sample i with sample -1 - i: here that is the one at place i of the order
+            order = torch.from_numpy(np.random.permutation(size)).to(labels.device)  # noqa: NPY002
+            flat = torch.cat([flat, flat[order].flip(0)])
+            labels = torch.cat([labels, labels[order].flip(0)])
+        mixed, targets = self._mix(flat, labels)
+        return mixed[:size].view(inputs.shape), targets[:size]
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compute the cross-entropy in float32.

@@ -1,24 +1,25 @@
 """Count correct predictions: each sample once, whatever the number of processes.
 
 A sample is an input with a label. The model turns a batch of inputs into logits, whether they are
-images (B, 3, H, W), clips (B, 3, T, H, W) or several views of each (B, V, ...), over which it takes
-the mean itself.
+images (B, 3, H, W), clips (B, T, 3, H, W) or several views of each (B, V, ...), over which it takes
+the mean itself, see `eva_engine.evaluation.multi_view`.
 
 Shapes: B samples, K classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, Subset, default_collate
 
 from eva_engine import distributed
 from eva_engine.config import RunConfig
 from eva_engine.data.loading import evaluation_loader
+from eva_engine.evaluation.rules import OneLabel, Rule, first_five
 
 MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
 
@@ -38,74 +39,6 @@ class LabelledSamples(Protocol):
     def sample_id(self, index: int) -> str:
         """Return the name of a sample, for messages."""
         ...
-
-
-class Judged(NamedTuple):
-    """Judgement of a batch by a rule, each (B,).
-
-    Attributes:
-        top1: Whether the first prediction is correct.
-        top5: Whether one of the first five predictions is correct.
-        loss: Cross-entropy; zero where the sample does not count.
-        counts: Whether the sample counts at all.
-    """
-
-    top1: Tensor
-    top5: Tensor
-    loss: Tensor
-    counts: Tensor
-
-
-class Rule(Protocol):
-    """Judges logits (B, K), given labels (B,) and the samples' indexes in the data set (B,)."""
-
-    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
-        """Judge a batch."""
-        ...
-
-
-class OneLabel:
-    """A prediction is correct if it is the label.
-
-    Args:
-        columns: Columns of the logits that compete, in the order of the labels; None takes all.
-    """
-
-    def __init__(self, columns: Sequence[int] | None = None) -> None:
-        self.columns = None if columns is None else torch.tensor(columns)
-
-    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
-        """See `Rule`."""
-        if self.columns is not None:
-            logits = logits[:, self.columns.to(logits.device)]
-        right = _first_five(logits) == labels[:, None]
-        loss = F.cross_entropy(logits, labels, reduction="none")
-        return Judged(right[:, 0], right.any(1), loss, torch.ones_like(right[:, 0]))
-
-
-class AnyLabel:
-    """A prediction is correct if it is one of the sample's labels; without any it does not count.
-
-    Args:
-        labels: All labels of each sample of the data set.
-    """
-
-    def __init__(self, labels: Sequence[Sequence[int]]) -> None:
-        width = max((len(entry) for entry in labels), default=0)
-        padded = [[*entry, *[-1] * (width - len(entry))] for entry in labels]
-        self.labels = torch.tensor(padded, dtype=torch.int64).reshape(len(labels), width)
-
-    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
-        """See `Rule`; the loss takes the data set's own label."""
-        accepted = self.labels[indexes.cpu()].to(logits.device)  # (B, width)
-        right = (_first_five(logits)[:, :, None] == accepted[:, None]).any(2)  # (B, 5)
-        counts = (accepted >= 0).any(1)
-        loss = F.cross_entropy(logits, labels, reduction="none") * counts
-        return Judged(right[:, 0], right.any(1), loss, counts)
-
-
-def _first_five(logits: Tensor) -> Tensor:
-    return logits.topk(min(5, logits.shape[1]), dim=1).indices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +81,14 @@ class Counted:
         scores: Rule -> score.
         confusion: (K, K), samples of each label (row) that went to each class; None if not wanted.
         right5: (K,), samples of each label with a correct prediction among the first five.
+        left_out: A sentence for each sample that could not be read and was left out, in the order
+            of the data set.
     """
 
     scores: Mapping[str, Score]
     confusion: Tensor | None = None
     right5: Tensor | None = None
+    left_out: Sequence[str] = ()
 
     @property
     def mean_per_class(self) -> float:
@@ -163,12 +99,52 @@ class Counted:
         return 100 * shares.mean().item()
 
 
+class BatchResults(NamedTuple):
+    """What a batch of this process gave.
+
+    Attributes:
+        indexes: (B,), the samples' indexes in the data set, on the CPU, in increasing order.
+        labels: (B,).
+        logits: (B, K).
+        views: Logits of each view (B, V, K), if the model gives them, else None.
+        unreadable: Index -> reason for the samples that were left out.
+    """
+
+    indexes: Tensor
+    labels: Tensor
+    logits: Tensor
+    views: Tensor | None
+    unreadable: Mapping[int, str]
+
+
 class _Indexed(Dataset[tuple[Any, int, int]]):
     def __init__(self, samples: LabelledSamples) -> None:
         self.samples = samples
 
     def __getitem__(self, index: int) -> tuple[Any, int, int]:
         return *self.samples[index], index
+
+
+class _Readable(_Indexed):
+    """The same; in place of a sample that cannot be read comes the reason."""
+
+    def __getitem__(self, index: int) -> tuple[Any, int, int]:
+        try:
+            return super().__getitem__(index)
+        except OSError as error:
+            return str(error), _UNREADABLE, index
+
+
+_UNREADABLE = -1  # in place of a label
+
+
+def _collate(loaded: list[tuple[Any, int, int]]) -> tuple[Any, Tensor, Tensor, dict[int, str]]:
+    good = [sample for sample in loaded if sample[1] != _UNREADABLE]
+    reasons = {index: why for why, label, index in loaded if label == _UNREADABLE}
+    if not good:
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return None, nothing, nothing, reasons
+    return *default_collate(good), reasons
 
 
 def count(
@@ -181,11 +157,14 @@ def count(
     workers: int = 0,
     confusion: bool = False,
     progress: str | None = None,
+    skip_unreadable: bool = False,
+    receive: Callable[[BatchResults], None] | None = None,
 ) -> Counted:
     """Count correct predictions; called on all processes, each of which takes its share.
 
     Args:
-        model: Model with logits (B, K), in evaluation mode on the device.
+        model: Model with logits (B, K), in evaluation mode on the device; or with those and the
+            logits of each view (B, V, K), as a pair.
         samples: Inputs and labels.
         rules: Name -> rule.
         device: Device of the model.
@@ -193,57 +172,97 @@ def count(
         workers: Processes that load.
         confusion: Count the classes of the predictions too.
         progress: Title of a progress bar in the first process; None shows none.
+        skip_unreadable: Leave samples out that cannot be read; they count nowhere.
+        receive: Function that is given the results of each batch of this process, in order.
 
     Returns:
         The counts of all processes, the same on each.
 
     Raises:
         FloatingPointError: If the logits are not finite.
-        OSError: If a sample cannot be read.
+        OSError: If a sample cannot be read, unless such samples are left out.
         ValueError: If the confusion of too many classes is wanted.
     """
     classes = len(samples.classes)
     if confusion and classes > MAX_CONFUSION:
         raise ValueError(f"confusion of {classes} classes: at most {MAX_CONFUSION} are counted")
+    sums = _Sums(rules, classes if confusion else 0, device)
+    left_out: dict[int, str] = {}
     own = distributed.own_share(len(samples))
-    sums = {name: torch.zeros(4, dtype=torch.float64, device=device) for name in rules}
-    pairs = torch.zeros(classes * classes if confusion else 0, dtype=torch.float64, device=device)
-    fives = torch.zeros(classes if confusion else 0, dtype=torch.float64, device=device)
     dtype = next(parameter.dtype for parameter in model.parameters())
     with evaluation_loader(
-        Subset(_Indexed(samples), own), batch_size=batch_size, workers=workers,
-        pin_memory=device.type == "cuda", progress=progress,
+        Subset((_Readable if skip_unreadable else _Indexed)(samples), own), batch_size=batch_size,
+        workers=workers, pin_memory=device.type == "cuda", progress=progress, collate=_collate,
     ) as batches:  # fmt: skip
-        for inputs, labels, indexes in batches:
+        for inputs, labels, indexes, unreadable in batches:
             labels = labels.to(device, non_blocking=True)
-            with torch.inference_mode():
-                logits = model(inputs.to(device, dtype, non_blocking=True)).float()  # (B, K)
-            finite = logits.isfinite().all(1).cpu()
-            if not finite.all():
-                name = samples.sample_id(int(indexes[~finite][0]))
-                raise FloatingPointError(f"logits of {name} are not finite: use fp32 or bf16")
-            for name, rule in rules.items():
-                judged = rule(logits, labels, indexes)
-                columns = (judged.counts, judged.top1, judged.top5, judged.loss)
-                sums[name] += torch.stack([column.double().sum() for column in columns])
-            if confusion:
-                # not argmax, which breaks ties in another way than `OneLabel`
-                cells = labels * classes + _first_five(logits)[:, 0]
-                pairs += torch.bincount(cells, minlength=len(pairs))
-                fives += torch.bincount(labels[OneLabel()(logits, labels, indexes).top5],
-                                        minlength=classes)  # fmt: skip
-    flat = torch.cat([*sums.values(), pairs, fives]).tolist()
-    total = torch.tensor(distributed.sum_over_ranks(flat, device), dtype=torch.float64)
-    head = total[: 4 * len(rules)].reshape(-1, 4).tolist()
-    scores = {name: _score(name, row) for name, row in zip(rules, head, strict=True)}
-    if not confusion:
-        return Counted(scores=scores)
-    rest = total[4 * len(rules) :].long()
-    return Counted(
-        scores=scores,
-        confusion=rest[:-classes].reshape(classes, classes),
-        right5=rest[-classes:],
-    )
+            logits, views = torch.zeros(0, classes, device=device), None
+            if len(labels):
+                with torch.inference_mode():
+                    output = model(inputs.to(device, dtype, non_blocking=True))
+                logits, views = output if isinstance(output, tuple) else (output, None)
+                logits = logits.float()  # (B, K)
+                _require_finite(logits, indexes, samples)
+                sums.add(logits, labels, indexes)
+            left_out |= unreadable
+            if receive is not None:
+                receive(BatchResults(indexes, labels, logits, views, unreadable))
+    return sums.counted(left_out)
+
+
+def _require_finite(logits: Tensor, indexes: Tensor, samples: LabelledSamples) -> None:
+    finite = logits.isfinite().all(1).cpu()
+    if not finite.all():
+        name = samples.sample_id(int(indexes[~finite][0]))
+        raise FloatingPointError(f"logits of {name} are not finite: use fp32 or bf16")
+
+
+class _Sums:
+    """Sums of a process's batches.
+
+    Args:
+        rules: Name -> rule.
+        classes: Number of classes whose confusion is counted; 0 for none.
+        device: Device of the logits.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule], classes: int, device: torch.device) -> None:
+        self._rules, self._classes, self._device = rules, classes, device
+        empty = partial(torch.zeros, dtype=torch.float64, device=device)
+        self._sums = {name: empty(4) for name in rules}
+        self._pairs, self._fives = empty(classes * classes), empty(classes)
+
+    def add(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> None:
+        """Add a batch."""
+        for name, rule in self._rules.items():
+            judged = rule(logits, labels, indexes)
+            columns = (judged.counts, judged.top1, judged.top5, judged.loss)
+            self._sums[name] += torch.stack([column.double().sum() for column in columns])
+        if self._classes:
+            # not argmax, which breaks ties in another way than `OneLabel`
+            cells = labels * self._classes + first_five(logits)[:, 0]
+            self._pairs += torch.bincount(cells, minlength=len(self._pairs))
+            right = OneLabel()(logits, labels, indexes).top5
+            self._fives += torch.bincount(labels[right], minlength=self._classes)
+
+    def counted(self, left_out: Mapping[int, str]) -> Counted:
+        """Add up over the processes.
+
+        Args:
+            left_out: Index -> reason for the samples that this process left out.
+        """
+        flat = torch.cat([*self._sums.values(), self._pairs, self._fives]).tolist()
+        total = torch.tensor(distributed.sum_over_ranks(flat, self._device), dtype=torch.float64)
+        reasons = {k: why for part in distributed.gather(dict(left_out)) for k, why in part.items()}
+        head = total[: 4 * len(self._rules)].reshape(-1, 4).tolist()
+        scores = {name: _score(name, row) for name, row in zip(self._rules, head, strict=True)}
+        rest, classes = total[4 * len(self._rules) :].long(), self._classes
+        return Counted(
+            scores=scores,
+            confusion=rest[:-classes].reshape(classes, classes) if classes else None,
+            right5=rest[-classes:] if classes else None,
+            left_out=[reasons[index] for index in sorted(reasons)],
+        )
 
 
 def _score(name: str, row: list[float]) -> Score:

@@ -9,7 +9,7 @@ Shapes: B samples, K classes.
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -18,12 +18,27 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
-from eva_engine.evaluation.counting import MAX_CONFUSION, Counted, LabelledSamples, OneLabel, count
+from eva_engine.evaluation.counting import (
+    MAX_CONFUSION,
+    BatchResults,
+    Counted,
+    LabelledSamples,
+    count,
+)
 from eva_engine.evaluation.reports import draw_confusion, write_per_class
+from eva_engine.evaluation.rules import OneLabel
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _are_three(value: Any) -> bool:
@@ -39,6 +54,8 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "mean": _are_three,
     "std": _are_three,
     "class_names": _are_names,
+    "sampling": _is_name,
+    "frame_interval": _is_count,
 }
 
 
@@ -47,7 +64,8 @@ def notes_of_training(weights: str | os.PathLike[str], **given: Any) -> dict[str
 
     Args:
         weights: Official name or file.
-        **given: `crop_pct`, `mean`, `std` or `class_names`; None looks for a note.
+        **given: `crop_pct`, `mean`, `std`, `class_names`, or a video's `sampling` and
+            `frame_interval`; None looks for a note.
 
     Returns:
         Name -> what was given, or else the note, or None.
@@ -69,13 +87,26 @@ def notes_of_training(weights: str | os.PathLike[str], **given: Any) -> dict[str
     return given
 
 
-def fill_from_training(options: argparse.Namespace) -> None:
-    """Set `crop_pct`, `mean`, `std` and `class_names` by `notes_of_training`, or as published."""
-    given = {name: getattr(options, name) for name in ("crop_pct", "mean", "std")}
+PUBLISHED: Mapping[str, Any] = {"crop_pct": 1.0, "mean": CLIP_MEAN, "std": CLIP_STD}
+
+
+def fill_from_training(
+    options: argparse.Namespace, *, usual: Mapping[str, Any] = PUBLISHED
+) -> None:
+    """Set options, and `class_names` by `classes`, by `notes_of_training`, or as published.
+
+    Args:
+        options: Options of the command.
+        usual: Options to set, and what official weights of the project, which note nothing, were
+            published with.
+
+    Raises:
+        ValueError: As `notes_of_training`.
+    """
+    given = {name: getattr(options, name) for name in usual}
     found = notes_of_training(options.weights, class_names=options.classes, **given)
-    usual = {"crop_pct": 1.0, "mean": CLIP_MEAN, "std": CLIP_STD, "class_names": None}
     for name, value in found.items():
-        setattr(options, name, usual[name] if value is None else value)
+        setattr(options, name, usual.get(name) if value is None else value)
 
 
 def evaluate_own_data(
@@ -85,6 +116,8 @@ def evaluate_own_data(
     *,
     num_classes: int,
     unit: str = "images",
+    skip_unreadable: bool = False,
+    receive: Callable[[BatchResults], None] | None = None,
 ) -> Counted:
     """Count correct predictions, and write results per class and the confusion to the output.
 
@@ -94,6 +127,8 @@ def evaluate_own_data(
         options: Options of the command.
         num_classes: K.
         unit: Name of the samples.
+        skip_unreadable: Leave samples out that cannot be read, see `count`.
+        receive: Function that is given the results of each batch, see `count`.
 
     Returns:
         The score by the name `data`, and the confusion of at most `MAX_CONFUSION` classes.
@@ -110,7 +145,7 @@ def evaluate_own_data(
     counted = count(
         model, samples, {"data": OneLabel()}, device=next(model.parameters()).device,
         batch_size=options.batch_size, workers=options.workers, progress="data",
-        confusion=len(classes) <= MAX_CONFUSION,
+        confusion=len(classes) <= MAX_CONFUSION, skip_unreadable=skip_unreadable, receive=receive,
     )  # fmt: skip
     if distributed.rank() or options.output is None:
         return counted

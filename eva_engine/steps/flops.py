@@ -41,37 +41,74 @@ _PEAK_FLOPS = {
 _NOT_OF_THE_NAME = re.compile(r"NVIDIA|TESLA|GEFORCE|\d+GB")
 
 
-def training_flops(build: Callable[[C], nn.Module], config: C, *, backward: bool = True) -> float:
-    """Count the model FLOPs of one image in training; the backward pass costs twice the forward.
+def training_flops(
+    build: Callable[[C], nn.Module],
+    config: C,
+    *,
+    backward: bool = True,
+    frames: int | None = None,
+) -> float:
+    """Count the model FLOPs of one sample in training.
+
+    The backward pass costs twice the forward; that of frozen modules, below what is trained,
+    nothing.
 
     Args:
         build: Function that builds the model; its first weights are not read.
         config: The model.
         backward: Count a backward pass; a linear probe's frozen trunk has none.
+        frames: Frames of a clip; None for an image.
 
     Returns:
         FLOPs for `eva_engine.loop.TrainingRun`.
     """
     untrained = partial(build, replace(config, init_checkpoint=""))
-    return (3 if backward else 1) * forward_flops(untrained, image_size=config.image_size)
+    total, frozen = _count(untrained, image_size=config.image_size, frames=frames)
+    return total + 2 * (total - frozen) if backward else total
 
 
-def forward_flops(build: Callable[[], nn.Module], *, image_size: int) -> float:
-    """Count the model FLOPs of one image's forward pass, on the meta device.
+def forward_flops(
+    build: Callable[[], nn.Module], *, image_size: int, frames: int | None = None
+) -> float:
+    """Count the model FLOPs of one sample's forward pass, on the meta device.
 
     Args:
         build: Function that builds the model.
         image_size: Side of the image in pixels.
+        frames: Frames of a clip; None for an image.
 
     Returns:
         Twice the multiplications of all matrix products.
     """
+    return _count(build, image_size=image_size, frames=frames)[0]
+
+
+def _count(
+    build: Callable[[], nn.Module], *, image_size: int, frames: int | None
+) -> tuple[float, float]:
+    """Count the FLOPs of a forward pass, and those of them in frozen modules."""
+    shape = (1, 3, image_size, image_size)
     with torch.device("meta"):
         model = build().eval()
-        images = torch.empty(1, 3, image_size, image_size)
+        inputs = torch.empty(shape if frames is None else (1, frames, *shape[1:]))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(images)
-    return float(counter.get_total_flops())
+        model(inputs)
+    counts = counter.get_flop_counts()
+    root = type(model).__name__
+    names = (f"{root}.{name}" for name in _frozen_modules(model))
+    frozen = sum(sum(counts[name].values()) for name in names if name in counts)
+    return float(counter.get_total_flops()), float(frozen)
+
+
+def _frozen_modules(model: nn.Module) -> list[str]:
+    """Name the outermost modules below the model that have parameters and train none."""
+    found: list[str] = []
+    for name, module in model.named_modules():
+        trained = [parameter.requires_grad for parameter in module.parameters()]
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        if name and trained and not any(trained) and not inside:
+            found.append(name)
+    return found
 
 
 def peak_flops(device: torch.device) -> float:

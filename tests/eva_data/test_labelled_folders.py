@@ -9,11 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from eva_data.labelled.folders import (
-    ClassFolders,
-    open_labelled,
-    read_class_list,
-)
+from eva_data.labelled.classes import read_class_list
+from eva_data.labelled.folders import ClassFolders, open_labelled
 
 
 @pytest.fixture

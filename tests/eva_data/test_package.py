@@ -13,14 +13,22 @@ MODULES = {  # what a group may load -> its modules
         *("checks.command", "commands", "files", "inputs", "interruption", "options", "pools"),
         *("run_folder", "suffixes"),
     ),
-    ("numpy", "PIL"): ("checks.findings", "checks.pictures", "names", "pictures"),
+    ("numpy", "PIL"): (
+        *("checks.findings", "checks.pictures", "labelled.classes", "names", "pictures"),
+    ),
     ("numpy", "PIL", "torch", "safetensors"): (
         *("labelled.folders", "labelled.imagenet", "labelled.labelled_images", "labelled.named"),
         *("seeding", "tensors", "transforms"),
         *("sources.decoding", "sources.image_source", "sources.index_file"),
-        *("sources.manifests", "sources.shards", "checks.manifests"),
+        *("sources.manifests", "sources.patterns", "sources.shards", "sources.tar_members"),
+        *("checks.manifests",),
     ),
-    ("numpy", "PIL", "av"): ("video",),
+    ("numpy", "PIL", "av"): (
+        *("labelled_videos.entries", "labelled_videos.labelled_videos", "labelled_videos.opening"),
+        *("labelled_videos.path_lists", "labelled_videos.placing", "labelled_videos.raw_frames"),
+        *("labelled_videos.video_files", "labelled_videos.clip_ids", "labelled_videos.tables"),
+    ),
+    ("av", "numpy", "PIL"): ("video",),
 }
 LIBRARIES = ("numpy", "PIL", "torch", "torchvision", "av", "safetensors", "datasets", "cv2")
 

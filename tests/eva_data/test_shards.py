@@ -17,7 +17,10 @@ from eva_data.pictures import UnreadableImageError
 from eva_data.sources.decoding import decode_image
 from eva_data.sources.index_file import Table
 from eva_data.sources.manifests import ManifestImages, open_images
-from eva_data.sources.shards import TarShards, expand, find_members
+from eva_data.sources.patterns import expand
+from eva_data.sources.shards import TarShards
+from eva_data.sources.tar_members import find_members
+from eva_data.suffixes import PICTURES
 
 EXTRA = {"txt": b"a caption", "json": b"{}", "mask.png": b"no picture of its own"}
 
@@ -70,7 +73,7 @@ def test_index_file(shards, tmp_path, monkeypatch):
     index = tmp_path / "s.index"
     first = TarShards(shards)
     first.index().save(index)
-    monkeypatch.setattr("eva_data.sources.shards.find_members", None)
+    monkeypatch.setattr("eva_data.sources.tar_members.find_members", None)
     again = TarShards(shards, table=Table.open(index))
     sent = pickle.dumps(again)
     assert b"000001" not in sent
@@ -116,7 +119,7 @@ def test_pipes_are_no_shards(shards, tmp_path):
         with pytest.raises(ValueError, match=r"there is no shard|no shard fits"):
             expand(str(tmp_path / pattern))
     with pytest.raises(ValueError, match=r"pipe\.tar is a named pipe and not a file"):
-        list(find_members(tmp_path / "pipe.tar"))
+        list(find_members(tmp_path / "pipe.tar", PICTURES))
     with pytest.raises(UnreadableImageError, match=r"s-00\.tar is a named pipe and not a file"):
         images[0]
 

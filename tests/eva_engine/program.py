@@ -13,9 +13,12 @@ from torch.utils.data import Subset
 from eva_engine import distributed
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.commands import training as command_line
+from eva_engine.commands.endings import ending
 from eva_engine.config import OptimizerConfig, RunConfig, as_plain
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.evaluation.counting import AnyLabel, OneLabel, count
+from eva_engine.evaluation.counting import count
+from eva_engine.evaluation.rules import AnyLabel, OneLabel
+from eva_engine.evaluation.sample_lines import writing_sample_lines
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.parameter_groups import layer_decay_groups
 
@@ -181,6 +184,9 @@ def train(config, device):
 
 
 def main(arguments=None):
+    if arguments and arguments[0] == "lines":
+        write_lines(*arguments[1:])
+        return
     if arguments and arguments[0] == "count":
         _, case, result = arguments
         count_case(json.loads(Path(case).read_text()), result)
@@ -191,6 +197,18 @@ def main(arguments=None):
         program="program.py",
         arguments=arguments,
     )
+
+
+def write_lines(samples, file, *fail):
+    """Every process writes the lines of its share."""
+    with ending("lines"):
+        distributed.start("cpu")
+        with writing_sample_lines(Path(file)) as lines:
+            for index in distributed.own_share(int(samples)):
+                lines.add(index, {"index": index})
+            if fail and distributed.rank() == 1:
+                raise ValueError("the second process fails")
+            distributed.barrier()
 
 
 def count_case(case, result):

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from eva_engine.config import RunConfig
-from eva_engine.evaluation.counting import AnyLabel, OneLabel, Validation, count
+from eva_engine.evaluation.counting import Validation, count
+from eva_engine.evaluation.rules import AnyLabel, OneLabel
 
 CPU = torch.device("cpu")
 FALLING = [5.0, 4.0, 3.0, 2.0, 1.0, 0.0]

@@ -33,6 +33,9 @@ def test_what_is_not_given_is_what_the_training_had(options):
     assert (settings["crop_pct"], settings["frames"], settings["processes"]) == (0.5, 16, 1)
     assert "class_names" not in settings
     assert "output" not in settings
+    given = options()
+    fill_from_training(given, usual={"mean": (0.1, 0.2, 0.3), "std": None})
+    assert (given.crop_pct, given.mean, given.std) == (None, (0.1, 0.2, 0.3), [1, 2, 3])
     given = options(classes="list.txt")
     fill_from_training(given)
     assert given.class_names == "list.txt"

@@ -7,6 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from eva_video.model.classifier import VideoClassifier
+
 GOLDEN = Path(__file__).parent
 SIZES = {"img_size": 70, "embed_dim": 32, "depth": 4, "num_heads": 2, "mlp_dim": 80}
 
@@ -55,17 +57,11 @@ def test_clip_visual_tower(make_classifier):
     _assert_golden(model(tensors["input.image"]), tensors["output.image_features"])
 
 
-def test_video(make_classifier):
+def test_video():
     state, tensors = _read("video_4frames")
-    model = make_classifier(**SIZES)
-    model.patch_embed.proj = nn.Conv3d(3, 32, kernel_size=(1, 14, 14), stride=(1, 14, 14))
-    model.pos_embed = nn.Parameter(torch.zeros(1, 1 + 4 * 25, 32))
+    model = VideoClassifier(num_classes=len(state["head.bias"]), frames=4, **SIZES)
     model.load_state_dict(state, strict=True)
-    clips = tensors["input.video"].transpose(1, 2)  # (B, 3, T, H, W)
-    patches = model.patch_embed.proj(clips).flatten(2).transpose(1, 2)  # (B, T * N, C)
-    tokens = torch.cat([model.cls_token.expand(len(clips), -1, -1), patches], dim=1)
-    logits = model.classify(model.forward_tokens(tokens + model.pos_embed))
-    _assert_golden(logits, tensors["output.logits"])
+    _assert_golden(model(tensors["input.video"]), tensors["output.logits"])
 
 
 @pytest.mark.parametrize(

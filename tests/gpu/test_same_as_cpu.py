@@ -25,6 +25,7 @@ STEPS = {
        for kind in ("masked_features", "distillation", "tokens")},
     **{f"classification: {kind}": ("classification", kind)
        for kind in ("plain", "mixed", "class token", "linear probe")},
+    **{f"video: {kind}": ("video", kind) for kind in ("plain", "mixed", "checkpoints")},
 }  # fmt: skip
 
 
@@ -74,6 +75,17 @@ def test_features(steps, gpu):
     wanted = extract(pictures), extract.patches(pictures)
     extract.to(gpu)
     for one, other in zip(wanted, (extract(pictures), extract.patches(pictures)), strict=True):
+        torch.testing.assert_close(other.cpu(), one, atol=1e-4, rtol=1e-4)
+
+
+def test_features_of_clips(steps, gpu):
+    """Tolerance 1e-4; features are of the order 1."""
+    extract = steps.clip_extractor()
+    clips = torch.randn(2, 3, 3, 64, 80)
+    wanted = extract(clips), extract.frames(clips), extract.tokens(clips)
+    extract.to(gpu)
+    found = extract(clips), extract.frames(clips), extract.tokens(clips)
+    for one, other in zip(wanted, found, strict=True):
         torch.testing.assert_close(other.cpu(), one, atol=1e-4, rtol=1e-4)
 
 

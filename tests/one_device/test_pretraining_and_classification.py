@@ -54,7 +54,7 @@ def test_features(steps, second):
 
 def test_quick_checks_of_features(second):
     """Nearest neighbours, and a linear classifier by L-BFGS."""
-    from eva_classification.frozen import fit_best_linear, nearest_neighbours
+    from eva_engine.evaluation.frozen import fit_best_linear, nearest_neighbours
 
     features, labels = torch.randn(40, 6), torch.arange(40) % 3
     queries = torch.randn(9, 6)
@@ -93,12 +93,20 @@ def samples(steps):
 
 
 def test_features_of_a_data_set(steps, second, samples):
-    from eva_classification.frozen import labelled_features
+    from eva_engine.evaluation.frozen import Kept, labelled_features
 
     extract = steps.feature_extractor()
-    wanted, labels = labelled_features(extract, samples, batch_size=3, workers=0)
+
+    def compute(device):
+        (found,), labels = labelled_features(
+            lambda images: [extract.to(device)(images)], samples,
+            kept=[Kept([extract.vit.embed_dim])], device=device, batch_size=3, workers=0,
+        )  # fmt: skip
+        return found, labels
+
+    wanted, labels = compute(torch.device("cpu"))
     with second() as device:
-        found, others = labelled_features(extract.to(device), samples, batch_size=3, workers=0)
+        found, others = compute(device)
         assert found.device == others.device == device
         torch.testing.assert_close(found.cpu(), wanted, atol=1e-5, rtol=1e-5)
         assert torch.equal(others.cpu(), labels)
@@ -107,7 +115,8 @@ def test_features_of_a_data_set(steps, second, samples):
 def test_counting_right_predictions(steps, second, samples):
     """With all classes, in another order, with several labels; and the confusion of classes."""
     from eva_classification.models import build_classifier
-    from eva_engine.evaluation.counting import AnyLabel, OneLabel, count
+    from eva_engine.evaluation.counting import count
+    from eva_engine.evaluation.rules import AnyLabel, OneLabel
 
     torch.manual_seed(0)
     model = build_classifier("eva_debug", num_classes=5, **steps.SMALL).eval()

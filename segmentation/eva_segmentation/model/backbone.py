@@ -170,7 +170,8 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
             ValueError: If the size does not fit.
         """
         check_sides(images, SIDE)
-        tokens, grid = self.embed(images)
+        tokens, (rows, columns) = self.embed(images)
+        grid = (rows, columns)
         # official: unlike in pre-training, the class token gets no position embedding
         assert self.cls_token is not None
         cls_token = self.cls_token.to(tokens.dtype).expand(len(images), -1, -1)

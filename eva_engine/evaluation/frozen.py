@@ -1,76 +1,103 @@
 """Labels from frozen features: nearest neighbours and a linear classifier.
 
-A quick check after pre-training, without a training loop: the features are computed once.
+A quick check after pre-training, without a training loop: the features are computed once, and
+nothing here knows of what.
 
 Shapes: N labelled features to learn from, M queries, C channels, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 
-from eva_classification.features import FeatureExtractor
-from eva_data.labelled.labelled_images import LabelledImages
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
+from eva_engine.evaluation.counting import LabelledSamples
 
 TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
 L2 = (1e-4, 1e-3, 1e-2, 1e-1)
 MAX_STEPS = 300  # of L-BFGS
 _QUERIES = 1024  # that are compared at once
+_EXCHANGED = 256  # samples whose features are sent at once
+
+
+class Kept(NamedTuple):
+    """How one kind of features is kept.
+
+    Attributes:
+        shape: Shape of one sample's features.
+        dtype: Number format.
+        device: Device; None for the one of the process.
+    """
+
+    shape: Sequence[int]
+    dtype: torch.dtype = torch.float32
+    device: torch.device | None = None
 
 
 def labelled_features(
-    extractor: FeatureExtractor,
-    samples: LabelledImages,
+    compute: Callable[[Tensor], Sequence[Tensor]],
+    samples: LabelledSamples,
     *,
+    kept: Sequence[Kept],
+    device: torch.device,
     batch_size: int,
     workers: int,
     limit: int | None = None,
     title: str = "features",
-) -> tuple[Tensor, Tensor]:
-    """Compute pooled features and labels; each process computes its share, all get all of them.
+) -> tuple[list[Tensor], Tensor]:
+    """Compute features and labels; each process computes its share, all get all of them.
 
     Args:
-        extractor: The model; `samples` must have its transform.
-        samples: Labelled images.
-        batch_size: Images of a forward pass.
+        compute: Function from a batch of inputs to each kind of features, (B, *shape).
+        samples: Inputs with labels.
+        kept: How each kind is kept.
+        device: Device of this process.
+        batch_size: Samples of a forward pass.
         workers: Processes that load.
-        limit: Number of images to take at random, the same ones in every run; None takes all.
+        limit: Number of samples to take at random, the same ones in every run; None takes all.
         title: Title of the progress bar.
 
     Returns:
-        (N, C) float32 and (N,) int64, on the extractor's device.
+        Features (N, *shape) of each kind, and labels (N,), int64 on `device`.
 
     Raises:
-        FloatingPointError: If a feature is not finite.
-        OSError: If an image cannot be read.
+        FloatingPointError: If a feature is not finite in its number format.
+        OSError: If a sample cannot be read.
     """
     chosen = list(range(len(samples)))
     if limit is not None and limit < len(samples):
         generator = torch.Generator().manual_seed(0)
         chosen = sorted(torch.randperm(len(samples), generator=generator)[:limit].tolist())
-    device = next(extractor.parameters()).device
     own = distributed.own_share(len(chosen))
-    features = torch.zeros(len(chosen), extractor.vit.embed_dim, device=device)
+    results = [
+        torch.zeros(len(chosen), *one.shape, dtype=one.dtype, device=one.device or device)
+        for one in kept
+    ]
     labels = torch.zeros(len(chosen), dtype=torch.int64, device=device)
-    mine = Subset(samples, [chosen[place] for place in own])
+    mine = Subset(cast("Dataset[Any]", samples), [chosen[place] for place in own])
     with evaluation_loader(mine, batch_size=batch_size, workers=workers, progress=title) as batches:
-        for number, (images, found) in enumerate(batches):
+        for number, (inputs, found) in enumerate(batches):
             start = number * batch_size
-            places = torch.tensor(own[start : start + len(found)], device=device)
-            features[places] = extractor(images)
-            labels[places] = found.to(device)
+            places = torch.tensor(own[start : start + len(found)])
+            for result, features in zip(results, compute(inputs), strict=True):
+                result[places.to(result.device)] = features.to(result.device, result.dtype)
+            labels[places.to(device)] = found.to(device)
     if distributed.world_size() > 1:
-        for tensor in (features, labels):
-            torch.distributed.all_reduce(tensor)
-    if not features.isfinite().all():
-        raise FloatingPointError("features are not finite: use --precision fp32 or bf16")
-    return features, labels
+        for tensor in (*results, labels):
+            for part in tensor.split(_EXCHANGED):
+                sent = part.to(device)  # what the exchange of GPUs takes
+                torch.distributed.all_reduce(sent)
+                part.copy_(sent)
+    for result in results:
+        if not all(part.isfinite().all() for part in result.split(_EXCHANGED)):
+            raise FloatingPointError("features are not finite: use --precision fp32 or bf16")
+    return results, labels
 
 
 def nearest_neighbours(
@@ -185,7 +212,7 @@ def fit_best_linear(
     if len(candidates) == 1:
         return fit_linear(features, labels, classes=classes, l2=candidates[0])
     if len(features) < 5:
-        raise ValueError(f"{len(features)} images are too few to choose l2: give a single one")
+        raise ValueError(f"{len(features)} samples are too few to choose l2: give a single one")
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
     held, rest = order.to(features.device).tensor_split([len(features) // 5])
     rights = []

@@ -1,0 +1,164 @@
+"""Tensors of a file made to fit a model: other sizes, other number formats, clips of frames."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from eva_backbone.checkpoints._key_maps import TRUNK_KEY
+from eva_backbone.resample import (
+    resample_bias_table,
+    resample_clip_pos_embed,
+    resample_patch_embed,
+    resample_pos_embed,
+    resample_rel_pos,
+)
+from eva_backbone.video import VideoTransformer
+
+Shape = tuple[int, ...]
+_SIDE = 224  # pixels of a frame, for which all official video models are made
+_OFFICIAL_PATCHES = (14, 16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """How positions of a file become those of a model of clips.
+
+    Attributes:
+        stored: Frames in the file; 1 for a model of pictures.
+        grid: Frames, rows and columns in the model.
+    """
+
+    stored: int
+    grid: tuple[int, int, int]
+
+    def same_grid(self, positions: int) -> bool:
+        """Compare a number of stored positions, with the class token's, to the model's grid."""
+        frames, rows, columns = self.grid
+        return self.stored == frames and positions == 1 + frames * rows * columns
+
+
+def clips_of(
+    model: nn.Module, weights: Mapping[str, Tensor], prefix: str, *, name: str, frames: int | None
+) -> Clips | None:
+    """Describe clips of file and model; None for a model of pictures.
+
+    Args:
+        model: The model that is loaded.
+        weights: Name -> tensor.
+        prefix: Text in front of the ViT's names in the file.
+        name: Name of the file, for messages.
+        frames: Frames in the file, as for `stored_frames`.
+
+    Raises:
+        ValueError: If the file does not show its number of frames.
+    """
+    vit = next((m for m in model.modules() if isinstance(m, VideoTransformer)), None)
+    if vit is None:
+        return None
+    kernel, positions = (weights[prefix + key] for key in (TRUNK_KEY, "pos_embed"))
+    side = vit.img_size // vit.patch_size
+    stored = stored_frames(tuple(kernel.shape), positions.shape[1] - 1, name=name, frames=frames)
+    return Clips(stored=stored, grid=(vit.frames, side, side))
+
+
+def stored_frames(kernel: Shape, positions: int, *, name: str, frames: int | None = None) -> int:
+    """Find the number of frames that a file's positions are made for.
+
+    Args:
+        kernel: Shape of the patch kernel, (C, 3, p, p), or (C, 3, 1, p, p) for clips.
+        positions: Positions without the class token's.
+        name: Name of the file, for messages.
+        frames: The number, if it is known; else 224 px are assumed, as in the official files.
+
+    Returns:
+        1 for a file of a model of pictures.
+
+    Raises:
+        ValueError: If the kernel spans several frames, or the number is neither known nor official.
+    """
+    if len(kernel) < 5:
+        return 1
+    if kernel[2] != 1:
+        raise ValueError(
+            f"{name} has patches that span {kernel[2]} frames; EVA's span one (tubelet size 1)"
+        )
+    if frames is None:
+        patch = kernel[-1]
+        per_frame = (_SIDE // patch) ** 2
+        if patch not in _OFFICIAL_PATCHES or positions % per_frame or not positions:
+            raise ValueError(
+                f"{name} has {positions} positions of clips, which do not show how many frames "
+                "they are: pass frames, for which the model was made"
+            )
+        frames = positions // per_frame
+    side = math.isqrt(positions // frames) if frames > 0 else 0
+    if not side or frames * side * side != positions:
+        raise ValueError(
+            f"{name} has {positions} positions of clips, which are not {frames} square frames"
+        )
+    return frames
+
+
+def cast(value: Tensor, dtype: torch.dtype, which: str) -> Tensor:
+    """Cast numbers to the model's type, unless that changes what they are.
+
+    Args:
+        value: The file's tensor.
+        dtype: Type in the model.
+        which: File and name, for messages.
+
+    Raises:
+        ValueError: If they are of another kind, or too large for the type.
+    """
+    if value.dtype == dtype:
+        return value
+    names = f"{str(value.dtype).removeprefix('torch.')} -> {str(dtype).removeprefix('torch.')}"
+    if value.is_floating_point() != dtype.is_floating_point or value.is_complex():
+        raise ValueError(f"{which} as other numbers than the model ({names}); convert the file")
+    if dtype.is_floating_point and torch.finfo(dtype).max < torch.finfo(value.dtype).max:
+        largest = max(abs(bound.item()) for bound in value.aminmax()) if value.numel() else 0.0
+        if largest > torch.finfo(dtype).max:
+            raise ValueError(
+                f"{which} with values up to {largest:.3g}, which are too large for the model's "
+                f"type ({names}); build it in float32"
+            )
+    return value.to(dtype)
+
+
+def resample(local: str, value: Tensor, wanted: Shape, clips: Clips | None) -> Tensor | None:
+    """Resample a tensor whose shape depends on the input's size.
+
+    Args:
+        local: Name below the ViT's prefix.
+        value: The file's tensor.
+        wanted: Shape in the model.
+        clips: Frames of file and model, if the model is one of clips.
+
+    Returns:
+        The tensor in another shape, itself if it fits, None for one that cannot be resampled.
+    """
+    if local == "pos_embed" and clips is not None and value.shape[2:] == wanted[2:]:
+        if clips.same_grid(value.shape[1]):
+            return value
+        return resample_clip_pos_embed(value, clips.stored, clips.grid)
+    if tuple(value.shape) == wanted:
+        return value
+    if local == TRUNK_KEY and clips is not None and value.shape[:2] == wanted[:2]:
+        kernel = value if value.ndim == 4 else value.squeeze(2)  # (C, 3, p, p)
+        return resample_patch_embed(kernel, wanted[-1]).unsqueeze(2)
+    if local == "pos_embed" and value.ndim == len(wanted) == 3 and value.shape[2] == wanted[2]:
+        side = round((wanted[1] - 1) ** 0.5)
+        return resample_pos_embed(value, (side, side))
+    if local == TRUNK_KEY and value.ndim == len(wanted) == 4 and value.shape[:2] == wanted[:2]:
+        return resample_patch_embed(value, wanted[-1])
+    if value.ndim == len(wanted) == 2 and value.shape[1] == wanted[1]:
+        if re.search(r"\.rel_pos_[hw]$", local):
+            return resample_rel_pos(value, wanted[0], "vitdet")
+        if local.endswith(".relative_position_bias_table") and min(len(value), wanted[0]) > 3:
+            source, side = (round(((rows - 3) ** 0.5 + 1) / 2) for rows in (len(value), wanted[0]))
+            return resample_bias_table(value, source, (side, side))
+    return None

@@ -1,0 +1,95 @@
+"""A ViT of any file with what makes one vector of its tokens.
+
+Shapes: C channels.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from eva_backbone.checkpoints.convert import trunk_prefix
+from eva_backbone.checkpoints.from_weights import Trunk, describe, vit_from
+from eva_backbone.checkpoints.reading import noted_frames, read_weights
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.layers import LAYER_NORM_EPS
+from eva_backbone.vit import VisionTransformer
+
+Pooling = Literal["mean", "cls"]
+FRAMES = 8  # of a clip, for weights of pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledVit:
+    """A ViT and its pooling.
+
+    Attributes:
+        vit: The ViT, in evaluation mode.
+        pooling: "mean" of the patches, or the class token ("cls").
+        fc_norm: Norm of the pooled features, which fine-tuned classifiers have.
+        trunk: Facts about the file.
+        image_size: Side of the pictures or frames in pixels.
+    """
+
+    vit: VisionTransformer
+    pooling: Pooling
+    fc_norm: nn.Module | None
+    trunk: Trunk
+    image_size: int
+
+
+def load_pooled(
+    source: str | os.PathLike[str],
+    *,
+    clips: bool = False,
+    frames: int | None = None,
+    image_size: int | None = None,
+    pooling: Pooling | None = None,
+    dtype: torch.dtype = torch.float32,
+    **vit_arguments: Any,
+) -> PooledVit:
+    """Build the ViT of a file and what pools its tokens.
+
+    Args:
+        source: Name of an official or bundled file, or a path; weights of any task.
+        clips: Build a `VideoTransformer`, not a model of pictures.
+        frames: Frames of a clip; by default those of a video model, 8 for other weights.
+        image_size: Side of pictures or frames in pixels; by default that of the weights.
+        pooling: "cls" or "mean"; by default the class token for EVA-CLIP, its linear probes and
+            other weights with a final norm, and the mean of the patches for all others.
+        dtype: Type of the parameters.
+        **vit_arguments: Settings that the weights do not hold, see `eva_backbone.load_vit`.
+
+    Returns:
+        The ViT and its pooling.
+
+    Raises:
+        ValueError: If the file or an argument does not fit.
+        FileNotFoundError: If the source is neither a file nor a known name at hand.
+    """
+    path = resolve_source(source)
+    weights, stored = read_weights(path), noted_frames(path)
+    trunk = describe(weights, name=path.name, frames=stored)
+    side, patch = image_size or trunk.arguments["img_size"], trunk.arguments["patch_size"]
+    if side < patch or side % patch:
+        raise ValueError(f"patch size {patch} of {path.name} does not divide {side}")
+    if image_size is not None and "pretrain_img_size" not in trunk.arguments:
+        # a detector's tables stay, and are interpolated as in its tests
+        vit_arguments = {"img_size": image_size, **vit_arguments}
+    if clips:
+        frames = frames or (trunk.frames if trunk.clips else FRAMES)
+    vit = vit_from(
+        weights, name=path.name, frames=frames, stored=stored, dtype=dtype, **vit_arguments
+    )
+    if pooling is None:
+        pooling = "mean" if trunk.pools_patches else "cls"
+    fc_norm = None
+    if pooling == "mean" and "fc_norm.weight" in trunk.names:
+        prefix = trunk_prefix(weights, path.name)
+        fc_norm = nn.LayerNorm(vit.embed_dim, eps=LAYER_NORM_EPS, dtype=dtype)
+        fc_norm.load_state_dict(
+            {key: weights[f"{prefix}fc_norm.{key}"] for key in ("weight", "bias")}
+        )
+    return PooledVit(vit=vit, pooling=pooling, fc_norm=fc_norm, trunk=trunk, image_size=side)

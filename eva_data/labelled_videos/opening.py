@@ -1,0 +1,93 @@
+"""Videos with labels by whatever names them.
+
+videos = open_videos("kinetics400/train.csv", root="kinetics400/train")
+with videos.open(0) as video:
+    frames = video.frames([0])
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from eva_data.labelled.classes import read_class_list
+from eva_data.labelled_videos.clip_ids import place_clips
+from eva_data.labelled_videos.entries import Labels
+from eva_data.labelled_videos.labelled_videos import LabelledVideos
+from eva_data.labelled_videos.path_lists import read_path_list
+from eva_data.labelled_videos.placing import place_entries
+from eva_data.labelled_videos.tables import TableList, has_columns
+from eva_data.labelled_videos.video_files import open_class_folders
+from eva_data.labelled_videos.video_index import SUFFIX, open_video_index
+from eva_data.labelled_videos.video_shards import open_video_shards
+from eva_data.sources.patterns import expand, is_pattern
+from eva_data.video.video_source import BACKENDS, Backend
+
+FORMS = (
+    "a folder with a folder of videos for each class, a list of lines `path label` (separated by a "
+    "space, a comma or ::) or `folder frames label`, a csv with the columns label and youtube_id "
+    "or path, a JSON list of filename and label, tar shards such as {0000..0009}.tar, or an index "
+    "of tools/verify_data.py video"
+)
+
+
+def open_videos(
+    location: str | os.PathLike[str],
+    *,
+    classes: Sequence[str] | str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    backend: Backend = "pyav",
+) -> LabelledVideos:
+    """Open labelled videos in any form in which they lie on disks.
+
+    Args:
+        location: A folder of class folders; a list of paths or of ids, see `path_lists`,
+            `tables` and `clip_ids`; a pattern of tar shards, see `video_shards`; or an index of
+            tools/verify_data.py, see `video_index`.
+        classes: Names in the order of the labels, or a file with them; those of a training set
+            for its validation set. None takes them from the data.
+        root: Folder of a list's relative paths; by default the list's own.
+        backend: Decoder, see `open_video`.
+
+    Returns:
+        The videos, in the order of the list, or sorted by class and path.
+
+    Raises:
+        ValueError: If there is no such data, it is in no known form, a label has no class, or none
+            of its videos is there.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if isinstance(classes, str | os.PathLike):
+        classes = read_class_list(classes)
+    path = Path(location).expanduser()
+    if path.is_dir():
+        if root is not None:
+            raise ValueError(f"root is for lists, and {path} is a folder: leave root={root} out")
+        return open_class_folders(path, classes=classes, backend=backend)
+    if is_pattern(path):
+        if root is not None:
+            raise ValueError(f"root is for lists, and {path} names shards: leave root={root} out")
+        return open_video_shards(expand(str(path)), classes=classes, backend=backend)
+    if not path.is_file():
+        raise ValueError(f"there is no {path}: name {FORMS}")
+    below = path.parent if root is None else Path(root).expanduser()
+    if not below.is_dir():
+        raise ValueError(f"root must be a folder, and there is none at {below}")
+    if path.suffix == SUFFIX:
+        given = None if root is None else below
+        return open_video_index(path, classes=classes, root=given, backend=backend)
+    if has_columns(path):
+        return _open_table(TableList(path), below, classes, backend)
+    labels = Labels(classes)
+    entries = read_path_list(path, below, labels)
+    return place_entries(entries, labels, file=path, root=below, backend=backend)
+
+
+def _open_table(
+    table: TableList, root: Path, classes: Sequence[str] | None, backend: Backend
+) -> LabelledVideos:
+    labels = table.labels(classes)
+    if table.by_id:
+        return place_clips(table, labels, root=root, backend=backend)
+    entries = table.entries(labels)
+    return place_entries(entries, labels, file=table.file, root=root, backend=backend)

@@ -1,0 +1,121 @@
+"""A video as a folder of numbered pictures, as mmaction2 and TSN extract them.
+
+`img_00001.jpg`, `frame_000001.jpg`, `000000.png`: any name that ends in a number. A folder may hold
+optical flow besides (`flow_x_00001.jpg`, `flow_y_00001.jpg`), which is left out.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eva_data.pictures import UnreadableImageError, picture_size, read_rgb
+from eva_data.suffixes import PICTURES
+from eva_data.video.video_source import UnreadableVideoError, VideoSource
+
+RATE = Fraction(25)  # pictures do not say it
+_NAME = re.compile(r"(.*?)(\d+)(\.\w+)")
+_FLOW = re.compile(r"flow|(^|_)[xyuv]_$")
+
+
+class RawFrames(VideoSource):
+    """A folder of numbered pictures as a video.
+
+    Args:
+        folder: The folder.
+        count: Number of frames, if a list says it; None takes all.
+        rate: Frames a second, which pictures do not say.
+
+    Raises:
+        UnreadableVideoError: If the folder is not there, has no numbered picture, or lacks one.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        count: int | None = None,
+        rate: Fraction = RATE,
+    ) -> None:
+        self._folder = Path(folder)
+        self.name, self.rate, self.rotation = str(folder), rate, 0
+        self._files = self._list(count)
+        with self._explained():
+            self.size = picture_size(self._folder / self._files[0], upright=False)
+
+    def _list(self, count: int | None) -> list[str]:
+        try:
+            names = os.listdir(self._folder)  # noqa: PTH208 (thousands of names)
+        except OSError as error:
+            raise UnreadableVideoError(f"{self.name} cannot be read: {error.strerror}") from error
+        series: dict[tuple[str, str], dict[int, str]] = {}
+        for name in names:
+            parts = _NAME.fullmatch(name)
+            if parts and parts[3].lower() in PICTURES and not name.startswith("."):
+                series.setdefault((parts[1], parts[3]), {})[int(parts[2])] = name
+        pictures = sorted(kind for kind in series if not _FLOW.search(kind[0]))
+        if not pictures:
+            raise UnreadableVideoError(f"{self.name} holds no numbered picture, as img_00001.jpg")
+        if len(pictures) > 1:
+            raise UnreadableVideoError(
+                f"{self.name} holds several series of pictures, such as "
+                f"{' and '.join(f'{prefix}*{suffix}' for prefix, suffix in pictures[:2])}: one "
+                "video has one"
+            )
+        files = series[pictures[0]]
+        start = 0 if 0 in files else 1
+        wanted = range(start, start + (max(files) - start + 1 if count is None else count))
+        if absent := [number for number in wanted if number not in files]:
+            raise UnreadableVideoError(
+                f"{self.name} lacks {len(absent)} of {len(wanted)} frames, the first of them "
+                f"number {absent[0]}; it has {min(files)} to {max(files)}"
+            )
+        return [files[number] for number in wanted]
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except UnreadableImageError as error:
+            raise UnreadableVideoError(str(error)) from error
+
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        with self._explained():
+            return read_rgb(self._folder / self._files[index], upright=False)
+
+    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """See `VideoSource`; each picture is read once."""
+        read: dict[int, NDArray[np.uint8]] = {}
+        for index in indices:
+            self._check(index)
+            if index not in read:
+                read[index] = self._read(index)
+                if (size := read[index].shape[:2]) != self.size:
+                    raise UnreadableVideoError(
+                        f"{self.name}: {self._files[index]} has {size[1]} x {size[0]} px, and the "
+                        f"first frame {self.size[1]} x {self.size[0]}"
+                    )
+        if not read:
+            return np.empty((0, *self.size, 3), np.uint8)
+        return np.stack([read[index] for index in indices])
+
+    def times(self, indices: Sequence[int]) -> list[float]:
+        """See `VideoSource`; by the rate."""
+        for index in indices:
+            self._check(index)
+        return [float(index / self.rate) for index in indices]
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} has no frame {index} among {len(self)}")
+
+    def close(self) -> None:
+        """See `VideoSource`; no file stays open."""

@@ -1,0 +1,93 @@
+"""Videos in files with labels."""
+
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eva_data.labelled.classes import files_of_classes, find_class_folders, labels_of_folders
+from eva_data.labelled_videos.labelled_videos import LabelledVideos
+from eva_data.labelled_videos.raw_frames import RawFrames
+from eva_data.names import Names
+from eva_data.suffixes import LISTED_VIDEOS, VIDEOS
+from eva_data.video.video_source import Backend, VideoSource, open_video
+
+
+class VideoFiles(LabelledVideos):
+    """Videos in files, each opened when it is asked for.
+
+    Names and labels are arrays, which the processes of a loader share.
+
+    Args:
+        root: Folder of relative names.
+        names: Paths of the files.
+        labels: Label of each, (number of videos,).
+        classes: Names of the labels.
+        backend: See `open_video`.
+        pictures: Number of pictures of each, where some are folders of pictures: 0 if it is not
+            known, and -1 for files of videos.
+        missing: Paths or ids that were listed and are not there.
+        unlisted: Paths that are there and were not listed, where that was looked for.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        names: Names,
+        labels: NDArray[np.int32],
+        classes: Sequence[str],
+        *,
+        backend: Backend,
+        pictures: NDArray[np.int32] | None = None,
+        missing: Names | None = None,
+        unlisted: Names | None = None,
+    ) -> None:
+        super().__init__(classes, labels)
+        self.root, self.names, self._backend, self.pictures = root, names, backend, pictures
+        self.missing = Names.collect([]) if missing is None else missing
+        self.unlisted = Names.collect([]) if unlisted is None else unlisted
+
+    def name(self, index: int) -> str:
+        """Name a video by its path below the root."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"no video {index} among {len(self)}")
+        return self.names[index]
+
+    def sample_id(self, index: int) -> str:
+        """Name a video by its path."""
+        return str(self.root / self.name(index))
+
+    def open(self, index: int) -> VideoSource:
+        """See `LabelledVideos`."""
+        path = self.sample_id(index)
+        if self.pictures is not None and self.pictures[index] >= 0:
+            return RawFrames(path, count=int(self.pictures[index]) or None)
+        return open_video(path, backend=self._backend)
+
+
+def open_class_folders(
+    folder: Path, *, classes: Sequence[str] | None, backend: Backend
+) -> VideoFiles:
+    """Open the videos in a folder for each class, searched with its subfolders.
+
+    Args:
+        folder: Folder of the class folders.
+        classes: Names in the order of the labels; None sorts the folders. A folder may write the
+            spaces of its class as underscores.
+        backend: See `open_video`.
+
+    Raises:
+        ValueError: If there is no such folder, no class, no video, or an unknown class.
+    """
+    found = find_class_folders(
+        folder, what="videos", example="1.mp4", otherwise="a list or shards of videos"
+    )
+    names = found if classes is None else classes
+    labels = labels_of_folders(found, names, folder, exact=classes is None)
+    numbers = array("i")
+    files = Names.collect(files_of_classes(folder, labels, numbers, suffixes=VIDEOS, what="video"))
+    if not numbers:
+        raise ValueError(f"{folder} holds no video: looked in class folders for {LISTED_VIDEOS}")
+    return VideoFiles(folder, files, np.array(numbers, np.int32), names, backend=backend)

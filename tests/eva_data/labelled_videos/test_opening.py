@@ -1,0 +1,89 @@
+"""Videos by whatever names them: folders of classes, and what every list of videos offers."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from eva_data.labelled_videos.opening import open_videos
+
+
+def test_class_folders(make_files, content, caplog):
+    folder = make_files("b c/2.mp4", "b c/x/1.MKV", "a/1.avi", "a/.2.mp4", "a/1.jpg", "z.mp4")
+    (folder / "empty").mkdir()
+    videos = open_videos(folder)
+    assert videos.classes == ("a", "b c", "empty")
+    assert content(videos) == [("a/1.avi", 0), ("b c/2.mp4", 1), ("b c/x/1.MKV", 1)]
+    assert videos.labels.dtype == np.int32
+    assert videos.sample_id(1) == str(folder / "b c/2.mp4")
+    assert f"class folder {folder / 'empty'} holds no video" in caplog.text
+
+
+def test_folders_may_write_spaces_as_underscores(make_files, content):
+    folder = make_files("riding_a_bike/1.mp4", "riding a bike/2.mp4", "tai_chi/1.mp4")
+    videos = open_videos(folder, classes=["tai chi", 'riding a "bike"', "other"])
+    assert videos.classes == ("tai chi", 'riding a "bike"', "other")
+    assert content(videos) == [
+        ("riding a bike/2.mp4", 1), ("riding_a_bike/1.mp4", 1), ("tai_chi/1.mp4", 0)
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"1 folders that are not among the 1 classes: tai_chi"):
+        open_videos(folder, classes=["riding_a_bike"])
+    assert content(open_videos(folder, classes=["tai chi", "riding_a_bike", "riding a bike"])) == [
+        ("riding a bike/2.mp4", 2), ("riding_a_bike/1.mp4", 1), ("tai_chi/1.mp4", 0)
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"classes has x more than once"):
+        open_videos(folder, classes=["x", "x"])
+
+
+def test_folders_that_cannot_be_used(make_files, tmp_path):
+    with pytest.raises(ValueError, match=r"data has no class folders: .* like data/cat/1\.mp4"):
+        open_videos(make_files("1.mp4"))
+    with pytest.raises(ValueError, match=r"holds no video: looked in class folders for avi, m4v"):
+        open_videos(make_files("a/1.jpg", folder="pictures"))
+    with pytest.raises(ValueError, match=r"there is no .*none: name a folder with a folder of"):
+        open_videos(tmp_path / "none")
+    with pytest.raises(ValueError, match="backend must be one of pyav, torchcodec, got 'decord'"):
+        open_videos(tmp_path, backend="decord")
+
+
+def test_subsets(make_files, write_list, content):
+    make_files("a.mp4", "b.mp4", "c.mp4")
+    videos = open_videos(write_list("a.mp4 0", "b.mp4 1", "c.mp4 2"))
+    part = videos.subset(np.array([2, 0]))
+    assert content(part) == [("c.mp4", 2), ("a.mp4", 0)]
+    assert (part.classes, part.sample_id(1)) == (videos.classes, videos.sample_id(0))
+    assert content(part.subset([1, 1])) == [("a.mp4", 0)] * 2
+    assert len(videos.subset([])) == 0
+    with pytest.raises(IndexError, match="no video 3 among 3"):
+        videos.subset([0, 3])
+    for index in (-1, 2):
+        with pytest.raises(IndexError, match=f"no video {index} among 2"):
+            part.sample_id(index)
+
+
+def test_checksums(make_files, write_list):
+    """They change with any name, label, class or the order, and not with the place."""
+    for folder in ("data", "moved"):
+        make_files("a.mp4", "b.mp4", folder=folder)
+
+    def checksum(*lines, name="data/list.txt", **options):
+        return open_videos(write_list(*lines, name=name), **options).checksum()
+
+    usual = checksum("a.mp4 0", "b.mp4 1")
+    assert checksum("a,0", "b,1", name="moved/list.csv") == usual
+    others = {
+        usual,
+        checksum("b.mp4 1", "a.mp4 0"),
+        checksum("a.mp4 1", "b.mp4 0"),
+        checksum("a.mp4 0", "b.mp4 1", classes=["x", "y"]),
+        checksum("a.mp4 0"),
+    }
+    assert len(others) == 5
+    part = open_videos(write_list("a.mp4 0", "b.mp4 1", "b.mp4 0")).subset([0, 1])
+    assert part.checksum() == usual
+
+
+def test_workers_are_sent_a_copy(make_files, write_list, content):
+    make_files("a.mp4", "b.mp4")
+    videos = open_videos(write_list("a.mp4 0", "b.mp4 1"))
+    assert content(pickle.loads(pickle.dumps(videos))) == content(videos)

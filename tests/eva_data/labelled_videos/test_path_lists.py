@@ -1,0 +1,183 @@
+"""Lists of lines `path label`: separators, labels, suffixes, what is refused by line."""
+
+import csv
+import logging
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eva_data.labelled_videos.entries import Labels
+from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.path_lists import read_path_list
+
+NAMES = ("a.mp4", "b  c.mp4", "d, e 1.mp4", "f::g.mp4", "sub 2/h.webm")
+
+
+@pytest.mark.parametrize("separator", [" ", "\t", "  ", ",", ", ", "::", " :: "])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+def test_the_separator_is_found_out(make_files, write_list, content, separator, end):
+    make_files(*NAMES)
+    lines = [f"{name}{separator}{label}" for label, name in enumerate(NAMES)]
+    for order in (lines, lines[::-1]):
+        found = content(open_videos(write_list(*order, end=end)))
+        assert sorted(found, key=lambda pair: pair[1]) == [(n, k) for k, n in enumerate(NAMES)]
+    assert found[0] == (NAMES[-1], 4)
+
+
+@pytest.mark.parametrize("delimiter", [" ", ","])
+def test_quotes_of_csv(make_files, tmp_path, content, delimiter):
+    names = [*NAMES, 'q"q, r.mp4']
+    folder = make_files(*names)
+    with (folder / "list.csv").open("w", newline="") as stream:
+        csv.writer(stream, delimiter=delimiter).writerows([n, k] for k, n in enumerate(names))
+    assert content(open_videos(folder / "list.csv")) == [(n, k) for k, n in enumerate(names)]
+
+
+PATHS = st.text(
+    st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters='/\\"'), min_size=1
+).filter(lambda text: text == text.strip() and text[0] not in "\ufeff")
+
+
+@given(
+    paths=st.lists(PATHS, min_size=1, max_size=6),
+    separator=st.sampled_from([" ", "\t", ",", "::"]),
+    data=st.data(),
+)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_written_is_read(tmp_path, paths, separator, data):
+    """Any path, whatever separators it holds itself, as long as the label is a number."""
+    entries = [(f"{path}.mp4", data.draw(st.integers(0, 999))) for path in paths]
+    file = tmp_path / "list.txt"
+    text = "".join(f"{path}{separator}{label}\n" for path, label in entries)
+    file.write_text(text, encoding="utf-8", newline="")
+    read = list(read_path_list(file, tmp_path, Labels(None)))
+    assert [(entry.path, entry.label) for entry in read] == entries
+    assert [entry.line for entry in read] == list(range(1, len(entries) + 1))
+
+
+def test_labels_may_be_names_of_classes(make_files, write_list, content):
+    make_files("a b.mp4", "c.mp4")
+    classes = ["tap dancing", "dancing", "riding (a) bike"]
+    for separator in (" ", ",", "::"):
+        file = write_list(
+            f"c.mp4{separator}tap dancing",
+            f"c.mp4{separator}dancing",
+            f"a b.mp4{separator}riding_a_bike",
+        )
+        assert content(open_videos(file, classes=classes)) == [
+            ("c.mp4", 0), ("c.mp4", 1), ("a b.mp4", 2)
+        ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"line 1 has the label 'swimming', which is not among"):
+        open_videos(write_list("c.mp4,swimming"), classes=classes)
+    with pytest.raises(ValueError, match=r"line 1 has the label 'dancing', .* not a number: give"):
+        open_videos(write_list("c.mp4,dancing"))
+
+
+def test_the_classes_are_named_by_their_numbers_or_by_the_list(make_files, write_list):
+    make_files("a.mp4")
+    file = write_list("a.mp4 2")
+    assert open_videos(file).classes == ("0", "1", "2")
+    assert open_videos(file, classes=["x", "y", "z", "w"]).classes == ("x", "y", "z", "w")
+    names = write_list("id,name", "1,y", "0,x", '2,"z, with a comma"', name="labels.csv")
+    assert open_videos(file, classes=names).classes == ("x", "y", "z, with a comma")
+    with pytest.raises(ValueError, match=r"line 1 has the label 2, and there are 2 classes: 0 is"):
+        open_videos(file, classes=["x", "y"])
+
+
+@pytest.mark.parametrize(("lines", "message"), [
+    (["a.mp4 0", "a.mp4,1"], r"line 2 is 'a.mp4,1', split by ',', and the lines before it by a sp"),
+    (["a.mp4,0", "a.mp4,0", "a.mp4 1"], r"line 3 is 'a.mp4 1', split by a space, and the lines"),
+    (["a.mp4::0", "a.mp4 0"], "line 2 is 'a.mp4 0', split by a space, and .* before it by '::'"),
+    (["a.mp4 0", "", "a.mp4"], "line 3 is 'a.mp4', without a label: a line must be `path label`"),
+    (["a.mp4"], "line 1 is 'a.mp4', without a label"),
+    (["0"], "line 1 is '0', without a label"),
+    ([",0"], "line 1 has|line 1 is"),
+    (["a.mp4 x"], "line 1 has the label 'x', which is not a number: give the classes"),
+    (["a.mp4 0 3"], "line 1 is 'a.mp4 0 3', with two numbers after the path"),
+    (["a.mp4 -1"], "line 1 has the label -1: labels count from 0"),
+    (["a.mp4 0", "a.mp4 100000"], "line 2 has the label 100000: labels count from 0, and there "),
+    (["a.mp4 1.5"], "line 1 has the label '1.5', which is not a number"),
+    ([""], r"list\.txt is empty: it must have a line for each video"),
+])  # fmt: skip
+def test_wrong_lines_are_named(make_files, write_list, lines, message):
+    make_files("a.mp4")
+    with pytest.raises(ValueError, match=message):
+        open_videos(write_list(*lines))
+
+
+def test_several_readings_are_refused(make_files, write_list):
+    make_files("a", "a,0")
+    with pytest.raises(ValueError, match=r"can be split in several ways, such as 'a,0 x'"):
+        open_videos(write_list("a,0 x"), classes=["x", "0 x"])
+
+
+def test_suffixes_may_be_missing_or_others(make_files, write_list, content, caplog):
+    """As in the lists of mmaction2, whose files are of any kind."""
+    make_files("c d/ID_000010_000020.mp4", "c d/v1.2.mkv", "c d/UP.MP4", "c d/x.flv", "c d/w.webm")
+    file = write_list(
+        "c d/ID_000010_000020 0", "c d/v1.2 1", "c d/UP 2", "c d/x.flv 3", "c d/w.mp4 4"
+    )
+    assert content(open_videos(file)) == [
+        ("c d/ID_000010_000020.mp4", 0), ("c d/v1.2.mkv", 1), ("c d/UP.MP4", 2),
+        ("c d/x.flv", 3), ("c d/w.webm", 4),
+    ]  # fmt: skip
+    assert not caplog.records
+
+
+def test_missing_videos_are_counted_and_named(make_files, write_list, content, caplog, tmp_path):
+    make_files("a.mp4")
+    (tmp_path / "data" / "gone.mp4").symlink_to("nowhere")
+    (tmp_path / "data" / "loop.mp4").symlink_to("loop.mp4")
+    file = write_list("gone.mp4 0", "no/b.mp4 1", "a.mp4 7", "loop.mp4 0")
+    videos = open_videos(file)
+    assert content(videos) == [("a.mp4", 7)]
+    assert list(videos.missing) == ["gone.mp4", "no/b.mp4", "loop.mp4"]
+    assert "3 of the 4 videos" in caplog.text
+    assert "left out: gone.mp4 (line 1), no/b.mp4 (line 2), loop.mp4 (line 4)" in caplog.text
+    with pytest.raises(ValueError, match=r"none of the 2 videos of .* is in .*: looked for no/"):
+        open_videos(write_list("no/b.mp4 1", "c.mp4 1"))
+
+
+def test_roots(make_files, write_list, content, tmp_path, monkeypatch):
+    folder = make_files("a/x.mp4", folder="videos")
+    file = write_list("a/x.mp4 0")
+    with pytest.raises(ValueError, match="none of the 1 videos"):
+        open_videos(file)
+    assert content(open_videos(file, root=folder)) == [("a/x.mp4", 0)]
+    assert open_videos(file, root=folder).sample_id(0) == str(folder / "a/x.mp4")
+    full = write_list(f"{folder}/a/x.mp4 0", name="full.txt")
+    assert open_videos(full).sample_id(0) == str(folder / "a/x.mp4")
+    with pytest.raises(ValueError, match=r"root must be a folder, and there is none at .*none"):
+        open_videos(file, root=tmp_path / "none")
+    with pytest.raises(ValueError, match="root is for lists"):
+        open_videos(folder, root=folder)
+    monkeypatch.chdir(tmp_path)
+    assert open_videos("data/list.txt", root="videos").sample_id(0) == "videos/a/x.mp4"
+
+
+def test_duplicates_are_warned_of_once(make_files, write_list, content, caplog):
+    make_files("a.mp4", "b.mp4")
+    file = write_list("a.mp4 0", "b.mp4 0", "a 1", "a.mp4 0")
+    assert len(open_videos(file)) == 4
+    (record,) = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert "has 2 videos more than once: a.mp4 (line 3), a.mp4 (line 4)" in record.getMessage()
+
+
+def test_names_that_are_not_text(make_files, write_list, content):
+    name = os.fsdecode(b"\xff\xe9.mp4")
+    make_files(name)
+    assert content(open_videos(write_list(f"\ufeff{name} 3"))) == [(name, 3)]
+
+
+def test_each_folder_is_listed_once_and_no_file_looked_up(make_files, write_list, monkeypatch):
+    make_files(*(f"{k % 3}/{k}.mp4" for k in range(60)))
+    file = write_list(*(f"{k % 3}/{k}.mp4 0" for k in range(60)))
+    listings, scandir, looked_up, stat = [], os.scandir, [], os.stat
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", lambda path: listings.append(path) or scandir(path))
+        patch.setattr(os, "stat", lambda path, **more: looked_up.append(path) or stat(path, **more))
+        assert len(open_videos(file)) == 60
+    assert len(listings) == 3
+    assert not [path for path in looked_up if str(path).endswith(".mp4")]

@@ -1,0 +1,158 @@
+"""Lists with named columns: DeepMind's CSV of ids and times, CSV and JSON of paths."""
+
+import json
+import logging
+
+import pytest
+
+from eva_data.labelled_videos.opening import open_videos
+
+HEADER = "label,youtube_id,time_start,time_end,split"
+# an id that looks like one with times, one that begins with a minus, two of one class
+ROWS = (
+    "riding a bike,ab_12_34567,10,20,train",
+    "abseiling,-3B32lodo2M,59,69,train",
+    '"sailing, fast",0123456789_,0,10,train',
+    "abseiling,aaaaaaaaaaa,7,17,train",
+)
+CLASSES = ("abseiling", "riding a bike", "sailing, fast")
+
+
+@pytest.mark.parametrize("names", [
+    ("ab_12_34567_000010_000020.mp4", "-3B32lodo2M_000059_000069.mp4",
+     "0123456789__000000_000010.mkv", "aaaaaaaaaaa_000007_000017.webm"),
+    ("ab_12_34567.mp4", "-3B32lodo2M.mp4", "0123456789_.mkv", "aaaaaaaaaaa.MP4"),
+    ("ab_12_34567_10_20.mp4", "-3B32lodo2M_59_69.mp4", "0123456789__0_10.mkv",
+     "aaaaaaaaaaa_7.0_17.0.mp4"),
+    ("riding a bike/ab_12_34567_000010_000020.mp4", "abseiling/-3B32lodo2M.mp4",
+     "x/y/0123456789__0_10.mkv", "aaaaaaaaaaa_000007_000017.mp4"),
+])  # fmt: skip
+def test_ids_are_found_by_any_of_the_usual_names(make_files, write_list, content, caplog, names):
+    folder = make_files(*names, folder="videos")
+    videos = open_videos(write_list(HEADER, *ROWS), root=folder)
+    assert videos.classes == CLASSES
+    assert content(videos) == list(zip(names, (1, 0, 2, 0), strict=True))
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert (len(videos.missing), len(videos.unlisted)) == (0, 0)
+
+
+def test_times_come_before_the_id_alone(make_files, write_list, content):
+    make_files("a/aaaaaaaaaaa.mp4", "b/aaaaaaaaaaa_000007_000017.mp4")
+    videos = open_videos(write_list(HEADER, ROWS[3]))
+    assert content(videos) == [("b/aaaaaaaaaaa_000007_000017.mp4", 0)]
+    assert list(videos.unlisted) == ["a/aaaaaaaaaaa.mp4"]
+
+
+def test_ids_without_a_file_are_counted_and_named(make_files, write_list, content, caplog):
+    make_files("aaaaaaaaaaa_000007_000017.mp4", "-3B32lodo2M_000001_000011.mp4", "other.mp4")
+    videos = open_videos(write_list(HEADER, *ROWS))
+    assert content(videos) == [("aaaaaaaaaaa_000007_000017.mp4", 0)]
+    assert list(videos.missing) == [
+        "ab_12_34567_000010_000020", "-3B32lodo2M_000059_000069", "0123456789__000000_000010"
+    ]  # fmt: skip
+    assert list(videos.unlisted) == ["-3B32lodo2M_000001_000011.mp4", "other.mp4"]
+    assert "3 of the 4 videos of" in caplog.text
+    assert "left out: ab_12_34567_000010_000020 (line 2), -3B32lodo2M_000059" in caplog.text
+    assert "has 1 clips of missing ids at other times: -3B32lodo2M_000001" in caplog.text
+    with pytest.raises(ValueError, match=r"none of the 1 videos .* looked for 0123456789__000000"):
+        open_videos(write_list(HEADER, ROWS[2]))
+
+
+def test_names_of_one_clip_and_rows_of_one_clip(make_files, write_list, caplog):
+    make_files("a/aaaaaaaaaaa_000007_000017.mp4", "b/aaaaaaaaaaa_7_17.mkv")
+    videos = open_videos(write_list(HEADER, ROWS[3], ROWS[3]))
+    assert len(videos) == 2
+    assert "has 1 videos under names that mean the same clip: b/aaaaaaaaaaa_7_17" in caplog.text
+    assert "has 1 videos more than once: a/aaaaaaaaaaa_000007_000017.mp4 (line 3)" in caplog.text
+
+
+@pytest.mark.parametrize(("header", "row"), [
+    ("youtube_id,label", "aaaaaaaaaaa,abseiling"),
+    ("Video_ID;Class", "aaaaaaaaaaa;abseiling"),
+    ("action\tytid\tstart\tend", "abseiling\taaaaaaaaaaa\t7.0\t17.0"),
+    (HEADER + ",is_cc", "abseiling,aaaaaaaaaaa,7,17,train,0"),
+])  # fmt: skip
+def test_headers_seen_in_the_wild(make_files, write_list, content, header, row):
+    make_files("aaaaaaaaaaa_000007_000017.mp4")
+    videos = open_videos(write_list(header, row))
+    assert (content(videos), videos.classes) == (
+        [("aaaaaaaaaaa_000007_000017.mp4", 0)], ("abseiling",)
+    )  # fmt: skip
+
+
+def test_an_id_without_times_needs_a_single_file(make_files, write_list):
+    make_files("aaaaaaaaaaa_000007_000017.mp4", "aaaaaaaaaaa_000008_000018.mp4", "b.mp4")
+    videos = open_videos(write_list("youtube_id,label", "aaaaaaaaaaa,x", "b,x"))
+    assert list(videos.missing) == ["aaaaaaaaaaa"]
+
+
+def test_classes_of_the_training_list(make_files, write_list, content):
+    make_files("aaaaaaaaaaa.mp4", "-3B32lodo2M.mp4")
+    file = write_list(HEADER, ROWS[3])
+    classes = ["x", "abseiling"]
+    assert content(open_videos(file, classes=classes)) == [("aaaaaaaaaaa.mp4", 1)]
+    with pytest.raises(ValueError, match=r"line 2 has the label 'abseiling', which is not among"):
+        open_videos(file, classes=["x", "y"])
+
+
+@pytest.mark.parametrize(("lines", "message"), [
+    (["youtube_id,time_start,time_end,split", "a,1,2,test"], r"has the columns youtube_id, .* and"
+     r" no label \(test sets may have none\): expected label,youtube_id"),
+    (["youtube_id", "a"], "and no label"),
+    (["label,split", "x,train"], "and none with a path or an id"),
+    (["label,youtube_id,time_start", "x,a,1"], "and only one of start and end"),
+    ([HEADER], "has a header and no video"),
+    ([HEADER, ROWS[0], "x,,1,2,train"], "line 3 lacks its youtube_id"),
+    ([HEADER, ROWS[0], "", ",a,1,2,train"], "line 4 lacks its label"),
+    ([HEADER, "x,a"], "line 2 has time_start '', which is not a number|holds several"),
+    ([HEADER, "x,a,one,2,train"], "line 2 has time_start 'one', which is not a number"),
+    ([HEADER, "x,a,1,2,train", "x,a,1,2,val"], "holds several splits, train, val: write a list"),
+    ([HEADER, '"' + "x" * 200_000 + '",a,1,2,train'], "line 2 is not CSV: field larger than"),
+])  # fmt: skip
+def test_tables_that_cannot_be_used(make_files, write_list, lines, message):
+    make_files("a.mp4")
+    with pytest.raises(ValueError, match=message):
+        open_videos(write_list(*lines, name="data/list.csv"))
+
+
+def test_tables_of_paths(make_files, write_list, content):
+    make_files("a, b.mp4", "c.mp4")
+    for lines in (
+        ("path,label", '"a, b.mp4",1', "c,0"),
+        ("Label;filename", "1;a, b.mp4", "0;c.mp4"),
+        ("id,video_path,label", '7,"a, b.mp4",1', "8,c.mp4,0"),
+    ):
+        assert content(open_videos(write_list(*lines))) == [("a, b.mp4", 1), ("c.mp4", 0)]
+    videos = open_videos(write_list("path,label", "c.mp4,walk", '"a, b.mp4",run'))
+    assert (content(videos), videos.classes) == ([("c.mp4", 1), ("a, b.mp4", 0)], ("run", "walk"))
+
+
+def test_json(make_files, tmp_path, content):
+    folder = make_files("a b.mp4", "c.mp4")
+    entries = [{"filename": "a b.mp4", "label": [1]}, {"filename": "c", "label": 0, "more": 1}]
+    named = [{"video": "c.mp4", "label": "walk"}]
+    for name, text, found in (
+        ("l.json", json.dumps(entries), [("a b.mp4", 1), ("c.mp4", 0)]),
+        ("l.json", json.dumps({"metainfo": {}, "data_list": entries}), None),
+        ("l.jsonl", "\n".join(map(json.dumps, entries)), None),
+        ("n.json", json.dumps(named), [("c.mp4", 0)]),
+    ):
+        (folder / name).write_text(text)
+        expected = found or [("a b.mp4", 1), ("c.mp4", 0)]
+        assert content(open_videos(folder / name)) == expected
+    assert open_videos(folder / "n.json").classes == ("walk",)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("[", r"l\.json is not JSON"), ("[" * 100_000, "is not JSON"), ("{}", "is not a list of"),
+    ("[]", "has no video"), ('["a.mp4"]', "is not a list of videos: expected"),
+    ('[{"filename": "a.mp4"}]', "has the columns filename, and no label"),
+    ('[{"filename": "a.mp4", "label": 0}, {"filename": "a.mp4"}]', "entry 2 lacks its label"),
+    ('[{"filename": "a.mp4", "label": [0, 1]}]', r"entry 1 has the labels \[0, 1\]: a"),
+    ('[{"filename": "a.mp4", "label": -1}]', "entry 1 has the label -1"),
+])  # fmt: skip
+def test_json_that_cannot_be_used(make_files, text, message):
+    file = make_files("a.mp4") / "l.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        open_videos(file)

@@ -1,0 +1,209 @@
+"""Frames become clips: parity with cv2 and with the official crops, and odd sizes."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import ColorJitter
+from torchvision.transforms.functional import to_pil_image
+
+from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
+from eva_video.data import transforms
+from eva_video.data.transforms import (
+    CentreTransform,
+    CropsTransform,
+    Normalise,
+    TrainingTransform,
+    crop_places,
+    crop_sizes,
+    resize_short_side,
+)
+
+PLAIN = {"flip": 0.0, "color_jitter": 0.0, "gray": 0.0}
+
+
+def training(size, **changes):
+    return TrainingTransform(size, normalise=Normalise(), **PLAIN | changes)
+
+
+def pixels_of(clip):
+    """Undo `Normalise`: (..., 3, H, W) in 0..255."""
+    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (clip * std + mean) * 255
+
+
+def clip_of(photograph, frames=3):
+    """Overlapping parts of a photograph, (T, 300, 410, 3)."""
+    return np.stack([photograph[30 * i : 30 * i + 300, 20 * i : 20 * i + 410]
+                     for i in range(frames)])  # fmt: skip
+
+
+@pytest.mark.parametrize("side", [40, 96, 256, 431])
+def test_resizing_is_that_of_cv2(photograph, side):
+    frames = clip_of(photograph)
+    found = resize_short_side(transforms.as_pixels(frames), side)
+    width = int(410 * side / 300 + 0.5)
+    assert found.shape == (3, 3, side, width)
+    for frame, pixels in zip(frames, found, strict=True):
+        expected = cv2.resize(frame, (width, side), interpolation=cv2.INTER_LINEAR)
+        difference = pixels.permute(1, 2, 0).numpy().astype(int) - expected
+        assert abs(difference).max() <= 1
+        assert abs(difference.mean()) < 0.3  # half a grey level is what rounding to below costs
+
+
+def test_normalisation_is_the_official_one(photograph):
+    pixels = torch.from_numpy(photograph).permute(2, 0, 1)
+    mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+    mean, std = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+    expected = (pixels.float() - mean) / std
+    found = Normalise()(pixels)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert found.is_contiguous()
+
+
+def test_centre_crop(photograph):
+    clip = CentreTransform(224, normalise=Normalise())(clip_of(photograph))
+    assert clip.shape == (3, 3, 224, 224)
+    assert clip.dtype == torch.float32
+    for frame, found in zip(clip_of(photograph), pixels_of(clip), strict=True):
+        resized = cv2.resize(frame, (350, 256), interpolation=cv2.INTER_LINEAR)
+        expected = torch.from_numpy(resized[16:240, 63:287]).permute(2, 0, 1).float()
+        assert (found - expected).abs().max() < 1.01
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_three_crops(photograph, upright):
+    frames = clip_of(photograph, 2)
+    if upright:
+        frames = frames.transpose(0, 2, 1, 3)
+    views = CropsTransform(90, crops=3, normalise=Normalise())(np.ascontiguousarray(frames))
+    assert views.shape == (3, 2, 3, 90, 90)
+    resized = resize_short_side(transforms.as_pixels(frames), 90).float()  # 90 x 123
+    ends = (slice(0, 90), slice(32, 122), slice(16, 106))
+    for view, end in zip(pixels_of(views), ends, strict=True):
+        expected = resized[..., end, :] if upright else resized[..., end]
+        torch.testing.assert_close(view, expected, atol=1e-3, rtol=0)
+    (middle,) = CropsTransform(90, crops=1, normalise=Normalise())(np.ascontiguousarray(frames))
+    assert middle.equal(views[2])
+
+
+def test_places_of_a_square_frame():
+    assert crop_places(90, 90, 90, crops=3) == [(0, 0)] * 3
+    assert crop_places(256, 256, 224, crops=1) == [(16, 16)]
+
+
+def test_sizes_of_the_official_crop():
+    """256 px: int(256 s) = 256, 224, 192, 168; neighbours."""
+    sides = (256, 224, 192, 168)
+    expected = {(a, b) for i, a in enumerate(sides) for j, b in enumerate(sides) if abs(i - j) < 2}
+    found = crop_sizes(256, (1.0, 0.875, 0.75, 0.66), size=224)
+    assert len(found) == 10
+    assert set(found) == expected
+
+
+def test_a_side_that_is_less_than_three_pixels_away_snaps():
+    assert crop_sizes(54, (1.0, 0.875), size=48) == [(54, 54), (54, 48), (48, 54), (48, 48)]  # 47
+    assert crop_sizes(54, (0.85,), size=48) == [(45, 45)]
+    assert crop_sizes(2, (0.1,), size=224) == [(1, 1)]
+
+
+def test_where_the_training_crop_lies():
+    """Corners and middle of 256 x 340, in steps of a quarter, as mmaction2 rounds them."""
+    seen = {}
+    transform = training(224)
+    for _ in range(1500):
+        top, left, height, width = transform.draw_crop(256, 340)
+        seen.setdefault((height, width), set()).add((top, left))
+    assert len(seen) == 10
+    for (height, width), places in seen.items():
+        down, right = (256 - height) // 4, (340 - width) // 4
+        assert places == {
+            (0, 0), (0, 4 * right), (4 * down, 0), (4 * down, 4 * right), (2 * down, 2 * right)
+        }  # fmt: skip
+
+
+def test_training_clip_is_the_crop_resized(photograph, monkeypatch):
+    frames = clip_of(photograph)
+    transform = training(64)
+    monkeypatch.setattr(transform, "draw_crop", lambda *_: (9, 20, 48, 64))
+    clip = pixels_of(transform(frames))
+    assert clip.shape == (3, 3, 64, 64)
+    for frame, found in zip(frames, clip, strict=True):
+        small = cv2.resize(frame, (100, 73), interpolation=cv2.INTER_LINEAR)  # int(64 * 256 / 224)
+        expected = cv2.resize(small[9:57, 20:84], (64, 64), interpolation=cv2.INTER_LINEAR)
+        difference = found.permute(1, 2, 0).numpy() - expected
+        assert abs(difference).max() < 2.01  # resized twice
+
+
+def test_a_flip_turns_the_complete_clip(photograph):
+    frames = clip_of(photograph)
+    torch.manual_seed(3)
+    clip = training(64)(frames)
+    torch.manual_seed(3)
+    flipped = training(64, flip=1.0)(frames)
+    assert flipped.equal(clip.flip(-1))
+
+
+def test_gray_takes_the_colours_of_the_complete_clip(photograph):
+    clip = pixels_of(training(64, gray=1.0)(clip_of(photograph)))
+    assert (clip - clip[:, :1]).abs().max() < 1e-3
+
+
+def test_probabilities_are_kept(photograph):
+    """Of 400 clips, half are flipped and a fifth are grey."""
+    frames = np.ascontiguousarray(photograph[None, 100:109, 100:112])
+    transform = TrainingTransform(8, normalise=Normalise(), scales=(1.0,), color_jitter=0.0)
+    transform.draw_crop = lambda *_: (0, 0, 9, 9)
+    plain = training(8)
+    plain.draw_crop = transform.draw_crop
+    reference = plain(frames)
+    clips = [transform(frames) for _ in range(400)]
+    gray = sum((pixels_of(clip) - pixels_of(clip)[:, :1]).abs().max() < 1e-3 for clip in clips)
+    unchanged = sum(clip.equal(reference) for clip in clips)
+    assert 50 <= gray <= 115  # 80, four deviations of 8
+    assert 120 <= unchanged <= 200  # 0.5 * 0.8 * 400 = 160
+
+
+@pytest.mark.parametrize("each", ["clip", "frame"])
+def test_colours_change_with_the_clip_or_with_each_frame(photograph, each):
+    frames = np.repeat(photograph[None, :64, :64], 4, axis=0)
+    transform = training(64, color_jitter=1.0, jitter_each=each)
+    clip = transform(frames)
+    assert not clip.equal(training(64)(frames))
+    same = [bool(clip[0].equal(frame)) for frame in clip]
+    assert same == ([True] * 4 if each == "clip" else [True, False, False, False])
+
+
+def test_the_range_of_colours_is_the_official_one(photograph):
+    """Mean and spread of 200 changes, beside torchvision's on pictures, as officially."""
+    frame = photograph[None, 100:132, 100:132]
+    ours = training(32, color_jitter=1.0)
+    ours.draw_crop = lambda *_: (2, 2, 32, 32)
+    plain = training(32)
+    plain.draw_crop = ours.draw_crop
+    picture = to_pil_image(pixels_of(plain(frame))[0].round().byte())
+    theirs = ColorJitter(0.4, 0.4, 0.2, 0.1)
+    found = np.stack([pixels_of(ours(frame))[0].mean((1, 2)).numpy() for _ in range(300)])
+    expected = np.stack([np.asarray(theirs(picture)).mean((0, 1)) for _ in range(300)])
+    assert found.mean(0) == pytest.approx(expected.mean(0), abs=8)
+    assert found.std(0) == pytest.approx(expected.std(0), rel=0.2)
+
+
+@pytest.mark.parametrize("size", [(8, 400), (400, 8), (1, 1), (7, 5), (33, 47), (1, 50)])
+def test_odd_sizes(size):
+    frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    for transform in (training(32), CentreTransform(32, normalise=Normalise())):
+        clip = transform(frames)
+        assert clip.shape == (2, 3, 32, 32)
+        assert clip.isfinite().all()
+    assert CropsTransform(32, crops=3, normalise=Normalise())(frames).shape == (3, 2, 3, 32, 32)
+
+
+def test_a_clip_is_a_function_of_the_seed(photograph):
+    transform = TrainingTransform(32, normalise=Normalise(), jitter_each="frame")
+    clips = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        clips.append(transform(clip_of(photograph)))
+    assert clips[0].equal(clips[1])
+    assert not clips[0].equal(clips[2])

@@ -1,0 +1,144 @@
+"""The classes of Kinetics beside torchvision's and the counts and sums of the official files."""
+
+import numpy as np
+import pytest
+from torchvision.models._meta import _KINETICS400_CATEGORIES
+
+from eva_video.kinetics.classes import (
+    ALIASES,
+    MERGED_IN_K710,
+    SOURCES,
+    find_classes,
+    k710_labels,
+    kinetics_classes,
+    mapping,
+    official_classes,
+)
+
+# Sums of the official k722_to_k400_mapping.npy and so on.
+SUMS = {"k400": 141636, "k600": 214501, "k700": 251778}
+# Sums of VideoMAE V2's label_710to400.json and so on, and where they differ from its own table of
+# merged classes: label in its file -> label by the table.
+V2_SUMS = {"k400": 79800, "k600": 206974, "k700": 248556}
+V2_DIFFERENCES = {"k400": {222: 662, 271: 626, 348: 629}, "k600": {}, "k700": {348: 708}}
+# Places of K-710's list, of which the order cannot be computed.
+V2_LIST = {
+    0: "riding a bike",
+    1: "marching",
+    20: "wrestling",
+    341: "abseiling",
+    709: "bull fighting",
+}
+
+
+def in_k722(name):
+    """Names of the classes of a data set, as Kinetics-722 calls them."""
+    return {ALIASES[name].get(own, own) for own in kinetics_classes(name)}
+
+
+@pytest.mark.parametrize("name", ["k400", "k600", "k700", "k722", "k710"])
+def test_as_many_classes_as_the_name_says_and_in_their_order(name):
+    classes = kinetics_classes(name)
+    assert len(classes) == len(set(classes)) == int(name[1:])
+    assert (list(classes) == sorted(classes)) == (name != "k710")
+    assert all(text == text.strip() for text in classes)
+
+
+def test_k400_is_torchvisions():
+    assert list(kinetics_classes("k400")) == _KINETICS400_CATEGORIES
+
+
+def test_k722_is_the_union_by_three_aliases():
+    names = [in_k722(name) for name in SOURCES]
+    assert sorted(set().union(*names)) == list(kinetics_classes("k722"))
+    k400, k600, k700 = names
+    overlaps = [k400 & k600, k600 & k700, k400 & k700, k400 & k600 & k700]
+    assert [len(both) for both in overlaps] == [371, 597, 380, 370]
+    assert k600 - k700 == {"bull fighting", "chopping vegetables", "picking fruit"}
+    raw = set().union(*(kinetics_classes(name) for name in SOURCES))
+    assert len(raw) == 725  # what the official notebook makes of folders with the raw names
+    assert sum(map(len, ALIASES.values())) == 3
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_mappings_are_the_official_ones(name):
+    rows = mapping("k722", name)
+    assert rows.dtype == np.int64
+    assert rows.sum() == SUMS[name]
+    assert (np.diff(rows) > 0).all()
+    for label, own in enumerate(kinetics_classes(name)):
+        assert kinetics_classes("k722")[rows[label]] == ALIASES[name].get(own, own)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_k710_beside_the_files_of_videomae(name):
+    rows = mapping("k710", name)
+    assert len(set(rows.tolist())) == len(rows)
+    differences = V2_DIFFERENCES[name]
+    assert rows.sum() == V2_SUMS[name] + sum(ours - v2 for v2, ours in differences.items())
+    for label, own in enumerate(kinetics_classes(name)):
+        merged = ALIASES[name].get(own, own)
+        assert kinetics_classes("k710")[rows[label]] == MERGED_IN_K710.get(merged, merged)
+
+
+def test_k710_merges_twelve_classes_of_k722():
+    labels = k710_labels()
+    assert sorted(set(labels.tolist())) == list(range(710))
+    for name, label in zip(kinetics_classes("k722"), labels, strict=True):
+        assert kinetics_classes("k710")[label] == MERGED_IN_K710.get(name, name)
+    assert {place: kinetics_classes("k710")[place] for place in V2_LIST} == V2_LIST
+    assert kinetics_classes("k710")[348] == "chopping vegetables"
+
+
+def test_official_weights_are_known_by_the_rows_of_their_heads():
+    for rows in (400, 600, 700, 722):
+        assert official_classes(rows) == kinetics_classes(f"k{rows}")
+    assert official_classes(710) is None  # another order than EVA's would have
+    assert official_classes(8) is None
+
+
+def test_names_of_folders():
+    folders = [
+        "air_drumming", "passing_American_football_(in_game)", "massaging_person_s_head",
+        "massaging persons head", "changing_wheel", "changing wheel (not on bike)", "Zumba",
+    ]  # fmt: skip
+    merged = [kinetics_classes("k722")[label] for label in find_classes(folders, "k400")]
+    assert merged == [
+        "air drumming", "passing American football (in game)", "massaging person's head",
+        "massaging person's head", *["changing wheel (not on bike)"] * 2, "zumba",
+    ]  # fmt: skip
+    for name in SOURCES:  # no two classes have one spelling
+        underscored = [own.replace(" ", "_") for own in kinetics_classes(name)]
+        assert find_classes(underscored, name).tolist() == mapping("k722", name).tolist()
+    with pytest.raises(ValueError, match="a class of Kinetics-400"):  # K-600 has another name
+        find_classes(["throwing_ball"], "k600")
+
+
+def test_names_of_other_classes_are_explained():
+    names = ["abseiling", "abseilng", "bull_fighting", "qqqq"]
+    with pytest.raises(
+        ValueError, match=r"^3 of 4 classes are not among those of Kinetics-400: "
+    ) as error:
+        find_classes(names, "k400")
+    for part in (
+        "'abseilng' (close: abseiling",
+        "'bull_fighting' (a class of Kinetics-600)",
+        "'qqqq'",
+    ):
+        assert part in str(error.value)
+    with pytest.raises(ValueError, match=r"; and 7 more$"):
+        find_classes([f"class {number}" for number in range(12)], "k700")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: kinetics_classes("k500"), "'k500' is not a data set of Kinetics: k400, k600,"),
+        (lambda: mapping("k722", "k722"), "'k722' is not a data set of Kinetics"),
+        (lambda: mapping("k700", "k400"), "that merge others, got 'k700'"),
+        (lambda: find_classes(["x"], "k710"), "'k710' is not a data set of Kinetics"),
+    ],
+)  # fmt: skip
+def test_other_data_sets_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

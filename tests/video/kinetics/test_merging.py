@@ -1,0 +1,135 @@
+"""Which videos stay, beside the steps of the official notebook in plain Python."""
+
+import numpy as np
+import pytest
+
+from eva_video.kinetics.merging import Videos, keep, merge, youtube_id
+
+SETS = ("k400", "k600", "k700")
+
+
+def videos(*pairs):
+    return Videos(
+        ids=np.array([name for name, _ in pairs], dtype="S11"),
+        labels=np.array([label for _, label in pairs], dtype=np.int64),
+    )
+
+
+def random_videos(chance, count, pool):
+    """Videos of which many share an id, with labels that need not agree."""
+    ids = [f"{number:011d}" for number in chance.integers(0, pool, count)]
+    return videos(*zip(ids, chance.integers(0, 5, count).tolist(), strict=True))
+
+
+def without_repeats(rows):
+    first = {}
+    for row in rows:
+        first.setdefault(row[1], row)
+    return list(first.values())
+
+
+def notebook(train, val, *, keep_k400_leaks):
+    """Do as the notebook: drop repeats, then what is in validation; rows are (position, id)."""
+
+    def rows(part):
+        return list(enumerate(part.ids.tolist()))
+
+    def ids(part):
+        return set(part.ids.tolist())
+
+    lists = {}
+    for name in train:
+        kept = without_repeats(rows(train[name]))
+        if name != "k400" or not keep_k400_leaks:
+            kept = [row for row in kept if row[1] not in ids(val[name])]
+        lists[f"{name}_train"] = kept
+        lists[f"{name}_val"] = without_repeats(rows(val[name]))
+    kept = without_repeats(rows(Videos.joined(train.values())))
+    for part in val.values():
+        kept = [row for row in kept if row[1] not in ids(part)]
+    lists["k722_train"] = kept
+    lists["k722_val"] = without_repeats(rows(Videos.joined(val.values())))
+    return {name: [position for position, _ in rows] for name, rows in lists.items()}
+
+
+@pytest.mark.parametrize("leaks", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_as_the_official_notebook(seed, leaks):
+    chance = np.random.default_rng(seed)
+    names = SETS if seed else SETS[1:]
+    train = {name: random_videos(chance, 120, 200) for name in names}
+    val = {name: random_videos(chance, 30, 200) for name in names}
+    lists = merge(train, val, keep_k400_leaks=leaks)
+    expected = notebook(train, val, keep_k400_leaks=leaks)
+    assert {name: kept.indices.tolist() for name, kept in lists.items()} == expected
+    for kept in lists.values():
+        gone = kept.repeated + sum(kept.leaked.values())
+        assert kept.read - gone == len(kept.indices)
+    everything = Videos.joined(train.values())
+    contradicted = {
+        video
+        for video in everything.ids[lists["k722_train"].indices].tolist()
+        if len(set(everything.labels[everything.ids == video].tolist())) > 1
+    }
+    assert lists["k722_train"].relabelled == len(contradicted) > 0
+
+
+def test_planted_repeats_leaks_and_other_labels():
+    """Each number by hand."""
+    a, b, c, d, e, f = (f"{letter}0123456789" for letter in "ab-_ef")
+    train = {
+        "k400": videos((a, 1), (a, 1), (b, 2), (c, 3)),  # a twice; c is in K-400's validation
+        "k600": videos((b, 7), (d, 4), (e, 5)),  # b has another label here; e is in K-700's
+        "k700": videos((d, 4), (f, 6), (c, 3)),  # d twice with one label; c leaks here too
+    }
+    val = {"k400": videos((c, 3)), "k600": videos((f, 6)), "k700": videos((e, 5), (c, 9))}
+    lists = merge(train, val, keep_k400_leaks=False)
+    numbers = {
+        name: (kept.indices.tolist(), kept.repeated, kept.leaked, kept.relabelled)
+        for name, kept in lists.items()
+    }
+    assert numbers == {
+        "k400_train": ([0, 2], 1, {"k400": 1}, 0),
+        "k400_val": ([0], 0, {}, 0),
+        "k600_train": ([0, 1, 2], 0, {"k600": 0}, 0),
+        "k600_val": ([0], 0, {}, 0),
+        "k700_train": ([0, 1], 0, {"k700": 1}, 0),
+        "k700_val": ([0, 1], 0, {}, 0),
+        # of 10: a, b and d once more, c, d again; then c, f and e leak
+        "k722_train": ([0, 2, 5], 4, {"k400": 1, "k600": 1, "k700": 1}, 1),
+        "k722_val": ([0, 1, 2], 1, {}, 1),
+    }
+    official = merge(train, val, keep_k400_leaks=True)
+    assert official["k400_train"].indices.tolist() == [0, 2, 3]
+    assert official["k400_train"].leaked == {}
+    for name in ("k600_train", "k722_train"):
+        assert official[name].indices.tolist() == lists[name].indices.tolist()
+
+
+def test_a_list_of_nothing():
+    empty = videos()
+    kept = keep(empty, validation={"k400": empty})
+    assert (kept.indices.tolist(), kept.read, kept.repeated, kept.leaked) == ([], 0, 0, {"k400": 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("-3B32lodo2M_000059_000069.mp4", "-3B32lodo2M"),
+        ("_3B32lodo2M.mp4", "_3B32lodo2M"),
+        ("a_b-c_d-e_f_000010_000020.webm", "a_b-c_d-e_f"),
+        ("___________.mkv", "_" * 11),
+        ("12345678901", "12345678901"),  # a folder of frames
+        ("abcdefghij__10_20 (1).mp4", "abcdefghij_"),
+        ("abcdefghijk.f137.mp4", "abcdefghijk"),
+        ("abcdefghijk_4.5_14.5.mp4", "abcdefghijk"),
+        ("abcdefghij.mp4", None),
+        ("abcdefghijkl.mp4", None),
+        ("video_000123_000001.mp4", None),
+        ("abcdefghijk_000010.mp4", None),
+        ("abseiling_clip_0001.mp4", None),
+        ("", None),
+    ],
+)
+def test_ids_of_file_names(name, found):
+    assert youtube_id(name) == found

@@ -1,0 +1,167 @@
+"""Settings of video action recognition: what a recipe defines and the command line overrides."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
+from eva_data.video.video_source import Backend
+from eva_engine.config import (
+    MixingConfig,
+    OptimizerConfig,
+    PixelConfig,
+    RunConfig,
+    VitConfig,
+    at_least,
+    check_probabilities,
+    one_of_its_choices,
+)
+from eva_video.data.sampling import Kind
+
+MAPPED = ("k400", "k600", "k700")  # whose classes a head of Kinetics-722 has
+MOST_FRAMES = 1024  # more is a typing error; attention costs their square
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(VitConfig):
+    """The classifier; a head of `init_checkpoint` for another number of classes is left out.
+
+    Attributes:
+        frames: Frames of a clip. Positions of a file for another number are resampled; those of an
+            image model are repeated for each frame.
+        frozen_blocks: Lower blocks that are not trained, with the embeddings, for less memory; 0
+            trains everything.
+        class_mapping: Which rows of the head of `init_checkpoint` the classes take: `k400`, `k600`
+            or `k700` picks those of this data set's classes from a head of Kinetics-722, a .npy
+            file holds the row of each class; empty takes a head of the same size as it is.
+    """
+
+    frames: int = 8
+    frozen_blocks: int = 0
+    class_mapping: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, frames=1, frozen_blocks=0)
+        if self.frames > MOST_FRAMES:
+            raise ValueError(f"frames must be at most {MOST_FRAMES}, got {self.frames}")
+        if self.frozen_blocks > self.depth:
+            raise ValueError(
+                f"frozen_blocks must be at most {self.depth}, the blocks of {self.variant}, got "
+                f"{self.frozen_blocks}"
+            )
+        if self.frozen_blocks == self.depth and self.activation_checkpointing:
+            raise ValueError(
+                f"activation_checkpointing has no effect with frozen_blocks={self.frozen_blocks}: "
+                "no block is trained; leave it out"
+            )
+        if self.class_mapping and not (
+            self.class_mapping in MAPPED or self.class_mapping.endswith(".npy")
+        ):
+            raise ValueError(
+                f"class_mapping must be one of {', '.join(MAPPED)} or a .npy file, got "
+                f"{self.class_mapping!r}"
+            )
+        if self.class_mapping and not self.init_checkpoint:
+            raise ValueError(
+                f"class_mapping={self.class_mapping} has no effect without init_checkpoint, whose "
+                "head it maps"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(PixelConfig):
+    """Labelled videos; pixels are normalised by ImageNet's statistics, not by CLIP's.
+
+    Attributes:
+        train: List, folder of class folders or shards, see `eva_data.labelled_videos.opening`.
+        val: The same for validation; empty evaluates nothing.
+        root: Folder that the paths of lists begin in; empty for the folder of the list.
+        val_root: The same for `val`; empty takes `root`.
+        classes: Text file with a class in each line, in the order of the labels; empty takes the
+            classes from `train`.
+        backend: Decoder.
+        sampling: `tsn` takes a frame of each of `frames` equal segments of a video, `dense` frames
+            at a fixed distance.
+        frame_interval: Distance of the frames of `dense`.
+        mean: Mean of the pixels, which is subtracted.
+        std: Standard deviation of the pixels, by which they are divided.
+    """
+
+    train: str
+    val: str = ""
+    root: str = ""
+    val_root: str = ""
+    classes: str = ""
+    backend: Backend = "pyav"
+    sampling: Kind = "tsn"
+    frame_interval: int = 1
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of_its_choices(self)
+        at_least(self, frame_interval=1)
+        if self.frame_interval != 1 and self.sampling != "dense":
+            raise ValueError(
+                f"frame_interval={self.frame_interval} has no effect on sampling={self.sampling}, "
+                "which spreads the frames over the video; set sampling=dense"
+            )
+        if self.val_root and not self.val:
+            raise ValueError(f"val_root={self.val_root} has no effect without val")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig(MixingConfig):
+    """Augmentation of training clips, beside the mixing of batches.
+
+    Attributes:
+        scales: Sides of the crop as falling shares of the frame's shorter side; its width and its
+            height are the same or neighbours in this list.
+        flip: Probability of a horizontal flip of a clip; 0 where left and right or writing matter
+            (motion, Something-Something).
+        color_jitter: Probability that brightness, contrast, saturation and hue of a clip change.
+        jitter_each: What that change is drawn for: once for the `clip`, or for each `frame` of it,
+            as officially.
+        gray: Probability that a clip loses its colours.
+    """
+
+    scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    flip: float = 0.5
+    color_jitter: float = 0.8
+    jitter_each: Literal["clip", "frame"] = "clip"
+    gray: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of_its_choices(self)
+        check_probabilities(self, "flip", "color_jitter", "gray")
+        falling = all(high > low for high, low in zip(self.scales, self.scales[1:], strict=False))
+        if not self.scales or not falling or not 0 < self.scales[-1] <= self.scales[0] <= 1:
+            raise ValueError(f"scales must be falling numbers in (0, 1], got {self.scales}")
+        if self.jitter_each != "clip" and not self.color_jitter:
+            raise ValueError(
+                f"jitter_each={self.jitter_each} has no effect with color_jitter=0: leave it out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoConfig:
+    """A recipe of video action recognition.
+
+    Attributes:
+        model: The classifier; it has as many classes as the data.
+        data: Videos and labels.
+        augment: Augmentation.
+        optimizer: Optimizer and schedule.
+        run: Settings of the run.
+    """
+
+    model: ModelConfig
+    data: DataConfig
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig
+    run: RunConfig
+
+    def __post_init__(self) -> None:
+        self.augment.check_batch_size(self.run.batch_size)

@@ -1,0 +1,228 @@
+"""From frames to clips: the official augmentation for training, and the views for tests.
+
+All frames of a clip are cropped and flipped alike. Frames are resized bilinearly without
+antialiasing, as cv2 does it in the official code (mmaction2).
+
+Random numbers come from torch's global generator, which the loop seeds for each clip.
+
+Shapes: T frames of H x W pixels, V views, S the side of the result.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
+
+Frames = NDArray[np.uint8]  # (T, H, W, 3)
+ClipTransform = Callable[[Frames], Tensor]  # to (T, 3, S, S) float32, or (V, T, 3, S, S)
+
+SHORT_SIDE = 256 / 224  # of the resized frame, in sides of the crop
+NEAR = 3  # pixels: a crop whose side is nearer to S than this has S
+PLACES = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))  # of a crop: four corners and the middle
+BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.4, 0.4, 0.2, 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalise:
+    """Turns pixels into the numbers that the model takes.
+
+    Args:
+        mean: Subtracted from the pixels in [0, 1], for each channel.
+        std: Divides them, for each channel.
+    """
+
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Normalise (..., 3, H, W) uint8; float32 of the same shape, contiguous."""
+        scale = torch.tensor([1 / (255 * value) for value in self.std])[:, None, None]
+        shift = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)])
+        result = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        return result.mul_(scale).sub_(shift[:, None, None])
+
+
+class TrainingTransform:
+    """Multi-scale crop, flip, colour jitter, grey.
+
+    Args:
+        size: S.
+        normalise: What makes numbers of pixels.
+        scales: Sides of the crop as shares of the frame's shorter side; width and height are
+            neighbours in this list.
+        flip: Probability of a horizontal flip.
+        color_jitter: Probability of a change of brightness, contrast, saturation and hue.
+        jitter_each: What the change is drawn for: each `clip`, or each `frame` of a changed clip.
+        gray: Probability of a clip without colours.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        normalise: Normalise,
+        scales: Sequence[float] = (1.0, 0.875, 0.75, 0.66),
+        flip: float = 0.5,
+        color_jitter: float = 0.8,
+        jitter_each: str = "clip",
+        gray: float = 0.2,
+    ) -> None:
+        from torchvision.transforms.v2 import ColorJitter
+
+        self.size, self.normalise, self.scales = size, normalise, tuple(scales)
+        self.flip, self.color_jitter, self.gray = flip, color_jitter, gray
+        self.jitter_each = jitter_each
+        self._jitter = ColorJitter(BRIGHTNESS, CONTRAST, SATURATION, HUE)
+
+    def __call__(self, frames: Frames) -> Tensor:
+        """Make a clip (T, 3, S, S) of frames (T, H, W, 3)."""
+        from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+        pixels = resize_short_side(as_pixels(frames), int(self.size * SHORT_SIDE))
+        top, left, height, width = self.draw_crop(pixels.shape[-2], pixels.shape[-1])
+        pixels = resize(pixels[..., top : top + height, left : left + width], self.size, self.size)
+        if _chance(self.flip):
+            pixels = pixels.flip(-1)
+        if _chance(self.color_jitter):
+            if self.jitter_each == "clip":
+                pixels = self._jitter(pixels)
+            else:
+                pixels = torch.stack([self._jitter(frame) for frame in pixels])
+        if _chance(self.gray):
+            pixels = rgb_to_grayscale(pixels, num_output_channels=3)
+        return self.normalise(pixels)
+
+    def draw_crop(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Draw a crop: one of the sizes, in one of the corners or in the middle.
+
+        Args:
+            height: Height of the frame.
+            width: Width of the frame.
+
+        Returns:
+            Top, left, height and width.
+        """
+        sizes = crop_sizes(min(height, width), self.scales, size=self.size)
+        crop_height, crop_width = sizes[_choose(len(sizes))]
+        # in quarters of the room beside the crop, rounded down: a corner can miss the far edges
+        # by up to three pixels
+        down, right = PLACES[_choose(len(PLACES))]
+        top = down * ((height - crop_height) // 4)
+        left = right * ((width - crop_width) // 4)
+        return top, left, crop_height, crop_width
+
+
+class CentreTransform:
+    """The central square of the frames (official validation).
+
+    Args:
+        size: S.
+        normalise: What makes numbers of pixels.
+    """
+
+    def __init__(self, size: int, *, normalise: Normalise) -> None:
+        self.size, self.normalise = size, normalise
+
+    def __call__(self, frames: Frames) -> Tensor:
+        """Make a clip (T, 3, S, S) of frames (T, H, W, 3)."""
+        pixels = resize_short_side(as_pixels(frames), int(self.size * SHORT_SIDE))
+        (place,) = crop_places(pixels.shape[-2], pixels.shape[-1], self.size, crops=1)
+        return self.normalise(_square(pixels, place, self.size))
+
+
+class CropsTransform:
+    """Squares along the longer side of frames whose shorter side becomes S (official test).
+
+    Args:
+        size: S.
+        crops: 3 for both ends and the middle, 1 for the middle.
+        normalise: What makes numbers of pixels.
+    """
+
+    def __init__(self, size: int, *, crops: int, normalise: Normalise) -> None:
+        self.size, self.crops, self.normalise = size, crops, normalise
+
+    def __call__(self, frames: Frames) -> Tensor:
+        """Make views (crops, T, 3, S, S) of frames (T, H, W, 3): first end, last end, middle."""
+        pixels = resize_short_side(as_pixels(frames), self.size)
+        places = crop_places(pixels.shape[-2], pixels.shape[-1], self.size, crops=self.crops)
+        return self.normalise(torch.stack([_square(pixels, p, self.size) for p in places]))
+
+
+def crop_sizes(base: int, scales: Sequence[float], *, size: int) -> list[tuple[int, int]]:
+    """List the sizes of a multi-scale crop.
+
+    Args:
+        base: Shorter side of the frame.
+        scales: Shares of it.
+        size: Side of the result, to which sides that are less than `NEAR` pixels away snap.
+
+    Returns:
+        Heights and widths.
+    """
+    sides = [max(int(base * scale), 1) for scale in scales]
+    sides = [size if abs(side - size) < NEAR else side for side in sides]
+    return [
+        (height, width)
+        for row, height in enumerate(sides)
+        for column, width in enumerate(sides)
+        if abs(row - column) <= 1
+    ]
+
+
+def crop_places(height: int, width: int, size: int, *, crops: int) -> list[tuple[int, int]]:
+    """Find where the squares of a test lie: both ends of the longer side and the middle, or that.
+
+    Args:
+        height: Height of the frame.
+        width: Width of the frame.
+        size: Side of the squares.
+        crops: 3 or 1.
+
+    Returns:
+        Top and left of each.
+    """
+    down, right = (height - size) // 2, (width - size) // 2
+    if crops == 1:
+        return [(down, right)]
+    if width >= height:
+        return [(down, 0), (down, 2 * right), (down, right)]
+    return [(0, right), (2 * down, right), (down, right)]
+
+
+def as_pixels(frames: Frames) -> Tensor:
+    """View frames (T, H, W, 3) as pixels (T, 3, H, W), without a copy."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2)
+
+
+def resize_short_side(pixels: Tensor, side: int) -> Tensor:
+    """Resize pixels (T, 3, H, W) so that the shorter side is `side`, with the same proportions."""
+    height, width = pixels.shape[-2:]
+    scale = side / min(height, width)
+    return resize(pixels, int(height * scale + 0.5), int(width * scale + 0.5))
+
+
+def resize(pixels: Tensor, height: int, width: int) -> Tensor:
+    """Resize pixels (T, 3, H, W) uint8 bilinearly without antialiasing."""
+    if pixels.shape[-2:] == (height, width):
+        return pixels
+    return F.interpolate(pixels, size=(height, width), mode="bilinear", antialias=False)
+
+
+def _square(pixels: Tensor, place: tuple[int, int], size: int) -> Tensor:
+    top, left = place
+    return pixels[..., top : top + size, left : left + size]
+
+
+def _chance(probability: float) -> bool:
+    return bool(torch.rand(()) < probability)
+
+
+def _choose(count: int) -> int:
+    return int(torch.randint(count, ()))

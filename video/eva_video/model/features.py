@@ -1,0 +1,221 @@
+"""Features of clips from any weights, for people.
+
+extract = ClipFeatureExtractor.from_weights("eva_video_k722.pth")
+pooled = extract(["dive.mp4", "swim.mp4"])  # (2, 1408)
+frames, patches = extract.frames("dive.mp4"), extract.tokens("dive.mp4")
+
+Shapes: B clips, T frames, N = T * h * w patches, C channels.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eva_backbone.checkpoints.pooled import Pooling, load_pooled
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from eva_backbone.video import VideoTransformer
+from eva_data.video.video_source import Backend, open_video
+from eva_engine.commands.options import Precision, choose_device, choose_dtype
+from eva_engine.evaluation.own_data import notes_of_training
+from eva_video.data.sampling import Sampling
+from eva_video.data.transforms import CropsTransform, Normalise
+
+Video = str | os.PathLike[str]
+POOLINGS = ("mean", "cls")
+
+
+class ClipFeatureExtractor(nn.Module):
+    """A frozen ViT over clips with the preprocessing of its training; `from_weights` builds one.
+
+    Of a video it sees the centres of T equal segments, and the central square of each frame.
+
+    Args:
+        vit: The ViT.
+        pooling: "mean" of the patches, or the class token ("cls").
+        image_size: Side of the square in pixels.
+        mean: Mean of the pixels, which is subtracted.
+        std: Standard deviation of the pixels, by which they are divided.
+        fc_norm: Norm of the pooled features, which fine-tuned classifiers have.
+        backend: Decoder of the videos.
+
+    Raises:
+        ValueError: If `pooling` is neither of the two.
+    """
+
+    def __init__(
+        self,
+        vit: VideoTransformer,
+        *,
+        pooling: Pooling,
+        image_size: int,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        fc_norm: nn.Module | None = None,
+        backend: Backend = "pyav",
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
+        self.vit, self.pooling, self.fc_norm = vit, pooling, fc_norm
+        self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
+        self.backend: Backend = backend
+        self.sampling = Sampling(frames=vit.frames)
+        normalise = Normalise(mean=self.mean, std=self.std)
+        self.transform = CropsTransform(image_size, crops=1, normalise=normalise)
+        self.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def from_weights(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        frames: int | None = None,
+        image_size: int | None = None,
+        pooling: Pooling | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+        backend: Backend = "pyav",
+        **vit_arguments: Any,
+    ) -> "ClipFeatureExtractor":
+        """Build the ViT of a file with the preprocessing that belongs to it.
+
+        Weights of pictures see each frame with the positions of a picture. Video models, detectors
+        and segmentors saw ImageNet's mean and deviation, the other official models CLIP's; runs of
+        this toolkit note theirs in the file.
+
+        Args:
+            source: Name of an official or bundled file, or a path; weights of any task but
+                detection.
+            frames: T; by default that of a video model, 8 for others.
+            image_size: Side of the frames in pixels; by default that of the weights.
+            pooling: "cls" or "mean"; by default what the weights were trained for.
+            mean: Mean of the pixels, in place of the one that belongs to the weights.
+            std: Standard deviation of the pixels, in place of the one that belongs to the weights.
+            device: "cuda", "cpu" or "auto".
+            precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
+            backend: Decoder of the videos.
+            **vit_arguments: Settings that the weights do not hold, see `eva_backbone.load_vit`.
+
+        Returns:
+            The extractor, on its device.
+
+        Raises:
+            ValueError: If the file or an argument does not fit.
+            FileNotFoundError: If the source is neither a file nor a known name at hand.
+        """
+        place = choose_device(device)
+        pooled = load_pooled(
+            source,
+            clips=True,
+            frames=frames,
+            image_size=image_size,
+            pooling=pooling,
+            dtype=choose_dtype(precision, place),
+            **vit_arguments,
+        )
+        assert isinstance(pooled.vit, VideoTransformer)
+        imagenet = pooled.trunk.clips or pooled.trunk.dense
+        usual = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (CLIP_MEAN, CLIP_STD)
+        noted = notes_of_training(source, mean=mean, std=std)
+        extractor = cls(
+            pooled.vit,
+            pooling=pooled.pooling,
+            image_size=pooled.image_size,
+            mean=noted["mean"] or usual[0],
+            std=noted["std"] or usual[1],
+            fc_norm=pooled.fc_norm,
+            backend=backend,
+        )
+        return extractor.to(place)
+
+    def forward(self, videos: Tensor | Video | Iterable[Video]) -> Tensor:
+        """Compute one vector for each clip.
+
+        Args:
+            videos: Paths of videos, one or several; or normalised clips (B, T, 3, H, W) of any
+                length and size that the patch size divides.
+
+        Returns:
+            (B, C) float32, on the extractor's device.
+
+        Raises:
+            ValueError: If there is no video, or an unfit size.
+            UnreadableVideoError: An OSError, if a video cannot be read.
+        """
+        with torch.no_grad():
+            tokens, _ = self._encode(videos)
+            patches = tokens[:, 1:] if self.vit.cls_token is not None else tokens
+            return self._normed(tokens[:, 0] if self.pooling == "cls" else patches.mean(dim=1))
+
+    def frames(self, videos: Tensor | Video | Iterable[Video]) -> Tensor:
+        """Compute one vector for each frame: the mean of its patches, which see all frames.
+
+        Args:
+            videos: As for a call.
+
+        Returns:
+            (B, T, C) float32.
+
+        Raises:
+            ValueError: As for a call.
+            UnreadableVideoError: As for a call.
+        """
+        with torch.no_grad():
+            return self._normed(self._patches(videos).mean(dim=(2, 3)))
+
+    def tokens(self, videos: Tensor | Video | Iterable[Video]) -> Tensor:
+        """Compute one vector for each patch, after the ViT's final norm where it has one.
+
+        Args:
+            videos: As for a call.
+
+        Returns:
+            (B, T, h, w, C) float32.
+
+        Raises:
+            ValueError: As for a call.
+            UnreadableVideoError: As for a call.
+        """
+        with torch.no_grad():
+            return self._patches(videos).float()
+
+    def read(self, video: Video) -> Tensor:
+        """Read the clip (T, 3, S, S) that the extractor sees of a video.
+
+        Raises:
+            UnreadableVideoError: If it cannot be read.
+        """
+        with open_video(video, backend=self.backend) as opened:
+            frames = opened.frames(self.sampling.fixed(len(opened))[0].tolist())
+        clip: Tensor = self.transform(frames)[0]
+        return clip
+
+    def _normed(self, pooled: Tensor) -> Tensor:
+        return (pooled if self.fc_norm is None else self.fc_norm(pooled)).float()
+
+    def _patches(self, videos: Tensor | Video | Iterable[Video]) -> Tensor:
+        """Compute the patches (B, T, h, w, C) after the final norm."""
+        tokens, grid = self._encode(videos)
+        patches = tokens[:, 1:] if self.vit.cls_token is not None else tokens
+        return patches.unflatten(1, grid)
+
+    def _encode(self, videos: Tensor | Video | Iterable[Video]) -> tuple[Tensor, tuple[int, ...]]:
+        """Compute tokens (B, 1 + N, C) after the final norm, and their grid (T, h, w)."""
+        kernel = self.vit.patch_embed.proj.weight
+        clips = videos if isinstance(videos, Tensor) else self._read_all(videos)
+        tokens, grid = self.vit.embed(clips.to(kernel.device, kernel.dtype))
+        return self.vit.norm(self.vit.forward_tokens(tokens, grid)), grid
+
+    def _read_all(self, videos: Video | Iterable[Video]) -> Tensor:
+        if isinstance(videos, str | os.PathLike):
+            videos = [videos]
+        clips = [self.read(video) for video in videos]
+        if not clips:
+            raise ValueError("there is no video")
+        return torch.stack(clips)

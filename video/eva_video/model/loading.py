@@ -1,0 +1,123 @@
+"""Weights of a classifier of clips: to begin a training with, and to use.
+
+Shapes: C channels, K classes, T frames.
+"""
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from eva_backbone.checkpoints.convert import trunk_prefix
+from eva_backbone.checkpoints.from_weights import describe
+from eva_backbone.checkpoints.loading import LoadReport, load_weights, read_weights
+from eva_backbone.checkpoints.reading import noted_frames
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.variants import variant_arguments
+from eva_video.model.classifier import VideoClassifier
+
+_HEADS = ("head", "fc_norm", "norm")  # a pre-trained file lacks them, or has another head
+
+
+def initialise(
+    model: VideoClassifier,
+    source: str | os.PathLike[str],
+    *,
+    head_rows: Sequence[int] | None = None,
+) -> LoadReport:
+    """Load the weights that a training begins with.
+
+    From a model of pictures, each frame gets the patch kernel and the positions of a picture; the
+    final norm of masked-image models is left out, `fc_norm` begins as 1 and 0 (official). From a
+    model of clips, positions are resampled trilinearly to other frames and sizes. A head for
+    another number of classes is left out.
+
+    Args:
+        model: The classifier.
+        source: Name of an official or bundled file, or a path.
+        head_rows: Rows of the file's head that are the model's classes, in their order, such as
+            those of Kinetics-400 in Kinetics-722; None takes the head as it is.
+
+    Returns:
+        The report, which is also logged.
+
+    Raises:
+        ValueError: If the file does not fit, or has no such rows.
+        FileNotFoundError: If the source is neither a file nor a known name at hand.
+    """
+    path = resolve_source(source)
+    weights = read_weights(path)
+    if head_rows is not None:
+        rows = torch.as_tensor(head_rows, dtype=torch.int64)
+        names = [name for name in ("head.weight", "head.bias") if name in weights]
+        if len(names) < 2 or len(rows) != model.num_classes:
+            raise ValueError(
+                f"{len(rows)} rows of a head are to be picked for {model.num_classes} classes, and "
+                f"{path.name} has {', '.join(names) or 'no head'}"
+            )
+        found = len(weights["head.weight"])
+        if rows.min() < 0 or rows.max() >= found:
+            raise ValueError(
+                f"rows {int(rows.min())} to {int(rows.max())} are to be picked from the head of "
+                f"{path.name}, which has {found}"
+            )
+        weights = dict(weights) | {name: weights[name][rows] for name in names}
+    return load_weights(
+        model,
+        weights,
+        source=path.name,
+        allow_missing=_HEADS,
+        allow_skipped=_HEADS,
+        reinitialise=("head",),
+        frames=noted_frames(path),
+    )
+
+
+def load_video_classifier(
+    source: str | os.PathLike[str],
+    *,
+    variant: str | None = None,
+    frames: int | None = None,
+    image_size: int | None = None,
+) -> VideoClassifier:
+    """Build the classifier that a file holds, and load it.
+
+    Size, frames, resolution and classes are read off the weights.
+
+    Args:
+        source: Official name or file; a run's `model.safetensors` or `model_ema.safetensors`.
+        variant: A key of `eva_backbone.VARIANTS`, for weights whose sizes do not name one.
+        frames: Frames of a clip; by default the weights' own. Positions are resampled trilinearly.
+        image_size: Side in pixels; by default the weights' own.
+
+    Returns:
+        The classifier, in evaluation mode.
+
+    Raises:
+        ValueError: If the file holds no classifier of clips, or its sizes are not a variant's.
+        FileNotFoundError: If the source is neither a file nor a known name at hand.
+    """
+    path = resolve_source(source)
+    weights, stored = read_weights(path), noted_frames(path)
+    trunk = describe(weights, name=path.name, frames=stored)
+    if not trunk.clips or "head.weight" not in trunk.names:
+        kind = "model of pictures" if not trunk.clips else "model without head"
+        raise ValueError(f"{path.name} holds no classifier of clips, but a {kind}")
+    arguments = trunk.arguments | (variant_arguments(variant) if variant else {})
+    if "num_heads" not in arguments:
+        raise ValueError(
+            f"{path.name} has {arguments['depth']} blocks of width {arguments['embed_dim']}: that "
+            "is not a known variant; pass variant"
+        )
+    for fixed in ("final_norm", "extra_tokens"):
+        arguments.pop(fixed, None)
+    arguments["img_size"] = image_size or trunk.arguments["img_size"]
+    prefix = trunk_prefix(weights, path.name)
+    with torch.device("meta"):
+        model = VideoClassifier(
+            num_classes=len(weights[f"{prefix}head.weight"]),
+            frames=frames or trunk.frames,
+            **arguments,
+        )
+    load_weights(model, weights, source=path.name, complete=True, frames=stored)
+    return model.eval()

@@ -1,0 +1,209 @@
+"""Fine-tuning on videos: the parts put together (paper sections 2.3.2 and A.2)."""
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from eva_backbone.initialisation import no_init_weights
+from eva_backbone.layer_decay import freeze_layers
+from eva_data.labelled_videos.labelled_videos import LabelledVideos
+from eva_data.labelled_videos.opening import open_videos
+from eva_engine import distributed
+from eva_engine.commands import training as command_line
+from eva_engine.config import as_plain
+from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
+from eva_engine.evaluation.counting import Validation
+from eva_engine.loop import TrainingRun
+from eva_engine.steps.flops import training_flops
+from eva_engine.steps.parameter_groups import layer_decay_groups
+from eva_video.config import MAPPED, DataConfig, ModelConfig, VideoConfig
+from eva_video.data.clips import CentreClips, TrainingClips
+from eva_video.data.sampling import Sampling
+from eva_video.data.transforms import Normalise, TrainingTransform
+from eva_video.kinetics.classes import find_classes
+from eva_video.kinetics.classes import mapping as kinetics_mapping
+from eva_video.model.classifier import VideoClassifier, build_video_classifier
+from eva_video.model.loading import initialise
+
+logger = logging.getLogger(__name__)
+
+
+def build_model(
+    config: ModelConfig, *, num_classes: int, head_rows: Sequence[int] | None = None
+) -> VideoClassifier:
+    """Build the classifier of a recipe, with its first weights.
+
+    Args:
+        config: The classifier.
+        num_classes: K.
+        head_rows: Rows of the head of `config.init_checkpoint` that are the classes; None takes
+            the head as it is.
+
+    Returns:
+        The model, whose lower blocks are frozen as the recipe says.
+    """
+    with no_init_weights() if config.init_checkpoint else contextlib.nullcontext():
+        model = build_video_classifier(
+            config.variant,
+            num_classes=num_classes,
+            frames=config.frames,
+            img_size=config.image_size,
+            drop_path_rate=config.drop_path_rate,
+            activation_checkpointing=config.activation_checkpointing,
+        )
+    if config.init_checkpoint:
+        initialise(model, config.init_checkpoint, head_rows=head_rows)
+    if config.frozen_blocks:
+        freeze_layers(model, depth=config.depth, below=config.frozen_blocks + 1)
+    return model
+
+
+def read_class_mapping(mapping: str, classes: Sequence[str]) -> list[int]:
+    """Find the rows of another data set's head that are the classes of the data.
+
+    Args:
+        mapping: `k400`, `k600` or `k700` for a head of Kinetics-722, in which classes are found by
+            their names, or by their order where the names are numbers; or a .npy file.
+        classes: Names of the classes.
+
+    Returns:
+        A row for each.
+
+    Raises:
+        ValueError: If the file or the names are not such.
+    """
+    if mapping in MAPPED:
+        if not all(name.isdecimal() for name in classes):
+            return find_classes(classes, mapping).tolist()
+        rows = kinetics_mapping("k722", mapping)
+        source = f"{mapping}, whose classes are numbers here"
+    else:
+        try:
+            rows = np.load(mapping, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"class_mapping {mapping} cannot be read: {error}") from error
+        if not isinstance(rows, np.ndarray) or rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise ValueError(f"class_mapping {mapping} is not a row of integers")
+        source = mapping
+    if len(rows) != len(classes):
+        raise ValueError(
+            f"class_mapping {source} has {len(rows)} rows, the data have {len(classes)} classes"
+        )
+    return rows.tolist()
+
+
+def training_clips(config: VideoConfig, videos: LabelledVideos) -> TrainingClips:
+    """Make the training data of a recipe.
+
+    Args:
+        config: The recipe.
+        videos: Its videos.
+
+    Returns:
+        A random clip of each.
+    """
+    augment = config.augment
+    transform = TrainingTransform(
+        config.model.image_size,
+        normalise=normalisation(config.data),
+        scales=augment.scales,
+        flip=augment.flip,
+        color_jitter=augment.color_jitter,
+        jitter_each=augment.jitter_each,
+        gray=augment.gray,
+    )
+    return TrainingClips(videos, sampling=sampling(config), transform=transform)
+
+
+def validation_clips(config: VideoConfig, videos: LabelledVideos) -> CentreClips:
+    """Make the validation data of a recipe.
+
+    Args:
+        config: The recipe.
+        videos: Its videos.
+
+    Returns:
+        The central view of each.
+    """
+    return CentreClips(
+        videos,
+        sampling=sampling(config),
+        image_size=config.model.image_size,
+        normalise=normalisation(config.data),
+    )
+
+
+def sampling(config: VideoConfig) -> Sampling:
+    """Give the rule by which a recipe chooses frames."""
+    data = config.data
+    return Sampling(frames=config.model.frames, kind=data.sampling, interval=data.frame_interval)
+
+
+def normalisation(data: DataConfig) -> Normalise:
+    """Give what makes numbers of a recipe's pixels."""
+    return Normalise(mean=data.mean, std=data.std)
+
+
+def train(config: VideoConfig, device: torch.device) -> None:
+    """Fine-tune.
+
+    Args:
+        config: The recipe.
+        device: Device of this process, from `eva_engine.distributed.start`.
+
+    Raises:
+        ValueError: If settings or data do not fit together.
+    """
+    data = config.data
+    videos = open_videos(
+        data.train, classes=data.classes or None, root=data.root or None, backend=data.backend
+    )
+    classes = list(videos.classes)
+    logger.info("%d videos of %d classes", len(videos), len(classes))
+    validation = None
+    if data.val:
+        others = open_videos(
+            data.val,
+            classes=classes,
+            root=data.val_root or data.root or None,
+            backend=data.backend,
+        )
+        validation = Validation(validation_clips(config, others), config.run, device)
+    elif config.run.best_metric:
+        raise ValueError("run.best_metric needs data.val; set it to nothing (--run.best-metric '')")
+    mapping = config.model.class_mapping
+    head_rows = read_class_mapping(mapping, classes) if mapping else None
+    distributed.seed_all(config.run.seed)
+    model = build_model(config.model, num_classes=len(classes), head_rows=head_rows)
+    TrainingRun(
+        model=model,
+        groups=layer_decay_groups(
+            model,
+            depth=config.model.depth,
+            weight_decay=config.optimizer.weight_decay,
+            layer_decay=config.optimizer.layer_decay,
+        ),
+        samples=training_clips(config, videos),
+        step_fn=ClassificationStep(MixedTargets(config.augment, num_classes=len(classes))),
+        run=config.run,
+        optimizer=config.optimizer,
+        config=as_plain(config) | {"class_names": classes},
+        device=device,
+        evaluate=validation,
+        results=Validation.results,
+        flops_per_sample=training_flops(
+            partial(build_model, num_classes=len(classes)),
+            replace(config.model, class_mapping=""),
+            frames=config.model.frames,
+        ),
+    ).start()
+
+
+def main() -> None:
+    """Run the command line of `train.py`."""
+    command_line.main(VideoConfig, train, program="video/train.py")
