@@ -28,7 +28,10 @@ MODULES = {  # what a group may load -> its modules
         *("labelled_videos.path_lists", "labelled_videos.placing", "labelled_videos.raw_frames"),
         *("labelled_videos.video_files", "labelled_videos.clip_ids", "labelled_videos.tables"),
     ),
-    ("av", "numpy", "PIL"): ("video",),
+    ("av", "numpy", "PIL"): (
+        *("video.containers", "video.frame_stream", "video.frame_table", "video.pyav_source"),
+        *("video.torchcodec_source", "video.video_source", "video.writer"),
+    ),
 }
 LIBRARIES = ("numpy", "PIL", "torch", "torchvision", "av", "safetensors", "datasets", "cv2")
 
