@@ -152,7 +152,7 @@ def place_entries(
         labels.classes(),
         backend=backend,
         pictures=counts if (counts >= 0).any() else None,
-        missing=Names.collect(absent),
+        missing=absent,
     )
 
 
