@@ -1,6 +1,5 @@
 """Facts about many videos: whether they open and decode, how long and how large they are."""
 
-import multiprocessing
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -64,10 +63,6 @@ _videos: VideoFiles | VideoShards  # what this process reads
 def _begin(videos: VideoFiles | VideoShards) -> None:
     global _videos
     _videos = videos
-    if multiprocessing.parent_process() is not None:
-        import torch
-
-        torch.set_num_threads(1)
 
 
 def _died(index: int) -> VideoFacts:

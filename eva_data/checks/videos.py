@@ -193,7 +193,10 @@ def _report(
     )
     totals = {}
     if facts:
-        totals = {"frames": int(facts["frames"][keep].sum()), "bytes": int(facts["bytes"][keep].sum())}
+        totals = {
+            "frames": int(facts["frames"][keep].sum()),
+            "bytes": int(facts["bytes"][keep].sum()),
+        }
         say(f"they have {totals['frames']:,} frames in {totals['bytes']:,} bytes")
     listed = findings.as_json()
     say(findings.table() if listed else "no problem")
