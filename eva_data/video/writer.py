@@ -20,10 +20,11 @@ class VideoWriter:
 
     Args:
         file: The video to write.
+        reproducible: Same bytes from the same frames each time, on any number of cores; slower.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, file: Path, *, reproducible: bool = False) -> None:
+        self._file, self._reproducible = file, reproducible
         self._stack = contextlib.ExitStack()
         self._container: av.container.OutputContainer | None = None
 
@@ -49,6 +50,11 @@ class VideoWriter:
             self._stream.height, self._stream.width = rgb.shape[:2]
             self._stream.pix_fmt = "yuv420p"
             self._stream.codec_context.time_base = like.time_base
+            if self._reproducible:
+                # x264 writes other bytes with more threads; and its macroblock tree, on which it
+                # spends bits where later frames refer to, differs from call to call in small frames
+                self._stream.codec_context.thread_count = 1
+                self._stream.codec_context.options = {"mbtree": "0"}
         frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
         frame.pts, frame.time_base = like.pts, like.time_base
         self._container.mux(self._stream.encode(frame))

@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from eva_demo import command, data_set
+from eva_demo import command, data_set, glyphs, photographs
 from eva_demo import scenes as digit_scenes
+from eva_demo.formats.format import scene_generator
+from eva_demo.splits import package_folder
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "make_demo_data.py"
 SMALL = {"formats": ("coco",), "train": 6, "val": 4, "size": 64, "seed": 3}
@@ -48,7 +50,7 @@ def digests(folder):
 def test_scans_equal_scikit_learns():
     from sklearn.datasets import load_digits
 
-    scans, labels = digit_scenes.load_digit_scans()
+    scans, labels = glyphs.load_digit_scans()
     np.testing.assert_array_equal(scans * 16, load_digits().images)
     np.testing.assert_array_equal(labels, load_digits().target)
 
@@ -80,22 +82,21 @@ def test_splits_share_neither_digits_nor_photographs(scenes):
     for split, digits in (("train", range(1400)), ("val", range(1400, 1797))):
         for scene in scenes[split]:
             assert all(instance.digit_index in digits for instance in scene.instances)
-            assert scene.background_class in digit_scenes.BACKGROUND_CLASSES
+            assert scene.background_class in photographs.BACKGROUND_CLASSES
 
 
 def test_textures_are_cut_before_they_are_scaled():
     """The two sides of a texture, stacked at native size, are the photograph itself."""
-    module = digit_scenes
-    with Image.open(module._package_folder("skimage") / "data" / "brick.png") as image:
+    with Image.open(package_folder("skimage") / "data" / "brick.png") as image:
         whole = np.asarray(image.convert("RGB"))
-    right = module._load_photo("brick.png", split="val", size=512 - int(512 * 0.65))
+    right = photographs.load_photo("brick.png", split="val", size=512 - int(512 * 0.65))
     np.testing.assert_array_equal(right.zooms[0], whole[:, int(512 * 0.65) :])
-    left = module._load_photo("brick.png", split="train", size=int(512 * 0.65))
+    left = photographs.load_photo("brick.png", split="train", size=int(512 * 0.65))
     np.testing.assert_array_equal(left.zooms[0], whole[:, : int(512 * 0.65)])
 
 
 def test_masks_boxes_and_hidden_part(scenes):
-    _, labels = digit_scenes.load_digit_scans()
+    _, labels = glyphs.load_digit_scans()
     hidden = []
     for scene in scenes["train"] + scenes["val"]:
         assert 2 <= len(scene.instances) <= 5
@@ -176,7 +177,7 @@ def test_same_bytes_for_any_number_of_workers(make, tmp_path):
 def test_pycocotools_decodes_the_generators_masks(make, tmp_path):
     make(tmp_path / "demo")
     coco = COCO(str(tmp_path / "demo/coco/annotations/instances_val.json"))
-    generator = data_set.scene_generator("val", SMALL["size"], SMALL["seed"])
+    generator = scene_generator("val", SMALL["size"], SMALL["seed"])
     assert coco.getCatIds() == list(range(1, 11))
     for index, image_id in enumerate(coco.getImgIds()):
         scene = generator.scene(index)
@@ -341,5 +342,5 @@ def test_help_imports_nothing_heavy():
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert "--formats {coco,folder,semantic}" in result.stdout
+    assert "--formats {coco,folder,semantic,video}" in result.stdout
     assert result.stdout.endswith("[]\n")

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from eva_demo import data_set
-from eva_demo.semantic import SEMANTIC_MAPS
+from eva_demo.formats.format import scene_generator
+from eva_demo.formats.semantic import SEMANTIC_MAPS
 
 SIZES = {"train": 3, "val": 2, "size": 64, "seed": 3}
 
@@ -27,7 +28,7 @@ def test_maps_are_the_scenes(made):
     names = ("brick", "grass", "gravel", "other")
     for split, part, count in (("train", "training", 3), ("val", "validation", 2)):
         assert len(list((folder / "images" / part).iterdir())) == count
-        generator = data_set.scene_generator(split, SIZES["size"], SIZES["seed"])
+        generator = scene_generator(split, SIZES["size"], SIZES["seed"])
         for index in range(count):
             scene = generator.scene(index)
             stored = np.asarray(Image.open(folder / "annotations" / part / f"{index + 1:06d}.png"))

@@ -3,6 +3,7 @@
 import pytest
 from torch import nn
 
+from eva_backbone.layer_decay import freeze_layers
 from eva_backbone.variants import VARIANTS, build_vit
 from eva_engine.config import VitConfig
 from eva_engine.steps.flops import forward_flops, training_flops
@@ -29,3 +30,22 @@ def test_flops_of_a_vit(size):
 def test_flops_of_one_layer():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 7))
     assert forward_flops(lambda: flat.to("meta"), image_size=4) == 2 * 48 * 7
+
+
+def test_frozen_modules_have_no_backward_pass():
+    config = VitConfig(variant="eva_debug", image_size=48)
+
+    def frozen(config):
+        model = build(config)
+        freeze_layers(model, depth=config.depth, below=4)  # embeddings and three blocks
+        return model
+
+    total = training_flops(build, config, backward=False)
+    block = (total - 2 * 36 * 3 * 64 * 128) / 5
+    assert training_flops(frozen, config) == total + 2 * 2 * block
+    assert training_flops(frozen, config, backward=False) == total
+
+
+def test_flops_of_a_clip():
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(5 * 3 * 4 * 4, 7))
+    assert forward_flops(lambda: flat.to("meta"), image_size=4, frames=5) == 2 * 240 * 7

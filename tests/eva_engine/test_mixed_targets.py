@@ -34,25 +34,85 @@ def test_label_smoothing_without_mixing():
     assert half.dtype == torch.float32
 
 
+@pytest.mark.parametrize("pairing", ["reverse", "permute"])
 @pytest.mark.parametrize("mixing", [{"mixup": 0.8}, {"cutmix": 1.0}])
-def test_all_frames_of_a_clip_are_mixed_alike(mixing):
+def test_all_frames_of_a_clip_are_mixed_alike(mixing, pairing):
     """A clip of one picture is mixed as that picture is."""
-    targets = MixedTargets(MixingConfig(**mixing), num_classes=4)
+    targets = MixedTargets(MixingConfig(**mixing, pairing=pairing), num_classes=4)
     images, labels = torch.randn(4, 3, 16, 16), torch.arange(4)
-    clips = images[:, :, None].repeat(1, 1, 5, 1, 1)  # (B, 3, T, H, W)
+    clips = images[:, None].repeat(1, 5, 1, 1, 1)  # (B, T, 3, H, W)
     np.random.seed(3)  # noqa: NPY002
     mixed, wanted = targets.mix(images.clone(), labels)
     np.random.seed(3)  # noqa: NPY002
     found, others = targets.mix(clips.clone(), labels)
     assert not mixed.equal(images)
-    assert found.equal(mixed[:, :, None].expand_as(clips))
+    assert found.equal(mixed[:, None].expand_as(clips))
     assert others.equal(wanted)
+
+
+def official_mix(clips, labels, order, *, share, box=None, smoothing=0.1, classes=5):
+    """Each clip with the one at its place in an order, as the official video code mixes them."""
+    hot = torch.full((len(labels), classes), smoothing / classes)
+    hot[torch.arange(len(labels)), labels] = 1 - smoothing + smoothing / classes
+    mixed = clips.clone()
+    if box is None:
+        mixed = share * clips + (1 - share) * clips[order]
+    else:
+        top, bottom, left, right = box
+        mixed[..., top:bottom, left:right] = clips[order][..., top:bottom, left:right]
+    return mixed, share * hot + (1 - share) * hot[order]
+
+
+@pytest.mark.parametrize("size", [2, 3, 6])
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_clips_in_a_random_order_of_the_batch(kind, size):
+    """The share of mixup and the box of cutmix are read off the labels and pixels of others."""
+    alpha = {"mixup": 0.8} if kind == "mixup" else {"cutmix": 1.0}
+    targets = MixedTargets(MixingConfig(**alpha, pairing="permute"), num_classes=5)
+    clips, labels = torch.rand(size, 2, 3, 12, 10), torch.arange(size) % 5
+    orders = set()
+    for seed in range(40):
+        np.random.seed(seed)  # noqa: NPY002
+        order = torch.from_numpy(np.random.permutation(size))  # noqa: NPY002
+        np.random.seed(seed)  # noqa: NPY002
+        given = clips.clone()
+        found, wanted = targets.mix(given, labels)
+        orders.add(tuple(order.tolist()))
+        other = next((i for i in range(size) if order[i] != i), None)
+        if other is None or wanted[other].max() > 0.92 - 1e-6:
+            continue  # mixed with themselves, or nothing of the others
+        share = ((wanted[other, labels[other]] - 0.02) / 0.9).item()
+        box = None
+        if kind == "cutmix":
+            rows, columns = torch.where((found[other] != clips[other]).all(0).all(0))
+            box = (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1)
+        mixed, expected = official_mix(clips, labels, order, share=share, box=box)
+        torch.testing.assert_close(found, mixed, atol=1e-5, rtol=0)
+        torch.testing.assert_close(wanted, expected, atol=1e-5, rtol=0)
+        assert given.equal(clips)
+    assert tuple(range(size)) in orders or size == 6  # a sample can meet itself
+    assert len(orders) > 1
+
+
+def test_one_of_both_kinds_for_each_batch():
+    config = MixingConfig(mixup=0.8, cutmix=1.0, pairing="permute")
+    targets, kinds = MixedTargets(config, num_classes=2), []
+    clips = torch.stack([torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8)])
+    for seed in range(200):
+        np.random.seed(seed)  # noqa: NPY002
+        mixed, _ = targets.mix(clips.clone(), torch.tensor([0, 1]))
+        if not mixed.equal(clips):
+            kinds.append(bool(((mixed == 0) | (mixed == 1)).all()))
+    assert 70 <= len(kinds) <= 120  # half of the orders are no change
+    assert 0.35 <= sum(kinds) / len(kinds) <= 0.65
 
 
 @pytest.mark.parametrize(("values", "message"), [
     ({"mixup": -1.0}, "mixup must be at least 0, got -1"),
     ({"label_smoothing": 2.0}, r"label_smoothing must be in \[0, 1\], got 2"),
     ({"mixup_switch": 0.3, "cutmix": 1.0}, "mixup_switch=0.3 has no effect"),
+    ({"pairing": "permute"}, "pairing=permute has no effect without mixup and cutmix"),
+    ({"pairing": "flip", "mixup": 1.0}, "pairing must be one of reverse, permute, got 'flip'"),
 ])  # fmt: skip
 def test_settings_that_no_batch_could_have(values, message):
     with pytest.raises(ValueError, match=message):
@@ -64,3 +124,7 @@ def test_mixing_pairs_the_samples_of_a_batch():
     MixingConfig().check_batch_size(3)
     with pytest.raises(ValueError, match="batch_size must be even, got 3"):
         MixingConfig(cutmix=1.0).check_batch_size(3)
+    MixingConfig(cutmix=1.0, pairing="permute").check_batch_size(3)
+    MixingConfig().check_batch_size(1)
+    with pytest.raises(ValueError, match="no effect on a batch of one sample: set batch_size to 2"):
+        MixingConfig(cutmix=1.0, pairing="permute").check_batch_size(1)

@@ -1,6 +1,7 @@
-"""The command that makes the demo data: digit scenes in the formats that the toolkit reads.
+"""The command that makes the demo data: digit scenes and clips in the formats the toolkit reads.
 
     python tools/make_demo_data.py --output data/demo --formats coco
+    python tools/make_demo_data.py --output data/motions --formats video
 
 The same seed and sizes give the same bytes, with any number of workers.
 """
@@ -12,7 +13,7 @@ from pathlib import Path
 from eva_data.commands import program, say
 from eva_data.options import integer
 from eva_demo.data_set import FORMATS, Settings, check_demo_data, make_demo_data
-from eva_demo.formats import demand
+from eva_demo.formats.format import demand
 from eva_demo.manifest import difference, read_manifest
 
 
@@ -25,14 +26,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="folder to make")
     add("--formats", nargs="+", choices=sorted(FORMATS), default=["coco"], help="what to write")
-    add("--train", type=integer(1), default=2000, metavar="N", help="training scenes")
-    add("--val", type=integer(1), default=300, metavar="N", help="validation scenes")
-    add("--size", type=integer(48), default=128, metavar="PX", help="side; digits grow with it")
-    add("--seed", type=integer(0), default=0, metavar="N", help="seed of all scenes")
+    add("--train", type=integer(1), default=2000, metavar="N", help="training scenes or clips")
+    add("--val", type=integer(1), default=300, metavar="N", help="validation scenes or clips")
+    add("--size", type=integer(48), default=128, metavar="PX", help="side; a clip has half of it")
+    add("--seed", type=integer(0), default=0, metavar="N", help="seed of all of them")
     add("--workers", type=integer(1), default=2, metavar="N", help="processes; same bytes")
     add("--overwrite", action="store_true", help="replace another or damaged data set")
     add("--check", action="store_true", help="only check the data set that is in DIR")
-    add("--preview", type=Path, metavar="PNG", help="also draw the first scenes, with annotations")
+    add("--preview", type=Path, metavar="PNG", help="also draw the first ones")
     return parser.parse_args(arguments)
 
 
@@ -46,14 +47,15 @@ def _run(args: argparse.Namespace) -> int:
         demand(not problem, f"{args.output} {problem}")
         say(f"{args.output}: every check passed")
     elif make_demo_data(args.output, settings, workers=args.workers, overwrite=args.overwrite):
-        say(f"{args.output}: wrote and checked {args.train} + {args.val} scenes")
+        what = "clips" if settings.formats == ("video",) else "scenes"
+        say(f"{args.output}: wrote and checked {args.train} + {args.val} {what}")
     else:
         say(f"{args.output}: already there, complete, with these settings; left as it is")
     if args.preview:
         from eva_demo.preview import write_preview
 
         write_preview(args.preview, settings)
-        say(f"{args.preview}: the first scenes with their annotations")
+        say(f"{args.preview}: the first of its kind")
     return 0
 
 

@@ -3,27 +3,29 @@
 import functools
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva_data.pools import ordered_map
-from eva_demo.coco import COCO_INSTANCES
-from eva_demo.folder import CLASS_FOLDERS
-from eva_demo.formats import Format, demand
+from eva_demo.formats.coco import COCO_INSTANCES
+from eva_demo.formats.folder import CLASS_FOLDERS
+from eva_demo.formats.format import Format, demand
+from eva_demo.formats.semantic import SEMANTIC_MAPS
+from eva_demo.formats.video import MOTION_CLIPS
 from eva_demo.manifest import difference, is_ours, write_manifest
-from eva_demo.semantic import SEMANTIC_MAPS
 
 # Libraries for pictures are imported where they are used, so that --help comes at once.
 if TYPE_CHECKING:
-    from eva_demo.scenes import SceneGenerator, Split
+    from eva_demo.splits import Split
 
 # Name -> format; the name is that of its folder in the data set. A new format is one more entry.
 FORMATS: Mapping[str, Format] = {
     "coco": COCO_INSTANCES,
     "folder": CLASS_FOLDERS,
     "semantic": SEMANTIC_MAPS,
+    "video": MOTION_CLIPS,
 }
 
 
@@ -51,25 +53,12 @@ class Settings:
         return {"train": self.train, "val": self.val}
 
     def as_json(self) -> dict[str, Any]:
-        """Make the part of the manifest: the settings and the version of the scenes."""
+        """Make the part of the manifest: the settings and the versions of the generators."""
+        from eva_demo.clips import CLIP_VERSION
         from eva_demo.scenes import SCENE_VERSION
 
-        return {**asdict(self), "formats": list(self.formats), "scene_version": SCENE_VERSION}
-
-
-@functools.lru_cache(maxsize=2)
-def scene_generator(split: "Split", size: int, seed: int) -> "SceneGenerator":
-    """Make the generator of a split, once per process; digits grow with the picture.
-
-    Args:
-        split: Split of the scenes.
-        size: Height and width of a scene in pixels.
-        seed: Seed of all scenes.
-    """
-    from eva_demo.scenes import SceneGenerator
-
-    digit_px = (round(size * 22 / 128), round(size * 56 / 128))
-    return SceneGenerator(split, size=size, digit_px=digit_px, seed=seed)
+        settings = {**asdict(self), "formats": list(self.formats), "scene_version": SCENE_VERSION}
+        return settings | ({"clip_version": CLIP_VERSION} if "video" in self.formats else {})
 
 
 def make_demo_data(
@@ -123,24 +112,17 @@ def _write(form: Format, folder: Path, settings: Settings, *, workers: int) -> l
     scenes: dict[Split, list[Any]] = {}
     for split in settings.counts:
         form.prepare(folder, split)
-        export = functools.partial(form.export, folder, split)
-        scenes[split] = list(_exported(settings, split, export, workers=workers))
+        work = functools.partial(_export, form, folder, split, settings)
+        indexes = range(settings.counts[split])
+        scenes[split] = list(ordered_map(work, indexes, workers=workers, what=split, chunk=16))
     files = form.finish(folder, scenes)
     form.check(folder)
     return files
 
 
-def _exported(
-    settings: Settings, split: "Split", export: Callable[..., Any], *, workers: int
-) -> Iterator[Any]:
-    """Yield `export(index, scene)` of all scenes of a split, in order."""
-    work = functools.partial(_export, settings, split, export)
-    indexes = range(settings.counts[split])
-    return ordered_map(work, indexes, workers=workers, what=split, chunk=16)
-
-
-def _export(settings: Settings, split: "Split", export: Callable[..., Any], index: int) -> Any:
-    return export(index, scene_generator(split, settings.size, settings.seed).scene(index))
+def _export(form: Format, folder: Path, split: "Split", settings: Settings, index: int) -> Any:
+    made = form.make(split, settings.size, settings.seed, index)
+    return form.export(folder, split, index, made)
 
 
 def check_demo_data(output: Path, formats: list[str]) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eva_backbone import VARIANTS
-from eva_demo.scenes import Scene, SceneGenerator, box_of_mask
+from eva_demo.glyphs import box_of_mask
+from eva_demo.scenes import Scene, SceneGenerator
 
 SIZE = VARIANTS["eva_debug"].img_size
 PATCH = VARIANTS["eva_debug"].patch_size

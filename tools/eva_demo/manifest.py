@@ -75,6 +75,7 @@ def write_manifest(root: Path, settings: Mapping[str, Any], files: Collection[Pa
     """
     import cv2
 
+    packages = (*_PACKAGES, "av") if "video" in settings["formats"] else _PACKAGES
     manifest = {
         "generator": _GENERATOR,
         "settings": settings,
@@ -83,7 +84,7 @@ def write_manifest(root: Path, settings: Mapping[str, Any], files: Collection[Pa
         "versions": {
             "python": platform.python_version(),
             "opencv": cv2.__version__,
-            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+            **{name: importlib.metadata.version(name) for name in packages},
         },
     }
     (root / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""A contact sheet of digit scenes, plain and with their annotations."""
+"""A contact sheet of digit scenes, plain and with their annotations, and of moving digits."""
 
 from pathlib import Path
 from typing import Any
@@ -9,26 +9,51 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eva_data.inputs import save_picture
-from eva_demo.data_set import Settings, scene_generator
-from eva_demo.scenes import SPLITS, Scene
+from eva_demo.clips import MOTIONS, Clip
+from eva_demo.data_set import Settings
+from eva_demo.formats.format import scene_generator
+from eva_demo.formats.video import clip_generator
+from eva_demo.scenes import Scene
+from eva_demo.splits import SPLITS
 
 _COLUMNS = 8
 
 
 def write_preview(path: Path, settings: Settings) -> None:
-    """Write a contact sheet: two rows of training scenes, then two of validation scenes.
+    """Write a contact sheet of the first scenes or clips, or of both, as the formats ask for.
+
+    Two rows of training scenes, then two of validation scenes: each is shown plain and, below, with
+    masks, boxes and labels. Then a row for each motion: a training clip and a validation clip.
 
     Args:
         path: PNG file to write.
-        settings: Size and seed of the scenes, each of which is shown plain and, below, with masks,
-            boxes and labels.
+        settings: Formats, size and seed.
     """
+    rows: list[NDArray[Any]] = []
+    if set(settings.formats) != {"video"}:
+        rows += _scene_rows(settings)
+    if "video" in settings.formats:
+        rows += _clip_rows(settings)
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
+    save_picture(Image.fromarray(np.vstack(rows)), path)
+
+
+def _scene_rows(settings: Settings) -> list[NDArray[Any]]:
     rows: list[NDArray[Any]] = []
     for split in SPLITS:
         generator = scene_generator(split, settings.size, settings.seed)
         tiles = [_draw(generator.scene(index)) for index in range(2 * _COLUMNS)]
         rows += [np.hstack(tiles[:_COLUMNS]), np.hstack(tiles[_COLUMNS:])]
-    save_picture(Image.fromarray(np.vstack(rows)), path)
+    return rows
+
+
+def _clip_rows(settings: Settings) -> list[NDArray[Any]]:
+    makers = [clip_generator(split, settings.size, settings.seed) for split in SPLITS]
+    return [
+        np.hstack([_draw_clip(maker.clip(index)) for maker in makers])
+        for index in range(len(MOTIONS))
+    ]
 
 
 def _draw(scene: Scene) -> NDArray[np.uint8]:
@@ -41,6 +66,18 @@ def _draw(scene: Scene) -> NDArray[np.uint8]:
         cv2.drawContours(drawn, outlines, -1, (255, 0, 255), 1)
         x0, y0, x1, y1 = (2 * instance.box).astype(int).tolist()
         cv2.rectangle(drawn, (x0, y0), (x1 - 1, y1 - 1), (0, 255, 0), 1)
-        for colour, width in (((0, 0, 0), 3), ((255, 255, 0), 1)):
-            cv2.putText(drawn, str(instance.category), (x0 + 2, y0 + 12), 0, 0.45, colour, width)
+        _write(drawn, str(instance.category), at=(x0 + 2, y0 + 12))
     return np.vstack([plain, drawn])
+
+
+def _draw_clip(clip: Clip) -> NDArray[np.uint8]:
+    """Draw frames of a clip from the first to the last, twice as large: (2 S, 16 S, 3)."""
+    chosen = np.linspace(0, len(clip.frames) - 1, _COLUMNS).round().astype(int)
+    drawn = np.hstack(clip.frames[chosen]).repeat(2, axis=0).repeat(2, axis=1)
+    _write(drawn, clip.motion, at=(2, 12))
+    return drawn
+
+
+def _write(picture: NDArray[np.uint8], text: str, *, at: tuple[int, int]) -> None:
+    for colour, width in (((0, 0, 0), 3), ((255, 255, 0), 1)):
+        cv2.putText(picture, text, at, 0, 0.45, colour, width)

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eva_data.commands import check_outputs, program, say
@@ -82,27 +82,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     given = [name for name in SOURCES if getattr(options, name)]
-    files = [options.output / name for name in file_names(given, k710=options.k710)]
-    require_free(files, overwrite=options.overwrite)
-    if options.output.is_dir():
-        inputs = {
-            f"list {split} of {TITLES[name]}": Path(location)
-            for name in given
-            for split, location in zip(SPLITS, getattr(options, name), strict=True)
-        }
-        check_outputs(files, overwrite=options.overwrite, inputs=inputs)
+    _check_output(options, given)
     sources = _read(options, given)
     train, val = ({n: sources[f"{n}_{split}"].videos for n in given} for split in SPLITS)
     lists = {
-        name: MergedList(
-            kept=kept,
-            sources=[sources[name]]
-            if name in sources
-            else [sources[f"{n}_{split}"] for n in given],
-        )
+        name: MergedList(sources=_sources_of(name, sources), kept=kept)
         for name, kept in merge(train, val, keep_k400_leaks=options.keep_k400_leaks).items()
-        for split in [name.partition("_")[2]]
     }
+    if empty := [name for name, one in lists.items() if not len(one.kept.indices)]:
+        raise ValueError(
+            f"nothing stays of {', '.join(empty)}: every video is in a validation list too; is one "
+            "list named twice?"
+        )
     statistics = {
         "data_sets": given,
         "keep_k400_leaks": options.keep_k400_leaks,
@@ -118,12 +109,45 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_output(options: argparse.Namespace, given: Sequence[str]) -> None:
+    """Refuse an output folder with files that are to be kept, before any work is done."""
+    files = [options.output / name for name in file_names(given, k710=options.k710)]
+    require_free(files, overwrite=options.overwrite)
+    if not options.output.is_dir():
+        return
+    for name in file_names(SOURCES, k710=True):
+        if (stale := options.output / name) not in files and stale.exists():
+            raise ValueError(
+                f"{stale} belongs to other lists than those asked for: remove it, or name another "
+                "--output"
+            )
+    inputs = {
+        f"list {split} of {TITLES[name]}": Path(location)
+        for name in given
+        for split, location in zip(SPLITS, getattr(options, name), strict=True)
+    }
+    check_outputs(files, overwrite=options.overwrite, inputs=inputs)
+
+
+def _sources_of(name: str, sources: Mapping[str, Source]) -> list[Source]:
+    """Return the lists that a list is made of, in their order."""
+    if name in sources:
+        return [sources[name]]
+    split = name.partition("_")[2]
+    return [source for own, source in sources.items() if own.endswith(f"_{split}")]
+
+
 def _read(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Source]:
     """Read every list that was given."""
     sources = {}
     for name in given:
         folders = getattr(options, f"{name}_videos") or ("-", "-")
         for split, location, folder in zip(SPLITS, getattr(options, name), folders, strict=True):
+            if folder != "-" and Path(location).is_dir():
+                raise ValueError(
+                    f"--{name}-videos: {location} is not a list, but a folder; give - in place of "
+                    f"{folder}"
+                )
             sources[f"{name}_{split}"] = read_source(
                 location,
                 name,

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # `ID_000010_000020.mp4`, `ID.mp4`, and what people's programs put behind the id
-_NAME = re.compile(r"([A-Za-z0-9_-]{11})(?:_[0-9]+_[0-9]+)?(?![A-Za-z0-9_-])")
+_TIMES = r"_[0-9]+(?:\.[0-9]+)?_[0-9]+(?:\.[0-9]+)?"
+_NAME = re.compile(rf"([A-Za-z0-9_-]{{11}})(?:{_TIMES})?(?![A-Za-z0-9_-])")
 ID_LENGTH = 11
 
 
@@ -88,18 +89,19 @@ def keep(videos: Videos, *, validation: Mapping[str, Videos]) -> Kept:
     contradicted = np.zeros(len(first), dtype=bool)
     contradicted[group[contradicts]] = True
     order = np.argsort(first)
-    indices, contradicted = first[order], contradicted[order]
+    indices: NDArray[np.int64] = first[order].astype(np.int64)
+    relabelled: NDArray[np.bool_] = contradicted[order]
     leaked = {}
     for name, held_out in validation.items():
         stays = ~np.isin(videos.ids[indices], held_out.ids)
         leaked[name] = int((~stays).sum())
-        indices, contradicted = indices[stays], contradicted[stays]
+        indices, relabelled = indices[stays], relabelled[stays]
     return Kept(
-        indices=indices.astype(np.int64),
+        indices=indices,
         read=len(videos),
         repeated=len(videos) - len(first),
         leaked=leaked,
-        relabelled=int(contradicted.sum()),
+        relabelled=int(relabelled.sum()),
     )
 
 

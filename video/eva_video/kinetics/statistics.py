@@ -21,7 +21,7 @@ PUBLISHED: Mapping[str, int] = {
     "k700_val": 33_914,
     "k722_val": 69_692,
 }
-_COLUMNS = ("list", "read", "repeated", "leaked", "kept", "relabelled", "classes", "published")
+_COLUMNS = ("list", "read", "repeated", "leaked", "kept", "published", "relabelled", "classes")
 _MOST_NAMED = 8
 
 
@@ -95,13 +95,13 @@ def remarks(statistics: Mapping[str, Any]) -> list[str]:
     said = []
     if missing := [TITLES[name] for name in SOURCES if name not in given]:
         said.append(
-            f"this is not Kinetics-722: {' and '.join(missing)} were not given, so their videos "
-            "and classes are missing, and videos of their validation lists may be in k722_train"
+            f"this is not Kinetics-722: it lacks the videos of {' and '.join(missing)}, and those "
+            "of their validation lists may be in k722_train"
         )
     if merged["relabelled"]:
         said.append(
-            f"{merged['relabelled']:,} videos of k722_train have another class in a later list; "
-            "as in the official lists they keep that of the first (K-400, K-600, K-700)"
+            f"{merged['relabelled']:,} videos of k722_train have another class where they are met "
+            "again; as in the official lists they keep the first one (K-400, K-600, K-700)"
         )
     if statistics["keep_k400_leaks"] and "k400" in given:
         said.append("k400_train may hold videos of k400_val, as the official list does")

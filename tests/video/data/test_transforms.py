@@ -54,8 +54,8 @@ def test_resizing_is_that_of_cv2(photograph, side):
 def test_normalisation_is_the_official_one(photograph):
     pixels = torch.from_numpy(photograph).permute(2, 0, 1)
     mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
-    expected = (pixels.float() - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None,
-                                                                                       None]  # fmt: skip
+    mean, std = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+    expected = (pixels.float() - mean) / std
     found = Normalise()(pixels)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert found.is_contiguous()

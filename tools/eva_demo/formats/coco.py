@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eva_demo.formats import Format, demand, demand_disjoint, save_picture
+from eva_demo.formats.format import Format, demand, demand_disjoint, save_picture
 
 if TYPE_CHECKING:
-    from eva_demo.scenes import Scene, Split
+    from eva_demo.scenes import Scene
+    from eva_demo.splits import Split
 
 _CATEGORIES = tuple(str(digit) for digit in range(10))  # category id = digit + 1
 

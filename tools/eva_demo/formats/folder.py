@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eva_demo.formats import Format, demand, demand_disjoint
+from eva_demo.formats.format import Format, demand, demand_disjoint
 
 if TYPE_CHECKING:
-    from eva_demo.scenes import Scene, Split
+    from eva_demo.scenes import Scene
+    from eva_demo.splits import Split
 
 _CLASSES = tuple(str(digit) for digit in range(10))
 _SIDE = 64  # pixels of a picture

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eva_demo.formats import Format, demand, demand_disjoint, save_picture
+from eva_demo.formats.format import Format, demand, demand_disjoint, save_picture
 
 if TYPE_CHECKING:
-    from eva_demo.scenes import Scene, Split
+    from eva_demo.scenes import Scene
+    from eva_demo.splits import Split
 
 _FOLDERS: Mapping["Split", str] = {"train": "training", "val": "validation"}  # ADE20K's names
 COLORS: Mapping[str, tuple[int, int, int]] = {  # labels 1, 2, ...

@@ -1,0 +1,139 @@
+"""Clips of moving digits: what moves is seen in them, and in no single frame."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from eva_demo import clips
+from eva_demo.clips import MOTIONS, ClipGenerator, draw_path
+from eva_demo.glyphs import Handwriting
+from eva_demo.photographs import Photographs
+from eva_demo.splits import DIGIT_RANGES
+
+
+def test_clips_depend_on_split_seed_and_index_only():
+    forwards, backwards = ClipGenerator("val", seed=1), ClipGenerator("val", seed=1)
+    first = [forwards.clip(index).frames for index in range(4)]
+    second = [backwards.clip(index).frames for index in reversed(range(4))]
+    for one, other in zip(first, second[::-1], strict=True):
+        np.testing.assert_array_equal(one, other)
+    for other in (ClipGenerator("val", seed=2), ClipGenerator("train", seed=1)):
+        assert not np.array_equal(first[0][0], other.clip(0).frames[0])
+
+
+def test_golden_clip():
+    """CLIP_VERSION must change together with the clips, or old data sets pass for new ones."""
+    clip = ClipGenerator("train").clip(2)
+    assert clips.CLIP_VERSION == 1
+    assert (clip.motion, clip.category, clip.digit_index) == ("left", 8, 544)
+    assert clip.frames.shape == (24, 64, 64, 3)
+    np.testing.assert_allclose(clip.path["x"], (42.191, 18.273), atol=1e-3)
+
+
+def test_motions_take_turns_and_split_digits_and_photographs():
+    photos = {}
+    for split, digits in DIGIT_RANGES.items():
+        maker = ClipGenerator(split, size=24)
+        made = [maker.clip(index) for index in range(48)]
+        assert collections.Counter(clip.motion for clip in made) == dict.fromkeys(MOTIONS, 6)
+        assert all(clip.digit_index in digits for clip in made)
+        assert {len(clip.frames) for clip in made} == set(range(16, 25))
+        photos[split] = {clip.background for clip in made}
+    assert not photos["train"] & photos["val"]
+
+
+def test_one_coordinate_goes_where_the_motion_says():
+    names = ("x", "y", "size", "angle")
+    least = {"x": 0.25, "y": 0.25, "size": 0.5, "angle": 60}
+    for motion, (moving, direction) in MOTIONS.items():
+        for seed in range(20):
+            path = draw_path(motion, np.linspace(0, 1, 20), rng=np.random.default_rng(seed))
+            for name, course in zip(names, path, strict=True):
+                if name == moving:
+                    assert np.all(np.diff(course) * direction > 0)
+                    assert abs(course[-1] - course[0]) >= least[name] - 1e-9
+                else:
+                    assert np.ptp(course) == 0
+
+
+def test_a_frame_at_a_random_time_is_distributed_alike_in_all_motions():
+    """Two-sample Kolmogorov-Smirnov distance of each coordinate to that of all motions together.
+
+    For equal distributions it is below 1.95 / sqrt(4000 * 8 / 9) = 0.033 in 999 of 1000 cases; a
+    static coordinate that is drawn from the range as it is, for example, is 0.08 away.
+    """
+    time, samples = np.linspace(0, 1, 20), {}
+    for number, motion in enumerate(MOTIONS):
+        rng = np.random.default_rng(number)
+        drawn = [draw_path(motion, time, rng=rng)[:, rng.integers(20)] for _ in range(4000)]
+        samples[motion] = np.stack(drawn)  # (4000, 4)
+    pooled = np.sort(np.concatenate(list(samples.values())), axis=0)
+    for motion, states in samples.items():
+        for coordinate in range(4):
+            everywhere = pooled[:, coordinate]
+            own = np.searchsorted(np.sort(states[:, coordinate]), everywhere, side="right") / 4000
+            distance = np.abs(own - np.arange(1, len(everywhere) + 1) / len(everywhere)).max()
+            assert distance < 0.033, (motion, coordinate, distance)
+
+
+def test_pixels_follow_the_path(monkeypatch):
+    """On a plain ground, the digit's centre and area in the frames are those of the path."""
+    plain = Photographs("train", size=32)._photos[0]
+    monkeypatch.setattr(
+        Photographs, "crop", lambda self, rng: (plain, np.full((self._size,) * 2 + (3,), 90, "u1"))
+    )
+    monkeypatch.setattr(Handwriting, "choose", lambda self, rng: (0, 0))  # nearly symmetrical
+    maker = ClipGenerator("train", size=96)
+    for index in range(8):
+        clip = maker.clip(index)
+        painted = np.any(clip.frames != 90, axis=-1)
+        ends = []
+        for frame in (painted[0], painted[-1]):
+            rows, columns = np.nonzero(frame)
+            ends.append((columns.mean(), rows.mean(), len(rows) ** 0.5))
+        for name, values in zip(("x", "y"), np.transpose(ends)[:2], strict=True):
+            np.testing.assert_allclose(values, clip.path[name], atol=2.5)
+        grown = np.log(ends[1][2] / ends[0][2])
+        assert abs(grown - np.log(clip.path["size"][1] / clip.path["size"][0])) < 0.2
+        turned = clip.path["angle"][1] - clip.path["angle"][0]
+        assert (abs(turned) >= 60) == clip.motion.startswith("turn")
+
+
+def test_turning_left_is_counterclockwise(monkeypatch):
+    """By the axis of the ink of a digit 1, from frame to frame."""
+    plain = Photographs("train", size=32)._photos[0]
+    monkeypatch.setattr(
+        Photographs, "crop", lambda self, rng: (plain, np.full((self._size,) * 2 + (3,), 90, "u1"))
+    )
+    monkeypatch.setattr(Handwriting, "choose", lambda self, rng: (1, 1))
+    maker = ClipGenerator("train", size=96)
+    for index, motion in enumerate(MOTIONS):
+        clip, axes = maker.clip(index), []
+        for frame in clip.frames:
+            rows, columns = np.nonzero(np.any(frame != 90, axis=-1))
+            vectors = np.linalg.eigh(np.cov(columns, -rows)).eigenvectors
+            axes.append(np.degrees(np.arctan2(*vectors[::-1, -1])))
+        steps = (np.diff(axes) + 90) % 180 - 90
+        first, last = clip.path["angle"]
+        np.testing.assert_allclose(steps.sum(), last - first, atol=8, err_msg=motion)
+        assert (last > first, last < first) == (motion == "turn_left", motion == "turn_right")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"split": "test"}, "split='test'; choose one of train, val"),
+        ({"size": 23}, "size=23: digits need frames of at least 24 px"),
+        ({"length": (1, 5)}, r"length=\(1, 5\) must be"),
+        ({"length": (6, 5)}, r"length=\(6, 5\) must be"),
+    ],
+)
+def test_wrong_settings_name_the_value(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ClipGenerator(**{"split": "train", **settings})
+
+
+def test_a_negative_index_is_refused():
+    with pytest.raises(ValueError, match="index -1 is negative"):
+        ClipGenerator("train").clip(-1)

@@ -1,0 +1,58 @@
+"""Videos of noise in class folders, and a classifier of them with random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from eva_engine.checkpoints.files import save_weights
+from eva_video.model.classifier import build_video_classifier
+
+CLASSES = ("clap", "jump", "swim")
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory, write_frames):
+    """11 videos of 3 to 19 frames, wide and high, in folders of three classes."""
+    folder, chance = tmp_path_factory.mktemp("videos"), np.random.default_rng(1)
+    for name, count in zip(CLASSES, (4, 5, 2), strict=True):
+        for number in range(count):
+            size = (50, 40) if number % 2 else (36, 64)
+            coarse = chance.integers(0, 256, (3 + 4 * number, 3, 3, 3), dtype=np.uint8)
+            frames = coarse.repeat(22, axis=1).repeat(22, axis=2)[:, : size[0], : size[1]]
+            write_frames(folder / name / f"{number}.mp4", frames)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory):
+    """A classifier of 3 classes, 4 frames and 32 px, and its file, which notes its training."""
+    torch.manual_seed(5)
+    model = build_video_classifier("eva_debug", num_classes=3, frames=4, img_size=32).eval()
+    nn.init.normal_(model.head.weight, std=0.5)
+    nn.init.normal_(model.pos_embed)
+    file = tmp_path_factory.mktemp("classifier") / "model.safetensors"
+    config = {"model": {"frames": 4}, "data": {"std": [0.3, 0.2, 0.25]}, "class_names": CLASSES}
+    save_weights(model.state_dict(), file, config)
+    return model, file
+
+
+@pytest.fixture(scope="module")
+def launcher(start_launcher):
+    """A process that has imported `program.py` and forks for each run."""
+    with start_launcher(Path(__file__).parent) as submit:
+        yield submit
+
+
+@pytest.fixture
+def launch(launcher, tmp_path):
+    """Function: run the program in processes; their exit codes, and what each of them wrote."""
+
+    def run(*arguments, ranks, **more):
+        log = tmp_path / "log_of_rank"
+        ended = launcher([*map(str, arguments)], ranks=ranks, log=log, **more)
+        return ended.codes, ended.texts
+
+    return run

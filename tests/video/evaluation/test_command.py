@@ -1,0 +1,317 @@
+"""The evaluation of videos: beside a plain loop, and what it writes, refuses and leaves out."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from eva_data.labelled_videos.opening import open_videos
+from eva_data.video.frame_stream import VideoReader
+from eva_engine.checkpoints.files import save_weights
+from eva_video.data.clips import CentreClips
+from eva_video.data.sampling import Sampling
+from eva_video.data.transforms import CropsTransform, Normalise
+from eva_video.evaluation.class_names import class_names, subset_of
+from eva_video.evaluation.command import main
+from eva_video.evaluation.views import VideoLines
+from eva_video.kinetics.classes import kinetics_classes, mapping
+from eva_video.model.classifier import build_video_classifier
+from eva_video.model.loading import load_video_classifier
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.3, 0.2, 0.25)
+
+
+@pytest.fixture
+def evaluate(classifier, videos, tmp_path):
+    """Function: run the command; results, lines of the videos, rows of the classes."""
+
+    def run(*more, weights=None, data=None, output="out"):
+        main([
+            "--weights", str(weights or classifier[1]), "--data", str(data or videos),
+            "--device", "cpu", "--workers", "0", "--output", str(tmp_path / output), *more,
+        ])  # fmt: skip
+        folder = tmp_path / output
+        lines = [json.loads(line) for line in (folder / "videos.jsonl").read_text().splitlines()]
+        with (folder / "per_class.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        return json.loads((folder / "results.json").read_text()), lines, rows
+
+    return run
+
+
+def plain_loop(model, file, indexes, crops, size=32):
+    """Probabilities of all views, each decoded and forwarded on its own."""
+    found = []
+    for crop in range(crops):
+        for chosen in indexes:
+            frames = [frame.rgb for frame in VideoReader(file)]
+            clip = np.stack([frames[index] for index in chosen])
+            transform = CropsTransform(size, crops=crops, normalise=Normalise(mean=MEAN, std=STD))
+            with torch.no_grad():
+                found.append(model(transform(clip)[crop][None]).softmax(1)[0])
+    return torch.stack(found)
+
+
+def test_views_equal_a_plain_loop(evaluate, classifier, videos):
+    model, _ = classifier
+    results, lines, rows = evaluate("--batch-size", "3")
+    data = open_videos(videos)
+    means, labels = [], data.labels.tolist()
+    assert len(lines) == len(data) == 11
+    for index, line in enumerate(lines):
+        file = data.sample_id(index)
+        assert line["video"] == file
+        length = sum(1 for _ in VideoReader(file))
+        chosen = Sampling(frames=4).fixed(length, clips=4)
+        each = plain_loop(model, file, chosen, crops=3)
+        means.append(each.mean(0))
+        assert len(line["views"]) == 12
+        assert [(view["crop"], view["clip"]) for view in line["views"]] == [
+            (crop, clip) for crop in range(3) for clip in range(4)
+        ]
+        for view, expected in zip(line["views"], each, strict=True):
+            best = max(expected)
+            assert view["probability"] == pytest.approx(best.item(), abs=1e-6)
+            assert view["probability_of_label"] == pytest.approx(
+                expected[labels[index]].item(), abs=1e-6
+            )
+        values = sorted(means[-1].tolist(), reverse=True)
+        assert [one["probability"] for one in line["top5"]] == pytest.approx(values, abs=1e-6)
+        assert line["label"] == data.classes[labels[index]]
+    score = results["sets"]["data"]
+    means = torch.stack(means)
+    right = (means.argmax(1) == torch.tensor(labels)).tolist()
+    assert 0 < sum(right) < 11
+    assert (score["videos"], score["right1"], score["right5"]) == (11, sum(right), 11)
+    assert score["mean_top1_top5"] == pytest.approx((score["top1"] + score["top5"]) / 2)
+    loss = nn.functional.nll_loss(means.log(), torch.tensor(labels))
+    assert score["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert [row["class"] for row in rows] == ["clap", "jump", "swim"]
+    assert [row["videos"] for row in rows] == ["4", "5", "2"]
+    expected = {"clips": 4, "crops": 3, "views": 12, "frames": 4, "image_size": 32,
+                "sampling": "tsn", "draws": "fixed", "processes": 1}  # fmt: skip
+    assert expected.items() <= results["settings"].items()
+    assert results["left_out"] == []
+
+
+def test_views_may_be_split_for_small_memory(evaluate):
+    expected, lines, _ = evaluate()
+    found, others, _ = evaluate("--views-per-forward", "5", output="split")
+    assert found["sets"]["data"].pop("loss") == pytest.approx(
+        expected["sets"]["data"].pop("loss"), rel=1e-6
+    )
+    assert found["sets"] == expected["sets"]
+    for line, other in zip(lines, others, strict=True):
+        assert line["probability_of_label"] == pytest.approx(
+            other["probability_of_label"], abs=1e-6
+        )
+
+
+def test_random_draws_are_those_of_their_seed(evaluate, classifier, videos):
+    _, first, _ = evaluate("--draws", "random")
+    _, again, _ = evaluate("--draws", "random", "--batch-size", "4", "--workers", "1")
+    _, other, _ = evaluate("--draws", "random", "--seed", "1")
+    _, fixed, _ = evaluate()
+
+    def values(lines):
+        return np.array([line["probability_of_label"] for line in lines])
+
+    np.testing.assert_allclose(values(first), values(again), atol=1e-6)
+    for lines in (other, fixed):
+        assert np.abs(values(first) - values(lines)).max() > 1e-3
+
+
+def test_one_view_is_that_of_the_validation(evaluate, classifier, videos):
+    """Official: frames resized to 256 / 224 of the crop."""
+    model, _ = classifier
+    _, lines, _ = evaluate("--clips", "1", "--crops", "1")
+    data = open_videos(videos)
+    clips = CentreClips(data, sampling=Sampling(frames=4), image_size=32,
+                        normalise=Normalise(mean=MEAN, std=STD))  # fmt: skip
+    for index, line in enumerate(lines):
+        clip, label = clips[index]
+        with torch.no_grad():
+            expected = model(clip[None]).softmax(1)[0, label].item()
+        assert line["probability_of_label"] == pytest.approx(expected, abs=1e-6)
+        assert len(line["views"]) == 1
+
+
+def test_other_frames_and_sizes(evaluate, classifier, videos):
+    _, file = classifier
+    results, lines, _ = evaluate("--frames", "8", "--image-size", "48", "--clips", "2",
+                                 "--crops", "1")  # fmt: skip
+    assert results["settings"]["frames"] == 8
+    model = load_video_classifier(file, frames=8, image_size=48)
+    video = open_videos(videos).sample_id(2)
+    length = sum(1 for _ in VideoReader(video))
+    each = plain_loop(model, video, Sampling(frames=8).fixed(length, clips=2), 1, size=48)
+    assert lines[2]["probability_of_label"] == pytest.approx(each.mean(0)[0].item(), abs=1e-6)
+
+
+# Classes
+
+
+def save(folder, classes, config=None):
+    model = build_video_classifier("eva_debug", num_classes=classes, frames=2, img_size=32)
+    nn.init.normal_(model.head.weight, std=3)
+    file = folder / f"of_{classes}.safetensors"
+    save_weights(model.state_dict(), file, {"model": {"frames": 2}} | (config or {}))
+    return model.eval(), file
+
+
+def test_a_subset_of_merged_weights(evaluate, tmp_path, write_frames):
+    """As a model with these rows of the head alone."""
+    model, file = save(tmp_path, 722)
+    chance = np.random.default_rng(0)
+    names = kinetics_classes("k400")
+    for place in range(3):
+        frames = chance.integers(0, 256, (5, 40, 40, 3), dtype=np.uint8)
+        write_frames(tmp_path / "data" / f"{place}.mp4", frames)
+    listed = [f"{place}.mp4 {label}" for place, label in enumerate((0, 17, 399))]
+    (tmp_path / "data" / "list.txt").write_text("\n".join(listed) + "\n")
+    results, lines, rows = evaluate("--subset", "k400", "--clips", "1", "--crops", "3",
+                                    weights=file, data=tmp_path / "data" / "list.txt")  # fmt: skip
+    assert len(rows) == 400
+    assert [line["label"] for line in lines] == [names[0], names[17], names[399]]
+    small, other = build_video_classifier("eva_debug", num_classes=400, frames=2, img_size=32), {}
+    rows_of_head = torch.as_tensor(mapping("k722", "k400"))
+    for key, value in model.state_dict().items():
+        other[key] = value[rows_of_head] if key.startswith("head.") else value
+    small.load_state_dict(other)
+    save_weights(other, tmp_path / "small.safetensors", {"model": {"frames": 2}})
+    expected, others, _ = evaluate("--clips", "1", "--crops", "3", output="small",
+                                   weights=tmp_path / "small.safetensors",
+                                   data=tmp_path / "data" / "list.txt")  # fmt: skip
+    assert results["sets"]["data"]["loss"] == pytest.approx(expected["sets"]["data"]["loss"])
+    assert [line["top5"][0]["class"] for line in lines] == [
+        line["top5"][0]["class"] for line in others
+    ]
+    assert results["settings"]["subset"] == "k400"
+
+
+def test_names_of_official_classes():
+    assert class_names(400) == kinetics_classes("k400")
+    assert class_names(5) is None
+    assert class_names(2, given=["a", "b"]) == ("a", "b")
+    with pytest.raises(ValueError, match=r"there are 2 names of classes, and x\.pt has 3"):
+        class_names(3, given=["a", "b"], source="x.pt")
+    names, rows = subset_of(722, "k600")
+    assert names == kinetics_classes("k600")
+    assert sum(rows) == 214_501
+    assert len(subset_of(710, "k700")[1]) == 700
+    with pytest.raises(ValueError, match=r"--subset k400 picks .* the weights have 400 classes"):
+        subset_of(400, "k400")
+
+
+def test_other_classes_than_those_of_the_weights(evaluate, tmp_path, capsys):
+    _, file = save(tmp_path, 5)  # notes no names
+    with pytest.raises(SystemExit, match=r"has 3 classes, .*of_5.safetensors has 5: give"):
+        evaluate(weights=file)
+    _, file = save(tmp_path, 3)
+    _, _, rows = evaluate("--clips", "1", weights=file)
+    assert [row["class"] for row in rows] == ["clap", "jump", "swim"]
+    (tmp_path / "names.txt").write_text("swim\nclap\njump\n")
+    _, _, rows = evaluate("--clips", "1", "--classes", str(tmp_path / "names.txt"), weights=file)
+    assert [(row["class"], row["videos"]) for row in rows] == [
+        ("swim", "2"), ("clap", "4"), ("jump", "5")
+    ]  # fmt: skip
+
+
+# What cannot be read
+
+
+@pytest.fixture
+def damaged(videos, tmp_path):
+    """The videos, one of them cut off, another without content."""
+    shutil.copytree(videos, tmp_path / "damaged")
+    file = tmp_path / "damaged" / "jump" / "3.mp4"
+    file.write_bytes(file.read_bytes()[:400])
+    (tmp_path / "damaged" / "swim" / "0.mp4").write_bytes(b"")
+    return tmp_path / "damaged"
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_damaged_file_names_itself(evaluate, damaged, tmp_path, workers):
+    with pytest.raises(SystemExit) as ended:
+        evaluate("--workers", workers, data=damaged)
+    assert str(damaged / "jump" / "3.mp4") in ended.value.code
+    assert "\n" not in ended.value.code
+    left = [path.name for path in (tmp_path / "out").iterdir()]
+    assert [name for name in left if name != ".lock"] == []
+
+
+def test_damaged_files_can_be_left_out(evaluate, damaged, capsys):
+    results, lines, rows = evaluate("--skip-unreadable", "--batch-size", "2", data=damaged)
+    shown = capsys.readouterr().out
+    assert "2 videos could not be read and were left out:\n" in shown
+    assert results["sets"]["data"]["videos"] == 9
+    assert [row["videos"] for row in rows] == ["4", "4", "1"]
+    for reason, name in zip(results["left_out"], ("jump/3.mp4", "swim/0.mp4"), strict=True):
+        assert str(damaged / name) in reason
+        assert reason in shown
+    assert len(lines) == 11
+    wrong = [line for line in lines if "error" in line]
+    assert [line["video"] for line in wrong] == [
+        str(damaged / "jump" / "3.mp4"), str(damaged / "swim" / "0.mp4")
+    ]  # fmt: skip
+
+
+def test_an_interrupted_evaluation_keeps_the_earlier_results(evaluate, monkeypatch, tmp_path):
+    evaluate()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+    def interrupt(self, batch):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VideoLines, "__call__", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        evaluate("--clips", "1")
+    assert ended.value.code == 130
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert before == after
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--seed", "3"], "--seed has no effect without --draws random"),
+        (["--crops", "2"], "argument --crops: invalid choice"),
+        (["--clips", "0"], "argument --clips: must be at least 1, got 0"),
+        (["--views-per-forward", "0"], "must be at least 1, got 0"),
+        (["--subset", "k400", "--classes", "a.txt"], "--subset names its classes"),
+    ],
+)
+def test_options_without_sense(evaluate, more, message, capsys):
+    with pytest.raises(SystemExit):
+        evaluate(*more)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--frame-interval", "2"], "--frame-interval 2 has no effect on --sampling tsn"),
+        (["--subset", "k400"], "the weights have 3 classes: leave it out"),
+        (["--data", "nowhere.csv"], "there is no nowhere.csv"),
+    ],
+)
+def test_mistakes_end_in_a_sentence(evaluate, more, message):
+    with pytest.raises(SystemExit, match=message):
+        evaluate(*more)
+
+
+def test_dense_sampling_is_noted(tmp_path, evaluate):
+    data = {"sampling": "dense", "frame_interval": 3}
+    _, file = save(tmp_path, 3, {"data": data})
+    with safe_open(file, framework="pt") as content:
+        assert "dense" in content.metadata()["config"]
+    results, _, _ = evaluate(weights=file)
+    assert data.items() <= results["settings"].items()

@@ -1,0 +1,385 @@
+"""`tools/make_kinetics722.py` on files with the names of Kinetics, in every form that it reads."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eva_data.labelled_videos.labelled_videos import LabelledVideos
+from eva_data.labelled_videos.opening import open_videos
+from eva_video.kinetics import outputs, sources
+from eva_video.kinetics.classes import SOURCES, k710_labels, kinetics_classes, mapping
+from eva_video.kinetics.command import main
+
+CHOSEN = {  # class of each data set -> its spelling on a folder
+    "k400": {
+        "changing wheel": "changing_wheel",
+        "air drumming": "air_drumming",
+        "hugging": "hugging",
+    },
+    "k600": {"changing wheel (not on bike)": "changing wheel (not on bike)", "zumba": "zumba"},
+    "k700": {"massaging person's head": "massaging_person_s_head", "abseiling": "abseiling"},
+}
+LISTS = [f"{name}_{split}.txt" for name in (*SOURCES, "k722") for split in ("train", "val")]
+
+
+def make_files(folder, seed=0):
+    """Write empty files `data set/split/class/name`; of ids, some begin with - or _."""
+    chance = np.random.default_rng(seed)
+    letters = np.array(list("ab-_0Z"))
+    pool = ["".join(chance.choice(letters, 11)) for _ in range(40)]
+    for name in SOURCES:
+        for split, count in (("train", 25), ("val", 6)):
+            for own in CHOSEN[name].values():
+                place = folder / name / split / own
+                place.mkdir(parents=True)
+                for video in chance.choice(pool, count // len(CHOSEN[name]), replace=False):
+                    tail = "" if chance.integers(3) == 0 else "_000010_000020"
+                    (place / f"{video}{tail}.mp4").touch()
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    make_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments, names=SOURCES, output="out"):
+    given = [part for n in names for part in (f"--{n}", f"{n}/train", f"{n}/val")]
+    return main([*given, "--output", output, *arguments])
+
+
+def rows(name, split):
+    """(path, class in Kinetics-722) of each file of a data set, sorted as folders are."""
+    merged = kinetics_classes("k722")
+    labels = dict(zip(kinetics_classes(name), mapping("k722", name), strict=True))
+    spelled = sorted((folder, own) for own, folder in CHOSEN[name].items())
+    return [
+        (f"{name}/{split}/{folder}/{file}", merged[labels[own]])
+        for folder, own in spelled
+        for file in sorted(path.name for path in Path(name, split, folder).iterdir())
+    ]
+
+
+def without_repeats(lines, *held_out):
+    """The rule of the notebook: first by id, then none that is in a validation list."""
+    seen = {}
+    for path, label in lines:
+        seen.setdefault(Path(path).name[:11], (path, label))
+    leaks = {Path(path).name[:11] for part in held_out for path, _ in part}
+    return [line for video, line in seen.items() if video not in leaks]
+
+
+def read(output, name):
+    """(path, class in Kinetics-722) of the lines of a list."""
+    classes = kinetics_classes(name.partition("_")[0])
+    aliases = {"changing wheel": "changing wheel (not on bike)"}
+    lines = [line.rsplit(" ", 1) for line in (output / name).read_text().splitlines()]
+    found = [(path, classes[int(label)]) for path, label in lines]
+    return [(path, aliases.get(label, label)) for path, label in found]
+
+
+def expected(*, leaks=False, other=None):
+    """The lists by the rule; `other` replaces what lies in folders."""
+    train, val = (
+        {name: (other or {}).get((name, split)) or rows(name, split) for name in SOURCES}
+        for split in ("train", "val")
+    )
+    lists = {}
+    for name in SOURCES:
+        held_out = [] if leaks and name == "k400" else [val[name]]
+        lists[f"{name}_train.txt"] = without_repeats(train[name], *held_out)
+        lists[f"{name}_val.txt"] = without_repeats(val[name])
+    lists["k722_train.txt"] = without_repeats(chain.from_iterable(train.values()), *val.values())
+    lists["k722_val.txt"] = without_repeats(chain.from_iterable(val.values()))
+    return lists
+
+
+@pytest.mark.parametrize("leaks", [False, True])
+def test_class_folders(data, capsys, leaks):
+    assert run("--root", ".", *["--keep-k400-leaks"] * leaks) == 0
+    out = data / "out"
+    assert {name: read(out, name) for name in LISTS} == expected(leaks=leaks)
+    statistics = json.loads((out / "statistics.json").read_text())
+    for name in LISTS:
+        one = statistics["lists"][name.removesuffix(".txt")]
+        assert one["kept"] == len(read(out, name))
+        assert one["read"] == one["repeated"] + sum(one["leaked"].values()) + one["kept"]
+    assert statistics["lists"]["k400_train"]["leaked"].keys() == (set() if leaks else {"k400"})
+    assert statistics["lists"]["k722_train"]["leaked"].keys() == set(SOURCES)
+    assert statistics["lists"]["k722_train"]["classes_without_videos"][:1] == ["acting in play"]
+    assert len(statistics["lists"]["k700_val"]["classes_without_videos"]) == 698
+    said = capsys.readouterr().out
+    assert "629,395" in said
+    assert "k700_val has no video of 698 classes: acting in play, " in said
+    assert ("k400_train may hold videos of k400_val" in said) == leaks
+    contradicted = statistics["lists"]["k722_train"]["relabelled"]
+    assert contradicted == relabelled() > 0
+    assert f"note: {contradicted} videos of k722_train have another class" in said
+
+
+def relabelled():
+    """Videos of the merged list that are met again with another class."""
+    everything = [row for name in SOURCES for row in rows(name, "train")]
+    classes = {}
+    for path, label in everything:
+        classes.setdefault(Path(path).name[:11], set()).add(label)
+    kept = [Path(path).name[:11] for path, _ in expected()["k722_train.txt"]]
+    return sum(len(classes[video]) > 1 for video in kept)
+
+
+def test_the_lists_open_with_their_classes(data):
+    assert run("--root", ".") == 0
+    for name in (*SOURCES, "k722"):
+        classes = data / "out" / f"{name}_classes.txt"
+        videos = open_videos(data / "out" / f"{name}_train.txt", root=data, classes=classes)
+        assert videos.classes == kinetics_classes(name)
+        assert len(videos) == len(expected()[f"{name}_train.txt"])
+        assert len(videos.missing) == 0
+        assert (data / "out" / f"k722_to_{SOURCES[0]}_mapping.npy").exists()
+
+
+def test_mappings_and_the_table_of_classes(data):
+    assert run("--k710") == 0
+    for merged in ("k722", "k710"):
+        for name in SOURCES:
+            rows_of_head = np.load(data / "out" / f"{merged}_to_{name}_mapping.npy")
+            assert rows_of_head.tolist() == mapping(merged, name).tolist()
+    table = (data / "out" / "classes.csv").read_text().splitlines()
+    assert [len(table), table[0]] == [723, "name,k400,k600,k700,k710"]
+    for split in ("train", "val"):
+        k722 = [line.rsplit(" ", 1) for line in lines(data / "out" / f"k722_{split}.txt")]
+        k710 = [line.rsplit(" ", 1) for line in lines(data / "out" / f"k710_{split}.txt")]
+        assert [[path, str(k710_labels()[int(label)])] for path, label in k722] == k710
+    assert any(line.endswith(" 662") for line in lines(data / "out" / "k710_train.txt"))  # hugging
+    assert lines(data / "out" / "k710_classes.txt") == list(kinetics_classes("k710"))
+
+
+def lines(file):
+    return file.read_text().splitlines()
+
+
+def test_complete_paths_and_lists_of_numbers_give_the_same(data):
+    """What was written is read again: official labels, complete paths."""
+    assert run() == 0
+    first = {name: lines(data / "out" / name) for name in LISTS}
+    assert all(line.startswith(f"{data}/k") for line in first["k722_train.txt"])
+    given = [
+        part
+        for name in SOURCES
+        for part in (f"--{name}", f"out/{name}_train.txt", f"out/{name}_val.txt")
+    ]
+    assert main([*given, "--output", "again"]) == 0
+    assert {name: lines(data / "again" / name) for name in LISTS} == first
+
+
+def test_deepminds_lists_beside_flat_folders(data, caplog):
+    """K-700 as cvdf has it: ids and times in a table, `ID_000010_000020.mp4` or `ID.mp4`."""
+    other, given = {}, ["--k700", "annotations/train.csv", "annotations/val.csv"]
+    Path("annotations").mkdir()
+    for split in ("train", "val"):
+        flat = Path("flat", split)
+        flat.mkdir(parents=True)
+        lines, moved = ["label,youtube_id,time_start,time_end,split"], []
+        for path, label in without_repeats(rows("k700", split)):
+            Path(path).rename(flat / Path(path).name)
+            moved.append((f"flat/{split}/{Path(path).name}", label))
+            lines.append(f"{label},{Path(path).name[:11]},10,20,{split}")
+        lines.insert(3, f"abseiling,removed0000,0,10,{split}")
+        Path("annotations", f"{split}.csv").write_text("\n".join(lines) + "\n")
+        other["k700", split] = moved
+    for name in ("k400", "k600"):
+        given += [f"--{name}", f"{name}/train", f"{name}/val"]
+    folders = ["--k700-videos", "flat/train", "flat/val", "--k400-videos", "-", "-"]
+    assert main([*given, *folders, "--output", "out", "--root", "."]) == 0
+    assert {name: read(data / "out", name) for name in LISTS} == expected(other=other)
+    source = json.loads((data / "out" / "statistics.json").read_text())["sources"]["k700_train"]
+    assert (source["videos"], source["not_there"]) == (len(other["k700", "train"]), 1)
+    assert "removed0000" in caplog.text
+
+
+def test_two_of_three_data_sets(data, capsys):
+    assert run(names=("k600", "k700")) == 0
+    said = capsys.readouterr().out
+    assert "note: this is not Kinetics-722: it lacks the videos of Kinetics-400, and those" in said
+    assert not (data / "out" / "k400_train.txt").exists()
+    assert (data / "out" / "k722_to_k400_mapping.npy").exists()
+    assert json.loads((data / "out" / "statistics.json").read_text())["data_sets"] == [
+        "k600",
+        "k700",
+    ]
+
+
+def test_earlier_lists_stay(data, capsys):
+    assert run() == 0
+    before = {path.name: path.read_bytes() for path in (data / "out").iterdir()}
+    assert run() == 2
+    assert "is there already: give --overwrite" in capsys.readouterr().err
+    assert run("--overwrite", names=("k600",)) == 2
+    assert (
+        "out/k400_train.txt belongs to other lists than those asked for" in capsys.readouterr().err
+    )
+    own = ["--k400", "out/k400_train.txt", "out/k400_val.txt"]
+    for name in ("k600", "k700"):
+        own += [f"--{name}", f"{name}/train", f"{name}/val"]
+    assert main([*own, "--output", "out", "--overwrite"]) == 2
+    assert "k400_train.txt is the list train of Kinetics-400" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (data / "out").iterdir()} == before
+    (data / "k400/train/hugging/0000000000A.mp4").touch()
+    assert run("--overwrite") == 0
+    assert "0000000000A.mp4" in (data / "out" / "k722_train.txt").read_text()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_all_or_nothing(data, capsys, monkeypatch, error):
+    assert run() == 0
+    before = {path.name: path.read_bytes() for path in (data / "out").iterdir()}
+    (data / "k400/train/hugging/0000000000A.mp4").touch()
+    write = outputs._write_list
+
+    def fail(merged, *rest):
+        if len(merged.sources) == 3:
+            raise error
+        write(merged, *rest)
+
+    monkeypatch.setattr(outputs, "_write_list", fail)
+    assert run("--overwrite") == (130 if isinstance(error, KeyboardInterrupt) else 2)
+    assert run(output="new") != 0
+    said = capsys.readouterr().err
+    if isinstance(error, OSError):
+        assert "error: out/k722_train.txt cannot be written: No space left on device" in said
+    assert {path.name: path.read_bytes() for path in (data / "out").iterdir()} == before
+    assert [path.name for path in (data / "new").iterdir()] == [".lock"]
+
+
+def test_killed_in_the_middle(data):
+    """What a killed process leaves is removed by the next one."""
+    assert run() == 0
+    before = {path.name: path.read_bytes() for path in (data / "out").iterdir()}
+    arguments = [part for n in SOURCES for part in (f"--{n}", f"{n}/train", f"{n}/val")]
+    program = (
+        "import os, sys; from eva_video.kinetics import command, outputs\n"
+        "outputs._write_list = lambda *_: os.kill(os.getpid(), 9)\n"
+        "command.main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", program, *arguments, "--output", "out", "--overwrite"]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    left = {path.name: path.read_bytes() for path in (data / "out").iterdir()}
+    assert len(left) > len(before)
+    assert {name: left[name] for name in LISTS} == {name: before[name] for name in LISTS}
+    assert run("--overwrite") == 0
+    assert {path.name for path in (data / "out").iterdir()} == before.keys()
+
+
+def test_names_without_an_id(data, capsys):
+    (data / "k600/val/changing wheel (not on bike)/zumba_clip_0001.mp4").touch()
+    assert run() == 2
+    said = capsys.readouterr().err
+    assert "k600/val: the names of 1 of 7 videos do not begin with YouTube's id" in said
+    assert "zumba_clip_0001.mp4" in said
+    assert not (data / "out").exists()
+    assert run("--leave-out-nameless", "--root", ".") == 0
+    (data / "k600/val/changing wheel (not on bike)/zumba_clip_0001.mp4").unlink()
+    assert {name: read(data / "out", name) for name in LISTS} == expected()
+    source = json.loads((data / "out" / "statistics.json").read_text())["sources"]["k600_val"]
+    assert (source["videos"], source["nameless"]) == (7, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("k400/val/hugging", "k400/val/huging", r"k400/val: 1 of 3 .* 'huging' \(close: hugging,"),
+        ("k700/val", "elsewhere", "k700/val"),
+        (
+            "k400/val/hugging",
+            "k400/val/bull_fighting",
+            r"'bull_fighting' \(a class of Kinetics-600\)",
+        ),
+        ("k600/val/zumba", "", "cannot stand in a list: rename it"),
+    ],
+)
+def test_what_is_refused(data, capsys, old, new, message):
+    if new:
+        Path(old).rename(new)
+    else:  # a name with a line break
+        bad = next(Path(old).iterdir())
+        bad.rename(bad.with_name(f"{bad.stem} \n.mp4"))
+    assert run("--root", ".") == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not list(data.glob("out/*.txt"))
+
+
+def test_paths_outside_the_root(data, capsys):
+    assert run("--root", "k400") == 2
+    assert re.search(
+        r"k600/train/.*\.mp4 is not in the folder k400 of --root", capsys.readouterr().err
+    )
+    Path("k600").rename(" k600")  # a reader of the list would not know of the space
+    spaced = ["--k600", " k600/train", " k600/val", "--output", "out"]
+    assert main([*spaced, "--root", "."]) == 2
+    assert re.search(r"' k600/train/.*' cannot stand in a list", capsys.readouterr().err)
+    assert main(spaced) == 0
+    (data / "file").touch()
+    assert run(names=("k700",), output="file") == 2
+    assert "file is a file and would have to be a folder" in capsys.readouterr().err
+
+
+def test_folders_of_videos_are_for_lists(data, capsys):
+    assert run("--k400-videos", "-", "k400") == 2
+    said = capsys.readouterr().err
+    assert "--k400-videos: k400/val is not a list, but a folder; give - in place of k400" in said
+
+
+def test_videos_without_files_of_their_own(data, capsys, monkeypatch):
+    class Packed(LabelledVideos):
+        """Videos in archives."""
+
+        def sample_id(self, index):
+            return f"shard.tar: {index}.mp4"
+
+        def open(self, index):
+            raise NotImplementedError
+
+    packed = Packed(["abseiling"], np.zeros(1, np.int32))
+    monkeypatch.setattr(sources, "open_videos", lambda *_, **__: packed)
+    assert run() == 2
+    assert "k400/train holds its videos in shards, and a list" in capsys.readouterr().err
+
+
+def test_one_list_named_twice(data, capsys):
+    assert main(["--k400", "k400/train", "k400/train", "--output", "out"]) == 2
+    said = capsys.readouterr().err
+    assert "nothing stays of k400_train, k722_train: every video is in a validation list" in said
+    assert not (data / "out").exists()
+
+
+def test_labels_beyond_the_data_set(data, capsys):
+    """A list of K-700 given as that of K-400."""
+    video = next((data / "k700/val/abseiling").iterdir())
+    (data / "list.txt").write_text(f"{video} 0\n{video} 612\n")
+    assert main(["--k400", "list.txt", "list.txt", "--output", "out"]) == 2
+    said = capsys.readouterr().err
+    assert "list.txt: the labels go up to 612, and Kinetics-400 has 400, from 0 to 399" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give the lists of at least one data set"),
+        (["--k400-videos", "a", "b"], "--k400-videos has no use without --k400"),
+        (["--keep-k400-leaks"], "--keep-k400-leaks has no use without --k400"),
+    ],
+)
+def test_options_without_use(capsys, arguments, message):
+    other = ["--k600", "a", "b"] if arguments else []
+    with pytest.raises(SystemExit) as ended:
+        main([*other, *arguments, "--output", "out"])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,180 @@
+"""Fine-tuning on encoded videos: it learns, begins with any weights, and is continued."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from eva_backbone.checkpoints.loading import read_weights
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
+from eva_video import training
+from eva_video.config import AugmentConfig
+from eva_video.kinetics.classes import kinetics_classes, mapping
+from eva_video.model.classifier import build_video_classifier
+from eva_video.model.loading import load_video_classifier
+
+PLAIN = AugmentConfig(flip=0.0, color_jitter=0.0, gray=0.0, scales=(1.0, 0.875), label_smoothing=0)
+
+
+def last_weights(output):
+    folder = RunCheckpoints(output, keep=9).complete()[-1]
+    return {name: load_file(folder / f"{name}.safetensors") for name in ("model", "model_ema")}
+
+
+def save(model, file):
+    """Write weights as a run does, with the number of frames."""
+    noted = {"config": json.dumps({"model": {"frames": model.frames}})}
+    save_file(model.state_dict(), file, metadata=noted)
+
+
+def test_it_learns(config, device, metrics):
+    """Chance is a third."""
+    run = replace(config.run, epochs=4, batch_size=6, accumulate=1, checkpoint_every=0,
+                  ema_decay=0.0, best_metric="top1", keep_checkpoints=1)  # fmt: skip
+    model = replace(config.model, image_size=16, drop_path_rate=0.0)
+    optimizer = replace(config.optimizer, lr=3e-3, layer_decay=1.0)
+    training.train(
+        replace(config, model=model, run=run, optimizer=optimizer, augment=PLAIN), device
+    )
+    *steps, evaluation = metrics(run.output)
+    assert steps[-1]["loss"] < 0.5 * steps[0]["loss"]
+    assert evaluation["val_top1"] >= 90
+    best = run.output / "best" / "model.safetensors"
+    assert load_video_classifier(best).num_classes == 3
+    noted = json.loads((run.output / "config.json").read_text())
+    assert noted["class_names"] == ["blue", "green", "red"]
+    assert noted["data"]["mean"] == [0.485, 0.456, 0.406]
+    with pytest.raises(ValueError, match="has a run that reached step_00000016: continue it"):
+        training.train(replace(config, run=replace(config.run, output=run.output)), device)
+
+
+def test_numbers_that_are_not_finite_end_a_run(config, device):
+    optimizer = replace(config.optimizer, lr=1e30, warmup_epochs=0)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        training.train(replace(config, optimizer=optimizer), device)
+
+
+@pytest.fixture
+def damaged(colours, write_frames, write_sound, tmp_path):
+    """The training videos, some of which are damaged, short, or sound alone."""
+    folder = shutil.copytree(colours / "train", tmp_path / "damaged")
+    files = sorted(folder.rglob("*.mp4"))
+    files[2].write_bytes(files[2].read_bytes()[:300])
+    files[9].write_bytes(b"")
+    write_sound(files[10])
+    files[17].write_text("<html>404</html>")
+    grey = np.full((3, 40, 48, 3), 128, np.uint8)
+    for count in (1, 3):
+        write_frames(files[-count], grey[:count])
+    return folder
+
+
+def test_damaged_files_are_replaced_alike_with_any_workers(
+    config, device, damaged, metrics, tmp_path, caplog
+):
+    ends = []
+    for workers in (0, 2):
+        run = replace(config.run, output=tmp_path / f"with_{workers}", workers=workers, epochs=1)
+        data = replace(config.data, train=str(damaged))
+        training.train(replace(config, run=run, data=data), device)
+        ends.append((metrics(run.output), last_weights(run.output)))
+        record = RunCheckpoints(run.output, keep=9).complete()[-1] / "run.json"
+        assert len(json.loads(record.read_text())["bad_samples"]) == 4
+    assert ends[0][0] == ends[1][0]
+    assert ends[0][0][-2]["bad_samples"] == 4
+    for name, weights in ends[0][1].items():
+        assert all(value.equal(ends[1][1][name][key]) for key, value in weights.items())
+    assert "replaced a sample that cannot be read" in caplog.text
+
+
+def test_too_many_damaged_files_end_a_run(config, device, damaged):
+    config = replace(
+        config,
+        data=replace(config.data, train=str(damaged)),
+        run=replace(config.run, max_bad_samples=1, epochs=1),
+    )
+    with pytest.raises(RuntimeError, match="max_bad_samples is 1; the log names them"):
+        training.train(config, device)
+
+
+# The first weights
+
+
+def test_weights_of_pictures_and_of_clips(config, tmp_path):
+    """Positions are repeated for each frame, and resampled to other frames; heads are kept."""
+    model = training.build_model(config.model, num_classes=3)
+    image = read_weights(resolve_source("eva_debug"))
+    patches = model.pos_embed[0, 1:].reshape(4, 16, -1)
+    assert all(patches[0].equal(frame) for frame in patches)
+    assert torch.equal(model.cls_token, image["cls_token"])
+    with torch.no_grad():
+        model.pos_embed[:, 17:33] += 1  # the second frame
+    file = tmp_path / "clips.safetensors"
+    save(model, file)
+    longer = replace(config.model, frames=8, init_checkpoint=str(file))
+    again = training.build_model(longer, num_classes=3)
+    assert again.pos_embed.shape == (1, 1 + 8 * 16, 128)
+    assert torch.equal(again.head.weight, model.head.weight)
+    lifted = (again.pos_embed[0, 1:] - patches[0].repeat(8, 1)).reshape(8, -1).mean(1)
+    expected = torch.tensor([0, 0.25, 0.75, 0.75, 0.25, 0, 0, 0])  # linear between frames
+    torch.testing.assert_close(lifted, expected, atol=1e-5, rtol=0)
+    other = training.build_model(longer, num_classes=5)
+    assert other.head.weight.shape == (5, 128)
+    assert other.head.weight.std() < 1e-4  # from scratch
+
+
+def test_rows_of_a_merged_head(config, tmp_path):
+    merged = build_video_classifier("eva_debug", num_classes=722, frames=4, img_size=32)
+    with torch.no_grad():
+        merged.head.bias.copy_(torch.arange(722))
+    save(merged, tmp_path / "k722.safetensors")
+    file = str(tmp_path / "k722.safetensors")
+    start = replace(config.model, init_checkpoint=file, class_mapping="k400")
+    names = kinetics_classes("k400")
+    for classes in (names, [str(number) for number in range(400)]):
+        rows = training.read_class_mapping("k400", classes)
+        model = training.build_model(start, num_classes=400, head_rows=rows)
+        assert model.head.bias.tolist() == mapping("k722", "k400").tolist()
+    some = [names[7], names[3].replace(" ", "_")]
+    assert training.read_class_mapping("k400", some) == mapping("k722", "k400")[[7, 3]].tolist()
+    np.save(tmp_path / "rows.npy", np.array([5, 700]))
+    assert training.read_class_mapping(str(tmp_path / "rows.npy"), ["a", "b"]) == [5, 700]
+
+
+def test_mappings_that_do_not_fit(tmp_path):
+    file = tmp_path / "rows.npy"
+    for content, message in (
+        (np.zeros((2, 2), int), "is not a row of integers"),
+        (np.zeros(2), "is not a row of integers"),
+        (np.zeros(3, int), "has 3 rows, the data have 2 classes"),
+        (np.array([{}, {}]), "cannot be read: Object arrays cannot be loaded"),
+    ):
+        np.save(file, content)
+        with pytest.raises(ValueError, match=message):
+            training.read_class_mapping(str(file), ["a", "b"])
+    for content in (b"", b"text", file.read_bytes()[:40]):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"rows\.npy cannot be read"):
+            training.read_class_mapping(str(file), ["a", "b"])
+    with pytest.raises(ValueError, match=r"nowhere\.npy cannot be read"):
+        training.read_class_mapping(str(tmp_path / "nowhere.npy"), ["a", "b"])
+    with pytest.raises(ValueError, match="has 400 rows, the data have 2 classes"):
+        training.read_class_mapping("k400", ["0", "1"])
+    with pytest.raises(ValueError, match="'juggling cats'"):
+        training.read_class_mapping("k400", ["juggling cats", "abseiling"])
+
+
+def test_frozen_blocks_stay(config, device):
+    model = replace(config.model, frozen_blocks=3)
+    run = replace(config.run, epochs=1)
+    training.train(replace(config, model=model, run=run), device)
+    begin = training.build_model(config.model, num_classes=3).state_dict()
+    end = last_weights(config.run.output)["model"]
+    frozen = {name for name, value in end.items() if value.equal(begin[name])}
+    lower = ("cls_token", "pos_embed", "patch_embed.", "blocks.0.", "blocks.1.", "blocks.2.")
+    assert frozen == {name for name in end if name.startswith(lower)}
