@@ -20,7 +20,7 @@ from eva_data.checks.findings import Findings, Kind, write_json
 from eva_data.checks.video_facts import read_facts
 from eva_data.checks.video_sets import Mask, find_copies, find_ids, find_leaks, find_rare_classes
 from eva_data.commands import check_outputs, say
-from eva_data.files import write_text
+from eva_data.files import write_text, writing
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.path_lists import list_line
 from eva_data.labelled_videos.video_files import VideoFiles
@@ -164,17 +164,17 @@ def _write_list(file: Path, videos: VideoFiles | VideoShards, keep: Mask) -> Non
     assert isinstance(videos, VideoFiles)
     root, folder = videos.root.absolute(), file.parent.absolute()
     below = root.is_relative_to(folder)
-    lines, unwritable = [], 0
+    lines = []
     for index in np.flatnonzero(keep).tolist():
         path = root / videos.name(index)
         text = str(path.relative_to(folder) if below and path.is_relative_to(folder) else path)
         line = list_line(text, int(videos.labels[index]))
         if line is None:
-            unwritable += 1
             say(f"{text!r} cannot be written in a list: rename it, or give --index")
             continue
         lines.append(line)
-    write_text(file, "".join(f"{line}\n" for line in lines))
+    with writing(file) as stream:  # names need not be text
+        stream.writelines(f"{line}\n".encode("utf-8", "surrogateescape") for line in lines)
     say(f"{file}: list of {len(lines):,} videos, with {'relative' if below else 'full'} paths")
 
 

@@ -64,6 +64,8 @@ def open_videos(
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if isinstance(classes, str | os.PathLike):
         classes = read_class_list(classes)
+    if classes is not None and not len(classes):
+        raise ValueError("classes is empty: name the classes in the order of the labels, or None")
     path = Path(location).expanduser()
     if path.is_dir():
         if root is not None:

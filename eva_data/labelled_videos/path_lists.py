@@ -137,10 +137,9 @@ def _find_separator(file: Path, labels: Labels) -> str:
 
 
 def _not_split(where: str, line: str, labels: Labels) -> ValueError:
-    text = line.replace("::", " ").replace(",", " ").split()[-1]
-    if len(line.split()) > 1 or "," in line or "::" in line:
-        error = labels.refuse(text, where)
-        return ValueError(f"{error}; a line must be {FORMS}")
+    parts = line.replace("::", " ").replace(",", " ").split()
+    if len(parts) > 1:
+        return ValueError(f"{labels.refuse(parts[-1], where)}; a line must be {FORMS}")
     return ValueError(f"{where} is {line!r}, without a label: a line must be {FORMS}")
 
 

@@ -1,6 +1,7 @@
 """Videos in files with labels."""
 
 import hashlib
+import logging
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,10 @@ from eva_data.labelled_videos.raw_frames import RawFrames
 from eva_data.names import Names
 from eva_data.suffixes import LISTED_VIDEOS, VIDEOS
 from eva_data.video.video_source import Backend, VideoSource, open_video
+
+logger = logging.getLogger(__name__)
+
+_SPLITS = frozenset({"train", "training", "val", "valid", "validate", "validation", "test"})
 
 
 class VideoFiles(LabelledVideos):
@@ -103,6 +108,8 @@ def open_class_folders(
     found = find_class_folders(
         folder, what="videos", example="1.mp4", otherwise="a list or shards of videos"
     )
+    if len(found) > 1 and _SPLITS.issuperset(found):
+        logger.warning("%s holds the splits %s, which become classes", folder, ", ".join(found))
     names = found if classes is None else classes
     labels = labels_of_folders(found, names, folder, exact=classes is None)
     numbers = array("i")
