@@ -159,7 +159,7 @@ def scan(video: OpenVideo) -> tuple[FrameTable, VideoFrame] | None:
         if first is None:
             first = next(iter(packet.decode()), None)
         if is_last(packet):
-            break
+            continue
         pts = time_of(packet)
         if pts is None or _shows_nothing(packet, kind):
             return None
