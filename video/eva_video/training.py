@@ -173,7 +173,9 @@ def train(config: VideoConfig, device: torch.device) -> None:
             root=data.val_root or data.root or None,
             backend=data.backend,
         )
-        validation = Validation(validation_clips(config, others), config.run, device)
+        validation = Validation(
+            validation_clips(config, others), config.run, device, skip_unreadable=True
+        )
     elif config.run.best_metric:
         raise ValueError("run.best_metric needs data.val; set it to nothing (--run.best-metric '')")
     mapping = config.model.class_mapping
