@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from eva_data.labelled.classes import Spellings, listed
 
@@ -122,3 +122,10 @@ def filled(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     for number, line in lines:
         if text := line.strip():
             yield number, text
+
+
+def label_text(value: Any) -> str:
+    """Write a value of JSON as it would stand in a list; an only element stands for itself."""
+    if isinstance(value, list) and len(value) == 1:  # "label": [3]
+        value = value[0]
+    return "" if value is None else str(value).strip()

@@ -17,11 +17,16 @@ from eva_data.labelled_videos.path_lists import read_path_list
 from eva_data.labelled_videos.placing import place_entries
 from eva_data.labelled_videos.tables import TableList, has_columns
 from eva_data.labelled_videos.video_files import open_class_folders
+from eva_data.labelled_videos.video_index import SUFFIX, open_video_index
+from eva_data.labelled_videos.video_shards import open_video_shards
+from eva_data.sources.patterns import expand, is_pattern
 from eva_data.video.video_source import BACKENDS, Backend
 
 FORMS = (
-    "a folder with a folder of videos for each class, a list of lines `path label` (separated by "
-    "space, comma or ::)"
+    "a folder with a folder of videos for each class, a list of lines `path label` (separated by a "
+    "space, a comma or ::) or `folder frames label`, a csv with the columns label and youtube_id "
+    "or path, a JSON list of filename and label, tar shards such as {0000..0009}.tar, or an index "
+    "of tools/verify_data.py video"
 )
 
 
@@ -35,7 +40,9 @@ def open_videos(
     """Open labelled videos in any form in which they lie on disks.
 
     Args:
-        location: A folder of class folders, or a list of videos: see `path_lists`.
+        location: A folder of class folders; a list of paths or of ids, see `path_lists`,
+            `tables` and `clip_ids`; a pattern of tar shards, see `video_shards`; or an index of
+            tools/verify_data.py, see `video_index`.
         classes: Names in the order of the labels, or a file with them; those of a training set
             for its validation set. None takes them from the data.
         root: Folder of a list's relative paths; by default the list's own.
@@ -57,11 +64,18 @@ def open_videos(
         if root is not None:
             raise ValueError(f"root is for lists, and {path} is a folder: leave root={root} out")
         return open_class_folders(path, classes=classes, backend=backend)
+    if is_pattern(path):
+        if root is not None:
+            raise ValueError(f"root is for lists, and {path} names shards: leave root={root} out")
+        return open_video_shards(expand(str(path)), classes=classes, backend=backend)
     if not path.is_file():
         raise ValueError(f"there is no {path}: name {FORMS}")
     below = path.parent if root is None else Path(root).expanduser()
     if not below.is_dir():
         raise ValueError(f"root must be a folder, and there is none at {below}")
+    if path.suffix == SUFFIX:
+        given = None if root is None else below
+        return open_video_index(path, classes=classes, root=given, backend=backend)
     if has_columns(path):
         return _open_table(TableList(path), below, classes, backend)
     labels = Labels(classes)

@@ -151,7 +151,7 @@ def place_entries(
         np.array(numbers, np.int32),
         labels.classes(),
         backend=backend,
-        frames=counts if (counts >= 0).any() else None,
+        pictures=counts if (counts >= 0).any() else None,
         missing=Names.collect(absent),
     )
 

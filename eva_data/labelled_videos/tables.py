@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eva_data.labelled_videos.entries import Entry, Labels, text_lines
+from eva_data.labelled_videos.entries import Entry, Labels, label_text, text_lines
 
 COLUMNS = {
     "id": ("youtube_id", "video_id", "ytid", "yt_id", "youtubeid", "videoid", "vid", "id"),
@@ -214,7 +214,7 @@ def _names_of_json(file: Path) -> list[str]:
 
 def _rows_of_json(file: Path, header: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
     for number, entry in enumerate(_load(file), 1):
-        yield number, [_text(entry.get(name)) for name in header]
+        yield number, [label_text(entry.get(name)) for name in header]
 
 
 def _load(file: Path) -> list[dict[str, Any]]:
@@ -233,9 +233,3 @@ def _load(file: Path) -> list[dict[str, Any]]:
             '[{"filename": "a.mp4", "label": 0}, ...], or such a list as "data_list"'
         )
     return entries
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list) and len(value) == 1:  # "label": [3]
-        value = value[0]
-    return "" if value is None else str(value).strip()

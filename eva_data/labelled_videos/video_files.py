@@ -26,7 +26,7 @@ class VideoFiles(LabelledVideos):
         labels: Label of each, (number of videos,).
         classes: Names of the labels.
         backend: See `open_video`.
-        frames: Number of pictures of each, where some are folders of pictures: 0 if it is not
+        pictures: Number of pictures of each, where some are folders of pictures: 0 if it is not
             known, and -1 for files of videos.
         missing: Paths or ids that were listed and are not there.
         unlisted: Paths that are there and were not listed, where that was looked for.
@@ -40,12 +40,12 @@ class VideoFiles(LabelledVideos):
         classes: Sequence[str],
         *,
         backend: Backend,
-        frames: NDArray[np.int32] | None = None,
+        pictures: NDArray[np.int32] | None = None,
         missing: Names | None = None,
         unlisted: Names | None = None,
     ) -> None:
         super().__init__(classes, labels)
-        self.root, self.names, self._backend, self._frames = root, names, backend, frames
+        self.root, self.names, self._backend, self.pictures = root, names, backend, pictures
         self.missing = Names.collect([]) if missing is None else missing
         self.unlisted = Names.collect([]) if unlisted is None else unlisted
 
@@ -62,8 +62,8 @@ class VideoFiles(LabelledVideos):
     def open(self, index: int) -> VideoSource:
         """See `LabelledVideos`."""
         path = self.sample_id(index)
-        if self._frames is not None and self._frames[index] >= 0:
-            return RawFrames(path, count=int(self._frames[index]) or None)
+        if self.pictures is not None and self.pictures[index] >= 0:
+            return RawFrames(path, count=int(self.pictures[index]) or None)
         return open_video(path, backend=self._backend)
 
 

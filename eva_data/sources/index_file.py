@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from eva_data.tensors import write_tensors
 
 KIND = "eva_pretrain image index 1"
+VIDEO_KIND = "eva_data video index 1"
+_CALLED = {KIND: "an index of images", VIDEO_KIND: "an index of videos"}
 _DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64}
 
 
@@ -25,16 +27,23 @@ class Table(Mapping[str, NDArray[Any]]):
     Args:
         arrays: Name -> array of uint8, int32 or int64.
         about: Description, any value that JSON can hold.
+        kind: What the table lists.
     """
 
-    def __init__(self, arrays: Mapping[str, NDArray[Any]], about: Any = None) -> None:
+    def __init__(
+        self, arrays: Mapping[str, NDArray[Any]], about: Any = None, *, kind: str = KIND
+    ) -> None:
         self._arrays = dict(arrays)
-        self.about = about
+        self.about, self._kind = about, kind
         self._origin: tuple[Path, str] | None = None  # index file, and which part of it
 
     @classmethod
-    def open(cls, file: Path) -> "Table":
+    def open(cls, file: Path, *, kind: str = KIND) -> "Table":
         """Map an index file.
+
+        Args:
+            file: The index file.
+            kind: What it must list.
 
         Raises:
             FileNotFoundError: If there is none.
@@ -47,10 +56,8 @@ class Table(Mapping[str, NDArray[Any]]):
                 metadata = opened.metadata() or {}
         except SafetensorError as error:
             raise ValueError(f"{file} is not an index file, or is damaged ({error})") from error
-        if metadata.get("kind") != KIND:
-            raise ValueError(
-                f"{file} is not an index of images: its kind is {metadata.get('kind')!r}"
-            )
+        if metadata.get("kind") != kind:
+            raise ValueError(f"{file} is not {_CALLED[kind]}: its kind is {metadata.get('kind')!r}")
         with file.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
             header = json.loads(stream.read(size))
@@ -61,7 +68,7 @@ class Table(Mapping[str, NDArray[Any]]):
                 if name != "__metadata__":
                     begin, end = entry["data_offsets"]
                     arrays[name] = content[begin:end].view(_DTYPES[entry["dtype"]])
-            table = cls(arrays, json.loads(metadata["about"]))
+            table = cls(arrays, json.loads(metadata["about"]), kind=kind)
         except (KeyError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"{file} is a damaged index file ({error!r}): write it again"
@@ -75,7 +82,7 @@ class Table(Mapping[str, NDArray[Any]]):
         Args:
             file: The index file.
         """
-        metadata = {"kind": KIND, "about": json.dumps(self.about)}
+        metadata = {"kind": self._kind, "about": json.dumps(self.about)}
         write_tensors(self._arrays, file, metadata)
 
     def part(self, prefix: str, about: Any = None) -> "Table":
@@ -87,14 +94,14 @@ class Table(Mapping[str, NDArray[Any]]):
         """
         start = f"{prefix}/"
         arrays = {k.removeprefix(start): v for k, v in self.items() if k.startswith(start)}
-        table = Table(arrays, about)
+        table = Table(arrays, about, kind=self._kind)
         table._origin = None if self._origin is None else (self._origin[0], prefix)
         return table
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._origin is not None:  # a spawned worker maps the file itself
-            return _reopen, (*self._origin, self.about)
-        return Table, (self._arrays, self.about)
+            return _reopen, (*self._origin, self.about, self._kind)
+        return _rebuilt, (self._arrays, self.about, self._kind)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._arrays[name]
@@ -106,5 +113,10 @@ class Table(Mapping[str, NDArray[Any]]):
         return len(self._arrays)
 
 
-def _reopen(file: Path, prefix: str, about: Any) -> Table:
-    return Table.open(file).part(prefix, about) if prefix else Table.open(file)
+def _reopen(file: Path, prefix: str, about: Any, kind: str) -> Table:
+    table = Table.open(file, kind=kind)
+    return table.part(prefix, about) if prefix else table
+
+
+def _rebuilt(arrays: Mapping[str, NDArray[Any]], about: Any, kind: str) -> Table:
+    return Table(arrays, about, kind=kind)

@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
@@ -94,14 +94,14 @@ def explained(name: str, *, after: Callable[[], str] = str) -> Iterator[None]:
         yield
     except UnreadableVideoError:
         raise
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (av.FFmpegError, OSError) as error:
         raise UnreadableVideoError(
             f"cannot read {name} as a video{after()}: {_reason(error)}"
         ) from error
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, av.InvalidDataError):
+    if isinstance(error, av.InvalidDataError | av.EOFError):
         return "it is damaged or not a video"
     if isinstance(error, av.FFmpegError) and error.strerror:
         return error.strerror
@@ -118,8 +118,7 @@ def open_pictures(content: Content) -> OpenVideo:
 
     Raises:
         av.FFmpegError: If it is damaged or not a video.
-        OSError: If it is missing, not a file, or has no pictures.
-        ValueError: If it is empty.
+        OSError: If it is missing, empty, not a file, or has no pictures.
     """
     source: str | io.BytesIO
     if isinstance(content, bytes):
@@ -131,7 +130,7 @@ def open_pictures(content: Content) -> OpenVideo:
         with path.open("rb") as file:
             head = file.read(_HEAD)
     if not size:
-        raise ValueError("it is empty")
+        raise OSError("it is empty")
     # playlists and the like name other files and addresses
     options = {"protocol_whitelist": "none" if isinstance(content, bytes) else "file"}
     container = av.open(source, metadata_errors="replace", container_options=options)
@@ -144,18 +143,21 @@ def open_pictures(content: Content) -> OpenVideo:
 
 def _choose_stream(container: InputContainer) -> VideoStream:
     if container.format.name == "image2" or container.format.name.endswith("_pipe"):
-        raise ValueError("it is a picture")
+        raise OSError("it is a picture")
     moving = [
         stream
         for stream in container.streams.video
         if not stream.disposition & Disposition.attached_pic
     ]
     if not moving:
-        raise ValueError("it has no pictures")
+        raise OSError("it has no pictures")
     best = container.streams.best("video")
     chosen = next((stream for stream in moving if stream is best), moving[0])
     if chosen.codec_context is None:
-        raise ValueError("there is no decoder for it")
+        raise OSError("there is no decoder for it")
+    for stream in container.streams:
+        if stream is not chosen:
+            stream.discard = Discard.all  # sound is not even read
     chosen.codec_context.thread_count = 1
     chosen.codec_context.thread_type = "NONE"
     check_size(chosen.codec_context.width, chosen.codec_context.height)

@@ -6,6 +6,7 @@ decoded once, and its frames are counted.
 """
 
 import bisect
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -78,12 +79,12 @@ def packets_of(video: OpenVideo) -> Iterator[VideoPacket]:
     What is before a keyframe, in a recording that was cut, cannot be decoded.
 
     Raises:
-        ValueError: If the file is encrypted, or ends before the place where it says that it does.
+        OSError: If the file is encrypted, or ends before the place where it says that it does.
     """
     started = False
-    for packet in video.container.demux(video.stream):
+    for packet in _demuxed(video):
         if not started and packet.has_sidedata("encryption_info"):
-            raise ValueError("it is encrypted")
+            raise OSError("it is encrypted")
         if packet.is_corrupt and video.indexed:
             break
         started = started or packet.is_keyframe or is_last(packet)
@@ -92,7 +93,13 @@ def packets_of(video: OpenVideo) -> Iterator[VideoPacket]:
     else:
         if video.size >= video.claimed_size():
             return
-    raise ValueError("it is truncated")
+    raise OSError("it is truncated")
+
+
+def _demuxed(video: OpenVideo) -> Iterator[VideoPacket]:
+    # PyAV raises it at the end of a file with streams that appeared on the way
+    with contextlib.suppress(IndexError):
+        yield from video.container.demux(video.stream)
 
 
 def frames_of(video: OpenVideo) -> Iterator[VideoFrame]:
@@ -103,7 +110,7 @@ def frames_of(video: OpenVideo) -> Iterator[VideoFrame]:
 
     Raises:
         av.FFmpegError: If a packet cannot be decoded.
-        ValueError: If the file is truncated, or a frame is damaged or too large.
+        OSError: If the file is truncated, or a frame is damaged or too large.
     """
     begun = damaged = False
     for packet in packets_of(video):
@@ -113,11 +120,11 @@ def frames_of(video: OpenVideo) -> Iterator[VideoFrame]:
                 damaged = begun
                 continue
             if damaged:
-                raise ValueError("it is damaged")
+                raise OSError("it is damaged")
             begun = True
             yield frame
     if not begun:
-        raise ValueError("it has no frames")
+        raise OSError("it has no frames")
 
 
 def is_last(packet: VideoPacket) -> bool:
@@ -141,7 +148,7 @@ def scan(video: OpenVideo) -> tuple[FrameTable, VideoFrame] | None:
 
     Raises:
         av.FFmpegError: If the first frame cannot be decoded.
-        ValueError: If the file is truncated, encrypted or has no frame.
+        OSError: If the file is truncated, encrypted or has no frame.
     """
     kind = video.stream.codec_context.codec.canonical_name
     if not _has_one_frame_in_a_packet(video, kind):
@@ -159,7 +166,7 @@ def scan(video: OpenVideo) -> tuple[FrameTable, VideoFrame] | None:
         dts = pts if packet.dts is None else packet.dts
         places.append(Place(len(places), pts, dts, packet.is_keyframe, not packet.is_discard))
     if first is None:
-        raise ValueError("it has no frames")
+        raise OSError("it has no frames")
     check_size(first.width, first.height)
     keys = [place for place in places if place.key]
     by_time: dict[int | None, Place] = {place.pts: place for place in places}
@@ -198,7 +205,7 @@ def count(video: OpenVideo) -> tuple[FrameTable, VideoFrame]:
 
     Raises:
         av.FFmpegError: If a packet cannot be decoded.
-        ValueError: If the file is truncated, damaged or has no frame.
+        OSError: If the file is truncated, damaged or has no frame.
     """
     frames = frames_of(video)
     first = next(frames)

@@ -47,10 +47,11 @@ class PyavSource(VideoSource):
         UnreadableVideoError: If it cannot be read, has no picture or no frame.
     """
 
+    _video: OpenVideo | None = None
+
     def __init__(self, content: Content, *, name: str | None = None) -> None:
         self.name = name_of(content, name)
         self._content = content
-        self._video: OpenVideo | None = None
         self._closed = False
         try:
             with explained(self.name):
@@ -100,6 +101,9 @@ class PyavSource(VideoSource):
         self._closed = True
         self._free()
 
+    def __del__(self) -> None:
+        self._free()  # PyAV's container and its streams refer to each other
+
     def _free(self) -> None:
         """Close the file until a frame is asked for."""
         if self._video is not None:
@@ -125,7 +129,7 @@ class PyavSource(VideoSource):
             self._shown = math.inf  # where the decoder is, is not known
             raise
         if frame is None:
-            raise ValueError(f"its frame {index} of {len(self)} is damaged")
+            raise OSError(f"its frame {index} of {len(self)} is damaged")
         return frame
 
     def _by_number(self, index: int) -> VideoFrame | None:

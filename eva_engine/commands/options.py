@@ -95,9 +95,19 @@ def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> N
         default=workers,
         help="processes that load data (default: %(default)s)",
     )
+    add_device(parser)
+    add("--local_rank", help=argparse.SUPPRESS)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add `--device` and `--precision`.
+
+    Args:
+        parser: Parser that receives them.
+    """
+    add = parser.add_argument
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--precision", choices=PRECISIONS, default="auto", help="default: fp16 on a GPU, else fp32")
-    add("--local_rank", help=argparse.SUPPRESS)
 
 
 def choose_device(device: str = "auto", *, join: bool = False) -> torch.device:

@@ -1,4 +1,4 @@
-"""Clips of one moving handwritten digit on a photograph, told apart by nothing but the motion.
+"""Clips of one moving handwritten digit on a photograph; only the motion distinguishes them.
 
 A state is (x, y, logarithm of the size, angle). In each clip one of the four changes, up or down:
 eight motions. The others stand still at a value that a moving one has at a random time, and each is

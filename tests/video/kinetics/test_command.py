@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
-from eva_video.kinetics import outputs
+from eva_video.kinetics import outputs, sources
 from eva_video.kinetics.classes import SOURCES, k710_labels, kinetics_classes, mapping
 from eva_video.kinetics.command import main
 
@@ -85,9 +86,12 @@ def read(output, name):
     return [(path, aliases.get(label, label)) for path, label in found]
 
 
-def expected(*, leaks=False):
-    train = {name: rows(name, "train") for name in SOURCES}
-    val = {name: rows(name, "val") for name in SOURCES}
+def expected(*, leaks=False, other=None):
+    """The lists by the rule; `other` replaces what lies in folders."""
+    train, val = (
+        {name: (other or {}).get((name, split)) or rows(name, split) for name in SOURCES}
+        for split in ("train", "val")
+    )
     lists = {}
     for name in SOURCES:
         held_out = [] if leaks and name == "k400" else [val[name]]
@@ -176,6 +180,31 @@ def test_complete_paths_and_lists_of_numbers_give_the_same(data):
     assert {name: lines(data / "again" / name) for name in LISTS} == first
 
 
+def test_deepminds_lists_beside_flat_folders(data, caplog):
+    """K-700 as cvdf has it: ids and times in a table, `ID_000010_000020.mp4` or `ID.mp4`."""
+    other, given = {}, ["--k700", "annotations/train.csv", "annotations/val.csv"]
+    Path("annotations").mkdir()
+    for split in ("train", "val"):
+        flat = Path("flat", split)
+        flat.mkdir(parents=True)
+        lines, moved = ["label,youtube_id,time_start,time_end,split"], []
+        for path, label in without_repeats(rows("k700", split)):
+            Path(path).rename(flat / Path(path).name)
+            moved.append((f"flat/{split}/{Path(path).name}", label))
+            lines.append(f"{label},{Path(path).name[:11]},10,20,{split}")
+        lines.insert(3, f"abseiling,removed0000,0,10,{split}")
+        Path("annotations", f"{split}.csv").write_text("\n".join(lines) + "\n")
+        other["k700", split] = moved
+    for name in ("k400", "k600"):
+        given += [f"--{name}", f"{name}/train", f"{name}/val"]
+    folders = ["--k700-videos", "flat/train", "flat/val", "--k400-videos", "-", "-"]
+    assert main([*given, *folders, "--output", "out", "--root", "."]) == 0
+    assert {name: read(data / "out", name) for name in LISTS} == expected(other=other)
+    source = json.loads((data / "out" / "statistics.json").read_text())["sources"]["k700_train"]
+    assert (source["videos"], source["not_there"]) == (len(other["k700", "train"]), 1)
+    assert "removed0000" in caplog.text
+
+
 def test_two_of_three_data_sets(data, capsys):
     assert run(names=("k600", "k700")) == 0
     said = capsys.readouterr().out
@@ -250,16 +279,15 @@ def test_killed_in_the_middle(data):
 
 
 def test_names_without_an_id(data, capsys):
-    (data / "k600/val/zumba/zumba_clip_0001.mp4").touch()
+    (data / "k600/val/changing wheel (not on bike)/zumba_clip_0001.mp4").touch()
     assert run() == 2
     said = capsys.readouterr().err
     assert "k600/val: the names of 1 of 7 videos do not begin with YouTube's id" in said
     assert "zumba_clip_0001.mp4" in said
     assert not (data / "out").exists()
     assert run("--leave-out-nameless", "--root", ".") == 0
-    files = {path for path, _ in read(data / "out", "k722_val.txt")}
-    assert files
-    assert not any("zumba_clip" in path for path in files)
+    (data / "k600/val/changing wheel (not on bike)/zumba_clip_0001.mp4").unlink()
+    assert {name: read(data / "out", name) for name in LISTS} == expected()
     source = json.loads((data / "out" / "statistics.json").read_text())["sources"]["k600_val"]
     assert (source["videos"], source["nameless"]) == (7, 1)
 
@@ -293,9 +321,43 @@ def test_paths_outside_the_root(data, capsys):
     assert re.search(
         r"k600/train/.*\.mp4 is not in the folder k400 of --root", capsys.readouterr().err
     )
+    Path("k600").rename(" k600")  # a reader of the list would not know of the space
+    spaced = ["--k600", " k600/train", " k600/val", "--output", "out"]
+    assert main([*spaced, "--root", "."]) == 2
+    assert re.search(r"' k600/train/.*' cannot stand in a list", capsys.readouterr().err)
+    assert main(spaced) == 0
     (data / "file").touch()
-    assert run(output="file") == 2
+    assert run(names=("k700",), output="file") == 2
     assert "file is a file and would have to be a folder" in capsys.readouterr().err
+
+
+def test_folders_of_videos_are_for_lists(data, capsys):
+    assert run("--k400-videos", "-", "k400") == 2
+    said = capsys.readouterr().err
+    assert "--k400-videos: k400/val is not a list, but a folder; give - in place of k400" in said
+
+
+def test_videos_without_files_of_their_own(data, capsys, monkeypatch):
+    class Packed(LabelledVideos):
+        """Videos in archives."""
+
+        def sample_id(self, index):
+            return f"shard.tar: {index}.mp4"
+
+        def open(self, index):
+            raise NotImplementedError
+
+    packed = Packed(["abseiling"], np.zeros(1, np.int32))
+    monkeypatch.setattr(sources, "open_videos", lambda *_, **__: packed)
+    assert run() == 2
+    assert "k400/train holds its videos in shards, and a list" in capsys.readouterr().err
+
+
+def test_one_list_named_twice(data, capsys):
+    assert main(["--k400", "k400/train", "k400/train", "--output", "out"]) == 2
+    said = capsys.readouterr().err
+    assert "nothing stays of k400_train, k722_train: every video is in a validation list" in said
+    assert not (data / "out").exists()
 
 
 def test_labels_beyond_the_data_set(data, capsys):

@@ -122,6 +122,7 @@ def test_a_list_of_nothing():
         ("12345678901", "12345678901"),  # a folder of frames
         ("abcdefghij__10_20 (1).mp4", "abcdefghij_"),
         ("abcdefghijk.f137.mp4", "abcdefghijk"),
+        ("abcdefghijk_4.5_14.5.mp4", "abcdefghijk"),
         ("abcdefghij.mp4", None),
         ("abcdefghijkl.mp4", None),
         ("video_000123_000001.mp4", None),

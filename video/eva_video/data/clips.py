@@ -15,12 +15,26 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
-from eva_data.video.video_source import UnreadableVideoError
+from eva_data.video.video_source import UnreadableVideoError, VideoSource
 from eva_video.data.sampling import Indexes, Sampling
 from eva_video.data.transforms import CentreTransform, ClipTransform, CropsTransform, Normalise
 
 LONGEST = 50  # longer side by shorter; a strip that is longer would fill the memory
 Draws = Literal["fixed", "random"]
+
+
+def require_usual_shape(video: VideoSource) -> None:
+    """Refuse frames that are strips: enlarged to the size of a clip they would fill the memory.
+
+    Raises:
+        UnreadableVideoError: If one side is more than `LONGEST` times as long as the other.
+    """
+    if max(video.size) > LONGEST * min(video.size):
+        height, width = video.size
+        raise UnreadableVideoError(
+            f"{video.name} has frames of {height} x {width} pixels: one side is more than "
+            f"{LONGEST} times as long as the other, leave it out"
+        )
 
 
 class Clips(Dataset[tuple[Tensor, int]], ABC):
@@ -55,12 +69,7 @@ class Clips(Dataset[tuple[Tensor, int]], ABC):
             UnreadableVideoError: If it cannot be read.
         """
         with self.videos.open(index) as video:
-            if max(video.size) > LONGEST * min(video.size):
-                height, width = video.size
-                raise UnreadableVideoError(
-                    f"{self.sample_id(index)} has frames of {height} x {width} pixels: one side "
-                    f"is more than {LONGEST} times as long as the other, leave it out"
-                )
+            require_usual_shape(video)
             frames = video.frames(self.choose(index, len(video)).tolist())
         return self.transform(frames), int(self.videos.labels[index])
 

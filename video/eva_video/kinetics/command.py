@@ -89,6 +89,11 @@ def _run(options: argparse.Namespace) -> int:
         name: MergedList(sources=_sources_of(name, sources), kept=kept)
         for name, kept in merge(train, val, keep_k400_leaks=options.keep_k400_leaks).items()
     }
+    if empty := [name for name, one in lists.items() if not len(one.kept.indices)]:
+        raise ValueError(
+            f"nothing stays of {', '.join(empty)}: every video is in a validation list too; is one "
+            "list named twice?"
+        )
     statistics = {
         "data_sets": given,
         "keep_k400_leaks": options.keep_k400_leaks,
@@ -138,6 +143,11 @@ def _read(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Source
     for name in given:
         folders = getattr(options, f"{name}_videos") or ("-", "-")
         for split, location, folder in zip(SPLITS, getattr(options, name), folders, strict=True):
+            if folder != "-" and Path(location).is_dir():
+                raise ValueError(
+                    f"--{name}-videos: {location} is not a list, but a folder; give - in place of "
+                    f"{folder}"
+                )
             sources[f"{name}_{split}"] = read_source(
                 location,
                 name,

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # `ID_000010_000020.mp4`, `ID.mp4`, and what people's programs put behind the id
-_NAME = re.compile(r"([A-Za-z0-9_-]{11})(?:_[0-9]+_[0-9]+)?(?![A-Za-z0-9_-])")
+_TIMES = r"_[0-9]+(?:\.[0-9]+)?_[0-9]+(?:\.[0-9]+)?"
+_NAME = re.compile(rf"([A-Za-z0-9_-]{{11}})(?:{_TIMES})?(?![A-Za-z0-9_-])")
 ID_LENGTH = 11
 
 

@@ -48,6 +48,7 @@ class Source:
             "location": self.location,
             "videos": len(self.files),
             "not_there": len(self.files.missing),
+            "not_listed": len(self.files.unlisted),
             "nameless": len(self.files) - len(self.positions),
             "nameless_examples": list(self.nameless),
         }

@@ -1,0 +1,147 @@
+"""Videos in tar shards: labels, parity with webdataset's own writer and reader, damaged shards."""
+
+import gc
+import io
+import json
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+
+from eva_data.labelled_videos.opening import open_videos
+from eva_data.video.video_source import UnreadableVideoError
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory, write_video):
+    """Content of three small videos of 3, 4 and 5 frames."""
+    folder = tmp_path_factory.mktemp("encoded")
+    contents = []
+    for count in (3, 4, 5):
+        write_video(folder / "a.mp4", count, range(count))
+        contents.append((folder / "a.mp4").read_bytes())
+    return contents
+
+
+@pytest.fixture
+def write_tar(tmp_path):
+    """Function: a shard with these members."""
+
+    def write(name, members):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            for member, content in members.items():
+                entry = tarfile.TarInfo(member)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves them open
+def test_what_webdataset_writes(encoded, tmp_path, monkeypatch):
+    """The same keys, contents and labels as its own reader gives, and every video at its place."""
+    wds = pytest.importorskip("webdataset")
+    pattern = str(tmp_path / "s-%04d.tar")
+    with wds.ShardWriter(pattern, maxcount=3, verbose=0) as sink:
+        for number in range(8):
+            sink.write({
+                "__key__": f"part/{number:05d}", "mp4": encoded[number % 3],
+                "cls": number % 4, "json": {"caption": "x"}, "txt": "a caption",
+            })  # fmt: skip
+    location = str(tmp_path / "s-{0000..0002}.tar")
+    videos = open_videos(location)
+    theirs = list(wds.WebDataset(location, shardshuffle=False))
+    gc.collect()
+    assert len(videos) == len(theirs) == 8
+    for index, sample in enumerate(theirs):
+        assert videos.name(index) == f"{sample['__key__']}.mp4"
+        assert videos.labels[index] == int(sample["cls"])
+        assert videos.read(index) == sample["mp4"]
+    assert videos.classes == ("0", "1", "2", "3")
+    assert videos.sample_id(3) == str(tmp_path / "s-0001.tar") + ":part/00003.mp4"
+    for copy in (videos, pickle.loads(pickle.dumps(videos))):
+        with copy.open(4) as video:
+            assert (len(video), video.size) == (4, (48, 64))
+            assert abs(video.frames([3]).astype(int) - 130).max() <= 4
+    assert videos.subset([4]).sample_id(0) == videos.sample_id(4)
+    monkeypatch.chdir(tmp_path)
+    assert open_videos("s-*.tar").checksum() == videos.checksum()
+
+
+def test_labels(encoded, write_tar, content, caplog):
+    """In a file of their own, in a field, by name or number; in any order of the members."""
+    video = encoded[0]
+    shard = write_tar("a.tar", {
+        "1.json": b'{"label": "walk", "caption": "c"}', "1.mp4": video,
+        "x/2.b.mp4": video, "2.webm": video, "2.cls": b"run\n", "2.json": b'{"label": "walk"}',
+        "3.mp4": video, "3.json": b'{"class": ["run"]}',
+        "4.mp4": video, "4.txt": b"swim", "5.mp4": video, "5.json": b'{"caption": "swim"}',
+        "6.MP4": video, "6.cls": b"walk",
+    })  # fmt: skip
+    videos = open_videos(shard)
+    assert videos.classes == ("run", "walk")
+    assert content(videos) == [("1.mp4", 1), ("2.webm", 0), ("3.mp4", 0), ("6.MP4", 1)]
+    assert f"a.tar and further shards have 2 videos without a label: {shard}:4.mp4" in caplog.text
+    videos = open_videos(shard, classes=["swim", "run", "walk"])
+    labels = {"1.mp4": 2, "2.webm": 1, "3.mp4": 1, "4.mp4": 0, "5.mp4": 0, "6.MP4": 2}
+    assert dict(content(videos)) == labels
+    with pytest.raises(ValueError, match=r"a\.tar:2\.webm has the label 'run', .* the 1 classes"):
+        open_videos(shard, classes=["walk"])
+
+
+@pytest.mark.parametrize(("members", "message"), [
+    ({"a.jpg": b"x", "a.cls": b"0"}, "no video with a label in .*looked for KEY.mp4 .*KEY.cls"),
+    ({"a.mp4": b"x"}, "no video with a label"),
+    ({"a.mp4": b"x", "a.cls": b"-1"}, r"a\.tar:a\.mp4 has the label -1"),
+    ({"a.mp4": b"x", "a.json": b"{"}, r"a\.tar:a\.json is not json"),
+    ({"a.mp4": b"x", "a.json": b"3"}, r"a\.json is not an object of JSON with a label"),
+    ({"a.mp4": b"x", "a.cls": b"\xff"}, r"a\.tar:a\.cls is not cls"),
+])  # fmt: skip
+def test_shards_that_cannot_be_used(write_tar, members, message):
+    with pytest.raises(ValueError, match=message):
+        open_videos(write_tar("a.tar", members))
+
+
+def test_damaged_shards_and_members(encoded, write_tar, tmp_path):
+    shard = write_tar("a.tar", {"a.mp4": encoded[0], "a.cls": b"0", "b.mp4": b"", "b.cls": b"1"})
+    videos = open_videos(shard)
+    with pytest.raises(UnreadableVideoError, match=r"a\.tar:b\.mp4"):
+        videos.open(1)
+    with pytest.raises(IndexError, match="no video 2 among 2"):
+        videos.open(2)
+    content = shard.read_bytes()
+    shard.write_bytes(content[:600])
+    with pytest.raises(UnreadableVideoError, match=r"a\.tar:a\.mp4: the shard ends before"):
+        videos.open(0)
+    with pytest.raises(ValueError, match=r"a\.tar is not a tar file, or is damaged"):
+        open_videos(shard)
+    shard.unlink()
+    with pytest.raises(UnreadableVideoError, match=r"a\.mp4: .*a\.tar is not there"):
+        videos.open(0)
+    with pytest.raises(ValueError, match="there is no shard"):
+        open_videos(tmp_path / "a-{00..01}.tar")
+    with pytest.raises(ValueError, match=r"root is for lists, and .* names shards"):
+        open_videos(shard, root=tmp_path)
+
+
+def test_a_member_that_claims_more_than_there_is(write_tar, tmp_path):
+    shard = write_tar("a.tar", {"a.cls": b"0"})
+    with tarfile.open(shard, "a") as tar:
+        member = tarfile.TarInfo("a.mp4")
+        member.size = 2**62
+        tar.addfile(member)
+    with shard.open("r+b") as stream:
+        stream.truncate(2**42)
+    with pytest.raises(ValueError, match=r"damaged"):
+        open_videos(shard)
+
+
+def test_json_of_clip_benchmark_and_video2dataset(encoded, write_tar, content):
+    """Fields that are no labels do not matter."""
+    about = {"videoid": "x", "key": "0", "status": "success", "caption": None, "label": 7}
+    shard = write_tar("a.tar", {"0.mp4": encoded[0], "0.json": json.dumps(about).encode()})
+    assert content(open_videos(shard)) == [("0.mp4", 7)]
+    assert open_videos(shard).labels.dtype == np.int32

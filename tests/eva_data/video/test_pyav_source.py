@@ -1,0 +1,264 @@
+"""Chosen frames by PyAV, beside reading all frames in turn, and how much it decodes for them."""
+
+import gc
+import os
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from eva_data.video import pyav_source
+from eva_data.video.frame_table import packets_of
+from eva_data.video.video_source import open_video
+
+MS = 1.1e-3  # Matroska's times are whole milliseconds
+ROTATIONS = {"h264-444-odd.mp4": 90, "h264-turned.mp4": 270, "h264-upside-down.mov": 180}
+JUMPS = [0, 1, 2, 7, 9, 10, 20, 21, 22, 30, 31, 32, 33, 34, 35, 50, 60, 61, 62, 63]
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """List of the packets that are decoded after a video was opened."""
+    packets = []
+
+    def noted(video):
+        for packet in packets_of(video):
+            packets.append(packet)
+            yield packet
+
+    monkeypatch.setattr(pyav_source, "packets_of", noted)
+    return packets
+
+
+def test_frames_are_those_of_reading_all_in_turn(videos, read_all, video_name):
+    expected = read_all(videos / video_name)
+    random = np.random.default_rng(0)
+    with open_video(videos / video_name) as video:
+        assert len(video) == len(expected)
+        assert video.size == expected.shape[1:3]
+        assert video.rotation == ROTATIONS.get(video_name, 0)
+        for count in (1, 3, 16, 2 * len(video)):
+            indices = random.integers(0, len(video), count).tolist()  # unsorted, with repeats
+            assert np.array_equal(video.frames(indices), expected[indices])
+        assert video.frames([]).shape == (0, *video.size, 3)
+        backwards = range(len(video) - 1, -1, -1)
+        assert np.array_equal(video.frames(backwards), expected[::-1])
+
+
+def test_bytes_are_read_as_files_are(videos, video_name):
+    content = (videos / video_name).read_bytes()
+    with open_video(videos / video_name) as file, open_video(content) as video:
+        indices = [len(video) - 1, 0, len(video) // 2]
+        assert np.array_equal(video.frames(indices), file.frames(indices))
+        assert video.times(indices) == file.times(indices)
+        assert (video.size, video.rate, video.rotation) == (file.size, file.rate, file.rotation)
+
+
+@pytest.mark.parametrize("name", ["h264-jumps.mp4", "h264-jumps.mkv"])
+def test_times_are_those_that_were_written(videos, name):
+    with open_video(videos / name) as video:
+        assert video.times(range(len(video))) == pytest.approx([t / 30 for t in JUMPS], abs=MS)
+        assert video.times([3, 0, 3]) == pytest.approx([7 / 30, 0, 7 / 30], abs=MS)
+
+
+@pytest.mark.parametrize("name", ["h264-late.mp4", "h264-late.mkv", "h264-early.mkv"])
+def test_times_begin_with_the_first_frame(videos, name):
+    with open_video(videos / name) as video:
+        assert video.times([0, 19]) == pytest.approx([0, 19 / 30], abs=MS)
+        assert video.rate == 30
+
+
+@pytest.mark.parametrize("index", [36, -1, 10**9])
+def test_frames_that_are_not_there(videos, index):
+    with open_video(videos / "h264.mp4") as video:
+        for read in (video.frames, video.times):
+            with pytest.raises(IndexError, match=rf"h264.mp4 has no frame {index}: it has 36"):
+                read([0, index])
+
+
+def test_only_what_a_frame_needs_is_decoded(videos, decoded):
+    """36 packets in GOPs of 12; the decoder gives a frame two packets later, or at the end."""
+    with open_video(videos / "h264.mp4") as video:
+        decoded.clear()
+        video.frames([35])
+        assert 0 < len([packet for packet in decoded if packet.size]) <= 12
+        decoded.clear()
+        video.frames([12])
+        assert len(decoded) <= 3
+        decoded.clear()
+        video.frames([13, 20])  # goes on
+        assert len(decoded) <= 9
+        decoded.clear()
+        video.frames([0, 35])  # leaves out what is between them
+        assert len(decoded) <= 3 + 13
+
+
+def test_no_packet_is_decoded_twice_for_frames_in_order(videos, decoded):
+    for name in ("h264.mp4", "h264-long.mkv", "h264-intra.mp4", "h264.ts", "hevc-open.mkv"):
+        with open_video(videos / name) as video:
+            decoded.clear()
+            for index in range(36):
+                video.frames([index])
+            assert len(decoded) <= 37
+
+
+def test_frames_alone_are_converted(videos, monkeypatch):
+    converted = []
+    monkeypatch.setattr(
+        pyav_source,
+        "to_rgb",
+        lambda frame, size: converted.append(frame.pts) or np.zeros((*size, 3), np.uint8),
+    )
+    with open_video(videos / "h264-long.mkv") as video:
+        video.frames([30, 2, 30])
+    assert len(converted) == 2
+
+
+def test_seeks_that_go_too_far_are_noticed(videos, read_all, monkeypatch):
+    """A container may find a keyframe behind the one that is asked for, or none."""
+    expected = read_all(videos / "h264.mp4")
+    seek = pyav_source.PyavSource._seek
+    asked = []
+
+    def seek_late(self, start):
+        asked.append(start)
+        late = max(self._table.keys, key=lambda place: place.pts)
+        original = self._table.places
+        # what was found has another number than it seems
+        assert late.number in {place.number for place in original.values()}
+        seek(self, start._replace(pts=late.pts, dts=late.dts))
+
+    monkeypatch.setattr(pyav_source.PyavSource, "_seek", seek_late)
+    with open_video(videos / "h264.mp4") as video:
+        for index in (20, 3, 35, 14):
+            assert np.array_equal(video.frames([index])[0], expected[index])
+    assert asked
+
+
+def test_sizes_that_change_are_scaled_to_the_first(tmp_path, write_moving, read_all):
+    parts = []
+    for number, size in enumerate([(64, 48), (96, 80)]):
+        part = tmp_path / f"{number}.ts"
+        write_moving(part, size=size, times=[40 * number + i for i in range(20)])
+        parts.append(part.read_bytes())
+    (tmp_path / "changes.ts").write_bytes(b"".join(parts))
+    with open_video(tmp_path / "changes.ts") as video:
+        assert (len(video), video.size) == (40, (48, 64))
+        frames = video.frames(range(40))
+    assert np.array_equal(frames, read_all(tmp_path / "changes.ts"))
+    assert frames[20:].std() > 20  # pictures
+
+
+def test_recordings_that_were_cut_begin_with_a_keyframe(tmp_path, write_moving, read_all):
+    """A transport stream may begin and end anywhere; B-frames that lack a neighbour are left out."""
+    write_moving(tmp_path / "all.ts", options={"x264-params": "open-gop=1:keyint=12:scenecut=0"})
+    content, expected = (tmp_path / "all.ts").read_bytes(), read_all(tmp_path / "all.ts")
+    lengths = set()
+    for number in range(0, len(content) // 188, 9):
+        (tmp_path / "cut.ts").write_bytes(content[188 * number :])
+        try:
+            video = open_video(tmp_path / "cut.ts")
+        except OSError:
+            continue  # behind the last keyframe
+        with video:
+            frames = video.frames(range(len(video)))
+            assert np.array_equal(frames, expected[-len(video) :])
+            lengths.add(len(video))
+    assert len(lengths) >= 3
+
+
+def test_an_edit_list_leaves_out_the_beginning(tmp_path, videos, read_all):
+    """Phones cut a video without encoding it again: the list says what of it is shown."""
+    content = bytearray((videos / "h264.mp4").read_bytes())
+    entry = content.find(b"elst") + 12  # duration in ms, first tick of 512 a frame, after B-frames
+    content[entry : entry + 8] = (500).to_bytes(4, "big") + (20 * 512 + 1024).to_bytes(4, "big")
+    (tmp_path / "edited.mp4").write_bytes(content)
+    expected = read_all(videos / "h264.mp4")[20:35]
+    assert np.array_equal(read_all(tmp_path / "edited.mp4"), expected)
+    with open_video(tmp_path / "edited.mp4") as video:
+        assert len(video) == 15
+        assert np.array_equal(video.frames([14, 0, 7]), expected[[14, 0, 7]])
+        assert video.times([0, 14]) == pytest.approx([0, 14 / 30])
+
+
+def test_the_stream_of_moving_pictures_is_read(tmp_path, read_all):
+    """Not the cover of a record, not the sound."""
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        cover = container.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 300, 200, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        film = container.add_stream("libx264", rate=30)
+        film.width, film.height, film.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream("aac", rate=16000)
+        picture = av.VideoFrame.from_ndarray(np.zeros((200, 300, 3), np.uint8), format="rgb24")
+        container.mux(cover.encode(picture))
+        container.mux(cover.encode())
+        for number in range(20):
+            rgb = np.full((48, 64, 3), 10 * number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 30)
+            container.mux(film.encode(frame))
+            samples = np.zeros((1, 533), np.float32)
+            noise = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            noise.sample_rate, noise.pts = 16000, 533 * number
+            container.mux(sound.encode(noise))
+        for stream in (film, sound):
+            container.mux(stream.encode())
+    expected = read_all(tmp_path / "a.mp4")
+    assert expected.shape == (20, 48, 64, 3)
+    with open_video(tmp_path / "a.mp4") as video:
+        assert np.array_equal(video.frames(range(20)), expected)
+
+
+def test_names_that_look_like_addresses_and_patterns(tmp_path, videos, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("http:clip.mp4", "concat:a|b.mp4", "%03d.mp4", "-.mp4", "film é.mp4"):
+        (tmp_path / name).write_bytes((videos / "h264-three.mp4").read_bytes())
+        with open_video(name) as video:
+            assert (len(video), video.name) == (3, name)
+
+
+def _descriptors():
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+def test_closed_at_once_and_again(videos):
+    before = _descriptors()
+    video = open_video(videos / "h264.mp4")
+    video.frames([20])
+    assert _descriptors() == before + 1
+    video.close()
+    assert _descriptors() == before
+    video.close()
+    with pytest.raises(ValueError, match="h264.mp4 is closed"):
+        video.frames([0])
+    assert len(video) == 36
+
+
+def test_what_is_not_closed_is_closed_when_nothing_refers_to_it(videos):
+    before = _descriptors()
+    gc.disable()  # no cycle keeps it
+    try:
+        for name in ("h264.mp4", "h264.ts"):
+            open_video(videos / name).frames([20])
+            assert _descriptors() == before
+    finally:
+        gc.enable()
+
+
+def test_many_videos_take_no_memory(videos, resident_bytes):
+    names = ["h264.mp4", "vp9-odd.webm", "h264.ts", "mpeg4.avi", "hevc.mp4"]
+    content = (videos / "h264.mov").read_bytes()
+
+    def read(rounds):
+        for number in range(rounds):
+            for source in (videos / names[number % len(names)], content):
+                with open_video(source) as video:
+                    video.frames([len(video) - 1, 0])
+
+    read(60)  # libraries keep some
+    before, descriptors = resident_bytes(), _descriptors()
+    read(200)
+    assert _descriptors() == descriptors
+    assert resident_bytes() - before < 4 * 2**20  # 400 frames of the smallest are 3.5 MB

@@ -1,0 +1,296 @@
+"""The demo: what it finds, writes, refuses and skips; complete runs as a program."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eva_data.video.frame_stream import VideoReader
+from eva_video.inference import demo
+from eva_video.inference.drawing import annotate, clock
+from eva_video.inference.predictor import Prediction, VideoPredictor
+
+LONG = "a class with a name that is much too long for a small video"
+
+
+def read(file):
+    return [frame.rgb for frame in VideoReader(file)]
+
+
+@pytest.fixture
+def start(weights, tmp_path):
+    """Function: run the demo into `out`; what it wrote as predictions."""
+
+    def run(*inputs):
+        demo.main([
+            *map(str, inputs), "--weights", str(weights), "--output", str(tmp_path / "out"),
+            "--device", "cpu",
+        ])  # fmt: skip
+        return json.loads((tmp_path / "out" / "predictions.json").read_text())
+
+    return run
+
+
+# --- the drawing ---
+
+
+@pytest.mark.parametrize(("size", "scale"), [((48, 64), 5), ((40, 300), 2), ((200, 640), 1)])
+def test_frames_are_kept_and_the_text_stands_below(size, scale):
+    rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    found = [Prediction("jump", 0.7), Prediction(LONG, 0.2)]
+    picture = annotate(rgb, found, time="0:01.5")
+    height, width = size[0] * scale, size[1] * scale
+    assert picture.shape[1] == width
+    assert picture.shape[0] > height
+    enlarged = rgb.repeat(scale, axis=0).repeat(scale, axis=1)
+    assert np.array_equal(picture[:height], enlarged)
+    strip = picture[height:].astype(int)
+    blue = strip[..., 2] - strip[..., 0] > 60  # the bar of the first class
+    assert 0.6 < blue.any(axis=0).mean() < 0.75
+    shape = annotate(rgb, [], time="0:00.0").shape
+    assert shape == picture.shape  # all frames of a video have one size
+    assert (strip[:, :4] == strip[0, 0]).all()  # nothing runs over the edge
+    assert (strip[:, -4:] == strip[0, 0]).all()
+
+
+def test_times():
+    assert clock(0) == "0:00.0"
+    assert clock(59.96) == "1:00.0"
+    assert clock(75.24) == "1:15.2"
+    assert clock(3 * 3600 + 62) == "3:01:02.0"
+
+
+# --- what is to be done ---
+
+
+def test_plan(tmp_path):
+    for name in ("in/b.MP4", "in/a.mkv", "in/sub/c.webm", "in/d.jpg", "in/.e.mp4", "in/out/f.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    output = tmp_path / "in" / "out"
+    jobs, problems = demo.plan([tmp_path / "in", tmp_path / "none.mp4"], output)
+    assert {job.name: job.targets[0].relative_to(output).as_posix() for job in jobs} == {
+        "b.MP4": "b.MP4", "a.mkv": "a.mkv.mp4", "sub/c.webm": "sub/c.webm.mp4"
+    }  # fmt: skip
+    assert problems == [f"there is no {tmp_path}/none.mp4"]
+    (tmp_path / "empty").mkdir()
+    assert "holds no videos" in demo.plan([tmp_path / "empty"], output).problems[0]
+    assert demo.plan([tmp_path / "in"], output, annotate=False).jobs[0].targets == ()
+    with pytest.raises(ValueError, match=r"is an input: choose another --output"):
+        demo.plan([tmp_path / "in"], tmp_path / "in")
+
+
+# --- complete runs ---
+
+
+def test_a_film_by_windows(start, film, weights, tmp_path, capsys):
+    found = start(film, "--window", "2", "--stride", "1", "--top", "2")
+    (video,) = found["videos"]
+    facts = {"video": "film.mp4", "duration": 4.5, "frames": 45, "rate": 10.0, "width": 50,
+             "height": 40}  # fmt: skip
+    assert facts.items() <= video.items()
+    expected = list(
+        VideoPredictor.from_weights(weights, device="cpu").windows(film, seconds=2, stride=1)
+    )
+    assert [(one["start"], one["end"]) for one in video["windows"]] == [
+        (0, 2), (1, 3), (2, 4), (2.5, 4.5)
+    ]  # fmt: skip
+    for one, judged in zip(video["windows"], expected, strict=True):
+        assert len(one["classes"]) == 2
+        assert one["classes"][0]["probability"] == pytest.approx(
+            judged.probabilities.max(), abs=2e-6
+        )
+    spans = [(one["start"], one["end"]) for one in video["segments"]]
+    assert spans[0][0] == 0
+    assert spans[-1][1] == 4.5
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(spans))
+    assert found["settings"] == {
+        "weights": str(weights), "frames": 4, "image_size": 32, "clips": 1, "crops": 1,
+        "window": 2.0, "stride": 1.0,
+    }  # fmt: skip
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "film.mp4"
+    assert len(shown) == 1 + len(spans)
+    assert f"{video['segments'][0]['probability']:.1%}" in shown[1]
+    assert "0:00.0 - " in shown[1]
+
+    before, after = read(film), read(tmp_path / "out" / "film.mp4")
+    assert len(after) == len(before) == 45
+    for one, other in zip(before, after, strict=True):
+        large = one.repeat(7, axis=0).repeat(7, axis=1)
+        part = other[: large.shape[0], : large.shape[1]]
+        assert np.abs(part.astype(int) - large).mean() < 12  # as far as the coding allows
+    assert after[0].shape[0] > 40 * 7
+    assert after[0][280:].max() > 200  # text
+
+
+def test_short_videos_are_one_window(start, film, tmp_path, capsys):
+    found = start(film.parent, "--no-video")
+    assert len(found["videos"][0]["windows"]) == 1
+    assert found["videos"][0]["segments"][0]["end"] == 4.5
+    shown = capsys.readouterr().out.splitlines()
+    classes = found["videos"][0]["windows"][0]["classes"]
+    assert [line.split()[0] for line in shown[1:]] == [
+        f"{one['probability']:.1%}" for one in classes
+    ]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
+
+
+def test_nothing_is_likely_enough(start, film, capsys):
+    found = start(film, "--no-video", "--window", "1", "--score-threshold", "1")
+    assert found["videos"][0]["segments"] == []
+    assert "nothing is likely enough" in capsys.readouterr().out
+
+
+def test_what_cannot_be_read_is_named_and_skipped(start, film, tmp_path, write_sound):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    content = film.read_bytes()
+    (folder / "a.mp4").write_bytes(b"no video")
+    write_sound(folder / "b.avi")
+    (folder / "c.mp4").write_bytes(content)
+    (folder / "d.mp4").write_bytes(b"")
+    with pytest.raises(SystemExit) as ended:
+        start(folder, tmp_path / "missing.mp4")
+    lines = ended.value.code.splitlines()
+    assert lines[0] == "not everything could be read:"
+    assert len(lines) == 5
+    for name in ("a.mp4", "b.avi", "d.mp4", "missing.mp4"):
+        assert any(name in line for line in lines)
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [video["video"] for video in found["videos"]] == ["c.mp4"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "c.mp4", "predictions.json"
+    ]  # fmt: skip
+
+
+def test_a_film_that_ends_in_damage(start, film, tmp_path, monkeypatch):
+    """What was found before stays readable, and no half of an annotated video."""
+    from eva_data.video.pyav_source import PyavSource
+    from eva_data.video.video_source import UnreadableVideoError
+
+    def frames(self, indices, decode=PyavSource.frames):
+        if max(indices) > 30:
+            raise UnreadableVideoError(f"{self.name} is torn at frame 31")
+        return decode(self, indices)
+
+    monkeypatch.setattr(PyavSource, "frames", frames)
+    with pytest.raises(SystemExit) as ended:
+        start(film, "--window", "1", "--stride", "1", "--batch-size", "1")
+    assert "film.mp4 is torn at frame 31" in ended.value.code
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    (video,) = found["videos"]
+    assert [one["end"] for one in video["windows"]] == [1, 2, 3]
+    assert video["error"].endswith("is torn at frame 31")
+    assert (video["segments"][0]["start"], video["segments"][-1]["end"]) == (0, 3)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
+
+
+def test_the_drawing_waits_for_no_more_windows_than_it_shows(weights, film, tmp_path, monkeypatch):
+    """Of a long film, neither its frames nor its windows are collected."""
+    from eva_video.inference import drawing
+
+    predictor = VideoPredictor.from_weights(weights, device="cpu", batch_size=1)
+    seen, written = [], []
+
+    def views(self, video, window, read=VideoPredictor._views):
+        seen.append((window.start, len(written)))
+        return read(self, video, window)
+
+    def add(*arguments, write=drawing._add):
+        written.append(arguments[1][0])
+        write(*arguments)
+
+    monkeypatch.setattr(VideoPredictor, "_views", views)
+    monkeypatch.setattr(drawing, "_add", add)
+    jobs = demo.plan([film], tmp_path / "out").jobs
+    assert demo.run(predictor, jobs, tmp_path / "out", window=1, stride=0.5) == []
+    assert len(written) == 45
+    for start, frames in seen[2:]:
+        assert frames >= (start - 0.5) * 10
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--stride", "1"], "a stride of 1.0 seconds has no effect without a window"),
+        (["--window", "1", "--stride", "2"], "a stride of 2.0 seconds leaves gaps"),
+        (["--window", "0"], "the window must be at least 0.05 seconds, got 0.0"),
+        (["--crops", "2"], "argument --crops: invalid choice"),
+        (["--classes", "nothing.txt"], "nothing.txt"),
+        (["--window", "nan"], "argument --window: must be a finite number"),
+    ],
+)
+def test_mistakes_in_the_arguments(start, film, tmp_path, capsys, more, message):
+    with pytest.raises(SystemExit) as ended:
+        start(film, *more)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "predictions.json").exists()
+
+
+def test_earlier_results_are_kept(start, film, tmp_path, capsys):
+    start(film, "--no-video")
+    with pytest.raises(SystemExit) as ended:
+        start(film, "--no-video")
+    assert ended.value.code == 2
+    assert "predictions.json is there already: give --overwrite" in capsys.readouterr().err
+    start(film, "--no-video", "--overwrite")
+
+
+def test_a_full_disk_is_one_sentence(start, film, tmp_path, small_disk):
+    with small_disk(2000), pytest.raises(SystemExit, match="cannot be written: File too large"):
+        start(film)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_keyboard_leaves_nothing_half_written(weights, film, tmp_path):
+    """Ctrl-C in the middle of a folder, as a program."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(400):
+        (folder / f"{number:03}.mp4").symlink_to(film)
+    program = Path(__file__).parents[3] / "video" / "demo.py"
+    process = subprocess.Popen(
+        [sys.executable, str(program), str(folder), "--weights", str(weights), "--output",
+         str(tmp_path / "out"), "--device", "cpu"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    while not (tmp_path / "out" / "001.mp4").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert "predictions.json" not in names
+    assert not [name for name in names if name.startswith(".")]
+    assert len(read(tmp_path / "out" / names[-1])) == 45
+
+
+def test_the_help_names_everything(help_of):
+    shown = help_of("eva_video.inference.demo", "av", "torchvision", "matplotlib")
+    for option in ("--window", "--stride", "--classes", "--no-video", "--precision", "--overwrite"):
+        assert option in shown
+    assert "--workers" not in shown
+
+
+def test_a_readable_picture(tmp_path):
+    """Letters at the smallest size, as high as they have to be."""
+    rgb = np.zeros((24, 32, 3), np.uint8)
+    picture = annotate(rgb, [Prediction("jump", 0.7)], time="0:01.5", rows=1)
+    Image.fromarray(picture).save(tmp_path / "small.png")
+    assert picture.shape[1] == 320
+    white = (picture[240:] > 220).all(axis=2).any(axis=1).sum()
+    assert white >= 9  # rows of pixels of the name

@@ -1,0 +1,104 @@
+"""Predictions for videos in Python, beside the model and the frames themselves."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from eva_data.video.frame_stream import VideoReader
+from eva_data.video.video_source import UnreadableVideoError, open_video
+from eva_engine.checkpoints.files import save_weights
+from eva_video.data.sampling import Sampling
+from eva_video.data.transforms import CropsTransform, Normalise
+from eva_video.inference.predictor import VideoPredictor
+from eva_video.kinetics.classes import kinetics_classes
+from eva_video.model.classifier import build_video_classifier
+from eva_video.model.loading import load_video_classifier
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.3, 0.2, 0.25)  # which the weights note
+
+
+def expected(weights, frames, *, crops=1, clips=1):
+    """Mean probabilities of all views of frames (N, H, W, 3)."""
+    model = load_video_classifier(weights)
+    transform = CropsTransform(32, crops=crops, normalise=Normalise(mean=MEAN, std=STD))
+    found = []
+    for chosen in Sampling(frames=4).fixed(len(frames), clips=clips):
+        with torch.no_grad():
+            found += model(transform(frames[chosen])).softmax(1)
+    return torch.stack(found).mean(0).numpy()
+
+
+@pytest.fixture
+def frames(film):
+    return np.stack([frame.rgb for frame in VideoReader(film)])
+
+
+@pytest.mark.parametrize(("clips", "crops"), [(1, 1), (2, 3)])
+def test_three_lines(weights, film, frames, clips, crops):
+    predictor = VideoPredictor.from_weights(weights, device="cpu", clips=clips, crops=crops)
+    found = predictor(film)
+    probabilities = expected(weights, frames, clips=clips, crops=crops)
+    order = np.argsort(-probabilities)
+    assert [one.name for one in found] == [predictor.class_names[k] for k in order]
+    assert [one.probability for one in found] == pytest.approx(probabilities[order], abs=1e-6)
+    assert predictor(film.read_bytes()) == found
+    assert predictor(film, top=2) == found[:2]
+    with open_video(film) as video:
+        assert predictor(video) == found
+        assert len(video.frames([0])) == 1  # it stays open
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_windows(weights, film, frames, batch_size):
+    predictor = VideoPredictor.from_weights(weights, device="cpu", batch_size=batch_size)
+    found = list(predictor.windows(film, seconds=2, stride=1))
+    assert [(one.start, one.end) for one in found] == [
+        pytest.approx(pair) for pair in ((0, 2), (1, 3), (2, 4), (2.5, 4.5))
+    ]
+    for one in found:
+        first = round(one.start * 10)
+        wanted = expected(weights, frames[first : first + 20])
+        np.testing.assert_allclose(one.probabilities, wanted, atol=1e-6)
+    different = [one.probabilities for one in found]
+    assert np.abs(different[0] - different[2]).max() > 1e-3
+
+
+def test_a_video_of_one_frame(weights, tmp_path, write_frames):
+    file = write_frames(tmp_path / "one.mp4", np.full((1, 40, 40, 3), 99, np.uint8))
+    predictor = VideoPredictor.from_weights(weights, device="cpu")
+    assert sum(one.probability for one in predictor(file)) == pytest.approx(1, abs=1e-5)
+    assert len(list(predictor.windows(file, seconds=5))) == 1
+
+
+def test_names_of_the_classes(tmp_path, weights, film):
+    model = build_video_classifier("eva_debug", num_classes=400, frames=4, img_size=32)
+    save_weights(model.state_dict(), tmp_path / "k.safetensors", {"model": {"frames": 4}})
+    predictor = VideoPredictor.from_weights(tmp_path / "k.safetensors", device="cpu")
+    assert predictor.class_names == kinetics_classes("k400")
+    model = build_video_classifier("eva_debug", num_classes=2, frames=4, img_size=32)
+    save_weights(model.state_dict(), tmp_path / "own.safetensors", {"model": {"frames": 4}})
+    with pytest.raises(ValueError, match="has 2 classes and does not name them: give their names"):
+        VideoPredictor.from_weights(tmp_path / "own.safetensors", device="cpu")
+    predictor = VideoPredictor.from_weights(
+        tmp_path / "own.safetensors", classes=["a", "b"], device="cpu"
+    )
+    assert {one.name for one in predictor(film)} == {"a", "b"}
+    with pytest.raises(ValueError, match=r"there are 3 names of classes, and .* has 2"):
+        VideoPredictor.from_weights(tmp_path / "own.safetensors", classes=["a", "b", "c"])
+
+
+def test_mistakes(weights, film, tmp_path):
+    for more, message in (
+        ({"crops": 2}, "crops must be 1 or 3, got 2"),
+        ({"clips": 0}, "clips must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            VideoPredictor.from_weights(weights, device="cpu", **more)
+    predictor = VideoPredictor.from_weights(weights, device="cpu")
+    with pytest.raises(UnreadableVideoError, match=r"nothing\.mp4"):
+        predictor(tmp_path / "nothing.mp4")
+    nn.init.constant_(predictor.model.head.bias, torch.inf)
+    with pytest.raises(FloatingPointError, match=r"predictions for .*film\.mp4 are not finite"):
+        predictor(film)

@@ -1,0 +1,231 @@
+"""What happens in videos, usable from Python in three lines.
+
+predictor = VideoPredictor.from_weights("eva_video_k400.pth")
+for name, probability in predictor("dive.mp4"):
+    print(f"{probability:.1%} {name}")
+
+Shapes: V views, T frames, S the side of a clip, K classes.
+"""
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
+from eva_data.video.video_source import Backend, VideoSource, open_video
+from eva_engine.commands.options import Precision, choose_device, choose_dtype
+from eva_engine.evaluation.multi_view import MultiView
+from eva_engine.evaluation.own_data import notes_of_training
+from eva_video.data.clips import require_usual_shape
+from eva_video.data.sampling import Sampling
+from eva_video.data.transforms import CropsTransform, Normalise
+from eva_video.evaluation.class_names import class_names
+from eva_video.inference.windows import Judged, Window, windows_of
+from eva_video.model.classifier import VideoClassifier
+from eva_video.model.loading import load_video_classifier
+
+Video = str | os.PathLike[str] | bytes | VideoSource
+
+
+class Prediction(NamedTuple):
+    """A class and its probability."""
+
+    name: str
+    probability: float
+
+
+class VideoPredictor:
+    """A classifier of videos with its preprocessing; `from_weights` builds one.
+
+    Args:
+        model: The classifier, on its device.
+        class_names: Names of the classes.
+        sampling: What chooses the frames.
+        mean: Mean of the pixels, which is subtracted.
+        std: Standard deviation of the pixels, by which they are divided.
+        clips: Views in time of each window.
+        crops: Views in space: 3 along the longer side, or 1 in the middle.
+        batch_size: Windows that go through the model at once.
+        backend: Decoder.
+
+    Raises:
+        ValueError: If there is not a name for each class, or there are no such views.
+    """
+
+    def __init__(
+        self,
+        model: VideoClassifier,
+        *,
+        class_names: Sequence[str],
+        sampling: Sampling | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        clips: int = 1,
+        crops: int = 1,
+        batch_size: int = 4,
+        backend: Backend = "pyav",
+    ) -> None:
+        if len(class_names) != model.num_classes:
+            raise ValueError(f"there are {len(class_names)} names for {model.num_classes} classes")
+        if crops not in (1, 3):
+            raise ValueError(f"crops must be 1 or 3, got {crops}")
+        for name, value in (("clips", clips), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.model = model.eval()
+        self.class_names = tuple(class_names)
+        self.sampling = sampling or Sampling(frames=model.frames)
+        self.clips, self.crops, self.batch_size, self.backend = clips, crops, batch_size, backend
+        self._judge = MultiView(self.model)
+        normalise = Normalise(mean=mean, std=std)
+        self._transform = CropsTransform(model.img_size, crops=crops, normalise=normalise)
+
+    @classmethod
+    def from_weights(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        classes: Sequence[str] | str | os.PathLike[str] | None = None,
+        variant: str | None = None,
+        frames: int | None = None,
+        image_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        clips: int = 1,
+        crops: int = 1,
+        batch_size: int = 4,
+        device: str = "auto",
+        precision: Precision = "auto",
+        backend: Backend = "pyav",
+    ) -> "VideoPredictor":
+        """Build the classifier that a file holds, with the preprocessing of its training.
+
+        Args:
+            source: Official name or file; a run's `model.safetensors`, which notes its classes.
+            classes: Names of the classes in the order of the labels, or a text file of them; by
+                default those that the file notes, or those of Kinetics by their number.
+            variant: Size of the ViT, for weights that do not say.
+            frames: Frames of a clip; by default the weights' own.
+            image_size: Side in pixels; by default the weights' own.
+            mean: Mean of the pixels; by default that of the training.
+            std: Standard deviation of the pixels; by default that of the training.
+            clips: Views in time of each window.
+            crops: Views in space, 1 or 3.
+            batch_size: Windows that go through the model at once.
+            device: "cuda", "cpu" or "auto".
+            precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
+            backend: Decoder.
+
+        Returns:
+            The predictor.
+
+        Raises:
+            ValueError: If the file or an argument does not fit, or the classes have no names.
+            FileNotFoundError: If the source is neither a file nor a known name at hand.
+        """
+        place = choose_device(device)
+        model = load_video_classifier(source, variant=variant, frames=frames, image_size=image_size)
+        noted = notes_of_training(
+            source, mean=mean, std=std, class_names=classes, sampling=None, frame_interval=None
+        )
+        names = class_names(model.num_classes, given=noted["class_names"], source=os.fspath(source))
+        if names is None:
+            raise ValueError(
+                f"{source} has {model.num_classes} classes and does not name them: give their "
+                "names, one in a line of a text file, as --classes"
+            )
+        return cls(
+            model.to(place, choose_dtype(precision, place)),
+            class_names=names,
+            sampling=Sampling(
+                frames=model.frames,
+                kind=noted["sampling"] or "tsn",
+                interval=noted["frame_interval"] or 1,
+            ),
+            mean=noted["mean"] or IMAGENET_MEAN,
+            std=noted["std"] or IMAGENET_STD,
+            clips=clips,
+            crops=crops,
+            batch_size=batch_size,
+            backend=backend,
+        )
+
+    def __call__(self, video: Video, *, top: int = 5) -> list[Prediction]:
+        """Name what happens in a video, which is taken as one window.
+
+        Args:
+            video: Path, content or open video.
+            top: Number of classes.
+
+        Returns:
+            The classes with the largest probabilities, in falling order.
+
+        Raises:
+            UnreadableVideoError: An OSError, if the video cannot be read.
+        """
+        (judged,) = self.windows(video)
+        return self.top(judged.probabilities, top)
+
+    def top(self, probabilities: NDArray[np.float32], number: int) -> list[Prediction]:
+        """Name the classes with the largest of probabilities (K,), in falling order."""
+        order = np.argsort(-probabilities, kind="stable")[:number].tolist()
+        return [Prediction(self.class_names[k], float(probabilities[k])) for k in order]
+
+    def windows(
+        self, video: Video, *, seconds: float | None = None, stride: float | None = None
+    ) -> Iterator[Judged]:
+        """Judge windows of a video, one batch of them in memory at a time.
+
+        Args:
+            video: Path, content or open video.
+            seconds: Length of a window; None takes the entire video as one.
+            stride: Distance of the windows; None for half a window.
+
+        Yields:
+            Windows in the order of time, with probabilities (K,).
+
+        Raises:
+            UnreadableVideoError: An OSError, if the video cannot be read.
+            FloatingPointError: If the number format is too small for the model.
+            ValueError: If a length is too small, or the windows leave gaps.
+        """
+        with contextlib.ExitStack() as stack:
+            if not isinstance(video, VideoSource):
+                video = stack.enter_context(open_video(video, backend=self.backend))
+            require_usual_shape(video)
+            for batch in _batches(
+                windows_of(video, seconds=seconds, stride=stride), self.batch_size
+            ):
+                views = torch.stack([self._views(video, window) for window in batch])
+                probabilities = self._probabilities(views)
+                if not np.isfinite(probabilities).all():
+                    raise FloatingPointError(
+                        f"predictions for {video.name} are not finite: use --precision fp32 or bf16"
+                    )
+                for window, row in zip(batch, probabilities, strict=True):
+                    yield Judged(window.start, window.end, row)
+
+    def _views(self, video: VideoSource, window: Window) -> Tensor:
+        """Read the views (V, T, 3, S, S) of a window, crop by crop."""
+        indexes = self.sampling.fixed(window.length, clips=self.clips).reshape(-1)
+        views = self._transform(video.frames((window.first + indexes).tolist()))
+        return views.reshape(-1, self.sampling.frames, *views.shape[2:])
+
+    def _probabilities(self, views: Tensor) -> NDArray[np.float32]:
+        weight = self.model.head.weight
+        with torch.inference_mode():
+            mean, _ = self._judge(views.to(weight.device, weight.dtype))
+        found: NDArray[np.float32] = mean.exp().cpu().numpy()
+        return found
+
+
+def _batches(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:
+    while batch := list(itertools.islice(windows, size)):
+        yield batch
