@@ -59,3 +59,33 @@ def test_best_weights_need_validation(parsed, colours, device):
     config = parsed(colours, "--model.frozen-blocks", "0", "--data.val", "")
     with pytest.raises(ValueError, match=r"best_metric needs data\.val; set it to nothing"):
         training.train(config, device)
+
+
+def test_a_head_of_other_classes_is_mentioned(parsed, colours, device, tmp_path, caplog):
+    training.train(parsed(colours, "--model.frozen-blocks", "4"), device)
+    (tmp_path / "other").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "other" / split).mkdir()
+        for name, here in (("red", "a"), ("green", "b"), ("blue", "c")):
+            (tmp_path / "other" / split / here).symlink_to(colours / split / name)
+    begin = ["--model.init-checkpoint", str(tmp_path / "run/best/model.safetensors")]
+    again = parsed(tmp_path / "other", "--model.frozen-blocks", "0", *begin, "--run.output",
+                   f"{tmp_path}/again")  # fmt: skip
+    assert "trained for other classes" not in caplog.text
+    training.train(again, device)
+    assert "its head begins with blue, green, red, the data with a, b, c" in caplog.text
+
+
+def test_a_list_to_train_on_and_folders_for_validation(parsed, colours, device, tmp_path):
+    """`root` is for the list; each is left out where it has no use."""
+    lines = [f"{name}/{n}.mp4 {label}\n"
+             for label, name in enumerate(("blue", "green", "red")) for n in range(8)]  # fmt: skip
+    (tmp_path / "train.txt").write_text("".join(lines))
+    (tmp_path / "classes.txt").write_text("blue\ngreen\nred\n")
+    config = parsed(
+        colours, "--model.frozen-blocks", "0", "--data.train", f"{tmp_path}/train.txt",
+        "--data.root", f"{colours}/train", "--data.classes", f"{tmp_path}/classes.txt",
+    )  # fmt: skip
+    training.train(config, device)
+    noted = read_config(tmp_path / "run/best/model.safetensors")
+    assert noted["class_names"] == ["blue", "green", "red"]

@@ -92,6 +92,18 @@ def test_damaged_files_are_replaced_alike_with_any_workers(
     assert "replaced a sample that cannot be read" in caplog.text
 
 
+def test_damaged_files_are_left_out_of_the_validation(config, device, colours, damaged, caplog):
+    """And counted against `max_bad_samples`, which here allows those of the training too."""
+    data = replace(config.data, train=str(colours / "val"), val=str(damaged))
+    run = replace(config.run, max_bad_samples=4, epochs=1, batch_size=2, accumulate=6)
+    training.train(replace(config, data=data, run=run), device)
+    lines = [text for text in caplog.messages if "left a sample out of the validation" in text]
+    assert len(lines) == 4  # once, though the weights and their average are evaluated
+    run = replace(run, max_bad_samples=3, output=run.output.with_name("strict"))
+    with pytest.raises(RuntimeError, match="4 of 24 validation samples could not be read"):
+        training.train(replace(config, data=data, run=run), device)
+
+
 def test_too_many_damaged_files_end_a_run(config, device, damaged):
     config = replace(
         config,

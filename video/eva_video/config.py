@@ -76,7 +76,7 @@ class DataConfig(PixelConfig):
         train: List, folder of class folders or shards, see `eva_data.labelled_videos.opening`.
         val: The same for validation; empty evaluates nothing.
         root: Folder that the paths of lists begin in; empty for the folder of the list.
-        val_root: The same for `val`; empty takes `root`.
+        val_root: The same for `val`; empty takes `root`, unless `val` is a folder.
         classes: Text file with a class in each line, in the order of the labels; empty takes the
             classes from `train`.
         backend: Decoder.
