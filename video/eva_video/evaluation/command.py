@@ -45,7 +45,7 @@ PUBLISHED = {
 }  # fmt: skip
 _NAMED = 10  # videos left out, that the terminal names
 _EXAMPLES = """
-The paper's evaluation, 4 clips x 3 crops:
+4 clips x 3 crops as in the paper, whose clips were drawn at random (--draws random):
     python video/evaluate.py --weights eva_video_k400.pth --data lists/k400_val.csv \\
         --root kinetics400/val --output output/k400
 
