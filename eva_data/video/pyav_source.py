@@ -1,7 +1,6 @@
 """Chosen frames of a video by PyAV, which brings its own FFmpeg."""
 
 import collections
-import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -157,7 +156,7 @@ class PyavSource(VideoSource):
         time = self._table.times[index]
         start = self._table.start_of(time)
         if self._shown >= time or start.number > self._fed + 1:
-            self._seek(start)
+            self._seek(start, time)
         frame = self._forward_to(time, start)
         if frame is None:  # a keyframe that needs what is before it, as with intra refresh
             self._restart()
@@ -203,19 +202,34 @@ class PyavSource(VideoSource):
             needed = place.pts in self._wanted or place.pts > self._last_wanted
             codec.skip_frame = "DEFAULT" if needed else "NONREF"
 
-    def _seek(self, start: Place) -> None:
-        """Go to a keyframe, or to an earlier one where the container finds no better."""
+    def _seek(self, start: Place, time: int) -> None:
+        """Go to the keyframe with which a frame begins, or to an earlier one.
+
+        A container may look for times of another kind, and find a keyframe before or behind it.
+        """
+        found = {}
+        for sought in dict.fromkeys((start.pts, time, start.dts)):
+            place = self._try_to_seek(sought)
+            if place == start:
+                return
+            if place and place.key and place.number < start.number:
+                found[place.number] = sought
+        if not found or not self._try_to_seek(found[max(found)]):
+            self._restart()
+
+    def _try_to_seek(self, time: int) -> Place | None:
+        """Seek, and see which packet comes."""
         video = self._opened()
-        for time in dict.fromkeys((start.pts, start.dts)):
-            with contextlib.suppress(av.FFmpegError):
-                video.container.seek(time, stream=video.stream)
-                packets = packets_of(video)
-                first = next(packets, None)
-                place = self._table.places.get(time_of(first)) if first else None
-                if first and place and place.key and place.number <= start.number:
-                    self._begin(itertools.chain([first], packets), fed=place.number - 1)
-                    return
-        self._restart()
+        try:
+            video.container.seek(time, stream=video.stream)
+            packets = packets_of(video)
+            first = next(packets, None)
+        except av.FFmpegError:
+            return None
+        place = self._table.places.get(time_of(first)) if first else None
+        if first and place:
+            self._begin(itertools.chain([first], packets), fed=place.number - 1)
+        return place
 
     def _restart(self) -> OpenVideo:
         """Open the file again, at its beginning."""
