@@ -91,8 +91,23 @@ def test_only_what_a_frame_needs_is_decoded(videos, decoded):
         video.frames([13, 20])  # goes on
         assert len(decoded) <= 9
         decoded.clear()
-        video.frames([0, 35])  # leaves out what is between them
-        assert len(decoded) <= 3 + 13
+        video.frames([0, 12, 24])  # leaves out what is between them, and what would follow them
+        assert len(decoded) <= 1 + 1 + 3
+
+
+def test_frames_that_no_other_needs_are_not_decoded(videos, monkeypatch):
+    given = []
+    next_frame = pyav_source.PyavSource._next_frame
+    monkeypatch.setattr(
+        pyav_source.PyavSource,
+        "_next_frame",
+        lambda self: given.append(next_frame(self)) or given[-1],
+    )
+    for name, most in (("h264-long.mkv", 24), ("hevc.mp4", 36)):
+        with open_video(videos / name) as video:
+            given.clear()
+            video.frames([0, 35])
+            assert len(given) <= most
 
 
 def test_no_packet_is_decoded_twice_for_frames_in_order(videos, decoded):
