@@ -181,3 +181,26 @@ def test_each_folder_is_listed_once_and_no_file_looked_up(make_files, write_list
         assert len(open_videos(file)) == 60
     assert len(listings) == 3
     assert not [path for path in looked_up if str(path).endswith(".mp4")]
+
+
+def test_a_separator_with_a_space_after_it(make_files, write_list, content):
+    """Of names without suffix too, where `x,` could be a name."""
+    make_files("x.mp4", "y z.mp4")
+    for separator in (", ", ":: "):
+        file = write_list(f"x{separator}0", f"y z{separator}1")
+        assert content(open_videos(file)) == [("x.mp4", 0), ("y z.mp4", 1)]
+
+
+def test_what_no_list_can_be(make_files, write_list, tmp_path):
+    make_files("a.mp4")
+    binary = tmp_path / "data" / "list.bin"
+    binary.write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(ValueError, match=r"list\.bin, line 1"):
+        open_videos(binary)
+    with pytest.raises(ValueError, match=r"none of the 1 videos .* looked for a\x00.mp4"):
+        open_videos(write_list("a\x00.mp4 0"))
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(ValueError, match=r"there is no .*pipe\.txt: name a folder"):
+        open_videos(tmp_path / "pipe.txt")
+    with pytest.raises(ValueError, match="classes is empty"):
+        open_videos(write_list("a.mp4 0"), classes=[])

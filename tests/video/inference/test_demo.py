@@ -144,6 +144,23 @@ def test_short_videos_are_one_window(start, film, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
 
 
+def test_a_name_that_is_not_text(weights, film, tmp_path):
+    """As a program, whose output is UTF-8."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "caf\udce9.mp4").symlink_to(film)
+    program = Path(__file__).parents[3] / "video" / "demo.py"
+    done = subprocess.run(
+        [sys.executable, str(program), str(folder), "--weights", str(weights), "--output",
+         str(tmp_path / "out"), "--device", "cpu"],
+        capture_output=True, check=False, timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert b"caf\\udce9.mp4" in done.stdout
+    assert (tmp_path / "out" / "caf\udce9.mp4").exists()
+
+
 def test_nothing_is_likely_enough(start, film, capsys):
     found = start(film, "--no-video", "--window", "1", "--score-threshold", "1")
     assert found["videos"][0]["segments"] == []
