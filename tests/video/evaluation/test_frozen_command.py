@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from eva_data.labelled_videos.opening import open_videos
-from eva_video.evaluation.frozen_command import choose_probe, main
+from eva_engine.evaluation.frozen import Kept
+from eva_video.evaluation.frozen_command import _computed, choose_probe, main
 from eva_video.model.features import ClipFeatureExtractor
 
 METHODS = {"3 neighbours", "linear", "attentive"}
@@ -80,6 +81,26 @@ def test_both_kinds_of_features_come_from_one_pass(patterns):
     pooled, tokens = extractor.pooled_and_tokens(paths)
     torch.testing.assert_close(pooled, extractor(paths))
     torch.testing.assert_close(tokens, extractor.tokens(paths))
+
+
+@pytest.mark.parametrize("tokens", [16, 1, 0])
+def test_what_is_kept_is_what_the_extractor_sees(patterns, tokens):
+    extractor = ClipFeatureExtractor.from_weights(
+        "eva_debug", frames=4, image_size=32, device="cpu"
+    )
+    videos, cpu = open_videos(patterns / "val"), torch.device("cpu")
+    kept = [Kept([128])] + ([Kept([4, tokens, 128], torch.float16, cpu)] if tokens else [])
+    options = Namespace(batch_size=5, workers=0)
+    features, labels = _computed(
+        extractor, videos, kept=kept, options=options, device=cpu, limit=None, title="val"
+    )
+    paths = [videos.sample_id(index) for index in range(len(videos))]
+    assert labels.tolist() == videos.labels.tolist()
+    torch.testing.assert_close(features[0], extractor(paths))
+    if tokens:
+        expected = extractor.tokens(paths).flatten(2, 3)
+        expected = expected if tokens > 1 else expected.mean(2, keepdim=True)
+        torch.testing.assert_close(features[1].float(), expected, atol=4e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
