@@ -20,8 +20,8 @@ SPARSE = Sampling(frames=4)
 class Numbered:
     """A video whose frame n has the grey level 2 n; notes what it is asked for."""
 
-    def __init__(self, owner, length, size):
-        self.owner, self.length, self.size = owner, length, size
+    def __init__(self, owner, length, size, name):
+        self.owner, self.length, self.size, self.name = owner, length, size, name
 
     def __enter__(self):
         self.owner.opened += 1
@@ -51,7 +51,7 @@ class NumberedVideos(LabelledVideos):
         return f"video-{index}.mp4"
 
     def open(self, index):
-        return Numbered(self, self.lengths[index], self.size)
+        return Numbered(self, self.lengths[index], self.size, self.sample_id(index))
 
 
 def numbers(clip):
