@@ -87,3 +87,11 @@ def test_workers_are_sent_a_copy(make_files, write_list, content):
     make_files("a.mp4", "b.mp4")
     videos = open_videos(write_list("a.mp4 0", "b.mp4 1"))
     assert content(pickle.loads(pickle.dumps(videos))) == content(videos)
+
+
+def test_a_folder_of_splits_is_suspicious(make_files, caplog):
+    open_videos(make_files("train/1.mp4", "val/1.mp4"))
+    assert "holds the splits train, val, which become classes" in caplog.text
+    caplog.clear()
+    open_videos(make_files("train/1.mp4", "run/1.mp4", folder="sports"))
+    assert not caplog.records
