@@ -186,7 +186,7 @@ def list_line(path: str, label: int) -> str | None:
         path: Path of the video.
         label: Its label.
     """
-    if path.strip() != path or "\n" in path or "\r" in path:
+    if not path or path.strip() != path or "\n" in path or "\r" in path:
         return None
     if path[0] == path[-1] == '"':
         path = '"' + path.replace('"', '""') + '"'

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eva_data.labelled_videos.entries import Labels
 from eva_data.labelled_videos.opening import open_videos
-from eva_data.labelled_videos.path_lists import read_path_list
+from eva_data.labelled_videos.path_lists import list_line, read_path_list
 
 NAMES = ("a.mp4", "b  c.mp4", "d, e 1.mp4", "f::g.mp4", "sub 2/h.webm")
 
@@ -35,6 +35,9 @@ def test_quotes_of_csv(make_files, tmp_path, content, delimiter):
     assert content(open_videos(folder / "list.csv")) == [(n, k) for k, n in enumerate(names)]
 
 
+MANY = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 PATHS = st.text(
     st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters='/\\"'), min_size=1
 ).filter(lambda text: text == text.strip() and text[0] not in "\ufeff")
@@ -45,7 +48,7 @@ PATHS = st.text(
     separator=st.sampled_from([" ", "\t", ",", "::"]),
     data=st.data(),
 )
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@MANY
 def test_what_is_written_is_read(tmp_path, paths, separator, data):
     """Any path, whatever separators it holds itself, as long as the label is a number."""
     entries = [(f"{path}.mp4", data.draw(st.integers(0, 999))) for path in paths]
@@ -55,6 +58,19 @@ def test_what_is_written_is_read(tmp_path, paths, separator, data):
     read = list(read_path_list(file, tmp_path, Labels(None)))
     assert [(entry.path, entry.label) for entry in read] == entries
     assert [entry.line for entry in read] == list(range(1, len(entries) + 1))
+
+
+@given(path=st.one_of(PATHS.map("{}.mp4".format), PATHS.map('"{}.mp4"'.format), st.text()))
+@MANY
+def test_what_a_check_writes_is_read(tmp_path, path):
+    line = list_line(path, 7)
+    if line is None:
+        assert path.strip() != path or {"\n", "\r"} & {*path} or not path
+        return
+    file = tmp_path / "list.txt"
+    file.write_bytes(f"a b.mp4 1\n{line}\n".encode("utf-8", "surrogateescape"))
+    (_, entry) = read_path_list(file, tmp_path, Labels(None))
+    assert (entry.path, entry.label) == (path, 7)
 
 
 def test_labels_may_be_names_of_classes(make_files, write_list, content):

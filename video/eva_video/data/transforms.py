@@ -10,6 +10,7 @@ Shapes: T frames of H x W pixels, V views, S the side of the result.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3)
+JitterEach = Literal["clip", "frame"]
 ClipTransform = Callable[[Frames], Tensor]  # to (T, 3, S, S) float32, or (V, T, 3, S, S)
 
 SHORT_SIDE = 256 / 224  # of the resized frame, in sides of the crop
@@ -33,7 +35,7 @@ JITTER = ([0.6, 1.4], [0.6, 1.4], [0.8, 1.2], [-0.1, 0.1])
 class Normalise:
     """Turns pixels into the numbers that the model takes.
 
-    Args:
+    Attributes:
         mean: Subtracted from the pixels in [0, 1], for each channel.
         std: Divides them, for each channel.
     """
@@ -43,10 +45,10 @@ class Normalise:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Normalise (..., 3, H, W) uint8; float32 of the same shape, contiguous."""
-        scale = torch.tensor([1 / (255 * value) for value in self.std])[:, None, None]
-        shift = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)])
+        mean = torch.tensor(self.mean)[:, None, None]
+        std = torch.tensor(self.std)[:, None, None]
         result = pixels.to(torch.float32, memory_format=torch.contiguous_format)
-        return result.mul_(scale).sub_(shift[:, None, None])
+        return result.mul_(1 / (255 * std)).sub_(mean / std)
 
 
 class TrainingTransform:
@@ -55,8 +57,8 @@ class TrainingTransform:
     Args:
         size: S.
         normalise: What makes numbers of pixels.
-        scales: Sides of the crop as shares of the frame's shorter side; width and height are
-            neighbours in this list.
+        scales: Sides of the crop as shares of the frame's shorter side; width and height are the
+            same or neighbours in this list.
         flip: Probability of a horizontal flip.
         color_jitter: Probability of a change of brightness, contrast, saturation and hue.
         jitter_each: What the change is drawn for: each `clip`, or each `frame` of a changed clip.
@@ -71,7 +73,7 @@ class TrainingTransform:
         scales: Sequence[float] = (1.0, 0.875, 0.75, 0.66),
         flip: float = 0.5,
         color_jitter: float = 0.8,
-        jitter_each: str = "clip",
+        jitter_each: JitterEach = "clip",
         gray: float = 0.2,
     ) -> None:
         self.size, self.normalise, self.scales = size, normalise, tuple(scales)
@@ -150,7 +152,7 @@ class CropsTransform:
         return self.normalise(torch.stack([_square(pixels, p, self.size) for p in places]))
 
 
-def jitter(pixels: Tensor, *, each: str) -> Tensor:
+def jitter(pixels: Tensor, *, each: JitterEach) -> Tensor:
     """Change brightness, contrast, saturation and hue, in random order, by random factors.
 
     Args:
