@@ -323,13 +323,11 @@ def test_names_that_are_not_text(report_of, check, sample, tmp_path):
         assert len(video) == 9
 
 
-def test_nothing_is_left(report_of, check, sample, tmp_path, capsys):
+def test_nothing_is_left(report_of, tmp_path, capsys):
     (tmp_path / "data" / "a").mkdir(parents=True)
     (tmp_path / "data" / "a" / "1.mp4").touch()
-    outputs = {"--write": tmp_path / "list.txt", "--index": tmp_path / "i.safetensors"}
-    code, found, _ = report_of(
-        tmp_path / "data", *(part for pair in outputs.items() for part in pair)
-    )
+    outputs = ["--write", tmp_path / "list.txt", "--index", tmp_path / "i.safetensors"]
+    code, found, _ = report_of(tmp_path / "data", *outputs)
     assert (code, found) == (1, {"unreadable": ["a/1.mp4"]})
     assert "no video is left, and nothing else was written" in capsys.readouterr().out
     assert not any(output.exists() for output in outputs[1::2])
