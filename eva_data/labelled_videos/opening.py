@@ -5,6 +5,7 @@ with videos.open(0) as video:
     frames = video.frames([0])
 """
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from eva_data.sources.index_file import VIDEO_KIND, Table
 from eva_data.sources.patterns import expand, is_pattern
 from eva_data.sources.tar_members import find_members
 from eva_data.suffixes import VIDEOS
-from eva_data.video.video_source import BACKENDS, Backend
+from eva_data.video.video_source import BACKENDS, Backend, UnreadableVideoError, open_video
 
 FORMS = (
     "a folder with a folder of videos for each class, a list of lines `path label` (separated by a "
@@ -57,11 +58,10 @@ def open_videos(
         The videos, in the order of the list, or sorted by class and path.
 
     Raises:
-        ValueError: If there is no such data, it is in no known form, a label has no class, or none
-            of its videos is there.
+        ValueError: If there is no such data, it is in no known form, a label has no class, none of
+            its videos is there, or the decoder is not installed.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    _require(backend)
     if isinstance(classes, str | os.PathLike):
         classes = read_class_list(classes)
     if classes is not None and not len(classes):
@@ -88,6 +88,15 @@ def open_videos(
     labels = Labels(classes)
     entries = read_path_list(path, below, labels)
     return place_entries(entries, labels, file=path, root=below, backend=backend)
+
+
+def _require(backend: Backend) -> None:
+    """Refuse a decoder that is not installed at once, and not with the first video."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend != "pyav":
+        with contextlib.suppress(UnreadableVideoError):  # there is no video in no bytes
+            open_video(b"", backend=backend).close()
 
 
 def _open_table(

@@ -1,6 +1,7 @@
 """Videos by whatever names them: folders of classes, and what every list of videos offers."""
 
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -38,12 +39,22 @@ def test_folders_may_write_spaces_as_underscores(make_files, content):
 def test_folders_that_cannot_be_used(make_files, tmp_path):
     with pytest.raises(ValueError, match=r"data has no class folders: .* like data/cat/1\.mp4"):
         open_videos(make_files("1.mp4"))
-    with pytest.raises(ValueError, match=r"holds no video: looked in class folders for 3g2, 3gp"):
+    with pytest.raises(ValueError, match=r"holds no video: looked in class folders for .*mp4"):
         open_videos(make_files("a/1.jpg", folder="pictures"))
     with pytest.raises(ValueError, match=r"there is no .*none: name a folder with a folder of"):
         open_videos(tmp_path / "none")
     with pytest.raises(ValueError, match="backend must be one of pyav, torchcodec, got 'decord'"):
         open_videos(tmp_path, backend="decord")
+
+
+def test_a_decoder_that_is_not_installed_is_refused_at_once(make_files, monkeypatch):
+    """Not with the first video, in a worker of a loader."""
+    for name in ("torchcodec", "torchcodec.decoders"):
+        monkeypatch.setitem(sys.modules, name, None)
+    folder = make_files("a/1.mp4")
+    with pytest.raises(ValueError, match="torchcodec"):
+        open_videos(folder, backend="torchcodec")
+    assert len(open_videos(folder, backend="pyav")) == 1
 
 
 def test_subsets(make_files, write_list, content):
