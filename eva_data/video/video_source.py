@@ -82,7 +82,7 @@ class VideoSource(ABC):
 def open_video(
     content: str | os.PathLike[str] | bytes, *, backend: Backend = "pyav", name: str | None = None
 ) -> VideoSource:
-    """Open a video.
+    """Open a video, in the process that reads it: a loader's worker cannot use its parent's.
 
     Args:
         content: Path of a file, or its content.
