@@ -60,7 +60,7 @@ def check_shapes(weights: Mapping[str, Tensor], prefix: str, *, name: str) -> No
 
     Raises:
         ValueError: For the first tensor with another number of dimensions than it has in every ViT,
-            an empty one, or a joint bias without three equal parts.
+            an empty one, patches that are not square, or a joint bias without three equal parts.
     """
     for key, value in weights.items():
         local = key.removeprefix(prefix)
@@ -75,6 +75,8 @@ def check_shapes(weights: Mapping[str, Tensor], prefix: str, *, name: str) -> No
                 f"{name} is not an EVA ViT: {key} has shape {shape}, and a ViT's has {dimensions} "
                 f"dimension(s){first}, none empty"
             )
+        if local == TRUNK_KEY and shape[-2] != shape[-1]:
+            raise ValueError(f"{name} is not an EVA ViT: {key} has shape {shape}, not square")
         if local.endswith("qkv.bias") and shape[0] % 3:
             raise ValueError(
                 f"{name} is not an EVA ViT: {key} has shape {shape}, not three equal parts for "

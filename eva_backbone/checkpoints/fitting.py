@@ -54,11 +54,13 @@ def clips_of(
         frames: Frames in the file, as for `stored_frames`.
 
     Raises:
-        ValueError: If the file does not show its number of frames.
+        ValueError: If the file has no positions, or does not show its number of frames.
     """
     vit = next((m for m in model.modules() if isinstance(m, VideoTransformer)), None)
     if vit is None:
         return None
+    if f"{prefix}pos_embed" not in weights:
+        raise ValueError(f"{name} lacks {prefix}pos_embed: it is not a complete ViT")
     kernel, positions = (weights[prefix + key] for key in (TRUNK_KEY, "pos_embed"))
     side = vit.img_size // vit.patch_size
     stored = stored_frames(tuple(kernel.shape), positions.shape[1] - 1, name=name, frames=frames)
@@ -92,7 +94,8 @@ def stored_frames(kernel: Shape, positions: int, *, name: str, frames: int | Non
         if patch not in _OFFICIAL_PATCHES or positions % per_frame or not positions:
             raise ValueError(
                 f"{name} has {positions} positions of clips, which do not show how many frames "
-                "they are: pass frames, for which the model was made"
+                "they are: note it in the metadata of a .safetensors file, "
+                'config = {"model": {"frames": T}}'
             )
         frames = positions // per_frame
     side = math.isqrt(positions // frames) if frames > 0 else 0
@@ -121,7 +124,7 @@ def cast(value: Tensor, dtype: torch.dtype, which: str) -> Tensor:
         raise ValueError(f"{which} as other numbers than the model ({names}); convert the file")
     if dtype.is_floating_point and torch.finfo(dtype).max < torch.finfo(value.dtype).max:
         largest = max(abs(bound.item()) for bound in value.aminmax()) if value.numel() else 0.0
-        if largest > torch.finfo(dtype).max:
+        if not largest <= torch.finfo(dtype).max:  # NaN, too, which resampling makes of infinity
             raise ValueError(
                 f"{which} with values up to {largest:.3g}, which are too large for the model's "
                 f"type ({names}); build it in float32"

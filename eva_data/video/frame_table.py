@@ -55,8 +55,8 @@ class FrameTable(NamedTuple):
 
     Attributes:
         times: Their times in ticks, increasing.
-        places: Of all packets by their time, also of those that are decoded and not shown; empty
-            if the packets do not say which frames there are.
+        places: Places of all packets by their time, also of those that are decoded and not shown;
+            empty if the packets do not say which frames there are.
         keys: Keyframes in order.
     """
 

@@ -3,7 +3,7 @@
 import logging
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -93,20 +93,22 @@ def _count(
         inputs = torch.empty(shape if frames is None else (1, frames, *shape[1:]))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(inputs)
-    counts = counter.get_flop_counts()
     root = type(model).__name__
-    names = (f"{root}.{name}" for name in _frozen_modules(model))
-    frozen = sum(sum(counts[name].values()) for name in names if name in counts)
+    counts = {k: sum(v.values()) for k, v in counter.get_flop_counts().items()}
+    frozen = sum(counts[f"{root}.{name}"] for name in _frozen_modules(model, root, counts))
     return float(counter.get_total_flops()), float(frozen)
 
 
-def _frozen_modules(model: nn.Module) -> list[str]:
-    """Name the outermost modules below the model that have parameters and train none."""
+def _frozen_modules(model: nn.Module, root: str, called: Container[str]) -> list[str]:
+    """Name the outermost modules below the model that have parameters and train none.
+
+    A list of modules is not called itself: its members stand for it.
+    """
     found: list[str] = []
     for name, module in model.named_modules():
         trained = [parameter.requires_grad for parameter in module.parameters()]
         inside = any(name.startswith(f"{outer}.") for outer in found)
-        if name and trained and not any(trained) and not inside:
+        if name and trained and not any(trained) and not inside and f"{root}.{name}" in called:
             found.append(name)
     return found
 

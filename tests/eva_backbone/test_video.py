@@ -15,6 +15,7 @@ from eva_backbone import (
     load_vit,
     no_init_weights,
 )
+from eva_backbone.checkpoints.loading import load_weights
 from eva_backbone.layer_decay import layer_index
 from eva_backbone.resample import resample_clip_pos_embed
 
@@ -215,3 +216,33 @@ def test_stochastic_depth_and_checkpointing_train(make_video):
     assert model.pos_embed.grad is not None
     assert all(isinstance(block, nn.Module) for block in model.blocks)
     assert model.patch_embed.proj.weight.grad.abs().max() > 0
+
+
+def test_damaged_files_are_one_sentence(make_video, save):
+    model = make_video()
+    state = model.state_dict()
+    without = {name: value for name, value in state.items() if name != "pos_embed"}
+    huge = torch.full((1, 65, 32), 1e300, dtype=torch.float64)
+    for bad, message in (
+        (without, "weights.pt lacks pos_embed"),
+        (state | {"patch_embed.proj.weight": torch.zeros(32, 3, 1, 14, 16)}, "not square"),
+        (state | {"pos_embed": huge}, "pos_embed with values up to .* too large"),
+    ):
+        before = {name: value.clone() for name, value in state.items()}
+        for other in (model, make_video(frames=2)):  # the positions as they are, and resampled
+            with pytest.raises(ValueError, match=message):
+                load_weights(other, bad, source="weights.pt", frames=4)
+        with pytest.raises(ValueError, match=r"square|lacks pos_embed|do not show"):
+            load_pretrained(model, save(bad))
+        assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+def test_frames_that_are_not_noted_can_be_noted(make_video, tmp_path, save):
+    """As the message about them says."""
+    model = make_video()
+    with pytest.raises(ValueError, match="note it in the metadata of a") as error:
+        load_vit(save(model.state_dict()), frames=4, num_heads=2)
+    example = str(error.value).partition("config = ")[2].replace("T", "4")
+    file = tmp_path / "noted.safetensors"
+    save_file(model.state_dict(), file, metadata={"config": example})
+    assert load_vit(file, frames=4, num_heads=2).pos_embed.equal(model.pos_embed)

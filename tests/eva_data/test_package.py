@@ -24,13 +24,16 @@ MODULES = {  # what a group may load -> its modules
         *("labelled_videos.video_files", "labelled_videos.clip_ids", "labelled_videos.tables"),
         *("labelled_videos.video_index", "labelled_videos.video_shards"),
     ),
+    ("av", "numpy", "PIL"): (
+        *("video.containers", "video.frame_stream", "video.frame_table", "video.pyav_source"),
+        *("video.torchcodec_source", "video.video_source", "video.writer"),
+    ),
     ("numpy", "PIL", "torch", "safetensors"): (
         *("labelled.folders", "labelled.imagenet", "labelled.labelled_images", "labelled.named"),
         *("seeding", "tensors", "transforms"),
         *("sources.decoding", "sources.image_source", "sources.manifests", "sources.shards"),
         *("checks.manifests",),
     ),
-    ("numpy", "PIL", "av"): ("video",),
 }
 LIBRARIES = ("numpy", "PIL", "torch", "torchvision", "av", "safetensors", "datasets", "cv2")
 

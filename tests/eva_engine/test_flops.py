@@ -46,6 +46,31 @@ def test_frozen_modules_have_no_backward_pass():
     assert training_flops(frozen, config, backward=False) == total
 
 
+def test_only_a_head_is_trained():
+    """Then the list of blocks is frozen as one module, which itself is never called."""
+
+    class Classifier(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.vit = build_vit("eva_debug", img_size=48)
+            self.head = nn.Linear(128, 7)
+            self.vit.requires_grad_(False)
+
+        def forward(self, images):
+            return self.head(self.vit(images)[:, 0])
+
+    def blocks_alone(config):
+        model = build(config)
+        freeze_layers(model, depth=config.depth, below=config.depth + 1)
+        return model
+
+    config = VitConfig(variant="eva_debug", image_size=48)
+    total = training_flops(build, config, backward=False)
+    head = 2 * 128 * 7
+    assert training_flops(lambda _: Classifier(), config) == total + 3 * head
+    assert training_flops(blocks_alone, config) == total  # a norm has no matrix
+
+
 def test_flops_of_a_clip():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(5 * 3 * 4 * 4, 7))
     assert forward_flops(lambda: flat.to("meta"), image_size=4, frames=5) == 2 * 240 * 7

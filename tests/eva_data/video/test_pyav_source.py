@@ -91,8 +91,23 @@ def test_only_what_a_frame_needs_is_decoded(videos, decoded):
         video.frames([13, 20])  # goes on
         assert len(decoded) <= 9
         decoded.clear()
-        video.frames([0, 35])  # leaves out what is between them
-        assert len(decoded) <= 3 + 13
+        video.frames([0, 12, 24])  # leaves out what is between them, and what would follow them
+        assert len(decoded) <= 1 + 1 + 3
+
+
+def test_frames_that_no_other_needs_are_not_decoded(videos, monkeypatch):
+    given = []
+    next_frame = pyav_source.PyavSource._next_frame
+    monkeypatch.setattr(
+        pyav_source.PyavSource,
+        "_next_frame",
+        lambda self: given.append(next_frame(self)) or given[-1],
+    )
+    for name, most in (("h264-long.mkv", 24), ("hevc.mp4", 36)):
+        with open_video(videos / name) as video:
+            given.clear()
+            video.frames([0, 35])
+            assert len(given) <= most
 
 
 def test_no_packet_is_decoded_twice_for_frames_in_order(videos, decoded):
@@ -188,7 +203,7 @@ def test_recordings_that_were_cut_begin_with_a_keyframe(tmp_path, write_moving, 
     assert len(lengths) >= 3
 
 
-def test_an_edit_list_leaves_out_the_beginning(tmp_path, videos, read_all):
+def test_an_edit_list_leaves_out_the_beginning(tmp_path, videos, read_all, decoded):
     """Phones cut a video without encoding it again: the list says what of it is shown."""
     content = bytearray((videos / "h264.mp4").read_bytes())
     entry = content.find(b"elst") + 12  # duration in ms, first tick of 512 a frame, after B-frames
@@ -200,6 +215,34 @@ def test_an_edit_list_leaves_out_the_beginning(tmp_path, videos, read_all):
         assert len(video) == 15
         assert np.array_equal(video.frames([14, 0, 7]), expected[[14, 0, 7]])
         assert video.times([0, 14]) == pytest.approx([0, 14 / 30])
+        decoded.clear()
+        video.frames([14])
+        assert 0 < len(decoded) <= 14  # with what two seeks have found
+
+
+def test_packets_that_show_nothing_are_not_counted(tmp_path, read_all):
+    """Encoders of MPEG-4 (part 2) store a repeated frame as a packet that gives none."""
+    repeated = bytes.fromhex("000001b650cf")  # a frame that is not coded
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.codec_context.max_b_frames = 0
+        for number in range(20):
+            rgb = np.random.default_rng(number).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")):
+                packet.time_base = Fraction(1, 60)
+                packet.pts = packet.dts = 2 * number
+                container.mux(packet)
+            if number == 10:
+                packet = av.Packet(repeated)
+                packet.stream, packet.time_base = stream, Fraction(1, 60)
+                packet.pts = packet.dts = 2 * number + 1
+                container.mux(packet)
+    expected = read_all(tmp_path / "a.mp4")
+    assert len(expected) == 20
+    with open_video(tmp_path / "a.mp4") as video:
+        assert len(video) == 20
+        assert np.array_equal(video.frames([19, 10, 11]), expected[[19, 10, 11]])
 
 
 def test_the_stream_of_moving_pictures_is_read(tmp_path, read_all):

@@ -119,6 +119,16 @@ def test_truncated_files(tmp_path, videos, write_moving, name, place, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_file_that_ends_with_a_packet_is_truncated_too(tmp_path, write_moving):
+    path = tmp_path / "a.mp4"
+    write_moving(path, muxer={"movflags": "faststart"})
+    with av.open(str(path)) as container:
+        ends = [packet.pos for packet in container.demux(video=0) if packet.size]
+    path.write_bytes(path.read_bytes()[: ends[20]])
+    for reason in _reasons(path, str(path)):
+        assert "it is truncated" in reason
+
+
 def test_what_is_damaged_in_the_middle(tmp_path, videos, read_all, capfd):
     """Frames that need a damaged one are refused, those of other groups are as they were."""
     path = tmp_path / "damaged.mp4"

@@ -8,7 +8,7 @@ Shapes: V clips of T frames.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -27,11 +27,21 @@ class Sampling:
         kind: `tsn` takes a frame of each of T equal segments of the video, `dense` frames at a
             fixed distance.
         interval: Distance of the frames of `dense`.
+
+    Raises:
+        ValueError: If there is no such rule.
     """
 
     frames: int
     kind: Kind = "tsn"
     interval: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        for name in ("frames", "interval"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     @property
     def span(self) -> int:
