@@ -6,6 +6,7 @@ with videos.open(0) as video:
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from eva_data.sources.patterns import expand, is_pattern
 from eva_data.sources.tar_members import find_members
 from eva_data.suffixes import VIDEOS
 from eva_data.video.video_source import BACKENDS, Backend, UnreadableVideoError, open_video
+
+logger = logging.getLogger(__name__)
 
 FORMS = (
     "a folder with a folder of videos for each class, a list of lines `path label` (separated by a "
@@ -51,7 +54,8 @@ def open_videos(
             tools/verify_data.py, see `video_index`.
         classes: Names in the order of the labels, or a file with them; those of a training set
             for its validation set. None takes them from the data.
-        root: Folder of a list's relative paths; by default the list's own.
+        root: Folder of a list's relative paths or ids, by default the list's own; or where the
+            videos of an index have been moved to.
         backend: Decoder, see `open_video`.
 
     Returns:
@@ -68,12 +72,10 @@ def open_videos(
         raise ValueError("classes is empty: name the classes in the order of the labels, or None")
     path = Path(location).expanduser()
     if path.is_dir():
-        if root is not None:
-            raise ValueError(f"root is for lists, and {path} is a folder: leave root={root} out")
+        _warn_of_root(root, path)
         return open_class_folders(path, classes=classes, backend=backend)
     if is_pattern(path):
-        if root is not None:
-            raise ValueError(f"root is for lists, and {path} names shards: leave root={root} out")
+        _warn_of_root(root, path)
         return open_video_shards(expand(str(path)), classes=classes, backend=backend)
     if not path.is_file():
         raise ValueError(f"there is no {path}: name {FORMS}")
@@ -97,6 +99,11 @@ def _require(backend: Backend) -> None:
     if backend != "pyav":
         with contextlib.suppress(UnreadableVideoError):  # there is no video in no bytes
             open_video(b"", backend=backend).close()
+
+
+def _warn_of_root(root: str | os.PathLike[str] | None, path: Path) -> None:
+    if root is not None:
+        logger.warning("root=%s has no effect on %s: it is for lists and indexes", root, path)
 
 
 def _open_table(

@@ -5,7 +5,7 @@
     videos/a b.mp4::12                                 two colons
     frames/-3B32lodo2M 300 0                           a folder of pictures, their number, the label
 
-A list has one separator, which is found out, and no header.
+A list has one separator, which is found out. It has no header.
 """
 
 import re
