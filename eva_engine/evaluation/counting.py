@@ -192,11 +192,12 @@ def count(
         raise ValueError(f"confusion of {classes} classes: at most {MAX_CONFUSION} are counted")
     sums = _Sums(rules, classes if confusion else 0, device)
     left_out: dict[int, str] = {}
-    own = distributed.own_share(len(samples))
+    indexed = (_Readable if skip_unreadable else _Indexed)(samples)
     dtype = next(parameter.dtype for parameter in model.parameters())
     with evaluation_loader(
-        Subset((_Readable if skip_unreadable else _Indexed)(samples), own), batch_size=batch_size,
-        workers=workers, pin_memory=device.type == "cuda", progress=progress, collate=_collate,
+        Subset(indexed, distributed.own_share(len(samples))), batch_size=batch_size,
+        workers=workers, pin_memory=device.type == "cuda",
+        progress=progress, collate=_collate,
     ) as batches:  # fmt: skip
         for inputs, labels, indexes, unreadable in batches:
             labels = labels.to(device, non_blocking=True)
