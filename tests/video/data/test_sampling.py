@@ -99,3 +99,13 @@ def test_draws_of_a_generator_leave_the_global_one_alone():
     other = sampling.drawn(100, clips=3, generator=torch.Generator().manual_seed(8))
     assert clips.tolist() == again.tolist() != other.tolist()
     assert len({tuple(clip) for clip in clips.tolist()}) == 3
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"frames": 0}, "frames must be at least 1, got 0"),
+    ({"frames": 4, "kind": "uniform"}, "sampling must be tsn or dense, got 'uniform'"),
+    ({"frames": 4, "kind": "dense", "interval": 0}, "interval must be at least 1, got 0"),
+])  # fmt: skip
+def test_rules_that_cannot_be(values, message):
+    with pytest.raises(ValueError, match=message):
+        Sampling(**values)

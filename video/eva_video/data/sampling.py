@@ -8,13 +8,14 @@ Shapes: V clips of T frames.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 Kind = Literal["tsn", "dense"]
+KINDS = get_args(Kind)
 Indexes = NDArray[np.int64]
 
 
@@ -27,11 +28,21 @@ class Sampling:
         kind: `tsn` takes a frame of each of T equal segments of the video, `dense` frames at a
             fixed distance.
         interval: Distance of the frames of `dense`.
+
+    Raises:
+        ValueError: If there is no such rule.
     """
 
     frames: int
     kind: Kind = "tsn"
     interval: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"sampling must be {' or '.join(KINDS)}, got {self.kind!r}")
+        for name, value in (("frames", self.frames), ("interval", self.interval)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
 
     @property
     def span(self) -> int:
