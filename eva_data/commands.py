@@ -19,6 +19,11 @@ def complain(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
+def printable(text: str) -> str:
+    """Escape what is not text: names of files are bytes, and not all of them are UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def exit_code(
     command: Callable[[], int],
     *,

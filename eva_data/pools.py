@@ -1,10 +1,12 @@
 """Work spread over processes: results in order, a progress bar, and a clean shutdown."""
 
+import functools
 import multiprocessing
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -44,13 +46,7 @@ def ordered_map(
             initializer(*initial)
         yield from progress(map(work, items), total=len(items), what=what)
         return
-    # Not fork: the caller may hold threads.
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-        initargs=(initializer, initial),
-    )
+    pool = _spawned(workers, initializer=initializer, initial=initial)
     try:
         results = pool.map(work, items, chunksize=chunk)
         yield from progress(results, total=len(items), what=what)
@@ -60,6 +56,94 @@ def ordered_map(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def surviving_map(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    what: str,
+    died: Callable[[Item], Result],
+    initializer: Callable[..., None] | None = None,
+    initial: tuple[Any, ...] = (),
+) -> Iterator[Result]:
+    """Yield `work(item)` of all items as `ordered_map` does, also if some of them kill a process.
+
+    A library in C that reads damaged files may end its process. Those items that were being worked
+    on are then done once more, one by one, until it is known which of them it is.
+
+    Args:
+        work: A function of a module, or a `partial` of one; it is always called in a process of
+            its own.
+        items: What it is called with.
+        workers: Number of processes.
+        what: Name of the items beside the progress bar.
+        died: Function that gives the result of an item of which a process has died.
+        initializer: Function called first in each process that works.
+        initial: Its arguments.
+
+    Raises:
+        ValueError: If no process can be started.
+    """
+    pools = functools.partial(_spawned, initializer=initializer, initial=initial)
+    results = _survived(work, items, workers=workers, died=died, pools=pools)
+    yield from progress(results, total=len(items), what=what)
+
+
+def _survived(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    died: Callable[[Item], Result],
+    pools: Callable[[int], ProcessPoolExecutor],
+) -> Iterator[Result]:
+    done = suspects = 0  # suspects are done one by one
+    while done < len(items):
+        ahead = 1 if suspects else 4 * workers
+        end = min(len(items), done + suspects) if suspects else len(items)
+        pool = pools(1 if suspects else workers)
+        try:
+            _require_running(pool)
+            waiting: deque[Future[Result]] = deque()
+            while done < end:
+                for item in items[done + len(waiting) : min(done + ahead, end)]:
+                    waiting.append(pool.submit(work, item))
+                result = waiting[0].result()
+                waiting.popleft()
+                done, suspects = done + 1, max(0, suspects - 1)
+                yield result
+        except BrokenProcessPool:
+            if suspects:
+                yield died(items[done])
+                done, suspects = done + 1, suspects - 1
+            else:
+                suspects = ahead
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _require_running(pool: ProcessPoolExecutor) -> None:
+    try:
+        pool.submit(int).result()
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "a process died before it began to work, perhaps for lack of memory; give fewer "
+            "--workers"
+        ) from error
+
+
+def _spawned(
+    workers: int, *, initializer: Callable[..., None] | None, initial: tuple[Any, ...]
+) -> ProcessPoolExecutor:
+    """Start processes; not by fork, as the caller may hold threads."""
+    return ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(initializer, initial),
+    )
 
 
 def _begin(initializer: Callable[..., None] | None, initial: tuple[Any, ...]) -> None:

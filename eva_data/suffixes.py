@@ -4,6 +4,12 @@
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 # What people bring to a demo.
 SHOWN_PICTURES = PICTURES | {".gif"}
-VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
+# Of cameras and phones, the web, broadcasts and discs, and what lists of data sets name.
+VIDEOS = frozenset(
+    {
+        *(".3g2", ".3gp", ".asf", ".avi", ".divx", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+        *(".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+    }
+)
 LISTED_PICTURES = ", ".join(sorted(suffix.removeprefix(".") for suffix in PICTURES))
 LISTED_VIDEOS = ", ".join(sorted(suffix.removeprefix(".") for suffix in VIDEOS))

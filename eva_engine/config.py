@@ -95,7 +95,8 @@ class RunConfig:
             or `skip` the step. (An overflow that the loss scale of fp16 takes care of is neither.)
         max_skipped: Steps in a row that `skip` may leave out before the run stops.
         max_bad_samples: Samples that may be replaced because they cannot be read, each counted
-            once, over all processes and over resumes. Another error in a sample ends the run.
+            once, over all processes and over resumes; a validation of videos leaves out as many.
+            Another error in a sample ends the run.
         tensorboard: Write TensorBoard files.
         wandb_project: Project on Weights & Biases; empty sends nothing.
     """

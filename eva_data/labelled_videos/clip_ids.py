@@ -63,7 +63,9 @@ class Clips:
 
 
 def _stem(name: str) -> str:
-    return name.rpartition("/")[2].rpartition(".")[0]
+    base = name.rpartition("/")[2]
+    stem, _, suffix = base.rpartition(".")
+    return stem if f".{suffix.lower()}" in VIDEOS else base
 
 
 def _key(stem: str) -> str:
@@ -79,6 +81,31 @@ def clip_id(name: str) -> str:
         name: Path such as `abseiling/-3B32lodo2M_000059_000069.mp4`.
     """
     return _id(_stem(name))
+
+
+def clip_name(found: str, times: tuple[int, int]) -> str:
+    """Name a clip as cvdf's archives do, without suffix.
+
+    Args:
+        found: Its id.
+        times: Start and end in seconds.
+    """
+    return f"{found}_{times[0]:06d}_{times[1]:06d}"
+
+
+def youtube_id(name: str) -> str | None:
+    """Take the YouTube id out of the path of a clip, None if there is none.
+
+    A name of eleven letters without times may be any; by chance one id in 300 has no capital.
+
+    Args:
+        name: Path such as `abseiling/-3B32lodo2M_000059_000069.mp4`.
+    """
+    stem = _stem(name)
+    found = _id(stem)
+    if not re.fullmatch(r"[\w-]{11}", found, re.ASCII):
+        return None
+    return found if found != stem or re.search("[A-Z]", found) else None
 
 
 def _id(stem: str) -> str:
@@ -113,8 +140,7 @@ def place_clips(table: TableList, labels: Labels, *, root: Path, backend: Backen
             label = labels.of(row.label, row.where)
             place = clips.find(row)
             if place is None:
-                times = "" if row.times is None else f"_{row.times[0]:06d}_{row.times[1]:06d}"
-                absent.append(row.path + times)
+                absent.append(clip_name(row.path, row.times) if row.times else row.path)
                 lines.append(row.line)
                 continue
             name = clips.names[place]
@@ -129,8 +155,8 @@ def place_clips(table: TableList, labels: Labels, *, root: Path, backend: Backen
     report_absent(table.file, root, len(names), absent, lines)
     twice.warn(TWICE, table.file)
     clips.copies.warn("%s has %s videos under names that mean the same clip: %s", root)
-    unlisted = Names.collect(clips.names[int(place)] for place in np.flatnonzero(~used))
-    if len(unlisted):
+    unlisted = [clips.names[int(place)] for place in np.flatnonzero(~used)]
+    if unlisted:
         logger.info(
             "%s videos of %s are not in %s: %s", f"{len(unlisted):,}", root, table.file, unlisted[0]
         )
@@ -140,7 +166,7 @@ def place_clips(table: TableList, labels: Labels, *, root: Path, backend: Backen
         np.array(numbers, np.int32),
         labels.classes(),
         backend=backend,
-        missing=Names.collect(absent),
+        missing=absent,
         unlisted=unlisted,
     )
 

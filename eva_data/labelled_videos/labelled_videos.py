@@ -2,11 +2,12 @@
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eva_data.names import Names
 from eva_data.video.video_source import VideoSource
 
 
@@ -16,11 +17,21 @@ class LabelledVideos(ABC):
     Args:
         classes: Names of the labels 0, 1, ...
         labels: Label of each video, (number of videos,).
+        missing: Paths or ids that were listed and are not there.
+        unlisted: Videos that are there and were not listed, or have no label, where that is known.
     """
 
-    def __init__(self, classes: Sequence[str], labels: NDArray[np.int32]) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        labels: NDArray[np.int32],
+        *,
+        missing: Iterable[str] = (),
+        unlisted: Iterable[str] = (),
+    ) -> None:
         self.classes = tuple(classes)
         self.labels = labels
+        self.missing, self.unlisted = Names.collect(missing), Names.collect(unlisted)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -6,11 +6,12 @@ with videos.open(0) as video:
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from eva_data.files import find_files
 from eva_data.labelled.classes import read_class_list
-from eva_data.labelled_videos.clip_ids import place_clips
+from eva_data.labelled_videos.clip_ids import clip_name, place_clips
 from eva_data.labelled_videos.entries import Labels
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.path_lists import read_path_list
@@ -19,7 +20,11 @@ from eva_data.labelled_videos.tables import TableList, has_columns
 from eva_data.labelled_videos.video_files import open_class_folders
 from eva_data.labelled_videos.video_index import SUFFIX, open_video_index
 from eva_data.labelled_videos.video_shards import open_video_shards
+from eva_data.names import Names
+from eva_data.sources.index_file import VIDEO_KIND, Table
 from eva_data.sources.patterns import expand, is_pattern
+from eva_data.sources.tar_members import find_members
+from eva_data.suffixes import VIDEOS
 from eva_data.video.video_source import BACKENDS, Backend
 
 FORMS = (
@@ -59,6 +64,8 @@ def open_videos(
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if isinstance(classes, str | os.PathLike):
         classes = read_class_list(classes)
+    if classes is not None and not len(classes):
+        raise ValueError("classes is empty: name the classes in the order of the labels, or None")
     path = Path(location).expanduser()
     if path.is_dir():
         if root is not None:
@@ -91,3 +98,36 @@ def _open_table(
         return place_clips(table, labels, root=root, backend=backend)
     entries = table.entries(labels)
     return place_entries(entries, labels, file=table.file, root=root, backend=backend)
+
+
+def video_names(
+    location: str | os.PathLike[str], *, classes: str | os.PathLike[str] | None = None
+) -> Iterator[str]:
+    """Name the videos of a list, a folder, shards or an index, whose files need not be there.
+
+    Args:
+        location: See `open_videos`.
+        classes: See `open_videos`; for lists whose labels are names.
+
+    Yields:
+        Paths, or ids with times where the list has them.
+
+    Raises:
+        ValueError: If it is in no known form.
+    """
+    path = Path(location).expanduser()
+    if path.is_dir():
+        yield from find_files(path, VIDEOS)
+    elif is_pattern(path):
+        for shard in expand(str(path)):
+            yield from (member.name for member in find_members(shard, VIDEOS))
+    elif not path.is_file():
+        raise ValueError(f"there is no {path}: name {FORMS}")
+    elif path.suffix == SUFFIX:
+        yield from Names(Table.open(path, kind=VIDEO_KIND))
+    elif has_columns(path):
+        for row in TableList(path).rows():
+            yield row.path if row.times is None else clip_name(row.path, row.times)
+    else:
+        labels = Labels(None if classes is None else read_class_list(classes))
+        yield from (entry.path for entry in read_path_list(path, path.parent, labels))

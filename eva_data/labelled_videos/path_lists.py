@@ -5,7 +5,7 @@
     videos/a b.mp4::12                                 two colons
     frames/-3B32lodo2M 300 0                           a folder of pictures, their number, the label
 
-A list has one separator, which is found out. There is no header.
+A list has one separator, which is found out. It has no header.
 """
 
 import re
@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from eva_data.labelled_videos.entries import Entry, Labels, text_lines
+from eva_data.labelled_videos.placing import Shelves
 from eva_data.suffixes import VIDEOS
 
 _TRIED = 100  # lines that are looked up on the disk, to find out the form
@@ -136,10 +137,9 @@ def _find_separator(file: Path, labels: Labels) -> str:
 
 
 def _not_split(where: str, line: str, labels: Labels) -> ValueError:
-    text = line.replace("::", " ").replace(",", " ").split()[-1]
-    if len(line.split()) > 1 or "," in line or "::" in line:
-        error = labels.refuse(text, where)
-        return ValueError(f"{error}; a line must be {FORMS}")
+    parts = line.replace("::", " ").replace(",", " ").split()
+    if len(parts) > 1:
+        return ValueError(f"{labels.refuse(parts[-1], where)}; a line must be {FORMS}")
     return ValueError(f"{where} is {line!r}, without a label: a line must be {FORMS}")
 
 
@@ -156,7 +156,12 @@ def _not_of_the_form(
 
 
 def _has_frames(file: Path, root: Path, split: Split, labels: Labels) -> bool:
-    """Find out whether the list is of folders of pictures, `folder number_of_frames label`."""
+    """Find out whether the list is of folders of pictures, `folder number_of_frames label`.
+
+    The disk decides whether `a 3` is a folder of three pictures or a name; if nothing is there, it
+    is a folder.
+    """
+    shelves = Shelves(root)
     for number, line in islice(text_lines(file), _TRIED):
         found = split(line, labels)
         inner = None if found is None else split(found[0], _NUMBERS)
@@ -167,8 +172,22 @@ def _has_frames(file: Path, root: Path, split: Split, labels: Labels) -> bool:
                 f"{file}, line {number} is {line!r}, with two numbers after the path: videos have "
                 "one label"
             )
-        if (root / inner[0]).is_dir():
-            return True
-        if (root / found[0]).exists():
+        if shelves.find(found[0]) is not None:
             return False
-    return False
+        if shelves.find(inner[0]) is not None:
+            return True
+    return True
+
+
+def list_line(path: str, label: int) -> str | None:
+    """Write a line `path label` that is read as it was meant; None for a path that cannot be.
+
+    Args:
+        path: Path of the video.
+        label: Its label.
+    """
+    if not path or path.strip() != path or "\n" in path or "\r" in path:
+        return None
+    if path[0] == path[-1] == '"':
+        path = '"' + path.replace('"', '""') + '"'
+    return f"{path} {label}"

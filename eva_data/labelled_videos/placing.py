@@ -65,7 +65,7 @@ class Shelves:
         files = self._files[folder] = set()
         folders = self._folders[folder] = set()
         with (
-            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError),  # a zero byte
             os.scandir(self._root / folder) as entries,
         ):
             for entry in entries:
@@ -152,7 +152,7 @@ def place_entries(
         labels.classes(),
         backend=backend,
         pictures=counts if (counts >= 0).any() else None,
-        missing=Names.collect(absent),
+        missing=absent,
     )
 
 

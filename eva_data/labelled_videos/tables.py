@@ -109,10 +109,8 @@ class TableList:
         if not names:
             raise ValueError(f"{self.file} has a header and no video")
         if len(splits) > 1:
-            raise ValueError(
-                f"{self.file} holds several splits, {', '.join(sorted(splits))}: write a list for "
-                "each"
-            )
+            shown = ", ".join(sorted(one or "(empty)" for one in splits))
+            raise ValueError(f"{self.file} holds several splits, {shown}: write a list for each")
         if classes is not None:
             return Labels(classes)
         numbers = Labels(None)

@@ -1,18 +1,25 @@
 """Videos in files with labels."""
 
+import hashlib
+import logging
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eva_data.files import require_regular_file
 from eva_data.labelled.classes import files_of_classes, find_class_folders, labels_of_folders
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.raw_frames import RawFrames
 from eva_data.names import Names
 from eva_data.suffixes import LISTED_VIDEOS, VIDEOS
 from eva_data.video.video_source import Backend, VideoSource, open_video
+
+logger = logging.getLogger(__name__)
+
+_SPLITS = frozenset({"train", "training", "val", "valid", "validate", "validation", "test"})
 
 
 class VideoFiles(LabelledVideos):
@@ -28,8 +35,8 @@ class VideoFiles(LabelledVideos):
         backend: See `open_video`.
         pictures: Number of pictures of each, where some are folders of pictures: 0 if it is not
             known, and -1 for files of videos.
-        missing: Paths or ids that were listed and are not there.
-        unlisted: Paths that are there and were not listed, where that was looked for.
+        missing: See `LabelledVideos`.
+        unlisted: See `LabelledVideos`.
     """
 
     def __init__(
@@ -41,13 +48,11 @@ class VideoFiles(LabelledVideos):
         *,
         backend: Backend,
         pictures: NDArray[np.int32] | None = None,
-        missing: Names | None = None,
-        unlisted: Names | None = None,
+        missing: Iterable[str] = (),
+        unlisted: Iterable[str] = (),
     ) -> None:
-        super().__init__(classes, labels)
+        super().__init__(classes, labels, missing=missing, unlisted=unlisted)
         self.root, self.names, self._backend, self.pictures = root, names, backend, pictures
-        self.missing = Names.collect([]) if missing is None else missing
-        self.unlisted = Names.collect([]) if unlisted is None else unlisted
 
     def name(self, index: int) -> str:
         """Name a video by its path below the root."""
@@ -65,6 +70,25 @@ class VideoFiles(LabelledVideos):
         if self.pictures is not None and self.pictures[index] >= 0:
             return RawFrames(path, count=int(self.pictures[index]) or None)
         return open_video(path, backend=self._backend)
+
+    def digest(self, index: int) -> tuple[int, bytes]:
+        """Read a video's content: its bytes, and their SHA-256.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        path = Path(self.sample_id(index))
+        if self.pictures is None or self.pictures[index] < 0:
+            files = [path]
+        else:
+            files = sorted(entry for entry in path.iterdir() if entry.is_file())
+        size, digest = 0, hashlib.sha256()
+        for file in files:
+            require_regular_file(file)
+            with file.open("rb") as stream:
+                hashlib.file_digest(stream, lambda: digest)
+                size += stream.tell()
+        return size, digest.digest()
 
 
 def open_class_folders(
@@ -84,6 +108,8 @@ def open_class_folders(
     found = find_class_folders(
         folder, what="videos", example="1.mp4", otherwise="a list or shards of videos"
     )
+    if len(found) > 1 and _SPLITS.issuperset(found):
+        logger.warning("%s holds the splits %s, which become classes", folder, ", ".join(found))
     names = found if classes is None else classes
     labels = labels_of_folders(found, names, folder, exact=classes is None)
     numbers = array("i")

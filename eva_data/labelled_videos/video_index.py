@@ -76,7 +76,8 @@ def open_video_index(
     table = Table.open(file, kind=VIDEO_KIND)
     about = table.about if isinstance(table.about, dict) else {}
     known, names = about.get("classes"), Names(table)
-    if not isinstance(known, list) or "label" not in table:
+    place = about.get("root" if about.get("shards") is None else "paths")
+    if not isinstance(known, list) or not place or "label" not in table:
         raise ValueError(f"{file} is a damaged index: {_AGAIN}")
     labels = np.array(table["label"])
     counts = {len(names), len(labels), *(len(table[one]) for one in ("pictures",) if one in table)}
@@ -85,11 +86,11 @@ def open_video_index(
     if classes is not None:
         labels, known = _relabelled(labels, known, classes, file), list(classes)
     if about.get("shards") is None:
-        folder = Path(str(about.get("root"))) if root is None else root
+        folder = Path(place) if root is None else root
         _require(folder, folder.is_dir(), file)
         pictures = np.array(table["pictures"]) if "pictures" in table else None
         return VideoFiles(folder, names, labels, known, backend=backend, pictures=pictures)
-    shards = [Path(path) for path in about.get("paths", [])]
+    shards = [Path(path) for path in place]
     if root is not None:
         shards = [root / shard.name for shard in shards]
     for shard in shards:

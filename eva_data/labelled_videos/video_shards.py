@@ -4,10 +4,11 @@ A sample is `KEY.mp4` with `KEY.cls` (a number or the name of a class), or with 
 a field for it. Where classes are given, a caption (`KEY.txt`, or a field of the JSON) may name one.
 """
 
+import hashlib
 import json
 import logging
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 
 from eva_data.labelled_videos.entries import Labels, label_text
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
-from eva_data.labelled_videos.placing import Tally
 from eva_data.labelled_videos.tables import COLUMNS
 from eva_data.sources.index_file import VIDEO_KIND, Table
 from eva_data.sources.tar_members import Member, TarMembers, find_members, table_of_members
@@ -38,6 +38,7 @@ class VideoShards(LabelledVideos):
         labels: Label of each, (number of videos,).
         classes: Names of the labels.
         backend: See `open_video`.
+        unlisted: Videos without a label.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class VideoShards(LabelledVideos):
         classes: Sequence[str],
         *,
         backend: Backend,
+        unlisted: Iterable[str] = (),
     ) -> None:
-        super().__init__(classes, labels)
+        super().__init__(classes, labels, unlisted=unlisted)
         self.members, self._backend = members, backend
 
     def name(self, index: int) -> str:
@@ -74,6 +76,15 @@ class VideoShards(LabelledVideos):
         except OSError as error:
             raise UnreadableVideoError(f"cannot read {error}") from error
 
+    def digest(self, index: int) -> tuple[int, bytes]:
+        """Read a video's content: its bytes, and their SHA-256.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        content = self.read(index)
+        return len(content), hashlib.sha256(content).digest()
+
     def open(self, index: int) -> VideoSource:
         """See `LabelledVideos`."""
         return open_video(self.read(index), name=self.sample_id(index), backend=self._backend)
@@ -97,7 +108,11 @@ def open_video_shards(
     search = _Search(classes is not None)
     found = ((number, m) for number, shard in enumerate(shards) for m in search.through(shard))
     table = table_of_members(shards, found)
-    search.unlabelled.warn("%s and further shards have %s videos without a label: %s", shards[0])
+    if search.unlabelled:
+        logger.warning(
+            "%s videos have no label and are left out, such as %s",
+            f"{len(search.unlabelled):,}", search.unlabelled[0],
+        )  # fmt: skip
     if not search.codes:
         raise ValueError(
             f"no video with a label in {shards[0]} (and {len(shards) - 1} more shards): looked for "
@@ -111,7 +126,9 @@ def open_video_shards(
     values = np.array(label_of, np.int32)[np.frombuffer(search.codes, np.int32)]
     arrays = {**table, "label": values}
     members = TarMembers(shards, Table(arrays, table.about, kind=VIDEO_KIND), what="video")
-    return VideoShards(members, values, labels.classes(), backend=backend)
+    return VideoShards(
+        members, values, labels.classes(), backend=backend, unlisted=search.unlabelled
+    )
 
 
 class _Search:
@@ -126,7 +143,7 @@ class _Search:
         self.codes = array("i")  # of the texts, one for each video
         self.texts: dict[str, int] = {}
         self.first: dict[str, str] = {}  # where each text came first
-        self.unlabelled = Tally()
+        self.unlabelled = list[str]()
 
     def through(self, shard: Path) -> Iterator[Member]:
         """Yield the videos of a shard that have a label, whose codes are noted."""
@@ -144,7 +161,7 @@ class _Search:
         for key, member in videos.items():
             where = f"{shard}:{member.name}"
             if key not in labels:
-                self.unlabelled.add(where)
+                self.unlabelled.append(where)
                 continue
             text = labels[key][1]
             self.first.setdefault(text, where)

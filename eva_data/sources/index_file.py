@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from eva_data.tensors import write_tensors
-
 KIND = "eva_pretrain image index 1"
 VIDEO_KIND = "eva_data video index 1"
 _CALLED = {KIND: "an index of images", VIDEO_KIND: "an index of videos"}
@@ -82,6 +80,8 @@ class Table(Mapping[str, NDArray[Any]]):
         Args:
             file: The index file.
         """
+        from eva_data.tensors import write_tensors  # loads torch, which no reader needs
+
         metadata = {"kind": self._kind, "about": json.dumps(self.about)}
         write_tensors(self._arrays, file, metadata)
 

@@ -4,10 +4,12 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import av
+import av.filter
 import numpy as np
 from av.container import InputContainer
 from av.stream import Discard, Disposition
@@ -20,6 +22,12 @@ from eva_data.files import require_regular_file
 from eva_data.pictures import LIMIT, max_pixels
 from eva_data.video.video_source import UnreadableVideoError
 
+# What FFmpeg may take a file for. It knows pictures, sounds, scripts and playlists too: these wait
+# for what they name, and may name anything.
+_KINDS = (
+    "3g2,3gp,amv,asf,av1,avi,dv,flic,flv,gif,h263,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,"
+    "mp4,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,rm,roq,smk,swf,vc1,webm,wtv,yuv4mpegpipe"
+)
 _INDEXED = {"mov", "matroska", "avi", "flv"}
 _SEGMENT = bytes.fromhex("18538067")
 _HEAD = 4096  # bytes
@@ -131,9 +139,14 @@ def open_pictures(content: Content) -> OpenVideo:
             head = file.read(_HEAD)
     if not size:
         raise OSError("it is empty")
-    # playlists and the like name other files and addresses
-    options = {"protocol_whitelist": "none" if isinstance(content, bytes) else "file"}
-    container = av.open(source, metadata_errors="replace", container_options=options)
+    options = {
+        "format_whitelist": _KINDS,
+        "protocol_whitelist": "none" if isinstance(content, bytes) else "file",
+    }
+    try:
+        container = av.open(source, metadata_errors="replace", container_options=options)
+    except av.ArgumentError as error:
+        raise OSError("it is not a video of a known kind") from error
     try:
         return OpenVideo(container, _choose_stream(container), size, head)
     except BaseException:
@@ -142,8 +155,6 @@ def open_pictures(content: Content) -> OpenVideo:
 
 
 def _choose_stream(container: InputContainer) -> VideoStream:
-    if container.format.name == "image2" or container.format.name.endswith("_pipe"):
-        raise OSError("it is a picture")
     moving = [
         stream
         for stream in container.streams.video
@@ -189,7 +200,7 @@ def to_rgb(frame: VideoFrame, stored_size: tuple[int, int]) -> NDArray[np.uint8]
         (H, W, 3), RGB, upright.
     """
     height, width = stored_size
-    rgb = frame.to_ndarray(
+    rgb = _without_place_of_colours(frame).to_ndarray(
         format="rgb24",
         width=width,
         height=height,
@@ -197,6 +208,26 @@ def to_rgb(frame: VideoFrame, stored_size: tuple[int, int]) -> NDArray[np.uint8]
         threads=1,
     )
     return upright(cast("NDArray[np.uint8]", rgb), frame.rotation)
+
+
+def _without_place_of_colours(frame: VideoFrame) -> VideoFrame:
+    """Leave out where between the pixels their colours were measured, as torchcodec does.
+
+    FFmpeg ignores it for 8 bits, and for more it would shift the colours by half a pixel.
+    """
+    if frame.format.components[0].bits <= 8:
+        return frame
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
+        time_base=frame.time_base or Fraction(1),
+    )
+    place = graph.add("setparams", "chroma_location=unspecified")
+    graph.link_nodes(source, place, graph.add("buffersink")).configure()
+    graph.vpush(frame)
+    return graph.vpull()
 
 
 def upright(rgb: NDArray[np.uint8], rotation: float) -> NDArray[np.uint8]:

@@ -55,8 +55,8 @@ class FrameTable(NamedTuple):
 
     Attributes:
         times: Their times in ticks, increasing.
-        places: Of all packets by their time, also of those that are decoded and not shown; empty
-            if the packets do not say which frames there are.
+        places: Places of all packets by their time, also of those that are decoded and not shown;
+            empty if the packets do not say which frames there are.
         keys: Keyframes in order.
     """
 
@@ -159,7 +159,7 @@ def scan(video: OpenVideo) -> tuple[FrameTable, VideoFrame] | None:
         if first is None:
             first = next(iter(packet.decode()), None)
         if is_last(packet):
-            break
+            continue
         pts = time_of(packet)
         if pts is None or _shows_nothing(packet, kind):
             return None

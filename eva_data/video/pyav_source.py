@@ -1,7 +1,6 @@
 """Chosen frames of a video by PyAV, which brings its own FFmpeg."""
 
 import collections
-import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -93,8 +92,19 @@ class PyavSource(VideoSource):
 
     def _rgb(self, indices: list[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Decode frames in order of display and convert them."""
-        for index in indices:
+        self._wanted = frozenset(self._table.times[index] for index in indices)
+        self._last_wanted = max(self._wanted, default=0)
+        for index, after in zip(indices, [*indices[1:], None], strict=False):
+            self._flush_at = self._before_a_leap(index, after)
             yield index, to_rgb(self._decode(index), self._stored_size)
+
+    def _before_a_leap(self, index: int, after: int | None) -> int | None:
+        """Give the time of a frame behind which nothing is decoded, as the next is far away."""
+        if after is None or not self._table.places:
+            return None
+        time = self._table.times[index]
+        start = self._table.start_of(self._table.times[after])
+        return time if start.number > self._table.places[time].number + 1 else None
 
     def close(self) -> None:
         """Close the file and free the decoder; what is closed may be closed again."""
@@ -137,9 +147,8 @@ class PyavSource(VideoSource):
         if index <= self._shown:
             self._decoded = frames_of(self._restart())
             self._shown = -1
-        frame: VideoFrame | None = None
-        while self._shown < index:
-            frame = next(self._decoded)
+        frame = None
+        while self._shown < index and (frame := next(self._decoded, None)) is not None:
             self._shown += 1
         return frame
 
@@ -147,7 +156,7 @@ class PyavSource(VideoSource):
         time = self._table.times[index]
         start = self._table.start_of(time)
         if self._shown >= time or start.number > self._fed + 1:
-            self._seek(start)
+            self._seek(start, time)
         frame = self._forward_to(time, start)
         if frame is None:  # a keyframe that needs what is before it, as with intra refresh
             self._restart()
@@ -175,22 +184,52 @@ class PyavSource(VideoSource):
             place = self._table.places.get(time_of(packet))
             if place is not None:
                 self._fed = place.number
+                self._leave_out(place)
             self._waiting.extend(packet.decode())
+            if place is not None and place.pts == self._flush_at:
+                # its frame would come after some more packets
+                self._waiting.extend(self._opened().stream.decode(None))
+                self._packets = iter(())
         return self._waiting.popleft()
 
-    def _seek(self, start: Place) -> None:
-        """Go to a keyframe, or to an earlier one where the container finds no better."""
+    def _leave_out(self, place: Place) -> None:
+        """Have a frame that no other refers to decoded only if it is wanted, or may be next time.
+
+        HEVC's are left alone: there, frames of a higher layer may refer to them.
+        """
+        codec = self._opened().stream.codec_context
+        if codec.name == "h264":
+            needed = place.pts in self._wanted or place.pts > self._last_wanted
+            codec.skip_frame = "DEFAULT" if needed else "NONREF"
+
+    def _seek(self, start: Place, time: int) -> None:
+        """Go to the keyframe with which a frame begins, or to an earlier one.
+
+        A container may look for times of another kind, and find a keyframe before or behind it.
+        """
+        found = {}
+        for sought in dict.fromkeys((start.pts, time, start.dts)):
+            place = self._try_to_seek(sought)
+            if place == start:
+                return
+            if place and place.key and place.number < start.number:
+                found[place.number] = sought
+        if not found or not self._try_to_seek(found[max(found)]):
+            self._restart()
+
+    def _try_to_seek(self, time: int) -> Place | None:
+        """Seek, and see which packet comes."""
         video = self._opened()
-        for time in dict.fromkeys((start.pts, start.dts)):
-            with contextlib.suppress(av.FFmpegError):
-                video.container.seek(time, stream=video.stream)
-                packets = packets_of(video)
-                packet = next(packets)
-                place = self._table.places.get(time_of(packet))
-                if place is not None and place.key and place.number <= start.number:
-                    self._begin(itertools.chain([packet], packets), fed=place.number - 1)
-                    return
-        self._restart()
+        try:
+            video.container.seek(time, stream=video.stream)
+            packets = packets_of(video)
+            first = next(packets, None)
+        except av.FFmpegError:
+            return None
+        place = self._table.places.get(time_of(first)) if first else None
+        if first and place:
+            self._begin(itertools.chain([first], packets), fed=place.number - 1)
+        return place
 
     def _restart(self) -> OpenVideo:
         """Open the file again, at its beginning."""

@@ -92,7 +92,7 @@ def _load() -> "type[VideoDecoder]":
     try:
         from torchcodec.decoders import VideoDecoder
     except ModuleNotFoundError as error:
-        if error.name != "torchcodec":
+        if (error.name or "").partition(".")[0] != "torchcodec":
             raise
         raise ValueError(
             "the backend torchcodec needs a package that is not installed: "

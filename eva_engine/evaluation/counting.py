@@ -7,6 +7,7 @@ the mean itself, see `eva_engine.evaluation.multi_view`.
 Shapes: B samples, K classes.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,10 @@ from torch.utils.data import Dataset, Subset, default_collate
 from eva_engine import distributed
 from eva_engine.config import RunConfig
 from eva_engine.data.loading import evaluation_loader
+from eva_engine.data.order import TooManyBadSamplesError
 from eva_engine.evaluation.rules import OneLabel, Rule, first_five
+
+logger = logging.getLogger(__name__)
 
 MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
 
@@ -279,8 +283,10 @@ class Validation:
 
     Args:
         samples: Inputs and labels.
-        run: Batch size and workers.
+        run: Batch size, workers, and how many samples may be unreadable.
         device: Device of the model.
+        skip_unreadable: Leave samples out that cannot be read, at most `run.max_bad_samples`; the
+            log names them. Otherwise one ends the run.
 
     Attributes:
         results: Names of the results.
@@ -288,8 +294,16 @@ class Validation:
 
     results = ("loss", "top1", "top5")
 
-    def __init__(self, samples: LabelledSamples, run: RunConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        samples: LabelledSamples,
+        run: RunConfig,
+        device: torch.device,
+        *,
+        skip_unreadable: bool = False,
+    ) -> None:
         self._samples, self._run, self._device = samples, run, device
+        self._skip, self._mentioned = skip_unreadable, set[str]()
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Compute loss, and accuracies in percent; called on all processes.
@@ -299,6 +313,9 @@ class Validation:
 
         Returns:
             `loss`, `top1` and `top5`.
+
+        Raises:
+            TooManyBadSamplesError: If more samples than allowed cannot be read.
         """
         counted = count(
             model,
@@ -307,6 +324,19 @@ class Validation:
             device=self._device,
             batch_size=self._run.batch_size,
             workers=self._run.workers,
+            skip_unreadable=self._skip,
         )
+        self._mention(counted.left_out)
         score = counted.scores["val"]
         return {name: getattr(score, name) for name in self.results}
+
+    def _mention(self, left_out: Sequence[str]) -> None:
+        for why in left_out:
+            if why not in self._mentioned:
+                logger.warning("left a sample out of the validation: %s", why)
+        self._mentioned |= set(left_out)
+        if len(left_out) > self._run.max_bad_samples:
+            raise TooManyBadSamplesError(
+                f"{len(left_out)} of {len(self._samples)} validation samples could not be read, "
+                f"max_bad_samples is {self._run.max_bad_samples}; the log names them"
+            )

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 PROJECTS = sorted(path.parent for path in ROOT.glob("*/configs"))
 HIDDEN = {".venv", "output", "build", "dist"}
 MOST_LINES, MOST_LINES_OF_A_PROGRAM, MOST_MODULES = 350, 25, 14
+MODULE_CELL = r"^\| (`[^|]*) \|"  # of a table of docs/architecture.md
 
 
 def _files(suffix, below=ROOT):
@@ -105,7 +106,7 @@ def test_the_architecture_names_every_module_and_no_other():
     sections = re.split(r"^## ", text, flags=re.MULTILINE)
     for package in PACKAGES:
         (section,) = [one for one in sections if one.split("\n")[0].strip() == package.name]
-        cells = re.findall(r"^\| (`[^|]*) \|", section, flags=re.MULTILINE)
+        cells = re.findall(MODULE_CELL, section, flags=re.MULTILINE)
         named = {name.strip(" `") for cell in cells for name in cell.split(",")}
         there = {
             path.relative_to(package).as_posix() for path in MODULES if package in path.parents
@@ -138,6 +139,8 @@ def test_documents_name_files_that_exist():
     missing = []
     for document in _files(".md"):
         text = document.read_text(encoding="utf-8")
+        if document.name == "architecture.md":  # its modules are looked at above
+            text = re.sub(MODULE_CELL, "", text, flags=re.MULTILINE)
         named = [ROOT / name for name in path_of.findall(text)]
         named += [
             document.parent / link.partition("#")[0]

@@ -118,6 +118,29 @@ class Classification(_EngineTrainer):
         return [str(recipe), *self._shared(folder, 12), *data]
 
 
+class Video(_EngineTrainer):
+    """Fine-tuning of a classifier of videos."""
+
+    formats = "video"
+
+    def _import(self) -> Callable[[], None]:
+        from eva_video.training import main
+
+        return main
+
+    def arguments(self, folder: Path) -> list[str]:
+        """See `Trainer`."""
+        clips = self.data / "digit_scenes/video"
+        data = ["--data.train", str(clips / "train"), "--data.val", str(clips / "val")]
+        small = {"variant": "eva_debug", "init-checkpoint": "eva_debug", "image-size": 32}
+        small |= {"frames": 4, "frozen-blocks": 1}
+        model = [text for name, value in small.items() for text in (f"--model.{name}", str(value))]
+        mixing = ["--augment.mixup", "0.8", "--augment.cutmix", "1", "--augment.pairing", "permute"]
+        run = ["--run.accumulate", "1", "--run.precision", "fp32"]
+        recipe = ROOT / "video/configs/own_videos.py"
+        return [str(recipe), *self._shared(folder, 4), *data, *model, *mixing, *run]
+
+
 class Detection(Trainer):
     """Cascade Mask R-CNN."""
 
@@ -178,6 +201,7 @@ class Segmentation(Trainer):
 TRAINERS = {
     "pretrain": Pretrain,
     "classification": Classification,
+    "video": Video,
     "detection": Detection,
     "segmentation": Segmentation,
 }

@@ -16,19 +16,24 @@ MODULES = {  # what a group may load -> its modules
     ("numpy", "PIL"): (
         *("checks.findings", "checks.pictures", "labelled.classes", "names", "pictures"),
     ),
-    ("numpy", "PIL", "torch", "safetensors"): (
-        *("labelled.folders", "labelled.imagenet", "labelled.labelled_images", "labelled.named"),
-        *("seeding", "tensors", "transforms"),
-        *("sources.decoding", "sources.image_source", "sources.index_file"),
-        *("sources.manifests", "sources.patterns", "sources.shards", "sources.tar_members"),
-        *("checks.manifests",),
-    ),
-    ("numpy", "PIL", "av"): (
+    ("numpy", "PIL", "safetensors"): (
+        *("checks.video_facts", "checks.video_sets", "checks.videos", "sources.index_file"),
+        *("sources.patterns", "sources.tar_members"),
         *("labelled_videos.entries", "labelled_videos.labelled_videos", "labelled_videos.opening"),
         *("labelled_videos.path_lists", "labelled_videos.placing", "labelled_videos.raw_frames"),
         *("labelled_videos.video_files", "labelled_videos.clip_ids", "labelled_videos.tables"),
+        *("labelled_videos.video_index", "labelled_videos.video_shards"),
     ),
-    ("av", "numpy", "PIL"): ("video",),
+    ("av", "numpy", "PIL"): (
+        *("video.containers", "video.frame_stream", "video.frame_table", "video.pyav_source"),
+        *("video.torchcodec_source", "video.video_source", "video.writer"),
+    ),
+    ("numpy", "PIL", "torch", "safetensors"): (
+        *("labelled.folders", "labelled.imagenet", "labelled.labelled_images", "labelled.named"),
+        *("seeding", "tensors", "transforms"),
+        *("sources.decoding", "sources.image_source", "sources.manifests", "sources.shards"),
+        *("checks.manifests",),
+    ),
 }
 LIBRARIES = ("numpy", "PIL", "torch", "torchvision", "av", "safetensors", "datasets", "cv2")
 

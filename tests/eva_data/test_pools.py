@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from eva_data.pools import ordered_map
+from eva_data.pools import ordered_map, surviving_map
 
 WORK = """
 import os
@@ -28,6 +28,16 @@ def square(number):
     if number == 0:
         time.sleep(0.3)  # the first comes last
     return number * number, os.getpid(), list(begun)
+
+
+def square_or_die(number):
+    if number in (0, 5, 6, 29):
+        os.kill(os.getpid(), 9)
+    return number * number, os.getpid(), list(begun)
+
+
+def die(*_):
+    os._exit(3)
 
 
 def refuse(number):
@@ -95,6 +105,39 @@ def test_who_stops_early_waits_for_what_has_begun_alone():
     assert not _children()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_work_that_kills_its_process_is_known(work, workers):
+    """The first, two in a row, the last: each is named, and no other is lost or done for it."""
+    settings = {"workers": workers, "what": "numbers", "initializer": work.begin, "initial": ("a",)}
+    results = list(
+        surviving_map(work.square_or_die, range(30), died=lambda number: -number, **settings)
+    )
+    assert [r if isinstance(r, int) else r[0] for r in results] == [
+        -number if number in (0, 5, 6, 29) else number * number for number in range(30)
+    ]
+    survived = [result for result in results if not isinstance(result, int)]
+    assert os.getpid() not in {process for _, process, _ in survived}
+    assert {tuple(begun) for _, _, begun in survived} == {("a",)}
+    assert not _children()
+
+
+def test_processes_that_cannot_begin_are_one_sentence(work):
+    settings = {"workers": 2, "what": "numbers", "died": abs}
+    with pytest.raises(ValueError, match="a process died before it began to work"):
+        list(surviving_map(work.square, range(3), initializer=work.die, **settings))
+    with pytest.raises(ValueError, match="number 0 is refused"):
+        list(surviving_map(work.refuse, range(3), **settings))
+    assert list(surviving_map(work.square, [], **settings)) == []
+    assert not _children()
+
+
+def test_who_stops_early_leaves_no_process_behind(work):
+    results = surviving_map(time.sleep, [0.0] + [0.05] * 400, workers=2, what="x", died=abs)
+    next(iter(results))
+    results.close()
+    assert not _children()
+
+
 def _children():
     """Processes that this one has started and that have not ended."""
     listing = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
@@ -114,7 +157,7 @@ def test_interrupted_from_outside_it_ends_its_processes(tmp_path):
     program.write_text(
         "import sys, time\n"
         "from eva_data.commands import exit_code\n"
-        "from eva_data.pools import ordered_map\n"
+        "from eva_data.pools import ordered_map, surviving_map\n"
         "def run():\n"
         "    for _ in ordered_map(time.sleep, [0.05] * 400, workers=2, what='sleeps', chunk=1):\n"
         "        print('one', flush=True)\n"

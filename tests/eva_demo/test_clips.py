@@ -1,6 +1,7 @@
 """Clips of moving digits: what moves is seen in them, and in no single frame."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -10,6 +11,22 @@ from eva_demo.clips import MOTIONS, ClipGenerator, draw_path
 from eva_demo.glyphs import Handwriting
 from eva_demo.photographs import Photographs
 from eva_demo.splits import DIGIT_RANGES
+
+
+@pytest.fixture
+def plain_clips(monkeypatch):
+    """Function: a generator of one digit, smaller than usual, on a grey ground."""
+
+    def make(digit):
+        photo = Photographs("train", size=32)._photos[0]
+        ground = np.full((120, 120, 3), 90, np.uint8)
+        small = dataclasses.replace(clips._RANGES["size"], low=np.log(0.15), high=np.log(0.35))
+        monkeypatch.setattr(Photographs, "crop", lambda self, rng: (photo, ground))
+        monkeypatch.setattr(Handwriting, "choose", lambda self, rng: (digit, digit))
+        monkeypatch.setitem(clips._RANGES, "size", small)
+        return ClipGenerator("train", size=96)
+
+    return make
 
 
 def test_clips_depend_on_split_seed_and_index_only():
@@ -28,7 +45,9 @@ def test_golden_clip():
     assert clips.CLIP_VERSION == 1
     assert (clip.motion, clip.category, clip.digit_index) == ("left", 8, 544)
     assert clip.frames.shape == (24, 64, 64, 3)
-    np.testing.assert_allclose(clip.path["x"], (42.191, 18.273), atol=1e-3)
+    ends = [clip.path[name] for name in ("x", "y", "size", "angle")]
+    golden = [(42.793, 18.875), (20.713,) * 2, (29.199,) * 2, (-25.811,) * 2]
+    np.testing.assert_allclose(ends, golden, atol=1e-3)
 
 
 def test_motions_take_turns_and_split_digits_and_photographs():
@@ -77,14 +96,9 @@ def test_a_frame_at_a_random_time_is_distributed_alike_in_all_motions():
             assert distance < 0.033, (motion, coordinate, distance)
 
 
-def test_pixels_follow_the_path(monkeypatch):
+def test_pixels_follow_the_path(plain_clips):
     """On a plain ground, the digit's centre and area in the frames are those of the path."""
-    plain = Photographs("train", size=32)._photos[0]
-    monkeypatch.setattr(
-        Photographs, "crop", lambda self, rng: (plain, np.full((self._size,) * 2 + (3,), 90, "u1"))
-    )
-    monkeypatch.setattr(Handwriting, "choose", lambda self, rng: (0, 0))  # nearly symmetrical
-    maker = ClipGenerator("train", size=96)
+    maker = plain_clips(0)  # nearly symmetrical
     for index in range(8):
         clip = maker.clip(index)
         painted = np.any(clip.frames != 90, axis=-1)
@@ -100,14 +114,9 @@ def test_pixels_follow_the_path(monkeypatch):
         assert (abs(turned) >= 60) == clip.motion.startswith("turn")
 
 
-def test_turning_left_is_counterclockwise(monkeypatch):
+def test_turning_left_is_counterclockwise(plain_clips):
     """By the axis of the ink of a digit 1, from frame to frame."""
-    plain = Photographs("train", size=32)._photos[0]
-    monkeypatch.setattr(
-        Photographs, "crop", lambda self, rng: (plain, np.full((self._size,) * 2 + (3,), 90, "u1"))
-    )
-    monkeypatch.setattr(Handwriting, "choose", lambda self, rng: (1, 1))
-    maker = ClipGenerator("train", size=96)
+    maker = plain_clips(1)
     for index, motion in enumerate(MOTIONS):
         clip, axes = maker.clip(index), []
         for frame in clip.frames:

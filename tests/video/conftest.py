@@ -38,7 +38,7 @@ def write_frames():
         file.parent.mkdir(parents=True, exist_ok=True)
         with av.open(str(file), "w") as container:
             stream = container.add_stream("libx264", rate=rate, options={"crf": "12"})
-            stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+            (stream.height, stream.width), stream.pix_fmt = frames.shape[1:3], "yuv420p"
             for rgb in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
             container.mux(stream.encode())

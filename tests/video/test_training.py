@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from eva_backbone.checkpoints.loading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
+from eva_engine.steps.flops import training_flops
 from eva_video import training
 from eva_video.config import AugmentConfig
 from eva_video.kinetics.classes import kinetics_classes, mapping
@@ -92,6 +94,18 @@ def test_damaged_files_are_replaced_alike_with_any_workers(
     for name, weights in ends[0][1].items():
         assert all(value.equal(ends[1][1][name][key]) for key, value in weights.items())
     assert "replaced a sample that cannot be read" in caplog.text
+
+
+def test_damaged_files_are_left_out_of_the_validation(config, device, colours, damaged, caplog):
+    """And counted against `max_bad_samples`, which here allows those of the training too."""
+    data = replace(config.data, train=str(colours / "val"), val=str(damaged))
+    run = replace(config.run, max_bad_samples=4, epochs=1, batch_size=2, accumulate=6)
+    training.train(replace(config, data=data, run=run), device)
+    lines = [text for text in caplog.messages if "left a sample out of the validation" in text]
+    assert len(lines) == 4  # once, though the weights and their average are evaluated
+    run = replace(run, max_bad_samples=3, output=run.output.with_name("strict"))
+    with pytest.raises(RuntimeError, match="4 of 24 validation samples could not be read"):
+        training.train(replace(config, data=data, run=run), device)
 
 
 def test_too_many_damaged_files_end_a_run(config, device, damaged):
@@ -186,7 +200,7 @@ def test_mappings_that_do_not_fit(tmp_path):
 
 
 def test_frozen_blocks_stay(config, device):
-    model = replace(config.model, frozen_blocks=3)
+    model = replace(config.model, frozen_blocks=3, activation_checkpointing=True)
     run = replace(config.run, epochs=1)
     training.train(replace(config, model=model, run=run), device)
     begin = training.build_model(config.model, num_classes=3).state_dict()
@@ -194,3 +208,12 @@ def test_frozen_blocks_stay(config, device):
     frozen = {name for name, value in end.items() if value.equal(begin[name])}
     lower = ("cls_token", "pos_embed", "patch_embed.", "blocks.0.", "blocks.1.", "blocks.2.")
     assert frozen == {name for name in end if name.startswith(lower)}
+
+
+def test_flops_of_a_training_clip(config):
+    """64 patches of 4 frames in one sequence, with the class token."""
+    build = partial(training.build_model, num_classes=7)
+    tokens, width, mlp, depth = 4 * 16 + 1, 128, 512, 5
+    block = tokens * (4 * width**2 + 2 * width * mlp) + 2 * tokens**2 * width
+    forward = 2 * (64 * 3 * 8**2 * width + depth * block + 7 * width)
+    assert training_flops(build, config.model, frames=4) == 3 * forward

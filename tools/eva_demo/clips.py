@@ -1,4 +1,4 @@
-"""Clips of one moving handwritten digit on a photograph, told apart by nothing but the motion.
+"""Clips of one moving handwritten digit on a photograph; only the motion distinguishes them.
 
 A state is (x, y, logarithm of the size, angle). In each clip one of the four changes, up or down:
 eight motions. The others stand still at a value that a moving one has at a random time, and each is
@@ -46,12 +46,12 @@ class _Range:
     travel: tuple[float, float]
 
 
-# Places and sizes in sides of the frame; sizes are logarithms, angles degrees without bounds.
+# Places and sizes in sides of the frame; sizes are logarithms, angles degrees.
 _RANGES: Mapping[str, _Range] = {
-    "x": _Range(0.25, 0.75, (0.25, 0.4)),
-    "y": _Range(0.25, 0.75, (0.25, 0.4)),
-    "size": _Range(float(np.log(0.22)), float(np.log(0.5)), (0.5, 0.7)),
-    "angle": _Range(-180, 180, (60, 120)),
+    "x": _Range(0.28, 0.72, (0.25, 0.4)),
+    "y": _Range(0.28, 0.72, (0.25, 0.4)),
+    "size": _Range(float(np.log(0.32)), float(np.log(0.7)), (0.5, 0.7)),
+    "angle": _Range(-70, 70, (60, 100)),
 }
 _PAN = 0.06  # most that the camera moves in a clip, in sides of the frame
 _MIN_CONTRAST = 60.0

@@ -1,7 +1,6 @@
 """Settings of video action recognition: what a recipe defines and the command line overrides."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.video.video_source import Backend
@@ -16,6 +15,7 @@ from eva_engine.config import (
     one_of_its_choices,
 )
 from eva_video.data.sampling import Kind
+from eva_video.data.transforms import JitterEach
 
 MAPPED = ("k400", "k600", "k700")  # whose classes a head of Kinetics-722 has
 MOST_FRAMES = 1024  # more is a typing error; attention costs their square
@@ -76,7 +76,7 @@ class DataConfig(PixelConfig):
         train: List, folder of class folders or shards, see `eva_data.labelled_videos.opening`.
         val: The same for validation; empty evaluates nothing.
         root: Folder that the paths of lists begin in; empty for the folder of the list.
-        val_root: The same for `val`; empty takes `root`.
+        val_root: The same for `val`; empty takes `root`, unless `val` is a folder.
         classes: Text file with a class in each line, in the order of the labels; empty takes the
             classes from `train`.
         backend: Decoder.
@@ -129,7 +129,7 @@ class AugmentConfig(MixingConfig):
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     flip: float = 0.5
     color_jitter: float = 0.8
-    jitter_each: Literal["clip", "frame"] = "clip"
+    jitter_each: JitterEach = "clip"
     gray: float = 0.2
 
     def __post_init__(self) -> None:

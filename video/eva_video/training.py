@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.initialisation import no_init_weights
 from eva_backbone.layer_decay import freeze_layers
+from eva_data.labelled.classes import listed
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
 from eva_engine import distributed
+from eva_engine.checkpoints.files import read_config
 from eva_engine.commands import training as command_line
 from eva_engine.config import as_plain
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
@@ -118,6 +121,22 @@ def _read_rows(file: Path, count: int) -> list[int]:
     return rows.tolist()
 
 
+def _head_rows(config: ModelConfig, classes: Sequence[str]) -> list[int] | None:
+    """Find the head's rows by the mapping, or mention a head that was trained for other classes."""
+    if config.class_mapping:
+        return read_class_mapping(config.class_mapping, classes)
+    if config.init_checkpoint:
+        source = resolve_source(config.init_checkpoint)
+        noted = (read_config(source) or {}).get("class_names")
+        if isinstance(noted, list) and len(noted) == len(classes) and noted != list(classes):
+            logger.warning(
+                "%s was trained for other classes, or in another order: its head begins with %s, "
+                "the data with %s; its rows are taken as they are",
+                source.name, listed([*map(str, noted)], 3), listed(classes, 3),
+            )  # fmt: skip
+    return None
+
+
 def training_clips(config: VideoConfig, videos: LabelledVideos) -> TrainingClips:
     """Make the training data of a recipe.
 
@@ -191,14 +210,15 @@ def train(config: VideoConfig, device: torch.device) -> None:
         others = open_videos(
             data.val,
             classes=classes,
-            root=data.val_root or data.root or None,
+            root=data.val_root or (not Path(data.val).is_dir() and data.root) or None,
             backend=data.backend,
         )
-        validation = Validation(validation_clips(config, others), config.run, device)
+        validation = Validation(
+            validation_clips(config, others), config.run, device, skip_unreadable=True
+        )
     elif config.run.best_metric:
         raise ValueError("run.best_metric needs data.val; set it to nothing (--run.best-metric '')")
-    mapping = config.model.class_mapping
-    head_rows = read_class_mapping(mapping, classes) if mapping else None
+    head_rows = _head_rows(config.model, classes)
     distributed.seed_all(config.run.seed)
     model = build_model(config.model, num_classes=len(classes), head_rows=head_rows)
     TrainingRun(

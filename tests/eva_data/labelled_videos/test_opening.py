@@ -38,7 +38,7 @@ def test_folders_may_write_spaces_as_underscores(make_files, content):
 def test_folders_that_cannot_be_used(make_files, tmp_path):
     with pytest.raises(ValueError, match=r"data has no class folders: .* like data/cat/1\.mp4"):
         open_videos(make_files("1.mp4"))
-    with pytest.raises(ValueError, match=r"holds no video: looked in class folders for avi, m4v"):
+    with pytest.raises(ValueError, match=r"holds no video: looked in class folders for 3g2, 3gp"):
         open_videos(make_files("a/1.jpg", folder="pictures"))
     with pytest.raises(ValueError, match=r"there is no .*none: name a folder with a folder of"):
         open_videos(tmp_path / "none")
@@ -87,3 +87,11 @@ def test_workers_are_sent_a_copy(make_files, write_list, content):
     make_files("a.mp4", "b.mp4")
     videos = open_videos(write_list("a.mp4 0", "b.mp4 1"))
     assert content(pickle.loads(pickle.dumps(videos))) == content(videos)
+
+
+def test_a_folder_of_splits_is_suspicious(make_files, caplog):
+    open_videos(make_files("train/1.mp4", "val/1.mp4"))
+    assert "holds the splits train, val, which become classes" in caplog.text
+    caplog.clear()
+    open_videos(make_files("train/1.mp4", "run/1.mp4", folder="sports"))
+    assert not caplog.records

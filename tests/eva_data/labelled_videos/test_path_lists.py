@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eva_data.labelled_videos.entries import Labels
 from eva_data.labelled_videos.opening import open_videos
-from eva_data.labelled_videos.path_lists import read_path_list
+from eva_data.labelled_videos.path_lists import list_line, read_path_list
 
 NAMES = ("a.mp4", "b  c.mp4", "d, e 1.mp4", "f::g.mp4", "sub 2/h.webm")
 
@@ -35,6 +35,9 @@ def test_quotes_of_csv(make_files, tmp_path, content, delimiter):
     assert content(open_videos(folder / "list.csv")) == [(n, k) for k, n in enumerate(names)]
 
 
+MANY = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 PATHS = st.text(
     st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters='/\\"'), min_size=1
 ).filter(lambda text: text == text.strip() and text[0] not in "\ufeff")
@@ -45,7 +48,7 @@ PATHS = st.text(
     separator=st.sampled_from([" ", "\t", ",", "::"]),
     data=st.data(),
 )
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@MANY
 def test_what_is_written_is_read(tmp_path, paths, separator, data):
     """Any path, whatever separators it holds itself, as long as the label is a number."""
     entries = [(f"{path}.mp4", data.draw(st.integers(0, 999))) for path in paths]
@@ -55,6 +58,19 @@ def test_what_is_written_is_read(tmp_path, paths, separator, data):
     read = list(read_path_list(file, tmp_path, Labels(None)))
     assert [(entry.path, entry.label) for entry in read] == entries
     assert [entry.line for entry in read] == list(range(1, len(entries) + 1))
+
+
+@given(path=st.one_of(PATHS.map("{}.mp4".format), PATHS.map('"{}.mp4"'.format), st.text()))
+@MANY
+def test_what_a_check_writes_is_read(tmp_path, path):
+    line = list_line(path, 7)
+    if line is None:
+        assert path.strip() != path or {"\n", "\r"} & {*path} or not path
+        return
+    file = tmp_path / "list.txt"
+    file.write_bytes(f"a b.mp4 1\n{line}\n".encode("utf-8", "surrogateescape"))
+    (_, entry) = read_path_list(file, tmp_path, Labels(None))
+    assert (entry.path, entry.label) == (path, 7)
 
 
 def test_labels_may_be_names_of_classes(make_files, write_list, content):
@@ -181,3 +197,26 @@ def test_each_folder_is_listed_once_and_no_file_looked_up(make_files, write_list
         assert len(open_videos(file)) == 60
     assert len(listings) == 3
     assert not [path for path in looked_up if str(path).endswith(".mp4")]
+
+
+def test_a_separator_with_a_space_after_it(make_files, write_list, content):
+    """Of names without suffix too, where `x,` could be a name."""
+    make_files("x.mp4", "y z.mp4")
+    for separator in (", ", ":: "):
+        file = write_list(f"x{separator}0", f"y z{separator}1")
+        assert content(open_videos(file)) == [("x.mp4", 0), ("y z.mp4", 1)]
+
+
+def test_what_no_list_can_be(make_files, write_list, tmp_path):
+    make_files("a.mp4")
+    binary = tmp_path / "data" / "list.bin"
+    binary.write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(ValueError, match=r"list\.bin, line 1"):
+        open_videos(binary)
+    with pytest.raises(ValueError, match=r"none of the 1 videos .* looked for a\x00.mp4"):
+        open_videos(write_list("a\x00.mp4 0"))
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(ValueError, match=r"there is no .*pipe\.txt: name a folder"):
+        open_videos(tmp_path / "pipe.txt")
+    with pytest.raises(ValueError, match="classes is empty"):
+        open_videos(write_list("a.mp4 0"), classes=[])

@@ -84,7 +84,8 @@ def test_labels(encoded, write_tar, content, caplog):
     videos = open_videos(shard)
     assert videos.classes == ("run", "walk")
     assert content(videos) == [("1.mp4", 1), ("2.webm", 0), ("3.mp4", 0), ("6.MP4", 1)]
-    assert f"a.tar and further shards have 2 videos without a label: {shard}:4.mp4" in caplog.text
+    assert f"2 videos have no label and are left out, such as {shard}:4.mp4" in caplog.text
+    assert list(videos.unlisted) == [f"{shard}:4.mp4", f"{shard}:5.mp4"]
     videos = open_videos(shard, classes=["swim", "run", "walk"])
     labels = {"1.mp4": 2, "2.webm": 1, "3.mp4": 1, "4.mp4": 0, "5.mp4": 0, "6.MP4": 2}
     assert dict(content(videos)) == labels

@@ -45,6 +45,10 @@ MATRIX = {
     "h264.264": {},
     "hevc.mp4": {"codec": "libx265"},
     "hevc-open.mkv": {"codec": "libx265", "options": {"x265-params": f"log-level=none:{OPEN_GOP}"}},
+    "hevc-10-bits.mp4": {"codec": "libx265", "pixels": "yuv420p10le"},
+    "h264-422.mp4": {"pixels": "yuv422p"},
+    "h264-422-10-bits.mkv": {"pixels": "yuv422p10le", "size": (66, 50)},
+    "prores.mov": {"codec": "prores", "pixels": "yuv422p10le", "b_frames": 0},
     "vp8.webm": {"codec": "libvpx", "options": {"auto-alt-ref": "1", "lag-in-frames": "16"}},
     "vp9-odd.webm": {"codec": "libvpx-vp9", "size": (35, 67)},
     "av1.mp4": {"codec": "libsvtav1", "size": (66, 68)},
@@ -93,6 +97,36 @@ def _write(
             frame.pts, frame.time_base = time, Fraction(1, 30)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def _write_changing(file):
+    """Write a video of 20 frames that becomes larger in the middle."""
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        time = 0
+        packets = []
+        for width, height in ((64, 48), (96, 80)):
+            encoder = av.CodecContext.create("libvpx-vp9", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+            encoder.time_base, encoder.framerate = Fraction(1, 30), Fraction(30)
+            ramp = np.linspace(0, 255, width).astype(np.uint8)
+            rgb = np.broadcast_to(ramp[None, :, None], (height, width, 3))
+            for _ in range(10):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+                frame.pts, frame.time_base = time, Fraction(1, 30)
+                packets += encoder.encode(frame)
+                time += 1
+            packets += encoder.encode()
+        for packet in packets:
+            packet.stream, packet.time_base = stream, Fraction(1, 30)
+            container.mux(packet)
+
+
+@pytest.fixture(scope="session")
+def write_changing():
+    """Function: write a video whose frames change their size; see `_write_changing`."""
+    return _write_changing
 
 
 @pytest.fixture(scope="session")

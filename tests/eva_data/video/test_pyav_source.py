@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from eva_data.video import pyav_source
+from eva_data.video.containers import open_pictures
 from eva_data.video.frame_table import packets_of
 from eva_data.video.video_source import open_video
 
@@ -73,7 +74,7 @@ def test_times_begin_with_the_first_frame(videos, name):
 def test_frames_that_are_not_there(videos, index):
     with open_video(videos / "h264.mp4") as video:
         for read in (video.frames, video.times):
-            with pytest.raises(IndexError, match=rf"h264.mp4 has no frame {index}: it has 36"):
+            with pytest.raises(IndexError, match=rf"h264\.mp4 has no frame {index}: it has 36"):
                 read([0, index])
 
 
@@ -90,8 +91,23 @@ def test_only_what_a_frame_needs_is_decoded(videos, decoded):
         video.frames([13, 20])  # goes on
         assert len(decoded) <= 9
         decoded.clear()
-        video.frames([0, 35])  # leaves out what is between them
-        assert len(decoded) <= 3 + 13
+        video.frames([0, 12, 24])  # leaves out what is between them, and what would follow them
+        assert len(decoded) <= 1 + 1 + 3
+
+
+def test_frames_that_no_other_needs_are_not_decoded(videos, monkeypatch):
+    given = []
+    next_frame = pyav_source.PyavSource._next_frame
+    monkeypatch.setattr(
+        pyav_source.PyavSource,
+        "_next_frame",
+        lambda self: given.append(next_frame(self)) or given[-1],
+    )
+    for name, most in (("h264-long.mkv", 24), ("hevc.mp4", 36)):
+        with open_video(videos / name) as video:
+            given.clear()
+            video.frames([0, 35])
+            assert len(given) <= most
 
 
 def test_no_packet_is_decoded_twice_for_frames_in_order(videos, decoded):
@@ -115,43 +131,62 @@ def test_frames_alone_are_converted(videos, monkeypatch):
     assert len(converted) == 2
 
 
-def test_seeks_that_go_too_far_are_noticed(videos, read_all, monkeypatch):
-    """A container may find a keyframe behind the one that is asked for, or none."""
+class _BadlyIndexed:
+    """A container whose seeks end where they should not, or fail."""
+
+    def __init__(self, container, seek):
+        self._container, self._seek = container, seek
+        self.seeks = 0
+
+    def __getattr__(self, name):
+        return getattr(self._container, name)
+
+    def seek(self, time, *, stream):
+        self.seeks += 1
+        self._seek(self._container, time, stream)
+
+
+def _seek_late(container, time, stream):
+    container.seek(10**6, stream=stream)
+
+
+def _seek_early(container, time, stream):
+    container.seek(0, stream=stream)
+
+
+def _fail(container, time, stream):
+    raise av.PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("seek", [_seek_late, _seek_early, _fail])
+def test_where_a_seek_has_ended_is_checked(videos, read_all, monkeypatch, seek):
     expected = read_all(videos / "h264.mp4")
-    seek = pyav_source.PyavSource._seek
-    asked = []
+    containers = []
 
-    def seek_late(self, start):
-        asked.append(start)
-        late = max(self._table.keys, key=lambda place: place.pts)
-        original = self._table.places
-        # what was found has another number than it seems
-        assert late.number in {place.number for place in original.values()}
-        seek(self, start._replace(pts=late.pts, dts=late.dts))
+    def open_badly(content):
+        video = open_pictures(content)
+        containers.append(_BadlyIndexed(video.container, seek))
+        return video._replace(container=containers[-1])
 
-    monkeypatch.setattr(pyav_source.PyavSource, "_seek", seek_late)
+    monkeypatch.setattr(pyav_source, "open_pictures", open_badly)
     with open_video(videos / "h264.mp4") as video:
         for index in (20, 3, 35, 14):
             assert np.array_equal(video.frames([index])[0], expected[index])
-    assert asked
+    assert any(container.seeks for container in containers)
 
 
-def test_sizes_that_change_are_scaled_to_the_first(tmp_path, write_moving, read_all):
-    parts = []
-    for number, size in enumerate([(64, 48), (96, 80)]):
-        part = tmp_path / f"{number}.ts"
-        write_moving(part, size=size, times=[40 * number + i for i in range(20)])
-        parts.append(part.read_bytes())
-    (tmp_path / "changes.ts").write_bytes(b"".join(parts))
-    with open_video(tmp_path / "changes.ts") as video:
-        assert (len(video), video.size) == (40, (48, 64))
-        frames = video.frames(range(40))
-    assert np.array_equal(frames, read_all(tmp_path / "changes.ts"))
-    assert frames[20:].std() > 20  # pictures
+def test_sizes_that_change_are_scaled_to_the_first(tmp_path, write_changing, read_all):
+    write_changing(tmp_path / "changes.webm")
+    with open_video(tmp_path / "changes.webm") as video:
+        assert (len(video), video.size) == (20, (48, 64))
+        frames = video.frames(range(20))
+    assert np.array_equal(frames, read_all(tmp_path / "changes.webm"))
+    ramp = np.linspace(0, 255, 64)[None, :, None]
+    assert abs(frames - ramp).max() < 8
 
 
 def test_recordings_that_were_cut_begin_with_a_keyframe(tmp_path, write_moving, read_all):
-    """A transport stream may begin and end anywhere; B-frames that lack a neighbour are left out."""
+    """A transport stream begins anywhere; B-frames that lack a neighbour are left out."""
     write_moving(tmp_path / "all.ts", options={"x264-params": "open-gop=1:keyint=12:scenecut=0"})
     content, expected = (tmp_path / "all.ts").read_bytes(), read_all(tmp_path / "all.ts")
     lengths = set()
@@ -168,7 +203,7 @@ def test_recordings_that_were_cut_begin_with_a_keyframe(tmp_path, write_moving, 
     assert len(lengths) >= 3
 
 
-def test_an_edit_list_leaves_out_the_beginning(tmp_path, videos, read_all):
+def test_an_edit_list_leaves_out_the_beginning(tmp_path, videos, read_all, decoded):
     """Phones cut a video without encoding it again: the list says what of it is shown."""
     content = bytearray((videos / "h264.mp4").read_bytes())
     entry = content.find(b"elst") + 12  # duration in ms, first tick of 512 a frame, after B-frames
@@ -180,6 +215,34 @@ def test_an_edit_list_leaves_out_the_beginning(tmp_path, videos, read_all):
         assert len(video) == 15
         assert np.array_equal(video.frames([14, 0, 7]), expected[[14, 0, 7]])
         assert video.times([0, 14]) == pytest.approx([0, 14 / 30])
+        decoded.clear()
+        video.frames([14])
+        assert 0 < len(decoded) <= 14  # with what two seeks have found
+
+
+def test_packets_that_show_nothing_are_not_counted(tmp_path, read_all):
+    """Encoders of MPEG-4 (part 2) store a repeated frame as a packet that gives none."""
+    repeated = bytes.fromhex("000001b650cf")  # a frame that is not coded
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.codec_context.max_b_frames = 0
+        for number in range(20):
+            rgb = np.random.default_rng(number).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")):
+                packet.time_base = Fraction(1, 60)
+                packet.pts = packet.dts = 2 * number
+                container.mux(packet)
+            if number == 10:
+                packet = av.Packet(repeated)
+                packet.stream, packet.time_base = stream, Fraction(1, 60)
+                packet.pts = packet.dts = 2 * number + 1
+                container.mux(packet)
+    expected = read_all(tmp_path / "a.mp4")
+    assert len(expected) == 20
+    with open_video(tmp_path / "a.mp4") as video:
+        assert len(video) == 20
+        assert np.array_equal(video.frames([19, 10, 11]), expected[[19, 10, 11]])
 
 
 def test_the_stream_of_moving_pictures_is_read(tmp_path, read_all):
@@ -231,7 +294,7 @@ def test_closed_at_once_and_again(videos):
     video.close()
     assert _descriptors() == before
     video.close()
-    with pytest.raises(ValueError, match="h264.mp4 is closed"):
+    with pytest.raises(ValueError, match=r"h264\.mp4 is closed"):
         video.frames([0])
     assert len(video) == 36
 

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
@@ -20,8 +21,8 @@ SPARSE = Sampling(frames=4)
 class Numbered:
     """A video whose frame n has the grey level 2 n; notes what it is asked for."""
 
-    def __init__(self, owner, length, size, name):
-        self.owner, self.length, self.size, self.name = owner, length, size, name
+    def __init__(self, owner, name, length, size):
+        self.owner, self.name, self.length, self.size = owner, name, length, size
 
     def __enter__(self):
         self.owner.opened += 1
@@ -51,7 +52,7 @@ class NumberedVideos(LabelledVideos):
         return f"video-{index}.mp4"
 
     def open(self, index):
-        return Numbered(self, self.lengths[index], self.size, self.sample_id(index))
+        return Numbered(self, self.sample_id(index), self.lengths[index], self.size)
 
 
 def numbers(clip):
@@ -167,3 +168,20 @@ def test_a_video_that_vanishes_or_breaks_is_replaced_by_the_next(colours, tmp_pa
         assert label == index // 4
     for index in (1, 5, 9):
         assert samples[0, index][0][0].equal(whole[index][0][0])
+
+
+def test_raw_frames(colours, tmp_path, recwarn):
+    """Folders of pictures, as mmaction2 lists them, give the clip of their video."""
+    videos = open_videos(colours / "val")
+    for index in (0, 5):
+        folder = tmp_path / f"frames/{index}"
+        folder.mkdir(parents=True)
+        with videos.open(index) as video:
+            for number, rgb in enumerate(video.frames(range(len(video))), 1):
+                Image.fromarray(rgb).save(folder / f"img_{number:05d}.png")
+    (tmp_path / "list.txt").write_text("frames/0 9 0\nframes/5 10 1\n")
+    raw = CentreClips(open_videos(tmp_path / "list.txt"), sampling=SPARSE, image_size=16)
+    encoded = CentreClips(videos, sampling=SPARSE, image_size=16)
+    assert raw[0][0].equal(encoded[0][0])
+    assert raw[1][0].equal(encoded[5][0])
+    assert not recwarn.list

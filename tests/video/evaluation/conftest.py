@@ -27,6 +27,19 @@ def videos(tmp_path_factory, write_frames):
 
 
 @pytest.fixture(scope="session")
+def patterns(tmp_path_factory, write_frames):
+    """Folders `train` and `val`: 8 and 4 scenes of stripes, of spots and of noise."""
+    folder, chance = tmp_path_factory.mktemp("patterns"), np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4)):
+        for name, shape in (("noise", (40, 48)), ("spots", (5, 6)), ("stripes", (1, 6))):
+            for number in range(count):
+                coarse = chance.integers(0, 256, (9 + number, *shape, 1), dtype=np.uint8)
+                frames = coarse.repeat(40 // shape[0], axis=1).repeat(48 // shape[1], axis=2)
+                write_frames(folder / split / name / f"{number}.mp4", frames.repeat(3, axis=3))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def classifier(tmp_path_factory):
     """A classifier of 3 classes, 4 frames and 32 px, and its file, which notes its training."""
     torch.manual_seed(5)

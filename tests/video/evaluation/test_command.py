@@ -247,7 +247,7 @@ def test_a_damaged_file_names_itself(evaluate, damaged, tmp_path, workers):
 
 def test_damaged_files_can_be_left_out(evaluate, damaged, capsys):
     results, lines, rows = evaluate("--skip-unreadable", "--batch-size", "2", data=damaged)
-    shown = capsys.readouterr().out
+    shown = capsys.readouterr().err
     assert "2 videos could not be read and were left out:\n" in shown
     assert results["sets"]["data"]["videos"] == 9
     assert [row["videos"] for row in rows] == ["4", "4", "1"]
@@ -259,6 +259,19 @@ def test_damaged_files_can_be_left_out(evaluate, damaged, capsys):
     assert [line["video"] for line in wrong] == [
         str(damaged / "jump" / "3.mp4"), str(damaged / "swim" / "0.mp4")
     ]  # fmt: skip
+
+
+def test_names_that_are_not_text(evaluate, videos, tmp_path, capsys):
+    """Names of files are bytes, and those of old cameras are not always UTF-8."""
+    folder = tmp_path / "old"
+    shutil.copytree(videos, folder)
+    for name in ("jump", "swim"):
+        (folder / name / "0.mp4").rename(folder / name / "caf\udce9.mp4")
+    (folder / "swim" / "caf\udce9.mp4").write_bytes(b"torn")
+    results, lines, _ = evaluate("--clips", "1", "--skip-unreadable", data=folder)
+    assert len(lines) == 11
+    assert any("caf\udce9" in line["video"] for line in lines)
+    assert "caf\udce9" in results["left_out"][0]
 
 
 def test_an_interrupted_evaluation_keeps_the_earlier_results(evaluate, monkeypatch, tmp_path):

@@ -21,7 +21,8 @@ def same(one, two):
 
 def test_the_evaluation(launch, classifier, videos, tmp_path):
     shutil.copytree(videos, tmp_path / "data")
-    (tmp_path / "data" / "jump" / "2.mp4").write_bytes(b"torn")
+    for name in ("clap/1.mp4", "clap/2.mp4"):  # of the second process and of the first
+        (tmp_path / "data" / name).write_bytes(b"torn")
     results = {}
     for ranks in (1, 2):
         output = tmp_path / f"of_{ranks}"
@@ -48,7 +49,8 @@ def test_the_evaluation(launch, classifier, videos, tmp_path):
     one, two = (results[ranks]["sets"]["data"] for ranks in (1, 2))
     assert two.pop("loss") == pytest.approx(one.pop("loss"), rel=1e-6)
     assert one == two
-    assert two["videos"] == 10
+    assert two["videos"] == 9
+    assert "clap/1.mp4" in results[2]["left_out"][0]
 
 
 def test_a_damaged_file_of_one_process_ends_both(launch, classifier, videos, tmp_path):
@@ -64,3 +66,21 @@ def test_a_damaged_file_of_one_process_ends_both(launch, classifier, videos, tmp
     assert "Traceback" not in "".join(texts)
     assert str(file) in texts[1].strip().splitlines()[-1]
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+
+
+def test_frozen_features(launch, patterns, tmp_path):
+    results = {}
+    for ranks in (1, 2):
+        codes, texts = launch(
+            "frozen", "--weights", "eva_debug", "--train", patterns / "train", "--val",
+            patterns / "val", "--image-size", 32, "--frames", 4, "--neighbours", 3, "--workers", 0,
+            "--device", "cpu", "--probe-epochs", 2, "--probe-lr", 1e-3, "--batch-size", 2,
+            "--train-videos", 17, "--output", tmp_path / f"of_{ranks}", ranks=ranks,
+        )  # fmt: skip
+        assert codes == [0] * ranks, texts
+        results[ranks] = json.loads((tmp_path / f"of_{ranks}/results.json").read_text())
+    assert results[1]["settings"] == results[2]["settings"]
+    for name, score in results[1]["sets"].items():
+        other = results[2]["sets"][name]
+        assert score.pop("loss") == pytest.approx(other.pop("loss"), rel=1e-3)
+        assert score == other

@@ -15,8 +15,9 @@ from PIL import Image
 
 from eva_data.video.frame_stream import VideoReader
 from eva_video.inference import demo
-from eva_video.inference.drawing import annotate, clock
+from eva_video.inference.drawing import annotate, clock, drawn
 from eva_video.inference.predictor import Prediction, VideoPredictor
+from eva_video.inference.windows import Judged
 
 LONG = "a class with a name that is much too long for a small video"
 
@@ -59,6 +60,20 @@ def test_frames_are_kept_and_the_text_stands_below(size, scale):
     assert shape == picture.shape  # all frames of a video have one size
     assert (strip[:, :4] == strip[0, 0]).all()  # nothing runs over the edge
     assert (strip[:, -4:] == strip[0, 0]).all()
+
+
+def test_each_frame_shows_what_happens_at_its_time(weights, film, tmp_path):
+    """What the windows do not reach shows the last of them."""
+    predictor = VideoPredictor.from_weights(weights, device="cpu")
+    rows = np.array([[0.1, 0.9, 0, 0], [0.2, 0.1, 0.6, 0.1], [0.3, 0.25, 0.25, 0.2]], np.float32)
+    pieces = [Judged(0, 1, rows[0]), Judged(1, 2.25, rows[1]), Judged(2.25, 3, rows[2])]
+    passed = drawn(iter(pieces), film, tmp_path / "out.mp4", predictor)
+    assert [one.end for one in passed] == [1, 2.25, 3]
+    frames = read(tmp_path / "out.mp4")
+    strips = [frame[7 * 40 :].astype(int) for frame in frames]
+    blue = [(strip[..., 2] - strip[..., 0] > 60).any(axis=0).mean() for strip in strips]
+    expected = [0.9] * 10 + [0.6] * 13 + [0.3] * 22  # of the width between the margins
+    assert blue == pytest.approx([0.96 * value for value in expected], abs=0.04)
 
 
 def test_times():
@@ -142,6 +157,23 @@ def test_short_videos_are_one_window(start, film, tmp_path, capsys):
         f"{one['probability']:.1%}" for one in classes
     ]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
+
+
+def test_a_name_that_is_not_text(weights, film, tmp_path):
+    """As a program, whose output is UTF-8."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "caf\udce9.mp4").symlink_to(film)
+    program = Path(__file__).parents[3] / "video" / "demo.py"
+    done = subprocess.run(
+        [sys.executable, str(program), str(folder), "--weights", str(weights), "--output",
+         str(tmp_path / "out"), "--device", "cpu"],
+        capture_output=True, check=False, timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert b"caf\\udce9.mp4" in done.stdout
+    assert (tmp_path / "out" / "caf\udce9.mp4").exists()
 
 
 def test_nothing_is_likely_enough(start, film, capsys):

@@ -23,8 +23,12 @@ LONGEST = 50  # longer side by shorter; a strip that is longer would fill the me
 Draws = Literal["fixed", "random"]
 
 
-def require_usual_shape(video: VideoSource) -> None:
+def require_usual_shape(video: VideoSource, name: str) -> None:
     """Refuse frames that are strips: enlarged to the size of a clip they would fill the memory.
+
+    Args:
+        video: The video.
+        name: Name of the video, for the message.
 
     Raises:
         UnreadableVideoError: If one side is more than `LONGEST` times as long as the other.
@@ -32,7 +36,7 @@ def require_usual_shape(video: VideoSource) -> None:
     if max(video.size) > LONGEST * min(video.size):
         height, width = video.size
         raise UnreadableVideoError(
-            f"{video.name} has frames of {height} x {width} pixels: one side is more than "
+            f"{name} has frames of {height} x {width} pixels: one side is more than "
             f"{LONGEST} times as long as the other, leave it out"
         )
 
@@ -69,7 +73,7 @@ class Clips(Dataset[tuple[Tensor, int]], ABC):
             UnreadableVideoError: If it cannot be read.
         """
         with self.videos.open(index) as video:
-            require_usual_shape(video)
+            require_usual_shape(video, self.sample_id(index))
             frames = video.frames(self.choose(index, len(video)).tolist())
         return self.transform(frames), int(self.videos.labels[index])
 

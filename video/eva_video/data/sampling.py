@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 Kind = Literal["tsn", "dense"]
-KINDS = get_args(Kind)
 Indexes = NDArray[np.int64]
 
 
@@ -38,11 +37,11 @@ class Sampling:
     interval: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"sampling must be {' or '.join(KINDS)}, got {self.kind!r}")
-        for name, value in (("frames", self.frames), ("interval", self.interval)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        for name in ("frames", "interval"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     @property
     def span(self) -> int:

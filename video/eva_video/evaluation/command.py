@@ -10,6 +10,7 @@ from typing import get_args
 import torch
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
+from eva_data.commands import complain, printable
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.options import integer
 from eva_data.video.video_source import BACKENDS
@@ -174,25 +175,23 @@ def sampling_of(options: argparse.Namespace, *, frames: int) -> Sampling:
 
 def _report(options: argparse.Namespace, counted: Counted, **more: int) -> None:
     score = counted.scores["data"]
-    extra = {"mean of both": score.mean_top1_top5}
+    extra = {"mean_top1_top5": score.mean_top1_top5}
+    shown = {"mean of both": score.mean_top1_top5}
     if counted.confusion is not None:
-        extra["per class"] = counted.mean_per_class
-    sys.stdout.write(table(counted.scores, unit="videos", extra={"data": extra}) + "\n")
+        shown["per class"] = extra["mean_per_class"] = counted.mean_per_class
+    sys.stdout.write(table(counted.scores, unit="videos", extra={"data": shown}) + "\n")
+    if options.output is not None:
+        settings = settings_of(options, **more, views=options.clips * options.crops)
+        file = write_results(
+            options.output, settings, counted.scores, unit="videos", extra={"data": extra},
+            more={"left_out": list(counted.left_out)},
+        )  # fmt: skip
+        sys.stdout.write(f"wrote {options.output / LINES}\nwrote {file}\n")
     if counted.left_out:
         named = "".join(f"\n  {reason}" for reason in counted.left_out[:_NAMED])
         rest = len(counted.left_out) - _NAMED
-        sys.stdout.write(
-            f"{len(counted.left_out)} videos could not be read and were left out:{named}\n"
-            + (f"  and {rest} more\n" if rest > 0 else "")
+        complain(
+            f"{len(counted.left_out)} videos could not be read and were left out:"
+            + printable(named)
+            + (f"\n  and {rest} more" if rest > 0 else "")
         )
-    if options.output is None:
-        return
-    extra = {"mean_top1_top5": score.mean_top1_top5}
-    if counted.confusion is not None:
-        extra["mean_per_class"] = counted.mean_per_class
-    settings = settings_of(options, **more, views=options.clips * options.crops)
-    file = write_results(
-        options.output, settings, counted.scores, unit="videos", extra={"data": extra},
-        more={"left_out": list(counted.left_out)},
-    )  # fmt: skip
-    sys.stdout.write(f"wrote {options.output / LINES}\nwrote {file}\n")

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eva_data.commands import printable
 from eva_data.files import make_folder
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo, written_name
 from eva_data.options import integer, number, probability
@@ -208,7 +209,7 @@ def _print(
             f"{names[one.label]}"
             for one in found
         ] or ["  nothing is likely enough"]
-    tqdm.write("\n".join([name, *lines]), sys.stdout)
+    tqdm.write(printable("\n".join([name, *lines])), sys.stdout)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -199,7 +199,7 @@ class VideoPredictor:
         with contextlib.ExitStack() as stack:
             if not isinstance(video, VideoSource):
                 video = stack.enter_context(open_video(video, backend=self.backend))
-            require_usual_shape(video)
+            require_usual_shape(video, video.name)
             for batch in _batches(
                 windows_of(video, seconds=seconds, stride=stride), self.batch_size
             ):

@@ -157,10 +157,26 @@ class ClipFeatureExtractor(nn.Module):
             ValueError: If there is no video, or an unfit size.
             UnreadableVideoError: An OSError, if a video cannot be read.
         """
+        return self.pooled_and_tokens(videos)[0]
+
+    def pooled_and_tokens(self, videos: Tensor | Video | Iterable[Video]) -> tuple[Tensor, Tensor]:
+        """Compute what a call and `tokens` give, with one pass through the model.
+
+        Args:
+            videos: As for a call.
+
+        Returns:
+            (B, C) and (B, T, h, w, C), float32.
+
+        Raises:
+            ValueError: As for a call.
+            UnreadableVideoError: As for a call.
+        """
         with torch.no_grad():
-            tokens, _ = self._encode(videos)
+            tokens, grid = self._encode(videos)
             patches = tokens[:, 1:] if self.vit.cls_token is not None else tokens
-            return self._normed(tokens[:, 0] if self.pooling == "cls" else patches.mean(dim=1))
+            pooled = tokens[:, 0] if self.pooling == "cls" else patches.mean(dim=1)
+            return self._normed(pooled), patches.unflatten(1, grid).float()
 
     def frames(self, videos: Tensor | Video | Iterable[Video]) -> Tensor:
         """Compute one vector for each frame: the mean of its patches, which see all frames.

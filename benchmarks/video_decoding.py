@@ -1,0 +1,171 @@
+"""Clips per second of one core: the frames of a clip beside decoding all frames of its video.
+
+A video of 300 frames of 340 x 256 pixels in H.264, as Kinetics is kept for training, with a
+keyframe every 12 or 250 frames. For each number of frames in a clip, in turn in one process, each
+with opening and closing: PyAV, torchcodec (where it can be loaded), and with PyAV all frames
+decoded of which all ("every frame") or only those of the clip ("every frame, converts the clip's")
+become RGB. First the program makes sure that all give the same frames.
+
+Yields `(name, value)`: the clips per second of each, and how many times as many they are as with
+every frame. By CPU time: whether other programs disturbed the clock.
+
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/video_decoding.py
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+from measuring import Figure, by_clock, in_turn, ratios, show
+from numpy.typing import NDArray
+
+from eva_data.video.containers import explained, open_pictures, to_rgb
+from eva_data.video.frame_table import frames_of
+from eva_data.video.video_source import BACKENDS, Backend, open_video
+
+LENGTH, HEIGHT, WIDTH, RATE = 300, 256, 340, 30
+PEER = "every frame"
+Frames = NDArray[np.uint8]
+Read = Callable[[Path, Sequence[int]], Frames]
+
+
+def write(file: Path, *, gop: int) -> None:
+    """Write a camera that moves over a landscape of noise, with some noise of its own."""
+    random = torch.Generator().manual_seed(0)
+    land = torch.zeros(1, 3, 2 * HEIGHT, 2 * WIDTH)
+    for scale in (4, 16, 64):  # more of the coarse than of the fine, as in photographs
+        noise = torch.randn(1, 3, 2 * HEIGHT // scale, 2 * WIDTH // scale, generator=random)
+        land += 8 * scale**0.5 * F.interpolate(noise, land.shape[-2:], mode="bicubic")
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        stream.codec_context.gop_size = gop
+        for number in range(LENGTH):
+            angle = 2 * np.pi * number / LENGTH
+            y, x = int(HEIGHT / 2 * (1 + np.sin(angle))), int(WIDTH / 2 * (1 + np.cos(angle)))
+            view = land[0, :, y : y + HEIGHT, x : x + WIDTH]
+            view = 128 + view + 2 * torch.randn(view.shape, generator=random)
+            rgb = view.clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def chosen(backend: Backend, file: Path, indices: Sequence[int]) -> Frames:
+    """Read the frames of a clip as the toolkit does."""
+    with open_video(file, backend=backend) as video:
+        return video.frames(indices)
+
+
+def every(file: Path, indices: Sequence[int], *, convert_all: bool) -> Frames:
+    """Decode all frames and keep those of a clip."""
+    wanted, kept = set(indices), {}
+    with explained(str(file)):
+        video = open_pictures(file)
+        for number, frame in enumerate(frames_of(video)):
+            if convert_all or number in wanted:
+                rgb = to_rgb(frame, (HEIGHT, WIDTH))
+                if number in wanted:
+                    kept[number] = rgb
+        video.close()
+    return np.stack([kept[index] for index in indices])
+
+
+def ways() -> dict[str, Read]:
+    """The ways that can be taken here, by name."""
+    found: dict[str, Read] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "video.mp4"
+        write(file, gop=12)
+        for backend in BACKENDS:
+            try:
+                chosen(backend, file, [0])
+            except ValueError as error:
+                print(f"without {backend}: {error}", file=sys.stderr)
+            else:
+                found[backend] = partial(chosen, backend)
+    found[f"{PEER}, converts the clip's"] = partial(every, convert_all=False)
+    found[PEER] = partial(every, convert_all=True)
+    return found
+
+
+def compare(args: argparse.Namespace) -> Iterator[Figure]:
+    """Yield all figures."""
+    found = ways()
+    with tempfile.TemporaryDirectory() as folder:
+        for gop in args.gop:
+            file = Path(folder) / f"{gop}.mp4"
+            write(file, gop=gop)
+            yield f"GOP {gop}: kB of the video", file.stat().st_size / 1000
+            for frames in args.frames:
+                # the centres of equal segments, as in an evaluation
+                indices = [int((part + 0.5) * LENGTH / frames) for part in range(frames)]
+                yield from at_size(f"GOP {gop}, {frames} frames", found, file, indices, args)
+
+
+def at_size(
+    title: str,
+    found: dict[str, Read],
+    file: Path,
+    indices: Sequence[int],
+    args: argparse.Namespace,
+) -> Iterator[Figure]:
+    """Check that all ways give the same frames, and time them."""
+    expected = found[PEER](file, indices)
+    for name, read in found.items():
+        if not np.array_equal(read(file, indices), expected):
+            raise ValueError(f"{name} gives other frames than {PEER!r}")
+
+    def several(read: Read) -> None:
+        for _ in range(args.clips):
+            read(file, indices)
+
+    calls = [partial(several, read) for read in found.values()]
+    times = dict(
+        zip(found, in_turn(calls, rounds=args.rounds, device=torch.device("cpu")), strict=True)
+    )
+    for name, rounds in times.items():
+        yield f"{title}: {name}, clips/s", args.clips / by_clock(rounds)
+    for name, rounds in times.items():
+        if name == PEER:
+            continue
+        for cpu in (False, True):
+            each = ratios(times[PEER], rounds, cpu=cpu)
+            what = ", by CPU time" if cpu else ""
+            yield f"{title}: {name}, times the clips/s of {PEER}{what}", statistics.median(each)
+            if cpu:
+                yield f"{title}: {name}, the same in the worst round", min(each)
+                yield f"{title}: {name}, the same in the best round", max(each)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--gop", type=int, nargs="+", default=[12, 250], help="keyframe intervals")
+    parser.add_argument("--frames", type=int, nargs="+", default=[8, 16], help="frames of a clip")
+    parser.add_argument("--clips", type=int, default=5, help="clips of a measurement")
+    parser.add_argument("--rounds", type=int, default=7)
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Print every figure."""
+    args = parse()
+    torch.set_num_threads(1)
+    show(compare(args), rounds=args.rounds)
+
+
+if __name__ == "__main__":
+    main()

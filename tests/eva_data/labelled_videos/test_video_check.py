@@ -1,0 +1,322 @@
+"""The check of videos: planted faults, what is written, and that it reads as it was meant."""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from eva_data.checks import video_facts, videos
+from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.video_files import VideoFiles
+from eva_data.sources.index_file import VIDEO_KIND, Table
+
+IDS = ("-3B32lodo2M", "aB0aaaaaaaa", "cD1bbbbbbbb", "ab_12_34567")
+
+
+def _write_video(file, frames=9, seed=0, size=(64, 80), rotation=0):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        (stream.height, stream.width), stream.pix_fmt = size, "yuv420p"
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for _ in range(frames):
+            rgb = np.broadcast_to(random.integers(0, 255, 3).astype(np.uint8), (*size, 3)).copy()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _write_sound(file):
+    with av.open(str(file), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """A folder of two classes, with faults; it is copied before it is changed."""
+    folder = tmp_path_factory.mktemp("sample") / "train"
+    for number, name in enumerate((
+        f"run/{IDS[0]}_000010_000020.mp4", f"run/{IDS[1]}.mp4", "walk fast/1.mp4", "walk fast/2.mp4"
+    )):  # fmt: skip
+        _write_video(folder / name, seed=number)
+    _write_video(folder / "run/short.mp4", frames=3, seed=7)
+    _write_video(folder / "run/small.mp4", seed=8, size=(32, 160))
+    _write_video(folder / "run/turned.mp4", seed=9, rotation=90)
+    whole = (folder / "run" / "small.mp4").read_bytes()
+    (folder / "run" / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "run" / "empty.mp4").touch()
+    (folder / "run" / "text.mp4").write_bytes(b"no video at all" * 100)
+    _write_sound(folder / "run" / "sound.mp4")
+    shutil.copy(folder / "walk fast/1.mp4", folder / "walk fast/3 copy.mp4")
+    shutil.copy(folder / "walk fast/1.mp4", folder / "run/z.mp4")
+    return folder
+
+
+LEFT = ["run/-3B32lodo2M_000010_000020.mp4", "run/aB0aaaaaaaa.mp4", "run/short.mp4",
+        "run/small.mp4", "run/turned.mp4", "run/z.mp4", "walk fast/2.mp4"]  # fmt: skip
+
+
+@pytest.fixture
+def check():
+    """Function: run the command; returns its exit code."""
+
+    def run(location, *options, workers=1):
+        parser = argparse.ArgumentParser()
+        videos.add_arguments(parser)
+        arguments = [location, "--workers", workers, *options]
+        args = parser.parse_args([str(argument) for argument in arguments])
+        return args.run(args)
+
+    return run
+
+
+@pytest.fixture
+def report_of(check, tmp_path, capsys):
+    """Function: exit code, findings by kind, and the report."""
+
+    def run(location, *options, workers=1):
+        file = tmp_path / "report.json"
+        code = check(location, "--report", file, "--overwrite", *options, workers=workers)
+        report = json.loads(file.read_text())
+        return code, {f["kind"]: f["ids"] for f in report["findings"]}, report
+
+    return run
+
+
+def test_planted_faults(report_of, sample, tmp_path, content, capsys):
+    clean, index = tmp_path / "clean.txt", tmp_path / "clean.safetensors"
+    names = tmp_path / "classes.txt"
+    code, found, report = report_of(
+        sample, "--write", clean, "--index", index, "--write-classes", names, workers=2
+    )
+    output = capsys.readouterr().out
+    assert code == 1
+    assert found == {
+        "unreadable": ["run/cut.mp4", "run/empty.mp4", "run/text.mp4"],
+        "sound": ["run/sound.mp4"],
+        "relabelled_copy": ["walk fast/1.mp4", "walk fast/3 copy.mp4"],
+        "short": ["run/short.mp4"],
+        "odd_size": ["run/small.mp4"],
+        "rotated": ["run/turned.mp4"],
+    }
+    assert "run/z.mp4 (run) and walk fast/1.mp4 (walk fast)" in output
+    assert report["left_by_cleaning"] == len(LEFT)
+    assert report["classes"] == {
+        "run": {"videos": 10, "left": 6}, "walk fast": {"videos": 3, "left": 1}
+    }  # fmt: skip
+    assert "13 videos in 2 classes, 3 to 10 in each, median 6.5; 7 are left" in output
+    assert "they have 57 frames in" in output
+    expected = [(name, int(name.startswith("walk"))) for name in LEFT]
+    listed = open_videos(clean, classes=names)
+    assert [(os.path.relpath(listed.sample_id(k), sample), int(listed.labels[k]))
+            for k in range(len(listed))] == expected  # fmt: skip
+    assert listed.classes == ("run", "walk fast")
+    indexed = open_videos(index)
+    assert content(indexed) == expected
+    assert indexed.classes == listed.classes
+    with indexed.open(2) as video:
+        assert len(video) == 3
+    table = Table.open(index, kind=VIDEO_KIND)
+    assert table["frames"].tolist() == [9, 9, 3, 9, 9, 9, 9]
+    assert table["width"].tolist() == [80, 80, 80, 160, 64, 80, 80]
+    assert table["bytes"].tolist() == [(sample / name).stat().st_size for name in LEFT]
+    code, found, _ = report_of(clean)
+    assert (code, set(found)) == (0, {"short", "odd_size", "rotated"})
+    assert report_of(index)[0] == 0
+
+
+def test_a_list_with_missing_repeated_and_related_videos(report_of, sample, tmp_path):
+    lines = [
+        f"run/{IDS[0]}_000010_000020.mp4 0", "gone.mp4 0", f"run/{IDS[0]}_000010_000020.mp4 0",
+        f"run/{IDS[0]}_000010_000020 1", "walk fast/2.mp4 1",
+    ]  # fmt: skip
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    shutil.copy(sample / "walk fast/1.mp4", tmp_path / f"{IDS[0]}_000030_000040.mp4")
+    (tmp_path / "list.txt").write_text(
+        "\n".join([*lines, f"{tmp_path}/{IDS[0]}_000030_000040.mp4 1", f"run/{IDS[1]}.mp4 3"])
+    )
+    code, found, report = report_of(tmp_path / "list.txt", "--root", sample)
+    name = f"run/{IDS[0]}_000010_000020.mp4"
+    assert code == 1
+    assert found == {
+        "missing": ["gone.mp4"], "twice": [name], "relabelled": [name], "two_classes": [IDS[0]],
+        "empty": ["2"],
+    }  # fmt: skip
+    assert report["left_by_cleaning"] == 4
+
+
+def test_ids_are_not_any_names_of_eleven_letters(report_of, sample, tmp_path):
+    for number, name in enumerate(
+        ("a/video000001", "b/video000001", f"a/{IDS[1]}", f"a/{IDS[1]}_1_2")
+    ):
+        _write_video(tmp_path / "data" / f"{name}.mp4", seed=number)
+    code, found, _ = report_of(tmp_path / "data")
+    assert (code, found) == (0, {"same_id": [IDS[1]]})
+
+
+@pytest.mark.parametrize("form", ["csv", "txt", "folder", "index"])
+def test_leaks_into_another_list(report_of, check, sample, tmp_path, form):
+    """By id in any form, though no file of the other is there; by content with an index."""
+    other = tmp_path / "val"
+    leaks = [LEFT[0], LEFT[1]]
+    if form == "csv":
+        other = tmp_path / "val.csv"
+        rows = [f"x,{IDS[0]},55,65,val", f"x,{IDS[1]},0,1,val", "x,zzzzzzzzzzZ,0,1,val"]
+        other.write_text("\n".join(["label,youtube_id,time_start,time_end,split", *rows]))
+    elif form == "txt":
+        other = tmp_path / "val.txt"
+        other.write_text(f"elsewhere/{IDS[0]}_000000_000010.mp4 3\n{IDS[1]} 9\n")
+    else:
+        (other / "x").mkdir(parents=True)
+        shutil.copy(sample / LEFT[0], other / "x" / f"{IDS[0]}.mp4")
+        shutil.copy(sample / LEFT[1], other / "x" / "renamed.mp4")
+        shutil.copy(sample / "run/z.mp4", other / "x" / f"{IDS[1]}_5_6.webm")
+        if form == "index":
+            assert check(other, "--index", tmp_path / "val.safetensors") == 0
+            other = tmp_path / "val.safetensors"
+            leaks += ["run/z.mp4"]
+    code, found, report = report_of(sample, "--against", other)
+    assert (code, found["leak"]) == (1, leaks)
+    assert report["left_by_cleaning"] == len(LEFT) - len(leaks)
+    code, found, _ = report_of(sample, "--against", other, "--skip-decode")
+    assert (code, found) == (1, {"leak": leaks[:2]})
+
+
+def test_shards_and_their_index(report_of, sample, tmp_path):
+    with tarfile.open(tmp_path / "s-0.tar", "w") as tar:
+        for number, name in enumerate((LEFT[0], "run/cut.mp4", LEFT[0], LEFT[5], LEFT[1])):
+            tar.add(sample / name, f"{number}.mp4")
+            if number < 4:
+                (tmp_path / "cls").write_text("walk" if number == 3 else "run")
+                tar.add(tmp_path / "cls", f"{number}.cls")
+    index = tmp_path / "s.safetensors"
+    code, found, _ = report_of(tmp_path / "s-*.tar", "--index", index)
+    assert (code, found) == (1, {
+        "unreadable": ["1.mp4"], "copy": ["2.mp4"], "unlisted": [f"{tmp_path}/s-0.tar:4.mp4"]
+    })  # fmt: skip
+    videos = open_videos(index)
+    assert [videos.name(k) for k in range(len(videos))] == ["0.mp4", "3.mp4"]
+    assert (videos.classes, videos.labels.tolist()) == (("run", "walk"), [0, 1])
+    with videos.open(1) as video:
+        assert len(video) == 9
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "s-0.tar").rename(tmp_path / "moved" / "s-0.tar")
+    with pytest.raises(ValueError, match=r"is an index of videos in .*s-0.tar, which is not there"):
+        open_videos(index)
+    assert len(open_videos(index, root=tmp_path / "moved")) == 2
+    with pytest.raises(ValueError, match=r"shards have no paths for --write: give --index"):
+        report_of(tmp_path / "moved" / "s-0.tar", "--write", tmp_path / "list.txt")
+
+
+def test_raw_frames(report_of, tmp_path, write_picture, content):
+    for number in range(1, 10):
+        write_picture(tmp_path / "a b" / f"img_{number:05d}.jpg", number, (80, 70))
+        if number != 5:
+            write_picture(tmp_path / "c" / f"img_{number:05d}.jpg", number, (80, 70))
+    (tmp_path / "list.txt").write_text("a b 9 1\nc 9 0\n")
+    outputs = ["--write", tmp_path / "clean.txt", "--index", tmp_path / "clean.safetensors"]
+    code, found, _ = report_of(tmp_path / "list.txt", *outputs)
+    assert (code, found) == (1, {"unreadable": ["c"]})
+    for clean in outputs[1::2]:
+        videos = open_videos(clean)
+        assert content(videos) == [("a b", 1)]
+        with videos.open(0) as video:
+            assert len(video) == 9
+
+
+class _DeadlyVideos(VideoFiles):
+    """Videos some of which kill the process that opens them."""
+
+    def open(self, index):
+        if "deadly" in self.name(index):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().open(index)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_process_that_dies_is_one_finding(report_of, sample, tmp_path, monkeypatch, workers):
+    names = ["run/deadly0.mp4", "run/deadly1.mp4", "walk/deadly2.mp4"]
+    for place, name in enumerate((*names, "run/b.mp4", "walk/c.mp4", "walk/d.mp4")):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(sample / LEFT[place % 2], tmp_path / "data" / name)
+        with (tmp_path / "data" / name).open("ab") as stream:
+            stream.write(
+                bytes([0, 0, 0, 8]) + b"free" + bytes([0, 0, 0, 8 + place]) + b"free" + bytes(place)
+            )
+    plain = open_videos(tmp_path / "data")
+    deadly = _DeadlyVideos(plain.root, plain.names, plain.labels, plain.classes, backend="pyav")
+    results = list(video_facts.read_facts(deadly, range(len(deadly)), workers=workers))
+    found = {deadly.name(k): result.problem for k, result in enumerate(results)}
+    assert found == {
+        "run/b.mp4": "", "run/deadly0.mp4": "died", "run/deadly1.mp4": "died", "walk/c.mp4": "",
+        "walk/d.mp4": "", "walk/deadly2.mp4": "died",
+    }  # fmt: skip
+
+
+def test_no_video_is_read_where_they_are_only_listed(report_of, sample, monkeypatch, tmp_path):
+    monkeypatch.setattr(video_facts, "surviving_map", None)
+    index = tmp_path / "i.safetensors"
+    code, found, report = report_of(sample, "--skip-decode", "--index", index)
+    assert (code, found, report["left_by_cleaning"]) == (0, {}, 13)
+    assert len(open_videos(index)) == 13
+
+
+def test_refusals(check, sample, tmp_path):
+    taken, folder = tmp_path / "taken.safetensors", tmp_path / "list.txt"
+    taken.touch()
+    folder.write_text(f"{sample}/{LEFT[0]} 0\n")
+    for options, message in (
+        (["--write", taken], "is there already: give --overwrite"),
+        (["--write", folder, "--overwrite"], "is the list: it is never overwritten"),
+        (["--index", taken, "--report", taken, "--overwrite"], "are the same file"),
+        (["--index", tmp_path / "index"], r"--index must end in \.safetensors, got"),
+        (["--against", folder, "--write", folder, "--overwrite"], "is the list"),
+        (["--against", tmp_path / "none"], "there is no .*none: name a folder"),
+        (["--classes", tmp_path / "none"], "there is no class list"),
+        (["--root", tmp_path / "none"], "root must be a folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check(folder, *options)
+
+
+def test_the_program(sample, tmp_path):
+    """Exit codes, and a sentence for what cannot be used."""
+    program = Path(__file__).parents[3] / "tools" / "verify_data.py"
+
+    def run(*arguments):
+        command = [sys.executable, program, "video", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    done = run(sample, "--skip-decode", "--report", tmp_path / "report.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = run(tmp_path / "none")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is no ")
+    assert "Traceback" not in done.stderr
+
+
+def test_names_that_are_not_text(report_of, check, sample, tmp_path):
+    folder = tmp_path / "data" / os.fsdecode(b"\xe9")
+    folder.mkdir(parents=True)
+    shutil.copy(sample / LEFT[0], folder / os.fsdecode(b'"\xff".mp4'))
+    shutil.copy(sample / LEFT[1], folder / "a\nb.mp4")
+    clean = tmp_path / "data" / "clean.txt"
+    assert check(tmp_path / "data", "--write", clean) == 0
+    videos = open_videos(clean)
+    assert [videos.name(k) for k in range(len(videos))] == [os.fsdecode(b'\xe9/"\xff".mp4')]
+    with videos.open(0) as video:
+        assert len(video) == 9

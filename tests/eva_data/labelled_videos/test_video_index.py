@@ -1,0 +1,84 @@
+"""Indexes of videos: what is kept, moved and relabelled videos, damaged files."""
+
+import contextlib
+import pickle
+
+import numpy as np
+import pytest
+
+from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.video_index import write_video_index
+from eva_data.sources.index_file import KIND, VIDEO_KIND, Table
+
+
+@pytest.fixture
+def index(make_files, tmp_path):
+    """An index of two of three files of two classes."""
+    videos = open_videos(make_files("run/1.mp4", "run/2.mp4", "walk far/3.mp4"))
+    facts = {"frames": np.array([7, 8, 9], np.int32), "sha256": np.zeros((3, 32), np.uint8)}
+    write_video_index(tmp_path / "i.safetensors", videos, [2, 0], facts)
+    return tmp_path / "i.safetensors"
+
+
+def test_kept_videos_in_their_order(index, content, tmp_path):
+    videos = open_videos(index)
+    assert content(videos) == [("walk far/3.mp4", 1), ("run/1.mp4", 0)]
+    assert videos.sample_id(0) == str(tmp_path / "data/walk far/3.mp4")
+    assert Table.open(index, kind=VIDEO_KIND)["frames"].tolist() == [9, 7]
+    sent = pickle.dumps(videos)
+    assert b"3.mp4" not in sent  # every process maps the file
+    assert content(pickle.loads(sent)) == content(videos)
+    parts = open_videos(tmp_path / "data").subset([2, 0])
+    assert videos.checksum() == parts.checksum()
+
+
+def test_other_classes(index, content):
+    videos = open_videos(index, classes=["walk_far", "swim", "run"])
+    assert content(videos) == [("walk far/3.mp4", 0), ("run/1.mp4", 2)]
+    assert videos.classes == ("walk_far", "swim", "run")
+    with pytest.raises(ValueError, match=r"has 1 classes that are not among the 2 given: walk far"):
+        open_videos(index, classes=["run", "swim"])
+
+
+def test_moved_videos(index, content, tmp_path):
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"videos in .*data, which is not there: name"):
+        open_videos(index)
+    assert open_videos(index, root=tmp_path / "elsewhere").sample_id(1) == str(
+        tmp_path / "elsewhere/run/1.mp4"
+    )
+
+
+def test_files_that_are_no_index_of_videos(index, tmp_path):
+    table = Table.open(index, kind=VIDEO_KIND)
+    other = tmp_path / "other.safetensors"
+    Table(dict(table), table.about).save(other)
+    with pytest.raises(ValueError, match=rf"is not an index of videos: its kind is '{KIND}'"):
+        open_videos(other)
+    with pytest.raises(ValueError, match="is not an index of images"):
+        Table.open(index)
+    for changes in (
+        {"label": None}, {"label": np.array([0, 2], np.int32)}, {"label": np.array([0], np.int32)},
+        {"label": np.array([0, -1], np.int32)}, {"names.ends": None},
+        {"pictures": np.array([1], np.int32)},
+    ):  # fmt: skip
+        arrays = {name: value for name, value in {**table, **changes}.items() if value is not None}
+        Table(arrays, table.about, kind=VIDEO_KIND).save(other)
+        with pytest.raises(ValueError, match=r"write it again"):
+            open_videos(other)
+    for about in (None, {}, {"classes": 3}, {"classes": ["a", "b"]}, {"classes": [], "root": "."}):
+        Table(dict(table), about, kind=VIDEO_KIND).save(other)
+        with pytest.raises(ValueError, match=r"write it again|which is not there"):
+            open_videos(other)
+
+
+def test_damaged_bytes(index):
+    content, random = index.read_bytes(), np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(content)
+        for place in random.integers(0, len(content), 4):
+            damaged[place] = random.integers(256)
+        index.write_bytes(damaged)
+        with contextlib.suppress(ValueError, OSError):  # any other error is a traceback
+            videos = open_videos(index)
+            [videos.sample_id(k) for k in range(len(videos))]

@@ -1,0 +1,122 @@
+"""The check with frozen features of videos: the command."""
+
+import json
+from argparse import Namespace
+
+import pytest
+import torch
+
+from eva_data.labelled_videos.opening import open_videos
+from eva_engine.evaluation.frozen import Kept
+from eva_video.evaluation.frozen_command import _computed, choose_probe, main
+from eva_video.model.features import ClipFeatureExtractor
+
+METHODS = {"3 neighbours", "linear", "attentive"}
+
+
+@pytest.fixture
+def check(patterns, tmp_path):
+    """Function: run the command on videos of three patterns; the results."""
+
+    def run(*more, weights="eva_debug", output="out"):
+        main([
+            "--weights", str(weights), "--train", str(patterns / "train"), "--val",
+            str(patterns / "val"), "--image-size", "32", "--frames", "4", "--neighbours", "3",
+            "--workers", "0", "--device", "cpu", "--output", str(tmp_path / output),
+            "--probe-epochs", "8", "--probe-lr", "1e-3", *more,
+        ])  # fmt: skip
+        return json.loads((tmp_path / output / "results.json").read_text())
+
+    return run
+
+
+def test_three_methods(check, capsys):
+    found = check()
+    shown = capsys.readouterr().out
+    assert found["sets"].keys() == METHODS
+    for name, score in found["sets"].items():
+        assert f"{name:16} " in shown
+        assert score["videos"] == 12
+        assert score["top1"] >= 75  # chance: a third
+    assert "the attentive probe sees 16 tokens of each frame" in shown
+    expected = {"train_videos": 24, "frames": 4, "image_size": 32, "probe": "tokens",
+                "probe_lr": 0.001, "seed": 0}  # fmt: skip
+    assert expected.items() <= found["settings"].items()
+    assert check(output="again")["sets"] == found["sets"]
+
+
+def test_means_of_frames_where_tokens_do_not_fit(check, capsys):
+    found = check("--probe-gb", "0.0001")  # 36 videos x 4 frames x 128 channels x 2 bytes
+    assert found["settings"]["probe"] == "frames"
+    assert "the attentive probe sees the mean of each frame" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"take 3\.7e-05 GB, and --probe-gb is 1e-05: give more"):
+        check("--probe-gb", "0.00001")
+    with pytest.raises(SystemExit, match=r"the tokens of 36 videos .* --probe frames"):
+        check("--probe-gb", "0.0001", "--probe", "tokens")
+
+
+def test_what_fits_is_chosen():
+    given = Namespace(probe="auto", probe_gb=8.0)
+    size = {"frames": 8, "tokens": 256, "channels": 1408}
+    assert choose_probe(given, videos=1387, **size) == "tokens"  # 2048 * 1408 * 2 bytes each
+    assert choose_probe(given, videos=1388, **size) == "frames"
+    given.probe = "none"
+    assert choose_probe(given, videos=10**9, **size) == "none"
+
+
+def test_methods_can_be_left_out(check):
+    found = check("--probe", "none", "--l2", "--train-videos", "9")
+    assert found["sets"].keys() == {"3 neighbours"}
+    assert found["settings"]["train_videos"] == 9
+    found = check("--neighbours", "--l2")
+    assert found["sets"].keys() == {"attentive"}
+
+
+def test_both_kinds_of_features_come_from_one_pass(patterns):
+    extractor = ClipFeatureExtractor.from_weights(
+        "eva_debug", frames=4, image_size=32, device="cpu"
+    )
+    videos = open_videos(patterns / "val")
+    paths = [videos.sample_id(index) for index in range(3)]
+    pooled, tokens = extractor.pooled_and_tokens(paths)
+    torch.testing.assert_close(pooled, extractor(paths))
+    torch.testing.assert_close(tokens, extractor.tokens(paths))
+
+
+@pytest.mark.parametrize("tokens", [16, 1, 0])
+def test_what_is_kept_is_what_the_extractor_sees(patterns, tokens):
+    extractor = ClipFeatureExtractor.from_weights(
+        "eva_debug", frames=4, image_size=32, device="cpu"
+    )
+    videos, cpu = open_videos(patterns / "val"), torch.device("cpu")
+    kept = [Kept([128])] + ([Kept([4, tokens, 128], torch.float16, cpu)] if tokens else [])
+    options = Namespace(batch_size=5, workers=0)
+    features, labels = _computed(
+        extractor, videos, kept=kept, options=options, device=cpu, limit=None, title="val"
+    )
+    paths = [videos.sample_id(index) for index in range(len(videos))]
+    assert labels.tolist() == videos.labels.tolist()
+    torch.testing.assert_close(features[0], extractor(paths))
+    if tokens:
+        expected = extractor.tokens(paths).flatten(2, 3)
+        expected = expected if tokens > 1 else expected.mean(2, keepdim=True)
+        torch.testing.assert_close(features[1].float(), expected, atol=4e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--neighbours", "500"], "500 neighbours, but 24 samples to learn from"),
+        (["--weights", "nothing.pt"], "nothing.pt"),
+        (["--val", "nowhere"], "there is no nowhere"),
+    ],
+)
+def test_mistakes_end_in_a_sentence(check, more, message):
+    with pytest.raises(SystemExit, match=message):
+        check(*more)
+
+
+def test_options_without_sense(check, capsys):
+    with pytest.raises(SystemExit):
+        check("--neighbours", "--l2", "--probe", "none")
+    assert "nothing to score" in capsys.readouterr().err

@@ -1,0 +1,91 @@
+"""A folder of videos for each class, and one command."""
+
+from pathlib import Path
+
+import pytest
+
+from eva_engine.checkpoints.files import read_config
+from eva_engine.commands.training import parse
+from eva_video import training
+from eva_video.config import VideoConfig
+
+RECIPE = Path(__file__).parents[2] / "video/configs/own_videos.py"
+SMALL = (
+    "--model.variant eva_debug --model.init-checkpoint eva_debug --model.image-size 16 "
+    "--model.frames 2 --run.precision fp32 --run.batch-size 4 --run.accumulate 1 --run.epochs 1 "
+    "--run.workers 0 --run.no-tensorboard --run.device cpu"
+)
+
+
+@pytest.fixture
+def parsed(tmp_path):
+    """Function: the recipe for a folder, in small."""
+
+    def parse_for(folder, *arguments):
+        given = [str(RECIPE), *SMALL.split(), "--data.train", f"{folder}/train", "--data.val",
+                 f"{folder}/val", "--run.output", f"{tmp_path}/run", *arguments]  # fmt: skip
+        config, _ = parse(VideoConfig, given, program="video/train.py")
+        return config
+
+    return parse_for
+
+
+def test_the_weights_carry_the_classes(parsed, colours, device, tmp_path):
+    config = parsed(colours, "--model.frozen-blocks", "2")
+    assert config.model.activation_checkpointing
+    training.train(config, device)
+    noted = read_config(tmp_path / "run/best/model.safetensors")
+    assert noted["class_names"] == ["blue", "green", "red"]
+    assert noted["model"]["frames"] == 2
+    assert noted["data"]["std"] == [0.229, 0.224, 0.225]
+
+
+def test_more_frozen_blocks_than_there_are(parsed, colours):
+    with pytest.raises(SystemExit):  # the recipe's 20, of EVA-g
+        parsed(colours)
+
+
+def test_a_validation_folder_of_other_classes(parsed, colours, device, write_frames, tmp_path):
+    (tmp_path / "train").symlink_to(colours / "train")
+    (tmp_path / "val/yellow").mkdir(parents=True)
+    (tmp_path / "val/yellow/1.mp4").write_bytes((colours / "val/red/0.mp4").read_bytes())
+    config = parsed(tmp_path, "--model.frozen-blocks", "0")
+    with pytest.raises(ValueError, match="not among the 3 classes: yellow"):
+        training.train(config, device)
+    assert not (tmp_path / "run/config.json").exists()
+
+
+def test_best_weights_need_validation(parsed, colours, device):
+    config = parsed(colours, "--model.frozen-blocks", "0", "--data.val", "")
+    with pytest.raises(ValueError, match=r"best_metric needs data\.val; set it to nothing"):
+        training.train(config, device)
+
+
+def test_a_head_of_other_classes_is_mentioned(parsed, colours, device, tmp_path, caplog):
+    training.train(parsed(colours, "--model.frozen-blocks", "4"), device)
+    (tmp_path / "other").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "other" / split).mkdir()
+        for name, here in (("red", "a"), ("green", "b"), ("blue", "c")):
+            (tmp_path / "other" / split / here).symlink_to(colours / split / name)
+    begin = ["--model.init-checkpoint", str(tmp_path / "run/best/model.safetensors")]
+    again = parsed(tmp_path / "other", "--model.frozen-blocks", "0", *begin, "--run.output",
+                   f"{tmp_path}/again")  # fmt: skip
+    assert "trained for other classes" not in caplog.text
+    training.train(again, device)
+    assert "its head begins with blue, green, red, the data with a, b, c" in caplog.text
+
+
+def test_a_list_to_train_on_and_folders_for_validation(parsed, colours, device, tmp_path):
+    """`root` is for the list; each is left out where it has no use."""
+    lines = [f"{name}/{n}.mp4 {label}\n"
+             for label, name in enumerate(("blue", "green", "red")) for n in range(8)]  # fmt: skip
+    (tmp_path / "train.txt").write_text("".join(lines))
+    (tmp_path / "classes.txt").write_text("blue\ngreen\nred\n")
+    config = parsed(
+        colours, "--model.frozen-blocks", "0", "--data.train", f"{tmp_path}/train.txt",
+        "--data.root", f"{colours}/train", "--data.classes", f"{tmp_path}/classes.txt",
+    )  # fmt: skip
+    training.train(config, device)
+    noted = read_config(tmp_path / "run/best/model.safetensors")
+    assert noted["class_names"] == ["blue", "green", "red"]

@@ -1,0 +1,31 @@
+"""Debug twin: the bundled backbone of pictures learns eight motions of real handwritten digits.
+
+python tools/make_demo_data.py --output output/datasets/digit_motion --formats video \
+        --train 4000 --val 400
+python video/train.py video/configs/eva_debug_motion.py
+"""
+
+from pathlib import Path
+
+from eva_engine.config import OptimizerConfig, RunConfig
+from eva_video.config import AugmentConfig, DataConfig, ModelConfig, VideoConfig
+
+config = VideoConfig(
+    model=ModelConfig(variant="eva_debug", image_size=32, frames=4, init_checkpoint="eva_debug"),
+    data=DataConfig(
+        train="output/datasets/digit_motion/video/train",
+        val="output/datasets/digit_motion/video/val",
+    ),
+    # a flip would turn left into right
+    augment=AugmentConfig(
+        scales=(1.0, 0.875), flip=0.0, color_jitter=0.0, gray=0.0, label_smoothing=0.0
+    ),
+    optimizer=OptimizerConfig(lr=4e-4, warmup_epochs=0.5, clip_grad=3.0),
+    run=RunConfig(
+        output=Path("output/video_debug"),
+        epochs=12,
+        batch_size=32,
+        workers=1,
+        best_metric="top1",
+    ),
+)
