@@ -193,7 +193,9 @@ def test_mappings_that_do_not_fit(tmp_path):
     for name in ("nowhere.npy", "pipe.npy"):
         with pytest.raises(ValueError, match=rf"{name} cannot be read: there is no such file"):
             training.read_class_mapping(str(tmp_path / name), ["a", "b"])
-    with pytest.raises(ValueError, match=r"2 classes are named by numbers from 0 to 1, .* 0 to 399"):
+    with pytest.raises(
+        ValueError, match=r"2 classes are named by numbers from 0 to 1, .* 0 to 399"
+    ):
         training.read_class_mapping("k400", ["0", "1"])
     with pytest.raises(ValueError, match="'juggling cats'"):
         training.read_class_mapping("k400", ["juggling cats", "abseiling"])
