@@ -36,6 +36,8 @@ from eva_video.model.loading import initialise
 
 logger = logging.getLogger(__name__)
 
+MOST_ROWS = 2**31 - 1
+
 
 def build_model(
     config: ModelConfig, *, num_classes: int, head_rows: Sequence[int] | None = None
@@ -72,7 +74,7 @@ def read_class_mapping(mapping: str, classes: Sequence[str]) -> list[int]:
 
     Args:
         mapping: `k400`, `k600` or `k700` for a head of Kinetics-722, in which classes are found by
-            their names, or by their order where the names are numbers; or a .npy file.
+            their names, or by their labels where all names are numbers; or a .npy file.
         classes: Names of the classes.
 
     Returns:
@@ -81,22 +83,40 @@ def read_class_mapping(mapping: str, classes: Sequence[str]) -> list[int]:
     Raises:
         ValueError: If the file or the names are not such.
     """
-    if mapping in MAPPED:
-        if not all(name.isdecimal() for name in classes):
-            return find_classes(classes, mapping).tolist()
-        rows = kinetics_mapping("k722", mapping)
-        source = f"{mapping}, whose classes are numbers here"
-    else:
-        try:
-            rows = np.load(mapping, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"class_mapping {mapping} cannot be read: {error}") from error
-        if not isinstance(rows, np.ndarray) or rows.ndim != 1 or rows.dtype.kind not in "iu":
-            raise ValueError(f"class_mapping {mapping} is not a row of integers")
-        source = mapping
-    if len(rows) != len(classes):
+    if mapping not in MAPPED:
+        return _read_rows(Path(mapping), len(classes))
+    if not all(name.isdecimal() for name in classes):
+        return find_classes(classes, mapping).tolist()
+    rows = kinetics_mapping("k722", mapping)
+    labels = [int(name) for name in classes]  # sorted as text, perhaps: 0, 1, 10
+    if sorted(labels) != [*range(len(rows))]:
         raise ValueError(
-            f"class_mapping {source} has {len(rows)} rows, the data have {len(classes)} classes"
+            f"class_mapping {mapping}: the {len(labels)} classes are named by numbers from "
+            f"{min(labels)} to {max(labels)}, and must be those from 0 to {len(rows) - 1}; name "
+            "them in a file for data.classes"
+        )
+    return rows[labels].tolist()
+
+
+def _read_rows(file: Path, count: int) -> list[int]:
+    """Read a row of a head for each class from a .npy file, without running code in it."""
+    if not file.is_file():  # a pipe might never end
+        raise ValueError(f"class_mapping {file} cannot be read: there is no such file")
+    try:
+        with file.open("rb") as stream:
+            rows = np.lib.format.read_array(stream, allow_pickle=False)
+    except Exception as error:  # numpy raises anything for a damaged header
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"class_mapping {file} cannot be read: {reason}") from error
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise ValueError(f"class_mapping {file} is not a row of integers")
+    if len(rows) != count:
+        raise ValueError(
+            f"class_mapping {file} has {len(rows)} rows, the data have {count} classes"
+        )
+    if rows.min() < 0 or rows.max() > MOST_ROWS:
+        raise ValueError(
+            f"class_mapping {file} has rows from {rows.min()} to {rows.max()}, which no head has"
         )
     return rows.tolist()
 
