@@ -1,7 +1,7 @@
 """Chosen frames of a video by torchcodec, an optional decoder of the PyTorch project.
 
-It is faster than PyAV and needs FFmpeg's shared libraries on the system. Which frames a file holds
-is read as for PyAV, so both have the same.
+It needs FFmpeg's shared libraries on the system. Which frames a file holds is read as for PyAV, so
+both have the same.
 """
 
 import contextlib

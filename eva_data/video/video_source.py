@@ -99,7 +99,7 @@ def require_backend(backend: Backend) -> None:
 def open_video(
     content: str | os.PathLike[str] | bytes, *, backend: Backend = "pyav", name: str | None = None
 ) -> VideoSource:
-    """Open a video.
+    """Open a video, in the process that reads it: a loader's worker cannot use its parent's.
 
     Args:
         content: Path of a file, or its content.

@@ -129,6 +129,12 @@ class _Indexed(Dataset[tuple[Any, int, int]]):
         return *self.samples[index], index
 
 
+class _Unreadable(NamedTuple):
+    """In place of a sample's input: why there is none."""
+
+    reason: str
+
+
 class _Readable(_Indexed):
     """The same; in place of a sample that cannot be read comes the reason."""
 
@@ -136,15 +142,12 @@ class _Readable(_Indexed):
         try:
             return super().__getitem__(index)
         except OSError as error:
-            return str(error), _UNREADABLE, index
-
-
-_UNREADABLE = -1  # in place of a label
+            return _Unreadable(str(error)), 0, index
 
 
 def _collate(loaded: list[tuple[Any, int, int]]) -> tuple[Any, Tensor, Tensor, dict[int, str]]:
-    good = [sample for sample in loaded if sample[1] != _UNREADABLE]
-    reasons = {index: why for why, label, index in loaded if label == _UNREADABLE}
+    good = [sample for sample in loaded if not isinstance(sample[0], _Unreadable)]
+    reasons = {at: one.reason for one, _, at in loaded if isinstance(one, _Unreadable)}
     if not good:
         nothing = torch.zeros(0, dtype=torch.int64)
         return None, nothing, nothing, reasons
