@@ -4,13 +4,15 @@ Shapes: C channels.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eva_backbone.checkpoints.convert import trunk_prefix
+from eva_backbone.checkpoints.fitting import cast
 from eva_backbone.checkpoints.from_weights import Trunk, describe, vit_from
 from eva_backbone.checkpoints.reading import noted_frames, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
@@ -72,14 +74,15 @@ def load_pooled(
     path = resolve_source(source)
     weights, stored = read_weights(path), noted_frames(path)
     trunk = describe(weights, name=path.name, frames=stored)
-    side, patch = image_size or trunk.arguments["img_size"], trunk.arguments["patch_size"]
+    side = trunk.arguments["img_size"] if image_size is None else image_size
+    patch = trunk.arguments["patch_size"]
     if side < patch or side % patch:
         raise ValueError(f"patch size {patch} of {path.name} does not divide {side}")
     if image_size is not None and "pretrain_img_size" not in trunk.arguments:
         # a detector's tables stay, and are interpolated as in its tests
         vit_arguments = {"img_size": image_size, **vit_arguments}
-    if clips:
-        frames = frames or (trunk.frames if trunk.clips else FRAMES)
+    if clips and frames is None:
+        frames = trunk.frames if trunk.clips else FRAMES
     vit = vit_from(
         weights, name=path.name, frames=frames, stored=stored, dtype=dtype, **vit_arguments
     )
@@ -88,8 +91,21 @@ def load_pooled(
     fc_norm = None
     if pooling == "mean" and "fc_norm.weight" in trunk.names:
         prefix = trunk_prefix(weights, path.name)
-        fc_norm = nn.LayerNorm(vit.embed_dim, eps=LAYER_NORM_EPS, dtype=dtype)
-        fc_norm.load_state_dict(
-            {key: weights[f"{prefix}fc_norm.{key}"] for key in ("weight", "bias")}
-        )
+        fc_norm = _norm(weights, f"{prefix}fc_norm", vit.embed_dim, dtype, name=path.name)
     return PooledVit(vit=vit, pooling=pooling, fc_norm=fc_norm, trunk=trunk, image_size=side)
+
+
+def _norm(
+    weights: Mapping[str, Tensor], stem: str, width: int, dtype: torch.dtype, *, name: str
+) -> nn.LayerNorm:
+    """Build a layer norm of a file's weights."""
+    norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS, dtype=dtype)
+    state = {}
+    for part in ("weight", "bias"):
+        value = weights.get(f"{stem}.{part}")
+        if value is None or value.shape != (width,):
+            found = "none" if value is None else f"one of shape {tuple(value.shape)}"
+            raise ValueError(f"{name} has {found} for {stem}.{part}: expected ({width},)")
+        state[part] = cast(value, dtype, f"{name} holds {stem}.{part}")
+    norm.load_state_dict(state)
+    return norm

@@ -169,7 +169,7 @@ def read_config(file: Path) -> dict[str, Any] | None:
         return None
     try:
         config = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} notes a config that is not JSON ({error})") from error
     if config is not None and not isinstance(config, dict):
         raise ValueError(f"{file} notes a config that is not a table: {text[:60]}")

@@ -129,6 +129,12 @@ class _Indexed(Dataset[tuple[Any, int, int]]):
         return *self.samples[index], index
 
 
+class _Unreadable(NamedTuple):
+    """In place of a sample's input: why there is none."""
+
+    reason: str
+
+
 class _Readable(_Indexed):
     """The same; in place of a sample that cannot be read comes the reason."""
 
@@ -136,15 +142,12 @@ class _Readable(_Indexed):
         try:
             return super().__getitem__(index)
         except OSError as error:
-            return str(error), _UNREADABLE, index
-
-
-_UNREADABLE = -1  # in place of a label
+            return _Unreadable(str(error)), 0, index
 
 
 def _collate(loaded: list[tuple[Any, int, int]]) -> tuple[Any, Tensor, Tensor, dict[int, str]]:
-    good = [sample for sample in loaded if sample[1] != _UNREADABLE]
-    reasons = {index: why for why, label, index in loaded if label == _UNREADABLE}
+    good = [sample for sample in loaded if not isinstance(sample[0], _Unreadable)]
+    reasons = {at: one.reason for one, _, at in loaded if isinstance(one, _Unreadable)}
     if not good:
         nothing = torch.zeros(0, dtype=torch.int64)
         return None, nothing, nothing, reasons
@@ -192,11 +195,12 @@ def count(
         raise ValueError(f"confusion of {classes} classes: at most {MAX_CONFUSION} are counted")
     sums = _Sums(rules, classes if confusion else 0, device)
     left_out: dict[int, str] = {}
-    own = distributed.own_share(len(samples))
+    indexed = (_Readable if skip_unreadable else _Indexed)(samples)
     dtype = next(parameter.dtype for parameter in model.parameters())
     with evaluation_loader(
-        Subset((_Readable if skip_unreadable else _Indexed)(samples), own), batch_size=batch_size,
-        workers=workers, pin_memory=device.type == "cuda", progress=progress, collate=_collate,
+        Subset(indexed, distributed.own_share(len(samples))), batch_size=batch_size,
+        workers=workers, pin_memory=device.type == "cuda",
+        progress=progress, collate=_collate,
     ) as batches:  # fmt: skip
         for inputs, labels, indexes, unreadable in batches:
             labels = labels.to(device, non_blocking=True)

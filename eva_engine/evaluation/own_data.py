@@ -28,9 +28,16 @@ from eva_engine.evaluation.counting import (
 from eva_engine.evaluation.reports import draw_confusion, write_per_class
 from eva_engine.evaluation.rules import OneLabel
 
+_LARGEST = 1e6  # of a mean or a deviation of pixels, which is below 256 in any scale
+
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) < _LARGEST  # NaN is not below anything
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
 
 
 def _is_count(value: Any) -> bool:
@@ -45,14 +52,18 @@ def _are_three(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
 
 
+def _are_positive(value: Any) -> bool:
+    return _are_three(value) and all(map(_is_positive, value))
+
+
 def _are_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 _FITS: dict[str, Callable[[Any], bool]] = {
-    "crop_pct": _is_number,
+    "crop_pct": _is_positive,
     "mean": _are_three,
-    "std": _are_three,
+    "std": _are_positive,
     "class_names": _are_names,
     "sampling": _is_name,
     "frame_interval": _is_count,

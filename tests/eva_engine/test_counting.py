@@ -301,3 +301,13 @@ def test_validation(prescribe, numbered, cross_entropy, case, tmp_path):
         "top1": pytest.approx(100 * (before == 0).mean()),
         "top5": pytest.approx(100 * (before < 5).mean()),
     }
+
+
+@pytest.mark.parametrize("skip_unreadable", [False, True])
+def test_a_label_that_is_not_there_is_not_an_unreadable_sample(
+    skip_unreadable, prescribe, numbered
+):
+    samples = numbered([0, -1, 2], classes=3)
+    with pytest.raises(IndexError, match="Target -1 is out of bounds"):
+        count(prescribe(np.eye(3)), samples, {"all": OneLabel()}, device=CPU,
+              skip_unreadable=skip_unreadable)  # fmt: skip

@@ -61,3 +61,18 @@ def test_samples_of_any_kind_are_counted_and_written(
     message = r"clips has 3 classes, .*model.safetensors has 4: give .* as --classes"
     with pytest.raises(ValueError, match=message):
         evaluate_own_data(model, samples, given, num_classes=4)
+
+
+@pytest.mark.parametrize(("note", "message"), [
+    ('{"data": {"mean": [NaN, 0, 0]}}', r"notes mean=\[nan, 0, 0\] of its training"),
+    ('{"data": {"std": [0, 1, 1]}}', r"notes std=\[0, 1, 1\] of its training, which it cannot"),
+    ('{"data": {"std": [1, 1, 1e999]}}', r"notes std=\[1, 1, inf\]"),
+    ('{"data": {"mean": [%s, 1, 1]}}' % ("9" * 400), r"notes mean=\[9+ of its"),
+    ('{"data": {"crop_pct": -1}}', "notes crop_pct=-1"),
+    ("[" * 200_000, r"model\.safetensors notes a config that is not JSON"),
+])  # fmt: skip
+def test_hostile_notes_are_one_sentence(note, message, options):
+    given = options()
+    save_file({"head.weight": torch.zeros(1)}, given.weights, metadata={"config": note})
+    with pytest.raises(ValueError, match=message):
+        fill_from_training(given)

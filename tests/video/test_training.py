@@ -1,6 +1,8 @@
 """Fine-tuning on encoded videos: it learns, begins with any weights, and is continued."""
 
+import io
 import json
+import os
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -32,6 +34,23 @@ def save(model, file):
     """Write weights as a run does, with the number of frames."""
     noted = {"config": json.dumps({"model": {"frames": model.frames}})}
     save_file(model.state_dict(), file, metadata=noted)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_learning_rate_of_the_positions(config, full):
+    """They are of the lowest layer, or get all of it; every other parameter stays where it is."""
+    config = replace(config, model=replace(config.model, full_position_lr=full))
+    model = training.build_model(config.model, num_classes=3)
+    decay = config.optimizer.layer_decay
+    found = {}
+    for group in training.parameter_groups(config, model):
+        found |= {id(one): (group.lr_scale, group.weight_decay) for one in group.params}
+    expected = decay ** (config.model.depth + 1)
+    assert found[id(model.pos_embed)] == (pytest.approx(1.0 if full else expected), 0.0)
+    assert found[id(model.cls_token)] == (pytest.approx(expected), 0.0)
+    assert found[id(model.patch_embed.proj.weight)][0] == pytest.approx(expected)
+    assert found[id(model.head.weight)][0] == 1.0
+    assert len(found) == len(list(model.parameters()))
 
 
 def test_it_learns(config, device, metrics):
@@ -150,7 +169,11 @@ def test_rows_of_a_merged_head(config, tmp_path):
     file = str(tmp_path / "k722.safetensors")
     start = replace(config.model, init_checkpoint=file, class_mapping="k400")
     names = kinetics_classes("k400")
-    for classes in (names, [str(number) for number in range(400)]):
+    numbers = [str(number) for number in range(400)]
+    by_text = sorted(numbers)  # 0, 1, 10, 100 ..., as class folders
+    of_text = mapping("k722", "k400")[[int(number) for number in by_text]]
+    assert training.read_class_mapping("k400", by_text) == of_text.tolist()
+    for classes in (names, numbers):
         rows = training.read_class_mapping("k400", classes)
         model = training.build_model(start, num_classes=400, head_rows=rows)
         assert model.head.bias.tolist() == mapping("k722", "k400").tolist()
@@ -167,17 +190,29 @@ def test_mappings_that_do_not_fit(tmp_path):
         (np.zeros(2), "is not a row of integers"),
         (np.zeros(3, int), "has 3 rows, the data have 2 classes"),
         (np.array([{}, {}]), "cannot be read: Object arrays cannot be loaded"),
+        (np.array([-1, 3]), "has rows from -1 to 3"),
+        (np.array([0, 2**64 - 1], np.uint64), f"has rows from 0 to {2**64 - 1}"),
     ):
         np.save(file, content)
         with pytest.raises(ValueError, match=message):
             training.read_class_mapping(str(file), ["a", "b"])
-    for content in (b"", b"text", file.read_bytes()[:40]):
+    magic = b"\x93NUMPY\x01\x00"
+    large = "{'descr': '<i8', 'fortran_order': False, 'shape': (%d,)}\n"
+    headers = ["(" * 118, *(large % size for size in (10**14, 10**30))]
+    claims = [magic + len(one).to_bytes(2, "little") + one.encode() for one in headers]
+    archive = io.BytesIO()
+    np.savez(archive, rows=np.zeros(2, int))
+    for content in (b"", b"text", file.read_bytes()[:40], archive.getvalue(), *claims):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=r"rows\.npy cannot be read"):
             training.read_class_mapping(str(file), ["a", "b"])
-    with pytest.raises(ValueError, match=r"nowhere\.npy cannot be read"):
-        training.read_class_mapping(str(tmp_path / "nowhere.npy"), ["a", "b"])
-    with pytest.raises(ValueError, match="has 400 rows, the data have 2 classes"):
+    os.mkfifo(tmp_path / "pipe.npy")
+    for name in ("nowhere.npy", "pipe.npy"):
+        with pytest.raises(ValueError, match=rf"{name} cannot be read: there is no such file"):
+            training.read_class_mapping(str(tmp_path / name), ["a", "b"])
+    with pytest.raises(
+        ValueError, match=r"2 classes are named by numbers from 0 to 1, .* 0 to 399"
+    ):
         training.read_class_mapping("k400", ["0", "1"])
     with pytest.raises(ValueError, match="'juggling cats'"):
         training.read_class_mapping("k400", ["juggling cats", "abseiling"])

@@ -11,7 +11,13 @@ from eva_engine.config import OptimizerConfig, RunConfig
 from eva_video.config import AugmentConfig, DataConfig, ModelConfig, VideoConfig
 
 config = VideoConfig(
-    model=ModelConfig(variant="eva_debug", image_size=32, frames=4, init_checkpoint="eva_debug"),
+    model=ModelConfig(
+        variant="eva_debug",
+        image_size=32,
+        frames=4,
+        init_checkpoint="eva_debug",
+        full_position_lr=True,
+    ),
     data=DataConfig(
         train="output/datasets/digit_motion/video/train",
         val="output/datasets/digit_motion/video/val",
@@ -20,12 +26,13 @@ config = VideoConfig(
     augment=AugmentConfig(
         scales=(1.0, 0.875), flip=0.0, color_jitter=0.0, gray=0.0, label_smoothing=0.0
     ),
-    optimizer=OptimizerConfig(lr=4e-4, warmup_epochs=0.5, clip_grad=3.0),
+    optimizer=OptimizerConfig(lr=1e-3, warmup_epochs=0.5, layer_decay=0.75, clip_grad=3.0),
     run=RunConfig(
         output=Path("output/video_debug"),
-        epochs=12,
+        epochs=10,
         batch_size=32,
         workers=1,
+        evaluate_every=2,
         best_metric="top1",
     ),
 )

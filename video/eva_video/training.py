@@ -24,7 +24,7 @@ from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
 from eva_engine.evaluation.counting import Validation
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.flops import training_flops
-from eva_engine.steps.parameter_groups import layer_decay_groups
+from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
 from eva_video.config import MAPPED, DataConfig, ModelConfig, VideoConfig
 from eva_video.data.clips import CentreClips, TrainingClips
 from eva_video.data.sampling import Sampling
@@ -35,6 +35,8 @@ from eva_video.model.classifier import VideoClassifier, build_video_classifier
 from eva_video.model.loading import initialise
 
 logger = logging.getLogger(__name__)
+
+MOST_ROWS = 2**31 - 1
 
 
 def build_model(
@@ -72,7 +74,7 @@ def read_class_mapping(mapping: str, classes: Sequence[str]) -> list[int]:
 
     Args:
         mapping: `k400`, `k600` or `k700` for a head of Kinetics-722, in which classes are found by
-            their names, or by their order where the names are numbers; or a .npy file.
+            their names, or by their labels where all names are numbers; or a .npy file.
         classes: Names of the classes.
 
     Returns:
@@ -81,22 +83,40 @@ def read_class_mapping(mapping: str, classes: Sequence[str]) -> list[int]:
     Raises:
         ValueError: If the file or the names are not such.
     """
-    if mapping in MAPPED:
-        if not all(name.isdecimal() for name in classes):
-            return find_classes(classes, mapping).tolist()
-        rows = kinetics_mapping("k722", mapping)
-        source = f"{mapping}, whose classes are numbers here"
-    else:
-        try:
-            rows = np.load(mapping, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"class_mapping {mapping} cannot be read: {error}") from error
-        if not isinstance(rows, np.ndarray) or rows.ndim != 1 or rows.dtype.kind not in "iu":
-            raise ValueError(f"class_mapping {mapping} is not a row of integers")
-        source = mapping
-    if len(rows) != len(classes):
+    if mapping not in MAPPED:
+        return _read_rows(Path(mapping), len(classes))
+    if not all(name.isdecimal() for name in classes):
+        return find_classes(classes, mapping).tolist()
+    rows = kinetics_mapping("k722", mapping)
+    labels = [int(name) for name in classes]  # sorted as text, perhaps: 0, 1, 10
+    if sorted(labels) != [*range(len(rows))]:
         raise ValueError(
-            f"class_mapping {source} has {len(rows)} rows, the data have {len(classes)} classes"
+            f"class_mapping {mapping}: the {len(labels)} classes are named by numbers from "
+            f"{min(labels)} to {max(labels)}, and must be those from 0 to {len(rows) - 1}; name "
+            "them in a file for data.classes"
+        )
+    return rows[labels].tolist()
+
+
+def _read_rows(file: Path, count: int) -> list[int]:
+    """Read a row of a head for each class from a .npy file, without running code in it."""
+    if not file.is_file():  # a pipe might never end
+        raise ValueError(f"class_mapping {file} cannot be read: there is no such file")
+    try:
+        with file.open("rb") as stream:
+            rows = np.lib.format.read_array(stream, allow_pickle=False)
+    except Exception as error:  # numpy raises anything for a damaged header
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"class_mapping {file} cannot be read: {reason}") from error
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise ValueError(f"class_mapping {file} is not a row of integers")
+    if len(rows) != count:
+        raise ValueError(
+            f"class_mapping {file} has {len(rows)} rows, the data have {count} classes"
+        )
+    if rows.min() < 0 or rows.max() > MOST_ROWS:
+        raise ValueError(
+            f"class_mapping {file} has rows from {rows.min()} to {rows.max()}, which no head has"
         )
     return rows.tolist()
 
@@ -158,6 +178,32 @@ def validation_clips(config: VideoConfig, videos: LabelledVideos) -> CentreClips
     )
 
 
+def parameter_groups(config: VideoConfig, model: VideoClassifier) -> list[ParameterGroup]:
+    """Group the parameters of a recipe's model by learning rate and weight decay.
+
+    Args:
+        config: The recipe.
+        model: Its model.
+
+    Returns:
+        The groups of `layer_decay_groups`; with `full_position_lr` the positions are one more.
+    """
+    groups = layer_decay_groups(
+        model,
+        depth=config.model.depth,
+        weight_decay=config.optimizer.weight_decay,
+        layer_decay=config.optimizer.layer_decay,
+    )
+    if not config.model.full_position_lr:
+        return groups
+    positions = model.pos_embed
+    others = [
+        replace(group, params=[one for one in group.params if one is not positions])
+        for group in groups
+    ]
+    return [*others, ParameterGroup(name="positions", params=[positions])]
+
+
 def sampling(config: VideoConfig) -> Sampling:
     """Give the rule by which a recipe chooses frames."""
     data = config.data
@@ -203,12 +249,7 @@ def train(config: VideoConfig, device: torch.device) -> None:
     model = build_model(config.model, num_classes=len(classes), head_rows=head_rows)
     TrainingRun(
         model=model,
-        groups=layer_decay_groups(
-            model,
-            depth=config.model.depth,
-            weight_decay=config.optimizer.weight_decay,
-            layer_decay=config.optimizer.layer_decay,
-        ),
+        groups=parameter_groups(config, model),
         samples=training_clips(config, videos),
         step_fn=ClassificationStep(MixedTargets(config.augment, num_classes=len(classes))),
         run=config.run,

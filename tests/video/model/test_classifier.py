@@ -142,6 +142,35 @@ def test_rows_that_are_not_there(rows, message, save_tiny):
     assert torch.equal(other.head.weight, before)
 
 
+@pytest.mark.parametrize("change", [
+    {"head.bias": torch.zeros(3)},
+    {"head.weight": torch.tensor(1.0)},
+    {"head.weight": torch.zeros(0, 32), "head.bias": torch.zeros(0)},
+    {"head.weight": torch.zeros(7)},
+])  # fmt: skip
+def test_damaged_heads_are_one_sentence(change, save, save_tiny, weights, randomise):
+    model, _ = save_tiny(num_classes=7)
+    file = save(model.state_dict() | change)
+    other = VideoClassifier(num_classes=3, frames=2, **TINY)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(ValueError, match=r"weights\.pt"):
+        initialise(other, file, head_rows=[0, 4, 6])
+    assert all(value.equal(before[name]) for name, value in other.state_dict().items())
+    large = randomise(build_video_classifier("eva_g_patch14", num_classes=7, frames=2))
+    with pytest.raises(ValueError, match=r"weights\.pt"):
+        load_video_classifier(save(large.state_dict() | change))
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"frames": 0}, "frames must be at least 1, got 0"),
+    ({"image_size": 0}, "img_size 0 is not divisible by patch_size 14"),
+])  # fmt: skip
+def test_sizes_that_cannot_be(values, message, save, weights, randomise):
+    model = randomise(build_video_classifier("eva_g_patch14", num_classes=7, frames=2))
+    with pytest.raises(ValueError, match=message):
+        load_video_classifier(save(model.state_dict()), **values)
+
+
 def test_another_number_of_classes_begins_a_head(save_tiny):
     model, file = save_tiny(num_classes=7)
     other = VideoClassifier(num_classes=3, frames=2, **TINY)

@@ -91,3 +91,47 @@ def test_bad_arguments(classifier, tmp_path):
         ClipFeatureExtractor.from_weights(classifier[1], image_size=30)
     with pytest.raises(ValueError, match="pooling must be 'mean' or 'cls', got 'max'"):
         ClipFeatureExtractor.from_weights(classifier[1], pooling="max")
+
+
+@pytest.mark.parametrize("change", [
+    {"fc_norm.bias": None}, {"fc_norm.weight": torch.ones(1, 128)}, {"fc_norm.bias": torch.ones(64)}
+])  # fmt: skip
+def test_a_damaged_norm_is_one_sentence(classifier, tmp_path, change):
+    state = {k: v for k, v in (classifier[0].state_dict() | change).items() if v is not None}
+    file = tmp_path / "damaged.safetensors"
+    save_file(state, file, metadata={"config": json.dumps({"model": {"frames": 4}})})
+    with pytest.raises(ValueError, match=r"damaged\.safetensors .*fc_norm"):
+        ClipFeatureExtractor.from_weights(file, device="cpu")
+
+
+def test_frames_are_chosen_as_in_the_training(classifier, video, tmp_path):
+    config = {"model": {"frames": 4}, "data": {"sampling": "dense", "frame_interval": 1}}
+    file = tmp_path / "dense.safetensors"
+    save_file(classifier[0].state_dict(), file, metadata={"config": json.dumps(config)})
+    dense = ClipFeatureExtractor.from_weights(file, device="cpu")
+    all_frames = np.stack([frame.rgb for frame in VideoReader(video)])
+    assert dense.read(video).equal(dense.transform(all_frames[1:5])[0])
+    sparse = ClipFeatureExtractor.from_weights(classifier[1], device="cpu")
+    assert sparse.read(video).equal(sparse.transform(all_frames[[0, 2, 3, 5]])[0])
+
+
+def test_what_is_not_a_clip(classifier):
+    extract = ClipFeatureExtractor.from_weights(classifier[1], device="cpu")
+    with pytest.raises(ValueError, match=r"must be normalised .*, got torch\.uint8"):
+        extract(torch.zeros(1, 4, 3, 32, 32, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="expected clips of shape"):
+        extract(torch.zeros(4, 3, 32, 32))
+    with pytest.raises(ValueError, match="frames must be at least 1, got 0"):
+        ClipFeatureExtractor.from_weights(classifier[1], frames=0)
+    with pytest.raises(ValueError, match="does not divide 0"):
+        ClipFeatureExtractor.from_weights(classifier[1], image_size=0)
+
+
+def test_weights_without_a_class_token(tmp_path, randomise):
+    model = randomise(build_vit("eva_debug", img_size=32, extra_tokens=()))
+    torch.save(model.state_dict(), tmp_path / "no_cls.pt")
+    plain = {"window_size": 0, "img_size": 32, "frames": 2, "device": "cpu"}
+    extract = ClipFeatureExtractor.from_weights(tmp_path / "no_cls.pt", pooling="mean", **plain)
+    assert extract(torch.zeros(1, 2, 3, 32, 32)).shape == (1, 128)
+    with pytest.raises(ValueError, match="no class token; use pooling='mean'"):
+        ClipFeatureExtractor.from_weights(tmp_path / "no_cls.pt", pooling="cls", **plain)

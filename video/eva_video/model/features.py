@@ -30,7 +30,7 @@ POOLINGS = ("mean", "cls")
 class ClipFeatureExtractor(nn.Module):
     """A frozen ViT over clips with the preprocessing of its training; `from_weights` builds one.
 
-    Of a video it sees the centres of T equal segments, and the central square of each frame.
+    Of a video it sees one clip, of the central square of each frame.
 
     Args:
         vit: The ViT.
@@ -39,10 +39,11 @@ class ClipFeatureExtractor(nn.Module):
         mean: Mean of the pixels, which is subtracted.
         std: Standard deviation of the pixels, by which they are divided.
         fc_norm: Norm of the pooled features, which fine-tuned classifiers have.
+        sampling: Rule that chooses the frames; None takes the centres of T equal segments.
         backend: Decoder of the videos.
 
     Raises:
-        ValueError: If `pooling` is neither of the two.
+        ValueError: If `pooling` is neither of the two, or "cls" and the ViT has no class token.
     """
 
     def __init__(
@@ -54,15 +55,18 @@ class ClipFeatureExtractor(nn.Module):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         fc_norm: nn.Module | None = None,
+        sampling: Sampling | None = None,
         backend: Backend = "pyav",
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
+        if pooling == "cls" and vit.cls_token is None:
+            raise ValueError("these weights have no class token; use pooling='mean'")
         self.vit, self.pooling, self.fc_norm = vit, pooling, fc_norm
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
         self.backend: Backend = backend
-        self.sampling = Sampling(frames=vit.frames)
+        self.sampling = sampling or Sampling(frames=vit.frames)
         normalise = Normalise(mean=self.mean, std=self.std)
         self.transform = CropsTransform(image_size, crops=1, normalise=normalise)
         self.requires_grad_(False)
@@ -87,7 +91,7 @@ class ClipFeatureExtractor(nn.Module):
 
         Weights of pictures see each frame with the positions of a picture. Video models, detectors
         and segmentors saw ImageNet's mean and deviation, the other official models CLIP's; runs of
-        this toolkit note theirs in the file.
+        this toolkit note theirs in the file, and the rule that chose their frames.
 
         Args:
             source: Name of an official or bundled file, or a path; weights of any task but
@@ -122,7 +126,7 @@ class ClipFeatureExtractor(nn.Module):
         assert isinstance(pooled.vit, VideoTransformer)
         imagenet = pooled.trunk.clips or pooled.trunk.dense
         usual = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (CLIP_MEAN, CLIP_STD)
-        noted = notes_of_training(source, mean=mean, std=std)
+        noted = notes_of_training(source, mean=mean, std=std, sampling=None, frame_interval=None)
         extractor = cls(
             pooled.vit,
             pooling=pooled.pooling,
@@ -130,6 +134,11 @@ class ClipFeatureExtractor(nn.Module):
             mean=noted["mean"] or usual[0],
             std=noted["std"] or usual[1],
             fc_norm=pooled.fc_norm,
+            sampling=Sampling(
+                frames=pooled.vit.frames,
+                kind=noted["sampling"] or "tsn",
+                interval=noted["frame_interval"] or 1,
+            ),
             backend=backend,
         )
         return extractor.to(place)
@@ -225,6 +234,11 @@ class ClipFeatureExtractor(nn.Module):
         """Compute tokens (B, 1 + N, C) after the final norm, and their grid (T, h, w)."""
         kernel = self.vit.patch_embed.proj.weight
         clips = videos if isinstance(videos, Tensor) else self._read_all(videos)
+        if not clips.is_floating_point():
+            raise ValueError(
+                f"clips must be normalised floating-point numbers, got {clips.dtype}; `transform` "
+                "makes them of frames"
+            )
         tokens, grid = self.vit.embed(clips.to(kernel.device, kernel.dtype))
         return self.vit.norm(self.vit.forward_tokens(tokens, grid)), grid
 

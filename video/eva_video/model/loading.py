@@ -4,9 +4,10 @@ Shapes: C channels, K classes, T frames.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from eva_backbone.checkpoints.convert import trunk_prefix
 from eva_backbone.checkpoints.from_weights import describe
@@ -17,6 +18,7 @@ from eva_backbone.variants import variant_arguments
 from eva_video.model.classifier import VideoClassifier
 
 _HEADS = ("head", "fc_norm", "norm")  # a pre-trained file lacks them, or has another head
+_HEAD = ("head.weight", "head.bias")
 
 
 def initialise(
@@ -49,19 +51,17 @@ def initialise(
     weights = read_weights(path)
     if head_rows is not None:
         rows = torch.as_tensor(head_rows, dtype=torch.int64)
-        names = [name for name in ("head.weight", "head.bias") if name in weights]
-        if len(names) < 2 or len(rows) != model.num_classes:
+        if len(rows) != model.num_classes:
             raise ValueError(
-                f"{len(rows)} rows of a head are to be picked for {model.num_classes} classes, and "
-                f"{path.name} has {', '.join(names) or 'no head'}"
+                f"{len(rows)} rows of a head are to be picked for {model.num_classes} classes"
             )
-        found = len(weights["head.weight"])
+        found = _classes_of_head(weights, "", name=path.name)
         if rows.min() < 0 or rows.max() >= found:
             raise ValueError(
                 f"rows {int(rows.min())} to {int(rows.max())} are to be picked from the head of "
                 f"{path.name}, which has {found}"
             )
-        weights = dict(weights) | {name: weights[name][rows] for name in names}
+        weights = dict(weights) | {name: weights[name][rows] for name in _HEAD}
     return load_weights(
         model,
         weights,
@@ -111,13 +111,26 @@ def load_video_classifier(
         )
     for fixed in ("final_norm", "extra_tokens"):
         arguments.pop(fixed, None)
-    arguments["img_size"] = image_size or trunk.arguments["img_size"]
+    arguments["img_size"] = trunk.arguments["img_size"] if image_size is None else image_size
     prefix = trunk_prefix(weights, path.name)
     with torch.device("meta"):
         model = VideoClassifier(
-            num_classes=len(weights[f"{prefix}head.weight"]),
-            frames=frames or trunk.frames,
+            num_classes=_classes_of_head(weights, prefix, name=path.name),
+            frames=trunk.frames if frames is None else frames,
             **arguments,
         )
     load_weights(model, weights, source=path.name, complete=True, frames=stored)
     return model.eval()
+
+
+def _classes_of_head(weights: Mapping[str, Tensor], prefix: str, *, name: str) -> int:
+    """Count the classes of a head, and refuse one that is not complete."""
+    weight, bias = (weights.get(f"{prefix}{part}") for part in _HEAD)
+    if weight is None or bias is None:
+        raise ValueError(f"{name} has no head, or one without weight or bias")
+    if weight.ndim != 2 or bias.shape != weight.shape[:1] or not len(bias):
+        raise ValueError(
+            f"{name} has a head of weight {tuple(weight.shape)} and bias {tuple(bias.shape)}: "
+            "expected (classes, width) and (classes,)"
+        )
+    return len(bias)
