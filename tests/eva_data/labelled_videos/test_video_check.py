@@ -331,3 +331,10 @@ def test_nothing_is_left(report_of, tmp_path, capsys):
     assert (code, found) == (1, {"unreadable": ["a/1.mp4"]})
     assert "no video is left, and nothing else was written" in capsys.readouterr().out
     assert not any(output.exists() for output in outputs[1::2])
+
+
+def test_unusual_sizes(report_of, tmp_path):
+    for number, size in enumerate(((64, 256), (64, 258), (62, 80))):
+        _write_video(tmp_path / "data" / "a" / f"{number}.mp4", seed=number, size=size)
+    code, found, _ = report_of(tmp_path / "data")
+    assert (code, found) == (0, {"odd_size": ["a/1.mp4", "a/2.mp4"]})
