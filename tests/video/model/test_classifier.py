@@ -190,6 +190,14 @@ def test_files_of_other_models(save, make_vit, save_tiny):
         load_video_classifier(save(state))
 
 
+def test_a_classifier_is_complete(save, weights, randomise):
+    model = randomise(build_video_classifier("eva_g_patch14", num_classes=7, frames=2))
+    assert model.fc_norm.eps == 1e-6
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith("fc_norm")}
+    with pytest.raises(ValueError, match=r"weights\.pt lacks fc_norm"):
+        load_video_classifier(save(state))
+
+
 def test_arguments():
     with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
         VideoClassifier(num_classes=0, frames=2, **TINY)

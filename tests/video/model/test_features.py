@@ -26,10 +26,11 @@ def classifier(tmp_path, randomise):
 
 
 @pytest.fixture
-def video(tmp_path, write_video):
-    """A file of 6 frames of 48 x 64 px that become lighter."""
-    write_video(tmp_path / "lighter.mp4", 6, range(6))
-    return tmp_path / "lighter.mp4"
+def video(tmp_path, write_frames):
+    """A file of 6 frames of 48 x 64 px that become lighter, each one from left to right."""
+    grey = 10 * np.arange(6)[:, None, None] + 2 * np.arange(64) + np.arange(48)[:, None]
+    frames = np.repeat(grey[..., None], 3, axis=3).astype(np.uint8)
+    return write_frames(tmp_path / "lighter.mp4", frames)
 
 
 def test_a_clip_s_features_are_what_the_head_classifies(classifier):
@@ -54,9 +55,17 @@ def test_of_files(classifier, video):
     mean, std = (torch.tensor(value)[:, None, None] for value in (IMAGENET_MEAN, IMAGENET_STD))
     torch.testing.assert_close(extract.read(video), (side / 255 - mean) / std, atol=0.02, rtol=0)
     clips = extract.read(video)[None]
+    assert clips.std(dim=4).min() > 0.1  # another crop would be another clip
     torch.testing.assert_close(extract([video, str(video)]), extract(clips).repeat(2, 1))
     torch.testing.assert_close(extract.frames(video), extract.frames(clips))
     assert extract.tokens(video).shape == (1, 4, 4, 4, 128)
+
+
+def test_clips_without_a_note_saw_the_statistics_of_imagenet(classifier, tmp_path):
+    config = {"config": json.dumps({"model": {"frames": 4}})}
+    save_file(classifier[0].state_dict(), tmp_path / "plain.safetensors", metadata=config)
+    extract = ClipFeatureExtractor.from_weights(tmp_path / "plain.safetensors", device="cpu")
+    assert (extract.mean, extract.std) == (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def test_other_frames(classifier, video):
