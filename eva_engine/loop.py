@@ -33,6 +33,7 @@ from eva_engine.data.order import (
     OrderedBatches,
     Samples,
     build_loader,
+    check_same_data,
     next_batch,
     to_device,
 )
@@ -127,6 +128,7 @@ class TrainingRun:
     def _prepare(self) -> None:
         """Refuse everything that can be refused, before anything is changed."""
         run = self.run
+        check_same_data(self.samples)
         self._main = distributed.rank() == 0
         self._processes = distributed.world_size()
         keep = run.keep_checkpoints

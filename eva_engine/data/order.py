@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from eva_data.interruption import leave_signals_to_the_run
+from eva_engine import distributed
 from eva_engine.distributed import seed_all
 
 logger = logging.getLogger(__name__)
@@ -190,6 +191,30 @@ def sample_id(samples: Samples, index: int) -> str:
     """Return the name of a sample, for messages."""
     name: Callable[[int], str] | None = getattr(samples, "sample_id", None)
     return name(index) if name else f"sample {index}"
+
+
+def check_same_data(samples: Samples) -> None:
+    """Refuse data that differ between processes, such as copies on several machines.
+
+    Their number is compared, and `samples.checksum()` where there is one.
+
+    Args:
+        samples: The data set of this process.
+
+    Raises:
+        ValueError: On all processes, naming the first that differs.
+    """
+    if distributed.world_size() == 1:
+        return
+    checksum: Callable[[], int] = getattr(samples, "checksum", lambda: 0)
+    first, *others = distributed.gather((len(samples), checksum()))
+    for number, other in enumerate(others, start=1):
+        if other != first:
+            found = f"{other[0]} samples" if other[0] != first[0] else f"{first[0]} other samples"
+            raise ValueError(
+                f"process {number} has {found}, and process 0 has {first[0]}: give all processes "
+                "the same data, or an index of it"
+            )
 
 
 class _Collate:

@@ -1,5 +1,6 @@
 """The order of the data, and samples that cannot be read."""
 
+import contextlib
 import os
 import random
 import signal
@@ -8,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from eva_engine import distributed
 from eva_engine.data.order import (
     Batch,
     OrderedBatches,
     SeededSamples,
     TooManyBadSamplesError,
     build_loader,
+    check_same_data,
     next_batch,
     to_device,
 )
@@ -139,3 +142,33 @@ def test_nested_data():
     assert moved["a"][0].is_meta
     assert moved["a"][1][0] == "text"
     assert moved["a"][1][1].is_meta
+
+
+class _Copies:
+    def __init__(self, size, checksum):
+        self.size, self.checksum = size, lambda: checksum
+
+    def __len__(self):
+        return self.size
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ([(5, 7)], None),
+        ([(5, 7), (6, 7)], "process 2 has 6 samples, and process 0 has 5: give all processes the"),
+        ([(5, 8)], "process 1 has 5 other samples, and process 0 has 5"),
+    ],
+)
+def test_processes_with_different_data(monkeypatch, others, message):
+    monkeypatch.setattr(distributed, "world_size", lambda: 1 + len(others))
+    monkeypatch.setattr(distributed, "gather", lambda own: [own, *others])
+    with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
+        check_same_data(_Copies(5, 7))
+
+
+def test_data_without_a_checksum_are_compared_by_their_number(monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "gather", lambda own: [own, (4, 0)])
+    with pytest.raises(ValueError, match="process 1 has 4 samples, and process 0 has 3"):
+        check_same_data([1, 2, 3])

@@ -63,6 +63,10 @@ class Clips(Dataset[tuple[Tensor, int]], ABC):
         """Name the video of a clip, for messages."""
         return self.videos.sample_id(index)
 
+    def checksum(self) -> int:
+        """Compute a number that changes with the videos, their order, labels or classes."""
+        return self.videos.checksum()
+
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Read a video.
 
