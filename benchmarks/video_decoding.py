@@ -144,8 +144,8 @@ def at_size(
             what = ", by CPU time" if cpu else ""
             yield f"{title}: {name}, times the clips/s of {PEER}{what}", statistics.median(each)
             if cpu:
-                yield f"{title}: {name}, the same in the worst round", min(each)
-                yield f"{title}: {name}, the same in the best round", max(each)
+                yield f"{title}: {name}, that in the worst round", min(each)
+                yield f"{title}: {name}, that in the best round", max(each)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

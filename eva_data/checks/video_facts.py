@@ -6,7 +6,6 @@ from typing import NamedTuple
 from eva_data.labelled_videos.video_files import VideoFiles
 from eva_data.labelled_videos.video_shards import VideoShards
 from eva_data.pools import surviving_map
-from eva_data.video.video_source import UnreadableVideoError
 
 NO_PICTURES = "it has no pictures"  # what `open_video` says of a file of sound
 
@@ -76,10 +75,9 @@ def _read(index: int) -> VideoFacts:
             count = len(video)
             video.frames(sorted({0, count // 2, count - 1}))
             return VideoFacts("", "", count, video.size, video.rotation, size, digest)
-    except UnreadableVideoError as error:
-        text = str(error)
-        return VideoFacts("sound" if NO_PICTURES in text else "unreadable", text)
     except OSError as error:
-        return VideoFacts("unreadable", str(error))
+        text = str(error).removeprefix(f"cannot read {_videos.sample_id(index)}")
+        text = text.removeprefix(" as a video").lstrip(": ")
+        return VideoFacts("sound" if NO_PICTURES in text else "unreadable", text)
     except Exception as error:  # whatever a decoder raises: hours of work are not lost for a file
         return VideoFacts("unreadable", f"{type(error).__name__}: {error}")

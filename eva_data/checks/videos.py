@@ -102,6 +102,9 @@ def _run(args: argparse.Namespace) -> int:
     for other in args.against:
         find_leaks(videos, facts.get("sha256"), other, findings, keep, classes=args.classes)
     _report(args, videos, findings, keep, facts)
+    if not keep.any():
+        say("no video is left, and nothing else was written")
+        return 1
     if args.write:
         _write_list(args.write, videos, keep)
     if args.index:

@@ -5,6 +5,8 @@ with videos.open(0) as video:
     frames = video.frames([0])
 """
 
+import contextlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +27,9 @@ from eva_data.sources.index_file import VIDEO_KIND, Table
 from eva_data.sources.patterns import expand, is_pattern
 from eva_data.sources.tar_members import find_members
 from eva_data.suffixes import VIDEOS
-from eva_data.video.video_source import BACKENDS, Backend
+from eva_data.video.video_source import BACKENDS, Backend, UnreadableVideoError, open_video
+
+logger = logging.getLogger(__name__)
 
 FORMS = (
     "a folder with a folder of videos for each class, a list of lines `path label` (separated by a "
@@ -50,30 +54,28 @@ def open_videos(
             tools/verify_data.py, see `video_index`.
         classes: Names in the order of the labels, or a file with them; those of a training set
             for its validation set. None takes them from the data.
-        root: Folder of a list's relative paths; by default the list's own.
+        root: Folder of a list's relative paths or ids, by default the list's own; or where the
+            videos of an index have been moved to.
         backend: Decoder, see `open_video`.
 
     Returns:
         The videos, in the order of the list, or sorted by class and path.
 
     Raises:
-        ValueError: If there is no such data, it is in no known form, a label has no class, or none
-            of its videos is there.
+        ValueError: If there is no such data, it is in no known form, a label has no class, none of
+            its videos is there, or the decoder is not installed.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    _require(backend)
     if isinstance(classes, str | os.PathLike):
         classes = read_class_list(classes)
     if classes is not None and not len(classes):
         raise ValueError("classes is empty: name the classes in the order of the labels, or None")
     path = Path(location).expanduser()
     if path.is_dir():
-        if root is not None:
-            raise ValueError(f"root is for lists, and {path} is a folder: leave root={root} out")
+        _warn_of_root(root, path)
         return open_class_folders(path, classes=classes, backend=backend)
     if is_pattern(path):
-        if root is not None:
-            raise ValueError(f"root is for lists, and {path} names shards: leave root={root} out")
+        _warn_of_root(root, path)
         return open_video_shards(expand(str(path)), classes=classes, backend=backend)
     if not path.is_file():
         raise ValueError(f"there is no {path}: name {FORMS}")
@@ -88,6 +90,20 @@ def open_videos(
     labels = Labels(classes)
     entries = read_path_list(path, below, labels)
     return place_entries(entries, labels, file=path, root=below, backend=backend)
+
+
+def _require(backend: Backend) -> None:
+    """Refuse a decoder that is not installed at once, and not with the first video."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend != "pyav":
+        with contextlib.suppress(UnreadableVideoError):  # there is no video in no bytes
+            open_video(b"", backend=backend).close()
+
+
+def _warn_of_root(root: str | os.PathLike[str] | None, path: Path) -> None:
+    if root is not None:
+        logger.warning("root=%s has no effect on %s: it is for lists and indexes", root, path)
 
 
 def _open_table(

@@ -1,7 +1,7 @@
 """Chosen frames of a video by torchcodec, an optional decoder of the PyTorch project.
 
-It is faster than PyAV and needs FFmpeg's shared libraries on the system. Which frames a file holds
-is read as for PyAV, so both have the same.
+It needs FFmpeg's shared libraries on the system. Which frames a file holds is read as for PyAV, so
+both have the same.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ class TorchcodecSource(PyavSource):
     """
 
     def __init__(self, content: Content, *, name: str | None = None) -> None:
-        decoder_class = _load()
+        decoder_class = load_decoder()
         self._decoder: VideoDecoder | None = None
         super().__init__(content, name=name)
         if self._table.places:
@@ -88,7 +88,12 @@ class TorchcodecSource(PyavSource):
         )
 
 
-def _load() -> "type[VideoDecoder]":
+def load_decoder() -> "type[VideoDecoder]":
+    """Load torchcodec's decoder.
+
+    Raises:
+        ValueError: If torchcodec or FFmpeg is not installed.
+    """
     try:
         from torchcodec.decoders import VideoDecoder
     except ModuleNotFoundError as error:

@@ -79,10 +79,27 @@ class VideoSource(ABC):
         self.close()
 
 
+def require_backend(backend: Backend) -> None:
+    """Refuse a backend that cannot be used here, before there is a video to open.
+
+    Args:
+        backend: As for `open_video`.
+
+    Raises:
+        ValueError: If there is no such backend, or it is not installed.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend == "torchcodec":
+        from eva_data.video.torchcodec_source import load_decoder
+
+        load_decoder()
+
+
 def open_video(
     content: str | os.PathLike[str] | bytes, *, backend: Backend = "pyav", name: str | None = None
 ) -> VideoSource:
-    """Open a video.
+    """Open a video, in the process that reads it: a loader's worker cannot use its parent's.
 
     Args:
         content: Path of a file, or its content.

@@ -194,11 +194,10 @@ def count(
     if confusion and classes > MAX_CONFUSION:
         raise ValueError(f"confusion of {classes} classes: at most {MAX_CONFUSION} are counted")
     sums = _Sums(rules, classes if confusion else 0, device)
-    left_out: dict[int, str] = {}
-    own = distributed.own_share(len(samples))
+    indexed = (_Readable if skip_unreadable else _Indexed)(samples)
     dtype = next(parameter.dtype for parameter in model.parameters())
     with evaluation_loader(
-        Subset((_Readable if skip_unreadable else _Indexed)(samples), own), batch_size=batch_size,
+        Subset(indexed, distributed.own_share(len(samples))), batch_size=batch_size,
         workers=workers, pin_memory=device.type == "cuda", progress=progress, collate=_collate,
     ) as batches:  # fmt: skip
         for inputs, labels, indexes, unreadable in batches:
@@ -211,10 +210,10 @@ def count(
                 logits = logits.float()  # (B, K)
                 _require_finite(logits, indexes, samples)
                 sums.add(logits, labels, indexes)
-            left_out |= unreadable
+            sums.left_out |= unreadable
             if receive is not None:
                 receive(BatchResults(indexes, labels, logits, views, unreadable))
-    return sums.counted(left_out)
+    return sums.counted()
 
 
 def _require_finite(logits: Tensor, indexes: Tensor, samples: LabelledSamples) -> None:
@@ -231,10 +230,14 @@ class _Sums:
         rules: Name -> rule.
         classes: Number of classes whose confusion is counted; 0 for none.
         device: Device of the logits.
+
+    Attributes:
+        left_out: Index -> reason for the samples that this process left out.
     """
 
     def __init__(self, rules: Mapping[str, Rule], classes: int, device: torch.device) -> None:
         self._rules, self._classes, self._device = rules, classes, device
+        self.left_out: dict[int, str] = {}
         empty = partial(torch.zeros, dtype=torch.float64, device=device)
         self._sums = {name: empty(4) for name in rules}
         self._pairs, self._fives = empty(classes * classes), empty(classes)
@@ -252,15 +255,11 @@ class _Sums:
             right = OneLabel()(logits, labels, indexes).top5
             self._fives += torch.bincount(labels[right], minlength=self._classes)
 
-    def counted(self, left_out: Mapping[int, str]) -> Counted:
-        """Add up over the processes.
-
-        Args:
-            left_out: Index -> reason for the samples that this process left out.
-        """
+    def counted(self) -> Counted:
+        """Add up over the processes."""
         flat = torch.cat([*self._sums.values(), self._pairs, self._fives]).tolist()
         total = torch.tensor(distributed.sum_over_ranks(flat, self._device), dtype=torch.float64)
-        reasons = {k: why for part in distributed.gather(dict(left_out)) for k, why in part.items()}
+        reasons = {k: why for part in distributed.gather(self.left_out) for k, why in part.items()}
         head = total[: 4 * len(self._rules)].reshape(-1, 4).tolist()
         scores = {name: _score(name, row) for name, row in zip(self._rules, head, strict=True)}
         rest, classes = total[4 * len(self._rules) :].long(), self._classes

@@ -20,6 +20,8 @@ DEBUG = {"variant": "eva_debug", "image_size": 32}
      "class_mapping=k400 has no effect without init_checkpoint"),
     (ModelConfig, {**DEBUG, "init_checkpoint": "x", "class_mapping": "k722"},
      r"class_mapping must be one of k400, k600, k700 or a \.npy file, got 'k722'"),
+    (ModelConfig, {**DEBUG, "full_position_lr": True, "frozen_blocks": 1},
+     "full_position_lr has no effect with frozen_blocks=1"),
     (ModelConfig, {**DEBUG, "image_size": 30}, "patch 8 of eva_debug does not divide 30"),
     (DataConfig, {"train": "a", "backend": "decord"},
      "backend must be one of pyav, torchcodec, got 'decord'"),
@@ -54,6 +56,12 @@ def test_defaults_are_those_of_the_paper():
     assert augment.scales == (1.0, 0.875, 0.75, 0.66)
     assert (augment.flip, augment.color_jitter, augment.gray) == (0.5, 0.8, 0.2)
     assert augment.label_smoothing == 0.1
+
+
+def test_learning_rate_of_positions_without_layer_decay(config):
+    model, optimizer = replace(config.model, full_position_lr=True), config.optimizer
+    with pytest.raises(ValueError, match=r"full_position_lr has no effect with .*layer_decay=1"):
+        replace(config, model=model, optimizer=replace(optimizer, layer_decay=1.0))
 
 
 def test_a_batch_that_cannot_be_mixed(config):

@@ -45,7 +45,7 @@ def test_motions_are_learned_from_clips_and_not_from_single_frames(tmp_path):
 
     def best(folder):
         lines = (tmp_path / "output" / folder / "metrics.jsonl").read_text().splitlines()
-        return max(line["top1"] for line in map(json.loads, lines) if "top1" in line)
+        return max(line["val_top1"] for line in map(json.loads, lines) if "val_top1" in line)
 
     data = ("--output", "output/datasets/digit_motion", "--formats", "video")
     run("tools/make_demo_data.py", *data, "--train", 4000, "--val", 400)

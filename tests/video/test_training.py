@@ -36,6 +36,23 @@ def save(model, file):
     save_file(model.state_dict(), file, metadata=noted)
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_learning_rate_of_the_positions(config, full):
+    """They are of the lowest layer, or get all of it; every other parameter stays where it is."""
+    config = replace(config, model=replace(config.model, full_position_lr=full))
+    model = training.build_model(config.model, num_classes=3)
+    decay = config.optimizer.layer_decay
+    found = {}
+    for group in training.parameter_groups(config, model):
+        found |= {id(one): (group.lr_scale, group.weight_decay) for one in group.params}
+    expected = decay ** (config.model.depth + 1)
+    assert found[id(model.pos_embed)] == (pytest.approx(1.0 if full else expected), 0.0)
+    assert found[id(model.cls_token)] == (pytest.approx(expected), 0.0)
+    assert found[id(model.patch_embed.proj.weight)][0] == pytest.approx(expected)
+    assert found[id(model.head.weight)][0] == 1.0
+    assert len(found) == len(list(model.parameters()))
+
+
 def test_it_learns(config, device, metrics):
     """Chance is a third."""
     run = replace(config.run, epochs=4, batch_size=6, accumulate=1, checkpoint_every=0,

@@ -33,11 +33,15 @@ class ModelConfig(VitConfig):
         class_mapping: Which rows of the head of `init_checkpoint` the classes take: `k400`, `k600`
             or `k700` picks those of this data set's classes from a head of Kinetics-722, a .npy
             file holds the row of each class; empty takes a head of the same size as it is.
+        full_position_lr: Train the positions with the learning rate of the last layer, whatever
+            `optimizer.layer_decay`: those of an image model begin alike in all frames, and only
+            their differences show the order of the frames.
     """
 
     frames: int = 8
     frozen_blocks: int = 0
     class_mapping: str = ""
+    full_position_lr: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,6 +64,11 @@ class ModelConfig(VitConfig):
             raise ValueError(
                 f"class_mapping must be one of {', '.join(MAPPED)} or a .npy file, got "
                 f"{self.class_mapping!r}"
+            )
+        if self.full_position_lr and self.frozen_blocks:
+            raise ValueError(
+                f"full_position_lr has no effect with frozen_blocks={self.frozen_blocks}, which "
+                "freezes the positions too: leave one of them out"
             )
         if self.class_mapping and not self.init_checkpoint:
             raise ValueError(
@@ -164,4 +173,9 @@ class VideoConfig:
     run: RunConfig
 
     def __post_init__(self) -> None:
+        if self.model.full_position_lr and self.optimizer.layer_decay == 1.0:
+            raise ValueError(
+                "model.full_position_lr has no effect with optimizer.layer_decay=1, which gives "
+                "all layers the same learning rate: leave it out"
+            )
         self.augment.check_batch_size(self.run.batch_size)

@@ -24,7 +24,7 @@ from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
 from eva_engine.evaluation.counting import Validation
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.flops import training_flops
-from eva_engine.steps.parameter_groups import layer_decay_groups
+from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
 from eva_video.config import MAPPED, DataConfig, ModelConfig, VideoConfig
 from eva_video.data.clips import CentreClips, TrainingClips
 from eva_video.data.sampling import Sampling
@@ -178,6 +178,32 @@ def validation_clips(config: VideoConfig, videos: LabelledVideos) -> CentreClips
     )
 
 
+def parameter_groups(config: VideoConfig, model: VideoClassifier) -> list[ParameterGroup]:
+    """Group the parameters of a recipe's model by learning rate and weight decay.
+
+    Args:
+        config: The recipe.
+        model: Its model.
+
+    Returns:
+        The groups of `layer_decay_groups`; with `full_position_lr` the positions are one more.
+    """
+    groups = layer_decay_groups(
+        model,
+        depth=config.model.depth,
+        weight_decay=config.optimizer.weight_decay,
+        layer_decay=config.optimizer.layer_decay,
+    )
+    if not config.model.full_position_lr:
+        return groups
+    positions = model.pos_embed
+    others = [
+        replace(group, params=[one for one in group.params if one is not positions])
+        for group in groups
+    ]
+    return [*others, ParameterGroup(name="positions", params=[positions])]
+
+
 def sampling(config: VideoConfig) -> Sampling:
     """Give the rule by which a recipe chooses frames."""
     data = config.data
@@ -223,12 +249,7 @@ def train(config: VideoConfig, device: torch.device) -> None:
     model = build_model(config.model, num_classes=len(classes), head_rows=head_rows)
     TrainingRun(
         model=model,
-        groups=layer_decay_groups(
-            model,
-            depth=config.model.depth,
-            weight_decay=config.optimizer.weight_decay,
-            layer_decay=config.optimizer.layer_decay,
-        ),
+        groups=parameter_groups(config, model),
         samples=training_clips(config, videos),
         step_fn=ClassificationStep(MixedTargets(config.augment, num_classes=len(classes))),
         run=config.run,

@@ -1,6 +1,7 @@
 """Videos by whatever names them: folders of classes, and what every list of videos offers."""
 
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -44,6 +45,16 @@ def test_folders_that_cannot_be_used(make_files, tmp_path):
         open_videos(tmp_path / "none")
     with pytest.raises(ValueError, match="backend must be one of pyav, torchcodec, got 'decord'"):
         open_videos(tmp_path, backend="decord")
+
+
+def test_a_decoder_that_is_not_installed_is_refused_at_once(make_files, monkeypatch):
+    """Not with the first video, in a worker of a loader."""
+    for name in ("torchcodec", "torchcodec.decoders"):
+        monkeypatch.setitem(sys.modules, name, None)
+    folder = make_files("a/1.mp4")
+    with pytest.raises(ValueError, match="torchcodec"):
+        open_videos(folder, backend="torchcodec")
+    assert len(open_videos(folder, backend="pyav")) == 1
 
 
 def test_subsets(make_files, write_list, content):

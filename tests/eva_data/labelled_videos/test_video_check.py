@@ -113,6 +113,7 @@ def test_planted_faults(report_of, sample, tmp_path, content, capsys):
         "odd_size": ["run/small.mp4"],
         "rotated": ["run/turned.mp4"],
     }
+    assert "run/cut.mp4: it is damaged or not a video" in output
     assert "run/z.mp4 (run) and walk fast/1.mp4 (walk fast)" in output
     assert report["left_by_cleaning"] == len(LEFT)
     assert report["classes"] == {
@@ -320,3 +321,20 @@ def test_names_that_are_not_text(report_of, check, sample, tmp_path):
     assert [videos.name(k) for k in range(len(videos))] == [os.fsdecode(b'\xe9/"\xff".mp4')]
     with videos.open(0) as video:
         assert len(video) == 9
+
+
+def test_nothing_is_left(report_of, tmp_path, capsys):
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "data" / "a" / "1.mp4").touch()
+    outputs = ["--write", tmp_path / "list.txt", "--index", tmp_path / "i.safetensors"]
+    code, found, _ = report_of(tmp_path / "data", *outputs)
+    assert (code, found) == (1, {"unreadable": ["a/1.mp4"]})
+    assert "no video is left, and nothing else was written" in capsys.readouterr().out
+    assert not any(output.exists() for output in outputs[1::2])
+
+
+def test_unusual_sizes(report_of, tmp_path):
+    for number, size in enumerate(((64, 256), (64, 258), (62, 80))):
+        _write_video(tmp_path / "data" / "a" / f"{number}.mp4", seed=number, size=size)
+    code, found, _ = report_of(tmp_path / "data")
+    assert (code, found) == (0, {"odd_size": ["a/1.mp4", "a/2.mp4"]})

@@ -1,5 +1,7 @@
 """Predictions for videos in Python, beside the model and the frames themselves."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +95,7 @@ def test_mistakes(weights, film, tmp_path):
         ({"crops": 2}, "crops must be 1 or 3, got 2"),
         ({"clips": 0}, "clips must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"backend": "vlc"}, "backend must be one of pyav, torchcodec, got 'vlc'"),
     ):
         with pytest.raises(ValueError, match=message):
             VideoPredictor.from_weights(weights, device="cpu", **more)
@@ -102,3 +105,11 @@ def test_mistakes(weights, film, tmp_path):
     nn.init.constant_(predictor.model.head.bias, torch.inf)
     with pytest.raises(FloatingPointError, match=r"predictions for .*film\.mp4 are not finite"):
         predictor(film)
+
+
+def test_a_backend_that_is_not_installed(weights, monkeypatch):
+    """Before the weights are read."""
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    with pytest.raises(ValueError, match="the backend torchcodec needs a package"):
+        VideoPredictor.from_weights("nothing.pt", backend="torchcodec")

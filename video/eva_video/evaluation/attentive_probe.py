@@ -149,11 +149,7 @@ def fit_probe(
         epochs = max(EPOCHS, -(-STEPS // -(-len(rest) // BATCH_SIZE)))
     best: tuple[tuple[int, float], FittedProbe] | None = None
     for rate in learning_rates:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            probe = AttentiveProbe(
-                tokens.shape[3], frames=tokens.shape[1], num_classes=num_classes
-            ).to(device)
+        probe = _build(tokens, num_classes=num_classes, seed=seed).to(device)
         trained = _train(probe, tokens, labels, rest, rate=rate, epochs=epochs, seed=seed)
         for epoch in trained:
             right, loss = _judge(probe, tokens, labels, held)
@@ -167,6 +163,12 @@ def fit_probe(
         raise FloatingPointError("the loss of the attentive probe is not finite: give smaller "
                                  "--probe-lr")  # fmt: skip
     return best[1]
+
+
+def _build(tokens: Tensor, *, num_classes: int, seed: int) -> AttentiveProbe:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AttentiveProbe(tokens.shape[3], frames=tokens.shape[1], num_classes=num_classes)
 
 
 def _train(

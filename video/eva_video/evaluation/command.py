@@ -13,7 +13,7 @@ from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.commands import complain, printable
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.options import integer
-from eva_data.video.video_source import BACKENDS
+from eva_data.video.video_source import BACKENDS, require_backend
 from eva_engine import distributed
 from eva_engine.checkpoints.output_folder import reserved
 from eva_engine.commands.options import (
@@ -45,7 +45,7 @@ PUBLISHED = {
 }  # fmt: skip
 _NAMED = 10  # videos left out, that the terminal names
 _EXAMPLES = """
-The paper's evaluation, 4 clips x 3 crops:
+4 clips x 3 crops as in the paper, whose clips were drawn at random (--draws random):
     python video/evaluate.py --weights eva_video_k400.pth --data lists/k400_val.csv \\
         --root kinetics400/val --output output/k400
 
@@ -109,6 +109,7 @@ main = command(PROGRAM, _parse, _evaluate)
 
 
 def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
+    require_backend(options.backend)
     model = load_video_classifier(
         options.weights,
         variant=options.variant,

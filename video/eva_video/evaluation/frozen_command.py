@@ -13,7 +13,7 @@ from eva_data.files import make_folder
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.options import integer, number
-from eva_data.video.video_source import BACKENDS
+from eva_data.video.video_source import BACKENDS, require_backend
 from eva_engine import distributed
 from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
 from eva_engine.evaluation.frozen import Kept, labelled_features
@@ -118,6 +118,7 @@ def choose_probe(
 def _evaluate(options: argparse.Namespace, device: torch.device) -> None:
     if options.output is not None:
         make_folder(options.output)  # fails now, not after hours
+    require_backend(options.backend)
     extractor = ClipFeatureExtractor.from_weights(
         options.weights,
         frames=options.frames,

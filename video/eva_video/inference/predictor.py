@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_data.video.video_source import Backend, VideoSource, open_video
+from eva_data.video.video_source import Backend, VideoSource, open_video, require_backend
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 from eva_engine.evaluation.multi_view import MultiView
 from eva_engine.evaluation.own_data import notes_of_training
@@ -127,9 +127,11 @@ class VideoPredictor:
             The predictor.
 
         Raises:
-            ValueError: If the file or an argument does not fit, or the classes have no names.
+            ValueError: If the file or an argument does not fit, the classes have no names, or the
+                backend is not installed.
             FileNotFoundError: If the source is neither a file nor a known name at hand.
         """
+        require_backend(backend)
         place = choose_device(device)
         model = load_video_classifier(source, variant=variant, frames=frames, image_size=image_size)
         noted = notes_of_training(
