@@ -157,7 +157,8 @@ class ClipFeatureExtractor(nn.Module):
             ValueError: If there is no video, or an unfit size.
             UnreadableVideoError: An OSError, if a video cannot be read.
         """
-        return self.pooled_and_tokens(videos)[0]
+        with torch.no_grad():
+            return self._pooled(self._encode(videos)[0])
 
     def pooled_and_tokens(self, videos: Tensor | Video | Iterable[Video]) -> tuple[Tensor, Tensor]:
         """Compute what a call and `tokens` give, with one pass through the model.
@@ -174,9 +175,7 @@ class ClipFeatureExtractor(nn.Module):
         """
         with torch.no_grad():
             tokens, grid = self._encode(videos)
-            patches = tokens[:, 1:] if self.vit.cls_token is not None else tokens
-            pooled = tokens[:, 0] if self.pooling == "cls" else patches.mean(dim=1)
-            return self._normed(pooled), patches.unflatten(1, grid).float()
+            return self._pooled(tokens), self._patches(tokens).unflatten(1, grid).float()
 
     def frames(self, videos: Tensor | Video | Iterable[Video]) -> Tensor:
         """Compute one vector for each frame: the mean of its patches, which see all frames.
@@ -192,7 +191,8 @@ class ClipFeatureExtractor(nn.Module):
             UnreadableVideoError: As for a call.
         """
         with torch.no_grad():
-            return self._normed(self._patches(videos).mean(dim=(2, 3)))
+            tokens, grid = self._encode(videos)
+            return self._normed(self._patches(tokens).unflatten(1, grid).mean(dim=(2, 3)))
 
     def tokens(self, videos: Tensor | Video | Iterable[Video]) -> Tensor:
         """Compute one vector for each patch, after the ViT's final norm where it has one.
@@ -208,7 +208,8 @@ class ClipFeatureExtractor(nn.Module):
             UnreadableVideoError: As for a call.
         """
         with torch.no_grad():
-            return self._patches(videos).float()
+            tokens, grid = self._encode(videos)
+            return self._patches(tokens).unflatten(1, grid).float()
 
     def read(self, video: Video) -> Tensor:
         """Read the clip (T, 3, S, S) that the extractor sees of a video.
@@ -224,11 +225,14 @@ class ClipFeatureExtractor(nn.Module):
     def _normed(self, pooled: Tensor) -> Tensor:
         return (pooled if self.fc_norm is None else self.fc_norm(pooled)).float()
 
-    def _patches(self, videos: Tensor | Video | Iterable[Video]) -> Tensor:
-        """Compute the patches (B, T, h, w, C) after the final norm."""
-        tokens, grid = self._encode(videos)
-        patches = tokens[:, 1:] if self.vit.cls_token is not None else tokens
-        return patches.unflatten(1, grid)
+    def _pooled(self, tokens: Tensor) -> Tensor:
+        """Compute one vector for each clip, (B, C), of all tokens."""
+        patches = self._patches(tokens)
+        return self._normed(tokens[:, 0] if self.pooling == "cls" else patches.mean(dim=1))
+
+    def _patches(self, tokens: Tensor) -> Tensor:
+        """Leave the class token out, where there is one: (B, N, C)."""
+        return tokens if self.vit.cls_token is None else tokens[:, 1:]
 
     def _encode(self, videos: Tensor | Video | Iterable[Video]) -> tuple[Tensor, tuple[int, ...]]:
         """Compute tokens (B, 1 + N, C) after the final norm, and their grid (T, h, w)."""
