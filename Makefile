@@ -51,9 +51,9 @@ test-gpu: ready ## the tests that need a GPU, one by one; GPU_TEST_ARGS='-k atte
 	$(PY) -m pytest -m gpu tests/gpu tests/detection/test_trainer.py $(GPU_TEST_ARGS)
 
 attack: ready ## kill runs of all trainers and damage their files; an hour, tables for docs/reliability.md
-	@set -e; for trainer in pretrain classification detection segmentation; do \
+	@set -e; for trainer in pretrain classification video detection segmentation; do \
 	    $(PY) tests/attacks/kills.py $$trainer --kills 50 --in-saves 15; done
-	$(PY) tests/attacks/damage.py weights pretrain classification detection segmentation
+	$(PY) tests/attacks/damage.py weights pretrain classification video detection segmentation
 
 format: ready ## rewrite the code in the house format
 	$(PY) -m ruff check --fix-only .
