@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -9,12 +10,15 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import replacing
+from eva_data.files import UnwritableError, replacing
 from eva_data.video.frame_stream import Frame
 
 
 class VideoWriter:
     """Writes H.264 in MP4, with the times of the source's frames and without sound.
+
+    A frame whose time is not after that of the frame before it, as in some repaired recordings,
+    comes a tick after it: no file may hold it otherwise.
 
     The file appears under its name once it is complete; without frames there is none.
 
@@ -27,6 +31,7 @@ class VideoWriter:
         self._file, self._reproducible = file, reproducible
         self._stack = contextlib.ExitStack()
         self._container: av.container.OutputContainer | None = None
+        self._latest: int | None = None  # time of a frame
 
     def __enter__(self) -> "VideoWriter":
         return self
@@ -37,6 +42,9 @@ class VideoWriter:
         Args:
             rgb: (H, W, 3), of the same size each time.
             like: The source's frame, for the time.
+
+        Raises:
+            UnwritableError: If the disk is full, for example, or the frame is too large for H.264.
         """
         height, width = rgb.shape[:2]
         # half the resolution for colour: sides must be even
@@ -56,8 +64,28 @@ class VideoWriter:
                 self._stream.codec_context.thread_count = 1
                 self._stream.codec_context.options = {"mbtree": "0"}
         frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-        frame.pts, frame.time_base = like.pts, like.time_base
-        self._container.mux(self._stream.encode(frame))
+        frame.pts, frame.time_base = self._following(like.pts), like.time_base
+        with self._explained(rgb):
+            self._container.mux(self._stream.encode(frame))
+
+    def _following(self, pts: int | None) -> int | None:
+        if pts is not None and self._latest is not None:
+            pts = max(pts, self._latest + 1)
+        self._latest = pts
+        return pts
+
+    @contextlib.contextmanager
+    def _explained(self, rgb: NDArray[np.uint8]) -> Iterator[None]:
+        try:
+            yield
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):  # of the disk, which `replacing` explains
+                raise
+            height, width = rgb.shape[:2]
+            raise UnwritableError(
+                f"{self._file} cannot be written as H.264 with frames of {width} x {height} "
+                f"pixels: {error.strerror}"
+            ) from error
 
     def _flush(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None and self._container is not None:

@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from eva_data.files import UnwritableError
 from eva_data.video.containers import upright
 from eva_data.video.frame_stream import Frame, VideoReader
 from eva_data.video.writer import VideoWriter
@@ -14,6 +15,11 @@ def _fail_within(writer, *something):
     with writer:
         writer.add(*something)
         raise KeyError
+
+
+def _add_within(writer, *something):
+    with writer:
+        writer.add(*something)
 
 
 def test_video_keeps_times_and_pictures(tmp_path, write_video):
@@ -84,6 +90,26 @@ def test_video_that_ends_early(tmp_path, write_video):
     with VideoWriter(tmp_path / "out.mp4") as writer:
         for frame in VideoReader(tmp_path / "cut.mkv"):
             writer.add(frame.rgb, frame)
+
+
+def test_frames_whose_times_do_not_grow_follow_each_other(tmp_path):
+    """Repaired recordings have frames at one time, or at an earlier one; no file may hold these."""
+    rate, given = Fraction(10), [0, 100, 100, 50, 102, 500]
+    with VideoWriter(tmp_path / "a.mp4") as writer:
+        for tick in given:
+            rgb = np.full((32, 32, 3), 40, np.uint8)
+            writer.add(rgb, Frame(rgb, tick, Fraction(1, 1000), rate))
+    times = [frame.pts * frame.time_base for frame in VideoReader(tmp_path / "a.mp4")]
+    assert times == [Fraction(tick, 1000) for tick in (0, 100, 101, 102, 103, 500)]
+
+
+def test_frames_that_the_encoder_refuses_get_a_sentence(tmp_path):
+    rgb = np.zeros((16, 17000, 3), np.uint8)
+    frame = Frame(rgb, 0, Fraction(1, 10), Fraction(10))
+    writer = VideoWriter(tmp_path / "a.mp4")
+    with pytest.raises(UnwritableError, match=r"a.mp4 cannot be written as H.264 .*17000 x 16 pix"):
+        _add_within(writer, rgb, frame)
+    assert not list(tmp_path.iterdir())
 
 
 def test_writer_leaves_nothing_after_an_error_or_without_frames(tmp_path):
