@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, default_collate
 
+from eva_data.commands import printable
 from eva_engine import distributed
 from eva_engine.config import RunConfig
 from eva_engine.data.loading import evaluation_loader
@@ -188,7 +189,7 @@ def count(
     Raises:
         FloatingPointError: If the logits are not finite.
         OSError: If a sample cannot be read, unless such samples are left out.
-        ValueError: If the confusion of too many classes is wanted.
+        ValueError: If the confusion of too many classes is wanted, or no sample counts.
     """
     classes = len(samples.classes)
     if confusion and classes > MAX_CONFUSION:
@@ -261,6 +262,10 @@ class _Sums:
         total = torch.tensor(distributed.sum_over_ranks(flat, self._device), dtype=torch.float64)
         reasons = {k: why for part in distributed.gather(self.left_out) for k, why in part.items()}
         head = total[: 4 * len(self._rules)].reshape(-1, 4).tolist()
+        if reasons and not any(row[0] for row in head):
+            raise ValueError(
+                f"none of {len(reasons)} samples can be read: {printable(reasons[min(reasons)])}"
+            )
         scores = {name: _score(name, row) for name, row in zip(self._rules, head, strict=True)}
         rest, classes = total[4 * len(self._rules) :].long(), self._classes
         return Counted(

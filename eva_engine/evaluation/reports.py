@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from eva_data.commands import printable
 from eva_data.files import make_folder, replacing, write_text
 from eva_engine.evaluation.counting import Counted, Score
 
@@ -98,7 +99,8 @@ def write_per_class(
     assert counted.right5 is not None
     heads = ("class", unit, "top1", "top5", "most_often_taken_for", "times")
     rows: list[tuple[Any, ...]] = [heads]
-    for label, name in enumerate(classes):
+    names = [printable(name) for name in classes]
+    for label, name in enumerate(names):
         row = counted.confusion[label].clone()
         samples, right = int(row.sum()), int(row[label])
         row[label] = 0
@@ -107,7 +109,7 @@ def write_per_class(
             f"{100 * number / samples:.3f}" if samples else ""
             for number in (right, int(counted.right5[label]))
         ]
-        rows.append((name, samples, *shares, classes[wrong] if times else "", times))
+        rows.append((name, samples, *shares, names[wrong] if times else "", times))
 
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
@@ -145,8 +147,9 @@ def draw_confusion(
     axes.set_title(f"top-1 {top1:.2f} % of {int(confusion.sum())} {unit}")
     if number <= NAMED:
         # a name with dollars is not a formula
-        axes.set_xticks(range(number), classes, rotation=90, parse_math=False)
-        axes.set_yticks(range(number), classes, parse_math=False)
+        names = [printable(name) for name in classes]
+        axes.set_xticks(range(number), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(number), names, parse_math=False)
     if number <= NUMBERED:
         for row, column in confusion.nonzero().tolist():
             dark = shares[row, column] > 0.5

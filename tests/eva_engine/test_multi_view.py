@@ -130,6 +130,6 @@ def test_what_cannot_be_read_is_left_out_and_named(workers):
     assert [[*batch.unreadable] for batch in batches] == [[1], [], [4, 5], [], []]
     with pytest.raises(OSError, match="noise-1 is torn"):
         count(MultiView(model), Noise(bad), {"": OneLabel()}, device=CPU, workers=workers)
-    with pytest.raises(ValueError, match="no sample counts in mine"):
+    with pytest.raises(ValueError, match="none of 9 samples can be read: noise-0 is torn"):
         count(MultiView(model), Noise(range(9)), {"mine": OneLabel()}, device=CPU,
               skip_unreadable=True)  # fmt: skip

@@ -261,6 +261,22 @@ def test_damaged_files_can_be_left_out(evaluate, damaged, capsys):
     ]  # fmt: skip
 
 
+def test_none_can_be_read(evaluate, damaged):
+    for file in damaged.glob("*/*.mp4"):
+        file.write_bytes(b"")
+    with pytest.raises(SystemExit, match=r"none of 11 samples can be read: .*clap/0.mp4.* empty"):
+        evaluate("--skip-unreadable", "--clips", "1", data=damaged)
+
+
+def test_names_of_classes_that_are_not_text(evaluate, videos, tmp_path):
+    shutil.copytree(videos, tmp_path / "old")
+    (tmp_path / "old" / "clap").rename(tmp_path / "old" / "caf\udce9")
+    _, file = save(tmp_path, 3)  # notes no names
+    _, lines, rows = evaluate("--clips", "1", weights=file, data=tmp_path / "old")
+    assert [row["class"] for row in rows] == ["caf\\udce9", "jump", "swim"]
+    assert lines[0]["label"] == "caf\udce9"
+
+
 def test_names_that_are_not_text(evaluate, videos, tmp_path, capsys):
     """Names of files are bytes, and those of old cameras are not always UTF-8."""
     folder = tmp_path / "old"
@@ -298,6 +314,7 @@ def test_an_interrupted_evaluation_keeps_the_earlier_results(evaluate, monkeypat
         (["--seed", "3"], "--seed has no effect without --draws random"),
         (["--crops", "2"], "argument --crops: invalid choice"),
         (["--clips", "0"], "argument --clips: must be at least 1, got 0"),
+        (["--seed", "9999999999"], "argument --seed: must be at most 4294967295"),
         (["--views-per-forward", "0"], "must be at least 1, got 0"),
         (["--subset", "k400", "--classes", "a.txt"], "--subset names its classes"),
     ],
@@ -328,3 +345,7 @@ def test_dense_sampling_is_noted(tmp_path, evaluate):
         assert "dense" in content.metadata()["config"]
     results, _, _ = evaluate(weights=file)
     assert data.items() <= results["settings"].items()
+    results, _, _ = evaluate("--sampling", "tsn", weights=file)
+    assert results["settings"]["sampling"] == "tsn"
+    with pytest.raises(SystemExit, match="--frame-interval 3 has no effect on --sampling tsn"):
+        evaluate("--sampling", "tsn", "--frame-interval", "3", weights=file)

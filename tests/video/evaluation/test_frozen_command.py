@@ -120,3 +120,6 @@ def test_options_without_sense(check, capsys):
     with pytest.raises(SystemExit):
         check("--neighbours", "--l2", "--probe", "none")
     assert "nothing to score" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        check("--seed", "9999999999")
+    assert "argument --seed: must be at most 4294967295" in capsys.readouterr().err

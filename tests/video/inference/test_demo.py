@@ -259,6 +259,7 @@ def test_the_drawing_waits_for_no_more_windows_than_it_shows(weights, film, tmp_
         (["--stride", "1"], "a stride of 1.0 seconds has no effect without a window"),
         (["--window", "1", "--stride", "2"], "a stride of 2.0 seconds leaves gaps"),
         (["--window", "0"], "the window must be at least 0.05 seconds, got 0.0"),
+        (["--frames", "1025"], "argument --frames: must be at most 1024"),
         (["--crops", "2"], "argument --crops: invalid choice"),
         (["--classes", "nothing.txt"], "nothing.txt"),
         (["--window", "nan"], "argument --window: must be a finite number"),

@@ -23,6 +23,7 @@ from eva_engine.commands.options import (
     command,
     new_parser,
 )
+from eva_engine.config import LARGEST_SEED
 from eva_engine.evaluation.counting import Counted
 from eva_engine.evaluation.multi_view import MultiView
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
@@ -83,7 +84,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="fixed",
         help="fixed: clips spread evenly; random: as officially, drawn by --seed and video",
     )
-    add("--seed", type=integer(0), help="of --draws random (default: 0)")
+    add("--seed", type=integer(0, LARGEST_SEED), help="of --draws random (default: 0)")
     add("--sampling", choices=KINDS, help="of frames (default: that of the weights' training)")
     add("--frame-interval", type=one, help="of --sampling dense (default: as in the training)")
     add("--views-per-forward", type=one, help="for less memory (default: those of a batch)")
@@ -91,6 +92,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_arguments(parser, batch_size=1)
     add("--output", type=Path, help="folder of the results")
     options = parser.parse_args(arguments)
+    if options.sampling == "tsn" and options.frame_interval is None:
+        options.frame_interval = 1  # and not what weights of a dense training note
     if options.seed is not None and options.draws == "fixed":
         parser.error("--seed has no effect without --draws random")
     if options.subset and options.classes:

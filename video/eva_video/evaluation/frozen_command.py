@@ -16,6 +16,7 @@ from eva_data.options import integer, number
 from eva_data.video.video_source import BACKENDS, require_backend
 from eva_engine import distributed
 from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
+from eva_engine.config import LARGEST_SEED
 from eva_engine.evaluation.frozen import Kept, labelled_features
 from eva_engine.evaluation.frozen_scores import (
     add_frozen,
@@ -71,7 +72,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--probe-lr", type=number(0), nargs="+", default=list(LEARNING_RATES),
         help="learning rates to try (default: %(default)s)")  # fmt: skip
     add("--probe-epochs", type=integer(1), help=f"default: {EPOCHS}, more for few videos")
-    add("--seed", type=integer(0), default=0, help="of the attentive probe (default: 0)")
+    add("--seed", type=integer(0, LARGEST_SEED), default=0,
+        help="of the attentive probe (default: 0)")  # fmt: skip
     add_arguments(parser, batch_size=4)
     options = parser.parse_args(arguments)
     if not options.neighbours and not options.l2 and options.probe == "none":

@@ -14,7 +14,9 @@ from eva_data.files import make_folder
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo, written_name
 from eva_data.options import integer, number, probability
 from eva_data.suffixes import VIDEOS
+from eva_data.video.video_source import BACKENDS
 from eva_engine.commands.options import add_device, add_weights, new_parser
+from eva_video.config import MOST_FRAMES
 
 if TYPE_CHECKING:
     from eva_data.video.video_source import VideoSource
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.json"
-BACKENDS = ("pyav", "torchcodec")
 _EXAMPLES = """
 OUTPUT receives each video under its own name with its classes, probabilities and times written
 below, those of a folder as in the folder, and predictions.json: for each video the windows with
@@ -224,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--classes", help="text file with the classes in label order (default: the weights')")
     add("--variant", help="size of the ViT, if the weights do not say")
     one, seconds = integer(1), number()
-    add("--frames", type=one, help="of a clip (default: the weights')")
+    add("--frames", type=integer(1, MOST_FRAMES), help="of a clip (default: the weights')")
     add("--window", type=seconds, metavar="SECONDS", help="judge windows of this length")
     add("--stride", type=seconds, metavar="SECONDS", help="of the windows (default: half of one)")
     add("--clips", type=one, default=1, help="views in time of a window (default: 1)")
