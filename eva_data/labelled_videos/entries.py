@@ -1,7 +1,7 @@
 """What a list of videos says, line by line, and the labels that it means."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,20 +108,41 @@ class Labels:
         return [str(label) for label in range(self._largest + 1)]
 
 
-def text_lines(file: Path) -> Iterator[tuple[int, str]]:
+def labels_of(first: Mapping[str, str]) -> Labels:
+    """Find out which classes labels mean: their numbers, or else their names, sorted.
+
+    Args:
+        first: Label -> where it comes first.
+
+    Raises:
+        ValueError: If some are numbers and some are names: one slip would change all classes.
+    """
+    numbers = Labels(None)
+    names = [text for text in first if numbers.read(text) is None]
+    if not names:
+        return numbers
+    if len(names) < len(first):
+        number = next(text for text in first if numbers.read(text) is not None)
+        raise ValueError(
+            f"{first[names[0]]} has the label {names[0]!r}, and {first[number]} has {number!r}: "
+            "labels are all numbers or all names, unless the classes are given"
+        )
+    return Labels(sorted(names))
+
+
+def text_lines(file: Path, *, around: str | None = None) -> Iterator[tuple[int, str]]:
     """Yield the lines of a file with their numbers, without those that are empty.
 
     Names of files need not be text: bytes that are not UTF-8 stay as they are.
+
+    Args:
+        file: The file.
+        around: Characters that are taken away around a line; None takes all space.
     """
     with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
-        yield from filled(enumerate(stream, 1))
-
-
-def filled(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """Yield the numbered lines that hold something, without the space around it."""
-    for number, line in lines:
-        if text := line.strip():
-            yield number, text
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield number, line.strip(around)
 
 
 def label_text(value: Any) -> str:

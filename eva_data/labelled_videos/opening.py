@@ -5,7 +5,6 @@ with videos.open(0) as video:
     frames = video.frames([0])
 """
 
-import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ from eva_data.sources.index_file import VIDEO_KIND, Table
 from eva_data.sources.patterns import expand, is_pattern
 from eva_data.sources.tar_members import find_members
 from eva_data.suffixes import VIDEOS
-from eva_data.video.video_source import BACKENDS, Backend, UnreadableVideoError, open_video
+from eva_data.video.video_source import Backend, require_backend
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ def open_videos(
         ValueError: If there is no such data, it is in no known form, a label has no class, none of
             its videos is there, or the decoder is not installed.
     """
-    _require(backend)
+    require_backend(backend)  # at once, and not with the first video
     if isinstance(classes, str | os.PathLike):
         classes = read_class_list(classes)
     if classes is not None and not len(classes):
@@ -90,15 +89,6 @@ def open_videos(
     labels = Labels(classes)
     entries = read_path_list(path, below, labels)
     return place_entries(entries, labels, file=path, root=below, backend=backend)
-
-
-def _require(backend: Backend) -> None:
-    """Refuse a decoder that is not installed at once, and not with the first video."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    if backend != "pyav":
-        with contextlib.suppress(UnreadableVideoError):  # there is no video in no bytes
-            open_video(b"", backend=backend).close()
 
 
 def _warn_of_root(root: str | os.PathLike[str] | None, path: Path) -> None:

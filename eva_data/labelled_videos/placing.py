@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 _SUFFIXES = (*sorted(VIDEOS), *sorted(suffix.upper() for suffix in VIDEOS))
 TWICE = "%s has %s videos more than once: %s"
+_MOST_FRAMES = 100_000_000  # of a video; more is a mistake, and is not counted in 32 bits
 _SHOWN = 5  # names in a warning
 
 
@@ -120,7 +121,7 @@ def place_entries(
         The videos that are there, in the order of the list; `missing` names the others.
 
     Raises:
-        ValueError: If none is there.
+        ValueError: If none is there, or one has an impossible number of frames.
     """
     numbers, frames, missing = array("i"), array("i"), array("i")
     shelves, seen, twice = Shelves(root), set[str](), Tally()
@@ -138,7 +139,7 @@ def place_entries(
                 twice.add(f"{path} (line {entry.line})")
             seen.add(path)
             numbers.append(entry.label)
-            frames.append((entry.frames or 0) if is_folder else -1)
+            frames.append(_frames_of(entry, file) if is_folder else -1)
             yield path
 
     names = Names.collect(placed())
@@ -154,6 +155,16 @@ def place_entries(
         pictures=counts if (counts >= 0).any() else None,
         missing=absent,
     )
+
+
+def _frames_of(entry: Entry, file: Path) -> int:
+    count = entry.frames or 0
+    if not 0 <= count <= _MOST_FRAMES:
+        raise ValueError(
+            f"{file}, line {entry.line} has {count:,} frames, and a folder of pictures has at most "
+            f"{_MOST_FRAMES:,}"
+        )
+    return count
 
 
 def report_absent(

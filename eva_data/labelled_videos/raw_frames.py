@@ -69,13 +69,15 @@ class RawFrames(VideoSource):
             )
         files = series[pictures[0]]
         start = 0 if 0 in files else 1
-        wanted = range(start, start + (max(files) - start + 1 if count is None else count))
-        if absent := [number for number in wanted if number not in files]:
+        end = max(files) + 1 if count is None else start + count
+        there = sorted(number for number in files if start <= number < end)
+        if absent := end - start - len(there):  # not listed: a time as a number has no end of them
+            first = next(number for number in range(start, end) if number not in files)
             raise UnreadableVideoError(
-                f"{self.name} lacks {len(absent)} of {len(wanted)} frames, the first of them "
-                f"number {absent[0]}; it has {min(files)} to {max(files)}"
+                f"{self.name} lacks {absent} of {end - start} frames, the first of them "
+                f"number {first}; it has {min(files)} to {max(files)}"
             )
-        return [files[number] for number in wanted]
+        return [files[number] for number in there]
 
     def __len__(self) -> int:
         return len(self._files)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eva_data.labelled_videos.entries import Entry, Labels, label_text, text_lines
+from eva_data.labelled_videos.entries import Entry, Labels, label_text, labels_of, text_lines
 
 COLUMNS = {
     "id": ("youtube_id", "video_id", "ytid", "yt_id", "youtubeid", "videoid", "vid", "id"),
@@ -99,24 +99,23 @@ class TableList:
                 its numbers.
 
         Raises:
-            ValueError: If there is no row, or more than one split in the list.
+            ValueError: If there is no row, more than one split, or labels of two kinds.
         """
         label, split = self._columns["label"], self._columns.get("split", -1)
-        names, splits = set[str](), set[str]()
-        for _, cells in self._cells():
-            names.add(cells[label])
+        first, splits = dict[str, str](), set[str]()
+        for number, cells in self._cells():
+            if cells[label] not in first:
+                first[cells[label]] = self._where(number)
             splits.add(cells[split] if split >= 0 else "")
-        if not names:
+        if not first:
             raise ValueError(f"{self.file} has a header and no video")
         if len(splits) > 1:
             shown = ", ".join(sorted(one or "(empty)" for one in splits))
             raise ValueError(f"{self.file} holds several splits, {shown}: write a list for each")
         if classes is not None:
             return Labels(classes)
-        numbers = Labels(None)
-        if all(numbers.read(name) is not None for name in names):
-            return numbers
-        return Labels(sorted(names - {""}))
+        first.pop("", None)  # `rows` names it
+        return labels_of(first)
 
     def _cells(self) -> Iterator[tuple[int, Sequence[str]]]:
         read = _rows_of_json if self._is_json else _rows_of_csv
@@ -149,13 +148,17 @@ def has_columns(file: Path) -> bool:
     """Test whether a file is a list with named columns."""
     if file.suffix.lower() in (".json", ".jsonl"):
         return True
-    first = next(text_lines(file), None)
+    first = next(_lines(file), None)
     if first is None:
         return False
     reader = csv.reader([first[1]], delimiter=_delimiter(first[1]))
     cells = [cell.strip().lower() for cell in next(reader)]
     known = {name for names in COLUMNS.values() for name in names}
     return len(known & {*cells}) > 1 or (len(cells) == 1 and cells[0] in known)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    return text_lines(file, around=" \r\n")  # a tab there is between columns
 
 
 def _delimiter(header: str) -> str:
@@ -180,12 +183,12 @@ def _columns(header: Sequence[str], file: Path) -> dict[str, int]:
 
 
 def _names_of_csv(file: Path) -> list[str]:
-    header = next(text_lines(file))[1]
+    header = next(_lines(file))[1]
     return [name.strip() for name in next(csv.reader([header], delimiter=_delimiter(header)))]
 
 
 def _rows_of_csv(file: Path, header: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
-    lines = text_lines(file)
+    lines = _lines(file)
     delimiter, width = _delimiter(next(lines)[1]), len(header)
     number = 0
 
@@ -196,8 +199,12 @@ def _rows_of_csv(file: Path, header: Sequence[str]) -> Iterator[tuple[int, Seque
 
     try:
         for cells in csv.reader(counted(), delimiter=delimiter):
-            if len(cells) < width:
-                cells += [""] * (width - len(cells))
+            if any(cell.strip() for cell in cells[width:]):
+                raise ValueError(
+                    f"{file}, line {number} has {len(cells)} cells, and the header names {width} "
+                    f"columns: what holds {delimiter!r} must be in quotes"
+                )
+            cells += [""] * (width - len(cells))
             yield number, [cell.strip() for cell in cells]
     except csv.Error as error:
         raise ValueError(f"{file}, line {number} is not CSV: {error}") from error

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.labelled_videos.entries import Labels, label_text
+from eva_data.labelled_videos.entries import Labels, label_text, labels_of
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.tables import COLUMNS
 from eva_data.sources.index_file import VIDEO_KIND, Table
@@ -118,10 +118,7 @@ def open_video_shards(
             f"no video with a label in {shards[0]} (and {len(shards) - 1} more shards): looked for "
             f"KEY.mp4 ({LISTED_VIDEOS}) with KEY.cls, or KEY.json that has a label"
         )
-    numbers = Labels(None)
-    if classes is None and not all(numbers.read(text) is not None for text in search.texts):
-        classes = sorted(search.texts)
-    labels = Labels(classes)
+    labels = labels_of(search.first) if classes is None else Labels(classes)
     label_of = [labels.of(text, search.first[text]) for text in search.texts]
     values = np.array(label_of, np.int32)[np.frombuffer(search.codes, np.int32)]
     arrays = {**table, "label": values}

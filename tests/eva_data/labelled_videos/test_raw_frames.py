@@ -64,6 +64,11 @@ def test_folders_that_are_no_videos(make_frames, tmp_path):
     ):
         with pytest.raises(UnreadableVideoError, match=message):
             RawFrames(folder)
+    for number in (20241125202853, 10**40):  # a time, and no end to the frames before it
+        folder = make_frames(f"f{number}", (1, 2), "IMG_{}.jpg")
+        (folder / "IMG_2.jpg").rename(folder / f"IMG_{number}.jpg")
+        with pytest.raises(UnreadableVideoError, match=rf"lacks {number - 2} of {number} frames"):
+            RawFrames(folder)
     make_frames("e", (1, 2), "a_{}.jpg")
     with pytest.raises(UnreadableVideoError, match=r"several series .* a_\*\.jpg and b_\*\.jpg"):
         RawFrames(make_frames("e", (1, 2), "b_{}.jpg"))

@@ -99,6 +99,10 @@ def test_classes_of_the_training_list(make_files, write_list, content):
     (["youtube_id,time_start,time_end,split", "a,1,2,test"], r"has the columns youtube_id, .* and"
      r" no label \(test sets may have none\): expected label,youtube_id"),
     (["youtube_id", "a"], "and no label"),
+    (["path,label", "a.mp4,0", "a, b.mp4,3"], r"line 3 has 3 cells, .* 2 columns: .* quotes"),
+    (["path,label", "a.mp4,0", "a.mp4,nan"], r"line 3 has the label 'nan', and .*line 2 has '0'"),
+    (["path,total_frames,label", "b,99999999999,0"], r"line 2 has 99,999,999,999 frames"),
+    (["path,total_frames,label", "b,-1,0"], r"line 2 has -1 frames"),
     (["label,split", "x,train"], "and none with a path or an id"),
     (["label,youtube_id,time_start", "x,a,1"], "and only one of start and end"),
     ([HEADER], "has a header and no video"),
@@ -110,7 +114,7 @@ def test_classes_of_the_training_list(make_files, write_list, content):
     ([HEADER, '"' + "x" * 200_000 + '",a,1,2,train'], "line 2 is not CSV: field larger than"),
 ])  # fmt: skip
 def test_tables_that_cannot_be_used(make_files, write_list, lines, message):
-    make_files("a.mp4")
+    make_files("a.mp4", "b/1.jpg")
     with pytest.raises(ValueError, match=message):
         open_videos(write_list(*lines, name="data/list.csv"))
 
@@ -119,6 +123,8 @@ def test_tables_of_paths(make_files, write_list, content):
     make_files("a, b.mp4", "c.mp4")
     for lines in (
         ("path,label", '"a, b.mp4",1', "c,0"),
+        ("\tpath\tlabel", "0\ta, b.mp4\t1", "1\tc.mp4\t0"),  # pandas writes its index
+        ("path,label,", '"a, b.mp4",1,', "c,0,,"),
         ("Label;filename", "1;a, b.mp4", "0;c.mp4"),
         ("id,video_path,label", '7,"a, b.mp4",1', "8,c.mp4,0"),
     ):

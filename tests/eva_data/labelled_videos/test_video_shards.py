@@ -96,6 +96,8 @@ def test_labels(encoded, write_tar, content, caplog):
 @pytest.mark.parametrize(("members", "message"), [
     ({"a.jpg": b"x", "a.cls": b"0"}, "no video with a label in .*looked for KEY.mp4 .*KEY.cls"),
     ({"a.mp4": b"x"}, "no video with a label"),
+    ({"a.mp4": b"x", "a.cls": b"1", "b.mp4": b"x", "b.cls": b"run"},
+     r"b\.mp4 has the label 'run', and .*a\.mp4 has '1'"),
     ({"a.mp4": b"x", "a.cls": b"-1"}, r"a\.tar:a\.mp4 has the label -1"),
     ({"a.mp4": b"x", "a.json": b"{"}, r"a\.tar:a\.json is not json"),
     ({"a.mp4": b"x", "a.json": b"3"}, r"a\.json is not an object of JSON with a label"),
