@@ -198,7 +198,11 @@ def test_what_cannot_be_read_is_named_and_skipped(start, film, tmp_path, write_s
     for name in ("a.mp4", "b.avi", "d.mp4", "missing.mp4"):
         assert any(name in line for line in lines)
     found = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert [video["video"] for video in found["videos"]] == ["c.mp4"]
+    assert [video["video"] for video in found["videos"]] == ["a.mp4", "b.avi", "c.mp4", "d.mp4"]
+    errors = [video.get("error") for video in found["videos"]]
+    assert errors[2] is None
+    assert [*errors[:2], errors[3]] == [line.strip() for line in lines[2:]]
+    assert found["videos"][0]["windows"] == found["videos"][0]["segments"] == []
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "c.mp4", "predictions.json"
     ]  # fmt: skip

@@ -121,7 +121,7 @@ def _video(
     least: float,
 ) -> None:
     """Judge, draw and write in one pass: the windows are read as the drawing needs them."""
-    from eva_data.video.video_source import open_video
+    from eva_data.video.video_source import UnreadableVideoError, open_video
     from eva_video.inference.drawing import drawn
     from eva_video.inference.predictions_file import segment_entries
     from eva_video.inference.windows import duration_of, moments, segments
@@ -135,10 +135,12 @@ def _video(
             file.add_window(one, predictions)
             yield one
 
-    with (
-        open_video(job.source, backend=predictor.backend) as video,
-        contextlib.ExitStack() as stack,
-    ):
+    with contextlib.ExitStack() as stack:
+        try:
+            video = stack.enter_context(open_video(job.source, backend=predictor.backend))
+        except UnreadableVideoError as error:
+            file.add_unreadable(job.name, str(error))
+            raise
         height, width = video.size
         facts = {"duration": round(duration_of(video), 3), "frames": len(video),
                  "rate": round(float(video.rate), 3), "width": width, "height": height}  # fmt: skip

@@ -60,6 +60,16 @@ class PredictionsFile:
         self._stream.write(f"{',' if self._windows else ''}\n  {json.dumps(entry)}")
         self._windows += 1
 
+    def add_unreadable(self, name: str, reason: str) -> None:
+        """Write a video of which nothing could be read.
+
+        Args:
+            name: Name of the video.
+            reason: Why not.
+        """
+        with self.video(name) as end:
+            end |= {"segments": [], "error": reason}
+
     def finish(self) -> None:
         """Write what follows the videos."""
         self._stream.write("\n]}\n")
