@@ -90,12 +90,15 @@ def test_weights_of_pictures(tmp_path, randomise, final_norm, pooling):
     assert isinstance(default.vit, VisionTransformer)
 
 
-def test_bad_arguments(classifier, tmp_path):
+def test_bad_arguments(classifier, tmp_path, write_frames):
     extract = ClipFeatureExtractor.from_weights(classifier[1], device="cpu")
     with pytest.raises(ValueError, match="there is no video"):
         extract([])
     with pytest.raises(UnreadableVideoError, match=r"gone\.mp4"):
         extract(tmp_path / "gone.mp4")
+    strip = write_frames(tmp_path / "strip.mp4", np.zeros((2, 16, 816, 3), np.uint8))
+    with pytest.raises(UnreadableVideoError, match=r"strip\.mp4 has frames of 16 x 816 pixels"):
+        extract(strip)
     with pytest.raises(ValueError, match="does not divide 30"):
         ClipFeatureExtractor.from_weights(classifier[1], image_size=30)
     with pytest.raises(ValueError, match="pooling must be 'mean' or 'cls', got 'max'"):

@@ -24,6 +24,7 @@ from eva_engine.commands.options import Precision, choose_device, choose_dtype
 from eva_engine.evaluation.multi_view import MultiView
 from eva_engine.evaluation.own_data import notes_of_training
 from eva_video.data.clips import require_usual_shape
+from eva_video.data.preprocessing import preprocessing_of
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import CropsTransform, Normalise
 from eva_video.evaluation.class_names import class_names
@@ -134,25 +135,14 @@ class VideoPredictor:
         require_backend(backend)
         place = choose_device(device)
         model = load_video_classifier(source, variant=variant, frames=frames, image_size=image_size)
-        noted = notes_of_training(
-            source, mean=mean, std=std, class_names=classes, sampling=None, frame_interval=None
-        )
-        names = class_names(model.num_classes, given=noted["class_names"], source=os.fspath(source))
-        if names is None:
-            raise ValueError(
-                f"{source} has {model.num_classes} classes and does not name them: give their "
-                "names, one in a line of a text file, as --classes"
-            )
+        names = _names_of(source, model.num_classes, given=classes)
+        sampling, normalise = preprocessing_of(source, frames=model.frames, mean=mean, std=std)
         return cls(
             model.to(place, choose_dtype(precision, place)),
             class_names=names,
-            sampling=Sampling(
-                frames=model.frames,
-                kind=noted["sampling"] or "tsn",
-                interval=noted["frame_interval"] or 1,
-            ),
-            mean=noted["mean"] or IMAGENET_MEAN,
-            std=noted["std"] or IMAGENET_STD,
+            sampling=sampling,
+            mean=normalise.mean,
+            std=normalise.std,
             clips=clips,
             crops=crops,
             batch_size=batch_size,
@@ -226,6 +216,22 @@ class VideoPredictor:
             mean, _ = self._judge(views.to(weight.device, weight.dtype))
         found: NDArray[np.float32] = mean.exp().cpu().numpy()
         return found
+
+
+def _names_of(
+    source: str | os.PathLike[str],
+    num_classes: int,
+    *,
+    given: Sequence[str] | str | os.PathLike[str] | None,
+) -> tuple[str, ...]:
+    noted = notes_of_training(source, class_names=given)["class_names"]
+    names = class_names(num_classes, given=noted, source=os.fspath(source))
+    if names is None:
+        raise ValueError(
+            f"{source} has {num_classes} classes and does not name them: give their names, one in "
+            "a line of a text file, as --classes"
+        )
+    return names
 
 
 def _batches(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:

@@ -19,7 +19,8 @@ from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_S
 from eva_backbone.video import VideoTransformer
 from eva_data.video.video_source import Backend, open_video
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
-from eva_engine.evaluation.own_data import notes_of_training
+from eva_video.data.clips import require_usual_shape
+from eva_video.data.preprocessing import preprocessing_of
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import CropsTransform, Normalise
 
@@ -115,32 +116,19 @@ class ClipFeatureExtractor(nn.Module):
         """
         place = choose_device(device)
         pooled = load_pooled(
-            source,
-            clips=True,
-            frames=frames,
-            image_size=image_size,
-            pooling=pooling,
-            dtype=choose_dtype(precision, place),
-            **vit_arguments,
-        )
+            source, clips=True, frames=frames, image_size=image_size, pooling=pooling,
+            dtype=choose_dtype(precision, place), **vit_arguments,
+        )  # fmt: skip
         assert isinstance(pooled.vit, VideoTransformer)
         imagenet = pooled.trunk.clips or pooled.trunk.dense
         usual = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (CLIP_MEAN, CLIP_STD)
-        noted = notes_of_training(source, mean=mean, std=std, sampling=None, frame_interval=None)
-        extractor = cls(
-            pooled.vit,
-            pooling=pooled.pooling,
-            image_size=pooled.image_size,
-            mean=noted["mean"] or usual[0],
-            std=noted["std"] or usual[1],
-            fc_norm=pooled.fc_norm,
-            sampling=Sampling(
-                frames=pooled.vit.frames,
-                kind=noted["sampling"] or "tsn",
-                interval=noted["frame_interval"] or 1,
-            ),
-            backend=backend,
+        sampling, normalise = preprocessing_of(
+            source, frames=pooled.vit.frames, mean=mean, std=std, usual=usual
         )
+        extractor = cls(
+            pooled.vit, pooling=pooled.pooling, image_size=pooled.image_size, mean=normalise.mean,
+            std=normalise.std, fc_norm=pooled.fc_norm, sampling=sampling, backend=backend,
+        )  # fmt: skip
         return extractor.to(place)
 
     def forward(self, videos: Tensor | Video | Iterable[Video]) -> Tensor:
@@ -218,6 +206,7 @@ class ClipFeatureExtractor(nn.Module):
             UnreadableVideoError: If it cannot be read.
         """
         with open_video(video, backend=self.backend) as opened:
+            require_usual_shape(opened, opened.name)
             frames = opened.frames(self.sampling.fixed(len(opened))[0].tolist())
         clip: Tensor = self.transform(frames)[0]
         return clip
