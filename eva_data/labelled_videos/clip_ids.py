@@ -23,8 +23,10 @@ from eva_data.video.video_source import Backend
 
 logger = logging.getLogger(__name__)
 
-_YOUTUBE_ID = 11  # characters
-_TIMES = re.compile(r"(.+)_(\d+)(?:\.\d+)?_(\d+)(?:\.\d+)?")
+ID_LENGTH = 11  # characters
+_SPAN = r"_(\d+)(?:\.\d+)?_(\d+)(?:\.\d+)?"
+_TIMES = re.compile(f"(.+){_SPAN}")
+_NAMED = re.compile(rf"([\w-]{{{ID_LENGTH}}})(?:{_SPAN})?(?![\w-])", re.ASCII)
 
 
 class Clips:
@@ -93,14 +95,20 @@ def clip_name(found: str, times: tuple[int, int]) -> str:
     return f"{found}_{times[0]:06d}_{times[1]:06d}"
 
 
-def youtube_id(name: str) -> str | None:
+def youtube_id(name: str, *, sure: bool = False) -> str | None:
     """Take the YouTube id out of the path of a clip, None if there is none.
 
-    A name of eleven letters without times may be any; by chance one id in 300 has no capital.
+    An id is 11 letters, digits, `-` and `_`, and may begin with each of them. A name of eleven
+    letters without times may be any; by chance one id in 300 has no capital.
 
     Args:
         name: Path such as `abseiling/-3B32lodo2M_000059_000069.mp4`.
+        sure: Whether the videos are YouTube's: then eleven letters are an id, and programs may have
+            put anything behind them, as in `-3B32lodo2M.f137.mp4`.
     """
+    if sure:
+        match = _NAMED.match(name.rpartition("/")[2])
+        return match and match[1]
     stem = _stem(name)
     found = _id(stem)
     if not re.fullmatch(r"[\w-]{11}", found, re.ASCII):
@@ -110,7 +118,7 @@ def youtube_id(name: str) -> str | None:
 
 def _id(stem: str) -> str:
     parts = _TIMES.fullmatch(stem)
-    return parts[1] if parts and len(stem) > _YOUTUBE_ID else stem
+    return parts[1] if parts and len(stem) > ID_LENGTH else stem
 
 
 def place_clips(table: TableList, labels: Labels, *, root: Path, backend: Backend) -> VideoFiles:

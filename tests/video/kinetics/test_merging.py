@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from eva_video.kinetics.merging import Videos, keep, merge, youtube_id
+from eva_data.labelled_videos.clip_ids import youtube_id
+from eva_video.kinetics.merging import Videos, keep, merge
 
 SETS = ("k400", "k600", "k700")
 
@@ -132,4 +133,5 @@ def test_a_list_of_nothing():
     ],
 )
 def test_ids_of_file_names(name, found):
-    assert youtube_id(name) == found
+    assert youtube_id(name, sure=True) == found
+    assert youtube_id(f"any folder/{name}", sure=True) == found

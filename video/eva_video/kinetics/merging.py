@@ -4,32 +4,11 @@ Two clips are one video if YouTube's id is the same. Of several in a list the fi
 label; from a training list goes what is in a validation list.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-# `ID_000010_000020.mp4`, `ID.mp4`, and what people's programs put behind the id
-_TIMES = r"_[0-9]+(?:\.[0-9]+)?_[0-9]+(?:\.[0-9]+)?"
-_NAME = re.compile(rf"([A-Za-z0-9_-]{{11}})(?:{_TIMES})?(?![A-Za-z0-9_-])")
-ID_LENGTH = 11
-
-
-def youtube_id(name: str) -> str | None:
-    """Read YouTube's id from the name of a file.
-
-    An id is 11 letters, digits, `-` and `_`, and may begin with each of them.
-
-    Args:
-        name: Name of a file or of a folder of frames, such as `ID_000010_000020.mp4` or `ID`.
-
-    Returns:
-        The id; None for another kind of name, whose first characters mean nothing.
-    """
-    match = _NAME.match(name)
-    return match and match[1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eva_data.labelled_videos.clip_ids import ID_LENGTH, youtube_id
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.video_files import VideoFiles
 from eva_video.kinetics.classes import TITLES, find_classes, kinetics_classes, mapping
-from eva_video.kinetics.merging import ID_LENGTH, Videos, youtube_id
+from eva_video.kinetics.merging import Videos
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def read_source(
         labels_of_classes = _labels_of_classes(files.classes, name)
     except ValueError as error:
         raise ValueError(f"{location}: {error}") from error
-    ids = [youtube_id(os.path.basename(file)) for file in files.names]  # noqa: PTH119
+    ids = [youtube_id(file, sure=True) for file in files.names]
     nameless = [position for position, found in enumerate(ids) if found is None]
     examples = tuple(files.sample_id(position) for position in nameless[:_SHOWN])
     if nameless and (len(nameless) == len(ids) or not leave_out_nameless):
