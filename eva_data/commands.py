@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from eva_data.files import require_free
+from eva_data.files import make_folder, require_free
 from eva_data.interruption import EXIT_KEYBOARD
 
 
@@ -94,6 +94,7 @@ def check_outputs(
     Raises:
         ValueError: If two outputs are one file, an output is an input, lies in no folder, or is
             there already and may not be replaced.
+        UnwritableError: If a folder takes no file.
     """
     wanted = [path for path in outputs if path is not None]
     if len({path.resolve() for path in wanted}) < len(wanted):
@@ -107,6 +108,8 @@ def check_outputs(
         if not path.parent.is_dir():
             raise ValueError(f"{path} is not a place for a file: name one in an existing folder")
     require_free(wanted, overwrite=overwrite)
+    for folder in dict.fromkeys(path.parent for path in wanted):
+        make_folder(folder)  # it is there; fails now, not after hours
 
 
 def _same(path: Path, other: Path) -> bool:

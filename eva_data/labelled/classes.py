@@ -4,6 +4,7 @@ import csv
 import logging
 import os
 import re
+import unicodedata
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,8 @@ class Spellings:
 
 
 def _simplified(name: str) -> str:
-    return " ".join(re.sub(r"[\"'()]", "", name.replace("_", " ")).split())
+    composed = unicodedata.normalize("NFC", name)  # a Mac writes accents apart from their letters
+    return " ".join(re.sub(r"[\"'()]", "", composed.replace("_", " ")).split())
 
 
 def read_class_list(file: str | os.PathLike[str]) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 
 from eva_data.checks import command
 from eva_data.commands import check_outputs, exit_code
+from eva_data.files import UnwritableError
 
 
 def _raise(error):
@@ -35,6 +36,13 @@ def test_a_commands_own_words(capsys):
     assert exit_code(lambda: _raise(ValueError("no")), refused=1, name="program.py") == 1
     assert exit_code(lambda: _raise(KeyboardInterrupt()), interrupted="it continues") == 130
     assert capsys.readouterr().err == "program.py: no\ninterrupted; it continues\n"
+
+
+def test_folders_that_take_no_file_are_refused_before_the_work(tmp_path, small_disk):
+    message = f"{tmp_path} cannot be written: File too large"
+    with small_disk(0), pytest.raises(UnwritableError, match=message):
+        check_outputs([tmp_path / "out.txt"], overwrite=False, inputs={})
+    assert not list(tmp_path.iterdir())
 
 
 def test_outputs_that_would_replace_something(tmp_path):

@@ -12,6 +12,7 @@ from eva_data.video.frame_stream import VideoReader
 from eva_demo import command, data_set
 from eva_demo.clips import MOTIONS
 from eva_demo.formats.video import MOTION_CLIPS, clip_generator
+from eva_demo.manifest import difference
 
 SIZES = {"train": 18, "val": 9, "size": 64, "seed": 3}
 
@@ -104,6 +105,14 @@ def test_command_writes_checks_and_previews(made, tmp_path, capsys):
     finally:
         file.write_text(text)
     assert "val.txt has 10 lines, clips.json 9 clips" in capsys.readouterr().err
+
+
+def test_a_damaged_clip_is_not_left_as_it_is(made, tmp_path):
+    shutil.copytree(made, tmp_path / "demo")
+    clip = next((tmp_path / "demo").glob("video/train/up/*.mp4"))
+    clip.write_bytes(clip.read_bytes()[:-1])
+    name = clip.relative_to(tmp_path / "demo")
+    assert name.as_posix() in difference(tmp_path / "demo")
 
 
 def test_manifests_of_other_formats_do_not_change_with_the_clips():

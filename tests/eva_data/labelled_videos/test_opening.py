@@ -20,6 +20,12 @@ def test_class_folders(make_files, content, caplog):
     assert f"class folder {folder / 'empty'} holds no video" in caplog.text
 
 
+def test_folders_from_a_mac_have_their_accents_apart(make_files, content):
+    folder = make_files("cafe\u0301/a.mp4", "the\u0301_vert/b.mp4")
+    videos = open_videos(folder, classes=["th\u00e9 vert", "caf\u00e9"])
+    assert content(videos) == [("cafe\u0301/a.mp4", 1), ("the\u0301_vert/b.mp4", 0)]
+
+
 def test_folders_may_write_spaces_as_underscores(make_files, content):
     folder = make_files("riding_a_bike/1.mp4", "riding a bike/2.mp4", "tai_chi/1.mp4")
     videos = open_videos(folder, classes=["tai chi", 'riding a "bike"', "other"])

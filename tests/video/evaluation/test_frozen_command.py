@@ -120,6 +120,10 @@ def test_options_without_sense(check, capsys):
     with pytest.raises(SystemExit):
         check("--neighbours", "--l2", "--probe", "none")
     assert "nothing to score" in capsys.readouterr().err
+    for option in (["--probe-epochs", "3"], ["--probe-lr", "0.1"]):
+        with pytest.raises(SystemExit):
+            check("--probe", "none", *option)
+        assert f"{option[0]} has no effect with --probe none" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         check("--seed", "9999999999")
     assert "argument --seed: must be at most 4294967295" in capsys.readouterr().err

@@ -71,7 +71,7 @@ def _export(folder: Path, split: "Split", index: int, clip: "Clip") -> dict[str,
 
 
 def _finish(folder: Path, scenes: Mapping["Split", list[Any]]) -> list[Path]:
-    """Write `{train,val}.txt`, `classes.txt` and `clips.json`."""
+    """Write `{train,val}.txt`, `classes.txt` and `clips.json`; return these and the clips."""
     from eva_demo.clips import MOTIONS
 
     labels = {motion: label for label, motion in enumerate(MOTIONS)}
@@ -84,7 +84,8 @@ def _finish(folder: Path, scenes: Mapping["Split", list[Any]]) -> list[Path]:
         texts[f"{split}.txt"] = "".join(lines)
     for name, text in texts.items():
         (folder / name).write_text(text)
-    return [folder / name for name in texts]
+    videos = (clip["file"] for clips in scenes.values() for clip in clips)
+    return [folder / name for name in (*texts, *videos)]
 
 
 def _check(folder: Path) -> None:

@@ -140,7 +140,10 @@ def fit_probe(
     if not learning_rates or (epochs is not None and epochs < 1):
         raise ValueError("there is no learning rate or no epoch to try")
     if len(tokens) < 5:
-        raise ValueError(f"{len(tokens)} samples are too few to hold a fifth of them out")
+        raise ValueError(
+            f"{len(tokens)} samples are too few to hold a fifth of them out: give at least 5, or "
+            "--probe none"
+        )
     device = device or tokens.device
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))
     held, rest = order.tensor_split([len(tokens) // 5])

@@ -69,13 +69,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--probe-gb", type=number(0), default=8.0, help="memory for them in each process "
         "(default: %(default)s)")  # fmt: skip
-    add("--probe-lr", type=number(0), nargs="+", default=list(LEARNING_RATES),
-        help="learning rates to try (default: %(default)s)")  # fmt: skip
+    rates = " ".join(f"{rate:g}" for rate in LEARNING_RATES)
+    add("--probe-lr", type=number(0), nargs="+", help=f"learning rates to try (default: {rates})")
     add("--probe-epochs", type=integer(1), help=f"default: {EPOCHS}, more for few videos")
     add("--seed", type=integer(0, LARGEST_SEED), default=0,
         help="of the attentive probe (default: 0)")  # fmt: skip
     add_arguments(parser, batch_size=4)
     options = parser.parse_args(arguments)
+    for name, value in (("lr", options.probe_lr), ("epochs", options.probe_epochs)):
+        if value is not None and options.probe == "none":
+            parser.error(f"--probe-{name} has no effect with --probe none")
+    options.probe_lr = options.probe_lr or list(LEARNING_RATES)
     if not options.neighbours and not options.l2 and options.probe == "none":
         parser.error("nothing to score: --neighbours and --l2 are empty, and there is no --probe")
     return options
