@@ -20,7 +20,7 @@ def main(
     Args:
         commands: Name -> module and line of help. The module has `add_arguments(parser)`, which
             sets the default `run`: a function of the parsed arguments that returns 0 without
-            problems and 1 with some.
+            problems and 1 with some. Its docstring is the text above the options.
         about: Text above the list of commands.
         arguments: Arguments in place of those of the process.
 
@@ -29,14 +29,15 @@ def main(
         Ctrl-C.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=about, formatter_class=shape)
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name, (module, text) in commands.items():
-        command = subparsers.add_parser(name, help=text)
+        command = subparsers.add_parser(name, help=text, formatter_class=shape)
         if name in given[:1]:
-            importlib.import_module(module).add_arguments(command)
+            check = importlib.import_module(module)
+            check.add_arguments(command)
+            command.description = check.__doc__
     args = parser.parse_args(given)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -64,8 +65,7 @@ def add_shared(
     if write is not None:
         add("--write", type=Path, metavar=write[0], help=f"also write {write[1]}")
     add("--report", type=Path, metavar="JSON", help=f"also write {report}")
-    replaced = "an earlier --report" if write is None else "earlier --write and --report files"
-    add("--overwrite", action="store_true", help=f"replace {replaced}")
+    add("--overwrite", action="store_true", help="replace earlier outputs")
     add("--skip-decode", action="store_true", help=skip)
     add(
         "--workers",

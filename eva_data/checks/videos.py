@@ -1,4 +1,4 @@
-"""Check videos for action recognition, and write a clean list and an index of them.
+r"""Check videos for action recognition, and write a clean list and an index of them.
 
     python tools/verify_data.py video kinetics400/train.csv --root kinetics400/train \
         --against kinetics400/val.csv --write train.txt --index train.safetensors

@@ -35,10 +35,11 @@ def test_programs_alone_lie_here():
     assert not (TOOLS / "__init__.py").exists()
 
 
-@pytest.mark.parametrize("command", ["coco", "images", "semantic"])
+@pytest.mark.parametrize("command", ["coco", "images", "semantic", "video"])
 def test_every_check_has_its_options(tmp_path, command):
     done = _run(tmp_path, TOOLS / "verify_data.py", command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
+    assert f"\n    python tools/verify_data.py {command} " in done.stdout
     assert "--report JSON" in done.stdout
     assert "--workers N" in done.stdout
 
