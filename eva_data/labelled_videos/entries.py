@@ -1,11 +1,14 @@
 """What a list of videos says, line by line, and the labels that it means."""
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from eva_data.labelled.classes import Spellings, listed
+
+logger = logging.getLogger(__name__)
 
 MOST_CLASSES = 100_000  # that numbers alone may stand for
 _NUMBER = re.compile(r"[+-]?\d{1,18}")
@@ -38,7 +41,7 @@ class Labels:
     def __init__(self, classes: Sequence[str] | None) -> None:
         self._classes = classes
         self._spellings = None if classes is None else Spellings(classes)
-        self._largest = -1
+        self._smallest, self._largest = MOST_CLASSES, -1
 
     def read(self, text: str) -> int | None:
         """Read a label, None if it is neither a number nor the name of a class."""
@@ -66,7 +69,7 @@ class Labels:
                 f"{where} has the label {label}: labels count from 0, and there are at most "
                 f"{MOST_CLASSES:,} without a list of classes"
             )
-        self._largest = max(self._largest, label)
+        self._smallest, self._largest = min(self._smallest, label), max(self._largest, label)
         return label
 
     def of(self, text: str, where: str) -> int:
@@ -105,6 +108,11 @@ class Labels:
         """Name the classes: as given, or by the numbers up to the largest label."""
         if self._classes is not None:
             return list(self._classes)
+        if 0 < self._smallest <= self._largest:
+            logger.warning(
+                "labels are %d to %d, and count from 0: no video has the label 0",
+                self._smallest, self._largest,
+            )  # fmt: skip
         return [str(label) for label in range(self._largest + 1)]
 
 

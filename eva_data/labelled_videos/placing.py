@@ -60,7 +60,9 @@ class Shelves:
                 return os.path.join(folder, name + known), False  # noqa: PTH118
             if suffix.lower() in VIDEOS and stem + known in files:
                 return os.path.join(folder, stem + known), False  # noqa: PTH118
-        return (path, True) if name in self._folders[folder] else None
+        if name in self._folders[folder]:
+            return path, True
+        return self.find(path.replace("\\", "/")) if "\\" in path else None  # of Windows
 
     def _list(self, folder: str) -> None:
         files = self._files[folder] = set()

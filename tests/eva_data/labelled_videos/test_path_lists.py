@@ -220,3 +220,22 @@ def test_what_no_list_can_be(make_files, write_list, tmp_path):
         open_videos(tmp_path / "pipe.txt")
     with pytest.raises(ValueError, match="classes is empty"):
         open_videos(write_list("a.mp4 0"), classes=[])
+
+
+def test_lists_of_windows(make_files, write_list, content):
+    make_files("run fast/1.mp4", "walk/2.avi", "odd\\name.mp4")
+    lines = ("run fast\\1.mp4 1", "walk\\2 0", "odd\\name.mp4 0", "gone\\3.mp4 0")
+    videos = open_videos(write_list(*lines, end="\r\n"))
+    assert content(videos) == [("run fast/1.mp4", 1), ("walk/2.avi", 0), ("odd\\name.mp4", 0)]
+    assert list(videos.missing) == ["gone\\3.mp4"]
+
+
+def test_labels_from_one_are_noticed(make_files, write_list, caplog):
+    make_files("a.mp4", "b.mp4")
+    file = write_list("a.mp4 1", "b.mp4 2")
+    assert open_videos(file).classes == ("0", "1", "2")
+    assert "labels are 1 to 2, and count from 0: no video has the label 0" in caplog.text
+    caplog.clear()
+    open_videos(file, classes=["x", "y", "z"])
+    open_videos(write_list("a.mp4 0", "b.mp4 2"))
+    assert not caplog.records
