@@ -1,4 +1,4 @@
-"""The README's first commands: motions are told apart in clips, and not in single frames."""
+"""The README's first commands: motions are distinguished in clips, and not in single frames."""
 
 import json
 import os
