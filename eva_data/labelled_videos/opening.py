@@ -15,7 +15,7 @@ from eva_data.labelled.classes import read_class_list
 from eva_data.labelled_videos.clip_ids import clip_name, place_clips
 from eva_data.labelled_videos.entries import Labels
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
-from eva_data.labelled_videos.path_lists import read_path_list
+from eva_data.labelled_videos.path_lists import is_video, read_path_list
 from eva_data.labelled_videos.placing import place_entries
 from eva_data.labelled_videos.tables import TableList, has_columns
 from eva_data.labelled_videos.video_files import open_class_folders
@@ -78,6 +78,8 @@ def open_videos(
         return open_video_shards(expand(str(path)), classes=classes, backend=backend)
     if not path.is_file():
         raise ValueError(f"there is no {path}: name {FORMS}")
+    if is_video(path):
+        raise ValueError(f"{path} is a video and not a list of videos: name {FORMS}")
     below = path.parent if root is None else Path(root).expanduser()
     if not below.is_dir():
         raise ValueError(f"root must be a folder, and there is none at {below}")

@@ -56,7 +56,7 @@ def _splits(line: str) -> Iterator[list[str]]:
 SEPARATORS: dict[str, Split] = {"a space": _at_space, "','": _at(","), "'::'": _at("::")}
 
 
-def is_video(path: str) -> bool:
+def is_video(path: str | Path) -> bool:
     """Test whether a path has the suffix of a video."""
     return Path(path).suffix.lower() in VIDEOS
 

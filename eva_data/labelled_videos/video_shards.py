@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from eva_data.labelled_videos.entries import Labels, label_text, labels_of
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
+from eva_data.labelled_videos.placing import Tally
 from eva_data.labelled_videos.tables import COLUMNS
 from eva_data.sources.index_file import VIDEO_KIND, Table
 from eva_data.sources.tar_members import Member, TarMembers, find_members, table_of_members
@@ -114,9 +115,10 @@ def open_video_shards(
             f"{len(search.unlabelled):,}", search.unlabelled[0],
         )  # fmt: skip
     if not search.codes:
+        others = f" (and {len(shards) - 1} more shards)" if len(shards) > 1 else ""
         raise ValueError(
-            f"no video with a label in {shards[0]} (and {len(shards) - 1} more shards): looked for "
-            f"KEY.mp4 ({LISTED_VIDEOS}) with KEY.cls, or KEY.json that has a label"
+            f"no video with a label in {shards[0]}{others}: looked for KEY.mp4 ({LISTED_VIDEOS}) "
+            "with KEY.cls, or KEY.json that has a label"
         )
     labels = labels_of(search.first) if classes is None else Labels(classes)
     label_of = [labels.of(text, search.first[text]) for text in search.texts]
@@ -145,16 +147,19 @@ class _Search:
     def through(self, shard: Path) -> Iterator[Member]:
         """Yield the videos of a shard that have a label, whose codes are noted."""
         videos: dict[str, Member] = {}
+        again = Tally()
         labels: dict[str, tuple[int, str]] = {}  # key -> rank of its source, text
         with shard.open("rb") as stream:
             for member in find_members(shard, VIDEOS | {*_LABELS}):
                 if member.suffix in VIDEOS:
-                    videos.setdefault(member.key, member)
+                    if videos.setdefault(member.key, member) is not member:
+                        again.add(member.name)
                     continue
                 rank = _LABELS.index(member.suffix)
                 text = self._label(stream, member, f"{shard}:{member.name}")
                 if text and rank < labels.get(member.key, (len(_LABELS), ""))[0]:
                     labels[member.key] = rank, text
+        again.warn("%s has %s videos under keys of others, which are left out: %s", shard)
         for key, member in videos.items():
             where = f"{shard}:{member.name}"
             if key not in labels:

@@ -47,6 +47,9 @@ def test_folders_that_cannot_be_used(make_files, tmp_path):
         open_videos(make_files("1.mp4"))
     with pytest.raises(ValueError, match=r"holds no video: looked in class folders for 3g2, 3gp"):
         open_videos(make_files("a/1.jpg", folder="pictures"))
+    file = make_files("clip.MP4", folder="films") / "clip.MP4"
+    with pytest.raises(ValueError, match=r"clip.MP4 is a video and not a list of videos: name a"):
+        open_videos(file)
     with pytest.raises(ValueError, match=r"there is no .*none: name a folder with a folder of"):
         open_videos(tmp_path / "none")
     with pytest.raises(ValueError, match="backend must be one of pyav, torchcodec, got 'decord'"):

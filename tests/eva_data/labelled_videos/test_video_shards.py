@@ -146,3 +146,13 @@ def test_json_of_clip_benchmark_and_video2dataset(encoded, write_tar, content):
     shard = write_tar("a.tar", {"0.mp4": encoded[0], "0.json": json.dumps(about).encode()})
     assert content(open_videos(shard)) == [("0.mp4", 7)]
     assert open_videos(shard).labels.dtype == np.int32
+
+
+def test_videos_of_one_key_are_counted_and_named(write_tar, caplog):
+    members = {"a.mp4": b"x", "a.cls": b"1", "a.avi": b"y", "a.mkv": b"z", "b.mp4": b"x"}
+    shard = write_tar("a.tar", members | {"b.cls": b"0"})
+    videos = open_videos(shard)
+    assert [videos.name(index) for index in range(len(videos))] == ["a.mp4", "b.mp4"]
+    assert f"{shard} has 2 videos under keys of others, which are left out: a.avi, a.mkv" in (
+        caplog.text
+    )
