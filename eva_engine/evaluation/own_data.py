@@ -82,8 +82,9 @@ def notes_of_training(weights: str | os.PathLike[str], **given: Any) -> dict[str
         Name -> what was given, or else the note, or None.
 
     Raises:
-        ValueError: If a note is not of its kind, or the file is damaged.
+        ValueError: If a note, `mean` or `std` is not of its kind, or the file is damaged.
     """
+    _check_pixels(given)
     config = read_config(resolve_source(weights)) or {}
     data = config.pop("data", {})
     noted = config | data if isinstance(data, dict) else config
@@ -96,6 +97,14 @@ def notes_of_training(weights: str | os.PathLike[str], **given: Any) -> dict[str
                 f"cannot be: give --{option}"
             )
     return given
+
+
+def _check_pixels(given: Mapping[str, Any]) -> None:
+    for name, kind in (("mean", ""), ("std", " above 0")):
+        values = given.get(name)
+        if values is not None and not _FITS[name]([float(value) for value in values]):
+            shown = " ".join(map(str, values))
+            raise ValueError(f"{name} must be three numbers{kind}, got {shown}")
 
 
 PUBLISHED: Mapping[str, Any] = {"crop_pct": 1.0, "mean": CLIP_MEAN, "std": CLIP_STD}

@@ -41,6 +41,19 @@ def test_what_is_not_given_is_what_the_training_had(options):
     assert given.class_names == "list.txt"
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"std": [0.0, 1.0, 1.0]}, r"std must be three numbers above 0, got 0.0 1.0 1.0"),
+        ({"mean": [0.0, float("nan"), 1.0]}, r"mean must be three numbers, got 0.0 nan 1.0"),
+        ({"mean": (0.5, 0.5)}, r"mean must be three numbers, got 0.5 0.5"),
+    ],
+)
+def test_pixels_that_no_training_had(options, given, message):
+    with pytest.raises(ValueError, match=message):
+        fill_from_training(options(**given))
+
+
 def test_samples_of_any_kind_are_counted_and_written(
     options, prescribe, numbered, tmp_path, capsys
 ):
