@@ -5,9 +5,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from eva_data.video.frame_stream import VideoReader
+from eva_data.video.pyav_source import PyavSource
 from eva_data.video.video_source import UnreadableVideoError, open_video
 from eva_engine.checkpoints.files import save_weights
 from eva_video.data.sampling import Sampling
@@ -64,6 +66,23 @@ def test_windows(weights, film, frames, batch_size):
         np.testing.assert_allclose(one.probabilities, wanted, atol=1e-6)
     different = [one.probabilities for one in found]
     assert np.abs(different[0] - different[2]).max() > 1e-3
+
+
+def test_frames_are_chosen_as_in_the_training(weights, film, tmp_path, monkeypatch):
+    config = {"model": {"frames": 4}, "data": {"sampling": "dense", "frame_interval": 3}}
+    save_weights(
+        load_file(weights), tmp_path / "dense.safetensors", config | {"class_names": [*"abcd"]}
+    )
+    predictor = VideoPredictor.from_weights(tmp_path / "dense.safetensors", device="cpu")
+    asked = []
+
+    def frames(self, indices, decode=PyavSource.frames):
+        asked.extend(indices)
+        return decode(self, indices)
+
+    monkeypatch.setattr(PyavSource, "frames", frames)
+    predictor(film)
+    assert asked == [18, 21, 24, 27]  # the middle of the 36 places of 10 frames among 45
 
 
 def test_a_video_of_one_frame(weights, tmp_path, write_frames):
