@@ -176,8 +176,9 @@ def test_a_name_that_is_not_text(weights, film, tmp_path):
     assert (tmp_path / "out" / "caf\udce9.mp4").exists()
 
 
-def test_nothing_is_likely_enough(start, film, capsys):
-    found = start(film, "--no-video", "--window", "1", "--score-threshold", "1")
+@pytest.mark.parametrize("window", [(), ("--window", "1")])
+def test_nothing_is_likely_enough(start, film, capsys, window):
+    found = start(film, "--no-video", *window, "--score-threshold", "1")
     assert found["videos"][0]["segments"] == []
     assert "nothing is likely enough" in capsys.readouterr().out
 

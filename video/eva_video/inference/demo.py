@@ -159,7 +159,8 @@ def _video(
         if failures:
             end["error"] = str(failures[0])
             raise failures[0]
-    _print(job.name, first, found, predictor.class_names)
+    likely = [one for one in first if one.probability >= least]
+    _print(job.name, likely, found, predictor.class_names)
 
 
 def _until_failure(stream: "Iterator[Judged]", failures: list[Exception]) -> "Iterator[Judged]":
