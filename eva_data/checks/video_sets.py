@@ -1,5 +1,8 @@
 """Facts about a list of videos that no single one of them shows: copies, leaks, rare classes."""
 
+import contextlib
+import hashlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.checks.findings import Findings
+from eva_data.commands import say
 from eva_data.labelled_videos.clip_ids import youtube_id
-from eva_data.labelled_videos.opening import video_names
+from eva_data.labelled_videos.opening import open_videos, video_names
 from eva_data.labelled_videos.video_files import VideoFiles
 from eva_data.labelled_videos.video_index import SHA256, SUFFIX
 from eva_data.labelled_videos.video_shards import VideoShards
@@ -82,7 +86,7 @@ def find_copies(videos: Videos, digests: NDArray[np.uint8], findings: Findings, 
 
 def find_leaks(
     videos: Videos,
-    digests: NDArray[np.uint8] | None,
+    facts: Mapping[str, NDArray[Any]],
     other: str,
     findings: Findings,
     keep: Mask,
@@ -93,8 +97,8 @@ def find_leaks(
 
     Args:
         videos: The videos.
-        digests: SHA-256 of each, (number of videos, 32); None if they were not read.
-        other: Where the others are named; their files need not be there.
+        facts: Length in `bytes` and digest as `sha256` of each; nothing if they were not read.
+        other: Place where the others are named. Their contents are compared if they are there.
         findings: Gains the findings.
         keep: Loses what is found.
         classes: See `open_videos`.
@@ -104,14 +108,38 @@ def find_leaks(
     """
     ids = {found for name in video_names(other, classes=classes) if (found := youtube_id(name))}
     leaks = np.array([youtube_id(videos.name(i)) in ids for i in range(len(videos))], bool)
-    if digests is not None and other.endswith(SUFFIX):
-        table = Table.open(Path(other), kind=VIDEO_KIND)
-        if "sha256" in table:
-            known = np.array(table["sha256"]).reshape(-1, SHA256)
-            leaks |= np.isin(_whole(digests), _whole(known))
+    if facts:
+        known = _contents(other, set(facts["bytes"].tolist()), classes=classes)
+        if known is None:
+            say(f"{other}: compared by YouTube ids only; its index would show equal contents too")
+        else:
+            leaks |= np.isin(_whole(facts["sha256"]), known)
     for index in np.flatnonzero(leaks & keep).tolist():
         findings.add("leak", videos.name(index), f"it is in {other}")
         keep[index] = False
+
+
+def _contents(
+    other: str, lengths: Collection[int], *, classes: Path | None
+) -> NDArray[np.bytes_] | None:
+    """Digests of the videos of another list that have one of these lengths; None if unknown."""
+    if other.endswith(SUFFIX):
+        table = Table.open(Path(other), kind=VIDEO_KIND)
+        return _whole(np.array(table["sha256"]).reshape(-1, SHA256)) if "sha256" in table else None
+    try:
+        videos = open_videos(other, classes=classes)
+    except ValueError:  # a list whose videos are elsewhere, or that needs its classes
+        return None
+    if not isinstance(videos, VideoFiles):
+        return None
+    digests = []
+    for index in range(len(videos)):
+        file = Path(videos.sample_id(index))
+        with contextlib.suppress(OSError):
+            if file.stat().st_size in lengths:
+                with file.open("rb") as stream:
+                    digests.append(hashlib.file_digest(stream, "sha256").digest())
+    return np.array(digests, dtype=f"S{SHA256}")
 
 
 def _whole(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:

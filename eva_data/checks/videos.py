@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="OTHER",
         help="list, folder, shards or index whose videos must not be among these: compared by "
-        "YouTube id, and by content with an index; may be given again",
+        "YouTube id, and by content if they are there or an index is; may be given again",
     )
     add("--index", type=Path, metavar="FILE", help=f"also write an index, a {SUFFIX} file")
     add("--write-classes", type=Path, metavar="TXT", help="also write the names of the classes")
@@ -100,7 +100,7 @@ def _run(args: argparse.Namespace) -> int:
         facts = _read(videos, findings, keep, args)
         find_copies(videos, facts["sha256"], findings, keep)
     for other in args.against:
-        find_leaks(videos, facts.get("sha256"), other, findings, keep, classes=args.classes)
+        find_leaks(videos, facts, other, findings, keep, classes=args.classes)
     _report(args, videos, findings, keep, facts)
     if not keep.any():
         say("no video is left, and nothing else was written")
@@ -112,6 +112,8 @@ def _run(args: argparse.Namespace) -> int:
         say(f"{args.index}: index of {int(keep.sum()):,} videos")
     if args.write_classes:
         write_text(args.write_classes, "".join(f"{name}\n" for name in videos.classes))
+    elif args.write and not all(map(str.isdecimal, videos.classes)):
+        say(f"{args.write} has numbers for its classes: --write-classes TXT keeps their names")
     return 1 if findings.problems else 0
 
 

@@ -170,7 +170,7 @@ def test_ids_are_not_any_names_of_eleven_letters(report_of, sample, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["csv", "txt", "folder", "index"])
-def test_leaks_into_another_list(report_of, check, sample, tmp_path, form):
+def test_leaks_into_another_list(report_of, check, sample, tmp_path, form, capsys):
     """By id in any form, though no file of the other is there; by content with an index."""
     other = tmp_path / "val"
     leaks = [LEFT[0], LEFT[1]]
@@ -189,10 +189,14 @@ def test_leaks_into_another_list(report_of, check, sample, tmp_path, form):
         if form == "index":
             assert check(other, "--index", tmp_path / "val.safetensors") == 0
             other = tmp_path / "val.safetensors"
-            leaks += ["run/z.mp4"]
+        leaks += ["run/z.mp4"]
     code, found, report = report_of(sample, "--against", other)
     assert (code, found["leak"]) == (1, leaks)
     assert report["left_by_cleaning"] == len(LEFT) - len(leaks)
+    said = capsys.readouterr().out
+    assert (
+        "val: compared by YouTube ids only" in said.replace(".csv", "").replace(".txt", "")
+    ) == (form in ("csv", "txt"))
     code, found, _ = report_of(sample, "--against", other, "--skip-decode")
     assert (code, found) == (1, {"leak": leaks[:2]})
 
