@@ -17,6 +17,8 @@ from eva_engine.evaluation.frozen import L2, fit_best_linear, nearest_neighbours
 from eva_engine.evaluation.reports import table, write_results
 from eva_engine.evaluation.rules import OneLabel
 
+NEIGHBOURS = [10, 20]
+
 
 def add_frozen(parser: argparse.ArgumentParser, *, data: str, unit: str = "images") -> None:
     """Add the options of what is learned from, scored on, and by which methods.
@@ -32,7 +34,13 @@ def add_frozen(parser: argparse.ArgumentParser, *, data: str, unit: str = "image
     one = integer(1)
     add(f"--train-{unit}", dest="limit", type=one, metavar="N",
         help=f"{unit} to learn from, chosen at random (default: all)")  # fmt: skip
-    add("--neighbours", type=one, nargs="*", default=[10, 20], help="default: 10 20; none: skip")
+    add(
+        "--neighbours",
+        type=one,
+        nargs="*",
+        default=NEIGHBOURS,
+        help="default: 10 20, or what there is; none: skip",
+    )
     add("--l2", type=number(0), nargs="*", default=list(L2), help="penalties to try; none: skip")
     add("--output", type=Path, help="folder of results.json")
 
@@ -51,8 +59,12 @@ def check_frozen(options: argparse.Namespace, known: int) -> int:
         ValueError: If there are fewer of them than neighbours.
     """
     known = min(known, options.limit or known)
+    if options.neighbours is NEIGHBOURS:
+        options.neighbours = [k for k in NEIGHBOURS if k <= known] or [known]
     if options.neighbours and max(options.neighbours) > known:
-        raise ValueError(f"{max(options.neighbours)} neighbours, but {known} samples to learn from")
+        raise ValueError(
+            f"--neighbours {max(options.neighbours)}, but there are {known} samples to learn from"
+        )
     if options.train == options.val:
         sys.stderr.write(f"{options.train} is scored on itself: the scores say little\n")
     return known

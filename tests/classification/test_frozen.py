@@ -59,7 +59,7 @@ def test_methods_can_be_left_out(folders, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--neighbours", "500"], "500 neighbours, but 90 samples to learn from"),
+        (["--neighbours", "500"], "--neighbours 500, but there are 90 samples to learn from"),
         (["--weights", "nothing.pt"], "nothing.pt"),
         (["--val", "nowhere"], "there is no folder nowhere"),
     ],

@@ -107,7 +107,7 @@ def test_what_is_kept_is_what_the_extractor_sees(patterns, tokens):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--neighbours", "500"], "500 neighbours, but 24 samples to learn from"),
+        (["--neighbours", "500"], "--neighbours 500, but there are 24 samples to learn from"),
         (["--weights", "nothing.pt"], "nothing.pt"),
         (["--val", "nowhere"], "there is no nowhere"),
     ],

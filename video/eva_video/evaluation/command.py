@@ -13,9 +13,10 @@ from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.commands import complain, printable
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.options import integer
-from eva_data.video.video_source import BACKENDS, require_backend
+from eva_data.video.video_source import BACKENDS, UnreadableVideoError, require_backend
 from eva_engine import distributed
 from eva_engine.checkpoints.output_folder import reserved
+from eva_engine.commands.endings import sentence
 from eva_engine.commands.options import (
     add_arguments,
     add_weights,
@@ -144,15 +145,20 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
         if options.output is not None:
             lines = stack.enter_context(writing_sample_lines(options.output / LINES))
             receive = VideoLines(lines, samples, samples.classes, clips=options.clips)
-        counted = evaluate_own_data(
-            judge,
-            samples,
-            options,
-            num_classes=model.num_classes if columns is None else len(columns),
-            unit="videos",
-            skip_unreadable=options.skip_unreadable,
-            receive=receive,
-        )
+        try:
+            counted = evaluate_own_data(
+                judge,
+                samples,
+                options,
+                num_classes=model.num_classes if columns is None else len(columns),
+                unit="videos",
+                skip_unreadable=options.skip_unreadable,
+                receive=receive,
+            )
+        except UnreadableVideoError as error:
+            raise UnreadableVideoError(
+                f"{sentence(error)}; --skip-unreadable leaves such videos out"
+            ) from error
     if distributed.rank() == 0:
         _report(options, counted, frames=model.frames, image_size=model.img_size)
 

@@ -48,7 +48,7 @@ def _strip(
     width: int, predictions: tuple[Prediction, ...], time: str, rows: int
 ) -> NDArray[np.uint8]:
     size = min(max(round(width / 36), _SMALLEST), _LARGEST)
-    font, line, gap = ImageFont.load_default(size), round(size * 1.6), round(size * 0.5)
+    font, line, gap = _font(size), round(size * 1.6), round(size * 0.5)
     canvas = Image.new("RGB", (width, (rows + 1) * line + gap), _BACK)
     draw = ImageDraw.Draw(canvas)
     draw.text((gap, gap // 2 + line / 2), time, fill=_FAINT, font=font, anchor="lm")
@@ -63,6 +63,15 @@ def _strip(
         draw.text((2 * gap, middle), text, fill=fill, font=font, anchor="lm")
         draw.text((width - 2 * gap, middle), share, fill=fill, font=font, anchor="rm")
     return np.asarray(canvas)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of confusion.png, which has more letters than Pillow's."""
+    try:
+        from matplotlib import get_data_path
+    except ImportError:
+        return ImageFont.load_default(size)
+    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def _shortened(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
