@@ -271,13 +271,13 @@ def test_none_can_be_read(evaluate, damaged):
 def test_names_of_classes_that_are_not_text(evaluate, videos, tmp_path):
     shutil.copytree(videos, tmp_path / "old")
     (tmp_path / "old" / "clap").rename(tmp_path / "old" / "caf\udce9")
-    _, file = save(tmp_path, 3)  # notes no names
+    file = save(tmp_path, 3)[1]  # notes no names
     _, lines, rows = evaluate("--clips", "1", weights=file, data=tmp_path / "old")
     assert [row["class"] for row in rows] == ["caf\\udce9", "jump", "swim"]
     assert lines[0]["label"] == "caf\udce9"
 
 
-def test_names_that_are_not_text(evaluate, videos, tmp_path, capsys):
+def test_names_that_are_not_text(evaluate, videos, tmp_path):
     """Names of files are bytes, and those of old cameras are not always UTF-8."""
     folder = tmp_path / "old"
     shutil.copytree(videos, folder)
@@ -345,7 +345,6 @@ def test_dense_sampling_is_noted(tmp_path, evaluate):
         assert "dense" in content.metadata()["config"]
     results, _, _ = evaluate(weights=file)
     assert data.items() <= results["settings"].items()
-    results, _, _ = evaluate("--sampling", "tsn", weights=file)
-    assert results["settings"]["sampling"] == "tsn"
+    assert evaluate("--sampling", "tsn", weights=file)[0]["settings"]["sampling"] == "tsn"
     with pytest.raises(SystemExit, match="--frame-interval 3 has no effect on --sampling tsn"):
         evaluate("--sampling", "tsn", "--frame-interval", "3", weights=file)
