@@ -1,5 +1,7 @@
 """Frozen features: neighbours and linear classifier beside scikit-learn's, and their sharing."""
 
+import argparse
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from eva_engine.evaluation.frozen import (
     labelled_features,
     nearest_neighbours,
 )
+from eva_engine.evaluation.frozen_scores import add_frozen, check_frozen
 
 CPU = torch.device("cpu")
 
@@ -119,3 +122,15 @@ def test_features_that_do_not_fit_the_number_format_are_an_error():
             lambda inputs: [inputs * 1e4], Squares(), kept=[Kept([2], torch.float16)], device=CPU,
             batch_size=4, workers=0,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(("known", "limit", "taken"), [(100, None, [10, 20]), (19, None, [10]),
+                                                       (100, 15, [10]), (7, None, [7])])  # fmt: skip
+def test_default_neighbours_are_those_that_there_are(known, limit, taken):
+    parser = argparse.ArgumentParser()
+    add_frozen(parser, data="a folder")
+    options = parser.parse_args(["--train", "a", "--val", "b"])
+    options.limit = limit
+    check_frozen(options, known)
+    assert options.neighbours == taken
+    assert parser.get_default("neighbours") == [10, 20]

@@ -240,6 +240,7 @@ def test_a_damaged_file_names_itself(evaluate, damaged, tmp_path, workers):
     with pytest.raises(SystemExit) as ended:
         evaluate("--workers", workers, data=damaged)
     assert str(damaged / "jump" / "3.mp4") in ended.value.code
+    assert ended.value.code.endswith("; --skip-unreadable leaves such videos out")
     assert "\n" not in ended.value.code
     left = [path.name for path in (tmp_path / "out").iterdir()]
     assert [name for name in left if name != ".lock"] == []

@@ -62,6 +62,15 @@ def test_frames_are_kept_and_the_text_stands_below(size, scale):
     assert (strip[:, -4:] == strip[0, 0]).all()
 
 
+def test_letters_of_other_languages():
+    """A letter that the font lacks would be drawn as a box, the same for each."""
+    rgb = np.zeros((40, 320, 3), np.uint8)
+    drawn_ones = [
+        annotate(rgb, [Prediction(letter, 0.0)], time="", rows=1).tobytes() for letter in "ößжλé"
+    ]
+    assert len({*drawn_ones}) == 5
+
+
 def test_each_frame_shows_what_happens_at_its_time(weights, film, tmp_path):
     """What the windows do not reach shows the last of them."""
     predictor = VideoPredictor.from_weights(weights, device="cpu")
