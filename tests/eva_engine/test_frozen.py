@@ -124,8 +124,10 @@ def test_features_that_do_not_fit_the_number_format_are_an_error():
         )  # fmt: skip
 
 
-@pytest.mark.parametrize(("known", "limit", "taken"), [(100, None, [10, 20]), (19, None, [10]),
-                                                       (100, 15, [10]), (7, None, [7])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("known", "limit", "taken"),
+    [(100, None, [10, 20]), (19, None, [10]), (100, 15, [10]), (7, None, [7])],
+)
 def test_default_neighbours_are_those_that_there_are(known, limit, taken):
     parser = argparse.ArgumentParser()
     add_frozen(parser, data="a folder")
