@@ -208,7 +208,7 @@ def test_statistics_of_the_pixels_can_be_given(extract, paths):
         "eva_debug", image_size=32, device="cpu", mean=(0.5,) * 3, std=(0.2,) * 3
     )
     torch.testing.assert_close(read_features(folder).features, other(paths))
-    with pytest.raises(SystemExit, match="std must be three numbers above 0, got 0.0 1.0 1.0"):
+    with pytest.raises(SystemExit, match=r"std must be three numbers above 0, got 0.0 1.0 1.0"):
         extract("--std", "0", "1", "1", output="wrong")
 
 

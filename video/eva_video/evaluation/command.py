@@ -186,9 +186,9 @@ def sampling_of(options: argparse.Namespace, *, frames: int) -> Sampling:
 def _report(options: argparse.Namespace, counted: Counted, **more: int) -> None:
     score = counted.scores["data"]
     extra = {"mean_top1_top5": score.mean_top1_top5}
-    shown = {"mean of both": score.mean_top1_top5}
+    shown = {"(1+5)/2": score.mean_top1_top5}
     if counted.confusion is not None:
-        shown["per class"] = extra["mean_per_class"] = counted.mean_per_class
+        shown["class mean"] = extra["mean_per_class"] = counted.mean_per_class
     sys.stdout.write(table(counted.scores, unit="videos", extra={"data": shown}) + "\n")
     if options.output is not None:
         settings = settings_of(options, **more, views=options.clips * options.crops)
