@@ -35,6 +35,7 @@ SIZES = {
     "num_heads": 2,
     "mlp_dim": 48,
 }
+TIMES = {"samples_per_second", "eta_seconds", "memory_gib", "model_tflops"}  # of metrics.jsonl
 DETECTOR_SIZES = {
     "img_size": 96,
     "patch_size": 16,
@@ -390,6 +391,20 @@ def start_launcher(launch_environment):
         process.stdout.close()
 
     return start
+
+
+@pytest.fixture(scope="session")
+def metrics():
+    """Function: lines of a run's `metrics.jsonl` without times."""
+
+    def read(output):
+        lines = (Path(output) / "metrics.jsonl").read_text().splitlines()
+        return [
+            {name: value for name, value in json.loads(line).items() if name not in TIMES}
+            for line in lines
+        ]
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Runs that are stopped and continued, and what other programs make of their weights."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -14,8 +13,6 @@ from eva_classification.config import AugmentConfig, ClassificationConfig, DataC
 from eva_classification.models import build_classifier
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.config import OptimizerConfig, RunConfig
-
-TIMES = {"samples_per_second", "eta_seconds", "memory_gib", "model_tflops"}
 
 
 @pytest.fixture
@@ -35,14 +32,6 @@ def config(digits, tmp_path):
     )  # fmt: skip
 
 
-def lines(folder):
-    text = (folder / "metrics.jsonl").read_text()
-    return [
-        {key: value for key, value in json.loads(line).items() if key not in TIMES}
-        for line in text.splitlines()
-    ]
-
-
 def probe_of(config):
     """The linear probe of the same data: LARS, without moving average."""
     return replace(
@@ -55,7 +44,7 @@ def probe_of(config):
 
 
 @pytest.mark.parametrize("kind", ["fine-tuning", "probe"])
-def test_a_continued_run_is_the_uninterrupted_one(config, device, tmp_path, kind):
+def test_a_continued_run_is_the_uninterrupted_one(config, device, tmp_path, kind, metrics):
     config = probe_of(config) if kind == "probe" else config
     training.train(config, device)
     whole = RunCheckpoints(config.run.output, keep=9).complete()
@@ -65,8 +54,8 @@ def test_a_continued_run_is_the_uninterrupted_one(config, device, tmp_path, kind
         shutil.rmtree(folder)  # as if it had been killed in step 4
     run = replace(config.run, output=tmp_path / "part", resume=True)
     training.train(replace(config, run=run), device)
-    assert lines(tmp_path / "part") == lines(config.run.output)
-    assert len({line["loss"] for line in lines(tmp_path / "part") if "loss" in line}) == 6
+    assert metrics(tmp_path / "part") == metrics(config.run.output)
+    assert len({line["loss"] for line in metrics(tmp_path / "part") if "loss" in line}) == 6
     for name in ("model.safetensors", "model_ema.safetensors")[: 1 if kind == "probe" else 2]:
         expected = load_file(whole[-1] / name)
         continued = load_file(RunCheckpoints(tmp_path / "part", keep=9).complete()[-1] / name)

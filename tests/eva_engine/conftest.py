@@ -1,7 +1,6 @@
 """Runs of `program.py`, in the tests' own process or in others."""
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 from eva_engine.config import RunConfig
 
 HERE = Path(__file__).parent
-TIMES = {"samples_per_second", "eta_seconds", "memory_gib", "model_tflops"}
 RUN = {"epochs": 3, "batch_size": 8, "workers": 0, "tensorboard": False, "device": "cpu"}
 
 
@@ -47,20 +45,6 @@ def start(program, make_config, device):
         return run
 
     return run
-
-
-@pytest.fixture(scope="session")
-def metrics():
-    """Function: lines of a run's `metrics.jsonl` without times."""
-
-    def read(output):
-        lines = (Path(output) / "metrics.jsonl").read_text().splitlines()
-        return [
-            {name: value for name, value in json.loads(line).items() if name not in TIMES}
-            for line in lines
-        ]
-
-    return read
 
 
 @pytest.fixture(scope="session")

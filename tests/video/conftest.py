@@ -1,6 +1,5 @@
 """Small encoded videos in class folders, and runs on them."""
 
-import json
 import wave
 from pathlib import Path
 
@@ -27,7 +26,6 @@ config = VideoConfig(
     ),
 )
 """
-TIMES = {"samples_per_second", "eta_seconds", "memory_gib", "model_tflops"}
 
 
 @pytest.fixture(scope="session")
@@ -118,17 +116,3 @@ def launch(launcher, colours, tmp_path):
         )  # fmt: skip
 
     return run
-
-
-@pytest.fixture(scope="session")
-def metrics():
-    """Function: lines of a run's `metrics.jsonl` without times."""
-
-    def read(output):
-        lines = (Path(output) / "metrics.jsonl").read_text().splitlines()
-        return [
-            {name: value for name, value in json.loads(line).items() if name not in TIMES}
-            for line in lines
-        ]
-
-    return read
