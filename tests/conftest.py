@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -26,7 +27,7 @@ from eva_backbone.checkpoints import registry, verification
 from eva_backbone.layers import LAYER_NORM_EPS
 
 HERE = Path(__file__).parent
-PROJECTS = ("", "pretrain", "classification", "detection", "video")
+PROJECTS = ("", "pretrain", "classification", "detection", "video", "clip")
 SIZES = {
     "img_size": 56,
     "patch_size": 14,
@@ -99,6 +100,11 @@ OBJECTNET = {
     "line_of_label": {"409": 0, "423": 1, "559": 4, "765": 3, "923": 2},
 }
 ERRORS: dict[str, float] = {}  # test -> largest absolute error that it compared
+
+
+# The same examples in each run; `pytest --hypothesis-profile default` tries others.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser):

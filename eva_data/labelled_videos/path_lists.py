@@ -188,6 +188,6 @@ def list_line(path: str, label: int) -> str | None:
     """
     if not path or path.strip() != path or "\n" in path or "\r" in path:
         return None
-    if path[0] == path[-1] == '"':
+    if path[0] == path[-1] == '"' or path.endswith((",", "::")):
         path = '"' + path.replace('"', '""') + '"'
     return f"{path} {label}"

@@ -5,7 +5,7 @@ import logging
 import os
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from eva_data.labelled_videos.entries import Labels
@@ -61,6 +61,8 @@ def test_what_is_written_is_read(tmp_path, paths, separator, data):
 
 
 @given(path=st.one_of(PATHS.map("{}.mp4".format), PATHS.map('"{}.mp4"'.format), st.text()))
+@example(",").via("read as a comma and a space after it")
+@example("a::")
 @MANY
 def test_what_a_check_writes_is_read(tmp_path, path):
     line = list_line(path, 7)
