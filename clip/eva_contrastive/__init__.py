@@ -1,0 +1,1 @@
+"""Contrastive image-text models: EVA-CLIP trained, evaluated and used."""

@@ -1,0 +1,170 @@
+"""Settings of contrastive training: what a recipe defines and the command line overrides."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from eva_contrastive.model.towers import TEXT_VARIANTS
+from eva_engine.config import (
+    OptimizerConfig,
+    PixelConfig,
+    RunConfig,
+    VitConfig,
+    at_least,
+    check_probabilities,
+    one_of_its_choices,
+)
+
+Loss = Literal["contrastive", "sigmoid"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(VitConfig):
+    """Both towers. `init_checkpoint` is the vision tower's, or that of a complete CLIP.
+
+    Attributes:
+        text: A key of `eva_contrastive.model.towers.TEXT_VARIANTS`.
+        text_checkpoint: Weights that the text tower begins with, by name or path: OpenAI's CLIP (a
+            TorchScript archive), an open_clip or transformers file, or one of this toolkit; empty
+            for random ones, or for those of a complete CLIP in `init_checkpoint`.
+        embed_dim: Values of a feature.
+        patch_dropout: Share of the patches that a training step leaves out.
+    """
+
+    text: str = "clip_l"
+    text_checkpoint: str = ""
+    embed_dim: int = 1024
+    patch_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, embed_dim=1)
+        check_probabilities(self, "patch_dropout")
+        if self.patch_dropout == 1:
+            raise ValueError("patch_dropout must be below 1: a picture needs a patch")
+        if self.text not in TEXT_VARIANTS:
+            raise ValueError(f"text must be one of {', '.join(TEXT_VARIANTS)}, got {self.text!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig:
+    """How a tower is trained.
+
+    Attributes:
+        lr: Peak learning rate of its last layer.
+        weight_decay: Weight decay of its matrices; biases, vectors, position embeddings and the
+            class token have none.
+        layer_decay: Learning-rate factor between neighbouring layers.
+        frozen_blocks: Lower blocks that are not trained, with the embeddings; 0 trains all.
+        locked: Train nothing of the tower (LiT).
+    """
+
+    lr: float
+    weight_decay: float = 0.05
+    layer_decay: float = 1.0
+    frozen_blocks: int = 0
+    locked: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(self, lr=0, weight_decay=0, frozen_blocks=0)
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be in (0, 1], got {self.layer_decay}")
+        if self.locked and self.frozen_blocks:
+            raise ValueError(
+                f"frozen_blocks={self.frozen_blocks} has no effect with locked: leave it out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(PixelConfig):
+    """Pairs of pictures and captions, see `eva_data.captions.opening`.
+
+    Attributes:
+        train: Shards, a table (CSV, TSV) or a manifest.
+        val: The same for validation; empty has none.
+        root: Folder that the paths of tables begin in; empty for the folder of the table.
+        image_column: Column of a table with the pictures' paths; empty finds it by its name.
+        caption_column: Column of a table, or key of a JSON member of shards, with the captions;
+            empty finds it.
+        zero_shot: Folder of class folders on which the run's zero-shot accuracy is evaluated;
+            empty evaluates none.
+        templates: Sentences for `zero_shot` with `{}` in place of the class; or a name of
+            `eva_contrastive/evaluation/prompts.toml`, or a text file with one in each line.
+        crop_scale: Smallest and largest share of a picture that a training crop has.
+    """
+
+    train: str
+    val: str = ""
+    root: str = ""
+    image_column: str = ""
+    caption_column: str = ""
+    zero_shot: str = ""
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    crop_scale: tuple[float, float] = (0.9, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"crop_scale must be two shares in (0, 1], got {low}, {high}")
+        if not self.templates:
+            raise ValueError(
+                "templates must have at least one sentence, such as 'a photo of a {}.'"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveConfig:
+    """A recipe of contrastive training.
+
+    With `run.accumulate` the features of all micro-batches of a step are compared with each other,
+    as if they were one batch: they are computed first, and again with gradients.
+
+    Attributes:
+        model: Both towers.
+        data: Pairs.
+        loss: `contrastive` (CLIP) or `sigmoid` (SigLIP).
+        vision: How the vision tower is trained.
+        text: How the text tower is trained.
+        optimizer: Optimizer and schedule; its `lr` is that of the logit scale, and weight decay and
+            layer decay are those of the towers.
+        run: Settings of the run.
+        max_logit_scale: Largest factor of the cosines; CLIP's is 100.
+        interpolation: Share of the trained weights, beside the starting ones, in
+            `interpolated/model.safetensors`, which is written at the end (WiSE-FT); 1 writes none.
+    """
+
+    model: ModelConfig
+    data: DataConfig
+    loss: Loss = "contrastive"
+    vision: TowerConfig
+    text: TowerConfig
+    optimizer: OptimizerConfig
+    run: RunConfig
+    max_logit_scale: float = 100.0
+    interpolation: float = field(default=1.0)
+
+    def __post_init__(self) -> None:
+        one_of_its_choices(self)
+        at_least(self, max_logit_scale=1)
+        check_probabilities(self, "interpolation")
+        for name in ("weight_decay", "layer_decay"):
+            value, usual = getattr(self.optimizer, name), getattr(OptimizerConfig, name)
+            if value != usual:
+                raise ValueError(
+                    f"optimizer.{name}={value} has no effect: set vision.{name} and text.{name}"
+                )
+        depths = {"vision": self.model.depth, "text": TEXT_VARIANTS[self.model.text].depth}
+        for name, depth in depths.items():
+            frozen = getattr(self, name).frozen_blocks
+            if frozen > depth:
+                raise ValueError(
+                    f"{name}.frozen_blocks must be at most {depth}, the blocks of that tower, got "
+                    f"{frozen}"
+                )
+        if self.vision.locked and (self.model.drop_path_rate or self.model.patch_dropout):
+            raise ValueError(
+                "model.drop_path_rate and model.patch_dropout have no use for a tower that is "
+                "locked: set both to 0"
+            )
+        if self.vision.locked and self.text.locked:
+            raise ValueError("vision.locked and text.locked leave nothing to train: unlock one")

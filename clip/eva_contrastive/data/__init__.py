@@ -1,0 +1,1 @@
+"""Pairs of pictures and captions, as the model takes them."""

@@ -1,0 +1,1 @@
+"""For people: ranking captions, searching folders, exporting the towers."""

@@ -1,0 +1,1 @@
+"""The two towers, their weights and other projects' forms of them."""

@@ -1,0 +1,6 @@
+"""Train a CLIP: `python clip/train.py RECIPE --help`."""
+
+from eva_contrastive.training import main
+
+if __name__ == "__main__":
+    main()
