@@ -13,6 +13,8 @@ import torch
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.initialisation import no_init_weights
 from eva_backbone.layer_decay import freeze_layers
+from eva_data.kinetics.classes import find_classes
+from eva_data.kinetics.classes import mapping as kinetics_mapping
 from eva_data.labelled.classes import listed
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
@@ -29,8 +31,6 @@ from eva_video.config import MAPPED, DataConfig, ModelConfig, VideoConfig
 from eva_video.data.clips import CentreClips, TrainingClips
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import Normalise, TrainingTransform
-from eva_video.kinetics.classes import find_classes
-from eva_video.kinetics.classes import mapping as kinetics_mapping
 from eva_video.model.classifier import VideoClassifier, build_video_classifier
 from eva_video.model.loading import initialise
 
