@@ -37,6 +37,7 @@ def load_eva_clip(
     *,
     image_size: int | None = None,
     text_heads: int | None = None,
+    dtype: torch.dtype = torch.float32,
     **vision_overrides: Any,
 ) -> EvaClip:
     """Build the model that a file holds, and load all of it.
@@ -48,6 +49,7 @@ def load_eva_clip(
             that of the weights.
         text_heads: Attention heads of the text tower, which weights do not show; by default those
             of a known size, or one for each 64 channels.
+        dtype: Type of the parameters.
         **vision_overrides: Arguments of `VisionTower` that the weights do not determine.
 
     Returns:
@@ -72,20 +74,25 @@ def load_eva_clip(
     with torch.device("meta"):
         visual = _vision_tower(weights, path.name, image_size=image_size, **vision_overrides)
         text = _text_tower(weights, path.name, heads=text_heads)
-        model = EvaClip(visual, text)
+        model = EvaClip(visual, text).to(dtype)
     load_weights(model, weights, source=path.name, complete=True)
-    text.attn_mask = text.build_causal_mask()  # which no file holds, out of the meta device
+    text.attn_mask = text.build_causal_mask().to(dtype)  # no file holds it
     return model.eval()
 
 
 def load_vision_tower(
-    source: str | os.PathLike[str], *, image_size: int | None = None, **overrides: Any
+    source: str | os.PathLike[str],
+    *,
+    image_size: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    **overrides: Any,
 ) -> VisionTower:
     """Build the vision tower of a file, and load it; a text tower is left out.
 
     Args:
         source: As for `load_eva_clip`; also `eva_clip_psz14_vision_enc.pt`.
         image_size: Side of the pictures in pixels; by default that of the weights.
+        dtype: Type of the parameters.
         **overrides: Arguments of `VisionTower` that the weights do not determine.
 
     Returns:
@@ -99,7 +106,7 @@ def load_vision_tower(
     weights = read_clip_weights(path)
     prefix = trunk_prefix(weights, f"{path.name} holds no EVA weights")
     with torch.device("meta"):
-        tower = _vision_tower(weights, path.name, image_size=image_size, **overrides)
+        tower = _vision_tower(weights, path.name, image_size=image_size, **overrides).to(dtype)
     own = {
         name.removeprefix(prefix): value
         for name, value in weights.items()

@@ -68,6 +68,18 @@ def test_another_size_of_pictures(official_clip):
     assert model.encode_image(torch.randn(1, 3, 56, 56)).shape == (1, 16)
 
 
+def test_half_precision(official_clip, tokens):
+    model = load_eva_clip("eva_clip_psz14", dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    for found, expected in (
+        (model.encode_image(IMAGES.bfloat16()), official_clip.encode_image(IMAGES)),
+        (model.encode_text(tokens), official_clip.encode_text(tokens)),
+    ):
+        torch.testing.assert_close(found.float(), expected, atol=0.15, rtol=0.1)
+    tower = load_vision_tower("eva_clip_psz14", dtype=torch.bfloat16)
+    assert torch.equal(tower(IMAGES.bfloat16()), model.encode_image(IMAGES.bfloat16()))
+
+
 @pytest.mark.parametrize("name", ["text.ln_final.bias", "visual.norm.weight", "visual.head.weight"])
 def test_a_file_that_lacks_something(official_clip, save, name):
     state = official_clip.state_dict()
