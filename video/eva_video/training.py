@@ -25,7 +25,7 @@ from eva_engine.config import as_plain
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
 from eva_engine.evaluation.counting import Validation
 from eva_engine.loop import TrainingRun
-from eva_engine.steps.flops import training_flops
+from eva_engine.steps.flops import image_input, training_flops
 from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
 from eva_video.config import MAPPED, DataConfig, ModelConfig, VideoConfig
 from eva_video.data.clips import CentreClips, TrainingClips
@@ -261,7 +261,7 @@ def train(config: VideoConfig, device: torch.device) -> None:
         flops_per_sample=training_flops(
             partial(build_model, num_classes=len(classes)),
             replace(config.model, class_mapping=""),
-            frames=config.model.frames,
+            inputs=[image_input(config.model.image_size, frames=config.model.frames)],
         ),
     ).start()
 
