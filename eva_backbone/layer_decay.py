@@ -2,11 +2,11 @@
 
 A model of depth d has d + 2 groups: 0 the embeddings, 1..d the blocks, d + 1 everything behind
 (norms, heads, pyramids, adapters, text towers). Every parameter name of every project belongs to
-exactly one.
+exactly one. A tower that is not a ViT has the same groups by a function of its own.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 
 _EMBEDDING = re.compile(r"(^|\.)(cls_token|mask_token|pos_embed|patch_embed\..+)$")
 _BLOCK = re.compile(r"(^|\.)blocks\.(\d+)\.")
-_NO_WEIGHT_DECAY = ("pos_embed", "cls_token")  # mask_token decays in the official pre-training
+NO_WEIGHT_DECAY = ("pos_embed", "cls_token")  # mask_token decays in the official pre-training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,19 +94,21 @@ def param_groups_layer_decay(
     lr: float,
     weight_decay: float,
     layer_decay: float = 1.0,
-    no_weight_decay: Iterable[str] = _NO_WEIGHT_DECAY,
+    no_weight_decay: Iterable[str] = NO_WEIGHT_DECAY,
+    layer_of: Callable[[str, int], int] = layer_index,
 ) -> list[dict[str, Any]]:
     """Make optimizer groups by layer and by whether weight decay applies.
 
     Vectors and biases are never decayed, as in the official pre-training and classification.
 
     Args:
-        model: Any model around the ViT; frozen parameters are left out.
+        model: Any model around the ViT, or another tower; frozen parameters are left out.
         depth: Number of transformer blocks.
         lr: Learning rate of the last group.
         weight_decay: Weight decay of matrices.
         layer_decay: Factor between neighbouring layers.
         no_weight_decay: Last parts of further parameter names that are not decayed.
+        layer_of: Function that finds the group of a parameter by its name and the depth.
 
     Returns:
         Groups with `params`, `lr`, `lr_scale`, `weight_decay` and `name`.
@@ -117,7 +119,7 @@ def param_groups_layer_decay(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        index = layer_index(name, depth)
+        index = layer_of(name, depth)
         plain = parameter.ndim <= 1 or name.rpartition(".")[2] in exempt
         scale = layer_decay ** (depth + 1 - index)
         group = groups.setdefault(
@@ -134,14 +136,21 @@ def param_groups_layer_decay(
     return [groups[key] for key in sorted(groups)]
 
 
-def freeze_layers(model: nn.Module, *, depth: int, below: int) -> list[str]:
+def freeze_layers(
+    model: nn.Module,
+    *,
+    depth: int,
+    below: int,
+    layer_of: Callable[[str, int], int] = layer_index,
+) -> list[str]:
     """Stop the gradients of the first layer groups.
 
     Args:
-        model: Any model around the ViT.
+        model: Any model around the ViT, or another tower.
         depth: Number of transformer blocks.
         below: Groups with an index below this are frozen: 1 the embeddings, n + 1 the embeddings
             and n blocks.
+        layer_of: Function that finds the group of a parameter by its name and the depth.
 
     Returns:
         Names of the frozen parameters.
@@ -153,7 +162,7 @@ def freeze_layers(model: nn.Module, *, depth: int, below: int) -> list[str]:
         raise ValueError(f"below must be in 0..{depth + 2} for depth {depth}, got {below}")
     frozen = []
     for name, parameter in model.named_parameters():
-        if layer_index(name, depth) < below:
+        if layer_of(name, depth) < below:
             parameter.requires_grad_(False)
             frozen.append(name)
     return frozen

@@ -135,7 +135,7 @@ def test_another_size_of_pictures(both, pairs):
         assert ours.visual.trunk.img_size == 48
         torch.testing.assert_close(ours.encode_image(images), on_the_fly)
     for size in ((32, 48), 47, 0):
-        with pytest.raises(ValueError, match="square|divisible"):
+        with pytest.raises(ValueError, match=r"square|divisible"):
             ours.visual.trunk.set_input_size(size)
     with pytest.raises(ValueError, match="patch_size is 8 and stays, got 16"):
         ours.visual.trunk.set_input_size(32, 16)
@@ -178,5 +178,5 @@ def test_refusals():
         timm.create_model(NAME, in_chans=1)
     tower = timm.create_model(NAME, img_size=32)
     for asked in ({"indices": 6}, {"indices": 0}, {"indices": [5]}, {"output_fmt": "NHWC"}):
-        with pytest.raises(ValueError, match="there are 5 blocks|must be NCHW or NLC"):
+        with pytest.raises(ValueError, match=r"there are 5 blocks|must be NCHW or NLC"):
             tower.forward_intermediates(torch.zeros(1, 3, 32, 32), **asked)
