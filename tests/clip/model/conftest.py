@@ -1,4 +1,4 @@
-"""Small towers of this toolkit, and open_clip models of the same sizes."""
+"""open_clip models of the sizes of `make_clip`."""
 
 import json
 
@@ -8,22 +8,21 @@ import torch
 from timm.models import is_model, register_model
 from timm.models.eva import Eva
 
-from eva_contrastive.model.eva_clip import EvaClip
+from eva_contrastive.model.timm_tower import build_tower
 from eva_contrastive.model.tokens import tokenize
-from eva_contrastive.model.towers import TextTower, VisionTower
 
-D = 24
-VISION = {"patch_size": 8, "depth": 2, "embed_dim": 32, "num_heads": 2, "mlp_dim": 72}
-TEXT = {"context_length": 16, "width": 64, "num_heads": 1, "vocab_size": 49408, "depth": 1}
-_TEXT_CFG = {"context_length": 16, "width": 64, "heads": 1, "vocab_size": 49408, "layers": 1}
+VISION = {
+    "img_size": 28, "patch_size": 14, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_dim": 48
+}  # fmt: skip
+_TEXT = {"context_length": 16, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 2}
 _CONFIGS = {
     "trunk": {"timm_model_name": "small_eva_giant", "timm_pool": "token", "timm_proj": None},
     "vit": {
-        "patch_size": 8,
+        "patch_size": 14,
         "layers": 2,
         "width": 32,
         "head_width": 16,
-        "mlp_ratio": 72.5 / 32,
+        "mlp_ratio": 48.5 / 32,
         "no_ln_pre": True,
         "norm_kwargs": {"eps": 1e-6},
     },
@@ -34,15 +33,13 @@ _CONFIGS = {
 def small_eva_giant(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None,
                     cache_dir=None, **kwargs):  # fmt: skip
     """timm's `eva_giant_patch14_224` with smaller numbers."""
-    return Eva(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, mlp_ratio=72 / 32,
+    return Eva(img_size=28, patch_size=14, embed_dim=32, depth=2, num_heads=2, mlp_ratio=48 / 32,
                **kwargs)  # fmt: skip
 
 
 def small_eva_toolkit(pretrained=False, **kwargs):
     """Our tower of that size."""
-    from eva_contrastive.model.timm_tower import build_tower
-
-    return build_tower("eva_debug", pretrained, img_size=32, **VISION, **kwargs)
+    return build_tower("eva_debug", pretrained, **VISION, **kwargs)
 
 
 for entry in (small_eva_giant, small_eva_toolkit):
@@ -51,26 +48,14 @@ for entry in (small_eva_giant, small_eva_toolkit):
 
 
 @pytest.fixture
-def make_clip(randomise):
-    """Function: a small EVA-CLIP, random everywhere, in eval mode."""
-
-    def make(*, sigmoid=False, output_dim=D, **vision):
-        visual = VisionTower(output_dim=output_dim, img_size=32, **VISION | vision)
-        text = TextTower(output_dim=output_dim, sigmoid=sigmoid, **TEXT)
-        return randomise(EvaClip(visual, text), std=0.1).eval()
-
-    return make
-
-
-@pytest.fixture
 def make_peer(tmp_path):
     """Function: open_clip's model of that size; "trunk" (timm), "vit" (its own) or "ours"."""
 
     def make(kind, *, sigmoid=False, **vision):
         config = {
-            "embed_dim": D,
-            "vision_cfg": {"image_size": 32} | _CONFIGS[kind] | vision,
-            "text_cfg": _TEXT_CFG,
+            "embed_dim": 16,
+            "vision_cfg": {"image_size": 28} | _CONFIGS[kind] | vision,
+            "text_cfg": _TEXT,
             "custom_text": True,
         }
         if sigmoid:
@@ -93,7 +78,7 @@ def known_models(monkeypatch):
 @pytest.fixture
 def pairs():
     """Pictures and texts, an empty one and one that is too long among them."""
-    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(3, 3, 28, 28, generator=torch.Generator().manual_seed(0))
     return images, tokenize(["the digit seven", "", "a photograph of a dog " * 20], 16)
 
 

@@ -126,19 +126,19 @@ def test_recomputed_activations_change_nothing(both, pairs):
 
 
 def test_another_size_of_pictures(both, pairs):
-    images = nn.functional.interpolate(pairs[0], size=48)
+    images = nn.functional.interpolate(pairs[0], size=56)
     ours = both[0]
     with torch.no_grad():
         on_the_fly = ours.encode_image(images)
-        ours.visual.set_input_size(48)
-        assert ours.visual.trunk.pos_embed.shape == (1, 37, 32)
-        assert ours.visual.trunk.img_size == 48
+        ours.visual.set_input_size(56)
+        assert ours.visual.trunk.pos_embed.shape == (1, 17, 32)
+        assert ours.visual.trunk.img_size == 56
         torch.testing.assert_close(ours.encode_image(images), on_the_fly)
-    for size in ((32, 48), 47, 0):
+    for size in ((28, 56), 47, 0):
         with pytest.raises(ValueError, match=r"square|divisible"):
             ours.visual.trunk.set_input_size(size)
-    with pytest.raises(ValueError, match="patch_size is 8 and stays, got 16"):
-        ours.visual.trunk.set_input_size(32, 16)
+    with pytest.raises(ValueError, match="patch_size is 14 and stays, got 16"):
+        ours.visual.trunk.set_input_size(28, 16)
 
 
 def test_open_clips_options_reach_the_tower(make_peer):
@@ -151,7 +151,7 @@ def test_a_projection_of_open_clips_own(make_peer, pairs):
     """`timm_proj` replaces the tower's head."""
     model = make_peer("ours", timm_proj="linear")
     assert isinstance(model.visual.trunk.head, nn.Identity)
-    assert model.encode_image(pairs[0]).shape == (3, 24)
+    assert model.encode_image(pairs[0]).shape == (3, 16)
 
 
 def test_as_a_timm_model():
