@@ -34,7 +34,7 @@ from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.data.order import to_device
 from eva_engine.steps.deepspeed_engine import TrainingEngine
-from eva_engine.steps.flops import forward_flops, peak_flops
+from eva_engine.steps.flops import forward_flops, image_input, peak_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.masked_image_modeling import (
     BlockMasking,
@@ -271,7 +271,7 @@ def results(
 ) -> Iterator[Figure]:
     """Figures of the rounds."""
     model = partial(build, "ours", args, 0.0, target_dim=dim)
-    flops = 3 * forward_flops(model, image_size=args.image_size)
+    flops = 3 * forward_flops(model, image_input(args.image_size))
     peak = peak_flops(device)
     for name, rounds in times.items():
         seconds = by_clock(rounds)

@@ -2,7 +2,7 @@
 
 A model of depth d has d + 2 groups: 0 the embeddings, 1..d the blocks, d + 1 everything behind
 (norms, heads, pyramids, adapters, text towers). Every parameter name of every project belongs to
-exactly one.
+exactly one. A text tower by itself has the same groups, by open_clip's names of its parts.
 """
 
 import re
@@ -12,9 +12,14 @@ from typing import Any
 
 from torch import nn
 
-_EMBEDDING = re.compile(r"(^|\.)(cls_token|mask_token|pos_embed|patch_embed\..+)$")
-_BLOCK = re.compile(r"(^|\.)blocks\.(\d+)\.")
-_NO_WEIGHT_DECAY = ("pos_embed", "cls_token")  # mask_token decays in the official pre-training
+_EMBEDDING = re.compile(
+    r"(^|\.)(cls_token|mask_token|pos_embed|patch_embed\..+"
+    r"|positional_embedding|token_embedding\.weight)$"  # of a text tower
+)
+_BLOCK = re.compile(r"(^|\.)(?:res)?blocks\.(\d+)\.")
+_OTHER_TOWER = re.compile(r"(^|\.)text\.")
+# mask_token decays in the official pre-training
+_NO_WEIGHT_DECAY = ("pos_embed", "cls_token", "positional_embedding")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +56,9 @@ def layer_index(name: str, depth: int) -> int:
     """Find the group that a parameter belongs to.
 
     Args:
-        name: Parameter name, with or without prefixes such as `backbone.net.` or `visual.`.
-        depth: Number of transformer blocks of the ViT.
+        name: Parameter name, with or without prefixes such as `backbone.net.` or `visual.`. Behind
+            `text.` it is one of a CLIP's other tower; without it, one of a text tower by itself.
+        depth: Number of transformer blocks of the ViT, or of the text tower by itself.
 
     Returns:
         Index into `layer_groups(depth)`.
@@ -60,7 +66,7 @@ def layer_index(name: str, depth: int) -> int:
     Raises:
         ValueError: If the name has a block that a model of this depth cannot have.
     """
-    if name.startswith("text."):  # CLIP's text tower has embeddings of its own
+    if _OTHER_TOWER.search(name):  # CLIP's text tower has embeddings of its own
         return depth + 1
     if _EMBEDDING.search(name):
         return 0
@@ -101,7 +107,7 @@ def param_groups_layer_decay(
     Vectors and biases are never decayed, as in the official pre-training and classification.
 
     Args:
-        model: Any model around the ViT; frozen parameters are left out.
+        model: Any model around the ViT, or a text tower; frozen parameters are left out.
         depth: Number of transformer blocks.
         lr: Learning rate of the last group.
         weight_decay: Weight decay of matrices.
@@ -138,7 +144,7 @@ def freeze_layers(model: nn.Module, *, depth: int, below: int) -> list[str]:
     """Stop the gradients of the first layer groups.
 
     Args:
-        model: Any model around the ViT.
+        model: Any model around the ViT, or a text tower.
         depth: Number of transformer blocks.
         below: Groups with an index below this are frozen: 1 the embeddings, n + 1 the embeddings
             and n blocks.

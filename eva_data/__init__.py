@@ -5,6 +5,7 @@
 * `names`, `sources`: images without labels, in folders, tar shards and manifests with an index;
 * `labelled`: folders of classes, data sets by name, ImageNet and its variants;
 * `labelled_videos`: videos with labels in every form in which they lie on disks;
+* `kinetics`: the classes of Kinetics-400, 600, 700, and of the sets that merge them;
 * `captions`: pictures with captions, in shards, tables, lists and folders;
 * `transforms`: types of transforms, and the one of an evaluation;
 * `inputs`, `options`, `commands`: inputs of demos, types of options, exit codes of programs;

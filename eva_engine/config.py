@@ -21,12 +21,15 @@ class OptimizerConfig:
     """Optimizer with a warm-up and a half cosine, both per step.
 
     Attributes:
-        name: `adamw`, or `lars` (with `zero_stage=0`) for linear probes with large batches.
+        name: `adamw`; `lamb` for contrastive training with large batches, whose steps are relative
+            to the length of a matrix, or with `zero_stage=1` to that of the part of a parameter
+            group that a process keeps, as officially; or `lars` (with `zero_stage=0`) for linear
+            probes with large batches.
         lr: Peak learning rate of the last layer group, for the complete batch; never scaled.
         min_lr: Learning rate that the cosine approaches.
         warmup_epochs: Epochs of linear warm-up from 0.
-        betas: AdamW's decay rates.
-        eps: AdamW's epsilon.
+        betas: Decay rates of `adamw` and `lamb`.
+        eps: Epsilon of `adamw` and `lamb`.
         momentum: Momentum of `lars`.
         weight_decay: Weight decay of matrices; biases, vectors, `pos_embed` and `cls_token` have
             none.
@@ -34,7 +37,7 @@ class OptimizerConfig:
         clip_grad: Largest global gradient norm; 0 does not clip.
     """
 
-    name: Literal["adamw", "lars"] = "adamw"
+    name: Literal["adamw", "lamb", "lars"] = "adamw"
     lr: float
     min_lr: float = 0.0
     warmup_epochs: float = 0.0
@@ -50,7 +53,7 @@ class OptimizerConfig:
         at_least(self, lr=0, min_lr=0, warmup_epochs=0, eps=0, weight_decay=0, clip_grad=0)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
-        unused = ("momentum",) if self.name == "adamw" else ("betas", "eps")
+        unused = ("betas", "eps") if self.name == "lars" else ("momentum",)
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in unused and value != field.default:

@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,11 @@ from eva_engine.data.order import (
     Samples,
     build_loader,
     check_same_data,
-    next_batch,
-    to_device,
 )
 from eva_engine.run_log import RunLog, check_packages
 from eva_engine.steps.compilation import compile_model
 from eva_engine.steps.deepspeed_engine import TrainingEngine
+from eva_engine.steps.micro_batches import MicroBatches, StepFn, forward_and_backward
 from eva_engine.steps.moving_average import MovingAverage, warn_of_slow_average
 from eva_engine.steps.nonfinite import NonfiniteSteps, smallest_loss_scale_explained
 from eva_engine.steps.parameter_groups import ParameterGroup, check_that_settings_are_used
@@ -47,7 +46,6 @@ from eva_engine.steps.schedule import warmup_cosine
 
 logger = logging.getLogger(__name__)
 
-StepFn = Callable[[nn.Module, Any], tuple[Tensor, Mapping[str, Tensor]]]
 EvaluateFn = Callable[[nn.Module], Mapping[str, float]]
 
 
@@ -60,7 +58,9 @@ class TrainingRun:
         samples: The training data, see `eva_engine.data.order.Samples`.
         step_fn: Function that computes loss and metrics (scalars) of a batch on the model's
             device. The loss is a mean over the samples. It gets the model as DeepSpeed's engine.
-            The names of the metrics are the same on all processes and in all steps.
+            The names of the metrics are the same on all processes and in all steps. One that needs
+            all micro-batches of a step at once is a `StepWithBeginning`, see
+            `eva_engine.steps.micro_batches`.
         run: Settings of the run.
         optimizer: Optimizer and schedule; its weight decay and layer decay are those of `groups`.
         config: The resolved recipe for the record, as plain values.
@@ -72,6 +72,8 @@ class TrainingRun:
         results: Names of these results, of which `run.best_metric` is one.
         collate: Function that makes a batch from samples; None stacks tensors.
         flops_per_sample: Model FLOPs of a sample, forward and backward.
+        limits: Name of a parameter -> smallest and largest value, which its weights are set to
+            after each step that would leave them beyond.
     """
 
     model: nn.Module
@@ -86,6 +88,7 @@ class TrainingRun:
     results: Sequence[str] = ()
     collate: Callable[[list[Any]], Any] | None = None
     flops_per_sample: float | None = None
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def start(self) -> None:
         """Train to the end, or to a signal.
@@ -183,7 +186,9 @@ class TrainingRun:
     def _build(self, checkpoint: Path | None) -> None:
         run = self.run
         model, groups = self.model.to(self.device), self.groups
-        self._engine = TrainingEngine(model, groups=groups, optimizer=self.optimizer, run=run)
+        self._engine = TrainingEngine(
+            model, groups=groups, optimizer=self.optimizer, run=run, limits=self.limits
+        )
         self._average = MovingAverage(self._engine, decay=run.ema_decay) if run.ema_decay else None
         if checkpoint is not None:
             run_checkpoint.restore(checkpoint, self._engine, self._average)
@@ -249,18 +254,10 @@ class TrainingRun:
         """Carry out one optimizer step; return whether any process was asked to stop."""
         lr = self._lr(step)
         self._engine.set_learning_rate(lr)
-        sums: dict[str, Tensor] = {}
-        batches: list[Batch] = []
-        for micro in range(self.run.accumulate):
-            batch = next_batch(self._stream)
-            batches.append(batch)
-            self._engine.engine.set_gradient_accumulation_boundary(micro == self.run.accumulate - 1)
-            distributed.seed_all(self._seed, step, micro, distributed.rank(), purpose="step")
-            data = to_device(batch.data, self.device)
-            loss, metrics = self.step_fn(self._engine.engine, data)
-            for name, value in {**metrics, "loss": loss}.items():
-                sums[name] = sums.get(name, 0) + value.detach().double()
-            self._engine.backward(loss, last=micro == self.run.accumulate - 1)
+        count, seeds = self.run.accumulate, (self._seed, step)
+        micro_batches = MicroBatches(self._stream, count=count, device=self.device, seeds=seeds)
+        sums = forward_and_backward(self._engine, self.step_fn, micro_batches)
+        batches = micro_batches.taken
         values, stop, finite = self._share(sums, batches)
         finite = self._engine.gradients_are_finite() and finite
         if not finite:

@@ -12,7 +12,7 @@ from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.labelled_images import LabelledImages
 from eva_engine import distributed
-from eva_engine.commands.options import add_arguments, command, new_parser
+from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
 from eva_engine.evaluation.frozen import Kept, labelled_features
 from eva_engine.evaluation.frozen_scores import (
     add_frozen,
@@ -31,6 +31,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "labelled images are computed once, and nearest neighbours and a linear classifier are "
         "scored. The penalty of the linear classifier is chosen on a fifth of --train.",
     )
+    add_weights(parser, kinds="official or bundled name, or file, of any task")
     add_extractor(parser)
     add_frozen(parser, data="folder of class folders, torchvision:... or hf:...")
     add_arguments(parser)

@@ -5,16 +5,14 @@ import argparse
 import torch
 
 from eva_classification.features import POOLINGS, FeatureExtractor
-from eva_engine.commands.options import add_weights
 
 
 def add_extractor(parser: argparse.ArgumentParser) -> None:
-    """Add the options from which `build_extractor` builds an extractor.
+    """Add the options from which `build_extractor` builds an extractor, besides those of weights.
 
     Args:
         parser: Parser that receives them.
     """
-    add_weights(parser, kinds="official or bundled name, or file, of any task")
     add = parser.add_argument
     add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
     add("--num-heads", type=int, help="attention heads, if the size of the weights is unusual")
@@ -26,7 +24,8 @@ def build_extractor(options: argparse.Namespace, device: torch.device) -> Featur
     """Build the extractor of a command line.
 
     Args:
-        options: Options of `add_extractor` and `eva_engine.commands.options.add_arguments`.
+        options: Options of `add_extractor`, and `add_weights` and `add_arguments` of
+            `eva_engine.commands.options`.
         device: Device of the extractor.
 
     Returns:

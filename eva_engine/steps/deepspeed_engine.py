@@ -1,7 +1,7 @@
 """DeepSpeed's engine for a model: settings, master weights, skipped steps."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
+from eva_engine.steps.optimizers import build_optimizer
 from eva_engine.steps.parameter_groups import ParameterGroup, optimizer_groups
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,10 @@ class TrainingEngine:
         optimizer: Settings of the optimizer; learning-rate factors and weight decays come from
             the groups.
         run: Precision, ZeRO stage, batch and accumulation.
+        limits: Name of a parameter -> smallest and largest value of its weights after a step.
+
+    Raises:
+        ValueError: If groups, limits or optimizer do not fit the model.
 
     Attributes:
         engine: DeepSpeed's engine; call it for a forward pass.
@@ -39,9 +44,12 @@ class TrainingEngine:
         groups: Sequence[ParameterGroup],
         optimizer: OptimizerConfig,
         run: RunConfig,
+        limits: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         import deepspeed
 
+        self.limits = dict(limits or {})
+        _check_limits(model, self.limits)
         parameters = optimizer_groups(model, groups, lr=optimizer.lr)
         self.zero_stage = run.zero_stage
         self.precision = run.precision
@@ -49,7 +57,7 @@ class TrainingEngine:
         trained = sum(parameter.numel() for group in groups for parameter in group.params)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model,
-            optimizer=_optimizer(parameters, optimizer, run),
+            optimizer=build_optimizer(parameters, optimizer, zero_stage=run.zero_stage),
             config=_deepspeed_config(run, optimizer, trained=trained),
         )
         self._skip = False
@@ -98,6 +106,12 @@ class TrainingEngine:
         Returns:
             Global gradient norm before clipping, and whether the weights were updated.
         """
+        norm, applied = self._step(skip=skip)
+        if applied:
+            self._keep_limits()
+        return norm, applied
+
+    def _step(self, *, skip: bool) -> tuple[float, bool]:
         if self.zero_stage:
             self._skip = skip
             self.engine.step()
@@ -185,6 +199,18 @@ class TrainingEngine:
                 full = safe_get_full_fp32_param(parameter)
                 parameter.copy_(full.view(parameter.shape))
 
+    @torch.no_grad()
+    def _keep_limits(self) -> None:
+        """Set weights beyond their limits to them: those that compute, and the master weights."""
+        if not self.limits:
+            return
+        for name, parameter, part in self.master_weights():
+            if name in self.limits:
+                smallest, largest = self.limits[name]
+                parameter.clamp_(smallest, largest)
+                if part is not None:
+                    part.clamp_(smallest, largest)
+
     def _groups(self) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = self.optimizer.param_groups
         return groups
@@ -203,24 +229,13 @@ class TrainingEngine:
         self.optimizer.check_grad_overflow = True
 
 
-def _optimizer(
-    groups: list[dict[str, Any]], config: OptimizerConfig, run: RunConfig
-) -> torch.optim.Optimizer:
-    if config.name == "adamw":
-        return torch.optim.AdamW(
-            groups, lr=config.lr, betas=config.betas, eps=config.eps, foreach=True
-        )
-    if run.zero_stage:
-        raise ValueError(
-            "optimizer.name=lars needs zero_stage=0: it scales each step by the norm of an "
-            "entire matrix, and ZeRO-1 cuts matrices into parts"
-        )
-    from timm.optim import Lars
-
-    for group in groups:  # timm adapts where there is weight decay; LARS does wherever a norm is
-        group["always_adapt"] = all(parameter.ndim > 1 for parameter in group["params"])
-    lars: torch.optim.Optimizer = Lars(groups, lr=config.lr, momentum=config.momentum)
-    return lars
+def _check_limits(model: nn.Module, limits: Mapping[str, tuple[float, float]]) -> None:
+    names = {name for name, _ in model.named_parameters()}
+    for name, (smallest, largest) in limits.items():
+        if name not in names:
+            raise ValueError(f"limits are given for {name}, a parameter that the model lacks")
+        if not smallest <= largest:
+            raise ValueError(f"the limits of {name} must be in order, got {smallest}, {largest}")
 
 
 def _deepspeed_config(

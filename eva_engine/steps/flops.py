@@ -3,13 +3,13 @@
 import logging
 import math
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from eva_engine.config import VitConfig
@@ -45,58 +45,74 @@ def training_flops(
     build: Callable[[C], nn.Module],
     config: C,
     *,
+    inputs: Sequence[Tensor] | None = None,
     backward: bool = True,
-    frames: int | None = None,
 ) -> float:
     """Count the model FLOPs of one sample in training.
 
     The backward pass costs twice the forward; that of frozen modules, below what is trained,
-    nothing.
+    nothing. Blocks that stochastic depth leaves out count as carried out, and what is computed
+    a second time, for checkpoints of activations or cached features, counts once; patches that a
+    training step leaves out do not count.
 
     Args:
         build: Function that builds the model; its first weights are not read.
         config: The model.
+        inputs: What the model is called with, for one sample; see `forward_flops`. None for an
+            image of the config's size.
         backward: Count a backward pass; a linear probe's frozen trunk has none.
-        frames: Frames of a clip; None for an image.
 
     Returns:
         FLOPs for `eva_engine.loop.TrainingRun`.
     """
-    untrained = partial(build, replace(config, init_checkpoint=""))
-    total, frozen = _count(untrained, image_size=config.image_size, frames=frames)
+    untrained = partial(build, replace(config, init_checkpoint="", drop_path_rate=0.0))
+    if inputs is None:
+        inputs = [image_input(config.image_size)]
+    total, frozen = _count(untrained, inputs, training=True)
     return total + 2 * (total - frozen) if backward else total
 
 
-def forward_flops(
-    build: Callable[[], nn.Module], *, image_size: int, frames: int | None = None
-) -> float:
+def forward_flops(build: Callable[[], nn.Module], *inputs: Tensor) -> float:
     """Count the model FLOPs of one sample's forward pass, on the meta device.
 
     Args:
         build: Function that builds the model.
-        image_size: Side of the image in pixels.
-        frames: Frames of a clip; None for an image.
+        *inputs: What the model is called with, for one sample; only shapes and types are read, so
+            tensors of the meta device will do.
 
     Returns:
         Twice the multiplications of all matrix products.
     """
-    return _count(build, image_size=image_size, frames=frames)[0]
+    return _count(build, inputs, training=False)[0]
+
+
+def image_input(side: int, *, frames: int | None = None) -> Tensor:
+    """Make what the FLOPs of an image or a clip are counted with.
+
+    Args:
+        side: Side in pixels.
+        frames: Frames of the clip; None for an image.
+
+    Returns:
+        (1, 3, side, side) or (1, frames, 3, side, side) on the meta device.
+    """
+    shape = () if frames is None else (frames,)
+    return torch.empty(1, *shape, 3, side, side, device="meta")
 
 
 def _count(
-    build: Callable[[], nn.Module], *, image_size: int, frames: int | None
+    build: Callable[[], nn.Module], inputs: Sequence[Tensor], *, training: bool
 ) -> tuple[float, float]:
     """Count the FLOPs of a forward pass, and those of them in frozen modules."""
-    shape = (1, 3, image_size, image_size)
+    samples = 2 if training else 1  # batch norms cannot be trained with one
     with torch.device("meta"):
-        model = build().eval()
-        inputs = torch.empty(shape if frames is None else (1, frames, *shape[1:]))
+        model = build().train(training)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(inputs)
+        model(*(part.to("meta").repeat_interleave(samples, dim=0) for part in inputs))
     root = type(model).__name__
     counts = {k: sum(v.values()) for k, v in counter.get_flop_counts().items()}
     frozen = sum(counts[f"{root}.{name}"] for name in _frozen_modules(model, root, counts))
-    return float(counter.get_total_flops()), float(frozen)
+    return counter.get_total_flops() / samples, frozen / samples
 
 
 def _frozen_modules(model: nn.Module, root: str, called: Container[str]) -> list[str]:

@@ -39,9 +39,9 @@ def layer_decay_groups(
     layer_decay: float = 1.0,
     lr_scale: float = 1.0,
 ) -> list[ParameterGroup]:
-    """Group the trained parameters of a model around one ViT, from input to output.
+    """Group the trained parameters of a model around one ViT or text tower, from input to output.
 
-    Vectors, biases, `pos_embed` and `cls_token` have no weight decay.
+    Vectors, biases, `pos_embed`, `cls_token` and `positional_embedding` have no weight decay.
 
     Args:
         model: The model, or one tower of it.

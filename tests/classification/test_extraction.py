@@ -11,13 +11,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from eva_backbone import eva_debug
-from eva_classification import extract_command
-from eva_classification.extract_command import main
-from eva_classification.extraction import Plan, read_features
+from eva_classification.extraction import VIT_FEATURES, read_features
 from eva_classification.features import FeatureExtractor
 from eva_data import tensors
 from eva_data.run_folder import locked
+from eva_engine.extraction import command
+from eva_engine.extraction.shards import Plan
 
+main = command.extraction_command("tools/extract_features.py", [VIT_FEATURES], about="Write.")
 NUMBER = 11  # pictures of the fixture `digits`
 SMALL = str(3 * 2 * 128 / 2**20)  # MiB of three vectors in fp16
 
@@ -189,7 +190,7 @@ def test_other_weights_of_the_same_name_want_another_folder(extract, tmp_path):
 
 
 def test_a_file_has_no_more_pictures_than_are_computed_in_a_while(extract, monkeypatch):
-    monkeypatch.setattr(extract_command, "_LARGEST_FILE", 4)
+    monkeypatch.setattr(command, "LARGEST_FILE", 4)
     assert len(list(extract().glob("*.safetensors"))) == 3
 
 
@@ -274,8 +275,8 @@ def test_options_without_sense(extract, capsys):
 
 
 def test_a_plan_covers_every_picture_once(tmp_path):
-    plan = Plan(folder=tmp_path, pictures=10, shard_size=4, suffix="npz")
-    assert [list(plan.pictures_of(shard)) for shard in range(plan.shards)] == [
+    plan = Plan(folder=tmp_path, samples=10, shard_size=4, suffix="npz")
+    assert [list(plan.samples_of(shard)) for shard in range(plan.shards)] == [
         [0, 1, 2, 3], [4, 5, 6, 7], [8, 9],
     ]  # fmt: skip
 

@@ -14,7 +14,8 @@ MODULES = {  # what a group may load -> its modules
         *("run_folder", "suffixes"),
     ),
     ("numpy", "PIL"): (
-        *("checks.findings", "checks.pictures", "labelled.classes", "names", "pictures"),
+        *("checks.findings", "checks.pictures", "kinetics.classes", "labelled.classes", "names"),
+        *("pictures",),
     ),
     ("numpy", "PIL", "safetensors"): (
         *("checks.video_facts", "checks.video_sets", "checks.videos", "sources.index_file"),

@@ -1,12 +1,13 @@
 """FLOPs of a training step, by the sizes of the ViT's matrices."""
 
 import pytest
+import torch
 from torch import nn
 
 from eva_backbone.layer_decay import freeze_layers
 from eva_backbone.variants import VARIANTS, build_vit
 from eva_engine.config import VitConfig
-from eva_engine.steps.flops import forward_flops, training_flops
+from eva_engine.steps.flops import forward_flops, image_input, training_flops
 
 
 def build(config):
@@ -29,7 +30,7 @@ def test_flops_of_a_vit(size):
 
 def test_flops_of_one_layer():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 7))
-    assert forward_flops(lambda: flat.to("meta"), image_size=4) == 2 * 48 * 7
+    assert forward_flops(lambda: flat.to("meta"), image_input(4)) == 2 * 48 * 7
 
 
 def test_frozen_modules_have_no_backward_pass():
@@ -73,4 +74,43 @@ def test_only_a_head_is_trained():
 
 def test_flops_of_a_clip():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(5 * 3 * 4 * 4, 7))
-    assert forward_flops(lambda: flat.to("meta"), image_size=4, frames=5) == 2 * 240 * 7
+    assert forward_flops(lambda: flat.to("meta"), image_input(4, frames=5)) == 2 * 240 * 7
+
+
+def test_flops_of_a_model_with_two_inputs():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = nn.Linear(3 * 4 * 4, 7), nn.Linear(9, 7).requires_grad_(False)
+
+        def forward(self, images, words):
+            return self.one(images.flatten(1)) + self.other(words.float())
+
+    config = VitConfig(variant="eva_debug", image_size=48)
+    inputs = [image_input(4), torch.zeros(1, 9, dtype=torch.int64)]  # of no device in particular
+    one, other = 2 * 48 * 7, 2 * 9 * 7
+    assert forward_flops(Two, *inputs) == one + other
+    assert training_flops(lambda _: Two(), config, inputs=inputs) == 3 * one + other
+    assert training_flops(lambda _: Two(), config, inputs=inputs, backward=False) == one + other
+
+
+def test_training_counts_what_a_step_computes():
+    """Layers behave as in training, with stochastic depth's blocks and with norms of a batch."""
+
+    class Halving(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.layer = nn.BatchNorm1d(48), nn.Linear(48, 7)
+
+        def forward(self, images):
+            x, weight = self.norm(images.flatten(1)), self.layer.weight
+            kept = 24 if self.training else 48
+            return nn.functional.linear(x[:, :kept], weight[:, :kept])
+
+    def dropping(config):
+        return build_vit(config.variant, img_size=48, drop_path_rate=config.drop_path_rate)
+
+    config = VitConfig(variant="eva_debug", image_size=48, drop_path_rate=0.9)
+    assert training_flops(dropping, config) == training_flops(build, config)
+    assert training_flops(lambda _: Halving(), config, inputs=[image_input(4)]) == 3 * 2 * 24 * 7
+    assert forward_flops(Halving, image_input(4)) == 2 * 48 * 7

@@ -7,6 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from eva_contrastive.model.eva_clip import EvaClip
+from eva_contrastive.model.towers import TextTower, VisionTower
 from eva_video.model.classifier import VideoClassifier
 
 GOLDEN = Path(__file__).parent
@@ -93,3 +95,16 @@ def test_the_two_interpolations_differ(make_detector):
     model.load_state_dict(state, strict=True)
     difference = (model(tensors["input.image"])[2] - tensors["output.p4"]).abs().max()
     assert difference > 1e-2
+
+
+def test_clip():
+    state, tensors = _read("clip")
+    state["text.logit_scale"] = state["text.logit_scale"].reshape(1)
+    visual = VisionTower(output_dim=32, **SIZES)
+    text = TextTower(
+        output_dim=32, context_length=16, vocab_size=100, width=48, depth=2, num_heads=4
+    )
+    model = EvaClip(visual, text).eval()
+    model.load_state_dict(state, strict=True)
+    _assert_golden(model.encode_image(tensors["input.image"]), tensors["output.image_features"])
+    _assert_golden(model.encode_text(tensors["input.tokens"]), tensors["output.text_features"])

@@ -17,7 +17,7 @@ from eva_backbone.checkpoints.loading import load_pretrained
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.commands.training import load_recipe
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.steps.flops import forward_flops
+from eva_engine.steps.flops import forward_flops, image_input
 from eva_pretrain import training
 from eva_pretrain.config import (
     DataConfig,
@@ -218,7 +218,7 @@ def test_model_flops_of_the_paper_s_student():
     """2 x (multiplications of the matrix products), by hand."""
     student = StudentConfig(variant="eva_g_patch14")
     build = partial(training.build_student, student, target_dim=768, masked=True)
-    flops = forward_flops(build, image_size=224)
+    flops = forward_flops(build, image_input(224))
     tokens, width, mlp = 257, 1408, 6144
     block = tokens * (4 * width**2 + 2 * width * mlp) + 2 * tokens**2 * width
     rest = 256 * (3 * 14 * 14 * width + width * 768)

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from eva_backbone.checkpoints.loading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_data.kinetics.classes import kinetics_classes, mapping
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
-from eva_engine.steps.flops import training_flops
+from eva_engine.steps.flops import image_input, training_flops
 from eva_video import training
 from eva_video.config import AugmentConfig
-from eva_video.kinetics.classes import kinetics_classes, mapping
 from eva_video.model.classifier import build_video_classifier
 from eva_video.model.loading import load_video_classifier
 
@@ -235,4 +235,4 @@ def test_flops_of_a_training_clip(config):
     tokens, width, mlp, depth = 4 * 16 + 1, 128, 512, 5
     block = tokens * (4 * width**2 + 2 * width * mlp) + 2 * tokens**2 * width
     forward = 2 * (64 * 3 * 8**2 * width + depth * block + 7 * width)
-    assert training_flops(build, config.model, frames=4) == 3 * forward
+    assert training_flops(build, config.model, inputs=[image_input(32, frames=4)]) == 3 * forward

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from eva_data.contact_sheet import stacked
 from eva_data.inputs import save_picture
 from eva_demo.captioned_digits import CaptionedDigit
 from eva_demo.clips import MOTIONS, Clip
@@ -41,9 +42,7 @@ def write_preview(path: Path, settings: Settings) -> None:
         rows += _clip_rows(settings)
     if "captions" in settings.formats:
         rows += _caption_rows(settings)
-    width = max(row.shape[1] for row in rows)
-    rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
-    save_picture(Image.fromarray(np.vstack(rows)), path)
+    save_picture(Image.fromarray(stacked(rows)), path)
 
 
 def _scene_rows(settings: Settings) -> list[NDArray[Any]]:

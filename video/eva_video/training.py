@@ -13,6 +13,8 @@ import torch
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.initialisation import no_init_weights
 from eva_backbone.layer_decay import freeze_layers
+from eva_data.kinetics.classes import find_classes
+from eva_data.kinetics.classes import mapping as kinetics_mapping
 from eva_data.labelled.classes import listed
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
@@ -23,14 +25,12 @@ from eva_engine.config import as_plain
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
 from eva_engine.evaluation.counting import Validation
 from eva_engine.loop import TrainingRun
-from eva_engine.steps.flops import training_flops
+from eva_engine.steps.flops import image_input, training_flops
 from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
 from eva_video.config import MAPPED, DataConfig, ModelConfig, VideoConfig
 from eva_video.data.clips import CentreClips, TrainingClips
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import Normalise, TrainingTransform
-from eva_video.kinetics.classes import find_classes
-from eva_video.kinetics.classes import mapping as kinetics_mapping
 from eva_video.model.classifier import VideoClassifier, build_video_classifier
 from eva_video.model.loading import initialise
 
@@ -261,7 +261,7 @@ def train(config: VideoConfig, device: torch.device) -> None:
         flops_per_sample=training_flops(
             partial(build_model, num_classes=len(classes)),
             replace(config.model, class_mapping=""),
-            frames=config.model.frames,
+            inputs=[image_input(config.model.image_size, frames=config.model.frames)],
         ),
     ).start()
 

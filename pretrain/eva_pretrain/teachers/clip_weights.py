@@ -1,7 +1,7 @@
 """Build the vision tower of an open_clip model, with weights from the hub or from a file.
 
 OpenAI publishes its models as TorchScript archives, which hold code; only their tensors are read,
-see `eva_pretrain.teachers.torchscript`. An archive whose SHA-256 was not published is mentioned,
+see `eva_backbone.checkpoints.torchscript`. An archive whose SHA-256 was not published is mentioned,
 because it is assumed to be trained with quick-GELU. All other files are read with
 `weights_only=True` or as safetensors.
 """
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from eva_backbone.checkpoints.loading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.torchscript import is_torchscript, read_torchscript
 from eva_backbone.checkpoints.verification import sha256_of
-from eva_pretrain.teachers.torchscript import is_torchscript, read_torchscript
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from eva_data.kinetics.classes import kinetics_classes, mapping
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.video.frame_stream import VideoReader
 from eva_engine.checkpoints.files import save_weights
@@ -19,7 +20,6 @@ from eva_video.data.transforms import CropsTransform, Normalise
 from eva_video.evaluation.class_names import class_names, subset_of
 from eva_video.evaluation.command import main
 from eva_video.evaluation.views import VideoLines
-from eva_video.kinetics.classes import kinetics_classes, mapping
 from eva_video.model.classifier import build_video_classifier
 from eva_video.model.loading import load_video_classifier
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from eva_data.kinetics.classes import kinetics_classes
 from eva_data.video.frame_stream import VideoReader
 from eva_data.video.pyav_source import PyavSource
 from eva_data.video.video_source import UnreadableVideoError, open_video
@@ -15,7 +16,6 @@ from eva_engine.checkpoints.files import save_weights
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import CropsTransform, Normalise
 from eva_video.inference.predictor import VideoPredictor
-from eva_video.kinetics.classes import kinetics_classes
 from eva_video.model.classifier import build_video_classifier
 from eva_video.model.loading import load_video_classifier
 

@@ -3,8 +3,8 @@
 import os
 from collections.abc import Sequence
 
+from eva_data.kinetics.classes import SOURCES, TITLES, kinetics_classes, mapping, official_classes
 from eva_data.labelled.classes import read_class_list
-from eva_video.kinetics.classes import SOURCES, TITLES, kinetics_classes, mapping, official_classes
 
 MERGED = ("k722", "k710")
 

@@ -11,6 +11,7 @@ import torch
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.commands import complain, printable
+from eva_data.kinetics.classes import SOURCES
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.options import integer
 from eva_data.video.video_source import BACKENDS, UnreadableVideoError, require_backend
@@ -35,7 +36,6 @@ from eva_video.data.sampling import Kind, Sampling
 from eva_video.data.transforms import Normalise
 from eva_video.evaluation.class_names import class_names, subset_of
 from eva_video.evaluation.views import VideoLines, open_views
-from eva_video.kinetics.classes import SOURCES
 from eva_video.model.loading import load_video_classifier
 
 PROGRAM = "video/evaluate.py"

@@ -1,1 +1,1 @@
-"""Kinetics-722 and the classes of Kinetics."""
+"""Kinetics-722, made of Kinetics-400, 600 and 700."""

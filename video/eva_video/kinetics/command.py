@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eva_data.commands import check_outputs, program, say
 from eva_data.files import require_free
-from eva_video.kinetics.classes import SOURCES, TITLES
+from eva_data.kinetics.classes import SOURCES, TITLES
 from eva_video.kinetics.merging import merge
 from eva_video.kinetics.outputs import SPLITS, MergedList, file_names, prepare, write_together
 from eva_video.kinetics.sources import Source, read_source

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.files import replacing
+from eva_data.kinetics.classes import SOURCES, TABLE, k710_labels, kinetics_classes, mapping
 from eva_data.run_folder import locked
-from eva_video.kinetics.classes import SOURCES, k710_labels, kinetics_classes, mapping
 from eva_video.kinetics.merging import Kept
 from eva_video.kinetics.sources import Source, relative_to
 
@@ -90,7 +90,7 @@ def prepare(
             buffer = io.BytesIO()
             np.save(buffer, mapping(merged, name))
             contents[f"{merged}_to_{name}_mapping.npy"] = _writer(buffer.getvalue())
-    contents["classes.csv"] = _writer(Path(__file__).with_name("classes.csv").read_bytes())
+    contents["classes.csv"] = _writer(TABLE.read_bytes())
     contents[STATISTICS] = _writer(f"{json.dumps(statistics, indent=1)}\n".encode())
     return contents
 

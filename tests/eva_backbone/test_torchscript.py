@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from eva_backbone.checkpoints.torchscript import is_torchscript, read_torchscript
 from eva_pretrain.teachers.clip import ClipTeacher
-from eva_pretrain.teachers.torchscript import is_torchscript, read_torchscript
 
 
 class Plain(nn.Module):

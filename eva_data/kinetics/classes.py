@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+TABLE = Path(__file__).with_name("classes.csv")
 SOURCES = ("k400", "k600", "k700")
 TITLES: Mapping[str, str] = {name: f"Kinetics-{name[1:]}" for name in (*SOURCES, "k722", "k710")}
 # Data set -> its own name of a class -> the name in Kinetics-722.
@@ -176,5 +177,5 @@ def _source(name: str) -> str:
 
 @functools.cache
 def _rows() -> tuple[dict[str, str], ...]:
-    text = Path(__file__).with_name("classes.csv").read_text(encoding="utf-8")
+    text = TABLE.read_text(encoding="utf-8")
     return tuple(csv.DictReader(text.splitlines()))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from torchvision.models._meta import _KINETICS400_CATEGORIES
 
-from eva_video.kinetics.classes import (
+from eva_data.kinetics.classes import (
     ALIASES,
     MERGED_IN_K710,
     SOURCES,

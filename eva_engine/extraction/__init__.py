@@ -1,0 +1,1 @@
+"""Features of many pictures or texts into files, whatever model computes them."""

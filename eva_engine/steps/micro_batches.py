@@ -1,0 +1,99 @@
+"""The forward and backward passes of one optimizer step, micro-batch by micro-batch."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from eva_engine import distributed
+from eva_engine.data.order import Batch, next_batch, to_device
+from eva_engine.steps.deepspeed_engine import TrainingEngine
+
+StepFn = Callable[[nn.Module, Any], tuple[Tensor, Mapping[str, Tensor]]]
+
+
+class MicroBatches:
+    """The micro-batches of a step of this process; to be iterated over as often as is needed.
+
+    Each is taken from the loader when it is first needed, and copied to the device when it has its
+    turn. Then the global generators are seeded for it, so that stochastic depth and dropout are
+    the same in each pass.
+
+    Args:
+        stream: The running loader's iterator.
+        count: Number of the micro-batches.
+        device: Device of the copies.
+        seeds: Seed of the run, and number of the step.
+
+    Attributes:
+        taken: Batches that were taken from the loader.
+    """
+
+    def __init__(
+        self,
+        stream: Iterator[Batch],
+        *,
+        count: int,
+        device: torch.device,
+        seeds: tuple[int, int],
+    ) -> None:
+        self.taken: list[Batch] = []
+        self._stream, self._count, self._device, self._seeds = stream, count, device, seeds
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        for micro in range(self._count):
+            if micro == len(self.taken):
+                self.taken.append(next_batch(self._stream))
+            distributed.seed_all(*self._seeds, micro, distributed.rank(), purpose="step")
+            yield to_device(self.taken[micro].data, self._device)
+
+
+@runtime_checkable
+class StepWithBeginning(Protocol):
+    """A step function that sees all micro-batches of a step before it gets them one by one.
+
+    The loop calls `begin` once in each step, on all processes, and then the function itself for
+    each micro-batch, in their order. What `begin` computes of a micro-batch has the same random
+    numbers as the later call with it, if it iterates over `micro_batches` for that.
+    """
+
+    def begin(self, model: nn.Module, micro_batches: MicroBatches) -> None:
+        """Prepare a step.
+
+        Args:
+            model: The model, as DeepSpeed's engine.
+            micro_batches: Those of the step. A pass over them holds one at a time on the device.
+        """
+
+    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Compute loss and metrics of a micro-batch."""
+
+
+def forward_and_backward(
+    engine: TrainingEngine, step_fn: StepFn, micro_batches: MicroBatches
+) -> dict[str, Tensor]:
+    """Add up the gradients of a step.
+
+    Args:
+        engine: The engine that trains.
+        step_fn: Function that computes loss and metrics, a `StepWithBeginning` or not.
+        micro_batches: Those of the step.
+
+    Returns:
+        Sums of the metrics and of the loss over the micro-batches, in double precision.
+    """
+    if isinstance(step_fn, StepWithBeginning):
+        step_fn.begin(engine.engine, micro_batches)
+    sums: dict[str, Tensor] = {}
+    for number, data in enumerate(micro_batches, start=1):
+        last = number == len(micro_batches)
+        engine.engine.set_gradient_accumulation_boundary(last)
+        loss, metrics = step_fn(engine.engine, data)
+        for name, value in {**metrics, "loss": loss}.items():
+            sums[name] = sums.get(name, 0) + value.detach().double()
+        engine.backward(loss, last=last)
+    return sums

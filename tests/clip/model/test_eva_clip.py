@@ -1,0 +1,124 @@
+"""The two towers."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip
+from eva_contrastive.model.tokens import count_tokens, tokenize
+from eva_contrastive.model.towers import TextTower, VisionTower
+
+
+def test_the_official_counts(count):
+    with torch.device("meta"):
+        model = build_eva_clip()
+    assert count(model) == 1_136_435_841
+    assert count(model.visual) == 1_012_588_928
+    assert count(model.text) == 123_846_912 + 1
+    assert len(model.state_dict()) == 678
+
+
+def test_features_of_unit_length_make_logits(make_clip):
+    model = make_clip(sigmoid=True)
+    images, tokens = torch.randn(3, 3, 28, 28), tokenize(["a", "two words", "c"], 16)
+    output = model(images, tokens)
+    torch.testing.assert_close(output.image_features, F.normalize(model.encode_image(images)))
+    torch.testing.assert_close(output.text_features, model.encode_text(tokens, normalize=True))
+    torch.testing.assert_close(output.logit_scale, model.text.logit_scale.exp())
+    assert output.logit_bias is model.text.logit_bias
+    assert make_clip()(images, tokens).logit_bias is None
+
+
+@pytest.mark.parametrize(("sigmoid", "scale"), [(False, 1 / 0.07), (True, 10.0)])
+def test_first_factor_and_bias(sigmoid, scale):
+    model = build_eva_clip("eva_debug", "debug", embed_dim=8, sigmoid=sigmoid)
+    assert model.text.logit_scale.item() == pytest.approx(math.log(scale))
+    assert (model.text.logit_bias is not None) == sigmoid
+    if sigmoid:
+        assert model.text.logit_bias.item() == -10
+
+
+def test_only_the_class_token_goes_through_the_last_block(make_clip):
+    """The other tokens' last MLP is not computed, and the features stay."""
+    tower = make_clip().visual
+    images = torch.randn(2, 3, 28, 28)
+    tokens = tower.forward_features(images)
+    torch.testing.assert_close(tower(images), tower.head(tokens[:, 0]))
+
+
+def test_patch_dropout(make_clip):
+    """Kept patches stay in order and keep their positions; the class token always stays."""
+    tower = make_clip(patch_dropout=0.5, img_size=70, depth=1).visual.train()
+    images = torch.randn(4, 3, 70, 70)
+    tokens, _ = tower.embed(images)
+    torch.manual_seed(3)
+    kept = tower._drop_patches(tokens)
+    assert kept.shape == (4, 1 + 12, 32)
+    torch.testing.assert_close(kept[:, 0], tokens[:, 0])
+    places = (kept[:, 1:, None] == tokens[:, None, 1:]).all(-1).float().argmax(2)
+    torch.testing.assert_close(
+        tokens[:, 1:].gather(1, places[..., None].expand(-1, -1, 32)), kept[:, 1:]
+    )
+    assert (places.diff(dim=1) > 0).all()
+    assert len({tuple(row) for row in places.tolist()}) == 4
+    torch.manual_seed(3)
+    expected = tower.head(tower.norm(tower.forward_tokens(kept))[:, 0])
+    torch.testing.assert_close(tower(images), expected)
+    torch.testing.assert_close(
+        tower.eval()(images), tower.head(tower.forward_features(images)[:, 0])
+    )
+
+
+def test_activation_checkpointing_changes_nothing(make_clip):
+    plain, saving = make_clip(), make_clip(activation_checkpointing=True)
+    saving.load_state_dict(plain.state_dict())
+    saving.text.set_grad_checkpointing(True)
+    images, tokens = torch.randn(2, 3, 28, 28), tokenize(["a", "b c"], 16)
+    gradients = []
+    for model in (plain, saving):
+        output = model.train()(images, tokens)
+        (output.image_features @ output.text_features.T).diagonal().sum().backward()
+        gradients.append(
+            {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        )
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient)
+
+
+def test_texts(make_clip):
+    tokens = tokenize(["a photo of a dog", "word " * 100], 16)
+    assert tokens.shape == (2, 16)
+    assert tokens[0, 0] == 49406
+    assert tokens[1, -1] == 49407  # a cut text keeps its end
+    assert count_tokens("a photo of a dog") == 7
+    assert tokenize("one text", 16).shape == (1, 16)
+    model = make_clip()
+    longer = tokens[:1].clone()
+    longer[0, 8:] = 300  # behind the end token nothing counts
+    torch.testing.assert_close(model.encode_text(longer), model.encode_text(tokens[:1]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"output_dim": -1}, "output_dim must be at least 0, got -1"),
+        ({"patch_dropout": 1.0}, r"patch_dropout must be in \[0, 1\), got 1.0"),
+        ({"extra_tokens": ()}, "needs a class token and a final norm"),
+        ({"final_norm": False}, "needs a class token and a final norm"),
+    ],
+)
+def test_towers_that_are_refused(make_clip, arguments, message):
+    sizes = {"img_size": 28, "embed_dim": 32, "depth": 1, "num_heads": 2, "mlp_dim": 48}
+    with pytest.raises(ValueError, match=message):
+        VisionTower(**{"output_dim": 16} | sizes | arguments)
+
+
+def test_towers_that_do_not_fit(make_clip):
+    words = TextTower(output_dim=8, context_length=4, vocab_size=9, width=8, depth=1, num_heads=1)
+    with pytest.raises(ValueError, match="features of 16 and 8 values"):
+        EvaClip(make_clip().visual, words)
+    with pytest.raises(ValueError, match="unknown text tower 'clip_b': known are clip_l"):
+        build_eva_clip("eva_debug", "clip_b")

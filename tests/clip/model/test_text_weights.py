@@ -1,0 +1,159 @@
+"""Text towers from the files of OpenAI, open_clip and transformers."""
+
+import open_clip
+import pytest
+import torch
+
+from eva_contrastive.model.text_weights import initialise_text
+from eva_contrastive.model.tokens import tokenize
+from eva_contrastive.model.towers import TextTower
+
+SIZES = {"vocab_size": 49408, "width": 64, "depth": 2, "num_heads": 1}
+CONFIG = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 28, "layers": 1, "width": 64, "patch_size": 14},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
+}
+
+
+@pytest.fixture
+def tower():
+    return TextTower(output_dim=16, context_length=16, **SIZES).eval()
+
+
+@pytest.fixture(scope="module")
+def peer():
+    """A CLIP of open_clip with exact GELU, as the tower has it."""
+    return open_clip.CLIP(**CONFIG).eval()
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(state, name="text.pt"):
+        torch.save(state, tmp_path / name)
+        return str(tmp_path / name)
+
+    return write
+
+
+def _to_transformers(state):
+    """The names of transformers' CLIPModel, by its own naming."""
+    renamed = {}
+    plain = {
+        "token_embedding.weight": "embeddings.token_embedding.weight",
+        "positional_embedding": "embeddings.position_embedding.weight",
+        "ln_final.weight": "final_layer_norm.weight",
+        "ln_final.bias": "final_layer_norm.bias",
+    }
+    for name, value in state.items():
+        if name in plain:
+            renamed[f"text_model.{plain[name]}"] = value
+        elif name == "text_projection":
+            renamed["text_projection.weight"] = value.T.contiguous()
+        elif name.startswith("transformer.resblocks."):
+            block, rest = name.removeprefix("transformer.resblocks.").split(".", 1)
+            stem = f"text_model.encoder.layers.{block}."
+            if "in_proj" in rest:
+                kind = rest.rpartition("_")[2]
+                for part, piece in zip("qkv", value.chunk(3), strict=True):
+                    renamed[f"{stem}self_attn.{part}_proj.{kind}"] = piece.clone()
+            else:
+                for ours, theirs in (
+                    ("ln_1", "layer_norm1"), ("ln_2", "layer_norm2"), ("mlp.c_fc", "mlp.fc1"),
+                    ("mlp.c_proj", "mlp.fc2"), ("attn.out_proj", "self_attn.out_proj"),
+                ):  # fmt: skip
+                    rest = rest.replace(ours, theirs)
+                renamed[stem + rest] = value
+    position_ids = torch.arange(16)[None]
+    return renamed | {"text_model.embeddings.position_ids": position_ids}
+
+
+@pytest.mark.parametrize("form", ["model", "text", "transformers", "archive"])
+def test_forms(tower, peer, save, tmp_path, form):
+    tokens = tokenize(["a dog", "two of them and more"], 16)
+    state = {name: value for name, value in peer.state_dict().items() if name != "logit_scale"}
+    if form == "model":
+        source = save(state)
+    elif form == "text":
+        source = save({f"text.{k}": v for k, v in state.items() if not k.startswith("visual.")})
+    elif form == "transformers":
+        source = save(_to_transformers(state), "pytorch_model.bin")
+    else:
+        source = str(tmp_path / "ViT-L-14.pt")
+        torch.jit.script(_Archive(state)).save(source)
+    scale = tower.logit_scale.clone()
+    initialise_text(tower, source)
+    with torch.no_grad():
+        assert torch.equal(tower(tokens), peer.encode_text(tokens))
+    assert torch.equal(tower.logit_scale, scale)
+
+
+class _Archive(torch.nn.Module):
+    """Tensors at the places where OpenAI's archives have them."""
+
+    def __init__(self, state):
+        super().__init__()
+        for name, value in state.items():
+            *folders, last = name.split(".")
+            module = self
+            for folder in folders:
+                if not hasattr(module, folder):
+                    module.add_module(folder, torch.nn.Module())
+                module = getattr(module, folder)
+            module.register_parameter(last, torch.nn.Parameter(value.clone(), requires_grad=False))
+
+    def forward(self, x: torch.Tensor):
+        return x
+
+
+def test_another_projection_and_shorter_texts(peer, save, caplog):
+    caplog.set_level("INFO")
+    tower = TextTower(output_dim=8, context_length=12, **SIZES)
+    projection = tower.text_projection.clone()
+    initialise_text(tower, save(peer.state_dict()))
+    assert torch.equal(tower.text_projection, projection)
+    assert torch.equal(tower.positional_embedding, peer.positional_embedding[:12])
+    assert torch.equal(tower.token_embedding.weight, peer.token_embedding.weight)
+    assert "the projection of the texts begins from scratch" in caplog.text
+    assert "the first 12 positions" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"depth": 3}, r"transformer\.resblocks\.2\.\S+ missing"),
+        ({"depth": 1}, r"transformer\.resblocks\.1\.\S+ -> nothing"),
+        ({"vocab_size": 50}, r"token_embedding\.weight \(49408, 64\) -> \(50, 64\)"),
+        ({"context_length": 20}, r"positional_embedding \(16, 64\) -> \(20, 64\)"),
+    ],
+)
+def test_another_size_is_refused(peer, save, change, message):
+    tower = TextTower(**{"output_dim": 16, "context_length": 16} | SIZES | change)
+    before = {name: value.clone() for name, value in tower.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        initialise_text(tower, save(peer.state_dict()))
+    assert all(torch.equal(value, before[name]) for name, value in tower.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"visual.proj": torch.zeros(2, 2)},
+        {"token_embedding.weight": torch.zeros(2, 2)},
+        {
+            "token_embedding.weight": torch.zeros(2, 2),
+            "positional_embedding": torch.tensor(1.0),
+            "text_projection": torch.zeros(2, 2),
+        },
+    ],
+)
+def test_files_without_a_text_tower(tower, save, state):
+    with pytest.raises(ValueError, match=r"text\.pt holds no text tower of CLIP: expected token_"):
+        initialise_text(tower, save(state))
+
+
+def test_transformers_file_with_a_part_missing(tower, peer, save):
+    state = _to_transformers(peer.state_dict())
+    del state["text_model.encoder.layers.1.self_attn.k_proj.bias"]
+    with pytest.raises(ValueError, match=r"lacks a part of transformer\.resblocks\.1\.attn\.in_"):
+        initialise_text(tower, save(state))

@@ -1,0 +1,76 @@
+"""The recipes' numbers beside the paper and the official commands."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from eva_contrastive.config import ContrastiveConfig
+from eva_contrastive.model.eva_clip import build_eva_clip
+from eva_engine.commands.training import load_recipe
+
+CONFIGS = Path(__file__).parents[2] / "clip" / "configs"
+PAIRS = 400_000_000  # of LAION-400M
+
+
+def load(name):
+    return load_recipe(CONFIGS / f"{name}.py", ContrastiveConfig)
+
+
+def words_of(name):
+    return " ".join((CONFIGS / f"{name}.py").read_text().split('"""')[1].split())
+
+
+def test_what_was_published_of_eva_clip_g(count):
+    """Paper Table 10a and section 2.3.5; the released config for the rest."""
+    config = load("eva_clip_g_patch14")
+    model, run = config.model, config.run
+    assert (model.variant, model.image_size, model.text) == ("eva_g_patch14", 224, "clip_l")
+    assert model.init_checkpoint == "eva_psz14.pt"
+    assert (model.drop_path_rate, model.patch_dropout) == (0.4, 0)
+    assert config.data.crop_scale == (0.9, 1.0)
+    assert (config.loss, config.max_logit_scale) == ("contrastive", 100)
+    assert (run.precision, run.zero_stage) == ("fp16", 1)
+    step = run.batch_size * run.accumulate * 256  # "41k" on 256 GPUs
+    assert step == 40_960
+    assert "256 processes x 160 pairs = 40,960" in words_of("eva_clip_g_patch14")
+    assert run.epochs * PAIRS == pytest.approx(11e9, rel=0.02)  # "11B"
+    assert config.optimizer.warmup_epochs * (PAIRS // step) == pytest.approx(2000, abs=3)
+    assert "Never published: optimizer, learning rates, decays and warm-up" in words_of(
+        "eva_clip_g_patch14"
+    )
+    assert "78.5 top-1" in words_of("eva_clip_g_patch14")
+    with torch.device("meta"):
+        built = build_eva_clip(model.variant, model.text, embed_dim=model.embed_dim)
+    assert count(built) == 1_136_435_841
+
+
+def test_the_command_of_eva_clip_g_plus():
+    """The official README's command: --visual-lr=4e-4 --text-lr=4e-5 --lr=5e-4 and so on."""
+    config = load("eva_clip_g_plus_patch14")
+    vision, text, optimizer = config.vision, config.text, config.optimizer
+    assert (vision.lr, vision.weight_decay, vision.layer_decay) == (4e-4, 0.05, 0.85)
+    assert (text.lr, text.weight_decay, text.layer_decay) == (4e-5, 0.05, 0.75)
+    assert (optimizer.name, optimizer.lr, optimizer.clip_grad) == ("lamb", 5e-4, 5.0)
+    assert (optimizer.betas, optimizer.eps) == ((0.9, 0.999), 1e-8)
+    assert config.model.patch_dropout == 0.5
+    assert config.run.seed == 4096
+    assert config.run.batch_size * 112 == 114_688
+    steps = 2_000_000_000 // 114_688
+    assert optimizer.warmup_epochs * steps == pytest.approx(2000, abs=10)
+    assert config.run.epochs * steps == pytest.approx(100 * 40_000_000 / 114_688, rel=0.01)
+
+
+def test_own_pairs(count):
+    """Low rates, locked layers and interpolation, and the arithmetic of its docstring."""
+    config = load("own_pairs")
+    assert config.model.init_checkpoint == "eva_clip_psz14.pt"
+    assert config.vision.lr == config.text.lr == config.optimizer.lr == 1e-6
+    assert config.interpolation == 0.5
+    assert config.run.batch_size * config.run.accumulate == 512
+    assert (config.vision.frozen_blocks, config.text.frozen_blocks) == (30, 9)
+
+
+def test_no_two_recipes_write_to_one_folder():
+    names = [path.stem for path in CONFIGS.glob("*.py")]
+    assert len({load(name).run.output for name in names}) == len(names) > 3
