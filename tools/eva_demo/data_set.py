@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva_data.pools import ordered_map
+from eva_demo.formats.captions import CAPTIONED_DIGITS
 from eva_demo.formats.coco import COCO_INSTANCES
 from eva_demo.formats.folder import CLASS_FOLDERS
 from eva_demo.formats.format import Format, demand
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # Name -> format; the name is that of its folder in the data set. A new format is one more entry.
 FORMATS: Mapping[str, Format] = {
+    "captions": CAPTIONED_DIGITS,
     "coco": COCO_INSTANCES,
     "folder": CLASS_FOLDERS,
     "semantic": SEMANTIC_MAPS,
@@ -54,11 +56,16 @@ class Settings:
 
     def as_json(self) -> dict[str, Any]:
         """Make the part of the manifest: the settings and the versions of the generators."""
+        from eva_demo.captioned_digits import CAPTION_VERSION
         from eva_demo.clips import CLIP_VERSION
         from eva_demo.scenes import SCENE_VERSION
 
         settings = {**asdict(self), "formats": list(self.formats), "scene_version": SCENE_VERSION}
-        return settings | ({"clip_version": CLIP_VERSION} if "video" in self.formats else {})
+        if "video" in self.formats:
+            settings["clip_version"] = CLIP_VERSION
+        if "captions" in self.formats:
+            settings["caption_version"] = CAPTION_VERSION
+        return settings
 
 
 def make_demo_data(

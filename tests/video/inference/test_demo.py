@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eva_data.lettering import clock
 from eva_data.video.frame_stream import VideoReader
 from eva_video.inference import demo
-from eva_video.inference.drawing import annotate, clock, drawn
+from eva_video.inference.drawing import annotate, drawn
 from eva_video.inference.predictor import Prediction, VideoPredictor
 from eva_video.inference.windows import Judged
 
