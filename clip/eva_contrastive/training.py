@@ -3,8 +3,10 @@
 import contextlib
 import logging
 from dataclasses import replace
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from eva_backbone.initialisation import no_init_weights
 from eva_contrastive.config import ContrastiveConfig, DataConfig, ModelConfig
@@ -15,6 +17,7 @@ from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip
 from eva_contrastive.model.loading import initialise
 from eva_contrastive.model.towers import TEXT_VARIANTS
 from eva_contrastive.steps.groups import freeze, limits, parameter_groups
+from eva_contrastive.steps.interpolation import check_start, write_interpolated
 from eva_contrastive.steps.losses import build_loss
 from eva_contrastive.steps.step import ContrastiveStep
 from eva_data.captions.captioned_images import CaptionedImages
@@ -128,6 +131,7 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
     Raises:
         ValueError: If settings or data do not fit together.
     """
+    check_start(config)
     captions = open_pairs(config.data, config.data.train)
     logger.info("%s pairs", f"{len(captions):,}")
     validation = build_validation(config)
@@ -154,6 +158,12 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
         flops_per_sample=count_flops(config),
         limits=limits(config),
     ).start()
+    if distributed.rank() == 0:
+        write_interpolated(config, partial(_first_weights, config))
+
+
+def _first_weights(config: ContrastiveConfig) -> dict[str, Tensor]:
+    return build_model(config.model, sigmoid=config.loss == "sigmoid").state_dict()
 
 
 def main() -> None:
