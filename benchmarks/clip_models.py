@@ -1,4 +1,4 @@
-"""Our CLIP and open_clip's `EVA01-g-14` with the same sizes and weights, for programs of this folder.
+"""Our CLIP and open_clip's `EVA01-g-14` with equal sizes and weights, for programs of this folder.
 
 The peer is open_clip's model through timm, and its training step follows open_clip's own: automatic
 mixed precision, torch's AdamW, and with micro-batches all features first, then each micro-batch
