@@ -10,6 +10,7 @@ its picture, at its place. What only its content shows is found out then.
 """
 
 import functools
+import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -89,8 +90,7 @@ class ShardCaptions(CaptionedImages):
 
     def checksum(self) -> int:
         """See `CaptionedImages`."""
-        sizes = self.members.table[TEXTS[1]]
-        return self.members.names.checksum() ^ int(np.bitwise_xor.reduce(sizes, initial=0))
+        return zlib.crc32(self.members.table[TEXTS[1]].data, self.members.names.checksum())
 
 
 class ShardPairs(NamedTuple):
