@@ -3,9 +3,10 @@ r"""Tables of pairs: CSV and TSV with a header, as open_clip, Kaggle and spreads
     filepath\ttitle                      open_clip's names and separator
     image,caption                        several lines of one picture are several captions of it
 
-A line ends with a line feed; the separator is a tab, a comma, a semicolon or a bar: the one by which the header has both columns.
-A cell in quotes may hold the separator, quotes (doubled) and line breaks. Without quotes, the
-caption may hold the separator if it is the last of two columns and the path ends as a picture does.
+A line ends with a line feed; the separator is a tab, a comma, a semicolon or a bar: the one by
+which the header has both columns. A cell in quotes may hold the separator, quotes (doubled) and
+line breaks. Without quotes, the caption may hold the separator if it is the last of two columns and
+the path ends as a picture does.
 
 A quote that is never closed would swallow lines until the next one, and give a wrong pair: such a
 line is left out, and named, and the next line is a line again.

@@ -1,8 +1,10 @@
 """Pairs in tar shards: which there are, what is left out, what is an error when it is read."""
 
 import gzip
+import io
 import json
 import pickle
+import tarfile
 
 import pytest
 import webdataset
@@ -260,3 +262,31 @@ def test_workers_that_index_find_the_same(tmp_path, write_shard, png):
     assert one.keys() == two.keys()
     assert all((one[name] == two[name]).all() for name in one)
     assert first.names == second.names
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_shard_that_was_replaced_gives_no_wrong_pairs(tmp_path, png, kind):
+    """Of the same size, so that the index fits: the header before a member has its name."""
+
+    def write(keys):
+        with tarfile.open(tmp_path / "a.tar", "w", format=kind) as tar:
+            for key in keys:
+                for suffix, content in (("png", png()), ("txt", f"text {key[-1]}".encode())):
+                    entry = tarfile.TarInfo(f"{key}.{suffix}")
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+
+    strange = ["a", "sub/b", "c" * 95 + "/" + "d" * 60, "./e", "ü/f"]
+    write(strange)
+    pairs = open_captions(tmp_path / "a.tar")
+    assert [pairs.captions(n) for n in range(5)] == [(f"text {key[-1]}",) for key in strange]
+    assert [pairs.image(n).size for n in range(5)] == [(12, 10)] * 5
+    write(["x", *strange[1:]])
+    for read in (pairs.captions, pairs.image):
+        with pytest.raises(OSError, match=r"a\.tar:a\.png: the shard has 'x\.(png|txt)' in its"):
+            read(0)
+        read(1)
+    content = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(content[512:] + content[:512])
+    with pytest.raises(OSError, match="the shard is damaged, or is another than"):
+        pairs.image(0)
