@@ -59,7 +59,7 @@ class ShardCaptions(CaptionedImages):
         lengths = {name: len(table[name]) if name in table else 0 for name in TEXTS}
         if {*lengths.values()} != {len(self.members)}:
             raise ValueError(f"the index is damaged, it has captions of {lengths}: write it again")
-        self._key = key
+        self.table, self._key = table, key
 
     def __len__(self) -> int:
         return len(self.members)
