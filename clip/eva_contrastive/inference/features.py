@@ -11,7 +11,7 @@ text, D values of a feature.
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -98,6 +98,7 @@ class ClipFeatures:
         device: str = "auto",
         precision: Precision = "auto",
         backend: Backend = "pyav",
+        **vision_arguments: Any,
     ) -> "ClipFeatures":
         """Build the model of a file with the preprocessing that belongs to it.
 
@@ -113,6 +114,8 @@ class ClipFeatures:
             device: "cuda", "cpu" or "auto".
             precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
             backend: Decoder of the videos.
+            **vision_arguments: Settings that the weights do not hold, such as `num_heads` of an
+                unusual size.
 
         Returns:
             The model, on its device.
@@ -125,7 +128,7 @@ class ClipFeatures:
         place = choose_device(device)
         load: Callable[..., EvaClip | VisionTower] = load_eva_clip if texts else load_vision_tower
         noted = notes_of_training(source, mean=mean, std=std)
-        model = load(source, image_size=image_size)
+        model = load(source, image_size=image_size, **vision_arguments)
         return cls(
             model.to(place, choose_dtype(precision, place)),
             mean=noted["mean"] or CLIP_MEAN,
