@@ -32,6 +32,7 @@ from eva_engine.evaluation.own_data import notes_of_training
 logger = logging.getLogger(__name__)
 
 Picture = Media | Image.Image
+_NAMED = 10  # texts that are too long
 
 
 class FrameFeatures(NamedTuple):
@@ -82,6 +83,7 @@ class ClipFeatures:
             raise ValueError("these weights have no projection to CLIP's features")
         self.mean, self.std, self.batch_size = tuple(mean), tuple(std), batch_size
         self.transform = evaluation_transform(self.image_size, mean=self.mean, std=self.std)
+        self._cut = 0  # texts that were too long
         self.read = MediaReader(self.transform, frames=frames, backend=backend)
 
     @classmethod
@@ -207,9 +209,11 @@ class ClipFeatures:
         """Turn a text into tokens (L,) int64; of a long one the beginning, with a warning."""
         length: int = self._text_tower().context_length
         count = count_tokens(text)
-        if count > length:
+        if count > length and self._cut < _NAMED:
+            self._cut += 1
             shown = text if len(text) < 60 else f"{text[:56]} ..."
-            logger.warning("%r has %d tokens: the first %d are read", shown, count, length)
+            more = "; further ones are not named" if self._cut == _NAMED else ""
+            logger.warning("%r has %d tokens: the first %d are read%s", shown, count, length, more)
         return tokenize(text, length)[0]
 
     def token_features(self, tokens: Tensor, *, normalize: bool = True) -> Tensor:
