@@ -24,7 +24,8 @@ from eva_data.pictures import UnreadableImageError
 from eva_data.pools import ordered_map
 from eva_data.sources.image_source import FolderImages, ImageSource
 from eva_data.sources.index_file import Table
-from eva_data.sources.manifests import Manifest, SourceEntry, write_index
+from eva_data.sources.manifest_file import Manifest, SourceEntry, write_index
+from eva_data.sources.manifests import open_source
 from eva_data.sources.shards import TarShards
 
 KINDS = {
@@ -68,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
     tables: dict[str, Table] = {}
     for entry in manifest.sources:
         try:
-            source = entry.open()
+            source = open_source(entry)
         except (OSError, ValueError) as error:
             findings.add("source", entry.name, str(error))
             continue
@@ -103,7 +104,7 @@ def _readable(
         if args.workers > 1:  # which then map the names from a file
             file = Path(folder) / "source"
             _table(source, keep).save(file)
-            source = entry.open(Table.open(file))
+            source = open_source(entry, Table.open(file))
         for index, kind, detail in _check_all(source, args.workers, args.least_side, entry.name):
             findings.add(kind, source.sample_id(index), detail)
             keep[index] &= KINDS[kind].note

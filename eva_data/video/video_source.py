@@ -80,6 +80,24 @@ class VideoSource(ABC):
         self.close()
 
 
+def require_usual_shape(video: VideoSource, name: str) -> None:
+    """Refuse frames that are strips: enlarged to a model's size they would fill the memory.
+
+    Args:
+        video: The video.
+        name: Name of the video, for the message.
+
+    Raises:
+        UnreadableVideoError: If one side is more than `LONGEST` times as long as the other.
+    """
+    if max(video.size) > LONGEST * min(video.size):
+        height, width = video.size
+        raise UnreadableVideoError(
+            f"{name} has frames of {height} x {width} pixels: one side is more than "
+            f"{LONGEST} times as long as the other, leave it out"
+        )
+
+
 def require_backend(backend: Backend) -> None:
     """Refuse a backend that cannot be used here, before there is a video to open.
 
@@ -123,21 +141,3 @@ def open_video(
 
         return TorchcodecSource(content, name=name)
     raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-
-
-def require_usual_shape(video: VideoSource, name: str) -> None:
-    """Refuse frames that are strips: enlarged to a model's size they would fill the memory.
-
-    Args:
-        video: The video.
-        name: Name of the video, for the message.
-
-    Raises:
-        UnreadableVideoError: If one side is more than `LONGEST` times as long as the other.
-    """
-    if max(video.size) > LONGEST * min(video.size):
-        height, width = video.size
-        raise UnreadableVideoError(
-            f"{name} has frames of {height} x {width} pixels: one side is more than "
-            f"{LONGEST} times as long as the other, leave it out"
-        )
