@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eva_data.files import make_folder
+from eva_data.files import UnwritableError, make_folder
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo
 from eva_data.options import integer
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
@@ -154,7 +154,9 @@ def _one_sentence(parser: argparse.ArgumentParser) -> Iterator[None]:
         yield
     except FloatingPointError as error:
         sys.exit(f"{parser.prog}: {error}")
-    except (ValueError, FileNotFoundError) as error:
+    except UnwritableError:  # of the output, which `run_demo` explains
+        raise
+    except (ValueError, OSError) as error:
         parser.error(str(error))
 
 
@@ -231,7 +233,7 @@ def _search(
             folders=[folder for folder in args.inputs if folder.is_dir()],
         )  # fmt: skip
     logger.info(
-        "%d files were known, %d computed, %d are gone, %d cannot be read",
+        "files in the library: %d known, %d computed, %d gone, %d that cannot be read",
         changes.known, changes.computed, changes.gone, len(changes.problems),
     )  # fmt: skip
     paths = dict.fromkeys(indexing.absolute(job.source) for job in jobs)

@@ -11,7 +11,7 @@ text, D values of a feature.
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,7 @@ from eva_engine.evaluation.own_data import notes_of_training
 logger = logging.getLogger(__name__)
 
 Picture = Media | Image.Image
+_NAMED = 10  # texts that are too long
 
 
 class FrameFeatures(NamedTuple):
@@ -82,6 +83,7 @@ class ClipFeatures:
             raise ValueError("these weights have no projection to CLIP's features")
         self.mean, self.std, self.batch_size = tuple(mean), tuple(std), batch_size
         self.transform = evaluation_transform(self.image_size, mean=self.mean, std=self.std)
+        self._cut = 0  # texts that were too long
         self.read = MediaReader(self.transform, frames=frames, backend=backend)
 
     @classmethod
@@ -98,6 +100,7 @@ class ClipFeatures:
         device: str = "auto",
         precision: Precision = "auto",
         backend: Backend = "pyav",
+        **vision_arguments: Any,
     ) -> "ClipFeatures":
         """Build the model of a file with the preprocessing that belongs to it.
 
@@ -113,6 +116,8 @@ class ClipFeatures:
             device: "cuda", "cpu" or "auto".
             precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
             backend: Decoder of the videos.
+            **vision_arguments: Settings that the weights do not hold, such as `num_heads` of an
+                unusual size.
 
         Returns:
             The model, on its device.
@@ -125,7 +130,7 @@ class ClipFeatures:
         place = choose_device(device)
         load: Callable[..., EvaClip | VisionTower] = load_eva_clip if texts else load_vision_tower
         noted = notes_of_training(source, mean=mean, std=std)
-        model = load(source, image_size=image_size)
+        model = load(source, image_size=image_size, **vision_arguments)
         return cls(
             model.to(place, choose_dtype(precision, place)),
             mean=noted["mean"] or CLIP_MEAN,
@@ -204,9 +209,11 @@ class ClipFeatures:
         """Turn a text into tokens (L,) int64; of a long one the beginning, with a warning."""
         length: int = self._text_tower().context_length
         count = count_tokens(text)
-        if count > length:
+        if count > length and self._cut < _NAMED:
+            self._cut += 1
             shown = text if len(text) < 60 else f"{text[:56]} ..."
-            logger.warning("%r has %d tokens: the first %d are read", shown, count, length)
+            more = "; further ones are not named" if self._cut == _NAMED else ""
+            logger.warning("%r has %d tokens: the first %d are read%s", shown, count, length, more)
         return tokenize(text, length)[0]
 
     def token_features(self, tokens: Tensor, *, normalize: bool = True) -> Tensor:
