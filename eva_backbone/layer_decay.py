@@ -2,19 +2,24 @@
 
 A model of depth d has d + 2 groups: 0 the embeddings, 1..d the blocks, d + 1 everything behind
 (norms, heads, pyramids, adapters, text towers). Every parameter name of every project belongs to
-exactly one. A tower that is not a ViT has the same groups by a function of its own.
+exactly one. A text tower by itself has the same groups, by open_clip's names of its parts.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-_EMBEDDING = re.compile(r"(^|\.)(cls_token|mask_token|pos_embed|patch_embed\..+)$")
-_BLOCK = re.compile(r"(^|\.)blocks\.(\d+)\.")
-NO_WEIGHT_DECAY = ("pos_embed", "cls_token")  # mask_token decays in the official pre-training
+_EMBEDDING = re.compile(
+    r"(^|\.)(cls_token|mask_token|pos_embed|patch_embed\..+"
+    r"|positional_embedding|token_embedding\.weight)$"  # of a text tower
+)
+_BLOCK = re.compile(r"(^|\.)(?:res)?blocks\.(\d+)\.")
+_OTHER_TOWER = re.compile(r"(^|\.)text\.")
+# mask_token decays in the official pre-training
+_NO_WEIGHT_DECAY = ("pos_embed", "cls_token", "positional_embedding")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +56,9 @@ def layer_index(name: str, depth: int) -> int:
     """Find the group that a parameter belongs to.
 
     Args:
-        name: Parameter name, with or without prefixes such as `backbone.net.` or `visual.`.
-        depth: Number of transformer blocks of the ViT.
+        name: Parameter name, with or without prefixes such as `backbone.net.` or `visual.`. Behind
+            `text.` it is one of a CLIP's other tower; without it, one of a text tower by itself.
+        depth: Number of transformer blocks of the ViT, or of the text tower by itself.
 
     Returns:
         Index into `layer_groups(depth)`.
@@ -60,7 +66,7 @@ def layer_index(name: str, depth: int) -> int:
     Raises:
         ValueError: If the name has a block that a model of this depth cannot have.
     """
-    if name.startswith("text."):  # CLIP's text tower has embeddings of its own
+    if _OTHER_TOWER.search(name):  # CLIP's text tower has embeddings of its own
         return depth + 1
     if _EMBEDDING.search(name):
         return 0
@@ -94,21 +100,19 @@ def param_groups_layer_decay(
     lr: float,
     weight_decay: float,
     layer_decay: float = 1.0,
-    no_weight_decay: Iterable[str] = NO_WEIGHT_DECAY,
-    layer_of: Callable[[str, int], int] = layer_index,
+    no_weight_decay: Iterable[str] = _NO_WEIGHT_DECAY,
 ) -> list[dict[str, Any]]:
     """Make optimizer groups by layer and by whether weight decay applies.
 
     Vectors and biases are never decayed, as in the official pre-training and classification.
 
     Args:
-        model: Any model around the ViT, or another tower; frozen parameters are left out.
+        model: Any model around the ViT, or a text tower; frozen parameters are left out.
         depth: Number of transformer blocks.
         lr: Learning rate of the last group.
         weight_decay: Weight decay of matrices.
         layer_decay: Factor between neighbouring layers.
         no_weight_decay: Last parts of further parameter names that are not decayed.
-        layer_of: Function that finds the group of a parameter by its name and the depth.
 
     Returns:
         Groups with `params`, `lr`, `lr_scale`, `weight_decay` and `name`.
@@ -119,7 +123,7 @@ def param_groups_layer_decay(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        index = layer_of(name, depth)
+        index = layer_index(name, depth)
         plain = parameter.ndim <= 1 or name.rpartition(".")[2] in exempt
         scale = layer_decay ** (depth + 1 - index)
         group = groups.setdefault(
@@ -136,21 +140,14 @@ def param_groups_layer_decay(
     return [groups[key] for key in sorted(groups)]
 
 
-def freeze_layers(
-    model: nn.Module,
-    *,
-    depth: int,
-    below: int,
-    layer_of: Callable[[str, int], int] = layer_index,
-) -> list[str]:
+def freeze_layers(model: nn.Module, *, depth: int, below: int) -> list[str]:
     """Stop the gradients of the first layer groups.
 
     Args:
-        model: Any model around the ViT, or another tower.
+        model: Any model around the ViT, or a text tower.
         depth: Number of transformer blocks.
         below: Groups with an index below this are frozen: 1 the embeddings, n + 1 the embeddings
             and n blocks.
-        layer_of: Function that finds the group of a parameter by its name and the depth.
 
     Returns:
         Names of the frozen parameters.
@@ -162,7 +159,7 @@ def freeze_layers(
         raise ValueError(f"below must be in 0..{depth + 2} for depth {depth}, got {below}")
     frozen = []
     for name, parameter in model.named_parameters():
-        if layer_of(name, depth) < below:
+        if layer_index(name, depth) < below:
             parameter.requires_grad_(False)
             frozen.append(name)
     return frozen

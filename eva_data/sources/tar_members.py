@@ -99,12 +99,25 @@ class TarMembers:
         Raises:
             OSError: If it cannot be read; the message names it.
         """
-        shard, size, offset = self._shard(index), self.size(index), self.table["offset"][index]
+        return self.read_beside(index, int(self.table["offset"][index]), self.size(index))
+
+    def read_beside(self, index: int, offset: int, size: int) -> bytes:
+        """Read another part of the shard of a member.
+
+        Args:
+            index: The member.
+            offset: Where it begins, in bytes.
+            size: Its bytes.
+
+        Raises:
+            OSError: If it cannot be read; the message names the member.
+        """
+        shard = self._shard(index)
         try:
             require_regular_file(shard)
             with shard.open("rb") as stream:
-                there = os.fstat(stream.fileno()).st_size - int(offset)
-                stream.seek(int(offset))
+                there = os.fstat(stream.fileno()).st_size - offset
+                stream.seek(offset)
                 content = stream.read(min(size, max(there, 0)))
         except (OSError, MemoryError) as error:
             reason = getattr(error, "strerror", None) or str(error) or "too large for the memory"

@@ -4,13 +4,13 @@ A project hands them to `eva_engine.loop.TrainingRun`. A model around one ViT ta
 `layer_decay_groups`; a model of several towers concatenates the groups of its towers.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from eva_backbone.layer_decay import NO_WEIGHT_DECAY, layer_index, param_groups_layer_decay
+from eva_backbone.layer_decay import param_groups_layer_decay
 from eva_engine.config import OptimizerConfig
 
 
@@ -38,12 +38,10 @@ def layer_decay_groups(
     weight_decay: float,
     layer_decay: float = 1.0,
     lr_scale: float = 1.0,
-    no_weight_decay: Iterable[str] = NO_WEIGHT_DECAY,
-    layer_of: Callable[[str, int], int] = layer_index,
 ) -> list[ParameterGroup]:
-    """Group the trained parameters of a model around one ViT, from input to output.
+    """Group the trained parameters of a model around one ViT or text tower, from input to output.
 
-    Vectors and biases have no weight decay.
+    Vectors, biases, `pos_embed`, `cls_token` and `positional_embedding` have no weight decay.
 
     Args:
         model: The model, or one tower of it.
@@ -51,9 +49,6 @@ def layer_decay_groups(
         weight_decay: Weight decay of matrices.
         layer_decay: Learning-rate factor between neighbouring layers.
         lr_scale: Learning-rate factor of the last layer.
-        no_weight_decay: Last parts of further parameter names that have no weight decay.
-        layer_of: Function that finds the layer of a parameter by its name and the depth; another
-            one is for towers that are not a ViT.
 
     Returns:
         The groups of `eva_backbone.layer_decay`.
@@ -64,8 +59,6 @@ def layer_decay_groups(
         lr=lr_scale,
         weight_decay=weight_decay,
         layer_decay=layer_decay,
-        no_weight_decay=no_weight_decay,
-        layer_of=layer_of,
     )
     return [
         ParameterGroup(

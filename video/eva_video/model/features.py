@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from eva_backbone.checkpoints.pooled import Pooling, load_pooled
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from eva_backbone.video import VideoTransformer
-from eva_data.video.video_source import Backend, open_video
+from eva_data.video.video_source import Backend, open_video, require_usual_shape
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
-from eva_video.data.clips import require_usual_shape
 from eva_video.data.preprocessing import preprocessing_of
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import CropsTransform, Normalise

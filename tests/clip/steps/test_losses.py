@@ -1,0 +1,107 @@
+"""The losses by their definitions, in half precision, and over two processes."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from eva_contrastive.model.eva_clip import ClipOutput
+from eva_contrastive.steps.losses import batch_accuracies, build_loss
+
+KINDS = ["contrastive", "sigmoid"]
+
+
+def output(count=6, dtype=torch.float32, bias=True):
+    images, texts = F.normalize(torch.randn(2, count, 16, dtype=torch.float64), dim=-1).to(dtype)
+    scale, shift = torch.tensor([7.0], dtype=dtype), torch.tensor([-3.0], dtype=dtype)
+    return ClipOutput(images, texts, scale, shift if bias else None)
+
+
+def by_definition(kind, out):
+    """In float64."""
+    images, texts, scale = (part.double() for part in out[:3])
+    logits = scale * images @ texts.T
+    if kind == "sigmoid":
+        logits = logits + out.logit_bias.double()
+        signs = 2 * torch.eye(len(images)) - 1
+        return -F.logsigmoid(signs * logits).sum() / len(images)
+    right = logits.diagonal()
+    both = logits.logsumexp(1).sum() + logits.logsumexp(0).sum() - 2 * right.sum()
+    return both / (2 * len(images))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_by_definition(kind):
+    out = output()
+    torch.testing.assert_close(build_loss(kind)(out).double(), by_definition(kind, out))
+
+
+def test_a_bias_does_not_change_the_contrastive_loss():
+    out = output()
+    loss = build_loss("contrastive")
+    torch.testing.assert_close(loss(out), loss(out._replace(logit_bias=None)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_compared_in_float32(kind, dtype):
+    out = output(count=64, dtype=dtype)
+    value = build_loss(kind)(out)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value.double(), by_definition(kind, out), rtol=1e-6, atol=1e-6)
+
+
+def test_accuracies():
+    """Texts 0 and 1 are exchanged; picture 2 is also the nearest of text 3."""
+    images = torch.eye(5)[:4].half()
+    texts = images[[1, 0, 2, 3]].clone()
+    texts[3] = F.normalize(torch.tensor([0, 0, 0.8, 0.6, 0]), dim=0).half()
+    found = batch_accuracies(ClipOutput(images, texts, torch.ones(1), None))
+    assert {name: value.item() for name, value in found.items()} == {
+        "i2t_accuracy": 0.5,
+        "t2i_accuracy": 0.25,
+    }
+
+
+@pytest.fixture(scope="module")
+def steps_of(launch):
+    """Number of processes -> folder of `program.py steps`."""
+    kinds = [(kind, accumulate) for kind in KINDS for accumulate in (1, 4)]
+    return {ranks: launch("steps", ranks=ranks, kinds=kinds) for ranks in (1, 2)}
+
+
+@pytest.mark.parametrize(("ranks", "accumulate"), [(1, 4), (2, 1), (2, 4)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_processes_and_micro_batches_equal_the_full_batch(steps_of, kind, ranks, accumulate):
+    """16 pairs in one piece, and in two processes or four micro-batches, or both."""
+    one, other = steps_of[1] / f"{kind}_1", steps_of[ranks] / f"{kind}_{accumulate}"
+    expected = json.loads((one / "measured0.json").read_text())
+    parts = [json.loads((other / f"measured{n}.json").read_text()) for n in range(ranks)]
+    means = {name: sum(part[name] for part in parts) / ranks for name in expected}
+    assert means == pytest.approx(expected, rel=1e-5)
+    assert expected.keys() == {"loss", "logit_scale", "i2t_accuracy", "t2i_accuracy"}
+    first, second = (load_file(folder / "gradients.safetensors") for folder in (one, other))
+    assert first.keys() == second.keys()
+    of_logits = [name for name in first if name.startswith("text.logit_")]
+    assert len(of_logits) == (2 if kind == "sigmoid" else 1)
+    for name, gradient in first.items():
+        assert gradient.abs().max() > 1e-6, name
+        torch.testing.assert_close(second[name], gradient, atol=2e-6, rtol=1e-4, msg=name)
+
+
+def test_runs_of_two_processes_equal_one(launch, metrics):
+    """ZeRO-1 and accumulation; the logit scale falls to its limit."""
+    one = launch("train", loss="contrastive", run={"epochs": 2, "batch_size": 16})
+    two = launch("train", loss="contrastive", ranks=2,
+                 run={"epochs": 2, "batch_size": 4, "accumulate": 2})  # fmt: skip
+    for line, other in zip(metrics(one), metrics(two), strict=True):
+        assert line == pytest.approx(other, abs=1e-4, rel=1e-4)
+    first, second = (
+        load_file(folder / "checkpoints/step_00000004/model.safetensors") for folder in (one, two)
+    )
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, atol=1e-4, rtol=1e-3, msg=name)
+    assert second["text.logit_scale"].item() == pytest.approx(2.65, abs=1e-6)
+    assert metrics(two)[-1]["logit_scale"] == pytest.approx(14.154, abs=1e-3)  # e^2.65
