@@ -311,6 +311,12 @@ def test_wrong_data(arguments, message, make_set, run, tmp_path, monkeypatch):
     assert not (tmp_path / "out" / "results.json").exists()
 
 
+def test_weights_that_are_not_there(folders, tmp_path):
+    gone = tmp_path / "gone.safetensors"
+    with pytest.raises(SystemExit, match=r"evaluate_zero_shot.py: .*gone.safetensors"):
+        command.main(["--weights", str(gone), "--data", str(folders), "--device", "cpu"])
+
+
 def test_an_output_that_cannot_be_used(make_set, run, tmp_path):
     own = make_set("own", [], {"cat/a.png": 3})
     (tmp_path / "out").write_text("a file")
