@@ -32,6 +32,22 @@ _WORDS, _POSITIONS = "text.token_embedding.weight", "text.positional_embedding"
 _PROJECTION = "text.text_projection"
 
 
+def weights_file(source: str | os.PathLike[str]) -> Path:
+    """Find the file of weights that a name, a path or a folder of open_clip stands for.
+
+    Args:
+        source: As for `load_eva_clip`.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If a file has an official name and other content.
+    """
+    return open_clip_weights(Path(source)) or resolve_source(source)
+
+
 def load_eva_clip(
     source: str | os.PathLike[str],
     *,
@@ -59,7 +75,7 @@ def load_eva_clip(
         ValueError: If the file holds no complete EVA-CLIP, or does not determine its sizes.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
-    path = open_clip_weights(Path(source)) or resolve_source(source)
+    path = weights_file(source)
     return clip_from(
         read_clip_weights(path),
         name=path.name,
@@ -137,7 +153,7 @@ def load_vision_tower(
         ValueError: If the file holds no such tower.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
-    path = resolve_source(source)
+    path = weights_file(source)
     weights = read_clip_weights(path)
     prefix = trunk_prefix(weights, f"{path.name} holds no EVA weights")
     with torch.device("meta"):
