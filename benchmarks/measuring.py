@@ -14,6 +14,7 @@ T = TypeVar("T")
 Call = Callable[[], object]
 Seconds = tuple[float, float]  # by the clock, and of CPU time of this process
 Figure = tuple[str, float]
+Row = dict[str, str]  # column -> cell
 
 
 def in_turn(calls: Sequence[Call], *, rounds: int, device: torch.device) -> list[list[Seconds]]:
@@ -105,6 +106,14 @@ def show(figures: Iterable[Figure], *, rounds: int) -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {rounds} rounds")
     for name, value in figures:
         print(f"{name}: {value:.3g}", flush=True)
+
+
+def show_table(rows: Iterable[Row]) -> None:
+    """Print a table in Markdown, each row as soon as it is known; the first one has all columns."""
+    for number, row in enumerate(rows):
+        if not number:
+            print(f"\n| {' | '.join(row)} |\n|{'---|' * len(row)}")
+        print(f"| {' | '.join(row.values())} |", flush=True)
 
 
 def _synchronise(device: torch.device) -> None:

@@ -6,6 +6,7 @@
 * `labelled`: folders of classes, data sets by name, ImageNet and its variants;
 * `labelled_videos`: videos with labels in every form in which they lie on disks;
 * `kinetics`: the classes of Kinetics-400, 600, 700, and of the sets that merge them;
+* `captions`: pictures with captions, in shards, tables, lists and folders;
 * `transforms`: types of transforms, and the one of an evaluation;
 * `inputs`, `options`, `commands`: inputs of demos, types of options, exit codes of programs;
 * `pools`, `checks`: work in several processes; checks of data sets, their findings and command;

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eva_engine.evaluation.counting import Score
-from eva_engine.evaluation.reports import table
+from eva_engine.evaluation.reports import average_and_gap, table
 
 PAPER_SETS = (  # in the order of Table 5; the gap is between the first and the average
     "ImageNet-1K",
@@ -14,21 +14,6 @@ PAPER_SETS = (  # in the order of Table 5; the gap is between the first and the 
     "ImageNet-R",
     "ImageNet-Sketch",
 )
-
-
-def average_and_gap(top1: Mapping[str, float]) -> tuple[float, float] | None:
-    """Average over the paper's six sets, and how far ImageNet-1K lies above it (Table 5).
-
-    Args:
-        top1: Set -> accuracy in percent; others than the six are left out.
-
-    Returns:
-        Both, or None if one of the six is missing.
-    """
-    if not set(PAPER_SETS) <= top1.keys():
-        return None
-    average = sum(top1[name] for name in PAPER_SETS) / len(PAPER_SETS)
-    return average, top1[PAPER_SETS[0]] - average
 
 
 def table_with_average(scores: Mapping[str, Score]) -> str:
@@ -41,7 +26,7 @@ def table_with_average(scores: Mapping[str, Score]) -> str:
         Lines of text.
     """
     lines = [table(scores)]
-    both = average_and_gap({name: score.top1 for name, score in scores.items()})
+    both = average_and_gap({name: score.top1 for name, score in scores.items()}, PAPER_SETS)
     if both is not None:
         lines.append(f"{'average of six':16} {'':8} {both[0]:8.3f}")
         lines.append(f"{'gap to 1K':16} {'':8} {both[1]:8.3f}")
@@ -60,6 +45,6 @@ def average_entries(scores: Mapping[str, Score]) -> dict[str, Any]:
     Returns:
         Name -> value.
     """
-    both = average_and_gap({name: score.top1 for name, score in scores.items()})
+    both = average_and_gap({name: score.top1 for name, score in scores.items()}, PAPER_SETS)
     average, gap = both if both is not None else (None, None)
     return {"average": average, "gap": gap}

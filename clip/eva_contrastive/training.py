@@ -1,11 +1,36 @@
 """Contrastive training: the parts put together (paper section 2.3.5)."""
 
 import contextlib
+import logging
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
 
 from eva_backbone.initialisation import no_init_weights
-from eva_contrastive.config import ModelConfig
+from eva_contrastive.config import ContrastiveConfig, DataConfig, ModelConfig
+from eva_contrastive.data.pairs import Pairs
+from eva_contrastive.data.transforms import training_transform
+from eva_contrastive.evaluation.validation import ContrastiveValidation
 from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip
 from eva_contrastive.model.loading import initialise
+from eva_contrastive.model.towers import TEXT_VARIANTS
+from eva_contrastive.steps.groups import freeze, limits, parameter_groups
+from eva_contrastive.steps.interpolation import check_start, write_interpolated
+from eva_contrastive.steps.losses import build_loss
+from eva_contrastive.steps.step import ContrastiveStep
+from eva_data.captions.captioned_images import CaptionedImages
+from eva_data.captions.opening import open_captions
+from eva_data.labelled.folders import open_labelled
+from eva_data.transforms import evaluation_transform
+from eva_engine import distributed
+from eva_engine.commands import training as command_line
+from eva_engine.config import as_plain
+from eva_engine.loop import TrainingRun
+from eva_engine.steps.flops import image_input, training_flops
+
+logger = logging.getLogger(__name__)
 
 
 def build_model(config: ModelConfig, *, sigmoid: bool = False) -> EvaClip:
@@ -32,3 +57,115 @@ def build_model(config: ModelConfig, *, sigmoid: bool = False) -> EvaClip:
     model.text.set_grad_checkpointing(config.activation_checkpointing)
     initialise(model, config.init_checkpoint, config.text_checkpoint)
     return model
+
+
+def open_pairs(data: DataConfig, location: str) -> CaptionedImages:
+    """Open the pairs of a recipe.
+
+    Args:
+        data: Where they lie.
+        location: Those for training or for validation.
+
+    Returns:
+        Pictures with captions.
+    """
+    return open_captions(
+        location,
+        root=data.root or None,
+        image_column=data.image_column or None,
+        caption_column=data.caption_column or None,
+    )
+
+
+def build_validation(config: ContrastiveConfig) -> ContrastiveValidation | None:
+    """Make what evaluates a run.
+
+    Args:
+        config: The recipe.
+
+    Returns:
+        The evaluation of its validation pairs, its class folders, or both; None for neither.
+
+    Raises:
+        ValueError: If it keeps the best weights by a result that nothing evaluates.
+    """
+    data, size = config.data, config.model.image_size
+    if not data.val and not data.zero_shot:
+        if config.run.best_metric:
+            raise ValueError(
+                "run.best_metric needs data.val or data.zero_shot; set it to nothing "
+                "(--run.best-metric '')"
+            )
+        return None
+    transform = evaluation_transform(size, mean=data.mean, std=data.std)
+    return ContrastiveValidation(
+        config.run,
+        pairs=open_pairs(data, data.val) if data.val else None,
+        transform=transform,
+        classes=open_labelled(data.zero_shot, transform, upright=False) if data.zero_shot else None,
+        templates=data.templates,
+    )
+
+
+def count_flops(config: ContrastiveConfig) -> float:
+    """Count the model FLOPs of a pair in training, forward and backward."""
+
+    def build(model: ModelConfig) -> EvaClip:
+        built = build_model(model, sigmoid=config.loss == "sigmoid")
+        freeze(config, built)
+        return built
+
+    tokens = torch.zeros(1, TEXT_VARIANTS[config.model.text].context_length, dtype=torch.int64)
+    inputs = [image_input(config.model.image_size), tokens.to("meta")]
+    untrained = replace(config.model, text_checkpoint="")
+    return training_flops(build, untrained, inputs=inputs)
+
+
+def train(config: ContrastiveConfig, device: torch.device) -> None:
+    """Train.
+
+    Args:
+        config: The recipe.
+        device: Device of this process, from `eva_engine.distributed.start`.
+
+    Raises:
+        ValueError: If settings or data do not fit together.
+    """
+    check_start(config)
+    captions = open_pairs(config.data, config.data.train)
+    logger.info("%s pairs", f"{len(captions):,}")
+    validation = build_validation(config)
+    distributed.seed_all(config.run.seed)
+    model = build_model(config.model, sigmoid=config.loss == "sigmoid")
+    freeze(config, model)
+    transform = training_transform(
+        config.model.image_size,
+        crop_scale=config.data.crop_scale,
+        mean=config.data.mean,
+        std=config.data.std,
+    )
+    TrainingRun(
+        model=model,
+        groups=parameter_groups(config, model),
+        samples=Pairs(captions, transform, model.context_length),
+        step_fn=ContrastiveStep(build_loss(config.loss)),
+        run=config.run,
+        optimizer=config.optimizer,
+        config=as_plain(config),
+        device=device,
+        evaluate=validation,
+        results=validation.results if validation else (),
+        flops_per_sample=count_flops(config),
+        limits=limits(config),
+    ).start()
+    if distributed.rank() == 0:
+        write_interpolated(config, partial(_first_weights, config))
+
+
+def _first_weights(config: ContrastiveConfig) -> dict[str, Tensor]:
+    return build_model(config.model, sigmoid=config.loss == "sigmoid").state_dict()
+
+
+def main() -> None:
+    """Run the command line of `train.py`."""
+    command_line.main(ContrastiveConfig, train, program="clip/train.py")

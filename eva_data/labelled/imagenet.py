@@ -71,6 +71,7 @@ def open_sets(
     mean: Sequence[float],
     std: Sequence[float],
     crop_pct: float = 1.0,
+    bilinear: bool = True,
 ) -> list[TestSet]:
     """Open the sets that are given.
 
@@ -79,7 +80,9 @@ def open_sets(
         image_size: Side of the model's images.
         mean: Subtracted from the pixels.
         std: Divides them.
-        crop_pct: Share of the crop in the usual transform; ImageNet-V2 and ObjectNet have 1.
+        crop_pct: Share of the crop in the usual transform.
+        bilinear: Resize ImageNet-V2 and ObjectNet bilinearly with a crop of all, as the official
+            classification; otherwise they have the usual transform, as those of a CLIP.
 
     Returns:
         The sets, ImageNet-ReaL behind the images of ImageNet-1K that it labels.
@@ -88,7 +91,9 @@ def open_sets(
         ValueError: If none is given, or one is not what its name says.
     """
     usual = evaluation_transform(image_size, crop_pct=crop_pct, mean=mean, std=std)
-    bilinear = evaluation_transform(image_size, interpolation="bilinear", mean=mean, std=std)
+    other = usual
+    if bilinear:
+        other = evaluation_transform(image_size, interpolation="bilinear", mean=mean, std=std)
     sets, names = [], None
     if paths.real is not None and paths.imagenet is None:
         raise ValueError("ImageNet-ReaL has labels for ImageNet-1K's images: give --imagenet too")
@@ -100,7 +105,7 @@ def open_sets(
             accepted = real_labels(images, paths.real)
             sets.append(TestSet(name="ImageNet-ReaL", samples=images, accepted=accepted))
     if paths.v2 is not None:
-        images = ClassFolders(paths.v2, bilinear, classes=_NUMBERS, upright=False)
+        images = ClassFolders(paths.v2, other, classes=_NUMBERS, upright=False)
         sets.append(TestSet(name="ImageNet-V2", samples=images))
     for name, folder, columns in (
         ("ImageNet-A", paths.a, IMAGENET_A),
@@ -111,7 +116,7 @@ def open_sets(
             sets.append(_opened(name, folder, usual, columns=columns, names=names))
     if paths.objectnet is not None:
         folder, labels = objectnet_labels(paths.objectnet)
-        images = ClassFolders(folder, bilinear, classes=_NUMBERS, labels=labels, upright=False)
+        images = ClassFolders(folder, other, classes=_NUMBERS, labels=labels, upright=False)
         sets.append(TestSet(name="ObjectNet", samples=images))
     if not sets:
         raise ValueError(
@@ -217,6 +222,28 @@ def objectnet_labels(folder: Path) -> tuple[Path, dict[str, int]]:
             f"{error}); take all of them from one download of ObjectNet"
         ) from error
     return images, labels
+
+
+def open_objectnet(folder: Path, transform: PictureTransform) -> ClassFolders:
+    """Open ObjectNet with its own names of the objects that are classes of ImageNet-1K too.
+
+    These 113 compete with each other where a model takes any names, as in CLIP_benchmark.
+
+    Args:
+        folder: See `objectnet_labels`.
+        transform: See `ClassFolders`.
+
+    Returns:
+        The images; `classes` has the names in lower case, in the order of the folders.
+
+    Raises:
+        ValueError: If a mapping file is missing or does not fit the others.
+    """
+    images, labels = objectnet_labels(folder)
+    objects = _read_json(images.parent / "mappings" / "folder_to_objectnet_label.json")
+    places = {name: place for place, name in enumerate(sorted(labels))}
+    names = [str(objects[name]).lower() for name in places]
+    return ClassFolders(images, transform, classes=names, labels=places, upright=False)
 
 
 def _read(file: Path) -> str:

@@ -15,7 +15,12 @@ from safetensors import SafetensorError, safe_open
 
 KIND = "eva_pretrain image index 1"
 VIDEO_KIND = "eva_data video index 1"
-_CALLED = {KIND: "an index of images", VIDEO_KIND: "an index of videos"}
+CAPTION_KIND = "eva_data caption index 1"
+_CALLED = {
+    KIND: "an index of images",
+    VIDEO_KIND: "an index of videos",
+    CAPTION_KIND: "an index of captions",
+}
 _DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64}
 
 

@@ -16,12 +16,13 @@ def is_pattern(path: Path) -> bool:
     return path.suffix == ".tar" or (path.name.endswith("}") and not path.is_dir())
 
 
-def expand(pattern: str | Sequence[str]) -> list[Path]:
+def expand(pattern: str | Sequence[str], *, missing: list[str] | None = None) -> list[Path]:
     """Turn patterns into the paths of existing files.
 
     Args:
         pattern: Path with `{0000..0099}` for numbers of that many digits, `{a,b}` for
             alternatives, and the `*`, `?` and `[...]` of a shell; or several patterns.
+        missing: List that takes the files that are not there; None refuses them.
 
     Raises:
         ValueError: If a file is not there, nothing fits a pattern, or one stands for more than
@@ -38,6 +39,8 @@ def expand(pattern: str | Sequence[str]) -> list[Path]:
                 if not found:
                     raise ValueError(f"no shard fits {path!r}")
                 paths += found
+            elif not Path(path).is_file() and missing is not None:
+                missing.append(path)
             elif not Path(path).is_file():
                 raise ValueError(f"there is no shard {path} (of {one!r})")
             else:
@@ -45,7 +48,7 @@ def expand(pattern: str | Sequence[str]) -> list[Path]:
             if len(paths) > MOST_SHARDS:
                 raise ValueError(f"{one!r} stands for more than {MOST_SHARDS:,} shards")
     if not paths:
-        raise ValueError("no shard was named")
+        raise ValueError(f"no shard of {pattern!r} is there" if missing else "no shard was named")
     return paths
 
 

@@ -39,13 +39,18 @@ class Member(NamedTuple):
     @property
     def key(self) -> str:
         """The name up to the first dot behind its folder, which files of one sample share."""
-        folder, slash, base = self.name.rpartition("/")
-        return folder + slash + base.partition(".")[0]
+        return key_of(self.name)
 
     @property
     def suffix(self) -> str:
         """What follows the key, in lower case."""
         return self.name[len(self.key) :].lower()
+
+
+def key_of(name: str) -> str:
+    """Take the key of a member's name: all up to the first dot behind its folder."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.partition(".")[0]
 
 
 class TarMembers:
@@ -99,12 +104,25 @@ class TarMembers:
         Raises:
             OSError: If it cannot be read; the message names it.
         """
-        shard, size, offset = self._shard(index), self.size(index), self.table["offset"][index]
+        return self.read_beside(index, int(self.table["offset"][index]), self.size(index))
+
+    def read_beside(self, index: int, offset: int, size: int) -> bytes:
+        """Read another part of the shard of a member.
+
+        Args:
+            index: The member.
+            offset: Where it begins, in bytes.
+            size: Its bytes.
+
+        Raises:
+            OSError: If it cannot be read; the message names the member.
+        """
+        shard = self._shard(index)
         try:
             require_regular_file(shard)
             with shard.open("rb") as stream:
-                there = os.fstat(stream.fileno()).st_size - int(offset)
-                stream.seek(int(offset))
+                there = os.fstat(stream.fileno()).st_size - offset
+                stream.seek(offset)
                 content = stream.read(min(size, max(there, 0)))
         except (OSError, MemoryError) as error:
             reason = getattr(error, "strerror", None) or str(error) or "too large for the memory"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 Backend = Literal["pyav", "torchcodec"]
 BACKENDS = get_args(Backend)
+LONGEST = 50  # longer side by shorter; a strip that is longer would fill the memory
 
 
 class UnreadableVideoError(OSError):
@@ -77,6 +78,24 @@ class VideoSource(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def require_usual_shape(video: VideoSource, name: str) -> None:
+    """Refuse frames that are strips: enlarged to a model's size they would fill the memory.
+
+    Args:
+        video: The video.
+        name: Name of the video, for the message.
+
+    Raises:
+        UnreadableVideoError: If one side is more than `LONGEST` times as long as the other.
+    """
+    if max(video.size) > LONGEST * min(video.size):
+        height, width = video.size
+        raise UnreadableVideoError(
+            f"{name} has frames of {height} x {width} pixels: one side is more than "
+            f"{LONGEST} times as long as the other, leave it out"
+        )
 
 
 def require_backend(backend: Backend) -> None:

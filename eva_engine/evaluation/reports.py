@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from eva_data.commands import printable
+from eva_data.commands import complain, printable
 from eva_data.files import make_folder, replacing, write_text
 from eva_engine.evaluation.counting import Counted, Score
 
@@ -20,6 +20,7 @@ Extra = Mapping[str, float]  # further numbers of a set by their names
 
 NAMED = 40  # classes whose names fit beside a picture
 NUMBERED = 20  # classes whose numbers fit into its cells
+_LEFT_OUT = 10  # samples left out that the terminal names
 
 
 def table(
@@ -46,6 +47,40 @@ def table(
         cells = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
         lines.append(" ".join([line, *cells]))
     return "\n".join(lines)
+
+
+def average_and_gap(values: Mapping[str, float], sets: Sequence[str]) -> tuple[float, float] | None:
+    """Average over sets, and how far the first of them lies above it.
+
+    Args:
+        values: Set -> accuracy; others than `sets` are left out.
+        sets: The sets of the average.
+
+    Returns:
+        Both, or None if one of them is missing.
+    """
+    if not set(sets) <= values.keys():
+        return None
+    average = sum(values[name] for name in sets) / len(sets)
+    return average, values[sets[0]] - average
+
+
+def complain_of_left_out(left_out: Sequence[str], *, unit: str = "images") -> None:
+    """Name the samples that were left out in the terminal, a sentence for each of the first ones.
+
+    Args:
+        left_out: The sentences.
+        unit: Name of the samples.
+    """
+    if not left_out:
+        return
+    named = "".join(f"\n  {reason}" for reason in left_out[:_LEFT_OUT])
+    rest = len(left_out) - _LEFT_OUT
+    complain(
+        f"{len(left_out)} {unit} could not be read and were left out:"
+        + printable(named)
+        + (f"\n  and {rest} more" if rest > 0 else "")
+    )
 
 
 def write_results(

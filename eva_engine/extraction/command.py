@@ -57,23 +57,21 @@ class Kind:
     prepare: Callable[[argparse.Namespace, torch.device], Extraction]
 
 
-def extraction_command(
-    program: str, kinds: Sequence[Kind], *, description: str, examples: str = ""
-) -> Callable[..., None]:
+def extraction_command(program: str, kinds: Sequence[Kind], *, about: str) -> Callable[..., None]:
     """Make the `main` of a tool that writes features.
 
     Args:
         program: Name in the messages.
         kinds: Features that it offers.
-        description: Purpose of the tool.
-        examples: End of its help.
+        about: Purpose of the tool in the first line, then examples, for its help.
 
     Returns:
         The `main`, see `eva_engine.commands.options.command`.
     """
 
     def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-        return _parse(arguments, new_parser(program, description, epilog=examples), kinds)
+        purpose, _, examples = about.partition("\n\n")
+        return _parse(arguments, new_parser(program, purpose, epilog=examples), kinds)
 
     def work(options: argparse.Namespace, device: torch.device) -> None:
         (kind,) = [kind for kind in kinds if options.kind in kind.names]

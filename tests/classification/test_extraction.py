@@ -18,7 +18,7 @@ from eva_data.run_folder import locked
 from eva_engine.extraction import command
 from eva_engine.extraction.shards import Plan
 
-main = command.extraction_command("tools/extract_features.py", [VIT_FEATURES], description="")
+main = command.extraction_command("tools/extract_features.py", [VIT_FEATURES], about="Write.")
 NUMBER = 11  # pictures of the fixture `digits`
 SMALL = str(3 * 2 * 128 / 2**20)  # MiB of three vectors in fp16
 

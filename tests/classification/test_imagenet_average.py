@@ -3,11 +3,12 @@
 import pytest
 
 from eva_classification.imagenet_average import (
-    average_and_gap,
+    PAPER_SETS,
     average_entries,
     table_with_average,
 )
 from eva_engine.evaluation.counting import Score
+from eva_engine.evaluation.reports import average_and_gap
 
 PAPER = {"ImageNet-1K": 89.6, "ImageNet-V2": 81.6, "ImageNet-ReaL": 90.8, "ImageNet-A": 86.2,
          "ImageNet-R": 88.3, "ImageNet-Sketch": 67.7}  # fmt: skip
@@ -21,7 +22,9 @@ def scores():
 
 
 def test_average_and_gap_of_the_paper():
-    average, gap = average_and_gap(PAPER | {"ObjectNet": 60.9})  # which is not in the average
+    average, gap = average_and_gap(
+        PAPER | {"ObjectNet": 60.9}, PAPER_SETS
+    )  # which is not in the average
     assert (round(average, 1), round(gap, 1)) == (84.0, 5.6)
     assert average == pytest.approx(504.2 / 6)
     assert gap == pytest.approx(89.6 - 504.2 / 6)
@@ -30,7 +33,7 @@ def test_average_and_gap_of_the_paper():
 @pytest.mark.parametrize("name", PAPER)
 def test_no_average_without_all_six(scores, name):
     del scores[name]
-    assert average_and_gap({key: PAPER[key] for key in scores}) is None
+    assert average_and_gap({key: PAPER[key] for key in scores}, PAPER_SETS) is None
     assert average_entries(scores) == {"average": None, "gap": None}
     last = table_with_average(scores).splitlines()[-1]
     if name == "ImageNet-1K":

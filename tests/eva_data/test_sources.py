@@ -15,7 +15,8 @@ from eva_data.pictures import LIMIT, UnreadableImageError
 from eva_data.sources.decoding import decode_image
 from eva_data.sources.image_source import FolderImages
 from eva_data.sources.index_file import Table
-from eva_data.sources.manifests import Manifest, ManifestImages, open_images, write_index
+from eva_data.sources.manifest_file import Manifest, write_index
+from eva_data.sources.manifests import ManifestImages, open_images, open_source
 from eva_pretrain.transforms import PretrainTransform, Views
 
 SMALL = {"coffee": 3, "chelsea": 2, "rocket": 4}  # photograph -> copies
@@ -60,7 +61,7 @@ def _write_index(manifest, file):
     opened = Manifest.read(manifest)
     tables = {}
     for entry in opened.sources:
-        names = entry.open().names
+        names = open_source(entry).names
         tables[entry.name] = Table(names.arrays())
     write_index(file, tables, opened)
 
@@ -267,7 +268,7 @@ def test_roots(merged, folders, monkeypatch, tmp_path):
     moved = _manifest(tmp_path / "elsewhere", text)
     assert len(ManifestImages(moved)) == 9
     with pytest.raises(ValueError, match="there is no folder"):
-        Manifest.read(moved, root=str(tmp_path / "elsewhere")).sources[0].open()
+        open_source(Manifest.read(moved, root=str(tmp_path / "elsewhere")).sources[0])
     assert Manifest.read(moved, root=str(folders)).sources == Manifest.read(merged).sources
 
 

@@ -342,5 +342,5 @@ def test_help_imports_nothing_heavy():
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert "--formats {coco,folder,semantic,video}" in result.stdout
+    assert "--formats {captions,coco,folder,semantic,video}" in result.stdout
     assert result.stdout.endswith("[]\n")

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_demo.glyphs import Handwriting, choose_paint
+from eva_demo.glyphs import Handwriting, choose_paint, draw_colours
 from eva_demo.photographs import Photographs
 from eva_demo.splits import SPLITS, Split, check_split
 
@@ -137,7 +137,7 @@ class ClipGenerator:
             for place, height, turned in zip(places, px.tolist(), angle.tolist(), strict=True)
         ]
         masks = np.stack([glyph.mask for glyph in glyphs])  # (T, S, S)
-        paint = choose_paint(frames[masks], min_contrast=_MIN_CONTRAST, rng=rng)
+        paint = choose_paint(frames[masks], min_contrast=_MIN_CONTRAST, colours=draw_colours(rng))
         for frame, glyph in zip(frames, glyphs, strict=True):
             paint.apply(frame, glyph)
         path = {"x": places[:, 0], "y": places[:, 1], "size": px, "angle": angle}

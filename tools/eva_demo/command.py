@@ -1,7 +1,10 @@
-"""The command that makes the demo data: digit scenes and clips in the formats the toolkit reads.
+"""The command that makes the demo data: digits in the formats that the toolkit reads.
 
     python tools/make_demo_data.py --output data/demo --formats coco
     python tools/make_demo_data.py --output data/motions --formats video
+    python tools/make_demo_data.py --output data/captioned --formats captions
+
+A scene stands for a clip, or for three pictures with captions; these have half of its side.
 
 The same seed and sizes give the same bytes, with any number of workers.
 """
@@ -16,6 +19,8 @@ from eva_demo.data_set import FORMATS, Settings, check_demo_data, make_demo_data
 from eva_demo.formats.format import demand
 from eva_demo.manifest import difference, read_manifest
 
+_WHAT: dict[tuple[str, ...], str] = {("video",): "clips", ("captions",): "scenes of three pairs"}
+
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
@@ -26,9 +31,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="folder to make")
     add("--formats", nargs="+", choices=sorted(FORMATS), default=["coco"], help="what to write")
-    add("--train", type=integer(1), default=2000, metavar="N", help="training scenes or clips")
-    add("--val", type=integer(1), default=300, metavar="N", help="validation scenes or clips")
-    add("--size", type=integer(48), default=128, metavar="PX", help="side; a clip has half of it")
+    add("--train", type=integer(1), default=2000, metavar="N", help="training scenes")
+    add("--val", type=integer(1), default=300, metavar="N", help="validation scenes")
+    add("--size", type=integer(48), default=128, metavar="PX", help="side of a scene")
     add("--seed", type=integer(0), default=0, metavar="N", help="seed of all of them")
     add("--workers", type=integer(1), default=2, metavar="N", help="processes; same bytes")
     add("--overwrite", action="store_true", help="replace another or damaged data set")
@@ -47,7 +52,7 @@ def _run(args: argparse.Namespace) -> int:
         demand(not problem, f"{args.output} {problem}")
         say(f"{args.output}: every check passed")
     elif make_demo_data(args.output, settings, workers=args.workers, overwrite=args.overwrite):
-        what = "clips" if settings.formats == ("video",) else "scenes"
+        what = _WHAT.get(settings.formats, "scenes")
         say(f"{args.output}: wrote and checked {args.train} + {args.val} {what}")
     else:
         say(f"{args.output}: already there, complete, with these settings; left as it is")

@@ -1,14 +1,14 @@
 """A data set of digit scenes: written into a temporary folder, checked, and renamed."""
 
 import functools
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eva_data.folders import remove_leftovers, replacing_folder
 from eva_data.pools import ordered_map
+from eva_demo.formats.captions import CAPTIONED_DIGITS
 from eva_demo.formats.coco import COCO_INSTANCES
 from eva_demo.formats.folder import CLASS_FOLDERS
 from eva_demo.formats.format import Format, demand
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Name -> format; the name is that of its folder in the data set. A new format is one more entry.
 FORMATS: Mapping[str, Format] = {
+    "captions": CAPTIONED_DIGITS,
     "coco": COCO_INSTANCES,
     "folder": CLASS_FOLDERS,
     "semantic": SEMANTIC_MAPS,
@@ -54,11 +55,16 @@ class Settings:
 
     def as_json(self) -> dict[str, Any]:
         """Make the part of the manifest: the settings and the versions of the generators."""
+        from eva_demo.captioned_digits import CAPTION_VERSION
         from eva_demo.clips import CLIP_VERSION
         from eva_demo.scenes import SCENE_VERSION
 
         settings = {**asdict(self), "formats": list(self.formats), "scene_version": SCENE_VERSION}
-        return settings | ({"clip_version": CLIP_VERSION} if "video" in self.formats else {})
+        if "video" in self.formats:
+            settings["clip_version"] = CLIP_VERSION
+        if "captions" in self.formats:
+            settings["caption_version"] = CAPTION_VERSION
+        return settings
 
 
 def make_demo_data(
@@ -88,22 +94,13 @@ def make_demo_data(
         foreign = "it holds files that this program did not write, so name another --output"
         demand(is_ours(output, FORMATS), f"{output} {problem}; {foreign}")
         demand(overwrite, f"{output} {problem}; give --overwrite to replace it")
-    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
-    replaced = output.with_name(f".{output.name}.replaced-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
+    with replacing_folder(output) as partial:
         files = [
             file
             for name in settings.formats
             for file in _write(FORMATS[name], partial / name, settings, workers=workers)
         ]
         write_manifest(partial, settings.as_json(), files)
-        if output.exists():
-            output.rename(replaced)
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(replaced, ignore_errors=True)
     return True
 
 
@@ -137,23 +134,3 @@ def check_demo_data(output: Path, formats: list[str]) -> None:
     """
     for name in formats:
         FORMATS[name].check(output / name)
-
-
-def remove_leftovers(output: Path) -> None:
-    """Delete the temporary folders that interrupted runs for `output` left behind."""
-    for kind in ("partial", "replaced"):
-        for path in output.parent.glob(f".{output.name}.{kind}-*"):
-            if not _is_running(path.name.rpartition("-")[2]):
-                shutil.rmtree(path)
-
-
-def _is_running(process: str) -> bool:
-    if process == str(os.getpid()):  # in a container, every run may have the same number
-        return False
-    try:
-        os.kill(int(process), 0)
-    except PermissionError:  # someone else's
-        return True
-    except (ValueError, ProcessLookupError):
-        return False
-    return True

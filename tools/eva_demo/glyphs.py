@@ -49,7 +49,11 @@ class Handwriting:
     def choose(self, rng: np.random.Generator) -> tuple[int, int]:
         """Draw a digit, 0 to 9, and a row of scikit-learn's digits that shows it."""
         category = int(rng.integers(10))
-        return category, int(rng.choice(self._indices[category]))
+        return category, self.row(category, rng)
+
+    def row(self, category: int, rng: np.random.Generator) -> int:
+        """Draw a row of scikit-learn's digits that shows a digit, 0 to 9."""
+        return int(rng.choice(self._indices[category]))
 
     def glyph(
         self,
@@ -105,18 +109,22 @@ class Paint(NamedTuple):
         pixels[glyph.mask] = np.round(self.rim + (self.tint - self.rim) * opacity).astype(np.uint8)
 
 
+def draw_colours(rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw colours for `choose_paint`: (24, 3), 0 to 255."""
+    return rng.integers(0, 256, size=(24, 3)).astype(np.float32)
+
+
 def choose_paint(
-    ground: NDArray[np.uint8], *, min_contrast: float, rng: np.random.Generator
+    ground: NDArray[np.uint8], *, min_contrast: float, colours: NDArray[np.float32]
 ) -> Paint:
-    """Draw colours that stand out from the ground.
+    """Choose the first colour that stands out from the ground, and a rim.
 
     Args:
         ground: Pixels (N, 3) or (h, w, 3) below the digit.
         min_contrast: Smallest distance of the ink's luminance to their mean, in grey levels.
-        rng: Draws the colours.
+        colours: Colours of the ink (n, 3); black or white follows them.
     """
     luminance = float(ground.reshape(-1, 3).mean(axis=0) @ _LUMA)
-    colours = rng.integers(0, 256, size=(24, 3)).astype(np.float32)
     extreme = np.full((1, 3), 0 if luminance > 127 else 255, dtype=np.float32)
     colours = np.concatenate([colours, extreme])
     tint = np.asarray(colours[np.argmax(np.abs(colours @ _LUMA - luminance) > min_contrast)])

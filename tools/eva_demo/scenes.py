@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_demo.glyphs import Glyph, Handwriting, box_of_mask, canvas_side, choose_paint
+from eva_demo.glyphs import Glyph, Handwriting, box_of_mask, canvas_side, choose_paint, draw_colours
 from eva_demo.photographs import Photographs
 from eva_demo.splits import SPLITS, Split, check_split
 
@@ -204,7 +204,7 @@ class SceneGenerator:
         glyph, y, x = placed
         h, w = glyph.mask.shape
         window = canvas.image[y : y + h, x : x + w]  # (h, w, 3), a view
-        paint = choose_paint(window, min_contrast=self.min_contrast, rng=rng)
+        paint = choose_paint(window, min_contrast=self.min_contrast, colours=draw_colours(rng))
         paint.apply(window, glyph)
         canvas.owner[y : y + h, x : x + w][glyph.mask] = len(canvas.painted)
         red, green, blue = (int(value) for value in paint.tint)

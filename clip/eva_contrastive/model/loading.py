@@ -21,7 +21,7 @@ from eva_backbone.checkpoints.listing import listed
 from eva_backbone.checkpoints.loading import LoadReport, load_weights, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.model.eva_clip import EvaClip
-from eva_contrastive.model.open_clip_form import to_official
+from eva_contrastive.model.open_clip_form import open_clip_weights, to_official
 from eva_contrastive.model.text_weights import initialise_text
 from eva_contrastive.model.towers import TEXT_VARIANTS, TextTower, VisionTower
 
@@ -30,6 +30,22 @@ _LOGITS = ("text.logit_scale", "text.logit_bias")
 _BLOCK = re.compile(r"text\.transformer\.resblocks\.(\d+)\.")
 _WORDS, _POSITIONS = "text.token_embedding.weight", "text.positional_embedding"
 _PROJECTION = "text.text_projection"
+
+
+def weights_file(source: str | os.PathLike[str]) -> Path:
+    """Find the file of weights that a name, a path or a folder of open_clip stands for.
+
+    Args:
+        source: As for `load_eva_clip`.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If a file has an official name and other content.
+    """
+    return open_clip_weights(Path(source)) or resolve_source(source)
 
 
 def load_eva_clip(
@@ -43,8 +59,8 @@ def load_eva_clip(
     """Build the model that a file holds, and load all of it.
 
     Args:
-        source: Official name or file; a file of open_clip's EVA01-g-14, or a run's
-            `model.safetensors` or `model_ema.safetensors`.
+        source: Official name or file; a file of open_clip's EVA01-g-14, a folder that open_clip
+            reads (`local-dir:`), or a run's `model.safetensors` or `model_ema.safetensors`.
         image_size: Side of the pictures in pixels, to which the positions are resampled; by default
             that of the weights.
         text_heads: Attention heads of the text tower, which weights do not show; by default those
@@ -59,23 +75,58 @@ def load_eva_clip(
         ValueError: If the file holds no complete EVA-CLIP, or does not determine its sizes.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
-    path = resolve_source(source)
-    weights = read_clip_weights(path)
+    path = weights_file(source)
+    return clip_from(
+        read_clip_weights(path),
+        name=path.name,
+        image_size=image_size,
+        text_heads=text_heads,
+        dtype=dtype,
+        **vision_overrides,
+    )
+
+
+def clip_from(
+    weights: Mapping[str, Tensor],
+    *,
+    name: str,
+    image_size: int | None = None,
+    text_heads: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    **vision_overrides: Any,
+) -> EvaClip:
+    """Build the model of weights that `read_clip_weights` read; see `load_eva_clip`.
+
+    Args:
+        weights: Name -> tensor.
+        name: Name of the file, for messages.
+        image_size: See `load_eva_clip`.
+        text_heads: See `load_eva_clip`.
+        dtype: See `load_eva_clip`.
+        **vision_overrides: See `load_eva_clip`.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        ValueError: If the weights are not those of a complete EVA-CLIP, or do not determine its
+            sizes.
+    """
     lacking = [
-        name
-        for name in (_WORDS, _POSITIONS, _PROJECTION, "text.logit_scale", "visual.head.weight")
-        if name not in weights
+        part
+        for part in (_WORDS, _POSITIONS, _PROJECTION, "text.logit_scale", "visual.head.weight")
+        if part not in weights
     ]
     if lacking:
         raise ValueError(
-            f"{path.name} holds no complete EVA-CLIP: it lacks {listed(lacking)}; a vision tower "
+            f"{name} holds no complete EVA-CLIP: it lacks {listed(lacking)}; a vision tower "
             "alone is for load_vision_tower"
         )
     with torch.device("meta"):
-        visual = _vision_tower(weights, path.name, image_size=image_size, **vision_overrides)
-        text = _text_tower(weights, path.name, heads=text_heads)
+        visual = _vision_tower(weights, name, image_size=image_size, **vision_overrides)
+        text = _text_tower(weights, name, heads=text_heads)
         model = EvaClip(visual, text).to(dtype)
-    load_weights(model, weights, source=path.name, complete=True)
+    load_weights(model, weights, source=name, complete=True)
     text.attn_mask = text.build_causal_mask().to(dtype)  # no file holds it
     return model.eval()
 
@@ -102,7 +153,7 @@ def load_vision_tower(
         ValueError: If the file holds no such tower.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
-    path = resolve_source(source)
+    path = weights_file(source)
     weights = read_clip_weights(path)
     prefix = trunk_prefix(weights, f"{path.name} holds no EVA weights")
     with torch.device("meta"):
@@ -156,27 +207,42 @@ def initialise(model: EvaClip, vision: str, text: str) -> LoadReport | None:
 
 
 def read_clip_weights(path: Path) -> dict[str, Tensor]:
-    """Read a file of CLIP or of a vision tower under the official names.
+    """Read a file of CLIP or of a vision tower, see `clip_weights`.
 
     Args:
         path: The file.
 
     Returns:
-        Name -> tensor; factor and bias of the logits of shape (1,).
+        Name -> tensor.
 
     Raises:
         ValueError: If it cannot be read.
     """
-    weights = to_official(read_weights(path))
-    for name in _LOGITS:
-        if name in weights:
-            if weights[name].numel() != 1:
+    return clip_weights(read_weights(path), name=path.name)
+
+
+def clip_weights(weights: Mapping[str, Tensor], *, name: str) -> dict[str, Tensor]:
+    """Give the names and shapes of this toolkit to a CLIP or a vision tower.
+
+    Args:
+        weights: Name -> tensor, of any program.
+        name: Name of the file, for messages.
+
+    Returns:
+        Name -> tensor; factor and bias of the logits of shape (1,).
+
+    Raises:
+        ValueError: If factor or bias is not one number, or the vision tower is not an EVA ViT.
+    """
+    named = to_official(weights)
+    for part in _LOGITS:
+        if part in named:
+            if named[part].numel() != 1:
                 raise ValueError(
-                    f"{path.name} holds {name} of shape {tuple(weights[name].shape)}: expected one "
-                    "number"
+                    f"{name} holds {part} of shape {tuple(named[part].shape)}: expected one number"
                 )
-            weights[name] = weights[name].reshape(1)
-    return weights
+            named[part] = named[part].reshape(1)
+    return named
 
 
 def _vision_tower(

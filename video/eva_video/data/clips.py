@@ -15,30 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
-from eva_data.video.video_source import UnreadableVideoError, VideoSource
+from eva_data.video.video_source import require_usual_shape
 from eva_video.data.sampling import Indexes, Sampling
 from eva_video.data.transforms import CentreTransform, ClipTransform, CropsTransform, Normalise
 
-LONGEST = 50  # longer side by shorter; a strip that is longer would fill the memory
 Draws = Literal["fixed", "random"]
-
-
-def require_usual_shape(video: VideoSource, name: str) -> None:
-    """Refuse frames that are strips: enlarged to the size of a clip they would fill the memory.
-
-    Args:
-        video: The video.
-        name: Name of the video, for the message.
-
-    Raises:
-        UnreadableVideoError: If one side is more than `LONGEST` times as long as the other.
-    """
-    if max(video.size) > LONGEST * min(video.size):
-        height, width = video.size
-        raise UnreadableVideoError(
-            f"{name} has frames of {height} x {width} pixels: one side is more than "
-            f"{LONGEST} times as long as the other, leave it out"
-        )
 
 
 class Clips(Dataset[tuple[Tensor, int]], ABC):

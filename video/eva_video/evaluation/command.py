@@ -10,7 +10,6 @@ from typing import get_args
 import torch
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_data.commands import complain, printable
 from eva_data.kinetics.classes import SOURCES
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.options import integer
@@ -29,7 +28,7 @@ from eva_engine.config import LARGEST_SEED
 from eva_engine.evaluation.counting import Counted
 from eva_engine.evaluation.multi_view import MultiView
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
-from eva_engine.evaluation.reports import table, write_results
+from eva_engine.evaluation.reports import complain_of_left_out, table, write_results
 from eva_engine.evaluation.sample_lines import writing_sample_lines
 from eva_video.config import MOST_FRAMES
 from eva_video.data.sampling import Kind, Sampling
@@ -45,7 +44,6 @@ KINDS = get_args(Kind)
 PUBLISHED = {
     "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "sampling": "tsn", "frame_interval": 1
 }  # fmt: skip
-_NAMED = 10  # videos left out, that the terminal names
 _EXAMPLES = """
 4 clips x 3 crops as in the paper, whose clips were drawn at random (--draws random):
     python video/evaluate.py --weights eva_video_k400.pth --data lists/k400_val.csv \\
@@ -197,11 +195,4 @@ def _report(options: argparse.Namespace, counted: Counted, **more: int) -> None:
             more={"left_out": list(counted.left_out)},
         )  # fmt: skip
         sys.stdout.write(f"wrote {options.output / LINES}\nwrote {file}\n")
-    if counted.left_out:
-        named = "".join(f"\n  {reason}" for reason in counted.left_out[:_NAMED])
-        rest = len(counted.left_out) - _NAMED
-        complain(
-            f"{len(counted.left_out)} videos could not be read and were left out:"
-            + printable(named)
-            + (f"\n  and {rest} more" if rest > 0 else "")
-        )
+    complain_of_left_out(counted.left_out, unit="videos")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from eva_data.lettering import clock, font, shortened
 from eva_data.video.frame_stream import Frame, VideoReader
 from eva_data.video.video_source import UnreadableVideoError
 from eva_data.video.writer import VideoWriter
@@ -48,48 +49,21 @@ def _strip(
     width: int, predictions: tuple[Prediction, ...], time: str, rows: int
 ) -> NDArray[np.uint8]:
     size = min(max(round(width / 36), _SMALLEST), _LARGEST)
-    font, line, gap = _font(size), round(size * 1.6), round(size * 0.5)
+    letters, line, gap = font(size), round(size * 1.6), round(size * 0.5)
     canvas = Image.new("RGB", (width, (rows + 1) * line + gap), _BACK)
     draw = ImageDraw.Draw(canvas)
-    draw.text((gap, gap // 2 + line / 2), time, fill=_FAINT, font=font, anchor="lm")
+    draw.text((gap, gap // 2 + line / 2), time, fill=_FAINT, font=letters, anchor="lm")
     for row, (name, probability) in enumerate(predictions):
         top = gap // 2 + (row + 1) * line
         reach = gap + round((width - 2 * gap) * min(max(probability, 0.0), 1.0))
         draw.rectangle((gap, top + 1, max(reach, gap + 1), top + line - 2),
                        fill=_OTHER if row else _FIRST)  # fmt: skip
         share = f"{probability:.0%}"
-        text = _shortened(name, font, width - 5 * gap - font.getlength("100%"))
+        text = shortened(name, letters, width - 5 * gap - letters.getlength("100%"))
         middle, fill = top + line / 2, _FAINT if row else _TEXT
-        draw.text((2 * gap, middle), text, fill=fill, font=font, anchor="lm")
-        draw.text((width - 2 * gap, middle), share, fill=fill, font=font, anchor="rm")
+        draw.text((2 * gap, middle), text, fill=fill, font=letters, anchor="lm")
+        draw.text((width - 2 * gap, middle), share, fill=fill, font=letters, anchor="rm")
     return np.asarray(canvas)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font of confusion.png, which has more letters than Pillow's."""
-    try:
-        from matplotlib import get_data_path
-    except ImportError:
-        return ImageFont.load_default(size)
-    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
-
-
-def _shortened(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
-    name = " ".join(name.split())
-    if font.getlength(name) <= width:
-        return name
-    while name and font.getlength(name + "...") > width:
-        name = name[:-1]
-    return name.rstrip() + "..."
-
-
-def clock(seconds: float) -> str:
-    """Write a time as minutes and tenths of seconds, with hours where there are any."""
-    tenths = round(max(seconds, 0.0) * 10)
-    minutes, tenths = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    rest = f"{tenths // 10:02}.{tenths % 10}"
-    return f"{hours}:{minutes:02}:{rest}" if hours else f"{minutes}:{rest}"
 
 
 def drawn(

@@ -19,11 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_data.video.video_source import Backend, VideoSource, open_video, require_backend
+from eva_data.video.video_source import (
+    Backend,
+    VideoSource,
+    open_video,
+    require_backend,
+    require_usual_shape,
+)
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 from eva_engine.evaluation.multi_view import MultiView
 from eva_engine.evaluation.own_data import notes_of_training
-from eva_video.data.clips import require_usual_shape
 from eva_video.data.preprocessing import preprocessing_of
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import CropsTransform, Normalise

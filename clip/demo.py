@@ -1,0 +1,6 @@
+"""Rank captions, and search pictures and videos: `python clip/demo.py --help`."""
+
+from eva_contrastive.inference.demo import main
+
+if __name__ == "__main__":
+    main()

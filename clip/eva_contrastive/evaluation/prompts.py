@@ -1,0 +1,167 @@
+"""What a class is called and the sentences about it, by data set or as the user gives them.
+
+`prompts.toml` has them with their sources; those of ImageNet are open_clip's, and the names of
+Kinetics' classes are those of `eva_data.kinetics`.
+"""
+
+import functools
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eva_data.kinetics.classes import SOURCES, kinetics_classes
+from eva_data.labelled.classes import Spellings, listed, read_class_list
+
+PLACE = "{}"  # of the name in a sentence
+_IMAGENET = "imagenet"
+
+
+@functools.cache
+def _table() -> dict[str, Any]:
+    text = Path(__file__).with_name("prompts.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def template_sets() -> tuple[str, ...]:
+    """Name the sets of sentences that `named_templates` knows."""
+    return (_IMAGENET, *_table()["templates"])
+
+
+def named_templates(name: str) -> tuple[str, ...]:
+    """Give a set of sentences.
+
+    Args:
+        name: One of `template_sets`: `imagenet` (80), `cifar` (18), `ucf101` (48), `kinetics` (28)
+            or `simple` (1).
+
+    Returns:
+        Sentences with `{}` in place of the class.
+
+    Raises:
+        ValueError: If there is no such set.
+    """
+    if name == _IMAGENET:
+        from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+        return tuple(template(PLACE) for template in OPENAI_IMAGENET_TEMPLATES)
+    if name not in _table()["templates"]:
+        raise ValueError(
+            f"there is no set of templates {name!r}: known are {', '.join(template_sets())}"
+        )
+    return tuple(_table()["templates"][name]["sentences"])
+
+
+def named_classes(name: str) -> tuple[str, ...]:
+    """Give the names of a data set's classes, in the order of its labels.
+
+    Args:
+        name: `imagenet`, `cifar10`, `cifar100`, `ucf101`, `k400`, `k600` or `k700`.
+
+    Raises:
+        ValueError: If it is another name.
+    """
+    if name == _IMAGENET:
+        from open_clip import IMAGENET_CLASSNAMES
+
+        return tuple(IMAGENET_CLASSNAMES)
+    if name in SOURCES:
+        return kinetics_classes(name)
+    if name not in _table()["classes"]:
+        known = (_IMAGENET, *_table()["classes"], *SOURCES)
+        raise ValueError(f"there are no names of {name!r}: known are {', '.join(known)}")
+    return tuple(_table()["classes"][name]["names"])
+
+
+def find_templates(given: Sequence[str]) -> tuple[str, ...]:
+    """Find the sentences that an option or a recipe means.
+
+    Args:
+        given: Sentences with `{}` in place of the class; or one entry, which is one of
+            `template_sets` or a text file with a sentence in each line.
+
+    Returns:
+        The sentences.
+
+    Raises:
+        ValueError: If there is none, or one has no place for the class.
+    """
+    given = tuple(given)
+    if len(given) == 1 and PLACE not in given[0]:
+        if given[0] in template_sets():
+            return named_templates(given[0])
+        given = _lines(given[0])
+    if not given:
+        raise ValueError("templates must have at least one sentence, such as 'a photo of a {}.'")
+    for template in given:
+        if PLACE not in template:
+            raise ValueError(
+                f"the template {template!r} has no {PLACE} in place of the class, such as "
+                "'a photo of a {}.'"
+            )
+    return given
+
+
+def _lines(file: str) -> tuple[str, ...]:
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ValueError(
+            f"templates {file!r} is not a sentence with {PLACE}, not a text file of them and not "
+            f"one of {', '.join(template_sets())}"
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the templates in {path} cannot be read: {error}") from error
+    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not lines:
+        raise ValueError(f"{path} has no template: write a sentence with {PLACE} in each line")
+    return lines
+
+
+def sentences(name: str, templates: Sequence[str]) -> list[str]:
+    """Put the name of a class into sentences."""
+    return [template.replace(PLACE, name) for template in templates]
+
+
+def readable(folder: str) -> str:
+    """Read the name of a class off that of its folder: `traffic_light` is `traffic light`."""
+    return " ".join(folder.replace("_", " ").split()) or folder
+
+
+def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[str], list[int]]:
+    """Name the classes of the user's own data.
+
+    Args:
+        folders: Names of the class folders, or of another data set's labels, in their order.
+        file: Text file with a name in each line, or None for the folders' names. If it has the
+            folders' names, in any spelling and order, further lines are classes without pictures,
+            which compete too; if it has none of them, its lines are what the folders are called, in
+            their sorted order.
+
+    Returns:
+        Names that compete, and the place of each folder among them.
+
+    Raises:
+        ValueError: If the file has some of the folders' names and lacks others, has other names
+            than there are folders, or cannot be read.
+    """
+    if file is None:
+        return [readable(folder) for folder in folders], list(range(len(folders)))
+    names = read_class_list(file)
+    spellings = Spellings(names)
+    found = [spellings.label(folder) for folder in folders]
+    lacking = [folder for folder, place in zip(folders, found, strict=True) if place is None]
+    if not lacking:
+        return [readable(name) for name in names], [place for place in found if place is not None]
+    if len(lacking) < len(folders):
+        raise ValueError(
+            f"the class list {file} lacks {len(lacking)} of the {len(folders)} classes: "
+            f"{listed(lacking)}; write the names of all folders, or other names for all of them"
+        )
+    if len(names) != len(folders):
+        raise ValueError(
+            f"the class list {file} has {len(names)} names, and none of the {len(folders)} classes "
+            f"{listed(list(folders), 4)}: write those, or a name for each in their order"
+        )
+    return [readable(name) for name in names], list(range(len(names)))

@@ -1,0 +1,213 @@
+"""Retrieval: does a picture find its captions among all captions, and a caption its picture?
+
+A picture with several captions counts as found with any of them, as in CLIP and its followers.
+
+Shapes: N pictures, M captions, D values of a feature.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from eva_contrastive.evaluation.encoding import (
+    ClipModel,
+    Texts,
+    encode_all,
+    image_features,
+    place_of,
+    text_features,
+)
+from eva_data.transforms import PictureTransform
+from eva_engine import distributed
+
+_QUERIES = 512  # that are compared at once with all of the other side
+RANKS = (1, 5, 10)
+
+
+class CaptionedPictures(Protocol):
+    """Pictures with captions, such as `eva_data.captions`."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Any:
+        """Read a picture in RGB."""
+        ...
+
+    def captions(self, index: int) -> Sequence[str]:
+        """Return the captions of a picture."""
+        ...
+
+    def sample_id(self, index: int) -> str:
+        """Name the place of a picture, for messages."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalScore:
+    """Shares in percent of the queries that find what belongs to them among the first ones.
+
+    Attributes:
+        images: N.
+        texts: M.
+        image_to_text_r1: Pictures with a caption of theirs in the first place.
+        image_to_text_r5: The same among the first five.
+        image_to_text_r10: The same among the first ten.
+        text_to_image_r1: Captions with their picture in the first place.
+        text_to_image_r5: The same among the first five.
+        text_to_image_r10: The same among the first ten.
+    """
+
+    images: int
+    texts: int
+    image_to_text_r1: float
+    image_to_text_r5: float
+    image_to_text_r10: float
+    text_to_image_r1: float
+    text_to_image_r5: float
+    text_to_image_r10: float
+
+    def entries(self) -> dict[str, float]:
+        """Return all numbers by their names."""
+        return asdict(self)
+
+
+def retrieval_scores(
+    image_features: Tensor, text_features: Tensor, owners: Tensor
+) -> RetrievalScore:
+    """Count the queries that find what belongs to them; called on all processes.
+
+    Of equal cosines the one with the lower index comes first. The processes share the queries.
+
+    Args:
+        image_features: (N, D) of unit length, all of them on each process.
+        text_features: (M, D) of unit length, the same.
+        owners: (M,) int64, the picture of each caption.
+
+    Returns:
+        The shares.
+
+    Raises:
+        ValueError: If a picture has no caption, or sizes do not fit.
+    """
+    count, texts = len(image_features), len(text_features)
+    if owners.shape != (texts,) or not count or not texts:
+        raise ValueError(f"{count} pictures, {texts} captions and {tuple(owners.shape)} owners")
+    device = image_features.device
+    owners = owners.to(device)
+    if owners.min() < 0 or owners.max() >= count:
+        raise ValueError(f"owners must be from 0 to {count - 1}")
+    if (number := int((torch.bincount(owners, minlength=count) == 0).sum())) > 0:
+        raise ValueError(f"{number} of {count} pictures have no caption: leave them out")
+    found = torch.zeros(2, len(RANKS), dtype=torch.float64, device=device)
+    within = torch.tensor(RANKS, device=device)
+    pictures = torch.arange(count, device=device)
+    queries = (pictures.split(_QUERIES), torch.arange(texts, device=device).split(_QUERIES))
+    for place in distributed.own_share(len(queries[0])):
+        rows = queries[0][place]
+        ranks = _ranks(image_features[rows] @ text_features.T, owners == rows[:, None])
+        found[0] += (ranks[:, None] < within).sum(0)
+    for place in distributed.own_share(len(queries[1])):
+        rows = queries[1][place]
+        ranks = _ranks(text_features[rows] @ image_features.T, owners[rows, None] == pictures)
+        found[1] += (ranks[:, None] < within).sum(0)
+    sums = distributed.sum_over_ranks(found.flatten().tolist(), device)
+    shares = [100 * value / (count if place < len(RANKS) else texts)
+              for place, value in enumerate(sums)]  # fmt: skip
+    directions = ("image_to_text", "text_to_image")
+    names = [f"{direction}_r{rank}" for direction in directions for rank in RANKS]
+    return RetrievalScore(images=count, texts=texts, **dict(zip(names, shares, strict=True)))
+
+
+def _ranks(cosines: Tensor, belongs: Tensor) -> Tensor:
+    """Find the place, from 0, of the first candidate that belongs to each query.
+
+    Args:
+        cosines: (queries, candidates).
+        belongs: (queries, candidates), whether a candidate belongs to a query; one does at least.
+
+    Returns:
+        (queries,).
+    """
+    candidates = torch.arange(cosines.shape[1], device=cosines.device)
+    best = cosines.masked_fill(~belongs, -torch.inf).max(dim=1, keepdim=True).values
+    equal = cosines == best
+    first = torch.where(equal & belongs, candidates, len(candidates)).min(dim=1, keepdim=True)
+    before = equal & (candidates < first.values)
+    return (cosines > best).sum(dim=1) + before.sum(dim=1)
+
+
+class _Pictures(Dataset[Any]):
+    def __init__(self, pairs: CaptionedPictures, transform: PictureTransform) -> None:
+        self._pairs, self._transform = pairs, transform
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._transform(self._pairs.image(index))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedPairs:
+    """Features of pictures and all of their captions.
+
+    Attributes:
+        images: (N, D) of unit length.
+        texts: (M, D) of unit length, in the order of the pictures.
+        owners: (M,), the picture of each caption.
+    """
+
+    images: Tensor
+    texts: Tensor
+    owners: Tensor
+
+
+def encode_pairs(
+    model: ClipModel,
+    pairs: CaptionedPictures,
+    transform: PictureTransform,
+    *,
+    batch_size: int,
+    workers: int,
+    progress: str | None = None,
+) -> EncodedPairs:
+    """Compute the features of pictures and captions; called on all processes.
+
+    Args:
+        model: Model in evaluation mode, on its device.
+        pairs: Pictures with captions.
+        transform: What makes the model's input of a picture.
+        batch_size: Pictures, or captions, of a forward pass.
+        workers: Processes that load pictures.
+        progress: Title of the progress bars; None shows none.
+
+    Returns:
+        The features, the same on each process.
+
+    Raises:
+        OSError: If a picture cannot be read.
+        ValueError: If a picture has no caption.
+    """
+    captions, owners = list[str](), list[int]()
+    for index in range(len(pairs)):
+        own = pairs.captions(index)
+        if not own:
+            raise ValueError(f"{pairs.sample_id(index)} has no caption")
+        captions += own
+        owners += [index] * len(own)
+    device, _ = place_of(model)
+    texts = encode_all(
+        lambda tokens: text_features(model, tokens), Texts(captions, model.context_length),
+        dim=model.embed_dim, device=device, batch_size=batch_size,
+        progress=progress and f"{progress}, captions",
+    )  # fmt: skip
+    images = encode_all(
+        lambda batch: image_features(model, batch), _Pictures(pairs, transform),
+        dim=model.embed_dim, device=device, batch_size=batch_size, workers=workers,
+        progress=progress and f"{progress}, pictures",
+    )  # fmt: skip
+    return EncodedPairs(images=images, texts=texts, owners=torch.tensor(owners, device=device))

@@ -1,0 +1,138 @@
+"""Validation during a training run: retrieval on pairs, zero-shot accuracy on class folders.
+
+Shapes: N pictures, D values of a feature.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eva_contrastive.evaluation.prompts import find_templates, readable
+from eva_contrastive.evaluation.retrieval import (
+    CaptionedPictures,
+    EncodedPairs,
+    encode_pairs,
+    retrieval_scores,
+)
+from eva_contrastive.evaluation.text_classifier import class_features
+from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
+from eva_data.transforms import PictureTransform
+from eva_engine.config import RunConfig
+from eva_engine.evaluation.counting import LabelledSamples, count
+from eva_engine.evaluation.rules import OneLabel
+
+OF_PAIRS = ("loss", "image_to_text_r1", "text_to_image_r1")
+OF_CLASSES = ("top1", "top5")
+
+
+class ContrastiveValidation:
+    """What a run evaluates, on pairs, on classes, or on both.
+
+    Args:
+        run: Batch size and workers. `loss` depends on the batch size, as that of the training.
+        pairs: Pictures with captions; None evaluates none. `loss` takes the first of a picture's
+            captions, the retrieval all of them.
+        transform: What makes the model's input of a picture of `pairs`.
+        classes: Pictures with labels; None evaluates none. Their folders' names are the classes.
+        templates: Sentences for them, see `prompts.find_templates`.
+
+    Attributes:
+        results: Names of the results.
+
+    Raises:
+        ValueError: If there is nothing to evaluate, or no transform for the pairs.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        *,
+        pairs: CaptionedPictures | None = None,
+        transform: PictureTransform | None = None,
+        classes: LabelledSamples | None = None,
+        templates: Sequence[str] = ("a photo of a {}.",),
+    ) -> None:
+        if pairs is None and classes is None:
+            raise ValueError("there are neither pairs nor classes to evaluate")
+        if pairs is not None and transform is None:
+            raise ValueError("pairs need a transform")
+        self._run, self._pairs, self._transform = run, pairs, transform
+        self._classes, self._templates = classes, find_templates(templates)
+        self.results = (
+            *(OF_PAIRS if pairs is not None else ()),
+            *(OF_CLASSES if classes is not None else ()),
+        )
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Compute the results; called on all processes.
+
+        Args:
+            model: `EvaClip` in evaluation mode, or DeepSpeed's engine around it.
+
+        Returns:
+            Name -> value, of `results`; accuracies and shares in percent.
+        """
+        clip: Any = getattr(model, "module", model)
+        found: dict[str, float] = {}
+        if self._pairs is not None:
+            assert self._transform is not None
+            encoded = encode_pairs(
+                clip,
+                self._pairs,
+                self._transform,
+                batch_size=self._run.batch_size,
+                workers=self._run.workers,
+            )
+            shares = retrieval_scores(encoded.images, encoded.texts, encoded.owners).entries()
+            shares["loss"] = contrastive_loss(clip, encoded, batch_size=self._run.batch_size)
+            found |= {name: shares[name] for name in OF_PAIRS}
+        if self._classes is not None:
+            names = [readable(name) for name in self._classes.classes]
+            weights = class_features(clip, names, self._templates)
+            score = count(
+                ZeroShotClassifier(clip, weights),
+                self._classes,
+                {"val": OneLabel()},
+                device=weights.device,
+                batch_size=self._run.batch_size,
+                workers=self._run.workers,
+            ).scores["val"]
+            found |= {name: getattr(score, name) for name in OF_CLASSES}
+        return found
+
+
+@torch.inference_mode()
+def contrastive_loss(model: Any, encoded: EncodedPairs, *, batch_size: int) -> float:
+    """Compute the mean loss of pictures and first captions, by open_clip's function.
+
+    The batches follow the order of the pictures, and do not depend on the number of processes.
+
+    Args:
+        model: `EvaClip`; the loss is the sigmoid one if it has the bias of that.
+        encoded: Features.
+        batch_size: Pairs of a batch.
+
+    Returns:
+        The mean over the pairs.
+    """
+    from open_clip.loss import ClipLoss, SigLipLoss
+
+    bias = model.text.logit_bias
+    measure = ClipLoss() if bias is None else SigLipLoss()
+    more = {} if bias is None else {"logit_bias": bias.float()}
+    scale = model.text.logit_scale.float().exp()
+    texts = encoded.texts[first_captions(encoded.owners, len(encoded.images))]
+    total = 0.0
+    for images, words in zip(
+        encoded.images.split(batch_size), texts.split(batch_size), strict=True
+    ):
+        loss: Tensor = measure(images, words, logit_scale=scale, **more)
+        total += loss.item() * len(images)
+    return total / len(encoded.images)
+
+
+def first_captions(owners: Tensor, count: int) -> Tensor:
+    """Find the first caption of each picture, (N,), where captions follow the order of pictures."""
+    return torch.searchsorted(owners, torch.arange(count, device=owners.device))

@@ -1,0 +1,72 @@
+"""What `tools/extract_features.py` computes by EVA-CLIP: one embedding of each picture or text."""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from eva_engine.extraction.command import Extraction, Kind
+from eva_engine.extraction.samples import Pictures, Samples, Texts
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--unit-length",
+        action="store_true",
+        default=None,
+        help="scale embeddings to unit length, for cosines (default: as the towers give them)",
+    )
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name in ("image_size", "mean", "std"):
+        if options.texts is not None and getattr(options, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} has no use with --texts")
+
+
+def _prepare(options: argparse.Namespace, device: torch.device) -> Extraction:
+    try:
+        from eva_contrastive.inference.features import ClipFeatures
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"--kind embedding needs {error.name}: install the extra clip "
+            "(pip install 'eva-toolkit[clip]')"
+        ) from error
+    clip = ClipFeatures.from_weights(
+        options.weights,
+        texts=options.texts is not None,
+        image_size=options.image_size,
+        mean=options.mean,
+        std=options.std,
+        batch_size=options.batch_size,
+        device=str(device),
+        precision=options.precision,
+    )
+    settings = {
+        "unit_length": bool(options.unit_length),
+        "precision": str(clip.dtype).removeprefix("torch."),
+    }
+    if options.texts is not None:
+        samples: Samples = Texts(options.texts, clip.tokens)
+        compute: Callable[..., Tensor] = clip.token_features
+    else:
+        samples, compute = Pictures(options.images, clip.transform), clip.images
+        settings |= {
+            "mean": clip.mean,
+            "std": clip.std,
+            "image_size": clip.image_size,
+            "upright": True,
+        }
+    return Extraction(
+        partial(compute, normalize=bool(options.unit_length)), samples, (clip.embed_dim,), settings
+    )
+
+
+EMBEDDINGS = Kind(
+    names={"embedding": ("images", "texts")},
+    add_options=_add_options,
+    check=_check,
+    prepare=_prepare,
+)

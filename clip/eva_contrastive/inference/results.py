@@ -1,0 +1,170 @@
+"""What the demo found: tables for the console, JSON, CSV and a contact sheet."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from eva_contrastive.inference.ranking import Ranked
+from eva_contrastive.inference.searching import Hit, Query
+from eva_data.commands import printable
+from eva_data.contact_sheet import Section, Tile, draw_contact_sheet
+from eva_data.files import write_text
+from eva_data.inputs import save_picture
+from eva_data.lettering import clock
+from eva_data.pictures import read_picture
+from eva_data.video.video_source import Backend, open_video
+
+MOST_TILES = 500  # of a contact sheet
+_DIGITS = 6  # of a score; times are in milliseconds
+
+
+def ranking_table(name: str, ranked: Sequence[Ranked]) -> str:
+    """Format captions of a file.
+
+    Args:
+        name: Name of the file.
+        ranked: Its captions, the best first.
+
+    Returns:
+        A line for the file, and one for each caption: probability, cosine, time, text.
+    """
+    lines = [
+        f"  {one.probability:6.1%}  {one.cosine:6.3f}  {_at(one.time)}{one.text}" for one in ranked
+    ]
+    return printable("\n".join([name, *lines]))
+
+
+def hits_table(query: Query, hits: Sequence[Hit]) -> str:
+    """Format hits of a query.
+
+    Args:
+        query: The query.
+        hits: Its hits, the best first.
+
+    Returns:
+        A line for the query, and one for each hit: score, time, file.
+    """
+    lines = [f"  {hit.score:6.3f}  {_at(hit.time)}{hit.file}" for hit in hits]
+    return printable("\n".join([query.title, *(lines or ["  nothing was found"])]))
+
+
+def write_ranking(
+    file: Path,
+    ranked: Iterable[tuple[str, Sequence[Ranked]]],
+    problems: Mapping[str, str],
+    settings: Mapping[str, Any],
+) -> None:
+    """Write captions of files as JSON.
+
+    Args:
+        file: The file to write; its folder exists.
+        ranked: Name of each file, and its captions.
+        problems: Why other files cannot be read, by their names.
+        settings: Settings of the demo.
+
+    Raises:
+        UnwritableError: If the disk is full, for example.
+    """
+    entries = [
+        {"file": name, "captions": [_without_none(one._asdict()) for one in captions]}
+        for name, captions in ranked
+    ]
+    _write_json(file, settings, {"files": entries + _unreadable(problems)})
+
+
+def write_hits(
+    folder: Path,
+    found: Sequence[tuple[Query, Sequence[Hit]]],
+    problems: Mapping[str, str],
+    settings: Mapping[str, Any],
+    *,
+    names: tuple[str, str],
+) -> None:
+    """Write hits as JSON and as CSV.
+
+    Args:
+        folder: Folder of the files; it exists.
+        found: Queries with their hits.
+        problems: Why files cannot be read, by their paths.
+        settings: Settings of the demo.
+        names: Names of both files.
+
+    Raises:
+        UnwritableError: If the disk is full, for example.
+    """
+    queries = [
+        {"texts": query.texts, "like": query.like,
+         "hits": [_without_none(hit._asdict()) for hit in hits]}
+        for query, hits in found
+    ]  # fmt: skip
+    _write_json(folder / names[0], settings,
+                {"queries": queries, "unreadable": _unreadable(problems)})  # fmt: skip
+    stream = io.StringIO()
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(["query", "rank", "score", "file", "time"])
+    for query, hits in found:
+        for place, hit in enumerate(hits, 1):
+            time = "" if hit.time is None else round(hit.time, 3)
+            row = [query.title, place, round(hit.score, _DIGITS), hit.file, time]
+            table.writerow([printable(str(value)) for value in row])
+    write_text(folder / names[1], stream.getvalue())
+
+
+def write_sheet(
+    file: Path, found: Sequence[tuple[Query, Sequence[Hit]]], *, backend: Backend = "pyav"
+) -> None:
+    """Write a contact sheet of the best hits; videos are shown by their best frame.
+
+    Args:
+        file: The picture to write.
+        found: Queries with their hits; of many, the first of each query are shown.
+        backend: Decoder of the videos.
+
+    Raises:
+        UnwritableError: If the disk is full, for example.
+    """
+    each = max(1, MOST_TILES // max(1, len(found)))
+    sections = [
+        Section(query.title, [_tile(hit, backend) for hit in hits[:each]]) for query, hits in found
+    ]
+    save_picture(draw_contact_sheet(sections), file)
+
+
+def _tile(hit: Hit, backend: Backend) -> Tile:
+    heading = f"{hit.score:.3f}" + ("" if hit.time is None else f"  at {clock(hit.time)}")
+    picture = None
+    try:
+        if hit.frame is None:
+            picture = read_picture(hit.file, upright=True)
+        else:
+            with open_video(hit.file, backend=backend) as video:
+                picture = Image.fromarray(video.frames([hit.frame])[0])
+    except (OSError, IndexError):  # it changed since it was indexed
+        heading += "  (cannot be read)"
+    return Tile(picture, heading, Path(hit.file).name)
+
+
+def _at(time: float | None) -> str:
+    return "" if time is None else f"at {clock(time)}  "
+
+
+def _unreadable(problems: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"file": name, "error": why} for name, why in problems.items()]
+
+
+def _without_none(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what a picture does not have, and round numbers."""
+    return {
+        name: round(value, 3 if name == "time" else _DIGITS) if isinstance(value, float) else value
+        for name, value in entry.items()
+        if value is not None
+    }
+
+
+def _write_json(file: Path, settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+    write_text(file, json.dumps({"settings": settings, **content}, indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""Pictures with captions, in every form in which they lie on disks."""

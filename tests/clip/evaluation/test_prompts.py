@@ -1,0 +1,108 @@
+"""Names and sentences: counts, places beside torchvision's and Kinetics', and what users give."""
+
+import pytest
+from torchvision.models._meta import _KINETICS400_CATEGORIES
+
+from eva_contrastive.evaluation.prompts import (
+    find_templates,
+    named_classes,
+    named_templates,
+    own_classes,
+    readable,
+    sentences,
+    template_sets,
+)
+
+COUNTS = {"imagenet": 80, "simple": 1, "cifar": 18, "ucf101": 48, "kinetics": 28}
+CLASSES = {
+    "imagenet": 1000,
+    "cifar10": 10,
+    "cifar100": 100,
+    "ucf101": 101,
+    "k400": 400,
+    "k600": 600,
+    "k700": 700,
+}
+# classInd.txt of UCF-101, a few lines of it: number and name of the folder
+UCF = {1: "ApplyEyeMakeup", 6: "BandMarching", 37: "HandstandPushups", 101: "YoYo"}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_sentences(name):
+    found = named_templates(name)
+    assert len({*found}) == len(found) == COUNTS[name]
+    assert all(text.count("{}") == 1 and text == text.strip() for text in found)
+    assert set(template_sets()) == COUNTS.keys()
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_names(name):
+    found = named_classes(name)
+    assert len(found) == CLASSES[name]
+    twice = {"missile", "sunglasses"} if name == "imagenet" else set()
+    assert {text for text in found if found.count(text) > 1} == twice
+    assert all(text and text == text.strip() and "_" not in text for text in found)
+
+
+def test_the_order_is_that_of_the_labels():
+    assert " ".join(named_classes("cifar10")) == (
+        "airplane automobile bird cat deer dog frog horse ship truck"
+    )
+    assert [*named_classes("cifar100")] == sorted(named_classes("cifar100"))
+    assert named_classes("imagenet")[:2] == ("tench", "goldfish")
+    assert named_classes("imagenet")[999] == "toilet paper"
+    assert [*named_classes("ucf101")] == sorted(named_classes("ucf101"))
+    key = [name.lower().replace(" ", "") for name in named_classes("ucf101")]
+    assert {number: key[number - 1] for number in UCF} == {n: t.lower() for n, t in UCF.items()}
+    assert [name.lower() for name in named_classes("k400")] == [
+        name.lower() for name in _KINETICS400_CATEGORIES
+    ]
+
+
+def test_what_is_not_known():
+    with pytest.raises(ValueError, match="no set of templates 'ucf': known are imagenet, simple"):
+        named_templates("ucf")
+    with pytest.raises(ValueError, match="no names of 'cifar': known are imagenet, cifar10"):
+        named_classes("cifar")
+
+
+def test_sentences_that_are_given(tmp_path):
+    assert find_templates(("a {} {}.", "{}")) == ("a {} {}.", "{}")
+    assert find_templates(["cifar"]) == named_templates("cifar")
+    file = tmp_path / "mine.txt"
+    file.write_bytes("\ufeffein Bild: {}\r\n\r\n  {} \n".encode())
+    assert find_templates([str(file)]) == ("ein Bild: {}", "{}")
+    assert sentences("a {odd} name", ("{}, {}!",)) == ["a {odd} name, a {odd} name!"]
+    with pytest.raises(ValueError, match=r"'no place' has no {} in place of the class"):
+        find_templates(["a {}", "no place"])
+    with pytest.raises(ValueError, match=r"templates 'kinetic' is not a sentence with {}, not a"):
+        find_templates(["kinetic"])
+    with pytest.raises(ValueError, match="at least one sentence"):
+        find_templates([])
+    file.write_text("\n \n")
+    with pytest.raises(ValueError, match=r"mine.txt has no template"):
+        find_templates([str(file)])
+    file.write_bytes(b"\xff{}")
+    with pytest.raises(ValueError, match=r"mine.txt cannot be read"):
+        find_templates([str(file)])
+
+
+def test_names_of_folders():
+    assert readable("traffic_light") == "traffic light"
+    assert readable("_") == "_"
+    assert own_classes(["b_c", "a"], None) == (["b c", "a"], [0, 1])
+
+
+def test_a_list_of_names(tmp_path):
+    file = tmp_path / "names.txt"
+    folders = ["cat", "traffic_light"]
+    file.write_text("a bird\ntraffic light\ncat\n")
+    assert own_classes(folders, file) == (["a bird", "traffic light", "cat"], [2, 1])
+    file.write_text("a tabby\na red light\n")
+    assert own_classes(folders, file) == (["a tabby", "a red light"], [0, 1])
+    file.write_text("cat\nlight\n")
+    with pytest.raises(ValueError, match="lacks 1 of the 2 classes: traffic_light"):
+        own_classes(folders, file)
+    file.write_text("a tabby\n")
+    with pytest.raises(ValueError, match="has 1 names, and none of the 2 classes cat, traffic_lig"):
+        own_classes(folders, file)

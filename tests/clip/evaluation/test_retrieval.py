@@ -1,0 +1,104 @@
+"""Shares of retrieval beside a plain numpy form; ties; what is refused."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eva_contrastive.evaluation import retrieval
+from eva_contrastive.evaluation.retrieval import encode_pairs, retrieval_scores
+from eva_contrastive.model.tokens import tokenize
+from eva_data.transforms import evaluation_transform
+
+TRANSFORM = evaluation_transform(32, mean=(0.5, 0.5, 0.5), std=(0.3, 0.3, 0.3))
+
+
+def plain(images, texts, owners):
+    """The shares by stable sorting of all cosines."""
+    cosines = images.numpy() @ texts.numpy().T
+    order = np.argsort(-cosines, axis=1, kind="stable")
+    found = {}
+    for k in (1, 5, 10):
+        right = [(owners[order[i, :k]] == i).any() for i in range(len(images))]
+        found[f"image_to_text_r{k}"] = 100 * np.mean(right)
+    order = np.argsort(-cosines.T, axis=1, kind="stable")
+    for k in (1, 5, 10):
+        right = [owners[j] in order[j, :k] for j in range(len(texts))]
+        found[f"text_to_image_r{k}"] = 100 * np.mean(right)
+    return found
+
+
+def compare(images, texts, owners):
+    found = retrieval_scores(images, texts, torch.tensor(owners)).entries()
+    assert (found.pop("images"), found.pop("texts")) == (len(images), len(texts))
+    assert found == pytest.approx(plain(images, texts, np.array(owners)))
+    return found
+
+
+@pytest.mark.parametrize("queries", [3, 512])
+def test_shares(monkeypatch, queries):
+    monkeypatch.setattr(retrieval, "_QUERIES", queries)
+    torch.manual_seed(1)
+    owners = [i for i in range(40) for _ in range(1 + i % 5)]
+    images = F.normalize(torch.randn(40, 6), dim=1)
+    texts = F.normalize(images[owners] + 0.3 * torch.randn(len(owners), 6), dim=1)
+    found = compare(images, texts, owners)
+    assert 20 < found["image_to_text_r1"] < 100
+    assert found["image_to_text_r1"] < found["image_to_text_r5"] <= found["image_to_text_r10"]
+
+
+def test_captions_in_any_order():
+    torch.manual_seed(2)
+    owners = torch.randperm(30).tolist() * 2
+    images = F.normalize(torch.randn(30, 4), dim=1)
+    compare(images, F.normalize(images[owners] + torch.randn(60, 4), dim=1), owners)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_ties(data):
+    """Features of few values, whose cosines are exact and often equal."""
+    count = data.draw(st.integers(1, 7))
+    extra = data.draw(st.lists(st.integers(0, count - 1), max_size=9))
+    owners = data.draw(st.permutations([*range(count), *extra]))
+    values = st.sampled_from([0.0, 1.0, -1.0])
+    rows = st.lists(values, min_size=2, max_size=2)
+    images = torch.tensor(data.draw(st.lists(rows, min_size=count, max_size=count)))
+    texts = torch.tensor(data.draw(st.lists(rows, min_size=len(owners), max_size=len(owners))))
+    compare(images, texts, owners)
+
+
+def test_features_that_are_all_equal_are_chance():
+    owners = torch.arange(20)
+    found = retrieval_scores(torch.ones(20, 3), torch.ones(20, 3), owners)
+    assert found.image_to_text_r1 == found.text_to_image_r1 == 5
+    assert found.image_to_text_r10 == 50
+
+
+def test_what_does_not_fit():
+    two, three = torch.ones(2, 3), torch.ones(3, 3)
+    with pytest.raises(ValueError, match="1 of 2 pictures have no caption"):
+        retrieval_scores(two, three, torch.tensor([0, 0, 0]))
+    with pytest.raises(ValueError, match="owners must be from 0 to 1"):
+        retrieval_scores(two, three, torch.tensor([0, 1, 2]))
+    with pytest.raises(ValueError, match=r"2 pictures, 3 captions and \(2,\) owners"):
+        retrieval_scores(two, three, torch.tensor([0, 1]))
+
+
+def test_encoding(clip, pairs):
+    encoded = encode_pairs(clip, pairs, TRANSFORM, batch_size=4, workers=0)
+    captions = [(text, i) for i in range(11) for text in pairs.captions(i)]
+    assert encoded.owners.tolist() == [owner for _, owner in captions]
+    with torch.no_grad():
+        texts = clip.encode_text(tokenize([text for text, _ in captions], 32), normalize=True)
+        images = torch.stack([TRANSFORM(pairs.image(i)) for i in range(11)])
+        images = clip.encode_image(images, normalize=True)
+    torch.testing.assert_close(encoded.texts, texts, atol=1e-6, rtol=0)
+    torch.testing.assert_close(encoded.images, images, atol=1e-6, rtol=0)
+
+
+def test_a_picture_without_caption(clip, make_pairs):
+    with pytest.raises(ValueError, match="pair 1 has no caption"):
+        encode_pairs(clip, make_pairs([["a"], []]), TRANSFORM, batch_size=4, workers=0)

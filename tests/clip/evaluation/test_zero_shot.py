@@ -1,0 +1,171 @@
+"""Logits of classes beside the closed form, and the validation of a run."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from torch import nn
+
+from eva_contrastive.evaluation.encoding import encode_all
+from eva_contrastive.evaluation.retrieval import encode_pairs, retrieval_scores
+from eva_contrastive.evaluation.text_classifier import class_features
+from eva_contrastive.evaluation.validation import ContrastiveValidation
+from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
+from eva_contrastive.model.tokens import tokenize
+from eva_data.interruption import StopSignal
+from eva_data.labelled.folders import open_labelled
+from eva_data.transforms import evaluation_transform
+from eva_engine.config import RunConfig
+from eva_engine.data.loading import EvaluationInterruptedError, interruptible
+from eva_engine.evaluation.counting import count
+from eva_engine.evaluation.rules import OneLabel
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
+TRANSFORM = evaluation_transform(32, mean=MEAN, std=STD)
+
+
+def test_logits_are_100_cosines(clip):
+    weights = class_features(clip, ["cat", "dog", "bird"], ["a {}."])
+    images = torch.randn(5, 3, 32, 32)
+    with torch.no_grad():
+        logits = ZeroShotClassifier(clip, weights)(images)
+        plain = clip.encode_image(images).double().numpy()
+        words = clip.encode_text(tokenize(["a cat.", "a dog.", "a bird."], 32)).double().numpy()
+    plain /= np.linalg.norm(plain, axis=1, keepdims=True)
+    words /= np.linalg.norm(words, axis=1, keepdims=True)
+    np.testing.assert_allclose(logits.numpy(), 100 * plain @ words.T, atol=1e-4)
+
+
+def test_weights_of_another_model(clip):
+    with pytest.raises(ValueError, match=r"weights must be \(classes, 16\) .* got \(3, 8\)"):
+        ZeroShotClassifier(clip, torch.randn(3, 8))
+
+
+def test_half_precision_gives_float32_logits(make_clip):
+    clip = make_clip().to(torch.bfloat16)
+    weights = class_features(clip, ["cat", "dog"], ["a {}."])
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights.norm(dim=1), torch.ones(2))
+    with torch.no_grad():
+        logits = ZeroShotClassifier(clip, weights)(torch.randn(2, 3, 32, 32))
+    assert logits.dtype == torch.float32
+
+
+def run_config(tmp_path, **more):
+    return RunConfig(output=tmp_path, epochs=1, batch_size=4, workers=0, device="cpu", **more)
+
+
+def test_validation(clip, pairs, folders, tmp_path):
+    samples = open_labelled(folders, TRANSFORM, upright=False)
+    both = ContrastiveValidation(
+        run_config(tmp_path), pairs=pairs, transform=TRANSFORM, classes=samples,
+        templates=("a {}.", "{}"),
+    )  # fmt: skip
+    assert both.results == ("loss", "image_to_text_r1", "text_to_image_r1", "top1", "top5")
+
+    class Engine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = clip
+
+    for model in (clip, Engine()):  # as DeepSpeed hands it over
+        found = both(model)
+        assert tuple(found) == both.results
+    encoded = encode_pairs(clip, pairs, TRANSFORM, batch_size=4, workers=0)
+    scores = retrieval_scores(encoded.images, encoded.texts, encoded.owners)
+    assert found["image_to_text_r1"] == scores.image_to_text_r1
+    assert found["text_to_image_r1"] == scores.text_to_image_r1
+    first = tokenize([pairs.captions(i)[0] for i in range(11)], 32)
+    images = torch.stack([TRANSFORM(pairs.image(i)) for i in range(11)])
+    total = 0.0
+    with torch.no_grad():
+        for some in torch.arange(11).split(4):
+            out = clip(images[some], first[some])
+            labels = torch.arange(len(some))
+            logits = out.logit_scale * out.image_features @ out.text_features.T
+            loss = nn.functional.cross_entropy
+            total += len(some) * (loss(logits, labels) + loss(logits.T, labels)).item() / 2
+    assert found["loss"] == pytest.approx(total / 11, rel=1e-5)
+    weights = class_features(clip, ["dark thing", "light", "tiny"], ("a {}.", "{}"))
+    counted = count(
+        ZeroShotClassifier(clip, weights), samples, {"a": OneLabel()}, device=torch.device("cpu")
+    )
+    assert found["top1"] == counted.scores["a"].top1
+    assert found["top5"] == 100
+
+
+def test_validation_of_one_kind(clip, make_clip, pairs, folders, tmp_path):
+    run = run_config(tmp_path)
+    only = ContrastiveValidation(run, pairs=pairs, transform=TRANSFORM)
+    assert tuple(only(clip)) == only.results == ("loss", "image_to_text_r1", "text_to_image_r1")
+    samples = open_labelled(folders, TRANSFORM, upright=False)
+    only = ContrastiveValidation(run, classes=samples)
+    assert tuple(only(clip)) == only.results == ("top1", "top5")
+    with pytest.raises(ValueError, match="neither pairs nor classes"):
+        ContrastiveValidation(run)
+    with pytest.raises(ValueError, match="'a photo' is not a sentence"):
+        ContrastiveValidation(run, classes=samples, templates=["a photo"])
+
+
+def test_the_loss_of_a_sigmoid_model(make_clip, pairs, tmp_path):
+    clip = make_clip(sigmoid=True)
+    found = ContrastiveValidation(run_config(tmp_path), pairs=pairs, transform=TRANSFORM)(clip)
+    first = tokenize([pairs.captions(i)[0] for i in range(11)], 32)
+    images = torch.stack([TRANSFORM(pairs.image(i)) for i in range(11)])
+    total = 0.0
+    with torch.no_grad():
+        for some in torch.arange(11).split(4):
+            out = clip(images[some], first[some])
+            signs = 2 * torch.eye(len(some)) - 1
+            logits = out.logit_scale * out.image_features @ out.text_features.T + out.logit_bias
+            total -= nn.functional.logsigmoid(signs * logits).sum().item()
+    assert found["loss"] == pytest.approx(total / 11, rel=1e-5)
+
+
+def test_a_stop_ends_the_validation(clip, pairs, tmp_path):
+    stop = StopSignal()
+    validation = ContrastiveValidation(run_config(tmp_path), pairs=pairs, transform=TRANSFORM)
+    stop.received = "SIGTERM"
+    with interruptible(stop), pytest.raises(EvaluationInterruptedError):
+        validation(clip)
+
+
+def test_batches_are_the_same_whatever_the_number_of_processes(monkeypatch):
+    from eva_engine import distributed
+
+    seen = {}
+    for ranks in (1, 2):
+        seen[ranks] = set()
+        for rank in range(ranks):
+            monkeypatch.setattr(distributed, "own_share", lambda n, r=rank, w=ranks: range(r, n, w))
+
+            def compute(inputs, ranks=ranks):
+                seen[ranks].add(tuple(inputs.flatten().tolist()))
+                return inputs.float()
+
+            samples = torch.arange(11.0)[:, None]
+            encode_all(compute, samples, dim=1, device=torch.device("cpu"), batch_size=3)
+    assert seen[1] == seen[2] == {(0.0, 1.0, 2.0), (3.0, 4.0, 5.0), (6.0, 7.0, 8.0), (9.0, 10.0)}
+
+
+@pytest.mark.filterwarnings("ignore:Conversion of an array with ndim")  # in open_clip's accuracy
+def test_open_clip_sees_the_same_accuracy(clip, folders):
+    """open_clip's classifier and its accuracy on the same pictures."""
+    from open_clip_train.zero_shot import accuracy
+
+    samples = open_labelled(folders, TRANSFORM, upright=False)
+    names = ["dark thing", "light", "tiny"]
+    theirs = open_clip.build_zero_shot_classifier(
+        clip, lambda texts: tokenize(texts, 32), names, ["a {}."]
+    )
+    images = torch.stack([samples[i][0] for i in range(11)])
+    labels = torch.tensor([samples[i][1] for i in range(11)])
+    with torch.no_grad():
+        logits = 100.0 * clip.encode_image(images, normalize=True) @ theirs
+    right = accuracy(logits, labels, topk=(1,))[0]
+    ours = count(
+        ZeroShotClassifier(clip, class_features(clip, names, ["a {}."])), samples,
+        {"a": OneLabel()}, device=torch.device("cpu"), batch_size=4,
+    ).scores["a"]  # fmt: skip
+    assert ours.right1 == right
+    assert ours.samples == 11

@@ -1,0 +1,105 @@
+"""EVA-CLIP in open_clip: its `EVA01-g-14` through timm, and its own ViT."""
+
+import pytest
+import torch
+
+from eva_backbone.checkpoints.loading import load_weights
+from eva_contrastive.model.open_clip_form import to_official, to_trunk, to_vit
+
+FORMS = {"trunk": to_trunk, "vit": to_vit}
+
+
+@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_open_clip_loads_ours_strictly_with_equal_features(
+    kind, sigmoid, make_clip, make_peer, assert_same_features
+):
+    ours, theirs = make_clip(sigmoid=sigmoid), make_peer(kind, sigmoid=sigmoid)
+    theirs.load_state_dict(FORMS[kind](ours.state_dict()), strict=True)
+    assert_same_features(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize("sigmoid", [False, True])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_ours_loads_open_clips_strictly_with_equal_features(
+    kind, sigmoid, prefix, make_clip, make_peer, assert_same_features, randomise
+):
+    ours, theirs = make_clip(sigmoid=sigmoid), randomise(make_peer(kind, sigmoid=sigmoid), std=0.1)
+    stored = {prefix + name: value for name, value in theirs.state_dict().items()}
+    weights = to_official(stored)
+    assert weights["text.logit_scale"].shape == ()
+    own = {n: v.reshape(1) if n.startswith("text.logit_") else v for n, v in weights.items()}
+    load_weights(ours, own, source="open_clip", complete=True)
+    assert_same_features(ours, theirs)
+
+
+def test_a_trunk_is_the_same_tensors_under_other_names(make_clip, make_peer):
+    """Nothing is computed: round trips change no bit."""
+    ours = make_clip(sigmoid=True).state_dict()
+    there = to_trunk(ours)
+    assert there.keys() == make_peer("trunk", sigmoid=True).state_dict().keys()
+    back = to_official(there)
+    assert back.keys() == ours.keys()
+    for name, value in back.items():
+        assert torch.equal(value, ours[name].reshape(value.shape)), name
+    assert to_official(back) == back
+
+
+@pytest.mark.parametrize("vision", [{"qkv_bias": "qkv"}, {"layer_scale": 0.5}])
+def test_other_kinds_of_blocks(vision, make_clip, make_peer, assert_same_features):
+    """One bias of queries, keys and values (EVA-L); residual scales."""
+    ours = make_clip(**vision)
+    scales = {"ls_init_value": 0.1} if "layer_scale" in vision else {}
+    theirs = make_peer("vit", **scales)
+    theirs.load_state_dict(to_vit(ours.state_dict()), strict=True)
+    assert_same_features(ours, theirs)
+    back = make_clip(**vision)
+    load_weights(back, _shaped(to_official(theirs.state_dict())), source="back", complete=True)
+    assert_same_features(back, theirs)
+
+
+def _shaped(weights):
+    return {n: v.reshape(1) if n.startswith("text.logit_") else v for n, v in weights.items()}
+
+
+def test_files_of_the_older_class_of_open_clip(make_clip, make_peer, assert_same_features):
+    """Its text tower stands beside the vision tower, not in `text`."""
+    ours, theirs = make_clip(), make_peer("vit")
+    theirs.load_state_dict(to_vit(ours.state_dict()))
+    stored = {name.removeprefix("text."): v for name, v in theirs.state_dict().items()}
+    back = make_clip()
+    load_weights(back, _shaped(to_official(stored)), source="older", complete=True)
+    assert_same_features(back, ours)
+
+
+def test_a_vision_tower_alone_keeps_its_names(make_vit):
+    weights = make_vit().state_dict()
+    assert to_official(weights) == weights
+
+
+def test_another_clip_is_refused_by_what_it_has(make_clip):
+    stored = to_vit(make_clip().state_dict())
+    with pytest.raises(ValueError, match=r"not an EVA ViT: it has visual.ln_pre.weight; load a"):
+        to_official(stored | {"visual.ln_pre.weight": torch.ones(32)})
+    del stored["visual.proj"]
+    with pytest.raises(ValueError, match=r"it lacks visual.proj"):
+        to_official(stored)
+
+
+def test_a_bias_that_cannot_be_moved_is_refused(make_clip):
+    wide = make_clip(output_dim=40).state_dict()  # of 32 channels
+    with pytest.raises(ValueError, match=r"40 values of 32 channels .* embed_dim of at most 32"):
+        to_vit(wide)
+    wide["visual.head.bias"].zero_()
+    assert to_vit(wide)["visual.proj"].shape == (32, 40)
+
+
+def test_half_precision_loses_nothing_where_biases_move(make_clip, make_peer, pairs):
+    half = {name: value.half() for name, value in make_clip().state_dict().items()}
+    ours, theirs = make_clip(), make_peer("vit")
+    load_weights(ours, half, source="half", complete=True)
+    theirs.load_state_dict(to_vit(half), strict=True)
+    with torch.no_grad():
+        found, expected = (model.encode_image(pairs[0]) for model in (theirs, ours))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
