@@ -20,9 +20,10 @@ MODULES = {  # what a group may load -> its modules
     ("numpy", "PIL", "safetensors"): (
         *("checks.video_facts", "checks.video_sets", "checks.videos", "sources.index_file"),
         *("sources.manifest_file", "sources.patterns", "sources.tar_members"),
-        *("captions.captioned_images", "captions.folders", "captions.json_lists"),
-        *("captions.left_out", "captions.listed", "captions.opening", "captions.shards"),
-        *("captions.tables", "captions.texts"),
+        *("captions.captioned_images", "captions.folders", "captions.indexes"),
+        *("captions.json_lists", "captions.left_out", "captions.listed", "captions.opening"),
+        *("captions.shards", "captions.tables", "captions.texts"),
+        *("checks.blocks", "checks.caption_facts", "checks.captions"),
         *("labelled_videos.entries", "labelled_videos.labelled_videos", "labelled_videos.opening"),
         *("labelled_videos.path_lists", "labelled_videos.placing", "labelled_videos.raw_frames"),
         *("labelled_videos.video_files", "labelled_videos.clip_ids", "labelled_videos.tables"),
