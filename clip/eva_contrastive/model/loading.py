@@ -2,8 +2,7 @@
 
 model = load_eva_clip("eva_clip_psz14.pt")  # 1,136,435,841 parameters
 
-Official files, those of open_clip's EVA01-g-14 and of this toolkit's runs are told apart by their
-names. Shapes: L tokens of a text, C channels, D values of a feature.
+Whether a file is official, of open_clip's EVA01-g-14 or of a run of this toolkit is seen by its names. Shapes: L tokens of a text, C channels, D values of a feature.
 """
 
 import os
