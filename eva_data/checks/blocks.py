@@ -2,6 +2,7 @@
 
 import functools
 import multiprocessing
+import sys
 from collections.abc import Callable, Iterator, Sized
 from typing import Any, TypeVar
 
@@ -45,10 +46,8 @@ _samples: Any  # what this process checks
 def _begin(samples: Any) -> None:
     global _samples
     _samples = samples
-    if multiprocessing.parent_process() is not None:  # one of several
-        import torch
-
-        torch.set_num_threads(1)
+    if multiprocessing.parent_process() is not None and "torch" in sys.modules:  # one of several
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _look(look: Callable[[Any, range], Result], indices: range) -> Result:

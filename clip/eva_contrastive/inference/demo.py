@@ -215,16 +215,16 @@ def _search(
         from eva_contrastive.inference.searching import make_queries
 
         queries = make_queries(clip, texts=args.text, like=args.like, together=args.together)
-    from eva_backbone.checkpoints.registry import resolve_source
     from eva_backbone.checkpoints.verification import sha256_of
     from eva_contrastive.inference import indexing, results, searching
     from eva_contrastive.inference.library import Library
+    from eva_contrastive.model.loading import weights_file
     from eva_data.commands import say
     from eva_data.run_folder import locked
 
     settings = _settings(args, clip)
     make_folder(args.output)
-    known = settings | {"weights": sha256_of(resolve_source(args.weights))}
+    known = settings | {"weights": sha256_of(weights_file(args.weights))}
     with _one_sentence(parser), locked(args.cache):
         library = Library(args.cache, known, width=clip.embed_dim)
         library.load()

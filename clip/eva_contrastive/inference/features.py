@@ -21,7 +21,7 @@ from torch import Tensor
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_contrastive.inference.media import FRAMES, Media, MediaReader
 from eva_contrastive.model.eva_clip import EvaClip
-from eva_contrastive.model.loading import load_eva_clip, load_vision_tower
+from eva_contrastive.model.loading import load_eva_clip, load_vision_tower, weights_file
 from eva_contrastive.model.tokens import count_tokens, tokenize
 from eva_contrastive.model.towers import TextTower, VisionTower
 from eva_data.transforms import evaluation_transform
@@ -106,7 +106,7 @@ class ClipFeatures:
 
         Args:
             source: Official name or file, such as `eva_clip_psz14.pt`; a file of open_clip's
-                EVA01-g-14; or a run's `model.safetensors`.
+                EVA01-g-14, or a folder that open_clip reads; or a run's `model.safetensors`.
             texts: Load the text tower; without it, `eva_clip_psz14_vision_enc.pt` is enough.
             image_size: Side of the pictures in pixels; by default that of the weights.
             mean: Mean of the pixels; by default that of the training.
@@ -129,10 +129,11 @@ class ClipFeatures:
         require_backend(backend)
         place = choose_device(device)
         load: Callable[..., EvaClip | VisionTower] = load_eva_clip if texts else load_vision_tower
-        noted = notes_of_training(source, mean=mean, std=std)
-        model = load(source, image_size=image_size, **vision_arguments)
+        noted = notes_of_training(weights_file(source), mean=mean, std=std)
+        dtype = choose_dtype(precision, place)
+        model = load(source, image_size=image_size, dtype=dtype, **vision_arguments)
         return cls(
-            model.to(place, choose_dtype(precision, place)),
+            model.to(place),
             mean=noted["mean"] or CLIP_MEAN,
             std=noted["std"] or CLIP_STD,
             frames=frames,

@@ -50,7 +50,8 @@ def test_features_of_both_passes_are_equal(small_clip, device, tmp_path):
     )
     small_clip.run_step(engine, "contrastive", small_clip.micro_batches(pairs, accumulate=4))
     first, second = recorder.outputs[:4], recorder.outputs[4:]
-    assert [one.image_features.requires_grad for one in recorder.outputs] == [False] * 4 + [True] * 4
+    with_gradients = [one.image_features.requires_grad for one in recorder.outputs]
+    assert with_gradients == [False] * 4 + [True] * 4
     for one, other in zip(first, second, strict=True):
         assert one.image_features.equal(other.image_features)
         assert one.text_features.equal(other.text_features)
