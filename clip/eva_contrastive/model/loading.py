@@ -21,7 +21,7 @@ from eva_backbone.checkpoints.listing import listed
 from eva_backbone.checkpoints.loading import LoadReport, load_weights, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.model.eva_clip import EvaClip
-from eva_contrastive.model.open_clip_form import to_official
+from eva_contrastive.model.open_clip_form import open_clip_weights, to_official
 from eva_contrastive.model.text_weights import initialise_text
 from eva_contrastive.model.towers import TEXT_VARIANTS, TextTower, VisionTower
 
@@ -59,8 +59,8 @@ def load_eva_clip(
     """Build the model that a file holds, and load all of it.
 
     Args:
-        source: Official name or file; a file of open_clip's EVA01-g-14, or a run's
-            `model.safetensors` or `model_ema.safetensors`.
+        source: Official name or file; a file of open_clip's EVA01-g-14 or a folder that it reads;
+            or a run's `model.safetensors` or `model_ema.safetensors`.
         image_size: Side of the pictures in pixels, to which the positions are resampled; by default
             that of the weights.
         text_heads: Attention heads of the text tower, which weights do not show; by default those
