@@ -51,16 +51,16 @@ test-gpu: ready ## the tests that need a GPU, one by one; GPU_TEST_ARGS='-k atte
 	$(PY) -m pytest -m gpu tests/gpu tests/detection/test_trainer.py $(GPU_TEST_ARGS)
 
 attack: ready ## kill runs of all trainers and damage their files; an hour, tables for docs/reliability.md
-	@set -e; for trainer in pretrain classification video detection segmentation; do \
+	@set -e; for trainer in pretrain classification video clip detection segmentation; do \
 	    $(PY) tests/attacks/kills.py $$trainer --kills 50 --in-saves 15; done
-	$(PY) tests/attacks/damage.py weights pretrain classification video detection segmentation
+	$(PY) tests/attacks/damage.py weights pretrain classification video clip detection segmentation
 
 format: ready ## rewrite the code in the house format
 	$(PY) -m ruff check --fix-only .
 	$(PY) -m ruff format .
 
 bench: ready ## run every program in benchmarks/
-	@set -e; for program in $(filter-out benchmarks/measuring.py,$(sort $(wildcard benchmarks/*.py))); do \
+	@set -e; for program in $(filter-out benchmarks/measuring.py benchmarks/clip_models.py,$(sort $(wildcard benchmarks/*.py))); do \
 	    echo "== $$program"; $(PY) $$program; done
 
 mmcv-ops: ready ## rebuild mmcv with compiled operators (15 minutes or more; nothing needs it)

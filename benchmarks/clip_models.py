@@ -1,4 +1,4 @@
-"""Our CLIP and open_clip's `EVA01-g-14` with equal sizes and weights, for programs of this folder.
+"""Our CLIP and open_clip's `EVA01-g-14` with the same sizes and weights, for other programs here.
 
 The peer is open_clip's model through timm, and its training step follows open_clip's own: automatic
 mixed precision, torch's AdamW, and with micro-batches all features first, then each micro-batch
@@ -50,11 +50,9 @@ class Case(NamedTuple):
 PLAIN = Case("plain")
 
 
-def parser_of_towers(
-    description: str | None, *, batch: int, rounds: int
-) -> argparse.ArgumentParser:
+def parser_of_towers(description: str | None, *, batch: int) -> argparse.ArgumentParser:
     """Make a command line with the sizes of both towers; `sized` completes what it parses."""
-    parser = parser_of_sizes(description, batch=batch, rounds=rounds)
+    parser = parser_of_sizes(description, batch=batch)
     parser.set_defaults(depth=2)
     add = parser.add_argument
     add("--complete", action="store_true", help="the sizes of EVA-CLIP-g, instead of those below")
@@ -108,7 +106,8 @@ def build_peer(args: argparse.Namespace, case: Case = PLAIN) -> nn.Module:
     if not args.complete:
         name = add_slice(open_clip.get_model_config(STOCK), args)
     rate = case.patch_dropout or None
-    model = open_clip.create_model(name, force_patch_dropout=rate, output_dict=True)
+    options = {"force_patch_dropout": rate, "device": torch.get_default_device()}
+    model: Any = open_clip.create_model(name, output_dict=True, **options)
     model.set_grad_checkpointing(case.checkpoints)
     return model
 
@@ -137,9 +136,7 @@ def add_slice(config: dict[str, Any], args: argparse.Namespace) -> str:
 def peer_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our model's weights under open_clip's names."""
     found = {
-        f"visual.trunk.{name.removeprefix('visual.')}"
-        if name.startswith("visual.")
-        else name: value
+        name.replace("visual.", "visual.trunk.", name.startswith("visual.")): value
         for name, value in weights.items()
     }
     found["logit_scale"] = found.pop("text.logit_scale").reshape(())

@@ -84,16 +84,20 @@ def our_step(model: EvaClip, case: Case, args: argparse.Namespace, device: torch
 
     def step(batch: Pairs) -> float:
         engine.set_learning_rate(OPTIMIZER.lr)
-        parts = [Batch(part, [], {}) for part in micro_batches(batch, case.micro_batches)]
-        data = MicroBatches(iter(parts), count=len(parts), device=device, seeds=(SEED, 0))
-        sums = forward_and_backward(engine, step_fn, data)
-        value = sums["loss"].item() / len(parts)
+        data = as_loaded(micro_batches(batch, case.micro_batches), device)
+        value = forward_and_backward(engine, step_fn, data)["loss"].item() / len(data)
         if not engine.gradients_are_finite():
             raise FloatingPointError(f"a gradient is not finite, the loss is {value}")
         engine.step()
         return value
 
     return step
+
+
+def as_loaded(parts: Sequence[Pairs], device: torch.device) -> MicroBatches:
+    """Micro-batches as the loop has them from the loader."""
+    loaded = iter([Batch(data=part, items=[], unreadable={}) for part in parts])
+    return MicroBatches(loaded, count=len(parts), device=device, seeds=(SEED, 0))
 
 
 def recipe(args: argparse.Namespace, case: Case) -> ContrastiveConfig:
@@ -142,10 +146,7 @@ def check(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str,
 
 def _our_gradients(model: EvaClip, parts: Sequence[Pairs]) -> float:
     step_fn = ContrastiveStep(build_loss("contrastive"))
-    data = MicroBatches(
-        iter([Batch(part, [], {}) for part in parts]),
-        count=len(parts), device=parts[0][0].device, seeds=(SEED, 0),
-    )  # fmt: skip
+    data = as_loaded(parts, parts[0][0].device)
     step_fn.begin(model, data)
     total = 0.0
     for part in data:
@@ -236,18 +237,18 @@ def columns(
     device: torch.device,
 ) -> Row:
     """Columns of a case; `flops` are those of a pair."""
-    on_gpu, cells = device.type == "cuda", {}
-    for who in STEPS:
-        measured = found[who]
-        seconds = by_clock(measured.times) if measured else math.nan
-        rate = args.batch / seconds
-        cells[f"{who}: s"] = f"{seconds:.3g}" if measured else "out of memory"
-        cells[f"{who}: pairs/s"] = f"{rate:.3g}"
-        if on_gpu:
-            cells[f"{who}: of peak FLOPs"] = f"{rate * flops[who] / peak_flops(device):.3g}"
-        cells[f"{who}: GiB"] = f"{measured.peak:.3g}" if measured else ""
-    cells["ours: GFLOP a pair"] = f"{flops['ours'] / 1e9:.4g}"
-    cells["open_clip: GFLOP a pair"] = f"{flops['open_clip'] / 1e9:.4g}"
+    on_gpu = device.type == "cuda"
+    seconds = [by_clock(one.times) if one else math.nan for one in (found[who] for who in STEPS)]
+    cells = {
+        "s: ours; open_clip": _both(seconds),
+        "pairs/s": _both([args.batch / taken for taken in seconds]),
+        "peak GiB": _both([one.peak if one else math.nan for one in (found[who] for who in STEPS)]),
+        "GFLOP a pair": _both([flops[who] / 1e9 for who in STEPS]),
+    }
+    if on_gpu:
+        peak = peak_flops(device) / args.batch
+        shares = [flops[who] / taken / peak for who, taken in zip(STEPS, seconds, strict=True)]
+        cells["of peak FLOPs"] = _both(shares)
     for name, other in (("open_clip", "open_clip"), ("our plain step", "plain")):
         cells |= _beside(name, found[other] or found["ours"], found["ours"], on_cpu=not on_gpu)
     return cells
@@ -264,6 +265,10 @@ def _beside(name: str, slow: Measured | None, fast: Measured | None, *, on_cpu: 
     return cells
 
 
+def _both(values: Sequence[float]) -> str:
+    return "; ".join("out of memory" if math.isnan(value) else f"{value:.3g}" for value in values)
+
+
 def _of_rounds(found: Sequence[float]) -> str:
     return f"{statistics.median(found):.3g} ({min(found):.3g} to {max(found):.3g})"
 
@@ -277,7 +282,7 @@ def flops_of(who: str, case: Case, args: argparse.Namespace) -> float:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = parser_of_towers(__doc__, batch=8, rounds=3)
+    parser = parser_of_towers(__doc__, batch=8)
     add = parser.add_argument
     add("--micro-batches", type=int, nargs="*", default=[2, 4, 8], help="numbers that divide B")
     add("--patch-dropout", type=float, nargs="*", default=[0.5], help="rates")
@@ -296,9 +301,7 @@ def main() -> None:
     show_table(compare(args, device))
     if device.type == "cuda":
         for name, rate in PUBLISHED.items():
-            show(
-                [(f"published samples/s of one {name} (NeMo, ViT-g/14)", rate)], rounds=args.rounds
-            )
+            print(f"published pairs/s of one {name} (NeMo, ViT-g/14): {rate}")
     distributed.stop()
 
 

@@ -72,8 +72,8 @@ class TrainingRun:
         results: Names of these results, of which `run.best_metric` is one.
         collate: Function that makes a batch from samples; None stacks tensors.
         flops_per_sample: Model FLOPs of a sample, forward and backward.
-        limits: Name of a parameter -> smallest and largest value, which its weights are set to
-            after each step that would leave them beyond.
+        limits: Name of a parameter -> smallest and largest value of its weights. A step that takes
+            them beyond sets them to it; of a frozen parameter there is no step.
     """
 
     model: nn.Module

@@ -299,6 +299,31 @@ def make_classifier():
     return make
 
 
+@pytest.fixture(params=["official", "vision tower", "run", "open_clip"])
+def clip_form(request):
+    """Function: a ViT's weights as a file of EVA-CLIP has them, beside projection and text tower.
+
+    So does `eva_clip_psz14.pt` name them, `eva_clip_psz14_vision_enc.pt`, a run of this toolkit and
+    open_clip's EVA01-g-14.
+    """
+
+    def weights(vit, *, width=1024):
+        prefix = {"vision tower": "", "open_clip": "visual.trunk."}.get(request.param, "visual.")
+        channels = vit["pos_embed"].shape[2]
+        state = {prefix + name: value for name, value in vit.items()}
+        state |= {f"{prefix}head.weight": torch.ones(width, channels),
+                  f"{prefix}head.bias": torch.ones(width)}  # fmt: skip
+        if request.param != "vision tower":
+            scale = torch.zeros(1) if request.param == "run" else torch.zeros(())
+            state |= {"text.token_embedding.weight": torch.zeros(9, 4),
+                      "text.transformer.resblocks.0.ln_1.weight": torch.zeros(4),
+                      "text." * (prefix == "visual.") + "logit_scale": scale}  # fmt: skip
+        return {name: value.clone() for name, value in state.items()}
+
+    weights.name = request.param
+    return weights
+
+
 @pytest.fixture(scope="session")
 def make_detector():
     """Function: a small ViTDet backbone with windows, relative positions and pyramid."""

@@ -1,7 +1,6 @@
-r"""Check a data set before training on it, and write a cleaned copy.
+"""Check a data set before training on it, and write a cleaned copy.
 
-    python tools/verify_data.py coco --annotations instances.json --images folder/ \
-        --write cleaned.json --report findings.json
+    python tools/verify_data.py coco --annotations a.json --images folder/ --write cleaned.json
     python tools/verify_data.py images manifest.toml --write index.safetensors
     python tools/verify_data.py semantic --images photos/ --maps labels/ --classes classes.toml
     python tools/verify_data.py video train.csv --root clips/ --against val.csv --write train.txt
@@ -15,6 +14,7 @@ import sys
 from eva_data.checks.command import main
 
 COMMANDS = {
+    "captions": ("eva_data.checks.captions", "pictures with captions, and their index"),
     "coco": ("eva_detection.checks.coco", "an annotation file in COCO's or LVIS's format"),
     "images": ("eva_data.checks.manifests", "the images of pre-training, and their index"),
     "semantic": ("eva_segmentation.checks.label_maps", "images and maps for semantic segmentation"),

@@ -15,7 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints.pooled import Pooling, load_pooled
+from eva_backbone.checkpoints.pooled import (
+    Pooling,
+    load_pooled,
+    patch_tokens,
+    pool_tokens,
+    require_pooling,
+)
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from eva_backbone.vit import VisionTransformer
 from eva_data.pictures import read_picture
@@ -25,7 +31,6 @@ from eva_engine.evaluation.own_data import notes_of_training
 
 Picture = str | os.PathLike[str] | Image.Image
 Grid = tuple[int, ...]
-POOLINGS = ("mean", "cls")
 
 
 class FeatureExtractor(nn.Module):
@@ -54,10 +59,7 @@ class FeatureExtractor(nn.Module):
         fc_norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
-        if pooling == "cls" and vit.cls_token is None:
-            raise ValueError("these weights have no class token; use pooling='mean'")
+        require_pooling(vit, pooling)
         self.vit, self.pooling, self.fc_norm = vit, pooling, fc_norm
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
         self.transform: PictureTransform = evaluation_transform(image_size, mean=mean, std=std)
@@ -139,11 +141,7 @@ class FeatureExtractor(nn.Module):
         """
         with torch.no_grad():
             tokens, _ = self._encode(pictures)
-            if self.pooling == "cls":
-                pooled = tokens[:, 0]
-            else:
-                pooled = self._patches(tokens).mean(dim=1)
-            return (pooled if self.fc_norm is None else self.fc_norm(pooled)).float()
+            return pool_tokens(self.vit, tokens, pooling=self.pooling, fc_norm=self.fc_norm)
 
     def patches(self, pictures: Tensor | Picture | Iterable[Picture]) -> Tensor:
         """Compute a map of features for each picture, after the ViT's final norm where it has one.
@@ -160,7 +158,7 @@ class FeatureExtractor(nn.Module):
         """
         with torch.no_grad():
             tokens, grid = self._encode(pictures)
-            return self._patches(tokens).transpose(1, 2).unflatten(2, grid).float()
+            return patch_tokens(self.vit, tokens).transpose(1, 2).unflatten(2, grid).float()
 
     def _encode(self, pictures: Tensor | Picture | Iterable[Picture]) -> tuple[Tensor, Grid]:
         """Compute tokens (B, [1 +] N, C) after the final norm, and their grid (h, w)."""
@@ -168,9 +166,6 @@ class FeatureExtractor(nn.Module):
         images = pictures if isinstance(pictures, Tensor) else self._read(pictures)
         tokens, grid = self.vit.embed(images.to(kernel.device, kernel.dtype))
         return self.vit.norm(self.vit.forward_tokens(tokens, grid)), grid
-
-    def _patches(self, tokens: Tensor) -> Tensor:
-        return tokens if self.vit.cls_token is None else tokens[:, 1:]
 
     def _read(self, pictures: Picture | Iterable[Picture]) -> Tensor:
         if isinstance(pictures, str | os.PathLike | Image.Image):

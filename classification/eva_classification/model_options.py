@@ -4,7 +4,8 @@ import argparse
 
 import torch
 
-from eva_classification.features import POOLINGS, FeatureExtractor
+from eva_backbone.checkpoints.pooled import POOLINGS
+from eva_classification.features import FeatureExtractor
 
 
 def add_extractor(parser: argparse.ArgumentParser) -> None:

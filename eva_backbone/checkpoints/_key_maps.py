@@ -23,6 +23,13 @@ SKIPPABLE: dict[str, str] = {
     r"(spm|interactions|up|norm[1-4])\.|level_embed$": "segmentation adapter",
 }
 
+# Complete names in files of CLIP, official ones, open_clip's (`trunk.`) and own: pattern -> what
+# other models do without.
+OF_CLIP: dict[str, str] = {
+    r"visual\.(trunk\.)?head\.": "projection of CLIP, no classifier",
+    r"text\.|logit_(scale|bias)$": "text tower of CLIP",
+}
+
 # All other names that an EVA-01 ViT has: class token, final norm, layer scale, BEiT's table.
 TRUNK_MORE = (
     r"cls_token|norm\.(weight|bias)"

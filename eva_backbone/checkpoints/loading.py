@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints._key_maps import OPTIONAL, SKIPPABLE
+from eva_backbone.checkpoints._key_maps import OF_CLIP, OPTIONAL, SKIPPABLE
 from eva_backbone.checkpoints.convert import (
     check_shapes,
     fuse_qkv_bias,
@@ -176,9 +176,10 @@ def _rename(
     if source_prefix == target_prefix:
         return dict(weights)
     named = {}
+    of_clip = OF_CLIP if source_prefix.startswith("visual.") else {}
     for name, value in weights.items():
-        if name.startswith("visual.head."):
-            report.skipped[name] = "projection of CLIP, no classifier"
+        if reason := _first_match(of_clip, name):
+            report.skipped[name] = reason
         elif name.startswith(source_prefix):
             named[target_prefix + name.removeprefix(source_prefix)] = value
         else:

@@ -1,12 +1,12 @@
 """A ViT of any file with what makes one vector of its tokens.
 
-Shapes: C channels.
+Shapes: B samples, N patches, C channels.
 """
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.vit import VisionTransformer
 
 Pooling = Literal["mean", "cls"]
+POOLINGS = get_args(Pooling)
 FRAMES = 8  # of a clip, for weights of pictures
 
 
@@ -40,6 +41,45 @@ class PooledVit:
     fc_norm: nn.Module | None
     trunk: Trunk
     image_size: int
+
+
+def require_pooling(vit: VisionTransformer, pooling: str) -> None:
+    """Refuse a pooling that there is not, or that a ViT cannot have.
+
+    Args:
+        vit: The ViT.
+        pooling: "mean" or "cls".
+
+    Raises:
+        ValueError: If it is neither of the two, or "cls" and the ViT has no class token.
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
+    if pooling == "cls" and vit.cls_token is None:
+        raise ValueError("these weights have no class token; use pooling='mean'")
+
+
+def patch_tokens(vit: VisionTransformer, tokens: Tensor) -> Tensor:
+    """Leave the class token out of (B, [1 +] N, C), where the ViT has one: (B, N, C)."""
+    return tokens if vit.cls_token is None else tokens[:, 1:]
+
+
+def pool_tokens(
+    vit: VisionTransformer, tokens: Tensor, *, pooling: Pooling, fc_norm: nn.Module | None
+) -> Tensor:
+    """Make one vector of all tokens of a sample.
+
+    Args:
+        vit: The ViT that they come from.
+        tokens: (B, [1 +] N, C), after its final norm.
+        pooling: "mean" of the patches, or the class token ("cls").
+        fc_norm: Norm of the vector, or None.
+
+    Returns:
+        (B, C) float32.
+    """
+    pooled = tokens[:, 0] if pooling == "cls" else patch_tokens(vit, tokens).mean(dim=1)
+    return (pooled if fc_norm is None else fc_norm(pooled)).float()
 
 
 def load_pooled(

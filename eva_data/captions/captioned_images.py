@@ -4,11 +4,12 @@ import logging
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 from PIL import Image
 
 from eva_data.captions.left_out import LeftOut
-from eva_data.pictures import Source, UnreadableImageError, read_picture
+from eva_data.pictures import UnreadableImageError, read_picture
 from eva_data.sources.manifest_file import Mixture, SourceEntry
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class CaptionedImages(ABC):
         """Name the place of a picture, for messages."""
 
     @abstractmethod
-    def source(self, index: int) -> Source:
+    def source(self, index: int) -> Path | bytes:
         """Find a picture: the path of its file, or its content.
 
         Raises:
@@ -122,7 +123,7 @@ class MixedCaptions(CaptionedImages):
         source, place = self._locate(index)
         return source.sample_id(place)
 
-    def source(self, index: int) -> Source:
+    def source(self, index: int) -> Path | bytes:
         """See `CaptionedImages`."""
         source, place = self._locate(index)
         return source.source(place)

@@ -24,7 +24,7 @@ class FolderCaptions(CaptionedImages):
 
     def __init__(self, folder: Path, table: Table, *, left_out: LeftOut | None = None) -> None:
         super().__init__(left_out)
-        self.folder, self.names = folder, Names(table)
+        self.folder, self.table, self.names = folder, table, Names(table)
 
     def __len__(self) -> int:
         return len(self.names)

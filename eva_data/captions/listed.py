@@ -5,6 +5,7 @@ takes about 2 GB, which forked workers share. With an index file all processes o
 it, and the list is not read again.
 """
 
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -63,7 +64,8 @@ class ListedCaptions(CaptionedImages):
 
     def checksum(self) -> int:
         """See `CaptionedImages`."""
-        return self.names.checksum() ^ self._texts.checksum()
+        value = self._texts.checksum() << 32 | self.names.checksum()
+        return zlib.crc32(self.table[FIRST].data, zlib.crc32(value.to_bytes(8, "little")))
 
 
 def table_of_pairs(pairs: Iterable[tuple[str, str]]) -> Table:

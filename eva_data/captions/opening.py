@@ -24,8 +24,7 @@ A manifest merges sources and may name an index, see `eva_data.sources.manifest_
 import functools
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +47,7 @@ PAIRS = Form(
     check="captions",
     index=CAPTION_KIND,
 )
+SourceCaptions = ShardCaptions | ListedCaptions | FolderCaptions  # of one source
 INDEX_SUFFIX = ".safetensors"
 FORMS = (
     "tar shards such as {00000..00999}.tar, a table (CSV or TSV with a header), a JSON list of "
@@ -123,18 +123,39 @@ def entry_of(path: Path, options: dict[str, str]) -> SourceEntry:
     return SourceEntry(name="pairs", kind=kind, location=str(path), options=options)
 
 
-def open_source(entry: SourceEntry, table: Table | None = None) -> CaptionedImages:
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How pairs are looked for.
+
+    Attributes:
+        workers: Processes that look through shards.
+        keep_going: Count missing and damaged shards, and go on.
+    """
+
+    workers: int = 1
+    keep_going: bool = False
+
+
+def open_source(
+    entry: SourceEntry, table: Table | None = None, *, search: Search = Search()
+) -> SourceCaptions:
     """Open a source with all its pairs.
 
     Args:
         entry: The source.
         table: Its part of an index; None looks for the pairs.
+        search: How they are looked for.
 
     Raises:
         ValueError: If there is none.
     """
     left_out = LeftOut()
-    opened = _openers[entry.kind](entry, table, left_out)
+    if entry.kind == "shards":
+        opened: SourceCaptions = _open_shards(entry, table, left_out, search)
+    elif entry.kind == "folder":
+        opened = _open_folder(entry, table, left_out)
+    else:
+        opened = _open_table(entry, table, left_out)
     if not len(opened):
         seen = "; ".join(
             f"{count:,} x {kind}, such as {left_out.names[kind][0]}"
@@ -144,16 +165,28 @@ def open_source(entry: SourceEntry, table: Table | None = None) -> CaptionedImag
     return opened
 
 
-def _open_shards(entry: SourceEntry, table: Table | None, left_out: LeftOut) -> ShardCaptions:
-    key = entry.options.get("caption_column")
-    shards = expand(entry.location, missing=None if table is None else [])
+def _open_shards(
+    entry: SourceEntry, table: Table | None, left_out: LeftOut, search: Search
+) -> ShardCaptions:
+    key, missing = entry.options.get("caption_column"), list[str]()
+    # an index is of those that were there
+    lenient = search.keep_going or table is not None
+    shards = expand(entry.location, missing=missing if lenient else None)
     if table is None:
-        if len(shards) >= _MANY:
+        for name in missing:
+            left_out.add("missing", name)
+        if len(shards) >= _MANY and not search.keep_going:
             logger.warning(
                 "%s: the headers of %s shards are read at every start; python tools/verify_data.py "
                 "captions writes an index", entry.location, f"{len(shards):,}",
             )  # fmt: skip
-        table = index_pairs(shards, key=key, left_out=left_out)
+        table = index_pairs(
+            shards,
+            key=key,
+            workers=search.workers,
+            keep_going=search.keep_going,
+            left_out=left_out,
+        )
     return ShardCaptions(shards, table, key=key, left_out=left_out)
 
 
@@ -190,13 +223,6 @@ def _open_folder(entry: SourceEntry, table: Table | None, left_out: LeftOut) -> 
     if table is None:
         table = index_folder(folder, left_out)
     return FolderCaptions(folder, table, left_out=left_out)
-
-
-_openers: dict[str, Callable[[SourceEntry, Table | None, LeftOut], CaptionedImages]] = {
-    "shards": _open_shards,
-    "table": _open_table,
-    "folder": _open_folder,
-}
 
 
 def _open_manifest(file: Path, options: dict[str, str]) -> CaptionedImages:

@@ -10,6 +10,8 @@ its picture, at its place. What only its content shows is found out then.
 """
 
 import functools
+import tarfile
+import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +29,7 @@ from eva_data.captions.texts import (
 from eva_data.pictures import check_encoded_size
 from eva_data.pools import ordered_map
 from eva_data.sources.index_file import CAPTION_KIND, Table
-from eva_data.sources.tar_members import Member, TarMembers, find_members, table_of_members
+from eva_data.sources.tar_members import Member, TarMembers, find_members, key_of, table_of_members
 from eva_data.suffixes import PICTURES
 
 TEXTS = ("text.offset", "text.size", "text.json")  # arrays of an index
@@ -59,7 +61,7 @@ class ShardCaptions(CaptionedImages):
         lengths = {name: len(table[name]) if name in table else 0 for name in TEXTS}
         if {*lengths.values()} != {len(self.members)}:
             raise ValueError(f"the index is damaged, it has captions of {lengths}: write it again")
-        self._key = key
+        self.table, self._key = table, key
 
     def __len__(self) -> int:
         return len(self.members)
@@ -70,27 +72,55 @@ class ShardCaptions(CaptionedImages):
 
     def source(self, index: int) -> bytes:
         """Read a member."""
-        check_encoded_size(self.members.size(self.require(index)), self.sample_id(index))
-        return self.members.read(index)
+        size = self.members.size(self.require(index))
+        check_encoded_size(size, self.sample_id(index))
+        return self._read(index, int(self.table["offset"][index]), size)
 
     def captions(self, index: int) -> tuple[str, ...]:
         """See `CaptionedImages`."""
         where = self.sample_id(index)
-        offset, size, is_json = (int(self.members.table[name][index]) for name in TEXTS)
-        if offset < 0 or not 0 <= size <= LONGEST:
+        offset, size, is_json = (int(self.table[name][index]) for name in TEXTS)
+        if not 0 <= size <= LONGEST:
             raise UnreadableCaptionError(f"{where}: the index is damaged")
         try:
-            content = self.members.read_beside(index, offset, size)
+            content = self._read(index, offset, size)
         except OSError as error:
             raise UnreadableCaptionError(f"the caption of {error}") from error
         if is_json:
             return captions_of_json(content, self._key, f"the JSON beside {where}")
         return (caption_of_text(content, where),)
 
+    def _read(self, index: int, offset: int, size: int) -> bytes:
+        """Read a member of a pair, whose header must be right before it and have the pair's key.
+
+        A shard that was replaced by another of the same size would give wrong pairs.
+        """
+        if offset < tarfile.BLOCKSIZE:
+            raise OSError(f"{self.sample_id(index)}: the index is damaged")
+        begin = offset - tarfile.BLOCKSIZE
+        content = self.members.read_beside(index, begin, size + tarfile.BLOCKSIZE)
+        name = self.members.names[index]
+        try:
+            header = tarfile.TarInfo.frombuf(
+                content[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape"
+            )
+        except tarfile.TarError as error:
+            raise OSError(
+                f"{self.sample_id(index)}: the shard is damaged, or is another than that of the "
+                f"index ({error})"
+            ) from error
+        # other names stand in a header of their own, and are cut or changed in this one
+        is_plain = name.isascii() and len(name) <= tarfile.LENGTH_NAME
+        if is_plain and key_of(header.name) != key_of(name):
+            raise OSError(
+                f"{self.sample_id(index)}: the shard has {header.name!r} in its place, and is "
+                "another than that of the index: write the index again"
+            )
+        return content[tarfile.BLOCKSIZE :]
+
     def checksum(self) -> int:
         """See `CaptionedImages`."""
-        sizes = self.members.table[TEXTS[1]]
-        return self.members.names.checksum() ^ int(np.bitwise_xor.reduce(sizes, initial=0))
+        return zlib.crc32(self.members.table[TEXTS[1]].data, self.members.names.checksum())
 
 
 class ShardPairs(NamedTuple):

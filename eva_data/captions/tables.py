@@ -3,16 +3,18 @@ r"""Tables of pairs: CSV and TSV with a header, as open_clip, Kaggle and spreads
     filepath\ttitle                      open_clip's names and separator
     image,caption                        several lines of one picture are several captions of it
 
-The separator is a tab, a comma, a semicolon or a bar: the one by which the header has both columns.
-A cell in quotes may hold the separator, quotes (doubled) and line breaks. Without quotes, the
-caption may hold the separator if it is the last of two columns and the path ends as a picture does.
+A line ends with a line feed; the separator is a tab, a comma, a semicolon or a bar: the one by
+which the header has both columns. A cell in quotes may hold the separator, quotes (doubled) and
+line breaks. Without quotes, the caption may hold the separator if it is the last of two columns and
+the path ends as a picture does.
 
 A quote that is never closed would swallow lines until the next one, and give a wrong pair: such a
 line is left out, and named, and the next line is a line again.
 """
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +57,7 @@ def find_columns(file: Path, *, image: str | None, caption: str | None) -> Colum
     Raises:
         ValueError: If it has no such columns.
     """
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as stream:
         header = stream.readline(LONGEST).rstrip("\r\n")
     best: list[str] = []
     for separator in _SEPARATORS:
@@ -113,45 +115,60 @@ def _records(file: Path, columns: Columns) -> Iterator[tuple[int, list[str] | No
     The lines of a record in quotes are joined; if the quotes do not end well, only the first is
     given up.
     """
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        waiting: list[tuple[int, str]] = []  # lines that belong to no record yet
-        lines, line = enumerate(stream, 1), (0, "")
-        while waiting or (line := next(lines, (0, ""))) != (0, ""):
-            number, text = waiting.pop(0) if waiting else line
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as stream:
+        lines = _Lines(stream)
+        while (text := lines.take()) is not None:
+            number = lines.number
             if not text.strip():
                 continue
-            if '"' not in text:
+            if '"' in text:
+                yield number, _quoted(text, lines, columns)
+            else:
                 yield number, _fitted(text.rstrip("\r\n").split(columns.separator), columns)
-                continue
-            yield number, _quoted(text, waiting, lines, columns)
 
 
-def _quoted(
-    text: str, waiting: list[tuple[int, str]], lines: Iterator[tuple[int, str]], columns: Columns
-) -> list[str] | None:
+class _Lines:
+    """Lines of a file, some of which are given back."""
+
+    def __init__(self, stream: Iterable[str]) -> None:
+        self._stream, self._waiting, self.number = iter(stream), deque[str](), 0
+
+    def take(self) -> str | None:
+        """Take a line, whose number is `number` then; None at the end."""
+        line = self._waiting.popleft() if self._waiting else next(self._stream, None)
+        self.number += line is not None
+        return line
+
+    def give_back(self, lines: Sequence[str]) -> None:
+        """Give back the last lines."""
+        self._waiting.extendleft(reversed(lines))
+        self.number -= len(lines)
+
+
+def _quoted(text: str, lines: _Lines, columns: Columns) -> list[str] | None:
     """Read a record with quotes, which may go on in the next lines."""
-    taken = 0  # lines of `waiting` that belong to the record
+    parts, size = [text], len(text)
     cells = _cells(text.rstrip("\r\n"), columns.separator)
     while cells == []:  # a quote is open
-        if taken == len(waiting):
-            following = next(lines, None)
-            if following is None:
-                return None
-            waiting.append(following)
-        more = waiting[taken][1]
-        text, taken = text + more, taken + 1
-        if len(text) > LONGEST or _is_row(more, columns):
-            return None
+        more = lines.take()
+        if more is None:
+            break
+        parts.append(more)
+        size += len(more)
+        if size > LONGEST or _is_row(more, columns):
+            break
         if '"' in more:
-            cells = _cells(text.rstrip("\r\n"), columns.separator)
-    fitted = None if cells is None else _fitted(cells, columns)
-    if fitted is not None:
-        del waiting[:taken]
+            cells = _cells("".join(parts).rstrip("\r\n"), columns.separator)
+    fitted = _fitted(cells, columns) if cells else None
+    if fitted is None:
+        lines.give_back(parts[1:])
     return fitted
 
 
 def _is_row(line: str, columns: Columns) -> bool:
     """Test whether a line looks like a record, and not like a part of a caption."""
+    if line.count('"') % 2:  # it may be the end of the caption
+        return False
     cells = line.rstrip("\r\n").split(columns.separator)
     return len(cells) >= columns.width and _ends_as_picture(cells[columns.image])
 
@@ -175,9 +192,9 @@ def _fitted(cells: list[str], columns: Columns) -> list[str] | None:
     """Give the cells, if they fit the header."""
     if len(cells) == columns.width:
         return cells
+    if len(cells) > columns.width and not any(cell.strip() for cell in cells[columns.width :]):
+        return cells[: columns.width]
     is_last = columns.width == 2 and columns.caption == 1
     if len(cells) > columns.width and is_last and _ends_as_picture(cells[0]):
         return [cells[0], columns.separator.join(cells[1:])]
-    if len(cells) > columns.width and not any(cell.strip() for cell in cells[columns.width :]):
-        return cells[: columns.width]
     return None

@@ -7,21 +7,19 @@ Every image is read and decoded as in training. Those that fail are left out of 
 
 import argparse
 import functools
-import multiprocessing
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eva_data.checks.blocks import check_blocks
 from eva_data.checks.command import add_shared
 from eva_data.checks.findings import Findings, Kind, write_json
 from eva_data.commands import check_outputs, say
 from eva_data.names import Names
 from eva_data.options import integer
 from eva_data.pictures import UnreadableImageError
-from eva_data.pools import ordered_map
 from eva_data.sources.image_source import FolderImages, ImageSource
 from eva_data.sources.index_file import Table
 from eva_data.sources.manifest_file import Manifest, SourceEntry, write_index
@@ -33,7 +31,6 @@ KINDS = {
     "unreadable": Kind("image that cannot be read", "left out of the index"),
     "small": Kind("image with a side below --least-side", "kept", note=True),
 }
-_BLOCK = 512  # images that a process checks at once
 Problem = tuple[int, str, str]  # index, kind, detail
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -105,47 +102,21 @@ def _readable(
             file = Path(folder) / "source"
             _table(source, keep).save(file)
             source = open_source(entry, Table.open(file))
-        for index, kind, detail in _check_all(source, args.workers, args.least_side, entry.name):
-            findings.add(kind, source.sample_id(index), detail)
-            keep[index] &= KINDS[kind].note
+        look = functools.partial(_check, least_side=args.least_side)
+        for problems in check_blocks(source, look, workers=args.workers, what=entry.name):
+            for index, kind, detail in problems:
+                findings.add(kind, source.sample_id(index), detail)
+                keep[index] &= KINDS[kind].note
     return keep
 
 
-def _check_all(source: ImageSource, workers: int, side: int, name: str) -> Iterator[Problem]:
-    block = max(1, min(_BLOCK, len(source) // (4 * workers)))
-    blocks = [range(i, min(i + block, len(source))) for i in range(0, len(source), block)]
-    problems = ordered_map(
-        functools.partial(_check, least_side=side),
-        blocks,
-        workers=workers,
-        what=name,
-        chunk=1,
-        initializer=_begin,
-        initial=(source,),
-    )
-    for listed in problems:
-        yield from listed
-
-
-_source: ImageSource  # what this process checks
-
-
-def _begin(source: ImageSource) -> None:
-    global _source
-    _source = source
-    if multiprocessing.parent_process() is not None:  # one of several
-        import torch
-
-        torch.set_num_threads(1)
-
-
-def _check(indices: range, *, least_side: int) -> list[Problem]:
+def _check(source: ImageSource, indices: range, *, least_side: int) -> list[Problem]:
     problems = []
     for index in indices:
         try:
-            height, width = _source.decode(index).shape[-2:]
+            height, width = source.decode(index).shape[-2:]
         except UnreadableImageError as error:
-            detail = str(error).removeprefix(_source.sample_id(index)).lstrip(": ")
+            detail = str(error).removeprefix(source.sample_id(index)).lstrip(": ")
             problems.append((index, "unreadable", detail))
             continue
         if min(height, width) < least_side:

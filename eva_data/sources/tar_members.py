@@ -39,13 +39,18 @@ class Member(NamedTuple):
     @property
     def key(self) -> str:
         """The name up to the first dot behind its folder, which files of one sample share."""
-        folder, slash, base = self.name.rpartition("/")
-        return folder + slash + base.partition(".")[0]
+        return key_of(self.name)
 
     @property
     def suffix(self) -> str:
         """What follows the key, in lower case."""
         return self.name[len(self.key) :].lower()
+
+
+def key_of(name: str) -> str:
+    """Take the key of a member's name: all up to the first dot behind its folder."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.partition(".")[0]
 
 
 class TarMembers:

@@ -205,7 +205,7 @@ class TrainingEngine:
         if not self.limits:
             return
         for name, parameter, part in self.master_weights():
-            if name in self.limits:
+            if name in self.limits and parameter.requires_grad:
                 smallest, largest = self.limits[name]
                 parameter.clamp_(smallest, largest)
                 if part is not None:

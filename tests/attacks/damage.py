@@ -1,6 +1,6 @@
 """Gives the commands damaged and malicious files, and looks at how they end.
 
-    python tests/attacks/damage.py detection segmentation pretrain classification video weights
+    python tests/attacks/damage.py detection segmentation pretrain classification video clip weights
 
 For a trainer, a short run is made and continued once for each kind of damage to each file of its
 newest checkpoint; `weights` are files for `load_pretrained` and `load_vit`. What must hold in every

@@ -141,6 +141,27 @@ class Video(_EngineTrainer):
         return [str(recipe), *self._shared(folder, 4), *data, *model, *mixing, *run]
 
 
+class Clip(_EngineTrainer):
+    """Contrastive training on shards, with cached features of two micro-batches."""
+
+    formats = "captions"
+
+    def _import(self) -> Callable[[], None]:
+        from eva_contrastive.training import main
+
+        return main
+
+    def arguments(self, folder: Path) -> list[str]:
+        """See `Trainer`."""
+        pairs = self.data / "digit_scenes/captions"
+        data = ["--data.train", str(pairs / "train/00000.tar")]
+        data += ["--data.val", str(pairs / "val/00000.tar")]
+        data += ["--data.zero-shot", str(pairs / "zero_shot")]
+        model = ["--model.drop-path-rate", "0.2", "--model.patch-dropout", "0.25"]
+        recipe = ROOT / "clip/configs/eva_debug_captions.py"
+        return [str(recipe), *self._shared(folder, 6), "--run.accumulate", "2", *data, *model]
+
+
 class Detection(Trainer):
     """Cascade Mask R-CNN."""
 
@@ -202,6 +223,7 @@ TRAINERS = {
     "pretrain": Pretrain,
     "classification": Classification,
     "video": Video,
+    "clip": Clip,
     "detection": Detection,
     "segmentation": Segmentation,
 }

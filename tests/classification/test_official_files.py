@@ -4,17 +4,29 @@ The sizes of the variants are replaced by tiny ones of the same proportions, so 
 be written; names, containers, heads, pooling and the form of the bias are the published ones.
 """
 
+import logging
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from eva_backbone import variants
 from eva_backbone.checkpoints.registry import find_official_file, list_official_files
+from eva_backbone.variants import CLIP_MEAN
 from eva_classification import training
-from eva_classification.config import ModelConfig
+from eva_classification.config import ClassificationConfig, ModelConfig
 from eva_classification.features import FeatureExtractor
-from eva_classification.models import build_classifier, build_linear_probe, load_classifier
+from eva_classification.models import (
+    LinearProbe,
+    build_classifier,
+    build_linear_probe,
+    load_classifier,
+)
+from eva_engine.commands.training import load_recipe
+
+RECIPES = Path(__file__).parents[2] / "classification" / "configs"
 
 CLASSES = {
     "eva_21k_224px_psz14.pt": 21841,
@@ -103,28 +115,75 @@ def test_fine_tuning_starts_from_it(name, extra, weights, randomise, official):
     assert started == ("21k" not in name)
 
 
-@pytest.mark.parametrize("name", ["eva_clip_psz14_vision_enc.pt", "eva_clip_psz14.pt"])
-def test_probes_start_from_eva_clip(name, weights, randomise, official):
-    source = randomise(variants.build_vit("eva_g_patch14", img_size=224))
-    prefix = "" if "vision" in name else "visual."
-    state = {prefix + key: value for key, value in source.state_dict().items()}
-    state |= {
-        f"{prefix}head.weight": torch.zeros(1024, 44),
-        f"{prefix}head.bias": torch.zeros(1024),
-    }
-    if prefix:
-        state |= {
-            "text.logit_scale": torch.zeros(()),
-            "text.positional_embedding": torch.zeros(7, 4),
-        }
-    torch.save({"model": {key: value.half() for key, value in state.items()}}, weights / name)
-    official(weights / name)
-    config = ModelConfig(variant="eva_g_patch14", linear_probe=True, pooling="cls",
-                         init_checkpoint=name)  # fmt: skip
-    model = training.build_model(config, num_classes=1000)
-    half = source.half().float()
-    assert torch.equal(model.norm.weight, half.norm.weight)
+@pytest.fixture
+def clip_file(weights, clip_form, official, randomise):
+    """A vision tower, and a file of EVA-CLIP that holds it; official ones by their names."""
+    source = randomise(variants.build_vit("eva_g_patch14", img_size=224)).half().float().eval()
+    state = clip_form(source.state_dict())
+    file = weights / {"official": "eva_clip_psz14.pt", "run": "model.safetensors",
+                      "vision tower": "eva_clip_psz14_vision_enc.pt",
+                      "open_clip": "open_clip_pytorch_model.bin"}[clip_form.name]  # fmt: skip
+    if clip_form.name == "run":
+        save_file(state, file)
+        return source, str(file)
+    torch.save({"model": {name: value.half() for name, value in state.items()}}, file)
+    if clip_form.name == "open_clip":
+        return source, str(file)
+    official(file)
+    return source, file.name
+
+
+def recipe_of(stem, name):
+    path = RECIPES / f"eva_clip_g_patch14_in1k_{stem}.py"
+    return replace(load_recipe(path, ClassificationConfig).model, init_checkpoint=name)
+
+
+@pytest.mark.parametrize("recipe", ["224px_linear", "336px_linear"])
+def test_probes_start_from_eva_clip(clip_file, recipe, caplog):
+    """The frozen features are those of the tower; projection and text tower are left out."""
+    caplog.set_level(logging.INFO)
+    source, name = clip_file
+    config = replace(recipe_of(recipe, name), trunk_precision="fp32")
+    model = training.build_model(config, num_classes=1000).eval()
+    assert isinstance(model, LinearProbe)
     assert model.head[1].weight.shape == (1000, 44)
+    images = torch.randn(2, 3, config.image_size, config.image_size)
+    if config.image_size == 224:
+        expected = source.forward_features(images)[:, 0].detach()
+        torch.testing.assert_close(model.pool(images), expected)
+    assert torch.equal(model.norm.weight, source.norm.weight)
+    report = caplog.text
+    if name != "eva_clip_psz14_vision_enc.pt":
+        assert "not used (projection of CLIP, no classifier): visual." in report
+        assert "not used (text tower of CLIP): " in report
+        assert report.count("not used") == 2
+
+
+@pytest.mark.parametrize("recipe", ["224px", "336px"])
+def test_fine_tuning_starts_from_eva_clip(clip_file, recipe):
+    source, name = clip_file
+    config = recipe_of(recipe, name)
+    model = training.build_model(config, num_classes=1000)
+    side = config.image_size // 14
+    assert model.pos_embed.shape[1] == 1 + side**2
+    assert torch.equal(model.blocks[1].mlp.fc1.weight, source.blocks[1].mlp.fc1.weight)
+    assert torch.equal(model.fc_norm.weight, torch.ones(44))
+    assert model.norm is None or not list(model.norm.parameters())
+    assert model.head.weight.abs().max() < 1e-3  # initialised, not loaded
+
+
+def test_its_projection_is_no_classifier_of_as_many_classes(clip_file):
+    """A bare tower does not show what its head is for; that of a classifier looks the same."""
+    _, name = clip_file
+    model = training.build_model(recipe_of("224px", name), num_classes=1024)
+    taken = bool((model.head.weight == 1).all())
+    assert taken == (name == "eva_clip_psz14_vision_enc.pt")
+
+
+def test_features_of_eva_clip(clip_file):
+    source, name = clip_file
+    features = FeatureExtractor.from_weights(name, device="cpu")
+    assert (features.pooling, features.image_size, features.mean) == ("cls", 224, CLIP_MEAN)
     images = torch.randn(2, 3, 224, 224)
-    expected = half.eval().forward_features(images)[:, 0].detach()
-    torch.testing.assert_close(model.eval().pool(images), expected, atol=1e-4, rtol=1e-4)
+    expected = source.forward_features(images)[:, 0].detach()
+    torch.testing.assert_close(features(images), expected)

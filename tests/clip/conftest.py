@@ -1,9 +1,14 @@
 """Small models of two towers, and files of them under the official names."""
 
+import io
+import tarfile
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from eva_backbone import variants
 from eva_contrastive.model import towers
@@ -51,3 +56,97 @@ def official_clip(small_sizes, official, randomise):
     torch.save(state, small_sizes / "eva_clip_psz14.pt")
     official(small_sizes / "eva_clip_psz14.pt")
     return model
+
+
+COLOURS = {"red": (200, 40, 40), "green": (40, 180, 40), "blue": (40, 60, 200), "white": (240,) * 3}
+RECIPE = """
+from eva_contrastive.config import ContrastiveConfig, DataConfig, ModelConfig, TowerConfig
+from eva_engine.config import OptimizerConfig, RunConfig
+
+config = ContrastiveConfig(
+    model=ModelConfig(
+        variant="eva_debug", image_size=16, text="debug", embed_dim=16, drop_path_rate=0.1,
+        patch_dropout=0.25, init_checkpoint="eva_debug",
+    ),
+    data=DataConfig(
+        train="{data}/pairs.tar", val="{data}/pairs.tar", zero_shot="{data}/classes",
+        templates=("a {{}} picture",),
+    ),
+    vision=TowerConfig(lr=3e-4, layer_decay=0.9),
+    text=TowerConfig(lr=3e-4),
+    optimizer=OptimizerConfig(lr=3e-4, warmup_epochs=1, betas=(0.9, 0.98), clip_grad=1.0),
+    run=RunConfig(
+        output="unused", resume=True, epochs=3, batch_size=4, accumulate=2, workers=0,
+        tensorboard=False, ema_decay=0.9, checkpoint_every=2, log_every=1, device="cpu",
+    ),
+)
+"""
+
+
+def _picture(colour, chance):
+    pixels = chance.normal(colour, 12, (20, 24, 3)).clip(0, 255).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def write_shard():
+    """Function: write a shard of (key, suffix -> content)."""
+
+    def write(file, samples):
+        with tarfile.open(file, "w") as shard:
+            for key, parts in samples:
+                for suffix, content in parts.items():
+                    member = tarfile.TarInfo(key + suffix)
+                    member.size = len(content)
+                    shard.addfile(member, io.BytesIO(content))
+        return file
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory, write_shard):
+    """A folder with `pairs.tar`, 32 pictures of four colours and captions, and `classes/`."""
+    folder = tmp_path_factory.mktemp("pairs")
+    chance = np.random.default_rng(0)
+    samples = []
+    for number in range(32):
+        name = [*COLOURS][number % 4]
+        content = _picture(COLOURS[name], chance)
+        samples.append((f"{number:04}", {".png": content, ".txt": f"a {name} picture".encode()}))
+        place = folder / "classes" / name / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    write_shard(folder / "pairs.tar", samples)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def launcher(start_launcher):
+    """A process that has imported `program.py` and forks for each run."""
+    with start_launcher(Path(__file__).parent) as submit:
+        yield submit
+
+
+@pytest.fixture
+def recipe(pairs, tmp_path):
+    """The file of a recipe on `pairs`, with all that is random."""
+    file = tmp_path / "recipe.py"
+    file.write_text(RECIPE.format(data=pairs))
+    return file
+
+
+@pytest.fixture
+def launch(launcher, recipe, tmp_path):
+    """Function: run the program on `pairs` in processes; how they ended."""
+
+    def run(output, *arguments, command="train", workers=0, ranks=1, **more):
+        given = [command, str(recipe), "--run.output", str(output), "--run.workers", str(workers)]
+        return launcher(
+            [*given, *map(str, arguments)], ranks=ranks, log=tmp_path / "log_of_rank",
+            metrics=str(Path(output) / "metrics.jsonl"), **more,
+        )  # fmt: skip
+
+    return run

@@ -20,13 +20,14 @@ MODULES = {  # what a group may load -> its modules
     ("numpy", "PIL", "safetensors"): (
         *("checks.video_facts", "checks.video_sets", "checks.videos", "sources.index_file"),
         *("sources.manifest_file", "sources.patterns", "sources.tar_members"),
-        *("captions.captioned_images", "captions.folders", "captions.json_lists"),
-        *("captions.left_out", "captions.listed", "captions.opening", "captions.shards"),
-        *("captions.tables", "captions.texts"),
+        *("captions.captioned_images", "captions.folders", "captions.indexes"),
+        *("captions.json_lists", "captions.left_out", "captions.listed", "captions.opening"),
+        *("captions.shards", "captions.tables", "captions.texts"),
+        *("checks.blocks", "checks.caption_facts", "checks.captions"),
         *("labelled_videos.entries", "labelled_videos.labelled_videos", "labelled_videos.opening"),
         *("labelled_videos.path_lists", "labelled_videos.placing", "labelled_videos.raw_frames"),
         *("labelled_videos.video_files", "labelled_videos.clip_ids", "labelled_videos.tables"),
-        *("labelled_videos.video_index", "labelled_videos.video_shards"),
+        *("labelled_videos.ucf101", "labelled_videos.video_index", "labelled_videos.video_shards"),
     ),
     ("av", "numpy", "PIL"): (
         *("video.containers", "video.frame_stream", "video.frame_table", "video.pyav_source"),
@@ -36,6 +37,7 @@ MODULES = {  # what a group may load -> its modules
         *("labelled.folders", "labelled.imagenet", "labelled.labelled_images", "labelled.named"),
         *("seeding", "tensors", "transforms"),
         *("sources.decoding", "sources.image_source", "sources.manifests", "sources.shards"),
+        *("labelled_videos.middle_frames",),
         *("checks.manifests",),
     ),
 }

@@ -31,6 +31,8 @@ def test_run_refuses(changes, message):
     ({"lr": 1e-3, "layer_decay": 0.0}, r"layer_decay must be in \(0, 1\], got 0.0"),
     ({"lr": 1e-3, "betas": (0.9, 1.0)}, r"betas must be in \[0, 1\), got \(0.9, 1.0\)"),
     ({"lr": 1e-3, "clip_grad": -1.0}, "clip_grad must be at least 0, got -1.0"),
+    ({"lr": 1e-3, "name": "lamb", "momentum": 0.8}, "momentum=0.8 has no effect on name=lamb"),
+    ({"lr": 1e-3, "name": "lars", "eps": 1e-6}, "eps=1e-06 has no effect on name=lars"),
 ])  # fmt: skip
 def test_optimizer_refuses(changes, message):
     with pytest.raises(ValueError, match=message):

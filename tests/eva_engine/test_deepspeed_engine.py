@@ -5,13 +5,16 @@ import copy
 import pytest
 import torch
 from deepspeed.accelerator import get_accelerator
+from timm.optim import Lamb
 
 from eva_backbone.layer_decay import param_groups_layer_decay
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 from eva_engine.steps.moving_average import MovingAverage
+from eva_engine.steps.parameter_groups import ParameterGroup
 
 KINDS = [("fp32", 0), ("fp32", 1), ("bf16", 1)]
+NAMES = ["adamw", "lamb"]
 LARS = {"name": "lars", "betas": (0.9, 0.999), "eps": 1e-8}
 ADAMW = {"lr": 1e-2, "betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.05}
 
@@ -20,7 +23,10 @@ ADAMW = {"lr": 1e-2, "betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.05}
 def make_engine(program, device, tmp_path):
     """Function: an engine around the same small model each time; the first layer may be frozen."""
 
-    def make(precision="fp32", stage=1, *, accumulate=1, clip_grad=0.0, freeze=False, **optimizer):
+    def make(
+        precision="fp32", stage=1, *, accumulate=1, clip_grad=0.0, freeze=False, limits=None,
+        **optimizer,
+    ):  # fmt: skip
         torch.manual_seed(0)
         model = program.Model(dropout=0.0)
         model.blocks[0].requires_grad_(not freeze)
@@ -30,7 +36,7 @@ def make_engine(program, device, tmp_path):
             **ADAMW | {"clip_grad": clip_grad, "layer_decay": 0.8} | optimizer
         )
         groups = program.make_groups(model, settings)
-        return TrainingEngine(model, groups=groups, optimizer=settings, run=run)
+        return TrainingEngine(model, groups=groups, optimizer=settings, run=run, limits=limits)
 
     return make
 
@@ -100,17 +106,28 @@ def test_equals_plain_pytorch(make_engine, stage, clip_grad):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize(("precision", "stage"), KINDS)
-def test_a_skipped_step_leaves_no_trace(make_engine, precision, stage, accumulate):
+@pytest.mark.parametrize("name", NAMES)
+def test_a_skipped_step_leaves_no_trace(make_engine, name, precision, stage, accumulate):
     steps = micro_batches(5, accumulate)
-    engine = make_engine(precision, stage, accumulate=accumulate)
+    engine = make_engine(precision, stage, accumulate=accumulate, name=name)
     train(engine, steps[:2])
     before = whole_state(engine)
     ((_, applied),) = train(engine, steps[2:3], skip_at=[0])
     assert not applied
     assert_same_state(before, whole_state(engine))
     train(engine, steps[3:])
-    other = make_engine(precision, stage, accumulate=accumulate)
+    other = make_engine(precision, stage, accumulate=accumulate, name=name)
     train(other, [steps[0], steps[1], steps[3], steps[4]])
+    assert_same_state(whole_state(engine), whole_state(other))
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_the_first_step_is_skipped_by_lamb(make_engine, stage):
+    """Its counter is one of the groups, and is made in the first step."""
+    steps = micro_batches(3, 1)
+    engine, other = (make_engine(stage=stage, name="lamb") for _ in range(2))
+    train(engine, steps, skip_at=[0])
+    train(other, steps[1:])
     assert_same_state(whole_state(engine), whole_state(other))
 
 
@@ -230,6 +247,97 @@ def test_an_overflow_of_fp16_among_many_gradients(program, device, tmp_path, mon
         same = [before[name].equal(value) for name, value in engine.full_precision_state().items()]
         assert all(same) is not results[-1]
     assert results == [True, False, True]
+
+
+def one_step_of_lamb(lamb, groups, flat):
+    """With `flat`, tensors that hold a group each, the optimizer sees these and not the weights."""
+    for group, one in zip(groups, flat, strict=True):
+        one.grad = torch.cat([p.grad.view(-1) for p in group.params])
+    lamb.step()
+    for group, one in zip(groups, flat, strict=True):
+        parts = one.detach().split([p.numel() for p in group.params])
+        for parameter, part in zip(group.params, parts, strict=True):
+            parameter.data.copy_(part.view_as(parameter))
+
+
+@pytest.mark.parametrize("clip_grad", [0.0, 0.02])
+def test_lamb_is_that_of_timm(program, device, tmp_path, clip_grad):
+    """Each tensor by itself; with ZeRO-1, and one process, a parameter group is one tensor."""
+    results = {}
+    for stage in (0, 1):
+        torch.manual_seed(0)
+        models = [program.Model(dropout=0.0) for _ in range(2)]
+        models[1].load_state_dict(models[0].state_dict())
+        groups, others = ([
+            ParameterGroup(name=name, params=[p for p in model.parameters() if p.ndim == ndim],
+                           weight_decay=decay)
+            for name, ndim, decay in (("matrices", 2, 0.3), ("vectors", 1, 0.0))
+        ] for model in models)  # fmt: skip
+        settings = OptimizerConfig(name="lamb", clip_grad=clip_grad, **ADAMW)
+        run = RunConfig(output=tmp_path, zero_stage=stage, accumulate=2, batch_size=4)
+        engine = TrainingEngine(models[0], groups=groups, optimizer=settings, run=run)
+        flat = [torch.nn.Parameter(torch.cat([p.detach().view(-1) for p in group.params]))
+                for group in others]  # fmt: skip
+        lamb = Lamb(
+            [
+                {"params": [one] if stage else group.params, "weight_decay": group.weight_decay}
+                for group, one in zip(others, flat, strict=True)
+            ],
+            **{name: ADAMW[name] for name in ("lr", "betas", "eps")},
+            max_grad_norm=None,
+        )
+        for batches in micro_batches(6, 2):
+            models[1].zero_grad()
+            (sum(models[1](x).square().mean() for x in batches) / 2).backward()
+            torch.nn.utils.clip_grad_norm_(models[1].parameters(), clip_grad or 1e9)
+            one_step_of_lamb(lamb, others, flat) if stage else lamb.step()
+        train(engine, micro_batches(6, 2))
+        for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+        results[stage] = models[0].head.weight.detach()
+    assert (results[0] - results[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+@pytest.mark.parametrize(("precision", "stage"), KINDS)
+def test_weights_stay_within_their_limits(make_engine, precision, stage, freeze):
+    """Weights, master weights and their average; a frozen one, and others, are left alone."""
+    limits = {"blocks.0.bias": (-0.1, 0.1), "head.bias": (0.25, 0.5)}
+    engine = make_engine(precision, stage, freeze=freeze, limits=limits)
+    free = make_engine(precision, stage, freeze=freeze)
+    average = MovingAverage(engine, decay=0.5)
+    first = engine.full_precision_state()
+    for batches in micro_batches(3, 1):
+        train(engine, [batches])
+        train(free, [batches])
+        average.update()
+    state = engine.full_precision_state()
+    assert state["head.bias"].item() == 0.25
+    assert free.full_precision_state()["head.bias"].item() < 0.2
+    assert dict(engine.module.named_parameters())["head.bias"].item() == 0.25
+    if freeze:
+        assert state["blocks.0.bias"].equal(first["blocks.0.bias"])
+    else:
+        assert state["blocks.0.bias"].abs().max() <= 0.1
+    with average.applied():
+        averaged = engine.full_precision_state()["head.bias"].item()
+    assert averaged == pytest.approx(0.125 * first["head.bias"].item() + 0.875 * 0.25)
+
+
+def test_a_skipped_step_changes_no_weight_beyond_its_limits(make_engine):
+    engine = make_engine(limits={"head.bias": (5.0, 6.0)})
+    before = engine.full_precision_state()
+    train(engine, micro_batches(1, 1), skip_at=[0])
+    assert engine.full_precision_state()["head.bias"].equal(before["head.bias"])
+
+
+@pytest.mark.parametrize(("limits", "message"), [
+    ({"logit_scale": (0, 1)}, "limits are given for logit_scale, a parameter that the model lacks"),
+    ({"head.bias": (2.0, 1.0)}, "limits of head.bias must be in order, got 2.0, 1.0"),
+])  # fmt: skip
+def test_limits_that_cannot_be_kept(make_engine, limits, message):
+    with pytest.raises(ValueError, match=message):
+        make_engine(limits=limits)
 
 
 def test_lars_by_its_definition(make_engine):

@@ -51,6 +51,7 @@ def kill_at_call(patch, owner, name, call, *, after=False):
     patch.setattr(owner, name, killing)
 
 
+LAMB = OptimizerConfig(name="lamb", lr=3e-2, warmup_epochs=1, layer_decay=0.8, eps=1e-6)
 SHORT = {"epochs": 2, "batch_size": 16, "checkpoint_every": 3, "ema_decay": 0.9, "resume": True}
 
 
@@ -103,6 +104,31 @@ def test_killed_in_any_phase(killed_and_resumed, owner, name, call, after):
 def test_resumed_in_bfloat16_with_accumulation(killed_and_resumed):
     settings = SHORT | {"precision": "bf16", "batch_size": 4, "accumulate": 4}
     killed_and_resumed(loop.TrainingRun, "_step", 6, settings=settings)
+
+
+@pytest.mark.parametrize(("stage", "precision", "accumulate"), [
+    (0, "fp32", 1), (1, "fp32", 2), (1, "bf16", 2),
+])  # fmt: skip
+def test_resumed_with_lamb(killed_and_resumed, stage, precision, accumulate):
+    """Its counter of steps, by which the first ones are larger, is one of the groups."""
+    settings = SHORT | {
+        "zero_stage": stage, "precision": precision, "accumulate": accumulate,
+        "batch_size": 16 // accumulate, "rest": {"optimizer": LAMB},
+    }  # fmt: skip
+    killed_and_resumed(loop.TrainingRun, "_step", 6, settings=settings)
+
+
+def test_the_weights_are_kept_within_limits(start, metrics, tmp_path):
+    """Those that a checkpoint holds, and their average."""
+    limits = {"head.bias": (0.375, 0.5)}
+    start(epochs=1, ema_decay=0.5, changes={"limits": limits})
+    for kind in ("model", "model_ema"):
+        assert weights(tmp_path / "run", kind, step=8)["head.bias"].item() == pytest.approx(
+            0.375, abs=0.02 if kind == "model_ema" else 0
+        )
+    with pytest.raises(ValueError, match="limits are given for scale, a parameter that the model"):
+        start("other", changes={"limits": {"scale": (0, 1)}})
+    assert not [path for path in (tmp_path / "other").rglob("*") if path.suffix]
 
 
 def test_accumulation_may_change_at_a_resume_in_bfloat16(start, metrics, tmp_path):
@@ -310,9 +336,11 @@ def test_a_checkpoint_of_another_model_is_refused(start, program):
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_settings_of_the_optimizer_may_change(start, stage):
-    start(epochs=1, zero_stage=stage)
-    changed = OptimizerConfig(lr=1e-3, weight_decay=0.3, betas=(0.5, 0.6), eps=1e-3)
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_settings_of_the_optimizer_may_change(start, stage, name):
+    first = OptimizerConfig(name=name, lr=3e-2, warmup_epochs=1, layer_decay=0.8)
+    start(epochs=1, zero_stage=stage, rest={"optimizer": first})
+    changed = OptimizerConfig(name=name, lr=1e-3, weight_decay=0.3, betas=(0.5, 0.6), eps=1e-3)
     run = start(epochs=2, zero_stage=stage, resume=True, rest={"optimizer": changed})
     group = next(group for group in run._engine.optimizer.param_groups if group["weight_decay"])
     assert (group["weight_decay"], group["betas"], group["eps"]) == (0.3, (0.5, 0.6), 1e-3)

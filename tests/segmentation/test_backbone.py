@@ -121,6 +121,18 @@ def test_a_pretrained_vit_is_resampled_when_the_weights_are_initialised(
 
 
 @BOTH
+def test_the_vision_tower_of_clip_is_a_source(backbone, pretrained_file, clip_form, tmp_path):
+    """In each form of EVA-CLIP's file."""
+    _, state = pretrained_file
+    torch.save(clip_form(state), tmp_path / "clip.pt")
+    model = _segmentor(backbone | {"pretrained": str(tmp_path / "clip.pt")})
+    model.init_weights()
+    vit = model.backbone if backbone is ADAPTER else model.backbone.net
+    assert torch.equal(vit.blocks[2].attn.qkv.weight, state["blocks.2.attn.qkv.weight"])
+    assert torch.equal(vit.pos_embed, resample_pos_embed(state["pos_embed"], (4, 4)))
+
+
+@BOTH
 def test_without_weights_the_framework_changes_nothing(backbone):
     model = _segmentor(backbone)
     before = {name: p.clone() for name, p in model.backbone.named_parameters()}

@@ -161,6 +161,21 @@ def test_weights_of_pictures_and_of_clips(config, tmp_path):
     assert other.head.weight.std() < 1e-4  # from scratch
 
 
+def test_vision_towers_of_clip(config, tmp_path, clip_form, caplog):
+    """From each form of EVA-CLIP's file; no class takes a row of the projection."""
+    caplog.set_level("INFO")
+    image = read_weights(resolve_source("eva_debug"))
+    torch.save(clip_form(image, width=16), tmp_path / "clip.pt")
+    start = replace(config.model, init_checkpoint=str(tmp_path / "clip.pt"))
+    model = training.build_model(start, num_classes=3)
+    patches = model.pos_embed[0, 1:].reshape(4, 16, -1)
+    assert all(patches[0].equal(frame) for frame in patches)
+    for name in ("cls_token", "blocks.3.attn.qkv.weight"):
+        assert torch.equal(model.get_parameter(name), image[name])
+    assert model.head.weight.std() < 1e-4  # from scratch
+    assert ("text tower of CLIP" in caplog.text) == (clip_form.name != "vision tower")
+
+
 def test_rows_of_a_merged_head(config, tmp_path):
     merged = build_video_classifier("eva_debug", num_classes=722, frames=4, img_size=32)
     with torch.no_grad():

@@ -157,7 +157,7 @@ def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[s
     if len(lacking) < len(folders):
         raise ValueError(
             f"the class list {file} lacks {len(lacking)} of the {len(folders)} classes: "
-            f"{listed(lacking)}"
+            f"{listed(lacking)}; write the names of all folders, or other names for all of them"
         )
     if len(names) != len(folders):
         raise ValueError(

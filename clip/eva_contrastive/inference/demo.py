@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eva_data.files import make_folder
+from eva_data.files import UnwritableError, make_folder
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo
 from eva_data.options import integer
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
@@ -154,7 +154,9 @@ def _one_sentence(parser: argparse.ArgumentParser) -> Iterator[None]:
         yield
     except FloatingPointError as error:
         sys.exit(f"{parser.prog}: {error}")
-    except (ValueError, FileNotFoundError) as error:
+    except UnwritableError:  # of the output, which `run_demo` explains
+        raise
+    except (ValueError, OSError) as error:
         parser.error(str(error))
 
 
@@ -213,16 +215,16 @@ def _search(
         from eva_contrastive.inference.searching import make_queries
 
         queries = make_queries(clip, texts=args.text, like=args.like, together=args.together)
-    from eva_backbone.checkpoints.registry import resolve_source
     from eva_backbone.checkpoints.verification import sha256_of
     from eva_contrastive.inference import indexing, results, searching
     from eva_contrastive.inference.library import Library
+    from eva_contrastive.model.loading import weights_file
     from eva_data.commands import say
     from eva_data.run_folder import locked
 
     settings = _settings(args, clip)
     make_folder(args.output)
-    known = settings | {"weights": sha256_of(resolve_source(args.weights))}
+    known = settings | {"weights": sha256_of(weights_file(args.weights))}
     with _one_sentence(parser), locked(args.cache):
         library = Library(args.cache, known, width=clip.embed_dim)
         library.load()
@@ -231,7 +233,7 @@ def _search(
             folders=[folder for folder in args.inputs if folder.is_dir()],
         )  # fmt: skip
     logger.info(
-        "%d files were known, %d computed, %d are gone, %d cannot be read",
+        "files in the library: %d known, %d computed, %d gone, %d that cannot be read",
         changes.known, changes.computed, changes.gone, len(changes.problems),
     )  # fmt: skip
     paths = dict.fromkeys(indexing.absolute(job.source) for job in jobs)

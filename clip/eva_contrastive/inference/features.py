@@ -11,7 +11,7 @@ text, D values of a feature.
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from torch import Tensor
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_contrastive.inference.media import FRAMES, Media, MediaReader
 from eva_contrastive.model.eva_clip import EvaClip
-from eva_contrastive.model.loading import load_eva_clip, load_vision_tower
+from eva_contrastive.model.loading import load_eva_clip, load_vision_tower, weights_file
 from eva_contrastive.model.tokens import count_tokens, tokenize
 from eva_contrastive.model.towers import TextTower, VisionTower
 from eva_data.transforms import evaluation_transform
@@ -32,6 +32,7 @@ from eva_engine.evaluation.own_data import notes_of_training
 logger = logging.getLogger(__name__)
 
 Picture = Media | Image.Image
+_NAMED = 10  # texts that are too long
 
 
 class FrameFeatures(NamedTuple):
@@ -82,6 +83,7 @@ class ClipFeatures:
             raise ValueError("these weights have no projection to CLIP's features")
         self.mean, self.std, self.batch_size = tuple(mean), tuple(std), batch_size
         self.transform = evaluation_transform(self.image_size, mean=self.mean, std=self.std)
+        self._cut = 0  # texts that were too long
         self.read = MediaReader(self.transform, frames=frames, backend=backend)
 
     @classmethod
@@ -98,12 +100,13 @@ class ClipFeatures:
         device: str = "auto",
         precision: Precision = "auto",
         backend: Backend = "pyav",
+        **vision_arguments: Any,
     ) -> "ClipFeatures":
         """Build the model of a file with the preprocessing that belongs to it.
 
         Args:
             source: Official name or file, such as `eva_clip_psz14.pt`; a file of open_clip's
-                EVA01-g-14; or a run's `model.safetensors`.
+                EVA01-g-14, or a folder that open_clip reads; or a run's `model.safetensors`.
             texts: Load the text tower; without it, `eva_clip_psz14_vision_enc.pt` is enough.
             image_size: Side of the pictures in pixels; by default that of the weights.
             mean: Mean of the pixels; by default that of the training.
@@ -113,6 +116,8 @@ class ClipFeatures:
             device: "cuda", "cpu" or "auto".
             precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
             backend: Decoder of the videos.
+            **vision_arguments: Settings that the weights do not hold, such as `num_heads` of an
+                unusual size.
 
         Returns:
             The model, on its device.
@@ -124,10 +129,11 @@ class ClipFeatures:
         require_backend(backend)
         place = choose_device(device)
         load: Callable[..., EvaClip | VisionTower] = load_eva_clip if texts else load_vision_tower
-        noted = notes_of_training(source, mean=mean, std=std)
-        model = load(source, image_size=image_size)
+        noted = notes_of_training(weights_file(source), mean=mean, std=std)
+        dtype = choose_dtype(precision, place)
+        model = load(source, image_size=image_size, dtype=dtype, **vision_arguments)
         return cls(
-            model.to(place, choose_dtype(precision, place)),
+            model.to(place),
             mean=noted["mean"] or CLIP_MEAN,
             std=noted["std"] or CLIP_STD,
             frames=frames,
@@ -204,9 +210,11 @@ class ClipFeatures:
         """Turn a text into tokens (L,) int64; of a long one the beginning, with a warning."""
         length: int = self._text_tower().context_length
         count = count_tokens(text)
-        if count > length:
+        if count > length and self._cut < _NAMED:
+            self._cut += 1
             shown = text if len(text) < 60 else f"{text[:56]} ..."
-            logger.warning("%r has %d tokens: the first %d are read", shown, count, length)
+            more = "; further ones are not named" if self._cut == _NAMED else ""
+            logger.warning("%r has %d tokens: the first %d are read%s", shown, count, length, more)
         return tokenize(text, length)[0]
 
     def token_features(self, tokens: Tensor, *, normalize: bool = True) -> Tensor:

@@ -2,8 +2,7 @@
 
 model = load_eva_clip("eva_clip_psz14.pt")  # 1,136,435,841 parameters
 
-Official files, those of open_clip's EVA01-g-14 and of this toolkit's runs are told apart by their
-names. Shapes: L tokens of a text, C channels, D values of a feature.
+Whether a file is official, of open_clip's EVA01-g-14 or of a run of this toolkit is seen by its names. Shapes: L tokens of a text, C channels, D values of a feature.
 """
 
 import os
@@ -21,7 +20,7 @@ from eva_backbone.checkpoints.listing import listed
 from eva_backbone.checkpoints.loading import LoadReport, load_weights, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.model.eva_clip import EvaClip
-from eva_contrastive.model.open_clip_form import to_official
+from eva_contrastive.model.open_clip_form import open_clip_weights, to_official
 from eva_contrastive.model.text_weights import initialise_text
 from eva_contrastive.model.towers import TEXT_VARIANTS, TextTower, VisionTower
 
@@ -30,6 +29,22 @@ _LOGITS = ("text.logit_scale", "text.logit_bias")
 _BLOCK = re.compile(r"text\.transformer\.resblocks\.(\d+)\.")
 _WORDS, _POSITIONS = "text.token_embedding.weight", "text.positional_embedding"
 _PROJECTION = "text.text_projection"
+
+
+def weights_file(source: str | os.PathLike[str]) -> Path:
+    """Find the file of weights that a name, a path or a folder of open_clip stands for.
+
+    Args:
+        source: As for `load_eva_clip`.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If a file has an official name and other content.
+    """
+    return open_clip_weights(Path(source)) or resolve_source(source)
 
 
 def load_eva_clip(
@@ -43,8 +58,8 @@ def load_eva_clip(
     """Build the model that a file holds, and load all of it.
 
     Args:
-        source: Official name or file; a file of open_clip's EVA01-g-14, or a run's
-            `model.safetensors` or `model_ema.safetensors`.
+        source: Official name or file; a file of open_clip's EVA01-g-14, a folder that open_clip
+            reads (`local-dir:`), or a run's `model.safetensors` or `model_ema.safetensors`.
         image_size: Side of the pictures in pixels, to which the positions are resampled; by default
             that of the weights.
         text_heads: Attention heads of the text tower, which weights do not show; by default those
@@ -59,7 +74,7 @@ def load_eva_clip(
         ValueError: If the file holds no complete EVA-CLIP, or does not determine its sizes.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
-    path = resolve_source(source)
+    path = weights_file(source)
     return clip_from(
         read_clip_weights(path),
         name=path.name,
@@ -137,7 +152,7 @@ def load_vision_tower(
         ValueError: If the file holds no such tower.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
-    path = resolve_source(source)
+    path = weights_file(source)
     weights = read_clip_weights(path)
     prefix = trunk_prefix(weights, f"{path.name} holds no EVA weights")
     with torch.device("meta"):

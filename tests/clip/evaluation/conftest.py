@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from eva_contrastive.model.eva_clip import build_eva_clip
+from eva_engine.checkpoints.files import save_weights
 
 SIZES = {"embed_dim": 16, "img_size": 32, "depth": 1}
 TEXT = {"depth": 1, "width": 32}
@@ -53,6 +54,42 @@ def clip():
 def make_clip():
     """Function: another such model."""
     return small_clip
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """A file of a run's weights, 32 px and 16 values a feature, which notes its training."""
+    torch.manual_seed(3)
+    model = build_eva_clip("eva_debug", "debug", embed_dim=16, img_size=32).eval()
+    torch.nn.init.normal_(model.visual.head.weight, std=0.5)
+    torch.nn.init.normal_(model.visual.pos_embed, std=0.5)
+    file = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_weights(model.state_dict(), file, {"data": {"mean": [0.4, 0.5, 0.6], "std": [0.3] * 3}})
+    return file
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory, make_pairs):
+    """11 pictures in the class folders `dark_thing`, `light` and `tiny`."""
+    folder = tmp_path_factory.mktemp("classes")
+    pictures = make_pairs([["a"]] * 11, seed=1)
+    for index in range(11):
+        name = ("dark_thing", "light", "tiny")[index % 3]
+        (folder / name).mkdir(exist_ok=True)
+        pictures.image(index).save(folder / name / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def captions(tmp_path_factory, pairs):
+    """The pairs as a table and its pictures."""
+    folder = tmp_path_factory.mktemp("captions")
+    lines = ["image,caption"]
+    for index in range(len(pairs)):
+        pairs.image(index).save(folder / f"{index}.png")
+        lines += [f"{index}.png,{text}" for text in pairs.captions(index)]
+    (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
+    return folder / "pairs.csv"
 
 
 @pytest.fixture(scope="session")

@@ -24,18 +24,6 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 TRANSFORM = evaluation_transform(32, mean=MEAN, std=STD)
 
 
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory, make_pairs):
-    """11 pictures in the class folders `dark_thing`, `light` and `tiny`."""
-    folder = tmp_path_factory.mktemp("classes")
-    pictures = make_pairs([["a"]] * 11, seed=1)
-    for index in range(11):
-        name = ("dark_thing", "light", "tiny")[index % 3]
-        (folder / name).mkdir(exist_ok=True)
-        pictures.image(index).save(folder / name / f"{index}.png")
-    return folder
-
-
 def test_logits_are_100_cosines(clip):
     weights = class_features(clip, ["cat", "dog", "bird"], ["a {}."])
     images = torch.randn(5, 3, 32, 32)

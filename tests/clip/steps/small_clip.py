@@ -69,10 +69,13 @@ def micro_batches(pairs, *, accumulate, rank=0, processes=1, seeds=(3, 7)):
     size = len(pairs) // (accumulate * processes)
     starts = [(micro * processes + rank) * size for micro in range(accumulate)]
     batches = [
-        Batch(data=(pairs.images[at : at + size], pairs.tokens[at : at + size]), items=[],
-              unreadable={})
+        Batch(
+            data=(pairs.images[at : at + size].clone(), pairs.tokens[at : at + size].clone()),
+            items=[],
+            unreadable={},
+        )
         for at in starts
-    ]  # fmt: skip
+    ]
     return MicroBatches(iter(batches), count=accumulate, device=torch.device("cpu"), seeds=seeds)
 
 

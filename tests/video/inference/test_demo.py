@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_data.lettering import clock
 from eva_data.video.frame_stream import VideoReader
 from eva_video.inference import demo
 from eva_video.inference.drawing import annotate, drawn
@@ -84,13 +83,6 @@ def test_each_frame_shows_what_happens_at_its_time(weights, film, tmp_path):
     blue = [(strip[..., 2] - strip[..., 0] > 60).any(axis=0).mean() for strip in strips]
     expected = [0.9] * 10 + [0.6] * 13 + [0.3] * 22  # of the width between the margins
     assert blue == pytest.approx([0.96 * value for value in expected], abs=0.04)
-
-
-def test_times():
-    assert clock(0) == "0:00.0"
-    assert clock(59.96) == "1:00.0"
-    assert clock(75.24) == "1:15.2"
-    assert clock(3 * 3600 + 62) == "3:01:02.0"
 
 
 # --- what is to be done ---

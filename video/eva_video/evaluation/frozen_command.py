@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from eva_backbone.checkpoints.pooled import POOLINGS
 from eva_data.files import make_folder
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
@@ -29,7 +30,7 @@ from eva_video.config import MOST_FRAMES
 from eva_video.data.clips import Views
 from eva_video.data.transforms import Normalise
 from eva_video.evaluation.attentive_probe import EPOCHS, LEARNING_RATES, fit_probe
-from eva_video.model.features import POOLINGS, ClipFeatureExtractor
+from eva_video.model.features import ClipFeatureExtractor
 
 PROGRAM = "video/evaluate_frozen.py"
 ProbeOn = Literal["tokens", "frames", "none"]

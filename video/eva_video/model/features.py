@@ -14,7 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints.pooled import Pooling, load_pooled
+from eva_backbone.checkpoints.pooled import (
+    Pooling,
+    load_pooled,
+    patch_tokens,
+    pool_tokens,
+    require_pooling,
+)
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from eva_backbone.video import VideoTransformer
 from eva_data.video.video_source import Backend, open_video, require_usual_shape
@@ -24,7 +30,6 @@ from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import CropsTransform, Normalise
 
 Video = str | os.PathLike[str]
-POOLINGS = ("mean", "cls")
 
 
 class ClipFeatureExtractor(nn.Module):
@@ -59,10 +64,7 @@ class ClipFeatureExtractor(nn.Module):
         backend: Backend = "pyav",
     ) -> None:
         super().__init__()
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
-        if pooling == "cls" and vit.cls_token is None:
-            raise ValueError("these weights have no class token; use pooling='mean'")
+        require_pooling(vit, pooling)
         self.vit, self.pooling, self.fc_norm = vit, pooling, fc_norm
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
         self.backend: Backend = backend
@@ -162,7 +164,7 @@ class ClipFeatureExtractor(nn.Module):
         """
         with torch.no_grad():
             tokens, grid = self._encode(videos)
-            return self._pooled(tokens), self._patches(tokens).unflatten(1, grid).float()
+            return self._pooled(tokens), patch_tokens(self.vit, tokens).unflatten(1, grid).float()
 
     def frames(self, videos: Tensor | Video | Iterable[Video]) -> Tensor:
         """Compute one vector for each frame: the mean of its patches, which see all frames.
@@ -179,7 +181,8 @@ class ClipFeatureExtractor(nn.Module):
         """
         with torch.no_grad():
             tokens, grid = self._encode(videos)
-            return self._normed(self._patches(tokens).unflatten(1, grid).mean(dim=(2, 3)))
+            means = patch_tokens(self.vit, tokens).unflatten(1, grid).mean(dim=(2, 3))
+            return (means if self.fc_norm is None else self.fc_norm(means)).float()
 
     def tokens(self, videos: Tensor | Video | Iterable[Video]) -> Tensor:
         """Compute one vector for each patch, after the ViT's final norm where it has one.
@@ -196,7 +199,7 @@ class ClipFeatureExtractor(nn.Module):
         """
         with torch.no_grad():
             tokens, grid = self._encode(videos)
-            return self._patches(tokens).unflatten(1, grid).float()
+            return patch_tokens(self.vit, tokens).unflatten(1, grid).float()
 
     def read(self, video: Video) -> Tensor:
         """Read the clip (T, 3, S, S) that the extractor sees of a video.
@@ -210,17 +213,9 @@ class ClipFeatureExtractor(nn.Module):
         clip: Tensor = self.transform(frames)[0]
         return clip
 
-    def _normed(self, pooled: Tensor) -> Tensor:
-        return (pooled if self.fc_norm is None else self.fc_norm(pooled)).float()
-
     def _pooled(self, tokens: Tensor) -> Tensor:
         """Compute one vector for each clip, (B, C), of all tokens."""
-        patches = self._patches(tokens)
-        return self._normed(tokens[:, 0] if self.pooling == "cls" else patches.mean(dim=1))
-
-    def _patches(self, tokens: Tensor) -> Tensor:
-        """Leave the class token out, where there is one: (B, N, C)."""
-        return tokens if self.vit.cls_token is None else tokens[:, 1:]
+        return pool_tokens(self.vit, tokens, pooling=self.pooling, fc_norm=self.fc_norm)
 
     def _encode(self, videos: Tensor | Video | Iterable[Video]) -> tuple[Tensor, tuple[int, ...]]:
         """Compute tokens (B, 1 + N, C) after the final norm, and their grid (T, h, w)."""

@@ -1,0 +1,350 @@
+"""All sets in one command, with a model that says what it sees; what the command refuses."""
+
+import csv
+import json
+import logging
+import subprocess
+import sys
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from eva_contrastive.evaluation import command
+from eva_contrastive.evaluation.prompts import named_classes, named_templates, sentences
+from eva_contrastive.evaluation.published import MEANS, SETS, SHIFTS, expected
+from eva_contrastive.evaluation.table import summary
+from eva_contrastive.model.tokens import tokenize
+from eva_data.labelled._imagenet_subsets import IMAGENET_A, IMAGENET_R
+from eva_engine.evaluation import own_data
+from eva_engine.evaluation.counting import Score
+
+IDS = [f"n{1_440_764 + 7 * label:08}" for label in range(1000)]  # sorted, like the WordNet ids
+IMAGENET, DIM = named_classes("imagenet"), 64
+# makes another feature of each text
+MIX = torch.randn(77, DIM, generator=torch.Generator().manual_seed(0)).double()
+
+
+class Seer(nn.Module):
+    """A CLIP whose feature of a grey picture is that of the sentences that its grey stands for."""
+
+    context_length, embed_dim, image_size = 77, DIM, 16
+
+    def __init__(self, sayings):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.sayings = sayings
+
+    def encode_text(self, tokens):
+        return torch.sin(tokens.double() @ MIX).float()
+
+    def encode_image(self, images):
+        greys = (images.mean(dim=(1, 2, 3)) * 255).tolist()
+        nearest = [min(self.sayings, key=lambda known: abs(known - grey)) for grey in greys]
+        features = []
+        for key in nearest:
+            texts, weights = self.sayings[key]
+            each = [self.encode_text(tokenize(one)) for one in texts]
+            means = [F.normalize(F.normalize(one, dim=1).mean(0), dim=0) for one in each]
+            features.append(sum(w * mean for w, mean in zip(weights, means, strict=True)))
+        return torch.stack(features)
+
+
+def say(kind, *names, weights=(1,)):
+    templates = named_templates(kind)
+    return [sentences(name, templates) for name in names], weights
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Function: run the command with a model of these sayings; its results."""
+    monkeypatch.setattr(own_data, "notes_of_training", lambda _, **given: given)
+    (tmp_path / "w.pt").write_bytes(b"weights")
+
+    def evaluate(*arguments, sayings):
+        monkeypatch.setattr(command, "load_eva_clip", lambda *_, **__: Seer(sayings))
+        command.main([
+            "--weights", str(tmp_path / "w.pt"), "--device=cpu", "--workers=0", "--batch-size=2",
+            "--mean", "0", "0", "0", "--std", "1", "1", "1", "--output", str(tmp_path / "out"),
+            *map(str, arguments),
+        ])  # fmt: skip
+        return json.loads((tmp_path / "out" / "results.json").read_text())
+
+    return evaluate
+
+
+# The grey of the middle frame of a video of so many frames, see `write_video`
+GREY = {frames: 10 + 40 * (frames // 2) for frames in (1, 3, 5, 7, 9)}
+VIDEO_SAYINGS = {
+    GREY[1]: say("ucf101", "Hand Stand Pushups"),
+    GREY[3]: say("kinetics", "passing American football (in game)"),
+    GREY[5]: say("kinetics", "zumba"),
+    GREY[7]: say("kinetics", "abseiling"),
+}
+
+
+def test_the_sets_of_imagenet(make_set, make_objectnet, run, tmp_path, capsys, caplog, monkeypatch):
+    few = open_clip.OPENAI_IMAGENET_TEMPLATES[:2]  # for speed
+    monkeypatch.setattr(open_clip, "OPENAI_IMAGENET_TEMPLATES", few)
+    caplog.set_level(logging.ERROR)  # of folders without images
+    sayings = {
+        20: say("imagenet", IMAGENET[5]),
+        22: say("imagenet", IMAGENET[700]),
+        # the first wins among all, the second among those of the set
+        24: say("imagenet", IMAGENET[0], IMAGENET[988], weights=(1.2, 1)),
+        26: say("imagenet", IMAGENET[0], IMAGENET[1], weights=(1.2, 1)),
+        28: say("imagenet", "alarm"),
+        30: say("imagenet", "analog clock"),  # ImageNet's name of it, which does not compete
+    }
+    val = make_set("val", IDS, {f"{IDS[5]}/a.png": 20, f"{IDS[6]}/b.png": 20,
+                                f"{IDS[700]}/c.png": 22})  # fmt: skip
+    v2 = make_set("v2", [], {"5/a.png": 20, "70/a.png": 22})
+    a = make_set("a", [IDS[i] for i in IMAGENET_A], {f"{IDS[988]}/a.png": 24})
+    r = make_set("r", [IDS[i] for i in IMAGENET_R], {f"{IDS[1]}/a.png": 26})
+    sketch = make_set("sketch", IDS, {f"{IDS[0]}/a.png": 26, f"{IDS[1]}/a.png": 26})
+    objects = make_objectnet({"clock_a/a.png": 28, "plate/a.png": 28, "lettuce/a.png": 28})
+    found = run("--imagenet", val, "--v2", v2, "--a", a, "--r", r, "--sketch", sketch,
+                "--objectnet", objects, sayings=sayings)  # fmt: skip
+    counts = {name: (one["right1"], one["samples"]) for name, one in found["sets"].items()}
+    assert counts == {
+        "ImageNet-1K": (2, 3), "ImageNet-V2": (1, 2), "ImageNet-A": (1, 1), "ImageNet-R": (1, 1),
+        "ImageNet-Sketch": (1, 2), "ObjectNet": (1, 2),
+    }  # fmt: skip
+    gap = 200 / 3 - (200 / 3 + 50 + 100 + 100 + 50 + 50) / 6
+    assert found["gap"] == pytest.approx(gap)
+    assert found["average"] is None
+    assert found["not_evaluated"] == []
+    said = capsys.readouterr().out
+    assert f"robustness gap            {gap:8.3f}" in said
+    assert "no average of the paper's twelve sets without CIFAR-10, CIFAR-100, UCF-101" in said
+    assert (tmp_path / "text_features").is_dir()
+    assert len([*(tmp_path / "text_features").iterdir()]) == 2  # of the 1000 names, of ObjectNet's
+
+
+def test_cifar_and_own_folders(make_set, run, tmp_path, capsys):
+    cifar = named_classes("cifar100")
+    assert cifar[1] == "aquarium fish"
+    sayings = {20: say("cifar", "truck"), 22: say("cifar", "aquarium fish"),
+               24: say("simple", "red light"), 26: say("simple", "cat")}  # fmt: skip
+    ten = make_set("ten", [], {"truck/a.png": 20, "bird/a.png": 20, "ship/a.png": 22})
+    hundred = make_set("hundred", [], {"aquarium_fish/a.png": 22, "apple/a.png": 22})
+    own = make_set("own", [], {"cat/a.png": 26, "red_light/a.png": 24, "red_light/b.png": 26})
+    found = run("--cifar10", ten, "--cifar100", hundred, "--data", own, sayings=sayings)
+    sets = found["sets"]
+    assert [(one["right1"], one["samples"]) for one in sets.values()] == [(1, 3), (1, 2), (2, 3)]
+    assert sets["data"]["mean_per_class"] == pytest.approx(75)
+    with (tmp_path / "out" / "per_class.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["class"], row["top1"]) for row in rows] == [
+        ("cat", "100.000"), ("red light", "50.000")
+    ]  # fmt: skip
+    assert (tmp_path / "out" / "confusion.png").stat().st_size
+    # with names of one's own, in the order of the folders
+    names = tmp_path / "names.txt"
+    names.write_text("dog\nlight\n")
+    dog, light = ([[f"a {name}", name] for name in pair] for pair in (["dog"], ["light"]))
+    found = run("--data", own, "--classes", names, "--templates", "a {}", "{}",
+                sayings={24: (light, (1,)), 26: (dog, (1,))})  # fmt: skip
+    assert found["sets"]["data"]["right1"] == 2
+    assert found["settings"]["templates"] == ["a {}", "{}"]
+    assert "average" not in capsys.readouterr().out.replace("average of", "")
+
+
+def test_videos(write_video, run, tmp_path, capsys, caplog):
+    def video(path, frames):
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_video(file, frames, list(range(frames)))
+
+    video("ucf/HandstandPushups/v_HandStandPushups_g01_c01.avi", 1)
+    video("ucf/YoYo/v_YoYo_g01_c02.avi", 1)
+    video("ucf/YoYo/v_YoYo_g08_c02.avi", 1)  # not in the list
+    (tmp_path / "ucfTrainTestlist").mkdir()
+    (tmp_path / "ucfTrainTestlist" / "testlist01.txt").write_text(
+        "HandstandPushups/v_HandStandPushups_g01_c01.avi\nYoYo/v_YoYo_g01_c02.avi\n"
+    )
+    for number, frames in enumerate((3, 5, 7)):
+        video(f"k/{number:011}_000001_000011.mp4", frames)
+    (tmp_path / "k400.csv").write_text(
+        "label,youtube_id,time_start,time_end,split\n"
+        "passing American football (in game),00000000000,1,11,val\n"
+        "abseiling,00000000001,1,11,val\nzumba,00000000009,1,11,val\n"
+    )
+    names = named_classes("k600")
+    (tmp_path / "k600.txt").write_text(
+        f"{0:011}_000001_000011.mp4 {names.index('passing American football (in game)')}\n"
+        f"{1:011}_000001_000011.mp4 {names.index('zumba')}\n"
+    )
+    video("k700/zumba/a.mp4", 5)
+    video("k700/abseiling/b.mp4", 7)
+    (tmp_path / "k700/zumba/torn.mp4").write_bytes(b"torn")
+    arguments = (
+        "--ucf101", tmp_path / "ucf", "--k400", tmp_path / "k400.csv", tmp_path / "k", "--k600",
+        tmp_path / "k600.txt", tmp_path / "k", "--k700", tmp_path / "k700",
+    )  # fmt: skip
+    found = run(*arguments, "--skip-unreadable", sayings=VIDEO_SAYINGS)
+    counts = {name: (one["right1"], one["samples"]) for name, one in found["sets"].items()}
+    assert counts == {"UCF-101": (1, 2), "Kinetics-400": (1, 2), "Kinetics-600": (2, 2),
+                      "Kinetics-700": (2, 2)}  # fmt: skip
+    assert found["missing"] == {"UCF-101": 0, "Kinetics-400": 1, "Kinetics-600": 0,
+                                "Kinetics-700": 0}  # fmt: skip
+    assert len(found["left_out"]) == 1
+    assert "torn.mp4" in found["left_out"][0]
+    k400 = found["sets"]["Kinetics-400"]
+    assert k400["mean_top1_top5"] == (k400["top1"] + k400["top5"]) / 2
+    said = capsys.readouterr()
+    assert "1 samples could not be read and were left out:\n" in said.err
+    table = (tmp_path / "out" / "table.md").read_text().splitlines()
+    assert table[0] == "| set | samples | top-1 | top-5 | (1+5)/2 | EVA-CLIP-g |"
+    assert table[4].startswith("| Kinetics-600 | 2 | 100.00 | 100.00 | 100.00 |  |")
+    with pytest.raises(SystemExit, match=r"torn.mp4.*; --skip-unreadable leaves such samples out"):
+        run(*arguments, sayings=VIDEO_SAYINGS)
+    kept = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(kept["sets"]) == ["UCF-101", "Kinetics-400", "Kinetics-600"]  # before the error
+    assert kept["not_evaluated"] == ["Kinetics-700"]
+
+
+def test_own_videos(write_video, run, tmp_path):
+    for number, frames in enumerate((5, 7, 5)):
+        write_video(tmp_path / f"{number}.mp4", frames, list(range(frames)))
+    (tmp_path / "list.txt").write_text("0.mp4 0\n1.mp4 1\n2.mp4 1\n")
+    (tmp_path / "names.txt").write_text("zumba\nabseiling\n")
+    found = run("--videos", tmp_path / "list.txt", tmp_path, "--classes", tmp_path / "names.txt",
+                "--templates", "kinetics", sayings=VIDEO_SAYINGS)  # fmt: skip
+    assert found["sets"]["data"]["right1"] == 2
+
+
+def test_retrieval(write_picture, run, tmp_path, capsys):
+    lines = ["image,caption"]
+    sayings = {}
+    for number in range(12):
+        write_picture(tmp_path / "pictures" / f"{number}.png", 20 + 10 * number)
+        for caption in (f"this is {number}", f"that is {number}"):
+            lines.append(f"{number}.png,{caption}")
+        other = number if number else 1  # the first picture looks like the second
+        sayings[20 + 10 * number] = ([[f"this is {other}"]], (1,))
+    (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
+    found = run("--pairs", tmp_path / "pairs.csv", tmp_path / "pictures", sayings=sayings)
+    score = found["retrieval"]["pairs"]
+    assert (score["images"], score["texts"]) == (12, 24)
+    assert score["image_to_text_r1"] == pytest.approx(100 * 11 / 12)
+    assert score["text_to_image_r1"] >= 100 * 11 / 24 - 1e-6
+    with (tmp_path / "out" / "retrieval.csv").open(newline="") as stream:
+        rows = list(csv.reader(stream))
+    assert rows[0][:4] == ["set", "images", "captions", "I->T R@1"]
+    assert rows[1][:4] == ["pairs", "12", "24", "91.67"]
+    assert "pairs" in capsys.readouterr().out
+    assert found["sets"] == {}
+
+
+def test_the_numbers_of_the_paper():
+    """Table 10b's average and gap of EVA-CLIP-g, by its own numbers."""
+    scores = {}
+    for name, one in SETS.items():
+        samples = 10_000_000
+        five = one.top1 if one.top5 is None else one.top5
+        right = [round(samples * value / 100) for value in (one.top1, five)]
+        scores[name] = Score(samples=samples, right1=right[0], right5=right[1], loss=0.0)
+    found = summary(scores)
+    assert found["average"] == pytest.approx(75.57, abs=0.01)  # printed there as 75.7
+    assert round(found["gap"], 1) == 2.6  # 2.55, printed as 2.5
+    assert SHIFTS[0] == "ImageNet-1K"
+    del scores["ObjectNet"]
+    assert summary(scores) == {"average": None, "gap": None}
+
+
+def test_what_a_complete_set_should_give():
+    def score(samples):
+        return Score(samples=samples, right1=1, right5=1, loss=0.0)
+
+    assert expected("ImageNet-1K", score(50_000)) == 78.53
+    assert expected("ImageNet-1K", score(49_999)) is None
+    assert expected("CIFAR-100", score(10_000)) == 88.66
+    assert expected("Kinetics-400", score(19_881)) == pytest.approx(65.23)
+    assert expected("Kinetics-400", score(19_000)) is None
+    assert expected("data", score(50_000)) is None
+    assert {"Kinetics-400", "Kinetics-600", "Kinetics-700"} == MEANS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to evaluate: give any of --imagenet, --v2"),
+        (("--v2", "x", "--classes", "y"), "--classes belongs to --data or --videos"),
+        (("--v2", "x", "--templates", "{}"), "--templates belongs to --data or --videos"),
+        (("--v2", "x", "--ucf101-split", "2"), "--ucf101-split belongs to --ucf101"),
+        (("--coco", "x", "--image-column", "a"), "--image-column belongs to --pairs"),
+        (("--k400", "a", "b", "c"), "--k400 takes the data and the folder of a list's paths"),
+        (("--data", "a", "--videos", "c"), "not allowed with argument --data"),
+    ],
+)
+def test_wrong_options(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--weights", "w", *arguments])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--ucf101", "gone"), "there is no gone: name the folder of UCF-101"),
+        (("--ucf101", "."), r". has no testlist01.txt: put the lists .* beside the class folders"),
+        (("--cifar10", "few"), "few is not CIFAR-10: moon is not among its classes airplane"),
+        (("--imagenet", "few"), "ImageNet-1K has 1000 class folders, but there are 2"),
+        (("--imagenet", "torchvision:FakeData:few"), "FakeData"),
+        (("--objectnet", "few"), "folder_to_objectnet_label.json cannot be read"),
+        (("--k400", "few"), "few has 2 folders that are not among the 400 classes: bird, moon"),
+        (("--pairs", "gone.csv"), "there is no gone.csv"),
+        (("--data", "few", "--templates", "photo"), "templates 'photo' is not a sentence with {}"),
+        (("--data", "few", "--classes", "gone.txt"), "there is no class list gone.txt"),
+        (("--data", "gone"), "there is no folder gone"),
+        (("--videos", "few"), "few holds no video"),
+    ],
+)
+def test_wrong_data(arguments, message, make_set, run, tmp_path, monkeypatch):
+    make_set("few", [], {"bird/a.png": 3, "moon/a.png": 4})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=f"clip/evaluate_zero_shot.py: .*{message}"):
+        run(*arguments, sayings={})
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_weights_that_are_not_there(folders, tmp_path):
+    gone = tmp_path / "gone.safetensors"
+    with pytest.raises(SystemExit, match=r"evaluate_zero_shot.py: .*gone.safetensors"):
+        command.main(["--weights", str(gone), "--data", str(folders), "--device", "cpu"])
+
+
+def test_an_output_that_cannot_be_used(make_set, run, tmp_path):
+    own = make_set("own", [], {"cat/a.png": 3})
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(SystemExit, match="out is a file and not a folder"):
+        run("--data", own, sayings={})
+    (tmp_path / "out").unlink()
+    holder = (
+        "import pathlib, sys; from eva_data.run_folder import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+    )
+    command_line = [sys.executable, "-c", holder, str(tmp_path / "out")]
+    with subprocess.Popen(
+        command_line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(SystemExit, match="out is in use by another run"):
+            run("--data", own, sayings={})
+        process.communicate("end\n")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+
+
+def test_a_picture_that_is_damaged(make_set, run, tmp_path):
+    own = make_set("own", [], {"cat/a.png": 26, "dog/a.png": 24})
+    (own / "cat" / "b.png").write_bytes(b"torn")
+    sayings = {26: say("simple", "cat"), 24: say("simple", "cat")}
+    with pytest.raises(SystemExit, match=r"b.png.*; --skip-unreadable leaves such samples out"):
+        run("--data", own, sayings=sayings)
+    found = run("--data", own, "--skip-unreadable", sayings=sayings)
+    assert found["sets"]["data"]["right1"] == 1
+    assert found["sets"]["data"]["samples"] == 2
+    assert "b.png" in found["left_out"][0]

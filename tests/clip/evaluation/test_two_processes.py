@@ -1,0 +1,71 @@
+"""Two processes give what one gives, with sets that 2 does not divide."""
+
+import json
+
+import pytest
+from safetensors.torch import load_file
+
+
+@pytest.fixture
+def evaluate(launch, weights, folders, captions, tmp_path):
+    """Function: evaluate classes and pairs; the results, and what the processes wrote."""
+
+    def run(ranks, *more, output="out"):
+        codes, texts = launch(
+            "evaluate", "--weights", weights, "--data", folders, "--pairs", captions,
+            "--batch-size", 2, "--workers", 0, "--device", "cpu", "--templates", "cifar",
+            "--output", tmp_path / output / "results", *more, ranks=ranks,
+        )  # fmt: skip
+        assert codes == [0] * ranks, texts
+        folder = tmp_path / output
+        assert sorted(path.name for path in (folder / "results").iterdir()) == [
+            ".lock", "confusion.png", "per_class.csv", "results.json", "retrieval.csv", "table.csv",
+            "table.md",
+        ]  # fmt: skip
+        (features,) = (folder / "text_features").iterdir()
+        return json.loads((folder / "results" / "results.json").read_text()), texts, features
+
+    return run
+
+
+def test_the_command(evaluate, tmp_path):
+    one, texts, first = evaluate(1, output="one")
+    assert "data" in texts[0]
+    two, texts, second = evaluate(2, output="two")
+    assert "wrote" not in texts[1]
+    assert "top-1" not in texts[1]
+    assert one["retrieval"] == two["retrieval"]
+    assert one["retrieval"]["pairs"]["images"] == 11
+    assert 0 < one["retrieval"]["pairs"]["image_to_text_r10"] < 100
+    loss = one["sets"]["data"].pop("loss")
+    assert two["sets"]["data"].pop("loss") == pytest.approx(loss, rel=1e-6)
+    assert one["sets"] == two["sets"]
+    assert one["sets"]["data"]["samples"] == 11
+    assert [found["settings"]["processes"] for found in (one, two)] == [1, 2]
+    assert one["settings"]["mean"] == [0.4, 0.5, 0.6]  # as the weights note
+    for name in ("per_class.csv", "table.md", "retrieval.csv"):
+        texts = [(tmp_path / n / "results" / name).read_text() for n in ("one", "two")]
+        assert texts[0] == texts[1]
+    a, b = load_file(first)["features"], load_file(second)["features"]
+    assert a.equal(b)  # bit for bit
+    # the file of two processes serves one
+    before = second.stat().st_mtime_ns
+    again, _, third = evaluate(1, output="two")
+    assert third == second
+    assert second.stat().st_mtime_ns == before
+    again["sets"]["data"].pop("loss")
+    assert again["sets"] == one["sets"]
+
+
+def test_a_validation(launch, weights, captions, folders, tmp_path):
+    found = {}
+    for ranks in (1, 2):
+        codes, texts = launch("validate", weights, captions, folders, tmp_path, ranks=ranks)
+        assert codes == [0] * ranks, texts
+        each = [json.loads(text.strip().splitlines()[-1]) for text in texts]
+        assert all(one == each[0] for one in each)  # the same on each process
+        found[ranks] = each[0]
+    assert found[1] == found[2]
+    single, half = found[1]
+    assert single["loss"] == pytest.approx(half["loss"], rel=0.05)
+    assert single["loss"] != half["loss"]

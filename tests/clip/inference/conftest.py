@@ -1,0 +1,68 @@
+"""A small EVA-CLIP with the debug backbone, and photographs and a video to look at."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eva_backbone.checkpoints.loading import load_pretrained
+from eva_contrastive.inference.features import ClipFeatures
+from eva_contrastive.model.eva_clip import build_eva_clip
+from eva_data.tensors import write_tensors
+from eva_data.video.frame_stream import Frame
+from eva_data.video.writer import VideoWriter
+
+ORIENTATION = 274  # EXIF
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """File of a model at 32 px with features of 16 values."""
+    torch.manual_seed(0)
+    model = build_eva_clip("eva_debug", "debug", embed_dim=16, img_size=32)
+    load_pretrained(model, "eva_debug", allow_missing=("visual.head", "text"))
+    file = tmp_path_factory.mktemp("clip") / "model.safetensors"
+    write_tensors(model.state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def clip(weights):
+    return ClipFeatures.from_weights(weights, device="cpu", batch_size=3)
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """Name -> (H, W, 3)."""
+    from skimage import data
+
+    return {"cat": data.chelsea(), "astronaut": data.astronaut(), "rocket": data.rocket()}
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory, photographs):
+    """Two seconds of a rocket and then two of a cat, 12 frames a second."""
+    file = tmp_path_factory.mktemp("film") / "film.mp4"
+    with VideoWriter(file) as writer:
+        for index in range(48):
+            picture = Image.fromarray(photographs["rocket" if index < 24 else "cat"])
+            frame = np.asarray(picture.resize((96, 64)))
+            writer.add(frame, Frame(frame, index, Fraction(1, 12), Fraction(12)))
+    return file
+
+
+@pytest.fixture
+def media(tmp_path, photographs, film):
+    """A folder with a film and three pictures, one stored sideways and one in a subfolder."""
+    folder = tmp_path / "media"
+    (folder / "deep").mkdir(parents=True)
+    Image.fromarray(photographs["cat"]).save(folder / "deep" / "cat.png")
+    Image.fromarray(photographs["rocket"]).save(folder / "rocket.png")
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    turned = np.rot90(photographs["astronaut"])  # which the orientation turns back
+    Image.fromarray(turned.copy()).save(folder / "astronaut.png", exif=exif)
+    (folder / "film.mp4").write_bytes(film.read_bytes())
+    return folder

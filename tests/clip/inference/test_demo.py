@@ -1,0 +1,304 @@
+"""The demo as a person uses it: captions ranked, folders searched, and mistakes answered."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eva_contrastive.inference import demo
+from eva_contrastive.inference.features import ClipFeatures
+from eva_contrastive.inference.searching import search
+from eva_data import contact_sheet
+from eva_data.files import replacing
+from eva_data.run_folder import locked
+
+RED = r"not everything could be read:\n  there is no nowhere\n  .*torn\.png cannot be decoded"
+
+
+@pytest.fixture
+def run(weights, tmp_path, monkeypatch):
+    """Function: the program in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def main(command, *arguments):
+        loading = ["--workers", "0"] if command == "search" else []
+        demo.main([command, *map(str, arguments), "--weights", str(weights), "--device", "cpu",
+                   *loading])  # fmt: skip
+
+    return main
+
+
+def content(file):
+    return json.loads(file.read_text())
+
+
+# --- ranking ---
+
+
+def test_captions_of_pictures_and_videos(run, clip, media, tmp_path, capsys):
+    texts = ["a cat", "a rocket", "an astronaut"]
+    (tmp_path / "more.txt").write_text("a rocket\n an astronaut \n\n")
+    run("rank", media, "--text", "a cat", "--texts", "more.txt", "--output", "ranked")
+    written = content(tmp_path / "ranked" / "ranking.json")
+    assert written["settings"]["frames"] == 8
+    names = ["astronaut.png", "deep/cat.png", "film.mp4", "rocket.png"]
+    assert [one["file"] for one in written["files"]] == [str(media / name) for name in names]
+    features = clip.texts(texts)
+    for entry in written["files"]:
+        film = entry["file"].endswith(".mp4")
+        image = clip.videos(entry["file"]) if film else clip.images(entry["file"])
+        cosines = (image @ features.T)[0]
+        order = cosines.argsort(descending=True).tolist()
+        assert [one["text"] for one in entry["captions"]] == [texts[k] for k in order]
+        for one, k in zip(entry["captions"], order, strict=True):
+            assert one["cosine"] == pytest.approx(cosines[k].item(), abs=1e-5)
+            assert ("time" in one) == film
+        shares = [one["probability"] for one in entry["captions"]]
+        expected = (cosines[order] / 0.07).softmax(0).tolist()
+        assert shares == pytest.approx(expected, abs=1e-5)
+        if film:
+            frames = clip.frames(entry["file"])
+            best = (frames.features @ features[order].T).argmax(0).tolist()
+            times = [one["time"] for one in entry["captions"]]
+            assert times == pytest.approx([frames.times[k] for k in best], abs=1e-3)
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 4 * 4
+    assert shown[0] == str(media / "astronaut.png")
+    assert re.fullmatch(r" +\d+\.\d%  +-?\d\.\d{3}  \w.*", shown[1])
+    assert re.fullmatch(r" +\d+\.\d%  +-?\d\.\d{3}  at 0:0\d\.\d  \w.*", shown[9])
+
+
+def test_without_an_output_there_is_the_table(run, media, tmp_path, capsys):
+    before = {*tmp_path.iterdir()}
+    run("rank", media / "rocket.png", "--text", "a cat", "a rocket", "--top", "1")
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert {*tmp_path.iterdir()} == before
+
+
+def test_files_that_cannot_be_read_are_named_and_the_others_ranked(run, media, tmp_path):
+    (media / "torn.png").write_bytes(b"torn")
+    (media / "torn.mp4").write_bytes(b"torn")
+    with pytest.raises(SystemExit, match=r"(?s)not everything could .*torn\.mp4.*\n.*torn\.png"):
+        run("rank", media, "--text", "a cat", "--output", "ranked")
+    files = content(tmp_path / "ranked" / "ranking.json")["files"]
+    assert [name for name in files if "error" in name] == files[-2:]
+    assert len(files) == 6
+
+
+def test_a_file_beyond_the_number_format_is_named(run, media, monkeypatch):
+    def overflow(self, pictures, **options):
+        raise FloatingPointError("features are not finite in torch.float16: use --precision fp32")
+
+    monkeypatch.setattr(ClipFeatures, "images", overflow)
+    with pytest.raises(SystemExit, match="are not finite in"):
+        run("rank", media / "rocket.png", "--text", "a cat")
+    with pytest.raises(SystemExit, match=r"^demo.py search: features are not finite"):
+        run("search", media, "--text", "a cat", "--output", "found")
+
+
+# --- search ---
+
+
+def test_a_folder_is_searched_by_sentences_and_pictures(run, clip, media, tmp_path, capsys):
+    query = media / "deep" / "cat.png"
+    run("search", media, "--output", "found", "--text", "a cat", "a rocket", "--like", query)
+    written = content(tmp_path / "found" / "results.json")
+    assert [q["texts"] for q in written["queries"]] == [["a cat"], ["a rocket"], []]
+    assert written["queries"][2]["like"] == [str(query)]
+    hits = written["queries"][2]["hits"]
+    assert [one["file"] for one in hits[:2]] == [str(query), str(media / "film.mp4")]
+    assert hits[0]["score"] == pytest.approx(1, abs=1e-3)
+    assert "time" not in hits[0]
+    assert hits[1]["time"] >= 2  # where the cat is
+    wanted = clip.texts("a rocket")
+    for one in written["queries"][1]["hits"]:
+        film = one["file"].endswith(".mp4")
+        found = clip.frames(one["file"])
+        scores = (found.features @ wanted.T)[:, 0]
+        assert one["score"] == pytest.approx(scores.max().item(), abs=1e-3)
+        if film:
+            assert one["frame"] == found.frames[scores.argmax()]
+            assert one["time"] == pytest.approx(found.times[scores.argmax()], abs=1e-3)
+    scores = [one["score"] for one in written["queries"][1]["hits"]]
+    assert scores == sorted(scores, reverse=True)
+    rows = list(csv.DictReader((tmp_path / "found" / "results.csv").read_text().splitlines()))
+    assert len(rows) == 12
+    assert rows[8] == {"query": str(query), "rank": "1", "score": str(hits[0]["score"]),
+                       "file": str(query), "time": ""}  # fmt: skip
+    assert rows[9]["time"] == str(hits[1]["time"])
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == '"a cat"'
+    assert shown[10] == str(query)
+    assert re.fullmatch(r"   1\.000  .*cat\.png", shown[11])
+    assert re.fullmatch(r"   \d\.\d{3}  at 0:0\d\.\d  .*film\.mp4", shown[12])
+    names = sorted(file.name for file in (tmp_path / "found").iterdir() if file.suffix)
+    assert [re.sub("-[0-9a-f]{12}", "", name) for name in names] == [
+        "contact_sheet.jpg", "library.safetensors", "results.csv", "results.json",
+    ]  # fmt: skip
+
+
+def test_the_contact_sheet_shows_the_hits(run, media, tmp_path, photographs):
+    """The picture itself, and the frame of the film at its time."""
+    run("search", media, "--output", "found", "--like", media / "deep" / "cat.png", "--top", "2")
+    sheet = np.asarray(Image.open(tmp_path / "found" / "contact_sheet.jpg")).astype(int)
+    side = contact_sheet.SIDE
+    cat = np.asarray(Image.fromarray(photographs["cat"]).resize((side, side * 300 // 451)))
+    top = 44 + 8 + (side - len(cat)) // 2
+    for column, tolerance in ((0, 12), (1, 40)):  # the film has other sides and fewer pixels
+        left = 8 + column * (side + 8)
+        shown = sheet[top : top + len(cat), left : left + side]
+        assert abs(shown - cat)[20:-20].mean() < tolerance
+
+
+def test_queries_together_are_one(run, clip, media, tmp_path):
+    run("search", media, "--output", "found", "--text", "a cat", "--like", media / "rocket.png",
+        "--together")  # fmt: skip
+    (query,) = content(tmp_path / "found" / "results.json")["queries"]
+    assert (query["texts"], query["like"]) == (["a cat"], [str(media / "rocket.png")])
+    mean = clip.texts("a cat") + clip.images(media / "rocket.png")
+    wanted = torch.nn.functional.normalize(mean, dim=-1)
+    best = query["hits"][0]
+    score = (clip.frames(best["file"]).features @ wanted.T).max().item()
+    assert best["score"] == pytest.approx(score, abs=1e-3)
+
+
+def test_a_film_can_be_looked_for(run, media, film, tmp_path):
+    run("search", media, "--output", "found", "--like", film)
+    (query,) = content(tmp_path / "found" / "results.json")["queries"]
+    assert {one["file"] for one in query["hits"][:2]} & {str(media / "film.mp4")}
+
+
+def test_a_library_serves_later_searches(run, media, monkeypatch, caplog):
+    """Also where it lies in the folder that is searched, as do the results."""
+    caplog.set_level("INFO")
+    run("search", media, "--output", media / "found", "--cache", media / "kept", "--text", "a")
+    with monkeypatch.context() as patched:
+        patched.setattr(ClipFeatures, "images", None)
+        run("search", media, "--output", media / "found", "--cache", media / "kept", "--text", "a",
+            "--overwrite")  # fmt: skip
+    assert "files in the library: 4 known, 0 computed, 0 gone, 0 that" in caplog.text
+    (query,) = content(media / "found" / "results.json")["queries"]
+    assert len(query["hits"]) == 4
+    assert len(list((media / "kept").glob("*.safetensors"))) == 1
+    run("search", media / "deep", "--output", "2", "--cache", media / "kept", "--text", "a",
+        "--frames", "2")  # fmt: skip
+    assert len(list((media / "kept").glob("*.safetensors"))) == 2
+
+
+def test_other_weights_of_the_same_name_have_another_library(run, media, weights, tmp_path):
+    run("search", media, "--output", "found", "--text", "a")
+    state = ClipFeatures.from_weights(weights, device="cpu")
+    from eva_data.tensors import write_tensors
+
+    other = tmp_path / "other" / weights.name
+    other.parent.mkdir()
+    changed = {f"visual.{k}": v + 1e-3 for k, v in state.visual.state_dict().items()}
+    changed |= {f"text.{k}": v for k, v in state.text.state_dict().items()}
+    write_tensors(changed, other)
+    demo.main(["search", str(media), "--output", "found", "--text", "a", "--weights", str(other),
+               "--workers", "0", "--device", "cpu", "--overwrite"])  # fmt: skip
+    assert len(list((tmp_path / "found").glob("library-*.safetensors"))) == 2
+
+
+def test_what_cannot_be_read_is_skipped_and_reported(run, media, tmp_path):
+    (media / "torn.png").write_bytes(b"torn")
+    with pytest.raises(SystemExit, match=RED):
+        run("search", media, "nowhere", "--output", "found", "--text", "a cat")
+    written = content(tmp_path / "found" / "results.json")
+    assert len(written["queries"][0]["hits"]) == 4
+    (bad,) = written["unreadable"]
+    assert bad["file"] == str(media / "torn.png")
+    assert "cannot be decoded" in bad["error"]
+
+
+def test_a_file_that_is_given_twice_is_found_once(run, media, tmp_path):
+    run("search", media, media / "rocket.png", media / "deep", "--output", "found", "--text", "a")
+    (query,) = content(tmp_path / "found" / "results.json")["queries"]
+    assert len(query["hits"]) == 4
+
+
+def test_many_rows_are_compared_a_part_at_a_time(media, clip, tmp_path, monkeypatch):
+    from eva_contrastive.inference import searching
+    from eva_contrastive.inference.indexing import update
+    from eva_contrastive.inference.library import Library
+
+    library = Library(tmp_path, {}, width=16)
+    files = sorted(path for path in media.rglob("*") if path.is_file())
+    update(library, clip, files)
+    queries = searching.make_queries(clip, texts=["a cat", "a dog"], like=[])
+    paths = list(map(str, files))
+    once = search(library, paths, queries, top=3)
+    monkeypatch.setattr(searching, "_ROWS", 2)
+    parts = search(library, paths, queries, top=3)
+    assert [[hit.file for hit in hits] for hits in parts] == [
+        [hit.file for hit in hits] for hits in once
+    ]
+    assert [len(hits) for hits in once] == [3, 3]
+    assert search(library, [], queries, top=3) == [[], []]
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["rank", "media"], "there are no captions: give --text or --texts"),
+    (["rank", "media", "--text", " "], "--text ' ' is blank: write a sentence"),
+    (["rank", "media", "--texts", "nothing.txt"], "nothing.txt is not there"),
+    (["rank", "media", "--text", "a", "--image-size", "33"], "33 is not divisible by patch_size"),
+    (["rank", "media", "--text", "a", "--frames", "0"], "--frames: must be at least 1, got 0"),
+    (["search", "media", "--output", "o"], "nothing to look for: give --text, --texts or --like"),
+    (["search", "media", "--output", "o", "--like", "x.png"], "--like x.png is not a file"),
+    (["search", "media", "--output", "o", "--like", "torn.mp4"], "torn.mp4"),
+    (["search", "media", "--output", "o", "--like", "torn.png"], "torn.png cannot be decoded"),
+    (["search", "media", "--output", "o", "--text", *["a"] * 101], "101 queries: give at most 100"),
+    (["search", "media", "--text", "a"], "required: --output"),
+    (["find"], "invalid choice: 'find'"),
+])  # fmt: skip
+def test_mistakes_end_in_a_sentence(run, media, tmp_path, arguments, message, capsys):
+    for name in ("torn.mp4", "torn.png"):
+        (tmp_path / name).write_bytes(b"torn")
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "o").exists()
+
+
+def test_weights_that_are_no_clip_are_refused(media, capsys):
+    with pytest.raises(SystemExit):
+        demo.main(["rank", str(media), "--text", "a", "--weights", "eva_debug", "--device", "cpu"])
+    assert "holds no complete EVA-CLIP" in capsys.readouterr().err
+
+
+def test_earlier_results_are_kept(run, media, tmp_path, capsys):
+    run("search", media, "--output", "found", "--text", "a")
+    with pytest.raises(SystemExit):
+        run("search", media, "--output", "found", "--text", "a rocket")
+    assert "results.json is there already: give --overwrite" in capsys.readouterr().err
+    run("search", media, "--output", "found", "--text", "a rocket", "--overwrite")
+    (query,) = content(tmp_path / "found" / "results.json")["queries"]
+    assert query["texts"] == ["a rocket"]
+
+
+def test_a_folder_without_pictures(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match="empty holds no pictures and no videos"):
+        run("search", "empty", "--output", "found", "--text", "a")
+
+
+def test_a_library_that_is_in_use_is_refused(run, media, tmp_path, capsys, monkeypatch):
+    import eva_data.run_folder as run_folder
+
+    def held(descriptor, flags):
+        raise BlockingIOError(11, "held")
+
+    with locked(tmp_path / "found"), replacing(tmp_path / "x") as part:
+        part.touch()
+        monkeypatch.setattr(run_folder.fcntl, "lockf", held)  # one process holds no lock of its own
+        with pytest.raises(SystemExit):
+            run("search", media, "--output", "found", "--text", "a")
+    assert "found is in use by another run" in capsys.readouterr().err

@@ -1,0 +1,168 @@
+"""Features of pictures, texts and videos: what the towers give, of what people bring."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_contrastive.inference.features import ClipFeatures
+from eva_contrastive.inference.media import MOST_FRAMES, MediaReader, spread
+from eva_contrastive.model.loading import load_eva_clip
+from eva_contrastive.model.tokens import tokenize
+from eva_data.pictures import UnreadableImageError
+from eva_data.tensors import write_tensors
+from eva_data.transforms import evaluation_transform
+from eva_data.video.video_source import UnreadableVideoError, open_video
+
+
+@pytest.fixture(scope="module")
+def model(weights):
+    return load_eva_clip(weights)
+
+
+def pixels(picture):
+    return evaluation_transform(32, mean=CLIP_MEAN, std=CLIP_STD)(Image.fromarray(picture))
+
+
+def test_pictures_as_the_tower_gives_them(clip, model, photographs, media):
+    """Of arrays, files, and a file that is stored sideways; more of them than a batch has."""
+    seen = torch.stack([pixels(photographs[name]) for name in ("cat", "astronaut", "rocket")])
+    expected = model.encode_image(seen).detach()
+    files = [media / "deep" / "cat.png", str(media / "astronaut.png"), media / "rocket.png"]
+    raw = clip.images(files, normalize=False)
+    torch.testing.assert_close(raw, expected)
+    torch.testing.assert_close(clip.images([*files, *files])[3:], F.normalize(expected, dim=-1))
+    torch.testing.assert_close(clip.images(Image.fromarray(photographs["cat"]), normalize=False),
+                               expected[:1])  # fmt: skip
+    torch.testing.assert_close(clip.images(seen, normalize=False), expected)
+    assert raw.dtype == torch.float32
+    assert not raw.requires_grad
+
+
+def test_texts_as_the_tower_gives_them(clip, model):
+    texts = ["a cat", "a rocket", "an astronaut", "nothing at all"]
+    expected = model.encode_text(tokenize(texts, 32)).detach()
+    torch.testing.assert_close(clip.texts(texts, normalize=False), expected)
+    torch.testing.assert_close(clip.texts("a cat"), F.normalize(expected[:1], dim=-1))
+
+
+def test_a_long_text_is_read_as_far_as_it_goes_and_that_is_said(clip, model, caplog):
+    text = " ".join(["rocket"] * 40)
+    with caplog.at_level(logging.WARNING):
+        features = clip.texts([text, "a cat"], normalize=False)
+    (said,) = caplog.messages
+    assert "has 42 tokens: the first 32 are read" in said
+    expected = model.encode_text(tokenize([text, "a cat"], 32)).detach()
+    torch.testing.assert_close(features, expected)
+
+
+def test_a_video_is_the_mean_of_frames_that_are_spread_over_it(clip, model, film):
+    with open_video(film) as video:
+        frames = video.frames([3, 9, 15, 21, 27, 33, 39, 45])
+        times = video.times([3, 9, 15, 21, 27, 33, 39, 45])
+    each = F.normalize(model.encode_image(torch.stack([pixels(f) for f in frames])), dim=-1)
+    found = clip.frames(film)
+    assert found.frames == (3, 9, 15, 21, 27, 33, 39, 45)
+    assert found.times == tuple(times)
+    torch.testing.assert_close(found.features, each.detach())
+    mean = each.mean(dim=0, keepdim=True).detach()
+    torch.testing.assert_close(clip.videos(film, normalize=False), mean)
+    unit = clip.videos([film, str(film)])
+    torch.testing.assert_close(unit, F.normalize(mean, dim=-1).expand(2, -1))
+
+
+@pytest.mark.parametrize(("length", "count", "indexes"), [
+    (8, 8, [0, 1, 2, 3, 4, 5, 6, 7]), (100, 4, [12, 37, 62, 87]), (3, 8, [0, 1, 2]),
+    (1, 5, [0]), (9, 1, [4]),
+])  # fmt: skip
+def test_frames_are_the_middles_of_equal_parts(length, count, indexes):
+    assert spread(length, count) == indexes
+
+
+def test_probabilities(weights, clip, tmp_path):
+    """Shares for the contrastive loss; each by itself for the sigmoid loss, with its bias."""
+    images = F.normalize(torch.randn(2, 16), dim=-1)
+    texts = F.normalize(torch.randn(5, 16), dim=-1)
+    shares = clip.probabilities(images, texts)
+    torch.testing.assert_close(shares, (images @ texts.T / 0.07).softmax(-1))
+    state = load_eva_clip(weights).state_dict() | {"text.logit_bias": torch.tensor([-2.0])}
+    write_tensors(state, tmp_path / "sigmoid.safetensors")
+    other = ClipFeatures.from_weights(tmp_path / "sigmoid.safetensors", device="cpu")
+    expected = (images @ texts.T / 0.07 - 2).sigmoid()
+    torch.testing.assert_close(other.probabilities(images, texts), expected)
+
+
+def test_the_vision_tower_alone(weights, clip, media, tmp_path):
+    """As `eva_clip_psz14_vision_enc.pt` has it; texts are then refused, with the fix."""
+    state = {
+        name.removeprefix("visual."): value
+        for name, value in load_eva_clip(weights).state_dict().items()
+        if name.startswith("visual.")
+    }
+    write_tensors(state, tmp_path / "vision.safetensors")
+    vision = ClipFeatures.from_weights(tmp_path / "vision.safetensors", texts=False, device="cpu")
+    picture = media / "rocket.png"
+    torch.testing.assert_close(vision.images(picture), clip.images(picture))
+    with pytest.raises(ValueError, match="text tower was not loaded: load the weights with texts="):
+        vision.texts("a cat")
+    with pytest.raises(ValueError, match="holds no complete EVA-CLIP"):
+        ClipFeatures.from_weights(tmp_path / "vision.safetensors", device="cpu")
+    bare = {name: value for name, value in state.items() if not name.startswith("head.")}
+    write_tensors(bare, tmp_path / "bare.safetensors")
+    with pytest.raises(ValueError, match="these weights have no projection"):
+        ClipFeatures.from_weights(tmp_path / "bare.safetensors", texts=False, device="cpu")
+
+
+def test_statistics_of_the_pixels_follow_the_run(weights, clip, media, tmp_path):
+    config = '{"data": {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}}'
+    file = tmp_path / "run.safetensors"
+    write_tensors(load_eva_clip(weights).state_dict(), file, {"config": config})
+    noted = ClipFeatures.from_weights(file, device="cpu")
+    assert (noted.mean, noted.std) == ((0.5,) * 3, (0.2,) * 3)
+    given = ClipFeatures.from_weights(
+        weights, mean=(0.5,) * 3, std=(0.2,) * 3, device="cpu"
+    ).images(media / "rocket.png")
+    torch.testing.assert_close(noted.images(media / "rocket.png"), given)
+    assert (clip.images(media / "rocket.png") - given).abs().max() > 1e-3
+
+
+def test_precision_and_resolution(weights, clip, media):
+    half = ClipFeatures.from_weights(weights, device="cpu", precision="bf16", image_size=64)
+    assert (half.dtype, half.image_size) == (torch.bfloat16, 64)
+    assert half.images(media / "rocket.png").dtype == torch.float32
+    exact, rounded = clip.texts(["a cat"]), half.texts(["a cat"])
+    assert 1e-5 < (exact - rounded).norm() < 5e-2
+
+
+def test_numbers_that_are_not_finite(weights, clip):
+    model = load_eva_clip(weights)
+    model.visual.head.weight.data.fill_(1e38)
+    with pytest.raises(FloatingPointError, match=r"not finite in torch\.float32: use --precision"):
+        ClipFeatures(model).images(torch.ones(1, 3, 32, 32))
+
+
+def test_refusals(weights, clip, tmp_path):
+    for call, message in (
+        (clip.images, "no picture"),
+        (clip.texts, "no text"),
+        (clip.videos, "no v"),
+    ):
+        with pytest.raises(ValueError, match=f"there is {message}"):
+            call([])
+    with pytest.raises(UnreadableImageError, match=r"nothing\.png is not there"):
+        clip.images(tmp_path / "nothing.png")
+    (tmp_path / "torn.mp4").write_bytes(b"torn")
+    with pytest.raises(UnreadableVideoError, match=r"torn\.mp4"):
+        clip.videos(tmp_path / "torn.mp4")
+    Image.new("RGB", (600, 10)).save(tmp_path / "strip.png")
+    with pytest.raises(UnreadableImageError, match=r"strip\.png has 600 x 10 pixels: one side is"):
+        clip.images(tmp_path / "strip.png")
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        ClipFeatures.from_weights(weights, batch_size=0, device="cpu")
+    for frames in (0, MOST_FRAMES + 1):
+        with pytest.raises(ValueError, match=f"frames must be 1 to {MOST_FRAMES}, got {frames}"):
+            MediaReader(np.asarray, frames=frames)

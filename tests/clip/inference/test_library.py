@@ -1,0 +1,275 @@
+"""Features between searches: what is new, changed or gone; interruptions and damage."""
+
+import logging
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from eva_contrastive.inference import library as library_module
+from eva_contrastive.inference.features import ClipFeatures
+from eva_contrastive.inference.indexing import absolute, update
+from eva_contrastive.inference.library import KIND, Library, State
+from eva_data.files import UnwritableError
+
+SETTINGS = {"weights": "0" * 64, "frames": 8}
+
+
+@pytest.fixture
+def open_library(tmp_path):
+    """Function: the library as a new search finds it."""
+
+    def open_it(settings=SETTINGS):
+        (tmp_path / "kept").mkdir(exist_ok=True)
+        library = Library(tmp_path / "kept", settings, width=16)
+        library.load()
+        return library
+
+    return open_it
+
+
+@pytest.fixture
+def files(media):
+    """Function: what a search finds in the folder."""
+    return lambda: sorted(path for path in media.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def computed(clip, monkeypatch):
+    """Sizes of the batches of pictures and frames that go through the model."""
+    sizes = []
+    compute = ClipFeatures.images
+
+    def record(self, pictures, **options):
+        sizes.append(len(pictures))
+        return compute(self, pictures, **options)
+
+    monkeypatch.setattr(ClipFeatures, "images", record)
+    return sizes
+
+
+@pytest.fixture
+def search_again(open_library, clip, media, files):
+    """Function: open the library and bring it up to date; both."""
+
+    def run(**options):
+        library = open_library()
+        changes = update(library, clip, files(), folders=[media], **options)
+        return library, changes
+
+    return run
+
+
+def test_features_of_all_files_are_kept(search_again, clip, media, open_library):
+    library, changes = search_again()
+    assert changes == (0, 4, 0, {})
+    kept = open_library()
+    assert len(kept) == len(library) == 4
+    for name in ("deep/cat.png", "astronaut.png", "rocket.png"):
+        entry = kept[str(media / name)]
+        assert entry.features.shape == (1, 16)
+        expected = clip.images(media / name).numpy()
+        np.testing.assert_allclose(entry.features, expected, atol=5e-4)
+        assert (entry.frames.tolist(), entry.times.tolist()) == ([0], [0.0])
+        assert entry.state == State.of(media / name)
+    film = kept[str(media / "film.mp4")]
+    expected = clip.frames(media / "film.mp4")
+    np.testing.assert_allclose(film.features, expected.features.numpy(), atol=5e-4)
+    assert (tuple(film.frames), tuple(film.times)) == (expected.frames, expected.times)
+
+
+def test_processes_give_the_same(search_again, open_library, clip, files):
+    one, _ = search_again()
+    two = open_library({"other": 1})
+    update(two, clip, files(), workers=2)
+    for path in map(str, files()):
+        assert np.array_equal(one[path].features, two[path].features)
+
+
+def test_only_what_is_new_or_changed_is_computed(search_again, computed, media, photographs):
+    search_again()
+    before = len(computed)
+    library, changes = search_again()
+    assert (changes, len(computed)) == ((4, 0, 0, {}), before)
+    stamp = library.file.stat().st_mtime_ns
+    Image.fromarray(photographs["cat"]).save(media / "rocket.png")  # of another size
+    os.utime(media / "astronaut.png", ns=(1, 1))  # of the same size, at another time
+    (media / "new.png").write_bytes((media / "deep" / "cat.png").read_bytes())
+    old = library[str(media / "rocket.png")].features
+    library, changes = search_again()
+    assert (changes.known, changes.computed) == (2, 3)
+    assert sum(computed[before:]) == 3
+    assert library.file.stat().st_mtime_ns > stamp
+    assert not np.array_equal(old, library[str(media / "rocket.png")].features)
+    np.testing.assert_array_equal(library[str(media / "rocket.png")].features,
+                                  library[str(media / "new.png")].features)  # fmt: skip
+
+
+def test_what_is_gone_is_forgotten_and_what_lies_elsewhere_is_not(
+    search_again, open_library, clip, media, tmp_path
+):
+    elsewhere = tmp_path / "media_of_others" / "cat.png"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes((media / "deep" / "cat.png").read_bytes())
+    update(open_library(), clip, [elsewhere])
+    search_again()
+    (media / "rocket.png").unlink()
+    _, changes = search_again()
+    assert (changes.known, changes.gone) == (3, 1)
+    kept = open_library()
+    assert str(media / "rocket.png") not in kept
+    assert str(elsewhere) in kept
+
+
+def test_a_file_that_cannot_be_read_is_named_and_not_kept(
+    search_again, open_library, media, caplog
+):
+    search_again()
+    (media / "rocket.png").write_bytes(b"torn")  # it was there before
+    (media / "torn.mp4").write_bytes(b"torn")
+    (media / "empty.jpg").touch()
+    _, changes = search_again()
+    assert sorted(changes.problems) == [
+        str(media / name) for name in ("empty.jpg", "rocket.png", "torn.mp4")
+    ]
+    assert "rocket.png cannot be decoded" in changes.problems[str(media / "rocket.png")]
+    assert sorted(caplog.messages) == sorted(changes.problems.values())
+    assert str(media / "rocket.png") not in open_library()
+    _, again = search_again()
+    assert again.problems == changes.problems
+
+
+def test_a_file_that_vanishes_is_named(open_library, clip, tmp_path):
+    changes = update(open_library(), clip, [tmp_path / "gone.png"])
+    assert list(changes.problems.values()) == [
+        f"{tmp_path / 'gone.png'} cannot be read (No such file or directory)"
+    ]
+
+
+def test_an_interrupted_search_continues(search_again, computed, open_library, clip, monkeypatch):
+    entries = clip.images.__func__
+
+    def interrupt(self, pictures, **options):
+        if len(computed) >= 2:
+            raise KeyboardInterrupt
+        return entries(self, pictures, **options)
+
+    monkeypatch.setattr(clip, "batch_size", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(ClipFeatures, "images", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            search_again()
+    assert len(open_library()) == 2
+    before = sum(computed)
+    _, changes = search_again()
+    assert (changes.known, changes.computed) == (2, 2)
+    assert sum(computed) - before < 11  # all frames of the film, and all pictures
+
+
+def test_a_killed_search_loses_what_came_since_the_last_save(
+    open_library, clip, files, monkeypatch
+):
+    """Saves come after each batch here, and after half a minute otherwise."""
+    saved = []
+    write = Library.save
+
+    def save(self):
+        write(self)
+        saved.append(len(open_library()))
+
+    monkeypatch.setattr(Library, "save", save)
+    monkeypatch.setattr(clip, "batch_size", 1)
+    monkeypatch.setattr(library_module, "_SECONDS", 0.0)
+    monkeypatch.setattr(library_module, "_SHARE", 0)
+    library = open_library()
+    update(library, clip, files())
+    assert saved[:4] == [1, 2, 3, 4]
+    assert not [path for path in library.file.parent.iterdir() if path != library.file]
+
+
+def test_saving_takes_a_small_part_of_the_time(open_library, clip, files, monkeypatch):
+    library = open_library()
+    now = iter([100.0, 107.0])  # begin and end of a save
+    update(library, clip, files())
+    library.drop([str(files()[0])])
+    monkeypatch.setattr(library_module.time, "monotonic", lambda: next(now))
+    library.save()
+    assert library._pause == 20 * 7.0
+
+
+@pytest.mark.parametrize("damage", [
+    "cut", "empty", "text", "kind", "shape", "names", "width", "nan", "folder", "negative",
+])  # fmt: skip
+def test_a_damaged_library_is_computed_again(search_again, open_library, damage, caplog):
+    library, _ = search_again()
+    file, whole = library.file, library.file.read_bytes()
+    arrays, kind = load_file(file), KIND
+    if damage == "shape":
+        arrays["times"] = arrays["times"][:-1]
+    if damage == "width":
+        arrays["features"] = arrays["features"][:, :8]
+    if damage == "nan":
+        arrays["features"][0] = np.nan
+    if damage == "negative":
+        arrays["rows"][:2] += np.array([-5, 5])
+    if damage == "names":
+        del arrays["names.ends"]
+    if damage == "kind":
+        kind = "another file"
+    save_file(arrays, file, {"kind": kind})
+    if damage in ("cut", "empty", "text"):
+        file.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"x" * 99}[damage])
+    if damage == "folder":
+        file.unlink()
+        os.mkfifo(file)
+    with caplog.at_level(logging.WARNING):
+        assert len(open_library()) == 0
+        (said,) = caplog.messages
+    assert "is damaged and is computed again (" in said
+    assert file.name in said
+    _, changes = search_again()
+    assert changes.computed == 4
+    assert len(open_library()) == 4
+
+
+def test_other_settings_have_another_library(search_again, open_library):
+    search_again()
+    assert len(open_library()) == 4
+    assert len(open_library(SETTINGS | {"frames": 4})) == 0
+
+
+def test_a_full_disk_leaves_the_library_as_it_was(search_again, media, small_disk, open_library):
+    search_again()
+    (media / "new.png").write_bytes((media / "deep" / "cat.png").read_bytes())
+    with small_disk(1000), pytest.raises(UnwritableError, match=r"library-.* cannot be written"):
+        search_again()
+    assert len(open_library()) == 4
+
+
+def test_names_that_are_not_text(open_library, clip, media):
+    name = os.path.join(os.fsencode(media), b"\xff.png")  # noqa: PTH118
+    with open(name, "wb") as file:
+        file.write((media / "rocket.png").read_bytes())
+    path = os.fsdecode(name)
+    update(open_library(), clip, [media / os.fsdecode(b"\xff.png")])
+    assert path in open_library()
+
+
+def test_paths_are_absolute(monkeypatch, media):
+    monkeypatch.chdir(media)
+    assert absolute("deep/../rocket.png") == str(media / "rocket.png")
+
+
+def test_an_empty_library(open_library, clip, tmp_path):
+    changes = update(open_library(), clip, [])
+    assert changes == (0, 0, 0, {})
+    assert not open_library().file.exists()
+    image = Image.fromarray(torch.zeros(8, 8, 3, dtype=torch.uint8).numpy())
+    image.save(tmp_path / "a.png")
+    update(open_library(), clip, [tmp_path / "a.png"])
+    (tmp_path / "a.png").unlink()
+    assert update(open_library(), clip, [], folders=[tmp_path]).gone == 1
+    assert len(open_library()) == 0

@@ -1,0 +1,188 @@
+"""Cached features: the same random numbers in both passes, one graph at a time, half precision."""
+
+import pytest
+import torch
+from deepspeed.accelerator import get_accelerator
+from deepspeed.utils import safe_get_full_grad
+from open_clip.loss import ClipLoss
+
+from eva_contrastive.model.eva_clip import ClipOutput
+from eva_contrastive.steps.losses import build_loss
+from eva_contrastive.steps.step import ContrastiveStep
+from eva_engine.steps.micro_batches import StepWithBeginning, forward_and_backward
+
+RANDOM = {"drop_path_rate": 0.5, "patch_dropout": 0.5}
+KINDS = ["contrastive", "sigmoid"]
+
+
+def assert_same_gradients(found, expected, *, atol=2e-6, rtol=1e-4):
+    assert found.keys() == expected.keys()
+    assert expected
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=atol, rtol=rtol, msg=name)
+
+
+def test_it_is_a_step_with_a_beginning():
+    assert isinstance(ContrastiveStep(build_loss("contrastive")), StepWithBeginning)
+
+
+def test_one_micro_batch_is_plain_open_clip(small_clip, device, tmp_path):
+    pairs, model = small_clip.Pairs(), small_clip.make_clip()
+    engine = small_clip.make_engine(model, tmp_path)
+    found = small_clip.run_step(
+        engine, "contrastive", small_clip.micro_batches(pairs, accumulate=1)
+    )
+    other = small_clip.make_clip()
+    images, texts, scale, _ = other(pairs.images, pairs.tokens)
+    loss = ClipLoss()(images, texts, scale)
+    loss.backward()
+    assert found["loss"] == pytest.approx(loss.item())
+    assert_same_gradients(small_clip.gradients(model), small_clip.gradients(other))
+
+
+def test_features_of_both_passes_are_equal(small_clip, device, tmp_path):
+    """Patches and blocks are left out at random, for each micro-batch in its own way."""
+    recorder = small_clip.Recorder(small_clip.make_clip(**RANDOM))
+    engine = small_clip.make_engine(recorder, tmp_path, accumulate=4)
+    pairs = small_clip.Pairs()
+    pairs.images, pairs.tokens = (  # all micro-batches have the same pairs
+        part[:4].repeat(4, *[1] * (part.ndim - 1)) for part in (pairs.images, pairs.tokens)
+    )
+    small_clip.run_step(engine, "contrastive", small_clip.micro_batches(pairs, accumulate=4))
+    first, second = recorder.outputs[:4], recorder.outputs[4:]
+    with_gradients = [one.image_features.requires_grad for one in recorder.outputs]
+    assert with_gradients == [False] * 4 + [True] * 4
+    for one, other in zip(first, second, strict=True):
+        assert one.image_features.equal(other.image_features)
+        assert one.text_features.equal(other.text_features)
+    assert not first[0].image_features.equal(first[1].image_features)
+
+
+@pytest.mark.parametrize("changes", [{}, {"activation_checkpointing": True}])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_with_random_depth_and_patches(small_clip, device, tmp_path, kind, changes):
+    """Those of one graph over all micro-batches, each computed with its own random numbers."""
+    vision = RANDOM | changes
+    sigmoid = kind == "sigmoid"
+    model = small_clip.make_clip(sigmoid=sigmoid, **vision)
+    engine = small_clip.make_engine(model, tmp_path, accumulate=4)
+    batches = small_clip.micro_batches(small_clip.Pairs(), accumulate=4)
+    measured = small_clip.run_step(engine, kind, batches)
+    other = small_clip.make_clip(sigmoid=sigmoid, **vision)
+    outputs = [other(*pairs) for pairs in batches]
+    together = ClipOutput(
+        torch.cat([one.image_features for one in outputs]),
+        torch.cat([one.text_features for one in outputs]),
+        *outputs[0][2:],
+    )
+    loss = build_loss(kind)(together)
+    loss.backward()
+    assert measured["loss"] == pytest.approx(loss.item())
+    assert_same_gradients(small_clip.gradients(model), small_clip.gradients(other))
+
+
+class Graph:
+    """Counts the bytes that graphs keep for their backward passes, each storage once."""
+
+    def __init__(self):
+        self.kept, self.most = {}, 0
+
+    def pack(self, tensor):
+        memory = tensor.untyped_storage()
+        key = memory.data_ptr()
+        self.kept[key] = (self.kept.get(key, (0, 0))[0] + 1, memory.nbytes())
+        self.most = max(self.most, sum(size for _, size in self.kept.values()))
+        return Held(self, tensor, key)
+
+    def release(self, key):
+        count, size = self.kept.pop(key)
+        if count > 1:
+            self.kept[key] = (count - 1, size)
+
+
+class Held:
+    """A tensor that a graph keeps."""
+
+    def __init__(self, graph, tensor, key):
+        self.graph, self.tensor, self.key = graph, tensor, key
+
+    def __del__(self):
+        self.graph.release(self.key)
+
+
+def most_kept(small_clip, folder, *, accumulate, pairs):
+    engine = small_clip.make_engine(small_clip.make_clip(), folder, accumulate=accumulate)
+    graph = Graph()
+    batches = small_clip.micro_batches(small_clip.Pairs(pairs), accumulate=accumulate)
+    with torch.autograd.graph.saved_tensors_hooks(graph.pack, lambda held: held.tensor):
+        small_clip.run_step(engine, "contrastive", batches)
+    assert not graph.kept
+    return graph.most
+
+
+def test_graphs_of_one_micro_batch_at_a_time(small_clip, device, tmp_path):
+    one = most_kept(small_clip, tmp_path, accumulate=1, pairs=8)
+    eight = most_kept(small_clip, tmp_path, accumulate=8, pairs=64)
+    all_at_once = most_kept(small_clip, tmp_path, accumulate=1, pairs=64)
+    assert eight < 1.1 * one
+    assert all_at_once > 3 * one
+
+
+@pytest.mark.parametrize("locked", ["visual", "text"])
+def test_a_locked_tower(small_clip, device, tmp_path, locked):
+    """The gradients of the other are as before, and it has none."""
+    found = []
+    for accumulate in (1, 4):
+        model = small_clip.make_clip()
+        getattr(model, locked).requires_grad_(False)
+        model.text.logit_scale.requires_grad_(True)
+        engine = small_clip.make_engine(model, tmp_path, accumulate=accumulate)
+        batches = small_clip.micro_batches(small_clip.Pairs(), accumulate=accumulate)
+        small_clip.run_step(engine, "contrastive", batches)
+        found.append(small_clip.gradients(model))
+    assert_same_gradients(*found)
+    trained = {name for name in found[0] if not name.startswith("text.logit")}
+    assert trained
+    assert not any(name.startswith(locked) for name in trained)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.05), ("fp16", 0.01)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision(small_clip, device, tmp_path, monkeypatch, kind, precision, tolerance):
+    """Gradients of the full batch in float32, with fp16's loss scale and DeepSpeed's division."""
+    monkeypatch.setattr(get_accelerator(), "is_fp16_supported", lambda: True)
+    found, losses, norms = [], [], []
+    for settings in ({}, {"precision": precision, "stage": 1}):
+        accumulate = 4 if settings else 1
+        model = small_clip.make_clip(sigmoid=kind == "sigmoid")
+        engine = small_clip.make_engine(model, tmp_path, accumulate=accumulate, **settings)
+        if precision == "fp16" and settings:  # the first one, 65536, overflows
+            engine.optimizer.loss_scaler.cur_scale = 256.0
+        batches = small_clip.micro_batches(small_clip.Pairs(), accumulate=accumulate)
+        losses.append(small_clip.run_step(engine, kind, batches)["loss"])
+        scale = engine.loss_scale
+        found.append({n: safe_get_full_grad(p) / scale for n, p in model.named_parameters()})
+        norms.append(engine.step()[0])
+    assert losses[1] == pytest.approx(losses[0], rel=tolerance)
+    assert norms[1] == pytest.approx(norms[0], rel=tolerance)
+    full, cached = found
+    for name, gradient in full.items():
+        size = gradient.norm()
+        if size > 1e-3:  # others are rounding errors
+            assert (cached[name] - gradient).norm() < 4 * tolerance * size, name
+
+
+def test_a_step_that_failed_leaves_nothing_behind(small_clip, device, tmp_path):
+    """The loop may skip a step, and a caller may give up in the middle of one."""
+    model = small_clip.make_clip()
+    engine = small_clip.make_engine(model, tmp_path, accumulate=2)
+    step = ContrastiveStep(build_loss("contrastive"))
+    pairs = small_clip.Pairs()
+    step.begin(engine.engine, small_clip.micro_batches(pairs, accumulate=2))
+    forward_and_backward(engine, step, small_clip.micro_batches(pairs, accumulate=2))
+    other = small_clip.make_clip()
+    fresh = small_clip.make_engine(other, tmp_path, accumulate=2)
+    small_clip.run_step(fresh, "contrastive", small_clip.micro_batches(pairs, accumulate=2))
+    assert_same_gradients(small_clip.gradients(model), small_clip.gradients(other))
+    step.begin(engine.engine, small_clip.micro_batches(pairs, accumulate=1))
+    assert step(engine.engine, (pairs.images, pairs.tokens))[0].requires_grad

@@ -1,0 +1,62 @@
+"""Runs of the command line that are killed, stopped or continued, and runs in two processes."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
+
+STEPS = 12  # 32 pairs, 8 a step, 3 epochs
+
+
+def assert_same_end(metrics, one, other):
+    """Metrics and saved weights of two runs are the same bit for bit."""
+    assert metrics(one) == metrics(other)
+    for name in ("model", "model_ema"):
+        file = f"checkpoints/step_{STEPS:08d}/{name}.safetensors"
+        first, second = load_file(one / file), load_file(other / file)
+        assert first.keys() == second.keys()
+        assert all(first[key].equal(second[key]) for key in first)
+
+
+def test_killed_stopped_and_continued_with_other_workers(launch, metrics, tmp_path):
+    """kill -9 inside a save and anywhere, SIGTERM to all processes, in the middle of epochs."""
+    complete, part = tmp_path / "complete", tmp_path / "part"
+    ended = launch(complete)
+    assert ended.codes == [0], ended.texts
+    killed = launch(part, command="killed_in_save_of_6", workers=2)
+    assert killed.codes == [-9]
+    assert (part / "checkpoints/.writing_step_00000006").is_dir()
+    killed = launch(part, signal="SIGKILL", lines=6, after=0.02, group=False)
+    assert killed.codes == [-9], killed.texts
+    stopped = launch(part, workers=2, signal="SIGTERM", lines=9, after=0.0, group=True)
+    assert stopped.codes == [75], stopped.texts
+    ended = launch(part)
+    assert ended.codes == [0], ended.texts
+    assert "continuing after step" in ended.texts[0]
+    assert_same_end(metrics, complete, part)
+    assert len({line["loss"] for line in metrics(complete) if "loss" in line}) == STEPS
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "sigmoid"])
+def test_two_processes_that_accumulate_give_what_one_process_gives(launch, metrics, tmp_path, loss):
+    """At equal steps of 8 pairs, all of which are compared with each other."""
+    lines, weights = {}, {}
+    still = ("--model.drop-path-rate", 0, "--model.patch-dropout", 0)
+    ways = {"one": (1, 8, 1), "two": (2, 2, 2)}
+    for name, (ranks, batch, accumulate) in ways.items():
+        ended = launch(
+            tmp_path / name, "--run.batch-size", batch, "--run.accumulate", accumulate, *still,
+            "--run.epochs", 2, "--run.best-metric", "top1", ranks=ranks,
+        )  # fmt: skip
+        assert ended.codes == [0] * ranks, ended.texts
+        lines[name] = metrics(tmp_path / name)
+        last = RunCheckpoints(tmp_path / name, keep=3).complete()[-1]
+        weights[name] = load_file(last / "model.safetensors")
+    assert len(lines["two"]) == len(lines["one"]) == 8 + 2
+    same = {"loss", "lr", "grad_norm", "logit_scale", "val_top1", "val_image_to_text_r1"}
+    for one, two in zip(lines["one"], lines["two"], strict=True):
+        for key in same & one.keys():
+            assert two[key] == pytest.approx(one[key], rel=5e-4), key
+    for key, value in weights["one"].items():
+        torch.testing.assert_close(weights["two"][key], value, atol=2e-4, rtol=2e-3)

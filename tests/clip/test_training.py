@@ -1,0 +1,141 @@
+"""Contrastive training on captioned pictures: it learns, and keeps what the recipe says."""
+
+import json
+import math
+import tarfile
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from eva_contrastive import training
+from eva_contrastive.config import ContrastiveConfig, TowerConfig
+from eva_contrastive.model.loading import load_eva_clip
+from eva_engine import distributed
+from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
+from eva_engine.commands.training import load_recipe
+
+
+@pytest.fixture
+def config(recipe, tmp_path):
+    config = load_recipe(recipe, ContrastiveConfig)
+    run = replace(
+        config.run, output=tmp_path / "run", resume=False, ema_decay=0.0, checkpoint_every=0
+    )
+    model = replace(config.model, drop_path_rate=0.0, patch_dropout=0.0)
+    return replace(config, run=run, model=model)
+
+
+def last_weights(config):
+    folder = RunCheckpoints(config.run.output, keep=9).complete()[-1]
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "sigmoid"])
+def test_it_learns(config, device, metrics, loss):
+    """Chance is a quarter; a file of the run gives the model."""
+    run = replace(config.run, epochs=5, best_metric="top1", keep_checkpoints=1)
+    config = replace(config, run=run, loss=loss)
+    training.train(config, device)
+    *_, step, evaluation = metrics(run.output)
+    assert evaluation["val_top1"] >= 90
+    assert evaluation["val_top5"] == 100
+    assert {"i2t_accuracy", "t2i_accuracy", "logit_scale", "loss", "grad_norm"} <= step.keys()
+    assert {"val_loss", "val_image_to_text_r1", "val_text_to_image_r1"} <= evaluation.keys()
+    best = load_eva_clip(run.output / "best" / "model.safetensors")
+    assert (best.text.logit_bias is not None) == (loss == "sigmoid")
+    assert best.context_length == 32
+    noted = json.loads((run.output / "config.json").read_text())
+    assert noted["model"]["text"] == "debug"
+    assert noted["data"]["mean"] == pytest.approx([0.481, 0.458, 0.408], abs=1e-3)
+
+
+def test_the_factor_of_the_logits_stays_within_its_limit(config, device, metrics):
+    """In the metrics, the weights and what the optimizer goes on with."""
+    config = replace(
+        config,
+        max_logit_scale=10.0,  # it begins with 14.3
+        run=replace(config.run, epochs=1),
+    )
+    training.train(config, device)
+    factors = [line["logit_scale"] for line in metrics(config.run.output) if "loss" in line]
+    assert factors[0] == pytest.approx(1 / 0.07)
+    assert max(factors[1:]) == pytest.approx(10.0, rel=1e-6)
+    assert last_weights(config)["text.logit_scale"].item() <= math.log(10.0) + 1e-6
+
+
+def test_a_locked_tower_and_frozen_blocks_stay(config, device):
+    config = replace(
+        config,
+        vision=TowerConfig(lr=1e-3, locked=True),
+        text=TowerConfig(lr=1e-3, frozen_blocks=1),
+        run=replace(config.run, epochs=1),
+    )
+    distributed.seed_all(config.run.seed)  # as the run does
+    start = training.build_model(config.model).state_dict()
+    training.train(config, device)
+    trained = last_weights(config)
+    stay = ("visual.", "text.token_embedding", "text.positional", "text.transformer.resblocks.0.")
+    moved = {name for name, value in trained.items() if not value.equal(start[name])}
+    assert moved == {name for name in start if not name.startswith(stay)}
+    assert {"text.logit_scale", "text.transformer.resblocks.1.ln_1.weight"} <= moved
+
+
+def test_weights_between_start_and_end_are_written(config, device, tmp_path):
+    """From a complete CLIP, at the end; a run that begins otherwise is refused before it starts."""
+    start = training.build_model(config.model).state_dict()
+    save_file(start, tmp_path / "start.safetensors")
+    between = replace(config, interpolation=0.25, run=replace(config.run, epochs=1))
+    with pytest.raises(ValueError, match="needs a start that is a complete CLIP"):
+        training.train(between, device)
+    assert not config.run.output.exists()
+    model = replace(config.model, init_checkpoint=str(tmp_path / "start.safetensors"))
+    training.train(replace(between, model=model), device)
+    end = last_weights(config)
+    written = config.run.output / "interpolated" / "model.safetensors"
+    for name, value in load_file(written).items():
+        torch.testing.assert_close(value, 0.75 * start[name] + 0.25 * end[name])
+    assert load_eva_clip(written).image_size == 16
+
+
+def test_flops_leave_frozen_towers_out_of_the_backward_pass(config):
+    """A step is three forward passes, of a locked tower one."""
+    everything = training.count_flops(config)
+    locked = training.count_flops(replace(config, vision=TowerConfig(lr=1.0, locked=True)))
+    text = training.count_flops(replace(config, text=TowerConfig(lr=1.0, locked=True)))
+    assert 0 < locked < text < everything
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"val": "", "zero_shot": ""}, "run.best_metric needs data.val or data.zero_shot"),
+        ({"train": "nothing/{0..3}.tar"}, "nothing/0.tar"),
+        ({"zero_shot": "nothing"}, "nothing"),
+    ],
+)
+def test_data_that_are_refused_before_a_run_begins(config, device, change, message):
+    run = replace(config.run, best_metric="top1")
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        training.train(replace(config, data=replace(config.data, **change), run=run), device)
+    assert not config.run.output.exists()
+
+
+def test_bad_pairs_are_replaced_and_counted(config, device, pairs, write_shard, metrics, tmp_path):
+    """A picture that is cut, an empty caption, one of bytes that are not text."""
+    with tarfile.open(pairs / "pairs.tar") as shard:
+        content = {m.name: shard.extractfile(m).read() for m in shard.getmembers()}
+    content["0003.png"] = content["0003.png"][:60]
+    content["0008.txt"] = b"  \n"
+    content["0017.txt"] = b"\xff\xfe\x00picture"
+    keys = sorted({name[:4] for name in content})
+    samples = [(k, {s: content[k + s] for s in (".png", ".txt")}) for k in keys]
+    data = replace(config.data, train=str(write_shard(tmp_path / "bad.tar", samples)))
+    config = replace(config, data=data, run=replace(config.run, epochs=1))
+    training.train(config, device)
+    steps = [line for line in metrics(config.run.output) if "loss" in line]
+    assert steps[-1]["bad_samples"] == 3
+    run = replace(config.run, max_bad_samples=2, output=config.run.output.with_name("strict"))
+    with pytest.raises(RuntimeError, match="max_bad_samples is 2; the log names them"):
+        training.train(replace(config, run=run), device)

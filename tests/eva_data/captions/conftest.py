@@ -1,0 +1,57 @@
+"""Small pictures, shards written member by member, and a function that opens what is in them."""
+
+import io
+import tarfile
+
+import pytest
+from PIL import Image
+
+
+def encoded(number=0, size=(12, 10), kind="PNG"):
+    stream = io.BytesIO()
+    Image.new("RGB", size, (number, 0, 255 - number)).save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def png():
+    """Function: content of a picture whose colour is a number."""
+    return encoded
+
+
+@pytest.fixture(scope="session")
+def write_shard():
+    """Function: write a tar file of (name, content); returns its path."""
+
+    def write(file, members):
+        with tarfile.open(file, "w") as tar:
+            for name, content in members:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Folder of the pictures 0.png to 9.png, the red of which is their number."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(10):
+        (folder / f"{number}.png").write_bytes(encoded(number))
+    return folder
+
+
+@pytest.fixture
+def listed():
+    """Function: name of the picture and captions of each pair."""
+
+    def read(pairs):
+        return [
+            (pairs.sample_id(index).replace(":", "/").split("/")[-1], *pairs.captions(index))
+            for index in range(len(pairs))
+        ]
+
+    return read

@@ -1,0 +1,213 @@
+"""Folders, manifests and indexes of pairs, and refusals."""
+
+import logging
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from eva_data.captions.indexes import select
+from eva_data.captions.left_out import LONGEST
+from eva_data.captions.opening import PAIRS, open_captions, open_source
+from eva_data.captions.texts import UnreadableCaptionError
+from eva_data.sources.index_file import CAPTION_KIND, Table
+from eva_data.sources.manifest_file import Manifest, write_index
+
+
+@pytest.fixture
+def folder(pictures):
+    """The pictures 0 to 6 with a text file each."""
+    for number in range(7):
+        (pictures / f"{number}.txt").write_text(f"text {number}\n")
+    return pictures
+
+
+@pytest.fixture
+def mixed(tmp_path, folder, write_shard, png):
+    """A manifest of two shards of 2 pairs, a table of 3 pictures and the folder of 7."""
+    for shard in range(2):
+        members = [m for n in range(2) for m in ((f"{n}.png", png(n)), (f"{n}.txt", b"in shard"))]
+        write_shard(tmp_path / f"s-{shard}.tar", members)
+    (tmp_path / "t.csv").write_text(
+        "image,a,b\n8.png,x,right\n8.png,y,again\n9.png,z,q\n0.png,,r\n"
+    )
+    file = tmp_path / "mixed.toml"
+    file.write_text(
+        '[[source]]\nname = "shards"\nshards = "s-{0..1}.tar"\nweight = 2.0\n'
+        '[[source]]\nname = "table"\ntable = "t.csv"\nroot = "pictures"\ncaption_column = "b"\n'
+        '[[source]]\nname = "folder"\nfolder = "pictures"\nlimit = 3\n'
+    )
+    return file
+
+
+def test_folder(folder, listed, caplog):
+    (folder / "empty.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / "empty.txt").touch()
+    (folder / "alone.txt").write_text("x")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "a.b.PNG").write_bytes((folder / "0.png").read_bytes())
+    (folder / "sub" / "a.b.txt").write_text("dots")
+    pairs = open_captions(folder)
+    assert [pairs.sample_id(n) for n in (6, 7, 8)] == [
+        str(folder / name) for name in ("6.png", "empty.png", "sub/a.b.PNG")
+    ]
+    assert (pairs.captions(6), pairs.captions(8)) == (("text 6",), ("dots",))
+    assert pairs.left_out.names == {
+        "uncaptioned": [str(folder / f"{n}.png") for n in (7, 8, 9)],
+        "unpictured": [str(folder / "alone.txt")],
+    }
+    with pytest.raises(UnreadableCaptionError, match=r"empty\.txt: the caption is empty"):
+        pairs.captions(7)
+    for change, message in (
+        (lambda file: file.write_bytes(b"a" * (LONGEST + 1)), "more than 1,000,000 bytes"),
+        (lambda file: file.write_bytes(b"\xff"), "is not UTF-8"),
+        (lambda file: file.unlink(), "is not there"),
+        (os.mkfifo, "is a named pipe and not a file"),
+    ):
+        change(folder / "0.txt")
+        with pytest.raises(UnreadableCaptionError, match=message):
+            pairs.captions(0)
+
+
+def test_manifest_mixes_weights_limits_and_columns(mixed, listed):
+    pairs = open_captions(mixed)
+    assert pairs.counts == {"shards": 8, "table": 3, "folder": 3}
+    assert [line[1:] for line in listed(pairs)] == [
+        *[("in shard",)] * 8, ("right", "again"), ("q",), ("r",),
+        ("text 0",), ("text 2",), ("text 4",),
+    ]  # fmt: skip
+    ids = [pairs.sample_id(n).rpartition("/")[2] for n in range(8)]
+    each = [f"s-{shard}.tar:{n}.png" for shard in range(2) for n in range(2)]
+    assert ids == [name for name in each for _ in range(2)]
+    assert pairs.image(9).getpixel((0, 0))[0] == 9
+    with pytest.raises(IndexError, match="no pair 14 among 14"):
+        pairs.captions(14)
+
+
+def index(manifest, file):
+    manifest = Manifest.read(manifest, form=PAIRS)
+    tables = {entry.name: open_source(entry).table for entry in manifest.sources}
+    write_index(file, tables, manifest)
+
+
+def test_an_index_gives_the_same_without_a_look_at_the_shards(mixed, tmp_path, listed, monkeypatch):
+    expected = open_captions(mixed)
+    file = tmp_path / "mixed.safetensors"
+    index(mixed, file)
+    text = mixed.read_text()
+    mixed.write_text('index = "mixed.safetensors"\n' + text)
+    for reader in ("shards.find_members", "opening.pairs_of_table", "folders.find_files"):
+        monkeypatch.setattr(f"eva_data.captions.{reader}", None)
+    for location in (mixed, file):
+        pairs = open_captions(location)
+        assert listed(pairs) == listed(expected)
+        assert pairs.checksum() == expected.checksum()
+        copy = pickle.dumps(pairs)
+        assert len(copy) < 3000  # its arrays stay in the file
+        assert listed(pickle.loads(copy)) == listed(expected)
+    mixed.write_text(mixed.read_text().replace("limit = 3", "limit = 2"))
+    assert len(open_captions(mixed)) == 13
+    mixed.write_text(mixed.read_text().replace('name = "folder"', 'name = "other"'))
+    with pytest.raises(ValueError, match=r"write it with: python tools/verify_data\.py captions"):
+        open_captions(mixed)
+    (tmp_path / "s-1.tar").write_bytes(b"\0" * 1024)
+    with pytest.raises(ValueError, match=r"s-1\.tar is the first that is new, gone or of another"):
+        open_captions(file)
+
+
+def test_an_index_of_data_that_were_moved(tmp_path, folder, write_shard, png, listed):
+    members = [m for n in range(2) for m in ((f"{n}.png", png(n)), (f"{n}.txt", b"in shard"))]
+    write_shard(tmp_path / "s-0.tar", members)
+    (tmp_path / "t.csv").write_text("image,caption\n8.png,x\n")
+    other = tmp_path / "other"
+    other.mkdir()
+    for name, entry, moves in (
+        ("shards", 'shards = "s-*.tar"', ["s-0.tar"]),
+        ("table", 'table = "t.csv"\nroot = "pictures"', ["pictures/8.png"]),
+        ("folder", 'folder = "pictures"', [f"pictures/{n}.{e}" for n in range(7)
+                                           for e in ("png", "txt")]),
+    ):  # fmt: skip
+        manifest = tmp_path / "one.toml"
+        manifest.write_text(f'[[source]]\nname = "{name}"\n{entry}\n')
+        index(manifest, tmp_path / "i.safetensors")
+        expected = listed(open_captions(manifest))
+        for move in moves:
+            (tmp_path / move).rename(other / move.rpartition("/")[2])
+        moved = open_captions(tmp_path / "i.safetensors", root=other)
+        assert listed(moved) == expected
+        moved.image(0)
+
+
+def test_selected_pairs(mixed, tmp_path, listed):
+    for entry in Manifest.read(mixed, form=PAIRS).sources:
+        source = open_source(entry)
+        keep = np.arange(len(source)) % 2 == 1
+        some = open_source(entry, select(source.table, keep))
+        assert listed(some) == listed(source)[1::2]
+        every = open_source(entry, select(source.table, keep | True))
+        assert every.checksum() == source.checksum()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("shards =", "table ="), r"there is no .*s-{0\.\.1}\.tar: name tar"),
+        (("weight = 2.0", "wait = 2.0"), "unknown key 'wait'; did you mean 'weight'"),
+        (("weight = 2.0", "weight = 0"), "weight must be a number above 0"),
+        (("caption_column = ", "image_column = 3\nx = "), "unknown key 'x'"),
+        (('caption_column = "b"', "caption_column = 3"), "caption_column must be text, got 3"),
+        (("[[source]]", "[[sources]]"), "unknown key 'sources'; did you mean 'source'"),
+        (('folder = "pictures"\n', ""), "give either shards or table or folder, as a string"),
+        (('name = "folder"', 'name = "table"'), "names a source twice"),
+        (('folder = "pictures"', 'folder = "$EVA_NOT_SET/x"'), "is not set; export it"),
+    ],
+)
+def test_wrong_manifests(mixed, change, message):
+    mixed.write_text(mixed.read_text().replace(*change))
+    with pytest.raises(ValueError, match=message):
+        open_captions(mixed)
+
+
+def test_refusals_and_settings_without_effect(tmp_path, folder, write_shard, png, caplog, mixed):
+    for location, message in (
+        (tmp_path / "no.csv", r"there is no .*no\.csv: name tar shards such as"),
+        (tmp_path / "no-{0..3}.tar", "there is no shard"),
+        ("$EVA_NOT_SET/a.csv", "EVA_NOT_SET"),
+        ("", "is not a path"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_captions(location)
+    for name in ("no.toml", "no.safetensors"):
+        with pytest.raises(FileNotFoundError, match=name):
+            open_captions(tmp_path / name)
+    (tmp_path / "tars").mkdir()
+    with pytest.raises(ValueError, match=r"tars holds no image: looked for .*webp$"):
+        open_captions(tmp_path / "tars")
+    write_shard(tmp_path / "tars" / "0.tar", [("0.png", png()), ("0.txt", b"x")])
+    with pytest.raises(
+        ValueError, match=r"it holds tar files: name them, such as {00000\.\.00999}"
+    ):
+        open_captions(tmp_path / "tars")
+    with caplog.at_level(logging.WARNING):
+        open_captions(tmp_path / "tars/0.tar", root=tmp_path, image_column="x")
+        open_captions(folder, caption_column="y")
+        open_captions(mixed, image_column="z")
+    for text in ("root=", "image_column=x", "caption_column=y", "image_column=z has no effect on"):
+        assert text in caplog.text
+    Table({"a": np.zeros(1, np.uint8)}, [["x"]], kind=CAPTION_KIND).save(tmp_path / "i.safetensors")
+    with pytest.raises(ValueError, match="is a damaged index: write it again"):
+        open_captions(tmp_path / "i.safetensors")
+    Table({}, None).save(tmp_path / "i.safetensors")
+    with pytest.raises(ValueError, match="is not an index of captions: its kind is 'eva_pretrain"):
+        open_captions(tmp_path / "i.safetensors")
+
+
+def test_many_shards_without_an_index_are_mentioned(
+    tmp_path, write_shard, png, monkeypatch, caplog
+):
+    monkeypatch.setattr("eva_data.captions.opening._MANY", 2)
+    for shard in range(2):
+        write_shard(tmp_path / f"{shard}.tar", [("0.png", png()), ("0.txt", b"x")])
+    open_captions(tmp_path / "*.tar")
+    assert "the headers of 2 shards are read at every start" in caplog.text

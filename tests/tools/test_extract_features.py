@@ -1,0 +1,186 @@
+"""`tools/extract_features.py` puts together what two projects compute: CLIP's embeddings too."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from eva_backbone.checkpoints.loading import load_pretrained
+from eva_classification.features import FeatureExtractor
+from eva_contrastive.inference.features import ClipFeatures
+from eva_contrastive.model.eva_clip import build_eva_clip
+from eva_data.tensors import write_tensors
+from eva_engine.extraction import command
+from eva_engine.extraction.shards import read_features
+
+TOOL = Path(__file__).parents[2] / "tools" / "extract_features.py"
+SMALL = str(2 * 2 * 16 / 2**20)  # MiB of two vectors in fp16
+TEXTS = ["a cat", "a rocket", "an astronaut", "ein Haus mit Dächern", "a cat"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """File of a CLIP at 32 px with features of 16 values."""
+    torch.manual_seed(0)
+    model = build_eva_clip("eva_debug", "debug", embed_dim=16, img_size=32)
+    load_pretrained(model, "eva_debug", allow_missing=("visual.head", "text"))
+    file = tmp_path_factory.mktemp("clip") / "model.safetensors"
+    write_tensors(model.state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def clip(weights):
+    return ClipFeatures.from_weights(weights, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("photographs")
+    for name in ("astronaut", "chelsea", "coffee"):
+        Image.fromarray(getattr(data, name)()).resize((60, 40)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def texts(tmp_path):
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def extract(weights, tmp_path, load_module):
+    """Function: run the tool; gives the folder of the files."""
+    main = load_module(TOOL).main
+
+    def run(*arguments, output="features"):
+        main(["--weights", str(weights), "--device", "cpu", "--workers", "0", "--batch-size", "2",
+              "--output", str(tmp_path / output), *map(str, arguments)])  # fmt: skip
+        return tmp_path / output
+
+    return run
+
+
+def test_embeddings_of_pictures(extract, clip, photographs, capsys):
+    folder = extract("--images", photographs, "--kind", "embedding", "--store", "fp32")
+    names, features = read_features(folder)
+    assert names == [
+        str(photographs / f"{name}.png") for name in ("astronaut", "chelsea", "coffee")
+    ]
+    torch.testing.assert_close(features, clip.images(names, normalize=False))
+    assert "holds embedding features (16,) of 3 pictures in 1 files" in capsys.readouterr().out
+    unit = extract("--images", photographs, "--kind", "embedding", "--unit-length", output="unit")
+    expected = F.normalize(features, dim=-1)
+    torch.testing.assert_close(read_features(unit).features.float(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_embeddings_of_texts_and_their_lines(extract, clip, texts, capsys):
+    folder = extract("--texts", texts, "--store", "fp32", "--file-mb", SMALL, "--format", "npz")
+    names, features = read_features(folder)
+    assert names == TEXTS
+    torch.testing.assert_close(features, clip.texts(TEXTS, normalize=False))
+    assert "holds embedding features (16,) of 5 texts in 5 files" in capsys.readouterr().out
+    assert json.loads((folder / "features.json").read_text())["texts"] == 5
+
+
+def test_pooled_features_are_the_default_for_pictures(extract, weights, photographs):
+    names, features = read_features(extract("--images", photographs, "--store", "fp32"))
+    extractor = FeatureExtractor.from_weights(weights, device="cpu")
+    assert extractor.pooling == "cls"
+    torch.testing.assert_close(features, extractor(names))
+    assert features.shape == (3, 128)
+
+
+def test_texts_are_continued_and_other_texts_refused(extract, texts, monkeypatch):
+    folder = extract("--texts", texts, "--file-mb", SMALL)
+    whole = read_features(folder)
+    lost = folder / "features-00001-of-00003.safetensors"
+    lost.unlink()
+    seen = []
+    compute = ClipFeatures.token_features
+
+    def record(self, tokens, **options):
+        seen.append(len(tokens))
+        return compute(self, tokens, **options)
+
+    monkeypatch.setattr(ClipFeatures, "token_features", record)
+    extract("--texts", texts, "--file-mb", SMALL)
+    assert sum(seen) == 2
+    assert torch.equal(read_features(folder).features, whole.features)
+    texts.write_text("\n".join(TEXTS[::-1]))
+    with pytest.raises(SystemExit, match=r"other settings \(names .*choose another --output"):
+        extract("--texts", texts, "--file-mb", SMALL)
+
+
+def test_the_vision_tower_alone_gives_embeddings(extract, clip, photographs, tmp_path):
+    state = {f"{name}": value for name, value in clip.visual.state_dict().items()}
+    write_tensors(state, tmp_path / "vision.safetensors")
+    more = ("--kind", "embedding", "--store", "fp32", "--weights", tmp_path / "vision.safetensors")
+    names, features = read_features(extract("--images", photographs, *more))
+    torch.testing.assert_close(features, clip.images(names, normalize=False))
+
+
+def test_long_texts_are_named_but_not_all_of_very_many(extract, texts, caplog):
+    texts.write_text(20 * (" ".join(["cat"] * 50) + "\n"))
+    extract("--texts", texts)
+    assert caplog.text.count("has 52 tokens: the first 32 are read") == 10
+    assert caplog.messages[-1].endswith("; further ones are not named")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--texts", "T", "--kind", "pooled"], "--kind pooled is not computed of --texts"),
+    (["--images", "I", "--unit-length"], "--unit-length has no use with --kind pooled"),
+    (["--texts", "T", "--pooling", "cls"], "--pooling has no use with --kind embedding"),
+    (["--texts", "T", "--image-size", "64"], "--image-size has no use with --texts"),
+    (["--images", "I", "--texts", "T"], "not allowed with argument --images"),
+    ([], "one of the arguments --images --texts is required"),
+])  # fmt: skip
+def test_options_without_sense(extract, arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        extract(*arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"a\n\nb\n", r"texts\.txt has a blank line 2, which is not a text: remove it"),
+    (b"", r"texts\.txt is empty: write one text in each line"),
+    (b"\n \n", r"texts\.txt is empty"),
+    (b"\xff\xfe\x00", r"texts\.txt is not text in UTF-8"),
+    (None, r"texts\.txt is not there"),
+])  # fmt: skip
+def test_files_that_hold_no_texts(extract, texts, content, message):
+    texts.write_bytes(content) if content is not None else texts.unlink()
+    with pytest.raises(SystemExit, match=message):
+        extract("--texts", texts)
+
+
+def test_without_open_clip_the_other_kinds_work(extract, photographs, texts, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "eva_contrastive.inference.features", None)
+    extract("--images", photographs)
+    with pytest.raises(SystemExit, match=r"--kind embedding needs .*: install the extra clip"):
+        extract("--texts", texts, output="other")
+
+
+def test_weights_of_another_task_have_no_embedding(extract, photographs, texts):
+    with pytest.raises(SystemExit, match="holds no complete EVA-CLIP"):
+        extract("--texts", texts, "--weights", "eva_debug")
+    with pytest.raises(SystemExit, match="these weights have no projection"):
+        extract("--images", photographs, "--kind", "embedding", "--weights", "eva_debug")
+
+
+def test_a_tool_of_pictures_alone_has_no_texts(capsys):
+    from eva_classification.extraction import VIT_FEATURES
+
+    main = command.extraction_command("tool", [VIT_FEATURES], about="Write features.")
+    with pytest.raises(SystemExit):
+        main(["--weights", "x", "--texts", "x", "--output", "x"])
+    assert "--images is required" in capsys.readouterr().err
