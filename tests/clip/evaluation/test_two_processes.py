@@ -17,8 +17,8 @@ def evaluate(launch, weights, folders, captions, tmp_path):
     def run(ranks, *more, output="out"):
         codes, texts = launch(
             "evaluate", "--weights", weights, "--data", folders, "--pairs", table,
-            "--skip-unreadable", "--batch-size", 2, "--workers", 0, "--device", "cpu", "--templates", "cifar",
-            "--output", tmp_path / output / "results", *more, ranks=ranks,
+            "--skip-unreadable", "--batch-size", 2, "--workers", 0, "--device", "cpu",
+            "--templates", "cifar", "--output", tmp_path / output / "results", *more, ranks=ranks,
         )  # fmt: skip
         assert codes == [0] * ranks, texts
         folder = tmp_path / output
