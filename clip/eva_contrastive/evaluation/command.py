@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ class _Results:
     """What has been evaluated so far."""
 
     scores: dict[str, Score] = field(default_factory=dict)
-    extra: dict[str, dict[str, float]] = field(default_factory=dict)
+    class_means: dict[str, float] = field(default_factory=dict)
     retrieval: dict[str, RetrievalScore] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
@@ -69,7 +69,7 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
         name = next(iter(counted.scores))
         results.scores[one.name] = counted.scores[name]
         if counted.confusion is not None:
-            results.extra[one.name] = {"mean_per_class": counted.mean_per_class}
+            results.class_means[one.name] = counted.mean_per_class
         results.left_out += counted.left_out
         _keep(options, results, opened, model, names)
     for name, pairs in opened.pairs.items():
@@ -80,7 +80,8 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
         results.retrieval[name] = retrieval_scores(encoded.images, encoded.texts, encoded.owners)
         _keep(options, results, opened, model, names)
     if distributed.rank() == 0:
-        sys.stdout.write(text_table(results.scores, results.retrieval) + "\n")
+        text = text_table(results.scores, results.retrieval, class_means=results.class_means)
+        sys.stdout.write(text + "\n")
         if options.output is not None:
             files = write_tables(options.output, results.scores, results.retrieval)
             for file in (*files, options.output / "results.json"):
@@ -142,16 +143,15 @@ def _keep(
     if distributed.rank() or options.output is None:
         return
     more = entries_of(results.scores, results.retrieval)
-    extra: Mapping[str, Any] = {
-        name: values | results.extra.get(name, {}) for name, values in more["sets"].items()
-    }
+    for name, value in results.class_means.items():
+        more["sets"][name]["mean_per_class"] = value
     done = {*results.scores, *results.retrieval}
     write_results(
         options.output,
         settings_of(options, image_size=model.image_size),
         results.scores,
         unit="samples",
-        extra=extra,
+        extra=more["sets"],
         more={
             **summary(results.scores),
             "retrieval": more["retrieval"],

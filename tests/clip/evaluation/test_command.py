@@ -261,6 +261,7 @@ def test_what_a_complete_set_should_give():
 
     assert expected("ImageNet-1K", score(50_000)) == 78.53
     assert expected("ImageNet-1K", score(49_999)) is None
+    assert expected("ImageNet-1K", score(50_001)) is None
     assert expected("CIFAR-100", score(10_000)) == 88.66
     assert expected("Kinetics-400", score(19_881)) == pytest.approx(65.23)
     assert expected("Kinetics-400", score(19_000)) is None

@@ -148,6 +148,12 @@ def test_batches_are_the_same_whatever_the_number_of_processes(monkeypatch):
     assert seen[1] == seen[2] == {(0.0, 1.0, 2.0), (3.0, 4.0, 5.0), (6.0, 7.0, 8.0), (9.0, 10.0)}
 
 
+def test_one_value_that_is_not_finite():
+    samples = torch.tensor([[1.0, 2.0], [3.0, torch.inf], [5.0, 6.0]])
+    with pytest.raises(FloatingPointError, match="not finite: use fp32 or bf16"):
+        encode_all(lambda x: x, samples, dim=2, device=torch.device("cpu"), batch_size=2)
+
+
 @pytest.mark.filterwarnings("ignore:Conversion of an array with ndim")  # in open_clip's accuracy
 def test_open_clip_sees_the_same_accuracy(clip, folders):
     """open_clip's classifier and its accuracy on the same pictures."""

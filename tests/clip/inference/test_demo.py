@@ -12,7 +12,7 @@ from PIL import Image
 from eva_contrastive.inference import demo
 from eva_contrastive.inference.features import ClipFeatures
 from eva_contrastive.inference.searching import search
-from eva_data import contact_sheet
+from eva_data.drawing import contact_sheet
 from eva_data.files import replacing
 from eva_data.run_folder import locked
 
