@@ -1,4 +1,4 @@
-"""Atomic writes, and a file search that survives link loops and pipes."""
+"""Atomic writes, a file search that survives link loops and pipes, and files of lines."""
 
 import contextlib
 import errno
@@ -179,6 +179,36 @@ def require_regular_file(path: Path) -> None:
         raise OSError(f"{path} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(mode):
         raise OSError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device')} and not a file")
+
+
+def read_lines(file: str | os.PathLike[str]) -> list[str]:
+    """Read the lines of a text file, without the spaces around them.
+
+    Blank lines at its end are left out.
+
+    Args:
+        file: A file in UTF-8.
+
+    Returns:
+        The lines, at least one.
+
+    Raises:
+        OSError: If it is not there, or cannot be read.
+        ValueError: If it is not text in UTF-8, is empty, or has a blank line between others.
+    """
+    path = Path(file)
+    require_regular_file(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except ValueError as error:
+        raise ValueError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8") from error
+    lines = [line.strip() for line in text.rstrip().split("\n")]
+    if lines == [""]:
+        raise ValueError(f"{path} is empty: write one text in each line")
+    if "" in lines:
+        number = lines.index("") + 1
+        raise ValueError(f"{path} has a blank line {number}, which is not a text: remove it")
+    return lines
 
 
 def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[str]:

@@ -14,12 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from eva_data.files import find_files
+from eva_data.files import find_files, read_lines
 from eva_data.labelled.folders import open_labelled
 from eva_data.pictures import UnreadableImageError, read_picture
 from eva_data.suffixes import LISTED_PICTURES
 from eva_data.suffixes import PICTURES as SUFFIXES
-from eva_data.text_lines import read_lines
 from eva_data.transforms import PictureTransform
 from eva_engine.extraction.shards import PICTURES, TEXTS
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eva_data.contact_sheet import stacked
+from eva_data.drawing.contact_sheet import stacked
 from eva_data.inputs import save_picture
 from eva_demo.captioned_digits import CaptionedDigit
 from eva_demo.clips import MOTIONS, Clip

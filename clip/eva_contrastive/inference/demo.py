@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eva_data.files import UnwritableError, make_folder
+from eva_contrastive.inference.media import FRAMES, MOST_FRAMES
+from eva_data.files import UnwritableError, make_folder, read_lines
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo
 from eva_data.options import integer
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
-from eva_data.text_lines import read_lines
 from eva_data.video.video_source import BACKENDS
 from eva_engine.commands.options import add_arguments, add_device, add_weights, new_parser
 
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 RANKING = "ranking.json"
 RESULTS = ("results.json", "results.csv", "contact_sheet.jpg")
-_FRAMES, _MOST_FRAMES = 8, 256
 _MOST_HITS, _MOST_QUERIES = 1000, 100
 _EXAMPLES = """
 Examples:
@@ -69,7 +68,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         add = one.add_argument
         add("--text", nargs="+", action="extend", default=[], help="sentences")
         add("--texts", type=Path, metavar="FILE", help="text file, one sentence in each line")
-        add("--frames", type=integer(1, _MOST_FRAMES), default=_FRAMES,
+        add("--frames", type=integer(1, MOST_FRAMES), default=FRAMES,
             help="of a video (default: %(default)s)")  # fmt: skip
         add("--backend", choices=BACKENDS, default=BACKENDS[0],
             help="decoder (default: %(default)s)")  # fmt: skip
@@ -220,7 +219,7 @@ def _search(
     from eva_contrastive.inference.library import Library
     from eva_contrastive.model.loading import weights_file
     from eva_data.commands import say
-    from eva_data.run_folder import locked
+    from eva_data.outputs.run_folder import locked
 
     settings = _settings(args, clip)
     make_folder(args.output)

@@ -156,6 +156,15 @@ class ClipFeatures:
         """Number format of the weights."""
         return self.visual.patch_embed.proj.weight.dtype
 
+    @property
+    def logit_scale(self) -> Tensor:
+        """Factor of the cosines, (1,) float32, by which the model was trained to compare.
+
+        Raises:
+            ValueError: If the vision tower alone was loaded.
+        """
+        return self._text_tower().logit_scale.float().exp()
+
     def images(
         self, pictures: Tensor | Picture | Iterable[Picture], *, normalize: bool = True
     ) -> Tensor:
@@ -274,11 +283,9 @@ class ClipFeatures:
         Raises:
             ValueError: If the vision tower alone was loaded.
         """
-        tower = self._text_tower()
-        logits = images @ texts.T * tower.logit_scale.float().exp()
-        if tower.logit_bias is None:
-            return logits.softmax(dim=-1)
-        return (logits + tower.logit_bias.float()).sigmoid()
+        logits = self.logit_scale * images @ texts.T
+        bias = self._text_tower().logit_bias
+        return logits.softmax(dim=-1) if bias is None else (logits + bias.float()).sigmoid()
 
     def _text_tower(self) -> TextTower:
         if self.text is None:

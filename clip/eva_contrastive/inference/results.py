@@ -12,10 +12,10 @@ from PIL import Image
 from eva_contrastive.inference.ranking import Ranked
 from eva_contrastive.inference.searching import Hit, Query
 from eva_data.commands import printable
-from eva_data.contact_sheet import Section, Tile, draw_contact_sheet
+from eva_data.drawing.contact_sheet import Section, Tile, draw_contact_sheet
+from eva_data.drawing.lettering import clock
 from eva_data.files import write_text
 from eva_data.inputs import save_picture
-from eva_data.lettering import clock
 from eva_data.pictures import read_picture
 from eva_data.video.video_source import Backend, open_video
 

@@ -1,6 +1,8 @@
 """A small EVA-CLIP with the debug backbone, and photographs and a video to look at."""
 
+import shutil
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,10 +37,11 @@ def clip(weights):
 
 @pytest.fixture(scope="session")
 def photographs():
-    """Name -> (H, W, 3)."""
+    """Name -> (h, w, 3)."""
     from skimage import data
 
-    return {"cat": data.chelsea(), "astronaut": data.astronaut(), "rocket": data.rocket()}
+    found = {"cat": data.chelsea(), "astronaut": data.astronaut(), "rocket": data.rocket()}
+    return {name: np.asarray(Image.fromarray(one).reduce(3)) for name, one in found.items()}
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +56,9 @@ def film(tmp_path_factory, photographs):
     return file
 
 
-@pytest.fixture
-def media(tmp_path, photographs, film):
-    """A folder with a film and three pictures, one stored sideways and one in a subfolder."""
-    folder = tmp_path / "media"
+@pytest.fixture(scope="session")
+def original_media(tmp_path_factory, photographs, film):
+    folder = tmp_path_factory.mktemp("original") / "media"
     (folder / "deep").mkdir(parents=True)
     Image.fromarray(photographs["cat"]).save(folder / "deep" / "cat.png")
     Image.fromarray(photographs["rocket"]).save(folder / "rocket.png")
@@ -66,3 +68,9 @@ def media(tmp_path, photographs, film):
     Image.fromarray(turned.copy()).save(folder / "astronaut.png", exif=exif)
     (folder / "film.mp4").write_bytes(film.read_bytes())
     return folder
+
+
+@pytest.fixture
+def media(tmp_path, original_media):
+    """A folder with a film and three pictures, one stored sideways and one in a subfolder."""
+    return Path(shutil.copytree(original_media, tmp_path / "media"))

@@ -12,6 +12,7 @@ from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_contrastive.inference.features import ClipFeatures
 from eva_contrastive.inference.media import MOST_FRAMES, MediaReader, spread
 from eva_contrastive.model.loading import load_eva_clip
+from eva_contrastive.model.open_clip_folder import write_folder
 from eva_contrastive.model.tokens import tokenize
 from eva_data.pictures import UnreadableImageError
 from eva_data.tensors import write_tensors
@@ -89,6 +90,7 @@ def test_probabilities(weights, clip, tmp_path):
     texts = F.normalize(torch.randn(5, 16), dim=-1)
     shares = clip.probabilities(images, texts)
     torch.testing.assert_close(shares, (images @ texts.T / 0.07).softmax(-1))
+    torch.testing.assert_close(clip.logit_scale, torch.tensor([1 / 0.07]))
     state = load_eva_clip(weights).state_dict() | {"text.logit_bias": torch.tensor([-2.0])}
     write_tensors(state, tmp_path / "sigmoid.safetensors")
     other = ClipFeatures.from_weights(tmp_path / "sigmoid.safetensors", device="cpu")
@@ -115,6 +117,16 @@ def test_the_vision_tower_alone(weights, clip, media, tmp_path):
     write_tensors(bare, tmp_path / "bare.safetensors")
     with pytest.raises(ValueError, match="these weights have no projection"):
         ClipFeatures.from_weights(tmp_path / "bare.safetensors", texts=False, device="cpu")
+
+
+def test_a_folder_that_open_clip_reads(weights, clip, media, tmp_path):
+    state = load_eva_clip(weights).state_dict()
+    (tmp_path / "folder").mkdir()
+    write_folder(state, tmp_path / "folder", weights)
+    other = ClipFeatures.from_weights(tmp_path / "folder", device="cpu")
+    picture = media / "rocket.png"
+    torch.testing.assert_close(other.images(picture), clip.images(picture), atol=1e-5, rtol=0)
+    torch.testing.assert_close(other.texts("a cat"), clip.texts("a cat"), atol=1e-5, rtol=0)
 
 
 def test_statistics_of_the_pixels_follow_the_run(weights, clip, media, tmp_path):

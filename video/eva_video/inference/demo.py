@@ -203,7 +203,7 @@ def _print(
     """Print the classes of a video that is one window, or else its segments."""
     from tqdm import tqdm
 
-    from eva_data.lettering import clock
+    from eva_data.drawing.lettering import clock
 
     if first:
         lines = [f"  {one.probability:6.1%}  {one.name}" for one in first]

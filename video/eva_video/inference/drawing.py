@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from eva_data.lettering import clock, font, shortened
+from eva_data.drawing.lettering import clock, font, shortened
 from eva_data.video.frame_stream import Frame, VideoReader
 from eva_data.video.video_source import UnreadableVideoError
 from eva_data.video.writer import VideoWriter

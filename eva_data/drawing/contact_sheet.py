@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from eva_data.commands import printable
-from eva_data.lettering import Font, font, shortened
+from eva_data.drawing.lettering import Font, font, shortened
 
 SIDE, COLUMNS = 240, 5  # pixels of a tile, and tiles in a row
 _GAP, _LETTER, _TITLE = 8, 14, 18  # pixels

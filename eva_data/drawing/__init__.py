@@ -1,0 +1,1 @@
+"""Pictures for people: letters on them, and contact sheets."""
