@@ -21,7 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-from eva_data.exported import (
+from eva_data.files import write_text
+from eva_data.options import integer, number
+from eva_data.outputs.exported import (
     DATA,
     ENDINGS,
     demand_close,
@@ -31,9 +33,7 @@ from eva_data.exported import (
     require_form,
     write_program,
 )
-from eva_data.files import write_text
-from eva_data.folders import replacing_folder, require_replaceable
-from eva_data.options import integer, number
+from eva_data.outputs.folders import replacing_folder, require_replaceable
 from eva_engine.commands.options import add_weights, choose_device, new_parser
 
 if TYPE_CHECKING:  # imported where it is used, so that --help and mistakes answer at once
@@ -261,12 +261,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for name in ("onnx_ir", "onnxscript"):  # hundreds of lines on their optimisations
         logging.getLogger(name).setLevel(logging.WARNING)
-    from eva_contrastive.model.loading import load_eva_clip
+    from eva_contrastive.model.loading import load_eva_clip, weights_file
     from eva_engine.evaluation.own_data import notes_of_training
 
     try:
         device = choose_device(args.device)
-        noted = notes_of_training(args.weights, mean=args.mean, std=args.std)
+        noted = notes_of_training(weights_file(args.weights), mean=args.mean, std=args.std)
         dtype = getattr(torch, args.dtype)
         model = load_eva_clip(args.weights, image_size=args.image_size, dtype=dtype).to(device)
         found = export_towers(
