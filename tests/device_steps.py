@@ -237,6 +237,41 @@ def picture(height=72, width=96):
     return coarse.repeat(8, 0).repeat(8, 1)
 
 
+CONTRASTIVE = ("plain", "sigmoid", "cached features")
+
+
+def contrastive(kind):
+    """Training on pairs; with cached features of two micro-batches, which the step takes first."""
+    from eva_contrastive.model.eva_clip import build_eva_clip
+    from eva_contrastive.steps.losses import build_loss
+    from eva_contrastive.steps.step import ContrastiveStep
+    from eva_engine.data.order import Batch
+    from eva_engine.steps.micro_batches import MicroBatches
+
+    torch.manual_seed(0)
+    words = {"vocab_size": 50, "context_length": 8, "width": 32, "depth": 1, "num_heads": 2}
+    sigmoid = kind == "sigmoid"
+    vision = {name: value for name, value in SMALL.items() if name != "embed_dim"}
+    model = build_eva_clip(
+        "eva_debug", "debug", embed_dim=16, sigmoid=sigmoid, text_overrides=words, **vision
+    ).train()
+    nn.init.normal_(model.visual.head.weight, std=0.1)
+    step = ContrastiveStep(build_loss("sigmoid" if sigmoid else "contrastive"))
+    tokens = torch.randint(50, (6, 8), generator=_generator())
+    batch = (_images(), tokens)
+
+    def loss(model, batch):
+        if kind != "cached features":
+            return step(model, batch)[0]
+        halves = [Batch(data=part, items=[], unreadable={})
+                  for part in zip(*(value.chunk(2) for value in batch), strict=True)]  # fmt: skip
+        pairs = MicroBatches(iter(halves), count=2, device=batch[0].device, seeds=(0, 0))
+        step.begin(model, pairs)
+        return torch.stack([step(model, half)[0] for half in pairs]).mean()
+
+    return Step(model, lambda: batch, loss, True)
+
+
 # ---- detection -------------------------------------------------------------------------------
 DETECTOR = ROOT / "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 NET = "model.backbone.net."

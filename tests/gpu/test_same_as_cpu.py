@@ -26,6 +26,8 @@ STEPS = {
     **{f"classification: {kind}": ("classification", kind)
        for kind in ("plain", "mixed", "class token", "linear probe")},
     **{f"video: {kind}": ("video", kind) for kind in ("plain", "mixed", "checkpoints")},
+    **{f"contrastive: {kind}": ("contrastive", kind)
+       for kind in ("plain", "sigmoid", "cached features")},
 }  # fmt: skip
 
 
