@@ -223,19 +223,12 @@ def clip_extractor():
 CLIPS = ("plain", "sigmoid", "patch dropout", "checkpoints", "half frozen", "two micro-batches")
 
 
-class _Micro(list):
-    """Micro-batches as a step gets them, each with random numbers of its own."""
-
-    def __iter__(self):
-        for number, pairs in enumerate(super().__iter__()):
-            torch.manual_seed(number)
-            yield pairs
-
-
 def contrastive(kind):
     """Contrastive training of two towers, with cached features too."""
     from eva_contrastive.steps.losses import build_loss
     from eva_contrastive.steps.step import ContrastiveStep
+    from eva_engine.data.order import Batch
+    from eva_engine.steps.micro_batches import MicroBatches
 
     loss_fn = build_loss("sigmoid" if kind == "sigmoid" else "contrastive")
     options = {"patch_dropout": 0.5} if kind in ("patch dropout", "two micro-batches") else {}
@@ -249,13 +242,12 @@ def contrastive(kind):
     images, texts = _images(), clip_tokens()
 
     def loss(model, pairs):
-        step = ContrastiveStep(loss_fn)
-        micro_batches = _Micro([pairs])
-        if kind == "two micro-batches":
-            micro_batches = _Micro(zip(*(part.chunk(2) for part in pairs), strict=True))
+        step, count = ContrastiveStep(loss_fn), 2 if kind == "two micro-batches" else 1
+        parts = zip(*(part.chunk(count) for part in pairs), strict=True)
+        batches = iter([Batch(data=part, items=[], unreadable={}) for part in parts])
+        micro_batches = MicroBatches(batches, count=count, device=pairs[0].device, seeds=(0, 0))
         step.begin(model, micro_batches)
-        losses = [step(model, part)[0] for part in micro_batches]
-        return torch.stack(losses).mean()
+        return torch.stack([step(model, part)[0] for part in micro_batches]).mean()
 
     return Step(model, lambda: (images, texts), loss, True)
 

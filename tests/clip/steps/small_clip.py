@@ -57,6 +57,7 @@ def make_clip(*, sigmoid=False, scale=None, **vision):
                 parameter.copy_(offset + 0.2 * torch.randn(parameter.shape))
         if scale is not None:
             model.text.logit_scale.fill_(scale)
+    model.text.set_grad_checkpointing(vision.get("activation_checkpointing", False))
     return model.train()
 
 
