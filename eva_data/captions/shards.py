@@ -2,9 +2,9 @@
 
 A pair is `KEY.jpg` (or another picture) with `KEY.txt`, or with `KEY.json` that has a caption. The
 two need not be neighbours. A key with two pictures or two texts has no certain pair and is left
-out.
+out. A text file is one caption, also if it has several lines; JSON may have a list of them.
 
-Only headers are read to index a shard: 60 bytes a pair are kept, so 24 GB for 400 million, mapped
+Only headers are read to index a shard: 54 bytes a pair are kept, so 22 GB for 400 million, mapped
 from an index file that all processes share. The captions stay in the shards: one is read, with
 its picture, at its place. What only its content shows is found out then.
 """
