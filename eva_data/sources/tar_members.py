@@ -185,13 +185,13 @@ def table_of_members(shards: Sequence[Path], members: Iterator[tuple[int, Member
     return Table(arrays, [[shard.name, shard.stat().st_size] for shard in shards])
 
 
-def find_members(shard: Path, suffixes: Collection[str]) -> Iterator[Member]:
+def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Member]:
     """Yield the files of some kinds in a tar file, in its order.
 
     Args:
         shard: The tar file.
         suffixes: What follows the key in their names, in lower case, such as `.jpg`. As webdataset
-            has it, the key ends at the first dot of a name.
+            has it, the key ends at the first dot of a name. None takes all files.
 
     Raises:
         ValueError: If the file is damaged or compressed.
@@ -204,7 +204,8 @@ def find_members(shard: Path, suffixes: Collection[str]) -> Iterator[Member]:
             for member in tar:
                 base = member.name.rpartition("/")[2]
                 suffix = base[len(base.partition(".")[0]) :].lower()
-                if member.isfile() and not member.issparse() and suffix in suffixes:
+                wanted = suffixes is None or suffix in suffixes
+                if wanted and member.isfile() and not member.issparse():
                     if not 0 <= member.size <= length - member.offset_data:
                         raise tarfile.ReadError(f"a member of {member.size} bytes")
                     yield Member(member.name, member.offset_data, member.size)
