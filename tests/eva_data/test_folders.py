@@ -1,12 +1,15 @@
 """Folders that appear when they are complete."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from eva_data.files import UnwritableError
 from eva_data.folders import remove_leftovers, replacing_folder, require_replaceable
 
 
@@ -40,19 +43,33 @@ def test_an_error_keeps_the_earlier_one(tmp_path):
     assert _names(folder) == ["kept"]
 
 
-def test_a_rename_that_fails_brings_the_earlier_one_back(tmp_path):
-    folder = tmp_path / "a"
+def test_a_rename_that_fails_brings_the_earlier_one_back(tmp_path, monkeypatch):
+    folder, rename = tmp_path / "a", Path.rename
     folder.mkdir()
     (folder / "kept").touch()
-    with pytest.raises(OSError, match="cannot be written"), replacing_folder(folder) as place:
-        place.rmdir()
+
+    def fail_once(path, target):
+        if path.name.startswith(".a.partial-"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_once)
+    with pytest.raises(UnwritableError, match="a cannot be written: Input/output error"):
+        _written(folder)
+    assert _names(tmp_path) == ["a"]
     assert _names(folder) == ["kept"]
+
+
+def _written(folder):
+    with replacing_folder(folder) as place:
+        (place / "new").touch()
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
     script = (
         "import os, signal\nfrom pathlib import Path\n"
-        "from eva_data.folders import replacing_folder\n"
+        "from eva_data.files import UnwritableError
+from eva_data.folders import replacing_folder\n"
         f"with replacing_folder(Path({str(tmp_path / 'a')!r})) as place:\n"
         "    (place / 'half').touch(); os.kill(os.getpid(), signal.SIGKILL)"
     )
