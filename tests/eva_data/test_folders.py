@@ -68,8 +68,7 @@ def _written(folder):
 def test_what_a_killed_process_left_is_removed(tmp_path):
     script = (
         "import os, signal\nfrom pathlib import Path\n"
-        "from eva_data.files import UnwritableError
-from eva_data.folders import replacing_folder\n"
+        "from eva_data.folders import replacing_folder\n"
         f"with replacing_folder(Path({str(tmp_path / 'a')!r})) as place:\n"
         "    (place / 'half').touch(); os.kill(os.getpid(), signal.SIGKILL)"
     )
