@@ -80,6 +80,7 @@ def test_a_run_with_its_pixels(sigmoid, debug, convert, tmp_path):
     text = convert(tmp_path / "run")
     assert "open_clip's own ViT; its features differ from ours by at most" in text
     peer = _same(tmp_path / "folder", model)
+    assert (list(peer.visual.preprocess_cfg["mean"]), peer.visual.image_std) == (MEAN, STD)
     assert (peer.logit_bias is not None) == sigmoid
     if sigmoid:
         assert peer.logit_bias.item() == model.text.logit_bias.item()

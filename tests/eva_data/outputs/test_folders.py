@@ -1,13 +1,20 @@
 """Folders that appear when they are complete."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+<<<<<<< HEAD:tests/eva_data/outputs/test_folders.py
 from eva_data.outputs.folders import remove_leftovers, replacing_folder, require_replaceable
+=======
+from eva_data.files import UnwritableError
+from eva_data.outputs.folders import remove_leftovers, replacing_folder, require_replaceable
+>>>>>>> c-interop:tests/eva_data/test_folders.py
 
 
 def _names(folder):
@@ -40,13 +47,26 @@ def test_an_error_keeps_the_earlier_one(tmp_path):
     assert _names(folder) == ["kept"]
 
 
-def test_a_rename_that_fails_brings_the_earlier_one_back(tmp_path):
-    folder = tmp_path / "a"
+def test_a_rename_that_fails_brings_the_earlier_one_back(tmp_path, monkeypatch):
+    folder, rename = tmp_path / "a", Path.rename
     folder.mkdir()
     (folder / "kept").touch()
-    with pytest.raises(OSError, match="cannot be written"), replacing_folder(folder) as place:
-        place.rmdir()
+
+    def fail_once(path, target):
+        if path.name.startswith(".a.partial-"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_once)
+    with pytest.raises(UnwritableError, match="a cannot be written: Input/output error"):
+        _written(folder)
+    assert _names(tmp_path) == ["a"]
     assert _names(folder) == ["kept"]
+
+
+def _written(folder):
+    with replacing_folder(folder) as place:
+        (place / "new").touch()
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
