@@ -168,7 +168,7 @@ def take_tokens(x: Tensor, positions: Tensor) -> Tensor:
     Returns:
         (B, M, C).
     """
-    first = torch.arange(len(x), device=x.device)[:, None] * x.shape[1]  # (B, 1)
+    first = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]  # (B, 1)
     rows = x.flatten(0, 1).index_select(0, (first + positions).flatten())  # (B * M, C)
     return rows.unflatten(0, positions.shape)
 

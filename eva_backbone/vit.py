@@ -258,7 +258,7 @@ class VisionTransformer(nn.Module):
         tokens = tokens + position[:, 1:]
         if self.cls_token is not None:
             cls_token = (self.cls_token + position[:, :1]).to(tokens.dtype)
-            tokens = torch.cat([cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+            tokens = torch.cat([cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         return tokens, grid
 
     def _positions(self, grid: tuple[int, ...]) -> Tensor:

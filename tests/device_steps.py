@@ -220,6 +220,66 @@ def clip_extractor():
     return ClipFeatureExtractor(video_classifier(), pooling="mean", image_size=64)
 
 
+CLIPS = ("plain", "sigmoid", "patch dropout", "checkpoints", "half frozen", "two micro-batches")
+
+
+class _Micro(list):
+    """Micro-batches as a step gets them, each with random numbers of its own."""
+
+    def __iter__(self):
+        for number, pairs in enumerate(super().__iter__()):
+            torch.manual_seed(number)
+            yield pairs
+
+
+def contrastive(kind):
+    """Contrastive training of two towers, with cached features too."""
+    from eva_contrastive.steps.losses import build_loss
+    from eva_contrastive.steps.step import ContrastiveStep
+
+    loss_fn = build_loss("sigmoid" if kind == "sigmoid" else "contrastive")
+    options = {"patch_dropout": 0.5} if kind in ("patch dropout", "two micro-batches") else {}
+    model = clip(
+        sigmoid=kind == "sigmoid", activation_checkpointing=kind == "checkpoints", **options
+    ).train()
+    if kind == "checkpoints":
+        model.text.set_grad_checkpointing(True)
+    if kind == "half frozen":
+        model.visual.requires_grad_(False)
+    images, texts = _images(), clip_tokens()
+
+    def loss(model, pairs):
+        step = ContrastiveStep(loss_fn)
+        micro_batches = _Micro([pairs])
+        if kind == "two micro-batches":
+            micro_batches = _Micro(zip(*(part.chunk(2) for part in pairs), strict=True))
+        step.begin(model, micro_batches)
+        losses = [step(model, part)[0] for part in micro_batches]
+        return torch.stack(losses).mean()
+
+    return Step(model, lambda: (images, texts), loss, True)
+
+
+def clip(**options):
+    """A tiny CLIP, with features that differ."""
+    from eva_contrastive.model.eva_clip import build_eva_clip
+
+    torch.manual_seed(0)
+    sizes = {"depth": 2, "img_size": 64, "patch_size": 16, "drop_path_rate": 0.4} | options
+    model = build_eva_clip("eva_debug", "debug", embed_dim=DIM, **sizes)
+    for weight in (model.visual.head.weight, model.text.text_projection):
+        nn.init.normal_(weight, std=0.1)
+    return model
+
+
+def clip_tokens(length=32):
+    """Tokens of six texts."""
+    from eva_contrastive.model.tokens import tokenize
+
+    texts = ["a dog", "two cats", "a photo of the number seven", "red", "a b c", "a car at night"]
+    return tokenize(texts, length)
+
+
 def feature_extractor():
     """Features of the tiny classifier, on the CPU."""
     from eva_classification.features import FeatureExtractor

@@ -13,7 +13,7 @@ KINDS: Mapping[str, str] = {
     "unpictured": "caption without a picture",
     "empty": "empty caption",
     "long": f"caption of more than {LONGEST:,} bytes",
-    "encoding": "caption that is not UTF-8",
+    "encoding": "caption that is not text in UTF-8",
     "duplicate": "key with several pictures or captions in one shard",
     "malformed": "entry that is not of the form of its list",
 }

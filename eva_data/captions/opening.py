@@ -84,8 +84,8 @@ def open_captions(
 
     Raises:
         FileNotFoundError: If there is no such manifest or index.
-        ValueError: If there is no such data, it is in no known form, a shard is damaged, or there
-            is no pair, or none can be read.
+        ValueError: If there is no such data, it is in no known form, a shard is damaged, it holds
+            no pair, or none of its first ones can be read.
     """
     path = expand_path(os.fspath(location), "the captions")
     given = {"root": root, "image_column": image_column, "caption_column": caption_column}

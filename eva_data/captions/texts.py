@@ -22,6 +22,8 @@ def problem_of(caption: str) -> str | None:
         return "empty"
     if len(caption) > LONGEST:
         return "long"
+    if "\0" in caption:  # of a hole in a file
+        return "encoding"
     try:
         size = len(caption.encode())
     except UnicodeEncodeError:  # half a pair of surrogates, which JSON can spell, or a stray byte
@@ -97,7 +99,9 @@ def _checked(text: str, where: str) -> str:
     if problem == "empty":
         raise UnreadableCaptionError(f"{where}: the caption is empty")
     if problem == "encoding":
-        raise UnreadableCaptionError(f"{where}: the caption is not text (half a surrogate pair)")
+        raise UnreadableCaptionError(
+            f"{where}: the caption is not text (a zero byte or half a surrogate)"
+        )
     if problem:
         raise UnreadableCaptionError(f"{where}: the caption has more than {LONGEST:,} bytes")
     return text

@@ -66,7 +66,7 @@ class StepWithBeginning(Protocol):
 
         Args:
             model: The model, as DeepSpeed's engine.
-            micro_batches: Those of the step. A pass over them holds one at a time on the device.
+            micro_batches: All of the step; a pass over them holds one at a time on the device.
         """
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -81,7 +81,7 @@ def forward_and_backward(
     Args:
         engine: The engine that trains.
         step_fn: Function that computes loss and metrics, a `StepWithBeginning` or not.
-        micro_batches: Those of the step.
+        micro_batches: All of the step.
 
     Returns:
         Sums of the metrics and of the loss over the micro-batches, in double precision.

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from eva_data.outputs import exported
 from eva_detection.inference import export
 from eva_detection.model.backbone import EVAViTDet
 
@@ -182,7 +183,7 @@ def test_wrong_overrides(run_export, tmp_path, override, message):
 
 
 def test_onnx_without_its_packages(run_export, monkeypatch, capsys):
-    monkeypatch.setattr(export, "ONNX_PACKAGES", ("torch", "no_such_package"))
+    monkeypatch.setattr(exported, "ONNX_PACKAGES", ("torch", "no_such_package"))
     with pytest.raises(SystemExit):
         run_export("--format", "onnx", "--output", "a.onnx")
     message = capsys.readouterr().err
@@ -201,10 +202,11 @@ def test_a_batch_without_images(tiny_detector, tmp_path):
 
 
 def test_a_file_that_differs_is_deleted(tiny_detector, tmp_path, monkeypatch):
-    def off(file, images):
-        return {name: level + 0.01 for name, level in tiny_detector.backbone(images).items()}
+    def off(inputs):
+        levels = tiny_detector.backbone(inputs["images"])
+        return {name: level + 0.01 for name, level in levels.items()}
 
-    monkeypatch.setattr(export, "_run", off)
+    monkeypatch.setattr(export, "open_program", lambda file: off)
     (tmp_path / "a.pt2").write_bytes(b"earlier")
     with pytest.raises(ValueError, match=r"differs by 0\.01 from the model, more than 0\.001"):
         export.export_backbone(

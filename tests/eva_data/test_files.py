@@ -137,7 +137,8 @@ def test_links_in_a_loop_give_each_file_once(tmp_path):
 
 
 @pytest.mark.parametrize("content", [
-    b"a cat\n\xc3\xa9t\xc3\xa9\n", b"\xef\xbb\xbfa cat \r\n \xc3\xa9t\xc3\xa9\r\n\r\n\n", b"a cat\n\xc3\xa9t\xc3\xa9",
+    b"a cat\n\xc3\xa9t\xc3\xa9\n", b"a cat\n\xc3\xa9t\xc3\xa9",
+    b"\xef\xbb\xbfa cat \r\n \xc3\xa9t\xc3\xa9\r\n\r\n\n",
 ])  # fmt: skip
 def test_lines_of_a_file_from_any_editor(tmp_path, content):
     (tmp_path / "lines.txt").write_bytes(content)

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_demo.glyphs import Handwriting, choose_paint
+from eva_demo.glyphs import Glyph, Handwriting, box_of_mask, choose_paint
 from eva_demo.photographs import Photographs
 from eva_demo.splits import SPLITS, Split, check_split
 
@@ -151,14 +151,7 @@ class CaptionGenerator:
         photo, image = self._photographs.crop(rng)
         size = str(rng.choice([*SIZES]))
         px = float(rng.uniform(*SIZES[size])) * self.side
-        place, centre = self._place(px, rng=rng)
-        glyph = self._handwriting.glyph(
-            digit,
-            px=px,
-            angle=float(rng.uniform(-_MAX_ROTATION, _MAX_ROTATION)),
-            side=self.side,
-            centre=centre,
-        )
+        place, glyph = self._placed(digit, px, rng=rng)
         colours = rng.permutation(np.array([*COLOURS.values()], np.float32))  # (colours, 3)
         paint = choose_paint(image[glyph.mask], min_contrast=_MIN_CONTRAST, colours=colours)
         paint.apply(image, glyph)
@@ -177,14 +170,20 @@ class CaptionGenerator:
             image, caption, category, digit, photo.name, photo.background_class, colour, size, place
         )
 
-    def _place(self, px: float, *, rng: np.random.Generator) -> tuple[str, tuple[float, float]]:
-        """Draw a place for a digit of `px` pixels: its words and its centre (x, y)."""
-        room = (
-            self.side - px
-        ) / 2 - 1  # to either side of the middle, without a rotation's corners
+    def _placed(self, digit: int, px: float, *, rng: np.random.Generator) -> tuple[str, Glyph]:
+        """Draw a place for a digit of `px` pixels: its words, and the digit there."""
+        angle = float(rng.uniform(-_MAX_ROTATION, _MAX_ROTATION))
         row, column = int(rng.integers(3)), int(rng.integers(3))
-        offsets = (np.array([column, row]) - 1) * rng.uniform(0.7, 0.95, 2)
-        offsets += rng.uniform(-0.15, 0.15, 2) * (np.array([column, row]) == 1)
-        x, y = (self.side - 1) / 2 + offsets * room
-        words = f"{_ROWS[row]} {_COLUMNS[column]}"
-        return f"at the {'centre' if row == column == 1 else words}", (float(x), float(y))
+        side = np.array([column, row]) - 1  # of x and y: -1, 0 or 1
+        offset = side * rng.uniform(0.7, 0.95, 2) + (side == 0) * rng.uniform(-0.15, 0.15, 2)
+        middle = (self.side - 1) / 2
+        trial = self._handwriting.glyph(digit, px=px, angle=angle, side=self.side)
+        x0, y0, x1, y1 = box_of_mask(trial.mask)  # a digit need not fill its scan, nor its middle
+        room = (self.side - np.array([x1 - x0, y1 - y0])) / 2 - 1
+        beside = (np.array([x0 + x1, y0 + y1]) - 1) / 2 - middle
+        x, y = middle - beside + offset * room
+        glyph = self._handwriting.glyph(
+            digit, px=px, angle=angle, side=self.side, centre=(float(x), float(y))
+        )
+        words = "centre" if row == column == 1 else f"{_ROWS[row]} {_COLUMNS[column]}"
+        return f"at the {words}", glyph

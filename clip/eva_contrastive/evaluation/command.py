@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +13,21 @@ from torch import Tensor
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.evaluation.benchmarks import OWN, Benchmark
 from eva_contrastive.evaluation.options import Opened, open_all, parse
-from eva_contrastive.evaluation.retrieval import RetrievalScore, encode_pairs, retrieval_scores
+from eva_contrastive.evaluation.retrieval import (
+    CaptionedPictures,
+    EncodedPairs,
+    RetrievalScore,
+    encode_pairs,
+    retrieval_scores,
+)
 from eva_contrastive.evaluation.table import entries_of, summary, text_table, write_tables
 from eva_contrastive.evaluation.text_cache import TextCache
 from eva_contrastive.evaluation.text_classifier import class_features
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.loading import load_eva_clip
+from eva_data.files import UnwritableError
+from eva_data.transforms import PictureTransform
 from eva_engine import distributed
 from eva_engine.checkpoints.output_folder import reserved
 from eva_engine.commands.endings import sentence
@@ -37,7 +45,7 @@ class _Results:
     """What has been evaluated so far."""
 
     scores: dict[str, Score] = field(default_factory=dict)
-    extra: dict[str, dict[str, float]] = field(default_factory=dict)
+    class_means: dict[str, float] = field(default_factory=dict)
     retrieval: dict[str, RetrievalScore] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
@@ -69,18 +77,17 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
         name = next(iter(counted.scores))
         results.scores[one.name] = counted.scores[name]
         if counted.confusion is not None:
-            results.extra[one.name] = {"mean_per_class": counted.mean_per_class}
+            results.class_means[one.name] = counted.mean_per_class
         results.left_out += counted.left_out
         _keep(options, results, opened, model, names)
     for name, pairs in opened.pairs.items():
-        encoded = encode_pairs(
-            model, pairs, opened.transform, batch_size=options.batch_size,
-            workers=options.workers, progress=name,
-        )  # fmt: skip
+        encoded = work.encode(name, pairs, opened.transform)
         results.retrieval[name] = retrieval_scores(encoded.images, encoded.texts, encoded.owners)
+        results.left_out += encoded.left_out
         _keep(options, results, opened, model, names)
     if distributed.rank() == 0:
-        sys.stdout.write(text_table(results.scores, results.retrieval) + "\n")
+        text = text_table(results.scores, results.retrieval, class_means=results.class_means)
+        sys.stdout.write(text + "\n")
         if options.output is not None:
             files = write_tables(options.output, results.scores, results.retrieval)
             for file in (*files, options.output / "results.json"):
@@ -102,7 +109,7 @@ class _Work:
         """Count the correct predictions of a set."""
         options = self._options
         classifier = ZeroShotClassifier(self._model, self._weights(one))
-        try:
+        with self._explained():
             if one.name == OWN:
                 return evaluate_own_data(
                     classifier, one.samples, options, num_classes=len(one.names),
@@ -114,8 +121,25 @@ class _Work:
                 workers=options.workers, progress=one.name,
                 skip_unreadable=options.skip_unreadable,
             )  # fmt: skip
+
+    def encode(
+        self, name: str, pairs: CaptionedPictures, transform: PictureTransform
+    ) -> EncodedPairs:
+        """Compute the features of pictures and captions."""
+        options = self._options
+        with self._explained():
+            return encode_pairs(
+                self._model, pairs, transform, batch_size=options.batch_size,
+                workers=options.workers, progress=name, skip_unreadable=options.skip_unreadable,
+            )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Name the option that leaves out what cannot be read."""
+        try:
+            yield
         except OSError as error:
-            if options.skip_unreadable:
+            if self._options.skip_unreadable or isinstance(error, UnwritableError):
                 raise
             raise OSError(
                 f"{sentence(error)}; --skip-unreadable leaves such samples out"
@@ -142,16 +166,15 @@ def _keep(
     if distributed.rank() or options.output is None:
         return
     more = entries_of(results.scores, results.retrieval)
-    extra: Mapping[str, Any] = {
-        name: values | results.extra.get(name, {}) for name, values in more["sets"].items()
-    }
+    for name, value in results.class_means.items():
+        more["sets"][name]["mean_per_class"] = value
     done = {*results.scores, *results.retrieval}
     write_results(
         options.output,
         settings_of(options, image_size=model.image_size),
         results.scores,
         unit="samples",
-        extra=extra,
+        extra=more["sets"],
         more={
             **summary(results.scores),
             "retrieval": more["retrieval"],

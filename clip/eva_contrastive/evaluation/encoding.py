@@ -114,7 +114,7 @@ def encode_all(
     with evaluation_loader(
         samples, workers=workers, batches=own, pin_memory=device.type == "cuda", progress=progress
     ) as loaded:
-        for places, inputs in zip(own, loaded, strict=False):
+        for inputs, places in zip(loaded, own, strict=False):  # a stop ends `loaded` early
             with torch.inference_mode():
                 features[places[0] : places[-1] + 1] = compute(inputs)
     if distributed.world_size() > 1:

@@ -45,12 +45,18 @@ def summary(scores: Mapping[str, Score]) -> dict[str, float | None]:
     }
 
 
-def text_table(scores: Mapping[str, Score], retrieval: Mapping[str, RetrievalScore]) -> str:
+def text_table(
+    scores: Mapping[str, Score],
+    retrieval: Mapping[str, RetrievalScore],
+    *,
+    class_means: Mapping[str, float],
+) -> str:
     """Write the results for the terminal.
 
     Args:
         scores: Set -> score.
         retrieval: Set -> shares.
+        class_means: Set -> mean over its classes of their accuracies.
 
     Returns:
         Lines of text.
@@ -58,6 +64,8 @@ def text_table(scores: Mapping[str, Score], retrieval: Mapping[str, RetrievalSco
     parts = []
     if scores:
         extra = {name: _extra(name, score) for name, score in scores.items()}
+        for name, mean in class_means.items():
+            extra[name]["class mean"] = mean
         parts.append(table(scores, unit="samples", extra=extra))
         found = summary(scores)
         for key, title in (("average", "average of 12"), ("gap", "robustness gap")):

@@ -2,7 +2,8 @@
 
 model = load_eva_clip("eva_clip_psz14.pt")  # 1,136,435,841 parameters
 
-Whether a file is official, of open_clip's EVA01-g-14 or of a run of this toolkit is seen by its names. Shapes: L tokens of a text, C channels, D values of a feature.
+Whether a file is official, of open_clip's EVA01-g-14 or of a run of this toolkit is seen by its
+names. Shapes: L tokens of a text, C channels, D values of a feature.
 """
 
 import os
@@ -58,8 +59,8 @@ def load_eva_clip(
     """Build the model that a file holds, and load all of it.
 
     Args:
-        source: Official name or file; a file of open_clip's EVA01-g-14, a folder that open_clip
-            reads (`local-dir:`), or a run's `model.safetensors` or `model_ema.safetensors`.
+        source: Official name or file; a file of open_clip's EVA01-g-14 or a folder that it reads;
+            or a run's `model.safetensors` or `model_ema.safetensors`.
         image_size: Side of the pictures in pixels, to which the positions are resampled; by default
             that of the weights.
         text_heads: Attention heads of the text tower, which weights do not show; by default those
@@ -275,6 +276,8 @@ def _text_tower(weights: Mapping[str, Tensor], source: str, *, heads: int | None
         raise ValueError(f"{source} has a text tower of shapes {shapes}: expected matrices")
     (vocab, width), (length, _), (_, output_dim) = shapes
     depth = len({found[1] for name in weights if (found := _BLOCK.match(name))})
+    if not depth:
+        raise ValueError(f"{source} has a text tower without blocks")
     if heads is None:
         known = [v for v in TEXT_VARIANTS.values() if (v.width, v.depth) == (width, depth)]
         heads = known[0].num_heads if known else max(1, width // _HEAD_WIDTH)

@@ -9,7 +9,7 @@ EVA-CLIP-g becomes open_clip's `EVA01-g-14`, the other sizes its own ViT, see `o
 
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from eva_contrastive.model.open_clip_form import (
     to_vit,
 )
 from eva_data.files import write_text
-from eva_data.tensors import write_tensors
 from eva_engine.commands.convert import FolderForm, OtherPrograms
 
 CARD = "README.md"
@@ -57,19 +56,22 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
         raise ValueError("open_clip is not installed: pip install -e '.[clip]'")
     # Here, so that the program's --help comes at once, and other forms need no open_clip.
     from eva_contrastive.model.loading import clip_from, clip_weights
-    from eva_engine.checkpoints.files import read_config
+    from eva_engine.checkpoints.files import read_config, save_weights
+    from eva_engine.evaluation.own_data import notes_of_training
 
     named = clip_weights(weights, name=source.name)
     model = clip_from(named, name=source.name)
     trunk = _trunk_of(model)
     config = {
         "model_cfg": _model_config(model, trunk),
-        "preprocess_cfg": _preparation(read_config(source)),
+        "preprocess_cfg": _preparation(**notes_of_training(source, mean=None, std=None)),
     }
     expected = _features(model, model.image_size, model.context_length)
     del model  # two models of a billion parameters need not be in memory at once
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-    write_tensors(to_trunk(named) if trunk else to_vit(named), folder / WEIGHTS)
+    # with the run's notes, so that the file serves our programs as the run's does
+    converted = to_trunk(named) if trunk else to_vit(named)
+    save_weights(converted, folder / WEIGHTS, read_config(source))
     write_text(folder / CARD, _card(config, expected[0].shape[1], source))
     difference = _compare(folder, config["model_cfg"], expected)
     kind = f"the sizes of EVA01-g-14, through timm's {trunk}" if trunk else "open_clip's own ViT"
@@ -125,12 +127,11 @@ def _model_config(model: Any, trunk: str | None) -> dict[str, Any]:
     return config
 
 
-def _preparation(run: Mapping[str, Any] | None) -> dict[str, Any]:
+def _preparation(mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, Any]:
     """Describe how pictures become the model's input."""
-    data = (run or {}).get("data") or {}
     return {
-        "mean": list(data.get("mean", CLIP_MEAN)),
-        "std": list(data.get("std", CLIP_STD)),
+        "mean": list(mean or CLIP_MEAN),
+        "std": list(std or CLIP_STD),
         "interpolation": "bicubic",
         "resize_mode": "shortest",
     }

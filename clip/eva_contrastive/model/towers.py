@@ -56,7 +56,7 @@ class VisionTower(VisionTransformer):
         tokens, grid = self.embed(images)  # (B, 1 + N, C)
         if self.training and self.patch_dropout:
             tokens = self._drop_patches(tokens)
-        first = torch.zeros(len(tokens), 1, dtype=torch.int64, device=tokens.device)
+        first = torch.zeros(tokens.shape[0], 1, dtype=torch.int64, device=tokens.device)
         features: Tensor = self.head(self.norm(self.forward_tokens(tokens, grid, read=first))[:, 0])
         return features
 

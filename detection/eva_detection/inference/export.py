@@ -10,11 +10,7 @@ Everything heavy is imported where it is used, so that `--help` and mistakes ans
 """
 
 import argparse
-import importlib
-import importlib.util
-import json
 import logging
-import math
 import os
 import sys
 import tempfile
@@ -30,11 +26,19 @@ if TYPE_CHECKING:
 
 from eva_data.files import make_folder, require_free
 from eva_data.options import integer, number
+from eva_data.outputs.exported import (
+    DATA,
+    ENDINGS,
+    demand_close,
+    differences,
+    open_program,
+    quiet,
+    require_form,
+    write_program,
+)
 
 logger = logging.getLogger(__name__)
 
-ENDINGS = {"torch-export": ".pt2", "onnx": ".onnx"}
-ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 # Largest absolute difference; the levels end in a LayerNorm, so values are of order 1. Between
 # two programs in half precision the order of summation alone makes up for much of it.
 TOLERANCES = {"float32": 1e-3, "float16": 5e-2}
@@ -69,11 +73,7 @@ def demand_exportable(*, part: str, form: str, output: Path, overwrite: bool) ->
     if output.suffix != ENDINGS[form]:
         raise ValueError(f"a file of format {form} ends in {ENDINGS[form]}, got {output}")
     require_free([output], overwrite=overwrite)
-    lacking = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
-    if form == "onnx" and lacking:
-        raise ValueError(
-            f"ONNX needs {', '.join(lacking)}: install the extra, pip install -e '.[export]'"
-        )
+    require_form(form)
 
 
 def load_backbone(
@@ -155,26 +155,25 @@ def export_backbone(
     make_folder(output.parent)
     with (
         torch.no_grad(),
-        warnings.catch_warnings(),
+        quiet(),
         tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder,
     ):
-        # torch's own, while it saves and translates
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
         # first: interpolation matrices, once there, become constants instead of a linear system
         expected = backbone(images)
         program = torch.export.export(backbone, (images,), dynamic_shapes=shapes)
         file = Path(folder) / output.name
-        write, read = (_save, _run) if form == "torch-export" else (_save_onnx, _run_onnx)
-        write(program, file, names=list(expected), preparation=json.dumps(preparation or {}))
-        differences = _compare(expected, read(file, images))
+        write_program(
+            program, file, inputs=["images"], outputs=list(expected), facts=preparation or {}
+        )
+        run = open_program(file)
+        found = differences(expected, run({"images": images}))
         if batch_size is None:
             first = {name: level[:1] for name, level in expected.items()}
-            one = _compare(first, read(file, images[:1]))
-            differences = {name: max(differences[name], one[name]) for name in one}
-        _demand_close(differences, tolerance)
+            one = differences(first, run({"images": images[:1]}))
+            found = {name: max(found[name], one[name]) for name in one}
+        demand_close(found, tolerance)
         _move(Path(folder), output)
-    return differences
+    return found
 
 
 def _random_images(backbone: "EVAViTDet", batch_size: int, size: tuple[int, int]) -> "Tensor":
@@ -191,61 +190,9 @@ def _random_images(backbone: "EVAViTDet", batch_size: int, size: tuple[int, int]
     return images.to(next(backbone.parameters()))
 
 
-def _save(program: Any, file: Path, *, names: list[str], preparation: str) -> None:
-    import torch
-
-    del names  # the program returns a dict
-    torch.export.save(program, file, extra_files={"preparation.json": preparation})
-
-
-def _run(file: Path, images: "Tensor") -> dict[str, "Tensor"]:
-    import torch
-
-    levels: dict[str, Tensor] = torch.export.load(file).module()(images)
-    return levels
-
-
-def _save_onnx(program: Any, file: Path, *, names: list[str], preparation: str) -> None:
-    import torch
-
-    converted = torch.onnx.export(
-        program, dynamo=True, verbose=False, input_names=["images"], output_names=names
-    )
-    assert converted is not None
-    converted.model.metadata_props["preparation"] = preparation
-    converted.save(file)
-
-
-def _run_onnx(file: Path, images: "Tensor") -> dict[str, "Tensor"]:
-    import torch
-
-    onnxruntime = importlib.import_module("onnxruntime")
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    levels = session.run(None, {"images": images.cpu().numpy()})
-    names = [level.name for level in session.get_outputs()]
-    return {name: torch.from_numpy(level) for name, level in zip(names, levels, strict=True)}
-
-
-def _compare(expected: Mapping[str, "Tensor"], found: Mapping[str, "Tensor"]) -> dict[str, float]:
-    assert list(expected) == list(found), (list(expected), list(found))
-    return {
-        name: (level.cpu().double() - found[name].cpu().double()).abs().max().item()
-        for name, level in expected.items()
-    }
-
-
-def _demand_close(differences: Mapping[str, float], tolerance: float) -> None:
-    worst = max(differences.values(), key=lambda value: (math.isnan(value), value))
-    if not worst <= tolerance:  # also for NaN
-        raise ValueError(
-            f"the written file differs by {worst:.2g} from the model, more than {tolerance:g}, and "
-            "was deleted; export in float32, or set --tolerance"
-        )
-
-
 def _move(folder: Path, output: Path) -> None:
     """Move the files to the place of `output`, the one that the others belong to last."""
-    data = output.with_name(output.name + ".data")
+    data = output.with_name(output.name + DATA)
     if (folder / data.name).exists():
         os.replace(folder / data.name, data)
         os.replace(folder / output.name, output)
@@ -314,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args.config_file, args.weights, overrides=args.opts, device=args.device
         )
         sides = args.size or [backbone.square_pad]
-        differences = export_backbone(
+        found = export_backbone(
             backbone.to(device=args.device, dtype=getattr(torch, args.dtype)),
             args.output,
             form=args.form,
@@ -325,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except (OSError, ValueError) as error:
         sys.exit(f"export.py: error: {error}")
-    for name, difference in differences.items():
+    for name, difference in found.items():
         logger.info("%s differs from the model by at most %.2g", name, difference)
     size = args.output.stat().st_size / 2**20
     logger.info("wrote %s, %.1f MiB", args.output, size)

@@ -122,7 +122,7 @@ DAMAGE = {
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_what_is_damaged_is_computed_again(clip, weights, tmp_path, forwards, caplog, kind):
     folder, cache = tmp_path / "kept", TextCache(tmp_path / "kept", weights)
-    class_features(clip, CLASSES[:3], TEMPLATES, cache=cache)
+    class_features(clip, CLASSES[::-1], TEMPLATES, cache=cache)
     features = class_features(clip, CLASSES, TEMPLATES, cache=cache)
     key = cache.key(CLASSES, TEMPLATES, dtype=torch.float32, context_length=clip.context_length)
     file = cache.file(key)

@@ -33,8 +33,8 @@ _CONFIGS = {
 def small_eva_giant(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None,
                     cache_dir=None, **kwargs):  # fmt: skip
     """timm's `eva_giant_patch14_224` with smaller numbers."""
-    return Eva(img_size=28, patch_size=14, embed_dim=32, depth=2, num_heads=2, mlp_ratio=48 / 32,
-               **kwargs)  # fmt: skip
+    sizes = {"img_size": 28, "patch_size": 14, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    return Eva(**sizes | {"mlp_ratio": 48 / 32} | kwargs)
 
 
 def small_eva_toolkit(pretrained=False, **kwargs):

@@ -94,7 +94,7 @@ def test_what_makes_no_pair_is_counted_and_named(tmp_path, write_shard, png, lis
         ({"caption": 5}, "is int '5' and not a text"),
         ({"caption": {"en": "a"}}, "is dict"),
         ('{"caption": NaN}', "is float 'nan' and not a text"),
-        ('{"caption": "\\ud800"}', "half a surrogate pair"),
+        ('{"caption": "\\ud800"}', "half a surrogate"),
         ("[" * 100_000, "is not JSON"),
         ('{"caption":' + "[" * 100_000 + "}", "is not JSON"),
         ("9" * 10_000, "is not JSON"),
@@ -121,7 +121,12 @@ def test_json_beside_a_picture(tmp_path, write_shard, png, content, captions):
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(b" \r\n", "caption is empty"), (b"caf\xe9", "not UTF-8"), (b"\xef\xbb\xbf", "is empty")],
+    [
+        (b" \r\n", "caption is empty"),
+        (b"caf\xe9", "not UTF-8"),
+        (b"a\0\0", "a zero byte"),
+        (b"\xef\xbb\xbf", "is empty"),
+    ],
 )
 def test_text_that_is_no_caption_is_an_error_at_reading(
     tmp_path, write_shard, png, content, problem

@@ -1,0 +1,207 @@
+"""Folders for open_clip: written from files and runs, and read by open_clip alone."""
+
+import json
+import logging
+
+import open_clip
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from eva_contrastive.model import open_clip_folder
+from eva_contrastive.model.eva_clip import build_eva_clip
+from eva_contrastive.model.loading import load_eva_clip
+from eva_contrastive.model.open_clip_folder import OPEN_CLIP
+from eva_contrastive.model.tokens import tokenize
+from eva_data.transforms import evaluation_transform
+from eva_engine.checkpoints import run_checkpoint
+from eva_engine.checkpoints.files import save_weights
+from eva_engine.commands.convert import converter
+
+MEAN, STD = [0.5, 0.4, 0.3], [0.3, 0.2, 0.1]
+main = converter(OPEN_CLIP)
+
+
+@pytest.fixture
+def debug(randomise):
+    def make(**more):
+        return randomise(build_eva_clip("eva_debug", "debug", embed_dim=16, img_size=32, **more))
+
+    return make
+
+
+@pytest.fixture
+def convert(tmp_path, capsys):
+    def run(source, *options, to="open-clip", output="folder", code=0):
+        command = [str(source), "--to", to, "--output", str(tmp_path / output), *options]
+        assert main(command) == code
+        captured = capsys.readouterr()
+        return captured.out if not code else captured.err
+
+    return run
+
+
+def _same(folder, model, *, atol=1e-5):
+    """Features of pictures and texts through what open_clip reads."""
+    name = f"local-dir:{folder}"
+    peer, _, preprocess = open_clip.create_model_and_transforms(name)
+    tokens = open_clip.get_tokenizer(name)(["the digit seven", "", "a dog " * 99])
+    assert torch.equal(
+        tokens, tokenize(["the digit seven", "", "a dog " * 99], 32)[:, : tokens.shape[1]]
+    )
+    picture = Image.radial_gradient("L").convert("RGB").crop((0, 30, 200, 256))
+    settings = json.loads((folder / "open_clip_config.json").read_text())["preprocess_cfg"]
+    own = evaluation_transform(model.image_size, mean=settings["mean"], std=settings["std"])
+    torch.testing.assert_close(preprocess(picture), own(picture), atol=1e-6, rtol=0)
+    image = own(picture)[None]
+    model.eval()
+    with torch.no_grad():
+        for found, expected in (
+            (peer.eval().encode_image(image), model.encode_image(image)),
+            (peer.encode_text(tokens), model.encode_text(tokens)),
+        ):
+            torch.testing.assert_close(found, expected, atol=atol, rtol=1e-5)
+    scale = model.text.logit_scale.item()
+    assert peer.logit_scale.item() == pytest.approx(scale)
+    return peer
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_a_run_with_its_pixels(sigmoid, debug, convert, tmp_path):
+    model = debug(sigmoid=sigmoid)
+    step = tmp_path / "run" / run_checkpoint.FOLDER / "step_00000001"
+    step.mkdir(parents=True)
+    config = {"data": {"mean": MEAN, "std": STD}}
+    save_weights(dict(model.state_dict()), step / run_checkpoint.WEIGHTS, config)
+    run_checkpoint.mark_complete(step)
+    text = convert(tmp_path / "run")
+    assert "open_clip's own ViT; its features differ from ours by at most" in text
+    peer = _same(tmp_path / "folder", model)
+    assert (peer.logit_bias is not None) == sigmoid
+    if sigmoid:
+        assert peer.logit_bias.item() == model.text.logit_bias.item()
+    names = sorted(path.name for path in (tmp_path / "folder").iterdir())
+    assert names == ["README.md", "open_clip_config.json", "open_clip_model.safetensors"]
+    card = (tmp_path / "folder" / "README.md").read_text()
+    assert "patches of 8 px, width 128, 5 blocks, 32 px" in card
+    assert str(tmp_path) not in card
+    # and back, with what the run notes
+    weights = tmp_path / "folder" / "open_clip_model.safetensors"
+    with safe_open(weights, framework="pt") as content:
+        assert json.loads(content.metadata()["config"]) == config
+    convert(tmp_path / "folder", to="official", output="back.pt")
+    _same(tmp_path / "folder", load_eva_clip(tmp_path / "back.pt"))
+
+
+def test_the_folder_can_be_moved(debug, convert, tmp_path):
+    model = debug()
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    convert(tmp_path / "a.safetensors")
+    (tmp_path / "folder").rename(tmp_path / "elsewhere")
+    _same(tmp_path / "elsewhere", model)
+
+
+def test_the_official_file_in_half_precision(official_clip, convert, tmp_path):
+    convert("eva_clip_psz14")
+    weights = load_file(tmp_path / "folder" / "open_clip_model.safetensors")
+    kept = {"visual.positional_embedding", "visual.ln_post.bias"}
+    wide = {name for name, value in weights.items() if value.dtype == torch.float32}
+    assert wide == kept  # what biases were moved into
+    found = load_eva_clip(tmp_path / "folder" / "open_clip_model.safetensors")
+    images = torch.randn(1, 3, 28, 28)
+    torch.testing.assert_close(
+        found.encode_image(images), official_clip.encode_image(images), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.fixture
+def giant(monkeypatch):
+    """Let the sizes of EVA-g be the small ones."""
+    monkeypatch.setattr(open_clip_folder, "_GIANT", (14, 44, 2, 2, 48))
+    monkeypatch.setattr(open_clip_folder, "_TRUNKS", {28: "small_eva_giant"})
+
+
+def test_eva_g_becomes_open_clips_eva01(giant, official_clip, convert, tmp_path, monkeypatch):
+    entry = timm.models.model_entrypoint("small_eva_giant")
+    monkeypatch.setitem(
+        timm.models._registry._model_entrypoints,
+        "small_eva_giant",
+        lambda **kwargs: entry(embed_dim=44, mlp_ratio=48 / 44, **kwargs),
+    )
+    assert "the sizes of EVA01-g-14, through timm's small_eva_giant" in convert("eva_clip_psz14.pt")
+    config = json.loads((tmp_path / "folder" / "open_clip_config.json").read_text())["model_cfg"]
+    stock = open_clip.get_model_config("EVA01-g-14")
+    assert config["vision_cfg"].keys() == stock["vision_cfg"].keys()
+    assert config.keys() == stock.keys()
+    text = convert(tmp_path / "folder", to="official", output="back.pt")
+    assert "gave official names to" in text
+    back = torch.load(tmp_path / "back.pt", weights_only=True)["model"]
+    expected = torch.load(tmp_path / "eva_clip_psz14.pt", weights_only=True)
+    assert back.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(back[name], value), name  # bit for bit
+
+
+@pytest.mark.parametrize("side", open_clip_folder._TRUNKS)
+def test_timms_names_of_eva_g_have_its_sizes(side):
+    patch, width, depth, heads, hidden = open_clip_folder._GIANT
+    with torch.device("meta"):
+        tower = timm.create_model(open_clip_folder._TRUNKS[side], global_pool="token")
+    assert tower.pos_embed.shape == (1, 1 + (side // patch) ** 2, width)
+    assert (len(tower.blocks), tower.blocks[0].attn.num_heads) == (depth, heads)
+    assert tower.blocks[0].mlp.fc1.out_features == hidden
+    assert tower.norm.eps == 1e-6
+
+
+def test_a_difference_leaves_nothing(debug, convert, tmp_path, monkeypatch):
+    save_file(debug().state_dict(), tmp_path / "a.safetensors")
+    to_vit = open_clip_folder.to_vit
+
+    def off(weights):
+        converted = to_vit(weights)
+        return converted | {"visual.proj": converted["visual.proj"] * 1.001}
+
+    monkeypatch.setattr(open_clip_folder, "to_vit", off)
+    message = convert(tmp_path / "a.safetensors", code=1)
+    assert "open_clip's features of pictures differ from ours by" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_what_is_not_a_clip(make_vit, convert, tmp_path):
+    torch.save(make_vit().state_dict(), tmp_path / "vit.pt")
+    assert "vit.pt holds no complete EVA-CLIP: it lacks" in convert(tmp_path / "vit.pt", code=1)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text("{}")
+    message = convert(folder, to="official", output="b.pt", code=1)
+    assert "has open_clip_config.json, and no weights beside it" in message
+    assert "--ema is for the folder of a run" in convert("eva_debug", "--ema", code=1)
+    assert not (tmp_path / "folder").exists()
+
+
+def test_without_open_clip(debug, convert, tmp_path, monkeypatch):
+    save_file(debug().state_dict(), tmp_path / "a.safetensors")
+    monkeypatch.setattr(open_clip_folder.importlib.util, "find_spec", lambda name: None)
+    assert "open_clip is not installed: pip install" in convert(tmp_path / "a.safetensors", code=1)
+
+
+def test_open_clips_order_of_weights(tmp_path):
+    from eva_contrastive.model.open_clip_form import open_clip_weights
+
+    assert open_clip_weights(tmp_path) is None
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    for name in ("pytorch_model.bin", "model.safetensors", "open_clip_pytorch_model.bin"):
+        (tmp_path / name).write_bytes(b"x")
+        expected = open_clip.factory._find_checkpoint_in_dir(tmp_path)
+        assert str(open_clip_weights(tmp_path)) == expected
+
+
+def test_quietly(debug, convert, tmp_path, caplog):
+    """open_clip's own log is not ours."""
+    caplog.set_level(logging.WARNING)
+    save_file(debug().state_dict(), tmp_path / "a.safetensors")
+    convert(tmp_path / "a.safetensors")
+    assert not caplog.records
