@@ -9,7 +9,7 @@ Prints images/s of the pictures alone and of the complete evaluation, in which t
 the fewer pictures there are; and the ratios of rounds in turn. First both must predict the same.
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/clip_zero_shot.py
-    python benchmarks/clip_zero_shot.py --complete --images 2048 --batch 256 --workers 8   # on a GPU
+    python benchmarks/clip_zero_shot.py --complete --images 2048 --batch 256 --workers 8   # a GPU
 
 Letters: B pictures, K classes, D values of a feature.
 """
@@ -125,7 +125,8 @@ def figures(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
     """Yield all figures."""
     distributed.seed_all(SEED)
     models = build_ours(args), build_peer(args)
-    torch.nn.init.normal_(models[0].visual.head.weight)  # else one class is the best everywhere
+    head: Any = models[0].visual.head
+    torch.nn.init.normal_(head.weight)  # else one class is the best everywhere
     models[1].load_state_dict(peer_weights(models[0].state_dict()))
     for model in models:
         model.eval().to(device, DTYPES[args.precision])
