@@ -9,12 +9,8 @@ from pathlib import Path
 
 import pytest
 
-<<<<<<< HEAD:tests/eva_data/outputs/test_folders.py
-from eva_data.outputs.folders import remove_leftovers, replacing_folder, require_replaceable
-=======
 from eva_data.files import UnwritableError
 from eva_data.outputs.folders import remove_leftovers, replacing_folder, require_replaceable
->>>>>>> c-interop:tests/eva_data/test_folders.py
 
 
 def _names(folder):
