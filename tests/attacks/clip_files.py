@@ -303,6 +303,8 @@ def hostile_shards(outside: Path) -> Iterator[tuple[str, Callable[[Path], object
     yield "a caption without words", tar(pair[0], ("a.txt", b" \n\t "))
     yield "a caption without letters", tar(pair[0], ("a.txt", "\u200b\u00ad".encode()))
     yield "a caption in one word", tar(pair[0], ("a.txt", b"a" * 900_000))
+    letters = bytes(random.Random(0).choices(range(97, 123), k=900_000))
+    yield "a caption in one word of many letters", tar(pair[0], ("a.txt", letters))
     yield "nested JSON", tar(pair[0], ("a.json", b"[" * 400_000))
     yield "JSON of a number", tar(pair[0], ("a.json", b'{"caption": ' + b"9" * 400_000 + b"}"))
     yield "JSON without a caption", tar(pair[0], ("a.json", b'{"caption": null}'))
