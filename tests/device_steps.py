@@ -220,6 +220,66 @@ def clip_extractor():
     return ClipFeatureExtractor(video_classifier(), pooling="mean", image_size=64)
 
 
+CLIPS = ("plain", "sigmoid", "patch dropout", "checkpoints", "half frozen", "two micro-batches")
+
+
+class _Micro(list):
+    """Micro-batches as a step gets them, each with random numbers of its own."""
+
+    def __iter__(self):
+        for number, pairs in enumerate(super().__iter__()):
+            torch.manual_seed(number)
+            yield pairs
+
+
+def contrastive(kind):
+    """Contrastive training of two towers, with cached features too."""
+    from eva_contrastive.steps.losses import build_loss
+    from eva_contrastive.steps.step import ContrastiveStep
+
+    loss_fn = build_loss("sigmoid" if kind == "sigmoid" else "contrastive")
+    options = {"patch_dropout": 0.5} if kind in ("patch dropout", "two micro-batches") else {}
+    model = clip(
+        sigmoid=kind == "sigmoid", activation_checkpointing=kind == "checkpoints", **options
+    ).train()
+    if kind == "checkpoints":
+        model.text.set_grad_checkpointing(True)
+    if kind == "half frozen":
+        model.visual.requires_grad_(False)
+    images, texts = _images(), clip_tokens()
+
+    def loss(model, pairs):
+        step = ContrastiveStep(loss_fn)
+        micro_batches = _Micro([pairs])
+        if kind == "two micro-batches":
+            micro_batches = _Micro(zip(*(part.chunk(2) for part in pairs), strict=True))
+        step.begin(model, micro_batches)
+        losses = [step(model, part)[0] for part in micro_batches]
+        return torch.stack(losses).mean()
+
+    return Step(model, lambda: (images, texts), loss, True)
+
+
+def clip(**options):
+    """A tiny CLIP, with features that differ."""
+    from eva_contrastive.model.eva_clip import build_eva_clip
+
+    torch.manual_seed(0)
+    sizes = {"depth": 2, "img_size": 64, "patch_size": 16, "drop_path_rate": 0.4} | options
+    model = build_eva_clip("eva_debug", "debug", embed_dim=DIM, **sizes)
+    for weight in (model.visual.head.weight, model.text.text_projection):
+        nn.init.normal_(weight, std=0.1)
+    return model
+
+
+def clip_tokens(length=32):
+    """Tokens of six texts."""
+    from eva_contrastive.model.tokens import tokenize
+
+    texts = ["a dog", "two cats", "a photo of the number seven", "red", "a b c", "a car at night"]
+    return tokenize(texts, length)
+
+
 def feature_extractor():
     """Features of the tiny classifier, on the CPU."""
     from eva_classification.features import FeatureExtractor
@@ -235,41 +295,6 @@ def picture(height=72, width=96):
     """Coarse noise, (height, width, 3) uint8."""
     coarse = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     return coarse.repeat(8, 0).repeat(8, 1)
-
-
-CONTRASTIVE = ("plain", "sigmoid", "cached features")
-
-
-def contrastive(kind):
-    """Training on pairs; with cached features of two micro-batches, which the step takes first."""
-    from eva_contrastive.model.eva_clip import build_eva_clip
-    from eva_contrastive.steps.losses import build_loss
-    from eva_contrastive.steps.step import ContrastiveStep
-    from eva_engine.data.order import Batch
-    from eva_engine.steps.micro_batches import MicroBatches
-
-    torch.manual_seed(0)
-    words = {"vocab_size": 50, "context_length": 8, "width": 32, "depth": 1, "num_heads": 2}
-    sigmoid = kind == "sigmoid"
-    vision = {name: value for name, value in SMALL.items() if name != "embed_dim"}
-    model = build_eva_clip(
-        "eva_debug", "debug", embed_dim=16, sigmoid=sigmoid, text_overrides=words, **vision
-    ).train()
-    nn.init.normal_(model.visual.head.weight, std=0.1)
-    step = ContrastiveStep(build_loss("sigmoid" if sigmoid else "contrastive"))
-    tokens = torch.randint(50, (6, 8), generator=_generator())
-    batch = (_images(), tokens)
-
-    def loss(model, batch):
-        if kind != "cached features":
-            return step(model, batch)[0]
-        halves = [Batch(data=part, items=[], unreadable={})
-                  for part in zip(*(value.chunk(2) for value in batch), strict=True)]  # fmt: skip
-        pairs = MicroBatches(iter(halves), count=2, device=batch[0].device, seeds=(0, 0))
-        step.begin(model, pairs)
-        return torch.stack([step(model, half)[0] for half in pairs]).mean()
-
-    return Step(model, lambda: batch, loss, True)
 
 
 # ---- detection -------------------------------------------------------------------------------
