@@ -35,7 +35,6 @@ COMPLETE = {"width": 1408, "depth": 40, "heads": 16, "mlp": 6144, "image_size": 
             "words": 49408}  # fmt: skip
 
 Pairs = tuple[Tensor, Tensor]
-Step = Callable[[Pairs], float]
 
 
 class Case(NamedTuple):
@@ -48,6 +47,18 @@ class Case(NamedTuple):
 
 
 PLAIN = Case("plain")
+
+
+class Step(NamedTuple):
+    """A training step in two halves: all passes of a batch, with its loss, and the optimizer."""
+
+    passes: Callable[[Pairs], float]
+    update: Callable[[], object]
+
+    def __call__(self, batch: Pairs) -> None:
+        """Carry out both."""
+        self.passes(batch)
+        self.update()
 
 
 def parser_of_towers(description: str | None, *, batch: int) -> argparse.ArgumentParser:
@@ -171,19 +182,20 @@ def peer_step(model: nn.Module, case: Case, args: argparse.Namespace, device: to
     scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
     model.train()
 
-    def step(batch: Pairs) -> float:
+    def passes(batch: Pairs) -> float:
         optimizer.zero_grad()
         parts = [to_device(part, device) for part in micro_batches(batch, case.micro_batches)]
-        value = peer_gradients(model, parts, dtype=DTYPES[args.precision], scale=scaler.scale)
+        return peer_gradients(model, parts, dtype=DTYPES[args.precision], scale=scaler.scale)
+
+    def update() -> None:
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER.clip_grad)
         scaler.step(optimizer)
         scaler.update()
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))  # type: ignore[operator]
-        return value
 
-    return step
+    return Step(passes, update)
 
 
 def _is_matrix(name: str, parameter: nn.Parameter) -> bool:

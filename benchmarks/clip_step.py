@@ -25,9 +25,8 @@ import gc
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from clip_models import (
@@ -66,11 +65,21 @@ SEED, TOLERANCE = 0, 1e-4
 PUBLISHED = {"A100": 69.9, "H100": 116.9}  # pairs/s of a GPU: NeMo, ViT-g/14
 
 
+class Started(NamedTuple):
+    """A step of a batch, and its peaks in GiB: of all, and of the passes beside the weights."""
+
+    run: Callable[[], None]
+    peaks: tuple[float, float]
+
+
 class Measured(NamedTuple):
-    """Times of the rounds, and the peak in GiB."""
+    """Times of the rounds, and the peaks."""
 
     times: list[Seconds]
-    peak: float
+    peaks: tuple[float, float]
+
+
+Results = dict[str, Measured | None]
 
 
 def our_step(model: EvaClip, case: Case, args: argparse.Namespace, device: torch.device) -> Step:
@@ -82,16 +91,17 @@ def our_step(model: EvaClip, case: Case, args: argparse.Namespace, device: torch
     engine.engine.train()
     step_fn = ContrastiveStep(build_loss(config.loss))
 
-    def step(batch: Pairs) -> float:
+    def passes(batch: Pairs) -> float:
         engine.set_learning_rate(OPTIMIZER.lr)
         data = as_loaded(micro_batches(batch, case.micro_batches), device)
-        value = forward_and_backward(engine, step_fn, data)["loss"].item() / len(data)
-        if not engine.gradients_are_finite():
-            raise FloatingPointError(f"a gradient is not finite, the loss is {value}")
-        engine.step()
-        return value
+        return forward_and_backward(engine, step_fn, data)["loss"].item() / len(data)
 
-    return step
+    def update() -> None:
+        if not engine.gradients_are_finite():
+            raise FloatingPointError("a gradient is not finite")
+        engine.step()
+
+    return Step(passes, update)
 
 
 def as_loaded(parts: Sequence[Pairs], device: torch.device) -> MicroBatches:
@@ -117,13 +127,16 @@ def recipe(args: argparse.Namespace, case: Case) -> ContrastiveConfig:
     )  # fmt: skip
 
 
-STEPS = {"ours": (build_ours, our_step), "open_clip": (build_peer, peer_step)}
+STEPS: dict[str, tuple[Callable[..., Any], Callable[..., Step]]] = {
+    "ours": (build_ours, our_step),
+    "open_clip": (build_peer, peer_step),
+}
 
 
 def check(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, float]]:
     """Compare losses and gradients in float32, of the complete batch and of two micro-batches."""
     distributed.seed_all(SEED)
-    ours, peer = build_ours(args).to(device), build_peer(args).to(device)
+    ours, peer = (build(args).to(device) for build, _ in STEPS.values())
     peer.load_state_dict(peer_weights(ours.state_dict()))
     batch = to_device(make_batch(args, min(args.batch, 8)), device)
     wanted = _gradients(ours, lambda: _our_gradients(ours, [batch]))
@@ -160,77 +173,81 @@ def _gradients(model: nn.Module, run: Callable[[], float]) -> tuple[float, dict[
     """Loss and gradients, under open_clip's names."""
     model.zero_grad(set_to_none=True)
     loss = run()
-    found = {name: parameter.grad for name, parameter in model.named_parameters()}
-    assert all(gradient is not None for gradient in found.values())
-    ours = "text.logit_scale" in found
-    return loss, peer_weights(found) if ours else found  # type: ignore[arg-type]
+    found = {
+        name: parameter.grad
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    return loss, peer_weights(found) if "text.logit_scale" in found else found
 
 
-def measure(
-    cases: dict[str, tuple[str, Case]], batch: Pairs, args: argparse.Namespace, device: torch.device
-) -> dict[str, Measured | None]:
-    """Time steps in turn on a CPU, one after the other on a GPU; None does not fit in its memory.
+def start(who: str, case: Case, args: argparse.Namespace, device: torch.device) -> Started:
+    """Make a step, and measure its memory."""
+    distributed.seed_all(SEED)
+    batch = make_batch(args, args.batch)
 
-    Args:
-        cases: Title -> key of `STEPS`, and the case.
-        batch: The pairs of a step.
-        args: The command line.
-        device: Device of the models.
-    """
-    together = [list(cases)] if device.type == "cpu" else [[title] for title in cases]
-    found: dict[str, Measured | None] = {}
-    for titles in together:
-        try:
-            found |= _measure_together({t: cases[t] for t in titles}, batch, args, device)
-        except torch.OutOfMemoryError:
-            found |= dict.fromkeys(titles)
-        gc.collect()
-        torch.cuda.empty_cache()
-    return found
-
-
-def _measure_together(
-    cases: dict[str, tuple[str, Case]], batch: Pairs, args: argparse.Namespace, device: torch.device
-) -> dict[str, Measured]:
-    def start(who: str, case: Case) -> Step:
-        distributed.seed_all(SEED)
+    def carry_out() -> Step:
         build, make = STEPS[who]
         step = make(build(args, case).to(device), case, args, device)
         for _ in range(2):  # the first makes the optimizer's state
             step(batch)
         return step
 
-    steps, peaks = {}, {}
-    for title, case in cases.items():
-        steps[title], peaks[title] = with_peak(partial(start, *case), device)
-    times: dict[str, list[Seconds]] = {title: [] for title in cases}
-    for number in range(args.rounds):
-        for title, step in steps.items():
-            distributed.seed_all(SEED, number)
-            times[title].append(timed(partial(step, batch), device))
-    return {title: Measured(times[title], peaks[title]) for title in cases}
+    step, total = with_peak(carry_out, device)
+    _, passes = with_peak(lambda: step.passes(batch), device)
+    step.update()
+    return Started(lambda: step(batch), (total, passes))
+
+
+def measure(steps: dict[str, Started], args: argparse.Namespace, device: torch.device) -> Results:
+    """Time steps in turn."""
+    times: dict[str, list[Seconds]] = {who: [] for who in steps}
+    for _ in range(args.rounds):
+        for who, step in steps.items():
+            gc.collect()
+            times[who].append(timed(step.run, device))
+    return {who: Measured(times[who], step.peaks) for who, step in steps.items()}
 
 
 def compare(args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
-    """Yield the rows of the table."""
-    distributed.seed_all(SEED)
-    batch = make_batch(args, args.batch)
+    """Yield the rows of the table.
+
+    On a CPU the steps of a row take turns, with our plain step among them. The memory of a GPU does
+    not hold two models of this size, but nothing else disturbs it: one is timed after the other.
+    """
     cases = [PLAIN, Case("checkpoints", checkpoints=True)]
     cases += [Case(f"patch dropout {rate}", patch_dropout=rate) for rate in args.patch_dropout]
     cases += [Case(f"{k} micro-batches", micro_batches=k) for k in args.micro_batches]
-    plain: Measured | None = None
+    kept: dict[str, Started] = {}
+    plain: Results = {}
     for case in cases:
-        steps = {who: (who, case) for who in STEPS}
-        if case is not PLAIN and device.type == "cpu":
-            steps["plain"] = ("ours", PLAIN)  # in the same rounds
-        found = {"plain": plain} | measure(steps, batch, args, device)
-        plain = found["ours"] if case is PLAIN else found["plain"]
+        found: Results = dict(plain)
+        if device.type == "cpu":
+            steps = {who: start(who, case, args, device) for who in STEPS}
+            found |= measure(steps | kept, args, device)
+            kept = kept or {"plain": steps["ours"]}
+            del steps
+        else:
+            found |= {who: alone(who, case, args, device) for who in STEPS}
+        plain = plain or {"plain": found["ours"]}
+        found = plain | found
         flops = {who: flops_of(who, case, args) for who in STEPS}
         yield {"step": case.title} | columns(found, flops=flops, args=args, device=device)
 
 
+def alone(who: str, case: Case, args: argparse.Namespace, device: torch.device) -> Measured | None:
+    """Measure a step that has the memory to itself; None if that is not enough."""
+    try:
+        return measure({who: start(who, case, args, device)}, args, device)[who]
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 def columns(
-    found: dict[str, Measured | None],
+    found: Results,
     *,
     flops: dict[str, float],
     args: argparse.Namespace,
@@ -238,11 +255,14 @@ def columns(
 ) -> Row:
     """Columns of a case; `flops` are those of a pair."""
     on_gpu = device.type == "cuda"
-    seconds = [by_clock(one.times) if one else math.nan for one in (found[who] for who in STEPS)]
+    both = [found[who] for who in STEPS]
+    seconds = [by_clock(one.times) if one else math.nan for one in both]
+    peaks = [one.peaks if one else (math.nan, math.nan) for one in both]
     cells = {
         "s: ours; open_clip": _both(seconds),
         "pairs/s": _both([args.batch / taken for taken in seconds]),
-        "peak GiB": _both([one.peak if one else math.nan for one in (found[who] for who in STEPS)]),
+        "peak GiB": _both([total for total, _ in peaks]),
+        "of the passes": _both([passes for _, passes in peaks]),
         "GFLOP a pair": _both([flops[who] / 1e9 for who in STEPS]),
     }
     if on_gpu:
@@ -250,7 +270,7 @@ def columns(
         shares = [flops[who] / taken / peak for who, taken in zip(STEPS, seconds, strict=True)]
         cells["of peak FLOPs"] = _both(shares)
     for name, other in (("open_clip", "open_clip"), ("our plain step", "plain")):
-        cells |= _beside(name, found[other] or found["ours"], found["ours"], on_cpu=not on_gpu)
+        cells |= _beside(name, found[other], found["ours"], on_cpu=not on_gpu)
     return cells
 
 

@@ -1,13 +1,13 @@
 """Files, images and data sets shared by all projects.
 
-* `files`, `tensors`, `run_folder`: atomic writes, loop-safe search, one run per folder;
+* `files`, `tensors`, `outputs`: atomic writes, loop-safe search, one run per folder;
 * `suffixes`, `pictures`, `video`: which files are pictures and videos, and the one decoder of each;
 * `names`, `sources`: images without labels, in folders, tar shards and manifests with an index;
 * `labelled`: folders of classes, data sets by name, ImageNet and its variants;
 * `labelled_videos`: videos with labels in every form in which they lie on disks;
 * `kinetics`: the classes of Kinetics-400, 600, 700, and of the sets that merge them;
 * `captions`: pictures with captions, in shards, tables, lists and folders;
-* `transforms`: types of transforms, and the one of an evaluation;
+* `transforms`, `drawing`: the transform of an evaluation; letters and sheets of pictures;
 * `inputs`, `options`, `commands`: inputs of demos, types of options, exit codes of programs;
 * `pools`, `checks`: work in several processes; checks of data sets, their findings and command;
 * `interruption`, `seeding`: stop signals, and random numbers by seed and place.

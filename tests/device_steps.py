@@ -220,6 +220,58 @@ def clip_extractor():
     return ClipFeatureExtractor(video_classifier(), pooling="mean", image_size=64)
 
 
+CLIPS = ("plain", "sigmoid", "patch dropout", "checkpoints", "half frozen", "two micro-batches")
+
+
+def contrastive(kind):
+    """Contrastive training of two towers, with cached features too."""
+    from eva_contrastive.steps.losses import build_loss
+    from eva_contrastive.steps.step import ContrastiveStep
+    from eva_engine.data.order import Batch
+    from eva_engine.steps.micro_batches import MicroBatches
+
+    loss_fn = build_loss("sigmoid" if kind == "sigmoid" else "contrastive")
+    options = {"patch_dropout": 0.5} if kind in ("patch dropout", "two micro-batches") else {}
+    model = clip(
+        sigmoid=kind == "sigmoid", activation_checkpointing=kind == "checkpoints", **options
+    ).train()
+    if kind == "checkpoints":
+        model.text.set_grad_checkpointing(True)
+    if kind == "half frozen":
+        model.visual.requires_grad_(False)
+    images, texts = _images(), clip_tokens()
+
+    def loss(model, pairs):
+        step, count = ContrastiveStep(loss_fn), 2 if kind == "two micro-batches" else 1
+        parts = zip(*(part.chunk(count) for part in pairs), strict=True)
+        batches = iter([Batch(data=part, items=[], unreadable={}) for part in parts])
+        micro_batches = MicroBatches(batches, count=count, device=pairs[0].device, seeds=(0, 0))
+        step.begin(model, micro_batches)
+        return torch.stack([step(model, part)[0] for part in micro_batches]).mean()
+
+    return Step(model, lambda: (images, texts), loss, True)
+
+
+def clip(**options):
+    """A tiny CLIP, with features that differ."""
+    from eva_contrastive.model.eva_clip import build_eva_clip
+
+    torch.manual_seed(0)
+    sizes = {"depth": 2, "img_size": 64, "patch_size": 16, "drop_path_rate": 0.4} | options
+    model = build_eva_clip("eva_debug", "debug", embed_dim=DIM, **sizes)
+    for weight in (model.visual.head.weight, model.text.text_projection):
+        nn.init.normal_(weight, std=0.1)
+    return model
+
+
+def clip_tokens(length=32):
+    """Tokens of six texts."""
+    from eva_contrastive.model.tokens import tokenize
+
+    texts = ["a dog", "two cats", "a photo of the number seven", "red", "a b c", "a car at night"]
+    return tokenize(texts, length)
+
+
 def feature_extractor():
     """Features of the tiny classifier, on the CPU."""
     from eva_classification.features import FeatureExtractor

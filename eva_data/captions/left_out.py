@@ -11,6 +11,7 @@ KINDS: Mapping[str, str] = {
     "damaged": "damaged or compressed shard",
     "uncaptioned": "picture without a caption",
     "unpictured": "caption without a picture",
+    "dotted": "picture with several dots in its name, whose key ends at the first",
     "empty": "empty caption",
     "long": f"caption of more than {LONGEST:,} bytes",
     "encoding": "caption that is not text in UTF-8",

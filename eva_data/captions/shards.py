@@ -2,9 +2,9 @@
 
 A pair is `KEY.jpg` (or another picture) with `KEY.txt`, or with `KEY.json` that has a caption. The
 two need not be neighbours. A key with two pictures or two texts has no certain pair and is left
-out.
+out. A text file is one caption, also if it has several lines; JSON may have a list of them.
 
-Only headers are read to index a shard: 60 bytes a pair are kept, so 24 GB for 400 million, mapped
+Only headers are read to index a shard: 54 bytes a pair are kept, so 22 GB for 400 million, mapped
 from an index file that all processes share. The captions stay in the shards: one is read, with
 its picture, at its place. What only its content shows is found out then.
 """
@@ -193,11 +193,18 @@ def pairs_of(shard: Path, *, key: str | None, keep_going: bool = False) -> Shard
     wanted = (".json",) if key else (".txt", ".json")
     pictures: dict[str, list[Member]] = {}
     texts: dict[str, list[Member]] = {}
+    dotted: dict[
+        str, str
+    ] = {}  # a mask beside a picture (`key.seg.png`), or a picture that is lost
     left_out = LeftOut()
     try:
-        for member in find_members(shard, PICTURES | {*wanted}):
-            group = pictures if member.suffix in PICTURES else texts
-            group.setdefault(member.key, []).append(member)
+        for member in find_members(shard, None):
+            if member.suffix in PICTURES:
+                pictures.setdefault(member.key, []).append(member)
+            elif member.suffix in wanted:
+                texts.setdefault(member.key, []).append(member)
+            elif f".{member.suffix.rpartition('.')[2]}" in PICTURES:
+                dotted.setdefault(member.key, member.name)
     except ValueError as error:
         if not keep_going:
             raise
@@ -213,6 +220,8 @@ def pairs_of(shard: Path, *, key: str | None, keep_going: bool = False) -> Shard
         elif first is not None:
             found.pictures.append(members[0])
             found.texts.append(first)
+    for name in sorted(dotted.keys() - pictures.keys()):
+        left_out.add("dotted", f"{shard}:{dotted[name]}")
     for members in texts.values():
         left_out.add("unpictured", f"{shard}:{members[0].name}")
     return found

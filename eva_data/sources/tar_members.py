@@ -185,31 +185,35 @@ def table_of_members(shards: Sequence[Path], members: Iterator[tuple[int, Member
     return Table(arrays, [[shard.name, shard.stat().st_size] for shard in shards])
 
 
-def find_members(shard: Path, suffixes: Collection[str]) -> Iterator[Member]:
+def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Member]:
     """Yield the files of some kinds in a tar file, in its order.
 
     Args:
         shard: The tar file.
         suffixes: What follows the key in their names, in lower case, such as `.jpg`. As webdataset
-            has it, the key ends at the first dot of a name.
+            has it, the key ends at the first dot of a name. None takes all files.
 
     Raises:
         ValueError: If the file is damaged or compressed.
     """
     try:
         require_regular_file(shard)
+        length = shard.stat().st_size
         # "r:" refuses compressed files, in which no place can be read directly
         with tarfile.open(shard, "r:", errors="surrogateescape") as tar:
             for member in tar:
                 base = member.name.rpartition("/")[2]
                 suffix = base[len(base.partition(".")[0]) :].lower()
-                if member.isfile() and not member.issparse() and suffix in suffixes:
+                wanted = suffixes is None or suffix in suffixes
+                if wanted and member.isfile() and not member.issparse():
+                    if not 0 <= member.size <= length - member.offset_data:
+                        raise tarfile.ReadError(f"a member of {member.size} bytes")
                     yield Member(member.name, member.offset_data, member.size)
         with shard.open("rb") as stream:
             stream.seek(tar.offset)
             if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes it for the end
                 raise tarfile.ReadError(f"no header at byte {tar.offset}")
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{shard} is not a tar file, or is damaged or compressed ({error}): download it again, "
             "or uncompress it"

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from eva_data.run_folder import locked
+from eva_data.outputs.run_folder import locked
 from eva_engine import distributed
 
 _held: set[Path] = set()

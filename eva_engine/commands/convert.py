@@ -31,8 +31,8 @@ from eva_backbone.checkpoints.loading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.commands import program, say
 from eva_data.files import make_folder, require_free, writing
-from eva_data.folders import replacing_folder, require_replaceable
 from eva_data.options import integer
+from eva_data.outputs.folders import replacing_folder, require_replaceable
 from eva_data.tensors import write_tensors
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}

@@ -7,7 +7,6 @@ the mean itself, see `eva_engine.evaluation.multi_view`.
 Shapes: B samples, K classes.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,10 +20,8 @@ from eva_data.commands import printable
 from eva_engine import distributed
 from eva_engine.config import RunConfig
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.data.order import TooManyBadSamplesError
+from eva_engine.evaluation.left_out import LeftOutSamples
 from eva_engine.evaluation.rules import OneLabel, Rule, first_five
-
-logger = logging.getLogger(__name__)
 
 MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
 
@@ -307,7 +304,7 @@ class Validation:
         skip_unreadable: bool = False,
     ) -> None:
         self._samples, self._run, self._device = samples, run, device
-        self._skip, self._mentioned = skip_unreadable, set[str]()
+        self._skip, self._left_out = skip_unreadable, LeftOutSamples(run.max_bad_samples)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Compute loss, and accuracies in percent; called on all processes.
@@ -330,17 +327,6 @@ class Validation:
             workers=self._run.workers,
             skip_unreadable=self._skip,
         )
-        self._mention(counted.left_out)
+        self._left_out.mention(counted.left_out, of=len(self._samples))
         score = counted.scores["val"]
         return {name: getattr(score, name) for name in self.results}
-
-    def _mention(self, left_out: Sequence[str]) -> None:
-        for why in left_out:
-            if why not in self._mentioned:
-                logger.warning("left a sample out of the validation: %s", why)
-        self._mentioned |= set(left_out)
-        if len(left_out) > self._run.max_bad_samples:
-            raise TooManyBadSamplesError(
-                f"{len(left_out)} of {len(self._samples)} validation samples could not be read, "
-                f"max_bad_samples is {self._run.max_bad_samples}; the log names them"
-            )

@@ -109,10 +109,10 @@ class _Malicious(torch.nn.Module):
     def __init__(self, place: str) -> None:
         super().__init__()
         self.place = place
-        self.weight = torch.nn.Parameter(torch.zeros(3))
+        self.weight = torch.zeros(3)
 
     @torch.jit.export
-    def __getstate__(self):  # type: ignore[no-untyped-def]
+    def __getstate__(self):
         return (self.place, self.weight, self.training)
 
     @torch.jit.export
@@ -224,7 +224,8 @@ def text_cases(work: Path, marker: Path) -> Iterator[Case]:
                 self.register_parameter(name, getattr(tower, name))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.token_embedding(x)
+            found: torch.Tensor = tower.token_embedding(x)
+            return found
 
     traced = torch.jit.trace(Archive(), torch.zeros(1, 3, dtype=torch.int64))
     torch.jit.save(traced, work / "archive.pt")

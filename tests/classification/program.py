@@ -4,7 +4,9 @@ import sys
 
 import matplotlib.figure  # noqa: F401 (here once, and not in each process)
 
-from eva_classification import evaluate_command, extract_command, frozen_command, training
+from eva_classification import evaluate_command, frozen_command, training
+from eva_classification.extraction import VIT_FEATURES
+from eva_engine.extraction.command import extraction_command
 
 
 def main(arguments):
@@ -15,6 +17,6 @@ def main(arguments):
     else:
         {
             "evaluate": evaluate_command.main,
-            "extract": extract_command.main,
+            "extract": extraction_command("extract", [VIT_FEATURES], about="Write."),
             "frozen": frozen_command.main,
         }[command](rest)

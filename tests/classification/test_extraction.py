@@ -14,7 +14,7 @@ from eva_backbone import eva_debug
 from eva_classification.extraction import VIT_FEATURES, read_features
 from eva_classification.features import FeatureExtractor
 from eva_data import tensors
-from eva_data.run_folder import locked
+from eva_data.outputs.run_folder import locked
 from eva_engine.extraction import command
 from eva_engine.extraction.shards import Plan
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from eva_data import exported
+from eva_data.outputs import exported
 from eva_detection.inference import export
 from eva_detection.model.backbone import EVAViTDet
 

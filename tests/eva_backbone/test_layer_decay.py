@@ -74,6 +74,42 @@ def test_a_text_tower_lies_behind_whatever_its_names():
     assert layer_index("text.blocks.11.mlp.fc1.weight", depth=2) == 3  # deeper than the ViT
 
 
+# a text tower by itself, of depth 12, as open_clip names things
+TEXT_NAMES = {
+    "positional_embedding": 0,
+    "token_embedding.weight": 0,
+    "transformer.resblocks.0.attn.in_proj_weight": 1,
+    "transformer.resblocks.11.mlp.c_proj.bias": 12,
+    "ln_final.weight": 13,
+    "text_projection": 13,
+    "logit_scale": 13,
+}
+
+
+@pytest.mark.parametrize("name", TEXT_NAMES)
+def test_a_text_tower_by_itself_has_layers_of_its_own(name):
+    assert layer_index(name, depth=12) == TEXT_NAMES[name]
+    assert layer_index(f"text.{name}", depth=40) == 41
+
+
+def test_a_text_tower_is_frozen_from_below():
+    tower = nn.Module()
+    tower.positional_embedding = nn.Parameter(torch.zeros(4, 3))
+    tower.transformer = nn.Module()
+    tower.transformer.resblocks = nn.ModuleList([nn.Linear(3, 3) for _ in range(2)])
+    tower.text_projection = nn.Parameter(torch.zeros(3, 2))
+    assert freeze_layers(tower, depth=2, below=2) == [
+        "positional_embedding", "transformer.resblocks.0.weight", "transformer.resblocks.0.bias"
+    ]  # fmt: skip
+    decays = [
+        (group["name"], group["weight_decay"])
+        for group in param_groups_layer_decay(tower, depth=2, lr=1.0, weight_decay=0.1)
+    ]
+    assert decays == [
+        ("blocks.1", 0.1), ("blocks.1 without decay", 0.0), ("behind the blocks", 0.1)
+    ]  # fmt: skip
+
+
 def test_groups_are_a_partition():
     groups = layer_groups(5)
     assert [group.index for group in groups] == list(range(7))

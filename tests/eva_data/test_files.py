@@ -12,6 +12,7 @@ from eva_data.files import (
     UnwritableError,
     find_files,
     make_folder,
+    read_lines,
     replacing,
     require_free,
     require_regular_file,
@@ -133,3 +134,18 @@ def test_links_in_a_loop_give_each_file_once(tmp_path):
     (tmp_path / "folder.png").mkdir()
     found = list(find_files(tmp_path, {".png", ".jpg"}))
     assert found == ["a.PNG", "linked.png", "z.png", "b/x.jpg", "b/c/y.jpg"]
+
+
+@pytest.mark.parametrize("content", [
+    b"a cat\n\xc3\xa9t\xc3\xa9\n", b"a cat\n\xc3\xa9t\xc3\xa9",
+    b"\xef\xbb\xbfa cat \r\n \xc3\xa9t\xc3\xa9\r\n\r\n\n",
+])  # fmt: skip
+def test_lines_of_a_file_from_any_editor(tmp_path, content):
+    (tmp_path / "lines.txt").write_bytes(content)
+    assert read_lines(tmp_path / "lines.txt") == ["a cat", "\u00e9t\u00e9"]
+
+
+def test_lines_of_a_pipe_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="is a named pipe and not a file"):
+        read_lines(tmp_path / "pipe")

@@ -10,7 +10,13 @@ from PIL import Image
 
 from eva_data.labelled._imagenet_subsets import IMAGENET_A, IMAGENET_R
 from eva_data.labelled.folders import ClassFolders
-from eva_data.labelled.imagenet import ImageNetPaths, objectnet_labels, open_sets, real_labels
+from eva_data.labelled.imagenet import (
+    ImageNetPaths,
+    objectnet_labels,
+    open_objectnet,
+    open_sets,
+    real_labels,
+)
 
 IDS = [f"n{1_440_764 + 7 * label:08}" for label in range(1000)]  # sorted, like the WordNet ids
 CLIP = np.array([[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]])
@@ -158,6 +164,14 @@ def test_a_mapping_that_is_not_there(make_objectnet):
         open_one(objectnet=folder)
 
 
+def test_objectnet_by_its_own_names(make_objectnet):
+    folder = make_objectnet(OBJECTS)
+    samples = open_objectnet(folder / "images", lambda picture: picture)
+    assert samples.classes == ("chair", "alarm", "plate")  # by the folders; no lettuce
+    assert labels_of(samples) == {"chair_d": 0, "clock_a": 1, "plate": 2}
+    assert len(samples) == 3
+
+
 # Folders
 
 
@@ -188,8 +202,8 @@ def test_folders_that_do_not_belong_to_imagenet(make_set, key):
 # Transforms
 
 
-@pytest.mark.parametrize("crop_pct", [1.0, 0.68])
-def test_the_transform_of_each_set(make_set, make_objectnet, crop_pct):
+@pytest.mark.parametrize(("crop_pct", "bilinear"), [(1.0, True), (0.68, True), (0.68, False)])
+def test_the_transform_of_each_set(make_set, make_objectnet, crop_pct, bilinear):
     pixels = np.random.default_rng(0).integers(0, 256, (27, 40, 3), dtype=np.uint8)
     subsets = {"a": [IDS[i] for i in IMAGENET_A], "r": [IDS[i] for i in IMAGENET_R]}
     paths = {key: make_set(key, subsets.get(key, IDS), {})
@@ -202,13 +216,15 @@ def test_the_transform_of_each_set(make_set, make_objectnet, crop_pct):
     for key, path in paths.items():
         (path / firsts[key]).mkdir(exist_ok=True, parents=True)
         Image.fromarray(pixels).save(path / firsts[key] / "a.png")
-    sets = open_sets(ImageNetPaths(**paths), image_size=12, crop_pct=crop_pct, **STATISTICS)
+    sets = open_sets(
+        ImageNetPaths(**paths), image_size=12, crop_pct=crop_pct, bilinear=bilinear, **STATISTICS
+    )
     assert [entry.name for entry in sets] == [
         "ImageNet-1K", "ImageNet-V2", "ImageNet-A", "ImageNet-R", "ImageNet-Sketch", "ObjectNet"
     ]  # fmt: skip
     assert [entry.columns for entry in sets] == [None, None, IMAGENET_A, IMAGENET_R, None, None]
     for entry in sets:
-        plain = entry.name in {"ImageNet-V2", "ObjectNet"}
+        plain = bilinear and entry.name in {"ImageNet-V2", "ObjectNet"}
         side = 12 if plain else int(12 / crop_pct)
         kind = Image.Resampling.BILINEAR if plain else Image.Resampling.BICUBIC
         resized = np.asarray(Image.fromarray(pixels).resize((int(side * 40 / 27), side), kind))

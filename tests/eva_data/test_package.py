@@ -11,11 +11,11 @@ import eva_data
 MODULES = {  # what a group may load -> its modules
     (): (
         *("checks.command", "commands", "files", "inputs", "interruption", "options", "pools"),
-        *("run_folder", "suffixes"),
+        *("outputs.folders", "outputs.run_folder", "suffixes"),
     ),
     ("numpy", "PIL"): (
         *("checks.findings", "checks.pictures", "kinetics.classes", "labelled.classes", "names"),
-        *("pictures",),
+        *("drawing.contact_sheet", "drawing.lettering", "pictures"),
     ),
     ("numpy", "PIL", "safetensors"): (
         *("checks.video_facts", "checks.video_sets", "checks.videos", "sources.index_file"),
@@ -35,7 +35,7 @@ MODULES = {  # what a group may load -> its modules
     ),
     ("numpy", "PIL", "torch", "safetensors"): (
         *("labelled.folders", "labelled.imagenet", "labelled.labelled_images", "labelled.named"),
-        *("seeding", "tensors", "transforms"),
+        *("outputs.exported", "seeding", "tensors", "transforms"),
         *("sources.decoding", "sources.image_source", "sources.manifests", "sources.shards"),
         *("labelled_videos.middle_frames",),
         *("checks.manifests",),

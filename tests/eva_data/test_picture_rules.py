@@ -194,6 +194,12 @@ def _extraction(file):
     return lambda: np.asarray(pictures.load(0))
 
 
+def _clip(file, *, given=lambda file: file):
+    from eva_contrastive.inference.media import MediaReader
+
+    return lambda: np.asarray(MediaReader(np.asarray).picture(given(file)))
+
+
 def _mapper(file):
     from eva_detection.data.mapper import PictureMapper
 
@@ -329,6 +335,8 @@ READERS = {
         lambda file: _extractor(file, given=_opened), True, decodes_files=False
     ),
     "extract_features": Reader(_extraction, True),
+    "CLIP, demo": Reader(_clip, True),
+    "CLIP, opened": Reader(lambda file: _clip(file, given=_opened), True, decodes_files=False),
     "detection, training": Reader(_mapper, True),
     "detection, tests": Reader(_scaled_tests, True),
     "detection, Predictor": Reader(_detector, True),

@@ -189,6 +189,11 @@ def test_damaged_shards(shards, tmp_path):
     shard.write_bytes(middle)
     with pytest.raises(ValueError, match=r"s-00\.tar is not a tar file, or is damaged"):
         TarShards(str(shard))
+    header = tarfile.TarInfo("a.png")
+    for header.size in (1 << 80, 1 << 62, -512):  # of which one leads nowhere, and one back
+        shard.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+        with pytest.raises(ValueError, match=r"s-00\.tar is not a tar file, or is damaged"):
+            TarShards(str(shard))
     with tarfile.open(tmp_path / "packed.tar", "w:gz") as tar:
         _add(tar, "a.png", b"x")
     with pytest.raises(ValueError, match=r"packed\.tar is not a tar file, or .* compressed"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eva_data.run_folder import locked
+from eva_data.outputs.run_folder import locked
 from eva_engine.data.loading import running
 
 HERE = Path(__file__).parent

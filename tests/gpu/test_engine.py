@@ -214,6 +214,50 @@ def test_classification_steps(steps, process_group, tmp_path, half_precision, ki
     _train_a_little(prepared, model, classify, process_group, half_precision, tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["plain", "sigmoid", "patch dropout", "checkpoints"])
+def test_contrastive_steps(steps, process_group, tmp_path, half_precision, kind):
+    """The logit scale is trained too, though it is one number in half precision."""
+    prepared = steps.contrastive(kind)
+    model = prepared.model.to(process_group)
+
+    def contrast(engine, pairs):
+        return prepared.loss(engine, pairs), {}
+
+    _train_a_little(prepared, model, contrast, process_group, half_precision, tmp_path)
+
+
+def test_cached_features(steps, process_group, tmp_path, half_precision):
+    """Gradients of two micro-batches, through the engine, are nearly those of the full batch."""
+    from eva_contrastive.steps.losses import build_loss
+    from eva_contrastive.steps.step import ContrastiveStep
+    from eva_engine.data.order import Batch
+    from eva_engine.steps.micro_batches import MicroBatches, forward_and_backward
+
+    images, tokens = steps.contrastive("plain").make_batch()
+    moved = []
+    for count in (1, 2):
+        run = RunConfig(output=tmp_path, precision=half_precision, batch_size=6 // count,
+                        accumulate=count)  # fmt: skip
+        optimizer = OptimizerConfig(lr=1e-3, eps=1e-3)
+        model = steps.clip(drop_path_rate=0.0).train().to(process_group)
+        groups = layer_decay_groups(model, depth=2, weight_decay=optimizer.weight_decay)
+        engine = TrainingEngine(model, groups=groups, optimizer=optimizer, run=run)
+        engine.set_learning_rate(1e-3)
+        before = engine.full_precision_state()
+        parts = zip(images.chunk(count), tokens.chunk(count), strict=True)
+        stream = [Batch(data=part, items=[], unreadable={}) for part in parts]
+        step_fn = ContrastiveStep(build_loss("contrastive"))
+        for _ in range(12):  # until the loss scale fits
+            micro = MicroBatches(iter(stream), count=count, device=process_group, seeds=(0, 0))
+            forward_and_backward(engine, step_fn, micro)
+            if engine.step()[1]:
+                break
+        after = engine.full_precision_state()
+        moved.append(torch.cat([(after[name] - before[name]).flatten() for name in after]))
+    assert moved[0].abs().max() > 0
+    assert torch.nn.functional.cosine_similarity(*moved, dim=0) > 0.98
+
+
 def _train_a_little(prepared, model, function, device, precision, folder):
     """Twelve steps on one batch: losses are finite, and every trained weight moves."""
     from eva_engine.data.order import to_device

@@ -26,6 +26,8 @@ STEPS = {
     **{f"classification: {kind}": ("classification", kind)
        for kind in ("plain", "mixed", "class token", "linear probe")},
     **{f"video: {kind}": ("video", kind) for kind in ("plain", "mixed", "checkpoints")},
+    **{f"clip: {kind}": ("contrastive", kind)
+       for kind in ("plain", "sigmoid", "checkpoints", "half frozen")},
 }  # fmt: skip
 
 
@@ -86,6 +88,24 @@ def test_features_of_clips(steps, gpu):
     extract.to(gpu)
     found = extract(clips), extract.frames(clips), extract.tokens(clips)
     for one, other in zip(wanted, found, strict=True):
+        torch.testing.assert_close(other.cpu(), one, atol=1e-4, rtol=1e-4)
+
+
+def test_features_of_a_clip(steps, gpu):
+    """Tolerance 1e-4 of features of unit length; with them the logits of a zero-shot classifier."""
+    from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
+
+    model, tokens = steps.clip().eval(), steps.clip_tokens()
+    images = torch.randn(3, 3, 64, 64)
+
+    def compute(model, device):
+        with torch.no_grad():
+            words = model.encode_text(tokens.to(device), normalize=True)
+            logits = ZeroShotClassifier(model, words)(images.to(device))
+            return words, model.encode_image(images.to(device), normalize=True), logits / 100
+
+    wanted = compute(model, torch.device("cpu"))
+    for one, other in zip(wanted, compute(model.to(gpu), gpu), strict=True):
         torch.testing.assert_close(other.cpu(), one, atol=1e-4, rtol=1e-4)
 
 

@@ -14,7 +14,7 @@ import torch
 from mmengine.fileio import LocalBackend
 from torch import nn
 
-from eva_data.run_folder import locked
+from eva_data.outputs.run_folder import locked
 from eva_segmentation.evaluation import evaluate
 from eva_segmentation.inference.predictor import Predictor
 from eva_segmentation.model.segmentor import EVASegmentor

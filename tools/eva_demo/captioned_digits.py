@@ -44,9 +44,9 @@ COLOURS: Mapping[str, tuple[int, int, int]] = {
 }
 # Height of the digit in sides of the picture.
 SIZES: Mapping[str, tuple[float, float]] = {
-    "small": (0.40, 0.46),
-    "medium": (0.53, 0.60),
-    "large": (0.72, 0.80),
+    "small": (0.48, 0.53),
+    "medium": (0.60, 0.66),
+    "large": (0.74, 0.80),
 }
 _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 _TEMPLATES = (

@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +13,21 @@ from torch import Tensor
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.evaluation.benchmarks import OWN, Benchmark
 from eva_contrastive.evaluation.options import Opened, open_all, parse
-from eva_contrastive.evaluation.retrieval import RetrievalScore, encode_pairs, retrieval_scores
+from eva_contrastive.evaluation.retrieval import (
+    CaptionedPictures,
+    EncodedPairs,
+    RetrievalScore,
+    encode_pairs,
+    retrieval_scores,
+)
 from eva_contrastive.evaluation.table import entries_of, summary, text_table, write_tables
 from eva_contrastive.evaluation.text_cache import TextCache
 from eva_contrastive.evaluation.text_classifier import class_features
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.loading import load_eva_clip
+from eva_data.files import UnwritableError
+from eva_data.transforms import PictureTransform
 from eva_engine import distributed
 from eva_engine.checkpoints.output_folder import reserved
 from eva_engine.commands.endings import sentence
@@ -73,11 +81,9 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
         results.left_out += counted.left_out
         _keep(options, results, opened, model, names)
     for name, pairs in opened.pairs.items():
-        encoded = encode_pairs(
-            model, pairs, opened.transform, batch_size=options.batch_size,
-            workers=options.workers, progress=name,
-        )  # fmt: skip
+        encoded = work.encode(name, pairs, opened.transform)
         results.retrieval[name] = retrieval_scores(encoded.images, encoded.texts, encoded.owners)
+        results.left_out += encoded.left_out
         _keep(options, results, opened, model, names)
     if distributed.rank() == 0:
         text = text_table(results.scores, results.retrieval, class_means=results.class_means)
@@ -103,7 +109,7 @@ class _Work:
         """Count the correct predictions of a set."""
         options = self._options
         classifier = ZeroShotClassifier(self._model, self._weights(one))
-        try:
+        with self._explained():
             if one.name == OWN:
                 return evaluate_own_data(
                     classifier, one.samples, options, num_classes=len(one.names),
@@ -115,8 +121,25 @@ class _Work:
                 workers=options.workers, progress=one.name,
                 skip_unreadable=options.skip_unreadable,
             )  # fmt: skip
+
+    def encode(
+        self, name: str, pairs: CaptionedPictures, transform: PictureTransform
+    ) -> EncodedPairs:
+        """Compute the features of pictures and captions."""
+        options = self._options
+        with self._explained():
+            return encode_pairs(
+                self._model, pairs, transform, batch_size=options.batch_size,
+                workers=options.workers, progress=name, skip_unreadable=options.skip_unreadable,
+            )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Name the option that leaves out what cannot be read."""
+        try:
+            yield
         except OSError as error:
-            if options.skip_unreadable:
+            if self._options.skip_unreadable or isinstance(error, UnwritableError):
                 raise
             raise OSError(
                 f"{sentence(error)}; --skip-unreadable leaves such samples out"

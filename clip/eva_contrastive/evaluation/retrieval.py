@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -26,6 +27,7 @@ from eva_engine import distributed
 
 _QUERIES = 512  # that are compared at once with all of the other side
 RANKS = (1, 5, 10)
+_BLANK = (8, 8)  # pixels of what stands for a picture that is left out
 
 
 class CaptionedPictures(Protocol):
@@ -140,15 +142,24 @@ def _ranks(cosines: Tensor, belongs: Tensor) -> Tensor:
     return (cosines > best).sum(dim=1) + before.sum(dim=1)
 
 
-class _Pictures(Dataset[Any]):
-    def __init__(self, pairs: CaptionedPictures, transform: PictureTransform) -> None:
-        self._pairs, self._transform = pairs, transform
+class _Pictures(Dataset[tuple[Any, int, str]]):
+    """The model's input of each picture, its index, and why it cannot be read, or nothing."""
+
+    def __init__(
+        self, pairs: CaptionedPictures, transform: PictureTransform, *, skip: bool
+    ) -> None:
+        self._pairs, self._transform, self._skip = pairs, transform, skip
 
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def __getitem__(self, index: int) -> Any:
-        return self._transform(self._pairs.image(index))
+    def __getitem__(self, index: int) -> tuple[Any, int, str]:
+        try:
+            return self._transform(self._pairs.image(index)), index, ""
+        except OSError as error:
+            if not self._skip:
+                raise
+            return self._transform(Image.new("RGB", _BLANK)), index, str(error) or repr(error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,11 +170,13 @@ class EncodedPairs:
         images: (N, D) of unit length.
         texts: (M, D) of unit length, in the order of the pictures.
         owners: (M,), the picture of each caption.
+        left_out: A sentence for each picture that was left out, in the order of the pictures.
     """
 
     images: Tensor
     texts: Tensor
     owners: Tensor
+    left_out: Sequence[str] = ()
 
 
 def encode_pairs(
@@ -174,6 +187,7 @@ def encode_pairs(
     batch_size: int,
     workers: int,
     progress: str | None = None,
+    skip_unreadable: bool = False,
 ) -> EncodedPairs:
     """Compute the features of pictures and captions; called on all processes.
 
@@ -184,30 +198,71 @@ def encode_pairs(
         batch_size: Pictures, or captions, of a forward pass.
         workers: Processes that load pictures.
         progress: Title of the progress bars; None shows none.
+        skip_unreadable: Leave pictures out that, or whose captions, cannot be read.
 
     Returns:
         The features, the same on each process.
 
     Raises:
-        OSError: If a picture cannot be read.
-        ValueError: If a picture has no caption.
+        OSError: If a picture or a caption cannot be read, unless such pictures are left out.
+        ValueError: If a picture has no caption, or no picture can be read.
     """
-    captions, owners = list[str](), list[int]()
-    for index in range(len(pairs)):
-        own = pairs.captions(index)
-        if not own:
-            raise ValueError(f"{pairs.sample_id(index)} has no caption")
-        captions += own
-        owners += [index] * len(own)
+    captions, owners, reasons = _captions(pairs, skip=skip_unreadable)
     device, _ = place_of(model)
+
+    def of_pictures(batch: tuple[Tensor, Tensor, list[str]]) -> Tensor:
+        inputs, places, problems = batch
+        reasons.update(
+            {place: why for place, why in zip(places.tolist(), problems, strict=True) if why}
+        )
+        return image_features(model, inputs)
+
     texts = encode_all(
         lambda tokens: text_features(model, tokens), Texts(captions, model.context_length),
         dim=model.embed_dim, device=device, batch_size=batch_size,
         progress=progress and f"{progress}, captions",
     )  # fmt: skip
     images = encode_all(
-        lambda batch: image_features(model, batch), _Pictures(pairs, transform),
+        of_pictures, _Pictures(pairs, transform, skip=skip_unreadable),
         dim=model.embed_dim, device=device, batch_size=batch_size, workers=workers,
         progress=progress and f"{progress}, pictures",
     )  # fmt: skip
-    return EncodedPairs(images=images, texts=texts, owners=torch.tensor(owners, device=device))
+    found = {place: why for part in distributed.gather(reasons) for place, why in part.items()}
+    encoded = EncodedPairs(images=images, texts=texts, owners=torch.tensor(owners, device=device))
+    return _without(encoded, found) if found else encoded
+
+
+def _captions(
+    pairs: CaptionedPictures, *, skip: bool
+) -> tuple[list[str], list[int], dict[int, str]]:
+    """Read all captions: the captions, the picture of each, and what could not be read."""
+    captions, owners, reasons = list[str](), list[int](), dict[int, str]()
+    for index in range(len(pairs)):
+        try:
+            own = pairs.captions(index)
+        except OSError as error:
+            if not skip:
+                raise
+            reasons[index] = str(error) or repr(error)
+            continue
+        if not own:
+            raise ValueError(f"{pairs.sample_id(index)} has no caption")
+        captions += own
+        owners += [index] * len(own)
+    return captions, owners, reasons
+
+
+def _without(encoded: EncodedPairs, reasons: dict[int, str]) -> EncodedPairs:
+    """Leave pictures out, with their captions."""
+    if len(reasons) == len(encoded.images):
+        raise ValueError(f"none of {len(reasons)} pictures can be read: {reasons[min(reasons)]}")
+    kept = torch.ones(len(encoded.images), dtype=torch.bool, device=encoded.images.device)
+    kept[list(reasons)] = False
+    places = kept.cumsum(0) - 1  # of the kept pictures among each other
+    texts = kept[encoded.owners]
+    return EncodedPairs(
+        images=encoded.images[kept],
+        texts=encoded.texts[texts],
+        owners=places[encoded.owners[texts]],
+        left_out=[reasons[place] for place in sorted(reasons)],
+    )

@@ -21,6 +21,7 @@ from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_data.transforms import PictureTransform
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.counting import LabelledSamples, count
+from eva_engine.evaluation.left_out import LeftOutSamples
 from eva_engine.evaluation.rules import OneLabel
 
 OF_PAIRS = ("loss", "image_to_text_r1", "text_to_image_r1")
@@ -30,8 +31,12 @@ OF_CLASSES = ("top1", "top5")
 class ContrastiveValidation:
     """What a run evaluates, on pairs, on classes, or on both.
 
+    Pictures that cannot be read are left out, at most `run.max_bad_samples` of each; the log names
+    them.
+
     Args:
-        run: Batch size and workers. `loss` depends on the batch size, as that of the training.
+        run: Batch size, workers and `max_bad_samples`. `loss` depends on the batch size, as that of
+            the training.
         pairs: Pictures with captions; None evaluates none. `loss` takes the first of a picture's
             captions, the retrieval all of them.
         transform: What makes the model's input of a picture of `pairs`.
@@ -60,6 +65,7 @@ class ContrastiveValidation:
             raise ValueError("pairs need a transform")
         self._run, self._pairs, self._transform = run, pairs, transform
         self._classes, self._templates = classes, find_templates(templates)
+        self._left_out = LeftOutSamples(run.max_bad_samples)
         self.results = (
             *(OF_PAIRS if pairs is not None else ()),
             *(OF_CLASSES if classes is not None else ()),
@@ -73,6 +79,9 @@ class ContrastiveValidation:
 
         Returns:
             Name -> value, of `results`; accuracies and shares in percent.
+
+        Raises:
+            TooManyBadSamplesError: If more pictures than allowed cannot be read.
         """
         clip: Any = getattr(model, "module", model)
         found: dict[str, float] = {}
@@ -84,21 +93,26 @@ class ContrastiveValidation:
                 self._transform,
                 batch_size=self._run.batch_size,
                 workers=self._run.workers,
+                skip_unreadable=True,
             )
+            self._left_out.mention(encoded.left_out, of=len(self._pairs))
             shares = retrieval_scores(encoded.images, encoded.texts, encoded.owners).entries()
             shares["loss"] = contrastive_loss(clip, encoded, batch_size=self._run.batch_size)
             found |= {name: shares[name] for name in OF_PAIRS}
         if self._classes is not None:
             names = [readable(name) for name in self._classes.classes]
             weights = class_features(clip, names, self._templates)
-            score = count(
+            counted = count(
                 ZeroShotClassifier(clip, weights),
                 self._classes,
                 {"val": OneLabel()},
                 device=weights.device,
                 batch_size=self._run.batch_size,
                 workers=self._run.workers,
-            ).scores["val"]
+                skip_unreadable=True,
+            )
+            self._left_out.mention(counted.left_out, of=len(self._classes))
+            score = counted.scores["val"]
             found |= {name: getattr(score, name) for name in OF_CLASSES}
         return found
 

@@ -219,7 +219,7 @@ def _search(
     from eva_contrastive.inference.library import Library
     from eva_contrastive.model.loading import weights_file
     from eva_data.commands import say
-    from eva_data.run_folder import locked
+    from eva_data.outputs.run_folder import locked
 
     settings = _settings(args, clip)
     make_folder(args.output)

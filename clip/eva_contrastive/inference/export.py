@@ -21,7 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-from eva_data.exported import (
+from eva_data.files import write_text
+from eva_data.options import integer, number
+from eva_data.outputs.exported import (
     DATA,
     ENDINGS,
     demand_close,
@@ -31,9 +33,7 @@ from eva_data.exported import (
     require_form,
     write_program,
 )
-from eva_data.files import write_text
-from eva_data.folders import replacing_folder, require_replaceable
-from eva_data.options import integer, number
+from eva_data.outputs.folders import replacing_folder, require_replaceable
 from eva_engine.commands.options import add_weights, choose_device, new_parser
 
 if TYPE_CHECKING:  # imported where it is used, so that --help and mistakes answer at once

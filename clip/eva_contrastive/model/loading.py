@@ -276,6 +276,8 @@ def _text_tower(weights: Mapping[str, Tensor], source: str, *, heads: int | None
         raise ValueError(f"{source} has a text tower of shapes {shapes}: expected matrices")
     (vocab, width), (length, _), (_, output_dim) = shapes
     depth = len({found[1] for name in weights if (found := _BLOCK.match(name))})
+    if not depth:
+        raise ValueError(f"{source} has a text tower without blocks")
     if heads is None:
         known = [v for v in TEXT_VARIANTS.values() if (v.width, v.depth) == (width, depth)]
         heads = known[0].num_heads if known else max(1, width // _HEAD_WIDTH)

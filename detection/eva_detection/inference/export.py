@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from eva_detection.model.backbone import EVAViTDet
 
-from eva_data.exported import (
+from eva_data.files import make_folder, require_free
+from eva_data.options import integer, number
+from eva_data.outputs.exported import (
     DATA,
     ENDINGS,
     demand_close,
@@ -34,8 +36,6 @@ from eva_data.exported import (
     require_form,
     write_program,
 )
-from eva_data.files import make_folder, require_free
-from eva_data.options import integer, number
 
 logger = logging.getLogger(__name__)
 

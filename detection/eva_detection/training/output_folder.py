@@ -12,7 +12,7 @@ from typing import Any
 from detectron2.utils import comm
 
 from eva_data.files import make_folder, require_regular_file
-from eva_data.run_folder import locked
+from eva_data.outputs.run_folder import locked
 from eva_detection.training.agreement import together
 
 logger = logging.getLogger(__name__)

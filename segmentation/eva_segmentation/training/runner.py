@@ -16,7 +16,7 @@ from torch import nn
 from eva_backbone import no_init_weights
 from eva_data.files import make_folder, replacing
 from eva_data.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal
-from eva_data.run_folder import locked
+from eva_data.outputs.run_folder import locked
 from eva_segmentation.config.files import SavedConfig
 from eva_segmentation.model.weights import load_segmentor
 from eva_segmentation.training.checkpoint_files import (

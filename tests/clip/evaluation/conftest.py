@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from eva_contrastive.model.eva_clip import build_eva_clip
+from eva_data.pictures import UnreadableImageError
 from eva_engine.checkpoints.files import save_weights
 
 SIZES = {"embed_dim": 16, "img_size": 32, "depth": 1}
@@ -18,7 +19,8 @@ WORDS = ("red", "green", "blue", "small", "large", "dark", "bright", "old", "new
 class Pairs:
     """Pictures of noise with captions in memory, as `eva_data.captions` has them."""
 
-    def __init__(self, captions, seed=0):
+    def __init__(self, captions, seed=0, torn=(), mute=()):
+        self.torn, self.mute = torn, mute
         self._captions = [tuple(own) for own in captions]
         chance = np.random.default_rng(seed)
         self._pixels = chance.integers(0, 256, (len(captions), 5, 4, 3), dtype=np.uint8)
@@ -30,9 +32,13 @@ class Pairs:
         return f"pair {index}"
 
     def captions(self, index):
+        if index in self.mute:
+            raise OSError(f"the captions of pair {index} are not text")
         return self._captions[index]
 
     def image(self, index):
+        if index in self.torn:
+            raise UnreadableImageError(f"pair {index} is torn")
         return Image.fromarray(self._pixels[index]).resize((40, 48), Image.Resampling.BICUBIC)
 
 

@@ -237,6 +237,13 @@ def test_retrieval(write_picture, run, tmp_path, capsys):
     assert rows[1][:4] == ["pairs", "12", "24", "91.67"]
     assert "pairs" in capsys.readouterr().out
     assert found["sets"] == {}
+    (tmp_path / "pictures" / "3.png").write_bytes(b"torn")
+    arguments = ("--pairs", tmp_path / "pairs.csv", tmp_path / "pictures")
+    with pytest.raises(SystemExit, match=r"3.png.*; --skip-unreadable leaves such samples out"):
+        run(*arguments, sayings=sayings)
+    found = run(*arguments, "--skip-unreadable", sayings=sayings)
+    assert found["retrieval"]["pairs"]["texts"] == 22
+    assert "3.png" in found["left_out"][0]
 
 
 def test_the_numbers_of_the_paper():
@@ -325,7 +332,7 @@ def test_an_output_that_cannot_be_used(make_set, run, tmp_path):
         run("--data", own, sayings={})
     (tmp_path / "out").unlink()
     holder = (
-        "import pathlib, sys; from eva_data.run_folder import locked\n"
+        "import pathlib, sys; from eva_data.outputs.run_folder import locked\n"
         "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
     )
     command_line = [sys.executable, "-c", holder, str(tmp_path / "out")]

@@ -1,6 +1,7 @@
 """Two processes give what one gives, with sets that 2 does not divide."""
 
 import json
+import shutil
 
 import pytest
 from safetensors.torch import load_file
@@ -8,13 +9,16 @@ from safetensors.torch import load_file
 
 @pytest.fixture
 def evaluate(launch, weights, folders, captions, tmp_path):
-    """Function: evaluate classes and pairs; the results, and what the processes wrote."""
+    """Function: evaluate classes and pairs, one of them torn; results, and what was written."""
+    shutil.copytree(captions.parent, tmp_path / "captions")
+    (tmp_path / "captions" / "3.png").write_bytes(b"torn")
+    table = tmp_path / "captions" / captions.name
 
     def run(ranks, *more, output="out"):
         codes, texts = launch(
-            "evaluate", "--weights", weights, "--data", folders, "--pairs", captions,
-            "--batch-size", 2, "--workers", 0, "--device", "cpu", "--templates", "cifar",
-            "--output", tmp_path / output / "results", *more, ranks=ranks,
+            "evaluate", "--weights", weights, "--data", folders, "--pairs", table,
+            "--skip-unreadable", "--batch-size", 2, "--workers", 0, "--device", "cpu",
+            "--templates", "cifar", "--output", tmp_path / output / "results", *more, ranks=ranks,
         )  # fmt: skip
         assert codes == [0] * ranks, texts
         folder = tmp_path / output
@@ -35,7 +39,9 @@ def test_the_command(evaluate, tmp_path):
     assert "wrote" not in texts[1]
     assert "top-1" not in texts[1]
     assert one["retrieval"] == two["retrieval"]
-    assert one["retrieval"]["pairs"]["images"] == 11
+    assert one["left_out"] == two["left_out"]
+    assert "3.png" in one["left_out"][0]
+    assert one["retrieval"]["pairs"]["images"] == 10
     assert 0 < one["retrieval"]["pairs"]["image_to_text_r10"] < 100
     loss = one["sets"]["data"].pop("loss")
     assert two["sets"]["data"].pop("loss") == pytest.approx(loss, rel=1e-6)

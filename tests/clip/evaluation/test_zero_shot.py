@@ -1,5 +1,7 @@
 """Logits of classes beside the closed form, and the validation of a run."""
 
+import shutil
+
 import numpy as np
 import open_clip
 import pytest
@@ -17,6 +19,7 @@ from eva_data.labelled.folders import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine.config import RunConfig
 from eva_engine.data.loading import EvaluationInterruptedError, interruptible
+from eva_engine.data.order import TooManyBadSamplesError
 from eva_engine.evaluation.counting import count
 from eva_engine.evaluation.rules import OneLabel
 
@@ -120,6 +123,23 @@ def test_the_loss_of_a_sigmoid_model(make_clip, pairs, tmp_path):
             logits = out.logit_scale * out.image_features @ out.text_features.T + out.logit_bias
             total -= nn.functional.logsigmoid(signs * logits).sum().item()
     assert found["loss"] == pytest.approx(total / 11, rel=1e-5)
+
+
+def test_pictures_that_cannot_be_read(clip, make_pairs, folders, tmp_path, caplog):
+    pairs = make_pairs([[f"thing {i}"] for i in range(9)], torn=(2,))
+    shutil.copytree(folders, tmp_path / "classes")
+    (tmp_path / "classes" / "light" / "1.png").write_bytes(b"torn")
+    samples = open_labelled(tmp_path / "classes", TRANSFORM, upright=False)
+    run = run_config(tmp_path, max_bad_samples=1)
+    validation = ContrastiveValidation(run, pairs=pairs, transform=TRANSFORM, classes=samples)
+    for _ in range(2):
+        assert tuple(validation(clip)) == validation.results
+    said = [text for text in caplog.messages if "left a sample out of the validation" in text]
+    assert len(said) == 2  # each once
+    assert "pair 2 is torn" in said[0]
+    pairs.torn = (2, 3)
+    with pytest.raises(TooManyBadSamplesError, match="2 of 9 validation samples could not be read"):
+        validation(clip)
 
 
 def test_a_stop_ends_the_validation(clip, pairs, tmp_path):

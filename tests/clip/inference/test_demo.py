@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from eva_contrastive.inference import demo
 from eva_contrastive.inference.features import ClipFeatures
 from eva_contrastive.inference.searching import search
 from eva_data.drawing import contact_sheet
 from eva_data.files import replacing
-from eva_data.run_folder import locked
+from eva_data.outputs.run_folder import locked
+from eva_data.tensors import write_tensors
 
 RED = r"not everything could be read:\n  there is no nowhere\n  .*torn\.png cannot be decoded"
 
@@ -189,19 +191,23 @@ def test_a_library_serves_later_searches(run, media, monkeypatch, caplog):
     assert len(list((media / "kept").glob("*.safetensors"))) == 2
 
 
-def test_other_weights_of_the_same_name_have_another_library(run, media, weights, tmp_path):
-    run("search", media, "--output", "found", "--text", "a")
-    state = ClipFeatures.from_weights(weights, device="cpu")
-    from eva_data.tensors import write_tensors
+def test_a_library_belongs_to_the_content_of_the_weights(media, weights, tmp_path):
+    """Not to their name: a copy has the same one, other weights of one name have another."""
 
-    other = tmp_path / "other" / weights.name
-    other.parent.mkdir()
-    changed = {f"visual.{k}": v + 1e-3 for k, v in state.visual.state_dict().items()}
-    changed |= {f"text.{k}": v for k, v in state.text.state_dict().items()}
-    write_tensors(changed, other)
-    demo.main(["search", str(media), "--output", "found", "--text", "a", "--weights", str(other),
-               "--workers", "0", "--device", "cpu", "--overwrite"])  # fmt: skip
-    assert len(list((tmp_path / "found").glob("library-*.safetensors"))) == 2
+    def search_by(file):
+        found = ["--output", str(tmp_path / "found"), "--overwrite", "--text", "a"]
+        model = ["--weights", str(file), "--workers", "0", "--device", "cpu"]
+        demo.main(["search", str(media), *found, *model])
+        return len(list((tmp_path / "found").glob("library-*.safetensors")))
+
+    assert search_by(weights) == 1
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(weights.read_bytes())
+    assert search_by(copy) == 1
+    state = load_file(copy)
+    state["visual.norm.bias"] += 1e-3
+    write_tensors(state, copy)
+    assert search_by(copy) == 2
 
 
 def test_what_cannot_be_read_is_skipped_and_reported(run, media, tmp_path):
@@ -291,7 +297,7 @@ def test_a_folder_without_pictures(run, tmp_path):
 
 
 def test_a_library_that_is_in_use_is_refused(run, media, tmp_path, capsys, monkeypatch):
-    import eva_data.run_folder as run_folder
+    import eva_data.outputs.run_folder as run_folder
 
     def held(descriptor, flags):
         raise BlockingIOError(11, "held")

@@ -88,6 +88,13 @@ def test_a_file_that_lacks_something(official_clip, save, name):
         load_eva_clip(save(state))
 
 
+def test_a_text_tower_without_blocks(official_clip, save):
+    state = official_clip.state_dict()
+    rest = {name: value for name, value in state.items() if "resblocks" not in name}
+    with pytest.raises(ValueError, match=r"has a text tower without blocks"):
+        load_eva_clip(save(rest))
+
+
 def test_a_file_that_has_more(official_clip, save):
     state = official_clip.state_dict() | {"text.extra": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"names that the model does not have: text\.extra"):

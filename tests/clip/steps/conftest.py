@@ -23,13 +23,12 @@ def launcher(start_launcher):
 
 @pytest.fixture(scope="session")
 def launch(launcher, tmp_path_factory):
-    """Function: run a command of `program.py` in processes, in a folder of its own; the folder."""
+    """Function: run a function of `small_clip.py` in two processes; the folder that it wrote."""
 
-    def run(command, *, ranks=1, **case):
-        folder = tmp_path_factory.mktemp(command)
-        ended = launcher([command, json.dumps(case | {"output": str(folder)})], ranks=ranks,
-                         log=folder / "log_of_rank")  # fmt: skip
-        assert ended.codes == [0] * ranks, ended.texts
+    def run(command, **settings):
+        folder, logs = tmp_path_factory.mktemp(command), tmp_path_factory.mktemp("logs")
+        ended = launcher([command, str(folder), json.dumps(settings)], ranks=2, log=logs / "rank")
+        assert ended.codes == [0, 0], ended.texts
         return folder
 
     return run

@@ -1,14 +1,22 @@
-"""A small CLIP, pairs for it, and one step of its training as the loop carries it out."""
+"""A small CLIP, pairs for it, and steps of its training as the loop carries them out.
+
+The tests' own process and the others (`program.py`) share it.
+"""
+
+import json
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.towers import TextTower, VisionTower
 from eva_contrastive.steps.losses import build_loss
 from eva_contrastive.steps.step import ContrastiveStep
+from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.data.order import Batch
+from eva_engine.loop import TrainingRun
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 from eva_engine.steps.micro_batches import MicroBatches, forward_and_backward
 from eva_engine.steps.parameter_groups import ParameterGroup
@@ -49,6 +57,7 @@ def make_clip(*, sigmoid=False, scale=None, **vision):
                 parameter.copy_(offset + 0.2 * torch.randn(parameter.shape))
         if scale is not None:
             model.text.logit_scale.fill_(scale)
+    model.text.set_grad_checkpointing(vision.get("activation_checkpointing", False))
     return model.train()
 
 
@@ -88,6 +97,38 @@ def run_step(engine, kind, batches):
 def gradients(model):
     """Name -> gradient after the backward passes of an engine without ZeRO."""
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def write_steps(folder, *, kinds):
+    """A step of each kind; the first process writes gradients, and each what it has measured."""
+    rank, processes = distributed.rank(), distributed.world_size()
+    for kind, accumulate in kinds:
+        place = folder / f"{kind}_{accumulate}"
+        place.mkdir(exist_ok=True)
+        model = make_clip(sigmoid=kind == "sigmoid")
+        engine = make_engine(model, place, accumulate=accumulate)
+        batches = micro_batches(Pairs(), accumulate=accumulate, rank=rank, processes=processes)
+        measured = run_step(engine, kind, batches)
+        (place / f"measured{rank}.json").write_text(json.dumps(measured))
+        if rank == 0:
+            save_file(gradients(model), place / "gradients.safetensors")
+
+
+def train(folder, **run):
+    """A training run of a few steps, whose logit scale falls to its limit."""
+    torch.manual_seed(0)
+    model = make_clip()
+    TrainingRun(
+        model=model,
+        samples=Pairs(32),
+        step_fn=ContrastiveStep(build_loss("contrastive")),
+        run=RunConfig(output=folder, workers=0, tensorboard=False, **run),
+        optimizer=OptimizerConfig(lr=3e-2, eps=1e-2),  # gradients of rounding errors do not count
+        config={},
+        groups=[ParameterGroup(name="all", params=list(model.parameters()))],
+        device=torch.device("cpu"),
+        limits={"text.logit_scale": (2.65, 3.0)},
+    ).start()
 
 
 class Recorder(nn.Module):

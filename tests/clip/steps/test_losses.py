@@ -66,10 +66,12 @@ def test_accuracies():
 
 
 @pytest.fixture(scope="module")
-def steps_of(launch):
-    """Number of processes -> folder of `program.py steps`."""
+def steps_of(small_clip, device, launch, tmp_path_factory):
+    """Number of processes -> what they wrote of a step of each kind."""
     kinds = [(kind, accumulate) for kind in KINDS for accumulate in (1, 4)]
-    return {ranks: launch("steps", ranks=ranks, kinds=kinds) for ranks in (1, 2)}
+    alone = tmp_path_factory.mktemp("alone")
+    small_clip.write_steps(alone, kinds=kinds)
+    return {1: alone, 2: launch("write_steps", kinds=kinds)}
 
 
 @pytest.mark.parametrize(("ranks", "accumulate"), [(1, 4), (2, 1), (2, 4)])
@@ -91,11 +93,10 @@ def test_processes_and_micro_batches_equal_the_full_batch(steps_of, kind, ranks,
         torch.testing.assert_close(second[name], gradient, atol=2e-6, rtol=1e-4, msg=name)
 
 
-def test_runs_of_two_processes_equal_one(launch, metrics):
+def test_runs_of_two_processes_equal_one(small_clip, device, launch, metrics, tmp_path):
     """ZeRO-1 and accumulation; the logit scale falls to its limit."""
-    one = launch("train", loss="contrastive", run={"epochs": 2, "batch_size": 16})
-    two = launch("train", loss="contrastive", ranks=2,
-                 run={"epochs": 2, "batch_size": 4, "accumulate": 2})  # fmt: skip
+    one, two = tmp_path / "one", launch("train", epochs=2, batch_size=4, accumulate=2)
+    small_clip.train(one, epochs=2, batch_size=16)
     for line, other in zip(metrics(one), metrics(two), strict=True):
         assert line == pytest.approx(other, abs=1e-4, rel=1e-4)
     first, second = (

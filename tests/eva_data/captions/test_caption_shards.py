@@ -65,15 +65,17 @@ def test_what_makes_no_pair_is_counted_and_named(tmp_path, write_shard, png, lis
             ("good.txt", b" a good one \n"),  # not a neighbour of its picture
             ("twice.png", picture), ("twice.txt", b"two"),
             ("sub/good.PNG", picture), ("sub/good.txt", b"another"),
-            ("dots.a.png", picture), ("dots.b.png", picture),  # key `dots`, no picture by suffix
+            ("good.seg.png", picture),  # a mask
+            ("dots.a.png", picture), ("dots.a.txt", b"x"), ("dots.b.png", picture),
         ],
     )  # fmt: skip
     pairs = open_captions(file)
     assert listed(pairs) == [("good.png", "a good one"), ("good.PNG", "another")]
     assert pairs.left_out.counts == {
-        "uncaptioned": 1, "empty": 1, "unpictured": 1, "long": 1, "duplicate": 2,
+        "uncaptioned": 1, "empty": 1, "unpictured": 1, "long": 1, "duplicate": 2, "dotted": 1,
     }  # fmt: skip
     assert pairs.left_out.names["duplicate"] == [f"{file}:twice.png", f"{file}:two.png"]
+    assert pairs.left_out.names["dotted"] == [f"{file}:dots.a.png"]
     assert f"1 x picture without a caption, left out: {file}:alone.png" in caplog.text
 
 

@@ -152,8 +152,9 @@ def test_lines_that_are_not_pairs_are_counted_and_harm_no_other(table, line, kin
 
 def test_an_open_quote_does_not_take_half_of_the_table(table):
     rows = "".join(f"{number}.jpg,text {number}\n" for number in range(1000))
-    pairs, left_out = table('image,caption\na.jpg,"open\n' + rows + 'b.jpg,say "x"\n')
+    pairs, left_out = table('image,caption\na.jpg,"open\n' + rows + 'b.jpg,10"\n')
     assert [path for path, _ in pairs] == [*(f"{n}.jpg" for n in range(1000)), "b.jpg"]
+    assert pairs[-1][1] == '10"'
     assert left_out == {"malformed": ["line 2"]}
     # paths without a picture's suffix give no hint: the quote ends where the next one begins
     rows = "".join(f"{number},text {number}\n" for number in range(100_000))

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from eva_data.run_folder import FolderInUseError, locked
+from eva_data.outputs.run_folder import FolderInUseError, locked
 
 _HOLDER = """
 import pathlib, sys, time
-from eva_data.run_folder import locked
+from eva_data.outputs.run_folder import locked
 with locked(pathlib.Path(sys.argv[1])):
     if len(sys.argv) > 2:
         import multiprocessing

@@ -1,0 +1,1 @@
+"""Outputs of programs: their folders, and files for other programs."""

@@ -1,0 +1,39 @@
+"""Samples that an evaluation during a run leaves out, because they cannot be read."""
+
+import logging
+from collections.abc import Sequence
+
+from eva_engine.data.order import TooManyBadSamplesError
+
+logger = logging.getLogger(__name__)
+
+
+class LeftOutSamples:
+    """Names each sample once in the log of a run, and ends it if there are too many.
+
+    Args:
+        most: Number of samples that an evaluation may leave out, `run.max_bad_samples`.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._mentioned = most, set[str]()
+
+    def mention(self, left_out: Sequence[str], *, of: int) -> None:
+        """Name samples.
+
+        Args:
+            left_out: A sentence for each.
+            of: Number of all samples.
+
+        Raises:
+            TooManyBadSamplesError: If more than allowed were left out.
+        """
+        for why in left_out:
+            if why not in self._mentioned:
+                logger.warning("left a sample out of the validation: %s", why)
+        self._mentioned |= set(left_out)
+        if len(left_out) > self._most:
+            raise TooManyBadSamplesError(
+                f"{len(left_out)} of {of} validation samples could not be read, "
+                f"max_bad_samples is {self._most}; the log names them"
+            )
