@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from eva_data.files import explained, flush, make_folder
+from eva_data.files import UnwritableError, explained, flush, make_folder
 
 _PARTIAL, _REPLACED = "partial", "replaced"
 
@@ -49,6 +49,9 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
                     replaced.rename(folder)
                 raise
             flush(folder.parent)
+    except UnwritableError as error:  # name the folder that was asked for
+        error.args = (str(error).replace(str(partial), str(folder)),)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eva_data.files import UnwritableError
+from eva_data.files import UnwritableError, writing
 from eva_data.outputs.folders import remove_leftovers, replacing_folder, require_replaceable
 
 
@@ -106,3 +106,14 @@ def test_a_folder_that_takes_no_files(tmp_path):
         replacing_folder(tmp_path / "file" / "a"),
     ):
         pass
+
+
+def test_a_full_disk_names_the_folder_that_was_asked_for(tmp_path, full_disk):
+    with pytest.raises(UnwritableError, match=f"^{tmp_path}/a/big cannot be written: File too"):
+        _filled(tmp_path / "a")
+    assert not _names(tmp_path)
+
+
+def _filled(folder):
+    with replacing_folder(folder) as place, writing(place / "big") as stream:
+        stream.write(bytes(2**22))
