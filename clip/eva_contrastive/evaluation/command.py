@@ -5,6 +5,7 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from eva_contrastive.evaluation.text_classifier import class_features
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.loading import load_eva_clip
+from eva_contrastive.model.open_clip_form import open_clip_weights
 from eva_data.files import UnwritableError
 from eva_data.transforms import PictureTransform
 from eva_engine import distributed
@@ -61,6 +63,7 @@ main = command(PROGRAM, lambda arguments: parse(PROGRAM, arguments), _evaluate)
 
 
 def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
+    options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
     model = load_eva_clip(
         options.weights,
         image_size=options.image_size,
