@@ -24,7 +24,7 @@ config = ContrastiveConfig(
         text_checkpoint="ViT-L-14.pt",  # OpenAI's archive
         embed_dim=1024,
     ),
-    data=DataConfig(train="laion400m/{00000..41407}.tar"),
+    data=DataConfig(train="laion400m/{00000..41455}.tar"),
     vision=TowerConfig(lr=4e-4, weight_decay=0.05, layer_decay=0.85),
     text=TowerConfig(lr=4e-5, weight_decay=0.05, layer_decay=0.75),
     optimizer=OptimizerConfig(

@@ -79,12 +79,13 @@ class DataConfig(PixelConfig):
     """Pairs of pictures and captions, see `eva_data.captions.opening`.
 
     Attributes:
-        train: Shards, a table (CSV, TSV) or a manifest.
+        train: Shards, a table (CSV, TSV), a JSON list, a folder, a manifest or an index.
         val: The same for validation; empty has none.
-        root: Folder that the paths of tables begin in; empty for the folder of the table.
-        image_column: Column of a table with the pictures' paths; empty finds it by its name.
-        caption_column: Column of a table, or key of a JSON member of shards, with the captions;
-            empty finds it.
+        root: Folder that the paths of tables and lists begin in; empty for their own folder.
+        image_column: Column of a table, or key of a list, with the pictures' paths; empty finds it
+            by its name.
+        caption_column: Column of a table, or key of a list or of a JSON member of shards, with the
+            captions; empty finds it.
         zero_shot: Folder of class folders on which the run's zero-shot accuracy is evaluated;
             empty evaluates none.
         templates: Sentences for `zero_shot` with `{}` in place of the class; or a name of

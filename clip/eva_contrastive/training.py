@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from eva_backbone.checkpoints.loading import LoadReport
 from eva_backbone.initialisation import no_init_weights
 from eva_contrastive.config import ContrastiveConfig, DataConfig, ModelConfig
 from eva_contrastive.data.pairs import Pairs
@@ -43,6 +44,10 @@ def build_model(config: ModelConfig, *, sigmoid: bool = False) -> EvaClip:
     Returns:
         The model on the CPU.
     """
+    return _build(config, sigmoid=sigmoid)[0]
+
+
+def _build(config: ModelConfig, *, sigmoid: bool) -> tuple[EvaClip, LoadReport | None]:
     with no_init_weights() if config.init_checkpoint else contextlib.nullcontext():
         model = build_eva_clip(
             config.variant,
@@ -55,8 +60,31 @@ def build_model(config: ModelConfig, *, sigmoid: bool = False) -> EvaClip:
             activation_checkpointing=config.activation_checkpointing,
         )
     model.text.set_grad_checkpointing(config.activation_checkpointing)
-    initialise(model, config.init_checkpoint, config.text_checkpoint)
-    return model
+    return model, initialise(model, config.init_checkpoint, config.text_checkpoint)
+
+
+def _check_locked(config: ContrastiveConfig, report: LoadReport | None) -> None:
+    """Refuse a locked text tower that begins at random, and mention such a projection of pictures.
+
+    Args:
+        config: The recipe.
+        report: What the first weights of the vision tower, or of a complete CLIP, gave.
+    """
+
+    def lacks(name: str) -> bool:
+        return report is None or name in report.missing
+
+    if config.text.locked and not config.model.text_checkpoint and lacks("text.text_projection"):
+        raise ValueError(
+            "text.locked would keep a text tower that begins at random: name its weights as "
+            "model.text_checkpoint, or a complete CLIP as model.init_checkpoint"
+        )
+    if config.vision.locked and lacks("visual.head.weight"):
+        logger.warning(
+            "vision.locked keeps a projection of the pictures that begins at random, since no file "
+            "gives it: vision.frozen_blocks=%d would train it and the final norm, and nothing else",
+            config.model.depth,
+        )
 
 
 def open_pairs(data: DataConfig, location: str) -> CaptionedImages:
@@ -136,7 +164,8 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
     logger.info("%s pairs", f"{len(captions):,}")
     validation = build_validation(config)
     distributed.seed_all(config.run.seed)
-    model = build_model(config.model, sigmoid=config.loss == "sigmoid")
+    model, report = _build(config.model, sigmoid=config.loss == "sigmoid")
+    _check_locked(config, report)
     freeze(config, model)
     transform = training_transform(
         config.model.image_size,

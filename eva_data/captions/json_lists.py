@@ -9,6 +9,7 @@
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,21 @@ def pairs_of_json(
 
 
 def _load(file: Path) -> Any:
+    place, entries = f"{file}", []
     try:
         text = file.read_text(encoding="utf-8-sig")
-        if file.suffix.lower() == ".jsonl":
-            return [json.loads(line) for line in text.split("\n") if line.strip()]
-        return json.loads(text)
+        if file.suffix.lower() != ".jsonl":
+            return json.loads(text)
+        for number, line in enumerate(text.split("\n"), 1):
+            place = f"{file}, line {number},"
+            if line.strip():
+                entries.append(json.loads(line))
+    except json.JSONDecodeError as error:
+        more = f" ({error.msg}, character {error.pos})"
+        raise ValueError(f"{place} is not JSON{more}") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
+        raise ValueError(f"{place} is not JSON: {error}") from error
+    return entries
 
 
 def _joined(images: list[Any], annotations: list[Any], file: Path, left_out: LeftOut) -> list[Any]:
@@ -144,6 +153,12 @@ def _pairs(
 def _path(entry: dict[str, Any], image: str | None) -> str:
     folder, name = entry.get("filepath"), entry.get("filename")
     if image is None and isinstance(folder, str) and isinstance(name, str):  # Karpathy's, of COCO
-        return f"{folder}/{name}"
-    names = IMAGES if image is None else (image,)
-    return next((entry[name] for name in names if isinstance(entry.get(name), str)), "")
+        path = f"{folder}/{name}"
+    else:
+        names = IMAGES if image is None else (image,)
+        path = next((entry[name] for name in names if isinstance(entry.get(name), str)), "")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # half a pair of surrogates, which JSON can spell and no disk has
+        return ""
+    return path

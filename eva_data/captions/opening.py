@@ -243,6 +243,8 @@ def _open_manifest(file: Path, options: dict[str, str]) -> CaptionedImages:
 
 def _open_index(file: Path, options: dict[str, str]) -> CaptionedImages:
     table = Table.open(file, kind=CAPTION_KIND)
+    for key in options.keys() - {"root"}:
+        logger.warning("%s=%s has no effect on %s, which has it", key, options[key], file)
     try:
         entries = [SourceEntry(**about[3]) for about in table.about]
         parts = [table.part(about[0], about[2]) for about in table.about]

@@ -7,6 +7,8 @@ import torch
 
 from eva_contrastive.config import ContrastiveConfig
 from eva_contrastive.model.eva_clip import build_eva_clip
+from eva_data.captions import opening
+from eva_data.sources.manifest_file import Manifest
 from eva_engine.commands.training import load_recipe
 
 CONFIGS = Path(__file__).parents[2] / "clip" / "configs"
@@ -59,6 +61,14 @@ def test_the_command_of_eva_clip_g_plus():
     steps = 2_000_000_000 // 114_688
     assert optimizer.warmup_epochs * steps == pytest.approx(2000, abs=10)
     assert config.run.epochs * steps == pytest.approx(100 * 40_000_000 / 114_688, rel=0.01)
+
+
+def test_the_pairs_of_eva_clip_g_plus(monkeypatch):
+    monkeypatch.setenv("EVA_CLIP_DATA", "/data")
+    train = load("eva_clip_g_plus_patch14").data.train
+    laion, coyo = Manifest.read(CONFIGS.parents[1] / train, form=opening.PAIRS).sources
+    assert (laion.limit, coyo.limit) == (1_600_000_000, 400_000_000)
+    assert laion.location == "/data/laion2b/*.tar"
 
 
 def test_own_pairs(count):

@@ -139,6 +139,12 @@ def test_an_index_of_data_that_were_moved(tmp_path, folder, write_shard, png, li
         moved.image(0)
 
 
+def test_columns_that_an_index_has_already(mixed, tmp_path, caplog):
+    index(mixed, tmp_path / "i.safetensors")
+    open_captions(tmp_path / "i.safetensors", caption_column="y")
+    assert "caption_column=y has no effect on" in caplog.text
+
+
 def test_selected_pairs(mixed, tmp_path, listed):
     for entry in Manifest.read(mixed, form=PAIRS).sources:
         source = open_source(entry)

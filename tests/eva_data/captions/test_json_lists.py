@@ -121,3 +121,16 @@ def test_hostile_lists(write, pictures, content, message):
         return
     with pytest.raises(ValueError, match=message):
         open_captions(file, root=pictures)
+
+
+def test_a_path_that_no_disk_has(write, pictures, listed):
+    entries = [{"image": "0.png", "caption": "a"}, {"image": "\ud800.png", "caption": "b"}]
+    pairs = open_captions(write(entries), root=pictures)
+    assert listed(pairs) == [("0.png", "a")]
+    assert pairs.left_out.counts == {"malformed": 1}
+
+
+def test_a_damaged_line_is_named(write, pictures):
+    file = write('{"image": "0.png", "caption": "a"}\n\n{"image"\n', "list.jsonl")
+    with pytest.raises(ValueError, match=r"list\.jsonl, line 3, is not JSON \(Expecting"):
+        open_captions(file, root=pictures)
