@@ -59,6 +59,10 @@ def find_columns(file: Path, *, image: str | None, caption: str | None) -> Colum
     """
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as stream:
         header = stream.readline(LONGEST).rstrip("\r\n")
+    if "\0" in header:
+        raise ValueError(f"{file} is not text in UTF-8 (but maybe in UTF-16): save it as UTF-8")
+    if "\r" in header:
+        raise ValueError(f"{file} ends its lines by CR alone: save it with LF, or CR and LF")
     best: list[str] = []
     for separator in _SEPARATORS:
         names = [name.strip() for name in _cells(header, separator) or []]

@@ -213,7 +213,19 @@ def read_index(manifest: Manifest, file: Path) -> list[Table]:
         raise ValueError(
             f"{file} is the index of {known}, and {manifest.file} has {wanted}; {command}"
         )
+    for about, entry in zip(index.about, manifest.sources, strict=True):
+        noted = _columns(about[3].get("options", {})) if len(about) > 3 else {}
+        if noted != _columns(entry.options):
+            raise ValueError(
+                f"{file} has {entry.name} with {noted or 'no columns named'}, and {manifest.file} "
+                f"with {_columns(entry.options) or 'none'}; {command}"
+            )
     return [index.part(entry[0], entry[2]) for entry in index.about]
+
+
+def _columns(options: Mapping[str, str]) -> dict[str, str]:
+    """Leave out where the data lie, which may change."""
+    return {key: value for key, value in options.items() if key != "root"}
 
 
 def _source(entry: Any, root: Path, where: str, form: Form) -> SourceEntry:

@@ -145,6 +145,19 @@ def test_columns_that_an_index_has_already(mixed, tmp_path, caplog):
     assert "caption_column=y has no effect on" in caplog.text
 
 
+def test_an_index_of_another_column(tmp_path, folder):
+    (tmp_path / "t.csv").write_text("image,title,other\n0.png,x,y\n")
+    text = '[[source]]\nname = "t"\ntable = "t.csv"\nroot = "pictures"\ncaption_column = "{}"\n'
+    manifest = tmp_path / "one.toml"
+    manifest.write_text(text.format("title"))
+    index(manifest, tmp_path / "i.safetensors")
+    manifest.write_text('index = "i.safetensors"\n' + text.format("title"))
+    assert open_captions(manifest).captions(0) == ("x",)
+    manifest.write_text('index = "i.safetensors"\n' + text.format("other"))
+    with pytest.raises(ValueError, match="'title'}, and .*one.toml with .*'other'}; write it with"):
+        open_captions(manifest)
+
+
 def test_selected_pairs(mixed, tmp_path, listed):
     for entry in Manifest.read(mixed, form=PAIRS).sources:
         source = open_source(entry)

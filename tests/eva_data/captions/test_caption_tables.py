@@ -171,7 +171,8 @@ def test_an_open_quote_does_not_take_half_of_the_table(table):
         ("filepath\n", {}, "has the columns filepath: .*one of title, caption"),
         ("image,caption\n", {"image": "pic"}, r"is needed \('pic'\) and one with the captions"),
         ("image,caption\n", {"caption": "image"}, "name them by image_column"),
-        (b"\xff\xfei\0m\0a\0g\0e\0", {}, "has the columns"),
+        (b"\xff\xfei\0m\0a\0g\0e\0", {}, "is not text in UTF-8 .*maybe in UTF-16.: save it as"),
+        ("image,caption\ra.jpg,x\r", {}, "ends its lines by CR alone: save it with LF"),
     ],
 )
 def test_tables_without_the_columns(table, content, columns, message):
