@@ -154,7 +154,9 @@ def test_an_index_of_another_column(tmp_path, folder):
     manifest.write_text('index = "i.safetensors"\n' + text.format("title"))
     assert open_captions(manifest).captions(0) == ("x",)
     manifest.write_text('index = "i.safetensors"\n' + text.format("other"))
-    with pytest.raises(ValueError, match=r"'title'}, and .*one.toml with .*'other'}; write it with"):
+    with pytest.raises(
+        ValueError, match=r"'title'}, and .*one.toml with .*'other'}; write it with"
+    ):
         open_captions(manifest)
 
 
