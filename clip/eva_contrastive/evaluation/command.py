@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.evaluation.benchmarks import OWN, Benchmark
 from eva_contrastive.evaluation.options import Opened, open_all, parse
 from eva_contrastive.evaluation.retrieval import (
@@ -25,7 +24,7 @@ from eva_contrastive.evaluation.text_cache import TextCache
 from eva_contrastive.evaluation.text_classifier import class_features
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_contrastive.model.eva_clip import EvaClip
-from eva_contrastive.model.loading import load_eva_clip
+from eva_contrastive.model.loading import load_eva_clip, weights_file
 from eva_data.files import UnwritableError
 from eva_data.transforms import PictureTransform
 from eva_engine import distributed
@@ -103,7 +102,8 @@ class _Work:
         self._known: dict[Any, Tensor] = {}
         self._cache = None
         if options.cache is not None:
-            self._cache = TextCache(options.cache, resolve_source(options.weights))
+            weights = weights_file(options.weights)
+            self._cache = TextCache(options.cache, weights, text_heads=options.text_heads)
 
     def count(self, one: Benchmark) -> Counted:
         """Count the correct predictions of a set."""
