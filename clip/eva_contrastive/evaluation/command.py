@@ -5,11 +5,13 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.evaluation.benchmarks import OWN, Benchmark
 from eva_contrastive.evaluation.options import Opened, open_all, parse
 from eva_contrastive.evaluation.retrieval import (
@@ -24,7 +26,8 @@ from eva_contrastive.evaluation.text_cache import TextCache
 from eva_contrastive.evaluation.text_classifier import class_features
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_contrastive.model.eva_clip import EvaClip
-from eva_contrastive.model.loading import load_eva_clip, weights_file
+from eva_contrastive.model.loading import load_eva_clip
+from eva_contrastive.model.open_clip_form import open_clip_weights
 from eva_data.files import UnwritableError
 from eva_data.transforms import PictureTransform
 from eva_engine import distributed
@@ -60,6 +63,7 @@ main = command(PROGRAM, lambda arguments: parse(PROGRAM, arguments), _evaluate)
 
 
 def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
+    options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
     model = load_eva_clip(
         options.weights,
         image_size=options.image_size,
@@ -102,8 +106,8 @@ class _Work:
         self._known: dict[Any, Tensor] = {}
         self._cache = None
         if options.cache is not None:
-            weights = weights_file(options.weights)
-            self._cache = TextCache(options.cache, weights, text_heads=options.text_heads)
+            weights, heads = resolve_source(options.weights), options.text_heads
+            self._cache = TextCache(options.cache, weights, text_heads=heads)
 
     def count(self, one: Benchmark) -> Counted:
         """Count the correct predictions of a set."""

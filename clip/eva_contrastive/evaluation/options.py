@@ -73,7 +73,7 @@ def parse(program: str, arguments: Sequence[str] | None) -> argparse.Namespace:
         "Evaluate a CLIP by the names of classes, without training, and by retrieval.",
         epilog=_EXAMPLES,
     )
-    add_weights(parser, kinds="official name, or file of a run or of open_clip's EVA01-g-14")
+    add_weights(parser, kinds="official name; or file of a run, file or folder of open_clip")
     add = parser.add_argument
     one = integer(1)
     add("--text-heads", type=one, help="attention heads, if the size of the text tower is unusual")
