@@ -106,7 +106,8 @@ class _Work:
         self._known: dict[Any, Tensor] = {}
         self._cache = None
         if options.cache is not None:
-            self._cache = TextCache(options.cache, resolve_source(options.weights))
+            weights, heads = resolve_source(options.weights), options.text_heads
+            self._cache = TextCache(options.cache, weights, text_heads=heads)
 
     def count(self, one: Benchmark) -> Counted:
         """Count the correct predictions of a set."""

@@ -31,13 +31,17 @@ class TextCache:
     Args:
         folder: The folder; it is made with the first file.
         weights: File of the model's weights, whose digest is part of the key.
+        text_heads: Attention heads of the text tower where they are given: not of the file, but
+            features depend on them.
 
     Raises:
         OSError: If the weights cannot be read.
     """
 
-    def __init__(self, folder: Path, weights: str | os.PathLike[str]) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, weights: str | os.PathLike[str], *, text_heads: int | None = None
+    ) -> None:
+        self._folder, self._text_heads = folder, text_heads
         # read by one process: others of the same machine would only slow it down
         problem: OSError | None = None
         digest = ""
@@ -71,6 +75,7 @@ class TextCache:
         content = {
             "format": _FORMAT, "weights": self._weights, "classes": list(classes),
             "templates": list(templates), "dtype": str(dtype), "context_length": context_length,
+            "text_heads": self._text_heads,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -97,6 +97,16 @@ def test_the_number_format_is_part_of_the_key(weights, tmp_path):
     assert len(keys) == 4
 
 
+def test_the_heads_that_a_user_gives_are_part_of_the_key(weights, tmp_path):
+    keys = {
+        TextCache(tmp_path, weights, text_heads=heads).key(
+            CLASSES, TEMPLATES, dtype=torch.float32, context_length=77
+        )
+        for heads in (None, 1, 2)
+    }
+    assert len(keys) == 3
+
+
 def _swap(file, folder):
     other = next(path for path in folder.iterdir() if path != file)
     file.write_bytes(other.read_bytes())
