@@ -105,14 +105,16 @@ class OrderedBatches(Sampler[list[Item]]):
 
     def __iter__(self) -> Iterator[list[Item]]:
         epoch, first = divmod(self.start_step, self.steps_per_epoch)
+        number = torch.int32 if self.size <= torch.iinfo(torch.int32).max else torch.int64
         while True:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            order = torch.randperm(self.size, generator=generator)
+            order = torch.randperm(self.size, generator=generator, dtype=number)
             together = self.batch_size * self.world_size
             for micro in range(first * self.accumulate, self.steps_per_epoch * self.accumulate):
                 begin = micro * together + self.rank * self.batch_size
                 yield [(epoch, index) for index in order[begin : begin + self.batch_size].tolist()]
             epoch, first = epoch + 1, 0
+            del order  # before the next is drawn
 
 
 class SeededSamples(Dataset[Any]):
