@@ -33,7 +33,8 @@ class ContrastiveStep:
     (GradCache, Gao et al., arXiv:2101.06983): `begin` computes the features of all micro-batches
     without gradients, then the loss, and its gradients with respect to the features. Later each
     micro-batch is computed again, now with gradients, which begin with those of its features. So
-    the memory is that of one micro-batch and of the features of all.
+    the memory is that of one micro-batch and of the features of all; and between the two passes
+    that of the loss, which grows with the logits: A * B pairs of this process by those of all.
 
     Args:
         loss: Function of `eva_contrastive.steps.losses.build_loss`.
