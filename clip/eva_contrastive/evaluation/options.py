@@ -19,6 +19,7 @@ from eva_data.options import integer
 from eva_data.transforms import PictureTransform, evaluation_transform
 from eva_data.video.video_source import BACKENDS
 from eva_engine.commands.options import add_arguments, add_weights, new_parser
+from eva_engine.evaluation.counting import LabelledSamples
 
 FOLDERS = {
     "v2": "ImageNet-V2 matched frequency, folders 0 to 999",
@@ -182,7 +183,11 @@ def open_all(options: argparse.Namespace, *, image_size: int) -> Opened:
         if isinstance(one.samples, MiddleFrames)
     }
     if options.data is not None or options.videos is not None:
-        found.append(_own(options, transform))
+        samples = _own_samples(options, transform)
+        if isinstance(samples, MiddleFrames):
+            missing[benchmarks.OWN] = len(samples.videos.missing)
+        templates = find_templates(options.templates or ["simple"])
+        found.append(benchmarks.open_own(samples, options.classes, templates))
     return Opened(benchmarks=found, pairs=_pairs(options), transform=transform, missing=missing)
 
 
@@ -207,15 +212,12 @@ def _videos(options: argparse.Namespace, transform: PictureTransform) -> list[Be
     return found
 
 
-def _own(options: argparse.Namespace, transform: PictureTransform) -> Benchmark:
-    templates = find_templates(options.templates or ["simple"])
+def _own_samples(options: argparse.Namespace, transform: PictureTransform) -> LabelledSamples:
     if options.data is not None:
-        samples: Any = open_labelled(options.data, transform, upright=False)
-    else:
-        location, root = _place(options.videos)
-        videos = open_videos(location, root=root, backend=options.backend)
-        samples = MiddleFrames(videos, transform)
-    return benchmarks.open_own(samples, options.classes, templates)
+        return open_labelled(options.data, transform, upright=False)
+    location, root = _place(options.videos)
+    videos = open_videos(location, root=root, backend=options.backend)
+    return MiddleFrames(videos, transform)
 
 
 def _pairs(options: argparse.Namespace) -> dict[str, CaptionedPictures]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eva_data.files import read_lines
 from eva_data.kinetics.classes import SOURCES, kinetics_classes
 from eva_data.labelled.classes import Spellings, listed, read_class_list
 
@@ -84,6 +85,7 @@ def find_templates(given: Sequence[str]) -> tuple[str, ...]:
         The sentences.
 
     Raises:
+        OSError: If a file cannot be read.
         ValueError: If there is none, or one has no place for the class.
     """
     given = tuple(given)
@@ -109,14 +111,7 @@ def _lines(file: str) -> tuple[str, ...]:
             f"templates {file!r} is not a sentence with {PLACE}, not a text file of them and not "
             f"one of {', '.join(template_sets())}"
         )
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the templates in {path} cannot be read: {error}") from error
-    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not lines:
-        raise ValueError(f"{path} has no template: write a sentence with {PLACE} in each line")
-    return lines
+    return tuple(read_lines(path, skip_blank=True))
 
 
 def sentences(name: str, templates: Sequence[str]) -> list[str]:

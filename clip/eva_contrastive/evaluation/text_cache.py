@@ -23,7 +23,7 @@ _NAME, _KEY, _DIGEST = "features", "key", "sha256"  # of the tensor and of its n
 
 
 class TextCache:
-    """A folder with a file for each list of classes, sentences, weights and number format.
+    """A folder with a file for each list of classes, sentences, model and number format.
 
     A file that is damaged, or has another content than its name says, counts as not there and is
     written again.
@@ -31,13 +31,17 @@ class TextCache:
     Args:
         folder: The folder; it is made with the first file.
         weights: File of the model's weights, whose digest is part of the key.
+        text_heads: Attention heads of the text tower, which weights do not show; None for the
+            default of `load_eva_clip`.
 
     Raises:
         OSError: If the weights cannot be read.
     """
 
-    def __init__(self, folder: Path, weights: str | os.PathLike[str]) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, weights: str | os.PathLike[str], *, text_heads: int | None = None
+    ) -> None:
+        self._folder, self._heads = folder, text_heads
         # read by one process: others of the same machine would only slow it down
         problem: OSError | None = None
         digest = ""
@@ -71,6 +75,7 @@ class TextCache:
         content = {
             "format": _FORMAT, "weights": self._weights, "classes": list(classes),
             "templates": list(templates), "dtype": str(dtype), "context_length": context_length,
+            "text_heads": self._heads,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

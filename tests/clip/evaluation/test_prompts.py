@@ -79,11 +79,13 @@ def test_sentences_that_are_given(tmp_path):
         find_templates(["kinetic"])
     with pytest.raises(ValueError, match="at least one sentence"):
         find_templates([])
+    file.write_text("a {}\u2028b\n{}\n", encoding="utf-8")  # a space to those who edit it
+    assert find_templates([str(file)]) == ("a {}\u2028b", "{}")
     file.write_text("\n \n")
-    with pytest.raises(ValueError, match=r"mine.txt has no template"):
+    with pytest.raises(ValueError, match=r"mine.txt is empty: write one text in each line"):
         find_templates([str(file)])
     file.write_bytes(b"\xff{}")
-    with pytest.raises(ValueError, match=r"mine.txt cannot be read"):
+    with pytest.raises(ValueError, match=r"mine.txt is not text in UTF-8"):
         find_templates([str(file)])
 
 

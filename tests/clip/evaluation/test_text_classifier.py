@@ -97,6 +97,17 @@ def test_the_number_format_is_part_of_the_key(weights, tmp_path):
     assert len(keys) == 4
 
 
+def test_the_heads_of_the_text_tower_are_part_of_the_key(weights, tmp_path):
+    """The same weights are another model with other heads, which they do not show."""
+    keys = {
+        TextCache(tmp_path, weights, text_heads=heads).key(
+            CLASSES, TEMPLATES, dtype=torch.float32, context_length=32
+        )
+        for heads in (None, 2, 4)
+    }
+    assert len(keys) == 3
+
+
 def _swap(file, folder):
     other = next(path for path in folder.iterdir() if path != file)
     file.write_bytes(other.read_bytes())
