@@ -78,7 +78,7 @@ def parse(program: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     one = integer(1)
     add("--text-heads", type=one, help="attention heads, if the size of the text tower is unusual")
-    add("--crop-pct", type=float, help="default: the run's, else 1 as published")
+    add("--crop-pct", type=float, help="share of the resized picture (default: 1)")
     add("--imagenet", metavar="DIR", help="ImageNet-1K val: a folder for each WordNet id, or "
         "torchvision:ImageNet:ROOT:val")  # fmt: skip
     for name, text in FOLDERS.items():
@@ -98,7 +98,7 @@ def parse(program: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     own.add_argument("--videos", nargs="+", metavar=("DATA", "ROOT"),
                      help="your own videos: a folder of class folders or a list")  # fmt: skip
     add("--classes", help="text file of names: those of the folders of --data, or what to call "
-        "each in their order (default: the folders', _ as space)")  # fmt: skip
+        "each in their order, numbers by value (default: the folders', _ as space)")  # fmt: skip
     add("--templates", nargs="+", metavar="TEXT", help="sentences with {} for --data, a file of "
         f"them, or one of {', '.join(template_sets())} (default: simple)")  # fmt: skip
     add("--skip-unreadable", action="store_true", help="leave out and name what cannot be read")

@@ -6,6 +6,7 @@ Kinetics' classes are those of `eva_data.kinetics`.
 
 import functools
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[s
         file: Text file with a name in each line, or None for the folders' names. If it has the
             folders' names, in any spelling and order, further lines are classes without pictures,
             which compete too; if it has none of them, its lines are what the folders are called, in
-            their sorted order.
+            their sorted order, numbers by their value.
 
     Returns:
         Names that compete, and the place of each folder among them.
@@ -144,8 +145,7 @@ def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[s
     if file is None:
         return [readable(folder) for folder in folders], list(range(len(folders)))
     names = read_class_list(file)
-    spellings = Spellings(names)
-    found = [spellings.label(folder) for folder in folders]
+    found = _places(folders, names)
     lacking = [folder for folder, place in zip(folders, found, strict=True) if place is None]
     if not lacking:
         return [readable(name) for name in names], [place for place in found if place is not None]
@@ -159,4 +159,22 @@ def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[s
             f"the class list {file} has {len(names)} names, and none of the {len(folders)} classes "
             f"{listed(list(folders), 4)}: write those, or a name for each in their order"
         )
-    return [readable(name) for name in names], list(range(len(names)))
+    places = list(range(len(folders)))
+    if all(folder.isdecimal() for folder in folders):  # `10` sorts before `2`, its name does not
+        by_value = sorted(places, key=lambda label: int(folders[label]))
+        places = sorted(places, key=lambda label: by_value[label])
+    return [readable(name) for name in names], places
+
+
+def _places(folders: Sequence[str], names: Sequence[str]) -> list[int | None]:
+    """Find folders among names, in other letters (`Cat`, `cat`) too where that is unambiguous."""
+    spellings = Spellings(names)
+    folded = [readable(name).casefold() for name in names]
+    place_of = {name: place for place, name in enumerate(folded)}
+    once = {name for name, count in Counter(folded).items() if count == 1}
+    found = [spellings.label(folder) for folder in folders]
+    for number, folder in enumerate(folders):
+        name = readable(folder).casefold()
+        if found[number] is None and name in once and place_of[name] not in found:
+            found[number] = place_of[name]
+    return found

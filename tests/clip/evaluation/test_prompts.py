@@ -102,9 +102,26 @@ def test_a_list_of_names(tmp_path):
     assert own_classes(folders, file) == (["a bird", "traffic light", "cat"], [2, 1])
     file.write_text("a tabby\na red light\n")
     assert own_classes(folders, file) == (["a tabby", "a red light"], [0, 1])
+    file.write_text("Traffic Light\nCat\n")  # not other names in the folders' order
+    assert own_classes(folders, file) == (["Traffic Light", "Cat"], [1, 0])
     file.write_text("cat\nlight\n")
     with pytest.raises(ValueError, match="lacks 1 of the 2 classes: traffic_light"):
         own_classes(folders, file)
     file.write_text("a tabby\n")
     with pytest.raises(ValueError, match="has 1 names, and none of the 2 classes cat, traffic_lig"):
         own_classes(folders, file)
+
+
+def test_names_of_numbered_folders(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_text("tench\ngoldfish\nshark\nray\n")
+    assert own_classes(["0", "1", "10", "2"], file)[1] == [0, 1, 3, 2]
+    file.write_text("a\nb\nc\nd\ne\n")
+    assert own_classes(["0", "10", "11", "2", "3"], file)[1] == [0, 3, 4, 1, 2]
+    file.write_text("a\nb\nA\n")  # a line that is ambiguous but for its case
+    assert own_classes(["a", "A", "b"], file)[1] == [0, 2, 1]
+    file.write_text("CAT\ncAt\n")
+    assert own_classes(["Cat", "dog"], file)[1] == [0, 1]
+    file.write_text("cat\ndog\n")
+    with pytest.raises(ValueError, match="lacks 1 of the 3 classes: Cat"):
+        own_classes(["Cat", "cat", "dog"], file)
