@@ -79,8 +79,8 @@ def find_templates(given: Sequence[str]) -> tuple[str, ...]:
     """Find the sentences that an option or a recipe means.
 
     Args:
-        given: Sentences with `{}` in place of the class; or one entry, which is one of
-            `template_sets` or a text file with a sentence in each line.
+        given: Sentences with `{}` in place of the class, or `{c}`, as CLIP_benchmark writes it; or
+            one entry, which is one of `template_sets` or a text file with a sentence in each line.
 
     Returns:
         The sentences.
@@ -89,11 +89,11 @@ def find_templates(given: Sequence[str]) -> tuple[str, ...]:
         OSError: If a file cannot be read.
         ValueError: If there is none, or one has no place for the class.
     """
-    given = tuple(given)
+    given = _own_place(given)
     if len(given) == 1 and PLACE not in given[0]:
         if given[0] in template_sets():
             return named_templates(given[0])
-        given = _lines(given[0])
+        given = _own_place(_lines(given[0]))
     if not given:
         raise ValueError("templates must have at least one sentence, such as 'a photo of a {}.'")
     for template in given:
@@ -103,6 +103,11 @@ def find_templates(given: Sequence[str]) -> tuple[str, ...]:
                 "'a photo of a {}.'"
             )
     return given
+
+
+def _own_place(templates: Sequence[str]) -> tuple[str, ...]:
+    """Turn CLIP_benchmark's place of the class into that of these sentences."""
+    return tuple(template.replace("{c}", PLACE) for template in templates)
 
 
 def _lines(file: str) -> tuple[str, ...]:

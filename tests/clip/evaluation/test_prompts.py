@@ -72,6 +72,9 @@ def test_sentences_that_are_given(tmp_path):
     file = tmp_path / "mine.txt"
     file.write_bytes("\ufeffein Bild: {}\r\n\r\n  {} \n".encode())
     assert find_templates([str(file)]) == ("ein Bild: {}", "{}")
+    assert find_templates(["a {c}, {c}"]) == ("a {}, {}",)
+    file.write_text("a photo of a {c}.\n{}\n")  # as CLIP_benchmark writes them
+    assert find_templates([str(file)]) == ("a photo of a {}.", "{}")
     assert sentences("a {odd} name", ("{}, {}!",)) == ["a {odd} name, a {odd} name!"]
     with pytest.raises(ValueError, match=r"'no place' has no {} in place of the class"):
         find_templates(["a {}", "no place"])
