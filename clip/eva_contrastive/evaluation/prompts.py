@@ -5,6 +5,7 @@ Kinetics' classes are those of `eva_data.kinetics`.
 """
 
 import functools
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from eva_data.labelled.classes import Spellings, listed, read_class_list
 
 PLACE = "{}"  # of the name in a sentence
 _IMAGENET = "imagenet"
+_WORDNET = re.compile(r"n\d{8}")
 
 
 @functools.cache
@@ -130,6 +132,27 @@ def readable(folder: str) -> str:
     return " ".join(folder.replace("_", " ").split()) or folder
 
 
+def names_of(folders: Sequence[str]) -> list[str]:
+    """Name classes by their folders: those of ImageNet-1K, which are WordNet ids, as OpenAI does.
+
+    Raises:
+        ValueError: If all are WordNet ids, and one is not of ImageNet-1K.
+    """
+    if not all(_WORDNET.fullmatch(folder) for folder in folders):
+        return [readable(folder) for folder in folders]
+    from timm.data import ImageNetInfo
+
+    known = dict(
+        zip(ImageNetInfo("imagenet-1k").label_names(), named_classes(_IMAGENET), strict=True)
+    )
+    if other := [folder for folder in folders if folder not in known]:
+        raise ValueError(
+            f"{listed(other, 4)} is not a WordNet id of ImageNet-1K: rename the folders to what "
+            "their pictures show"
+        )
+    return [known[folder] for folder in folders]
+
+
 def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[str], list[int]]:
     """Name the classes of the user's own data.
 
@@ -148,7 +171,7 @@ def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[s
             than there are folders, or cannot be read.
     """
     if file is None:
-        return [readable(folder) for folder in folders], list(range(len(folders)))
+        return names_of(folders), list(range(len(folders)))
     names = read_class_list(file)
     found = _places(folders, names)
     lacking = [folder for folder, place in zip(folders, found, strict=True) if place is None]

@@ -7,6 +7,7 @@ from eva_contrastive.evaluation.prompts import (
     find_templates,
     named_classes,
     named_templates,
+    names_of,
     own_classes,
     readable,
     sentences,
@@ -128,3 +129,14 @@ def test_names_of_numbered_folders(tmp_path):
     file.write_text("cat\ndog\n")
     with pytest.raises(ValueError, match="lacks 1 of the 3 classes: Cat"):
         own_classes(["Cat", "cat", "dog"], file)
+
+
+def test_folders_of_imagenet_are_called_by_their_names():
+    """Their WordNet ids would be in the sentences otherwise, which no caption has."""
+    folders = ["n01440764", "n01443537", "n15075141"]
+    names = ["tench", "goldfish", "toilet paper"]
+    assert own_classes(folders, None) == (names, [0, 1, 2])
+    assert names_of(folders) == names
+    assert names_of(["n01440764", "traffic_light"]) == ["n01440764", "traffic light"]
+    with pytest.raises(ValueError, match="n00000001 is not a WordNet id of ImageNet-1K: rename"):
+        names_of(["n01440764", "n00000001"])
