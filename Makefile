@@ -54,6 +54,7 @@ attack: ready ## kill runs of all trainers and damage their files; an hour, tabl
 	@set -e; for trainer in pretrain classification video clip detection segmentation; do \
 	    $(PY) tests/attacks/kills.py $$trainer --kills 50 --in-saves 15; done
 	$(PY) tests/attacks/damage.py weights pretrain classification video clip detection segmentation
+	$(PY) tests/attacks/clip_files.py weights texts shards
 
 format: ready ## rewrite the code in the house format
 	$(PY) -m ruff check --fix-only .

@@ -183,7 +183,6 @@ def peer_step(model: nn.Module, case: Case, args: argparse.Namespace, device: to
     model.train()
 
     def passes(batch: Pairs) -> float:
-        optimizer.zero_grad()
         parts = [to_device(part, device) for part in micro_batches(batch, case.micro_batches)]
         return peer_gradients(model, parts, dtype=DTYPES[args.precision], scale=scaler.scale)
 
@@ -194,6 +193,7 @@ def peer_step(model: nn.Module, case: Case, args: argparse.Namespace, device: to
         scaler.update()
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))  # type: ignore[operator]
+        optimizer.zero_grad()  # here, as DeepSpeed does, so that peaks of passes count gradients
 
     return Step(passes, update)
 

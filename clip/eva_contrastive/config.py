@@ -1,6 +1,6 @@
 """Settings of contrastive training: what a recipe defines and the command line overrides."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from eva_contrastive.model.towers import TEXT_VARIANTS
@@ -141,7 +141,7 @@ class ContrastiveConfig:
     optimizer: OptimizerConfig
     run: RunConfig
     max_logit_scale: float = 100.0
-    interpolation: float = field(default=1.0)
+    interpolation: float = 1.0
 
     def __post_init__(self) -> None:
         one_of_its_choices(self)

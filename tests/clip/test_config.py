@@ -1,6 +1,7 @@
 """Settings that are refused, each with the value and the fix."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ CONFIG = ContrastiveConfig(
     vision=TowerConfig(lr=1e-3),
     text=TowerConfig(lr=1e-3),
     optimizer=OptimizerConfig(lr=1e-3),
-    run=RunConfig(output="output/x"),
+    run=RunConfig(output=Path("output/x")),
 )
 
 

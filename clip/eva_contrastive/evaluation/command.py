@@ -106,8 +106,8 @@ class _Work:
         self._known: dict[Any, Tensor] = {}
         self._cache = None
         if options.cache is not None:
-            weights = resolve_source(options.weights)
-            self._cache = TextCache(options.cache, weights, text_heads=options.text_heads)
+            weights, heads = resolve_source(options.weights), options.text_heads
+            self._cache = TextCache(options.cache, weights, text_heads=heads)
 
     def count(self, one: Benchmark) -> Counted:
         """Count the correct predictions of a set."""

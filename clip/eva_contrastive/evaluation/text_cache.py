@@ -23,7 +23,7 @@ _NAME, _KEY, _DIGEST = "features", "key", "sha256"  # of the tensor and of its n
 
 
 class TextCache:
-    """A folder with a file for each list of classes, sentences, model and number format.
+    """A folder with a file for each list of classes, sentences, weights and number format.
 
     A file that is damaged, or has another content than its name says, counts as not there and is
     written again.
@@ -31,8 +31,8 @@ class TextCache:
     Args:
         folder: The folder; it is made with the first file.
         weights: File of the model's weights, whose digest is part of the key.
-        text_heads: Attention heads of the text tower, which weights do not show; None for the
-            default of `load_eva_clip`.
+        text_heads: Attention heads of the text tower where they are given: not of the file, but
+            features depend on them.
 
     Raises:
         OSError: If the weights cannot be read.
@@ -41,7 +41,7 @@ class TextCache:
     def __init__(
         self, folder: Path, weights: str | os.PathLike[str], *, text_heads: int | None = None
     ) -> None:
-        self._folder, self._heads = folder, text_heads
+        self._folder, self._text_heads = folder, text_heads
         # read by one process: others of the same machine would only slow it down
         problem: OSError | None = None
         digest = ""
@@ -75,7 +75,7 @@ class TextCache:
         content = {
             "format": _FORMAT, "weights": self._weights, "classes": list(classes),
             "templates": list(templates), "dtype": str(dtype), "context_length": context_length,
-            "text_heads": self._heads,
+            "text_heads": self._text_heads,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
