@@ -181,20 +181,21 @@ def require_regular_file(path: Path) -> None:
         raise OSError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device')} and not a file")
 
 
-def read_lines(file: str | os.PathLike[str]) -> list[str]:
+def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> list[str]:
     """Read the lines of a text file, without the spaces around them.
 
     Blank lines at its end are left out.
 
     Args:
         file: A file in UTF-8.
+        skip_blank: Leave out blank lines anywhere; otherwise one between others is an error.
 
     Returns:
         The lines, at least one.
 
     Raises:
         OSError: If it is not there, or cannot be read.
-        ValueError: If it is not text in UTF-8, is empty, or has a blank line between others.
+        ValueError: If it is not text in UTF-8, is empty, or has a blank line that is not skipped.
     """
     path = Path(file)
     require_regular_file(path)
@@ -205,6 +206,8 @@ def read_lines(file: str | os.PathLike[str]) -> list[str]:
     lines = [line.strip() for line in text.rstrip().split("\n")]
     if lines == [""]:
         raise ValueError(f"{path} is empty: write one text in each line")
+    if skip_blank:
+        return [line for line in lines if line]
     if "" in lines:
         number = lines.index("") + 1
         raise ValueError(f"{path} has a blank line {number}, which is not a text: remove it")

@@ -126,6 +126,20 @@ def test_the_vision_tower_alone_gives_embeddings(extract, clip, photographs, tmp
     torch.testing.assert_close(features, clip.images(names, normalize=False))
 
 
+def test_a_folder_of_open_clip_gives_the_same(extract, photographs, texts, weights, tmp_path):
+    from eva_contrastive.model.open_clip_folder import OPEN_CLIP
+    from eva_engine.commands.convert import converter
+
+    folder = tmp_path / "open_clip"
+    assert not converter(OPEN_CLIP)([str(weights), "--to=open-clip", f"--output={folder}"])
+    for number, what in enumerate((("--images", photographs), ("--texts", texts))):
+        options = (*what, "--kind", "embedding", "--store", "fp32")
+        ours = read_features(extract(*options, output=f"ours{number}"))
+        theirs = read_features(extract(*options, "--weights", folder, output=f"theirs{number}"))
+        assert theirs.names == ours.names
+        torch.testing.assert_close(theirs.features, ours.features)
+
+
 def test_long_texts_are_named_but_not_all_of_very_many(extract, texts, caplog):
     texts.write_text(20 * (" ".join(["cat"] * 50) + "\n"))
     extract("--texts", texts)

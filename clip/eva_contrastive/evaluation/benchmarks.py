@@ -11,6 +11,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from eva_contrastive.evaluation.prompts import named_classes, named_templates, own_classes
+from eva_data.kinetics.classes import TITLES
 from eva_data.labelled.classes import Spellings, listed
 from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.imagenet import CLASSES, ImageNetPaths, open_objectnet, open_sets
@@ -23,7 +24,6 @@ from eva_engine.evaluation.counting import LabelledSamples
 
 OWN = "data"
 _CIFAR = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
-_KINETICS = {"k400": "Kinetics-400", "k600": "Kinetics-600", "k700": "Kinetics-700"}
 Place = tuple[str, str | None]  # data, and the folder that its paths begin in
 
 
@@ -219,7 +219,7 @@ def open_kinetics(
     names = named_classes(source)
     videos = open_videos(place[0], classes=names, root=place[1], backend=backend)
     return Benchmark(
-        name=_KINETICS[source],
+        name=TITLES[source],
         samples=MiddleFrames(videos, transform),
         names=names,
         templates=named_templates("kinetics"),

@@ -19,6 +19,7 @@ from eva_data.options import integer
 from eva_data.transforms import PictureTransform, evaluation_transform
 from eva_data.video.video_source import BACKENDS
 from eva_engine.commands.options import add_arguments, add_weights, new_parser
+from eva_engine.evaluation.counting import LabelledSamples
 
 FOLDERS = {
     "v2": "ImageNet-V2 matched frequency, folders 0 to 999",
@@ -77,7 +78,7 @@ def parse(program: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     one = integer(1)
     add("--text-heads", type=one, help="attention heads, if the size of the text tower is unusual")
-    add("--crop-pct", type=float, help="default: the run's, else 1 as published")
+    add("--crop-pct", type=float, help="share of the resized picture (default: 1)")
     add("--imagenet", metavar="DIR", help="ImageNet-1K val: a folder for each WordNet id, or "
         "torchvision:ImageNet:ROOT:val")  # fmt: skip
     for name, text in FOLDERS.items():
@@ -97,7 +98,7 @@ def parse(program: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     own.add_argument("--videos", nargs="+", metavar=("DATA", "ROOT"),
                      help="your own videos: a folder of class folders or a list")  # fmt: skip
     add("--classes", help="text file of names: those of the folders of --data, or what to call "
-        "each in their order (default: the folders', _ as space)")  # fmt: skip
+        "each in their order, numbers by value (default: the folders', _ as space)")  # fmt: skip
     add("--templates", nargs="+", metavar="TEXT", help="sentences with {} for --data, a file of "
         f"them, or one of {', '.join(template_sets())} (default: simple)")  # fmt: skip
     add("--skip-unreadable", action="store_true", help="leave out and name what cannot be read")
@@ -182,7 +183,11 @@ def open_all(options: argparse.Namespace, *, image_size: int) -> Opened:
         if isinstance(one.samples, MiddleFrames)
     }
     if options.data is not None or options.videos is not None:
-        found.append(_own(options, transform))
+        samples = _own_samples(options, transform)
+        if isinstance(samples, MiddleFrames):
+            missing[benchmarks.OWN] = len(samples.videos.missing)
+        templates = find_templates(options.templates or ["simple"])
+        found.append(benchmarks.open_own(samples, options.classes, templates))
     return Opened(benchmarks=found, pairs=_pairs(options), transform=transform, missing=missing)
 
 
@@ -207,15 +212,12 @@ def _videos(options: argparse.Namespace, transform: PictureTransform) -> list[Be
     return found
 
 
-def _own(options: argparse.Namespace, transform: PictureTransform) -> Benchmark:
-    templates = find_templates(options.templates or ["simple"])
+def _own_samples(options: argparse.Namespace, transform: PictureTransform) -> LabelledSamples:
     if options.data is not None:
-        samples: Any = open_labelled(options.data, transform, upright=False)
-    else:
-        location, root = _place(options.videos)
-        videos = open_videos(location, root=root, backend=options.backend)
-        samples = MiddleFrames(videos, transform)
-    return benchmarks.open_own(samples, options.classes, templates)
+        return open_labelled(options.data, transform, upright=False)
+    location, root = _place(options.videos)
+    videos = open_videos(location, root=root, backend=options.backend)
+    return MiddleFrames(videos, transform)
 
 
 def _pairs(options: argparse.Namespace) -> dict[str, CaptionedPictures]:

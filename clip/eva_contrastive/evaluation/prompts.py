@@ -5,16 +5,20 @@ Kinetics' classes are those of `eva_data.kinetics`.
 """
 
 import functools
+import re
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eva_data.files import read_lines
 from eva_data.kinetics.classes import SOURCES, kinetics_classes
 from eva_data.labelled.classes import Spellings, listed, read_class_list
 
 PLACE = "{}"  # of the name in a sentence
 _IMAGENET = "imagenet"
+_WORDNET = re.compile(r"n\d{8}")
 
 
 @functools.cache
@@ -77,20 +81,21 @@ def find_templates(given: Sequence[str]) -> tuple[str, ...]:
     """Find the sentences that an option or a recipe means.
 
     Args:
-        given: Sentences with `{}` in place of the class; or one entry, which is one of
-            `template_sets` or a text file with a sentence in each line.
+        given: Sentences with `{}` in place of the class, or `{c}`, as CLIP_benchmark writes it; or
+            one entry, which is one of `template_sets` or a text file with a sentence in each line.
 
     Returns:
         The sentences.
 
     Raises:
+        OSError: If a file cannot be read.
         ValueError: If there is none, or one has no place for the class.
     """
-    given = tuple(given)
+    given = _own_place(given)
     if len(given) == 1 and PLACE not in given[0]:
         if given[0] in template_sets():
             return named_templates(given[0])
-        given = _lines(given[0])
+        given = _own_place(_lines(given[0]))
     if not given:
         raise ValueError("templates must have at least one sentence, such as 'a photo of a {}.'")
     for template in given:
@@ -102,6 +107,11 @@ def find_templates(given: Sequence[str]) -> tuple[str, ...]:
     return given
 
 
+def _own_place(templates: Sequence[str]) -> tuple[str, ...]:
+    """Turn CLIP_benchmark's place of the class into that of these sentences."""
+    return tuple(template.replace("{c}", PLACE) for template in templates)
+
+
 def _lines(file: str) -> tuple[str, ...]:
     path = Path(file).expanduser()
     if not path.is_file():
@@ -109,14 +119,7 @@ def _lines(file: str) -> tuple[str, ...]:
             f"templates {file!r} is not a sentence with {PLACE}, not a text file of them and not "
             f"one of {', '.join(template_sets())}"
         )
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the templates in {path} cannot be read: {error}") from error
-    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not lines:
-        raise ValueError(f"{path} has no template: write a sentence with {PLACE} in each line")
-    return lines
+    return tuple(read_lines(path, skip_blank=True))
 
 
 def sentences(name: str, templates: Sequence[str]) -> list[str]:
@@ -129,6 +132,27 @@ def readable(folder: str) -> str:
     return " ".join(folder.replace("_", " ").split()) or folder
 
 
+def names_of(folders: Sequence[str]) -> list[str]:
+    """Name classes by their folders: those of ImageNet-1K, which are WordNet ids, as OpenAI does.
+
+    Raises:
+        ValueError: If all are WordNet ids, and one is not of ImageNet-1K.
+    """
+    if not all(_WORDNET.fullmatch(folder) for folder in folders):
+        return [readable(folder) for folder in folders]
+    from timm.data import ImageNetInfo
+
+    known = dict(
+        zip(ImageNetInfo("imagenet-1k").label_names(), named_classes(_IMAGENET), strict=True)
+    )
+    if other := [folder for folder in folders if folder not in known]:
+        raise ValueError(
+            f"{listed(other, 4)} is not a WordNet id of ImageNet-1K: rename the folders to what "
+            "their pictures show"
+        )
+    return [known[folder] for folder in folders]
+
+
 def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[str], list[int]]:
     """Name the classes of the user's own data.
 
@@ -137,7 +161,7 @@ def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[s
         file: Text file with a name in each line, or None for the folders' names. If it has the
             folders' names, in any spelling and order, further lines are classes without pictures,
             which compete too; if it has none of them, its lines are what the folders are called, in
-            their sorted order.
+            their sorted order, numbers by their value.
 
     Returns:
         Names that compete, and the place of each folder among them.
@@ -147,10 +171,9 @@ def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[s
             than there are folders, or cannot be read.
     """
     if file is None:
-        return [readable(folder) for folder in folders], list(range(len(folders)))
+        return names_of(folders), list(range(len(folders)))
     names = read_class_list(file)
-    spellings = Spellings(names)
-    found = [spellings.label(folder) for folder in folders]
+    found = _places(folders, names)
     lacking = [folder for folder, place in zip(folders, found, strict=True) if place is None]
     if not lacking:
         return [readable(name) for name in names], [place for place in found if place is not None]
@@ -164,4 +187,22 @@ def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[s
             f"the class list {file} has {len(names)} names, and none of the {len(folders)} classes "
             f"{listed(list(folders), 4)}: write those, or a name for each in their order"
         )
-    return [readable(name) for name in names], list(range(len(names)))
+    places = list(range(len(folders)))
+    if all(folder.isdecimal() for folder in folders):  # `10` sorts before `2`, its name does not
+        by_value = sorted(places, key=lambda label: int(folders[label]))
+        places = sorted(places, key=lambda label: by_value[label])
+    return [readable(name) for name in names], places
+
+
+def _places(folders: Sequence[str], names: Sequence[str]) -> list[int | None]:
+    """Find folders among names, in other letters (`Cat`, `cat`) too where that is unambiguous."""
+    spellings = Spellings(names)
+    folded = [readable(name).casefold() for name in names]
+    place_of = {name: place for place, name in enumerate(folded)}
+    once = {name for name, count in Counter(folded).items() if count == 1}
+    found = [spellings.label(folder) for folder in folders]
+    for number, folder in enumerate(folders):
+        name = readable(folder).casefold()
+        if found[number] is None and name in once and place_of[name] not in found:
+            found[number] = place_of[name]
+    return found

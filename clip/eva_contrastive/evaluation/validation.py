@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eva_contrastive.evaluation.prompts import find_templates, readable
+from eva_contrastive.evaluation.prompts import find_templates, names_of
 from eva_contrastive.evaluation.retrieval import (
     CaptionedPictures,
     EncodedPairs,
@@ -40,7 +40,8 @@ class ContrastiveValidation:
         pairs: Pictures with captions; None evaluates none. `loss` takes the first of a picture's
             captions, the retrieval all of them.
         transform: What makes the model's input of a picture of `pairs`.
-        classes: Pictures with labels; None evaluates none. Their folders' names are the classes.
+        classes: Pictures with labels; None evaluates none. Their folders' names are the
+            classes, see `prompts.names_of`.
         templates: Sentences for them, see `prompts.find_templates`.
 
     Attributes:
@@ -65,6 +66,7 @@ class ContrastiveValidation:
             raise ValueError("pairs need a transform")
         self._run, self._pairs, self._transform = run, pairs, transform
         self._classes, self._templates = classes, find_templates(templates)
+        self._names = [] if classes is None else names_of(classes.classes)
         self._left_out = LeftOutSamples(run.max_bad_samples)
         self.results = (
             *(OF_PAIRS if pairs is not None else ()),
@@ -100,8 +102,7 @@ class ContrastiveValidation:
             shares["loss"] = contrastive_loss(clip, encoded, batch_size=self._run.batch_size)
             found |= {name: shares[name] for name in OF_PAIRS}
         if self._classes is not None:
-            names = [readable(name) for name in self._classes.classes]
-            weights = class_features(clip, names, self._templates)
+            weights = class_features(clip, self._names, self._templates)
             counted = count(
                 ZeroShotClassifier(clip, weights),
                 self._classes,

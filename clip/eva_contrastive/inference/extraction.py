@@ -3,10 +3,12 @@
 import argparse
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from eva_contrastive.model.open_clip_form import open_clip_weights
 from eva_engine.extraction.command import Extraction, Kind
 from eva_engine.extraction.samples import Pictures, Samples, Texts
 
@@ -34,6 +36,8 @@ def _prepare(options: argparse.Namespace, device: torch.device) -> Extraction:
             f"--kind embedding needs {error.name}: install the extra clip "
             "(pip install 'eva-toolkit[clip]')"
         ) from error
+    # the file of a folder of open_clip, which the tool names and hashes too
+    options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
     clip = ClipFeatures.from_weights(
         options.weights,
         texts=options.texts is not None,

@@ -78,13 +78,13 @@ class Library:
         self._changed, self._saved, self._pause = False, time.monotonic(), _SECONDS
 
     def load(self) -> None:
-        """Read what was kept; a damaged file is not used, with a warning."""
+        """Read what was kept; a damaged or foreign file is not used, with a warning."""
         if not self.file.exists():
             return
         try:
-            self._entries = _read(self.file, self.width)
+            self._entries = _read(self.file, self.width, self.settings)
         except (OSError, ValueError, TypeError, LookupError, SafetensorError) as error:
-            logger.warning("%s is damaged and is computed again (%s)", self.file, error)
+            logger.warning("%s cannot be used and is computed again (%s)", self.file, error)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -166,12 +166,14 @@ class Library:
         }  # fmt: skip
 
 
-def _read(file: Path, width: int) -> dict[str, Entry]:
+def _read(file: Path, width: int, settings: Mapping[str, Any]) -> dict[str, Entry]:
     require_regular_file(file)
     with safe_open(file, "np") as content:
-        kind = (content.metadata() or {}).get("kind")
-        if kind != KIND:
+        notes = content.metadata() or {}
+        if (kind := notes.get("kind")) != KIND:
             raise ValueError(f"its kind is {kind!r} and not {KIND!r}")
+        if json.loads(notes["settings"]) != json.loads(json.dumps(settings)):  # tuples are lists
+            raise ValueError("it was written with other settings")
         arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     names = list(Names(arrays))
     features, frames, times, rows, sizes, changes = (arrays[name] for name in _PARTS)

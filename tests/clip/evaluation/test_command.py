@@ -214,6 +214,11 @@ def test_own_videos(write_video, run, tmp_path):
     found = run("--videos", tmp_path / "list.txt", tmp_path, "--classes", tmp_path / "names.txt",
                 "--templates", "kinetics", sayings=VIDEO_SAYINGS)  # fmt: skip
     assert found["sets"]["data"]["right1"] == 2
+    assert found["missing"] == {"data": 0}
+    (tmp_path / "2.mp4").unlink()
+    found = run("--videos", tmp_path / "list.txt", tmp_path, "--classes", tmp_path / "names.txt",
+                "--templates", "kinetics", sayings=VIDEO_SAYINGS)  # fmt: skip
+    assert found["missing"] == {"data": 1}
 
 
 def test_retrieval(write_picture, run, tmp_path, capsys):
@@ -317,6 +322,18 @@ def test_wrong_data(arguments, message, make_set, run, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=f"clip/evaluate_zero_shot.py: .*{message}"):
         run(*arguments, sayings={})
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_other_heads_have_their_own_features_of_texts(weights, folders, tmp_path):
+    arguments = ["--weights", str(weights), "--data", str(folders), "--device", "cpu",
+                 "--workers", "0"]  # fmt: skip
+    losses = []
+    for number, more in enumerate(([], ["--text-heads", "4"])):
+        command.main([*arguments, *more, "--output", str(tmp_path / str(number))])
+        results = json.loads((tmp_path / str(number) / "results.json").read_text())
+        losses.append(results["sets"]["data"]["loss"])
+    assert len([*(tmp_path / "text_features").iterdir()]) == 2
+    assert losses[0] != losses[1]
 
 
 def test_weights_that_are_not_there(folders, tmp_path):

@@ -7,6 +7,7 @@ from eva_contrastive.evaluation.prompts import (
     find_templates,
     named_classes,
     named_templates,
+    names_of,
     own_classes,
     readable,
     sentences,
@@ -72,6 +73,9 @@ def test_sentences_that_are_given(tmp_path):
     file = tmp_path / "mine.txt"
     file.write_bytes("\ufeffein Bild: {}\r\n\r\n  {} \n".encode())
     assert find_templates([str(file)]) == ("ein Bild: {}", "{}")
+    assert find_templates(["a {c}, {c}"]) == ("a {}, {}",)
+    file.write_text("a photo of a {c}.\n{}\n")  # as CLIP_benchmark writes them
+    assert find_templates([str(file)]) == ("a photo of a {}.", "{}")
     assert sentences("a {odd} name", ("{}, {}!",)) == ["a {odd} name, a {odd} name!"]
     with pytest.raises(ValueError, match=r"'no place' has no {} in place of the class"):
         find_templates(["a {}", "no place"])
@@ -79,11 +83,13 @@ def test_sentences_that_are_given(tmp_path):
         find_templates(["kinetic"])
     with pytest.raises(ValueError, match="at least one sentence"):
         find_templates([])
+    file.write_text("a {}\u2028b\n{}\n", encoding="utf-8")  # a space to those who edit it
+    assert find_templates([str(file)]) == ("a {}\u2028b", "{}")
     file.write_text("\n \n")
-    with pytest.raises(ValueError, match=r"mine.txt has no template"):
+    with pytest.raises(ValueError, match=r"mine.txt is empty: write one text in each line"):
         find_templates([str(file)])
     file.write_bytes(b"\xff{}")
-    with pytest.raises(ValueError, match=r"mine.txt cannot be read"):
+    with pytest.raises(ValueError, match=r"mine.txt is not text in UTF-8"):
         find_templates([str(file)])
 
 
@@ -100,9 +106,37 @@ def test_a_list_of_names(tmp_path):
     assert own_classes(folders, file) == (["a bird", "traffic light", "cat"], [2, 1])
     file.write_text("a tabby\na red light\n")
     assert own_classes(folders, file) == (["a tabby", "a red light"], [0, 1])
+    file.write_text("Traffic Light\nCat\n")  # not other names in the folders' order
+    assert own_classes(folders, file) == (["Traffic Light", "Cat"], [1, 0])
     file.write_text("cat\nlight\n")
     with pytest.raises(ValueError, match="lacks 1 of the 2 classes: traffic_light"):
         own_classes(folders, file)
     file.write_text("a tabby\n")
     with pytest.raises(ValueError, match="has 1 names, and none of the 2 classes cat, traffic_lig"):
         own_classes(folders, file)
+
+
+def test_names_of_numbered_folders(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_text("tench\ngoldfish\nshark\nray\n")
+    assert own_classes(["0", "1", "10", "2"], file)[1] == [0, 1, 3, 2]
+    file.write_text("a\nb\nc\nd\ne\n")
+    assert own_classes(["0", "10", "11", "2", "3"], file)[1] == [0, 3, 4, 1, 2]
+    file.write_text("a\nb\nA\n")  # a line that is ambiguous but for its case
+    assert own_classes(["a", "A", "b"], file)[1] == [0, 2, 1]
+    file.write_text("CAT\ncAt\n")
+    assert own_classes(["Cat", "dog"], file)[1] == [0, 1]
+    file.write_text("cat\ndog\n")
+    with pytest.raises(ValueError, match="lacks 1 of the 3 classes: Cat"):
+        own_classes(["Cat", "cat", "dog"], file)
+
+
+def test_folders_of_imagenet_are_called_by_their_names():
+    """Their WordNet ids would be in the sentences otherwise, which no caption has."""
+    folders = ["n01440764", "n01443537", "n15075141"]
+    names = ["tench", "goldfish", "toilet paper"]
+    assert own_classes(folders, None) == (names, [0, 1, 2])
+    assert names_of(folders) == names
+    assert names_of(["n01440764", "traffic_light"]) == ["n01440764", "traffic light"]
+    with pytest.raises(ValueError, match="n00000001 is not a WordNet id of ImageNet-1K: rename"):
+        names_of(["n01440764", "n00000001"])

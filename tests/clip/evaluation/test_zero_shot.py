@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from eva_contrastive.evaluation import validation
 from eva_contrastive.evaluation.encoding import encode_all
 from eva_contrastive.evaluation.retrieval import encode_pairs, retrieval_scores
 from eva_contrastive.evaluation.text_classifier import class_features
@@ -95,6 +96,22 @@ def test_validation(clip, pairs, folders, tmp_path):
     )
     assert found["top1"] == counted.scores["a"].top1
     assert found["top5"] == 100
+
+
+def test_validation_calls_imagenets_folders_by_their_names(clip, folders, tmp_path, monkeypatch):
+    ids = {"dark_thing": "n01440764", "light": "n01443537", "tiny": "n15075141"}
+    for name, number in ids.items():
+        shutil.copytree(folders / name, tmp_path / "val" / number)
+    samples = open_labelled(tmp_path / "val", TRANSFORM, upright=False)
+    asked, plain = [], validation.class_features
+
+    def recorded(model, names, templates):
+        asked.append([*names])
+        return plain(model, names, templates)
+
+    monkeypatch.setattr(validation, "class_features", recorded)
+    ContrastiveValidation(run_config(tmp_path), classes=samples)(clip)
+    assert asked == [["tench", "goldfish", "toilet paper"]]
 
 
 def test_validation_of_one_kind(clip, make_clip, pairs, folders, tmp_path):

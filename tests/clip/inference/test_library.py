@@ -1,5 +1,6 @@
 """Features between searches: what is new, changed or gone; interruptions and damage."""
 
+import json
 import logging
 import os
 
@@ -219,7 +220,7 @@ def test_a_damaged_library_is_computed_again(search_again, open_library, damage,
         del arrays["names.ends"]
     if damage == "kind":
         kind = "another file"
-    save_file(arrays, file, {"kind": kind})
+    save_file(arrays, file, {"kind": kind, "settings": json.dumps(SETTINGS)})
     if damage in ("cut", "empty", "text"):
         file.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"x" * 99}[damage])
     if damage == "folder":
@@ -228,7 +229,7 @@ def test_a_damaged_library_is_computed_again(search_again, open_library, damage,
     with caplog.at_level(logging.WARNING):
         assert len(open_library()) == 0
         (said,) = caplog.messages
-    assert "is damaged and is computed again (" in said
+    assert "cannot be used and is computed again (" in said
     assert file.name in said
     _, changes = search_again()
     assert changes.computed == 4
@@ -239,6 +240,15 @@ def test_other_settings_have_another_library(search_again, open_library):
     search_again()
     assert len(open_library()) == 4
     assert len(open_library(SETTINGS | {"frames": 4})) == 0
+
+
+def test_the_library_of_other_settings_is_not_taken_for_its_own(search_again, open_library, caplog):
+    library, _ = search_again()
+    other = open_library(SETTINGS | {"weights": "1" * 64})
+    other.file.write_bytes(library.file.read_bytes())  # copied or renamed by someone
+    with caplog.at_level(logging.WARNING):
+        assert len(open_library(SETTINGS | {"weights": "1" * 64})) == 0
+    assert "it was written with other settings" in caplog.text
 
 
 def test_a_full_disk_leaves_the_library_as_it_was(search_again, media, small_disk, open_library):
