@@ -146,7 +146,7 @@ def _tile(hit: Hit, backend: Backend) -> Tile:
                 picture = Image.fromarray(video.frames([hit.frame])[0])
     except (OSError, IndexError):  # it changed since it was indexed
         heading += "  (cannot be read)"
-    return Tile(picture, heading, Path(hit.file).name)
+    return Tile(picture, heading, "/".join(Path(hit.file).parts[-2:]))  # names of folders count
 
 
 def _at(time: float | None) -> str:

@@ -133,7 +133,8 @@ def _scores(
 
 def _hit(library: Library, path: str, scores: NDArray[np.float32]) -> Hit:
     place = int(scores.argmax())
-    score, entry = float(scores[place]), library[path]
+    # kept in half precision, features are not quite of unit length
+    score, entry = min(1.0, max(-1.0, float(scores[place]))), library[path]
     if not is_video(path):
         return Hit(path, score, None, None)
     return Hit(path, score, int(entry.frames[place]), float(entry.times[place]))
