@@ -439,6 +439,25 @@ def metrics():
 
 
 @pytest.fixture(scope="session")
+def assert_same_end(metrics):
+    """Function: metrics and last weights of two runs are the same bit for bit."""
+    from safetensors.torch import load_file
+
+    from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
+
+    def compare(one, other):
+        assert metrics(one) == metrics(other)
+        ends = [RunCheckpoints(output, keep=9).complete()[-1] for output in (one, other)]
+        assert ends[0].name == ends[1].name
+        for name in ("model", "model_ema"):
+            first, second = (load_file(end / f"{name}.safetensors") for end in ends)
+            assert first.keys() == second.keys()
+            assert all(first[key].equal(second[key]) for key in first)
+
+    return compare
+
+
+@pytest.fixture(scope="session")
 def prescribed():
     """The module `prescribed.py`: numbered pictures, and a model that gives prescribed logits."""
     spec = importlib.util.spec_from_file_location("prescribed", HERE / "prescribed.py")

@@ -1,11 +1,10 @@
 """What a test's processes do (see tests/launcher.py): `train`, or be killed inside a save."""
 
-import os
-import signal
 import sys
 
+from killing import kill_in_save
+
 from eva_contrastive import training
-from eva_engine.checkpoints import run_checkpoint
 
 
 def main(arguments):
@@ -14,14 +13,3 @@ def main(arguments):
         kill_in_save(int(command.rpartition("_")[2]))
     sys.argv[1:] = rest
     training.main()
-
-
-def kill_in_save(step):
-    save = run_checkpoint.save_weights
-
-    def killing(state, file, *more):
-        save(state, file, *more)
-        if f"{step:08d}" in str(file):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    run_checkpoint.save_weights = killing
