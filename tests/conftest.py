@@ -4,6 +4,7 @@ The factories are fixtures, because tests are not a package that another test co
 """
 
 import contextlib
+import importlib
 import importlib.util
 import json
 import os
@@ -127,9 +128,17 @@ def _record_errors(request, monkeypatch):
     monkeypatch.setattr(torch.testing, "assert_close", compare_and_note)
 
 
-def pytest_configure():
-    """Let started programs receive Ctrl-C, also if a shell runs the tests in the background."""
+def pytest_configure(config):
+    """Prepare what all processes of the tests share.
+
+    Started programs receive Ctrl-C, also if a shell runs the tests in the background. yapf, by
+    which mmengine writes configs, keeps a grammar in the user's cache: two processes that write it
+    at once, the first time, read half of it.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module("yapf_third_party._ylib2to3.pygram")
 
 
 def pytest_terminal_summary(terminalreporter):
