@@ -132,13 +132,13 @@ def pytest_configure(config):
     """Prepare what all processes of the tests share.
 
     Started programs receive Ctrl-C, also if a shell runs the tests in the background. yapf, by
-    which mmengine writes configs, keeps a grammar in the user's cache: two processes that write it
-    at once, the first time, read half of it.
+    which mmengine writes configs, keeps a grammar in the user's cache: written the first time
+    beside another process, or by a test whose disk is full, half of it would stay there.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         with contextlib.suppress(ImportError):
-            importlib.import_module("yapf_third_party._ylib2to3.pygram")
+            importlib.import_module("yapf")
 
 
 def pytest_terminal_summary(terminalreporter):
