@@ -119,9 +119,12 @@ def make_folder(folder: Path) -> None:
         UnwritableError: If it is a file, or nothing can be written in it.
     """
     with explained(folder):
-        if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
-            raise UnwritableError(f"{folder} is a file and not a folder: choose another output")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:  # no look before: another process may make it meanwhile
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise UnwritableError(
+                f"{folder} is a file and not a folder: choose another output"
+            ) from error
         probe = folder / f".probe{_UNFINISHED}-{os.getpid()}"
         try:
             probe.write_bytes(b"x")

@@ -149,3 +149,18 @@ def test_lines_of_a_pipe_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="is a named pipe and not a file"):
         read_lines(tmp_path / "pipe")
+
+
+def test_a_folder_that_another_process_makes_meanwhile(tmp_path, monkeypatch):
+    """Between a look at what is there and the making of it, nothing may be concluded."""
+    folder, is_dir = tmp_path / "out", Path.is_dir
+
+    def made_by_another(path, **more):
+        found = is_dir(path, **more)
+        if path == folder:
+            folder.mkdir(exist_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", made_by_another)
+    make_folder(folder)
+    assert is_dir(folder)
