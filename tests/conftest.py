@@ -448,6 +448,21 @@ def metrics():
 
 
 @pytest.fixture(scope="session")
+def clip_weights(tmp_path_factory):
+    """File of a CLIP at 32 px with features of 16 values, whose pictures the debug ViT sees."""
+    from eva_backbone.checkpoints.loading import load_pretrained
+    from eva_contrastive.model.eva_clip import build_eva_clip
+    from eva_data.tensors import write_tensors
+
+    torch.manual_seed(0)
+    model = build_eva_clip("eva_debug", "debug", embed_dim=16, img_size=32)
+    load_pretrained(model, "eva_debug", allow_missing=("visual.head", "text"))
+    file = tmp_path_factory.mktemp("clip") / "model.safetensors"
+    write_tensors(model.state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="session")
 def assert_same_end(metrics):
     """Function: metrics and last weights of two runs are the same bit for bit."""
     from safetensors.torch import load_file

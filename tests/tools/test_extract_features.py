@@ -8,10 +8,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from eva_backbone.checkpoints.loading import load_pretrained
 from eva_classification.features import FeatureExtractor
 from eva_contrastive.inference.features import ClipFeatures
-from eva_contrastive.model.eva_clip import build_eva_clip
 from eva_data.tensors import write_tensors
 from eva_engine.extraction import command
 from eva_engine.extraction.shards import read_features
@@ -22,14 +20,8 @@ TEXTS = ["a cat", "a rocket", "an astronaut", "ein Haus mit Dächern", "a cat"]
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """File of a CLIP at 32 px with features of 16 values."""
-    torch.manual_seed(0)
-    model = build_eva_clip("eva_debug", "debug", embed_dim=16, img_size=32)
-    load_pretrained(model, "eva_debug", allow_missing=("visual.head", "text"))
-    file = tmp_path_factory.mktemp("clip") / "model.safetensors"
-    write_tensors(model.state_dict(), file)
-    return file
+def weights(clip_weights):
+    return clip_weights
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from eva_backbone.checkpoints.loading import load_pretrained
 from eva_contrastive.inference.features import ClipFeatures
-from eva_contrastive.model.eva_clip import build_eva_clip
-from eva_data.tensors import write_tensors
 from eva_data.video.frame_stream import Frame
 from eva_data.video.writer import VideoWriter
 
@@ -20,14 +16,8 @@ ORIENTATION = 274  # EXIF
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory):
-    """File of a model at 32 px with features of 16 values."""
-    torch.manual_seed(0)
-    model = build_eva_clip("eva_debug", "debug", embed_dim=16, img_size=32)
-    load_pretrained(model, "eva_debug", allow_missing=("visual.head", "text"))
-    file = tmp_path_factory.mktemp("clip") / "model.safetensors"
-    write_tensors(model.state_dict(), file)
-    return file
+def weights(clip_weights):
+    return clip_weights
 
 
 @pytest.fixture(scope="session")
