@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from eva_contrastive.model import open_clip_folder
 from eva_contrastive.model.eva_clip import build_eva_clip
 from eva_contrastive.model.loading import load_eva_clip
-from eva_contrastive.model.open_clip_folder import OPEN_CLIP
+from eva_contrastive.model.open_clip_program import OPEN_CLIP
 from eva_contrastive.model.tokens import tokenize
 from eva_data.transforms import evaluation_transform
 from eva_engine.checkpoints import run_checkpoint
@@ -190,7 +190,7 @@ def test_without_open_clip(debug, convert, tmp_path, monkeypatch):
 
 
 def test_open_clips_order_of_weights(tmp_path):
-    from eva_contrastive.model.open_clip_form import open_clip_weights
+    from eva_contrastive.model.open_clip_program import open_clip_weights
 
     assert open_clip_weights(tmp_path) is None
     (tmp_path / "open_clip_config.json").write_text("{}")
