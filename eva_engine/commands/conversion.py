@@ -44,7 +44,7 @@ def convert(args: argparse.Namespace, others: OtherPrograms = TIMM) -> str:
     if folder_form is not None:
         form = resampled if folder_form.joint_bias else FORMATS[OFFICIAL]
     else:
-        form = (FORMATS | others.files)[args.to]
+        form = {**FORMATS, **others.files}[args.to]
     weights, changes = form(weights, patch_size=args.patch_size)
     if args.dtype:
         weights = cast(weights, _DTYPES[args.dtype])

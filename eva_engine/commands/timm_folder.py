@@ -110,8 +110,9 @@ def _images(side: int) -> Tensor:
 def _outputs(weights: Mapping[str, Tensor], model: TimmModel, name: str) -> Tensor:
     """Compute by our ViT what timm's model has to give: (B, C) features or (B, K)."""
     prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
-    mean = {"final_norm": False} if f"{prefix}fc_norm.weight" in weights else {}
-    vit = vit_from(weights, name=name, **mean)
+    fine_tuned = f"{prefix}fc_norm.weight" in weights  # a final norm beside it is not used
+    own = {k: v for k, v in weights.items() if not (fine_tuned and k.startswith(f"{prefix}norm."))}
+    vit = vit_from(own, name=name)
 
     def part(key: str) -> Tensor | None:
         value = weights.get(prefix + key)

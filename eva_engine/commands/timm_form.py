@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eva_backbone.checkpoints._key_maps import TRUNK_KEY
 from eva_backbone.checkpoints.convert import trunk_prefix
 from eva_backbone.checkpoints.from_weights import Trunk, describe
 from eva_backbone.checkpoints.listing import listed
@@ -77,9 +78,11 @@ def to_timm(weights: Mapping[str, Tensor], *, name: str) -> TimmModel:
     Raises:
         ValueError: If there is no ViT, or timm has none like it.
     """
+    prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
+    if weights[prefix + TRUNK_KEY].ndim == 5:
+        raise ValueError(_refusal(name, "a model of clips, whose patches have a length in time"))
     trunk = describe(weights, name=name)
     _require_plain(trunk, name)
-    prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
     own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     outside = [key for key in weights if not key.startswith(prefix)]
     lines = [f"left out (outside the ViT): {listed(outside, 3)}"] if outside else []
@@ -130,24 +133,23 @@ def official_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _require_plain(trunk: Trunk, name: str) -> None:
     """Refuse a ViT that timm's EVA models cannot compute."""
-    reason = None
-    if trunk.clips:
-        reason = "a model of clips, whose patches and positions have a time"
-    elif "rel_pos" in trunk.arguments:
-        reason = "a ViT with relative positions"
-    elif "cls_token" not in trunk.names:
-        reason = "a detector's ViT, which attends in windows"
-    if reason:
-        raise ValueError(
-            f"{name} holds {reason}, and timm's EVA models have none: convert a pre-trained file, "
-            "a classifier of pictures, a CLIP, or a segmentor without relative positions"
-        )
+    if "rel_pos" in trunk.arguments:
+        raise ValueError(_refusal(name, "a ViT with relative positions"))
+    if "cls_token" not in trunk.names:
+        raise ValueError(_refusal(name, "a detector's ViT, which attends in windows"))
     if "num_heads" not in trunk.arguments:
         raise ValueError(
             f"{name} holds a ViT of width {trunk.arguments['embed_dim']} and depth "
             f"{trunk.arguments['depth']}, which is not one of eva_backbone.VARIANTS, and weights "
             "do not show the number of heads that timm must be given"
         )
+
+
+def _refusal(name: str, what: str) -> str:
+    return (
+        f"{name} holds {what}, and timm's EVA models are without: convert a pre-trained file, a "
+        "classifier of pictures, a CLIP, or a segmentor without relative positions"
+    )
 
 
 def _architecture(trunk: Trunk, pooling: Pooling) -> str:
