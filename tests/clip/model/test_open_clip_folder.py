@@ -225,7 +225,7 @@ def test_eva_clip_g_has_the_names_and_shapes_of_open_clips_eva01_g_14():
     """The published size, on the meta device: a strict load needs no more."""
     with torch.device("meta"):
         ours = build_eva_clip("eva_g_patch14", "clip_l", embed_dim=1024)
-        peer = open_clip.create_model("EVA01-g-14", load_weights=False)
+        peer = open_clip.create_model("EVA01-g-14", load_weights=False, device="meta")
     found = open_clip_folder.to_trunk(ours.state_dict())
     expected = {name: tuple(value.shape) for name, value in peer.state_dict().items()}
     assert {name: tuple(value.shape) for name, value in found.items()} == expected
