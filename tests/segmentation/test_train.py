@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from eva_segmentation.config import options
+from eva_openmmlab.config import options
 from eva_segmentation.evaluation import evaluate
 from eva_segmentation.model.segmentor import EVASegmentor
 from eva_segmentation.training import train

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from eva_segmentation.config.options import load_config, set_data_root
+from eva_openmmlab.config.options import load_config, set_data_root
 from eva_segmentation.data import custom_data
 
 

@@ -8,11 +8,11 @@ from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
 from eva_backbone import no_init_weights
+from eva_openmmlab.config.options import check_files
+from eva_openmmlab.training.errors import building, sentences, settings
+from eva_openmmlab.training.runner import leave
 from eva_segmentation.config.command_line import add_shared_arguments, configure
-from eva_segmentation.config.options import check_files
 from eva_segmentation.data import custom_data
-from eva_segmentation.training.errors import building, sentences, settings
-from eva_segmentation.training.runner import leave
 
 WORK_DIR = "test"  # below the work folder of the training
 

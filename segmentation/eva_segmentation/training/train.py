@@ -6,12 +6,12 @@ from typing import Any
 
 from mmseg.registry import RUNNERS
 
+from eva_openmmlab.config.options import check_files
+from eva_openmmlab.training.checkpoint_files import has_run
+from eva_openmmlab.training.errors import RunError, building, sentences, settings
+from eva_openmmlab.training.runner import leave, used
 from eva_segmentation.config.command_line import add_shared_arguments, configure
-from eva_segmentation.config.options import check_files
 from eva_segmentation.data import custom_data
-from eva_segmentation.training.checkpoint_files import has_run
-from eva_segmentation.training.errors import RunError, building, sentences, settings
-from eva_segmentation.training.runner import leave, used
 
 _EPILOG = """
 Examples:

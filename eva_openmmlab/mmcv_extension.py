@@ -50,7 +50,7 @@ class MissingExtension(ModuleType):
 def install_stand_in() -> bool:
     """Put the stand-in in place unless mmcv's operations are compiled.
 
-    Must run before anything imports `mmcv.ops`; `eva_segmentation.plugin` sees to it. mmcv's own
+    Must run before anything imports `mmcv.ops`; `eva_openmmlab.plugin` sees to it. mmcv's own
     deformable attention then takes its PyTorch form on a GPU too.
 
     Returns:

@@ -1,0 +1,1 @@
+"""Configs in files, and what a command line changes in them."""
