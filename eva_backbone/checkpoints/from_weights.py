@@ -5,6 +5,7 @@ model = load_vit("eva_coco_det.pth")  # windows, relative positions and size are
 Shapes: C channels, N patches of a picture, T frames of a clip, p patch size.
 """
 
+import logging
 import math
 import os
 import re
@@ -24,10 +25,13 @@ from eva_backbone.checkpoints.reading import noted_frames, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import VARIANTS
 from eva_backbone.video import VideoTransformer
-from eva_backbone.vit import VisionTransformer
+from eva_backbone.vit import RelPos, VisionTransformer
+
+logger = logging.getLogger(__name__)
 
 _NEEDED = ("attn.qkv", "mlp.fc1", "mlp.fc2")  # of the first block
 _KNOWN = re.compile(f"{STOCK_VITDET}|{TRUNK_MORE}")
+_INTERPOLATIONS = ("beit", "vitdet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,7 @@ def load_vit(
     source: str | os.PathLike[str],
     *,
     frames: int | None = None,
+    rel_pos: RelPos | None = None,
     dtype: torch.dtype = torch.float32,
     **overrides: Any,
 ) -> VisionTransformer:
@@ -84,6 +89,10 @@ def load_vit(
         frames: Frames of a clip, for a `VideoTransformer`: the positions of a video model are
             resampled to them, those of a model of pictures are repeated. None for a model of
             pictures.
+        rel_pos: Interpolation of a detector's relative positions at other sizes than its tables',
+            which no weights show: "beit" as in the published results at 1536 px, or "vitdet" as in
+            detectron2 and in training. None takes "vitdet" where the qkv bias is joint, as in
+            detectron2's ViTDet, otherwise "beit", and the log says which.
         dtype: Type of the parameters.
         **overrides: Arguments of `VisionTransformer` that the weights do not determine, such as
             `num_heads` of an unusual size, or other ones, such as `img_size`.
@@ -98,7 +107,15 @@ def load_vit(
     path = resolve_source(source)
     stored = noted_frames(path)
     weights = read_weights(path)
-    return vit_from(weights, name=path.name, frames=frames, stored=stored, dtype=dtype, **overrides)
+    return vit_from(
+        weights,
+        name=path.name,
+        frames=frames,
+        stored=stored,
+        rel_pos=rel_pos,
+        dtype=dtype,
+        **overrides,
+    )
 
 
 def vit_from(
@@ -107,6 +124,7 @@ def vit_from(
     name: str,
     frames: int | None = None,
     stored: int | None = None,
+    rel_pos: RelPos | None = None,
     dtype: torch.dtype = torch.float32,
     **overrides: Any,
 ) -> VisionTransformer:
@@ -117,6 +135,7 @@ def vit_from(
         name: Name of the file, for messages.
         frames: See `load_vit`.
         stored: Frames that a video model was made for, where its shapes do not show them.
+        rel_pos: See `load_vit`.
         dtype: Type of the parameters.
         **overrides: See `load_vit`.
 
@@ -128,6 +147,17 @@ def vit_from(
     """
     trunk = describe(weights, name=name, frames=stored)
     arguments = trunk.arguments | overrides
+    if rel_pos is not None:
+        arguments["rel_pos"] = rel_pos
+    elif (chosen := arguments.get("rel_pos")) in _INTERPOLATIONS:
+        logger.info(
+            "%s: at other sizes than %d px, relative positions are interpolated %r; rel_pos=%r is "
+            "the other way",
+            name,
+            arguments["img_size"],
+            chosen,
+            next(other for other in _INTERPOLATIONS if other != chosen),
+        )
     if "num_heads" not in arguments:
         raise ValueError(
             f"{name} holds a ViT of width {arguments['embed_dim']} and depth {arguments['depth']}, "
@@ -253,8 +283,9 @@ def _relative_positions(
             f"{name} has relative positions for heads of width {first[1]}, which do not belong to "
             f"a ViT of width {width}"
         )
+    joint = "blocks.0.attn.qkv.bias" in shapes  # detectron2's form, and its interpolation
     common = {
-        "rel_pos": "beit",  # the interpolation of the published results
+        "rel_pos": "vitdet" if joint else "beit",  # "beit" in the published results
         "num_heads": width // first[1],
         "img_size": max(sides) * patch,
         "pretrain_img_size": (math.isqrt(shapes["pos_embed"][1] - 1)) * patch,
