@@ -16,7 +16,7 @@ P = ParamSpec("P")
 
 def is_traced() -> bool:
     """Test whether `torch.jit.trace` is recording, for which sizes are tensors."""
-    return bool(torch.jit.is_tracing())
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]  # documented, not in __all__
 
 
 def is_recorded() -> bool:

@@ -8,6 +8,8 @@ import torch
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import ImageList
 
+from eva_backbone.recording import is_traced
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,8 +37,8 @@ class EVARCNN(GeneralizedRCNN):
         constraints = dict(self.backbone.padding_constraints)
         canvas = constraints.get("square_size", 0)
         side = max(max(entry["image"].shape[-2:]) for entry in batched_inputs)
-        traced = torch.jit.is_tracing()  # then sides are tensors, and the canvas is one too
-        if not canvas or not traced and canvas >= side:
+        traced = is_traced()  # then sides are tensors, and the canvas is one too
+        if not canvas or (not traced and canvas >= side):
             return super().preprocess_image(batched_inputs)
         # `ImageList` rounds up to the divisibility
         constraints["square_size"] = torch.clamp(side, min=canvas) if traced else side
