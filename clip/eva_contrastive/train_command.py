@@ -1,6 +1,5 @@
 """Command line of `clip/train.py`; what trains is imported when it is needed."""
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,4 +26,4 @@ def _train(config: ContrastiveConfig, device: "torch.device") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -180,7 +180,8 @@ def requirements_of(extra: str) -> list[Requirement]:
 def _own(field: str) -> str | None:
     if installed_version(TOOLKIT) is None:
         return None
-    return dict(metadata.metadata(TOOLKIT).items()).get(field)
+    values = metadata.metadata(TOOLKIT).get_all(field) or [None]
+    return values[0]
 
 
 def _fits(requirement: Requirement, version: str) -> bool:

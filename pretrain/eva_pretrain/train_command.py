@@ -1,6 +1,5 @@
 """Command lines of pre-training and its tokenizer; what trains is imported when it is needed."""
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -43,4 +42,4 @@ def _train_tokenizer(config: TokenizerConfig, device: "torch.device") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
