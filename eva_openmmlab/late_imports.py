@@ -1,7 +1,7 @@
 """What mmseg and mmdet did without because they were imported before the stand-in was in place.
 
-Both swallow a failed import of mmcv's operations: a name becomes None, a function that raises, or an
-empty base class, and their messages then ask for packages that are installed. Here the imports
+Both swallow a failed import of mmcv's operations: a name becomes None, a function that raises, or
+an empty base class, and their messages then ask for packages that are installed. Here the imports
 that a loaded module has in a `try` are made up for, so that the order of imports does not matter.
 """
 
@@ -58,9 +58,9 @@ def _swallowed(tree: ast.Module) -> Iterator[tuple[str, ast.alias]]:
     """Yield module and name of each import from mmcv or mmdet in a `try` of a module."""
     for node in tree.body:
         for step in node.body if isinstance(node, ast.Try) else ():
-            if isinstance(step, ast.ImportFrom) and step.module and not step.level:
-                if step.module.partition(".")[0] in _ROOTS:
-                    yield from ((step.module, alias) for alias in step.names)
+            wanted = step.module or "" if isinstance(step, ast.ImportFrom) else ""
+            if wanted.partition(".")[0] in _ROOTS:  # a relative one has a name of the package
+                yield from ((wanted, alias) for alias in getattr(step, "names", ()))
 
 
 def _replace_bases(module: ModuleType, tree: ast.Module, names: list[str]) -> None:

@@ -14,11 +14,11 @@ pytestmark = pytest.mark.skipif(
 ORDERS = {
     "plugin": "import eva_segmentation.plugin; import mmseg.apis, mmdet.models",
     "mmseg.apis": "import mmseg.apis; import eva_segmentation.plugin",
-    "mmseg.models": "import mmseg.models; import eva_segmentation.plugin, mmseg.apis",
     "mmdet.models": "fails('mmdet.models'); import eva_segmentation.plugin, mmseg.apis",
     "mmcv.ops": "fails('mmcv.ops'); import eva_segmentation.plugin, mmseg.apis",
     "config": "from mmseg.apis import init_model",  # the config names the plugin
-    "heads": "from mmseg.models import Mask2FormerHead as early; import eva_segmentation.plugin",
+    "mmseg.models": "from mmseg.models import Mask2FormerHead as early; "
+    "import eva_segmentation.plugin",
 }
 # One process with what all orders have before them, and a copy of it for each.
 PROGRAM = """
@@ -74,3 +74,9 @@ def test_every_order_of_imports_gives_a_complete_mask2former(configs):
     lines = [line.split() for line in run.stdout.splitlines() if line.startswith("outcome ")]
     assert {name: code for _, name, code in lines} == dict.fromkeys(ORDERS, "0"), run.stderr[-3000:]
     assert "Please install" not in run.stdout + run.stderr
+
+
+def test_the_plugin_prints_nothing():
+    """mmsegmentation prints a line about a package that nobody here needs, twice."""
+    command = [sys.executable, "-c", "import eva_segmentation.plugin"]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b""
