@@ -14,9 +14,9 @@ from detectron2.data import DatasetMapper
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
+from eva_data.coco.files import CocoFile, check_categories, check_images, read_coco
 from eva_detection.config.files import literal
 from eva_detection.config.recipes import drop_masks, update_each
-from eva_detection.data.coco_files import CocoFile, check_categories, check_images, read_coco
 from eva_detection.data.custom_data import load_records
 from eva_detection.data.mapper import CustomMapper, PictureMapper
 from eva_detection.evaluation.own_data import CustomEvaluator

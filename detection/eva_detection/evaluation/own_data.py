@@ -7,7 +7,7 @@ from typing import Any
 from detectron2.data.catalog import Metadata
 from faster_coco_eval import COCO
 
-from eva_detection.data.coco_files import read_coco
+from eva_data.coco.files import read_coco
 from eva_detection.evaluation.evaluators import CocoEvaluator
 
 
