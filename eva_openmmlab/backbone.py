@@ -34,6 +34,8 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
         global_attn_indexes: Blocks that attend globally although `window_size` is set.
         out_channels: Channels F of every map.
         scale_factors: Scale of each map relative to the ViT's.
+        extra_levels: Further maps, each with every second pixel of the one before, which ViTDet's
+            RPN reads; 1 in the official detectors.
         freeze_patch_embed: Keep the patch embedding as it is loaded.
         freeze_blocks: First blocks of the ViT to keep as they are loaded, with all embeddings.
         pretrained: Weights to start from: a file, or the name of an official or bundled one.
@@ -53,6 +55,7 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
         global_attn_indexes: Sequence[int] = (),
         out_channels: int = 256,
         scale_factors: Sequence[float] = (4.0, 2.0, 1.0, 0.5),
+        extra_levels: int = 0,
         freeze_patch_embed: bool = False,
         freeze_blocks: int = 0,
         pretrained: str | None = None,
@@ -74,6 +77,7 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             out_channels=out_channels, scale_factors=scale_factors,
         )  # fmt: skip
         self.net = net
+        self.extra_levels = extra_levels
         self.init_cfg = pretrained_config(pretrained, init_cfg)
         self.is_init = self.init_cfg is None
         freeze(net, freeze_patch_embed, freeze_blocks)
@@ -91,10 +95,13 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             images: (B, 3, H, W), normalised; the largest stride divides H and W.
 
         Returns:
-            One (B, F, H / stride, W / stride) for each scale factor.
+            One (B, F, H / stride, W / stride) for each scale factor, then the extra levels.
 
         Raises:
             ValueError: If the size does not fit.
         """
         check_sides(images, max(self.strides))
-        return tuple(self.pyramid(self.net.forward_feature_map(images)))
+        maps = self.pyramid(self.net.forward_feature_map(images))
+        for _ in range(self.extra_levels):
+            maps.append(maps[-1][..., ::2, ::2])
+        return tuple(maps)
