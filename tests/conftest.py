@@ -156,6 +156,20 @@ def _randomise(module, std=0.3):
 
 
 @pytest.fixture(autouse=True)
+def _no_download(monkeypatch):
+    """Nothing is downloaded in tests, but by the fixture `hub` from this machine."""
+    monkeypatch.setenv("EVA_NO_DOWNLOAD", "1")
+
+
+@pytest.fixture
+def hub(load_module, tmp_path, monkeypatch):
+    """A stand-in of the hub on this machine, and this process and its children as its clients."""
+    with load_module(Path(__file__).with_name("hub_server.py")).serving() as server:
+        server.use(tmp_path, monkeypatch)
+        yield server
+
+
+@pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
 
