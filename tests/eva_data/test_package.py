@@ -18,6 +18,7 @@ MODULES = {  # what a group may load -> its modules
         *("checks.findings", "checks.pictures", "kinetics.classes", "labelled.classes", "names"),
         *("drawing.contact_sheet", "drawing.lettering", "pictures", "coco.rules"),
     ),
+    ("numpy", "cv2"): ("coco.scoring",),
     ("numpy", "PIL", "pycocotools"): (*("coco.files", "coco.objects", "coco.own_data"),),
     ("numpy", "PIL", "safetensors"): (
         *("checks.video_facts", "checks.video_sets", "checks.videos", "sources.index_file"),
