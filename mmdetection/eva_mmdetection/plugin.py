@@ -11,7 +11,13 @@ from mmdet.registry import MODELS, TRANSFORMS  # noqa: E402
 
 from eva_mmdetection.data import coco_file  # noqa: E402
 from eva_mmdetection.evaluation import metrics  # noqa: E402
-from eva_mmdetection.model import channel_norm, federated_loss, roi_head, rpn_head  # noqa: E402
+from eva_mmdetection.model import (  # noqa: E402
+    channel_norm,
+    federated_loss,
+    roi_head,
+    rpn_head,
+    weights,
+)
 from eva_mmdetection.training import class_counts  # noqa: E402
 from eva_openmmlab import plugin as shared  # noqa: E402
 from eva_openmmlab.backbone import EVAViT  # noqa: E402
@@ -31,4 +37,5 @@ __all__ = [
     "roi_head",
     "rpn_head",
     "shared",
+    "weights",
 ]

@@ -1,7 +1,7 @@
 """A data set of one file in COCO format, checked and made uniform as `detection/` reads it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.registry import DATASETS
@@ -17,7 +17,7 @@ class CocoFileDataset(BaseDetDataset):
     detectron2. With `filter_cfg=dict(filter_empty_gt=True)` neither are images without objects.
     """
 
-    METAINFO: dict[str, Any] = {"classes": (), "category_ids": (), "palette": None}
+    METAINFO: ClassVar[dict[str, Any]] = {"classes": (), "category_ids": (), "palette": None}
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the file.

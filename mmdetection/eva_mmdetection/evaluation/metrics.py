@@ -5,7 +5,6 @@ import logging
 import math
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from faster_coco_eval import COCOeval_faster

@@ -32,7 +32,8 @@ class CountClasses(Hook):
             raise ValueError("CountClasses is for models with EVAFederatedLoss; leave the hook out")
         counts = count_images(runner.train_dataloader.dataset, losses[0].num_classes)
         for loss in losses:
-            loss.set_image_counts(counts)
+            if loss.num_sampled:
+                loss.fed_loss_cls_weights.copy_(counts.float() ** loss.power)
 
 
 def count_images(dataset: Any, classes: int) -> torch.Tensor:

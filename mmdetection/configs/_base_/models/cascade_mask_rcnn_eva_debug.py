@@ -1,4 +1,4 @@
-"""The detector of the debug twin: `eva_debug`, 64 channels and three levels (patch 8), 10 classes."""
+"""The detector of the debug twin: `eva_debug`, 64 channels, three levels (patch 8), 10 classes."""
 
 _base_ = "cascade_mask_rcnn_eva.py"
 
