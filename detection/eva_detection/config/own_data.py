@@ -24,29 +24,12 @@ from eva_detection.evaluation.own_data import CustomEvaluator
 _FLAGS = ("train_annotations", "train_images", "val_annotations", "val_images")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags for own data.
-
-    Args:
-        parser: Parser of `train_net.py`.
-    """
-    group = parser.add_argument_group(
-        "your own data", "any data set in COCO format; the training file defines the classes"
-    )
-    for part, what in (("train", "training"), ("val", "evaluation")):
-        group.add_argument(f"--{part}-annotations", metavar="FILE", help=f"JSON file for {what}")
-        group.add_argument(f"--{part}-images", metavar="DIR", help=f"folder of images for {what}")
-    group.add_argument(
-        "--boxes-only", action="store_true", help="no mask head, even where the files have masks"
-    )
-
-
 def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
     """Put the data of the command line into a config, if there is any.
 
     Args:
         cfg: The config, changed in place.
-        args: The command line with the flags of `add_arguments`, or without them.
+        args: The command line with the flags of `config.parser`, or without them.
 
     Returns:
         What was changed, for the log.

@@ -176,7 +176,7 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
 def add_eva_config(cfg: CfgNode) -> None:
     """Add the node `MODEL.EVA` to a yacs config; then `MODEL.BACKBONE.NAME = "EVAViTDet"` works.
 
-    `MODEL.META_ARCHITECTURE = "EVARCNN"` does too, which enlarges the canvas where detectron2 crops.
+    So does `MODEL.META_ARCHITECTURE = "EVARCNN"`, which enlarges the canvas where detectron2 crops.
 
     Args:
         cfg: A detectron2 config, changed in place; it gets the values of the COCO recipe.
