@@ -5,7 +5,8 @@ import sys
 from eva_contrastive.model.open_clip_program import OPEN_CLIP
 from eva_engine.commands.convert import OtherPrograms, converter, deferred
 
-MMDET = OtherPrograms(files={"mmdet": deferred("eva_mmdetection.model.detectron2_names", "to_mmdet")})
+TO_MMDET = deferred("eva_mmdetection.model.detectron2_names", "to_mmdet")
+MMDET = OtherPrograms(files={"mmdet": TO_MMDET})
 
 main = converter(OPEN_CLIP, MMDET)
 
