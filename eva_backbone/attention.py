@@ -4,7 +4,7 @@ Shapes: B batch (windows count as batch), N tokens, M of them that are read, C c
 D = C / h, H x W patches.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,8 @@ class Attention(nn.Module):
         dim: Width C of a token.
         num_heads: Number h of heads; must divide C.
         qkv_bias: "qv" for separate `q_bias` and `v_bias` (EVA-g; a key bias cannot change a
-            softmax), "qkv" for one bias on the projection (EVA-L).
+            softmax), "qkv" for one bias on the projection (EVA-L). With "qv", `load_state_dict`
+            takes a joint `qkv.bias` too, as detectron2's ViT has it, without the part of the keys.
 
     Raises:
         ValueError: If the heads do not divide the width or the bias form is unknown.
@@ -47,6 +48,8 @@ class Attention(nn.Module):
         self.q_bias = nn.Parameter(torch.zeros(dim)) if separate else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if separate else None
         self.proj = Linear(dim, dim)
+        if separate:
+            self.register_load_state_dict_pre_hook(_split_joint_bias)
 
     def forward(
         self, x: Tensor, grid: tuple[int, int] | None = None, read: Tensor | None = None
@@ -142,6 +145,16 @@ class TableRelPosAttention(Attention):
             return table[index].permute(2, 0, 1)[None]  # (1, h, c, N)
 
         return chunked_attention(q, k, v, chunk_bias)
+
+
+def _split_joint_bias(
+    attention: Attention, state_dict: dict[str, Any], prefix: str, *args: object
+) -> None:
+    """Give a model with separate biases its parts of a file's `qkv.bias`, whoever loads it."""
+    del attention, args
+    joint, q_name, v_name = (f"{prefix}{name}" for name in ("qkv.bias", "q_bias", "v_bias"))
+    if joint in state_dict and not {q_name, v_name} & state_dict.keys():
+        state_dict[q_name], _, state_dict[v_name] = state_dict.pop(joint).chunk(3)
 
 
 def _expect_grid(grid: tuple[int, int] | None, *, tokens: int, prefix: int) -> tuple[int, int]:

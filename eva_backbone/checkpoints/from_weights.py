@@ -5,6 +5,7 @@ model = load_vit("eva_coco_det.pth")  # windows, relative positions and size are
 Shapes: C channels, N patches of a picture, T frames of a clip, p patch size.
 """
 
+import logging
 import math
 import os
 import re
@@ -24,9 +25,13 @@ from eva_backbone.checkpoints.reading import noted_frames, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import VARIANTS
 from eva_backbone.video import VideoTransformer
-from eva_backbone.vit import VisionTransformer
+from eva_backbone.vit import RelPos, VisionTransformer
 
+logger = logging.getLogger(__name__)
+
+_NEEDED = ("attn.qkv", "mlp.fc1", "mlp.fc2")  # of the first block
 _KNOWN = re.compile(f"{STOCK_VITDET}|{TRUNK_MORE}")
+_INTERPOLATIONS = ("beit", "vitdet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +71,7 @@ def load_vit(
     source: str | os.PathLike[str],
     *,
     frames: int | None = None,
+    rel_pos: RelPos | None = None,
     dtype: torch.dtype = torch.float32,
     **overrides: Any,
 ) -> VisionTransformer:
@@ -83,6 +89,10 @@ def load_vit(
         frames: Frames of a clip, for a `VideoTransformer`: the positions of a video model are
             resampled to them, those of a model of pictures are repeated. None for a model of
             pictures.
+        rel_pos: Interpolation of a detector's relative positions at other sizes than its tables',
+            which no weights show: "beit" as in the published results at 1536 px, or "vitdet" as in
+            detectron2 and in training. None takes "vitdet" where the qkv bias is joint, as in
+            detectron2's ViTDet, otherwise "beit", and the log says which.
         dtype: Type of the parameters.
         **overrides: Arguments of `VisionTransformer` that the weights do not determine, such as
             `num_heads` of an unusual size, or other ones, such as `img_size`.
@@ -97,7 +107,15 @@ def load_vit(
     path = resolve_source(source)
     stored = noted_frames(path)
     weights = read_weights(path)
-    return vit_from(weights, name=path.name, frames=frames, stored=stored, dtype=dtype, **overrides)
+    return vit_from(
+        weights,
+        name=path.name,
+        frames=frames,
+        stored=stored,
+        rel_pos=rel_pos,
+        dtype=dtype,
+        **overrides,
+    )
 
 
 def vit_from(
@@ -106,6 +124,7 @@ def vit_from(
     name: str,
     frames: int | None = None,
     stored: int | None = None,
+    rel_pos: RelPos | None = None,
     dtype: torch.dtype = torch.float32,
     **overrides: Any,
 ) -> VisionTransformer:
@@ -116,6 +135,7 @@ def vit_from(
         name: Name of the file, for messages.
         frames: See `load_vit`.
         stored: Frames that a video model was made for, where its shapes do not show them.
+        rel_pos: See `load_vit`.
         dtype: Type of the parameters.
         **overrides: See `load_vit`.
 
@@ -127,6 +147,17 @@ def vit_from(
     """
     trunk = describe(weights, name=name, frames=stored)
     arguments = trunk.arguments | overrides
+    if rel_pos is not None:
+        arguments["rel_pos"] = rel_pos
+    elif (chosen := arguments.get("rel_pos")) in _INTERPOLATIONS:
+        logger.info(
+            "%s: at other sizes than %d px, relative positions are interpolated %r; rel_pos=%r is "
+            "the other way",
+            name,
+            arguments["img_size"],
+            chosen,
+            next(other for other in _INTERPOLATIONS if other != chosen),
+        )
     if "num_heads" not in arguments:
         raise ValueError(
             f"{name} holds a ViT of width {arguments['embed_dim']} and depth {arguments['depth']}, "
@@ -189,9 +220,15 @@ def describe(weights: Mapping[str, Tensor], *, name: str, frames: int | None = N
             f"{name} holds no EVA-01 ViT, which has no {listed(foreign, 3)}; this is another model"
         )
     depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
-    needed = ("pos_embed", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight")
+    needed = ("pos_embed", *(f"blocks.0.{part}.weight" for part in _NEEDED))
     if lacking := [key for key in needed if key not in shapes]:
         raise ValueError(f"{name} holds no complete EVA ViT: it lacks {', '.join(lacking)}")
+    given, taken = (shapes[f"blocks.0.mlp.{part}.weight"] for part in ("fc1", "fc2"))
+    if given[0] != taken[1]:
+        raise ValueError(
+            f"{name} holds no EVA-01 ViT: the first layer of its MLP gives {given[0]} values and "
+            f"the second takes {taken[1]}, as in the gated MLP of EVA-02"
+        )
     kernel, positions = shapes[TRUNK_KEY], shapes["pos_embed"][1] - 1
     width, patch = kernel[0], kernel[-1]
     frames = stored_frames(kernel, positions, name=name, frames=frames)
@@ -246,8 +283,9 @@ def _relative_positions(
             f"{name} has relative positions for heads of width {first[1]}, which do not belong to "
             f"a ViT of width {width}"
         )
+    joint = "blocks.0.attn.qkv.bias" in shapes  # detectron2's form, and its interpolation
     common = {
-        "rel_pos": "beit",  # the interpolation of the published results
+        "rel_pos": "vitdet" if joint else "beit",  # "beit" in the published results
         "num_heads": width // first[1],
         "img_size": max(sides) * patch,
         "pretrain_img_size": (math.isqrt(shapes["pos_embed"][1] - 1)) * patch,

@@ -3,37 +3,26 @@
 The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.ops`.
 """
 
-from eva_segmentation.model import mmcv_extension
+from eva_openmmlab import mmcv_extension
 
 mmcv_extension.install_stand_in()
 
-from eva_segmentation.config import files  # noqa: E402
+from eva_openmmlab import plugin as shared  # noqa: E402
 from eva_segmentation.data import padding, paired_folders, reading  # noqa: E402
 from eva_segmentation.evaluation import metric  # noqa: E402
-from eva_segmentation.model import backbone, head, segmentor  # noqa: E402
-from eva_segmentation.training import (  # noqa: E402
-    checkpoint_hook,
-    loops,
-    optimizer,
-    runner,
-    schedule,
-    step_guard,
-)
+from eva_segmentation.model import backbone, head, segmentor, weights  # noqa: E402
+from eva_segmentation.training import schedule  # noqa: E402
 
 __all__ = [
     "backbone",
-    "checkpoint_hook",
-    "files",
     "head",
-    "loops",
     "metric",
     "mmcv_extension",
-    "optimizer",
     "padding",
     "paired_folders",
     "reading",
-    "runner",
     "schedule",
     "segmentor",
-    "step_guard",
+    "shared",
+    "weights",
 ]

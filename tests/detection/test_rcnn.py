@@ -73,6 +73,51 @@ def test_detectron2_alone_crops_or_fails(pair):
         stock.preprocess_image(_batch((100, 200), (150, 90)))
 
 
+def _warnings(caplog):
+    return [one.getMessage() for one in caplog.records if "exceeds square_pad" in one.getMessage()]
+
+
+def test_who_replaces_only_the_backbone_is_warned_when_it_crops(pair, caplog):
+    """Once, by every way to the images: inference, training, a batch on which detectron2 fails."""
+    _, stock = pair
+    with torch.no_grad():
+        stock(_batch((100, 128), (128, 128)))
+        assert _warnings(caplog) == []
+        stock.inference(_batch((100, 200)))
+    (text,) = _warnings(caplog)
+    assert text.startswith("an image of 100 x 200 px exceeds square_pad=128: GeneralizedRCNN crops")
+    assert "eva_detection.model.rcnn.EVARCNN" in text
+    with pytest.raises(RuntimeError):
+        stock.preprocess_image(_batch((100, 200), (150, 90)))
+    assert len(_warnings(caplog)) == 1
+
+
+def test_a_batch_that_fails_is_explained(pair, caplog):
+    with pytest.raises(RuntimeError):
+        pair[1].preprocess_image(_batch((60, 60), (150, 90)))
+    assert _warnings(caplog)[0].startswith("an image of 150 x 90 px")
+
+
+def test_other_architectures_of_detectron2_are_watched_too(pair, caplog):
+    """Their parents have the images under the same name."""
+    backbone = pair[1].backbone
+
+    class Other(torch.nn.Module):
+        def preprocess_image(self, batched_inputs):
+            return backbone.padding_constraints
+
+    Other().preprocess_image(_batch((129, 10)))
+    assert "Other crops it" in _warnings(caplog)[0]
+
+
+def test_no_warning_without_a_canvas_or_without_images(make_tiny_detector, pair, caplog):
+    stock = make_tiny_detector("model._target_=detectron2.modeling.GeneralizedRCNN",
+                               "model.backbone.square_pad=0").eval()  # fmt: skip
+    stock.preprocess_image(_batch((100, 200)))
+    assert pair[1].backbone.padding_constraints["square_size"] == CANVAS
+    assert _warnings(caplog) == []
+
+
 @pytest.mark.parametrize("others", [[], [(150, 90)]])
 def test_predictions_over_the_whole_image(make_tiny_detector, others):
     ours = make_tiny_detector(

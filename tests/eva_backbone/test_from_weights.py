@@ -1,6 +1,7 @@
 """The ViT that a file holds: every official form, read off names and shapes alone."""
 
 import ast
+import logging
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,35 @@ def test_golden_detectors(save, name):
     assert (model.window_size, model.global_attn_indexes, model.num_heads) == (4, (3,), 2)
     result = model.forward_feature_map(tensors["input.image"])
     torch.testing.assert_close(result, tensors["output.last_feat"], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fused", "given", "chosen"),
+    [
+        (False, None, "beit"),  # as published
+        (False, "vitdet", "vitdet"),
+        (True, None, "vitdet"),  # a joint bias, as detectron2's ViTDet has it
+        (True, "beit", "beit"),
+    ],
+)
+def test_the_interpolation_of_a_detector(save, make_detector, fused, given, chosen, caplog):
+    """Named in the log where it was not given; it counts at other sizes only."""
+    detector = make_detector(
+        rel_pos=chosen, depth=4, global_attn_indexes=(1, 3), qkv_bias="qkv" if fused else "qv"
+    )
+    file = save(detector.state_dict(), "detector.pt")
+    with caplog.at_level(logging.INFO):
+        model = load_vit(file, **({} if given is None else {"rel_pos": given}))
+    assert model.rel_pos == chosen
+    other = {"beit": "vitdet", "vitdet": "beit"}[chosen]
+    said = f"detector.pt: at other sizes than 96 px, relative positions are interpolated {chosen!r}"
+    assert (said in caplog.text) is (given is None)
+    assert (f"rel_pos={other!r} is the other way" in caplog.text) is (given is None)
+    images = torch.randn(1, 3, 128, 160)
+    expected = detector.net.forward_feature_map(images)
+    torch.testing.assert_close(model.forward_feature_map(images), expected, atol=0, rtol=0)
+    changed = load_vit(file, rel_pos=other).forward_feature_map(images)
+    assert (changed - expected).abs().max() > 1e-4
 
 
 def test_a_detector_that_does_not_tell_its_windows(save):

@@ -11,6 +11,7 @@ import eva_data
 MODULES = {  # what a group may load -> its modules
     (): (
         *("checks.command", "commands", "files", "inputs", "interruption", "options", "pools"),
+        "recipes",
         *("outputs.folders", "outputs.run_folder", "suffixes"),
     ),
     ("numpy", "PIL"): (

@@ -7,8 +7,8 @@ from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
 from eva_data.files import UnwritableError
-from eva_segmentation.config.files import SavedConfig, read_config
-from eva_segmentation.config.options import load_config
+from eva_openmmlab.config.files import SavedConfig, read_config
+from eva_openmmlab.config.options import load_config
 from eva_segmentation.evaluation import evaluate
 from eva_segmentation.inference.predictor import Predictor
 from eva_segmentation.training import train

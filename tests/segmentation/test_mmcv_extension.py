@@ -8,8 +8,8 @@ import types
 import pytest
 import torch
 
-from eva_segmentation.model import mmcv_extension
-from eva_segmentation.model.mmcv_extension import (
+from eva_openmmlab import mmcv_extension
+from eva_openmmlab.mmcv_extension import (
     ATTENTION,
     EXTENSION,
     MASK_HEAD,

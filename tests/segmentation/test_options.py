@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from eva_segmentation.config import options
+from eva_openmmlab.config import options
 
 ADE = "ade20k/mask2former_eva_g_896_20k"
 

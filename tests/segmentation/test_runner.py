@@ -7,7 +7,7 @@ import torch
 from mmengine.runner import Runner
 from torch import nn
 
-from eva_segmentation.training.runner import EVARunner
+from eva_openmmlab.training.runner import EVARunner
 
 
 @pytest.fixture

@@ -6,10 +6,13 @@ detector loads.
 Shapes: B images, H x W pixels, F pyramid channels.
 """
 
+import logging
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import BACKBONE_REGISTRY, Backbone
@@ -18,6 +21,8 @@ from torch import Tensor
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer, build_vit
 from eva_backbone.layer_decay import freeze_layers
+
+logger = logging.getLogger(__name__)
 
 
 @BACKBONE_REGISTRY.register()
@@ -39,6 +44,8 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
         ValueError: If the patch size gives a stride that is not a power of two, or the ViT has
             fewer blocks than are to be frozen.
     """
+
+    _warned_of_cropping = False
 
     @configurable
     def __init__(
@@ -107,8 +114,41 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        """Constraints by which detectron2 pads a batch before it comes here."""
+        """Constraints by which detectron2 pads a batch before it comes here.
+
+        Its models read them in the function that has the images as `batched_inputs`: the one place
+        where a backbone can find out that they will be cropped.
+        """
+        if self.square_pad and not self._warned_of_cropping:
+            self._warn_of_cropping(sys._getframe(1).f_locals)
         return {"size_divisibility": max(self.strides), "square_size": self.square_pad}
+
+    def _warn_of_cropping(self, reader: Mapping[str, Any]) -> None:
+        """Warn of images that exceed the canvas of a model that does not enlarge it.
+
+        Args:
+            reader: Local variables of the function that reads the constraints.
+        """
+        model, batch = reader.get("self"), reader.get("batched_inputs")
+        if getattr(model, "canvas_grows", False) or torch.jit.is_tracing():
+            return
+        images = [one.get("image") for one in batch or () if isinstance(one, Mapping)]
+        sizes = [one.shape[-2:] for one in images if isinstance(one, Tensor)]
+        stride = self.size_divisibility
+        canvas = math.ceil(self.square_pad / stride) * stride
+        larger = next((size for size in sizes if max(size) > canvas), None)
+        if larger is None:
+            return
+        self._warned_of_cropping = True
+        logger.warning(
+            "an image of %d x %d px exceeds square_pad=%d: %s crops it without a word, and fails on "
+            "a batch of several; let the canvas grow with eva_detection.model.rcnn.EVARCNN in "
+            "place of GeneralizedRCNN (yacs: MODEL.META_ARCHITECTURE EVARCNN), resize the images, "
+            "or set square_pad to 0 or more than that",
+            *larger,
+            self.square_pad,
+            type(model).__name__,
+        )
 
     @property
     def size_divisibility(self) -> int:

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from eva_segmentation.training.checkpoint_checks import check_fits
-from eva_segmentation.training.checkpoint_files import RUN, Evaluation
-from eva_segmentation.training.loops import EVATrainLoop
+from eva_openmmlab.training.checkpoint_checks import check_fits
+from eva_openmmlab.training.checkpoint_files import RUN, Evaluation
+from eva_openmmlab.training.loops import EVATrainLoop
 
 
 def take_over(
@@ -17,7 +17,7 @@ def take_over(
 
     Args:
         runner: Runner that has built everything.
-        model: Its segmentor without a wrapper.
+        model: Its model without a wrapper.
         content: Content as `read_checkpoint` returns it.
         file: The checkpoint, for messages.
         evaluation: Latest evaluation of the run.

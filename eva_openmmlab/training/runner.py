@@ -9,17 +9,16 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, get_rank, is_distributed, is_main_process
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
-from mmseg.registry import RUNNERS
 from torch import nn
 
 from eva_backbone import no_init_weights
 from eva_data.files import make_folder, replacing
 from eva_data.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal
 from eva_data.outputs.run_folder import locked
-from eva_segmentation.config.files import SavedConfig
-from eva_segmentation.model.weights import load_segmentor
-from eva_segmentation.training.checkpoint_files import (
+from eva_openmmlab.config.files import SavedConfig
+from eva_openmmlab.training.checkpoint_files import (
     RUN,
     Evaluation,
     has_run,
@@ -27,18 +26,19 @@ from eva_segmentation.training.checkpoint_files import (
     read_checkpoint,
     read_evaluation,
 )
-from eva_segmentation.training.checkpoint_hook import EVACheckpointHook
-from eva_segmentation.training.errors import RunError, UnfitWeightsError, building, on_main_process
-from eva_segmentation.training.loops import EVATrainLoop, end_workers
-from eva_segmentation.training.resuming import take_over
-from eva_segmentation.training.step_guard import GUARDED, StepGuard
+from eva_openmmlab.training.checkpoint_hook import EVACheckpointHook
+from eva_openmmlab.training.errors import RunError, UnfitWeightsError, building, on_main_process
+from eva_openmmlab.training.loops import EVATrainLoop, end_workers
+from eva_openmmlab.training.resuming import take_over
+from eva_openmmlab.training.step_guard import GUARDED, StepGuard
+from eva_openmmlab.weights import load_start
 
 _PRECISIONS = ("highest", "high", "medium")
 
 
 @RUNNERS.register_module()
 class EVARunner(Runner):
-    """Runner of the configs (`runner_type`), here and under mmsegmentation's own `tools/train.py`.
+    """Runner of the configs (`runner_type`), here and under the frameworks' own `tools/train.py`.
 
     `load_from` may name an official file. mmengine would load what fits and log the rest; here a
     file that does not fit is an error. In training a classifier of other classes starts from
@@ -95,7 +95,7 @@ class EVARunner(Runner):
 
         Args:
             model_wrapper_cfg: Config of the wrapper, or None.
-            model: The segmentor.
+            model: The model.
 
         Returns:
             The wrapped model, or the model itself in a run of one process.
@@ -282,9 +282,9 @@ class EVARunner(Runner):
             return
         if self._load_from is None:
             return
-        segmentor = getattr(model, "module", model)  # test-time augmentation wraps it
+        inner = getattr(model, "module", model)  # test-time augmentation wraps it
         training = isinstance(self._train_loop, BaseLoop)
-        report = load_segmentor(segmentor, self._load_from, complete=not training)
+        report = load_start(inner, self._load_from, complete=not training)
         self._has_loaded = True
         self.logger.info("%s", report)
         for name, reason in report.missing.items():

@@ -10,11 +10,11 @@ import torch
 import torch.distributed
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmseg.registry import OPTIM_WRAPPERS
+from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor
 
 from eva_data.interruption import StopSignal
-from eva_segmentation.training.errors import NonFiniteError
+from eva_openmmlab.training.errors import NonFiniteError
 
 MAX_SKIPPED = 40  # steps in a row without a scale that fits: 65,536 has become 6e-8
 _NAMED = 16  # images of a process in the message
@@ -44,7 +44,7 @@ class StepGuard:
 
         Args:
             iteration: Number of the iteration, from 0.
-            batch: Batch of mmsegmentation's loader.
+            batch: Batch of the framework's loader.
         """
         self.iteration = iteration
         self._images.append(_image_names(batch))

@@ -1,10 +1,10 @@
-"""Layer-wise learning-rate decay and weight decay as in the official segmentation code."""
+"""Layer-wise learning-rate decay and weight decay as in the official code."""
 
 import re
 from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor
-from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
 from eva_backbone.layer_decay import layer_groups, layer_index
@@ -18,7 +18,7 @@ _OFFICIAL_FIRST = re.compile(
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
-    """Groups the parameters of a segmentor by the ViT's layers.
+    """Groups the parameters of a model by the ViT's layers.
 
     Reads from `paramwise_cfg`:
 
@@ -46,7 +46,7 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
 
         Args:
             params: List that receives at most two groups for each layer, embeddings first.
-            module: The segmentor; its backbone's blocks are counted.
+            module: The model; its backbone's blocks are counted.
             prefix: Not used.
             is_dcn_module: Not used.
 
@@ -93,5 +93,5 @@ def _depth(module: nn.Module) -> int:
             return len(blocks)
     raise ValueError(
         f"{type(module).__name__} has neither backbone.blocks nor backbone.net.blocks; "
-        "EVALayerDecayConstructor is for segmentors around the EVA ViT"
+        "EVALayerDecayConstructor is for models around the EVA ViT"
     )

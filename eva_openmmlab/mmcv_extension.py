@@ -1,8 +1,8 @@
 """A stand-in for mmcv's compiled operations, which a plain `pip install` leaves out.
 
 Without them `mmcv.ops` cannot be imported, and with it neither `mmdet.models` nor mmseg's
-Mask2Former head, although a model like ours does not call them: deformable attention has a
-PyTorch form and point sampling is PyTorch. With the stand-in everything imports, and only an
+Mask2Former head. With the stand-in everything imports; what mmdetection's detectors call (NMS,
+RoIAlign, focal loss, deformable attention) runs by torchvision and PyTorch, and of the rest only an
 operation that is really called raises. Importing this module puts it in place where it is needed.
 """
 
@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
+
+from eva_openmmlab.operators import OPERATORS
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +29,15 @@ _BUILD = {"get_compiler_version": "not compiled", "get_compiling_cuda_version": 
 
 
 class MissingExtension(ModuleType):
-    """The module `mmcv._ext` where it was not compiled: each of its functions raises."""
+    """The module `mmcv._ext` where it was not compiled: a few functions, the others raise."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         if name in _BUILD:
             return lambda: _BUILD[name]
+        if name in OPERATORS:
+            return OPERATORS[name]
 
         def missing(*args: Any, **kwargs: Any) -> None:
             del args, kwargs
@@ -50,7 +54,7 @@ class MissingExtension(ModuleType):
 def install_stand_in() -> bool:
     """Put the stand-in in place unless mmcv's operations are compiled.
 
-    Must run before anything imports `mmcv.ops`; `eva_segmentation.plugin` sees to it. mmcv's own
+    Must run before anything imports `mmcv.ops`; `eva_openmmlab.plugin` sees to it. mmcv's own
     deformable attention then takes its PyTorch form on a GPU too.
 
     Returns:
@@ -71,7 +75,7 @@ def install_stand_in() -> bool:
     module.__spec__ = importlib.machinery.ModuleSpec(EXTENSION, loader=None)
     sys.modules[EXTENSION] = module
     _without_cuda()
-    logger.info("mmcv's operations are not compiled; deformable attention runs in PyTorch")
+    logger.info("mmcv's operations are not compiled; torchvision and PyTorch stand in for them")
     return True
 
 

@@ -15,7 +15,7 @@ from mmengine.logging.history_buffer import HistoryBuffer
 
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_data.files import write_text
-from eva_segmentation.model.weights import METADATA
+from eva_openmmlab.weights import METADATA
 
 LATEST = "last_checkpoint"  # mmengine's
 EVALUATED = "last_evaluation.json"

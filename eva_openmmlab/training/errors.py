@@ -15,7 +15,6 @@ from mmengine.dist import broadcast_object_list, get_rank, is_main_process
 from eva_data.files import OF_WRITING, UnwritableError, explained
 from eva_data.interruption import EXIT_KEYBOARD
 from eva_data.pictures import UnreadableImageError
-from eva_segmentation.data.label_maps import LabelMapError
 
 T = TypeVar("T")
 _LONGEST = 600  # characters of a sentence that quotes an error
@@ -45,7 +44,7 @@ class NonFiniteError(FloatingPointError):
     agreed = True
 
 
-SENTENCES = (RunError, NonFiniteError, UnwritableError, UnreadableImageError, LabelMapError)
+SENTENCES = (RunError, NonFiniteError, UnwritableError, UnreadableImageError)
 
 
 def one_line(error: BaseException) -> str:

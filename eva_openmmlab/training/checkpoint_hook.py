@@ -5,11 +5,11 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop
-from mmseg.registry import HOOKS
 
 from eva_data.files import write_text
-from eva_segmentation.training.checkpoint_files import LATEST, Evaluation, write_evaluation
+from eva_openmmlab.training.checkpoint_files import LATEST, Evaluation, write_evaluation
 
 
 @HOOKS.register_module()

@@ -17,7 +17,8 @@ from mmengine.fileio import BaseFileHandler, dump, load, register_handler
 from eva_data.files import write_text
 
 _BRACE = re.compile(r"\{(?=\{)")  # where mmengine would begin to replace
-_MODULES = ("eva_segmentation.plugin", "mmdet.models")  # that a config in data may import
+# that a config in data may import
+_MODULES = ("eva_segmentation.plugin", "eva_mmdetection.plugin", "mmdet.models")
 _KIND = re.compile(
     r"((mmcv|mmdet|mmengine|mmpretrain|mmseg)\.)?[A-Z]\w*|pseudo_collate|default_collate"
 )

@@ -12,7 +12,7 @@ from mmengine.runner import Runner, set_random_seed
 from torch.utils.data import DataLoader
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_segmentation.config.files import read_config
+from eva_openmmlab.config.files import read_config
 
 _MISSPELT = 0.85  # likeness of two names
 # What the runner reads although a config need not have it.

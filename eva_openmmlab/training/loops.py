@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from eva_data.seeding import seed_all
-from eva_segmentation.data.stream import STEP, RunLoader, numbered_loader, run_loader
+from eva_openmmlab.training.stream import STEP, RunLoader, numbered_loader, run_loader
 
 
 class EvaluationStoppedError(Exception):

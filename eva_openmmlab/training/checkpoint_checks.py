@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints.listing import listed
-from eva_segmentation.training.checkpoint_files import UnfitCheckpointError
+from eva_openmmlab.training.checkpoint_files import UnfitCheckpointError
 
 _SETTINGS = ("initial_lr", "weight_decay", "betas", "eps", "momentum", "lr_scale")
 _SHOWN = 4  # problems of one kind in a message
@@ -28,7 +28,7 @@ def check_fits(
     Args:
         file: Path of the checkpoint, for the message.
         content: Content as `read_checkpoint` returns it.
-        model: The segmentor.
+        model: The model.
         optimizer: Optimizer of the run.
         schedulers: Schedules of the run.
         max_iters: Iterations of the run.

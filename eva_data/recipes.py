@@ -1,0 +1,160 @@
+"""Recipes by name: those of a checkout, and those that the installed package brings along.
+
+A recipe is a file below `TASK/configs` in a checkout. In a wheel the same folders are
+`eva_recipes/TASK`, beside the packages. Nothing is imported here: a summary is read off the source.
+"""
+
+import ast
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+TASKS = (
+    "detection",
+    "mmdetection",
+    "segmentation",
+    "classification",
+    "pretrain",
+    "video",
+    "clip",
+)
+PARENT_FOLDERS = ("_base_", "common")  # files that recipes inherit from, no recipes themselves
+SUFFIXES = (".py", ".toml", ".yaml")
+_BESIDE = Path(__file__).resolve().parent.parent  # site-packages, or the root of a checkout
+_SHOWN = 8  # names in a message
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that can be trained or evaluated.
+
+    Attributes:
+        name: Path below the recipes of its task, without suffix: what `find_recipe` takes.
+        path: File.
+        summary: First line of its docstring; of a file of data, its first comment; or empty.
+    """
+
+    name: str
+    path: Path
+    summary: str
+
+
+def recipe_folder(task: str) -> Path:
+    """Return the folder with the recipes of a task; a task without recipes has none.
+
+    Args:
+        task: One of `TASKS`.
+
+    Raises:
+        ValueError: If there is no such task.
+    """
+    if task not in TASKS:
+        close = difflib.get_close_matches(task, TASKS, n=3) or TASKS
+        raise ValueError(f"there is no task {task!r}; close to it: {', '.join(close)}")
+    installed = _BESIDE / "eva_recipes" / task
+    return installed if installed.is_dir() else _BESIDE / task / "configs"
+
+
+def list_recipes(task: str) -> tuple[Recipe, ...]:
+    """List the recipes of a task, without the files that they only inherit from.
+
+    Args:
+        task: One of `TASKS`.
+
+    Returns:
+        Recipes in Python, sorted by name.
+
+    Raises:
+        ValueError: If there is no such task.
+    """
+    return tuple(_described(recipe_folder(task), name) for name in _names(task, (".py",)))
+
+
+def list_data_files(task: str) -> tuple[Recipe, ...]:
+    """List what lies beside the recipes of a task as data: manifests in TOML, configs in YAML.
+
+    Args:
+        task: One of `TASKS`.
+
+    Returns:
+        Files whose names keep their suffix, sorted by name.
+
+    Raises:
+        ValueError: If there is no such task.
+    """
+    return tuple(_described(recipe_folder(task), name) for name in _names(task, SUFFIXES[1:]))
+
+
+def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
+    """Find a recipe by path or name.
+
+    In this order: a file that exists, returned as it is given; a path below the recipes of the
+    task, which may lack its suffix or begin with `TASK/configs/`, as in a checkout; a file name
+    with or without its suffix, where one recipe has it.
+
+    Args:
+        task: One of `TASKS`.
+        name: Path or name, such as `coco/cascade_mask_rcnn_vitdet_eva_g_1280`.
+
+    Raises:
+        ValueError: If there is no such task or recipe, or several have the name.
+    """
+    folder = recipe_folder(task)
+    given = Path(name)
+    if given.is_file():
+        return given
+    text = given.as_posix().removeprefix(f"{task}/configs/")
+    if not given.is_absolute() and ".." not in given.parts:
+        for suffix in ("", *SUFFIXES):
+            below = folder / f"{text}{suffix}"
+            if below.is_file():
+                return below
+    known = _names(task, SUFFIXES)
+    same = [one for one in known if text in (Path(one).name, Path(one).stem)]
+    if len(same) == 1:
+        return folder / same[0]
+    if same:
+        raise ValueError(
+            f"{len(same)} recipes of {task} are called {text!r}; name one by its path: "
+            f"{', '.join(_plain(one) for one in same)}"
+        )
+    close = _close(text, [_plain(one) for one in known])
+    raise ValueError(
+        f"there is no recipe {os.fspath(name)!r} of {task}, and no such file; "
+        f"{f'close to it: {close}; ' if close else ''}`eva recipes {task}` lists all"
+    )
+
+
+def _names(task: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Paths below the folder of a task, with suffix, without those of parents."""
+    folder = recipe_folder(task)
+    below = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix in suffixes]
+    return sorted(
+        path.as_posix()
+        for path in below
+        if not {*PARENT_FOLDERS, "__pycache__"} & set(path.parts[:-1])
+    )
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix(".py")
+
+
+def _close(text: str, names: list[str]) -> str:
+    """Names that a misspelt one may mean, by their paths and by their last parts."""
+    last = {Path(name).name: name for name in names}
+    matches = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
+    ends = difflib.get_close_matches(Path(text).name, last, n=3, cutoff=0.5)
+    both = [*matches, *(last[end] for end in ends), *(n for n in names if text and text in n)]
+    return ", ".join(list(dict.fromkeys(both))[:_SHOWN])
+
+
+def _described(folder: Path, name: str) -> Recipe:
+    path = folder / name
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        lines = (ast.get_docstring(ast.parse(text)) or "").splitlines()
+    else:
+        lines = [text.partition("\n")[0].lstrip("# ")] if text.startswith("#") else []
+    return Recipe(name=_plain(name), path=path, summary=lines[0].strip() if lines else "")

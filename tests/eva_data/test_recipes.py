@@ -1,0 +1,109 @@
+"""Recipes are found by path and by name, in a checkout and in an installed package."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from eva_data import recipes
+from eva_data.recipes import TASKS, find_recipe, list_data_files, list_recipes, recipe_folder
+
+ROOT = Path(__file__).parents[2]
+WITH_RECIPES = [task for task in TASKS if (ROOT / task / "configs").is_dir()]
+DEBUG = "demo/cascade_mask_rcnn_vitdet_eva_debug"
+
+
+@pytest.mark.parametrize("task", WITH_RECIPES)
+def test_every_recipe_of_a_checkout_has_a_name_and_a_summary(task, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = list_recipes(task)
+    assert found
+    for recipe in found:
+        assert recipe.path == ROOT / task / "configs" / f"{recipe.name}.py"
+        assert recipe.summary
+        assert "_base_" not in recipe.name
+        assert "common/" not in recipe.name
+        assert find_recipe(task, recipe.name) == recipe.path
+        assert find_recipe(task, f"{recipe.name}.py") == recipe.path
+        assert find_recipe(task, f"{task}/configs/{recipe.name}.py") == recipe.path
+
+
+def test_data_beside_recipes_keeps_its_suffix():
+    (manifest,) = [one for one in list_data_files("pretrain") if one.name == "merged30m.toml"]
+    assert "29.6 million images" in manifest.summary
+    assert find_recipe("pretrain", "merged30m") == manifest.path
+    assert find_recipe("pretrain", "merged30m.toml") == manifest.path
+
+
+def test_a_file_that_exists_is_taken_as_it_is_given(tmp_path, monkeypatch):
+    own = tmp_path / "own.py"
+    own.write_text("config = None\n")
+    assert find_recipe("video", own) == own
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("video", "own.py") == Path("own.py")
+
+
+def test_a_folder_of_that_name_does_not_hide_a_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own_videos").mkdir()
+    assert find_recipe("video", "own_videos") == ROOT / "video/configs/own_videos.py"
+
+
+def test_a_file_name_is_enough_where_it_is_the_only_one():
+    assert find_recipe("detection", Path(DEBUG).name) == ROOT / f"detection/configs/{DEBUG}.py"
+    assert find_recipe("detection", f"{Path(DEBUG).name}.py").name == f"{Path(DEBUG).name}.py"
+
+
+def test_several_recipes_of_one_name_are_all_named():
+    with pytest.raises(ValueError, match="coco/cascade_mask_rcnn_vitdet_eva_g_1280") as caught:
+        find_recipe("detection", "cascade_mask_rcnn_vitdet_eva_g_1280")
+    assert "lvis/cascade_mask_rcnn_vitdet_eva_g_1280" in str(caught.value)
+
+
+def test_parents_are_found_by_path_alone():
+    assert find_recipe("detection", "common/data").name == "data.py"
+    with pytest.raises(ValueError, match="no recipe 'optim'"):
+        find_recipe("detection", "optim")
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "close"),
+    [
+        ("video", "own_video", "own_videos"),
+        ("classification", "eva_debug_digit", "eva_debug_digits"),
+        ("segmentation", "mask2former_eva_debgu", "demo/mask2former_eva_debug"),
+        ("video", "k722", "eva_g_k722_8f"),
+    ],
+)
+def test_a_misspelt_name_is_corrected(task, name, close):
+    with pytest.raises(ValueError, match=f"(?=.*{re.escape(close)}).*`eva recipes {task}`"):
+        find_recipe(task, name)
+
+
+@pytest.mark.parametrize("name", ["", "nothing/like/this", "../README.md", "/nothing"])
+def test_what_is_nothing_is_a_sentence(name):
+    with pytest.raises(ValueError, match=r"there is no recipe .* of clip"):
+        find_recipe("clip", name)
+
+
+def test_an_unknown_task_is_corrected():
+    with pytest.raises(ValueError, match="no task 'detections'; close to it: detection"):
+        list_recipes("detections")
+
+
+def test_an_installed_package_brings_its_recipes(tmp_path, monkeypatch):
+    folder = tmp_path / "eva_recipes" / "clip"
+    (folder / "_base_").mkdir(parents=True)
+    (folder / "one.py").write_text('"""One.\n\nMore."""\n')
+    (folder / "two.py").write_text("config = 1\n")
+    (folder / "_base_" / "parent.py").write_text('"""Inherited."""\n')
+    monkeypatch.setattr(recipes, "_BESIDE", tmp_path)
+    assert recipe_folder("clip") == folder
+    assert [(one.name, one.summary) for one in list_recipes("clip")] == [
+        ("one", "One."),
+        ("two", ""),
+    ]
+    assert find_recipe("clip", "one") == folder / "one.py"
+    assert list_recipes("video") == ()
+    with pytest.raises(ValueError, match="no recipe 'one' of video"):
+        find_recipe("video", "one")
