@@ -2,13 +2,7 @@
 
 import sys
 
-from eva_contrastive.model.open_clip_program import OPEN_CLIP
-from eva_engine.commands.convert import OtherPrograms, converter, deferred
-
-TO_MMDET = deferred("eva_mmdetection.model.detectron2_names", "to_mmdet")
-MMDET = OtherPrograms(files={"mmdet": TO_MMDET})
-
-main = converter(OPEN_CLIP, MMDET)
+from eva_command.joint import convert as main
 
 if __name__ == "__main__":
     sys.exit(main())
