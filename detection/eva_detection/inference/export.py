@@ -95,8 +95,9 @@ def load_backbone(
         The backbone in eval mode, and what a caller must know to prepare its input.
 
     Raises:
-        ValueError: If there are no weights or they do not fit, or nothing reads an override.
-        FileNotFoundError: If there is no such recipe or file.
+        ValueError: If there are no weights or they do not fit, there is no such recipe, or nothing
+            reads an override.
+        FileNotFoundError: If there is no such file.
     """
     from detectron2.config import instantiate
 
@@ -105,9 +106,7 @@ def load_backbone(
 
     if not weights:
         raise ValueError("weights must name an official file or be a path, got ''")
-    if not config_file.is_file():
-        raise FileNotFoundError(f"there is no config {config_file}")
-    cfg = load_recipe(os.fspath(config_file), overrides, device=device)
+    cfg = load_recipe(config_file, overrides, device=device)
     detector = instantiate(cfg.model)
     report = load_initial_weights(detector, weights)
     assert report is not None
