@@ -79,7 +79,8 @@ def convert(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see `eva_engine.commands.convert`.
     """
-    from eva_contrastive.model.open_clip_folder import OPEN_CLIP
-    from eva_engine.commands.convert import converter
+    from eva_contrastive.model.open_clip_program import OPEN_CLIP
+    from eva_engine.commands.convert import OtherPrograms, converter, deferred
 
-    return converter(OPEN_CLIP)(arguments)
+    to_mmdet = deferred("eva_mmdetection.model.detectron2_names", "to_mmdet")
+    return converter(OPEN_CLIP, OtherPrograms(files={"mmdet": to_mmdet}))(arguments)

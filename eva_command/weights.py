@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from eva_data.commands import complain, program, say
 
 if TYPE_CHECKING:
-    from eva_backbone.checkpoints.registry import OfficialFile
+    from eva_backbone.checkpoints._official_files import OfficialFile
 
 _TASKS = ("pretrain", "classification", "clip", "detection", "segmentation", "video")
 
