@@ -22,8 +22,12 @@ ORDERS = {
 }
 # One process with what all orders have before them, and a copy of it for each.
 PROGRAM = """
-import importlib, json, os, sys
-import cv2, matplotlib.pyplot, mmengine.runner, mmcv, scipy.optimize, torchvision
+import contextlib, importlib, json, os, sys
+
+for name in ("matplotlib.pyplot", "mmengine.runner", "mmcv", "pandas", "scipy.optimize",
+             "scipy.signal", "sklearn.mixture", "timm", "torch._dynamo", "torchvision", "wcwidth"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
 
 def fails(name):
     try:
