@@ -21,8 +21,10 @@ from torch import Tensor
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer, build_vit
 from eva_backbone.layer_decay import freeze_layers
+from eva_detection.model.flops import count_attention
 
 logger = logging.getLogger(__name__)
+count_attention()
 
 
 @BACKBONE_REGISTRY.register()
