@@ -39,9 +39,9 @@ def test_everything_imports_and_only_a_call_raises():
     from mmseg.models.decode_heads import Mask2FormerHead
 
     assert issubclass(Mask2FormerHead, DetectionHead), "mmseg's fallback when an import failed"
-    boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
-    with pytest.raises(RuntimeError, match=r"'nms' is not compiled .* --no-build-isolation"):
-        ops.nms(boxes, torch.ones(1), 0.5)
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0, 0.9]])
+    with pytest.raises(RuntimeError, match=r"'nms_match' is not compiled .* --no-build-isolation"):
+        ops.nms_match(boxes, 0.5)
     points = ops.point_sample(torch.arange(4.0).view(1, 1, 2, 2), torch.full((1, 1, 2), 0.5))
     assert points.item() == 1.5, "what is written in Python works"
 
