@@ -102,7 +102,8 @@ def _overlap(one: Any, many: Any, offset: int) -> Any:
 
 def _decay(overlap: Any, method: int, iou_threshold: float, sigma: float) -> Any:
     if method == GAUSSIAN:
-        return np.exp(-(overlap * overlap) / np.float32(sigma))
+        exponent = -(overlap * overlap) / np.float32(sigma)
+        return np.exp(exponent, dtype=np.float64).astype(np.float32)  # rounded as C's `expf`
     lowered = np.float32(1) - overlap if method == LINEAR else np.float32(0)
     return np.where(overlap >= iou_threshold, lowered, np.float32(1))
 
