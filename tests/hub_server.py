@@ -28,6 +28,7 @@ class Hub:
         cuts: Numbers of bytes after which the next answers to GET break off.
         false: (repository, path) -> content that is sent in place of the true one.
         paused: Set it to let answers to GET end: they stop after half of the content.
+        takes_files: Whether uploads of large files succeed.
         ranges: Whether requests for a part of the content are answered with that part.
         requests: (method, path, Range) in their order.
         commits: (repository, {path: bytes}, description) of uploads.
@@ -41,7 +42,7 @@ class Hub:
         self.paused = threading.Event()
         self.paused.set()
         self.half_sent = threading.Event()
-        self.ranges = True
+        self.ranges = self.takes_files = True
         self.token = "hf_valid"
 
     def commit(self, repo):
@@ -105,12 +106,17 @@ class Handler(BaseHTTPRequestHandler):
         self._resolve(content=False)
 
     def do_GET(self):
-        path = urlsplit(self.path).path
+        hub, path = self.server.hub, urlsplit(self.path).path
         if path == "/api/whoami-v2":
-            hub = self.server.hub
             if self.headers.get("Authorization") != f"Bearer {hub.token}":
                 return self._answer(401, {"error": "Invalid credentials"})
             return self._answer(200, {"name": "someone", "type": "user", "orgs": []})
+        if path.startswith("/api/models/"):
+            repo = path.removeprefix("/api/models/")
+            if repo not in hub.private:
+                code = {"X-Error-Code": "RepoNotFound"}
+                return self._answer(404, {"error": "no such repository"}, code)
+            return self._answer(200, {"id": repo, "private": hub.private[repo]})
         return self._resolve(content=True)
 
     def do_POST(self):
@@ -150,8 +156,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self):
         data = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self.server.hub.takes_files:
+            return self._answer(400, {"error": "storage"})
         self.server.hub.lfs[self.path.rpartition("/")[2]] = data
-        self._answer(200, {})
+        return self._answer(200, {})
 
     def _commit(self, repo, body):
         hub, files, description = self.server.hub, {}, ""

@@ -158,6 +158,7 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
     import copy
 
     from eva_detection.config import command_line
+    from eva_detection.config.parser import make_parser
     from eva_detection.training import run_log
     from eva_detection.training import train as train_module
 
@@ -172,7 +173,7 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
         arguments = ["--config-file", recipe, *flags, f"train.output_dir={folder}", *values]
         code = 0
         try:
-            train_module.run(command_line.make_parser().parse_args(arguments))
+            train_module.run(make_parser().parse_args(arguments))
         except SystemExit as stopped:
             code = stopped.code
         out, err = capfd.readouterr()

@@ -22,7 +22,6 @@ from eva_detection.data.mapper import CustomMapper, PictureMapper
 from eva_detection.evaluation.own_data import CustomEvaluator
 
 _RULE = "to train, all four flags are needed, to evaluate with --eval-only the two of val"
-add_arguments = own_data.add_arguments
 
 
 def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
@@ -30,7 +29,7 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
 
     Args:
         cfg: The config, changed in place.
-        args: The command line with the flags of `add_arguments`, or without them.
+        args: The command line with the flags of `config.parser`, or without them.
 
     Returns:
         What was changed, for the log.
