@@ -5,16 +5,20 @@
     parser.add_argument("--tolerance", type=number(0))         # finite, from 0
     parser.add_argument("--score", type=probability)           # in [0, 1]
 
+    add_download_option(parser)                                # --no-download
+
 A value outside ends the program as `argparse` does, with `argument --workers: must be at least 0,
 got -1`; what is not a number at all with `must be an integer, got many`.
 """
 
 import argparse
 import math
+import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 N = TypeVar("N", int, float)
+NO_DOWNLOAD = "EVA_NO_DOWNLOAD"  # read by eva_backbone.checkpoints, also in processes started later
 
 
 def integer(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
@@ -77,3 +81,27 @@ def _check_limits(value: float, text: str, least: float | None, most: float | No
         raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
     if most is not None and value > most:
         raise argparse.ArgumentTypeError(f"must be at most {most}, got {text}")
+
+
+class _SetNoDownload(argparse.Action):
+    def __call__(self, *_: Any) -> None:
+        os.environ[NO_DOWNLOAD] = "1"
+
+
+def add_download_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--no-download`: weights that are not on this machine are an error.
+
+    It sets `EVA_NO_DOWNLOAD=1` for this process and those that it starts, and leaves no value among
+    the parsed options.
+
+    Args:
+        parser: Parser that receives it.
+    """
+    parser.add_argument(
+        "--no-download",
+        action=_SetNoDownload,
+        nargs=0,
+        dest=argparse.SUPPRESS,
+        default=argparse.SUPPRESS,
+        help="weights that are not on this machine are an error: fetch nothing from the hub",
+    )

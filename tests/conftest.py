@@ -156,6 +156,20 @@ def _randomise(module, std=0.3):
 
 
 @pytest.fixture(autouse=True)
+def _no_download(monkeypatch):
+    """Nothing is downloaded in tests, but by the fixture `hub` from this machine."""
+    monkeypatch.setenv("EVA_NO_DOWNLOAD", "1")
+
+
+@pytest.fixture
+def hub(load_module, tmp_path, monkeypatch):
+    """A stand-in of the hub on this machine, and this process and its children as its clients."""
+    with load_module(Path(__file__).with_name("hub_server.py")).serving() as server:
+        server.use(tmp_path, monkeypatch)
+        yield server
+
+
+@pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
 
@@ -539,3 +553,26 @@ def full_disk(small_disk):
     """At most 1 MB in a file: writes fail in their middle, as on a full disk."""
     with small_disk(1_000_000):
         yield
+
+
+@pytest.fixture
+def write_coco(tmp_path):
+    """Function: a COCO file of these annotations and noise pictures of 128 x 96 px."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+
+    def write(annotations, *, name="train", count=4, **changes):
+        entries = []
+        for key in range(1, count + 1):
+            file = pictures / f"{key}.png"
+            if not file.exists():
+                Image.effect_noise((128, 96), 60).convert("RGB").save(file)
+            entries.append({"id": key, "file_name": file.name, "width": 128, "height": 96})
+        categories = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+        data = {"images": entries, "categories": categories, "annotations": annotations}
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(data | changes))
+        return path
+
+    write.pictures = pictures
+    return write

@@ -2,10 +2,7 @@
 
 import sys
 
-from eva_contrastive.model.open_clip_folder import OPEN_CLIP
-from eva_engine.commands.convert import converter
-
-main = converter(OPEN_CLIP)
+from eva_command.joint import convert as main
 
 if __name__ == "__main__":
     sys.exit(main())

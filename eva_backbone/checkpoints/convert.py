@@ -217,6 +217,25 @@ def _resample_patches(weights: dict[str, Tensor], prefix: str, patch_size: int) 
     return [f"resampled patches {old} -> {patch_size}, positions {side}x{side} -> {new}x{new}"]
 
 
+def resampled(weights: Mapping[str, Tensor], *, patch_size: int | None = None) -> Converted:
+    """Check weights, and resample their patches; names and biases stay.
+
+    Args:
+        weights: Weights of any project here.
+        patch_size: See `to_official`.
+
+    Returns:
+        The weights, and a line for each kind of change.
+
+    Raises:
+        ValueError: If there is no ViT, or one whose patches cannot have that size.
+    """
+    prefix = trunk_prefix(weights, "there are no EVA weights")
+    check_shapes(weights, prefix, name="this")
+    weights = dict(weights)
+    return weights, [] if patch_size is None else _resample_patches(weights, prefix, patch_size)
+
+
 def to_official(weights: Mapping[str, Tensor], *, patch_size: int | None = None) -> Converted:
     """Convert to the official form of EVA-g: q_bias and v_bias.
 
@@ -231,12 +250,8 @@ def to_official(weights: Mapping[str, Tensor], *, patch_size: int | None = None)
     Raises:
         ValueError: If there is no ViT, or one whose patches cannot have that size.
     """
-    prefix = trunk_prefix(weights, "there are no EVA weights")
-    check_shapes(weights, prefix, name="this")
+    weights, lines = resampled(weights, patch_size=patch_size)
     biases = {name: value for name, value in weights.items() if name.endswith(".qkv.bias")}
-    weights, lines = dict(weights), []
-    if patch_size is not None:
-        lines += _resample_patches(weights, prefix, patch_size)
     if biases:
         lines.append(f"split the qkv.bias of {len(biases)} blocks")
     dropped = {name: value.chunk(3)[1].abs().max().item() for name, value in biases.items()}

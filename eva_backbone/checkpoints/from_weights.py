@@ -29,6 +29,7 @@ from eva_backbone.vit import RelPos, VisionTransformer
 
 logger = logging.getLogger(__name__)
 
+_NEEDED = ("attn.qkv", "mlp.fc1", "mlp.fc2")  # of the first block
 _KNOWN = re.compile(f"{STOCK_VITDET}|{TRUNK_MORE}")
 _INTERPOLATIONS = ("beit", "vitdet")
 
@@ -219,9 +220,15 @@ def describe(weights: Mapping[str, Tensor], *, name: str, frames: int | None = N
             f"{name} holds no EVA-01 ViT, which has no {listed(foreign, 3)}; this is another model"
         )
     depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
-    needed = ("pos_embed", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight")
+    needed = ("pos_embed", *(f"blocks.0.{part}.weight" for part in _NEEDED))
     if lacking := [key for key in needed if key not in shapes]:
         raise ValueError(f"{name} holds no complete EVA ViT: it lacks {', '.join(lacking)}")
+    given, taken = (shapes[f"blocks.0.mlp.{part}.weight"] for part in ("fc1", "fc2"))
+    if given[0] != taken[1]:
+        raise ValueError(
+            f"{name} holds no EVA-01 ViT: the first layer of its MLP gives {given[0]} values and "
+            f"the second takes {taken[1]}, as in the gated MLP of EVA-02"
+        )
     kernel, positions = shapes[TRUNK_KEY], shapes["pos_embed"][1] - 1
     width, patch = kernel[0], kernel[-1]
     frames = stored_frames(kernel, positions, name=name, frames=frames)

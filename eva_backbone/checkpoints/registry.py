@@ -1,197 +1,44 @@
-"""The official EVA-01 release as data, and the one place that turns a name into a file.
+"""The one place that turns a name, a path or an address into the path of an existing file.
 
-Every file lives in the hub repository `BAAI/EVA` (MIT). Results are the authors' (paper,
-https://arxiv.org/abs/2211.07636, or the official READMEs and logs), never ours. Nothing here opens
-a network connection: a missing file is reported together with the command that fetches it.
-
-`size_gb` is what was published: integers are the READMEs' rounded figures, decimals come from
-the byte counts that the hub lists. Unknown is `None` or an empty string.
+Names are those of the official EVA-01 release (`_official_files.py`) and of what is bundled. An
+official file that is not on this machine is downloaded once, unless that is switched off:
+`--no-download`, `EVA_NO_DOWNLOAD=1` or `HF_HUB_OFFLINE=1`. An address is
+`hf://ORG/REPOSITORY/FILE@REVISION`, a file of any repository of models on the hub.
 """
 
 import difflib
 import logging
 import os
 import shlex
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from eva_backbone.checkpoints._official_files import BUNDLED_FILES as BUNDLED_FILES
+from eva_backbone.checkpoints._official_files import OFFICIAL_FILES as OFFICIAL_FILES
+from eva_backbone.checkpoints._official_files import REPOSITORY, TASKS, OfficialFile
+from eva_backbone.checkpoints._official_files import BundledFile as BundledFile
 from eva_backbone.checkpoints._official_hashes import SHA256
+from eva_backbone.checkpoints.hub.addresses import (
+    DEFAULT_REVISION,
+    FORM,
+    SUFFIXES,
+    HubFile,
+    is_address,
+    parse_address,
+)
+from eva_backbone.checkpoints.hub.cached import fetch_cached
+from eva_backbone.checkpoints.hub.client import HubError, refusal
+from eva_backbone.checkpoints.hub.downloads import download
 from eva_backbone.checkpoints.reading import require_regular_file
 from eva_backbone.checkpoints.verification import verify_once
 from eva_backbone.checkpoints.verification import verify_sha256 as verify_sha256
 
 logger = logging.getLogger(__name__)
 
-TASKS = ("pretrain", "classification", "clip", "detection", "segmentation", "video")
 WEIGHTS_VARIABLE = "EVA_WEIGHTS"
 DEFAULT_WEIGHTS_DIRECTORY = "~/.cache/eva"
-CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
+CHECKPOINT_SUFFIXES = SUFFIXES
 _SUFFIXES = "/".join(CHECKPOINT_SUFFIXES)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfficialFile:
-    """One file of the official release.
-
-    `variant` names a row of `eva_backbone.variants`; `resolution` is the training input in pixels
-    (for a two-phase training, the last phase); `note` holds what a loader's user should know.
-    """
-
-    name: str
-    task: str
-    variant: str
-    resolution: int | None
-    size_gb: float | None
-    sha256: str | None
-    result: str
-    source: str
-    note: str = ""
-
-    @property
-    def stem(self) -> str:
-        """The file name without its suffix; it is accepted wherever the name is."""
-        return Path(self.name).stem
-
-
-@dataclass(frozen=True, kw_only=True)
-class BundledFile:
-    """A small weight file that ships inside the package; `file` is relative to the package."""
-
-    name: str
-    file: str
-    variant: str
-    note: str = ""
-
-
-def _file(
-    name: str,
-    task: str,
-    *,
-    variant: str = "eva_g_patch14",
-    resolution: int | None = 224,
-    size_gb: float | None = None,
-    result: str = "",
-    note: str = "",
-) -> OfficialFile:
-    return OfficialFile(
-        name=name,
-        task=task,
-        variant=variant,
-        resolution=resolution,
-        size_gb=size_gb,
-        sha256=SHA256.get(name),
-        result=result,
-        source="BAAI/EVA",
-        note=note,
-    )
-
-
-_FC_NORM = "mean pooling, then fc_norm, then head; not wrapped in model_ema"
-_LINEAR = "cls token after norm; head is (BatchNorm without affine, Linear): head.0.*, head.1.*"
-_EVA_L = "one full attn.qkv.bias (no q_bias/v_bias); fc_norm and head; container not confirmed"
-_DET = "container model (fvcore), fp32; keys backbone.net.*; q_bias/v_bias, rel_pos_h/rel_pos_w"
-_SEG = "container state_dict (mmcv); keys backbone.*, decode_head.*; 8 decoder layers, no rel-pos"
-_SEG_REL = (
-    "container state_dict (mmcv); keys backbone.*, decode_head.*; 9 decoder layers, "
-    "relative_position_bias_table, gamma_1/gamma_2"
-)
-_VIDEO = "container model (module also accepted), fp32; 5-D patch weight, {} frames in pos_embed"
-
-# fmt: off
-OFFICIAL_FILES: tuple[OfficialFile, ...] = (
-    # masked-image pre-training
-    _file("eva_psz14.pt", "pretrain", size_gb=2.02,
-          note="fp16; container model or module; also mask_token, norm.*, lm_head.* (768)"),
-    _file("eva_psz14to16.pt", "pretrain", variant="eva_g_patch16", size_gb=2,
-          note="eva_psz14 with patch kernel and pos_embed resampled (bicubic); container model"),
-    _file("eva_l_psz14.pt", "pretrain", size_gb=0.63, variant="eva_l_patch14",
-          note="MAE style: full attn.qkv.bias; mask_token and decoder* keys are not the encoder's"),
-    # image classification
-    _file("eva_21k_224px_psz14.pt", "classification", size_gb=2.08,
-          note="fp16; fc_norm and a 21841-class head; container model or module"),
-    _file("eva_21k_1k_336px_psz14_ema_89p6.pt", "classification", resolution=336, size_gb=4.05,
-          result="ImageNet-1K top-1 89.6", note=f"EMA weights, fp32; {_FC_NORM}"),
-    _file("eva_21k_1k_560px_psz14_ema_89p7.pt", "classification", resolution=560, size_gb=4.06,
-          result="ImageNet-1K top-1 89.7", note=f"EMA weights, fp32; {_FC_NORM}"),
-    _file("eva_l_psz14_21k_ft.pt", "classification", size_gb=0.65, variant="eva_l_patch14",
-          note=f"21841 classes; {_EVA_L}"),
-    _file("eva_l_psz14_196px_1k_ft_88p0.pt", "classification",
-          size_gb=1.22, variant="eva_l_patch14",
-          resolution=196, result="ImageNet-1K top-1 88.0", note=_EVA_L),
-    _file("eva_l_psz14_196px_21k_to_1k_ft_88p6.pt", "classification",
-          size_gb=1.22, variant="eva_l_patch14",
-          resolution=196, result="ImageNet-1K top-1 88.6", note=_EVA_L),
-    _file("eva_l_psz14_336px_1k_ft_88p65.pt", "classification",
-          size_gb=1.22, variant="eva_l_patch14",
-          resolution=336, result="ImageNet-1K top-1 88.6",
-          note=f"the README says 88.6, the file name 88.65; {_EVA_L}"),
-    _file("eva_l_psz14_336px_21k_to_1k_ft_89p2.pt", "classification",
-          size_gb=1.22, variant="eva_l_patch14",
-          resolution=336, result="ImageNet-1K top-1 89.2", note=_EVA_L),
-    _file("eva_clip_vis_enc_sz224_lincls_86p5.pth", "classification", size_gb=4.05,
-          result="ImageNet-1K top-1 86.5 (linear probe)", note=_LINEAR),
-    _file("eva_clip_vis_enc_sz336_lincls_86p5.pth", "classification", size_gb=4.05, resolution=336,
-          result="ImageNet-1K top-1 86.5 (linear probe)", note=_LINEAR),
-    _file("eva_clip_vis_enc_sz224_ftcls_89p1.pt", "classification",
-          size_gb=4.05, result="ImageNet-1K top-1 89.1",
-          note="container model, module or bare; fc_norm and head"),
-    _file("eva_clip_vis_enc_sz336_ftcls_89p4.pt", "classification", size_gb=4.05, resolution=336,
-          result="ImageNet-1K top-1 89.4",
-          note="container model, module or bare; fc_norm and head"),
-    # contrastive image-text
-    _file("eva_clip_psz14.pt", "clip", size_gb=2.27,
-          result="ImageNet-1K zero-shot top-1 78.5",
-          note="fp16; visual.* and text.*, logit_scale under text.; visual.head has a bias"),
-    _file("eva_clip_psz14_vision_enc.pt", "clip", size_gb=2.03,
-          note="fp16; the vision tower, no visual. prefix; head 1024 and container not confirmed"),
-    # detection and instance segmentation; published results are at 1536 px, single scale
-    _file("eva_o365.pth", "detection", variant="eva_g_patch16", resolution=1280, size_gb=4.29,
-          note=f"{_DET}; no mask head, 365 classes; 1024 px for the first 320k of 380k iterations"),
-    _file("eva_coco_det.pth", "detection", variant="eva_g_patch16", resolution=1280, size_gb=4.3,
-          result="COCO val box AP 64.2 / mask AP 53.9", note=_DET),
-    _file("eva_coco_seg.pth", "detection", variant="eva_g_patch16", resolution=1280, size_gb=4.3,
-          result="COCO val box AP 63.9 / mask AP 55.0", note=_DET),
-    _file("eva_lvis.pth", "detection", variant="eva_g_patch16", resolution=1280, size_gb=4.31,
-          result="LVIS v1 val box AP 62.2 / mask AP 55.0",
-          note=f"{_DET}; three fed_loss_cls_weights buffers"),
-    # semantic segmentation
-    _file("eva_sem_seg_mask2former_cocostuff_53p4.pth", "segmentation",
-          size_gb=5.12, variant="eva_g_patch16",
-          resolution=896, result="COCO-Stuff-164K mIoU 53.4 (ss)", note=_SEG),
-    _file("eva_sem_seg_mask2former_cocostuff_relpos_layerscale_9dec_53p2.pth", "segmentation",
-          size_gb=8.37,
-          variant="eva_g_patch16", resolution=896, result="COCO-Stuff-164K mIoU 53.2 (ss)",
-          note=_SEG_REL),
-    _file("eva_sem_seg_mask2former_ade_ss61p5_ms62p3.pth", "segmentation",
-          size_gb=5.12, variant="eva_g_patch16",
-          resolution=896, result="ADE20K mIoU 61.5 (ss) / 62.3 (ms)", note=_SEG),
-    _file("eva_sem_seg_mask2former_ade_relpos_layerscale_9dec_ss61p5_ms62p3.pth", "segmentation",
-          size_gb=8.37,
-          variant="eva_g_patch16", resolution=896, result="ADE20K mIoU 61.5 (ss) / 62.3 (ms)",
-          note=_SEG_REL),
-    # video
-    _file("eva_video_k722.pth", "video", size_gb=4.06,
-          result="Kinetics-722 top-1 84.9 (official log, 8 frames, 4x3 views)",
-          note=_VIDEO.format(8)),
-    _file("eva_video_k400.pth", "video", size_gb=4.07,
-          result="Kinetics-400 top-1 89.7", note=_VIDEO.format(16)),
-    _file("eva_video_k600.pth", "video", size_gb=4.07,
-          result="Kinetics-600 top-1 89.8", note=_VIDEO.format(16)),
-    _file("eva_video_k700.pth", "video", size_gb=4.07,
-          result="Kinetics-700 top-1 82.9", note=_VIDEO.format(16)),
-)
-# fmt: on
-
-BUNDLED_FILES: tuple[BundledFile, ...] = (
-    BundledFile(
-        name="eva_debug",
-        file="weights/eva_debug.safetensors",
-        variant="eva_debug",
-        note="local debug backbone for tests and the quick start; not an official release",
-    ),
-)
-
 
 _BY_NAME = {key: entry for entry in OFFICIAL_FILES for key in (entry.name, entry.stem)}
 
@@ -262,20 +109,31 @@ def download_command(entry: OfficialFile) -> str:
 
 
 def resolve_source(source: str | os.PathLike[str]) -> Path:
-    """Turn a path or the name of a released file into the path of an existing file.
+    """Turn a path, the name of a released file or an address into the path of an existing file.
 
     In this order: an existing file; a bundled name (`eva_debug`); an official name, with or
-    without its suffix, in `$EVA_WEIGHTS` and then in `~/.cache/eva`. Nothing is ever downloaded.
+    without its suffix, in `$EVA_WEIGHTS` and then in `~/.cache/eva`, where a missing one is
+    downloaded to (into the first of the two that is named); an address of the hub, whose files are
+    in `huggingface_hub`'s cache. One process downloads, others that ask meanwhile wait for it.
 
     A file that has an official name must be the official one: its SHA-256 is verified once, and
     again when it changes. A modified file needs a name of its own.
 
+    Args:
+        source: Path, name, or `hf://ORG/REPOSITORY/FILE@REVISION`.
+
+    Returns:
+        The file.
+
     Raises:
-        FileNotFoundError: a path without a file, or an official file that is not on this machine.
+        FileNotFoundError: a path without a file, or a file that is neither on this machine nor can
+            be downloaded; the message says why, and how to get it by hand.
         ValueError: a bare name that is neither bundled nor official, an official name with other
-            content, or a pipe or device.
+            content, an address of another form, or a pipe or device.
     """
     text = os.fspath(source)
+    if is_address(text):
+        return _resolve_address(parse_address(text))
     try:
         path = Path(text).expanduser()
     except RuntimeError:  # "~" of a user that does not exist
@@ -297,12 +155,12 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
     hint = f" Close registered names: {closest}." if closest else ""
     raise FileNotFoundError(
         f"there is no file {text!r} (looked for {path.absolute()}), and it is not a registered "
-        f"name.{hint} Pass an existing {_SUFFIXES} file or a name of list_official_files(); "
-        "nothing is downloaded."
+        f"name.{hint} Pass an existing {_SUFFIXES} file, a name of list_official_files() or an "
+        f"address {FORM}."
     )
 
 
-def _resolve_official(entry: OfficialFile) -> Path:
+def _resolve_official(entry: OfficialFile, revision: str = DEFAULT_REVISION) -> Path:
     directories = weights_directories()
     for directory in directories:
         path = directory / entry.name
@@ -311,6 +169,13 @@ def _resolve_official(entry: OfficialFile) -> Path:
                 missed = f"{entry.name} is not in ${WEIGHTS_VARIABLE} ({directories[0]})"
                 logger.warning("%s; using %s", missed, path)
             return _verified(path)
+    reason = refusal()
+    if not reason:
+        file = HubFile(entry.source, entry.name, revision)
+        try:
+            return _verified(download(file, sha256=SHA256[entry.name], folder=directories[0]))
+        except HubError as error:
+            reason = str(error)
     searched = ", ".join(
         str(directory) + ("" if directory.is_dir() else " (no such directory)")
         for directory in directories
@@ -319,9 +184,23 @@ def _resolve_official(entry: OfficialFile) -> Path:
     size = f", {entry.size_gb:g} GB" if entry.size_gb is not None else ""
     raise FileNotFoundError(
         f"the official file {entry.name} ({entry.source}{size}) is not on this machine: looked for "
-        f"the path {Path(entry.name).absolute()} and in {searched}{unset}. Nothing is downloaded "
-        f"automatically; fetch it once with: {download_command(entry)}"
+        f"the path {Path(entry.name).absolute()} and in {searched}{unset}. It was not downloaded: "
+        f"{reason}. By hand: {download_command(entry)}"
     )
+
+
+def _resolve_address(file: HubFile) -> Path:
+    if file.repository == REPOSITORY and file.file in SHA256:
+        return _resolve_official(find_official_file(file.file), file.revision)
+    try:
+        return _verified(fetch_cached(file))
+    except HubError as error:
+        command = f"hf download {file.repository} {shlex.quote(file.file)}"
+        pinned = "" if file.revision == DEFAULT_REVISION else f" --revision {file.revision}"
+        raise FileNotFoundError(
+            f"{file} is not on this machine and was not downloaded: {error}. By hand: "
+            f"{command}{pinned}"
+        ) from error
 
 
 def _verified(path: Path) -> Path:

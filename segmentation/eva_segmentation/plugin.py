@@ -1,39 +1,32 @@
 """Registers everything of this package with mmsegmentation; configs name it in `custom_imports`.
 
-The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.ops`.
+The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.ops`. Then
+`mmseg.datasets`, without what it prints.
 """
 
-from eva_segmentation.model import mmcv_extension
+from eva_openmmlab import mmcv_extension
+from eva_segmentation.data import quiet_import
 
 mmcv_extension.install_stand_in()
+quiet_import.import_data_sets()
 
-from eva_segmentation.config import files  # noqa: E402
+from eva_openmmlab import plugin as shared  # noqa: E402
 from eva_segmentation.data import padding, paired_folders, reading  # noqa: E402
 from eva_segmentation.evaluation import metric  # noqa: E402
-from eva_segmentation.model import backbone, head, segmentor  # noqa: E402
-from eva_segmentation.training import (  # noqa: E402
-    checkpoint_hook,
-    loops,
-    optimizer,
-    runner,
-    schedule,
-    step_guard,
-)
+from eva_segmentation.model import backbone, head, segmentor, weights  # noqa: E402
+from eva_segmentation.training import schedule  # noqa: E402
 
 __all__ = [
     "backbone",
-    "checkpoint_hook",
-    "files",
     "head",
-    "loops",
     "metric",
     "mmcv_extension",
-    "optimizer",
     "padding",
     "paired_folders",
+    "quiet_import",
     "reading",
-    "runner",
     "schedule",
     "segmentor",
-    "step_guard",
+    "shared",
+    "weights",
 ]

@@ -185,7 +185,7 @@ def test_a_missing_official_file_says_where_and_how(weights, home):
         str(Path("eva_psz14to16.pt").absolute()),
         str(weights),
         f"{home / '.cache/eva'} (no such directory)",
-        "Nothing is downloaded",
+        "It was not downloaded: downloads are switched off (--no-download or EVA_NO_DOWNLOAD)",
         f"hf download BAAI/EVA eva_psz14to16.pt --local-dir {weights}",
     ):
         assert part in message

@@ -1,10 +1,12 @@
 """Options that are numbers: what they take, and the sentence for what they do not."""
 
 import argparse
+import os
 
 import pytest
 
-from eva_data.options import integer, number, probability
+from eva_backbone.checkpoints.hub import client
+from eva_data.options import add_download_option, integer, number, probability
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,15 @@ def test_a_value_within_the_limits(kind, text, value):
 def test_another_value_is_refused_with_a_sentence(kind, text, message):
     with pytest.raises(argparse.ArgumentTypeError, match=message):
         kind(text)
+
+
+def test_no_download_reaches_this_process_and_those_it_starts(monkeypatch):
+    monkeypatch.delenv("EVA_NO_DOWNLOAD")
+    parser = argparse.ArgumentParser()
+    add_download_option(parser)
+    assert vars(parser.parse_args([])) == {}
+    assert "EVA_NO_DOWNLOAD" not in os.environ
+    assert vars(parser.parse_args(["--no-download"])) == {}  # settings that are compared stay
+    assert os.environ["EVA_NO_DOWNLOAD"] == "1"
+    assert client.NO_DOWNLOAD == "EVA_NO_DOWNLOAD"
+    assert "--no-download" in client.refusal()

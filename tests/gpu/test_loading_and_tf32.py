@@ -102,7 +102,7 @@ def set_up(steps, **settings):
     importlib.import_module("eva_segmentation.plugin")
     from mmengine.config import Config
 
-    from eva_segmentation.training.runner import EVARunner
+    from eva_openmmlab.training.runner import EVARunner
 
     file = steps.ROOT / "segmentation/configs/_base_/runtime.py"
     cfg = Config.fromfile(file).env_cfg

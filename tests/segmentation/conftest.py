@@ -21,7 +21,7 @@ importlib.import_module("eva_segmentation.plugin")  # before anything of mmdetec
 from mmseg.visualization import SegLocalVisualizer  # noqa: E402
 
 from eva_data.interruption import SIGNALS  # noqa: E402
-from eva_segmentation.config import options  # noqa: E402
+from eva_openmmlab.config import options  # noqa: E402
 from eva_segmentation.training import train  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "segmentation" / "configs"

@@ -260,7 +260,9 @@ def test_help_imports_nothing_heavy(help_of):
 def stripes(monkeypatch):
     """Function: the entire command, with a segmentor of 150 classes that needs no model."""
     monkeypatch.setattr(Predictor, "from_config", lambda *_, **__: Stripes())
-    return lambda *arguments: demo.main(["CONFIG", "WEIGHTS", *map(str, arguments)])
+    return lambda *arguments: demo.main(
+        ["mask2former_eva_debug", "eva_debug", *map(str, arguments)]
+    )
 
 
 def test_an_earlier_file_for_the_server_is_not_taken_for_a_new_one(
@@ -299,7 +301,7 @@ def test_pictures_below_the_output_are_segmented_but_results_are_not(stripes, tm
 
 def test_two_pictures_with_one_overlay_are_refused(pictures, tmp_path, refused):
     Image.new("RGB", (4, 4)).save(pictures / "sub" / "b.webp.png")
-    text = refused("CONFIG", "WEIGHTS", pictures, "--output", tmp_path / "out")
+    text = refused("mask2former_eva_debug", "eva_debug", pictures, "--output", tmp_path / "out")
     assert "b.webp and " in text
     assert "would both become" in text
     assert "overlays/sub/b.webp.png: give the folder" in text

@@ -8,10 +8,10 @@ import sys
 import pytest
 from mmengine.config import Config
 
+from eva_openmmlab.training.errors import one_line
+from eva_openmmlab.training.loops import EVATrainLoop
 from eva_segmentation.model.segmentor import EVASegmentor
 from eva_segmentation.training import train
-from eva_segmentation.training.errors import one_line
-from eva_segmentation.training.loops import EVATrainLoop
 
 
 @pytest.mark.parametrize(

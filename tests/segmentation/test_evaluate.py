@@ -96,7 +96,7 @@ def test_maps_need_the_metric_that_writes_them(tiny_run, launch, tmp_path):
     cfg.test_evaluator = dict(type="DepthMetric")
     cfg.dump(tmp_path / "depth.py")
     with pytest.raises(SystemExit, match=r"--out goes with IoUMetric, not with .*DepthMetric"):
-        launch(evaluate, tmp_path / "depth.py", "x.pth", "--out", tmp_path / "maps")
+        launch(evaluate, tmp_path / "depth.py", "eva_debug", "--out", tmp_path / "maps")
 
 
 def test_a_fault_inside_keeps_its_traceback(tiny_run, launch, monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from eva_data.pictures import LIMIT, UnreadableImageError, read_picture, read_rgb
-from eva_segmentation.config import options
+from eva_openmmlab.config import options
 from eva_segmentation.data.label_maps import LabelMapError, read_label_map
 from eva_segmentation.data.pairs import find_pairs
 from eva_segmentation.training import train

@@ -10,9 +10,9 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmseg.registry import MODELS
 
+from eva_openmmlab.training.checkpoint_checks import check_fits
+from eva_openmmlab.training.checkpoint_files import UnfitCheckpointError, read_checkpoint
 from eva_segmentation.training import train
-from eva_segmentation.training.checkpoint_checks import check_fits
-from eva_segmentation.training.checkpoint_files import UnfitCheckpointError, read_checkpoint
 from eva_segmentation.training.schedule import WarmupPolyLR
 
 

@@ -12,11 +12,12 @@ from mmengine.runner import ValLoop
 from torch import nn
 
 from eva_data.interruption import StopSignal
+from eva_openmmlab.training import step_guard
+from eva_openmmlab.training.errors import NonFiniteError
+from eva_openmmlab.training.loops import EVAValLoop
+from eva_openmmlab.training.step_guard import EVAAmpOptimWrapper, EVAOptimWrapper, StepGuard
 from eva_segmentation.model.segmentor import EVASegmentor
-from eva_segmentation.training import step_guard, train
-from eva_segmentation.training.errors import NonFiniteError
-from eva_segmentation.training.loops import EVAValLoop
-from eva_segmentation.training.step_guard import EVAAmpOptimWrapper, EVAOptimWrapper, StepGuard
+from eva_segmentation.training import train
 
 
 def batch(*names):

@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from eva_segmentation.config import options
+from eva_openmmlab.config import options
 from eva_segmentation.evaluation import evaluate
 from eva_segmentation.model.segmentor import EVASegmentor
 from eva_segmentation.training import train
@@ -178,7 +178,7 @@ def test_a_fault_inside_keeps_its_traceback_and_unfit_weights_give_a_sentence(
     [
         (["--load-from", "eva_debugg"], "eva_debug"),
         (["--load-from", "nowhere.pth"], "nowhere.pth"),
-        (["--data-root", "nowhere"], "no folder nowhere/images/training.*--data-root"),
+        (["--data-root", "nowhere"], "--data-root nowhere is not a folder"),
         (["--cfg-options", "train_cfg.max_iter=3"], "close names: max_iters"),
         (["--cfg-options", "optim_wraper.optimizer.lr=1"], "close names: optim_wrapper"),
         (["--cfg-options", "param_scheduler.1.power=1"], "param_scheduler has the places 0 to 0"),
@@ -191,7 +191,7 @@ def test_mistakes_end_in_one_sentence(arguments, message, config, launch, tmp_pa
 
 
 def test_a_missing_config_is_named_and_so_is_a_picture_in_its_place(launch, tiny_run):
-    with pytest.raises(SystemExit, match=r"train\.py: there is no config nowhere\.py"):
+    with pytest.raises(SystemExit, match=r"there is no recipe .nowhere.py. of segmentation"):
         launch(train, "nowhere.py")
     picture = tiny_run / "images" / "training" / "a.jpg"
     with pytest.raises(

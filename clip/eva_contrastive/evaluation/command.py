@@ -27,7 +27,7 @@ from eva_contrastive.evaluation.text_classifier import class_features
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.loading import load_eva_clip
-from eva_contrastive.model.open_clip_form import open_clip_weights
+from eva_contrastive.model.open_clip_program import open_clip_weights
 from eva_data.files import UnwritableError
 from eva_data.transforms import PictureTransform
 from eva_engine import distributed

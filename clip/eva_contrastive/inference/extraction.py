@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from eva_contrastive.model.open_clip_form import open_clip_weights
+from eva_contrastive.model.open_clip_program import open_clip_weights
 from eva_engine.extraction.command import Extraction, Kind
 from eva_engine.extraction.samples import Pictures, Samples, Texts
 

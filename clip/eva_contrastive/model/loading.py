@@ -21,7 +21,8 @@ from eva_backbone.checkpoints.listing import listed
 from eva_backbone.checkpoints.loading import LoadReport, load_weights, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.model.eva_clip import EvaClip
-from eva_contrastive.model.open_clip_form import open_clip_weights, to_official
+from eva_contrastive.model.open_clip_form import to_official
+from eva_contrastive.model.open_clip_program import open_clip_weights
 from eva_contrastive.model.text_weights import initialise_text
 from eva_contrastive.model.towers import TEXT_VARIANTS, TextTower, VisionTower
 

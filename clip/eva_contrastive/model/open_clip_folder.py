@@ -17,18 +17,10 @@ import torch
 from torch import Tensor
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-from eva_contrastive.model.open_clip_form import (
-    CONFIG,
-    WEIGHTS,
-    open_clip_weights,
-    to_official,
-    to_trunk,
-    to_vit,
-)
+from eva_contrastive.model.open_clip_form import to_trunk, to_vit
+from eva_contrastive.model.open_clip_program import CARD, CONFIG, WEIGHTS
 from eva_data.files import write_text
-from eva_engine.commands.convert import FolderForm, OtherPrograms
 
-CARD = "README.md"
 # timm's EVA-g: side of the pictures -> its name.
 _TRUNKS = {side: f"eva_giant_patch14_{side}" for side in (224, 336, 560)}
 _GIANT = (14, 1408, 40, 16, 6144)
@@ -202,10 +194,3 @@ tokenizer = open_clip.get_tokenizer(folder)
     clip_benchmark eval --model local-dir:PATH_OF_THIS_FOLDER --pretrained "" \\
         --dataset wds/NAME --dataset_root FOLDER --output result.json
 """
-
-
-OPEN_CLIP = OtherPrograms(
-    folders={"open-clip": FolderForm(files=(CONFIG, WEIGHTS, CARD), write=write_folder)},
-    find=open_clip_weights,
-    official_names=to_official,
-)

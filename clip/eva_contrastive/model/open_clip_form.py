@@ -10,7 +10,6 @@ Shapes: C channels, D values of a feature, N patches.
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -36,39 +35,7 @@ _IN_BLOCK = {  # ours -> open_clip's ViT
     "gamma_1": "ls_1.gamma",
     "gamma_2": "ls_2.gamma",
 }
-CONFIG = "open_clip_config.json"  # marks a folder that open_clip reads as `local-dir:`
-WEIGHTS = "open_clip_model.safetensors"
-_WEIGHTS = (  # in the order in which open_clip prefers them
-    WEIGHTS,
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pth",
-    "model.pth",
-)
 _LEAST = 1e-5  # largest relative error of a projection whose bias is moved into the norm
-
-
-def open_clip_weights(folder: Path) -> Path | None:
-    """Find the weights in a folder that open_clip reads as `local-dir:`.
-
-    Args:
-        folder: Any path.
-
-    Returns:
-        The file that open_clip would take; None if this is not such a folder.
-
-    Raises:
-        FileNotFoundError: If the folder has no weights.
-    """
-    if not (folder / CONFIG).is_file():
-        return None
-    for name in _WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(f"{folder} has {CONFIG}, and no weights beside it such as {WEIGHTS}")
 
 
 def to_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

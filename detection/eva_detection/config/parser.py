@@ -4,6 +4,8 @@ import argparse
 import os
 import sys
 
+from eva_data.coco import own_data
+
 _EPILOG = """
 Examples:
 
@@ -57,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=f"tcp://127.0.0.1:{_port()}",
         help="where the processes find each other: tcp://FIRST_MACHINE:PORT (default: %(default)s)",
     )
-    _add_own_data(parser)
+    own_data.add_arguments(parser)
     add(
         "--scale-lr",
         action="store_true",
@@ -77,15 +79,3 @@ def _port() -> int:
     """Choose a port for each user, as detectron2 does: processes left behind then show."""
     user = os.getuid() if sys.platform != "win32" else 1
     return 2**15 + 2**14 + hash(user) % 2**14
-
-
-def _add_own_data(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "your own data", "any data set in COCO format; the training file defines the classes"
-    )
-    for part, what in (("train", "training"), ("val", "evaluation")):
-        group.add_argument(f"--{part}-annotations", metavar="FILE", help=f"JSON file for {what}")
-        group.add_argument(f"--{part}-images", metavar="DIR", help=f"folder of images for {what}")
-    group.add_argument(
-        "--boxes-only", action="store_true", help="no mask head, even where the files have masks"
-    )

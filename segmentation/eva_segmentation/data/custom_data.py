@@ -9,13 +9,14 @@ import copy
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-from mmengine.config import Config
+from typing import TYPE_CHECKING, Any
 
 from eva_segmentation.data.classes import ClassFile, read_class_file
 from eva_segmentation.data.pairs import check_pairs
 from eva_segmentation.data.pipelines import LABEL_READERS
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +44,44 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
     )
 
 
-def apply(config: Config, arguments: argparse.Namespace) -> Config:
+def check(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Look at the flags for own data before anything heavy is imported.
+
+    Args:
+        arguments: The command line with the flags of `add_arguments`.
+
+    Returns:
+        Flag -> file or folder; empty if there are no flags.
+
+    Raises:
+        FileNotFoundError: If a file or folder does not exist.
+        ValueError: If flags are missing.
+    """
+    parts = ("train", "val") if hasattr(arguments, "train_images") else ("val",)
+    flags = [f"{part}_{what}" for part in parts for what in ("images", "maps")] + ["classes"]
+    given: dict[str, Path | None] = {flag: getattr(arguments, flag) for flag in flags}
+    if not any(given.values()):
+        return {}
+    missing = [_flag(flag) for flag in flags if not given[flag]]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} missing: own data needs all {len(flags)} flags")
+    paths = {flag: path for flag, path in given.items() if path}
+    for flag, path in paths.items():
+        if not path.exists():
+            kind = "class file" if flag == "classes" else "folder"
+            raise FileNotFoundError(f"there is no {kind} {path}, which {_flag(flag)} names")
+    return paths
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     """Put the data of the command line into a config, if there is any.
 
     Args:
-        config: Config, which stays unchanged.
+        config: "Config", which stays unchanged.
         arguments: The command line with the flags of `add_arguments`.
 
     Returns:
@@ -57,14 +91,10 @@ def apply(config: Config, arguments: argparse.Namespace) -> Config:
         FileNotFoundError: If a file or folder does not exist.
         ValueError: If flags are missing, or the files are wrong; the message names the first.
     """
-    parts = ("train", "val") if hasattr(arguments, "train_images") else ("val",)
-    flags = [f"{part}_{what}" for part in parts for what in ("images", "maps")] + ["classes"]
-    given = {flag: getattr(arguments, flag) for flag in flags}
-    if not any(given.values()):
+    given = check(arguments)
+    if not given:
         return config
-    missing = [f"--{flag.replace('_', '-')}" for flag in flags if not given[flag]]
-    if missing:
-        raise ValueError(f"{', '.join(missing)} missing: own data needs all {len(flags)} flags")
+    parts = ("train", "val") if "train_images" in given else ("val",)
     classes = read_class_file(given["classes"])
     config = copy.deepcopy(config)
     for part in parts:
@@ -140,7 +170,7 @@ def _resized(weights: list[float], before: int, count: int) -> list[float]:
     return [own[0]] * count + rest
 
 
-def _register(config: Config) -> None:
+def _register(config: "Config") -> None:
     """Register the data set for whoever reads the saved config."""
     imports = config.get("custom_imports") or {"imports": [], "allow_failed_imports": False}
     named = imports["imports"]

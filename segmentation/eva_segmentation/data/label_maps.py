@@ -18,7 +18,7 @@ _MODES = ("1", "L", "P", "I", *_DEEP)  # one integer for each pixel
 LabelMap = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int32]
 
 
-class LabelMapError(ValueError):
+class LabelMapError(UnreadableImageError):
     """A label map that cannot be used; the message names it."""
 
 

@@ -2,19 +2,15 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
-from mmseg.registry import RUNNERS
-
-from eva_backbone import no_init_weights
-from eva_segmentation.config.command_line import add_shared_arguments, configure
-from eva_segmentation.config.options import check_files
+from eva_openmmlab.config import command_line
 from eva_segmentation.data import custom_data
-from eva_segmentation.training.errors import building, sentences, settings
-from eva_segmentation.training.runner import leave
 
-WORK_DIR = "test"  # below the work folder of the training
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+TASK = "segmentation"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,27 +19,25 @@ def main(argv: list[str] | None = None) -> None:
     Args:
         argv: Command line; None for the one of the process.
     """
-    parser = argparse.ArgumentParser(description="Evaluate a segmentor.")
-    add_shared_arguments(parser)
+    args = command_line.parse(_parser(), argv, task=TASK, check=custom_data.check)
+    from eva_openmmlab.training.programs import run_test
+
+    run_test(args, _configure, program="test.py")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="test.py", description="Evaluate a segmentor.")
+    command_line.add_shared_arguments(parser, task=TASK)
     parser.add_argument("weights", help="name of an official file, or a path")
     parser.add_argument("--tta", action="store_true", help="several scales, by tta_pipeline")
     parser.add_argument("--out", metavar="DIR", help="save the predicted label maps there")
     parser.add_argument("--show-dir", metavar="DIR", help="save pictures with predictions there")
     custom_data.add_arguments(parser, training=False)
-    args = parser.parse_args(argv)
-    runner: Any = None
-    with sentences("test.py", lambda: runner and Path(runner.work_dir), args.cfg_options):
-        cfg = settings(_configure, args)
-        with building(Path(cfg.work_dir)), no_init_weights():
-            runner = RUNNERS.build(cfg)
-        runner.test()
-        leave()
+    return parser
 
 
-def _configure(args: argparse.Namespace) -> Config:
-    cfg = configure(args)
-    cfg.load_from, cfg.resume = args.weights, False
-    _set_work_dir(cfg, args)
+def _configure(args: argparse.Namespace) -> "Config":
+    cfg = command_line.configure_test(args, custom_data.apply)
     if args.out is not None:
         _save_maps(cfg, Path(args.out))
     if args.show_dir is not None:
@@ -54,23 +48,10 @@ def _configure(args: argparse.Namespace) -> Config:
             raise ValueError(f"{args.config} has no tta_pipeline; leave --tta out")
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = cfg.tta_model | dict(module=cfg.model)
-    check_files(cfg, ("test_dataloader",))
     return cfg
 
 
-def _set_work_dir(cfg: Config, args: argparse.Namespace) -> None:
-    """Choose the folder; the config that the runner writes there must not replace another."""
-    if args.work_dir is None:
-        cfg.work_dir = str(Path(cfg.work_dir) / WORK_DIR)
-    copy = Path(cfg.work_dir) / Path(args.config).name
-    if copy.exists() and copy.samefile(args.config):
-        raise ValueError(
-            f"--work-dir {cfg.work_dir} holds {args.config}, which would be overwritten; name "
-            "another folder"
-        )
-
-
-def _save_maps(cfg: Config, folder: Path) -> None:
+def _save_maps(cfg: "Config", folder: Path) -> None:
     evaluator = cfg.test_evaluator
     if evaluator.get("type") not in ("IoUMetric", "IoUAndLabelMaps"):
         raise ValueError(f"--out goes with IoUMetric, not with test_evaluator {evaluator}")

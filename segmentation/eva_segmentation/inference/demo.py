@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from eva_data.files import replacing
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo, save_picture, written_name
 from eva_data.options import probability
+from eva_data.recipes import find_recipe
 from eva_data.suffixes import SHOWN_PICTURES
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("config", type=Path, help="config file, or the one that a run saved")
+    add("config", help="config file, such as the one that a run saved, or name of a recipe")
     add("weights", help="name of an official file, or path, of a complete segmentor")
     add("inputs", nargs="+", type=Path, metavar="INPUT", help="image or folder of images")
     add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
@@ -216,9 +217,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     archive = args.ade20k_submission
 
     def prepare() -> Plan:
+        args.config = find_recipe("segmentation", args.config)
         planned = plan(args.inputs, args.output)
         if archive:
             _check_submission(archive, planned.jobs)
+        if planned.jobs:
+            from eva_backbone.checkpoints.registry import resolve_source
+
+            resolve_source(args.weights)
         return planned
 
     run_demo(

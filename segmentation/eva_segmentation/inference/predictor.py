@@ -22,7 +22,7 @@ from torch import nn
 
 from eva_backbone import no_init_weights
 from eva_data.pictures import read_rgb
-from eva_segmentation.config.options import load_config
+from eva_openmmlab.config.options import load_config
 from eva_segmentation.data.classes import Color, described
 from eva_segmentation.data.pipelines import LABEL_READERS, PICTURE_READERS
 from eva_segmentation.model.weights import load_segmentor

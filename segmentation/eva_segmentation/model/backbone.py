@@ -1,8 +1,8 @@
-"""The EVA ViT as a backbone of mmsegmentation: with ViT-Adapter, and with the simple pyramid.
+"""The EVA ViT with ViT-Adapter as a backbone of mmsegmentation.
 
 Parameter names of `EVAViTAdapter` are the official ones, so every released segmentor loads.
 
-Shapes: B images, H x W pixels, C channels of the ViT, F channels of the pyramid.
+Shapes: B images, H x W pixels, C channels of the ViT.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from eva_backbone import SimpleFeaturePyramid, VisionTransformer, load_pretrained
-from eva_segmentation.model.backbone_settings import (
+from eva_backbone import VisionTransformer, load_pretrained
+from eva_openmmlab.backbone_settings import (
     ViTArguments,
     check_sides,
     freeze,
@@ -216,87 +216,6 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
             c4 + _resize(maps[3], 0.5),
         )
         return tuple(self.get_submodule(f"norm{i}")(x) for i, x in enumerate(sums, start=1))
-
-
-@MODELS.register_module()
-class EVAViT(SimpleFeaturePyramid, BaseModule):
-    """EVA ViT with the simple feature pyramid (ViTDet, arXiv 2203.16527): lighter, no adapter.
-
-    For any head of mmsegmentation, such as UPerHead with four inputs of F channels. There are no
-    official segmentors of this kind; `pretrained` takes the pre-trained ViTs and the trunk of
-    everything that was built on them.
-
-    Args:
-        rel_pos: "none", "table" (BeiT's), or "vitdet" and "beit" (decomposed), see
-            `VisionTransformer`.
-        window_size: Side of an attention window in patches; 0 makes every block global.
-        global_attn_indexes: Blocks that attend globally although `window_size` is set.
-        out_channels: Channels F of every map.
-        scale_factors: Scale of each map relative to the ViT's.
-        freeze_patch_embed: Keep the patch embedding as it is loaded.
-        freeze_blocks: First blocks of the ViT to keep as they are loaded, with all embeddings.
-        pretrained: Weights to start from: a file, or the name of an official or bundled one.
-        init_cfg: mmengine's way to say so: `dict(type="Pretrained", checkpoint=...)`.
-        **vit: Arguments of the ViT; `patch_size` 16 unless given. It has a class token unless
-            windows or decomposed relative positions exclude one.
-
-    Raises:
-        ValueError: For sizes that do not fit together.
-    """
-
-    def __init__(
-        self,
-        *,
-        rel_pos: Literal["none", "table", "vitdet", "beit"] = "none",
-        window_size: int = 0,
-        global_attn_indexes: Sequence[int] = (),
-        out_channels: int = 256,
-        scale_factors: Sequence[float] = (4.0, 2.0, 1.0, 0.5),
-        freeze_patch_embed: bool = False,
-        freeze_blocks: int = 0,
-        pretrained: str | None = None,
-        init_cfg: Mapping[str, Any] | None = None,
-        **vit: Unpack[ViTArguments],
-    ) -> None:
-        vit.setdefault("patch_size", 16)
-        patches_only = window_size or rel_pos in ("vitdet", "beit")
-        net = VisionTransformer(
-            rel_pos=rel_pos,
-            window_size=window_size,
-            global_attn_indexes=global_attn_indexes,
-            extra_tokens=() if patches_only else ("cls",),
-            final_norm=False,
-            **vit,
-        )
-        super().__init__(
-            in_channels=net.embed_dim, patch_size=net.patch_size,
-            out_channels=out_channels, scale_factors=scale_factors,
-        )  # fmt: skip
-        self.net = net
-        self.init_cfg = pretrained_config(pretrained, init_cfg)
-        self.is_init = self.init_cfg is None
-        freeze(net, freeze_patch_embed, freeze_blocks)
-
-    def init_weights(self) -> None:
-        """Load what `pretrained` names; everything else is initialised by the constructor."""
-        if self.init_cfg is not None:
-            load_pretrained(self, self.init_cfg["checkpoint"])
-            self.is_init = True
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # as mmseg
-        """Compute the maps.
-
-        Args:
-            images: (B, 3, H, W), normalised; the largest stride divides H and W.
-
-        Returns:
-            One (B, F, H / stride, W / stride) for each scale factor.
-
-        Raises:
-            ValueError: If the size does not fit.
-        """
-        check_sides(images, max(self.strides))
-        return tuple(self.pyramid(self.net.forward_feature_map(images)))
 
 
 def _interactions(

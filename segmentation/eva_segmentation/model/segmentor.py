@@ -11,12 +11,20 @@ import torch
 from mmengine.structures import PixelData
 from torch import Tensor
 
-from eva_segmentation.model.mmcv_extension import install_stand_in
+from eva_openmmlab.mmcv_extension import install_stand_in
 
 install_stand_in()  # before mmsegmentation's models
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel  # noqa: E402
+from mmseg.models.segmentors.base import BaseSegmentor  # noqa: E402
 from mmseg.registry import MODELS  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
+
+from eva_openmmlab.backbone import EVAViT  # noqa: E402
+from eva_openmmlab.weights import load_start  # noqa: E402
+from eva_segmentation.model.weights import load_segmentor  # noqa: E402
+
+MODELS.register_module(module=EVAViT)  # so that "mmseg.EVAViT" names it too
+load_start.register(BaseSegmentor, load_segmentor)
 
 _SLICE = 2**24  # probabilities that are computed at once
 

@@ -1,49 +1,16 @@
-"""Weights of segmentors, official or own: read safely, loaded completely or not at all."""
+"""Weights of segmentors, official or own: loaded completely or not at all."""
 
-import importlib
 import os
-import pickle
 import re
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from mmengine.logging.history_buffer import HistoryBuffer
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from eva_backbone import LoadReport
 from eva_backbone.checkpoints.loading import load_weights, read_weights
-from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_openmmlab.weights import safe_metadata
 from eva_segmentation.model.legacy_keys import modern_name
 
-
-def _method_of_buffer(owner: type, name: str) -> object:
-    """Replace `getattr`, by which a buffer of mmengine names its own statistics."""
-    if owner is not HistoryBuffer or name not in ("max", "mean", "current", "min"):
-        raise pickle.UnpicklingError(f"GLOBAL getattr of {owner}, {name}")
-    return getattr(owner, name)
-
-
-_NUMPY = importlib.import_module("numpy._core.multiarray")
-# What mmengine and mmcv pack beside the weights: logged numbers.
-METADATA = [
-    (_method_of_buffer, "builtins.getattr"),
-    HistoryBuffer,
-    np.ndarray,
-    np.dtype,
-    *(
-        (getattr(_NUMPY, name), f"numpy.{package}.multiarray.{name}")
-        for package in ("core", "_core")  # before numpy 2, and since
-        for name in ("_reconstruct", "scalar")
-    ),
-    np.dtypes.Float32DType,
-    np.dtypes.Float64DType,
-    np.dtypes.Int64DType,
-]
 _ADAPTER = r"backbone\.(spm\.|interactions\.|up\.|norm[1-4]\.|level_embed$)"
 _HEAD = r"(decode_head|auxiliary_head)\."
 _CLASSIFIER = r"(decode_head|auxiliary_head)\.(\d+\.)?(cls_embed|conv_seg)\."
@@ -85,46 +52,3 @@ def load_segmentor(
         reinitialise=() if complete else (_CLASSIFIER,),
         rename=modern_name,
     )
-
-
-def safe_metadata() -> AbstractContextManager[None]:
-    """Allow `torch.load` to read mmengine's metadata."""
-    context: AbstractContextManager[None] = torch.serialization.safe_globals(METADATA)
-    return context
-
-
-@CheckpointLoader.register_scheme(prefixes=("http://", "https://"), force=True)
-def load_from_http_safely(filename: str, map_location: Any = None, model_dir: Any = None) -> Any:
-    """Refuse weights at an address: mmengine would download them and run what they hold.
-
-    Args:
-        filename: The address.
-        map_location: Not used.
-        model_dir: Not used.
-
-    Raises:
-        ValueError: Always, with what to do.
-    """
-    del map_location, model_dir
-    raise ValueError(f"{filename} is not a local file: download it, and name the file")
-
-
-@CheckpointLoader.register_scheme(prefixes="", force=True)
-def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
-    """Read a checkpoint in a local file for mmengine, once this module is imported.
-
-    In place of its own loader, which unpickles what it cannot read safely; `init_model` and
-    mmsegmentation's own `tools/test.py` come here.
-
-    Args:
-        filename: The file.
-        map_location: Not used: tensors are on the CPU, from where they are copied into a model.
-
-    Returns:
-        The content.
-
-    Raises:
-        ValueError: If the file is damaged or holds code.
-    """
-    del map_location
-    return read_torch_file(Path(filename).expanduser(), allowed=METADATA)

@@ -1,18 +1,12 @@
 """Command line of `segmentation/train.py`: mmengine's runner, with checks before it starts."""
 
 import argparse
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-from mmseg.registry import RUNNERS
-
-from eva_segmentation.config.command_line import add_shared_arguments, configure
-from eva_segmentation.config.options import check_files
+from eva_openmmlab.config import command_line
 from eva_segmentation.data import custom_data
-from eva_segmentation.training.checkpoint_files import has_run
-from eva_segmentation.training.errors import RunError, building, sentences, settings
-from eva_segmentation.training.runner import leave, used
 
+TASK = "segmentation"
 _EPILOG = """
 Examples:
 
@@ -39,33 +33,21 @@ def main(argv: list[str] | None = None) -> None:
     Args:
         argv: Command line; None for the one of the process.
     """
+    args = command_line.parse(_parser(), argv, task=TASK, check=custom_data.check)
+    from eva_openmmlab.training.programs import run_training
+
+    configure = partial(command_line.configure_training, own_data=custom_data.apply)
+    run_training(args, configure, program="train.py")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        prog="train.py",
         description="Train a segmentor.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_shared_arguments(parser)
-    parser.add_argument(
-        "--load-from",
-        metavar="NAME_OR_FILE",
-        help="weights to start from, in place of the config's",
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="continue the run of the work folder, if there is one"
-    )
+    command_line.add_shared_arguments(parser, task=TASK)
+    command_line.add_training_arguments(parser)
     custom_data.add_arguments(parser)
-    args = parser.parse_args(argv)
-    runner: Any = None
-    with sentences("train.py", lambda: runner and Path(runner.work_dir), args.cfg_options):
-        cfg = settings(configure, args)
-        if args.resume:
-            cfg.resume = True
-        if args.load_from is not None:
-            cfg.load_from = args.load_from
-        settings(check_files, cfg, ("train_dataloader", "val_dataloader"))
-        if not cfg.resume and has_run(Path(cfg.work_dir)):
-            raise RunError(used(Path(cfg.work_dir)))
-        with building(Path(cfg.work_dir)):
-            runner = RUNNERS.build(cfg)
-        runner.train()
-        leave()
+    return parser

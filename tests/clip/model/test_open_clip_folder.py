@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from eva_contrastive.model import open_clip_folder
 from eva_contrastive.model.eva_clip import build_eva_clip
 from eva_contrastive.model.loading import load_eva_clip
-from eva_contrastive.model.open_clip_folder import OPEN_CLIP
+from eva_contrastive.model.open_clip_program import OPEN_CLIP
 from eva_contrastive.model.tokens import tokenize
 from eva_data.transforms import evaluation_transform
 from eva_engine.checkpoints import run_checkpoint
@@ -190,7 +190,7 @@ def test_without_open_clip(debug, convert, tmp_path, monkeypatch):
 
 
 def test_open_clips_order_of_weights(tmp_path):
-    from eva_contrastive.model.open_clip_form import open_clip_weights
+    from eva_contrastive.model.open_clip_program import open_clip_weights
 
     assert open_clip_weights(tmp_path) is None
     (tmp_path / "open_clip_config.json").write_text("{}")
@@ -206,3 +206,26 @@ def test_quietly(debug, convert, tmp_path, caplog):
     save_file(debug().state_dict(), tmp_path / "a.safetensors")
     convert(tmp_path / "a.safetensors")
     assert not caplog.records
+
+
+@pytest.mark.parametrize("more", [{"qkv_bias": "qkv"}, {"layer_scale": 0.1}, {"depth": 2}])
+def test_towers_that_only_open_clips_own_vit_can_be(more, debug, convert, tmp_path):
+    """One bias of queries, keys and values as in EVA-L; residual scales; fewer blocks."""
+    arguments = {"num_heads": 4} | more
+    model = debug(**arguments)
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    if "depth" in more:
+        assert "num_heads" in convert(tmp_path / "a.safetensors", code=1)
+        return
+    convert(tmp_path / "a.safetensors")
+    _same(tmp_path / "folder", model, atol=1e-4)
+
+
+def test_eva_clip_g_has_the_names_and_shapes_of_open_clips_eva01_g_14():
+    """The published size, on the meta device: a strict load needs no more."""
+    with torch.device("meta"):
+        ours = build_eva_clip("eva_g_patch14", "clip_l", embed_dim=1024)
+        peer = open_clip.create_model("EVA01-g-14", load_weights=False, device="meta")
+    found = open_clip_folder.to_trunk(ours.state_dict())
+    expected = {name: tuple(value.shape) for name, value in peer.state_dict().items()}
+    assert {name: tuple(value.shape) for name, value in found.items()} == expected

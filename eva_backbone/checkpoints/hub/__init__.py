@@ -1,0 +1,1 @@
+"""Files of the Hugging Face hub: addresses, downloads, and what goes wrong with them."""

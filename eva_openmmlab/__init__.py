@@ -1,0 +1,1 @@
+"""What mmsegmentation and mmdetection share: both stand on mmengine and mmcv."""

@@ -1,0 +1,164 @@
+"""Settings from the command line, checked before anything is built."""
+
+import difflib
+import inspect
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner, set_random_seed
+from torch.utils.data import DataLoader
+
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_openmmlab.config.files import read_config
+
+_MISSPELT = 0.85  # likeness of two names
+# What the runner reads although a config need not have it.
+_RUNNER = {*inspect.signature(Runner.__init__).parameters} - {"self", "cfg"} | {
+    *("activation_checkpointing", "compile", "efficient_conv_bn_eval", "find_unused_parameters"),
+    *("model_wrapper_cfg", "sync_bn"),
+}
+_INSIDE = {
+    "randomness": {*inspect.signature(set_random_seed).parameters},
+    "auto_scale_lr": {"enable", "base_batch_size"},
+}
+_LOADING = {*inspect.signature(DataLoader.__init__).parameters} - {"self"}
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+
+
+def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config and merge settings into it.
+
+    Args:
+        path: The file.
+        options: `--cfg-options`: dotted name -> value.
+
+    Returns:
+        The config.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If an option does not belong to the config.
+    """
+    cfg = read_config(Path(path))
+    if options:
+        check_options(cfg, options)
+        cfg.merge_from_dict(dict(options))
+    return cfg
+
+
+def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Refuse settings that no part of the program would read.
+
+    A name must be in the config or among what the runner and the loaders read; a new one may join
+    the arguments of a `type`, whose constructor refuses what it does not know, unless it looks like
+    a misspelt one.
+
+    Args:
+        cfg: The config.
+        options: Dotted name -> value.
+
+    Raises:
+        ValueError: Naming the first that is wrong, and close names.
+    """
+    for name in options:
+        node: Any = cfg
+        parts = name.split(".")
+        for depth, part in enumerate(parts):
+            place = ".".join(parts[:depth]) or "the config"
+            if isinstance(node, list | tuple):
+                if not part.isdigit() or int(part) >= len(node):
+                    raise ValueError(f"option {name}: {place} has the places 0 to {len(node) - 1}")
+                node = node[int(part)]
+            elif not isinstance(node, Mapping | Config):
+                raise ValueError(f"option {name}: {place} is {node!r} and has no {part!r}")
+            elif part in node:
+                node = node[part]
+            else:
+                known = [str(key) for key in node]
+                if part in _extra(parts[:depth]):
+                    if depth == 0 and parts[0] in _INSIDE and len(parts) > 1:
+                        node = dict.fromkeys(_INSIDE[parts[0]])
+                        continue
+                    break
+                is_argument = depth and "type" in node
+                if is_argument and not difflib.get_close_matches(part, known, cutoff=_MISSPELT):
+                    break
+                close = difflib.get_close_matches(part, known, n=3)
+                hint = f"; close names: {', '.join(close)}" if close else ""
+                raise ValueError(f"option {name}: {place} has no {part!r}{hint}")
+
+
+def _extra(place: list[str]) -> set[str]:
+    """List names that are read at a place of the config although it need not have them."""
+    if not place:
+        return _RUNNER
+    if len(place) == 1 and place[0] in LOADERS:
+        return _LOADING
+    return _INSIDE.get(place[0], set()) if len(place) == 1 else set()
+
+
+def parts_of(dataset: Any) -> list[Any]:
+    """List the data sets that a config names, without what wraps or joins them.
+
+    Args:
+        dataset: Config of a data set.
+    """
+    inner = dataset.get("dataset", dataset.get("datasets"))
+    if inner is None:
+        return [dataset]
+    return [
+        part for one in (inner if isinstance(inner, list) else [inner]) for part in parts_of(one)
+    ]
+
+
+def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
+    """Let all loaders, and the metrics that read annotations, read below one folder.
+
+    Args:
+        cfg: The config.
+        folder: Folder in place of the config's `data_root`.
+    """
+    moved: dict[str, str] = {}
+    for name in LOADERS:
+        for dataset in parts_of(cfg[name].dataset) if cfg.get(name) else ():
+            if file := dataset.get("ann_file"):
+                before = Path(dataset.get("data_root") or "") / file
+                moved[str(before)] = str(Path(folder) / file)
+            dataset.data_root = os.fspath(folder)
+    for name in ("val_evaluator", "test_evaluator"):
+        metrics = cfg.get(name) or []
+        for metric in metrics if isinstance(metrics, list) else [metrics]:
+            file = str(Path(metric.get("ann_file") or ""))
+            metric.update({"ann_file": moved[file]} if file in moved else {})
+
+
+def check_files(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Look for the weights, folders and annotation files that a run needs.
+
+    Args:
+        cfg: The config.
+        loaders: Names of the loaders that will be used.
+
+    Raises:
+        FileNotFoundError: Naming what is missing and how to name another place.
+        ValueError: If the weights have an unknown name.
+    """
+    if cfg.get("load_from"):
+        resolve_source(cfg.load_from)
+    fix = "put the data set there or name its folder with --data-root"
+    for name in loaders:
+        for dataset in parts_of(cfg[name].dataset) if cfg.get(name) else ():
+            root = Path(dataset.get("data_root") or "")
+            for prefix in (dataset.get("data_prefix") or {}).values():
+                if not (root / prefix).is_dir():
+                    raise FileNotFoundError(
+                        f"there is no folder {root / prefix}, which {name} reads; {fix}"
+                    )
+            file = dataset.get("ann_file")
+            if file and not (root / file).is_file():
+                raise FileNotFoundError(
+                    f"there is no annotation file {root / file}, which {name} reads; {fix}"
+                )

@@ -1,0 +1,1 @@
+"""A training run: runner, loops, checkpoints, and how it ends."""

@@ -1,0 +1,61 @@
+"""What `train.py` and `test.py` of the projects do once their command line is read."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+
+from eva_backbone import no_init_weights
+from eva_openmmlab.config.options import check_files
+from eva_openmmlab.training.checkpoint_files import has_run
+from eva_openmmlab.training.errors import RunError, building, sentences, settings
+from eva_openmmlab.training.runner import leave, used
+
+Configure = Callable[[argparse.Namespace], Config]
+
+
+def run_training(args: argparse.Namespace, configure: Configure, *, program: str) -> None:
+    """Train as a command line describes.
+
+    Args:
+        args: The command line, with the flags of `eva_openmmlab.config.command_line`.
+        configure: Function that reads its config.
+        program: Name that begins a refusal.
+
+    Raises:
+        SystemExit: With one sentence for what the user can fix, or after a signal.
+    """
+    runner: Any = None
+    with sentences(program, lambda: runner and Path(runner.work_dir), args.cfg_options):
+        cfg = settings(configure, args)
+        settings(check_files, cfg, ("train_dataloader", "val_dataloader"))
+        if not cfg.resume and has_run(Path(cfg.work_dir)):
+            raise RunError(used(Path(cfg.work_dir)))
+        with building(Path(cfg.work_dir)):
+            runner = RUNNERS.build(cfg)
+        runner.train()
+        leave()
+
+
+def run_test(args: argparse.Namespace, configure: Configure, *, program: str) -> None:
+    """Score weights as a command line describes.
+
+    Args:
+        args: The command line, with the flags of `eva_openmmlab.config.command_line`.
+        configure: Function that reads its config.
+        program: Name that begins a refusal.
+
+    Raises:
+        SystemExit: With one sentence for what the user can fix.
+    """
+    runner: Any = None
+    with sentences(program, lambda: runner and Path(runner.work_dir), args.cfg_options):
+        cfg = settings(configure, args)
+        settings(check_files, cfg, ("test_dataloader",))
+        with building(Path(cfg.work_dir)), no_init_weights():
+            runner = RUNNERS.build(cfg)
+        runner.test()
+        leave()

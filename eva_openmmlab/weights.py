@@ -1,0 +1,115 @@
+"""Weights beside mmengine's metadata: read safely, loaded completely or not at all."""
+
+import importlib
+import os
+import pickle
+from contextlib import AbstractContextManager
+from functools import singledispatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from eva_backbone import LoadReport
+from eva_backbone.checkpoints.reading import read_torch_file
+
+
+def _method_of_buffer(owner: type, name: str) -> object:
+    """Replace `getattr`, by which a buffer of mmengine names its own statistics."""
+    if owner is not HistoryBuffer or name not in ("max", "mean", "current", "min"):
+        raise pickle.UnpicklingError(f"GLOBAL getattr of {owner}, {name}")
+    return getattr(owner, name)
+
+
+_NUMPY = importlib.import_module("numpy._core.multiarray")
+# What mmengine and mmcv pack beside the weights: logged numbers.
+METADATA = [
+    (_method_of_buffer, "builtins.getattr"),
+    HistoryBuffer,
+    np.ndarray,
+    np.dtype,
+    *(
+        (getattr(_NUMPY, name), f"numpy.{package}.multiarray.{name}")
+        for package in ("core", "_core")  # before numpy 2, and since
+        for name in ("_reconstruct", "scalar")
+    ),
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    np.dtypes.Int64DType,
+]
+
+
+@singledispatch
+def load_start(
+    model: nn.Module, source: str | os.PathLike[str], *, complete: bool = False
+) -> LoadReport:
+    """Load a backbone or a complete model before training or evaluation.
+
+    A project registers a function for its framework's base class.
+
+    Args:
+        model: A segmentor or detector.
+        source: Name of an official or bundled file, or a path.
+        complete: Refuse a file that lacks any part or has another number of classes (for
+            evaluation). Otherwise a classifier of other classes starts from scratch, which the
+            report says.
+
+    Returns:
+        The load report.
+
+    Raises:
+        ValueError: If the file does not fit; the model is then unchanged.
+        FileNotFoundError: If there is no such file.
+    """
+    del source, complete
+    raise ValueError(
+        f"{type(model).__name__} has no way to load weights; register one with "
+        "eva_openmmlab.weights.load_start"
+    )
+
+
+def safe_metadata() -> AbstractContextManager[None]:
+    """Allow `torch.load` to read mmengine's metadata."""
+    context: AbstractContextManager[None] = torch.serialization.safe_globals(METADATA)
+    return context
+
+
+@CheckpointLoader.register_scheme(prefixes=("http://", "https://"), force=True)
+def load_from_http_safely(filename: str, map_location: Any = None, model_dir: Any = None) -> Any:
+    """Refuse weights at an address: mmengine would download them and run what they hold.
+
+    Args:
+        filename: The address.
+        map_location: Not used.
+        model_dir: Not used.
+
+    Raises:
+        ValueError: Always, with what to do.
+    """
+    del map_location, model_dir
+    raise ValueError(f"{filename} is not a local file: download it, and name the file")
+
+
+@CheckpointLoader.register_scheme(prefixes="", force=True)
+def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
+    """Read a checkpoint in a local file for mmengine, once this module is imported.
+
+    In place of its own loader, which unpickles what it cannot read safely; `init_model` and
+    mmsegmentation's own `tools/test.py` come here.
+
+    Args:
+        filename: The file.
+        map_location: Not used: tensors are on the CPU, from where they are copied into a model.
+
+    Returns:
+        The content.
+
+    Raises:
+        ValueError: If the file is damaged or holds code.
+    """
+    del map_location
+    return read_torch_file(Path(filename).expanduser(), allowed=METADATA)

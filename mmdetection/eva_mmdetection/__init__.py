@@ -1,0 +1,1 @@
+"""The EVA ViT in unmodified mmdetection 3.x."""

@@ -1,0 +1,1 @@
+"""The detector's parts that mmdetection does not have, and the names of its weights."""

@@ -1,0 +1,117 @@
+"""Heads of Cascade Mask R-CNN as functions that configs call: the three stages in one place."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NORM = dict(type="EVAChannelNorm", eps=1e-6)
+_DELTAS = (10, 20, 30)  # detectron2's weight of a box's centre at each stage; half of it for sizes
+
+
+def box_heads(
+    num_classes: int,
+    *,
+    channels: int = 256,
+    hidden: int = 1024,
+    convs: int = 4,
+    loss_cls: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """State the three box heads: convolutions with LayerNorm and one linear layer.
+
+    Args:
+        num_classes: Classes, without background.
+        channels: Channels of the pyramid and of the convolutions.
+        hidden: Width of the linear layer.
+        convs: Convolutions of each head.
+        loss_cls: Loss of the classes; None for softmax cross entropy. LVIS takes
+            `dict(type="EVAFederatedLoss", num_classes=..., image_counts=...)`.
+    """
+    softmax = dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0)
+    return [
+        dict(
+            type="ConvFCBBoxHead",
+            num_shared_convs=convs,
+            num_shared_fcs=1,
+            in_channels=channels,
+            conv_out_channels=channels,
+            fc_out_channels=hidden,
+            roi_feat_size=7,
+            num_classes=num_classes,
+            norm_cfg=dict(NORM),
+            reg_class_agnostic=True,
+            bbox_coder=dict(
+                type="DeltaXYWHBBoxCoder",
+                target_means=[0.0, 0.0, 0.0, 0.0],
+                target_stds=[1 / weight, 1 / weight, 2 / weight, 2 / weight],
+            ),
+            loss_cls=dict(loss_cls or softmax),
+            loss_bbox=dict(type="L1Loss", loss_weight=1.0),
+        )
+        for weight in _DELTAS
+    ]
+
+
+def classes(num_classes: int, *, masks: bool = True, **box: Any) -> dict[str, Any]:
+    """State what of `roi_head` depends on the number of classes.
+
+    Args:
+        num_classes: Classes, without background.
+        masks: Whether the detector has a mask head.
+        **box: Further arguments of `box_heads`.
+    """
+    heads: dict[str, Any] = dict(bbox_head=box_heads(num_classes, **box))
+    if masks:
+        heads["mask_head"] = dict(num_classes=num_classes)
+    return heads
+
+
+def extractor(
+    size: int, *, channels: int = 256, strides: Sequence[int] = (4, 8, 16, 32), finest: float = 56
+) -> dict[str, Any]:
+    """State a region extractor.
+
+    Args:
+        size: Side of the extracted map.
+        channels: Channels of the pyramid.
+        strides: Strides of the levels that regions are read from.
+        finest: Side in pixels below twice which a box is read from the first level.
+    """
+    return dict(
+        type="SingleRoIExtractor",
+        roi_layer=dict(type="RoIAlign", output_size=size, sampling_ratio=0),
+        out_channels=channels,
+        featmap_strides=list(strides),
+        finest_scale=finest,
+    )
+
+
+def stages(regions: int = 512) -> list[dict[str, Any]]:
+    """State the training settings of the three stages.
+
+    Args:
+        regions: Regions of an image that the first stage draws; the others take all boxes of the
+            stage before.
+    """
+    draw = dict(
+        type="RandomSampler",
+        num=regions,
+        pos_fraction=0.25,
+        neg_pos_ub=-1,
+        add_gt_as_proposals=True,
+    )
+    return [
+        dict(
+            assigner=dict(
+                type="MaxIoUAssigner",
+                pos_iou_thr=overlap,
+                neg_iou_thr=overlap,
+                min_pos_iou=overlap,
+                match_low_quality=False,
+                ignore_iof_thr=-1,
+            ),
+            sampler=draw if overlap == 0.5 else dict(type="PseudoSampler"),
+            mask_size=28,
+            pos_weight=-1,
+            debug=False,
+        )
+        for overlap in (0.5, 0.6, 0.7)
+    ]

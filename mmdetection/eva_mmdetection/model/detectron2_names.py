@@ -1,0 +1,157 @@
+"""Names of the official detectors, which are detectron2's, in mmdetection and back.
+
+The tensors are the same under both names; none is changed.
+"""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from eva_backbone.checkpoints.listing import listed
+
+# detectron2 -> mmdetection, {s} a stage and {n} a layer; where mmdetection counts layers from 0
+# and detectron2 from 1, mmdetection's is {m}
+_NAMES = {
+    "proposal_generator.rpn_head.conv.conv{n}": "rpn_head.rpn_conv.{n}.conv",
+    "proposal_generator.rpn_head.conv": "rpn_head.rpn_conv",  # of one convolution
+    "proposal_generator.rpn_head.objectness_logits": "rpn_head.rpn_cls",
+    "proposal_generator.rpn_head.anchor_deltas": "rpn_head.rpn_reg",
+    "roi_heads.box_head.{s}.conv{n}": "roi_head.bbox_head.{s}.shared_convs.{m}.conv",
+    "roi_heads.box_head.{s}.conv{n}.norm": "roi_head.bbox_head.{s}.shared_convs.{m}.ln",
+    "roi_heads.box_head.{s}.fc{n}": "roi_head.bbox_head.{s}.shared_fcs.{m}",
+    "roi_heads.box_predictor.{s}.cls_score": "roi_head.bbox_head.{s}.fc_cls",
+    "roi_heads.box_predictor.{s}.bbox_pred": "roi_head.bbox_head.{s}.fc_reg",
+    "roi_heads.box_predictor.{s}": "roi_head.bbox_head.{s}.loss_cls",  # federated weights
+    "roi_heads.mask_head.mask_fcn{n}": "roi_head.mask_head.convs.{m}.conv",
+    "roi_heads.mask_head.mask_fcn{n}.norm": "roi_head.mask_head.convs.{m}.ln",
+    "roi_heads.mask_head.deconv": "roi_head.mask_head.upsample",
+    "roi_heads.mask_head.predictor": "roi_head.mask_head.conv_logits",
+}
+_LEAVES = ("weight", "bias", "fed_loss_cls_weights")
+# What either framework makes from its settings, and some versions save.
+IGNORED = (
+    r"pixel_(mean|std)|proposal_generator\.anchor_generator\.cell_anchors\.\d+|"
+    r"data_preprocessor\.(mean|std)"
+)
+_DETECTRON2 = re.compile(r"(proposal_generator|roi_heads)\.")
+_PLACE = re.compile(r"\\\{([snm])\\\}")  # a number in an escaped pattern
+
+
+def is_detectron2(names: Mapping[str, object]) -> bool:
+    """Return whether names are those of a complete detector in detectron2.
+
+    Args:
+        names: Name -> anything.
+    """
+    return any(_DETECTRON2.match(name) for name in names)
+
+
+def mmdet_name(name: str) -> str:
+    """Translate a name of a detector in detectron2 into mmdetection's; others stay.
+
+    Args:
+        name: Name of a tensor.
+    """
+    return _translated(name, _NAMES)
+
+
+def detectron2_name(name: str) -> str:
+    """Translate a name of a detector in mmdetection into detectron2's; others stay.
+
+    Args:
+        name: Name of a tensor.
+    """
+    return _translated(name, {theirs: ours for ours, theirs in _NAMES.items()})
+
+
+def _translated(name: str, names: Mapping[str, str]) -> str:
+    module, _, leaf = name.rpartition(".")
+    if leaf not in _LEAVES:
+        return name
+    for old, new in names.items():
+        if match := re.fullmatch(_PLACE.sub(r"(?P<\1>\\d+)", re.escape(old)), module):
+            numbers = {key: int(value) for key, value in match.groupdict().items()}
+            if "m" in numbers:
+                numbers["n"] = numbers["m"] + 1
+            elif "n" in numbers:
+                numbers["m"] = numbers["n"] - 1
+            return f"{new.format(**numbers)}.{leaf}"
+    return name
+
+
+def to_mmdet(
+    weights: Mapping[str, Tensor], *, patch_size: int | None = None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Give the weights of a detector the names of mmdetection.
+
+    Args:
+        weights: Weights of an official detector or of a run in `detection/`.
+        patch_size: Must be None: a detector keeps its patches.
+
+    Returns:
+        The weights, and a line for each kind of change.
+
+    Raises:
+        ValueError: If they are not a detector's, hold a name that mmdetection's detector has no
+            place for, or `patch_size` is given.
+    """
+    return _converted(weights, patch_size, to="mmdetection", other="detectron2")
+
+
+def to_detectron2(
+    weights: Mapping[str, Tensor], *, patch_size: int | None = None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Give the weights of mmdetection's detector the official names; see `to_mmdet`.
+
+    Args:
+        weights: Weights of a run in `mmdetection/`, or what `to_mmdet` made.
+        patch_size: Must be None.
+
+    Returns:
+        The weights, and a line for each kind of change.
+
+    Raises:
+        ValueError: As `to_mmdet`.
+    """
+    return _converted(weights, patch_size, to="detectron2", other="mmdetection")
+
+
+_HEADS = {
+    "detectron2": ("proposal_generator.", "roi_heads."),
+    "mmdetection": ("rpn_head.", "roi_head."),
+}
+
+
+def _converted(
+    weights: Mapping[str, Tensor], patch_size: int | None, *, to: str, other: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    if patch_size is not None:
+        raise ValueError(
+            f"patches of a detector keep their size, got --patch-size {patch_size}; leave it out"
+        )
+    rename = mmdet_name if to == "mmdetection" else detectron2_name
+    result, ignored, unknown = {}, [], []
+    for name, value in weights.items():
+        new = rename(name)
+        if re.fullmatch(IGNORED, name):
+            ignored.append(name)
+        elif new.startswith(("backbone.", *_HEADS[to])):
+            result[new] = value
+        else:
+            unknown.append(name)
+    if unknown:
+        raise ValueError(
+            f"{to}'s detector has no place for {listed(unknown)}; convert a detector under the "
+            f"names of {other}"
+        )
+    if not any(name.startswith(_HEADS[to]) for name in result):
+        raise ValueError(
+            "these are weights of a backbone and not of a detector; name the file in "
+            "model.backbone.pretrained, which takes it as it is"
+        )
+    count = len(result.keys() - weights.keys())
+    lines = [f"renamed {count} tensors from {other}'s names to {to}'s"] if count else []
+    if ignored:
+        lines.append(f"left out (made from the settings): {listed(ignored, 3)}")
+    return result, lines

@@ -1,0 +1,167 @@
+"""Sigmoid cross entropy, federated over classes for LVIS (CenterNet2, arXiv 2103.07461).
+
+Letters: R regions of a batch, K classes.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.losses import accuracy
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+FREQUENCY_WEIGHT_POWER = 0.5  # paper Table 18
+
+
+@MODELS.register_module()
+class EVAFederatedLoss(nn.Module):
+    """Classification loss of a box head whose classes are independent, as in LVIS.
+
+    Each forward pass counts the classes of its regions and further ones, drawn by how frequent
+    they are in training, `num_sampled` together. The classifier has K + 1 outputs, as in detectron2
+    and the official weights; the last, the background's, has no part in the loss.
+
+    Args:
+        num_classes: Classes K.
+        image_counts: Training images of each class in the order of the classes, or a JSON file
+            with them: a list, or annotations in LVIS's format. None draws all classes alike, until
+            weights of a detector bring `fed_loss_cls_weights`.
+        num_sampled: Classes that a forward pass counts; 0 counts all of them.
+        power: Exponent of the counts.
+        loss_weight: Factor of the loss.
+
+    Raises:
+        ValueError: If there is not one count for each class.
+    """
+
+    use_sigmoid = False  # K + 1 outputs: the attributes below say the rest to mmdetection
+    custom_cls_channels = custom_activation = custom_accuracy = True
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        image_counts: Sequence[float] | str | None = None,
+        num_sampled: int = 50,
+        power: float = FREQUENCY_WEIGHT_POWER,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if isinstance(image_counts, str):
+            image_counts = read_image_counts(image_counts)
+        if image_counts is not None and len(image_counts) != num_classes:
+            raise ValueError(
+                f"image_counts has {len(image_counts)} numbers, and num_classes is {num_classes}; "
+                "give one count for each class"
+            )
+        self.num_classes = num_classes
+        self.num_sampled, self.power = num_sampled, power
+        self.loss_weight = loss_weight
+        counts = torch.ones(num_classes) if image_counts is None else torch.tensor(image_counts)
+        if num_sampled:  # in the official weights under this name
+            self.register_buffer("fed_loss_cls_weights", counts.float() ** power)
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        labels: Tensor,
+        label_weights: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            cls_score: (R, K + 1) logits.
+            labels: (R,) class, K for background.
+            label_weights: (R,) weight of each region; None for 1.
+            avg_factor: Divisor of the sum; None for R.
+            reduction_override: Must be None: the loss is a mean over regions.
+
+        Returns:
+            A number.
+
+        Raises:
+            ValueError: For another reduction.
+        """
+        if reduction_override is not None:
+            raise ValueError(f"reduction_override must be None, got {reduction_override!r}")
+        target = F.one_hot(labels, self.num_classes + 1)[:, :-1].to(cls_score.dtype)
+        loss = F.binary_cross_entropy_with_logits(cls_score[:, :-1], target, reduction="none")
+        if self.num_sampled:
+            loss = loss * self.counted_classes(labels)
+        if label_weights is not None:
+            loss = loss * label_weights[:, None]
+        return self.loss_weight * loss.sum() / max(avg_factor or len(labels), 1)
+
+    def counted_classes(self, labels: Tensor) -> Tensor:
+        """Choose the classes that count: those of the regions, and drawn ones.
+
+        Args:
+            labels: (R,) class, K for background.
+
+        Returns:
+            (K,) 1 for a class that counts, else 0.
+        """
+        present = labels.unique()
+        counts = torch.zeros(self.num_classes + 1, device=labels.device)
+        counts[present] = 1.0
+        missing = self.num_sampled - len(present)  # the background is one of them, as in detectron2
+        if missing > 0:
+            chances = F.pad(self.fed_loss_cls_weights.float(), (0, 1)) * (1.0 - counts)
+            drawn = torch.multinomial(chances, min(missing, int((chances > 0).sum())))
+            counts[drawn] = 1.0
+        return counts[:-1]
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """Return the outputs of the classifier.
+
+        Args:
+            num_classes: Classes of the head.
+
+        Raises:
+            ValueError: If they are not those of the loss.
+        """
+        if num_classes != self.num_classes:
+            raise ValueError(
+                f"num_classes of the loss is {self.num_classes} and of its box head {num_classes}; "
+                "set both to the number of classes of the data"
+            )
+        return num_classes + 1
+
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """Turn logits (R, K + 1) into probabilities."""
+        return cls_score.sigmoid()
+
+    def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Any]:
+        """Compute the accuracy in percent on the regions of objects, which the log shows."""
+        objects = labels < self.num_classes
+        return {"acc": accuracy(cls_score[objects, :-1], labels[objects])}
+
+
+def read_image_counts(file: str) -> list[float]:
+    """Read the training images of each class.
+
+    Args:
+        file: JSON: a list of numbers, or annotations in LVIS's format.
+
+    Returns:
+        The counts, in the order of the classes' ids.
+
+    Raises:
+        ValueError: If the file holds neither.
+    """
+    content = json.loads(Path(file).expanduser().read_text(encoding="utf-8"))
+    if isinstance(content, list):
+        return [float(count) for count in content]
+    categories = content.get("categories", []) if isinstance(content, dict) else []
+    if not categories or any("image_count" not in category for category in categories):
+        raise ValueError(
+            f"{file} has no image_count in its categories; give annotations in LVIS's format, or a "
+            "list of numbers"
+        )
+    return [float(c["image_count"]) for c in sorted(categories, key=lambda one: one["id"])]

@@ -1,0 +1,341 @@
+"""`eva push`: what is published of the runs of all trainers, and a hub on this machine."""
+
+import getpass
+import json
+import re
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from eva_backbone.checkpoints.registry import bundled_path, resolve_source
+from eva_engine.checkpoints.files import mark_complete
+from eva_engine.publishing.command import main, parse
+from eva_engine.publishing.privacy import clean, data_name, without_places
+
+REPO = "someone/eva-mine"
+CONFIG = {
+    "model": {"variant": "eva_debug", "init_checkpoint": "/home/jane/eva_psz14.pt"},
+    "data": {"train": "/home/jane/digits/train", "val": "/home/jane/digits/val"},
+    "run": {"output": "/home/jane/output/run", "epochs": 3},
+}
+YAML = """dataloader:
+  test:
+    dataset: {_target_: detectron2.data.get_detection_dataset_dicts, names: coco_2017_val}
+  train:
+    dataset: {_target_: detectron2.data.get_detection_dataset_dicts, names: coco_2017_train}
+train:
+  init_checkpoint: eva_o365.pth
+  max_iter: 100
+  output_dir: /home/jane/output/coco
+"""
+PYTHON = """load_from = '/home/jane/eva_sem_seg.pth'
+train_cfg = dict(max_iters=8, type='Loop')
+train_dataloader = dict(
+    dataset=dict(data_root='/home/jane/ade/train'))
+val_dataloader = dict(
+    dataset=dict(data_root='/home/jane/ade/val'))
+work_dir = '/home/jane/output/seg'
+"""
+
+
+def _lines(file, *lines):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def engine_run(tmp_path):
+    """A run of this engine, with a moving average and best weights."""
+    output = tmp_path / "jane" / "run"
+    checkpoint = output / "checkpoints" / "step_00000004"
+    checkpoint.mkdir(parents=True)
+    weights = load_file(bundled_path("eva_debug"))
+    notes = {"config": json.dumps(CONFIG)}
+    save_file(weights, checkpoint / "model.safetensors", notes)
+    save_file({name: value + 1 for name, value in weights.items()},
+              checkpoint / "model_ema.safetensors", notes)  # fmt: skip
+    record = {"step": 4, "step_batch": 8, "samples_of_data": 16, "processes": 2}
+    (checkpoint / "run.json").write_text(json.dumps(record))
+    torch.save({"optimizer": torch.ones(9)}, checkpoint / "optimizer.pt")
+    mark_complete(checkpoint)
+    (output / "config.json").write_text(json.dumps(CONFIG))
+    _lines(
+        output / "metrics.jsonl",
+        {"step": 1, "samples": 16, "samples_per_second": 0.01, "loss": 2.0},
+        {"step": 1, "val_top1": 10.0},
+        {"step": 3, "val_top1": 70.5, "val_loss": 0.9, "val_ema_top1": 71.5},
+    )
+    (output / "log.txt").write_text("/home/jane secret")
+    (output / "best").mkdir()
+    save_file(weights, output / "best" / "model.safetensors", notes)
+    best = {"model.safetensors": {"step": 1, "results": {"top1": 99.0}}}
+    (output / "best" / "best.json").write_text(json.dumps(best))
+    return output
+
+
+@pytest.fixture
+def detectron2_run(tmp_path):
+    output = tmp_path / "coco"
+    output.mkdir()
+    (output / "config.yaml").write_text(YAML)
+    (output / "last_checkpoint").write_text("model_final.pth")
+    shared = torch.ones(2, 3)
+    weights = {"backbone.net.pos_embed": shared, "tied": shared, "roi_heads.box": torch.zeros(4)}
+    content = {"model": weights, "optimizer": {"state": torch.ones(9)}, "iteration": 99}
+    torch.save(content, output / "model_final.pth")
+    _lines(
+        output / "metrics.json",
+        {"iteration": 19, "time": 36.0, "total_loss": 1.0},
+        {"iteration": 100, "bbox/AP": 60.5, "bbox/AP-cat": 1.0, "segm/AP": float("nan")},
+    )
+    return output
+
+
+@pytest.fixture
+def mmengine_run(tmp_path):
+    """Saved by mmengine's own names, as its hub of messages packs numbers beside the weights."""
+    buffers = pytest.importorskip("mmengine.logging.history_buffer")
+    output = tmp_path / "seg"
+    output.mkdir()
+    (output / "mask2former.py").write_text(PYTHON)
+    buffer = buffers.HistoryBuffer([1.0], [1])
+    for name, value in (("iter_4", 0.0), ("iter_8", 1.0), ("best_mIoU_iter_4", 2.0)):
+        content = {
+            "state_dict": {"backbone.pos_embed": torch.full((2,), value)},
+            "message_hub": {"log_scalars": {"loss": buffer}},
+            "optimizer": {"state": torch.ones(9)},
+        }
+        torch.save(content, output / f"{name}.pth")
+    (output / "last_checkpoint").write_text("/home/jane/output/seg/iter_8.pth")
+    _lines(
+        output / "20261126_000000/vis_data/scalars.json",
+        {"loss": 1.0, "time": 900.0, "step": 4},
+        {"mIoU": 55.5, "aAcc": 80.0, "time": 0.1, "step": 8},
+    )
+    return output
+
+
+def _dry(run, folder, *more):
+    assert main([str(run), REPO, "--dry-run", str(folder), *more]) == 0
+    return {path.name: path for path in folder.iterdir()}
+
+
+def _card(files):
+    card = ModelCard.load(files["README.md"])
+    assert card.data.license == "mit"
+    assert card.data.library_name == "eva-toolkit"
+    assert f'"hf://{REPO}"' in card.text
+    return card
+
+
+def _metadata(file):
+    with safe_open(file, framework="pt") as content:
+        return content.metadata()
+
+
+def _private(files):
+    """Nothing that is published names a place or a user."""
+    for path in files.values():
+        for name in (b"/home", b"jane", socket.gethostname().encode()):
+            assert name not in path.read_bytes(), (path.name, name)
+
+
+def test_a_run_of_the_engine(engine_run, tmp_path, capsys):
+    files = _dry(engine_run, tmp_path / "card")
+    assert sorted(files) == ["README.md", "model.safetensors", "recipe.json", "results.json"]
+    _private(files)
+    stored = load_file(files["model.safetensors"])
+    expected = load_file(bundled_path("eva_debug"))
+    assert stored.keys() == expected.keys()
+    assert all(stored[name].equal(expected[name]) for name in stored)
+    noted = json.loads(_metadata(files["model.safetensors"])["config"])
+    assert noted["data"] == {"train": "train", "val": "val"}
+    assert noted["model"]["variant"] == "eva_debug"
+    assert json.loads(files["recipe.json"].read_text())["run"] == {"output": "run", "epochs": 3}
+    results = json.loads(files["results.json"].read_text())
+    assert results == {"step": 4, "steps": 6, "scores": {"top1": 70.5, "loss": 0.9}}
+    card = _card(files)
+    assert card.data.base_model == "BAAI/EVA"
+    assert card.data.datasets == ["digits"]
+    (result,) = card.data.eval_results
+    assert (result.dataset_name, result.metric_type, result.metric_value) == (
+        "digits",
+        "accuracy",
+        70.5,
+    )
+    for part in ("4 of 6 steps", "0.44 h", "processes: 2", "--to timm", "load_classifier", "torch"):
+        assert part in card.text
+    assert "nothing was uploaded" in capsys.readouterr().out
+
+
+def test_moving_average_and_best_weights(engine_run, tmp_path):
+    files = _dry(engine_run, tmp_path / "ema", "--ema")
+    assert json.loads(files["results.json"].read_text())["scores"] == {"top1": 71.5}
+    plain = load_file(bundled_path("eva_debug"))["pos_embed"]
+    assert load_file(files["model.safetensors"])["pos_embed"].equal(plain + 1)
+    files = _dry(engine_run, tmp_path / "best", "--best")
+    assert json.loads(files["results.json"].read_text())["step"] == 2
+    assert "| top1 | 99 |" in _card(files).text
+
+
+def test_a_run_of_detectron2(detectron2_run, tmp_path):
+    files = _dry(detectron2_run, tmp_path / "card")
+    assert sorted(files) == ["README.md", "config.yaml", "model.safetensors", "results.json"]
+    _private(files)
+    stored = load_file(files["model.safetensors"])
+    assert stored["tied"].equal(stored["backbone.net.pos_embed"])
+    assert stored.keys() == {"backbone.net.pos_embed", "tied", "roi_heads.box"}
+    assert "output_dir: coco" in files["config.yaml"].read_text()
+    card = _card(files)
+    assert card.data.datasets == ["coco_2017_val", "coco_2017_train"]
+    assert card.data.base_model == "BAAI/EVA"
+    assert json.loads(files["results.json"].read_text())["scores"] == {"bbox/AP": 60.5}
+    assert "100 of 100 steps" in card.text
+    assert "0.19 h" in card.text
+
+
+def test_a_run_of_mmengine(mmengine_run, tmp_path):
+    files = _dry(mmengine_run, tmp_path / "card")
+    assert sorted(files) == ["README.md", "config.py", "model.safetensors", "results.json"]
+    _private(files)
+    assert load_file(files["model.safetensors"])["backbone.pos_embed"].tolist() == [1.0, 1.0]
+    card = _card(files)
+    assert card.data.datasets == ["ade"]
+    scores = json.loads(files["results.json"].read_text())["scores"]
+    assert scores == {"mIoU": 55.5, "aAcc": 80.0}
+    assert "8 of 8 steps" in card.text
+    assert "1.00 h" in card.text
+    best = _dry(mmengine_run, tmp_path / "best", "--best")
+    assert load_file(best["model.safetensors"])["backbone.pos_embed"].tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda run: (run / "checkpoints/step_00000004/COMPLETE").unlink(), "no complete"),
+        (lambda run: (run / "checkpoints/step_00000004/run.json").write_text("{}"), "no complete"),
+        (lambda run: _flip(run / "checkpoints/step_00000004/model.safetensors"), "is damaged"),
+        (lambda run: (run / "config.json").write_text("{"), "is damaged"),
+        (lambda run: (run / "config.json").unlink(), "holds no complete checkpoint"),
+        (lambda run: (run / "config.json").write_text('{"num_codes": 3}'), "tokenizer"),
+    ],
+)
+def test_a_run_without_a_complete_checkpoint(engine_run, tmp_path, capsys, damage, sentence):
+    damage(engine_run)
+    assert main([str(engine_run), REPO, "--dry-run", str(tmp_path / "card")]) == 2
+    message = capsys.readouterr().err
+    assert sentence in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "card").exists()
+
+
+def _flip(file):
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("option", ["--best", "--ema"])
+def test_weights_that_a_run_does_not_have(detectron2_run, tmp_path, capsys, option):
+    arguments = [str(detectron2_run), REPO, "--dry-run", str(tmp_path / "card"), option]
+    assert main(arguments) == 2
+    assert "last weights only" in capsys.readouterr().err
+
+
+def test_no_run_and_no_name(tmp_path, capsys):
+    assert main([str(tmp_path), REPO, "--dry-run", str(tmp_path / "card")]) == 2
+    assert "holds no complete checkpoint of a run" in capsys.readouterr().err
+    assert main([str(tmp_path / "none"), REPO]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+    for name in ("mine", "a/b/c.pt", "a/b@v1", "../b"):
+        with pytest.raises(SystemExit):
+            parse([str(tmp_path), name])
+    assert "ORG" in capsys.readouterr().err
+
+
+def test_an_earlier_folder_is_kept(engine_run, tmp_path, capsys):
+    _dry(engine_run, tmp_path / "card")
+    assert main([str(engine_run), REPO, "--dry-run", str(tmp_path / "card")]) == 2
+    assert "give --overwrite" in capsys.readouterr().err
+    _dry(engine_run, tmp_path / "card", "--overwrite")
+
+
+def test_the_help_imports_nothing_heavy(help_of):
+    text = help_of("eva_engine.publishing.command", "torch", "huggingface_hub", "safetensors")
+    assert "eva push output/coco someone/eva-coco --private" in text
+
+
+def test_published_and_read_again(hub, engine_run, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    assert main([str(engine_run), REPO, "--private"]) == 0
+    ((repo, files, description),) = hub.commits
+    assert (repo, description) == (REPO, "classification, step 4")
+    assert hub.private == {REPO: True}
+    assert sorted(files) == ["README.md", "model.safetensors", "recipe.json", "results.json"]
+    address = re.search(r"weights by address: (\S+)", capsys.readouterr().out)[1]
+    assert address == f"hf://{REPO}@{hub.commit(REPO)}"
+    stored = load_file(resolve_source(address))
+    assert stored.keys() == load_file(bundled_path("eva_debug")).keys()
+
+
+def test_without_a_token_nothing_is_sent(hub, engine_run, capsys):
+    assert main([str(engine_run), REPO]) == 2
+    assert "log in with `hf auth login`" in capsys.readouterr().err
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("prepare", "sentence"),
+    [
+        (lambda hub, patch: patch.setenv("HF_TOKEN", "hf_old"), "does not take the token at hand"),
+        (lambda hub, patch: patch.setenv("HF_HUB_OFFLINE", "1"), "switched off (HF_HUB_OFFLINE=1)"),
+        (lambda hub, patch: setattr(hub, "takes_files", False), "the upload broke off"),
+        (lambda hub, patch: hub.private.update({REPO: False}), "is there and public"),
+        (
+            lambda hub, patch: patch.setattr(
+                "huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9"
+            ),
+            "cannot be reached",
+        ),
+    ],
+)
+def test_refused_uploads_are_a_sentence(hub, engine_run, monkeypatch, capsys, prepare, sentence):
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    prepare(hub, monkeypatch)
+    assert main([str(engine_run), REPO, "--private"]) == 2
+    message = capsys.readouterr().err
+    assert sentence in message
+    assert message.count("\n") == 1
+    assert hub.commits == []
+
+
+@pytest.mark.parametrize(
+    ("text", "published"),
+    [
+        ("a = '/home/jane doe/data/x.json'", "a = 'x.json'"),
+        ("a: /home/jane/data", "a: data"),
+        ("a: [~/data/x, /srv/y]", "a: [x, y]"),
+        ('"C:\\Users\\jane\\x.pt"', '"x.pt"'),
+        ("file:///home/jane/x", "x"),
+        ("https://a.org/b/c and hf://a/b/c.pt", "https://a.org/b/c and hf://a/b/c.pt"),
+        ("datasets/coco/train", "datasets/coco/train"),
+        ("1 / 2, mean/std, x//2", "1 / 2, mean/std, x//2"),
+        ("type='mmdet.Resize', prefix='backbone.'", "type='mmdet.Resize', prefix='backbone.'"),
+    ],
+)
+def test_places_are_taken_out(text, published):
+    assert without_places(text) == published
+
+
+def test_names_are_taken_out(monkeypatch):
+    monkeypatch.setattr(getpass, "getuser", lambda: "janedoe")
+    assert without_places("../janedoe/data") == "../USER/data"
+    assert clean({"a": ["x", "/home/janedoe/b"], "n": 3}) == {"a": ["x", "b"], "n": 3}
+    assert data_name("/home/janedoe/train") == "train"
+    assert data_name("/data/imagenet/train") == "imagenet"
+    assert data_name(str(Path("coco_2017_val"))) == "coco_2017_val"

@@ -1,0 +1,290 @@
+"""Folders for timm: written from files and runs of every task, and read by timm alone."""
+
+import json
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from eva_backbone import variants
+from eva_backbone.checkpoints.pooled import load_pooled, pool_tokens
+from eva_classification.models import build_classifier, build_linear_probe, load_classifier
+from eva_contrastive.model.eva_clip import build_eva_clip
+from eva_contrastive.model.open_clip_program import OPEN_CLIP
+from eva_data.transforms import evaluation_transform
+from eva_engine.checkpoints import run_checkpoint
+from eva_engine.checkpoints.files import save_weights
+from eva_engine.commands import timm_folder
+from eva_engine.commands.convert import converter
+from eva_pretrain.masked_image_modeling import masked_image_modeling
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-4}
+main = converter(OPEN_CLIP)
+
+
+@pytest.fixture(params=["qv", "qkv"])
+def variant(request, monkeypatch):
+    """Name of a tiny size, with the bias of EVA-g or of EVA-L, as one of the table."""
+    sizes = variants.Variant(8, 32, 32, 3, 2, 81, request.param)
+    monkeypatch.setitem(variants.VARIANTS, "eva_tiny", sizes)
+    return "eva_tiny"
+
+
+@pytest.fixture
+def convert(tmp_path, capsys):
+    """Function: convert a state dict or a path; the report and the output."""
+
+    def run(source, *options, to="timm", output="folder", code=0):
+        if isinstance(source, dict):
+            torch.save({"model": source}, tmp_path / "mine.pth")
+            source = tmp_path / "mine.pth"
+        command = [str(source), "--to", to, "--output", str(tmp_path / output), *options]
+        assert main(command) == code
+        captured = capsys.readouterr()
+        return (captured.err if code else captured.out), tmp_path / output
+
+    return run
+
+
+@torch.no_grad()
+def _same(folder, expected, images, **more):
+    peer = timm.create_model(f"local-dir:{folder}", pretrained=True, **more).eval()
+    assert expected.std() > 1e-2, "a constant output would prove nothing"
+    torch.testing.assert_close(peer(images), expected, **TOLERANCE)
+    return peer
+
+
+@torch.no_grad()
+def test_pretrained(variant, convert, randomise):
+    """Features are the mean of the patches after `norm`, as this toolkit extracts them."""
+    model = randomise(masked_image_modeling(variant, target_dim=24)).eval()
+    text, folder = convert(dict(model.state_dict()))
+    assert "left out (head of the pre-training): lm_head.weight, lm_head.bias" in text
+    assert "left out (pre-training only): mask_token" in text
+    images = torch.randn(2, 3, 32, 32)
+    tokens = model.norm(model.forward_tokens(*model.embed(images)))
+    peer = _same(folder, tokens[:, 1:].mean(1), images)
+    torch.testing.assert_close(peer.forward_features(images), tokens, **TOLERANCE)
+    pooled = load_pooled(folder.parent / "mine.pth")
+    own = pool_tokens(
+        pooled.vit, pooled.vit.forward_features(images), pooling=pooled.pooling, fc_norm=None
+    )
+    torch.testing.assert_close(own, peer(images), **TOLERANCE)
+    new = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=7, img_size=48)
+    assert new(torch.randn(1, 3, 48, 48)).shape == (1, 7)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("layer_scale", [None, 0.1])
+@torch.no_grad()
+def test_classifiers_and_back(pooling, layer_scale, variant, convert, randomise):
+    model = build_classifier(
+        variant, num_classes=5, pooling=pooling, layer_scale=layer_scale, img_size=48
+    )
+    randomise(model).eval()
+    _, folder = convert(dict(model.state_dict()))
+    images = torch.randn(2, 3, 48, 48)
+    peer = _same(folder, model(images), images)
+    assert peer.num_classes == 5
+    assert peer.patch_embed.img_size == (48, 48)
+    for source in (folder, f"local-dir:{folder}", folder / "model.safetensors"):
+        _, back = convert(source, "--overwrite", to="official", output="back.pth")
+        again = load_classifier(back)
+        torch.testing.assert_close(again(images), model(images), **TOLERANCE)
+
+
+@torch.no_grad()
+def test_a_linear_probe_is_one_layer(variant, convert, randomise):
+    model = randomise(build_linear_probe(variant, num_classes=5))
+    norm = model.head[0]
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.1, 2.0)
+    model.eval()
+    text, folder = convert(dict(model.state_dict()))
+    assert "put the batch norm of the linear probe into its linear layer" in text
+    images = torch.randn(2, 3, 32, 32)
+    _same(folder, model(images), images)
+
+
+@torch.no_grad()
+def test_vision_tower_of_clip(variant, convert, randomise):
+    """From our file, from open_clip's folder, and alone as `eva_clip_psz14_vision_enc.pt`."""
+    model = randomise(build_eva_clip(variant, "debug", embed_dim=16)).eval()
+    images = torch.randn(2, 3, 32, 32)
+    expected = model.encode_image(images)
+    text, folder = convert(dict(model.state_dict()))
+    assert "left out (outside the ViT): text." in text
+    peer = _same(folder, expected, images)
+    assert peer.global_pool == "token"
+    _, open_clip_folder = convert(dict(model.state_dict()), to="open-clip", output="of_open_clip")
+    _same(convert(open_clip_folder, output="from_open_clip")[1], expected, images)
+    _same(convert(dict(model.visual.state_dict()), output="tower")[1], expected, images)
+
+
+@pytest.mark.parametrize(
+    "name", ["classify_mean_fc_norm", "classify_norm_cls", "classify_eva_l_style", "clip"]
+)
+@torch.no_grad()
+def test_timm_gives_the_official_outputs(name, convert, monkeypatch):
+    sizes = variants.Variant(14, 70, 32, 4, 2, 80, "qv")
+    monkeypatch.setitem(variants.VARIANTS, "eva_golden", sizes)
+    tensors = load_file(GOLDEN / f"{name}.safetensors")
+    state = {n.removeprefix("state."): t for n, t in tensors.items() if n.startswith("state.")}
+    _, folder = convert(state)
+    peer = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    expected = tensors["output.image_features" if name == "clip" else "output.logits"]
+    torch.testing.assert_close(peer(tensors["input.image"]), expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_trunks_without_a_norm_and_of_segmentors(variant, convert, randomise):
+    vit = randomise(variants.build_vit(variant, final_norm=False)).eval()
+    images = torch.randn(2, 3, 32, 32)
+    _same(convert(dict(vit.state_dict()))[1], vit(images)[:, 1:].mean(1), images)
+    state = {f"backbone.{name}": value for name, value in vit.state_dict().items()}
+    state |= {"backbone.level_embed": torch.ones(3, 32), "decode_head.x.weight": torch.ones(3)}
+    text, folder = convert(state, output="segmentor")
+    assert "adapter of a segmentor" in text
+    vit.pos_embed[:, 0] = 0  # the class token has no position there
+    _same(folder, vit(images)[:, 1:].mean(1), images)
+    config = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
+    assert config["mean"] == list(variants.IMAGENET_MEAN)
+
+
+def test_a_run_with_its_classes_and_pixels(convert, tmp_path, randomise):
+    model = randomise(build_classifier("eva_debug", num_classes=3, img_size=32)).eval()
+    step = tmp_path / "run" / run_checkpoint.FOLDER / "step_00000001"
+    step.mkdir(parents=True)
+    notes = {"mean": [0.5, 0.4, 0.3], "std": [0.3, 0.2, 0.1], "crop_pct": 0.8}
+    names = {"class_names": ["nought", "one", "four"]}
+    save_weights(dict(model.state_dict()), step / run_checkpoint.WEIGHTS, {"data": notes} | names)
+    run_checkpoint.mark_complete(step)
+    _, folder = convert(tmp_path / "run")
+    peer = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    assert peer.pretrained_cfg["label_names"] == names["class_names"]
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=peer))
+    picture = Image.radial_gradient("L").convert("RGB").crop((0, 30, 200, 256))
+    own = evaluation_transform(32, **notes)
+    torch.testing.assert_close(transform(picture), own(picture), atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_the_layout_of_the_hub(convert, tmp_path, randomise, monkeypatch):
+    """`hf-hub:` reads the same files, here from its cache, without a network."""
+    model = randomise(build_classifier("eva_debug", num_classes=3, img_size=32)).eval()
+    _, folder = convert(dict(model.state_dict()))
+    cache = tmp_path / "cache" / "models--me--mine"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("0123")
+    (cache / "snapshots").mkdir()
+    folder.rename(cache / "snapshots" / "0123")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    peer = timm.create_model("hf-hub:me/mine", pretrained=True, cache_dir=tmp_path / "cache")
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(peer.eval()(images), model(images), **TOLERANCE)
+
+
+def test_half_precision(convert, randomise):
+    model = randomise(build_classifier("eva_debug", num_classes=3, img_size=32)).eval()
+    _, folder = convert(dict(model.state_dict()), "--dtype=fp16")
+    assert load_file(folder / "model.safetensors")["head.weight"].dtype == torch.float16
+
+
+def test_the_same_names_and_shapes_as_timm_at_the_published_sizes():
+    """ViT-g and EVA-L on the meta device: every name of timm that EVA-01 has."""
+    from eva_engine.commands.timm_form import to_timm
+
+    names = set()
+    for variant, side, pooling in (
+        ("eva_g_patch14", 224, "mean"),
+        ("eva_g_patch14", 336, "mean"),
+        ("eva_g_patch14", 560, "mean"),
+        ("eva_g_patch14", 224, "cls"),
+        ("eva_l_patch14", 196, "mean"),
+        ("eva_l_patch14", 336, "mean"),
+    ):
+        with torch.device("meta"):
+            ours = build_classifier(variant, num_classes=1000, pooling=pooling, img_size=side)
+            found = to_timm(ours.state_dict(), name="a file")
+            peer = timm.create_model(found.architecture, img_size=found.image_size)
+        names.add(found.architecture)
+        assert not found.arguments
+        if pooling == "cls":
+            peer.reset_classifier(1000)
+        assert _shapes(found.weights) == _shapes(peer.state_dict())
+    assert names == {
+        *(f"eva_giant_patch14_{side}" for side in ("224", "336", "560", "clip_224")),
+        *(f"eva_large_patch14_{side}" for side in (196, 336)),
+    }
+
+
+def _shapes(state):
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        ({"rel_pos": "beit", "extra_tokens": ()}, "a ViT with relative positions"),
+        ({"rel_pos": "table"}, "a ViT with relative positions"),
+        ({"window_size": 2, "extra_tokens": ()}, "a detector's ViT, which attends in windows"),
+        ({"embed_dim": 36}, "do not show the number of heads"),
+    ],
+)
+def test_what_timm_does_not_compute_is_refused(make, message, make_vit, convert):
+    error, output = convert(dict(make_vit(**make).state_dict()), code=1)
+    assert message in error
+    assert error.count("\n") == 1
+    assert not output.exists()
+
+
+def test_a_video_is_refused(convert):
+    file = GOLDEN / "video_4frames.safetensors"
+    state = {n[6:]: t for n, t in load_file(file).items() if n.startswith("state.")}
+    assert "a model of clips" in convert(state, code=1)[0]
+
+
+def test_other_outputs_are_noticed(convert, randomise, monkeypatch):
+    model = randomise(build_classifier("eva_debug", num_classes=3, img_size=32))
+    to_timm = timm_folder.to_timm
+
+    def off(weights, *, name):
+        model = to_timm(weights, name=name)
+        model.weights["head.bias"] = model.weights["head.bias"] + 1e-2
+        return model
+
+    monkeypatch.setattr(timm_folder, "to_timm", off)
+    error, output = convert(dict(model.state_dict()), code=1)
+    assert "timm's outputs differ from ours" in error
+    assert not output.exists()
+
+
+def test_without_timm(convert, randomise, monkeypatch):
+    monkeypatch.setattr(timm_folder.importlib.util, "find_spec", lambda name: None)
+    model = build_classifier("eva_debug", num_classes=3, img_size=32)
+    assert "timm is not installed" in convert(dict(model.state_dict()), code=1)[0]
+
+
+def test_other_folders(convert, tmp_path):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"architecture": "eva02_tiny_patch14_224"}')
+    assert (
+        "no weights such as model.safetensors"
+        in convert(folder, to="official", output="x.pt", code=1)[0]
+    )
+    with torch.device("cpu"):
+        peer = timm.create_model("eva02_tiny_patch14_224", depth=1, embed_dim=48, num_heads=2)
+    save_file(peer.state_dict(), folder / "model.safetensors")
+    error, _ = convert(folder, to="official", output="x.pt", code=1)
+    assert "holds no EVA-01 ViT" in error
+    (folder / "config.json").write_text('{"architectures": ["ViTModel"]}')  # of transformers
+    error, _ = convert(folder, to="official", output="x.pt", code=1)
+    assert "is not a folder of" in error
+    (folder / "config.json").write_text("{")
+    assert "is not a folder of" in convert(folder, to="official", output="x.pt", code=1)[0]

@@ -1,0 +1,101 @@
+"""The stand-in for mmcv's compiled operations, and mmcv with them (imitated)."""
+
+import importlib
+import importlib.machinery
+import importlib.util
+import sys
+import types
+
+import pytest
+import torch
+
+from eva_openmmlab import mmcv_extension
+from eva_openmmlab.mmcv_extension import (
+    ATTENTION,
+    EXTENSION,
+    MissingExtension,
+    has_cuda_operations,
+    install_stand_in,
+)
+
+without_operations = pytest.mark.skipif(
+    not install_stand_in(), reason="mmcv's operations are compiled here"
+)
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """A module like the one that mmcv's build makes."""
+    module = types.ModuleType(EXTENSION)
+    module.__spec__ = importlib.machinery.ModuleSpec(EXTENSION, loader=None)
+    monkeypatch.setitem(sys.modules, EXTENSION, module)
+    return module
+
+
+@without_operations
+def test_everything_imports_and_only_a_call_raises():
+    from mmcv import ops
+    from mmdet.models.dense_heads import Mask2FormerHead as DetectionHead
+    from mmseg.models.decode_heads import Mask2FormerHead
+
+    assert issubclass(Mask2FormerHead, DetectionHead), "mmseg's fallback when an import failed"
+    extension = importlib.import_module(EXTENSION)
+    with pytest.raises(RuntimeError, match=r"'border_align' is not compiled .* --no-build-iso"):
+        extension.border_align()
+    points = ops.point_sample(torch.arange(4.0).view(1, 1, 2, 2), torch.full((1, 1, 2), 0.5))
+    assert points.item() == 1.5, "what is written in Python works"
+
+
+@without_operations
+def test_the_build_is_reported_and_has_no_cuda():
+    from mmcv.ops import get_compiler_version, multi_scale_deform_attn
+
+    assert get_compiler_version() == "not compiled"
+    assert not has_cuda_operations()
+    assert multi_scale_deform_attn.IS_CUDA_AVAILABLE is False
+
+
+@without_operations
+def test_the_stand_in_is_a_findable_module_without_invented_attributes():
+    from mmengine.utils.dl_utils import collect_env
+
+    assert importlib.util.find_spec(EXTENSION) is sys.modules[EXTENSION].__spec__
+    assert not hasattr(sys.modules[EXTENSION], "__path__")
+    assert not hasattr(sys.modules[EXTENSION], "__wrapped__")
+    assert collect_env()["PyTorch"] == torch.__version__
+
+
+def test_a_compiled_extension_is_left_alone(compiled):
+    assert install_stand_in() is False
+    assert sys.modules[EXTENSION] is compiled
+
+
+@pytest.mark.parametrize(("version", "expected"), [("12.4", True), ("not available", False)])
+def test_capability_is_what_the_build_reports(compiled, monkeypatch, version, expected):
+    compiled.get_compiling_cuda_version = lambda: version
+    monkeypatch.setattr("mmcv.ops.info.ext_module", compiled)
+    assert has_cuda_operations() is expected
+
+
+@pytest.mark.parametrize(("version", "expected"), [("12.4", True), ("not available", False)])
+def test_operations_for_cpus_alone_are_not_called_on_a_gpu(
+    compiled, monkeypatch, version, expected
+):
+    compiled.get_compiling_cuda_version = lambda: version
+    monkeypatch.setattr("mmcv.ops.info.ext_module", compiled)
+    attention = types.ModuleType(ATTENTION)
+    attention.IS_CUDA_AVAILABLE = True  # there is a GPU
+    monkeypatch.setitem(sys.modules, ATTENTION, attention)
+    assert install_stand_in() is False
+    assert attention.IS_CUDA_AVAILABLE is expected
+
+
+@without_operations
+def test_a_late_import_is_reported(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, EXTENSION, sys.modules[EXTENSION])  # comes back afterwards
+    del sys.modules[EXTENSION]
+    monkeypatch.setattr(mmcv_extension, "make_up_for", lambda: ["mmseg.models.head.point_sample"])
+    with caplog.at_level("INFO", logger=mmcv_extension.__name__):
+        assert install_stand_in() is True
+    assert isinstance(sys.modules[EXTENSION], MissingExtension)
+    assert "imported earlier; added to it: mmseg.models.head.point_sample" in caplog.text

@@ -1,0 +1,62 @@
+"""`--cfg-options`: what the program reads is accepted, and what nothing would read is not."""
+
+import pytest
+
+from eva_data.recipes import find_recipe
+from eva_openmmlab.config import options
+
+
+@pytest.fixture(scope="module")
+def cfg():
+    """A recipe with all that a run has."""
+    return options.load_config(find_recipe("segmentation", "ade20k/mask2former_eva_g_896_20k"))
+
+
+def test_unknown_options_are_refused_and_new_arguments_of_a_type_are_not(cfg):
+    options.check_options(cfg, {"model.backbone.n_points": 2, "param_scheduler.0.power": 0.9})
+    with pytest.raises(ValueError, match="has no 'learning_rate'"):
+        options.check_options(cfg, {"learning_rate": 2})
+    with pytest.raises(ValueError, match="and has no 'x'"):
+        options.check_options(cfg, {"load_from.x": 2})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "randomness.seed",
+        "randomness.deterministic",
+        "find_unused_parameters",
+        "auto_scale_lr.enable",
+        "custom_hooks",
+        "optim_wrapper.clip_grad.max_norm",
+        "model.backbone.norm_cfg.type",
+        "train_dataloader.drop_last",
+        "val_dataloader.pin_memory",
+        "resume",
+    ],
+)
+def test_what_the_runner_and_the_loaders_read_is_accepted(name, cfg):
+    parts = name.split(".")
+    node = cfg
+    for part in parts[:-1]:
+        node = node.get(part, {})
+    assert name == "resume" or parts[-1] not in node  # the config does not have it yet
+    options.check_options(cfg, {name: 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("randomness.sed", "randomness has no 'sed'; close names: seed"),
+        ("auto_scale_lr.enabled", "auto_scale_lr has no 'enabled'; close names: enable"),
+        ("train_dataloader.bach_size", "has no 'bach_size'; close names: batch_size"),
+        ("test_dataloader.pin_memry", "has no 'pin_memry'"),
+        ("randomnes.seed", "the config has no 'randomnes'"),
+        ("find_unused_parameter", "the config has no 'find_unused_parameter'"),
+        ("optim_wrapper.optimiser.lr", "has no 'optimiser'; close names: optimizer"),
+        ("pin_memory", "the config has no 'pin_memory'"),
+    ],
+)
+def test_what_nothing_reads_is_refused(name, message, cfg):
+    with pytest.raises(ValueError, match=f"option {name}: .*{message}"):
+        options.check_options(cfg, {name: 1})
