@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from eva_data.options import add_download_option
 from eva_engine import distributed
 from eva_engine.checkpoints.output_folder import reserved
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
@@ -76,13 +77,14 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
 
     first = argparse.ArgumentParser(
         prog=program,
-        usage=f"{program} RECIPE [--print-config] [--name VALUE ...]",
+        usage=f"{program} RECIPE [--print-config] [--no-download] [--name VALUE ...]",
         description="Train from a recipe, a Python file that defines `config`. With a recipe, "
         "--help lists all its values.",
         add_help=False,
         allow_abbrev=False,
     )
     first.add_argument("recipe", nargs="?", help="file below configs/")
+    add_download_option(first)
     first.add_argument("--print-config", action="store_true", help="print the config and stop")
     # the launcher `deepspeed` adds it; the variable LOCAL_RANK, which it sets too, is what counts
     first.add_argument("--local_rank", help=argparse.SUPPRESS)

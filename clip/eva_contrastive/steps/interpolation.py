@@ -26,7 +26,7 @@ from eva_contrastive.config import ContrastiveConfig
 from eva_contrastive.model.loading import read_clip_weights
 from eva_data.commands import check_outputs, program, say
 from eva_data.files import make_folder
-from eva_data.options import probability
+from eva_data.options import add_download_option, probability
 from eva_engine.checkpoints.files import WEIGHTS, read_config, save_weights
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.commands.convert import find_source
@@ -137,6 +137,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="their folder")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier files")
+    add_download_option(parser)
     return parser.parse_args(arguments)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from detectron2.engine import default_argument_parser
 from omegaconf import DictConfig
 
+from eva_data.options import add_download_option
 from eva_detection.config.build import describe, resolving
 from eva_detection.config.checks import check_config
 from eva_detection.config.files import load_config_file
@@ -40,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser: detectron2's with the flags for own data and `--scale-lr`."""
     parser = default_argument_parser(epilog=_EPILOG)
     add_arguments(parser)
+    add_download_option(parser)
     parser.add_argument(
         "--scale-lr",
         action="store_true",

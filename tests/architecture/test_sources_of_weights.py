@@ -1,0 +1,127 @@
+"""Everything that takes weights takes an address of the hub, and every command `--no-download`.
+
+An address that nobody has, while downloads are off, must reach `resolve_source`: its sentence names
+the address. A new function or command that takes weights needs a line here.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parents[2]
+ADDRESS = "hf://somebody/nothing"
+SEGMENTOR = ROOT / "segmentation/configs/demo/upernet_eva_debug.py"
+DETECTOR = ROOT / "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
+TEACHER = {"image_size": 32, "precision": "fp32"}
+
+# module, attribute, arguments before the weights, keyword of the weights ("" for a position), more
+FUNCTIONS = [
+    ("eva_backbone", "load_vit", (), "", {}),
+    ("eva_backbone", "load_pretrained", (nn.Linear(1, 1),), "", {}),
+    ("eva_backbone.checkpoints.pooled", "load_pooled", (), "", {"pooling": None}),
+    ("eva_engine.commands.convert", "find_source", (), "", {"ema": False}),
+    ("eva_engine.evaluation.own_data", "notes_of_training", (), "", {}),
+    ("eva_classification.models", "load_classifier", (), "", {}),
+    ("eva_classification.features", "FeatureExtractor.from_weights", (), "", {}),
+    ("eva_video.model.loading", "initialise", (nn.Linear(1, 1),), "", {}),
+    ("eva_video.model.loading", "load_video_classifier", (), "", {}),
+    ("eva_video.model.features", "ClipFeatureExtractor.from_weights", (), "", {}),
+    ("eva_video.inference.predictor", "VideoPredictor.from_weights", (), "", {}),
+    ("eva_contrastive.model.loading", "load_eva_clip", (), "", {}),
+    ("eva_contrastive.model.loading", "weights_file", (), "", {}),
+    ("eva_contrastive.model.loading", "initialise", (nn.Linear(1, 1),), "", {"text": ""}),
+    ("eva_contrastive.model.text_weights", "initialise_text", (nn.Linear(1, 1),), "", {}),
+    ("eva_contrastive.inference.features", "ClipFeatures.from_weights", (), "", {}),
+    ("eva_pretrain.teachers.backbone", "BackboneTeacher", ("eva_debug",), "weights",
+     {"image_size": 32}),
+    ("eva_pretrain.teachers.clip", "ClipTeacher.from_open_clip", ("ViT-B-32",), "", {}),
+    ("eva_detection.model.weights", "load_initial_weights", (nn.Linear(1, 1),), "", {}),
+    ("eva_detection.inference.predictor", "Predictor.from_config", (DETECTOR,), "weights", {}),
+    ("eva_detection.inference.export", "load_backbone", (DETECTOR,), "", {}),
+    ("eva_segmentation.model.weights", "load_segmentor", (nn.Linear(1, 1),), "", {}),
+    ("eva_segmentation.inference.predictor", "Predictor.from_config", (SEGMENTOR,), "weights", {}),
+    ("eva_openmmlab.weights", "load_from_local_safely", (), "", {}),
+]  # fmt: skip
+
+# module, attribute, arguments: what a user starts and that takes weights
+COMMANDS = [
+    ("eva_engine.commands.convert", "main", []),
+    ("eva_classification.training", "main", []),
+    ("eva_classification.evaluate_command", "main", []),
+    ("eva_classification.frozen_command", "main", []),
+    ("eva_pretrain.training", "main", []),
+    ("eva_pretrain.tokens.training", "main", []),
+    ("eva_video.training", "main", []),
+    ("eva_video.evaluation.command", "main", []),
+    ("eva_video.evaluation.frozen_command", "main", []),
+    ("eva_video.inference.demo", "main", []),
+    ("eva_contrastive.training", "main", []),
+    ("eva_contrastive.evaluation.command", "main", []),
+    ("eva_contrastive.inference.demo", "main", ["rank"]),
+    ("eva_contrastive.inference.demo", "main", ["search"]),
+    ("eva_contrastive.inference.export", "main", []),
+    ("eva_contrastive.steps.interpolation", "main", []),
+    ("eva_detection.training.train", "main", []),
+    ("eva_detection.inference.demo", "main", []),
+    ("eva_detection.inference.export", "main", []),
+    ("eva_segmentation.training.train", "main", []),
+    ("eva_segmentation.evaluation.evaluate", "main", []),
+    ("eva_segmentation.inference.demo", "main", []),
+]
+
+
+def _attribute(module, path):
+    found = importlib.import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "before", "keyword", "more"),
+    FUNCTIONS,
+    ids=[f"{module}.{name}" for module, name, *_ in FUNCTIONS],
+)
+def test_an_address_reaches_the_one_place_that_resolves(module, name, before, keyword, more):
+    function = _attribute(module, name)
+    arguments = (*before, *(() if keyword else (ADDRESS,)))
+    with pytest.raises(FileNotFoundError, match=f"{ADDRESS}/model.safetensors is not on this mach"):
+        function(*arguments, **more | ({keyword: ADDRESS} if keyword else {}))
+
+
+def test_configs_of_mmengine_take_an_address():
+    from eva_openmmlab.backbone import EVAViT
+
+    sizes = {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2, "mlp_dim": 48}
+    backbone = EVAViT(pretrained=ADDRESS, **sizes)
+    with pytest.raises(FileNotFoundError, match=f"{ADDRESS}/model.safetensors is not on this mach"):
+        backbone.init_weights()
+
+
+def test_weights_of_another_form_reach_mmengine(hub):
+    """`init_model` and mmengine's own tools read `.safetensors` of the hub by its address."""
+    from mmengine.runner import CheckpointLoader
+    from safetensors.torch import save
+
+    importlib.import_module("eva_openmmlab.weights")
+    hub.put("somebody/nothing", "model.safetensors", save({"a": torch.ones(2)}))
+    content = CheckpointLoader.load_checkpoint(ADDRESS, logger="silent")
+    assert content["state_dict"]["a"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "arguments"),
+    COMMANDS,
+    ids=[" ".join((module, *arguments)) for module, _, arguments in COMMANDS],
+)
+def test_a_command_that_takes_weights_has_no_download(module, name, arguments, monkeypatch, capsys):
+    main = _attribute(module, name)
+    monkeypatch.setattr(sys, "argv", ["program", *arguments, "--help"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert not caught.value.code
+    assert "--no-download" in capsys.readouterr().out
