@@ -16,7 +16,6 @@ ROOT = Path(__file__).parents[2]
 ADDRESS = "hf://somebody/nothing"
 SEGMENTOR = ROOT / "segmentation/configs/demo/upernet_eva_debug.py"
 DETECTOR = ROOT / "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
-TEACHER = {"image_size": 32, "precision": "fp32"}
 
 # module, attribute, arguments before the weights, keyword of the weights ("" for a position), more
 FUNCTIONS = [
@@ -91,6 +90,15 @@ def test_an_address_reaches_the_one_place_that_resolves(module, name, before, ke
     arguments = (*before, *(() if keyword else (ADDRESS,)))
     with pytest.raises(FileNotFoundError, match=f"{ADDRESS}/model.safetensors is not on this mach"):
         function(*arguments, **more | ({keyword: ADDRESS} if keyword else {}))
+
+
+def test_no_download_holds_for_teachers_that_open_clip_would_download(hub, monkeypatch):
+    from eva_pretrain.teachers.clip import ClipTeacher
+
+    monkeypatch.setenv("EVA_NO_DOWNLOAD", "1")
+    with pytest.raises(FileNotFoundError, match=r"weights ViT-B-32 openai .*--no-download"):
+        ClipTeacher.from_open_clip("ViT-B-32", "openai")
+    assert hub.requests == []
 
 
 def test_configs_of_mmengine_take_an_address():
