@@ -40,7 +40,7 @@ check: ready ## lint, format, types, and who may import whom
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m mypy --explicit-package-bases tests benchmarks tools third_party
+	$(PY) -m mypy --explicit-package-bases tests benchmarks tools third_party setup.py
 	$(foreach p,$(PROJECTS),$(PY) -m mypy --explicit-package-bases $(p)/*.py $(p)/configs &&) true
 	$(VENV)/bin/lint-imports --no-logo
 

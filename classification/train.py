@@ -1,6 +1,6 @@
 """Fine-tune or probe a classifier: `python classification/train.py RECIPE --help`."""
 
-from eva_classification.training import main
+from eva_classification.train_command import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
 """Train or evaluate an EVA detector: `python detection/train_net.py --help`."""
 
-from eva_detection.training.train import main
+from eva_detection.training.command import main
 
 if __name__ == "__main__":
     main()

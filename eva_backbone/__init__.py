@@ -1,28 +1,36 @@
-"""The EVA vision transformer: modules, checkpoints and layer groups. Imports torch only."""
+"""The EVA vision transformer: modules, checkpoints and layer groups. Imports torch only.
 
-from eva_backbone.checkpoints.from_weights import load_vit
-from eva_backbone.checkpoints.loading import LoadReport, load_pretrained
-from eva_backbone.feature_pyramid import SimpleFeaturePyramid
-from eva_backbone.initialisation import no_init_weights
-from eva_backbone.layer_decay import (
-    get_vit_lr_decay_rate,
-    layer_groups,
-    param_groups_layer_decay,
-)
-from eva_backbone.variants import (
-    VARIANTS,
-    build_vit,
-    eva_b_patch16,
-    eva_debug,
-    eva_g_patch14,
-    eva_g_patch16,
-    eva_l_patch14,
-    eva_l_patch16,
-    eva_s_patch16,
-    eva_ti_patch16,
-)
-from eva_backbone.video import VideoTransformer
-from eva_backbone.vit import VisionTransformer
+The names below are imported when they are used, so that a module of this package that needs no
+torch, such as `variants`, does not load it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eva_backbone.checkpoints.from_weights import load_vit
+    from eva_backbone.checkpoints.loading import LoadReport, load_pretrained
+    from eva_backbone.feature_pyramid import SimpleFeaturePyramid
+    from eva_backbone.initialisation import no_init_weights
+    from eva_backbone.layer_decay import (
+        get_vit_lr_decay_rate,
+        layer_groups,
+        param_groups_layer_decay,
+    )
+    from eva_backbone.variants import (
+        VARIANTS,
+        build_vit,
+        eva_b_patch16,
+        eva_debug,
+        eva_g_patch14,
+        eva_g_patch16,
+        eva_l_patch14,
+        eva_l_patch16,
+        eva_s_patch16,
+        eva_ti_patch16,
+    )
+    from eva_backbone.video import VideoTransformer
+    from eva_backbone.vit import VisionTransformer
 
 __all__ = [
     "VARIANTS",
@@ -46,3 +54,28 @@ __all__ = [
     "no_init_weights",
     "param_groups_layer_decay",
 ]
+
+_ELSEWHERE = {  # name -> module; all others are of `variants`
+    "LoadReport": "checkpoints.loading",
+    "SimpleFeaturePyramid": "feature_pyramid",
+    "VideoTransformer": "video",
+    "VisionTransformer": "vit",
+    "get_vit_lr_decay_rate": "layer_decay",
+    "layer_groups": "layer_decay",
+    "load_pretrained": "checkpoints.loading",
+    "load_vit": "checkpoints.from_weights",
+    "no_init_weights": "initialisation",
+    "param_groups_layer_decay": "layer_decay",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_ELSEWHERE.get(name, 'variants')}")
+    value = globals()[name] = getattr(module, name)  # the next time without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eva_backbone.layers import Linear, take_tokens
+from eva_backbone.recording import bind_to_grid, is_traced
 from eva_backbone.rel_pos import (
     axis_embeddings,
     chunked_attention,
@@ -113,7 +114,11 @@ class DecomposedRelPosAttention(Attention):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None) -> Tensor:
         """Apply softmax attention over a map of N = H * W patches, without a class token."""
-        height, width = _expect_grid(grid, tokens=q.shape[2], prefix=0)
+        grid = _expect_grid(grid, tokens=q.shape[2], prefix=0)
+        height, width = grid
+        if is_traced() and self.interpolation == "beit":  # its matrices are of one size
+            height, width = int(height), int(width)
+            q = bind_to_grid(q, (height, width), grid)
         rel_h = axis_embeddings(self.rel_pos_h, height, self.interpolation)
         rel_w = axis_embeddings(self.rel_pos_w, width, self.interpolation)
         return decomposed_attention(q, k, v, rel_h, rel_w)
@@ -138,6 +143,9 @@ class TableRelPosAttention(Attention):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None) -> Tensor:
         """Apply softmax attention over the class token and N - 1 = H * W patches."""
         grid = _expect_grid(grid, tokens=q.shape[2], prefix=1)
+        if is_traced():  # the index and the matrices are of one size
+            made_for = (int(grid[0]), int(grid[1]))
+            q, grid = bind_to_grid(q, made_for, grid), made_for
         table = resample_bias_table(self.relative_position_bias_table, self.window, grid)
 
         def chunk_bias(rows: slice) -> Tensor:

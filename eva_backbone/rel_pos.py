@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from eva_backbone.recording import is_recorded, is_traced
 from eva_backbone.resample import (
     RelPosInterpolation,
     cached_tensor,
@@ -71,7 +72,7 @@ def attention_chunk(elements: int | None) -> Iterator[None]:
 
 
 def _limit() -> int | None:
-    return None if torch.compiler.is_compiling() else _chunk_limit.get()
+    return None if is_recorded() else _chunk_limit.get()
 
 
 def _within_limit(elements: int) -> int:
@@ -112,7 +113,7 @@ def decomposed_attention(
     Returns:
         (B, h, N, D).
     """
-    cached = q.device.type == "cpu" and not torch.compiler.is_compiling()
+    cached = q.device.type == "cpu" and not is_recorded()
     cached = cached and q.dtype in _CACHED
     if chunked is None:
         chunked = cached or _limit() is not None
@@ -168,7 +169,7 @@ def chunked_attention(
     parts = []
     for start in range(0, tokens, step):
         rows = slice(start, min(start + step, tokens))
-        if torch.is_grad_enabled() and step < tokens:
+        if torch.is_grad_enabled() and step < tokens and not is_traced():
             parts.append(checkpoint(attend, rows, use_reentrant=False, preserve_rng_state=False))
         else:
             parts.append(attend(rows))

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eva_backbone.recording import is_traced, unrecorded
+
 P = ParamSpec("P")
 RelPosInterpolation = Literal["vitdet", "beit"]
 
@@ -46,7 +48,7 @@ def cached_tensor(*, maxsize: int) -> Callable[[Callable[P, Tensor]], Callable[P
         def cached(*args: P.args, **kwargs: P.kwargs) -> Tensor:
             if args not in results:
                 with torch.inference_mode(False):
-                    value = function(*args, **kwargs)
+                    value = unrecorded(function, *args, **kwargs)
                 if type(value) is not Tensor:
                     return value
                 if len(results) >= maxsize:
@@ -88,14 +90,15 @@ def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, ...]) -> Tensor:
     Raises:
         ValueError: If the stored grid is not square.
     """
-    count = pos_embed.shape[1] - 1
+    count = int(pos_embed.shape[1]) - 1
     side = math.isqrt(count)
     if side < 1 or side * side != count:
         raise ValueError(
             f"pos_embed has {count} patch positions, which is not a square grid; expected the "
             "class token's row and G * G patch rows"
         )
-    if grid == (side, side):
+    # a trace that left this out would hold for one size alone; it gives the same bits back
+    if not is_traced() and grid == (side, side):
         return pos_embed
     first, patches = pos_embed[:, :1], pos_embed[:, 1:]
     patches = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, C, G, G)
@@ -177,13 +180,13 @@ def resample_rel_pos(table: Tensor, length: int, method: RelPosInterpolation) ->
         raise ValueError(
             f"unknown relative-position interpolation {method!r}; use 'vitdet' or 'beit'"
         )
-    if table.shape[0] == length:
+    if table.shape[0] == length and not (is_traced() and method == "vitdet"):
         return table
     if method == "vitdet":
         columns = table.float().t()[None]  # (1, D, L)
         resized = F.interpolate(columns, size=length, mode="linear", align_corners=False)
         return resized[0].t().to(table.dtype)
-    matrix = _beit_matrix(table.shape[0], length, table.device)
+    matrix = _beit_matrix(int(table.shape[0]), int(length), table.device)
     with no_autocast(table.device):
         return (matrix @ table.float()).to(table.dtype)
 

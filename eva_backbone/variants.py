@@ -5,10 +5,11 @@ files carry a full qkv bias). `eva_debug` is the small one that examples and tes
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eva_backbone.attention import QkvBias
-from eva_backbone.vit import VisionTransformer
+if TYPE_CHECKING:  # the table alone needs no torch
+    from eva_backbone.attention import QkvBias
+    from eva_backbone.vit import VisionTransformer
 
 # What EVA was pre-trained, fine-tuned and contrasted with: images minus mean, by deviation (RGB).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -28,7 +29,7 @@ class Variant:
     depth: int
     num_heads: int
     mlp_dim: int
-    qkv_bias: QkvBias
+    qkv_bias: "QkvBias"
 
 
 VARIANTS: dict[str, Variant] = {
@@ -44,7 +45,7 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def build_vit(variant: str, **overrides: Any) -> VisionTransformer:
+def build_vit(variant: str, **overrides: Any) -> "VisionTransformer":
     """Build a ViT by name.
 
     Args:
@@ -58,6 +59,8 @@ def build_vit(variant: str, **overrides: Any) -> VisionTransformer:
         ValueError: For an unknown variant.
         TypeError: For an argument that `VisionTransformer` does not have.
     """
+    from eva_backbone.vit import VisionTransformer
+
     return VisionTransformer(**variant_arguments(variant) | overrides)
 
 
@@ -95,41 +98,41 @@ def check_variant(variant: str, *, image_size: int) -> None:
         raise ValueError(f"patch {patch} of {variant} does not divide {image_size}")
 
 
-def eva_g_patch14(**overrides: Any) -> VisionTransformer:
+def eva_g_patch14(**overrides: Any) -> "VisionTransformer":
     """Build EVA-g, 1.0B parameters, patch 14 (pre-training, classification, CLIP, video)."""
     return build_vit("eva_g_patch14", **overrides)
 
 
-def eva_g_patch16(**overrides: Any) -> VisionTransformer:
+def eva_g_patch16(**overrides: Any) -> "VisionTransformer":
     """Build EVA-g, 1.0B parameters, patch 16 (detection, segmentation)."""
     return build_vit("eva_g_patch16", **overrides)
 
 
-def eva_l_patch14(**overrides: Any) -> VisionTransformer:
+def eva_l_patch14(**overrides: Any) -> "VisionTransformer":
     """Build EVA-L, 0.3B parameters, patch 14."""
     return build_vit("eva_l_patch14", **overrides)
 
 
-def eva_l_patch16(**overrides: Any) -> VisionTransformer:
+def eva_l_patch16(**overrides: Any) -> "VisionTransformer":
     """Build EVA-L, 0.3B parameters, patch 16 (detection, segmentation)."""
     return build_vit("eva_l_patch16", **overrides)
 
 
-def eva_b_patch16(**overrides: Any) -> VisionTransformer:
+def eva_b_patch16(**overrides: Any) -> "VisionTransformer":
     """Build EVA-B, 86M parameters, patch 16 (the paper's pilot size, Table 2)."""
     return build_vit("eva_b_patch16", **overrides)
 
 
-def eva_s_patch16(**overrides: Any) -> VisionTransformer:
+def eva_s_patch16(**overrides: Any) -> "VisionTransformer":
     """Build EVA-S, 22M parameters, patch 16."""
     return build_vit("eva_s_patch16", **overrides)
 
 
-def eva_ti_patch16(**overrides: Any) -> VisionTransformer:
+def eva_ti_patch16(**overrides: Any) -> "VisionTransformer":
     """Build EVA-Ti, 6M parameters, patch 16."""
     return build_vit("eva_ti_patch16", **overrides)
 
 
-def eva_debug(**overrides: Any) -> VisionTransformer:
+def eva_debug(**overrides: Any) -> "VisionTransformer":
     """Build EVA-debug, 1M parameters, patch 8: trains in minutes on two CPU cores."""
     return build_vit("eva_debug", **overrides)

@@ -6,6 +6,8 @@ Shapes: B images, H x W patches, w window side, C channels, n windows of one ima
 import torch.nn.functional as F
 from torch import Tensor
 
+from eva_backbone.recording import is_traced
+
 
 def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
     """Cut a map into windows, padding with zeros at the bottom and right where needed.
@@ -22,7 +24,7 @@ def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, in
     batch, height, width, channels = x.shape
     pad_h = -height % window_size
     pad_w = -width % window_size
-    if pad_h or pad_w:
+    if is_traced() or pad_h or pad_w:  # a trace holds for other sizes too
         x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
     rows, columns = (height + pad_h) // window_size, (width + pad_w) // window_size
     x = x.view(batch, rows, window_size, columns, window_size, channels)

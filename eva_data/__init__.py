@@ -7,12 +7,13 @@
 * `labelled_videos`: videos with labels in every form in which they lie on disks;
 * `kinetics`: the classes of Kinetics-400, 600, 700, and of the sets that merge them;
 * `captions`: pictures with captions, in shards, tables, lists and folders;
+* `coco`: annotation files in COCO format, checked and made uniform;
 * `transforms`, `drawing`: the transform of an evaluation; letters and sheets of pictures;
 * `inputs`, `options`, `commands`: inputs of demos, types of options, exit codes of programs;
 * `recipes`: recipes by name, in a checkout and in an installed package;
 * `pools`, `checks`: work in several processes; checks of data sets, their findings and command;
 * `interruption`, `seeding`: stop signals, and random numbers by seed and place.
 
-It imports nothing of this toolkit, and numpy, Pillow and torch only; torchvision and av where they
-are used.
+It imports nothing of this toolkit, and numpy, Pillow and torch only; torchvision, av and
+pycocotools where they are used.
 """

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from eva_data.extras import sentence_of
 from eva_data.files import make_folder, require_free
 from eva_data.interruption import EXIT_KEYBOARD
 
@@ -22,6 +23,16 @@ def complain(text: str) -> None:
 def printable(text: str) -> str:
     """Escape what is not text: names of files are bytes, and not all of them are UTF-8."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def program_name(default: str) -> str:
+    """Return what a command is called: by the words of `eva`, or by its own program.
+
+    Args:
+        default: Path of its program in a checkout.
+    """
+    called = sys.argv[0]
+    return called if called.startswith("eva ") else default
 
 
 def exit_code(
@@ -46,6 +57,12 @@ def exit_code(
         return command()
     except (OSError, ValueError) as error:
         complain(f"{name}: {error}")
+        return refused
+    except ImportError as error:
+        missing = sentence_of(error)
+        if missing is None:
+            raise
+        complain(f"{name}: {missing}")
         return refused
     except KeyboardInterrupt:
         complain(f"interrupted; {interrupted}")

@@ -5,15 +5,12 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import torch
-
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, check_variant
 
 MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
 LARGEST_IMAGE = 10_000  # side in pixels
 LARGEST_SEED = 2**32 - 1  # of torch, numpy and what is computed of it
 Precision = Literal["fp32", "bf16", "fp16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)

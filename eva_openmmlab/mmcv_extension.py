@@ -15,13 +15,13 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from eva_openmmlab.late_imports import make_up_for
 from eva_openmmlab.operators import OPERATORS
 
 logger = logging.getLogger(__name__)
 
 EXTENSION = "mmcv._ext"
 ATTENTION = "mmcv.ops.multi_scale_deform_attn"
-MASK_HEAD = "mmseg.models.decode_heads.mask2former_head"
 NO_CUDA = "not available"  # what mmcv's own build without CUDA says
 
 # What mmcv reports about its build; the environment's listing at the start of a run asks for it.
@@ -54,8 +54,8 @@ class MissingExtension(ModuleType):
 def install_stand_in() -> bool:
     """Put the stand-in in place unless mmcv's operations are compiled.
 
-    Must run before anything imports `mmcv.ops`; `eva_openmmlab.plugin` sees to it. mmcv's own
-    deformable attention then takes its PyTorch form on a GPU too.
+    `eva_openmmlab.plugin` sees to it. mmcv's own deformable attention then takes its PyTorch form
+    on a GPU too. What mmseg and mmdet lack because they were imported earlier is added to them.
 
     Returns:
         Whether the stand-in is in place, now or from an earlier call.
@@ -65,16 +65,14 @@ def install_stand_in() -> bool:
         if not stands_in and not has_cuda_operations():  # compiled, but for CPUs alone
             _without_cuda()
         return stands_in
-    if MASK_HEAD in sys.modules:
-        logger.warning(
-            "mmseg's Mask2FormerHead was imported before the stand-in for mmcv's compiled "
-            "operations and is an empty class now; import eva_segmentation.plugin first"
-        )
     module = MissingExtension(EXTENSION, "Stand-in for mmcv's compiled operations.")
     # mmengine looks for the module with find_spec, which wants one
     module.__spec__ = importlib.machinery.ModuleSpec(EXTENSION, loader=None)
     sys.modules[EXTENSION] = module
     _without_cuda()
+    late = make_up_for()
+    if late:
+        logger.info("mmseg or mmdet was imported earlier; added to it: %s", ", ".join(late))
     logger.info("mmcv's operations are not compiled; torchvision and PyTorch stand in for them")
     return True
 

@@ -53,6 +53,7 @@ def roi_align_forward(
     """
     del argmax_y, argmax_x
     _require_average(pool_mode)
+    features = _full(features)
     output.copy_(
         ops.roi_align(
             features,
@@ -86,6 +87,7 @@ def roi_align_backward(
     """
     del argmax_y, argmax_x
     _require_average(pool_mode)
+    grad_output = _full(grad_output)
     grad_input += _REGIONS._roi_align_backward(
         grad_output,
         rois.to(grad_output.dtype),
@@ -96,6 +98,11 @@ def roi_align_backward(
         sampling_ratio,
         aligned,
     )
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """Cast half precision, which not every device has kernels for, to float32."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _require_average(pool_mode: int) -> None:
@@ -127,6 +134,7 @@ def roi_pool_forward(
         pooled_width: Q.
         spatial_scale: Pixels of the map for a pixel of the boxes.
     """
+    features = _full(features)
     pooled, places = _REGIONS.roi_pool(
         features, rois.to(features.dtype), spatial_scale, pooled_height, pooled_width
     )
@@ -145,6 +153,7 @@ def roi_pool_backward(
     spatial_scale: float,
 ) -> None:
     """Add the gradient of `roi_pool_forward` to `grad_input` (B, C, H, W); arguments as there."""
+    grad_output = _full(grad_output)
     grad_input += _REGIONS._roi_pool_backward(
         grad_output,
         rois.to(grad_output.dtype),

@@ -4,7 +4,7 @@ It registers in mmengine's own registries, to which those of mmsegmentation and 
 back.
 """
 
-from eva_openmmlab import backbone, mmcv_extension, weights
+from eva_openmmlab import backbone, mmcv_extension, pictures, weights
 from eva_openmmlab.config import files
 from eva_openmmlab.training import (
     checkpoint_hook,
@@ -21,6 +21,7 @@ __all__ = [
     "loops",
     "mmcv_extension",
     "optimizer",
+    "pictures",
     "runner",
     "step_guard",
     "weights",

@@ -1,6 +1,6 @@
 """Pre-train a ViT: `python pretrain/train.py RECIPE --help`."""
 
-from eva_pretrain.training import main
+from eva_pretrain.train_command import main
 
 if __name__ == "__main__":
     main()

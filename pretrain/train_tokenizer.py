@@ -1,6 +1,6 @@
 """Train a tokenizer: `python pretrain/train_tokenizer.py RECIPE --help`."""
 
-from eva_pretrain.tokens.training import main
+from eva_pretrain.train_command import tokenizer
 
 if __name__ == "__main__":
-    main()
+    tokenizer()

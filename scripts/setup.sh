@@ -30,7 +30,7 @@ fail() {
 
 # ---------------------------------------------------------------- is there anything to do?
 inputs() {
-    cat pyproject.toml constraints.txt scripts/setup.sh third_party/detectron2/pyproject.toml \
+    cat pyproject.toml setup.py constraints.txt scripts/setup.sh third_party/detectron2/pyproject.toml \
         third_party/detectron2/repack.py
     ls eva_*/__init__.py */eva_*/__init__.py 2>/dev/null || true # an editable install lists them
     echo "$DETECTRON2"

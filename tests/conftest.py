@@ -553,3 +553,26 @@ def full_disk(small_disk):
     """At most 1 MB in a file: writes fail in their middle, as on a full disk."""
     with small_disk(1_000_000):
         yield
+
+
+@pytest.fixture
+def write_coco(tmp_path):
+    """Function: a COCO file of these annotations and noise pictures of 128 x 96 px."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+
+    def write(annotations, *, name="train", count=4, **changes):
+        entries = []
+        for key in range(1, count + 1):
+            file = pictures / f"{key}.png"
+            if not file.exists():
+                Image.effect_noise((128, 96), 60).convert("RGB").save(file)
+            entries.append({"id": key, "file_name": file.name, "width": 128, "height": 96})
+        categories = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+        data = {"images": entries, "categories": categories, "annotations": annotations}
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(data | changes))
+        return path
+
+    write.pictures = pictures
+    return write

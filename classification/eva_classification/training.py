@@ -14,11 +14,11 @@ from eva_classification.models import ImageClassifier, build_classifier, build_l
 from eva_data.labelled.folders import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
-from eva_engine.commands import training as command_line
-from eva_engine.config import DTYPES, as_plain
+from eva_engine.config import as_plain
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
 from eva_engine.evaluation.counting import Validation
 from eva_engine.loop import TrainingRun
+from eva_engine.precision import DTYPES
 from eva_engine.steps.flops import training_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
 
@@ -132,8 +132,3 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
             build, config.model, backward=not config.model.linear_probe
         ),
     ).start()
-
-
-def main() -> None:
-    """Run the command line of `train.py`."""
-    command_line.main(ClassificationConfig, train, program="classification/train.py")

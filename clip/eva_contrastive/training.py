@@ -26,7 +26,6 @@ from eva_data.captions.opening import open_captions
 from eva_data.labelled.folders import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
-from eva_engine.commands import training as command_line
 from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.flops import image_input, training_flops
@@ -193,8 +192,3 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
 
 def _first_weights(config: ContrastiveConfig) -> dict[str, Tensor]:
     return build_model(config.model, sigmoid=config.loss == "sigmoid").state_dict()
-
-
-def main() -> None:
-    """Run the command line of `train.py`."""
-    command_line.main(ContrastiveConfig, train, program="clip/train.py")

@@ -1,4 +1,7 @@
-"""The quick start: make data, fine-tune, evaluate, report. Each step is a command of its own."""
+"""The quick start: make data, fine-tune, evaluate, report. Each step is a command of its own.
+
+Everything heavy is imported where it is used, so that `--help` answers at once.
+"""
 
 import argparse
 import contextlib
@@ -10,32 +13,34 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from eva_data.files import UnwritableError, make_folder, write_text
-from eva_detection.data.datasets import DIGIT_SCENES
-from eva_detection.evaluation.report import (
-    read_metrics,
-    read_results,
-    results_table,
-    trained_iterations,
-    write_report,
-)
 
 _SETTINGS = "quickstart.json"
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
+_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-def main(*, repository: Path) -> None:
+def main(arguments: Sequence[str] | None = None, *, repository: Path = _CHECKOUT) -> None:
     """Command line.
 
     Args:
+        arguments: Arguments; by default the process's.
         repository: Root of the checkout, where `tools/` and `detection/` are.
+
+    Raises:
+        SystemExit: If a step fails, with what is saved.
     """
-    args = _parse(repository)
+    args = _parse(repository, arguments)
+    if not (repository / CONFIG).is_file():
+        raise SystemExit(f"the quick start needs a checkout: {repository} has no {CONFIG}")
     output, datasets = args.output.resolve(), args.datasets.resolve()
     # ends the running step too: `subprocess.run` kills its child on any exception
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"terminated; {_what_is_saved(output)}"))
+    from eva_detection.data.datasets import DIGIT_SCENES
+
     began = time.monotonic()
     if args.fresh and (output / _SETTINGS).exists():  # never another folder
         shutil.rmtree(output)
@@ -65,8 +70,20 @@ def main(*, repository: Path) -> None:
     else:
         print(f"\n== 2. Fine-tuning is done already ({output}); --fresh starts over")
     print("\n== 3. Report", flush=True)
+    _report(output, datasets / DIGIT_SCENES / "coco", began)
+
+
+def _report(output: Path, data: Path, began: float) -> None:
+    from eva_detection.evaluation.report import (
+        read_metrics,
+        read_results,
+        results_table,
+        trained_iterations,
+        write_report,
+    )
+
     try:
-        report = write_report(output, datasets / DIGIT_SCENES / "coco")
+        report = write_report(output, data)
         results, metrics = read_results(output), read_metrics(output)
     except (OSError, ValueError) as error:
         raise SystemExit(f"\nno report: {error}") from error
@@ -77,7 +94,7 @@ def main(*, repository: Path) -> None:
     print(f"Pictures, curves and numbers: {report}")
 
 
-def _parse(repository: Path) -> argparse.Namespace:
+def _parse(repository: Path, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="quickstart.py",
         description="Fine-tune a small EVA detector on digit scenes on a CPU, evaluate it and "
@@ -95,7 +112,7 @@ def _parse(repository: Path) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of the training")
     parser.add_argument("--fresh", action="store_true", help="delete an earlier run first")
     parser.add_argument("overrides", nargs="*", help="config values, such as train.max_iter=300")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def _what_is_saved(output: Path) -> str:

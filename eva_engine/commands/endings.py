@@ -4,13 +4,8 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-import torch
-
+from eva_data.extras import sentence_of
 from eva_data.interruption import EXIT_KEYBOARD
-from eva_engine import distributed
-from eva_engine.data.order import SampleError, TooManyBadSamplesError
-
-_SENTENCE_IS_ENOUGH = (ValueError, OSError, FloatingPointError, TooManyBadSamplesError)
 
 
 @contextlib.contextmanager
@@ -32,8 +27,14 @@ def ending(
 
     Raises:
         SystemExit: 1 with one sentence for what the user can fix, and for the loss of another
-            process; 130 after Ctrl-C; the command's own.
+            process, and for a package that is not installed; 130 after Ctrl-C; the command's own.
     """
+    # here, so that a command that only helps needs no torch
+    import torch
+
+    from eva_engine import distributed
+    from eva_engine.data.order import SampleError, TooManyBadSamplesError
+
     joined_before = torch.distributed.is_initialized()
     try:
         yield
@@ -47,8 +48,13 @@ def ending(
         if after_interrupt is not None and distributed.rank() == 0:
             sys.stderr.write(f"{program}: stopped by the keyboard; {after_interrupt()}\n")
         sys.exit(EXIT_KEYBOARD)
-    except _SENTENCE_IS_ENOUGH as error:
+    except (ValueError, OSError, FloatingPointError, TooManyBadSamplesError) as error:
         sys.exit(f"{program}: {sentence(error)}")
+    except ImportError as error:
+        missing = sentence_of(error)
+        if missing is None:
+            raise
+        sys.exit(f"{program}: {missing}")
     except RuntimeError as error:
         if isinstance(error, SampleError) or not _is_end_of_another(error):
             raise
@@ -72,6 +78,10 @@ def sentence(error: BaseException) -> str:
 
 def _is_end_of_another(error: RuntimeError) -> bool:
     """Return whether an exchange failed because its other side has ended."""
+    import torch
+
+    from eva_engine import distributed
+
     text = str(error)
     return distributed.world_size() > 1 and (
         isinstance(error, torch.distributed.DistError) or "gloo" in text or "Connection" in text

@@ -5,14 +5,15 @@ import logging
 import os
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-
+from eva_data.commands import program_name
 from eva_data.options import add_download_option, integer
-from eva_engine import distributed
 from eva_engine.commands.endings import ending
-from eva_engine.config import DTYPES, LARGEST_IMAGE, MOST_WORKERS
+from eva_engine.config import LARGEST_IMAGE, MOST_WORKERS
+
+if TYPE_CHECKING:  # the parsers alone need no torch
+    import torch
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
@@ -21,7 +22,7 @@ PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 def command(
     program: str,
     parse: Callable[[Sequence[str] | None], argparse.Namespace],
-    work: Callable[[argparse.Namespace, torch.device], None],
+    work: Callable[[argparse.Namespace, "torch.device"], None],
 ) -> Callable[..., None]:
     """Make the `main` of a command that runs a model on one or several processes.
 
@@ -38,7 +39,7 @@ def command(
     def main(arguments: Sequence[str] | None = None) -> None:
         options = parse(arguments)
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
-        with ending(program):
+        with ending(program_name(program)):
             work(options, choose_device(options.device, join=True))
 
     return main
@@ -56,7 +57,7 @@ def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.
         The parser.
     """
     return argparse.ArgumentParser(
-        prog=program,
+        prog=program_name(program),
         allow_abbrev=False,
         description=description,
         epilog=epilog,
@@ -111,7 +112,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     add("--precision", choices=PRECISIONS, default="auto", help="default: fp16 on a GPU, else fp32")
 
 
-def choose_device(device: str = "auto", *, join: bool = False) -> torch.device:
+def choose_device(device: str = "auto", *, join: bool = False) -> "torch.device":
     """Choose a device.
 
     Args:
@@ -124,6 +125,10 @@ def choose_device(device: str = "auto", *, join: bool = False) -> torch.device:
     Raises:
         ValueError: If there is no GPU, but one is asked for.
     """
+    import torch
+
+    from eva_engine import distributed
+
     if join and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return distributed.start(device)
     if device == "auto":
@@ -133,8 +138,10 @@ def choose_device(device: str = "auto", *, join: bool = False) -> torch.device:
     return torch.device(device)
 
 
-def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+def choose_dtype(precision: Precision, device: "torch.device") -> "torch.dtype":
     """Choose a number format: by default fp16 on a GPU, as officially, and fp32 elsewhere."""
+    from eva_engine.precision import DTYPES
+
     if precision == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
+        return DTYPES["fp16" if device.type == "cuda" else "fp32"]
     return DTYPES[precision]

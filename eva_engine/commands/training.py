@@ -8,17 +8,16 @@ import runpy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import torch
-
+from eva_data.commands import program_name
 from eva_data.options import add_download_option
-from eva_engine import distributed
-from eva_engine.checkpoints.output_folder import reserved
-from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
+from eva_data.recipes import TASKS, find_recipe
 from eva_engine.commands.endings import ending
-from eva_engine.commands.text_log import log_to
 from eva_engine.config import RunConfig, as_plain
+
+if TYPE_CHECKING:  # a command that only helps needs no torch
+    import torch
 
 
 class Recipe(Protocol):
@@ -64,7 +63,8 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
     Args:
         kind: Class of the config.
         arguments: Arguments; None for those of the command line.
-        program: Name in the help.
+        program: Path of the program, TASK/FILE: its name in the help, and the task whose recipes
+            can be given by name.
 
     Returns:
         The config with its overrides, and whether it is only to be printed.
@@ -75,15 +75,17 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
     """
     import tyro
 
+    task = program.partition("/")[0]
+    program = program_name(program)
     first = argparse.ArgumentParser(
         prog=program,
         usage=f"{program} RECIPE [--print-config] [--no-download] [--name VALUE ...]",
         description="Train from a recipe, a Python file that defines `config`. With a recipe, "
-        "--help lists all its values.",
+        "--help lists all its values; `eva recipes` lists the recipes.",
         add_help=False,
         allow_abbrev=False,
     )
-    first.add_argument("recipe", nargs="?", help="file below configs/")
+    first.add_argument("recipe", nargs="?", help="name of a recipe, or file")
     add_download_option(first)
     first.add_argument("--print-config", action="store_true", help="print the config and stop")
     # the launcher `deepspeed` adds it; the variable LOCAL_RANK, which it sets too, is what counts
@@ -93,10 +95,9 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
         first.print_help()
         sys.exit(0 if {"-h", "--help"} & set(rest) else 2)
     try:
-        default = load_recipe(known.recipe, kind)
-        config = tyro.cli(
-            kind, default=default, args=rest, prog=f"{program} {Path(known.recipe).name}"
-        )
+        file = find_recipe(task, known.recipe) if task in TASKS else Path(known.recipe)
+        default = load_recipe(file, kind)
+        config = tyro.cli(kind, default=default, args=rest, prog=f"{program} {file.name}")
     except ValueError as error:
         sys.exit(f"{program}: {error}")
     return config, known.print_config
@@ -104,7 +105,7 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
 
 def main(
     kind: type[R],
-    train: Callable[[R, torch.device], None],
+    train: Callable[[R, "torch.device"], None],
     *,
     program: str,
     arguments: Sequence[str] | None = None,
@@ -114,7 +115,7 @@ def main(
     Args:
         kind: Class of its configs.
         train: Function that trains, given config and device.
-        program: Name in the help.
+        program: As for `parse`.
         arguments: Arguments; None for those of the command line.
 
     Raises:
@@ -128,7 +129,11 @@ def main(
         return
     folder = config.run.output
     log = f"log.txt or log_rankN.txt in {folder}"
-    with ending(program, after_interrupt=lambda: _what_is_saved(folder), log=log):
+    with ending(program_name(program), after_interrupt=lambda: _what_is_saved(folder), log=log):
+        from eva_engine import distributed
+        from eva_engine.checkpoints.output_folder import reserved
+        from eva_engine.commands.text_log import log_to
+
         place = distributed.start(config.run.device)
         with reserved(folder):
             logger.setLevel(logging.DEBUG)  # the traceback of an error: to the file only
@@ -136,7 +141,7 @@ def main(
             _reported(train, config, place)
 
 
-def _reported(train: Callable[[R, torch.device], None], config: R, place: torch.device) -> None:
+def _reported(train: Callable[[R, "torch.device"], None], config: R, place: "torch.device") -> None:
     """Train; the traceback of an error goes to the log, and to the launcher if it is torchrun."""
     work = train
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
@@ -151,6 +156,8 @@ def _reported(train: Callable[[R, torch.device], None], config: R, place: torch.
 
 
 def _what_is_saved(folder: Path) -> str:
+    from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
+
     complete = RunCheckpoints(folder, keep=1).complete()
     if not complete:
         return f"nothing is saved in {folder}: the run begins at step 1 again"

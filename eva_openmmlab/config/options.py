@@ -100,20 +100,43 @@ def _extra(place: list[str]) -> set[str]:
     return _INSIDE.get(place[0], set()) if len(place) == 1 else set()
 
 
+def parts_of(dataset: Any) -> list[Any]:
+    """List the data sets that a config names, without what wraps or joins them.
+
+    Args:
+        dataset: Config of a data set.
+    """
+    inner = dataset.get("dataset", dataset.get("datasets"))
+    if inner is None:
+        return [dataset]
+    return [
+        part for one in (inner if isinstance(inner, list) else [inner]) for part in parts_of(one)
+    ]
+
+
 def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
-    """Let all loaders read below one folder.
+    """Let all loaders, and the metrics that read annotations, read below one folder.
 
     Args:
         cfg: The config.
         folder: Folder in place of the config's `data_root`.
     """
+    moved: dict[str, str] = {}
     for name in LOADERS:
-        if cfg.get(name):
-            cfg[name].dataset.data_root = os.fspath(folder)
+        for dataset in parts_of(cfg[name].dataset) if cfg.get(name) else ():
+            if file := dataset.get("ann_file"):
+                before = Path(dataset.get("data_root") or "") / file
+                moved[str(before)] = str(Path(folder) / file)
+            dataset.data_root = os.fspath(folder)
+    for name in ("val_evaluator", "test_evaluator"):
+        metrics = cfg.get(name) or []
+        for metric in metrics if isinstance(metrics, list) else [metrics]:
+            file = str(Path(metric.get("ann_file") or ""))
+            metric.update({"ann_file": moved[file]} if file in moved else {})
 
 
 def check_files(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Look for the weights and folders that a run needs.
+    """Look for the weights, folders and annotation files that a run needs.
 
     Args:
         cfg: The config.
@@ -125,15 +148,17 @@ def check_files(cfg: Config, loaders: tuple[str, ...]) -> None:
     """
     if cfg.get("load_from"):
         resolve_source(cfg.load_from)
+    fix = "put the data set there or name its folder with --data-root"
     for name in loaders:
-        if not cfg.get(name):
-            continue
-        dataset = cfg[name].dataset
-        root = Path(dataset.get("data_root") or "")
-        for prefix in (dataset.get("data_prefix") or {}).values():
-            folder = root / prefix
-            if not folder.is_dir():
+        for dataset in parts_of(cfg[name].dataset) if cfg.get(name) else ():
+            root = Path(dataset.get("data_root") or "")
+            for prefix in (dataset.get("data_prefix") or {}).values():
+                if not (root / prefix).is_dir():
+                    raise FileNotFoundError(
+                        f"there is no folder {root / prefix}, which {name} reads; {fix}"
+                    )
+            file = dataset.get("ann_file")
+            if file and not (root / file).is_file():
                 raise FileNotFoundError(
-                    f"there is no folder {folder}, which {name} reads; put the data set there or "
-                    "name its folder with --data-root"
+                    f"there is no annotation file {root / file}, which {name} reads; {fix}"
                 )

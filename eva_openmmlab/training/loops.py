@@ -204,14 +204,21 @@ def _check_intervals(runner: Any, val_interval: int, max_iters: int) -> None:
 def _check_classes(model: Any, dataset: Any) -> None:
     """Refuse a head of fewer classes, which fails in its loss, or of more, which learns nothing."""
     names = (getattr(dataset, "metainfo", None) or {}).get("classes")
-    head = getattr(getattr(model, "module", model), "decode_head", None)
-    heads: list[Any] = list(head) if isinstance(head, nn.ModuleList) else [head]
-    counts = {int(one.num_classes) for one in heads if hasattr(one, "num_classes")}
-    if names and counts and counts != {len(names)}:
-        raise ValueError(
-            f"model.decode_head.num_classes is {', '.join(map(str, sorted(counts)))} and the "
-            f"training data have {len(names)} classes: they must be equal"
-        )
+    model = getattr(model, "module", model)
+    roi_head = getattr(model, "roi_head", None)
+    heads = {
+        "decode_head": getattr(model, "decode_head", None),
+        "roi_head.bbox_head": getattr(roi_head, "bbox_head", None),
+        "roi_head.mask_head": getattr(roi_head, "mask_head", None),
+    }
+    for place, head in heads.items():
+        parts: list[Any] = list(head) if isinstance(head, nn.ModuleList) else [head]
+        counts = {int(one.num_classes) for one in parts if hasattr(one, "num_classes")}
+        if names and counts and counts != {len(names)}:
+            raise ValueError(
+                f"model.{place}.num_classes is {', '.join(map(str, sorted(counts)))} and the "
+                f"training data have {len(names)} classes: they must be equal"
+            )
 
 
 def end_workers(*loops: Any) -> None:

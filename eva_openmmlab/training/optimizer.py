@@ -9,7 +9,7 @@ from torch import nn
 
 from eva_backbone.layer_decay import layer_groups, layer_index
 
-_SETTINGS = {"layer_decay", "official_head_rule"}
+_SETTINGS = {"layer_decay", "official_head_rule", "decay_vectors"}
 # What the official code also counts among the embeddings, so that it learns most slowly.
 _OFFICIAL_FIRST = re.compile(
     r"decode_head\.(mask_embed|cls_embed|level_embed|query_embed|query_feat)\."
@@ -26,9 +26,10 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
     * `official_head_rule`: let the head's classifier, mask MLP, queries and level embeddings learn
       at the rate of the embeddings (0.95 ** 41 = 0.12 of the peak for EVA-g), as the official code
       does; False lets them learn like the rest of the head.
+    * `decay_vectors`: decay vectors and biases too, as the official detectors do.
 
-    Vectors and biases are not decayed. Position and query embeddings, the class token and tables
-    of relative positions are: the official exemption for them never matched a name.
+    Vectors and biases are not decayed otherwise. Position and query embeddings, the class token and
+    tables of relative positions are: the official exemption for them never matched a name.
     """
 
     def __init__(self, optim_wrapper_cfg: Any, paramwise_cfg: Any = None) -> None:
@@ -61,6 +62,7 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
             )
         decay = self.paramwise_cfg.get("layer_decay", 1.0)
         official = self.paramwise_cfg.get("official_head_rule", True)
+        all_decay = self.paramwise_cfg.get("decay_vectors", False)
         depth = _depth(module)
         labels = layer_groups(depth)
         groups: dict[tuple[int, bool], dict[str, Any]] = {}
@@ -69,7 +71,7 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
                 continue
             first = official and _OFFICIAL_FIRST.match(name)
             index = 0 if first else layer_index(name, depth)
-            plain = parameter.ndim <= 1 or name.endswith(".bias")
+            plain = not all_decay and (parameter.ndim <= 1 or name.endswith(".bias"))
             scale = decay ** (depth + 1 - index)
             group = groups.setdefault(
                 (index, plain),

@@ -9,7 +9,6 @@ from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
 from eva_data.sources.manifests import open_images
 from eva_engine import distributed
-from eva_engine.commands import training as command_line
 from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.flops import training_flops
@@ -112,11 +111,6 @@ def train(config: PretrainConfig, device: torch.device) -> None:
         results=("loss", *objective.metric_names),
         flops_per_sample=training_flops(build, config.student),
     ).start()
-
-
-def main() -> None:
-    """Run the command line of `train.py`."""
-    command_line.main(PretrainConfig, train, program="pretrain/train.py")
 
 
 def _objective(

@@ -1,11 +1,14 @@
 """Registers everything of this package with mmsegmentation; configs name it in `custom_imports`.
 
-The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.ops`.
+The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.ops`. Then
+`mmseg.datasets`, without what it prints.
 """
 
 from eva_openmmlab import mmcv_extension
+from eva_segmentation.data import quiet_import
 
 mmcv_extension.install_stand_in()
+quiet_import.import_data_sets()
 
 from eva_openmmlab import plugin as shared  # noqa: E402
 from eva_segmentation.data import padding, paired_folders, reading  # noqa: E402
@@ -20,6 +23,7 @@ __all__ = [
     "mmcv_extension",
     "padding",
     "paired_folders",
+    "quiet_import",
     "reading",
     "schedule",
     "segmentor",

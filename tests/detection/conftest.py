@@ -1,7 +1,6 @@
 """The demo config in tiny, demo data in tiny, and detectron2's programs as subprocesses."""
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -15,7 +14,6 @@ import pytest
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import setup_logger
-from PIL import Image
 
 from eva_detection.data import datasets
 
@@ -116,29 +114,6 @@ def demo_data(tmp_path_factory):
 
 
 @pytest.fixture
-def write_coco(tmp_path):
-    """Function: a COCO file of these annotations and noise pictures of 128 x 96 px."""
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-
-    def write(annotations, *, name="train", count=4, **changes):
-        entries = []
-        for key in range(1, count + 1):
-            file = pictures / f"{key}.png"
-            if not file.exists():
-                Image.effect_noise((128, 96), 60).convert("RGB").save(file)
-            entries.append({"id": key, "file_name": file.name, "width": 128, "height": 96})
-        categories = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
-        data = {"images": entries, "categories": categories, "annotations": annotations}
-        path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(data | changes))
-        return path
-
-    write.pictures = pictures
-    return write
-
-
-@pytest.fixture
 def register_below():
     """Function: register the toolkit's data sets below another folder, for one test."""
     names = (*datasets._COCO_STYLE, *datasets._LVIS_STYLE)
@@ -183,6 +158,7 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
     import copy
 
     from eva_detection.config import command_line
+    from eva_detection.config.parser import make_parser
     from eva_detection.training import run_log
     from eva_detection.training import train as train_module
 
@@ -197,7 +173,7 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
         arguments = ["--config-file", recipe, *flags, f"train.output_dir={folder}", *values]
         code = 0
         try:
-            train_module.run(command_line.make_parser().parse_args(arguments))
+            train_module.run(make_parser().parse_args(arguments))
         except SystemExit as stopped:
             code = stopped.code
         out, err = capfd.readouterr()

@@ -1,10 +1,13 @@
 """What the config files are made with."""
 
+import numpy as np
 import pytest
-from detectron2.config import LazyConfig
+from detectron2.config import LazyConfig, instantiate
+from detectron2.evaluation import LVISEvaluator
 from omegaconf import OmegaConf
 
-from eva_detection.config.checks import check_arguments
+from eva_detection.config import checks
+from eva_detection.config.checks import check_arguments, check_evaluator
 from eva_detection.config.overrides import check_overrides
 from eva_detection.config.recipes import (
     drop_masks,
@@ -89,6 +92,10 @@ def test_an_unknown_stock_config():
             "model.backbone.net.dept=3",
             r"train_net.py: unknown setting model.backbone.net.dept: .* known: depth",
         ),
+        (
+            "dataloader.evaluator._target_=detectron2.evaluation.LVISEvaluator",
+            r"train_net.py: dataloader.evaluator is detectron2's LVISEvaluator, .* np\.float",
+        ),
     ],
 )
 def test_train_net_says_it_in_one_sentence_and_at_once(load_config, repository, override, message):
@@ -100,6 +107,45 @@ def test_train_net_says_it_in_one_sentence_and_at_once(load_config, repository, 
     arguments = ["--config-file", str(path), "train.output_dir=unused", override]
     with pytest.raises(SystemExit, match=message):
         run(default_argument_parser().parse_args(arguments))
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("detectron2.evaluation.LVISEvaluator", "refused"),
+        ("detectron2.evaluation.lvis_evaluation.LVISEvaluator", "refused"),
+        ("detectron2.evaluation.COCOEvaluator", "taken"),
+        ("eva_detection.evaluation.evaluators.LvisEvaluator", "taken"),
+        (LVISEvaluator, "refused"),
+        (type("Mine", (LVISEvaluator,), {}), "refused"),
+        (None, "taken"),
+    ],
+)
+def test_an_evaluation_that_would_fail_at_its_end(cfg, monkeypatch, name, use):
+    if name is None:
+        del cfg.dataloader.evaluator
+    else:
+        cfg.dataloader.evaluator._target_ = name
+    if use == "refused":
+        with pytest.raises(
+            ValueError, match=r"set dataloader\.evaluator\._target_=(\S+), which"
+        ) as e:
+            check_evaluator(cfg)
+        named = str(e.value).partition("_target_=")[2].partition(",")[0]
+        cfg.dataloader.evaluator._target_ = named  # what the message says works
+        check_evaluator(cfg)
+        assert instantiate(cfg.dataloader.evaluator).metrics["APr"] == "APr"
+    else:
+        check_evaluator(cfg)
+    if name is not None:  # with a numpy, or a package lvis, that do not need each other's np.float
+        cfg.dataloader.evaluator._target_ = LVISEvaluator
+        monkeypatch.setattr(np, "float", float, raising=False)
+        check_evaluator(cfg)
+
+
+def test_detectron2_s_lvis_evaluation_is_still_broken():
+    """When this fails, the package lvis has been repaired, and nothing is refused any longer."""
+    assert checks._lvis_uses_np_float()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from eva_detection.config import command_line
 from eva_detection.config.files import MODULES_VARIABLE, literal, load_config_file
 from eva_detection.config.overrides import apply_overrides
+from eva_detection.config.parser import make_parser
 from eva_detection.config.recipes import load_recipe
 from eva_detection.inference.export import load_backbone
 from eva_detection.inference.predictor import Predictor
@@ -239,7 +240,7 @@ def test_the_evaluator_of_own_data_has_moved(module, tmp_path):
 def test_an_earlier_config_is_a_recipe_of_every_program(earlier, weights, registered_demo_data):
     words = ["--config-file", str(earlier), f"train.init_checkpoint={weights}"]
     for flags in ([], ["--resume"], ["--eval-only"]):
-        cfg, _ = command_line.load_config(command_line.make_parser().parse_args(flags + words))
+        cfg, _ = command_line.load_config(make_parser().parse_args(flags + words))
         assert instantiate(cfg.dataloader.evaluator).metrics["AP"]
     predictor = Predictor.from_config(earlier, weights=weights)
     assert predictor.class_names == tuple("0123456789")

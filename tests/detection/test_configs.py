@@ -17,7 +17,7 @@ TESTS = Path(__file__).resolve().parents[1]
 CONFIGS = TESTS.parent / "detection" / "configs"
 RECIPES = sorted(
     str(path.relative_to(CONFIGS).with_suffix(""))
-    for folder in ("coco", "lvis", "objects365", "demo", "custom")
+    for folder in ("coco", "lvis", "objects365", "demo", "custom", "upstream")
     for path in (CONFIGS / folder).glob("*.py")
 )
 EVA_G = "cascade_mask_rcnn_vitdet_eva_g"
@@ -45,7 +45,7 @@ def _count(model, *, trainable_only=False):
 
 
 def test_the_list_of_recipes_is_complete():
-    assert len(RECIPES) == 18
+    assert len(RECIPES) == 19
     assert {name.partition("/")[0] for name in RECIPES} == {
         path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "common"
     } - {"__pycache__"}

@@ -14,10 +14,11 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 
+from eva_data.coco import files as coco_files
 from eva_detection.config.checks import check_classes
-from eva_detection.config.command_line import images_per_step, make_parser, scale_lr
+from eva_detection.config.command_line import images_per_step, scale_lr
 from eva_detection.config.own_data import apply_custom_data
-from eva_detection.data import coco_files
+from eva_detection.config.parser import make_parser
 from eva_detection.data.custom_data import forget_training_file, load_records
 from eva_detection.evaluation.own_data import CustomEvaluator
 from eva_detection.evaluation.report import read_metrics

@@ -223,7 +223,7 @@ def test_an_error_in_the_last_step_is_not_followed_by_an_evaluation(
 BUG = """
 from detectron2.utils import comm
 from eva_detection.data.loading import TestSet
-from eva_detection.training import train
+from eva_detection.training import command, train
 
 real = TestSet.check
 
@@ -234,12 +234,12 @@ def check(test_set):
 
 TestSet.check = check
 if __name__ == "__main__":
-    train.main()
+    command.main()
 """
 # A signal in an evaluation, to the complete group, as batch systems send it.
 SIGNAL = """
 import os, signal
-from eva_detection.training import train, trainer
+from eva_detection.training import command, train, trainer
 from detectron2.modeling import GeneralizedRCNN
 
 inference = GeneralizedRCNN.inference
@@ -253,7 +253,7 @@ def with_signal(self, batch, *more, **options):
 
 GeneralizedRCNN.inference = with_signal
 if __name__ == "__main__":
-    train.main()
+    command.main()
 """
 
 

@@ -17,6 +17,7 @@ from lvis import LVIS, LVISEval, LVISResults
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from eva_data.coco import scoring
 from eva_detection.evaluation import evaluators as evaluation
 from eva_detection.evaluation import predictions as evaluation_predictions
 from eva_detection.evaluation.evaluators import CocoEvaluator, LvisEvaluator
@@ -365,9 +366,7 @@ def test_caps_keep_the_first_of_equal_scores():
         [{"n": 10 * i + j, "category_id": j % 2, "score": s} for j, s in enumerate(scores)]
         for i, scores in enumerate([(0.5, 0.9, 0.5, 0.5), (0.5, 0.1, 0.7, 0.9)])
     ]
-    kept = [
-        [one["n"] for one in image] for image in evaluation_predictions.cap_per_image(images, 3)
-    ]
+    kept = [[one["n"] for one in image] for image in scoring.cap_per_image(images, 3)]
     assert kept == [[1, 0, 2], [13, 12, 10]]
     capped = evaluation_predictions.cap_per_class(lambda: iter(images), 3)
     # class 0 has 0.5 0.5 | 0.5 0.7, class 1 has 0.9 0.5 | 0.1 0.9

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.utils import comm
-from eva_detection.training import train, trainer
+from eva_detection.training import command, train, trainer
 
 run_step, forward = trainer.DetectionTrainer.run_step, GeneralizedRCNN.forward
 
@@ -45,7 +45,7 @@ def accident(iteration):
 train.evaluate = evaluate
 trainer.DetectionTrainer.run_step = with_accident
 if __name__ == "__main__":
-    train.main()
+    command.main()
 """
 KILLED = "if iteration == 7: os.kill(os.getpid(), signal.SIGKILL)"
 # as a batch system does it: all processes of the job, the loader's workers as well

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from eva_detection import quickstart
+from eva_detection.evaluation import report
 
 
 def test_a_new_folder_is_claimed(tmp_path):
@@ -120,7 +121,7 @@ def test_a_periodic_evaluation_is_not_the_end(monkeypatch, repository, tmp_path)
     arguments = ["--output", str(run), "train.eval_period=100"]
     monkeypatch.setattr(sys, "argv", ["quickstart.py", *arguments])
     monkeypatch.setattr(quickstart.subprocess, "run", stop_at_the_second_step)
-    monkeypatch.setattr(quickstart, "write_report", lambda *_: pytest.fail("not trained"))
+    monkeypatch.setattr(report, "write_report", lambda *_: pytest.fail("not trained"))
     with pytest.raises(SystemExit, match="Fine-tuning"):
         quickstart.main(repository=repository)
     assert "--resume" in commands[1]

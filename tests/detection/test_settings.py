@@ -8,6 +8,7 @@ from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
 from eva_detection.config import command_line
 from eva_detection.config.build import build, describe
+from eva_detection.config.parser import make_parser
 from eva_detection.config.settings import check_schedule
 from eva_detection.training import train as train_module
 
@@ -32,7 +33,7 @@ def parse(repository, tiny_overrides, recipe, tmp_path, monkeypatch):
         values = [word for word in words if "=" in word]
         output = f"train.output_dir={tmp_path / 'run'}"
         recipe = ["--config-file", str(repository / RECIPE)]
-        parser = command_line.make_parser()
+        parser = make_parser()
         return parser.parse_args([*recipe, *flags, *tiny_overrides, output, *values])
 
     return parse_words

@@ -16,8 +16,10 @@ MODULES = {  # what a group may load -> its modules
     ),
     ("numpy", "PIL"): (
         *("checks.findings", "checks.pictures", "kinetics.classes", "labelled.classes", "names"),
-        *("drawing.contact_sheet", "drawing.lettering", "pictures"),
+        *("drawing.contact_sheet", "drawing.lettering", "pictures", "coco.rules"),
     ),
+    ("numpy", "cv2"): ("coco.scoring",),
+    ("numpy", "PIL", "pycocotools"): (*("coco.files", "coco.objects", "coco.own_data"),),
     ("numpy", "PIL", "safetensors"): (
         *("checks.video_facts", "checks.video_sets", "checks.videos", "sources.index_file"),
         *("sources.manifest_file", "sources.patterns", "sources.tar_members"),
@@ -42,7 +44,17 @@ MODULES = {  # what a group may load -> its modules
         *("checks.manifests",),
     ),
 }
-LIBRARIES = ("numpy", "PIL", "torch", "torchvision", "av", "safetensors", "datasets", "cv2")
+LIBRARIES = (
+    "numpy",
+    "pycocotools",
+    "PIL",
+    "torch",
+    "torchvision",
+    "av",
+    "safetensors",
+    "datasets",
+    "cv2",
+)
 
 
 @pytest.mark.parametrize("allowed", MODULES)

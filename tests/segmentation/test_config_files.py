@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
@@ -160,3 +161,10 @@ def test_a_runner_saves_names_as_they_are(tiny_run, forget_runs, tmp_path, monke
     for copy in copies:
         found = Config.fromfile(copy).val_dataloader.dataset.metainfo.classes
         assert found == list(NAMES[:5])
+
+
+def test_a_seed_that_is_named_reaches_the_run_and_its_config(tiny_run):
+    assert "randomness" not in Config.fromfile(tiny_run / "tiny.py")
+    assert Config.fromfile(tiny_run / "run" / "tiny.py").randomness == {"seed": 3}
+    saved = torch.load(tiny_run / "run" / "iter_1.pth", weights_only=False)  # a file of ours
+    assert saved["meta"]["seed"] == 3

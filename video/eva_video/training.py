@@ -20,7 +20,6 @@ from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
 from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
-from eva_engine.commands import training as command_line
 from eva_engine.config import as_plain
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
 from eva_engine.evaluation.counting import Validation
@@ -264,8 +263,3 @@ def train(config: VideoConfig, device: torch.device) -> None:
             inputs=[image_input(config.model.image_size, frames=config.model.frames)],
         ),
     ).start()
-
-
-def main() -> None:
-    """Run the command line of `train.py`."""
-    command_line.main(VideoConfig, train, program="video/train.py")

@@ -11,10 +11,7 @@ from typing import Any
 import numpy as np
 
 from eva_data.checks.findings import Findings, Kind
-from eva_data.pools import progress
-from eva_detection.checks.masks import KINDS as MASK_KINDS
-from eva_detection.checks.masks import REMOVED, check_mask
-from eva_detection.data.coco_rules import (
+from eva_data.coco.rules import (
     LARGEST_ID,
     ROUNDING,
     clip,
@@ -23,6 +20,9 @@ from eva_detection.data.coco_rules import (
     numbers,
     suspected_unit,
 )
+from eva_data.pools import progress
+from eva_detection.checks.masks import KINDS as MASK_KINDS
+from eva_detection.checks.masks import REMOVED, check_mask
 
 Array = np.ndarray[Any, Any]
 Entry = dict[str, Any]

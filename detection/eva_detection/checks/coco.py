@@ -18,14 +18,14 @@ import numpy as np
 
 from eva_data.checks.command import add_shared
 from eva_data.checks.findings import Findings, Kind, write_json
+from eva_data.coco.files import parse_json
+from eva_data.coco.rules import category_name, is_id, is_integer
 from eva_data.commands import check_outputs, complain, say
 from eva_data.options import number
 from eva_detection.checks.annotations import BY_HAND, AnnotationCheck, Annotations, Entry
 from eva_detection.checks.annotations import KINDS as ANNOTATION_KINDS
 from eva_detection.checks.image_list import KINDS as IMAGE_KINDS
 from eva_detection.checks.image_list import LVIS_FIELDS, ImageCheck
-from eva_detection.data.coco_files import parse_json
-from eva_detection.data.coco_rules import category_name, is_id, is_integer
 
 _PARTS = ("images", "annotations", "categories")
 

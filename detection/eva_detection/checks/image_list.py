@@ -10,9 +10,9 @@ import numpy as np
 
 from eva_data.checks.findings import Findings, Kind
 from eva_data.checks.pictures import Picture, inspect, inspect_all
+from eva_data.coco.rules import is_id, is_integer, is_side
 from eva_detection.checks.annotations import Entry, Images
 from eva_detection.checks.masks import REMOVED
-from eva_detection.data.coco_rules import is_id, is_integer, is_side
 
 LVIS_FIELDS = ("neg_category_ids", "not_exhaustive_category_ids")
 

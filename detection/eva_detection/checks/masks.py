@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from eva_data.checks.findings import Kind
-from eva_detection.data.coco_rules import ROUNDING, Values, has_corners, numbers, rle_runs, shown
+from eva_data.coco.rules import ROUNDING, Values, has_corners, numbers, rle_runs, shown
 
 REMOVED = "removed"
 KINDS: Mapping[str, Kind] = {

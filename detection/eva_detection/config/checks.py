@@ -2,11 +2,15 @@
 
 import argparse
 import difflib
+import importlib.util
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from detectron2.evaluation import LVISEvaluator
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -56,6 +60,8 @@ def check_config(
     # all but `train` are built: every name in them must be an argument of a class or function
     check_arguments(cfg, [section for section in _SECTIONS[use] if section != "train"])
     check_classes(cfg)
+    if use != "model":
+        check_evaluator(cfg)
     if args is not None:
         _check_weights(cfg, resume=args.resume)
 
@@ -137,3 +143,32 @@ def check_classes(cfg: DictConfig) -> None:
             f"model.roi_heads.num_classes={count}, but the data has {len(stated)} classes: leave "
             "the setting out"
         )
+
+
+def check_evaluator(cfg: DictConfig) -> None:
+    """Refuse an evaluator that fails when everything has been predicted.
+
+    Args:
+        cfg: The config with its overrides.
+
+    Raises:
+        ValueError: For detectron2's `LVISEvaluator` on a package `lvis` that this numpy breaks.
+    """
+    name = OmegaConf.select(cfg, "dataloader.evaluator._target_")
+    target = locate(name) if isinstance(name, str) else name
+    stock = inspect.isclass(target) and issubclass(target, LVISEvaluator)
+    if stock and not hasattr(np, "float") and _lvis_uses_np_float():
+        raise ValueError(
+            "dataloader.evaluator is detectron2's LVISEvaluator, which would fail when everything "
+            f"is predicted: the package lvis uses np.float, which numpy {np.__version__} lacks; "
+            "set dataloader.evaluator._target_=eva_detection.evaluation.evaluators.LvisEvaluator, "
+            "which takes the same arguments and scores by the same rules"
+        )
+
+
+def _lvis_uses_np_float() -> bool:
+    found = importlib.util.find_spec("lvis")
+    file = Path(found.origin).with_name("eval.py") if found and found.origin else None
+    if file is None or not file.is_file():
+        return False
+    return re.search(r"\bnp\.float\b", file.read_text(encoding="utf-8")) is not None

@@ -1,60 +1,24 @@
-"""The command line of `train_net.py`, and the checked config that it describes."""
+"""The checked config that a command line of `train_net.py` describes."""
 
 import argparse
 from collections.abc import Sequence
 
-from detectron2.engine import default_argument_parser
 from omegaconf import DictConfig
 
-from eva_data.options import add_download_option
+from eva_data.recipes import find_recipe
 from eva_detection.config.build import describe, resolving
 from eva_detection.config.checks import check_config
 from eva_detection.config.files import load_config_file
 from eva_detection.config.overrides import apply_overrides, check_overrides
-from eva_detection.config.own_data import add_arguments, apply_custom_data
-
-_EPILOG = """
-Examples:
-
-Fine-tune on COCO with 8 GPUs:
-    python detection/train_net.py --num-gpus 8 \\
-        --config-file detection/configs/coco/cascade_mask_rcnn_vitdet_eva_g_1280.py \\
-        train.init_checkpoint=eva_o365.pth train.output_dir=output/coco
-
-Train on your own data in COCO format (classes, masks or boxes as in the files):
-    python detection/train_net.py --train-annotations train.json --train-images photos/train \\
-        --val-annotations val.json --val-images photos/val \\
-        --config-file detection/configs/custom/cascade_mask_rcnn_vitdet_eva_g_24gb.py \\
-        train.init_checkpoint=eva_o365.pth train.output_dir=output/mine
-
-Continue a run after an interruption:
-    the same command with --resume; SIGTERM and SIGUSR1 save a checkpoint and exit with code 75
-
-Evaluate:
-    python detection/train_net.py --num-gpus 8 --eval-only \\
-        --config-file detection/configs/coco/cascade_mask_rcnn_vitdet_eva_g_1536.py \\
-        train.init_checkpoint=eva_coco_seg.pth
-"""
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Make the parser: detectron2's with the flags for own data and `--scale-lr`."""
-    parser = default_argument_parser(epilog=_EPILOG)
-    add_arguments(parser)
-    add_download_option(parser)
-    parser.add_argument(
-        "--scale-lr",
-        action="store_true",
-        help="multiply optimizer.lr by the images of a step / those of a step of the recipe",
-    )
-    return parser
+from eva_detection.config.own_data import apply_custom_data
 
 
 def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
     """Load the config with own data and overrides, and check it.
 
     Args:
-        args: The command line, from `make_parser`.
+        args: The command line, from `config.parser.make_parser`. A recipe that it names is replaced
+            by the path of that recipe.
 
     Returns:
         The config, and what to log of it.
@@ -65,6 +29,7 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
     if not args.config_file:
         raise ValueError("give a recipe with --config-file")
     try:
+        args.config_file = str(find_recipe("detection", args.config_file))
         cfg = load_config_file(args.config_file)
     except Exception as error:  # a recipe is Python, which may raise anything
         raise ValueError(

@@ -73,6 +73,7 @@ _NAME = re.compile(r"[A-Za-z]\w*(\.(?!__)[A-Za-z_]\w*)+")
 _REFERENCE = re.compile(r"\$\{\.*[\w.\[\]-]+\}")  # to another value; no resolver such as oc.env
 _MAX_BYTES, _MAX_VALUES = 4 * 2**20, 1_000_000
 _PYTHON = "tag:yaml.org,2002:python/"
+_YACS = frozenset({"MODEL", "_BASE_", "DATASETS", "SOLVER"})
 
 
 def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
@@ -111,12 +112,34 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
         content = _read_yaml(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"it holds {type(content).__name__} in place of settings")
+        if not _YACS.isdisjoint(content):
+            raise ValueError(
+                "it is one of yacs, for detectron2's own trainers (detection/README.md); here take "
+                "a recipe in Python"
+            )
         _check(content, "")
         return OmegaConf.create(content, flags={"allow_objects": True})
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         raise ValueError(f"{text} is not a config: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ValueError(f"{text} is not a config: its values are nested too deep") from error
+
+
+def is_yacs(file: str | os.PathLike[str]) -> bool:
+    """Return whether a file is a config of yacs, whose sections are in capitals.
+
+    Args:
+        file: A local file.
+    """
+    path = Path(file)
+    if path.suffix not in (".yaml", ".yml"):
+        return False
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return False
+    names = node.value if isinstance(node, yaml.MappingNode) else []
+    return any(name.value in _YACS for name, _ in names if isinstance(name, yaml.ScalarNode))
 
 
 def literal(text: str) -> str:

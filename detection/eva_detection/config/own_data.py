@@ -7,38 +7,21 @@ process of a run, a continued one, and every reader of the saved `config.yaml` (
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetMapper
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
+from eva_data.coco import own_data
+from eva_data.coco.files import CocoFile, check_categories
 from eva_detection.config.files import literal
 from eva_detection.config.recipes import drop_masks, update_each
-from eva_detection.data.coco_files import CocoFile, check_categories, check_images, read_coco
 from eva_detection.data.custom_data import load_records
 from eva_detection.data.mapper import CustomMapper, PictureMapper
 from eva_detection.evaluation.own_data import CustomEvaluator
 
-_FLAGS = ("train_annotations", "train_images", "val_annotations", "val_images")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags for own data.
-
-    Args:
-        parser: Parser of `train_net.py`.
-    """
-    group = parser.add_argument_group(
-        "your own data", "any data set in COCO format; the training file defines the classes"
-    )
-    for part, what in (("train", "training"), ("val", "evaluation")):
-        group.add_argument(f"--{part}-annotations", metavar="FILE", help=f"JSON file for {what}")
-        group.add_argument(f"--{part}-images", metavar="DIR", help=f"folder of images for {what}")
-    group.add_argument(
-        "--boxes-only", action="store_true", help="no mask head, even where the files have masks"
-    )
+_RULE = "to train, all four flags are needed, to evaluate with --eval-only the two of val"
 
 
 def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
@@ -46,7 +29,7 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
 
     Args:
         cfg: The config, changed in place.
-        args: The command line with the flags of `add_arguments`, or without them.
+        args: The command line with the flags of `config.parser`, or without them.
 
     Returns:
         What was changed, for the log.
@@ -57,8 +40,6 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
     boxes_only = bool(getattr(args, "boxes_only", False))
     files, folders = _read_files(args)
     if not files:
-        if boxes_only:
-            raise ValueError("--boxes-only goes with --val-annotations and the like")
         return []
     saved = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
     notes = [f"Own data: {file.describe()}" for file in files.values()]
@@ -87,26 +68,10 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
 
 def _read_files(args: argparse.Namespace) -> tuple[dict[str, CocoFile], dict[str, str]]:
     """Read the files that the flags name, and the image folders, by part; nothing without."""
-    given = {flag: getattr(args, flag, None) or "" for flag in _FLAGS}
-    if not any(given.values()):
-        return {}, {}
-    wants_train = not args.eval_only or given["train_annotations"] or given["train_images"]
-    parts = ("train", "val") if wants_train else ("val",)
-    names = [f"{part}_{what}" for part in parts for what in ("annotations", "images")]
-    missing = ["--" + name.replace("_", "-") for name in names if not given[name]]
-    if missing:
-        raise ValueError(
-            f"{', '.join(missing)} missing: to train, all four flags are needed, to evaluate with "
-            "--eval-only the two of val"
-        )
-    files, folders = {}, {}
-    for part in parts:
-        folders[part] = str(Path(given[f"{part}_images"]).absolute())
-        files[part] = read_coco(Path(given[f"{part}_annotations"]).absolute())
-        check_images(files[part], folders[part])
-    if "train" in files and not files["train"].things:
-        raise ValueError(f"{files['train'].path} has no objects to train on, crowds aside")
-    return files, folders
+    flags = own_data.given(args)
+    wants_train = flags and (not args.eval_only or {"train_annotations", "train_images"} & {*flags})
+    parts = own_data.PARTS if wants_train else ("val",)
+    return own_data.read_files(args, parts, rule=_RULE)
 
 
 def _reason_against_masks(
@@ -117,24 +82,15 @@ def _reason_against_masks(
     if "train" not in files and saved:  # as it was trained
         return None
     file = files.get("train", files["val"])
-    lacking = [one for one in file.things if "segmentation" not in one]
-    if "train" in files and 0 < len(lacking) < len(file.things):
-        raise ValueError(
-            f"{len(lacking)} of {len(file.things)} objects of {file.path} have no usable mask (the "
-            f"first: bbox {lacking[0]['bbox']} in image {lacking[0]['image_id']}): complete them, "
-            "or train boxes alone with --boxes-only"
-        )
-    return f"no object of {file.path} has a mask" if len(lacking) == len(file.things) > 0 else None
+    return own_data.reason_against_masks(file, training="train" in files)
 
 
 def _set_mask_formats(
     dataloader: DictConfig, files: Mapping[str, CocoFile], notes: list[str]
 ) -> None:
-    things = files["train"].things if "train" in files else []
-    if any(isinstance(one["segmentation"], dict) for one in things):
+    if "train" in files and own_data.has_run_lengths(files["train"]):
         dataloader.train.mapper.instance_mask_format = "bitmask"  # takes polygons as well
-    lacking = sum("segmentation" not in one for one in files["val"].things)
-    if lacking:
+    if lacking := own_data.without_masks(files["val"]):
         dataloader.evaluator.tasks = ["bbox"]
         total = len(files["val"].things)
         notes.append(f"No mask AP: {lacking} of {total} objects for evaluation have no mask")

@@ -4,6 +4,7 @@ Functions rather than loops in the files: every variable of a file becomes part 
 `detectron2.model_zoo` is not used: it would import `pkg_resources`, which new setuptools lacks.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from importlib.resources import files
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 
 from eva_backbone import get_vit_lr_decay_rate
 from eva_backbone.variants import variant_arguments
+from eva_data.recipes import find_recipe
 from eva_detection.config.build import resolving
 from eva_detection.config.checks import check_config
 from eva_detection.config.files import load_config_file
@@ -112,12 +114,15 @@ def drop_masks(model: DictConfig, dataloader: DictConfig) -> None:
 
 
 def load_recipe(
-    config_file: str, overrides: Iterable[str] = (), *, device: str | None = None
+    config_file: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    *,
+    device: str | None = None,
 ) -> DictConfig:
     """Load a config with overrides, for a program that only builds its model.
 
     Args:
-        config_file: The recipe.
+        config_file: The recipe, by path or by name below `detection/configs`.
         overrides: `key=value` strings of the command line.
         device: Place of the model; by default the config's `train.device`.
 
@@ -125,10 +130,10 @@ def load_recipe(
         The config, checked.
 
     Raises:
-        ValueError: If it is not a config, cannot work, or nothing reads an override.
+        ValueError: If it is not there or not a config, cannot work, or nothing reads an override.
     """
     overrides = list(overrides)
-    cfg = load_config_file(config_file)
+    cfg = load_config_file(find_recipe("detection", config_file))
     with resolving():
         check_overrides(cfg, overrides)
         apply_overrides(cfg, overrides)

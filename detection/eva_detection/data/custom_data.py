@@ -11,7 +11,7 @@ from detectron2.data.build import (
 from detectron2.structures import BoxMode
 from omegaconf import DictConfig, OmegaConf
 
-from eva_detection.data.coco_files import check_categories, forget, read_coco
+from eva_data.coco.files import check_categories, forget, read_coco
 
 
 def load_records(

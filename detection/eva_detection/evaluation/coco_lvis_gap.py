@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.checks.findings import write_json
+from eva_data.coco.files import parse_json
 from eva_data.commands import program, say
 from eva_data.files import make_folder, write_text
-from eva_detection.data.coco_files import parse_json
 
 Scores = Mapping[str, tuple[float, float]]  # task -> AP on COCO, on LVIS
 TASKS = {"bbox": "AP box", "segm": "AP mask"}

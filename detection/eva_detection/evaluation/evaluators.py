@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 import logging
 import math
 import shutil
@@ -24,12 +23,12 @@ from detectron2.utils.logger import create_small_table
 from faster_coco_eval import COCO, COCOeval_faster
 from tabulate import tabulate  # type: ignore[import-untyped]
 
+from eva_data.coco.scoring import Detection, as_lvis, cap_per_image, judged
+from eva_data.coco.scoring import read_annotations as _read_annotations
 from eva_detection.evaluation.predictions import (
-    Detection,
     Predictions,
     PredictionWriter,
     cap_per_class,
-    cap_per_image,
     only_known,
     write_results,
 )
@@ -310,33 +309,13 @@ class LvisEvaluator(_Evaluator):
         return {label: label + 1 for label in range(len(self._metadata.thing_classes))}
 
     def _load_truth(self, file: str) -> COCO:
-        truth = _read_annotations(file)
-        for entries, field in ((truth.cats, "frequency"), (truth.imgs, "neg_category_ids")):
-            if truth.anns and not all(field in entry for entry in entries.values()):
-                raise ValueError(f"{file} is not in LVIS format (no {field}): use CocoEvaluator")
-        for annotation in truth.anns.values():
-            annotation["iscrowd"] = 0  # LVIS has no crowds
-        return truth
+        return as_lvis(_read_annotations(file), file, otherwise="CocoEvaluator")
 
     def _capped(self, predictions: Predictions) -> Iterable[list[Detection]]:
         return cap_per_image(predictions, self._max_dets)
 
     def _judged(self, images: Iterable[list[Detection]], truth: COCO) -> Iterator[Detection]:
-        # the scorer would do it too, with everything in memory
-        judged = {image: set(entry["neg_category_ids"]) for image, entry in truth.imgs.items()}
-        for annotation in truth.anns.values():
-            judged[annotation["image_id"]].add(annotation["category_id"])
-        for one in itertools.chain.from_iterable(images):
-            if one["category_id"] in judged[one["image_id"]]:
-                yield one
-
-
-def _read_annotations(file: str) -> COCO:
-    """Read a file and number its objects: the scorer, as pycocotools, takes id 0 for "none"."""
-    dataset = json.loads(Path(file).read_text(encoding="utf-8"))
-    for number, annotation in enumerate(dataset.get("annotations", ()), start=1):
-        annotation["id"] = number
-    return COCO(dataset)
+        return judged(images, truth)
 
 
 def _percent(value: float) -> float:

@@ -7,7 +7,8 @@ from typing import Any
 from detectron2.data.catalog import Metadata
 from faster_coco_eval import COCO
 
-from eva_detection.data.coco_files import read_coco
+from eva_data.coco.files import read_coco
+from eva_data.coco.own_data import as_annotations
 from eva_detection.evaluation.evaluators import CocoEvaluator
 
 
@@ -35,17 +36,4 @@ class CustomEvaluator(CocoEvaluator):
         return self._load_truth(self._annotation_file())  # the file is kept as it was read
 
     def _load_truth(self, file: str) -> COCO:
-        found = read_coco(file)
-        objects = []
-        for number, one in enumerate(found.objects, start=1):  # the scorer takes id 0 for none
-            x, y, width, height = one["bbox"]
-            corners = [x, y, x + width, y, x + width, y + height, x, y + height]
-            # of a crowd; others have one or no mask AP
-            objects.append({"segmentation": [corners]} | one | {"id": number})
-        return COCO(
-            {
-                "images": [dict(entry) for entry in found.images.values()],
-                "annotations": objects,
-                "categories": [{"id": key, "name": name} for key, name in self._categories.items()],
-            }
-        )
+        return COCO(as_annotations(read_coco(file), self._categories))

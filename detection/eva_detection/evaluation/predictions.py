@@ -11,9 +11,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from eva_data.coco.scoring import Detection
 from eva_data.files import replacing, write_text
 
-Detection = dict[str, Any]  # COCO results format: image_id, category_id, bbox, score, segmentation
 WAIT_FOR_FILES = 30.0  # seconds that a network file system may take to show another machine's file
 
 
@@ -155,22 +155,6 @@ def only_known(
                 f"image {image[0]['image_id']} is not in the annotations of {name}: "
                 "the test loader and the evaluator must have the same data set"
             )
-        yield image
-
-
-def cap_per_image(images: Iterable[list[Detection]], limit: int) -> Iterator[list[Detection]]:
-    """Keep the highest scores of each image over all classes, as LVIS does.
-
-    Args:
-        images: Detections of each image.
-        limit: Number to keep.
-
-    Returns:
-        Detections of each image; of equal scores the first ones.
-    """
-    for image in images:
-        if len(image) > limit:
-            image = sorted(image, key=lambda one: one["score"], reverse=True)[:limit]
         yield image
 
 

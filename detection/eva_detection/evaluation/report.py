@@ -17,9 +17,9 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
+from eva_data.coco.files import parse_json
 from eva_data.files import replacing, require_regular_file, write_text
 from eva_data.pictures import read_rgb
-from eva_detection.data.coco_files import parse_json
 
 SCORE_THRESHOLD = 0.5
 # What pycocotools raises for entries that lack something or hold something else.

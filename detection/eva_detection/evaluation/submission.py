@@ -21,10 +21,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from eva_data.coco.files import parse_json
 from eva_data.commands import complain, program, say
 from eva_data.files import make_folder, replacing
 from eva_data.options import number
-from eva_detection.data.coco_files import parse_json
 from eva_detection.evaluation.submission_checks import (
     FIELDS,
     SERVERS,

@@ -1,10 +1,10 @@
-"""Export of a detector's backbone and pyramid with `torch.export` or as ONNX.
+"""Export of a detector: complete as TorchScript, backbone and pyramid as `torch.export` and ONNX.
 
 A file is checked against the model that it came from before it gets its name.
 
-The rest of the detector is not exported: `torch.export` (torch 2.13) stops wherever the program's
-way or a tensor's size depends on values, which `DETECTOR_OBSTACLES` names, and ONNX at the pooler
-too. A graph that was recorded regardless would hold the decisions of one picture.
+`torch.export` (torch 2.13) stops wherever the program's way or a tensor's size depends on values,
+which `DETECTOR_OBSTACLES` names, and ONNX at the pooler too. detectron2 is made for
+`torch.jit.trace`, see `eva_detection.inference.torchscript`.
 
 Everything heavy is imported where it is used, so that `--help` and mistakes answer at once.
 """
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 # Largest absolute difference; the levels end in a LayerNorm, so values are of order 1. Between
 # two programs in half precision the order of summation alone makes up for much of it.
 TOLERANCES = {"float32": 1e-3, "float16": 5e-2}
+TORCHSCRIPT = "torchscript"
+_ENDINGS = ENDINGS | {TORCHSCRIPT: ".ts"}
 DETECTOR_OBSTACLES = (
     "detectron2 ImageList.from_tensors (padding by tensor sizes)",
     "detectron2 find_top_rpn_proposals (if valid_mask.all(), if keep.sum(), boxes left by NMS)",
@@ -56,22 +58,24 @@ def demand_exportable(*, part: str, form: str, output: Path, overwrite: bool) ->
     """Check what needs no model.
 
     Args:
-        part: "backbone"; "detector" is refused.
-        form: "torch-export" or "onnx".
+        part: "backbone", or "detector" for TorchScript.
+        form: "torch-export", "onnx" or "torchscript".
         output: File to write.
         overwrite: Whether an existing file may be replaced.
 
     Raises:
         ValueError: If it cannot be exported, or not to that file, with the reason.
     """
-    if part == "detector":
+    if part == "detector" and form != TORCHSCRIPT:
         raise ValueError(
-            "a complete detector cannot be exported, because of\n  "
+            f"a complete detector cannot be exported as {form}, because of\n  "
             + "\n  ".join(DETECTOR_OBSTACLES)
-            + "\nexport --part backbone and run the heads with detectron2"
+            + f"\nchoose --format {TORCHSCRIPT}; or --part backbone, and detectron2 for the heads"
         )
-    if output.suffix != ENDINGS[form]:
-        raise ValueError(f"a file of format {form} ends in {ENDINGS[form]}, got {output}")
+    if part == "backbone" and form == TORCHSCRIPT:
+        raise ValueError("--format torchscript is the complete detector: leave --part out")
+    if output.suffix != _ENDINGS[form]:
+        raise ValueError(f"a file of format {form} ends in {_ENDINGS[form]}, got {output}")
     require_free([output], overwrite=overwrite)
     require_form(form)
 
@@ -91,8 +95,9 @@ def load_backbone(
         The backbone in eval mode, and what a caller must know to prepare its input.
 
     Raises:
-        ValueError: If there are no weights or they do not fit, or nothing reads an override.
-        FileNotFoundError: If there is no such recipe or file.
+        ValueError: If there are no weights or they do not fit, there is no such recipe, or nothing
+            reads an override.
+        FileNotFoundError: If there is no such file.
     """
     from detectron2.config import instantiate
 
@@ -101,9 +106,7 @@ def load_backbone(
 
     if not weights:
         raise ValueError("weights must name an official file or be a path, got ''")
-    if not config_file.is_file():
-        raise FileNotFoundError(f"there is no config {config_file}")
-    cfg = load_recipe(os.fspath(config_file), overrides, device=device)
+    cfg = load_recipe(config_file, overrides, device=device)
     detector = instantiate(cfg.model)
     report = load_initial_weights(detector, weights)
     assert report is not None
@@ -205,16 +208,19 @@ def _move(folder: Path, output: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="export.py",
-        description="Write a detector's ViT and pyramid (normalised images in, p2 ... out) for "
-        "programs without this toolkit. The file is compared with the model before it is kept.",
+        description="Write a detector for programs without this toolkit: complete as TorchScript "
+        "(one picture in; boxes, classes, masks, scores out), or its ViT and pyramid (normalised "
+        "images in, p2 ... out). The file is compared with the model before it is kept.",
     )
     add = parser.add_argument
     add("--config-file", required=True, type=Path, help="the detector's recipe")
     add("--weights", required=True, help="name of an official file, or path")
     add_download_option(parser)
-    add("--format", required=True, choices=ENDINGS, dest="form")
-    add("--output", required=True, type=Path, help="file, ending in .pt2 or .onnx")
-    add("--part", default="backbone", choices=("backbone", "detector"))
+    add("--format", required=True, choices=_ENDINGS, dest="form")
+    add("--output", required=True, type=Path, help="file, ending in .ts, .pt2 or .onnx")
+    add("--part", choices=("backbone", "detector"), help="detector for torchscript, else backbone")
+    add("--image", type=Path, help="torchscript: picture on which something is detected")
+    add("--score-threshold", type=number(0), default=0.05, help="torchscript: default %(default)s")
     add(
         "--size",
         nargs="+",
@@ -231,6 +237,38 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _export_detector(args: argparse.Namespace) -> dict[str, float]:
+    from eva_detection.inference.predictor import Predictor
+    from eva_detection.inference.torchscript import export_detector
+
+    predictor = Predictor.from_config(
+        args.config_file,
+        weights=args.weights,
+        score_threshold=args.score_threshold,
+        device=args.device,
+        overrides=args.opts,
+    )
+    return export_detector(predictor, args.output, image=args.image)
+
+
+def _export_backbone(args: argparse.Namespace) -> dict[str, float]:
+    import torch
+
+    backbone, preparation = load_backbone(
+        args.config_file, args.weights, overrides=args.opts, device=args.device
+    )
+    sides = args.size or [backbone.square_pad]
+    return export_backbone(
+        backbone.to(device=args.device, dtype=getattr(torch, args.dtype)),
+        args.output,
+        form=args.form,
+        size=(sides[0], sides[-1]),
+        batch_size=args.batch_size,
+        preparation=preparation,
+        tolerance=args.tolerance,
+    )
+
+
 def _batch_size(text: str) -> int | None:
     return None if text == "any" else integer(1)(text)
 
@@ -243,6 +281,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_args(arguments)
+    complete = args.form == TORCHSCRIPT
+    args.part = args.part or ("detector" if complete else "backbone")
+    if complete and args.image is None:
+        parser.error("--format torchscript needs --image, a picture on which something is detected")
+    if complete and (args.size or args.batch_size != 1 or args.dtype != "float32"):
+        parser.error("--format torchscript takes pictures of any size, one at a time, in float32")
     if args.size and len(args.size) > 2:
         parser.error(f"--size takes a side, or height and width, got {len(args.size)} numbers")
     try:
@@ -255,22 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside detectron2
     for name in ("onnx_ir", "onnxscript"):  # hundreds of lines on their optimisations
         logging.getLogger(name).setLevel(logging.WARNING)
-    import torch
-
     try:
-        backbone, preparation = load_backbone(
-            args.config_file, args.weights, overrides=args.opts, device=args.device
-        )
-        sides = args.size or [backbone.square_pad]
-        found = export_backbone(
-            backbone.to(device=args.device, dtype=getattr(torch, args.dtype)),
-            args.output,
-            form=args.form,
-            size=(sides[0], sides[-1]),
-            batch_size=args.batch_size,
-            preparation=preparation,
-            tolerance=args.tolerance,
-        )
+        found = _export_detector(args) if complete else _export_backbone(args)
     except (OSError, ValueError) as error:
         sys.exit(f"export.py: error: {error}")
     for name, difference in found.items():

@@ -98,8 +98,9 @@ class Predictor:
         """Build the detector of a LazyConfig and load its weights.
 
         Args:
-            config_file: The recipe. Its test set gives the resize, and the class names by its
-                metadata or annotation file; without one they are numbers.
+            config_file: The recipe, by path or by name below `detection/configs`. Its test set
+                gives the resize, and the class names by its metadata or annotation file; without
+                one they are numbers.
             weights: Name of an official file or a path; a complete detector, not a backbone.
             score_threshold: Detections below it are left out. It replaces the thresholds in the
                 config, which could otherwise hide what is asked for here.
@@ -112,14 +113,12 @@ class Predictor:
         Raises:
             ValueError: If the weights do not fit or lack a part, the threshold is not in [0, 1],
                 the model's canvas needs more memory, `max_memory` meets `test.aug`, nothing reads
-                an override, or the device cannot be used.
-            FileNotFoundError: If the config or the weights are missing.
+                an override, there is no such recipe, or the device cannot be used.
+            FileNotFoundError: If the weights are missing.
         """
         if not str(weights):
             raise ValueError("weights must name an official file or be a path, got ''")
-        if not Path(config_file).is_file():
-            raise FileNotFoundError(f"there is no config {config_file}")
-        cfg = load_recipe(os.fspath(config_file), overrides, device=device)
+        cfg = load_recipe(config_file, overrides, device=device)
         # Before the model's NMS: suppression only ever comes from higher scores, so the result is
         # the same as with filtering afterwards, without masks for what is then thrown away.
         heads = cfg.model.roi_heads

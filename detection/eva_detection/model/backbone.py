@@ -110,6 +110,7 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
             "top_block": LastLevelMaxPool() if eva.TOP_BLOCK else None,
             "square_pad": eva.SQUARE_PAD,
             "freeze_patch_embed": eva.FREEZE_PATCH_EMBED,
+            "freeze_blocks": eva.FREEZE_BLOCKS,
         }
 
     @property
@@ -130,7 +131,8 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
             reader: Local variables of the function that reads the constraints.
         """
         model, batch = reader.get("self"), reader.get("batched_inputs")
-        if getattr(model, "canvas_grows", False) or torch.jit.is_tracing():
+        traced = torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if traced or getattr(model, "canvas_grows", False):
             return
         images = [one.get("image") for one in batch or () if isinstance(one, Mapping)]
         sizes = [one.shape[-2:] for one in images if isinstance(one, Tensor)]
@@ -141,8 +143,8 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
             return
         self._warned_of_cropping = True
         logger.warning(
-            "an image of %d x %d px exceeds square_pad=%d: %s crops it without a word, and fails on "
-            "a batch of several; let the canvas grow with eva_detection.model.rcnn.EVARCNN in "
+            "an image of %d x %d px exceeds square_pad=%d: %s crops it without a word, and fails "
+            "on a batch of several; let the canvas grow with eva_detection.model.rcnn.EVARCNN in "
             "place of GeneralizedRCNN (yacs: MODEL.META_ARCHITECTURE EVARCNN), resize the images, "
             "or set square_pad to 0 or more than that",
             *larger,
@@ -174,9 +176,13 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
 def add_eva_config(cfg: CfgNode) -> None:
     """Add the node `MODEL.EVA` to a yacs config; then `MODEL.BACKBONE.NAME = "EVAViTDet"` works.
 
+    So does `MODEL.META_ARCHITECTURE = "EVARCNN"`, which enlarges the canvas where detectron2 crops.
+
     Args:
         cfg: A detectron2 config, changed in place; it gets the values of the COCO recipe.
     """
+    import eva_detection.model.rcnn  # noqa: F401  # registers EVARCNN
+
     cfg.MODEL.EVA = CfgNode(
         {
             "VARIANT": "eva_g_patch16",
@@ -192,5 +198,6 @@ def add_eva_config(cfg: CfgNode) -> None:
             "TOP_BLOCK": True,
             "SQUARE_PAD": 1280,
             "FREEZE_PATCH_EMBED": True,
+            "FREEZE_BLOCKS": 0,
         }
     )

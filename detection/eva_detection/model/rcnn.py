@@ -4,8 +4,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import ImageList
+
+from eva_backbone.recording import is_traced
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +37,12 @@ class EVARCNN(GeneralizedRCNN):
         constraints = dict(self.backbone.padding_constraints)
         canvas = constraints.get("square_size", 0)
         side = max(max(entry["image"].shape[-2:]) for entry in batched_inputs)
-        if not 0 < canvas < side:
+        traced = is_traced()  # then sides are tensors, and the canvas is one too
+        if not canvas or (not traced and canvas >= side):
             return super().preprocess_image(batched_inputs)
         # `ImageList` rounds up to the divisibility
-        constraints["square_size"] = side
-        if not self._warned:
+        constraints["square_size"] = torch.clamp(side, min=canvas) if traced else side
+        if not self._warned and not traced:
             self._warned = True
             logger.warning(
                 "an image side of %d px exceeds square_pad=%d: the canvas grows for such batches, "

@@ -51,38 +51,51 @@ def soft_nms(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    groups = torch.zeros_like(scores, dtype=torch.int64) if classes is None else classes
+    return _soft_nms(boxes, scores, groups, method, iou_threshold, sigma, min_score)
+
+
+# Scripted inside `torch.jit.trace`, which would hold the picks of one picture.
+@torch.jit.script_if_tracing
+def _soft_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor,
+    method: str,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+) -> tuple[Tensor, Tensor]:
     if len(scores) == 0:
         return torch.zeros(0, dtype=torch.int64, device=scores.device), scores
-    groups = torch.zeros_like(scores, dtype=torch.int64) if classes is None else classes
     index, valid = _table(groups)  # (K, M)
     table = boxes.float()[index]  # (K, M, 4)
     remaining = torch.where(valid, scores.float()[index], -1.0)  # (K, M), -1 once picked or dropped
     final = torch.full_like(scores, -1.0, dtype=torch.float32)
     active = torch.arange(len(index), device=scores.device)
-    while len(active):
+    while len(active) > 0:
         best, pick = remaining.max(dim=1)  # (K,)
         going = best >= min_score
-        if not going.all():
+        if not bool(going.all()):
             active, table, remaining = active[going], table[going], remaining[going]
             best, pick = best[going], pick[going]
-            if not len(active):
-                break
-        final[index[active, pick]] = best
-        rows = torch.arange(len(active), device=scores.device)
-        overlap = _iou(table[rows, pick], table)  # (K, M)
-        remaining[rows, pick] = -1.0
-        remaining = remaining * _decay(overlap, method, iou_threshold, sigma)
+        if len(active) > 0:
+            final[index[active, pick]] = best
+            rows = torch.arange(len(active), device=scores.device)
+            overlap = _iou(table[rows, pick], table)  # (K, M)
+            remaining[rows, pick] = torch.full_like(best, -1.0)
+            remaining = remaining * _decay(overlap, method, iou_threshold, sigma)
     first = scores.argmax()
     final[first] = torch.maximum(final[first], scores[first].float())
-    kept = (final >= min(min_score, final[first].item())).nonzero().squeeze(1)
+    kept = (final >= min(min_score, float(final[first].item()))).nonzero().squeeze(1)
     order = final[kept].argsort(descending=True, stable=True)
     return kept[order], final[kept][order].to(scores.dtype)
 
 
 def _table(groups: Tensor) -> tuple[Tensor, Tensor]:
     """Put the candidates of each group in a row: indices (K, M), and which are real (K, M)."""
-    _, group, counts = groups.unique(return_inverse=True, return_counts=True)
-    order = group.argsort(stable=True)
+    _, group, counts = torch.unique(groups, return_inverse=True, return_counts=True)
+    order = torch.sort(group, stable=True)[1]
     starts = counts.cumsum(0) - counts
     column = torch.arange(int(counts.max()), device=groups.device)
     valid = column < counts[:, None]
@@ -100,7 +113,7 @@ def _iou(one: Tensor, many: Tensor) -> Tensor:
     return (inter / (area_one + area_many - inter)).nan_to_num(0.0)  # two empty boxes: 0 / 0
 
 
-def _decay(overlap: Tensor, method: Method, iou_threshold: float, sigma: float) -> Tensor:
+def _decay(overlap: Tensor, method: str, iou_threshold: float, sigma: float) -> Tensor:
     if method == "gaussian":
         return torch.exp(-(overlap**2) / sigma)
     lowered = 1 - overlap if method == "linear" else torch.zeros_like(overlap)

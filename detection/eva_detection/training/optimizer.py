@@ -1,13 +1,40 @@
-"""AdamW with gradient clipping inside, so that it clips under every trainer.
+"""AdamW for yacs configs, and with gradient clipping inside, so that it clips under every trainer.
 
 A `GradScaler` unscales the gradients before it calls `step`, hence the clipping is right under
 fp16 too, in our trainer as in detectron2's own.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from detectron2.config import CfgNode
+from detectron2.solver.build import get_default_optimizer_params
+from torch import Tensor, nn
+
+from eva_backbone import get_vit_lr_decay_rate
+
+
+def build_adamw(
+    cfg: CfgNode, model: nn.Module, *, lr_decay_rate: float = 0.9
+) -> torch.optim.Optimizer:
+    """Build the optimizer of the recipes for a trainer of yacs configs, which knows SGD alone.
+
+    Args:
+        cfg: A yacs config; `SOLVER.BASE_LR` and `SOLVER.WEIGHT_DECAY` are read.
+        model: A detector on `EVAViTDet`; every trainable parameter decays, as in the paper.
+        lr_decay_rate: Factor of the learning rate from one layer to the one below it.
+
+    Returns:
+        AdamW.
+    """
+    backbone: Any = model.backbone
+    decay = partial(
+        get_vit_lr_decay_rate, lr_decay_rate=lr_decay_rate, num_layers=backbone.net.depth
+    )
+    lr, weight_decay = cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY
+    groups = get_default_optimizer_params(model, base_lr=lr, lr_factor_func=decay)
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
 
 
 class ClippedAdamW(torch.optim.AdamW):

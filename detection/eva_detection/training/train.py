@@ -18,11 +18,11 @@ from omegaconf import DictConfig
 from torch import nn
 
 from eva_backbone import no_init_weights
+from eva_data.coco.files import forget
 from eva_data.interruption import StopSignal, passed_on_to_children
 from eva_detection.config.build import build
-from eva_detection.config.command_line import load_config, make_parser
+from eva_detection.config.command_line import load_config
 from eva_detection.config.settings import check_schedule
-from eva_detection.data.coco_files import forget
 from eva_detection.data.loading import (
     TestSet,
     build_training_loader,
@@ -261,7 +261,7 @@ def run(args: argparse.Namespace) -> None:
     """Run one process.
 
     Args:
-        args: The command line of `main`.
+        args: The command line, as for `start`.
 
     Raises:
         SystemExit: If it does not succeed; the reason was printed, its traceback is in the log.
@@ -306,9 +306,15 @@ def _evaluate_only(cfg: DictConfig) -> None:
     evaluate(test_set, model)
 
 
-def main() -> None:
-    """Command line of `train_net.py`; exits with 75 if a signal stopped it after a checkpoint."""
-    args = make_parser().parse_args()
+def start(args: argparse.Namespace) -> None:
+    """Start the processes of this machine, after a look at the config.
+
+    Args:
+        args: The command line, from `config.parser.make_parser`.
+
+    Raises:
+        SystemExit: If a process does not succeed; the reason was printed.
+    """
     many = args.num_gpus * args.num_machines > 1
     if many:
         with one_sentence(LogPlace()):

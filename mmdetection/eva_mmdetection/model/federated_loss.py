@@ -59,7 +59,7 @@ class EVAFederatedLoss(nn.Module):
                 "give one count for each class"
             )
         self.num_classes = num_classes
-        self.num_sampled = num_sampled
+        self.num_sampled, self.power = num_sampled, power
         self.loss_weight = loss_weight
         counts = torch.ones(num_classes) if image_counts is None else torch.tensor(image_counts)
         if num_sampled:  # in the official weights under this name
@@ -112,7 +112,7 @@ class EVAFederatedLoss(nn.Module):
         counts[present] = 1.0
         missing = self.num_sampled - len(present)  # the background is one of them, as in detectron2
         if missing > 0:
-            chances = self.fed_loss_cls_weights.float() * (1.0 - counts[:-1])
+            chances = F.pad(self.fed_loss_cls_weights.float(), (0, 1)) * (1.0 - counts)
             drawn = torch.multinomial(chances, min(missing, int((chances > 0).sum())))
             counts[drawn] = 1.0
         return counts[:-1]

@@ -13,7 +13,6 @@ from eva_data.sources.manifests import open_images
 from eva_engine import distributed
 from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
-from eva_engine.commands import training as command_line
 from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.parameter_groups import layer_decay_groups
@@ -94,8 +93,3 @@ def _build(config: Mapping[str, Any], *, feature_dim: int) -> FeatureTokenizer:
         width=config["width"],
         num_heads=config["num_heads"],
     )
-
-
-def main() -> None:
-    """Run the command line of `train_tokenizer.py`."""
-    command_line.main(TokenizerConfig, train_tokenizer, program="pretrain/train_tokenizer.py")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from eva_detection.data.coco_files import read_coco
+from eva_data.coco.files import read_coco
 
 WIDTH, HEIGHT = 40, 30
 POLYGON = [2, 3, 12, 3, 12, 11, 2, 11]

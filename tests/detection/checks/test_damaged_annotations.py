@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from eva_detection.data.coco_files import check_images, read_coco
+from eva_data.coco.files import check_images, read_coco
 
 RLE: dict[str, Any] = {"size": [30, 40]}
 WRONG: list[Any] = [None, True, -1, 0, 1.5, 10**400, 2**70, 1e308, math.nan, math.inf]

@@ -6,8 +6,8 @@ import numpy as np
 import pycocotools.mask as mask_api
 import pytest
 
-from eva_detection.data import coco_files
-from eva_detection.data.coco_files import check_images, forget, read_coco
+from eva_data.coco import files as coco_files
+from eva_data.coco.files import check_images, forget, read_coco
 
 NAMED = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
 COLUMNS = [20 * 96, 40 * 96, 68 * 96]  # uncompressed RLE, column by column: 40 of 128

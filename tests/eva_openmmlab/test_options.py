@@ -1,16 +1,18 @@
 """`--cfg-options`: what the program reads is accepted, and what nothing would read is not."""
 
 import pytest
-import torch
-from mmengine.config import Config
 
+from eva_data.recipes import find_recipe
 from eva_openmmlab.config import options
 
-ADE = "ade20k/mask2former_eva_g_896_20k"
+
+@pytest.fixture(scope="module")
+def cfg():
+    """A recipe with all that a run has."""
+    return options.load_config(find_recipe("segmentation", "ade20k/mask2former_eva_g_896_20k"))
 
 
-def test_unknown_options_are_refused_and_new_arguments_of_a_type_are_not(load_config):
-    cfg = load_config(ADE)
+def test_unknown_options_are_refused_and_new_arguments_of_a_type_are_not(cfg):
     options.check_options(cfg, {"model.backbone.n_points": 2, "param_scheduler.0.power": 0.9})
     with pytest.raises(ValueError, match="has no 'learning_rate'"):
         options.check_options(cfg, {"learning_rate": 2})
@@ -33,8 +35,7 @@ def test_unknown_options_are_refused_and_new_arguments_of_a_type_are_not(load_co
         "resume",
     ],
 )
-def test_what_the_runner_and_the_loaders_read_is_accepted(name, load_config):
-    cfg = load_config(ADE)
+def test_what_the_runner_and_the_loaders_read_is_accepted(name, cfg):
     parts = name.split(".")
     node = cfg
     for part in parts[:-1]:
@@ -56,13 +57,6 @@ def test_what_the_runner_and_the_loaders_read_is_accepted(name, load_config):
         ("pin_memory", "the config has no 'pin_memory'"),
     ],
 )
-def test_what_nothing_reads_is_refused(name, message, load_config):
+def test_what_nothing_reads_is_refused(name, message, cfg):
     with pytest.raises(ValueError, match=f"option {name}: .*{message}"):
-        options.check_options(load_config(ADE), {name: 1})
-
-
-def test_a_seed_that_is_named_reaches_the_run_and_its_config(tiny_run):
-    assert "randomness" not in Config.fromfile(tiny_run / "tiny.py")
-    assert Config.fromfile(tiny_run / "run" / "tiny.py").randomness == {"seed": 3}
-    saved = torch.load(tiny_run / "run" / "iter_1.pth", weights_only=False)  # a file of ours
-    assert saved["meta"]["seed"] == 3
+        options.check_options(cfg, {name: 1})

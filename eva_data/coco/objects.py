@@ -5,7 +5,7 @@ from typing import Any
 
 import pycocotools.mask as mask_api
 
-from eva_detection.data.coco_rules import (
+from eva_data.coco.rules import (
     flag,
     has_corners,
     is_box,

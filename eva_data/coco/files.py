@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from eva_data.files import require_regular_file
-from eva_detection.data.coco_objects import uniform_object
-from eva_detection.data.coco_rules import (
+from eva_data.coco.objects import uniform_object
+from eva_data.coco.rules import (
     THIN,
     category_name,
     clip,
@@ -28,6 +27,7 @@ from eva_detection.data.coco_rules import (
     shown,
     suspected_unit,
 )
+from eva_data.files import require_regular_file
 
 _MOST_PIXELS = 2**32 - 1  # what pycocotools can count
 

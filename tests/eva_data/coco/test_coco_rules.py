@@ -6,7 +6,7 @@ import numpy as np
 import pycocotools.mask as mask_api
 import pytest
 
-from eva_detection.data.coco_rules import (
+from eva_data.coco.rules import (
     LARGEST_ID,
     category_name,
     clip,

@@ -1,0 +1,162 @@
+"""Detectors by the names of their recipes, with the functions of `detectron2.model_zoo`.
+
+from eva_detection import model_zoo
+model = model_zoo.get("coco/cascade_mask_rcnn_vitdet_eva_g_1536_det.py", trained=True)
+
+A name is the path below `detection/configs`, with or without its suffix, a file name that is there
+once, or the path of a config of your own. detectron2's own module is not used: it imports
+`pkg_resources`, which new setuptools lacks.
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from yaml import YAMLError
+
+from eva_backbone import no_init_weights
+from eva_backbone.checkpoints.registry import find_official_file
+from eva_data.recipes import find_recipe, recipe_folder
+from eva_detection.config.build import build
+from eva_detection.config.files import is_yacs, load_config_file
+from eva_detection.config.settings import check_device
+from eva_detection.model.backbone import add_eva_config
+from eva_detection.model.rcnn import EVARCNN as EVARCNN  # yacs configs name it
+from eva_detection.model.weights import load_initial_weights
+
+# Recipe -> the official file that its training gave, or whose published results it gives.
+PUBLISHED: Mapping[str, str] = {
+    "objects365/cascade_mask_rcnn_vitdet_eva_g_1280.py": "eva_o365.pth",
+    "coco/cascade_mask_rcnn_vitdet_eva_g_1280.py": "eva_coco_seg.pth",
+    "coco/cascade_mask_rcnn_vitdet_eva_g_1536.py": "eva_coco_seg.pth",
+    "coco/cascade_mask_rcnn_vitdet_eva_g_1536_det.py": "eva_coco_det.pth",
+    "coco/cascade_mask_rcnn_vitdet_eva_g_1536_seg.py": "eva_coco_seg.pth",
+    "coco/cascade_mask_rcnn_vitdet_eva_g_tta.py": "eva_coco_det.pth",
+    "lvis/cascade_mask_rcnn_vitdet_eva_g_1280.py": "eva_lvis.pth",
+    "lvis/cascade_mask_rcnn_vitdet_eva_g_1536.py": "eva_lvis.pth",
+    "upstream/cascade_mask_rcnn_vitdet_eva_g.yaml": "eva_coco_seg.pth",
+}
+_URL = "https://huggingface.co/{repository}/resolve/main/{name}"
+
+
+def get_config_file(config_path: str | os.PathLike[str]) -> str:
+    """Return the path of a recipe.
+
+    Args:
+        config_path: Name of the recipe.
+
+    Raises:
+        ValueError: If there is no such recipe, with the closest names.
+    """
+    return str(find_recipe("detection", config_path))
+
+
+def get_checkpoint_url(config_path: str | os.PathLike[str]) -> str:
+    """Return the address of the official detector of a recipe; nothing is downloaded.
+
+    Args:
+        config_path: Name of the recipe.
+
+    Raises:
+        ValueError: If there is no such recipe, or no detector of it was published.
+    """
+    entry = find_official_file(published_file(config_path))
+    return _URL.format(repository=entry.source, name=entry.name)
+
+
+def published_file(config_path: str | os.PathLike[str]) -> str:
+    """Return the name of the official detector of a recipe, as every program here takes it.
+
+    Args:
+        config_path: Name of the recipe.
+
+    Raises:
+        ValueError: If there is no such recipe, or no detector of it was published.
+    """
+    file, folder = Path(get_config_file(config_path)).resolve(), recipe_folder("detection")
+    name = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
+    if name not in PUBLISHED:
+        raise ValueError(
+            f"no trained detector of {name} was published: leave trained=True out and load weights "
+            f"of your own, or take one of {', '.join(PUBLISHED)}"
+        )
+    return PUBLISHED[name]
+
+
+def get_config(config_path: str | os.PathLike[str], trained: bool = False) -> DictConfig | CfgNode:
+    """Load the config of a recipe.
+
+    Args:
+        config_path: Name of the recipe.
+        trained: Name the official detector of this recipe as the weights: in
+            `train.init_checkpoint` by its official name, in `MODEL.WEIGHTS` of a yacs config by its
+            address, which detectron2 downloads. Otherwise they are those that training starts from.
+
+    Returns:
+        A LazyConfig, or a yacs config with `MODEL.EVA` for a recipe in yacs' YAML.
+
+    Raises:
+        ValueError: If there is no such recipe, it is not a config, or no detector was published.
+    """
+    source = published_file(config_path) if trained else None
+    file = get_config_file(config_path)
+    if is_yacs(file):
+        cfg = _load_yacs(file)
+        if source:
+            cfg.MODEL.WEIGHTS = get_checkpoint_url(config_path)
+        return cfg
+    lazy = load_config_file(file)
+    if source:
+        lazy.train.init_checkpoint = source
+    return lazy
+
+
+def get(
+    config_path: str | os.PathLike[str], trained: bool = False, device: str | None = None
+) -> nn.Module:
+    """Build the detector of a recipe, with weights.
+
+    Args:
+        config_path: Name of the recipe.
+        trained: Load the official detector of this recipe; otherwise what its training starts from,
+            such as a backbone, or random values where that is nothing.
+        device: Name such as "cuda" or "cpu"; None for the config's.
+
+    Returns:
+        The detector, in training mode as detectron2's.
+
+    Raises:
+        ValueError: As `get_config`; if the device cannot be used or the weights do not fit.
+        FileNotFoundError: If the weights are not at hand.
+    """
+    cfg = get_config(config_path, trained)
+    yacs = isinstance(cfg, CfgNode)
+    place = device or (cfg.MODEL.DEVICE if yacs else cfg.train.device)
+    check_device(place)
+    source = cfg.MODEL.WEIGHTS if yacs else OmegaConf.select(cfg, "train.init_checkpoint")
+    if trained:
+        source = published_file(config_path)
+    with no_init_weights() if source else contextlib.nullcontext():
+        if yacs:
+            cfg.MODEL.DEVICE = place
+            model = build(cfg, "model", build_model)
+        else:
+            model = build(cfg.model, "model")
+    load_initial_weights(model, source or "", complete=trained)
+    return model.to(place)
+
+
+def _load_yacs(file: str) -> CfgNode:
+    cfg = get_cfg()
+    add_eva_config(cfg)
+    try:
+        CfgNode.load_yaml_with_base(file, allow_unsafe=False)  # `merge_from_file` runs its tags
+        cfg.merge_from_file(file)
+    except (YAMLError, KeyError, ValueError, AssertionError) as error:
+        raise ValueError(f"{file} is not a config: {' '.join(str(error).split())}") from error
+    return cfg

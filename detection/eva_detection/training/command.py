@@ -1,0 +1,20 @@
+"""Command line of `train_net.py`; everything heavy is imported when the options are known."""
+
+from collections.abc import Sequence
+
+from eva_detection.config.parser import make_parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train or evaluate; exits with 75 if a signal stopped it after a checkpoint.
+
+    Args:
+        arguments: Arguments; by default the process's.
+
+    Raises:
+        SystemExit: If it does not succeed; the reason was printed.
+    """
+    args = make_parser().parse_args(arguments)
+    from eva_detection.training.train import start
+
+    start(args)

@@ -1,0 +1,1 @@
+"""`eva doctor`: what is installed, missing and broken, without network."""

@@ -1,0 +1,85 @@
+"""`eva doctor --install`: the commands of pip that install a part, and their execution."""
+
+import importlib.util
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from eva_command.doctor.packages import REPACKED, UPSTREAM, extras, installed_version
+from eva_data.commands import say
+from eva_data.extras import TOOLKIT
+
+DETECTRON2 = "detectron2"
+SOURCES = {"repack": REPACKED, "upstream": UPSTREAM}
+_UPSTREAM_SOURCE = "git+https://github.com/facebookresearch/detectron2.git"
+_BESIDE = Path(__file__).resolve().parents[2]  # site-packages, or the root of a checkout
+
+
+def repack_folder() -> Path:
+    """Return the folder from which pip builds the checked copy of detectron2.
+
+    Raises:
+        FileNotFoundError: If the installed toolkit lacks it.
+    """
+    for folder in (_BESIDE / "eva_recipes" / "third_party", _BESIDE / "third_party"):
+        if (folder / DETECTRON2 / "repack.py").is_file():
+            return folder / DETECTRON2
+    raise FileNotFoundError(f"the build of detectron2 is not below {_BESIDE}; reinstall {TOOLKIT}")
+
+
+def install_commands(what: str, source: str = "repack") -> list[list[str]]:
+    """List the commands that install a part of the toolkit.
+
+    Args:
+        what: `detectron2`, or an extra.
+        source: Source of detectron2: `repack`, the copy on PyPI whose SHA-256 is checked;
+            `upstream`, its repository, compiled here; or what pip takes as a requirement.
+
+    Returns:
+        Commands, to be run one after the other.
+
+    Raises:
+        ValueError: If there is no such part.
+    """
+    pip = [sys.executable, "-m", "pip"]
+    if what != DETECTRON2:
+        if what not in extras():
+            known = ", ".join([DETECTRON2, *extras()])
+            raise ValueError(f"--install {what}: there is no such part; known are {known}")
+        return [[*pip, "install", f"{TOOLKIT}[{what}]"]]
+    wanted = SOURCES.get(source, UPSTREAM)
+    others = [name for name in (UPSTREAM, REPACKED) if installed_version(name) and name != wanted]
+    commands = [[*pip, "uninstall", "--yes", *others]] if others else []  # own the same files
+    if source == "repack":
+        return [*commands, [*pip, "install", str(repack_folder())]]
+    # upstream imports torch when it is built
+    requirement = _UPSTREAM_SOURCE if source == "upstream" else source
+    return [*commands, [*pip, "install", "--no-build-isolation", requirement]]
+
+
+def install(what: str, source: str, *, dry_run: bool) -> int:
+    """Install a part of the toolkit into the Python that runs this.
+
+    Args:
+        what: As for `install_commands`.
+        source: As there.
+        dry_run: Print the commands only.
+
+    Returns:
+        The exit code of the first command that fails, or 0.
+
+    Raises:
+        ValueError: If there is no such part, or this Python has no pip.
+    """
+    commands = install_commands(what, source)
+    if not dry_run and importlib.util.find_spec("pip") is None:
+        raise ValueError(f"{sys.executable} has no pip; `python -m ensurepip` adds it")
+    for command in commands:
+        say(shlex.join(command))
+        if not dry_run:
+            sys.stdout.flush()
+            code = subprocess.run(command, check=False).returncode
+            if code:
+                return code
+    return 0

@@ -1,0 +1,86 @@
+"""Commands that several projects make together; the programs in `tools/` call them too."""
+
+from collections.abc import Sequence
+
+CHECKS = {
+    "captions": ("eva_data.checks.captions", "pictures with captions, and their index"),
+    "coco": ("eva_detection.checks.coco", "an annotation file in COCO's or LVIS's format"),
+    "images": ("eva_data.checks.manifests", "the images of pre-training, and their index"),
+    "semantic": ("eva_segmentation.checks.label_maps", "images and maps for semantic segmentation"),
+    "video": ("eva_data.checks.videos", "videos for action recognition, and their clean list"),
+}
+_VERIFY = """\
+Check a data set before training on it, and write a cleaned copy.
+
+    python tools/verify_data.py coco --annotations a.json --images folder/ --write cleaned.json
+    python tools/verify_data.py images manifest.toml --write index.safetensors
+    python tools/verify_data.py semantic --images photos/ --maps labels/ --classes classes.toml
+    python tools/verify_data.py video train.csv --root clips/ --against val.csv --write train.txt
+
+`eva data verify` is the same program. Exit code: 0 without problems (notes are not problems), 1
+with problems, also when a cleaned file was written, 2 if the command line or the file cannot be
+used.
+"""
+_EXTRACT = r"""Write features of pictures or texts to files.
+
+One vector for each picture below a folder, by any weights of this toolkit:
+    python tools/extract_features.py --weights eva_psz14.pt --images photos --output output/photos
+
+Maps of patch features of a detector at 640 px, on 8 GPUs:
+    torchrun --nproc-per-node 8 tools/extract_features.py --weights eva_coco_det.pth \
+        --image-size 640 --kind patches --images photos --output output/maps
+
+EVA-CLIP's embeddings, which can be compared, of pictures, and of a text in each line of a file:
+    ... --weights eva_clip_psz14.pt --kind embedding --images photos --output output/images
+    ... --weights eva_clip_psz14.pt --texts captions.txt --output output/texts
+
+The same command continues an interrupted run. In Python:
+    from eva_engine.extraction.shards import read_features
+    names, features = read_features("output/photos")
+"""
+
+
+def verify(arguments: Sequence[str] | None = None) -> int:
+    """Check a data set: `eva data verify`.
+
+    Args:
+        arguments: Arguments in place of those of the process.
+
+    Returns:
+        The exit code, see `eva_data.checks.command.main`.
+    """
+    from eva_data.checks.command import main
+
+    return main(CHECKS, about=_VERIFY, arguments=arguments)
+
+
+def extract(arguments: Sequence[str] | None = None) -> int | None:
+    """Write features of pictures or texts to files: `eva extract`.
+
+    Args:
+        arguments: Arguments in place of those of the process.
+    """
+    from eva_classification.extraction import VIT_FEATURES
+    from eva_contrastive.inference.extraction import EMBEDDINGS
+    from eva_engine.extraction.command import extraction_command
+
+    kinds = [VIT_FEATURES, EMBEDDINGS]
+    main = extraction_command("tools/extract_features.py", kinds, about=_EXTRACT)
+    main(arguments)
+    return None
+
+
+def convert(arguments: Sequence[str] | None = None) -> int:
+    """Convert a checkpoint for another project: `eva convert`.
+
+    Args:
+        arguments: Arguments in place of those of the process.
+
+    Returns:
+        The exit code, see `eva_engine.commands.convert`.
+    """
+    from eva_contrastive.model.open_clip_program import OPEN_CLIP
+    from eva_engine.commands.convert import OtherPrograms, converter, deferred
+
+    to_mmdet = deferred("eva_mmdetection.model.detectron2_names", "to_mmdet")
+    return converter(OPEN_CLIP, OtherPrograms(files={"mmdet": to_mmdet}))(arguments)

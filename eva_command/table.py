@@ -1,0 +1,169 @@
+"""What `eva` can do: words -> the function that does it, which is imported when it is called.
+
+Each function takes the arguments after its words and returns an exit code or None, as the program
+of the checkout does that calls it too.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A command of the table.
+
+    Attributes:
+        module: Module of its function.
+        function: Name of its function.
+        text: Line of help.
+        arguments: Arguments in front of those that are given.
+    """
+
+    module: str
+    function: str
+    text: str
+    arguments: tuple[str, ...] = ()
+
+
+class Group(NamedTuple):
+    """Commands with a first word in common.
+
+    Attributes:
+        text: Line of help.
+        commands: Second word -> command.
+        next_steps: Commands that a newcomer begins with.
+    """
+
+    text: str
+    commands: Mapping[str, Command]
+    next_steps: tuple[str, ...] = ()
+
+
+_SUBMISSION = "eva_detection.evaluation.submission"
+
+GROUPS: Mapping[str, Group] = {
+    "detection": Group(
+        "objects and their masks, with detectron2",
+        {
+            "train": Command("eva_detection.training.command", "main", "train a detector"),
+            "evaluate": Command(
+                "eva_detection.training.command", "main", "score a detector", ("--eval-only",)
+            ),
+            "demo": Command("eva_detection.inference.demo", "main", "detect in pictures, videos"),
+            "export": Command("eva_detection.inference.export", "main", "for other programs"),
+            "submit": Command(_SUBMISSION, "main", "files for COCO's and LVIS's servers"),
+            "coco-lvis-gap": Command(
+                "eva_detection.evaluation.coco_lvis_gap", "main", "the gap of the paper's Table 8b"
+            ),
+            "quickstart": Command("eva_detection.quickstart", "main", "train and report, on a CPU"),
+        },
+        (
+            "eva detection quickstart",
+            "eva detection train --config-file custom/cascade_mask_rcnn_vitdet_eva_l_24gb ...",
+        ),
+    ),
+    "segmentation": Group(
+        "a class for each pixel, with mmsegmentation",
+        {
+            "train": Command("eva_segmentation.training.train", "main", "train a segmentor"),
+            "evaluate": Command("eva_segmentation.evaluation.evaluate", "main", "score one"),
+            "demo": Command("eva_segmentation.inference.demo", "main", "segment pictures"),
+        },
+        (
+            "eva data make-demo --output output/datasets/digit_scenes_semantic --formats semantic",
+            "eva segmentation train demo/mask2former_eva_debug",
+        ),
+    ),
+    "classification": Group(
+        "a class for each picture",
+        {
+            "train": Command("eva_classification.train_command", "main", "fine-tune or probe"),
+            "evaluate": Command(
+                "eva_classification.evaluate_command", "main", "own data, ImageNet and variants"
+            ),
+            "evaluate-frozen": Command(
+                "eva_classification.frozen_command", "main", "neighbours and linear classifiers"
+            ),
+        },
+        (
+            "eva data make-demo --output output/datasets/digit_folder --formats folder",
+            "eva classification train eva_debug_digits",
+        ),
+    ),
+    "pretrain": Group(
+        "masked image modelling towards CLIP's features",
+        {
+            "train": Command("eva_pretrain.train_command", "main", "pre-train a ViT"),
+            "train-tokenizer": Command("eva_pretrain.train_command", "tokenizer", "its tokenizer"),
+        },
+        (
+            "eva data make-demo --output output/datasets/digit_scenes",
+            "eva pretrain train eva_debug_digit_scenes",
+        ),
+    ),
+    "video": Group(
+        "a class for each video",
+        {
+            "train": Command("eva_video.train_command", "main", "fine-tune a classifier"),
+            "evaluate": Command("eva_video.evaluation.command", "main", "score a classifier"),
+            "evaluate-frozen": Command(
+                "eva_video.evaluation.frozen_command", "main", "check weights without training"
+            ),
+            "demo": Command("eva_video.inference.demo", "main", "name what happens in videos"),
+        },
+        (
+            "eva data make-demo --output output/datasets/digit_motion --formats video --train 4000",
+            "eva video train eva_debug_motion",
+        ),
+    ),
+    "clip": Group(
+        "pictures and texts in one space",
+        {
+            "train": Command("eva_contrastive.train_command", "main", "train a CLIP"),
+            "evaluate": Command("eva_contrastive.evaluation.command", "main", "zero-shot scores"),
+            "demo": Command("eva_contrastive.inference.demo", "main", "rank captions, search"),
+            "export": Command("eva_contrastive.inference.export", "main", "both towers as files"),
+            "interpolate": Command(
+                "eva_contrastive.steps.interpolation", "main", "between two sets of weights"
+            ),
+        },
+        (
+            "eva data make-demo --output output/datasets/digit_captions --formats captions",
+            "eva clip train eva_debug_captions",
+        ),
+    ),
+    "data": Group(
+        "data sets: check, convert, make",
+        {
+            "verify": Command("eva_command.joint", "verify", "check data, write a clean copy"),
+            "make-demo": Command("eva_demo.command", "main", "handwritten digits on photographs"),
+            "prepare-segmentation": Command(
+                "eva_segmentation.data.coco_stuff", "main", "label maps of COCO-Stuff"
+            ),
+            "make-kinetics722": Command("eva_video.kinetics.command", "main", "merge Kinetics"),
+        },
+    ),
+    "weights": Group(
+        "official weights, by name",
+        {
+            "list": Command("eva_command.weights", "list_command", "the files, and what is here"),
+            "get": Command("eva_command.weights", "get_command", "make sure that files are here"),
+            "verify": Command("eva_command.weights", "verify_command", "check their SHA-256"),
+        },
+    ),
+}
+
+COMMANDS: Mapping[str, Command] = {
+    "recipes": Command("eva_command.recipe_commands", "recipes", "recipes of all tasks, or one"),
+    "config": Command("eva_command.recipe_commands", "config", "show a recipe, or copy it"),
+    "convert": Command("eva_command.joint", "convert", "weights for other programs, and back"),
+    "extract": Command("eva_command.joint", "extract", "features of pictures or texts into files"),
+    "submit": Command(_SUBMISSION, "main", "files for COCO's and LVIS's servers"),
+    "push": Command("eva_engine.publishing.command", "main", "publish a run on the hub"),
+    "doctor": Command("eva_command.doctor.command", "main", "what is installed, missing, broken"),
+}
+
+ALIASES: Mapping[str, str] = {
+    "test": "evaluate",
+    "evaluate-zero-shot": "evaluate",
+    "predict": "demo",
+}

@@ -1,0 +1,1 @@
+"""Annotation files in COCO format, checked and made uniform."""

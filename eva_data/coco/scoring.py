@@ -1,0 +1,78 @@
+"""Annotations as faster-coco-eval takes them, and the rules of LVIS for what counts."""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from faster_coco_eval import COCO
+
+Detection = dict[str, Any]  # COCO results format: image_id, category_id, bbox, score, segmentation
+
+
+def read_annotations(file: str) -> COCO:
+    """Read a file and number its objects: the scorer, as pycocotools, takes id 0 for "none".
+
+    Args:
+        file: Annotations in COCO's or LVIS's format.
+    """
+    dataset = json.loads(Path(file).read_text(encoding="utf-8"))
+    for number, annotation in enumerate(dataset.get("annotations", ()), start=1):
+        annotation["id"] = number
+    return COCO(dataset)
+
+
+def as_lvis(truth: COCO, file: str, *, otherwise: str) -> COCO:
+    """Check annotations by LVIS's format, and take marks of crowds away, which LVIS does not have.
+
+    Args:
+        truth: The annotations, changed in place.
+        file: Name of their file, for the message.
+        otherwise: What scores other annotations, for the message.
+
+    Raises:
+        ValueError: If they lack what LVIS says of classes and images.
+    """
+    for entries, field in ((truth.cats, "frequency"), (truth.imgs, "neg_category_ids")):
+        if truth.anns and not all(field in entry for entry in entries.values()):
+            raise ValueError(f"{file} is not in LVIS format (no {field}): use {otherwise}")
+    for annotation in truth.anns.values():
+        annotation["iscrowd"] = 0
+    return truth
+
+
+def cap_per_image(images: Iterable[list[Detection]], limit: int) -> Iterator[list[Detection]]:
+    """Keep the highest scores of each image over all classes, as LVIS does.
+
+    Args:
+        images: Detections of each image.
+        limit: Number to keep.
+
+    Returns:
+        Detections of each image; of equal scores the first ones.
+    """
+    for image in images:
+        if len(image) > limit:
+            image = sorted(image, key=lambda one: one["score"], reverse=True)[:limit]
+        yield image
+
+
+def judged(images: Iterable[list[Detection]], truth: COCO) -> Iterator[Detection]:
+    """Choose the detections that annotations in LVIS's format say something about.
+
+    The scorer would do it too, with everything in memory.
+
+    Args:
+        images: Detections of each image.
+        truth: The annotations.
+
+    Returns:
+        Detections whose class is annotated in their image, as present or absent.
+    """
+    known = {image: set(entry["neg_category_ids"]) for image, entry in truth.imgs.items()}
+    for annotation in truth.anns.values():
+        known[annotation["image_id"]].add(annotation["category_id"])
+    for one in itertools.chain.from_iterable(images):
+        if one["category_id"] in known[one["image_id"]]:
+            yield one

@@ -1,0 +1,65 @@
+"""Reading pictures for training and tests, by the rules of `eva_data.pictures`."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+from mmengine.registry import TRANSFORMS
+from numpy.typing import NDArray
+
+from eva_data.pictures import UnreadableImageError, inspect_picture, read_rgb
+
+# How complete JPEG and PNG files end. OpenCV fills up what is cut off with grey.
+_COMPLETE = (b"\xff\xd9", b"IEND\xaeB`\x82")
+_USUAL = ("RGB", "L")  # modes of Pillow
+
+
+@TRANSFORMS.register_module()
+class LoadPicture(LoadImageFromFile):
+    """mmcv's `LoadImageFromFile` (same arguments), for which a damaged or huge file is an error.
+
+    JPEG and PNG files of one frame, in RGB or grey, are decoded by OpenCV, which is faster and
+    gives the same pixels; all others, and what is cut off, by the one decoder of pictures. A file
+    of some kB may claim gigabytes: more pixels than `EVA_MAX_IMAGE_PIXELS` are refused.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        """Add the picture as `img` (H, W, 3), BGR.
+
+        Args:
+            results: Record with `img_path`.
+
+        Raises:
+            UnreadableImageError: If the file cannot be read.
+        """
+        if self.backend_args or self.file_client_args:  # of another store
+            return super().transform(results)
+        try:
+            facts = inspect_picture(results["img_path"], decode=False)
+            if (self.color_type, self.imdecode_backend) != ("color", "cv2"):
+                return super().transform(results)
+            # of other modes and of animations OpenCV makes other pixels
+            usual = facts.mode in _USUAL and not facts.animated
+            image = _decode(results["img_path"], by_opencv=usual)
+        except UnreadableImageError:
+            if self.ignore_empty:
+                return None
+            raise
+        results["img"] = image.astype(np.float32) if self.to_float32 else image
+        results["img_shape"] = results["ori_shape"] = image.shape[:2]
+        return results
+
+
+def _decode(path: str, *, by_opencv: bool) -> NDArray[np.uint8]:
+    content = Path(path).read_bytes()
+    if by_opencv and content.endswith(_COMPLETE):
+        try:
+            image = mmcv.imfrombytes(content, flag="color", backend="cv2")
+        except cv2.error:
+            image = None
+        if image is not None:
+            return image
+    return np.ascontiguousarray(read_rgb(content, upright=True, name=path)[:, :, ::-1])

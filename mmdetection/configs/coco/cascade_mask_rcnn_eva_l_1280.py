@@ -1,0 +1,14 @@
+"""COCO fine-tuning of EVA-L: no published run; ViTDet-L's layer decay and drop path.
+
+From `eva_l_psz14.pt`, its patches resampled to 16 px. lr 1e-4 (ViTDet), 45,000 * 64 / 118,287 =
+24.3 epochs on 64 GPUs, one image each; the command of EVA-g.
+"""
+
+_base_ = "cascade_mask_rcnn_eva_g_1280.py"
+
+from eva_backbone.variants import variant_arguments  # noqa: E402
+
+_vit = dict(img_size=1280, global_attn_indexes=[5, 11, 17, 23], drop_path_rate=0.4)
+model = dict(backbone=variant_arguments("eva_l_patch16") | _vit)
+optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(layer_decay=0.8))
+load_from = "eva_l_psz14.pt"

@@ -1,0 +1,10 @@
+"""LVIS v1 fine-tuning of EVA-B: no published run; EVA-B's COCO settings on the LVIS recipe."""
+
+_base_ = "cascade_mask_rcnn_eva_g_1280.py"
+
+from eva_backbone.variants import variant_arguments  # noqa: E402
+
+_vit = dict(img_size=1280, global_attn_indexes=[2, 5, 8, 11], drop_path_rate=0.1)
+model = dict(backbone=variant_arguments("eva_b_patch16") | _vit | dict(freeze_patch_embed=False))
+optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(layer_decay=0.7))
+load_from = None

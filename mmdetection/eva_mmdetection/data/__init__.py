@@ -1,0 +1,1 @@
+"""Data sets, pipelines and own data."""

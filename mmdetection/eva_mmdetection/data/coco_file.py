@@ -1,0 +1,79 @@
+"""A data set of one file in COCO format, checked and made uniform as `detection/` reads it."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from mmdet.datasets.base_det_dataset import BaseDetDataset
+from mmdet.registry import DATASETS
+
+from eva_data.coco.files import check_categories, forget, read_coco
+
+
+@DATASETS.register_module()
+class CocoFileDataset(BaseDetDataset):
+    """Any file in COCO format; `CocoDataset` needs areas, crowd flags and ids that own files lack.
+
+    `metainfo` names `classes` in the order of `category_ids`. Crowds are not trained on, as in
+    detectron2. With `filter_cfg=dict(filter_empty_gt=True)` neither are images without objects.
+    """
+
+    METAINFO: ClassVar[dict[str, Any]] = {"classes": (), "category_ids": (), "palette": None}
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Read the file.
+
+        Returns:
+            One record for each image, in order of the image ids.
+
+        Raises:
+            ValueError: If the file is not right or has other categories.
+        """
+        file = read_coco(self.ann_file)
+        check_categories(file, categories(self.metainfo), of="the config")
+        labels = {key: label for label, key in enumerate(self.metainfo["category_ids"])}
+        folder = self.data_prefix["img"]
+        records = {
+            key: {
+                "img_path": f"{folder}/{entry['file_name']}",
+                "img_id": key,
+                "width": entry["width"],
+                "height": entry["height"],
+                "instances": [],
+            }
+            for key, entry in sorted(file.images.items())
+        }
+        for one in file.things:
+            x, y, width, height = one["bbox"]
+            instance = {
+                "bbox": [x, y, x + width, y + height],
+                "bbox_label": labels[one["category_id"]],
+                "ignore_flag": 0,
+            }
+            if "segmentation" in one:
+                instance["mask"] = one["segmentation"]
+            records[one["image_id"]]["instances"].append(instance)
+        if not self.test_mode:
+            forget(self.ann_file)  # its memory; the records hold all that is used
+        return list(records.values())
+
+    def filter_data(self) -> list[dict[str, Any]]:
+        """Leave out images without objects, where `filter_cfg` says so.
+
+        Raises:
+            ValueError: If no image is left.
+        """
+        records: list[dict[str, Any]] = self.data_list
+        if not self.test_mode and (self.filter_cfg or {}).get("filter_empty_gt", False):
+            records = [one for one in records if one["instances"]]
+        if not records:
+            raise ValueError(f"{self.ann_file} has no image with objects")
+        return records
+
+
+def categories(metainfo: Mapping[str, Any]) -> dict[int, str]:
+    """Return the name of each category id that a data set of this kind states.
+
+    Args:
+        metainfo: The `metainfo` of a `CocoFileDataset`.
+    """
+    return dict(zip(metainfo["category_ids"], metainfo["classes"], strict=True))

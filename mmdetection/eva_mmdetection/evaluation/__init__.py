@@ -1,0 +1,1 @@
+"""The command of evaluation, and the metrics."""

@@ -1,0 +1,129 @@
+"""Scores that mmdetection's metrics do not give: of LVIS, and of own files in COCO format."""
+
+import itertools
+import logging
+import math
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from faster_coco_eval import COCOeval_faster
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.evaluation.metrics import CocoMetric
+from mmdet.registry import METRICS
+from mmengine.fileio import load
+
+from eva_data.coco.files import read_coco
+from eva_data.coco.own_data import as_annotations
+from eva_data.coco.scoring import Detection, as_lvis, cap_per_image, judged, read_annotations
+from eva_mmdetection.data.coco_file import categories
+
+logger = logging.getLogger(__name__)
+
+_NAMES = {"AP": "AP_all", "AP50": "AP_50", "AP75": "AP_75"}
+_NAMES |= {f"AP{size[0]}": f"AP_{size}" for size in ("small", "medium", "large")}
+_NAMES |= {name: name for name in ("APr", "APc", "APf")}
+_UNUSED = {"bbox": "segmentation", "segm": "bbox"}  # the area of an object is its box's with one
+
+
+@METRICS.register_module()
+class CocoFileMetric(CocoMetric):
+    """mmdetection's `CocoMetric` of a file as `CocoFileDataset` reads it.
+
+    Args:
+        ann_file: File in COCO format; it may lack areas, crowd flags or some of the categories.
+        **settings: Further arguments of `CocoMetric`.
+    """
+
+    def __init__(self, *, ann_file: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._file = ann_file
+        self._coco_api = COCO()  # filled once the classes are known
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Score the predictions of all processes.
+
+        Args:
+            results: What `process` noted.
+
+        Returns:
+            Name -> score.
+        """
+        if self.cat_ids is None:
+            names = categories(self.dataset_meta or {})
+            self._coco_api.dataset = as_annotations(read_coco(self._file), names)
+            self._coco_api.createIndex()
+            self._coco_api.img_ann_map = self._coco_api.imgToAnns
+            self._coco_api.cat_img_map = self._coco_api.catToImgs
+            self.cat_ids = list(names)
+        scores: dict[str, float] = super().compute_metrics(results)
+        return scores
+
+
+@METRICS.register_module()
+class EVALVISMetric(CocoMetric):
+    """Box and mask AP by LVIS's rules through faster-coco-eval, as `detection/` computes them.
+
+    mmdetection's `LVISMetric` needs the package `lvis`, which stops at numpy's removed `np.float`.
+
+    Args:
+        ann_file: Annotations in LVIS's format.
+        max_dets: Detections of an image that count, those of the highest scores.
+        **settings: Further arguments of `CocoMetric`, of which `metric` ("bbox", "segm"),
+            `format_only`, `outfile_prefix`, `prefix` and `collect_device` have an effect.
+    """
+
+    default_prefix = "lvis"
+
+    def __init__(self, *, ann_file: str, max_dets: int = 300, **settings: Any) -> None:
+        super().__init__(**settings)
+        unknown = sorted({*self.metrics} - {*_UNUSED})
+        if unknown:
+            raise ValueError(f"metric {', '.join(unknown)} is not of {', '.join(_UNUSED)}")
+        self._file, self._max_dets = ann_file, max_dets
+        self._coco_api = read_annotations(ann_file)
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Score the predictions of all processes.
+
+        Args:
+            results: What `process` noted.
+
+        Returns:
+            Name, such as `bbox_AP` or `segm_APr` -> 0..1, NaN where the set has no such objects or
+            nothing was found.
+        """
+        truth = as_lvis(self._coco_api, self._file, otherwise="CocoMetric")
+        self.cat_ids = sorted(truth.cats)
+        predictions = [prediction for _, prediction in results]
+        scores: dict[str, float] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            files = self.results2json(predictions, self.outfile_prefix or f"{folder}/results")
+            if self.format_only:
+                return {}
+            for kind in self.metrics:
+                if kind not in files:
+                    raise ValueError(f"metric {kind} needs masks, and the detector has none")
+                detections = self._counting(load(files[kind]), kind)
+                scores |= {f"{kind}_{name}": v for name, v in self._score(kind, detections).items()}
+        return scores
+
+    def _counting(self, found: Sequence[Detection], kind: str) -> list[Detection]:
+        by_image = itertools.groupby(found, key=lambda one: one["image_id"])
+        images = cap_per_image((list(image) for _, image in by_image), self._max_dets)
+        detections = list(judged(images, self._coco_api))
+        for one in detections:
+            one.pop(_UNUSED[kind], None)
+        return detections
+
+    def _score(self, kind: str, detections: list[Detection]) -> dict[str, float]:
+        if not detections:
+            return dict.fromkeys(_NAMES, math.nan)
+        truth = self._coco_api
+        scorer = COCOeval_faster(
+            truth, truth.loadRes(detections), kind, lvis_style=True, print_function=logger.debug
+        )
+        scorer.params.maxDets = [self._max_dets]
+        scorer.run()
+        values = {name: float(scorer.stats_as_dict[key]) for name, key in _NAMES.items()}
+        return {name: value if value >= 0 else math.nan for name, value in values.items()}

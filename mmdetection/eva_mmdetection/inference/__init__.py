@@ -1,0 +1,1 @@
+"""Detectors in Python, and the demo."""

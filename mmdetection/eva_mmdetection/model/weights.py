@@ -1,0 +1,101 @@
+"""Weights of detectors, official or own: loaded completely or not at all, under either's names.
+
+Importing this module makes `load_start` know mmdetection's detectors, and mmengine's own loader
+(`init_detector`, mmdetection's `tools/test.py`) take official files, by path or by name.
+"""
+
+import os
+import re
+from typing import Any
+
+from mmdet.models.detectors import BaseDetector
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from eva_backbone import LoadReport
+from eva_backbone.checkpoints.loading import load_weights, read_weights
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_mmdetection.model.detectron2_names import IGNORED, is_detectron2, mmdet_name, to_mmdet
+from eva_openmmlab.weights import load_from_local_safely, load_start, safe_metadata
+
+_HEADS = r"(rpn_head|roi_head|bbox_head|neck)\."
+# What a file of a backbone, or of a detector without masks, cannot have.
+_MISSING = (r"backbone\.simfp_", _HEADS)
+_FEDERATED = r"roi_head\.bbox_head\.\d\.loss_cls\.fed_loss_cls_weights$"
+_MASK_HEAD = r"roi_head\.mask_head\."  # left in the file where the detector has none
+# What depends on the classes: from Objects365 to COCO and LVIS these start from scratch.
+_CLASSIFIERS = (
+    r"roi_head\.bbox_head\.(\d\.)?(fc_cls|fc_reg)\.",
+    r"roi_head\.mask_head\.conv_logits\.",
+    _FEDERATED,
+)
+
+
+def load_detector(
+    model: nn.Module, source: str | os.PathLike[str], *, complete: bool = False
+) -> LoadReport:
+    """Load a backbone or a complete detector before training or evaluation.
+
+    Args:
+        model: The detector, with `backbone`.
+        source: Name of an official or bundled file, or a path. Names may be mmdetection's or
+            detectron2's.
+        complete: Refuse a file that lacks any part or has another number of classes (for
+            evaluation). Otherwise a classifier of other classes starts from scratch, which the
+            report says.
+
+    Returns:
+        The load report.
+
+    Raises:
+        ValueError: If the file does not fit; the model is then unchanged.
+        FileNotFoundError: If there is no such file.
+    """
+    path = resolve_source(source)
+    with safe_metadata():
+        weights = read_weights(path)
+    weights = {name: value for name, value in weights.items() if not re.fullmatch(IGNORED, name)}
+    if complete and not any(re.match(_HEADS, mmdet_name(name)) for name in weights):
+        raise ValueError(
+            f"{path.name} holds a backbone and not a detector; name weights of a detector, or "
+            "train one from it with mmdetection/train.py --load-from"
+        )
+    return load_weights(
+        model,
+        weights,
+        source=path.name,
+        complete=complete,
+        allow_missing=() if complete else _MISSING,
+        allow_skipped=() if complete else (_FEDERATED, _MASK_HEAD),
+        reinitialise=() if complete else _CLASSIFIERS,
+        rename=mmdet_name,
+    )
+
+
+load_start.register(BaseDetector, load_detector)
+
+
+@CheckpointLoader.register_scheme(prefixes="", force=True)
+def load_detectron2_too(filename: str, map_location: Any = None) -> Any:
+    """Read a checkpoint for mmengine; official detectors get mmdetection's names on the way.
+
+    Args:
+        filename: The file, or the name of an official one.
+        map_location: Not used: tensors are on the CPU.
+
+    Returns:
+        The content; of a detector under detectron2's names `state_dict` and an empty `meta`.
+
+    Raises:
+        ValueError: If the file is damaged or holds code.
+        FileNotFoundError: If there is no such file.
+    """
+    path = resolve_source(filename)
+    if path.suffix == ".safetensors":
+        content: Any = read_weights(path)
+    else:
+        content = load_from_local_safely(str(path), map_location)
+    weights = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(weights, dict) or not is_detectron2(weights):
+        return content
+    return {"state_dict": to_mmdet(weights)[0], "meta": {}}

@@ -1,0 +1,41 @@
+"""Registers everything of this package with mmdetection; configs name it in `custom_imports`.
+
+The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.ops`.
+"""
+
+from eva_openmmlab import mmcv_extension
+
+mmcv_extension.install_stand_in()
+
+from mmdet.registry import MODELS, TRANSFORMS  # noqa: E402
+
+from eva_mmdetection.data import coco_file  # noqa: E402
+from eva_mmdetection.evaluation import metrics  # noqa: E402
+from eva_mmdetection.model import (  # noqa: E402
+    channel_norm,
+    federated_loss,
+    roi_head,
+    rpn_head,
+    weights,
+)
+from eva_mmdetection.training import class_counts  # noqa: E402
+from eva_openmmlab import plugin as shared  # noqa: E402
+from eva_openmmlab.backbone import EVAViT  # noqa: E402
+from eva_openmmlab.pictures import LoadPicture  # noqa: E402
+
+MODELS.register_module(module=EVAViT)  # so that "mmdet.EVAViT" names it too
+# mmdetection's inferencers look for this name, and build the reader by it
+TRANSFORMS.register_module(name="LoadImageFromFile", module=LoadPicture)
+
+__all__ = [
+    "channel_norm",
+    "class_counts",
+    "coco_file",
+    "federated_loss",
+    "metrics",
+    "mmcv_extension",
+    "roi_head",
+    "rpn_head",
+    "shared",
+    "weights",
+]

@@ -1,0 +1,1 @@
+"""The command of training, and the hooks of a run."""

@@ -1,0 +1,59 @@
+"""Packages and description of the distribution; everything else is in pyproject.toml.
+
+A project keeps its package in `PROJECT/eva_NAME` and its recipes in `PROJECT/configs`. Here the
+recipes become `eva_recipes.PROJECT`, and the build of detectron2 `eva_recipes.third_party`: the
+files of the checkout, under a name that cannot shadow another package.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+PROJECTS = sorted(path.parent.name for path in ROOT.glob("*/configs"))
+RECIPES = {f"eva_recipes.{project}": f"{project}/configs" for project in PROJECTS}
+THIRD_PARTY = {"eva_recipes.third_party.detectron2": "third_party/detectron2"}
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+
+
+def description() -> str:
+    """README.md without relative links, which lead nowhere outside the repository.
+
+    They become absolute if pyproject.toml names the repository (`[project.urls]`, `Repository`),
+    and their text otherwise.
+    """
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+    repository = urls.get("Repository", "").rstrip("/")
+
+    def absolute(link: re.Match[str]) -> str:
+        picture, text, target = link.groups()
+        if re.match(r"[a-z]+:", target):
+            return link[0]
+        if not repository:
+            return f"*{text}*" if picture else text
+        return f"{picture}[{text}]({repository}/{'raw' if picture else 'blob'}/main/{target})"
+
+    return LINK.sub(absolute, (ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+packages: dict[str, str] = {}
+for folder in (".", *PROJECTS, "tools"):
+    for name in find_packages(str(ROOT / folder), include=["eva_*"]):
+        packages[name] = f"{folder}/{name.replace('.', '/')}".removeprefix("./")
+
+setup(
+    long_description=description(),
+    long_description_content_type="text/markdown",
+    packages=[*packages, *RECIPES, *THIRD_PARTY],
+    package_dir=packages | RECIPES | THIRD_PARTY,
+    package_data={
+        "*": ["py.typed"],
+        "eva_backbone": ["weights/*.safetensors", "weights/*.json"],
+        "eva_data": ["kinetics/*.csv"],
+        "eva_contrastive": ["evaluation/*.toml", "model/open_clip_configs/*.json"],
+        **{name: ["**/*.py", "**/*.toml", "**/*.yaml"] for name in RECIPES},
+        **{name: ["*.py", "*.toml"] for name in THIRD_PARTY},
+    },
+)

@@ -1,0 +1,103 @@
+"""Traces of the ViT: they hold for other sizes, or fail there, and never hold operations of one."""
+
+import pytest
+import torch
+from torch import nn
+
+from eva_backbone.recording import bind_to_grid, is_recorded, is_traced, unrecorded
+from eva_backbone.resample import _beit_matrix, _bias_matrix
+from eva_backbone.vit import VisionTransformer
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
+]
+DENSE = {"extra_tokens": (), "final_norm": False}
+WINDOWS = DENSE | {"window_size": 3, "global_attn_indexes": (1,)}
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-4}
+
+
+@pytest.fixture(autouse=True)
+def _empty_caches():
+    """Matrices are made inside the trace, as in a new process."""
+    _beit_matrix.cache_clear()
+    _bias_matrix.cache_clear()
+
+
+class _Map(nn.Module):
+    def __init__(self, vit):
+        super().__init__()
+        self.vit = vit
+
+    def forward(self, images):
+        return self.vit.forward_feature_map(images)
+
+
+def _traced(model, size):
+    with torch.no_grad():
+        return torch.jit.trace(_Map(model), torch.randn(1, 3, *size))
+
+
+@pytest.mark.parametrize(
+    ("settings", "any_size"),
+    [
+        ({}, True),
+        (DENSE | {"rel_pos": "vitdet"}, True),
+        (WINDOWS, True),
+        (WINDOWS | {"rel_pos": "vitdet"}, True),
+        (DENSE | {"rel_pos": "beit"}, False),
+        (WINDOWS | {"rel_pos": "beit"}, False),
+        ({"rel_pos": "table"}, False),
+    ],
+)
+@pytest.mark.parametrize("size", [(40, 32), (64, 64)])
+@torch.no_grad()
+def test_every_form_of_attention(settings, any_size, size, make_vit, tmp_path):
+    sides = {"img_size": 40, "patch_size": 8, "pretrain_img_size": 32}
+    model = make_vit(**sides | settings)
+    assert isinstance(model, VisionTransformer)
+    torch.jit.save(_traced(model, size), tmp_path / "vit.ts")
+    program = torch.jit.load(tmp_path / "vit.ts")
+    images = torch.randn(1, 3, *size)
+    torch.testing.assert_close(program(images), model.forward_feature_map(images), **TOLERANCE)
+    others = [(size[1] + 8, size[0]), (48, 24), (24, 48), (72, 80), (size[1], size[0])]
+    for other in [other for other in others if other != size]:
+        images = torch.randn(1, 3, *other)
+        if any_size:
+            expected = model.forward_feature_map(images)
+            torch.testing.assert_close(program(images), expected, **TOLERANCE)
+        else:
+            with pytest.raises(RuntimeError, match="expanded size of the tensor"):
+                program(images)
+
+
+def test_a_trace_holds_no_linear_system(make_vit):
+    """The matrix of the interpolation is a constant, which the trace's own check wants too."""
+    model = make_vit(**DENSE, img_size=40, patch_size=8, rel_pos="beit")
+    operations = {node.kind() for node in _traced(model, (64, 48)).inlined_graph.nodes()}
+    assert "aten::scaled_dot_product_attention" in operations
+    assert not operations & {"aten::linalg_solve", "aten::searchsorted", "aten::index_put_"}
+
+
+def test_outside_of_a_trace_nothing_changes():
+    value = torch.ones(3)
+    assert bind_to_grid(value, (2, 3), (9, 9)) is value
+    assert unrecorded(lambda: value) is value
+    assert not is_traced()
+    assert not is_recorded()
+
+
+def test_any_recorder_is_noticed():
+    def seen(x):
+        return x + 1 if is_recorded() else x
+
+    assert torch.jit.trace(seen, torch.zeros(1))(torch.zeros(1)) == 1
+    assert torch.compile(seen, backend="eager", fullgraph=True)(torch.zeros(1)) == 1
+
+
+@torch.no_grad()
+def test_a_batch_of_several(make_vit):
+    model = make_vit(**WINDOWS, img_size=40, patch_size=8, rel_pos="vitdet")
+    images = torch.randn(3, 3, 40, 48)
+    found = _traced(model, (40, 40))(images)
+    torch.testing.assert_close(found, model.forward_feature_map(images), **TOLERANCE)

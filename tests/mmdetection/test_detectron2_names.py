@@ -1,0 +1,102 @@
+"""Official names and shapes in mmdetection's detector, and back."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope, init_default_scope
+
+importlib.import_module("eva_openmmlab.plugin")  # before anything of mmdetection
+
+from mmdet.registry import MODELS  # noqa: E402
+
+from eva_mmdetection.model.cascade import classes  # noqa: E402
+from eva_mmdetection.model.detectron2_names import (  # noqa: E402
+    detectron2_name,
+    is_detectron2,
+    mmdet_name,
+    to_detectron2,
+    to_mmdet,
+)
+
+for module in ("channel_norm", "federated_loss", "roi_head", "rpn_head"):
+    importlib.import_module(f"eva_mmdetection.model.{module}")
+
+BASE = Path(__file__).parents[2] / "mmdetection/configs/_base_/models/cascade_mask_rcnn_eva.py"
+KEYS = Path(__file__).parents[1] / "golden" / "keys"
+FEDERATED = dict(type="EVAFederatedLoss", num_classes=1203)
+DETECTORS = {
+    "coco": classes(80),  # eva_coco_det.pth and eva_coco_seg.pth
+    "lvis": classes(1203, loss_cls=FEDERATED),
+    "o365": classes(365, masks=False) | dict(mask_head=None, mask_roi_extractor=None),
+}
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    before = DefaultScope.get_current_instance()
+    init_default_scope("mmdet")
+    yield
+    if before is not None:
+        init_default_scope(before.scope_name)
+
+
+def _official(name):
+    lines = (KEYS / f"detection_{name}.txt").read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("\t") for line in lines)
+    return {key: torch.empty(ast.literal_eval(shape), device="meta") for key, shape in pairs}
+
+
+def _shapes(tensors):
+    return {name: tuple(value.shape) for name, value in tensors.items()}
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_name_and_shape_of_the_official_files(name):
+    official = _official(name)
+    model = Config.fromfile(BASE)
+    model.merge_from_dict(dict(model=dict(roi_head=DETECTORS[name])))
+    with torch.device("meta"):
+        detector = MODELS.build(model.model)
+    converted, changes = to_mmdet(official)
+    assert _shapes(converted) == _shapes(detector.state_dict())
+    assert changes == [
+        f"renamed {sum(not key.startswith('backbone.') for key in official)} tensors from "
+        "detectron2's names to mmdetection's"
+    ]
+    back, _ = to_detectron2(converted)
+    assert _shapes(back) == _shapes(official)
+    assert all(back[key] is value for key, value in official.items()), "not one is changed"
+
+
+def test_an_rpn_of_one_convolution():
+    assert mmdet_name("proposal_generator.rpn_head.conv.weight") == "rpn_head.rpn_conv.weight"
+    assert detectron2_name("rpn_head.rpn_conv.bias") == "proposal_generator.rpn_head.conv.bias"
+    assert mmdet_name("rpn_head.rpn_conv.0.conv.weight") == "rpn_head.rpn_conv.0.conv.weight"
+
+
+def test_what_settings_make_is_left_out():
+    weights = {"roi_heads.mask_head.deconv.bias": torch.ones(2), "pixel_mean": torch.ones(3, 1, 1)}
+    converted, changes = to_mmdet(weights)
+    assert list(converted) == ["roi_head.mask_head.upsample.bias"]
+    assert changes[1] == "left out (made from the settings): pixel_mean"
+    assert is_detectron2(weights)
+    assert not is_detectron2(converted)
+    assert to_mmdet(converted) == (converted, []), "a converted file stays"
+
+
+@pytest.mark.parametrize(
+    ("weights", "size", "message"),
+    [
+        ({"backbone.net.pos_embed": 1}, None, "weights of a backbone and not of a detector"),
+        ({"roi_heads.keypoint.weight": 1}, None, "no place for roi_heads.keypoint.weight"),
+        ({"pos_embed": 1}, None, "no place for pos_embed"),
+        ({"roi_heads.mask_head.deconv.bias": 1}, 16, "keep their size, got --patch-size 16"),
+    ],
+)
+def test_refusals(weights, size, message):
+    with pytest.raises(ValueError, match=message):
+        to_mmdet(weights, patch_size=size)
