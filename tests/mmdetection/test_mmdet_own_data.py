@@ -161,9 +161,7 @@ def test_run_length_codes_are_read_as_pixels(load_config, own, tmp_path):
 
 def test_objects_without_masks_are_named(load_config, own, tmp_path):
     other = changed(own, tmp_path, lambda found: found[0].pop("segmentation"))
-    with pytest.raises(
-        ValueError, match=r"1 of 8 objects of .* no usable mask .*--boxes-only"
-    ):
+    with pytest.raises(ValueError, match=r"1 of 8 objects of .* no usable mask .*--boxes-only"):
         configured("demo/cascade_mask_rcnn_eva_debug", load_config, other)
 
 
