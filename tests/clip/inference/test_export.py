@@ -120,7 +120,9 @@ def run(tmp_path, randomise):
 
     def call(*options):
         always = ["--weights", str(tmp_path / "debug.safetensors"), "--format", "torch-export"]
-        export_command.main([*always, "--output", str(tmp_path / "out"), "--towers", "text", *options])
+        export_command.main(
+            [*always, "--output", str(tmp_path / "out"), "--towers", "text", *options]
+        )
 
     return call
 
