@@ -172,7 +172,7 @@ COMMANDS: Mapping[str, Command] = {
     "convert": Command("eva_command.joint", "convert", "weights for other programs, and back"),
     "extract": Command("eva_command.joint", "extract", "features of pictures or texts into files"),
     "submit": Command(_SUBMISSION, "main", "files for COCO's and LVIS's servers"),
-    "push": Command("eva_engine.publishing.command", "main", "a run's weights and card to the hub"),
+    "push": Command("eva_engine.publishing.command", "main", "publish a run on the hub"),
     "doctor": Command("eva_command.doctor.command", "main", "what is installed, missing, broken"),
 }
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 from eva_data.commands import program, say
 from eva_data.files import require_free
-from eva_data.options import integer
+from eva_data.options import add_download_option, integer
 from eva_data.outputs.folders import require_replaceable
 from eva_engine.commands import timm_names
 
@@ -189,6 +189,7 @@ def parse(arguments: Sequence[str] | None, others: OtherPrograms = TIMM) -> argp
     add("--dtype", choices=DTYPES, help="by default as in the source")
     add("--patch-size", type=integer(1), metavar="P", help="resample patches and positions to it")
     add("--overwrite", action="store_true", help="replace an earlier output")
+    add_download_option(parser)
     args = parser.parse_args(arguments)
     try:
         if args.to in others.folders:

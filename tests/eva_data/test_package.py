@@ -29,7 +29,9 @@ MODULES = {  # what a group may load -> its modules
         *("drawing.contact_sheet", "drawing.lettering", "pictures", "coco.rules"),
     ),
     ("numpy", "cv2"): ("coco.scoring",),
-    ("numpy", "PIL", "pycocotools"): (*("coco.files", "coco.objects", "coco.own_data"),),
+    ("numpy", "PIL", "pycocotools"): (
+        *("coco.files", "coco.objects", "coco.own_data", "coco.predictions"),
+    ),
     ("numpy", "PIL", "safetensors"): (
         *("checks.video_facts", "checks.video_sets", "checks.videos", "sources.index_file"),
         *("sources.manifest_file", "sources.patterns", "sources.tar_members"),

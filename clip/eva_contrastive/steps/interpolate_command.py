@@ -20,7 +20,7 @@ from typing import Any
 
 from eva_data.commands import check_outputs, program, say
 from eva_data.files import make_folder
-from eva_data.options import probability
+from eva_data.options import add_download_option, probability
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -36,6 +36,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="their folder")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier files")
+    add_download_option(parser)
     return parser.parse_args(arguments)
 
 
