@@ -120,9 +120,8 @@ def run(tmp_path, randomise):
 
     def call(*options):
         always = ["--weights", str(tmp_path / "debug.safetensors"), "--format", "torch-export"]
-        export_command.main(
-            [*always, "--output", str(tmp_path / "out"), "--towers", "text", *options]
-        )
+        given = [*always, "--output", str(tmp_path / "out"), "--towers", "text", *options]
+        export_command.main(given)
 
     return call
 
