@@ -10,7 +10,17 @@ import eva_data
 
 MODULES = {  # what a group may load -> its modules
     (): (
-        *("checks.command", "commands", "files", "inputs", "interruption", "options", "pools"),
+        *(
+            "checks.command",
+            "checks.manifests",
+            "commands",
+            "extras",
+            "files",
+            "inputs",
+            "interruption",
+            "options",
+            "pools",
+        ),
         "recipes",
         *("outputs.folders", "outputs.run_folder", "suffixes"),
     ),
@@ -43,7 +53,7 @@ MODULES = {  # what a group may load -> its modules
         *("outputs.exported", "seeding", "tensors", "transforms"),
         *("sources.decoding", "sources.image_source", "sources.manifests", "sources.shards"),
         *("labelled_videos.middle_frames",),
-        *("checks.manifests",),
+        *("checks.manifest_images",),
     ),
 }
 LIBRARIES = (

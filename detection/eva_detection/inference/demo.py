@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 from eva_data.files import make_folder
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo, save_picture, written_name
-from eva_data.options import probability
+from eva_data.options import add_download_option, probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_detection.inference.memory import MemoryLimitError, parse_bytes
 
@@ -143,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", required=True, help="name of an official file, or path, of a complete detector"
     )
+    add_download_option(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")
     parser.add_argument(
         "--score-threshold",

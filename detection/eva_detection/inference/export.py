@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from eva_detection.model.backbone import EVAViTDet
 
 from eva_data.files import make_folder, require_free
-from eva_data.options import integer, number
+from eva_data.options import add_download_option, integer, number
 from eva_data.outputs.exported import (
     DATA,
     ENDINGS,
@@ -215,6 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config-file", required=True, type=Path, help="the detector's recipe")
     add("--weights", required=True, help="name of an official file, or path")
+    add_download_option(parser)
     add("--format", required=True, choices=_ENDINGS, dest="form")
     add("--output", required=True, type=Path, help="file, ending in .ts, .pt2 or .onnx")
     add("--part", choices=("backbone", "detector"), help="detector for torchscript, else backbone")

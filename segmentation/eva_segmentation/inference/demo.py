@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from eva_data.files import replacing
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo, save_picture, written_name
-from eva_data.options import probability
+from eva_data.options import add_download_option, probability
 from eva_data.recipes import find_recipe
 from eva_data.suffixes import SHOWN_PICTURES
 
@@ -203,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
     add("--ade20k-submission", type=Path, metavar="ZIP", help="also write a file for the server")
     add("--overwrite", action="store_true", help="replace earlier results")
+    add_download_option(parser)
     return parser
 
 
