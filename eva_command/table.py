@@ -62,10 +62,10 @@ GROUPS: Mapping[str, Group] = {
         ),
     ),
     "mmdetection": Group(
-        "objects and their masks, with mmdetection",
+        "the same detectors, with mmdetection",
         {
             "train": Command("eva_mmdetection.training.train", "main", "train a detector"),
-            "evaluate": Command("eva_mmdetection.evaluation.evaluate", "main", "score one"),
+            "evaluate": Command("eva_mmdetection.evaluation.evaluate", "main", "score a detector"),
             "demo": Command("eva_mmdetection.inference.demo", "main", "detect in pictures"),
         },
         (

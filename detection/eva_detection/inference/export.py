@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from eva_detection.model.backbone import EVAViTDet
 
+from eva_data.commands import program_name
 from eva_data.files import make_folder, require_free
 from eva_data.options import add_download_option, integer, number
 from eva_data.outputs.exported import (
@@ -207,7 +208,7 @@ def _move(folder: Path, output: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="export.py",
+        prog=program_name("export.py"),
         description="Write a detector for programs without this toolkit: complete as TorchScript "
         "(one picture in; boxes, classes, masks, scores out), or its ViT and pyramid (normalised "
         "images in, p2 ... out). The file is compared with the model before it is kept.",
@@ -307,3 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logger.info("%s differs from the model by at most %.2g", name, difference)
     size = args.output.stat().st_size / 2**20
     logger.info("wrote %s, %.1f MiB", args.output, size)
+
+
+if __name__ == "__main__":
+    main()
