@@ -1,6 +1,6 @@
 """Write both towers for other programs: `python clip/export.py --help`."""
 
-from eva_contrastive.inference.export import main
+from eva_contrastive.inference.export_command import main
 
 if __name__ == "__main__":
     main()

@@ -121,9 +121,11 @@ GROUPS: Mapping[str, Group] = {
             "train": Command("eva_contrastive.train_command", "main", "train a CLIP"),
             "evaluate": Command("eva_contrastive.evaluation.command", "main", "zero-shot scores"),
             "demo": Command("eva_contrastive.inference.demo", "main", "rank captions, search"),
-            "export": Command("eva_contrastive.inference.export", "main", "both towers as files"),
+            "export": Command(
+                "eva_contrastive.inference.export_command", "main", "both towers as files"
+            ),
             "interpolate": Command(
-                "eva_contrastive.steps.interpolation", "main", "between two sets of weights"
+                "eva_contrastive.steps.interpolate_command", "main", "between two sets of weights"
             ),
         },
         (

@@ -3,7 +3,7 @@
 Shapes: B images, H x W pixels, F channels of the pyramid.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Unpack
 
 from mmengine.model import BaseModule
@@ -14,26 +14,34 @@ from eva_backbone import SimpleFeaturePyramid, VisionTransformer, load_pretraine
 from eva_openmmlab.backbone_settings import (
     ViTArguments,
     check_sides,
+    chosen,
     freeze,
     pretrained_config,
 )
+
+PYRAMID = (4.0, 2.0, 1.0, 0.5)
+CHANNELS = 256
 
 
 @MODELS.register_module()
 class EVAViT(SimpleFeaturePyramid, BaseModule):
     """EVA ViT with the simple feature pyramid (ViTDet, arXiv 2203.16527): lighter, no adapter.
 
-    For any head of mmsegmentation, such as UPerHead with four inputs of F channels. There are no
-    official segmentors of this kind; `pretrained` takes the pre-trained ViTs and the trunk of
-    everything that was built on them.
+    For any neck and head of mmsegmentation or mmdetection, such as UPerHead with four inputs of F
+    channels. With `out_indices` it is the plain ViT instead, as mmsegmentation's own: the maps of
+    some blocks, all at the stride of the patches, for `SETRUPHead`, `MultiLevelNeck` or
+    `Feature2Pyramid`. There are no official segmentors of these kinds; `pretrained` takes the
+    pre-trained ViTs and the trunk of everything that was built on them.
 
     Args:
         rel_pos: "none", "table" (BeiT's), or "vitdet" and "beit" (decomposed), see
             `VisionTransformer`.
         window_size: Side of an attention window in patches; 0 makes every block global.
         global_attn_indexes: Blocks that attend globally although `window_size` is set.
-        out_channels: Channels F of every map.
-        scale_factors: Scale of each map relative to the ViT's.
+        out_indices: Blocks whose maps are the output, from 0, in their order; -1 is the last. None
+            for the pyramid.
+        out_channels: Channels F of every map of the pyramid; None for 256.
+        scale_factors: Scale of each map relative to the ViT's; None for 4, 2, 1 and 0.5.
         extra_levels: Further maps, each with every second pixel of the one before, which ViTDet's
             RPN reads; 1 in the official detectors.
         freeze_patch_embed: Keep the patch embedding as it is loaded.
@@ -44,7 +52,7 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             windows or decomposed relative positions exclude one.
 
     Raises:
-        ValueError: For sizes that do not fit together.
+        ValueError: For sizes that do not fit together, or blocks that do not exist.
     """
 
     def __init__(
@@ -53,8 +61,9 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
         rel_pos: Literal["none", "table", "vitdet", "beit"] = "none",
         window_size: int = 0,
         global_attn_indexes: Sequence[int] = (),
-        out_channels: int = 256,
-        scale_factors: Sequence[float] = (4.0, 2.0, 1.0, 0.5),
+        out_indices: int | Sequence[int] | None = None,
+        out_channels: int | None = None,
+        scale_factors: Sequence[float] | None = None,
         extra_levels: int = 0,
         freeze_patch_embed: bool = False,
         freeze_blocks: int = 0,
@@ -72,11 +81,21 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             final_norm=False,
             **vit,
         )
+        plain = out_indices is not None
+        if plain and (out_channels is not None or scale_factors is not None or extra_levels):
+            raise ValueError(
+                f"out_indices {out_indices} gives the ViT's own maps, of {net.embed_dim} channels; "
+                "leave out_channels, scale_factors and extra_levels out, or out_indices"
+            )
+        scales = PYRAMID if scale_factors is None else scale_factors
         super().__init__(
-            in_channels=net.embed_dim, patch_size=net.patch_size,
-            out_channels=out_channels, scale_factors=scale_factors,
-        )  # fmt: skip
+            in_channels=net.embed_dim,
+            patch_size=net.patch_size,
+            out_channels=CHANNELS if out_channels is None else out_channels,
+            scale_factors=() if plain else scales,
+        )
         self.net = net
+        self.out_indices = None if out_indices is None else chosen(out_indices, net.depth, "blocks")
         self.extra_levels = extra_levels
         self.init_cfg = pretrained_config(pretrained, init_cfg)
         self.is_init = self.init_cfg is None
@@ -95,13 +114,26 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             images: (B, 3, H, W), normalised; the largest stride divides H and W.
 
         Returns:
-            One (B, F, H / stride, W / stride) for each scale factor, then the extra levels.
+            One (B, F, H / stride, W / stride) for each scale factor, then the extra levels; or one
+            (B, C, H / patch, W / patch) for each block of `out_indices`, C channels of the ViT.
 
         Raises:
             ValueError: If the size does not fit.
         """
+        if self.out_indices is not None:
+            check_sides(images, self.net.patch_size)
+            return tuple(self._maps_of_blocks(images, self.out_indices))
         check_sides(images, max(self.strides))
         maps = self.pyramid(self.net.forward_feature_map(images))
         for _ in range(self.extra_levels):
             maps.append(maps[-1][..., ::2, ::2])
         return tuple(maps)
+
+    def _maps_of_blocks(self, images: Tensor, blocks: Sequence[int]) -> Iterator[Tensor]:
+        tokens, grid = self.net.embed(images)
+        first = len(tokens[0]) - grid[0] * grid[1]  # after the class token, if there is one
+        done = 0
+        for index in blocks:
+            tokens = self.net.forward_tokens(tokens, grid, start=done, stop=index + 1)
+            done = index + 1
+            yield tokens[:, first:].transpose(1, 2).unflatten(2, grid)  # (B, C, H / p, W / p)

@@ -1,9 +1,9 @@
-"""What both backbones share: the ViT's arguments, initial weights, freezing, allowed sizes.
+"""What both backbones share: the ViT's arguments, weights, freezing, sizes, chosen outputs.
 
 Shapes: B images, H x W pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from torch import Tensor
@@ -26,6 +26,30 @@ class ViTArguments(TypedDict, total=False):
     layer_scale: float | None
     drop_path_rate: float
     activation_checkpointing: bool
+
+
+def chosen(indices: int | Sequence[int], count: int, what: str) -> tuple[int, ...]:
+    """Bring `out_indices` into one form.
+
+    Args:
+        indices: Place or places from 0; negative ones count from the end.
+        count: Number of places.
+        what: What is chosen from, for the message.
+
+    Returns:
+        Places from 0, ascending.
+
+    Raises:
+        ValueError: If one does not exist, comes twice or out of order, or there are none.
+    """
+    given = [indices] if isinstance(indices, int) else list(indices)
+    places = [index + count if index < 0 else index for index in given]
+    if not places or places != sorted({*places}) or places[0] < 0 or places[-1] >= count:
+        raise ValueError(
+            f"out_indices must be in ascending order among the {count} {what}, 0 to {count - 1}, "
+            f"got {indices}"
+        )
+    return tuple(places)
 
 
 def check_sides(images: Tensor, stride: int) -> None:

@@ -4,7 +4,7 @@ It registers in mmengine's own registries, to which those of mmsegmentation and 
 back.
 """
 
-from eva_openmmlab import backbone, mmcv_extension, pictures, weights
+from eva_openmmlab import backbone, external_configs, mmcv_extension, pictures, weights
 from eva_openmmlab.config import files
 from eva_openmmlab.training import (
     checkpoint_hook,
@@ -17,6 +17,7 @@ from eva_openmmlab.training import (
 __all__ = [
     "backbone",
     "checkpoint_hook",
+    "external_configs",
     "files",
     "loops",
     "mmcv_extension",

@@ -22,6 +22,7 @@ outputs are compared with ours.
 
 import argparse
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,3 +231,7 @@ def converter(*programs: OtherPrograms) -> Callable[..., int]:
 
 
 main = converter()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

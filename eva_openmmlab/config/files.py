@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.fileio import BaseFileHandler, dump, load, register_handler
 
 from eva_data.files import write_text
+from eva_openmmlab.external_configs import refuse_installation, serve_forks
 
 _BRACE = re.compile(r"\{(?=\{)")  # where mmengine would begin to replace
 # that a config in data may import
@@ -22,6 +23,8 @@ _MODULES = ("eva_segmentation.plugin", "eva_mmdetection.plugin", "mmdet.models")
 _KIND = re.compile(
     r"((mmcv|mmdet|mmengine|mmpretrain|mmseg)\.)?[A-Z]\w*|pseudo_collate|default_collate"
 )
+serve_forks()
+refuse_installation()
 _DATA = (".json", ".yaml", ".yml")
 _SUFFIXES = (".json", ".py", ".yaml", ".yml")
 

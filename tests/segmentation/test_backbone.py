@@ -85,6 +85,25 @@ def test_the_pyramid_is_that_of_the_vit(randomise, size, options):
     assert all(torch.equal(a, b) for a, b in zip(maps, expected, strict=True))
 
 
+@pytest.mark.parametrize(("indices", "kept"), [((0, 3), (0, 3)), ((1, 2), (1, 2)), (-1, (3,))])
+def test_the_adapter_returns_the_maps_of_out_indices(randomise, indices, kept):
+    """All parameters are there, and those that no output reads ask for no gradient."""
+    whole = revert_sync_batchnorm(MODELS.build(ADAPTER))
+    model = revert_sync_batchnorm(MODELS.build(ADAPTER | {"out_indices": indices}))
+    model.load_state_dict(randomise(whole, std=0.1).state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    expected = whole.eval()(images)
+    maps = model.eval()(images)
+    assert all(torch.equal(expected[i], x) for i, x in zip(kept, maps, strict=True))
+    sum(x.square().sum() for x in model.train()(images)).backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad != (p.grad is not None)] == []
+
+
+def test_a_map_that_the_adapter_does_not_have_is_refused():
+    with pytest.raises(ValueError, match=r"ascending order among the 4 maps, 0 to 3, got \(4,\)"):
+        MODELS.build(ADAPTER | {"out_indices": (4,)})
+
+
 @pytest.fixture
 def pretrained_file(tmp_path, make_vit):
     """A pre-trained ViT of patch 14 in the official container, with what nothing needs."""

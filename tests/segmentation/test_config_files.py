@@ -70,7 +70,7 @@ def test_yaml_runs_nothing(tmp_path, launch, tiny_run):
     with pytest.raises(SystemExit, match=r"^train\.py: \S*bad\.yaml cannot be read as a config"):
         launch(train, file, "--work-dir", tmp_path / "run")
     with pytest.raises(SystemExit, match=r"^test\.py: \S*bad\.yaml cannot be read as a config"):
-        launch(evaluate, file, "x.pth", "--work-dir", tmp_path / "run")
+        launch(evaluate, file, "eva_debug", "--work-dir", tmp_path / "run")
     with pytest.raises(ValueError, match="could not determine a constructor"):
         Predictor.from_config(file, weights="x.pth")
     child = tmp_path / "child.yaml"

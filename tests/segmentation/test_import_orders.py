@@ -22,8 +22,12 @@ ORDERS = {
 }
 # One process with what all orders have before them, and a copy of it for each.
 PROGRAM = """
-import importlib, json, os, sys
-import cv2, matplotlib.pyplot, mmengine.runner, mmcv, scipy.optimize, torchvision
+import contextlib, importlib, json, os, sys
+
+for name in ("matplotlib.pyplot", "mmengine.runner", "mmcv", "pandas", "scipy.optimize",
+             "scipy.signal", "sklearn.mixture", "timm", "torch._dynamo", "torchvision", "wcwidth"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
 
 def fails(name):
     try:
@@ -74,9 +78,5 @@ def test_every_order_of_imports_gives_a_complete_mask2former(configs):
     lines = [line.split() for line in run.stdout.splitlines() if line.startswith("outcome ")]
     assert {name: code for _, name, code in lines} == dict.fromkeys(ORDERS, "0"), run.stderr[-3000:]
     assert "Please install" not in run.stdout + run.stderr
-
-
-def test_the_plugin_prints_nothing():
-    """mmsegmentation prints a line about a package that nobody here needs, twice."""
-    command = [sys.executable, "-c", "import eva_segmentation.plugin"]
-    assert subprocess.run(command, capture_output=True, check=True).stdout == b""
+    # mmsegmentation prints a line about a package that nobody here needs, twice
+    assert run.stdout.startswith("outcome plugin ")

@@ -19,6 +19,7 @@ from eva_backbone import VisionTransformer, load_pretrained
 from eva_openmmlab.backbone_settings import (
     ViTArguments,
     check_sides,
+    chosen,
     freeze,
     pretrained_config,
 )
@@ -56,6 +57,8 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         deform_ratio: Width of the values of deformable attention divided by C.
         interaction_indexes: First and last block of each of the four interactions; None for
             four equal parts.
+        out_indices: Which of the four maps, of strides 4, 8, 16 and 32, are the output, from 0.
+            What only the others need stays as it is loaded, so that every official file loads.
         norm_cfg: mmcv's config of the batch norms; None for the official `SyncBN`. Several
             processes on CPU need `dict(type="BN")`.
         freeze_patch_embed: Keep the patch embedding as it is loaded.
@@ -66,7 +69,7 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
             `activation_checkpointing` recomputes blocks, injectors and extractors.
 
     Raises:
-        ValueError: For sizes or interactions that do not fit together.
+        ValueError: For sizes, interactions or outputs that do not fit together.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         cffn_ratio: float = 0.25,
         deform_ratio: float = 0.5,
         interaction_indexes: Sequence[Sequence[int]] | None = None,
+        out_indices: int | Sequence[int] = (0, 1, 2, 3),
         norm_cfg: Mapping[str, Any] | None = None,
         freeze_patch_embed: bool = False,
         freeze_blocks: int = 0,
@@ -132,6 +136,8 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         self.init_cfg = pretrained_config(pretrained, init_cfg)
         self.is_init = self.init_cfg is None  # mmengine has nothing left to do
         freeze(self, freeze_patch_embed, freeze_blocks)
+        self.out_indices = chosen(out_indices, STAGES, "maps")
+        self._freeze_unread()
         self.register_load_state_dict_pre_hook(_drop_index)
 
     def init_weights(self, *, std: float = 0.02, bound: float = 2.0) -> None:
@@ -157,6 +163,14 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
             init_adapter(module)
         nn.init.normal_(self.level_embed)
 
+    def _freeze_unread(self) -> None:
+        """Stop gradients that never come; processes would wait for them."""
+        for level in {*range(STAGES)} - {*self.out_indices}:
+            self.get_submodule(f"norm{level + 1}").requires_grad_(False)
+        if 0 not in self.out_indices:
+            for module in (self.up, self.spm.fc1):
+                module.requires_grad_(False)
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # as mmseg
         """Compute the maps.
 
@@ -164,7 +178,7 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
             images: (B, 3, H, W), normalised; 32 divides H and W.
 
         Returns:
-            Four maps (B, C, H / s, W / s) for s = 4, 8, 16, 32.
+            Maps (B, C, H / s, W / s) for s = 4, 8, 16, 32, or those of `out_indices`.
 
         Raises:
             ValueError: If the size does not fit.
@@ -210,12 +224,12 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         parts = spatial.transpose(1, 2).split([rows * columns for rows, columns in levels], dim=2)
         c2, c3, c4 = (part.unflatten(2, level) for part, level in zip(parts, levels, strict=True))
         sums = (
-            self.up(c2) + c1 + _resize(maps[0], 4.0),
-            c2 + _resize(maps[1], 2.0),
-            c3 + maps[2],
-            c4 + _resize(maps[3], 0.5),
+            lambda: self.up(c2) + c1 + _resize(maps[0], 4.0),
+            lambda: c2 + _resize(maps[1], 2.0),
+            lambda: c3 + maps[2],
+            lambda: c4 + _resize(maps[3], 0.5),
         )
-        return tuple(self.get_submodule(f"norm{i}")(x) for i, x in enumerate(sums, start=1))
+        return tuple(self.get_submodule(f"norm{i + 1}")(sums[i]()) for i in self.out_indices)
 
 
 def _interactions(

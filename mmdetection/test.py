@@ -1,0 +1,6 @@
+"""Evaluate an EVA detector in mmdetection: `python mmdetection/test.py --help`."""
+
+from eva_mmdetection.evaluation.evaluate import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""TorchScript of complete detectors: by detectron2's own route, and by our export."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.data.detection_utils import read_image
+from detectron2.export import TracingAdapter
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.postprocessing import detector_postprocess
+
+from eva_detection.inference import export, torchscript
+from eva_detection.inference.predictor import Predictor
+
+CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
+]
+SOFT_NMS = (
+    "model.roi_heads.use_soft_nms=True",
+    "model.roi_heads.iou_threshold=0.6",
+    "model.roi_heads.max_detections=40",
+)
+BEIT = ("model.backbone.net.rel_pos=beit",)
+
+
+@pytest.fixture(scope="module")
+def photo(photograph, tmp_path_factory):
+    """A real photograph in a file, 96 x 128 px, and its pixels."""
+    from PIL import Image
+
+    file = tmp_path_factory.mktemp("photo") / "photo.png"
+    Image.fromarray(photograph).resize((128, 96)).save(file)
+    return file, torch.as_tensor(read_image(str(file), "RGB").transpose(2, 0, 1).copy())
+
+
+def _detector(make, randomise, *settings):
+    """A detector whose every candidate counts, so that there is much to compare."""
+    torch.manual_seed(0)
+    model = randomise(make(*settings), std=0.1).eval()
+    for predictor in model.roi_heads.box_predictor:
+        predictor.test_score_thresh = 0.0
+    return model
+
+
+def _exported(model, image, folder):
+    """What detectron2's `tools/deploy/export_model.py` does.
+
+    With `--export-method tracing --format torchscript`: a stand-in, for its wheel lacks the tool.
+    """
+
+    def inference(model, inputs):
+        return [{"instances": model.inference(inputs, do_postprocess=False)[0]}]
+
+    assert isinstance(model, GeneralizedRCNN)
+    adapter = TracingAdapter(model, [{"image": image}], inference)
+    torch.jit.save(torch.jit.trace(adapter, (image,)), folder / "model.ts")
+    program = torch.jit.load(folder / "model.ts")
+    return lambda picture: adapter.outputs_schema(program(picture))[0]["instances"]
+
+
+def _close(found, expected):
+    """The same detections up to the order of nearly equal scores."""
+    assert len(found) == len(expected) > 10
+    key = torch.cat([expected.pred_boxes.tensor, expected.pred_classes[:, None] * 1e4], dim=1)
+    other = torch.cat([found.pred_boxes.tensor, found.pred_classes[:, None] * 1e4], dim=1)
+    pairs = torch.cdist(key.double(), other.double()).argmin(dim=1)
+    for name, atol in (("scores", 5e-4), ("pred_classes", 0), ("pred_masks", 5e-3)):
+        torch.testing.assert_close(found.get(name)[pairs], expected.get(name), atol=atol, rtol=0)
+    torch.testing.assert_close(
+        found.pred_boxes.tensor[pairs], expected.pred_boxes.tensor, atol=0.05, rtol=0
+    )
+
+
+@pytest.mark.parametrize("settings", [(), SOFT_NMS, BEIT, ("model.backbone.square_pad=0",)])
+@torch.no_grad()
+def test_detectron2s_tool(settings, make_tiny_detector, randomise, photo, tmp_path, caplog):
+    """At the traced size, at others on the canvas, and beyond it."""
+    model = _detector(make_tiny_detector, randomise, *settings)
+    _, image = photo
+    program = _exported(model, image, tmp_path)
+    sizes = [(96, 128), (128, 96), (61, 100), (160, 200)]
+    sizes = sizes[:2] if settings == SOFT_NMS else sizes
+    for size in sizes:
+        picture = F.interpolate(image[None].float(), size=size).clamp(0, 255)[0]
+        if settings == BEIT and max(size) > 128:
+            with pytest.raises(RuntimeError, match="expanded size of the tensor"):
+                program(picture)
+            continue
+        expected = model.inference([{"image": picture}], do_postprocess=False)[0]
+        _close(program(picture), expected)
+    found = detector_postprocess(program(image), 480, 640)  # as its evaluation does
+    assert found.pred_masks.shape[1:] == (480, 640)
+
+
+@pytest.fixture(scope="module")
+def weights(make_tiny_detector, randomise, tmp_path_factory):
+    file = tmp_path_factory.mktemp("weights") / "detector.pth"
+    torch.save({"model": _detector(make_tiny_detector, randomise).state_dict()}, file)
+    return file
+
+
+@pytest.fixture
+def run_export(repository, tiny_overrides, weights, photo, tmp_path):
+    """Function: the command line with the tiny detector."""
+
+    def run(*options, image=True):
+        always = ["--config-file", str(repository / CONFIG), "--weights", str(weights)]
+        always += ["--format", "torchscript", "--output", str(tmp_path / "new" / "tiny.ts")]
+        always += ["--score-threshold", "0"]
+        picture = ["--image", str(photo[0])] if image else []
+        export.main([*always, *picture, *options, "--opts", *tiny_overrides])
+        return tmp_path / "new" / "tiny.ts"
+
+    return run
+
+
+ALONE = """
+import json, sys
+for name in ("detectron2", "eva_detection", "eva_backbone", "eva_data", "mmcv", "timm"):
+    sys.modules[name] = None
+import torch, torchvision
+facts = {"preparation.json": ""}
+program = torch.jit.load(sys.argv[1], _extra_files=facts)
+image = torch.load(sys.argv[2], weights_only=True)
+names = json.loads(facts["preparation.json"])["outputs"]
+torch.save(dict(zip(names, program(image))), sys.argv[3])
+"""
+
+
+def test_the_command_and_a_program_without_our_packages(
+    run_export, repository, tiny_overrides, weights, photo, tmp_path, caplog
+):
+    caplog.set_level("INFO")
+    file = run_export()
+    assert "pred_masks differs from the model by at most" in caplog.text
+    assert [path.name for path in file.parent.iterdir()] == ["tiny.ts"]
+    facts = {"preparation.json": ""}
+    torch.jit.load(file, _extra_files=facts)
+    facts = json.loads(facts["preparation.json"])
+    assert facts["outputs"] == ["pred_boxes", "pred_classes", "pred_masks", "scores", "image_size"]
+    assert (facts["input_format"], len(facts["class_names"])) == ("RGB", 10)
+    torch.save(photo[1], tmp_path / "image.pt")  # uint8 here, float32 in the trace
+    places = [str(file), str(tmp_path / "image.pt"), str(tmp_path / "found.pt")]
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ALONE, *places], check=True, cwd=tmp_path, timeout=90
+    )
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    predictor = Predictor.from_config(
+        repository / CONFIG, weights=weights, score_threshold=0.0, overrides=tiny_overrides
+    )
+    with torch.no_grad():
+        inputs = [{"image": photo[1]}]
+        expected = predictor.model.inference(inputs, do_postprocess=False)[0]
+    scores = found["scores"].sort(descending=True).values
+    torch.testing.assert_close(
+        scores, expected.scores.sort(descending=True).values, atol=5e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--part", "backbone"), "torchscript is the complete detector"),
+        (("--output", "a.pt2"), "ends in .ts, got a.pt2"),
+        (("--size", "64"), "takes pictures of any size"),
+        (("--dtype", "float16"), "in float32"),
+        (("--score-threshold", "1"), "nothing is detected in the picture"),
+        (("--image", "nowhere.png"), "nowhere.png"),
+    ],
+)
+def test_refusals(run_export, tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit) as stopped:
+        run_export(*options)
+    assert message in str(stopped.value.code) + capsys.readouterr().err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_picture_is_needed(run_export, capsys):
+    with pytest.raises(SystemExit):
+        run_export(image=False)
+    assert "needs --image, a picture" in capsys.readouterr().err
+
+
+def test_a_file_that_differs_is_deleted(run_export, tmp_path, monkeypatch):
+    monkeypatch.setitem(torchscript.TOLERANCES, "scores", 1e-12)
+    with pytest.raises(SystemExit, match="scores of the written file differ by"):
+        run_export()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -1,0 +1,81 @@
+"""`EVAViT` with `out_indices`: maps of chosen blocks, as mmsegmentation's own ViT gives."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmseg.registry import MODELS as OF_MMSEG
+
+VIT = dict(type="EVAViT", img_size=32, patch_size=8, embed_dim=16, depth=3, num_heads=2, mlp_dim=24)
+
+
+def _build(**changes):
+    torch.manual_seed(0)
+    return MODELS.build(VIT | changes).eval()
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"rel_pos": "vitdet", "window_size": 2, "global_attn_indexes": (2,)}]
+)
+def test_maps_are_those_of_the_blocks(settings):
+    model, images = _build(out_indices=(0, -1), **settings), torch.randn(2, 3, 32, 40)
+    first, last = model(images)
+    assert first.shape == last.shape == (2, 16, 4, 5)
+    torch.testing.assert_close(last, model.net.forward_feature_map(images), rtol=0, atol=0)
+    tokens, grid = model.net.embed(images)
+    tokens = model.net.blocks[0](tokens, grid)[:, -20:]
+    torch.testing.assert_close(first, tokens.mT.unflatten(2, grid), rtol=0, atol=0)
+
+
+def test_outputs_have_the_shapes_of_mmsegmentations_own_vit():
+    theirs = OF_MMSEG.build(
+        dict(
+            type="VisionTransformer",
+            img_size=32,
+            patch_size=8,
+            embed_dims=16,
+            num_layers=3,
+            num_heads=2,
+            out_indices=(0, 2),
+        )
+    )
+    theirs.eval()  # returns None
+    images = torch.randn(1, 3, 32, 32)
+    ours = _build(out_indices=(0, 2))(images)
+    assert [one.shape for one in ours] == [one.shape for one in theirs(images)]
+    assert len(_build(out_indices=-1)(images)) == 1
+
+
+def test_there_is_no_pyramid_then_and_every_parameter_learns():
+    model = _build(out_indices=(0, 2), pretrained=None).train()
+    assert {name.partition(".")[0] for name, _ in model.named_parameters()} == {"net"}
+    sum(one.square().sum() for one in model(torch.randn(1, 3, 32, 32))).backward()
+    assert [name for name, one in model.named_parameters() if one.grad is None] == []
+
+
+@pytest.mark.filterwarnings("ignore:Default ..avg_non_ignore")
+def test_necks_and_heads_for_plain_vits_take_the_maps():
+    maps = _build(depth=4, out_indices=(0, 1, 2, 3))(torch.randn(1, 3, 32, 32))
+    scales = [4, 2, 1, 0.5]
+    for neck in (
+        dict(type="MultiLevelNeck", in_channels=[16] * 4, out_channels=16, scales=scales),
+        dict(type="Feature2Pyramid", embed_dim=16, rescales=scales, norm_cfg=dict(type="BN")),
+    ):
+        levels = OF_MMSEG.build(neck).eval()(maps)
+        assert [level.shape[-1] for level in levels] == [16, 8, 4, 2]
+    norm = dict(norm_cfg=dict(type="BN"), num_classes=3)
+    setr = dict(type="SETRUPHead", in_channels=16, in_index=2, channels=8, num_convs=1, up_scale=2)
+    assert OF_MMSEG.build(setr | norm).eval()(maps).shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("indices", [(), (3,), (0, 0), (2, 0), (-4,), 3])
+def test_blocks_that_do_not_exist_are_refused(indices):
+    with pytest.raises(ValueError, match="out_indices must be in ascending order among the 3 blo"):
+        _build(out_indices=indices)
+
+
+@pytest.mark.parametrize(
+    "pyramid", [{"out_channels": 8}, {"scale_factors": (1.0,)}, {"extra_levels": 1}]
+)
+def test_settings_of_the_pyramid_are_not_ignored(pyramid):
+    with pytest.raises(ValueError, match="gives the ViT's own maps, of 16 channels; leave"):
+        _build(out_indices=(0,), **pyramid)
