@@ -6,7 +6,6 @@ import sys
 
 from eva_data.coco import own_data
 from eva_data.commands import program_name
-from eva_data.options import add_download_option
 
 _EPILOG = """
 Examples:
