@@ -5,6 +5,7 @@ import os
 import sys
 
 from eva_data.coco import own_data
+from eva_data.options import add_download_option
 from eva_data.commands import program_name
 
 _EPILOG = """
@@ -60,6 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=f"tcp://127.0.0.1:{_port()}",
         help="where the processes find each other: tcp://FIRST_MACHINE:PORT (default: %(default)s)",
     )
+    add_download_option(parser)
     own_data.add_arguments(parser)
     add(
         "--scale-lr",
