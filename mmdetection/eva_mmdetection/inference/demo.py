@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from eva_data.files import make_folder
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo, save_picture, written_name
-from eva_data.options import probability
+from eva_data.options import add_download_option, probability
 from eva_data.suffixes import SHOWN_PICTURES
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
     add("--overwrite", action="store_true", help="replace earlier results")
+    add_download_option(parser)
     return parser
 
 
