@@ -69,5 +69,6 @@ def _push(options: argparse.Namespace) -> int:
 
 main = program(parse, _push, name="eva push", interrupted="nothing was published")
 
+
 if __name__ == "__main__":
     sys.exit(main())
