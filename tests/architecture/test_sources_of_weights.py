@@ -73,6 +73,8 @@ SUBCOMMANDS = {"clip demo": "rank"}  # both of them add the same options
 
 
 def _attribute(module, path):
+    if module.startswith("eva_mmdetection"):
+        importlib.import_module("eva_mmdetection.plugin")  # as its configs do
     found = importlib.import_module(module)
     for name in path.split("."):
         found = getattr(found, name)
