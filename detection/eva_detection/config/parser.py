@@ -5,8 +5,8 @@ import os
 import sys
 
 from eva_data.coco import own_data
-from eva_data.options import add_download_option
 from eva_data.commands import program_name
+from eva_data.options import add_download_option
 
 _EPILOG = """
 Examples:
