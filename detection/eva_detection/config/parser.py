@@ -52,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="continue the run in train.output_dir, if there is one",
     )
+    add_download_option(parser)
     add("--eval-only", action="store_true", help="evaluate; do not train")
     add("--num-gpus", type=int, default=1, help="processes on this machine, one for each GPU")
     add("--num-machines", type=int, default=1, help="machines of the run")
