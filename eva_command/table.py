@@ -61,6 +61,18 @@ GROUPS: Mapping[str, Group] = {
             "eva detection train --config-file custom/cascade_mask_rcnn_vitdet_eva_l_24gb ...",
         ),
     ),
+    "mmdetection": Group(
+        "the same detectors, with mmdetection",
+        {
+            "train": Command("eva_mmdetection.training.train", "main", "train a detector"),
+            "evaluate": Command("eva_mmdetection.evaluation.evaluate", "main", "score a detector"),
+            "demo": Command("eva_mmdetection.inference.demo", "main", "detect in pictures"),
+        },
+        (
+            "eva data make-demo --output output/datasets/digit_scenes",
+            "eva mmdetection train demo/cascade_mask_rcnn_eva_debug",
+        ),
+    ),
     "segmentation": Group(
         "a class for each pixel, with mmsegmentation",
         {

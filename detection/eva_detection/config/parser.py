@@ -5,7 +5,7 @@ import os
 import sys
 
 from eva_data.coco import own_data
-from eva_data.options import add_download_option
+from eva_data.commands import program_name
 
 _EPILOG = """
 Examples:
@@ -34,7 +34,7 @@ Evaluate:
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser: the options of detectron2's programs, own data and `--scale-lr`."""
     parser = argparse.ArgumentParser(
-        prog="train_net.py",
+        prog=program_name("train_net.py"),
         description="Train or evaluate a detector.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -51,7 +51,6 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="continue the run in train.output_dir, if there is one",
     )
-    add_download_option(parser)
     add("--eval-only", action="store_true", help="evaluate; do not train")
     add("--num-gpus", type=int, default=1, help="processes on this machine, one for each GPU")
     add("--num-machines", type=int, default=1, help="machines of the run")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eva_data.commands import program_name
 from eva_mmdetection.data import own_data
 from eva_openmmlab.config import command_line
 
@@ -23,11 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = command_line.parse(_parser(), arguments, task=TASK, check=own_data.check)
     from eva_openmmlab.training.programs import run_test
 
-    run_test(args, _configure, program="test.py")
+    run_test(args, _configure, program=program_name("test.py"))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="test.py", description="Evaluate a detector.")
+    program = program_name("test.py")
+    parser = argparse.ArgumentParser(prog=program, description="Evaluate a detector.")
     command_line.add_shared_arguments(parser, task=TASK)
     parser.add_argument("weights", help="name of an official file, or a path")
     parser.add_argument(
@@ -43,7 +45,8 @@ def _configure(args: argparse.Namespace) -> "Config":
     if args.out is not None:
         _save_predictions(cfg, Path(args.out))
     if args.show_dir is not None:
-        cfg.default_hooks.visualization.update(draw=True, test_out_dir=args.show_dir)
+        folder = str(Path(args.show_dir).absolute())  # else below the logs
+        cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder)
     return cfg
 
 
@@ -54,3 +57,7 @@ def _save_predictions(cfg: "Config", folder: Path) -> None:
         raise ValueError(f"--out {folder} is there already and not empty; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     cfg.test_evaluator.outfile_prefix = str(folder / "predictions")
+
+
+if __name__ == "__main__":
+    main()

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eva_data.commands import program_name
 from eva_data.files import make_folder
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo, save_picture, written_name
-from eva_data.options import probability
+from eva_data.options import add_download_option, probability
 from eva_data.suffixes import SHOWN_PICTURES
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def as_coco(found: Any) -> list[dict[str, Any]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="demo.py",
+        prog=program_name("demo.py"),
         description="Detect objects in images and folders of them.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -126,7 +127,9 @@ def _parser() -> argparse.ArgumentParser:
         default=0.5,
         help="least score of what is shown and written (default: %(default)s)",
     )
+    add_download_option(parser)
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
+    add_download_option(parser)
     add("--overwrite", action="store_true", help="replace earlier results")
     return parser
 
@@ -165,3 +168,7 @@ def _detect(
     problems = run(predictor, jobs, args.output)
     logger.info("Results are in %s", args.output)
     return problems
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
+from eva_data.commands import program_name
 from eva_mmdetection.data import own_data
 from eva_openmmlab.config import command_line
 
@@ -38,12 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from eva_openmmlab.training.programs import run_training
 
     configure = partial(command_line.configure_training, own_data=own_data.apply)
-    run_training(args, configure, program="train.py")
+    run_training(args, configure, program=program_name("train.py"))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="train.py",
+        prog=program_name("train.py"),
         description="Train a detector.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -52,3 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     command_line.add_training_arguments(parser)
     own_data.add_arguments(parser)
     return parser
+
+
+if __name__ == "__main__":
+    main()

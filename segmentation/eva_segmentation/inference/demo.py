@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eva_data.commands import program_name
 from eva_data.files import replacing
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo, save_picture, written_name
 from eva_data.options import add_download_option, probability
@@ -183,7 +184,7 @@ def _write(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="demo.py",
+        prog=program_name("demo.py"),
         description="Segment images and folders of them.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -268,3 +269,7 @@ def _segment(parser: argparse.ArgumentParser, args: argparse.Namespace, planned:
     if args.ade20k_submission and (problems or not complete):
         logger.error("%s was not written, because pictures are missing", args.ade20k_submission)
     return problems
+
+
+if __name__ == "__main__":
+    main()

@@ -122,8 +122,6 @@ def run(tmp_path, randomise):
         always = ["--weights", str(tmp_path / "debug.safetensors"), "--format", "torch-export"]
         given = [*always, "--output", str(tmp_path / "out"), "--towers", "text", *options]
         export_command.main(given)
-            [*always, "--output", str(tmp_path / "out"), "--towers", "text", *options]
-        )
 
     return call
 
