@@ -129,7 +129,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_download_option(parser)
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
-    add_download_option(parser)
     add("--overwrite", action="store_true", help="replace earlier results")
     return parser
 

@@ -76,7 +76,7 @@ load_start.register(BaseDetector, load_detector)
 
 
 @CheckpointLoader.register_scheme(prefixes="", force=True)
-def load_detectron2_too(filename: str, map_location: Any = None) -> Any:
+def load_from_local_or_detectron2(filename: str, map_location: Any = None) -> Any:
     """Read a checkpoint for mmengine; official detectors get mmdetection's names on the way.
 
     Args:
@@ -90,12 +90,10 @@ def load_detectron2_too(filename: str, map_location: Any = None) -> Any:
         ValueError: If the file is damaged or holds code.
         FileNotFoundError: If there is no such file.
     """
-    path = resolve_source(filename)
-    if path.suffix == ".safetensors":
-        content: Any = read_weights(path)
-    else:
-        content = load_from_local_safely(str(path), map_location)
-    weights = content.get("model", content) if isinstance(content, dict) else content
+    content = load_from_local_safely(filename, map_location)
+    weights = content
+    for container in ("model", "state_dict"):
+        weights = weights.get(container, weights) if isinstance(weights, dict) else weights
     if not isinstance(weights, dict) or not is_detectron2(weights):
         return content
     return {"state_dict": to_mmdet(weights)[0], "meta": {}}
