@@ -76,7 +76,7 @@ load_start.register(BaseDetector, load_detector)
 
 
 @CheckpointLoader.register_scheme(prefixes="", force=True)
-def load_detectron2_too(filename: str, map_location: Any = None) -> Any:
+def load_from_local_or_detectron2(filename: str, map_location: Any = None) -> Any:
     """Read a checkpoint for mmengine; official detectors get mmdetection's names on the way.
 
     Args:
