@@ -38,9 +38,12 @@ class NamedClasses:
         if meta is None or len(given) != count:
             meta = names_of(count)
             logger.info("%d class names do not fit %d classes: %s", len(given), count, meta["name"])
+        palette: Sequence[Any] = meta.get("palette") or ()
+        if len(palette) != count:
+            palette = [list(distinct_color(index)) for index in range(count)]
         self.__dict__["_dataset_meta"] = {
             "classes": list(meta["classes"]),
-            "palette": list(meta.get("palette") or map(distinct_color, range(count))),
+            "palette": list(palette),
         }
 
 
