@@ -1,6 +1,7 @@
 """Write both towers for other programs: `python clip/export.py --help`."""
 
-from eva_contrastive.inference.export import main
+from eva_contrastive.inference.export_command import main
+from eva_data.extras import explained
 
 if __name__ == "__main__":
-    main()
+    explained(main)()

@@ -2,7 +2,7 @@
 
 import sys
 
-from eva_contrastive.steps.interpolation import main
+from eva_contrastive.steps.interpolate_command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,7 @@
 """Train a CLIP: `python clip/train.py RECIPE --help`."""
 
 from eva_contrastive.train_command import main
+from eva_data.extras import explained
 
 if __name__ == "__main__":
-    main()
+    explained(main)()

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
+from eva_data.extras import explained
 from eva_detection.quickstart import main
 
 if __name__ == "__main__":
-    main(repository=Path(__file__).resolve().parent.parent)
+    explained(main)(repository=Path(__file__).resolve().parent.parent)

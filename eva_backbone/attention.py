@@ -162,7 +162,11 @@ def _split_joint_bias(
     del attention, args
     joint, q_name, v_name = (f"{prefix}{name}" for name in ("qkv.bias", "q_bias", "v_bias"))
     if joint in state_dict and not {q_name, v_name} & state_dict.keys():
-        state_dict[q_name], _, state_dict[v_name] = state_dict.pop(joint).chunk(3)
+        q_bias, _, v_bias = state_dict.pop(joint).chunk(3)
+        state_dict |= {
+            q_name: q_bias.clone(),
+            v_name: v_bias.clone(),
+        }  # they may become the weights
 
 
 def _expect_grid(grid: tuple[int, int] | None, *, tokens: int, prefix: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ files carry a full qkv bias). `eva_debug` is the small one that examples and tes
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:  # the table alone needs no torch
     from eva_backbone.attention import QkvBias
@@ -17,6 +17,9 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # What its detectors and segmentors see instead.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Pooling = Literal["mean", "cls"]  # what makes one vector of the tokens, see `checkpoints.pooled`
+POOLINGS = get_args(Pooling)
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,14 @@ def convert(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see `eva_engine.commands.convert`.
     """
+    from eva_command.mmengine_files import reading_runs
     from eva_contrastive.model.open_clip_program import OPEN_CLIP
     from eva_engine.commands.convert import OtherPrograms, converter, deferred
 
-    to_mmdet = deferred("eva_mmdetection.model.detectron2_names", "to_mmdet")
-    return converter(OPEN_CLIP, OtherPrograms(files={"mmdet": to_mmdet}))(arguments)
+    names = "eva_mmdetection.model.detectron2_names"
+    mmdet = OtherPrograms(
+        files={"mmdet": deferred(names, "to_mmdet")},
+        official_names=deferred(names, "official_names"),
+    )
+    with reading_runs(arguments):
+        return converter(OPEN_CLIP, mmdet)(arguments)

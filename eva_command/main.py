@@ -129,3 +129,7 @@ def _version() -> str:
         return metadata.version("eva-toolkit")
     except metadata.PackageNotFoundError:
         return "(not installed: run from its source)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

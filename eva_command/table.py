@@ -44,9 +44,9 @@ GROUPS: Mapping[str, Group] = {
     "detection": Group(
         "objects and their masks, with detectron2",
         {
-            "train": Command("eva_detection.training.train", "main", "train a detector"),
+            "train": Command("eva_detection.training.command", "main", "train a detector"),
             "evaluate": Command(
-                "eva_detection.training.train", "main", "score a detector", ("--eval-only",)
+                "eva_detection.training.command", "main", "score a detector", ("--eval-only",)
             ),
             "demo": Command("eva_detection.inference.demo", "main", "detect in pictures, videos"),
             "export": Command("eva_detection.inference.export", "main", "for other programs"),
@@ -59,6 +59,18 @@ GROUPS: Mapping[str, Group] = {
         (
             "eva detection quickstart",
             "eva detection train --config-file custom/cascade_mask_rcnn_vitdet_eva_l_24gb ...",
+        ),
+    ),
+    "mmdetection": Group(
+        "the same detectors, with mmdetection",
+        {
+            "train": Command("eva_mmdetection.training.train", "main", "train a detector"),
+            "evaluate": Command("eva_mmdetection.evaluation.evaluate", "main", "score a detector"),
+            "demo": Command("eva_mmdetection.inference.demo", "main", "detect in pictures"),
+        },
+        (
+            "eva data make-demo --output output/datasets/digit_scenes",
+            "eva mmdetection train demo/cascade_mask_rcnn_eva_debug",
         ),
     ),
     "segmentation": Group(
@@ -121,9 +133,11 @@ GROUPS: Mapping[str, Group] = {
             "train": Command("eva_contrastive.train_command", "main", "train a CLIP"),
             "evaluate": Command("eva_contrastive.evaluation.command", "main", "zero-shot scores"),
             "demo": Command("eva_contrastive.inference.demo", "main", "rank captions, search"),
-            "export": Command("eva_contrastive.inference.export", "main", "both towers as files"),
+            "export": Command(
+                "eva_contrastive.inference.export_command", "main", "both towers as files"
+            ),
             "interpolate": Command(
-                "eva_contrastive.steps.interpolation", "main", "between two sets of weights"
+                "eva_contrastive.steps.interpolate_command", "main", "between two sets of weights"
             ),
         },
         (
@@ -158,6 +172,7 @@ COMMANDS: Mapping[str, Command] = {
     "convert": Command("eva_command.joint", "convert", "weights for other programs, and back"),
     "extract": Command("eva_command.joint", "extract", "features of pictures or texts into files"),
     "submit": Command(_SUBMISSION, "main", "files for COCO's and LVIS's servers"),
+    "push": Command("eva_engine.publishing.command", "main", "publish a run on the hub"),
     "doctor": Command("eva_command.doctor.command", "main", "what is installed, missing, broken"),
 }
 

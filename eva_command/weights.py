@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_data.commands import complain, program, say
+from eva_data.options import add_download_option
 
 if TYPE_CHECKING:
     from eva_backbone.checkpoints._official_files import OfficialFile
@@ -51,8 +52,9 @@ def _parse_get(arguments: Sequence[str] | None) -> argparse.Namespace:
         "print their paths.",
     )
     parser.add_argument(
-        "names", nargs="+", metavar="NAME", help="name that `list` shows, or source"
+        "names", nargs="+", metavar="NAME", help="name that `list` shows, or hf://ORG/NAME/FILE"
     )
+    add_download_option(parser)
     return parser.parse_args(arguments)
 
 

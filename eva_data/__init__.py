@@ -10,7 +10,7 @@
 * `coco`: annotation files in COCO format, checked and made uniform;
 * `transforms`, `drawing`: the transform of an evaluation; letters and sheets of pictures;
 * `inputs`, `options`, `commands`: inputs of demos, types of options, exit codes of programs;
-* `recipes`: recipes by name, in a checkout and in an installed package;
+* `recipes`, `extras`: recipes by name, wherever they lie; what is not installed, in a sentence;
 * `pools`, `checks`: work in several processes; checks of data sets, their findings and command;
 * `interruption`, `seeding`: stop signals, and random numbers by seed and place.
 

@@ -6,7 +6,8 @@ which upstream does not publish on PyPI, to none: `eva doctor` installs it.
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 TOOLKIT = "eva-toolkit"
 DETECTRON2 = "eva doctor --install detectron2"
@@ -22,12 +23,14 @@ _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its pack
     "torchcodec": ("torchcodec",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "demo": ("skimage", "sklearn"),
+    "hub": ("huggingface_hub",),
 }
 _EXTRA_OF = {package: extra for extra, packages in _PACKAGES.items() for package in packages}
 _OF_SEVERAL = {"torchvision": "engine", "scipy": "demo", "matplotlib": "demo", "tqdm": "demo"}
 _TASK_OF = {  # package of a project -> the extra that has all it needs
     "eva_detection": "detection",
     "eva_segmentation": "segmentation",
+    "eva_mmdetection": "segmentation",
     "eva_classification": "classification",
     "eva_pretrain": "pretrain",
     "eva_video": "video",
@@ -78,16 +81,16 @@ def explained(main: Callable[..., int | None]) -> Callable[..., int | None]:
     """Have a command end with one sentence where a package is not installed.
 
     Args:
-        main: Function of the arguments of a command line.
+        main: Function of a command line.
 
     Returns:
         The same, which exits with 1 after that sentence.
     """
 
     @functools.wraps(main)
-    def wrapped(arguments: Sequence[str] | None = None) -> int | None:
+    def wrapped(*arguments: Any, **options: Any) -> int | None:
         try:
-            return main(arguments)
+            return main(*arguments, **options)
         except ImportError as error:
             sentence = sentence_of(error)
             if sentence is None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torchvision import ops
 
+LINEAR, GAUSSIAN = 1, 2  # mmcv's codes of soft-NMS; 0 removes
+
 
 def nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, offset: int) -> Tensor:
     """Suppress boxes that overlap with a better one.
@@ -24,7 +26,9 @@ def nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, offset: int) -> 
         Indices of the kept boxes, best first.
     """
     boxes = torch.cat([boxes[:, :2], boxes[:, 2:] + offset], dim=1) if offset else boxes
-    return ops.nms(boxes, scores.to(boxes.dtype), iou_threshold)
+    # as in mmcv, whose order of equal scores is that of this sort; torchvision's would be another
+    scores, order = scores.to(boxes.dtype).sort(descending=True)
+    return order[ops.nms(boxes[order], scores, iou_threshold)]
 
 
 def softnms(
@@ -53,45 +57,67 @@ def softnms(
     Returns:
         Indices of the kept boxes, in the order of `dets`.
     """
-    table = np.column_stack([boxes.detach().numpy(), scores.detach().numpy()]).astype(np.float32)
-    areas = (table[:, 2] - table[:, 0] + offset) * (table[:, 3] - table[:, 1] + offset)
-    order = np.arange(len(table))
-    first = 0
-    while first < len(order):
-        best = first + _best(table[order[first:], 4])
-        order[[first, best]] = order[[best, first]]
-        rest = order[first + 1 :]
-        overlap = _overlap(table, areas, order[first], rest, offset)
-        table[rest, 4] *= _decay(overlap, method, iou_threshold, sigma)
-        order = np.concatenate([order[: first + 1], _compact(rest, ~(table[rest, 4] < min_score))])
+    columns = np.empty((6, len(boxes)), np.float32)  # x0, y0, x1, y1, area, score
+    columns[:4] = boxes.detach().numpy().T
+    columns[4] = np.prod(columns[2:4] - columns[:2] + np.float32(offset), axis=0)
+    columns[5] = scores.detach().numpy()
+    order = np.arange(len(boxes))
+    first, count = 0, len(boxes)
+    while first < count:
+        best = first + _best(columns[5, first:count])
+        if best != first:
+            columns[:, [first, best]] = columns[:, [best, first]]
+            order[[first, best]] = order[[best, first]]
+        rest = columns[:, first + 1 : count]
+        rest[5] *= _decay(_overlap(columns[:, first], rest, offset), method, iou_threshold, sigma)
+        dropped = rest[5] < min_score
+        if dropped.any():
+            places = first + 1 + _compact(~dropped)
+            count = first + 1 + len(places)
+            columns[:, first + 1 : count] = columns[:, places]
+            order[first + 1 : count] = order[places]
         first += 1
-    dets[: len(order)] = torch.from_numpy(table[order]).to(dets)
-    return torch.from_numpy(order)
+    dets[:count, :4] = torch.from_numpy(columns[:4, :count].T).to(dets)
+    dets[:count, 4] = torch.from_numpy(columns[5, :count]).to(dets)
+    return torch.from_numpy(order[:count].copy())
 
 
 def _best(scores: Any) -> int:
     """Place of the highest score; a first one that is not a number is taken, as in mmcv."""
+    best = int(scores.argmax())  # of the first not-a-number, where there is one
+    if scores[best] == scores[best]:
+        return best
     return 0 if np.isnan(scores[0]) else int(np.nanargmax(scores))
 
 
-def _overlap(table: Any, areas: Any, one: Any, many: Any, offset: int) -> Any:
-    low = np.maximum(table[one, :2], table[many, :2])
-    high = np.minimum(table[one, 2:4], table[many, 2:4])
-    inter = np.maximum(np.float32(0), high - low + np.float32(offset)).prod(1)
+def _overlap(one: Any, many: Any, offset: int) -> Any:
+    """IoU of a column with others."""
+    low_x, low_y = np.maximum(one[0], many[0]), np.maximum(one[1], many[1])
+    high_x, high_y = np.minimum(one[2], many[2]), np.minimum(one[3], many[3])
+    zero, edge = np.float32(0), np.float32(offset)
+    inter = np.maximum(zero, high_x - low_x + edge) * np.maximum(zero, high_y - low_y + edge)
     with np.errstate(divide="ignore", invalid="ignore"):  # two empty boxes
-        return inter / (areas[one] + areas[many] - inter)
+        return inter / (one[4] + many[4] - inter)
 
 
 def _decay(overlap: Any, method: int, iou_threshold: float, sigma: float) -> Any:
-    if method == 2:
-        return np.exp(-(overlap * overlap) / np.float32(sigma))
-    lowered = 1 - overlap if method == 1 else np.zeros_like(overlap)
+    if method == GAUSSIAN:
+        exponent = -(overlap * overlap) / np.float32(sigma)
+        return np.exp(exponent, dtype=np.float64).astype(np.float32)  # rounded as C's `expf`
+    lowered = np.float32(1) - overlap if method == LINEAR else np.float32(0)
     return np.where(overlap >= iou_threshold, lowered, np.float32(1))
 
 
-def _compact(rest: Any, kept: Any) -> Any:
-    """Fill the places of dropped boxes from the end, as mmcv does; equal scores depend on it."""
+def _compact(kept: Any) -> Any:
+    """Order in which mmcv fills the places of dropped boxes from the end; ties depend on it.
+
+    Args:
+        kept: (m,) whether a box stays.
+
+    Returns:
+        Where each of the first boxes comes from, as many as stay.
+    """
     count = int(kept.sum())
-    result = rest[:count].copy()
-    result[~kept[:count]] = rest[count:][kept[count:]][::-1]
-    return result
+    places = np.arange(count)
+    places[~kept[:count]] = count + kept[count:].nonzero()[0][::-1]
+    return places

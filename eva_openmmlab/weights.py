@@ -5,7 +5,6 @@ import os
 import pickle
 from contextlib import AbstractContextManager
 from functools import singledispatch
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,8 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from eva_backbone import LoadReport
-from eva_backbone.checkpoints.reading import read_torch_file
+from eva_backbone.checkpoints.reading import read_safetensors, read_torch_file
+from eva_backbone.checkpoints.registry import resolve_source
 
 
 def _method_of_buffer(owner: type, name: str) -> object:
@@ -96,13 +96,13 @@ def load_from_http_safely(filename: str, map_location: Any = None, model_dir: An
 
 @CheckpointLoader.register_scheme(prefixes="", force=True)
 def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
-    """Read a checkpoint in a local file for mmengine, once this module is imported.
+    """Read a checkpoint for mmengine, once this module is imported.
 
-    In place of its own loader, which unpickles what it cannot read safely; `init_model` and
-    mmsegmentation's own `tools/test.py` come here.
+    In place of its own loader, which unpickles what it cannot read safely; `init_model`,
+    `init_detector` and the frameworks' own `tools/test.py` come here.
 
     Args:
-        filename: The file.
+        filename: The file, name of an official one, or `hf://ORG/REPOSITORY/FILE@REVISION`.
         map_location: Not used: tensors are on the CPU, from where they are copied into a model.
 
     Returns:
@@ -110,6 +110,10 @@ def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
 
     Raises:
         ValueError: If the file is damaged or holds code.
+        FileNotFoundError: If there is none.
     """
     del map_location
-    return read_torch_file(Path(filename).expanduser(), allowed=METADATA)
+    path = resolve_source(filename)
+    if path.suffix == ".safetensors":
+        return {"state_dict": read_safetensors(path)}
+    return read_torch_file(path, allowed=METADATA)

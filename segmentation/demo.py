@@ -1,6 +1,7 @@
 """Segment images: `python segmentation/demo.py --help`."""
 
+from eva_data.extras import explained
 from eva_segmentation.inference.demo import main
 
 if __name__ == "__main__":
-    main()
+    explained(main)()

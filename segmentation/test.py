@@ -1,6 +1,7 @@
 """Evaluate an EVA segmentor: `python segmentation/test.py --help`."""
 
+from eva_data.extras import explained
 from eva_segmentation.evaluation.evaluate import main
 
 if __name__ == "__main__":
-    main()
+    explained(main)()

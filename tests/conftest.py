@@ -555,6 +555,12 @@ def full_disk(small_disk):
         yield
 
 
+@pytest.fixture(scope="session")
+def mmengine_runs(load_module):
+    """The module `mmengine_runs.py`: programs on mmengine in the process of the tests."""
+    return load_module(HERE / "mmengine_runs.py")
+
+
 @pytest.fixture
 def write_coco(tmp_path):
     """Function: a COCO file of these annotations and noise pictures of 128 x 96 px."""

@@ -1,25 +1,6 @@
-r"""Write features of pictures or texts to files.
+"""Write features of pictures or texts to files: `python tools/extract_features.py --help`."""
 
-One vector for each picture below a folder, by any weights of this toolkit:
-    python tools/extract_features.py --weights eva_psz14.pt --images photos --output output/photos
+from eva_command.joint import extract as main
 
-Maps of patch features of a detector at 640 px, on 8 GPUs:
-    torchrun --nproc-per-node 8 tools/extract_features.py --weights eva_coco_det.pth \
-        --image-size 640 --kind patches --images photos --output output/maps
-
-EVA-CLIP's embeddings, which can be compared, of pictures, and of a text in each line of a file:
-    ... --weights eva_clip_psz14.pt --kind embedding --images photos --output output/images
-    ... --weights eva_clip_psz14.pt --texts captions.txt --output output/texts
-
-The same command continues an interrupted run. In Python:
-    from eva_engine.extraction.shards import read_features
-    names, features = read_features("output/photos")
-"""
-
-from eva_classification.extraction import VIT_FEATURES
-from eva_contrastive.inference.extraction import EMBEDDINGS
-from eva_engine.extraction.command import extraction_command
-
-main = extraction_command("tools/extract_features.py", [VIT_FEATURES, EMBEDDINGS], about=__doc__)
 if __name__ == "__main__":
     main()

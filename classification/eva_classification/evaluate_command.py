@@ -1,35 +1,14 @@
-"""Command line of `classification/evaluate.py`."""
+"""Command line of `classification/evaluate.py`; what evaluates is imported when it is needed."""
 
 import argparse
-import itertools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
 
-from eva_classification.imagenet_average import (
-    PAPER_SETS,
-    average_entries,
-    table_with_average,
-)
-from eva_classification.models import ImageClassifier, load_classifier
-from eva_data.files import make_folder
-from eva_data.labelled.folders import open_labelled
-from eva_data.labelled.imagenet import CLASSES, ImageNetPaths, open_sets
-from eva_data.transforms import evaluation_transform
-from eva_engine import distributed
-from eva_engine.commands.options import (
-    add_arguments,
-    add_weights,
-    choose_dtype,
-    command,
-    new_parser,
-)
-from eva_engine.evaluation.counting import Score, count
-from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
-from eva_engine.evaluation.reports import write_results
-from eva_engine.evaluation.rules import AnyLabel, OneLabel, Rule
+if TYPE_CHECKING:
+    import torch
 
 PROGRAM = "classification/evaluate.py"
 SETS = {
@@ -71,62 +50,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _evaluate(options: argparse.Namespace, device: torch.device) -> None:
-    model = load_classifier(options.weights, variant=options.variant, image_size=options.image_size)
-    model = model.to(device, choose_dtype(options.precision, device))
-    if options.output is not None:
-        make_folder(options.output)  # fails now, not after hours
-    fill_from_training(options)
-    work = _own_data if options.data else _imagenet
-    scores = work(model, options)
-    if distributed.rank() == 0:
-        sys.stdout.write(table_with_average(scores) + "\n")
-        if options.output is not None:
-            settings = settings_of(options, image_size=model.img_size)
-            more = average_entries(scores)
-            file = write_results(options.output, settings, scores, more=more)
-            sys.stdout.write(f"wrote {file}\n")
+def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
+    from eva_classification.evaluating import evaluate
+
+    evaluate(options, device)
 
 
 main = command(PROGRAM, _parse, _evaluate)
 
 
-def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> dict[str, Score]:
-    if model.num_classes != CLASSES:
-        raise ValueError(
-            f"{options.weights} has {model.num_classes} classes, ImageNet-1K and its variants need "
-            f"{CLASSES}; evaluate it on its own data with --data"
-        )
-    paths = ImageNetPaths(**{name: getattr(options, name) for name in SETS})
-    sets = open_sets(
-        paths,
-        image_size=model.img_size,
-        crop_pct=options.crop_pct,
-        mean=options.mean,
-        std=options.std,
-    )
-    device = next(model.parameters()).device
-    scores: dict[str, Score] = {}
-    for samples, group in itertools.groupby(sets, key=lambda entry: entry.samples):
-        rules: dict[str, Rule] = {
-            entry.name: OneLabel(entry.columns)
-            if entry.accepted is None
-            else AnyLabel(entry.accepted)
-            for entry in group
-        }
-        counted = count(
-            model, samples, rules, device=device, batch_size=options.batch_size,
-            workers=options.workers, progress=next(iter(rules)),
-        )  # fmt: skip
-        scores |= counted.scores
-    # in the paper's order: ReaL was judged together with ImageNet-1K
-    return {name: scores[name] for name in (*PAPER_SETS, "ObjectNet") if name in scores}
-
-
-def _own_data(model: ImageClassifier, options: argparse.Namespace) -> dict[str, Score]:
-    transform = evaluation_transform(
-        model.img_size, crop_pct=options.crop_pct, mean=options.mean, std=options.std
-    )
-    samples = open_labelled(options.data, transform, classes=options.class_names, upright=False)
-    counted = evaluate_own_data(model, samples, options, num_classes=model.num_classes)
-    return dict(counted.scores)
+if __name__ == "__main__":
+    main()

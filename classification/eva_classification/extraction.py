@@ -1,17 +1,15 @@
-"""What `tools/extract_features.py` computes by the ViT of any weights, and the reader of its files.
-
-names, features = read_features("output/photos")
-"""
+"""What `tools/extract_features.py` computes by the ViT of any weights."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-import torch
-
-from eva_classification.features import FeatureExtractor
 from eva_classification.model_options import add_extractor, build_extractor
 from eva_engine.extraction.command import Extraction, Kind
-from eva_engine.extraction.samples import Pictures
-from eva_engine.extraction.shards import read_features as read_features
+
+if TYPE_CHECKING:  # the options alone need no torch
+    import torch
+
+    from eva_classification.features import FeatureExtractor
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -19,7 +17,9 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError("--pooling has no use with --kind patches")
 
 
-def _prepare(options: argparse.Namespace, device: torch.device) -> Extraction:
+def _prepare(options: argparse.Namespace, device: "torch.device") -> Extraction:
+    from eva_engine.extraction.samples import Pictures
+
     extractor = build_extractor(options, device)
     pooled = options.kind == "pooled"
     return Extraction(
@@ -38,7 +38,7 @@ def _prepare(options: argparse.Namespace, device: torch.device) -> Extraction:
     )
 
 
-def _shape(extractor: FeatureExtractor, *, pooled: bool) -> tuple[int, ...]:
+def _shape(extractor: "FeatureExtractor", *, pooled: bool) -> tuple[int, ...]:
     side = extractor.image_size // extractor.vit.patch_size
     width = extractor.vit.embed_dim
     return (width,) if pooled else (width, side, side)

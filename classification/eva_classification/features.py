@@ -16,13 +16,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints.pooled import (
-    Pooling,
     load_pooled,
     patch_tokens,
     pool_tokens,
     require_pooling,
 )
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from eva_backbone.variants import (
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Pooling,
+)
 from eva_backbone.vit import VisionTransformer
 from eva_data.pictures import read_picture
 from eva_data.transforms import PictureTransform, evaluation_transform

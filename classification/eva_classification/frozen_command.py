@@ -1,25 +1,15 @@
-"""Command line of `classification/evaluate_frozen.py`."""
+"""Command line of `classification/evaluate_frozen.py`; what evaluates is imported when needed."""
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from eva_classification.model_options import add_extractor, build_extractor
-from eva_data.files import make_folder
-from eva_data.labelled.folders import open_labelled
-from eva_data.labelled.labelled_images import LabelledImages
-from eva_engine import distributed
+from eva_classification.model_options import add_extractor
 from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
-from eva_engine.evaluation.frozen import Kept, labelled_features
-from eva_engine.evaluation.frozen_scores import (
-    add_frozen,
-    check_frozen,
-    report_frozen,
-    score_frozen,
-)
+from eva_engine.evaluation.frozen_options import add_frozen
+
+if TYPE_CHECKING:
+    import torch
 
 PROGRAM = "classification/evaluate_frozen.py"
 
@@ -41,38 +31,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _evaluate(options: argparse.Namespace, device: torch.device) -> None:
-    if options.output is not None:
-        make_folder(options.output)  # fails now, not after hours
-    extractor = build_extractor(options, device)
-    learn = open_labelled(options.train, extractor.transform, upright=False)
-    score = open_labelled(options.val, extractor.transform, classes=learn.classes, upright=False)
-    check_frozen(options, len(learn))
+def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
+    from eva_classification.frozen_scoring import evaluate
 
-    def compute(samples: LabelledImages, limit: int | None, title: str) -> tuple[Tensor, Tensor]:
-        (found,), labels = labelled_features(
-            lambda images: [extractor(images)], samples, kept=[Kept([extractor.vit.embed_dim])],
-            device=device, batch_size=options.batch_size, workers=options.workers, limit=limit,
-            title=title,
-        )  # fmt: skip
-        return found, labels
-
-    features, labels = compute(learn, options.limit, "train")
-    queries, truth = compute(score, None, "val")
-    if distributed.rank() > 0:
-        return
-    classes = len(learn.classes)
-    scores, chosen = score_frozen(options, features, labels, queries, truth, classes=classes)
-    settings = {
-        "train_images": len(features),
-        "pooling": extractor.pooling,
-        "image_size": extractor.image_size,
-    }
-    title = (
-        f"{Path(options.weights).name}, pooling {extractor.pooling}, {extractor.image_size} px: "
-        f"{len(features)} images of {classes} classes to learn from"
-    )
-    report_frozen(options, title, settings | chosen, scores)
+    evaluate(options, device)
 
 
 main = command(PROGRAM, _parse, _evaluate)
+
+
+if __name__ == "__main__":
+    main()

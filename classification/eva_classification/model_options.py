@@ -1,11 +1,14 @@
 """Options of a feature extractor, shared by the commands that freeze a backbone."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-import torch
+from eva_backbone.variants import POOLINGS
 
-from eva_backbone.checkpoints.pooled import POOLINGS
-from eva_classification.features import FeatureExtractor
+if TYPE_CHECKING:  # the options alone need no torch
+    import torch
+
+    from eva_classification.features import FeatureExtractor
 
 
 def add_extractor(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +24,7 @@ def add_extractor(parser: argparse.ArgumentParser) -> None:
     add("--global-blocks", type=int, nargs="*", help="blocks without windows, with --window-size")
 
 
-def build_extractor(options: argparse.Namespace, device: torch.device) -> FeatureExtractor:
+def build_extractor(options: argparse.Namespace, device: "torch.device") -> "FeatureExtractor":
     """Build the extractor of a command line.
 
     Args:
@@ -36,6 +39,8 @@ def build_extractor(options: argparse.Namespace, device: torch.device) -> Featur
         ValueError: As `FeatureExtractor.from_weights`.
         FileNotFoundError: As there.
     """
+    from eva_classification.features import FeatureExtractor
+
     vit = {
         "num_heads": options.num_heads,
         "window_size": options.window_size,

@@ -22,7 +22,7 @@ config = replace(
         text="openclip_h",
         text_checkpoint="openclip_vit_h_14_laion2b_s32b_b79k.safetensors",
     ),
-    data=replace(parent.data, train="clip/configs/merged_2b.toml"),
+    data=replace(parent.data, train=str(Path(__file__).with_name("merged_2b.toml"))),
     optimizer=replace(parent.optimizer, warmup_epochs=0.115),  # 2000 steps
     run=replace(parent.run, output=Path("output/eva_clip_g_plus"), epochs=2, batch_size=1024),
 )

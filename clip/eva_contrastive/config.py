@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from eva_contrastive.model.towers import TEXT_VARIANTS
+from eva_contrastive.model.text_variants import TEXT_VARIANTS
 from eva_engine.config import (
     OptimizerConfig,
     PixelConfig,
@@ -15,6 +15,7 @@ from eva_engine.config import (
 )
 
 Loss = Literal["contrastive", "sigmoid"]
+VIDEO_FRAMES, MOST_VIDEO_FRAMES = 8, 256  # of a video that is ranked or searched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class ModelConfig(VitConfig):
     """Both towers. `init_checkpoint` is the vision tower's, or that of a complete CLIP.
 
     Attributes:
-        text: A key of `eva_contrastive.model.towers.TEXT_VARIANTS`.
+        text: A key of `eva_contrastive.model.text_variants.TEXT_VARIANTS`.
         text_checkpoint: Weights that the text tower begins with, by name or path: OpenAI's CLIP (a
             TorchScript archive), an open_clip or transformers file, or one of this toolkit; empty
             for random ones, or for those of a complete CLIP in `init_checkpoint`.

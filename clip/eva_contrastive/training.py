@@ -16,7 +16,7 @@ from eva_contrastive.data.transforms import training_transform
 from eva_contrastive.evaluation.validation import ContrastiveValidation
 from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip
 from eva_contrastive.model.loading import initialise
-from eva_contrastive.model.towers import TEXT_VARIANTS
+from eva_contrastive.model.text_variants import TEXT_VARIANTS
 from eva_contrastive.steps.groups import freeze, limits, parameter_groups
 from eva_contrastive.steps.interpolation import check_start, write_interpolated
 from eva_contrastive.steps.losses import build_loss

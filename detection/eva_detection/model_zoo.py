@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from omegaconf import DictConfig, OmegaConf
@@ -125,7 +126,7 @@ def get(
         config_path: Name of the recipe.
         trained: Load the official detector of this recipe; otherwise what its training starts from,
             such as a backbone, or random values where that is nothing.
-        device: Name such as "cuda" or "cpu"; None for the config's.
+        device: Name such as "cuda" or "cpu"; None for the config's, or the CPU without CUDA.
 
     Returns:
         The detector, in training mode as detectron2's.
@@ -136,6 +137,8 @@ def get(
     """
     cfg = get_config(config_path, trained)
     yacs = isinstance(cfg, CfgNode)
+    if device is None and not torch.cuda.is_available():
+        device = "cpu"
     place = device or (cfg.MODEL.DEVICE if yacs else cfg.train.device)
     check_device(place)
     source = cfg.MODEL.WEIGHTS if yacs else OmegaConf.select(cfg, "train.init_checkpoint")

@@ -16,26 +16,33 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from eva_data.commands import program_name
 from eva_data.files import UnwritableError, make_folder, write_text
 
 _SETTINGS = "quickstart.json"
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
-_CHECKOUT = Path(__file__).resolve().parents[2]
+_ABOVE = Path(__file__).resolve().parents[2]  # of a checkout: its root
+_MODULES = {  # program of a checkout -> the same where there is none
+    "tools/make_demo_data.py": "eva_demo.command",
+    "detection/train_net.py": "eva_detection.training.command",
+}
 
 
-def main(arguments: Sequence[str] | None = None, *, repository: Path = _CHECKOUT) -> None:
+def main(arguments: Sequence[str] | None = None, *, repository: Path | None = None) -> None:
     """Command line.
 
     Args:
         arguments: Arguments; by default the process's.
-        repository: Root of the checkout, where `tools/` and `detection/` are.
+        repository: Root of the checkout, where `tools/` and `detection/` are; None looks for one
+            around this package. Without a checkout the steps are modules, and the results are in
+            the current folder.
 
     Raises:
         SystemExit: If a step fails, with what is saved.
     """
+    if repository is None:
+        repository = _ABOVE if (_ABOVE / CONFIG).is_file() else Path.cwd()
     args = _parse(repository, arguments)
-    if not (repository / CONFIG).is_file():
-        raise SystemExit(f"the quick start needs a checkout: {repository} has no {CONFIG}")
     output, datasets = args.output.resolve(), args.datasets.resolve()
     # ends the running step too: `subprocess.run` kills its child on any exception
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"terminated; {_what_is_saved(output)}"))
@@ -49,8 +56,11 @@ def main(arguments: Sequence[str] | None = None, *, repository: Path = _CHECKOUT
     environment = os.environ | {"DETECTRON2_DATASETS": str(datasets)}
 
     def step(title: str, script: str, *arguments: str) -> None:
-        command = [sys.executable, str(repository / script), *arguments]
-        print(f"\n== {title}\n$ python {shlex.join([script, *arguments])}", flush=True)
+        there = (repository / script).is_file()
+        shown = [script] if there else ["-m", _MODULES[script]]
+        program = [str(repository / script)] if there else shown
+        command = [sys.executable, *program, *arguments]
+        print(f"\n== {title}\n$ python {shlex.join([*shown, *arguments])}", flush=True)
         try:
             finished = subprocess.run(
                 command, env=environment, cwd=repository, stdout=subprocess.DEVNULL, check=False
@@ -96,7 +106,7 @@ def _report(output: Path, data: Path, began: float) -> None:
 
 def _parse(repository: Path, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="quickstart.py",
+        prog=program_name("quickstart.py"),
         description="Fine-tune a small EVA detector on digit scenes on a CPU, evaluate it and "
         "write a report. The same command continues an interrupted run.",
     )
@@ -158,3 +168,7 @@ def _claim(output: Path, overrides: list[str]) -> None:
         write_text(settings, json.dumps({"overrides": overrides}) + "\n")
     except UnwritableError as error:
         raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

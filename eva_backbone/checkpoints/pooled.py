@@ -6,7 +6,7 @@ Shapes: B samples, N patches, C channels.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,9 @@ from eva_backbone.checkpoints.from_weights import Trunk, describe, vit_from
 from eva_backbone.checkpoints.reading import noted_frames, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.layers import LAYER_NORM_EPS
+from eva_backbone.variants import POOLINGS, Pooling
 from eva_backbone.vit import VisionTransformer
 
-Pooling = Literal["mean", "cls"]
-POOLINGS = get_args(Pooling)
 FRAMES = 8  # of a clip, for weights of pictures
 
 

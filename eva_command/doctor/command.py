@@ -1,6 +1,7 @@
 """The command line of `eva doctor`, and its report."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,3 +98,7 @@ def report(findings: Sequence[Finding]) -> str:
 
 
 main = program(_parse, _work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

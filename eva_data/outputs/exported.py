@@ -34,7 +34,7 @@ def require_form(form: str) -> None:
     lacking = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if form == "onnx" and lacking:
         raise ValueError(
-            f"ONNX needs {', '.join(lacking)}: install the extra, pip install -e '.[export]'"
+            f"ONNX needs {', '.join(lacking)}: install the extra, pip install 'eva-toolkit[export]'"
         )
 
 

@@ -22,6 +22,7 @@ outputs are compared with ours.
 
 import argparse
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 from eva_data.commands import program, say
 from eva_data.files import require_free
-from eva_data.options import integer
+from eva_data.options import add_download_option, integer
 from eva_data.outputs.folders import require_replaceable
 from eva_engine.commands import timm_names
 
@@ -188,6 +189,7 @@ def parse(arguments: Sequence[str] | None, others: OtherPrograms = TIMM) -> argp
     add("--dtype", choices=DTYPES, help="by default as in the source")
     add("--patch-size", type=integer(1), metavar="P", help="resample patches and positions to it")
     add("--overwrite", action="store_true", help="replace an earlier output")
+    add_download_option(parser)
     args = parser.parse_args(arguments)
     try:
         if args.to in others.folders:
@@ -229,3 +231,7 @@ def converter(*programs: OtherPrograms) -> Callable[..., int]:
 
 
 main = converter()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from eva_data.commands import program_name
-from eva_data.options import integer
+from eva_data.options import add_download_option, integer
 from eva_engine.commands.endings import ending
 from eva_engine.config import LARGEST_IMAGE, MOST_WORKERS
 
@@ -66,14 +66,15 @@ def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.
 
 
 def add_weights(parser: argparse.ArgumentParser, *, kinds: str) -> None:
-    """Add `--weights`, and the options of the pictures or frames that they see.
+    """Add `--weights`, `--no-download`, and the options of the pictures or frames that they see.
 
     Args:
         parser: Parser that receives them.
         kinds: Weights that the command takes, for the help.
     """
     add = parser.add_argument
-    add("--weights", required=True, help=kinds)
+    add("--weights", required=True, help=f"{kinds}; or hf://ORG/REPOSITORY/FILE")
+    add_download_option(parser)
     side = integer(1, LARGEST_IMAGE)
     add("--image-size", type=side, help="side in pixels (default: that of the weights)")
     add("--mean", type=float, nargs=3, help="of the pixels (default: of the weights' training)")

@@ -20,7 +20,7 @@ from eva_backbone.checkpoints._key_maps import TRUNK_KEY
 from eva_backbone.checkpoints.convert import trunk_prefix
 from eva_backbone.checkpoints.from_weights import Trunk, describe
 from eva_backbone.checkpoints.listing import listed
-from eva_backbone.checkpoints.pooled import Pooling
+from eva_backbone.variants import Pooling
 
 PROBE_EPS = 1e-6  # of a linear probe's batch norm
 # timm's names: side of the pictures -> name, the last for all other sides.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from eva_data.commands import program_name
+from eva_data.options import add_download_option
 from eva_data.recipes import TASKS, find_recipe
 from eva_engine.commands.endings import ending
 from eva_engine.config import RunConfig, as_plain
@@ -78,13 +79,14 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
     program = program_name(program)
     first = argparse.ArgumentParser(
         prog=program,
-        usage=f"{program} RECIPE [--print-config] [--name VALUE ...]",
+        usage=f"{program} RECIPE [--print-config] [--no-download] [--name VALUE ...]",
         description="Train from a recipe, a Python file that defines `config`. With a recipe, "
         "--help lists all its values; `eva recipes` lists the recipes.",
         add_help=False,
         allow_abbrev=False,
     )
     first.add_argument("recipe", nargs="?", help="name of a recipe, or file")
+    add_download_option(first)
     first.add_argument("--print-config", action="store_true", help="print the config and stop")
     # the launcher `deepspeed` adds it; the variable LOCAL_RANK, which it sets too, is what counts
     first.add_argument("--local_rank", help=argparse.SUPPRESS)

@@ -18,9 +18,9 @@ from torch.utils.data import Dataset, Subset
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.evaluation.counting import LabelledSamples
+from eva_engine.evaluation.frozen_options import L2
 
 TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
-L2 = (1e-4, 1e-3, 1e-2, 1e-1)
 MAX_STEPS = 300  # of L-BFGS
 _QUERIES = 1024  # that are compared at once
 _EXCHANGED = 256  # samples whose features are sent at once

@@ -2,26 +2,20 @@
 
 import argparse
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-from eva_backbone.checkpoints.registry import resolve_source
-from eva_backbone.checkpoints.verification import sha256_of
-from eva_engine import distributed
-from eva_engine.checkpoints.output_folder import reserved
 from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
-from eva_engine.extraction.extracting import agree, extract
-from eva_engine.extraction.samples import Samples
-from eva_engine.extraction.shards import Plan
 
-LARGEST_FILE = 4096  # samples
-STORED = {"fp16": torch.float16, "fp32": torch.float32}
+if TYPE_CHECKING:  # the options alone need no torch
+    import torch
+    from torch import Tensor
+
+    from eva_engine.extraction.samples import Samples
+
+STORED = ("fp16", "fp32")
 
 
 class Extraction(NamedTuple):
@@ -34,8 +28,8 @@ class Extraction(NamedTuple):
         settings: What distinguishes these features from others, besides weights and samples.
     """
 
-    compute: Callable[[Tensor], Tensor]
-    samples: Samples
+    compute: "Callable[[Tensor], Tensor]"
+    samples: "Samples"
     shape: tuple[int, ...]
     settings: dict[str, Any]
 
@@ -54,7 +48,7 @@ class Kind:
     names: dict[str, tuple[str, ...]]
     add_options: Callable[[argparse.ArgumentParser], None]
     check: Callable[[argparse.Namespace], None]
-    prepare: Callable[[argparse.Namespace, torch.device], Extraction]
+    prepare: Callable[[argparse.Namespace, "torch.device"], Extraction]
 
 
 def extraction_command(program: str, kinds: Sequence[Kind], *, about: str) -> Callable[..., None]:
@@ -73,10 +67,13 @@ def extraction_command(program: str, kinds: Sequence[Kind], *, about: str) -> Ca
         purpose, _, examples = about.partition("\n\n")
         return _parse(arguments, new_parser(program, purpose, epilog=examples), kinds)
 
-    def work(options: argparse.Namespace, device: torch.device) -> None:
+    def work(options: argparse.Namespace, device: "torch.device") -> None:
+        from eva_engine.checkpoints.output_folder import reserved
+        from eva_engine.extraction.writing import write_features
+
         (kind,) = [kind for kind in kinds if options.kind in kind.names]
         with reserved(options.output):
-            _extract(options, kind.prepare(options, device))
+            write_features(options, kind.prepare(options, device))
 
     return command(program, parse, work)
 
@@ -135,51 +132,3 @@ def _add_inputs(parser: argparse.ArgumentParser, taken: Sequence[str]) -> None:
         )
     if "texts" in taken:
         group.add_argument("--texts", metavar="FILE", help="text file, one text in each line")
-
-
-def _extract(options: argparse.Namespace, extraction: Extraction) -> None:
-    samples, shape = extraction.samples, extraction.shape
-    stored = STORED[options.store]
-    bytes_each = stored.itemsize * torch.Size(shape).numel()
-    # distinguishes weights of equal names
-    digest = sha256_of(resolve_source(options.weights)) if distributed.rank() == 0 else ""
-    settings = {
-        "weights": Path(options.weights).name,
-        "sha256": distributed.gather(digest)[0],
-        **extraction.settings,
-        "kind": options.kind,
-        "store": options.store,
-        "format": options.format,
-        "shape": shape,
-        samples.unit: len(samples),
-        # so few that several processes have their share, and that little is lost with a file
-        "shard_size": max(1, min(LARGEST_FILE, int(options.file_mb * 2**20 / bytes_each))),
-        "names": samples.digest,
-    }
-    if distributed.rank() == 0:
-        agree(options.output, settings)
-    distributed.barrier()
-    plan = Plan(
-        folder=options.output,
-        samples=len(samples),
-        shard_size=settings["shard_size"],
-        suffix=options.format,
-    )
-    left_out = extract(
-        extraction.compute,
-        samples,
-        plan,
-        shape=shape,
-        stored=stored,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        skip_unreadable=options.skip_unreadable,
-    )
-    left_out = [why for part in distributed.gather(left_out) for why in part]
-    if distributed.rank() == 0:
-        for why in left_out:
-            sys.stderr.write(f"left out: {why}\n")
-        sys.stdout.write(
-            f"{options.output} holds {options.kind} features {tuple(shape)} of "
-            f"{plan.count_written()} {samples.unit} in {plan.shards} files\n"
-        )

@@ -12,6 +12,7 @@ taken out of all that is published. Needs `pip install eva-toolkit[hub]` and a t
 
 import argparse
 import re
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,3 +68,7 @@ def _push(options: argparse.Namespace) -> int:
 
 
 main = program(parse, _push, name="eva push", interrupted="nothing was published")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eva_data.options import add_download_option
 from eva_data.recipes import find_recipe
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser, *, task: str) -> None:
         default="pytorch" if "TORCHELASTIC_RUN_ID" in os.environ else "none",
         help="what started the processes (default: found out for torchrun)",
     )
+    add_download_option(parser)
     add("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
 
 

@@ -18,7 +18,7 @@ from eva_mmdetection.model import (  # noqa: E402
     rpn_head,
     weights,
 )
-from eva_mmdetection.training import class_counts  # noqa: E402
+from eva_mmdetection.training import class_counts, schedule  # noqa: E402
 from eva_openmmlab import plugin as shared  # noqa: E402
 from eva_openmmlab.backbone import EVAViT  # noqa: E402
 from eva_openmmlab.pictures import LoadPicture  # noqa: E402
@@ -36,6 +36,7 @@ __all__ = [
     "mmcv_extension",
     "roi_head",
     "rpn_head",
+    "schedule",
     "shared",
     "weights",
 ]

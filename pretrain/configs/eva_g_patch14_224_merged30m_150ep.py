@@ -19,7 +19,7 @@ from eva_pretrain.config import DataConfig, PretrainConfig, StudentConfig, Teach
 config = PretrainConfig(
     student=StudentConfig(variant="eva_g_patch14", image_size=224, drop_path_rate=0.1),
     teacher=TeacherConfig(model="ViT-L-14", weights="openai", image_size=224, precision="fp16"),
-    data=DataConfig(train="pretrain/configs/merged30m.toml"),
+    data=DataConfig(train=str(Path(__file__).with_name("merged30m.toml"))),
     optimizer=OptimizerConfig(
         lr=1e-3,
         min_lr=1e-5,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from eva_classification import evaluate_command
+from eva_classification import evaluate_command, evaluating
 from eva_data.labelled._imagenet_subsets import IMAGENET_A, IMAGENET_R
 from eva_engine import distributed
 from eva_engine.evaluation import own_data
@@ -67,7 +67,7 @@ def test_all_sets_in_one_command(
     say(43, 923)
     caplog.set_level(logging.ERROR)  # of folders without images
     monkeypatch.setattr(distributed, "stop", lambda: None)
-    monkeypatch.setattr(evaluate_command, "load_classifier", lambda *_, **__: prescribe(logits))
+    monkeypatch.setattr(evaluating, "load_classifier", lambda *_, **__: prescribe(logits))
     monkeypatch.setattr(own_data, "notes_of_training", lambda _, **given: given)
     options = {"imagenet": imagenet, "real": tmp_path / "real.json", "v2": v2, "a": a, "r": r,
                "sketch": sketch, "objectnet": objectnet, "weights": "w", "workers": 0,
@@ -97,8 +97,6 @@ def test_all_sets_in_one_command(
 
 def test_the_variants_need_1000_classes(prescribe, monkeypatch, tmp_path):
     monkeypatch.setattr(own_data, "notes_of_training", lambda _, **given: given)
-    monkeypatch.setattr(
-        evaluate_command, "load_classifier", lambda *_, **__: prescribe([[0.0] * 9])
-    )
+    monkeypatch.setattr(evaluating, "load_classifier", lambda *_, **__: prescribe([[0.0] * 9]))
     with pytest.raises(SystemExit, match="w has 9 classes, ImageNet-1K and its variants need 1000"):
         evaluate_command.main(["--weights=w", f"--v2={tmp_path}", "--device=cpu"])

@@ -11,12 +11,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from eva_backbone import eva_debug
-from eva_classification.extraction import VIT_FEATURES, read_features
+from eva_classification.extraction import VIT_FEATURES
 from eva_classification.features import FeatureExtractor
 from eva_data import tensors
 from eva_data.outputs.run_folder import locked
-from eva_engine.extraction import command
-from eva_engine.extraction.shards import Plan
+from eva_engine.extraction import command, writing
+from eva_engine.extraction.shards import Plan, read_features
 
 main = command.extraction_command("tools/extract_features.py", [VIT_FEATURES], about="Write.")
 NUMBER = 11  # pictures of the fixture `digits`
@@ -190,7 +190,7 @@ def test_other_weights_of_the_same_name_want_another_folder(extract, tmp_path):
 
 
 def test_a_file_has_no_more_pictures_than_are_computed_in_a_while(extract, monkeypatch):
-    monkeypatch.setattr(command, "LARGEST_FILE", 4)
+    monkeypatch.setattr(writing, "LARGEST_FILE", 4)
     assert len(list(extract().glob("*.safetensors"))) == 3
 
 

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from eva_backbone import variants
-from eva_contrastive.model import towers
+from eva_contrastive.model import text_variants
 from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip
-from eva_contrastive.model.towers import TextTower, TextVariant, VisionTower
+from eva_contrastive.model.text_variants import TextVariant
+from eva_contrastive.model.towers import TextTower, VisionTower
 
 VISION = {
     "img_size": 28, "patch_size": 14, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_dim": 48
@@ -42,7 +43,7 @@ def small_sizes(tmp_path, monkeypatch):
     )  # fmt: skip
     monkeypatch.setitem(variants.VARIANTS, "eva_g_patch14", vision)
     text = TextVariant(24, 2, 2, context_length=16)
-    monkeypatch.setitem(towers.TEXT_VARIANTS, "clip_l", text)
+    monkeypatch.setitem(text_variants.TEXT_VARIANTS, "clip_l", text)
     monkeypatch.setenv("EVA_WEIGHTS", str(tmp_path))
     return tmp_path
 

@@ -1,5 +1,7 @@
 """What the config files are made with."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from detectron2.config import LazyConfig, instantiate
@@ -8,7 +10,9 @@ from omegaconf import OmegaConf
 
 from eva_detection.config import checks
 from eva_detection.config.checks import check_arguments, check_evaluator
+from eva_detection.config.command_line import load_config as load_checked
 from eva_detection.config.overrides import check_overrides
+from eva_detection.config.parser import make_parser
 from eva_detection.config.recipes import (
     drop_masks,
     load_recipe,
@@ -162,6 +166,32 @@ def test_train_net_without_a_recipe(file, message):
 
     with pytest.raises(SystemExit, match=f"^train_net.py: {message}"):
         run(default_argument_parser().parse_args(["--config-file", file]))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "demo/cascade_mask_rcnn_vitdet_eva_debug.py",
+        "demo/cascade_mask_rcnn_vitdet_eva_debug",
+        "cascade_mask_rcnn_vitdet_eva_debug",
+        "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py",
+    ],
+)
+def test_a_recipe_by_name(name, repository, tmp_path, monkeypatch):
+    """As `train_net.py` takes it, and what `demo.py`, `export.py` and `Predictor` call."""
+    monkeypatch.chdir(tmp_path)
+    args = make_parser().parse_args(["--config-file", name])
+    cfg, _ = load_checked(args)
+    assert cfg.train.max_iter == 450
+    expected = repository / "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
+    assert Path(args.config_file) == expected  # what the log of a run shows
+    assert load_recipe(name, ["train.max_iter=3"]).train.max_iter == 3
+
+
+def test_an_unknown_recipe_names_close_ones():
+    args = make_parser().parse_args(["--config-file", "coco/cascade_mask_rcnn_vitdet_eva_g_1230"])
+    with pytest.raises(ValueError, match=r"cannot be read: there is no recipe .*eva_g_1280"):
+        load_checked(args)
 
 
 def test_a_recipe_that_is_no_python(tmp_path):

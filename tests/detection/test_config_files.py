@@ -96,6 +96,7 @@ def test_modules_are_not_imported_to_look(tmp_path, monkeypatch):
         "coco/cascade_mask_rcnn_vitdet_eva_g_tta",
         "lvis/cascade_mask_rcnn_vitdet_eva_g_1536",
         "custom/cascade_mask_rcnn_vitdet_eva_l_24gb",
+        "upstream/mask_rcnn_vitdet_eva_g_1024",
         "demo/cascade_mask_rcnn_vitdet_eva_debug",
     ],
 )

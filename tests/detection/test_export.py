@@ -155,7 +155,7 @@ def test_a_bare_vit_is_exported_with_a_warning(run_export, weights, caplog):
         (("--size", "128", "0"), "--size: must be at least 1, got 0"),
         (("--weights", ""), "got ''"),
         (("--weights", "nowhere.pth"), "nowhere.pth"),
-        (("--config-file", "nowhere.py"), "there is no config nowhere.py"),
+        (("--config-file", "nowhere.py"), "there is no recipe 'nowhere.py' of detection"),
         (("--tolerance", "-1"), "--tolerance: must be at least 0, got -1"),
         (("--tolerance", "nan"), "--tolerance: must be a finite number, got nan"),
         (("--device", "gpu"), "device 'gpu' cannot be used here"),

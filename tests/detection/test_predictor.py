@@ -159,7 +159,7 @@ def test_settings_are_checked(build, tmp_path):
         build(threshold=1.5)
     with pytest.raises(ValueError, match="weights must name"):
         build(weights="")
-    with pytest.raises(FileNotFoundError, match=r"there is no config .*none\.py"):
+    with pytest.raises(ValueError, match=r"there is no recipe '.*none\.py' of detection"):
         Predictor.from_config(tmp_path / "none.py", weights="eva_debug")
 
 

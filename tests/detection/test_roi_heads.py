@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
+from detectron2.export import TracingAdapter
 from detectron2.layers import ShapeSpec
+from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.roi_heads import CascadeROIHeads
 from safetensors.torch import load_file
 
@@ -89,7 +91,27 @@ def _detect(model, golden):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_golden(variant, build, golden):
-    found = _detect(build(**VARIANTS[variant]), golden)
+    _assert_golden(_detect(build(**VARIANTS[variant]), golden), variant, golden)
+
+
+@pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_golden_as_torchscript(variant, build, golden):
+    """Traced on another picture, the same one upside down."""
+
+    def inference(model, inputs):
+        return [{"instances": model.inference(inputs, do_postprocess=False)[0]}]
+
+    image = golden["input.image"]
+    adapter = TracingAdapter(build(**VARIANTS[variant]), [{"image": image}], inference)
+    program = torch.jit.trace(adapter, (image.flip(1),), check_trace=False)
+    found = adapter.outputs_schema(program(image))[0]["instances"]
+    _assert_golden(detector_postprocess(found, 112, 128), variant, golden)
+
+
+def _assert_golden(found, variant, golden):
     expected = {
         field: golden[f"output.{variant}.{field}"]
         for field in ("count", "boxes", "scores", "classes", "mask_area")

@@ -67,6 +67,19 @@ def test_the_bias_of_keys_is_left_out(source, make_tiny_detector):
     _assert_all_of(loaded.state_dict(), model.state_dict())
 
 
+def test_biases_that_become_the_weights_share_nothing(source, make_tiny_detector):
+    weights = source[0].state_dict()
+    name = f"{TRUNK}blocks.0.attn."
+    joint = torch.arange(96.0)
+    del weights[f"{name}q_bias"], weights[f"{name}v_bias"]
+    loaded = make_tiny_detector()
+    loaded.load_state_dict(weights | {f"{name}qkv.bias": joint}, strict=True, assign=True)
+    attention = loaded.backbone.net.blocks[0].attn
+    joint.zero_()
+    assert torch.equal(attention.q_bias, torch.arange(32.0))
+    assert torch.equal(attention.v_bias, torch.arange(64.0, 96.0))
+
+
 def test_a_bias_of_another_width_is_refused(source, make_tiny_detector):
     weights = source[0].state_dict()
     name = f"{TRUNK}blocks.0.attn."

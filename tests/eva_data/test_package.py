@@ -10,7 +10,17 @@ import eva_data
 
 MODULES = {  # what a group may load -> its modules
     (): (
-        *("checks.command", "commands", "files", "inputs", "interruption", "options", "pools"),
+        *(
+            "checks.command",
+            "checks.manifests",
+            "commands",
+            "extras",
+            "files",
+            "inputs",
+            "interruption",
+            "options",
+            "pools",
+        ),
         "recipes",
         *("outputs.folders", "outputs.run_folder", "suffixes"),
     ),
@@ -19,7 +29,9 @@ MODULES = {  # what a group may load -> its modules
         *("drawing.contact_sheet", "drawing.lettering", "pictures", "coco.rules"),
     ),
     ("numpy", "cv2"): ("coco.scoring",),
-    ("numpy", "PIL", "pycocotools"): (*("coco.files", "coco.objects", "coco.own_data"),),
+    ("numpy", "PIL", "pycocotools"): (
+        *("coco.files", "coco.objects", "coco.own_data", "coco.predictions"),
+    ),
     ("numpy", "PIL", "safetensors"): (
         *("checks.video_facts", "checks.video_sets", "checks.videos", "sources.index_file"),
         *("sources.manifest_file", "sources.patterns", "sources.tar_members"),
@@ -41,7 +53,7 @@ MODULES = {  # what a group may load -> its modules
         *("outputs.exported", "seeding", "tensors", "transforms"),
         *("sources.decoding", "sources.image_source", "sources.manifests", "sources.shards"),
         *("labelled_videos.middle_frames",),
-        *("checks.manifests",),
+        *("checks.manifest_images",),
     ),
 }
 LIBRARIES = (

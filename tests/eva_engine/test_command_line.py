@@ -74,7 +74,7 @@ def test_help_without_a_recipe(run, capsys, arguments, code):
         run(*arguments)
     assert end.value.code == code
     shown = capsys.readouterr().out
-    assert "usage: train.py RECIPE [--print-config] [--name VALUE ...]" in shown
+    assert "usage: train.py RECIPE [--print-config] [--no-download] [--name VALUE ...]" in shown
     assert "With a recipe, --help lists all its values" in " ".join(shown.split())
 
 

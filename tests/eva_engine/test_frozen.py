@@ -17,7 +17,7 @@ from eva_engine.evaluation.frozen import (
     labelled_features,
     nearest_neighbours,
 )
-from eva_engine.evaluation.frozen_scores import add_frozen, check_frozen
+from eva_engine.evaluation.frozen_options import add_frozen, check_frozen
 
 CPU = torch.device("cpu")
 

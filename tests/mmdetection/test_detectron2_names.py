@@ -18,6 +18,7 @@ from eva_mmdetection.model.detectron2_names import (  # noqa: E402
     detectron2_name,
     is_detectron2,
     mmdet_name,
+    official_names,
     to_detectron2,
     to_mmdet,
 )
@@ -36,7 +37,7 @@ DETECTORS = {
 
 
 @pytest.fixture(autouse=True)
-def _scope():
+def _default_scope():
     before = DefaultScope.get_current_instance()
     init_default_scope("mmdet")
     yield
@@ -86,6 +87,46 @@ def test_what_settings_make_is_left_out():
     assert is_detectron2(weights)
     assert not is_detectron2(converted)
     assert to_mmdet(converted) == (converted, []), "a converted file stays"
+
+
+def test_the_program_converts_there_and_back(tmp_path, capsys):
+    """`eva convert`, which is `tools/convert_checkpoint.py`."""
+    from eva_command.joint import convert
+
+    official = {"backbone.net.patch_embed.proj.weight": torch.rand(4, 3, 2, 2)}
+    official |= {
+        name: torch.rand(2)
+        for name in _official("lvis")
+        if name.startswith(("proposal_generator.", "roi_heads."))
+    }
+    torch.save({"model": official}, tmp_path / "official.pth")
+    there, back = str(tmp_path / "mmdet.pth"), str(tmp_path / "back.pth")
+    assert convert([str(tmp_path / "official.pth"), "--to", "mmdet", "--output", there]) == 0
+    assert "renamed 81 tensors from detectron2's names to mmdetection's" in capsys.readouterr().out
+    assert set(torch.load(there)["model"]) == {mmdet_name(name) for name in official}
+    assert convert([there, "--to", "official", "--output", back]) == 0
+    assert "gave official names to 81 tensors" in capsys.readouterr().out
+    result = torch.load(back)["model"]
+    assert result.keys() == official.keys()
+    assert all(torch.equal(result[name], value) for name, value in official.items())
+    assert official_names({"visual.proj": official}) == {"visual.proj": official}
+
+
+def test_a_checkpoint_of_a_run_is_converted(tmp_path, capsys):
+    """mmengine packs logged numbers beside the weights, as objects."""
+    from mmengine.logging import MessageHub
+
+    from eva_command.joint import convert
+
+    hub = MessageHub.get_instance("converted")
+    hub.update_scalar("train/loss", 1.0)
+    names = ["backbone.net.patch_embed.proj.weight", "roi_head.mask_head.upsample.bias"]
+    weights = dict(zip(names, (torch.rand(4, 3, 2, 2), torch.rand(2)), strict=True))
+    content = {"meta": {}, "state_dict": weights, "message_hub": hub.state_dict(), "optimizer": {}}
+    source, output = str(tmp_path / "iter_1.pth"), str(tmp_path / "official.pth")
+    torch.save(content, source)
+    assert convert([source, "--to", "official", "--output", output]) == 0, capsys.readouterr()
+    assert list(torch.load(output)["model"]) == [names[0], "roi_heads.mask_head.deconv.bias"]
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_a_longer_head_than_its_values():
 
 
 def test_detectron2s_counter_of_a_detector(make_detector):
-    """`tools/analyze_model.py --tasks flop` calls this; the backbone's module has registered it."""
+    """`analyze_model.py --tasks flop` calls this; the backbone's module has registered it."""
     importlib.import_module("eva_detection.model.backbone")
     detector = make_detector(depth=4, global_attn_indexes=(1, 3))
     counts = flop_count_operators(_Listed(detector), [torch.randn(IMAGES)])

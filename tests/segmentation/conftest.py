@@ -2,25 +2,18 @@
 
 import ast
 import importlib
-import json
-import signal
-import sys
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import init_default_scope
 from PIL import Image
 
 importlib.import_module("eva_segmentation.plugin")  # before anything of mmdetection
 
-from mmseg.visualization import SegLocalVisualizer  # noqa: E402
-
-from eva_data.interruption import SIGNALS  # noqa: E402
 from eva_openmmlab.config import options  # noqa: E402
 from eva_segmentation.training import train  # noqa: E402
 
@@ -198,44 +191,15 @@ def tiny(load_config):
 
 
 @pytest.fixture(scope="session")
-def forget_runs():
+def forget_runs(mmengine_runs):
     """Function: mmengine names what a process has only once after the time, in seconds."""
-
-    def forget():
-        for logger in MMLogger._instance_dict.values():
-            for handler in logger.handlers:
-                handler.close()
-        for kind in (DefaultScope, MMLogger, MessageHub, SegLocalVisualizer):
-            kind._instance_dict.clear()
-        init_default_scope("mmseg")  # as before every test; fixtures of modules come before that
-
-    return forget
+    return partial(mmengine_runs.forget, "mmseg")
 
 
 @pytest.fixture(scope="session")
-def launch(forget_runs):
+def launch(mmengine_runs):
     """Function: run a program as its script does, and leave the process as it was."""
-
-    def run(program, *arguments):
-        precision = torch.get_float32_matmul_precision()
-        handlers = {number: signal.getsignal(number) for number in SIGNALS}
-        with pytest.MonkeyPatch.context() as patch:
-            # the layout of saved configs, and a look through all objects for each data set of a
-            # few pictures, would take most of the time
-            patch.setattr("mmengine.dataset.base_dataset.gc", SimpleNamespace(collect=lambda: 0))
-            patch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **style: (text, True))
-            patch.setattr(torch.distributed, "is_initialized", lambda: False)
-            patch.setenv("LOCAL_RANK", "0")
-            patch.setattr(sys, "excepthook", sys.excepthook)
-            try:
-                program.main([str(argument) for argument in arguments])
-            finally:
-                forget_runs()
-                torch.set_float32_matmul_precision(precision)
-                for number, handler in handlers.items():
-                    signal.signal(number, handler)
-
-    return run
+    return partial(mmengine_runs.launch, "mmseg")
 
 
 @pytest.fixture(scope="session")
@@ -258,11 +222,6 @@ def tiny_run(tiny, launch, write_pairs, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def scalars():
+def scalars(mmengine_runs):
     """Function: what the only run of a work folder logged."""
-
-    def read(folder):
-        (file,) = folder.glob("*/vis_data/scalars.json")
-        return [json.loads(line) for line in file.read_text().splitlines()]
-
-    return read
+    return mmengine_runs.scalars

@@ -10,6 +10,7 @@ The same seed and sizes give the same bytes, with any number of workers.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,3 +66,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 main = program(parse, _run, refused=1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

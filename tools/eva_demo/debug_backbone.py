@@ -282,3 +282,7 @@ main = program(
     refused=1,
     interrupted="the same command continues",
 )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -33,5 +33,7 @@ def package_folder(package: str) -> Path:
     """Find the folder of an installed package without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"{package} is not installed; run `make setup`", name=package)
+        raise ModuleNotFoundError(
+            f"{package} is not installed: pip install 'eva-toolkit[demo]'", name=package
+        )
     return Path(spec.origin).parent

@@ -1,6 +1,7 @@
 """Settings of video action recognition: what a recipe defines and the command line overrides."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.video.video_source import Backend
@@ -14,9 +15,11 @@ from eva_engine.config import (
     check_probabilities,
     one_of_its_choices,
 )
-from eva_video.data.sampling import Kind
-from eva_video.data.transforms import JitterEach
 
+Kind = Literal["tsn", "dense"]  # of sampling, see `eva_video.data.sampling`
+JitterEach = Literal["clip", "frame"]  # what has one jitter, see `eva_video.data.transforms`
+PROBE_RATES = (3e-4, 1e-3, 3e-3)  # learning rates that the attentive probe tries
+PROBE_EPOCHS = 20  # at least, by default
 MAPPED = ("k400", "k600", "k700")  # whose classes a head of Kinetics-722 has
 MOST_FRAMES = 1024  # more is a typing error; attention costs their square
 

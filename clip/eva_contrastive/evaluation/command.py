@@ -1,189 +1,25 @@
-"""Command line of `clip/evaluate_zero_shot.py`."""
+"""Command line of `clip/evaluate_zero_shot.py`; what evaluates is imported when it is needed."""
 
 import argparse
-import contextlib
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from eva_contrastive.evaluation.options import parse
+from eva_engine.commands.options import command
 
-from eva_backbone.checkpoints.registry import resolve_source
-from eva_contrastive.evaluation.benchmarks import OWN, Benchmark
-from eva_contrastive.evaluation.options import Opened, open_all, parse
-from eva_contrastive.evaluation.retrieval import (
-    CaptionedPictures,
-    EncodedPairs,
-    RetrievalScore,
-    encode_pairs,
-    retrieval_scores,
-)
-from eva_contrastive.evaluation.table import entries_of, summary, text_table, write_tables
-from eva_contrastive.evaluation.text_cache import TextCache
-from eva_contrastive.evaluation.text_classifier import class_features
-from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
-from eva_contrastive.model.eva_clip import EvaClip
-from eva_contrastive.model.loading import load_eva_clip
-from eva_contrastive.model.open_clip_program import open_clip_weights
-from eva_data.files import UnwritableError
-from eva_data.transforms import PictureTransform
-from eva_engine import distributed
-from eva_engine.checkpoints.output_folder import reserved
-from eva_engine.commands.endings import sentence
-from eva_engine.commands.options import choose_dtype, command
-from eva_engine.evaluation.counting import Counted, Score, count
-from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
-from eva_engine.evaluation.reports import complain_of_left_out, write_results
-from eva_engine.evaluation.rules import OneLabel
+if TYPE_CHECKING:
+    import torch
 
 PROGRAM = "clip/evaluate_zero_shot.py"
 
 
-@dataclass
-class _Results:
-    """What has been evaluated so far."""
+def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
+    from eva_contrastive.evaluation.evaluating import evaluate
 
-    scores: dict[str, Score] = field(default_factory=dict)
-    class_means: dict[str, float] = field(default_factory=dict)
-    retrieval: dict[str, RetrievalScore] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-
-
-def _evaluate(options: argparse.Namespace, device: torch.device) -> None:
-    with contextlib.ExitStack() as stack:
-        if options.output is not None:
-            stack.enter_context(reserved(options.output))  # fails now, not after hours
-        _evaluate_to(options, device)
+    evaluate(options, device)
 
 
 main = command(PROGRAM, lambda arguments: parse(PROGRAM, arguments), _evaluate)
 
 
-def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
-    options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
-    model = load_eva_clip(
-        options.weights,
-        image_size=options.image_size,
-        text_heads=options.text_heads,
-        dtype=choose_dtype(options.precision, device),
-    ).to(device)
-    fill_from_training(options)
-    opened = open_all(options, image_size=model.image_size)
-    work = _Work(model, options)
-    results = _Results()
-    names = [one.name for one in opened.benchmarks] + [*opened.pairs]
-    for one in opened.benchmarks:
-        counted = work.count(one)
-        name = next(iter(counted.scores))
-        results.scores[one.name] = counted.scores[name]
-        if counted.confusion is not None:
-            results.class_means[one.name] = counted.mean_per_class
-        results.left_out += counted.left_out
-        _keep(options, results, opened, model, names)
-    for name, pairs in opened.pairs.items():
-        encoded = work.encode(name, pairs, opened.transform)
-        results.retrieval[name] = retrieval_scores(encoded.images, encoded.texts, encoded.owners)
-        results.left_out += encoded.left_out
-        _keep(options, results, opened, model, names)
-    if distributed.rank() == 0:
-        text = text_table(results.scores, results.retrieval, class_means=results.class_means)
-        sys.stdout.write(text + "\n")
-        if options.output is not None:
-            files = write_tables(options.output, results.scores, results.retrieval)
-            for file in (*files, options.output / "results.json"):
-                sys.stdout.write(f"wrote {file}\n")
-        complain_of_left_out(results.left_out, unit="samples")
-
-
-class _Work:
-    """Evaluates sets; features of the same names are computed once."""
-
-    def __init__(self, model: EvaClip, options: argparse.Namespace) -> None:
-        self._model, self._options = model, options
-        self._known: dict[Any, Tensor] = {}
-        self._cache = None
-        if options.cache is not None:
-            weights, heads = resolve_source(options.weights), options.text_heads
-            self._cache = TextCache(options.cache, weights, text_heads=heads)
-
-    def count(self, one: Benchmark) -> Counted:
-        """Count the correct predictions of a set."""
-        options = self._options
-        classifier = ZeroShotClassifier(self._model, self._weights(one))
-        with self._explained():
-            if one.name == OWN:
-                return evaluate_own_data(
-                    classifier, one.samples, options, num_classes=len(one.names),
-                    skip_unreadable=options.skip_unreadable,
-                )  # fmt: skip
-            return count(
-                classifier, one.samples, {one.name: OneLabel(one.columns)},
-                device=next(self._model.parameters()).device, batch_size=options.batch_size,
-                workers=options.workers, progress=one.name,
-                skip_unreadable=options.skip_unreadable,
-            )  # fmt: skip
-
-    def encode(
-        self, name: str, pairs: CaptionedPictures, transform: PictureTransform
-    ) -> EncodedPairs:
-        """Compute the features of pictures and captions."""
-        options = self._options
-        with self._explained():
-            return encode_pairs(
-                self._model, pairs, transform, batch_size=options.batch_size,
-                workers=options.workers, progress=name, skip_unreadable=options.skip_unreadable,
-            )  # fmt: skip
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Name the option that leaves out what cannot be read."""
-        try:
-            yield
-        except OSError as error:
-            if self._options.skip_unreadable or isinstance(error, UnwritableError):
-                raise
-            raise OSError(
-                f"{sentence(error)}; --skip-unreadable leaves such samples out"
-            ) from error
-
-    def _weights(self, one: Benchmark) -> Tensor:
-        key = (tuple(one.names), tuple(one.templates))
-        if key not in self._known:
-            self._known[key] = class_features(
-                self._model, one.names, one.templates, cache=self._cache,
-                progress=f"{one.name}, texts",
-            )  # fmt: skip
-        return self._known[key]
-
-
-def _keep(
-    options: argparse.Namespace,
-    results: _Results,
-    opened: Opened,
-    model: EvaClip,
-    names: Sequence[str],
-) -> None:
-    """Write what there is, so that an interruption loses no complete set."""
-    if distributed.rank() or options.output is None:
-        return
-    more = entries_of(results.scores, results.retrieval)
-    for name, value in results.class_means.items():
-        more["sets"][name]["mean_per_class"] = value
-    done = {*results.scores, *results.retrieval}
-    write_results(
-        options.output,
-        settings_of(options, image_size=model.image_size),
-        results.scores,
-        unit="samples",
-        extra=more["sets"],
-        more={
-            **summary(results.scores),
-            "retrieval": more["retrieval"],
-            "left_out": list(results.left_out),
-            "missing": opened.missing,
-            "not_evaluated": [name for name in names if name not in done],
-        },
-    )
+if __name__ == "__main__":
+    main()

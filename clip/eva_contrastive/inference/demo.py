@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eva_contrastive.inference.media import FRAMES, MOST_FRAMES
+from eva_contrastive.config import MOST_VIDEO_FRAMES, VIDEO_FRAMES
 from eva_data.files import UnwritableError, make_folder, read_lines
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo
 from eva_data.options import integer
@@ -68,7 +68,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         add = one.add_argument
         add("--text", nargs="+", action="extend", default=[], help="sentences")
         add("--texts", type=Path, metavar="FILE", help="text file, one sentence in each line")
-        add("--frames", type=integer(1, MOST_FRAMES), default=FRAMES,
+        add("--frames", type=integer(1, MOST_VIDEO_FRAMES), default=VIDEO_FRAMES,
             help="of a video (default: %(default)s)")  # fmt: skip
         add("--backend", choices=BACKENDS, default=BACKENDS[0],
             help="decoder (default: %(default)s)")  # fmt: skip
@@ -246,3 +246,7 @@ def _search(
     results.write_sheet(args.output / RESULTS[2], found, backend=args.backend)
     logger.info("Results are in %s", args.output)
     return list(changes.problems.values())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,16 +1,17 @@
 """What `tools/extract_features.py` computes by EVA-CLIP: one embedding of each picture or text."""
 
 import argparse
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from eva_contrastive.model.open_clip_program import open_clip_weights
 from eva_engine.extraction.command import Extraction, Kind
-from eva_engine.extraction.samples import Pictures, Samples, Texts
+
+if TYPE_CHECKING:  # the options alone need no torch
+    import torch
+
+    from eva_engine.extraction.samples import Samples
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,9 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} has no use with --texts")
 
 
-def _prepare(options: argparse.Namespace, device: torch.device) -> Extraction:
+def _prepare(options: argparse.Namespace, device: "torch.device") -> Extraction:
+    from eva_engine.extraction.samples import Pictures, Texts
+
     try:
         from eva_contrastive.inference.features import ClipFeatures
     except ModuleNotFoundError as error:
@@ -54,7 +57,7 @@ def _prepare(options: argparse.Namespace, device: torch.device) -> Extraction:
     }
     if options.texts is not None:
         samples: Samples = Texts(options.texts, clip.tokens)
-        compute: Callable[..., Tensor] = clip.token_features
+        compute: Any = clip.token_features
     else:
         samples, compute = Pictures(options.images, clip.transform), clip.images
         settings |= {

@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-from eva_contrastive.inference.media import FRAMES, Media, MediaReader
+from eva_contrastive.config import VIDEO_FRAMES
+from eva_contrastive.inference.media import Media, MediaReader
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.loading import load_eva_clip, load_vision_tower, weights_file
 from eva_contrastive.model.tokens import count_tokens, tokenize
@@ -70,7 +71,7 @@ class ClipFeatures:
         *,
         mean: Sequence[float] = CLIP_MEAN,
         std: Sequence[float] = CLIP_STD,
-        frames: int = FRAMES,
+        frames: int = VIDEO_FRAMES,
         batch_size: int = 32,
         backend: Backend = "pyav",
     ) -> None:
@@ -95,7 +96,7 @@ class ClipFeatures:
         image_size: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        frames: int = FRAMES,
+        frames: int = VIDEO_FRAMES,
         batch_size: int = 32,
         device: str = "auto",
         precision: Precision = "auto",

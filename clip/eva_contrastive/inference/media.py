@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from eva_contrastive.config import MOST_VIDEO_FRAMES, VIDEO_FRAMES
 from eva_data.pictures import UnreadableImageError, read_picture
 from eva_data.suffixes import VIDEOS
 from eva_data.transforms import PictureTransform
@@ -23,8 +24,6 @@ from eva_data.video.video_source import (
     require_usual_shape,
 )
 
-FRAMES = 8  # of a video
-MOST_FRAMES = 256
 _AT_ONCE = 8  # decoded frames in memory
 Media = str | os.PathLike[str]
 
@@ -74,10 +73,10 @@ class MediaReader:
     """
 
     def __init__(
-        self, transform: PictureTransform, *, frames: int = FRAMES, backend: Backend = "pyav"
+        self, transform: PictureTransform, *, frames: int = VIDEO_FRAMES, backend: Backend = "pyav"
     ) -> None:
-        if not 1 <= frames <= MOST_FRAMES:
-            raise ValueError(f"frames must be 1 to {MOST_FRAMES}, got {frames}")
+        if not 1 <= frames <= MOST_VIDEO_FRAMES:
+            raise ValueError(f"frames must be 1 to {MOST_VIDEO_FRAMES}, got {frames}")
         self.transform, self.frames, self.backend = transform, frames, backend
 
     def picture(self, source: Media | Image.Image) -> Tensor:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eva_backbone.variants import variant_arguments
-from eva_contrastive.model.towers import TEXT_VARIANTS, TextTower, VisionTower
+from eva_contrastive.model.text_variants import TEXT_VARIANTS
+from eva_contrastive.model.towers import TextTower, VisionTower
 
 
 class ClipOutput(NamedTuple):
@@ -122,7 +123,7 @@ def build_eva_clip(
 
     Args:
         vision: A key of `eva_backbone.VARIANTS`.
-        text: A key of `TEXT_VARIANTS`.
+        text: A key of `eva_contrastive.model.text_variants.TEXT_VARIANTS`.
         embed_dim: D.
         sigmoid: Build the bias of the sigmoid loss too.
         text_overrides: Arguments of `TextTower` that replace the variant's.

@@ -23,8 +23,9 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.open_clip_form import to_official
 from eva_contrastive.model.open_clip_program import open_clip_weights
+from eva_contrastive.model.text_variants import TEXT_VARIANTS
 from eva_contrastive.model.text_weights import initialise_text
-from eva_contrastive.model.towers import TEXT_VARIANTS, TextTower, VisionTower
+from eva_contrastive.model.towers import TextTower, VisionTower
 
 _HEAD_WIDTH = 64  # of an attention head in every CLIP's text tower
 _LOGITS = ("text.logit_scale", "text.logit_bias")

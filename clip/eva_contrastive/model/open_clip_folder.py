@@ -45,7 +45,7 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
             form, or its features differ.
     """
     if importlib.util.find_spec("open_clip") is None:
-        raise ValueError("open_clip is not installed: pip install -e '.[clip]'")
+        raise ValueError("open_clip is not installed: pip install 'eva-toolkit[clip]'")
     # Here, so that the program's --help comes at once, and other forms need no open_clip.
     from eva_contrastive.model.loading import clip_from, clip_weights
     from eva_engine.checkpoints.files import read_config, save_weights

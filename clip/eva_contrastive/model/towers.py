@@ -4,7 +4,6 @@ Shapes: B pictures or texts, H x W pixels, L tokens of a text, C channels, D val
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -67,25 +66,6 @@ class VisionTower(VisionTransformer):
         order = torch.rand(len(tokens), count, device=tokens.device).argsort(dim=1)[:, :kept]
         place = order.sort(dim=1).values[..., None].expand(-1, -1, tokens.shape[2])
         return torch.cat([tokens[:, :1], tokens[:, 1:].gather(1, place)], dim=1)
-
-
-@dataclass(frozen=True)
-class TextVariant:
-    """Shape of a text tower: width, depth, heads, tokens of a text, words of the vocabulary."""
-
-    width: int
-    depth: int
-    num_heads: int
-    context_length: int = 77
-    vocab_size: int = 49408
-
-
-TEXT_VARIANTS: dict[str, TextVariant] = {
-    #                         width depth heads
-    "clip_l": TextVariant(768, 12, 12),  # OpenAI CLIP-L, of EVA-CLIP-g
-    "openclip_h": TextVariant(1024, 24, 16),  # of EVA-CLIP-g-plus
-    "debug": TextVariant(64, 2, 1, context_length=32),
-}
 
 
 class TextTower(TextTransformer):

@@ -1,22 +1,12 @@
-r"""Weights between those that a training began with and those that it ended with (WiSE-FT).
+"""Weights between those that a training began with and those that it ended with (WiSE-FT).
 
-    python clip/interpolate.py eva_clip_psz14.pt output/eva_clip_own_pairs \
-        --share 0.25 0.5 0.75 --output output/between
-
-Fine-tuning gains on its own kind of data and loses elsewhere; weights on the line between start and
-end often keep most of both (Wortsman et al., "Robust fine-tuning of zero-shot models",
-https://arxiv.org/abs/2109.01903). Evaluate several shares, and keep the one that suits.
-
-START and END are files of a complete CLIP, names of official ones, or folders of runs, of which the
-newest complete checkpoint is taken. Each share of END gives a file `share_0.5.safetensors`, under
-this toolkit's names, in float32, with the notes of END.
+Wortsman et al., "Robust fine-tuning of zero-shot models", https://arxiv.org/abs/2109.01903.
+`interpolate_command` is the command line.
 """
 
-import argparse
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,12 +14,9 @@ from torch import Tensor
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.config import ContrastiveConfig
 from eva_contrastive.model.loading import read_clip_weights
-from eva_data.commands import check_outputs, program, say
 from eva_data.files import make_folder
-from eva_data.options import probability
 from eva_engine.checkpoints.files import WEIGHTS, read_config, save_weights
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
-from eva_engine.commands.convert import find_source
 
 logger = logging.getLogger(__name__)
 
@@ -122,38 +109,3 @@ def write_interpolated(
     save_weights(weights, file, read_config(end))
     logger.info("wrote %s: %g of %s", file, config.interpolation, complete[-1].name)
     return file
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("start", help="weights that the training began with")
-    parser.add_argument("end", help="weights that it ended with, or the folder of its run")
-    parser.add_argument("--ema", action="store_true", help="END: take the run's moving average")
-    parser.add_argument(
-        "--share", type=probability, nargs="+", default=[0.5], help="shares of END (default: 0.5)"
-    )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="their folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace earlier files")
-    return parser.parse_args(arguments)
-
-
-def _run(options: argparse.Namespace) -> int:
-    sources = {
-        "start": find_source(options.start, ema=False),
-        "end": find_source(options.end, ema=options.ema),
-    }
-    make_folder(options.output)
-    files = [options.output / f"share_{share:g}.safetensors" for share in options.share]
-    check_outputs(files, overwrite=options.overwrite, inputs=sources)
-    start, end = (read_clip_weights(source) for source in sources.values())
-    notes: dict[str, Any] | None = read_config(sources["end"])
-    for share, file in zip(options.share, files, strict=True):
-        save_weights(interpolate(start, end, share), file, notes)
-        say(f"{file}: {share:g} of {sources['end']}, {1 - share:g} of {sources['start']}")
-    return 0
-
-
-main = program(parse, _run, refused=1, name="interpolate.py")

@@ -5,6 +5,7 @@ import os
 import sys
 
 from eva_data.coco import own_data
+from eva_data.commands import program_name
 
 _EPILOG = """
 Examples:
@@ -33,7 +34,7 @@ Evaluate:
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser: the options of detectron2's programs, own data and `--scale-lr`."""
     parser = argparse.ArgumentParser(
-        prog="train_net.py",
+        prog=program_name("train_net.py"),
         description="Train or evaluate a detector.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -176,8 +176,10 @@ def _check_places(cfg: DictConfig) -> None:
         value = _value(cfg, name)
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{name}={value!r} must be a path")
-        if value and "://" in value:
-            raise ValueError(f"{name}={value!r} must be a local path")
+        of_hub = name == "train.init_checkpoint" and str(value).startswith("hf://")
+        if value and "://" in value and not of_hub:
+            also = " or hf://ORG/REPOSITORY/FILE" if name == "train.init_checkpoint" else ""
+            raise ValueError(f"{name}={value!r} must be a local path{also}")
     if not cfg.train.get("output_dir"):
         raise ValueError("train.output_dir is empty: name a folder")
 

@@ -14,6 +14,7 @@ val that lies in COCO val2017, the data set `lvis_v1_val_5k`, for a gap on the s
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 main = program(parse, _run, refused=1, name="coco_lvis_gap.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

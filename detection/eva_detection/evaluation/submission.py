@@ -15,6 +15,7 @@ The predictions are read into memory.
 import argparse
 import json
 import re
+import sys
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -207,3 +208,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 main = program(parse, lambda args: write(args) if args.command == "write" else _check(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from eva_detection.inference.drawing import PredictionsFile
     from eva_detection.inference.predictor import Predictor
 
+from eva_data.commands import program_name
 from eva_data.files import make_folder
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo, save_picture, written_name
-from eva_data.options import probability
+from eva_data.options import add_download_option, probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_detection.inference.memory import MemoryLimitError, parse_bytes
 
@@ -131,7 +132,7 @@ def _video(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -> 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="demo.py",
+        prog=program_name("demo.py"),
         description="Detect objects in images, folders of them and videos.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -143,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", required=True, help="name of an official file, or path, of a complete detector"
     )
+    add_download_option(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")
     parser.add_argument(
         "--score-threshold",
@@ -211,3 +213,7 @@ def _detect(
     problems = run(predictor, jobs, args.output)
     logger.info("Results are in %s", args.output)
     return problems
+
+
+if __name__ == "__main__":
+    main()

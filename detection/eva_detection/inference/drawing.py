@@ -1,11 +1,10 @@
 """Pictures of detections, and a file of them in COCO's format."""
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
@@ -15,7 +14,7 @@ from detectron2.utils.visualizer import GenericMask, Visualizer
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from eva_data.files import replacing
+from eva_data.coco import predictions
 from eva_detection.inference.predictor import Category
 
 _LONGEST_SIDE = 2**16 - 1  # of matplotlib's canvas, and of a JPEG
@@ -93,22 +92,14 @@ def _outlined(mask: NDArray[Any]) -> GenericMask:
 
 
 class PredictionsFile:
-    """A COCO file of images, categories and predictions, written as they come.
-
-    It holds what an annotation file holds, and a score for each object, so `pycocotools.COCO`
-    reads it. `writing_predictions` opens one.
+    """A COCO file of images, categories and predictions; `writing_predictions` opens one.
 
     Args:
-        stream: The open file.
-        categories: Ids and names, in the model's order.
+        file: The file that receives them.
     """
 
-    def __init__(self, stream: TextIO, categories: Sequence[Category]) -> None:
-        self._stream = stream
-        self._categories = categories
-        self._images: list[dict[str, Any]] = []
-        self._count = 0
-        stream.write('{"annotations": [')
+    def __init__(self, file: predictions.PredictionsFile) -> None:
+        self._file = file
 
     def add(self, instances: Instances, *, file_name: str, **more: Any) -> None:
         """Write the predictions of one image.
@@ -119,25 +110,13 @@ class PredictionsFile:
             **more: Further fields of the image's entry, such as the number of a frame.
         """
         height, width = instances.image_size
-        image_id = len(self._images) + 1
-        entry = {"id": image_id, "file_name": file_name, "width": width, "height": height}
-        self._images.append(entry | more)
-        codes = instances.pred_masks_rle if instances.has("pred_masks_rle") else []
-        for index, found in enumerate(instances_to_coco_json(instances, image_id)):
-            if codes:
-                found["segmentation"] = codes[index]
-            mask = found.get("segmentation")
-            area = float(rle.area(mask)) if mask else found["bbox"][2] * found["bbox"][3]
-            found["category_id"] = self._categories[found["category_id"]].id
-            self._stream.write(",\n" if self._count else "\n")
-            self._count += 1
-            json.dump({"id": self._count, **found, "area": area, "iscrowd": 0}, self._stream)
-
-    def finish(self) -> None:
-        """Write what follows the predictions."""
-        categories = [category._asdict() for category in self._categories]
-        self._stream.write('\n],\n"images": ' + json.dumps(self._images))
-        self._stream.write(',\n"categories": ' + json.dumps(categories) + "}\n")
+        found = instances_to_coco_json(instances, 0)
+        if instances.has("pred_masks_rle"):
+            for one, code in zip(found, instances.pred_masks_rle, strict=True):
+                one["segmentation"] = code
+        for one in found:
+            del one["image_id"]
+        self._file.add(found, file_name=file_name, height=height, width=width, **more)
 
 
 @contextlib.contextmanager
@@ -154,7 +133,5 @@ def writing_predictions(file: Path, categories: Sequence[Category]) -> Iterator[
     Raises:
         UnwritableError: If the disk is full or the folder read-only, for example.
     """
-    with replacing(file) as part, part.open("w", encoding="utf-8") as stream:
-        predictions = PredictionsFile(stream, categories)
-        yield predictions
-        predictions.finish()
+    with predictions.writing_predictions(file, dict(categories)) as opened:
+        yield PredictionsFile(opened)

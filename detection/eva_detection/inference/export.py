@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from eva_detection.model.backbone import EVAViTDet
 
+from eva_data.commands import program_name
 from eva_data.files import make_folder, require_free
-from eva_data.options import integer, number
+from eva_data.options import add_download_option, integer, number
 from eva_data.outputs.exported import (
     DATA,
     ENDINGS,
@@ -207,7 +208,7 @@ def _move(folder: Path, output: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="export.py",
+        prog=program_name("export.py"),
         description="Write a detector for programs without this toolkit: complete as TorchScript "
         "(one picture in; boxes, classes, masks, scores out), or its ViT and pyramid (normalised "
         "images in, p2 ... out). The file is compared with the model before it is kept.",
@@ -215,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config-file", required=True, type=Path, help="the detector's recipe")
     add("--weights", required=True, help="name of an official file, or path")
+    add_download_option(parser)
     add("--format", required=True, choices=_ENDINGS, dest="form")
     add("--output", required=True, type=Path, help="file, ending in .ts, .pt2 or .onnx")
     add("--part", choices=("backbone", "detector"), help="detector for torchscript, else backbone")
@@ -286,6 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--format torchscript needs --image, a picture on which something is detected")
     if complete and (args.size or args.batch_size != 1 or args.dtype != "float32"):
         parser.error("--format torchscript takes pictures of any size, one at a time, in float32")
+    if complete and args.tolerance is not None:
+        parser.error("--tolerance is for the levels of a backbone; leave it out with torchscript")
     if args.size and len(args.size) > 2:
         parser.error(f"--size takes a side, or height and width, got {len(args.size)} numbers")
     try:
@@ -306,3 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logger.info("%s differs from the model by at most %.2g", name, difference)
     size = args.output.stat().st_size / 2**20
     logger.info("wrote %s, %.1f MiB", args.output, size)
+
+
+if __name__ == "__main__":
+    main()

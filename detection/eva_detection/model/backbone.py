@@ -93,6 +93,7 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         """Return the arguments for a yacs config with the node of `add_eva_config`."""
         del input_shape
+        _warn_of_other_settings(cfg)
         eva = cfg.MODEL.EVA
         return {
             "net": build_vit(
@@ -173,6 +174,28 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
         if self.top_block is not None:
             maps += self.top_block(levels[self.top_block.in_feature])
         return dict(zip(self._out_features, maps, strict=True))
+
+
+def _warn_of_other_settings(cfg: CfgNode) -> None:
+    """Warn where a yacs config still has the values for ResNets of Caffe, its defaults."""
+    found = []
+    if cfg.INPUT.FORMAT != "RGB":
+        found.append(f"INPUT.FORMAT {cfg.INPUT.FORMAT} (EVA's weights are for RGB)")
+    if abs(cfg.MODEL.PIXEL_MEAN[0] - 103.53) < 0.01:
+        mean = "(of BGR; EVA's is [123.675, 116.28, 103.53])"
+        found.append(f"MODEL.PIXEL_MEAN {cfg.MODEL.PIXEL_MEAN} {mean}")
+    if max(cfg.MODEL.PIXEL_STD) <= 1:
+        found.append(f"MODEL.PIXEL_STD {cfg.MODEL.PIXEL_STD} (EVA's is [58.395, 57.12, 57.375])")
+    for part in (cfg.MODEL.RPN, cfg.MODEL.ROI_HEADS):
+        if any(name.startswith("res") for name in part.IN_FEATURES):
+            where = "RPN" if part is cfg.MODEL.RPN else "ROI_HEADS"
+            found.append(f"MODEL.{where}.IN_FEATURES {part.IN_FEATURES} (the levels are p2, ...)")
+    if found:
+        logger.warning(
+            "the config has values for another backbone: %s; begin with "
+            "detection/configs/upstream/cascade_mask_rcnn_vitdet_eva_g.yaml",
+            "; ".join(found),
+        )
 
 
 def add_eva_config(cfg: CfgNode) -> None:

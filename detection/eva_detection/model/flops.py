@@ -1,4 +1,4 @@
-"""Attention in fvcore's counts, and so in detectron2's `tools/analyze_model.py`."""
+"""Attention in fvcore's counts, and so in detectron2's tool `analyze_model.py`."""
 
 from fvcore.nn.flop_count import _DEFAULT_SUPPORTED_OPS
 

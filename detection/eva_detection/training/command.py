@@ -18,3 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from eva_detection.training.train import start
 
     start(args)
+
+
+if __name__ == "__main__":
+    main()

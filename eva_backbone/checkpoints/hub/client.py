@@ -63,6 +63,25 @@ def refusal() -> str:
     return ""
 
 
+@contextlib.contextmanager
+def obedient() -> Iterator[str]:
+    """Let other libraries fetch through `huggingface_hub` only if this toolkit may.
+
+    Yields:
+        The reason if nothing may be downloaded, see `refusal`; the library is then offline.
+    """
+    reason = refusal()
+    if not reason:
+        yield ""
+        return
+    constants = library().constants
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield reason
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
 def library() -> Any:
     """Import `huggingface_hub`.
 

@@ -13,7 +13,6 @@ optim_wrapper = dict(
     paramwise_cfg=dict(layer_decay=0.9, decay_vectors=True),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(type="MultiStepLR", by_epoch=False, milestones=[40000], gamma=0.1),
+    dict(type="EVAWarmupLR", warmup=500 / 45000, steps=[40000 / 45000], by_epoch=False),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=64)

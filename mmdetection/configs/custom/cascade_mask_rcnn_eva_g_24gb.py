@@ -1,6 +1,6 @@
 """EVA-g on one card of 24 GB, for own data (`--train-annotations ...`): 1024 px, 1 x 16 images.
 
-`train_cfg.max_iters` counts images: 80,000 are 5,000 steps of 16, the warm-up of 4,000 is 250. lr
+`train_cfg.max_iters` counts images: 80,000 are 5,000 steps of 16, and the schedule follows it. lr
 2.5e-5 as in the paper, also what ViTDet's 1e-4 for 64 images is by the linear rule; not tuned. The
 upper 20 of 40 blocks, the pyramid and the heads are trained: 567 M of 1,073 M parameters.
 
@@ -24,9 +24,6 @@ test_dataloader = val_dataloader
 optim_wrapper = dict(
     dtype="bfloat16", loss_scale=1.0, accumulative_counts=16, clip_grad=dict(max_norm=1.0)
 )
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=4000),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=4000, eta_min_ratio=0.01),
-]
+param_scheduler = [dict(type="EVAWarmupLR", warmup=0.05, cosine_to=0.01, by_epoch=False)]
 train_cfg = dict(max_iters=80000, val_interval=16000)
 default_hooks = dict(checkpoint=dict(interval=16000))

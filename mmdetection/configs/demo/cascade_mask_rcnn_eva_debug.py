@@ -6,7 +6,7 @@ The detector, data and schedule of the debug recipe of detection/, in mmdetectio
     OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=2 python mmdetection/train.py \
         demo/cascade_mask_rcnn_eva_debug --work-dir output/digit_scenes_mmdet
 
-450 * 8 / 2,000 = 1.8 epochs; lr 1e-3 with a warm-up of 23 iterations, then a cosine.
+450 * 8 / 2,000 = 1.8 epochs; lr 1e-3, a warm-up of a twentieth and a cosine.
 """
 
 _base_ = [
@@ -23,10 +23,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(layer_decay=0.8, decay_vectors=True),
     clip_grad=dict(max_norm=1.0),
 )
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=23),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=23, eta_min_ratio=0.01),
-]
+param_scheduler = [dict(type="EVAWarmupLR", warmup=0.05, cosine_to=0.01, by_epoch=False)]
 train_cfg = dict(max_iters=450, val_interval=450)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=50))
 env_cfg = dict(dist_cfg=dict(backend="gloo"))

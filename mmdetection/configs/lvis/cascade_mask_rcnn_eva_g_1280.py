@@ -17,8 +17,7 @@ model = dict(
     test_cfg=dict(rcnn=dict(score_thr=0.02, max_per_img=300)),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=250),
-    dict(type="MultiStepLR", by_epoch=False, milestones=[70000], gamma=0.1),
+    dict(type="EVAWarmupLR", warmup=250 / 75000, steps=[70000 / 75000], by_epoch=False),
 ]
 custom_hooks = [dict(type="CountClasses")]
 train_cfg = dict(max_iters=75000)

@@ -20,9 +20,7 @@ model = dict(
     roi_head=dict(mask_head=None, mask_roi_extractor=None, **classes(365, masks=False)),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=15000),
-]
+param_scheduler = [dict(type="EVAWarmupLR", warmup=15000 / 320000, by_epoch=False)]
 auto_scale_lr = dict(base_batch_size=128)
 train_cfg = dict(max_iters=320000, val_interval=40000)
 load_from = "eva_psz14to16.pt"

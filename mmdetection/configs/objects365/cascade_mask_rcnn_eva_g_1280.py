@@ -17,8 +17,7 @@ for _part in train_dataloader.dataset.datasets:
 val_dataloader = dict(dataset=dict(pipeline=_val))
 test_dataloader = val_dataloader
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=5000),
-    dict(type="MultiStepLR", by_epoch=False, milestones=[45000], gamma=0.1),
+    dict(type="EVAWarmupLR", warmup=5000 / 60000, steps=[45000 / 60000], by_epoch=False),
 ]
 train_cfg = dict(max_iters=60000)
 load_from = "work_dirs/cascade_mask_rcnn_eva_g_1024/iter_320000.pth"

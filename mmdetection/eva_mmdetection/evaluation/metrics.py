@@ -35,6 +35,8 @@ class CocoFileMetric(CocoMetric):
         **settings: Further arguments of `CocoMetric`.
     """
 
+    cat_ids: list[int] | None
+
     def __init__(self, *, ann_file: str, **settings: Any) -> None:
         super().__init__(**settings)
         self._file = ann_file

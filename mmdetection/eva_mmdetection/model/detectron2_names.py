@@ -34,7 +34,10 @@ IGNORED = (
     r"pixel_(mean|std)|proposal_generator\.anchor_generator\.cell_anchors\.\d+|"
     r"data_preprocessor\.(mean|std)"
 )
-_DETECTRON2 = re.compile(r"(proposal_generator|roi_heads)\.")
+_HEADS = {
+    "detectron2": ("proposal_generator.", "roi_heads."),
+    "mmdetection": ("rpn_head.", "roi_head."),
+}
 _PLACE = re.compile(r"\\\{([snm])\\\}")  # a number in an escaped pattern
 
 
@@ -44,7 +47,7 @@ def is_detectron2(names: Mapping[str, object]) -> bool:
     Args:
         names: Name -> anything.
     """
-    return any(_DETECTRON2.match(name) for name in names)
+    return any(name.startswith(_HEADS["detectron2"]) for name in names)
 
 
 def mmdet_name(name: str) -> str:
@@ -117,10 +120,15 @@ def to_detectron2(
     return _converted(weights, patch_size, to="detectron2", other="mmdetection")
 
 
-_HEADS = {
-    "detectron2": ("proposal_generator.", "roi_heads."),
-    "mmdetection": ("rpn_head.", "roi_head."),
-}
+def official_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give mmdetection's weights the official names; names of other programs stay.
+
+    Args:
+        weights: Name -> tensor.
+    """
+    if not any(name.startswith(_HEADS["mmdetection"]) for name in weights):
+        return dict(weights)
+    return to_detectron2(weights)[0]
 
 
 def _converted(

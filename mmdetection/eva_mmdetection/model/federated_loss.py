@@ -34,10 +34,14 @@ class EVAFederatedLoss(nn.Module):
         power: Exponent of the counts.
         loss_weight: Factor of the loss.
 
+    Attributes:
+        fed_loss_cls_weights: (K,) chance of each class to be drawn, relative to the others.
+
     Raises:
         ValueError: If there is not one count for each class.
     """
 
+    fed_loss_cls_weights: Tensor
     use_sigmoid = False  # K + 1 outputs: the attributes below say the rest to mmdetection
     custom_cls_channels = custom_activation = custom_accuracy = True
 
@@ -60,6 +64,7 @@ class EVAFederatedLoss(nn.Module):
             )
         self.num_classes = num_classes
         self.num_sampled, self.power = num_sampled, power
+        self.power = power
         self.loss_weight = loss_weight
         counts = torch.ones(num_classes) if image_counts is None else torch.tensor(image_counts)
         if num_sampled:  # in the official weights under this name

@@ -218,7 +218,7 @@ class EVACascadeRoIHead(CascadeRoIHead):
         """Add `masks` (n, H, W) to the detections; rescore by maskness where it is asked for."""
         rois = bbox2roi([result.bboxes for result in results_list])
         if not len(rois):
-            return empty_instances(  # type: ignore[no-any-return]  # mmdet has no types
+            return empty_instances(
                 batch_img_metas,
                 rois.device,
                 task_type="mask",
@@ -233,7 +233,7 @@ class EVACascadeRoIHead(CascadeRoIHead):
                 own = 0 if self.mask_head.class_agnostic else result.labels
                 masks = masks[torch.arange(len(result)), own].sigmoid()  # (n, h, w)
                 result.scores = result.scores * mean_inside(masks, threshold)
-        return self.mask_head.predict_by_feat(  # type: ignore[no-any-return]
+        return self.mask_head.predict_by_feat(
             mask_preds=logits,
             results_list=results_list,
             batch_img_metas=batch_img_metas,

@@ -32,8 +32,8 @@ class CountClasses(Hook):
             raise ValueError("CountClasses is for models with EVAFederatedLoss; leave the hook out")
         counts = count_images(runner.train_dataloader.dataset, losses[0].num_classes)
         for loss in losses:
-            if loss.num_sampled:
-                loss.fed_loss_cls_weights.copy_(counts.float() ** loss.power)
+            for weights in loss.buffers():  # none where every class counts
+                weights.copy_(counts.float() ** loss.power)
 
 
 def count_images(dataset: Any, classes: int) -> torch.Tensor:

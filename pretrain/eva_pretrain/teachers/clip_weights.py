@@ -6,9 +6,10 @@ because it is assumed to be trained with quick-GELU. All other files are read wi
 `weights_only=True` or as safetensors.
 """
 
+import contextlib
 import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import open_clip
 from open_clip.model import resize_pos_embed
 from torch import Tensor, nn
 
+from eva_backbone.checkpoints.hub.client import obedient
 from eva_backbone.checkpoints.loading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.torchscript import is_torchscript, read_torchscript
@@ -63,16 +65,17 @@ def build_vision_tower(
     archive = file is not None and is_torchscript(file)
     quick_gelu = _activation(quick_gelu, config=config, name=name, tag=tag, file=file)
     is_timm = "timm_model_name" in config["vision_cfg"]
-    model = open_clip.create_model(
-        name,
-        pretrained=tag,
-        precision=precision,
-        force_quick_gelu=quick_gelu,
-        # a file's position embeddings have to meet the size that they were trained with
-        force_image_size=None if is_timm and file else image_size,
-        pretrained_text=False,
-        require_pretrained=schema or tag is not None,
-    )
+    with _allowed_to_download(f"{model_name} {tag or ''}".strip()):
+        model = open_clip.create_model(
+            name,
+            pretrained=tag,
+            precision=precision,
+            force_quick_gelu=quick_gelu,
+            # a file's position embeddings have to meet the size that they were trained with
+            force_image_size=None if is_timm and file else image_size,
+            pretrained_text=False,
+            require_pretrained=schema or tag is not None,
+        )
     tower: Any = model.visual
     if file is not None:
         state = _read_torchscript(file) if archive else read_weights(file)
@@ -96,6 +99,22 @@ def _closest(name: str, known: list[str]) -> str:
     by_lower = {entry.lower(): entry for entry in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
     return f"Close matches: {', '.join(by_lower[entry] for entry in close)}. " if close else ""
+
+
+@contextlib.contextmanager
+def _allowed_to_download(what: str) -> Iterator[None]:
+    """Let open_clip download, unless that is switched off."""
+    with obedient() as reason:
+        try:
+            yield
+        except (FileNotFoundError, RuntimeError) as error:
+            if "ailed to download" not in str(error):
+                raise
+            raise FileNotFoundError(
+                f"open_clip's weights {what} are not on this machine, and "
+                f"{reason or 'the hub cannot be reached'}: start once with downloads, or give a "
+                "file as teacher.weights"
+            ) from error
 
 
 def _find_weights(name: str, pretrained: str | None) -> tuple[str | None, Path | None]:

@@ -15,6 +15,7 @@ that was interrupted continues. ADE20K needs no such step. Afterwards, for both 
 import argparse
 import functools
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -107,3 +108,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 main = program(parse, _run, interrupted="the same command continues")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eva_data.commands import program_name
 from eva_openmmlab.config import command_line
 from eva_segmentation.data import custom_data
 
@@ -22,11 +23,13 @@ def main(argv: list[str] | None = None) -> None:
     args = command_line.parse(_parser(), argv, task=TASK, check=custom_data.check)
     from eva_openmmlab.training.programs import run_test
 
-    run_test(args, _configure, program="test.py")
+    run_test(args, _configure, program=program_name("test.py"))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="test.py", description="Evaluate a segmentor.")
+    parser = argparse.ArgumentParser(
+        prog=program_name("test.py"), description="Evaluate a segmentor."
+    )
     command_line.add_shared_arguments(parser, task=TASK)
     parser.add_argument("weights", help="name of an official file, or a path")
     parser.add_argument("--tta", action="store_true", help="several scales, by tta_pipeline")
@@ -63,3 +66,7 @@ def _save_maps(cfg: "Config", folder: Path) -> None:
         prefix = (dataset.get("data_prefix") or {}).get("img_path", "")
         images = str(Path(dataset.get("data_root") or "") / prefix)
     evaluator.update(type="IoUAndLabelMaps", maps=str(folder), images=images)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eva_data.commands import program_name
 from eva_data.files import replacing
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo, save_picture, written_name
-from eva_data.options import probability
+from eva_data.options import add_download_option, probability
 from eva_data.recipes import find_recipe
 from eva_data.suffixes import SHOWN_PICTURES
 
@@ -183,7 +184,7 @@ def _write(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="demo.py",
+        prog=program_name("demo.py"),
         description="Segment images and folders of them.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -203,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
     add("--ade20k-submission", type=Path, metavar="ZIP", help="also write a file for the server")
     add("--overwrite", action="store_true", help="replace earlier results")
+    add_download_option(parser)
     return parser
 
 
@@ -267,3 +269,7 @@ def _segment(parser: argparse.ArgumentParser, args: argparse.Namespace, planned:
     if args.ade20k_submission and (problems or not complete):
         logger.error("%s was not written, because pictures are missing", args.ade20k_submission)
     return problems
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 import argparse
 from functools import partial
 
+from eva_data.commands import program_name
 from eva_openmmlab.config import command_line
 from eva_segmentation.data import custom_data
 
@@ -37,12 +38,12 @@ def main(argv: list[str] | None = None) -> None:
     from eva_openmmlab.training.programs import run_training
 
     configure = partial(command_line.configure_training, own_data=custom_data.apply)
-    run_training(args, configure, program="train.py")
+    run_training(args, configure, program=program_name("train.py"))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="train.py",
+        prog=program_name("train.py"),
         description="Train a segmentor.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -51,3 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     command_line.add_training_arguments(parser)
     custom_data.add_arguments(parser)
     return parser
+
+
+if __name__ == "__main__":
+    main()

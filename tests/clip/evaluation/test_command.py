@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eva_contrastive.evaluation import command
+from eva_contrastive.evaluation import command, evaluating
 from eva_contrastive.evaluation.prompts import named_classes, named_templates, sentences
 from eva_contrastive.evaluation.published import MEANS, SETS, SHIFTS, expected
 from eva_contrastive.evaluation.table import summary
@@ -64,7 +64,7 @@ def run(monkeypatch, tmp_path):
     (tmp_path / "w.pt").write_bytes(b"weights")
 
     def evaluate(*arguments, sayings):
-        monkeypatch.setattr(command, "load_eva_clip", lambda *_, **__: Seer(sayings))
+        monkeypatch.setattr(evaluating, "load_eva_clip", lambda *_, **__: Seer(sayings))
         command.main([
             "--weights", str(tmp_path / "w.pt"), "--device=cpu", "--workers=0", "--batch-size=2",
             "--mean", "0", "0", "0", "--std", "1", "1", "1", "--output", str(tmp_path / "out"),

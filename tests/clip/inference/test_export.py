@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from eva_contrastive.inference import export
+from eva_contrastive.inference import export, export_command
 from eva_contrastive.inference.export import export_towers
 from eva_contrastive.model.eva_clip import build_eva_clip
 from eva_contrastive.model.tokens import tokenize
@@ -120,7 +120,8 @@ def run(tmp_path, randomise):
 
     def call(*options):
         always = ["--weights", str(tmp_path / "debug.safetensors"), "--format", "torch-export"]
-        export.main([*always, "--output", str(tmp_path / "out"), "--towers", "text", *options])
+        given = [*always, "--output", str(tmp_path / "out"), "--towers", "text", *options]
+        export_command.main(given)
 
     return call
 

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_contrastive.config import MOST_VIDEO_FRAMES
 from eva_contrastive.inference.features import ClipFeatures
-from eva_contrastive.inference.media import MOST_FRAMES, MediaReader, spread
+from eva_contrastive.inference.media import MediaReader, spread
 from eva_contrastive.model.loading import load_eva_clip
 from eva_contrastive.model.open_clip_folder import write_folder
 from eva_contrastive.model.tokens import tokenize
@@ -175,6 +176,8 @@ def test_refusals(weights, clip, tmp_path):
         clip.images(tmp_path / "strip.png")
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         ClipFeatures.from_weights(weights, batch_size=0, device="cpu")
-    for frames in (0, MOST_FRAMES + 1):
-        with pytest.raises(ValueError, match=f"frames must be 1 to {MOST_FRAMES}, got {frames}"):
+    for frames in (0, MOST_VIDEO_FRAMES + 1):
+        with pytest.raises(
+            ValueError, match=f"frames must be 1 to {MOST_VIDEO_FRAMES}, got {frames}"
+        ):
             MediaReader(np.asarray, frames=frames)

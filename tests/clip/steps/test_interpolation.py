@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from eva_contrastive.config import ContrastiveConfig, DataConfig, ModelConfig, TowerConfig
 from eva_contrastive.model.eva_clip import build_eva_clip
 from eva_contrastive.model.loading import load_eva_clip
+from eva_contrastive.steps.interpolate_command import main
 from eva_contrastive.steps.interpolation import (
     check_start,
     interpolate,
-    main,
     write_interpolated,
 )
 from eva_engine.checkpoints.files import mark_complete, read_config, save_weights

@@ -8,7 +8,8 @@ import torch
 
 from eva_data.labelled_videos.opening import open_videos
 from eva_engine.evaluation.frozen import Kept
-from eva_video.evaluation.frozen_command import _computed, choose_probe, main
+from eva_video.evaluation.frozen_command import main
+from eva_video.evaluation.frozen_scoring import _computed, choose_probe
 from eva_video.model.features import ClipFeatureExtractor
 
 METHODS = {"3 neighbours", "linear", "attentive"}

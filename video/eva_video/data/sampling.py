@@ -8,13 +8,14 @@ Shapes: V clips of T frames.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Kind = Literal["tsn", "dense"]
+from eva_video.config import Kind
+
 Indexes = NDArray[np.int64]
 
 

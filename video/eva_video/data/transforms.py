@@ -10,7 +10,6 @@ Shapes: T frames of H x W pixels, V views, S the side of the result.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
+from eva_video.config import JitterEach
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3)
-JitterEach = Literal["clip", "frame"]
 ClipTransform = Callable[[Frames], Tensor]  # to (T, 3, S, S) float32, or (V, T, 3, S, S)
 
 SHORT_SIDE = 256 / 224  # of the resized frame, in sides of the crop

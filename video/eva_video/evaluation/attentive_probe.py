@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEARNING_RATES = (3e-4, 1e-3, 3e-3)
-EPOCHS, STEPS = 20, 300  # at least, by default
+from eva_video.config import PROBE_EPOCHS, PROBE_RATES
+
+STEPS = 300  # at least, by default
 BATCH_SIZE = 32
 WEIGHT_DECAY = 0.05
 _HEAD_WIDTH = 64
@@ -111,7 +112,7 @@ def fit_probe(
     labels: Tensor,
     *,
     num_classes: int,
-    learning_rates: Sequence[float] = LEARNING_RATES,
+    learning_rates: Sequence[float] = PROBE_RATES,
     epochs: int | None = None,
     device: torch.device | None = None,
     seed: int = 0,
@@ -126,7 +127,7 @@ def fit_probe(
         labels: (N,).
         num_classes: K.
         learning_rates: Largest learning rates to try.
-        epochs: Passes over the data; None for at least `EPOCHS` and as many as give `STEPS`.
+        epochs: Passes over the data; None for at least `PROBE_EPOCHS` and as many as give `STEPS`.
         device: Device of the training; None for that of the tokens.
         seed: Seed of the initialisation, the order and the part held out.
 
@@ -149,7 +150,7 @@ def fit_probe(
     held, rest = order.tensor_split([len(tokens) // 5])
     labels = labels.cpu()
     if epochs is None:
-        epochs = max(EPOCHS, -(-STEPS // -(-len(rest) // BATCH_SIZE)))
+        epochs = max(PROBE_EPOCHS, -(-STEPS // -(-len(rest) // BATCH_SIZE)))
     best: tuple[tuple[int, float], FittedProbe] | None = None
     for rate in learning_rates:
         probe = _build(tokens, num_classes=num_classes, seed=seed).to(device)

@@ -302,3 +302,7 @@ def _recognise(
     )
     logger.info("Results are in %s", args.output)
     return problems
+
+
+if __name__ == "__main__":
+    main()

@@ -2,10 +2,11 @@
 
 import argparse
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eva_data.commands import check_outputs, program, say
+from eva_data.commands import check_outputs, program, program_name, say
 from eva_data.files import require_free
 from eva_data.kinetics.classes import SOURCES, TITLES
 from eva_video.kinetics.merging import merge
@@ -34,7 +35,7 @@ Then remove damaged files from each list:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        prog="make_kinetics722.py",
+        prog=program_name("make_kinetics722.py"),
         description=_ABOUT,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -158,3 +159,7 @@ def _read(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Source
 
 
 main = program(parse, _run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

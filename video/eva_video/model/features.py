@@ -15,13 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints.pooled import (
-    Pooling,
     load_pooled,
     patch_tokens,
     pool_tokens,
     require_pooling,
 )
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from eva_backbone.variants import (
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Pooling,
+)
 from eva_backbone.video import VideoTransformer
 from eva_data.video.video_source import Backend, open_video, require_usual_shape
 from eva_engine.commands.options import Precision, choose_device, choose_dtype

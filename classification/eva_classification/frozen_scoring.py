@@ -1,0 +1,59 @@
+"""What `classification/evaluate_frozen.py` does: features once, then cheap classifiers on them."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from eva_classification.model_options import build_extractor
+from eva_data.files import make_folder
+from eva_data.labelled.folders import open_labelled
+from eva_data.labelled.labelled_images import LabelledImages
+from eva_engine import distributed
+from eva_engine.evaluation.frozen import Kept, labelled_features
+from eva_engine.evaluation.frozen_options import check_frozen
+from eva_engine.evaluation.frozen_scores import report_frozen, score_frozen
+
+
+def evaluate(options: argparse.Namespace, device: torch.device) -> None:
+    """Score frozen features of a backbone.
+
+    Args:
+        options: Options of `eva_classification.frozen_command`.
+        device: Device of this process.
+
+    Raises:
+        ValueError: If weights and data do not fit together.
+    """
+    if options.output is not None:
+        make_folder(options.output)  # fails now, not after hours
+    extractor = build_extractor(options, device)
+    learn = open_labelled(options.train, extractor.transform, upright=False)
+    score = open_labelled(options.val, extractor.transform, classes=learn.classes, upright=False)
+    check_frozen(options, len(learn))
+
+    def compute(samples: LabelledImages, limit: int | None, title: str) -> tuple[Tensor, Tensor]:
+        (found,), labels = labelled_features(
+            lambda images: [extractor(images)], samples, kept=[Kept([extractor.vit.embed_dim])],
+            device=device, batch_size=options.batch_size, workers=options.workers, limit=limit,
+            title=title,
+        )  # fmt: skip
+        return found, labels
+
+    features, labels = compute(learn, options.limit, "train")
+    queries, truth = compute(score, None, "val")
+    if distributed.rank() > 0:
+        return
+    classes = len(learn.classes)
+    scores, chosen = score_frozen(options, features, labels, queries, truth, classes=classes)
+    settings = {
+        "train_images": len(features),
+        "pooling": extractor.pooling,
+        "image_size": extractor.image_size,
+    }
+    title = (
+        f"{Path(options.weights).name}, pooling {extractor.pooling}, {extractor.image_size} px: "
+        f"{len(features)} images of {classes} classes to learn from"
+    )
+    report_frozen(options, title, settings | chosen, scores)

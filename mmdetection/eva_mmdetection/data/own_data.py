@@ -1,0 +1,212 @@
+"""Any data set in COCO format in any recipe: `--train-annotations` and the like.
+
+The config itself states files and classes afterwards, so that the config that a run saves is all
+that is needed to test, to continue or to predict, also with mmdetection's own tools.
+"""
+
+import argparse
+import colorsys
+import copy
+import logging
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from eva_data.coco import own_data
+from eva_data.coco.files import CocoFile, check_categories
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+logger = logging.getLogger(__name__)
+
+PLUGIN = "eva_mmdetection.plugin"
+DATASET = "CocoFileDataset"
+_LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
+_RULE = "to train, all four flags are needed, to evaluate with test.py the two of val"
+add_arguments = own_data.add_arguments
+
+
+def check(arguments: argparse.Namespace) -> object:
+    """Read the files of the flags before anything heavy is imported; `apply` reads no file again.
+
+    Args:
+        arguments: The command line with the flags of `add_arguments`.
+
+    Raises:
+        ValueError: If flags are missing or the files are not right.
+    """
+    parts = own_data.PARTS if hasattr(arguments, "train_annotations") else ("val",)
+    return own_data.read_files(arguments, parts, rule=_RULE)
+
+
+def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
+    """Put the data of the command line into a config, if there is any.
+
+    Args:
+        config: Config, which stays unchanged.
+        arguments: The command line with the flags of `add_arguments`.
+
+    Returns:
+        The config with the data, or the same one if there are no flags.
+
+    Raises:
+        ValueError: If flags are missing or the files are not right.
+    """
+    parts = own_data.PARTS if hasattr(arguments, "train_annotations") else ("val",)
+    files, folders = own_data.read_files(arguments, parts, rule=_RULE)
+    if not files:
+        return config
+    config = copy.deepcopy(config)
+    saved = _saved_categories(config)
+    if "train" in files:
+        categories, of = files["train"].categories, str(files["train"].path)
+    else:
+        categories, of = saved or files["val"].categories, "the config"
+    check_categories(files["val"], categories, of=of)
+    notes = [f"Own data: {file.describe()}" for file in files.values()]
+    for file in files.values():
+        if file.lvis:
+            notes.append(f"{file.path} is in LVIS format: read as if all objects were annotated")
+    reason = _reason_against_masks(files, arguments, saved=bool(saved))
+    _set_datasets(config, files, folders, categories)
+    if _mask_head(config) is not None and reason:
+        config.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
+        config.model.test_cfg.rcnn.pop("maskness_thr", None)
+        notes.append(f"The detector has no mask head: {reason}")
+    masks = _mask_head(config) is not None
+    for step in _dicts(config.train_dataloader):
+        _set_masks(step, files.get("train"), masks=masks)
+    _set_classes(config, len(categories), notes)
+    _set_metric(config, files["val"], notes, masks=masks)
+    _register(config)
+    names = ", ".join(f"{key} {name}" for key, name in list(categories.items())[:20])
+    more = ", ..." if len(categories) > 20 else ""
+    notes.append(f"The detector has {len(categories)} classes (id, name): {names}{more}")
+    for note in notes:
+        logger.info("%s", note)
+    return config
+
+
+def _saved_categories(config: "Config") -> dict[int, str]:
+    """Return the categories that a config states already."""
+    dataset = config.test_dataloader.dataset
+    if dataset.get("type") != DATASET:
+        return {}
+    return dict(zip(dataset.metainfo.category_ids, dataset.metainfo.classes, strict=True))
+
+
+def _reason_against_masks(
+    files: Mapping[str, CocoFile], arguments: argparse.Namespace, *, saved: bool
+) -> str | None:
+    if arguments.boxes_only:
+        return "--boxes-only"
+    if "train" not in files and saved:  # as it was trained
+        return None
+    file = files.get("train", files["val"])
+    return own_data.reason_against_masks(file, training="train" in files)
+
+
+def _mask_head(config: "Config") -> Any:
+    return (config.model.get("roi_head") or {}).get("mask_head")
+
+
+def _set_datasets(
+    config: "Config",
+    files: Mapping[str, CocoFile],
+    folders: Mapping[str, str],
+    categories: Mapping[int, str],
+) -> None:
+    hues = [number / len(categories) for number in range(len(categories))]
+    colours = [[int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.8, 0.9)] for hue in hues]
+    for part, file in files.items():
+        for name in _LOADERS[part]:
+            dataset = _innermost(config[name])
+            settings = {key: dataset[key] for key in ("pipeline", "test_mode") if key in dataset}
+            dataset.clear()
+            dataset.update(
+                type=DATASET,
+                ann_file=str(file.path),
+                data_prefix={"img": folders[part]},
+                metainfo={
+                    "classes": list(categories.values()),
+                    "category_ids": list(categories),
+                    "palette": colours,
+                },
+                **settings,
+            )
+            if part == "train":
+                dataset["filter_cfg"] = {"filter_empty_gt": True}
+
+
+def _innermost(loader: Any) -> Any:
+    """Find the data set to replace: inside what repeats it; in place of what joins several."""
+    dataset = loader.dataset
+    while "dataset" in dataset:
+        dataset = dataset.dataset
+    if "datasets" in dataset:
+        loader.dataset = dataset = dataset.datasets[0]
+    return dataset
+
+
+def _set_masks(step: Any, file: CocoFile | None, *, masks: bool) -> None:
+    """Read masks as the file has them, or leave them out; `step` is any part of the loader."""
+    kind = step.get("type")
+    if not masks:
+        if kind == "LoadAnnotations":
+            step.update(with_mask=False)
+        elif kind == "RandomCrop":
+            step.update(recompute_bbox=False)
+        elif kind == "FilterAnnotations":
+            step.update(by_mask=False)
+    elif kind == "LoadAnnotations" and file is not None and own_data.has_run_lengths(file):
+        step.update(poly2mask=True)  # takes polygons as well
+
+
+def _set_classes(config: "Config", count: int, notes: list[str]) -> None:
+    for node in _dicts(config.model):
+        if "num_classes" in node:
+            node["num_classes"] = count
+        if node.get("type") == "EVAFederatedLoss":
+            node.update(num_sampled=0, image_counts=None)
+            hooks = config.get("custom_hooks") or []
+            config.custom_hooks = [hook for hook in hooks if hook["type"] != "CountClasses"]
+            note = (
+                "No federated loss, which is for LVIS: every object of a class counts as "
+                "annotated. The recipe's sigmoid classifier and sampler stay"
+            )
+            notes.extend([note] if note not in notes else [])
+
+
+def _set_metric(config: "Config", file: CocoFile, notes: list[str], *, masks: bool) -> None:
+    lacking = own_data.without_masks(file) if masks else 0
+    if lacking:
+        total = len(file.things)
+        notes.append(f"No mask AP: {lacking} of {total} objects for evaluation have no mask")
+    config.val_evaluator = {
+        "type": "CocoFileMetric",
+        "ann_file": str(file.path),
+        "metric": ["bbox", "segm"] if masks and not lacking else ["bbox"],
+        "classwise": True,
+    }
+    config.test_evaluator = copy.deepcopy(config.val_evaluator)
+    saving = (config.get("default_hooks") or {}).get("checkpoint")
+    if saving and saving.get("save_best"):
+        saving["save_best"] = "coco/bbox_mAP"
+
+
+def _register(config: "Config") -> None:
+    """Register the data set for whoever reads the saved config."""
+    imports = config.get("custom_imports") or {"imports": [], "allow_failed_imports": False}
+    named = imports["imports"]
+    named = [named] if isinstance(named, str) else list(named)
+    if PLUGIN not in named:
+        config.custom_imports = {**imports, "imports": [*named, PLUGIN]}
+
+
+def _dicts(node: Any) -> Iterator[Any]:
+    """Yield all dicts inside, the outermost first."""
+    if isinstance(node, dict):
+        yield node
+    if isinstance(node, dict | list | tuple):
+        for value in list(node.values() if isinstance(node, dict) else node):
+            yield from _dicts(value)

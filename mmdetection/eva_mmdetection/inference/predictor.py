@@ -1,0 +1,155 @@
+"""A detector for one image at a time, usable from Python in three lines.
+
+from eva_mmdetection.inference.predictor import Predictor
+predictor = Predictor.from_config("coco/cascade_mask_rcnn_eva_g_1536", weights="eva_coco_seg.pth")
+found = predictor("photo.jpg")  # bboxes, scores, labels and masks; names in predictor.names
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from eva_backbone import no_init_weights
+from eva_data.pictures import read_rgb
+from eva_data.recipes import find_recipe
+from eva_openmmlab.config.options import load_config
+from eva_openmmlab.mmcv_extension import install_stand_in
+
+install_stand_in()  # before mmdetection's models
+from mmdet.registry import DATASETS, MODELS  # noqa: E402
+from mmdet.structures import DetDataSample  # noqa: E402
+
+from eva_mmdetection.model.weights import load_detector  # noqa: E402
+
+ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
+Color = tuple[int, int, int]
+__all__ = ["Predictor"]
+
+
+class Predictor:
+    """A detector with its preprocessing; `from_config` builds one.
+
+    Args:
+        model: The detector with its weights.
+        pipeline: Transforms of a test picture, without the one that reads it.
+        categories: Id -> name of each class, in the model's order.
+        score_threshold: Least score of a detection.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        pipeline: Sequence[Any],
+        categories: dict[int, str],
+        score_threshold: float = 0.5,
+    ) -> None:
+        self.model: Any = model.eval()  # mmengine's, with `test_step`
+        self.categories = categories
+        self.names = tuple(categories.values())
+        self.score_threshold = score_threshold
+        self._prepare = Compose([{"type": "LoadImageFromNDArray"}, *pipeline])
+
+    @classmethod
+    def from_config(
+        cls,
+        config: str | os.PathLike[str],
+        *,
+        weights: str | os.PathLike[str],
+        score_threshold: float = 0.5,
+        device: str | None = None,
+    ) -> "Predictor":
+        """Build the detector of a config and load its weights.
+
+        Args:
+            config: Name of a recipe, or a config file, such as the one that a run saved.
+            weights: Name of an official file or a path; a detector, not a backbone.
+            score_threshold: Least score of a detection.
+            device: Such as "cuda" or "cpu"; None for the GPU if there is one.
+
+        Raises:
+            ValueError: If the weights do not fit or lack a part, or there is no such recipe.
+            FileNotFoundError: If the weights do not exist.
+        """
+        path = find_recipe("mmdetection", config)
+        cfg = load_config(path)
+        if not cfg.get("model") or not cfg.get("test_dataloader"):
+            raise ValueError(f"{path} has no model and test_dataloader")
+        init_default_scope(cfg.get("default_scope", "mmdet"))
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        with no_init_weights():
+            model = MODELS.build(cfg.model)
+        load_detector(model, weights, complete=True)
+        model.to(place)
+        dataset = cfg.test_dataloader.dataset
+        return cls(
+            model,
+            pipeline=dataset.pipeline[1:],
+            categories=_categories(dataset),
+            score_threshold=score_threshold,
+        )
+
+    def __call__(self, image: ImageLike) -> InstanceData:
+        """Detect objects.
+
+        Args:
+            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file.
+
+        Returns:
+            `bboxes` (n, 4) as x0, y0, x1, y1 in px, `scores` (n,), `labels` (n,) indices of
+            `names`, and `masks` (n, H, W) bool where the detector has them; on the CPU, the
+            highest score first.
+
+        Raises:
+            UnreadableImageError: A ValueError, if the file or picture cannot be read.
+        """
+        rgb = read_rgb(image, upright=True)
+        bgr = np.ascontiguousarray(rgb[:, :, ::-1])  # as mmdetection reads files
+        data = pseudo_collate([self._prepare({"img": bgr, "img_id": 0, "img_path": ""})])
+        with torch.inference_mode():
+            (sample,) = self.model.test_step(data)
+        found: InstanceData = sample.pred_instances
+        found = found[found.scores >= self.score_threshold].cpu()
+        return found[found.scores.argsort(descending=True, stable=True)]
+
+    def draw(self, rgb: NDArray[np.uint8], found: InstanceData) -> NDArray[np.uint8]:
+        """Draw boxes, masks and labels with mmdetection's visualizer.
+
+        Args:
+            rgb: (H, W, 3) RGB.
+            found: Detections in it.
+
+        Returns:
+            (H, W, 3) RGB.
+        """
+        from mmdet.visualization import DetLocalVisualizer
+
+        visualizer = DetLocalVisualizer()
+        visualizer.dataset_meta = {"classes": self.names, "palette": "random"}
+        sample = DetDataSample(pred_instances=found)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=".* out of bounds"
+            )  # boxes that touch the edge
+            visualizer.add_datasample("", rgb, sample, draw_gt=False, pred_score_thr=0.0)
+        drawn: NDArray[np.uint8] = visualizer.get_image()
+        return drawn
+
+
+def _categories(dataset: Any) -> dict[int, str]:
+    """Read names and ids of a test set, whose files need not be there; ids count from 1 else."""
+    settings = {**dataset, "lazy_init": True, "pipeline": []}
+    metainfo = DATASETS.build(settings).metainfo
+    names = metainfo["classes"]
+    ids = metainfo.get("category_ids") or range(1, len(names) + 1)
+    return dict(zip(ids, names, strict=True))

@@ -1,0 +1,218 @@
+"""The wheel is the toolkit: built here, unpacked outside the checkout, used by `eva` alone."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+from eva_command.table import COMMANDS, GROUPS
+
+ROOT = Path(__file__).parents[2]
+NOT_YET = () if (ROOT / "mmdetection" / "train.py").is_file() else ("mmdetection",)
+PROJECTS = sorted(path.parent.name for path in ROOT.glob("*/configs"))
+LEFT_OUT = (".*", "tests", "output", "build", "dist", "*.egg-info", "__pycache__", "work_dirs")
+CALLED = [
+    *((name,) for name in COMMANDS),
+    *((group, verb) for group, entry in GROUPS.items() for verb in entry.commands),
+]
+# Editable installs of the checkout would be found before what is looked at.
+START = """
+import sys
+sys.meta_path[:] = [one for one in sys.meta_path if "editable" not in repr(one).lower()]
+"""
+HELPS = """
+import contextlib, io, json
+from eva_command.main import main
+for words in json.loads(sys.argv[1]):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            code = main([*words, "--help"])
+        except SystemExit as end:
+            code = end.code
+    assert not code, (words, code)
+    assert out.getvalue().startswith("usage: eva " + " ".join(words)), (words, out.getvalue())
+import eva_backbone
+print(eva_backbone.__file__)
+"""
+RECIPES = """
+from detectron2.config import LazyConfig
+from mmengine.config import Config
+from eva_data.recipes import find_recipe
+name = "custom/cascade_mask_rcnn_vitdet_eva_l_24gb"
+assert LazyConfig.load(str(find_recipe("detection", name))).model
+assert Config.fromfile(find_recipe("segmentation", "demo/upernet_eva_debug")).model
+print(find_recipe("detection", "demo/cascade_mask_rcnn_vitdet_eva_debug"))
+"""
+
+
+def build(source, folder):
+    """Build a wheel without network, and return it."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
+    command += ["--no-build-isolation", "--wheel-dir", str(folder), str(source)]
+    environment = os.environ | {"PIP_NO_CACHE_DIR": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A copy of the checkout: a build leaves files behind, and takes those of earlier ones."""
+    folder = tmp_path_factory.mktemp("source") / "toolkit"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory):
+    return build(source, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """Function: run Python with the unpacked wheel in front of this environment's packages."""
+    place = tmp_path_factory.mktemp("installed")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(place / "site")
+    environment = os.environ | {"PYTHONPATH": str(place / "site")}
+
+    def run(script, *arguments, cwd=place):
+        command = [sys.executable, "-c", START + script, *map(str, arguments)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=cwd, env=environment, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def eva(installed, tmp_path):
+    """Function: run `eva` of the wheel in an empty folder."""
+
+    def run(*words):
+        script = "from eva_command.main import main\nsys.exit(main())"
+        return installed(script, *words, cwd=tmp_path)
+
+    return run
+
+
+def members(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+def metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [one for one in archive.namelist() if one.endswith(".dist-info/METADATA")]
+        return Parser().parsestr(archive.read(name).decode())
+
+
+def test_the_wheel_has_every_recipe_and_all_data(wheel):
+    names = set(members(wheel))
+    for project in PROJECTS:
+        folder = ROOT / project / "configs"
+        for path in folder.rglob("*"):
+            if path.is_file() and path.suffix != ".pyc":
+                assert f"eva_recipes/{project}/{path.relative_to(folder).as_posix()}" in names
+    for pattern in ("eva_*/**/*", "*/eva_*/**/*"):
+        for path in ROOT.glob(pattern):
+            above = path.relative_to(ROOT).parts
+            if path.is_file() and path.suffix != ".pyc" and above[0] not in ("tests", "build"):
+                inside = above if above[0].startswith("eva_") else above[1:]
+                assert "/".join(inside) in names
+    assert "eva_recipes/third_party/detectron2/repack.py" in names
+    assert "eva_recipes/third_party/detectron2/pyproject.toml" in names
+
+
+def test_the_wheel_has_nothing_else(wheel):
+    above = {name.partition("/")[0] for name in members(wheel)}
+    assert all(name.startswith("eva_") for name in above)
+    assert not [name for name in members(wheel) if "__pycache__" in name or "/tests/" in name]
+
+
+def test_every_package_has_types(wheel):
+    names = set(members(wheel))
+    packages = {name.partition("/")[0] for name in names if name.count("/") == 1}
+    packages = {name for name in packages if f"{name}/__init__.py" in names}
+    assert len(packages) >= 11
+    assert {name for name in packages if f"{name}/py.typed" not in names} == set()
+
+
+def test_the_wheel_has_one_command(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [one for one in archive.namelist() if one.endswith("entry_points.txt")]
+        assert archive.read(name).decode().split() == [
+            "[console_scripts]", "eva", "=", "eva_command.main:main",
+        ]  # fmt: skip
+
+
+def relative_links(text):
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", link)]
+
+
+def test_links_of_the_description_lead_somewhere(wheel):
+    found = metadata(wheel)
+    assert found["Description-Content-Type"] == "text/markdown"
+    text = found.get_payload()
+    assert "# EVA toolkit" in text
+    assert relative_links(text) == []
+    assert any(url.startswith("Paper, https://") for url in found.get_all("Project-URL"))
+
+
+def test_links_and_picture_are_absolute_where_the_repository_is_known(source, tmp_path):
+    copy = tmp_path / "toolkit"
+    shutil.copytree(source, copy)
+    settings = copy / "pyproject.toml"
+    known = '[project.urls]\nRepository = "https://example.org/eva/"'
+    settings.write_text(settings.read_text().replace("[project.urls]", known))
+    text = metadata(build(copy, tmp_path)).get_payload()
+    assert relative_links(text) == []
+    assert "](https://example.org/eva/raw/main/docs/images/quickstart.png)" in text
+    assert "](https://example.org/eva/blob/main/docs/architecture.md)" in text
+
+
+def test_recipes_are_listed_shown_and_copied(eva, tmp_path):
+    listed = eva("recipes")
+    for project in PROJECTS:
+        assert f"{project}: " in listed
+        assert f"eva_recipes/{project}\n" in listed
+        assert str(ROOT) not in listed
+    name = "demo/cascade_mask_rcnn_vitdet_eva_debug"
+    copies = eva("config", name, "--copy", "mine").split()
+    assert copies[0] == f"mine/{name}.py"
+    assert (tmp_path / "mine" / "common" / "data.py").is_file()
+    assert "config = VideoConfig(" in eva("config", "own_videos")
+
+
+def test_relative_imports_and_bases_work_in_site_packages(installed):
+    path = Path(installed(RECIPES).split()[-1])
+    assert path.parts[-4:-1] == ("eva_recipes", "detection", "demo")
+
+
+def test_demo_data_are_made(eva, tmp_path):
+    sizes = ("--train", 2, "--val", 1, "--size", 64, "--workers", 1)
+    assert "wrote and checked 2 + 1 scenes" in eva("data", "make-demo", "--output", "demo", *sizes)
+    assert (tmp_path / "demo" / "coco" / "annotations" / "instances_train.json").is_file()
+
+
+def test_detectron2_would_be_built_from_the_wheel(eva):
+    shown = eva("doctor", "--install", "detectron2", "--dry-run")
+    assert "site/eva_recipes/third_party/detectron2" in shown
+    assert str(ROOT) not in shown
+
+
+def test_every_command_helps(installed):
+    there = [words for words in CALLED if words[0] not in NOT_YET]
+    where = Path(installed(HELPS, json.dumps(there)).split()[-1])
+    assert not where.is_relative_to(ROOT)

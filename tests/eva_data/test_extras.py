@@ -1,0 +1,99 @@
+"""What is not installed is one sentence, with the command that installs it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from eva_data.commands import program
+from eva_data.extras import explained, install_command, sentence_of
+
+PROGRAM = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {gone}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+from eva_command.main import main
+sys.exit(main({arguments}))
+"""
+
+
+def without(gone, *arguments):
+    """Run `eva` where some packages are not installed."""
+    script = PROGRAM.format(gone=set(gone), arguments=list(map(str, arguments)))
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("package", "project", "command"),
+    [
+        ("detectron2", "eva_detection", "eva doctor --install detectron2"),
+        ("mmseg", "eva_segmentation", "pip install 'eva-toolkit[segmentation]'"),
+        ("deepspeed", "eva_video", "pip install 'eva-toolkit[video]'"),
+        ("timm", "", "pip install 'eva-toolkit[engine]'"),
+        ("torchvision", "eva_detection", "pip install 'eva-toolkit[detection]'"),
+        ("skimage", "eva_demo", "pip install 'eva-toolkit[demo]'"),
+        ("huggingface_hub", "", "pip install 'eva-toolkit[hub]'"),
+        ("somebody_elses", "", None),
+    ],
+)
+def test_every_package_has_a_command(package, project, command):
+    assert install_command(package, project) == command
+
+
+def test_other_failures_of_an_import_keep_their_traceback():
+    assert sentence_of(ImportError("cannot import name 'x'", name="timm")) is None
+    assert sentence_of(ModuleNotFoundError("No module named 'own'", name="own")) is None
+    inside = ModuleNotFoundError("No module named 'torch.nothing'", name="torch.nothing")
+    assert sentence_of(inside) is None
+
+
+def _main(arguments=None):
+    raise ModuleNotFoundError("No module named 'lvis'", name="lvis")
+
+
+def test_a_program_ends_with_the_sentence(capsys):
+    with pytest.raises(SystemExit, match=r"lvis is not installed; .*eva-toolkit\[detection\]"):
+        explained(_main)()
+    one_step = program(lambda arguments: arguments, _main)
+    assert one_step([]) == 2
+    assert "lvis is not installed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("gone", "arguments", "sentence"),
+    [
+        (
+            ["detectron2"],
+            ["detection", "train", "--config-file", "demo/cascade_mask_rcnn_vitdet_eva_debug"],
+            "eva detection train: detectron2 is not installed; this installs it: "
+            "eva doctor --install detectron2\n",
+        ),
+        (
+            ["mmengine", "mmseg", "mmcv", "mmdet"],
+            ["segmentation", "train", "demo/mask2former_eva_debug"],
+            "pip install 'eva-toolkit[segmentation]'\n",
+        ),
+        (
+            ["tyro"],
+            ["classification", "train", "eva_debug_digits"],
+            "eva classification train: tyro is not installed; this installs it: "
+            "pip install 'eva-toolkit[classification]'\n",
+        ),
+    ],
+    ids=["detectron2", "mmsegmentation", "tyro"],
+)
+def test_a_command_without_its_framework(gone, arguments, sentence):
+    done = without(gone, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.endswith(sentence)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_command_helps_without_its_framework():
+    for task in ("detection", "segmentation"):
+        done = without(["detectron2", "mmengine", "mmseg", "torch"], task, "train", "--help")
+        assert (done.returncode, done.stderr) == (0, "")

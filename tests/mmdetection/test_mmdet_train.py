@@ -1,0 +1,174 @@
+"""The command lines of training and evaluation, and mmdetection's own tools and functions."""
+
+import importlib.util
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import mmdet
+import numpy as np
+import pytest
+import torch
+from mmdet.apis import DetInferencer, inference_detector, init_detector
+from mmengine.config import Config
+
+from eva_mmdetection.evaluation import evaluate
+from eva_mmdetection.inference.predictor import Predictor
+from eva_mmdetection.training import train
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:torch.meshgrid:UserWarning", "ignore:The draw is False:UserWarning"
+)
+TOOLS = Path(mmdet.__file__).parent / ".mim" / "tools"
+CPU = dict(device="cpu")
+
+
+def same(ours, theirs):
+    for name in ("bboxes", "scores", "labels", "masks"):
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+def test_a_run_trains_evaluates_and_saves(tiny_run, scalars):
+    log = scalars(tiny_run)
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert len(losses) == 3
+    assert all(np.isfinite(losses))
+    assert any("coco/bbox_mAP" in entry for entry in log)
+    saved = torch.load(tiny_run / "iter_3.pth", weights_only=False)  # written by this test
+    assert list(saved["meta"]["dataset_meta"]["classes"]) == ["disc", "bar"]
+
+
+def test_the_saved_config_reads_back(tiny_run, tiny):
+    saved = Config.fromfile(tiny_run / "tiny.py")
+    expected = Config.fromfile(tiny / "tiny.py")
+    assert saved.model == expected.model
+    assert saved.train_dataloader == expected.train_dataloader
+    assert saved.randomness == {"seed": 3}
+
+
+def test_the_evaluation_gives_the_score_of_the_run(tiny_run, tiny, launch, scalars, tmp_path):
+    command = [evaluate, tiny_run / "tiny.py", tiny_run / "iter_3.pth", "--work-dir", tmp_path]
+    launch(*command, "--out", tmp_path / "out")
+    (file,) = tmp_path.glob("2*/*.json")
+    scores = Config.fromfile(file)
+    (expected,) = (entry for entry in scalars(tiny_run) if "coco/bbox_mAP" in entry)
+    assert scores["coco/bbox_mAP"] == expected["coco/bbox_mAP"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["predictions.bbox.json", "predictions.segm.json"]
+    with pytest.raises(SystemExit, match=r"--out .*out is there already and not empty"):
+        launch(*command, "--out", tmp_path / "out")
+
+
+@pytest.mark.skipif(not TOOLS.is_dir(), reason="mmdetection is installed without its tools")
+def test_mmdetections_own_tools_train_and_test(
+    tiny, tiny_run, tmp_path, monkeypatch, mmengine_runs
+):
+    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **style: (text, True))
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    folder = tmp_path / "run"
+    options = ("--cfg-options", "randomness.seed=3")
+    for tool, arguments in (
+        ("train.py", (tiny / "tiny.py", "--work-dir", folder, *options)),
+        ("test.py", (tiny / "tiny.py", folder / "iter_3.pth", "--work-dir", tmp_path / "test")),
+    ):
+        monkeypatch.setattr(sys, "argv", [tool, *map(str, arguments)])
+        runpy.run_path(str(TOOLS / tool), run_name="__main__")
+        mmengine_runs.forget("mmdet")
+    ours, theirs = (
+        torch.load(place / "iter_3.pth", weights_only=False)["state_dict"]
+        for place in (tiny_run, folder)
+    )  # written by these tests
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    assert list((tmp_path / "test").glob("2*/*.json"))
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_run):
+    """The trained detector, with all of its detections."""
+    config, weights = tiny_run / "tiny.py", tiny_run / "iter_3.pth"
+    return Predictor.from_config(config, weights=weights, score_threshold=0.0, **CPU)
+
+
+@pytest.mark.filterwarnings("ignore:Failed to add .*LocalVisBackend:UserWarning")
+def test_mmdetections_functions_detect_the_same(predictor, tiny, tiny_run):
+    picture = tiny / "val" / "1.png"
+    found = predictor(picture)
+    assert len(found)
+    assert found.masks.shape == (len(found), 64, 64)
+    assert (found.scores.diff() <= 0).all()
+    model = init_detector(str(tiny_run / "tiny.py"), str(tiny_run / "iter_3.pth"), **CPU)
+    assert model.dataset_meta["classes"] == ["disc", "bar"]
+    same(inference_detector(model, str(picture)).pred_instances, found)
+    inferencer = DetInferencer(
+        str(tiny_run / "tiny.py"), str(tiny_run / "iter_3.pth"), show_progress=False, **CPU
+    )
+    (result,) = inferencer(str(picture), return_datasamples=True, no_save_vis=True)["predictions"]
+    same(result.pred_instances, found)
+
+
+def test_a_threshold_leaves_out_lower_scores(predictor, tiny):
+    picture = tiny / "val" / "1.png"
+    before = predictor(picture)
+    predictor.score_threshold = float(before.scores[0])
+    assert len(predictor(picture)) == 1
+    predictor.score_threshold = 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["demo/cascade_mask_rcnn_eva_debgu"], "close to it: .*demo/cascade_mask_rcnn_eva_debug"),
+        (["CONFIG", "--data-root", "nowhere"], "--data-root nowhere is not a folder"),
+        (["CONFIG", "--cfg-options", "train_cfg.max_iter=3"], "train_cfg has no 'max_iter'"),
+        (["CONFIG", "--load-from", "eva_o356.pth"], "Close registered names: eva_o365"),
+        (["CONFIG", "--train-images", "x"], "--train-annotations, .*: to train, all four flags"),
+        (["CONFIG", "--boxes-only"], "--boxes-only goes with"),
+        (["CONFIG", "--work-dir", "RUN"], "has a run already: continue it with --resume"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, sentence, tiny, tiny_run, launch, tmp_path):
+    places = {"CONFIG": tiny / "tiny.py", "RUN": tiny_run}
+    if "--work-dir" not in arguments:
+        arguments = [*arguments, "--work-dir", tmp_path / "run"]
+    with pytest.raises(SystemExit, match=sentence) as stop:
+        launch(train, *(places.get(word, word) for word in arguments))
+    assert re.match(r"train\.py: ", stop.value.code)
+    assert len(stop.value.code.splitlines()) == 1
+
+
+def test_missing_data_is_one_sentence(configs, launch, tmp_path):
+    recipe = configs / "coco" / "cascade_mask_rcnn_eva_g_1280.py"
+    command = [train, recipe, "--data-root", tmp_path, "--work-dir", tmp_path / "run"]
+    with pytest.raises(SystemExit, match=r"no folder .*train2017, which train_dataloader reads"):
+        launch(*command, "--load-from", "eva_debug")
+    for part in ("train2017", "val2017"):
+        (tmp_path / part).mkdir()
+    with pytest.raises(SystemExit, match=r"no annotation file .*instances_train2017\.json"):
+        launch(*command, "--load-from", "eva_debug")
+
+
+HEAVY = {"torch", "mmengine", "mmcv", "mmdet", "cv2"}
+
+
+@pytest.mark.parametrize("program", ["train", "test", "demo"])
+def test_help_imports_nothing_heavy(program, configs):
+    script = configs.parent / f"{program}.py"
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = [{program!r}, '--help']\n"
+        "try:\n"
+        f"    runpy.run_path({str(script)!r}, run_name='__main__')\n"
+        "finally:\n"
+        f"    print({HEAVY} & {{*sys.modules}}, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stderr.strip() == "set()"
+    assert done.stdout.startswith("usage: ")
+
+
+def test_the_programs_are_found_without_the_folder(configs):
+    for name in ("eva_mmdetection.training.train", "eva_mmdetection.evaluation.evaluate"):
+        assert importlib.util.find_spec(name) is not None

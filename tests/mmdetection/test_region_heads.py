@@ -1,0 +1,243 @@
+"""What the cascade, its region proposals and its norm do beside agreeing with detectron2."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.structures import InstanceData
+
+importlib.import_module("eva_openmmlab.plugin")  # before anything of mmdetection
+
+from mmdet.registry import MODELS  # noqa: E402
+from mmdet.structures import DetDataSample  # noqa: E402
+from mmdet.structures.mask import BitmapMasks  # noqa: E402
+
+from eva_mmdetection.model.cascade import classes, extractor  # noqa: E402
+from eva_mmdetection.model.channel_norm import EVAChannelNorm  # noqa: E402
+from eva_mmdetection.model.roi_head import mean_inside  # noqa: E402
+
+for module in ("federated_loss", "rpn_head"):
+    importlib.import_module(f"eva_mmdetection.model.{module}")
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
+BASE = Path(__file__).parents[2] / "mmdetection/configs/_base_/models/cascade_mask_rcnn_eva.py"
+NET = dict(
+    img_size=64,
+    pretrain_img_size=64,
+    embed_dim=16,
+    depth=2,
+    num_heads=2,
+    mlp_dim=32,
+    window_size=2,
+    global_attn_indexes=[1],
+    drop_path_rate=0.0,
+    activation_checkpointing=False,
+    out_channels=8,
+)
+
+
+@pytest.fixture(autouse=True)
+def _default_scope():
+    before = DefaultScope.get_current_instance()
+    init_default_scope("mmdet")
+    yield
+    if before is not None:
+        init_default_scope(before.scope_name)
+
+
+def _build(*, masks=True, test=(), **changes):
+    torch.manual_seed(0)
+    config = Config.fromfile(BASE)
+    heads = classes(3, channels=8, hidden=16, convs=1)
+    heads["mask_head"].update(in_channels=8, conv_out_channels=8, num_convs=1)
+    heads["bbox_roi_extractor"] = extractor(7, channels=8)
+    heads["mask_roi_extractor"] = extractor(14, channels=8)
+    if not masks:
+        heads |= dict(mask_head=None, mask_roi_extractor=None)
+    rpn = dict(in_channels=8, feat_channels=8)
+    test = dict(rcnn=dict(score_thr=0.0) | dict(test), rpn=dict(max_per_img=30))
+    model = dict(backbone=NET, rpn_head=rpn, roi_head=heads | changes, test_cfg=test)
+    model["data_preprocessor"] = dict(pad_size_divisor=64)
+    config.merge_from_dict(dict(model=model))
+    return MODELS.build(config.model)
+
+
+def _sample(height, width, *, scale=1.0, objects=()):
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=(height, width),
+            ori_shape=(round(height / scale), round(width / scale)),
+            scale_factor=(scale, scale),
+        )
+    )
+    masks = np.zeros((len(objects), height, width), np.uint8)
+    for mask, (x0, y0, x1, y1) in zip(masks, objects, strict=True):
+        mask[y0:y1, x0:x1] = 1
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor(objects, dtype=torch.float32).view(-1, 4),
+        labels=torch.arange(len(objects)) % 3,
+        masks=BitmapMasks(masks, height, width),
+    )
+    sample.ignored_instances = InstanceData(
+        bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)
+    )
+    return sample
+
+
+def _batch(*samples):
+    random = torch.Generator().manual_seed(0)
+    pictures = [
+        torch.randint(0, 256, (3, *one.img_shape), generator=random, dtype=torch.uint8)
+        for one in samples
+    ]
+    return dict(inputs=pictures, data_samples=list(samples))
+
+
+def test_a_batch_is_its_pictures_one_by_one():
+    model = _build().eval()
+    data = _batch(_sample(60, 40, scale=0.5), _sample(33, 64))
+    with torch.no_grad():
+        together = model.test_step(dict(data))
+        apart = [
+            model.test_step(dict(inputs=[image], data_samples=[sample]))[0]
+            for image, sample in zip(data["inputs"], data["data_samples"], strict=True)
+        ]
+    for one, other, size in zip(together, apart, ((120, 80), (33, 64)), strict=True):
+        one, other = one.pred_instances, other.pred_instances
+        assert torch.equal(one.labels, other.labels)
+        torch.testing.assert_close(one.scores, other.scores)
+        torch.testing.assert_close(one.bboxes, other.bboxes, atol=1e-3, rtol=0)
+        assert one.masks.shape[1:] == size
+        assert (one.bboxes[:, 2] <= size[1] + 1e-3).all()
+
+
+def test_a_picture_beyond_the_canvas_is_seen_completely():
+    model = _build().eval()
+    data = model.data_preprocessor(_batch(_sample(70, 90)), training=False)
+    assert data["inputs"].shape == (1, 3, 128, 128)
+    with torch.no_grad():
+        found = model(**data, mode="predict")[0].pred_instances
+    assert found.bboxes[:, 2].max() > 64
+
+
+def test_without_masks():
+    model = _build(masks=False).eval()
+    with torch.no_grad():
+        found = model.test_step(_batch(_sample(60, 40, scale=0.5)))[0].pred_instances
+    assert "masks" not in found
+    assert found.bboxes[:, 3].max() > 60, "in pixels of the original"
+
+
+def test_nothing_is_found_and_nothing_is_there():
+    model = _build(test=dict(score_thr=1.0)).eval()
+    with torch.no_grad():
+        found = model.test_step(_batch(_sample(60, 40)))[0].pred_instances
+    assert found.masks.shape == (0, 60, 40)
+    losses = model.train()(
+        **model.data_preprocessor(_batch(_sample(60, 40)), training=True), mode="loss"
+    )
+    assert losses["s2.loss_cls"].isfinite()
+    assert losses["loss_mask"].sum() == 0
+
+
+def test_soft_nms_keeps_more_and_lowers_scores():
+    soft = dict(nms=dict(type="soft_nms", iou_threshold=0.6, min_score=1e-3), max_per_img=-1)
+    data = _batch(_sample(60, 60))
+    with torch.no_grad():
+        hard = _build().eval().test_step(dict(data))[0].pred_instances
+        many = _build(test=soft).eval().test_step(dict(data))[0].pred_instances
+    assert len(many) > len(hard)
+    assert many.scores[0] == hard.scores[0]
+    assert (many.scores.diff() <= 0).all()
+
+
+def test_maskness_multiplies_the_scores():
+    data = _batch(_sample(60, 60))
+    with torch.no_grad():
+        plain = _build().eval().test_step(dict(data))[0].pred_instances
+        rated = _build(test=dict(maskness_thr=0.5)).eval().test_step(dict(data))[0].pred_instances
+    assert torch.equal(plain.bboxes, rated.bboxes)
+    assert (rated.scores <= plain.scores).all()
+    assert not torch.equal(rated.scores, plain.scores)
+    masks = torch.tensor([[[0.9, 0.7], [0.2, 0.1]], [[0.5, 0.4], [0.3, 0.0]]])
+    torch.testing.assert_close(mean_inside(masks, 0.5), torch.tensor([0.8, 0.0]))
+
+
+def test_heads_train_in_full_precision():
+    """Under autocast the backbone is bfloat16, the RPN and the RoI heads are float32."""
+    model, seen = _build().train(), {}
+    for name in ("backbone.net.blocks.0.mlp", "rpn_head.rpn_cls", "roi_head.bbox_head.0.fc_cls"):
+        model.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: seen.__setitem__(name, output.dtype)
+        )
+    sample = _sample(60, 60, objects=[(5, 5, 40, 50), (20, 10, 58, 30)])
+    data = model.data_preprocessor(_batch(sample), training=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model(**data, mode="loss")
+    assert list(seen.values()) == [torch.bfloat16, torch.float32, torch.float32]
+    assert all(term.dtype == torch.float32 for term in losses["loss_rpn_cls"])
+    assert losses["s0.loss_cls"].isfinite()
+
+
+def test_the_stages_pull_on_the_backbone_as_much_as_one_does():
+    """Each stage's gradient reaches the maps divided by the number of stages, as in detectron2."""
+    model = _build().train()
+    head = model.roi_head
+    maps = tuple(torch.rand(1, 8, 64 // s, 64 // s, requires_grad=True) for s in (4, 8, 16, 32))
+    rois = torch.tensor([[0.0, 3, 3, 30, 40]])
+    gradients = []
+    for training in (True, False):
+        head.train(training)
+        output = head._bbox_forward(0, maps, rois)["cls_score"].sum()
+        gradients.append(torch.autograd.grad(output, maps[0])[0])
+    torch.testing.assert_close(gradients[0] * 3, gradients[1])
+
+
+def test_proposals_are_ranked_by_logits():
+    """Two logits that are one probability in float32, the better anchor second."""
+    rpn = _build().rpn_head.eval()
+    logits = [torch.full((3, size, size), -20.0) for size in (16, 8, 4, 2, 1)]
+    logits[1][1, 2, 2], logits[1][1, 5, 5] = 20.0, 25.0
+    assert logits[1][1, 2, 2].sigmoid() == logits[1][1, 5, 5].sigmoid()
+    deltas = [torch.zeros(12, size, size) for size in (16, 8, 4, 2, 1)]
+    anchors = rpn.prior_generator.grid_priors([one.shape[1:] for one in logits], device="cpu")
+    for best in (25.0, 15.0):
+        logits[1][1, 5, 5] = best
+        found = rpn._predict_by_feat_single(
+            logits, deltas, [None] * 5, anchors, dict(img_shape=(64, 64)), rpn.test_cfg
+        )
+        centre = (found.bboxes[0, :2] + found.bboxes[0, 2:]) / 2
+        assert (centre[0] > 30) == (best == 25.0)
+        assert found.scores.max() <= 1
+
+
+def test_the_forward_pass_that_counts_flops():
+    model = _build().eval()
+    data = model.data_preprocessor(_batch(_sample(64, 64)), training=False)
+    with torch.no_grad():
+        outputs = model(**data, mode="tensor")
+    scores, boxes, masks = outputs[-1]
+    assert len(scores) == len(boxes) == 1
+    assert masks.shape == (len(boxes[0]), 3, 28, 28)
+
+
+def test_the_norm_is_the_pyramids():
+    norm = EVAChannelNorm(4, eps=1e-6)
+    maps = torch.randn(2, 4, 3, 3)
+    expected = torch.nn.functional.layer_norm(maps.permute(0, 2, 3, 1), (4,), eps=1e-6)
+    torch.testing.assert_close(norm(maps), expected.permute(0, 3, 1, 2))
+    with pytest.raises(ValueError, match="must be 1e-06, got 1e-05"):
+        EVAChannelNorm(4, eps=1e-5)
+
+
+def test_refusals():
+    heads = classes(3, channels=8, hidden=16, convs=1)["bbox_head"]
+    heads[1]["reg_class_agnostic"] = False
+    with pytest.raises(ValueError, match="reg_class_agnostic is False"):
+        _build(bbox_head=heads)
+    with pytest.raises(ValueError, match=r"maskness_thr=0\.5 needs a mask head"):
+        _build(masks=False, test=dict(maskness_thr=0.5))

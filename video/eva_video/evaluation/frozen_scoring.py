@@ -1,0 +1,167 @@
+"""What `video/evaluate_frozen.py` does: features once, then cheap classifiers on them."""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from eva_data.files import make_folder
+from eva_data.labelled_videos.labelled_videos import LabelledVideos
+from eva_data.labelled_videos.opening import open_videos
+from eva_data.video.video_source import require_backend
+from eva_engine import distributed
+from eva_engine.evaluation.frozen import Kept, labelled_features
+from eva_engine.evaluation.frozen_options import check_frozen
+from eva_engine.evaluation.frozen_scores import report_frozen, score_frozen, score_of
+from eva_video.data.clips import Views
+from eva_video.data.transforms import Normalise
+from eva_video.evaluation.attentive_probe import fit_probe
+from eva_video.model.features import ClipFeatureExtractor
+
+ProbeOn = Literal["tokens", "frames", "none"]
+_KEPT = torch.float16  # tokens wait in this number format
+
+
+def choose_probe(
+    options: argparse.Namespace, *, videos: int, frames: int, tokens: int, channels: int
+) -> ProbeOn:
+    """Choose what the attentive probe sees.
+
+    Args:
+        options: `probe` and `probe_gb`.
+        videos: Number of videos of which something is kept.
+        frames: Frames of a clip.
+        tokens: Tokens of a frame.
+        channels: Channels of a token.
+
+    Returns:
+        All tokens, the mean of each frame, or nothing.
+
+    Raises:
+        ValueError: If it does not fit into the memory that was given.
+    """
+    if options.probe == "none":
+        return "none"
+    means = videos * frames * channels * _KEPT.itemsize / 1e9
+    needed = {"tokens": means * tokens, "frames": means}
+    wanted: tuple[ProbeOn, ...] = ("tokens", "frames")
+    if options.probe != "auto":
+        wanted = tuple(name for name in wanted if name == options.probe)
+    for name in wanted:
+        if needed[name] <= options.probe_gb:
+            return name
+    name = wanted[-1]
+    raise ValueError(
+        f"the {'tokens' if name == 'tokens' else 'means of the frames'} of {videos} videos take "
+        f"{needed[name]:.2g} GB, and --probe-gb is {options.probe_gb:g}: give more, "
+        f"{'--probe frames, ' if name == 'tokens' else ''}fewer --train-videos or --probe none"
+    )
+
+
+def evaluate(options: argparse.Namespace, device: torch.device) -> None:
+    """Score frozen features of videos.
+
+    Args:
+        options: Options of `eva_video.evaluation.frozen_command`.
+        device: Device of this process.
+
+    Raises:
+        ValueError: If weights and data do not fit together.
+    """
+    if options.output is not None:
+        make_folder(options.output)  # fails now, not after hours
+    require_backend(options.backend)
+    extractor = ClipFeatureExtractor.from_weights(
+        options.weights,
+        frames=options.frames,
+        image_size=options.image_size,
+        pooling=options.pooling,
+        mean=options.mean,
+        std=options.std,
+        device=str(device),
+        precision=options.precision,
+        backend=options.backend,
+    )
+    learn = open_videos(
+        options.train, classes=options.classes, root=options.root, backend=options.backend
+    )
+    score = open_videos(
+        options.val, classes=learn.classes, root=options.val_root or options.root,
+        backend=options.backend,
+    )  # fmt: skip
+    known, side = check_frozen(options, len(learn)), extractor.image_size
+    frames, channels = extractor.vit.frames, extractor.vit.embed_dim
+    patches = (side // extractor.vit.patch_size) ** 2
+    kind = choose_probe(
+        options, videos=known + len(score), frames=frames, tokens=patches, channels=channels
+    )
+    kept = [Kept([channels])]
+    if kind != "none":
+        shape = [frames, patches if kind == "tokens" else 1, channels]
+        kept.append(Kept(shape, _KEPT, torch.device("cpu")))
+    computed = partial(_computed, extractor, kept=kept, options=options, device=device)
+    features, labels = computed(learn, limit=options.limit, title="train")
+    queries, truth = computed(score, limit=None, title="val")
+    if distributed.rank() > 0:
+        return
+    classes = len(learn.classes)
+    scores, chosen = score_frozen(options, features[0], labels, queries[0], truth, classes=classes)
+    if kind != "none":
+        fitted = fit_probe(
+            features[1], labels, num_classes=classes, learning_rates=options.probe_lr,
+            epochs=options.probe_epochs, device=device, seed=options.seed,
+        )  # fmt: skip
+        scores["attentive"] = score_of(fitted(queries[1]), truth)
+        chosen |= {"probe": kind, "probe_lr": fitted.learning_rate, "probe_epoch": fitted.epoch}
+    settings: dict[str, Any] = {
+        "train_videos": len(labels), "pooling": extractor.pooling, "frames": frames,
+        "image_size": side, "seed": options.seed,
+    }  # fmt: skip
+    title = (
+        f"{Path(options.weights).name}, pooling {extractor.pooling}, {frames} frames, {side} px: "
+        f"{len(labels)} videos of {classes} classes to learn from"
+        + ("" if kind == "none" else f"; the attentive probe sees {_seen(kind, patches)}")
+    )
+    report_frozen(options, title, settings | chosen, scores, unit="videos")
+
+
+def _seen(kind: ProbeOn, patches: int) -> str:
+    return f"{patches} tokens of each frame" if kind == "tokens" else "the mean of each frame"
+
+
+def _computed(
+    extractor: ClipFeatureExtractor,
+    videos: LabelledVideos,
+    *,
+    kept: Sequence[Kept],
+    options: argparse.Namespace,
+    device: torch.device,
+    limit: int | None,
+    title: str,
+) -> tuple[list[Tensor], Tensor]:
+    """Compute pooled features (N, C), and tokens (N, T, P, C) if they are kept, and labels (N,)."""
+    views = Views(
+        videos,
+        sampling=extractor.sampling,
+        image_size=extractor.image_size,
+        clips=1,
+        crops=1,
+        normalise=Normalise(mean=extractor.mean, std=extractor.std),
+    )
+
+    def compute(batch: Tensor) -> list[Tensor]:
+        clips = batch[:, 0]  # (B, T, 3, S, S)
+        if len(kept) == 1:
+            return [extractor(clips)]
+        pooled, tokens = extractor.pooled_and_tokens(clips)
+        tokens = tokens.flatten(2, 3)  # (B, T, h * w, C)
+        return [pooled, tokens if kept[1].shape[1] > 1 else tokens.mean(dim=2, keepdim=True)]
+
+    return labelled_features(
+        compute, views, kept=kept, device=device, batch_size=options.batch_size,
+        workers=options.workers, limit=limit, title=title,
+    )  # fmt: skip
