@@ -46,11 +46,9 @@ FUNCTIONS = [
     ("eva_segmentation.model.weights", "load_segmentor", (nn.Linear(1, 1),), "", {}),
     ("eva_segmentation.inference.predictor", "Predictor.from_config", (SEGMENTOR,), "weights", {}),
     ("eva_mmdetection.model.weights", "load_detector", (nn.Linear(1, 1),), "", {}),
-    ("eva_mmdetection.model.weights", "load_detectron2_too", (), "", {}),
+    ("eva_mmdetection.model.weights", "load_from_local_or_detectron2", (), "", {}),
     ("eva_mmdetection.inference.predictor", "Predictor.from_config", (MMDETECTOR,), "weights", {}),
     ("eva_openmmlab.weights", "load_from_local_safely", (), "", {}),
-    ("eva_mmdetection.model.weights", "load_detector", (nn.Linear(1, 1),), "", {}),
-    ("eva_mmdetection.model.weights", "load_detectron2_too", (), "", {}),
 ]  # fmt: skip
 
 # commands of `eva` that take no weights; all others must have --no-download
