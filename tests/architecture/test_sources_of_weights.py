@@ -49,6 +49,8 @@ FUNCTIONS = [
     ("eva_mmdetection.model.weights", "load_detectron2_too", (), "", {}),
     ("eva_mmdetection.inference.predictor", "Predictor.from_config", (MMDETECTOR,), "weights", {}),
     ("eva_openmmlab.weights", "load_from_local_safely", (), "", {}),
+    ("eva_mmdetection.model.weights", "load_detector", (nn.Linear(1, 1),), "", {}),
+    ("eva_mmdetection.model.weights", "load_detectron2_too", (), "", {}),
 ]  # fmt: skip
 
 # commands of `eva` that take no weights; all others must have --no-download

@@ -62,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=f"tcp://127.0.0.1:{_port()}",
         help="where the processes find each other: tcp://FIRST_MACHINE:PORT (default: %(default)s)",
     )
+    add_download_option(parser)
     own_data.add_arguments(parser)
     add(
         "--scale-lr",
