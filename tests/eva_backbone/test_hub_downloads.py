@@ -185,6 +185,7 @@ def test_whatever_lies_in_the_place_of_an_unfinished_download(released, rest):
         ((401, "RepoNotFound"), "has no repository BAAI/EVA, or it is private"),
         ((403, "GatedRepo"), "accept its conditions"),
         ((403, "Forbidden"), "refuses access (403): log in"),
+        ((404, "Nowhere"), "answers with 404: a proxy, or HF_ENDPOINT, may be wrong"),
         ((503, "Busy"), "answers with 503: try again later"),
     ],
 )
