@@ -45,7 +45,8 @@ def _configure(args: argparse.Namespace) -> "Config":
     if args.out is not None:
         _save_predictions(cfg, Path(args.out))
     if args.show_dir is not None:
-        cfg.default_hooks.visualization.update(draw=True, test_out_dir=args.show_dir)
+        folder = str(Path(args.show_dir).absolute())  # else below the logs
+        cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder)
     return cfg
 
 

@@ -6,6 +6,7 @@ found = predictor("photo.jpg")  # bboxes, scores, labels and masks; names in pre
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -136,7 +137,11 @@ class Predictor:
         visualizer = DetLocalVisualizer()
         visualizer.dataset_meta = {"classes": self.names, "palette": "random"}
         sample = DetDataSample(pred_instances=found)
-        visualizer.add_datasample("", rgb, sample, draw_gt=False, pred_score_thr=0.0)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=".* out of bounds"
+            )  # boxes that touch the edge
+            visualizer.add_datasample("", rgb, sample, draw_gt=False, pred_score_thr=0.0)
         drawn: NDArray[np.uint8] = visualizer.get_image()
         return drawn
 

@@ -76,11 +76,11 @@ load_start.register(BaseDetector, load_detector)
 
 
 @CheckpointLoader.register_scheme(prefixes="", force=True)
-def load_detectron2_too(filename: str, map_location: Any = None) -> Any:
+def load_from_local_or_detectron2(filename: str, map_location: Any = None) -> Any:
     """Read a checkpoint for mmengine; official detectors get mmdetection's names on the way.
 
     Args:
-        filename: The file, or the name of an official one.
+        filename: As in `eva_openmmlab.weights.load_from_local_safely`.
         map_location: Not used: tensors are on the CPU.
 
     Returns:
@@ -90,12 +90,12 @@ def load_detectron2_too(filename: str, map_location: Any = None) -> Any:
         ValueError: If the file is damaged or holds code.
         FileNotFoundError: If there is no such file.
     """
-    path = resolve_source(filename)
-    if path.suffix == ".safetensors":
-        content: Any = read_weights(path)
-    else:
-        content = load_from_local_safely(str(path), map_location)
-    weights = content.get("model", content) if isinstance(content, dict) else content
+    content = load_from_local_safely(filename, map_location)
+    weights = content
+    for container in ("state_dict", "model"):
+        if isinstance(content, dict) and container in content:
+            weights = content[container]
+            break
     if not isinstance(weights, dict) or not is_detectron2(weights):
         return content
     return {"state_dict": to_mmdet(weights)[0], "meta": {}}

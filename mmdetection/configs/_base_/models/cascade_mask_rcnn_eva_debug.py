@@ -9,7 +9,7 @@ _levels = dict(channels=64, strides=(4, 8, 16), finest=14)
 _vit = dict(global_attn_indexes=[2, 4], window_size=8, drop_path_rate=0.1)
 _nms = dict(type="nms", iou_threshold=0.7)
 _heads = classes(10, channels=64, hidden=192, convs=1)
-_heads["mask_head"].update(num_convs=3, in_channels=64, conv_out_channels=64)
+_heads["mask_head"].update(num_convs=2, in_channels=64, conv_out_channels=64)
 
 model = dict(
     data_preprocessor=dict(pad_size_divisor=128),

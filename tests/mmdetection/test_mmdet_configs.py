@@ -1,0 +1,123 @@
+"""Each recipe of mmdetection: it builds, states what the recipe of detectron2 does, and is data."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+from eva_data.recipes import find_recipe, list_recipes
+from eva_mmdetection.training.schedule import EVAWarmupLR
+from eva_openmmlab.training.optimizer import EVALayerDecayConstructor
+
+ROOT = Path(__file__).parents[2]
+RECIPES = [recipe.name for recipe in list_recipes("mmdetection")]
+# recipe here -> recipe of detection/
+TWINS = {
+    name: re.sub("cascade_mask_rcnn_eva", "cascade_mask_rcnn_vitdet_eva", name) for name in RECIPES
+}
+
+
+@pytest.fixture(scope="module")
+def twin():
+    """Function: the recipe of detection/ with the settings of this one."""
+    return lambda name: LazyConfig.load(str(ROOT / "detection/configs" / f"{TWINS[name]}.py"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_recipe_builds_and_its_parameters_are_those_of_detectron2(name, load_config, twin):
+    cfg, other = load_config(name), twin(name)
+    with torch.device("meta"):
+        model = MODELS.build(cfg.model)
+        theirs = instantiate(other.model)
+    ours = sorted(tuple(value.shape) for value in model.parameters())
+    assert ours == sorted(tuple(value.shape) for value in theirs.parameters())
+    frozen = sum(v.numel() for v in model.parameters() if not v.requires_grad)
+    assert frozen == sum(v.numel() for v in theirs.parameters() if not v.requires_grad)
+    nets = model.backbone.net, theirs.backbone.net
+    for key in ("rel_pos", "window_size", "img_size"):
+        assert len({str(getattr(net, key, None)) for net in nets}) == 1, key
+    assert model.backbone.net.patch_size == theirs.backbone.net.patch_size
+    assert cfg.model.data_preprocessor.pad_size_divisor == other.model.backbone.square_pad
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_recipe_has_the_schedule_and_optimizer_of_detectron2(name, load_config, twin):
+    cfg, other = load_config(name), twin(name)
+    accumulate = other.train.get("accumulate", 1)
+    assert cfg.train_cfg.max_iters == other.train.max_iter * accumulate
+    settings = cfg.optim_wrapper.optimizer
+    assert settings.lr == other.optimizer.lr
+    assert settings.weight_decay == other.optimizer.weight_decay
+    decay = other.optimizer.params.lr_factor_func.keywords
+    assert cfg.optim_wrapper.paramwise_cfg.layer_decay == decay["lr_decay_rate"]
+    clip = (cfg.optim_wrapper.get("clip_grad") or {}).get("max_norm")
+    assert clip == other.optimizer.get("max_grad_norm")
+    (scheduler,) = cfg.param_scheduler
+    kinds = {key: value for key, value in scheduler.items() if key != "type"}
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    iters = cfg.train_cfg.max_iters
+    ours = EVAWarmupLR(optimizer, end=iters, **kinds)
+    multiplier = instantiate(other.lr_multiplier)
+    for step in range(0, iters, max(iters // 60, 1)):
+        assert ours.factor(step) == pytest.approx(multiplier(step / iters), rel=1e-6), step
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_recipe_has_the_data_and_rules_of_detectron2(name, load_config, twin):
+    cfg, other = load_config(name), twin(name)
+    if "custom/" not in name and "demo/" not in name:
+        assert cfg.auto_scale_lr.base_batch_size == other.dataloader.train.total_batch_size
+    rules = cfg.model.test_cfg.rcnn
+    for predictor in other.model.roi_heads.box_predictors:
+        if not other.model.roi_heads.get("use_soft_nms"):
+            assert rules.score_thr == predictor.test_score_thresh
+            assert rules.max_per_img == predictor.get("test_topk_per_image", 100)
+    assert rules.maskness_thr == other.model.roi_heads.get("maskness_thresh")
+    size = other.dataloader.test.mapper.augmentations[0].short_edge_length
+    steps = cfg.test_dataloader.dataset.pipeline
+    assert [step.scale for step in steps if step.type == "Resize"] == [(size, size)]
+    assert cfg.load_from == (other.train.init_checkpoint or None) or "objects365" in name
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_recipe_is_short_documented_and_data(name, tmp_path):
+    file = find_recipe("mmdetection", name)
+    assert len(file.read_text().splitlines()) <= 36, name
+    cfg = Config.fromfile(file)
+    cfg.dump(tmp_path / "saved.yaml")
+    saved = Config.fromfile(tmp_path / "saved.yaml")
+    assert saved.model == cfg.model
+    readme = (ROOT / "mmdetection" / "README.md").read_text()
+    assert f"`{name}`" in readme
+
+
+def test_the_optimizer_groups_a_detector_by_layers_and_decays_everything(tiny):
+    cfg = Config.fromfile(tiny / "tiny.py")
+    model = MODELS.build(cfg.model)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    assert EVALayerDecayConstructor.__name__ == cfg.optim_wrapper.constructor
+    groups = wrapper.optimizer.param_groups
+    assert {group["weight_decay"] for group in groups} == {0.05}
+    assert [group["lr"] for group in groups] == pytest.approx([1e-3 * 0.8**k for k in (3, 2, 1, 0)])
+    counted = sum(value.numel() for group in groups for value in group["params"])
+    assert counted == sum(value.numel() for value in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(warmup=1.5), r"warmup=1.5 and steps=\[\] must be shares"),
+        (dict(warmup=0.1, steps=[0.5], cosine_to=0.1), "steps do not go with cosine_to=0.1"),
+        (dict(warmup=0.1, begin=3), "counts iterations from 0, got begin=3"),
+    ],
+)
+def test_wrong_schedules_are_named(settings, message):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    with pytest.raises(ValueError, match=message):
+        EVAWarmupLR(optimizer, end=10, by_epoch=False, **settings)
