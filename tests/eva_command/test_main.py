@@ -61,7 +61,7 @@ def test_the_version(said):
     assert out.startswith("eva-toolkit ")
 
 
-CALLS = []
+CALLS: list[tuple[list[str], list[str]]] = []
 
 
 def _record(arguments):
