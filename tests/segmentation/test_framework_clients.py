@@ -76,6 +76,13 @@ def _small(path):
     return cfg
 
 
+@pytest.fixture(autouse=True)
+def _forgotten(forget_runs):
+    """An inferencer makes a visualizer under the name that runs have for theirs."""
+    yield
+    forget_runs()
+
+
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory):
     """A file of 40 x 60 px."""
