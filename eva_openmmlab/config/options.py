@@ -84,7 +84,8 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
                         continue
                     break
                 is_argument = depth and "type" in node
-                if is_argument and not difflib.get_close_matches(part, known, cutoff=_MISSPELT):
+                names = [key for key in known if key != "type"]  # dtype is not a misspelt one
+                if is_argument and not difflib.get_close_matches(part, names, cutoff=_MISSPELT):
                     break
                 close = difflib.get_close_matches(part, known, n=3)
                 hint = f"; close names: {', '.join(close)}" if close else ""
