@@ -4,7 +4,7 @@ It registers in mmengine's own registries, to which those of mmsegmentation and 
 back.
 """
 
-from eva_openmmlab import backbone, external_configs, mmcv_extension, pictures, weights
+from eva_openmmlab import backbone, external_configs, flops, mmcv_extension, pictures, weights
 from eva_openmmlab.config import files
 from eva_openmmlab.training import (
     checkpoint_hook,
@@ -19,6 +19,7 @@ __all__ = [
     "checkpoint_hook",
     "external_configs",
     "files",
+    "flops",
     "loops",
     "mmcv_extension",
     "optimizer",

@@ -98,8 +98,8 @@ def load_from_http_safely(filename: str, map_location: Any = None, model_dir: An
 def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
     """Read a checkpoint for mmengine, once this module is imported.
 
-    In place of its own loader, which unpickles what it cannot read safely; `init_model` and
-    mmsegmentation's own `tools/test.py` come here.
+    In place of its own loader, which unpickles what it cannot read safely; `init_model`,
+    `init_detector` and the frameworks' own `tools/test.py` come here.
 
     Args:
         filename: The file, name of an official one, or `hf://ORG/REPOSITORY/FILE@REVISION`.

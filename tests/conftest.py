@@ -133,8 +133,10 @@ def pytest_configure(config):
 
     Started programs receive Ctrl-C, also if a shell runs the tests in the background. yapf, by
     which mmengine writes configs, keeps a grammar in the user's cache: written the first time
-    beside another process, or by a test whose disk is full, half of it would stay there.
+    beside another process, or by a test whose disk is full, half of it would stay there. Nothing is
+    downloaded, but by the fixture `hub` from this machine.
     """
+    os.environ["EVA_NO_DOWNLOAD"] = "1"
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         with contextlib.suppress(ImportError):
@@ -153,12 +155,6 @@ def _randomise(module, std=0.3):
             offset = 1.0 if "norm" in name and name.endswith("weight") else 0.0
             parameter.copy_(offset + std * torch.randn(parameter.shape))
     return module
-
-
-@pytest.fixture(autouse=True)
-def _no_download(monkeypatch):
-    """Nothing is downloaded in tests, but by the fixture `hub` from this machine."""
-    monkeypatch.setenv("EVA_NO_DOWNLOAD", "1")
 
 
 @pytest.fixture

@@ -189,10 +189,10 @@ class Handler(BaseHTTPRequestHandler):
     def _resolve(self, *, content):
         hub, path = self.server.hub, unquote(urlsplit(self.path).path)
         span = self.headers.get("Range") if hub.ranges else None
-        hub.requests.append((self.command, path, span))
         found = RESOLVE.fullmatch(path)
-        if found is None:
+        if found is None:  # such as the library's own questions, once in a process
             return self._answer(404, {"error": path})
+        hub.requests.append((self.command, path, span))
         repo, revision, file = found["repo"], found["revision"], found["file"]
         if repo in hub.refused:
             status, code = hub.refused[repo]

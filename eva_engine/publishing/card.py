@@ -43,10 +43,9 @@ _LOAD = {
     "segmentation": "from eva_segmentation.inference.predictor import Predictor\n\n"
     '# {recipe}: hf download {repository} {recipe} --local-dir .\n'
     'predictor = Predictor.from_config("{recipe}", weights="{address}")',
-    "mmdetection": "import eva_mmdetection.plugin\nfrom mmdet.apis import init_detector\n\n"
-    "from eva_backbone.checkpoints.registry import resolve_source\n\n"
+    "mmdetection": "from eva_mmdetection.inference.predictor import Predictor\n\n"
     '# {recipe}: hf download {repository} {recipe} --local-dir .\n'
-    'model = init_detector("{recipe}", str(resolve_source("{address}")))',
+    'predictor = Predictor.from_config("{recipe}", weights="{address}")',
 }  # fmt: skip
 _OTHERS = {
     "pretrain": ("timm", 'timm.create_model("local-dir:converted")'),
@@ -64,6 +63,10 @@ _METRICS = {
     "mIoU": "mean_iou",
     "bbox/AP": "box AP",
     "segm/AP": "mask AP",
+    "coco/bbox_mAP": "box AP",
+    "coco/segm_mAP": "mask AP",
+    "lvis/bbox_AP": "box AP",
+    "lvis/segm_AP": "mask AP",
 }
 _OF_TASK = {
     "detection": ("torch", "detectron2", "sal-detectron2"),

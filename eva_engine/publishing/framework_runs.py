@@ -142,7 +142,8 @@ def _last_scores(log: list[dict[str, Any]], step: int) -> dict[str, float]:
         if line.get("step") == step and "loss" not in line:
             found = finite(line)
     dropped = ("step", "time", "data_time", "iter", "epoch", "memory")
-    return {name: value for name, value in found.items() if name not in dropped}
+    # pycocotools says -1 where there is nothing to score
+    return {name: value for name, value in found.items() if name not in dropped and value >= 0}
 
 
 def _hours(log: list[dict[str, Any]], counter: str) -> float | None:

@@ -88,7 +88,7 @@ class Pretrain(_EngineTrainer):
     formats = "coco"
 
     def _import(self) -> Callable[[], None]:
-        from eva_pretrain.training import main
+        from eva_pretrain.train_command import main
 
         return main
 
@@ -106,7 +106,7 @@ class Classification(_EngineTrainer):
     formats = "folder"
 
     def _import(self) -> Callable[[], None]:
-        from eva_classification.training import main
+        from eva_classification.train_command import main
 
         return main
 
@@ -124,7 +124,7 @@ class Video(_EngineTrainer):
     formats = "video"
 
     def _import(self) -> Callable[[], None]:
-        from eva_video.training import main
+        from eva_video.train_command import main
 
         return main
 
@@ -147,7 +147,7 @@ class Clip(_EngineTrainer):
     formats = "captions"
 
     def _import(self) -> Callable[[], None]:
-        from eva_contrastive.training import main
+        from eva_contrastive.train_command import main
 
         return main
 

@@ -4,7 +4,14 @@ import sys
 
 import matplotlib.figure  # noqa: F401 (here once, and not in each process)
 
-from eva_classification import evaluate_command, frozen_command, training
+from eva_classification import (  # some of them here once, not in each process
+    evaluate_command,
+    evaluating,  # noqa: F401
+    frozen_command,
+    frozen_scoring,  # noqa: F401
+    train_command,
+    training,  # noqa: F401
+)
 from eva_classification.extraction import VIT_FEATURES
 from eva_engine.extraction.command import extraction_command
 
@@ -13,7 +20,7 @@ def main(arguments):
     command, *rest = arguments
     if command == "train":
         sys.argv[1:] = rest
-        training.main()
+        train_command.main()
     else:
         {
             "evaluate": evaluate_command.main,

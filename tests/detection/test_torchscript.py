@@ -170,6 +170,7 @@ def test_the_command_and_a_program_without_our_packages(
         (("--output", "a.pt2"), "ends in .ts, got a.pt2"),
         (("--size", "64"), "takes pictures of any size"),
         (("--dtype", "float16"), "in float32"),
+        (("--tolerance", "1"), "--tolerance is for the levels of a backbone"),
         (("--score-threshold", "1"), "nothing is detected in the picture"),
         (("--image", "nowhere.png"), "nowhere.png"),
     ],

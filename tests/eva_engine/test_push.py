@@ -214,6 +214,19 @@ def test_a_run_of_mmengine(mmengine_run, tmp_path):
     assert load_file(best["model.safetensors"])["backbone.pos_embed"].tolist() == [2.0, 2.0]
 
 
+def test_a_run_of_mmdetection(mmengine_run, tmp_path):
+    (mmengine_run / "mask2former.py").unlink()
+    text = PYTHON + "custom_imports = dict(imports=['eva_mmdetection.plugin'])\n"
+    (mmengine_run / "cascade.py").write_text(text)
+    scores = {"coco/bbox_mAP": 0.5, "coco/bbox_mAP_l": -1.0, "step": 8}
+    _lines(mmengine_run / "20261126_000000/vis_data/scalars.json", scores)
+    files = _dry(mmengine_run, tmp_path / "card")
+    card = _card(files)
+    assert "from eva_mmdetection.inference.predictor import Predictor" in card.text
+    assert json.loads(files["results.json"].read_text())["scores"] == {"coco/bbox_mAP": 0.5}
+    assert card.data.eval_results[0].metric_type == "box AP"
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [

@@ -2,10 +2,15 @@
 
 import pytest
 import torch
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, init_default_scope
 from mmseg.registry import MODELS as OF_MMSEG
 
 VIT = dict(type="EVAViT", img_size=32, patch_size=8, embed_dim=16, depth=3, num_heads=2, mlp_dim=24)
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    init_default_scope("mmseg")  # another test may have left mmdetection's
 
 
 def _build(**changes):

@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import load_checkpoint
+from safetensors.torch import save_file
 
 importlib.import_module("eva_openmmlab.plugin")  # before anything of mmdetection
 
@@ -36,7 +37,7 @@ NET = dict(
 
 
 @pytest.fixture(autouse=True)
-def _scope():
+def _default_scope():
     before = DefaultScope.get_current_instance()
     init_default_scope("mmdet")
     yield
@@ -92,6 +93,13 @@ def test_mmengines_loader_takes_it_too(official_file):
     content = load_checkpoint(model, source, map_location="cpu", strict=True)
     assert not _same(model, expected)
     assert content["meta"] == {}
+
+
+def test_mmengines_loader_takes_safetensors(tmp_path):
+    expected, model = _build(seed=1), _build()
+    save_file(to_detectron2(expected.state_dict())[0], tmp_path / "detector.safetensors")
+    load_checkpoint(model, str(tmp_path / "detector.safetensors"), strict=True)
+    assert not _same(model, expected)
 
 
 def test_own_checkpoints_stay_as_they_are(tmp_path):

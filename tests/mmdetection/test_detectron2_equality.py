@@ -9,30 +9,31 @@ import pytest
 import skimage.data
 import torch
 from detectron2.config import LazyConfig, instantiate
+from detectron2.data.transforms import AugInput, AugmentationList
 from detectron2.layers import ShapeSpec
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.structures import InstanceData
 from PIL import Image
 from safetensors.torch import load_file
 
-importlib.import_module("eva_openmmlab.plugin")  # before anything of mmdetection
+importlib.import_module("eva_mmdetection.plugin")  # before anything of mmdetection
 
 from mmdet.registry import MODELS  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmdet.structures.mask import BitmapMasks  # noqa: E402
 
 from eva_detection.config.recipes import update_each  # noqa: E402
+from eva_mmdetection.data import pipelines  # noqa: E402
 from eva_mmdetection.model.cascade import classes, extractor  # noqa: E402
 from eva_mmdetection.model.detectron2_names import to_detectron2, to_mmdet  # noqa: E402
 
-for module in ("channel_norm", "federated_loss", "roi_head", "rpn_head"):
-    importlib.import_module(f"eva_mmdetection.model.{module}")
-
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 REPOSITORY = Path(__file__).parents[2]
+DEBUG_TWIN = "configs/demo/cascade_mask_{}_eva_debug.py"
 BASE = REPOSITORY / "mmdetection/configs/_base_/models/cascade_mask_rcnn_eva.py"
 NET = dict(
     embed_dim=32,
@@ -58,7 +59,7 @@ VARIANTS = {
 
 
 @pytest.fixture(autouse=True)
-def _scope():
+def _default_scope():
     before = DefaultScope.get_current_instance()
     init_default_scope("mmdet")
     yield
@@ -164,6 +165,19 @@ def _in_common_order(boxes, scores, labels, masks):
     return boxes[order], scores[order], labels[order], masks[order]
 
 
+def _assert_same(found, expected):
+    boxes, scores, labels, masks = _in_common_order(
+        found.bboxes, found.scores, found.labels, found.masks
+    )
+    expected = _in_common_order(
+        expected.pred_boxes.tensor, expected.scores, expected.pred_classes, expected.pred_masks
+    )
+    assert torch.equal(labels, expected[2])
+    torch.testing.assert_close(scores, expected[1], atol=2e-5, rtol=0)
+    torch.testing.assert_close(boxes, expected[0], atol=2e-3, rtol=0)
+    assert (masks != expected[3]).flatten(1).sum(1).max() <= 8, "of some thousand pixels"
+
+
 @pytest.mark.parametrize("data", ["coco", "lvis"])
 def test_real_pictures(data):
     """Softmax over 80 classes, and 1203 classes scaled down to 60 independent ones."""
@@ -185,16 +199,35 @@ def test_real_pictures(data):
         found = _detect(ours, image, (height, width))
         assert len(found) == len(expected) >= 50
         assert len(expected.pred_classes.unique()) >= 3
-        boxes, scores, labels, masks = _in_common_order(
-            found.bboxes, found.scores, found.labels, found.masks
-        )
-        expected = _in_common_order(
-            expected.pred_boxes.tensor, expected.scores, expected.pred_classes, expected.pred_masks
-        )
-        assert torch.equal(labels, expected[2])
-        torch.testing.assert_close(scores, expected[1], atol=2e-5, rtol=0)
-        torch.testing.assert_close(boxes, expected[0], atol=2e-3, rtol=0)
-        assert (masks != expected[3]).flatten(1).sum(1).max() <= 8, "of some thousand pixels"
+        _assert_same(found, expected)
+
+
+def test_the_debug_recipes_from_file_to_masks(tmp_path):
+    """Both projects' debug twins as they are, with their own ways to read and resize a picture."""
+    theirs = LazyConfig.load(str(REPOSITORY / "detection" / DEBUG_TWIN.format("rcnn_vitdet")))
+    resize = AugmentationList(instantiate(theirs.dataloader.test.mapper.augmentations))
+    theirs = instantiate(theirs.model).eval()
+    _shake(theirs, seed=2)
+    config = Config.fromfile(REPOSITORY / "mmdetection" / DEBUG_TWIN.format("rcnn"))
+    ours = MODELS.build(config.model).eval()
+    ours.load_state_dict(to_mmdet(theirs.state_dict())[0], strict=True)
+    pipeline = Compose(pipelines.testing(128))
+    for name in ("rocket", "chelsea"):
+        file = tmp_path / f"{name}.png"
+        picture = getattr(skimage.data, name)()
+        Image.fromarray(picture).save(file)
+        resized = AugInput(picture)
+        resize(resized)
+        image = torch.from_numpy(resized.image.copy()).permute(2, 0, 1)
+        height, width = picture.shape[:2]
+        entry = dict(image=image.float(), height=height, width=width)
+        with torch.no_grad():
+            expected = theirs([entry])[0]["instances"]
+            data = pipeline(dict(img_path=str(file), img_id=0))
+            found = ours.test_step(pseudo_collate([data]))[0].pred_instances
+        assert torch.equal(data["inputs"], image.flip(0)), "BGR"
+        assert len(found) == len(expected) >= 10
+        _assert_same(found, expected)
 
 
 # Everything is drawn, so that nothing is random: regions of an image, and anchors.

@@ -37,7 +37,7 @@ DETECTORS = {
 
 
 @pytest.fixture(autouse=True)
-def _scope():
+def _default_scope():
     before = DefaultScope.get_current_instance()
     init_default_scope("mmdet")
     yield
@@ -110,6 +110,23 @@ def test_the_program_converts_there_and_back(tmp_path, capsys):
     assert result.keys() == official.keys()
     assert all(torch.equal(result[name], value) for name, value in official.items())
     assert official_names({"visual.proj": official}) == {"visual.proj": official}
+
+
+def test_a_checkpoint_of_a_run_is_converted(tmp_path, capsys):
+    """mmengine packs logged numbers beside the weights, as objects."""
+    from mmengine.logging import MessageHub
+
+    from eva_command.joint import convert
+
+    hub = MessageHub.get_instance("converted")
+    hub.update_scalar("train/loss", 1.0)
+    names = ["backbone.net.patch_embed.proj.weight", "roi_head.mask_head.upsample.bias"]
+    weights = dict(zip(names, (torch.rand(4, 3, 2, 2), torch.rand(2)), strict=True))
+    content = {"meta": {}, "state_dict": weights, "message_hub": hub.state_dict(), "optimizer": {}}
+    source, output = str(tmp_path / "iter_1.pth"), str(tmp_path / "official.pth")
+    torch.save(content, source)
+    assert convert([source, "--to", "official", "--output", output]) == 0, capsys.readouterr()
+    assert list(torch.load(output)["model"]) == [names[0], "roi_heads.mask_head.deconv.bias"]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ NET = dict(
 
 
 @pytest.fixture(autouse=True)
-def _scope():
+def _default_scope():
     before = DefaultScope.get_current_instance()
     init_default_scope("mmdet")
     yield

@@ -31,6 +31,12 @@ def _run(program, *words):
     return shown + ended.stderr, imported.strip()
 
 
+def test_weights_are_looked_for_before_the_framework_is_imported():
+    shown, imported = _run("train", "mask2former_eva_debug", "--load-from", "none.pth")
+    assert "there is no file 'none.pth'" in shown
+    assert imported in ("[]", "['torch']")
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_help_imports_nothing_heavy(program):
     shown, imported = _run(program, "--help")

@@ -48,10 +48,10 @@ def test_init_model_of_mmsegmentation_runs_no_code(load_config, tmp_path):
     """mmengine unpickles what it cannot read safely, if this package did not read in its place."""
     cfg = load_config("demo/mask2former_eva_debug")
     weights = MODELS.build(cfg.model).state_dict()
-    meta = {"dataset_meta": {"classes": ["a"], "palette": [[0, 0, 0]]}}
+    meta = {"dataset_meta": {"classes": list("abcde"), "palette": [[0, 0, 0]]}}
     torch.save({"state_dict": weights, "meta": meta}, tmp_path / "good.pth")
     found = init_model(cfg, str(tmp_path / "good.pth"), device="cpu")
-    assert found.dataset_meta["classes"] == ["a"]
+    assert found.dataset_meta["classes"] == list("abcde")
     meta["more"] = Making(str(tmp_path / "harm"))
     torch.save({"state_dict": weights, "meta": meta}, tmp_path / "bad.pth")
     with pytest.raises(ValueError, match=r"bad\.pth is refused"):

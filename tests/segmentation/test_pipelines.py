@@ -45,7 +45,7 @@ def test_labels_are_read_after_the_resizing_of_a_test_picture():
 
 def test_each_size_is_a_view_and_its_mirror_image():
     reading, views = pipelines.multi_scale((32, 48), window=32)
-    assert reading["type"] == "LoadPicture"
+    assert reading["type"] == "LoadImageFromFile"  # as mmsegmentation's inferencer wants it
     scales, _, flips, pad, *_ = views["transforms"]
     assert [step["scale"] for step in scales] == [(128, 32), (192, 48)]
     assert [step["prob"] for step in flips] == [0.0, 1.0]

@@ -29,7 +29,7 @@ def test_a_program_is_short_and_helps_in_any_folder(program, tmp_path):
 
 def test_programs_alone_lie_here():
     """Beside them is one package; the folder itself is not a package."""
-    assert len(PROGRAMS) == 9
+    assert len(PROGRAMS) == 10
     folders = [path.name for path in TOOLS.iterdir() if path.is_dir()]
     assert set(folders) - {"__pycache__", ".mypy_cache", ".ruff_cache"} == {"eva_demo"}
     assert not (TOOLS / "__init__.py").exists()

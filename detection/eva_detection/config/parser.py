@@ -52,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="continue the run in train.output_dir, if there is one",
     )
+    add_download_option(parser)
     add("--eval-only", action="store_true", help="evaluate; do not train")
     add("--num-gpus", type=int, default=1, help="processes on this machine, one for each GPU")
     add("--num-machines", type=int, default=1, help="machines of the run")
@@ -61,7 +62,6 @@ def make_parser() -> argparse.ArgumentParser:
         default=f"tcp://127.0.0.1:{_port()}",
         help="where the processes find each other: tcp://FIRST_MACHINE:PORT (default: %(default)s)",
     )
-    add_download_option(parser)
     own_data.add_arguments(parser)
     add(
         "--scale-lr",

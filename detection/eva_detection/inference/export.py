@@ -288,6 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--format torchscript needs --image, a picture on which something is detected")
     if complete and (args.size or args.batch_size != 1 or args.dtype != "float32"):
         parser.error("--format torchscript takes pictures of any size, one at a time, in float32")
+    if complete and args.tolerance is not None:
+        parser.error("--tolerance is for the levels of a backbone; leave it out with torchscript")
     if args.size and len(args.size) > 2:
         parser.error(f"--size takes a side, or height and width, got {len(args.size)} numbers")
     try:

@@ -20,6 +20,7 @@ LOOK_UP_SECONDS = 10  # without an answer until then, the hub counts as not reac
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _ON = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its variables
 _OFF = ("", "0", "OFF", "NO", "FALSE")
+_BUSY = (408, 429, 500, 502, 503, 504)
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -136,7 +137,9 @@ def explained(file: HubFile) -> Iterator[None]:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
             raise HubError(f"{place} refuses access ({status}): {log_in}") from error
-        raise UnreachableError(f"{place} answers with {status}: try again later") from error
+        later = status in _BUSY
+        advice = "try again later" if later else "a proxy, or HF_ENDPOINT, may be wrong"
+        raise UnreachableError(f"{place} answers with {status}: {advice}") from error
     except (transport, OSError) as error:
         lines = str(error.__cause__ or error).splitlines() or [type(error).__name__]
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:

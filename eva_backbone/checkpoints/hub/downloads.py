@@ -5,9 +5,17 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 from eva_backbone.checkpoints.hub.addresses import HubFile
-from eva_backbone.checkpoints.hub.client import HubError, RemoteFile, explained, library, look_up
+from eva_backbone.checkpoints.hub.client import (
+    HubError,
+    RemoteFile,
+    UnreachableError,
+    explained,
+    library,
+    look_up,
+)
 from eva_backbone.checkpoints.hub.locks import one_at_a_time
 from eva_backbone.checkpoints.verification import remember_verified, sha256_of
 
@@ -61,7 +69,9 @@ def _fetch(file: HubFile, sha256: str, part: Path, target: Path) -> None:
             f"{file} is another file than the one recorded here: the hub says SHA-256 "
             f"{remote.sha256}, recorded is {sha256}"
         )
-    logger.info("downloading %s, commit %s, to %s", file, remote.commit, target)
+    size = "" if remote.size is None else f" ({remote.size / 1e9:.2f} GB)"
+    # a warning: gigabytes that nobody may have expected, where no progress bar is seen
+    logger.warning("downloading %s%s, commit %s, to %s", file, size, remote.commit, target)
     while True:
         continued = _receive(file, remote, part)
         found = sha256_of(part)
@@ -85,38 +95,55 @@ def _receive(file: HubFile, remote: RemoteFile, part: Path) -> bool:
         there = os.fstat(descriptor).st_size
         if remote.size is not None and there > remote.size:
             os.ftruncate(descriptor, there := 0)
-        missing = (remote.size or 0) - there
-        free = shutil.disk_usage(part.parent).free
-        if missing > free:
-            raise HubError(
-                f"it needs {missing / 1e9:.2f} GB more in {part.parent.parent}, where "
-                f"{free / 1e9:.2f} GB are free: make room, or let EVA_WEIGHTS name another folder"
-            )
-        if there:
-            logger.info("continuing after %.2f GB", there / 1e9)
-        stream.seek(there)
-        try:
-            with explained(file):
-                library().file_download.http_get(
-                    remote.url,
-                    stream,
-                    resume_size=there,
-                    headers=remote.headers,
-                    expected_size=remote.size,
-                    displayed_filename=file.file,
-                )
-        except OSError as error:
-            cause = error.__cause__ or error
-            if isinstance(cause, OSError) and cause.errno in _FULL:
-                os.ftruncate(descriptor, 0)
-                raise HubError(
-                    f"{part.parent.parent} is full ({cause.strerror}), it needs "
-                    f"{missing / 1e9:.2f} GB: make room, or let EVA_WEIGHTS name another folder"
-                ) from error
-            raise
-        stream.flush()
+        _require_room((remote.size or 0) - there, part.parent.parent)
+        come = there
+        while True:
+            try:
+                _continue(file, remote, stream, come)
+                break
+            except UnreachableError:
+                stream.flush()
+                before, come = come, os.fstat(descriptor).st_size
+                too_long = remote.size is not None and come > remote.size
+                if come <= before or too_long:  # after the library's own tries
+                    raise
+                logger.warning("the connection broke off: continuing after %d bytes", come)
         os.fsync(descriptor)
     return there > 0
+
+
+def _continue(file: HubFile, remote: RemoteFile, stream: BinaryIO, there: int) -> None:
+    """Append what the connection brings, after the bytes that are there."""
+    stream.seek(there)
+    try:
+        with explained(file):
+            library().file_download.http_get(
+                remote.url,
+                stream,
+                resume_size=there,
+                headers=remote.headers,
+                expected_size=remote.size,
+                displayed_filename=file.file,
+            )
+            stream.flush()
+    except OSError as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            os.ftruncate(stream.fileno(), 0)
+            raise HubError(
+                f"the disk is full ({cause.strerror}), it needs {(remote.size or 0) / 1e9:.2f} GB: "
+                "make room, or let EVA_WEIGHTS name another folder"
+            ) from error
+        raise
+
+
+def _require_room(size: int, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise HubError(
+            f"it needs {size / 1e9:.2f} GB more in {folder}, where {free / 1e9:.2f} GB are free: "
+            "make room, or let EVA_WEIGHTS name another folder"
+        )
 
 
 def _flush(folder: Path) -> None:

@@ -80,7 +80,7 @@ def load_from_local_or_detectron2(filename: str, map_location: Any = None) -> An
     """Read a checkpoint for mmengine; official detectors get mmdetection's names on the way.
 
     Args:
-        filename: The file, or the name of an official one.
+        filename: As in `eva_openmmlab.weights.load_from_local_safely`.
         map_location: Not used: tensors are on the CPU.
 
     Returns:
@@ -92,8 +92,10 @@ def load_from_local_or_detectron2(filename: str, map_location: Any = None) -> An
     """
     content = load_from_local_safely(filename, map_location)
     weights = content
-    for container in ("model", "state_dict"):
-        weights = weights.get(container, weights) if isinstance(weights, dict) else weights
+    for container in ("state_dict", "model"):
+        if isinstance(content, dict) and container in content:
+            weights = content[container]
+            break
     if not isinstance(weights, dict) or not is_detectron2(weights):
         return content
     return {"state_dict": to_mmdet(weights)[0], "meta": {}}

@@ -20,10 +20,11 @@ _pipeline = training(256, aspect=1, ratios=(1.0, 1.5), cat_max_ratio=0.95)
 train_dataloader = dict(
     batch_size=6, num_workers=1, dataset=annotated("training", pipeline=_pipeline, **_data)
 )
+test_pipeline = testing(256)
 val_dataloader = dict(
     batch_size=10,
     num_workers=0,
-    dataset=annotated("validation", pipeline=testing(256), **_data),
+    dataset=annotated("validation", pipeline=test_pipeline, **_data),
 )
 test_dataloader = val_dataloader
 tta_pipeline = multi_scale((256, 320, 384), window=256)  # the sizes of training

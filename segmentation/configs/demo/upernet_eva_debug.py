@@ -28,7 +28,8 @@ model = dict(
 )
 _pipeline = training(128, aspect=1, ratios=(1.0, 1.5), cat_max_ratio=0.95)
 train_dataloader = dict(batch_size=16, dataset=dict(pipeline=_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=testing(128)))
+test_pipeline = testing(128)
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 tta_model = None  # the parent's scales are for another size
 tta_pipeline = None

@@ -42,11 +42,14 @@ def training(
 def testing(side: int) -> Steps:
     """Test at one size; scores are at the original size, so labels are read after the resizing.
 
+    mmsegmentation's inferencer wants its own name of the reader, under which the plugin registers
+    `LoadPicture`. Of a picture without label map, as it gives one, no labels are read.
+
     Args:
         side: Short side of the picture.
     """
     return [
-        dict(type="LoadPicture"),
+        dict(type="LoadImageFromFile"),
         _resize(side),
         _fit(),
         dict(type="LoadCheckedAnnotations"),
@@ -73,7 +76,7 @@ def multi_scale(sizes: Iterable[int], *, window: int) -> Steps:
         [dict(type="LoadCheckedAnnotations")],
         [dict(type="PackSegInputs", meta_keys=meta_keys)],
     ]
-    return [dict(type="LoadPicture"), dict(type="TestTimeAug", transforms=views)]
+    return [dict(type="LoadImageFromFile"), dict(type="TestTimeAug", transforms=views)]
 
 
 def _resize(side: int) -> dict[str, Any]:

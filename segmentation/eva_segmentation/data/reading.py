@@ -9,9 +9,12 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 
 from eva_data.pictures import UnreadableImageError, inspect_picture
+from eva_openmmlab.pictures import LoadPicture
 from eva_segmentation.data.label_maps import LabelMapError, LabelTable, read_label_map
 
 _LARGEST = 255  # label of mmsegmentation
+# for all of mmsegmentation, also its inferencer: same arguments, same pixels of sound files
+TRANSFORMS.register_module(name="LoadImageFromFile", module=LoadPicture)
 
 
 @TRANSFORMS.register_module()
@@ -19,8 +22,22 @@ class LoadCheckedAnnotations(LoadAnnotations):
     """mmsegmentation's `LoadAnnotations` (same arguments), which refuses what does not fit.
 
     A label map of another size than its picture would be trained on, and labels above 255 would
-    become others.
+    become others. A picture without label map, as of an inferencer, goes through.
     """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add the class indices as `gt_seg_map` (H, W), if the record names a label map.
+
+        Args:
+            results: Record, with `seg_map_path` in training and tests.
+
+        Raises:
+            LabelMapError: A ValueError, if the file cannot be read or has another size.
+        """
+        if "seg_map_path" not in results:
+            return results
+        read: dict[str, Any] = super().transform(results)
+        return read
 
     def _load_seg_map(self, results: dict[str, Any]) -> None:
         path, size = results["seg_map_path"], tuple(results["ori_shape"])
@@ -72,15 +89,18 @@ class LoadLabelMap(BaseTransform):
         self._table = LabelTable(labels, ignore)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add the class indices as `gt_seg_map` (H, W).
+        """Add the class indices as `gt_seg_map` (H, W), if the record names a label map.
 
         Args:
-            results: Record with `seg_map_path`, and `ori_shape` of the picture.
+            results: Record with `ori_shape` of the picture, and `seg_map_path` in training and
+                tests.
 
         Raises:
             LabelMapError: A ValueError, if the file cannot be read, has an unknown label or another
                 size than the picture.
         """
+        if "seg_map_path" not in results:
+            return results
         path = results["seg_map_path"]
         values = read_label_map(Path(path))
         if values.shape != tuple(results["ori_shape"]):

@@ -92,6 +92,25 @@ class EVAMask2FormerHead(Mask2FormerHead):
                     layer.ffn.__class__ = _CheckpointedFFN  # same weights under the same names
         self.register_load_state_dict_pre_hook(_translate_names)
 
+    def forward(
+        self, x: tuple[Tensor, ...], batch_data_samples: Sequence[SegDataSample] | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Compute classes and masks of the queries.
+
+        Args:
+            x: The backbone's maps, strides 4, 8, 16 and 32.
+            batch_data_samples: Facts about each picture; None without any, as when FLOPs are
+                counted.
+
+        Returns:
+            (B, Q, K + 1) and (B, Q, h, w), for the queries and for each layer.
+        """
+        samples = batch_data_samples
+        if samples is None:
+            samples = [SegDataSample() for _ in range(len(x[0]))]
+        outputs: tuple[list[Tensor], list[Tensor]] = super().forward(x, samples)
+        return outputs
+
     def loss_by_feat(
         self,
         all_cls_scores: list[Tensor],

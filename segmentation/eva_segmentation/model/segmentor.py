@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.structures import PixelData
-from torch import Tensor
+from torch import Tensor, nn
 
 from eva_openmmlab.mmcv_extension import install_stand_in
 
@@ -21,12 +21,14 @@ from mmseg.structures import SegDataSample  # noqa: E402
 
 from eva_openmmlab.backbone import EVAViT  # noqa: E402
 from eva_openmmlab.weights import load_start  # noqa: E402
+from eva_segmentation.model.class_names import NamedClasses  # noqa: E402
 from eva_segmentation.model.weights import load_segmentor  # noqa: E402
 
 MODELS.register_module(module=EVAViT)  # so that "mmseg.EVAViT" names it too
 load_start.register(BaseSegmentor, load_segmentor)
 
 _SLICE = 2**24  # probabilities that are computed at once
+_DIMENSIONS = 3  # of one picture
 
 
 def windows(size: int, *, window: int, stride: int) -> list[slice]:
@@ -43,13 +45,17 @@ def windows(size: int, *, window: int, stride: int) -> list[slice]:
 
 
 @MODELS.register_module()
-class EVASegmentor(EncoderDecoder):
+class EVASegmentor(NamedClasses, EncoderDecoder):
     """mmsegmentation's `EncoderDecoder`, whose head gets the size of what it looks at.
 
     In mmsegmentation a crop keeps the picture's `pad_shape`, to which some heads enlarge the crop,
     a padded picture its `img_shape` without padding, and each crop costs another map of the
     complete picture.
     """
+
+    def class_count(self) -> int:
+        """Return the number of classes."""
+        return int(self.num_classes)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
         """Compute scores of pictures or crops.
@@ -89,7 +95,7 @@ class EVASegmentor(EncoderDecoder):
 
 
 @MODELS.register_module()
-class StreamingTTA(SegTTAModel):
+class StreamingTTA(NamedClasses, SegTTAModel):
     """Average over scales and flips that holds one sum and one view's scores, not all views'.
 
     It computes what mmsegmentation's `SegTTAModel` does, which keeps the scores of all views: 50 GB
@@ -100,6 +106,11 @@ class StreamingTTA(SegTTAModel):
         module: The segmentor or its config.
         data_preprocessor: Preprocessor for a segmentor without one.
         half: Hold the sum in float16: half of the memory, and an error of up to 0.001.
+        pretrained: None, which mmsegmentation's `init_model` sets.
+        train_cfg: None, which it sets too.
+
+    Raises:
+        ValueError: If one of the last two is something else; they belong to the segmentor.
     """
 
     def __init__(
@@ -108,15 +119,28 @@ class StreamingTTA(SegTTAModel):
         data_preprocessor: Any = None,
         *,
         half: bool = False,
+        pretrained: None = None,
+        train_cfg: None = None,
     ) -> None:
+        if pretrained is not None or train_cfg is not None:
+            raise ValueError(
+                f"StreamingTTA takes no pretrained {pretrained} and train_cfg {train_cfg}: give "
+                "them to its module"
+            )
         super().__init__(module, data_preprocessor)
         self.half_precision = half
+        self.register_load_state_dict_pre_hook(_into_module)
+
+    def class_count(self) -> int:
+        """Return the number of classes of the segmentor inside."""
+        return int(self.module.num_classes)
 
     def test_step(self, data: Mapping[str, Any] | Sequence[Any]) -> list[SegDataSample]:
         """Predict one batch.
 
         Args:
-            data: Batch of the data loader: each value is a list over views, or each sample is.
+            data: Batch of the data loader: each value is a list over views, or each sample is. An
+                ordinary batch is one view.
 
         Returns:
             One sample for each picture: `seg_logits` holds mean probabilities (K, H, W) and
@@ -157,6 +181,9 @@ class StreamingTTA(SegTTAModel):
 
 def _views(data: Mapping[str, Any] | Sequence[Any]) -> Iterable[Any]:
     if isinstance(data, Mapping):
+        inputs = data.get("inputs", [None])
+        if isinstance(inputs[0], Tensor) and inputs[0].dim() == _DIMENSIONS:
+            return (data,)
         keys = list(data)
         return ({key: data[key][i] for key in keys} for i in range(len(data[keys[0]])))
     return ([sample[i] for sample in data] for i in range(len(data[0])))
@@ -174,3 +201,12 @@ def _row_blocks(scores: Tensor) -> Iterator[slice]:
     rows = max(1, _SLICE // (classes * width))
     for start in range(0, height, rows):
         yield slice(start, start + rows)
+
+
+def _into_module(model: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Let mmengine load the weights of a segmentor: without the prefix it would load none."""
+    del model
+    inside = f"{prefix}module."
+    if not any(name.startswith(inside) for name in state_dict):
+        for name in [name for name in state_dict if name.startswith(prefix)]:
+            state_dict[inside + name.removeprefix(prefix)] = state_dict.pop(name)
