@@ -121,11 +121,19 @@ def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
     Args:
         cfg: The config.
         folder: Folder in place of the config's `data_root`.
+
+    Raises:
+        ValueError: If the config names files by paths of their own, as one with own data does.
     """
     moved: dict[str, str] = {}
     for name in LOADERS:
         for dataset in parts_of(cfg[name].dataset) if cfg.get(name) else ():
             if file := dataset.get("ann_file"):
+                if Path(file).is_absolute():
+                    raise ValueError(
+                        f"--data-root {folder} has no effect on {file}, which {name} reads; leave "
+                        "it out, or name own data again"
+                    )
                 before = Path(dataset.get("data_root") or "") / file
                 moved[str(before)] = str(Path(folder) / file)
             dataset.data_root = os.fspath(folder)

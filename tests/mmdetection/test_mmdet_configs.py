@@ -97,6 +97,11 @@ def test_each_recipe_is_short_documented_and_data(name, tmp_path):
     assert f"`{name}`" in readme
 
 
+def test_no_two_recipes_share_a_folder(load_config):
+    folders = [load_config(name).work_dir for name in RECIPES]
+    assert len({*folders}) == len(folders)
+
+
 def test_the_optimizer_groups_a_detector_by_layers_and_decays_everything(tiny):
     cfg = Config.fromfile(tiny / "tiny.py")
     model = MODELS.build(cfg.model)
