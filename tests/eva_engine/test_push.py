@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -32,6 +33,7 @@ train:
   init_checkpoint: eva_o365.pth
   max_iter: 100
   output_dir: /home/jane/output/coco
+  notes: {folder: /data/jane doe/my pictures, year: /data/2017}
 """
 PYTHON = """load_from = '/home/jane/eva_sem_seg.pth'
 train_cfg = dict(max_iters=8, type='Loop')
@@ -190,7 +192,9 @@ def test_a_run_of_detectron2(detectron2_run, tmp_path):
     stored = load_file(files["model.safetensors"])
     assert stored["tied"].equal(stored["backbone.net.pos_embed"])
     assert stored.keys() == {"backbone.net.pos_embed", "tied", "roi_heads.box"}
-    assert "output_dir: coco" in files["config.yaml"].read_text()
+    published = yaml.safe_load(files["config.yaml"].read_text())["train"]
+    assert published["output_dir"] == "coco"
+    assert published["notes"] == {"folder": "my pictures", "year": "2017"}
     card = _card(files)
     assert card.data.datasets == ["coco_2017_val", "coco_2017_train"]
     assert card.data.base_model == "BAAI/EVA"
@@ -350,7 +354,15 @@ def test_names_are_taken_out(monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "node7.cluster")
     assert without_places("../janedoe/data") == "../USER/data"
     assert without_places("jane@node7.cluster/x") == "jane@USER/x"
+    assert without_places("out: /scratch/janedoe, b: '/home/janedoe/'") == "out: ., b: '.'"
+    assert (
+        without_places("hf://janedoe/eva and hf://b/janedoe")
+        == "hf://janedoe/eva and hf://b/janedoe"
+    )
     assert clean({"a": ["x", "/home/janedoe/b"], "n": 3}) == {"a": ["x", "b"], "n": 3}
+    assert clean("/home/someone_else") == "."
     assert data_name("/home/janedoe/train") == "train"
+    assert data_name("/home/someone_else/train") == "train"
     assert data_name("/data/imagenet/train") == "imagenet"
+    assert data_name("/data/captions/train/{00000..00023}.tar") == "captions"
     assert data_name(str(Path("coco_2017_val"))) == "coco_2017_val"
