@@ -113,6 +113,7 @@ def mmengine_run(tmp_path):
             "optimizer": {"state": torch.ones(9)},
         }
         torch.save(content, output / f"{name}.pth")
+    (output / "iter_9_kept_by_hand.pth").write_bytes(b"")
     (output / "last_checkpoint").write_text("/home/jane/output/seg/iter_8.pth")
     _lines(
         output / "20261126_000000/vis_data/scalars.json",
@@ -269,7 +270,7 @@ def test_no_run_and_no_name(tmp_path, capsys):
     assert "holds no complete checkpoint of a run" in capsys.readouterr().err
     assert main([str(tmp_path / "none"), REPO]) == 2
     assert "is not a folder" in capsys.readouterr().err
-    for name in ("mine", "a/b/c.pt", "a/b@v1", "../b"):
+    for name in ("mine", "a/b/c.pt", "a/b@v1", "../b", "a--c/b", "datasets/b"):
         with pytest.raises(SystemExit):
             parse([str(tmp_path), name])
     assert "ORG" in capsys.readouterr().err
