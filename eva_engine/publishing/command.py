@@ -69,7 +69,7 @@ def _push(options: argparse.Namespace) -> int:
     return 0
 
 
-main = program(parse, _push, name="eva push", interrupted="nothing was published")
+main = program(parse, _push, name="push_to_hub.py", interrupted="nothing was published")
 
 
 if __name__ == "__main__":
