@@ -84,7 +84,8 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
                         continue
                     break
                 is_argument = depth and "type" in node
-                if is_argument and not difflib.get_close_matches(part, known, cutoff=_MISSPELT):
+                names = [key for key in known if key != "type"]  # dtype is not a misspelt one
+                if is_argument and not difflib.get_close_matches(part, names, cutoff=_MISSPELT):
                     break
                 close = difflib.get_close_matches(part, known, n=3)
                 hint = f"; close names: {', '.join(close)}" if close else ""
@@ -120,11 +121,19 @@ def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
     Args:
         cfg: The config.
         folder: Folder in place of the config's `data_root`.
+
+    Raises:
+        ValueError: If the config names files by paths of their own, as one with own data does.
     """
     moved: dict[str, str] = {}
     for name in LOADERS:
         for dataset in parts_of(cfg[name].dataset) if cfg.get(name) else ():
             if file := dataset.get("ann_file"):
+                if Path(file).is_absolute():
+                    raise ValueError(
+                        f"--data-root {folder} has no effect on {file}, which {name} reads; leave "
+                        "it out, or name own data again"
+                    )
                 before = Path(dataset.get("data_root") or "") / file
                 moved[str(before)] = str(Path(folder) / file)
             dataset.data_root = os.fspath(folder)

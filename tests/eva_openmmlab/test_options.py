@@ -29,6 +29,7 @@ def test_unknown_options_are_refused_and_new_arguments_of_a_type_are_not(cfg):
         "auto_scale_lr.enable",
         "custom_hooks",
         "optim_wrapper.clip_grad.max_norm",
+        "optim_wrapper.dtype",
         "model.backbone.norm_cfg.type",
         "train_dataloader.drop_last",
         "val_dataloader.pin_memory",

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, METRICS, MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from eva_data.recipes import find_recipe, list_recipes
 from eva_mmdetection.training.schedule import EVAWarmupLR
+from eva_openmmlab.config import options
 from eva_openmmlab.training.optimizer import EVALayerDecayConstructor
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,38 @@ def test_each_recipe_is_short_documented_and_data(name, tmp_path):
     assert saved.model == cfg.model
     readme = (ROOT / "mmdetection" / "README.md").read_text()
     assert f"`{name}`" in readme
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_recipe_names_data_sets_and_metrics_that_fit_its_heads(name, load_config):
+    cfg = load_config(name)
+    counts = {head.num_classes for head in cfg.model.roi_head.bbox_head}
+    for loader in options.LOADERS:
+        for part in options.parts_of(cfg[loader].dataset):
+            dataset = DATASETS.build({**part, "lazy_init": True})
+            assert {len(dataset.metainfo["classes"])} == counts
+            assert dataset.test_mode == (loader != "train_dataloader")
+            assert str(Path(part.data_root) / part.ann_file) == dataset.ann_file
+    (tested,) = options.parts_of(cfg.test_dataloader.dataset)
+    assert cfg.test_evaluator == cfg.val_evaluator
+    assert cfg.test_evaluator.ann_file == str(Path(tested.data_root) / tested.ann_file)
+    assert METRICS.get(cfg.test_evaluator.type) is not None
+    masks = cfg.model.roi_head.mask_head is not None
+    assert ("segm" in cfg.test_evaluator.metric) == masks
+
+
+def test_a_root_moves_all_data_and_the_annotations_of_the_metrics(load_config):
+    for name in ("lvis/cascade_mask_rcnn_eva_g_1280", "objects365/cascade_mask_rcnn_eva_g_1024"):
+        cfg = load_config(name)
+        options.set_data_root(cfg, "/elsewhere")
+        parts = [p for key in options.LOADERS for p in options.parts_of(cfg[key].dataset)]
+        assert {part.data_root for part in parts} == {"/elsewhere"}
+        assert cfg.val_evaluator.ann_file == f"/elsewhere/{parts[-1].ann_file}"
+
+
+def test_no_two_recipes_share_a_folder(load_config):
+    folders = [load_config(name).work_dir for name in RECIPES]
+    assert len({*folders}) == len(folders)
 
 
 def test_the_optimizer_groups_a_detector_by_layers_and_decays_everything(tiny):

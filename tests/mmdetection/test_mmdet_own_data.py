@@ -110,6 +110,19 @@ def test_only_the_saved_config_is_needed_to_evaluate_and_predict(run, own, launc
     np.testing.assert_array_equal(mask.astype(bool), ours.masks[0].numpy())
 
 
+def test_a_root_has_no_effect_on_own_data_and_is_refused(run, own, launch, tmp_path):
+    command = [evaluate, run / "tiny.py", run / "iter_3.pth", "--work-dir", tmp_path / "test"]
+    with pytest.raises(SystemExit, match=r"--data-root \S+ has no effect on \S+\.json"):
+        launch(*command, "--data-root", own)
+
+
+def test_an_unknown_device_is_one_sentence(run, own, launch, tmp_path, capsys):
+    arguments = [own / "val", "--output", tmp_path, "--device", "gpu"]
+    with pytest.raises(SystemExit):
+        launch(demo, run / "tiny.py", run / "iter_3.pth", *arguments)
+    assert "device 'gpu' must be cpu, cuda or cuda:N" in capsys.readouterr().err
+
+
 def test_the_empty_picture_and_the_crowd_are_not_trained_on(own, run):
     from mmdet.registry import DATASETS
 

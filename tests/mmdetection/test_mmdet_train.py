@@ -112,6 +112,22 @@ def test_mmdetections_functions_detect_the_same(predictor, tiny, tiny_run):
     same(result.pred_instances, found)
 
 
+FIRST = """
+import sys, warnings
+warnings.simplefilter("ignore")
+from mmdet.apis import inference_detector, init_detector
+model = init_detector(sys.argv[1], sys.argv[2], device="cpu")
+print(len(inference_detector(model, sys.argv[3]).pred_instances))
+"""
+
+
+def test_the_plugin_may_come_after_mmdetections_functions(predictor, tiny, tiny_run):
+    files = (tiny_run / "tiny.py", tiny_run / "iter_3.pth", tiny / "val" / "1.png")
+    command = [sys.executable, "-c", FIRST, *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) == len(predictor(files[-1]))
+
+
 def test_a_threshold_leaves_out_lower_scores(predictor, tiny):
     picture = tiny / "val" / "1.png"
     before = predictor(picture)

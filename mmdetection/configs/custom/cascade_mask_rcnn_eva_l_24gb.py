@@ -11,3 +11,4 @@ _vit = dict(img_size=1024, global_attn_indexes=[5, 11, 17, 23], drop_path_rate=0
 model = dict(backbone=variant_arguments("eva_l_patch16") | _vit | dict(freeze_blocks=0))
 optim_wrapper = dict(optimizer=dict(lr=1e-4 * 16 / 64), paramwise_cfg=dict(layer_decay=0.8))
 load_from = "eva_l_psz14.pt"
+work_dir = "work_dirs/custom_eva_l_24gb"

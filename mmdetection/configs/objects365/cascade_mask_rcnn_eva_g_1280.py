@@ -20,4 +20,5 @@ param_scheduler = [
     dict(type="EVAWarmupLR", warmup=5000 / 60000, steps=[45000 / 60000], by_epoch=False),
 ]
 train_cfg = dict(max_iters=60000)
-load_from = "work_dirs/cascade_mask_rcnn_eva_g_1024/iter_320000.pth"
+load_from = "work_dirs/objects365_eva_g_1024/iter_320000.pth"
+work_dir = "work_dirs/objects365_eva_g_1280"

@@ -23,6 +23,7 @@ from eva_backbone import no_init_weights
 from eva_data.pictures import read_rgb
 from eva_data.recipes import find_recipe
 from eva_openmmlab.config.options import load_config
+from eva_openmmlab.devices import choose_device
 from eva_openmmlab.mmcv_extension import install_stand_in
 
 install_stand_in()  # before mmdetection's models
@@ -78,15 +79,16 @@ class Predictor:
             device: Such as "cuda" or "cpu"; None for the GPU if there is one.
 
         Raises:
-            ValueError: If the weights do not fit or lack a part, or there is no such recipe.
+            ValueError: If the weights do not fit or lack a part, or there is no such recipe or
+                device.
             FileNotFoundError: If the weights do not exist.
         """
+        place = choose_device(device)
         path = find_recipe("mmdetection", config)
         cfg = load_config(path)
         if not cfg.get("model") or not cfg.get("test_dataloader"):
             raise ValueError(f"{path} has no model and test_dataloader")
         init_default_scope(cfg.get("default_scope", "mmdet"))
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         with no_init_weights():
             model = MODELS.build(cfg.model)
         load_detector(model, weights, complete=True)

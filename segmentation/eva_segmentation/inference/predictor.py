@@ -23,6 +23,7 @@ from torch import nn
 from eva_backbone import no_init_weights
 from eva_data.pictures import read_rgb
 from eva_openmmlab.config.options import load_config
+from eva_openmmlab.devices import choose_device
 from eva_segmentation.data.classes import Color, described
 from eva_segmentation.data.pipelines import LABEL_READERS, PICTURE_READERS
 from eva_segmentation.model.weights import load_segmentor
@@ -80,7 +81,7 @@ class Predictor:
                 `tta_pipeline`.
             FileNotFoundError: If the config or the weights do not exist.
         """
-        place = _device(device)
+        place = choose_device(device)
         cfg = load_config(config_file)
         if not cfg.get("model") or not cfg.get("test_dataloader"):
             raise ValueError(f"{config_file} has no model and test_dataloader")
@@ -126,18 +127,6 @@ class Predictor:
         with torch.inference_mode():
             (sample,) = self.model.test_step(data)
         return sample.pred_sem_seg.data[0].to("cpu", torch.uint8).numpy()
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device {name!r} must be cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name!r}: there are {torch.cuda.device_count()} GPUs here")
-    return device
 
 
 def _classes(cfg: Config) -> tuple[list[str], list[Color], list[int]]:
