@@ -14,7 +14,9 @@ import torch
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmengine.config import Config
 
+from eva_data.pictures import read_rgb
 from eva_mmdetection.evaluation import evaluate
+from eva_mmdetection.inference.demo import as_coco
 from eva_mmdetection.inference.predictor import Predictor
 from eva_mmdetection.training import train
 
@@ -129,7 +131,13 @@ def test_a_threshold_leaves_out_lower_scores(predictor, tiny):
     before = predictor(picture)
     predictor.score_threshold = float(before.scores[0])
     assert len(predictor(picture)) == 1
+    predictor.score_threshold = 1.0
+    nothing = predictor(picture)
     predictor.score_threshold = 0.0
+    assert len(nothing) == 0
+    assert as_coco(nothing) == []
+    rgb = read_rgb(picture, upright=True)
+    np.testing.assert_array_equal(predictor.draw(rgb, nothing), rgb)
 
 
 @pytest.mark.parametrize(
