@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _call(command: Command, name: str, given: Sequence[str]) -> int:
     """Import and call a command; what is not installed is one sentence."""
     arguments = [*command.arguments, *given]
-    with _called(name, arguments):
+    with _called(name, arguments), _unread_output():
         try:
             function = getattr(importlib.import_module(command.module), command.function)
             return int(function(arguments) or 0)
@@ -80,6 +81,19 @@ def _called(name: str, arguments: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
+
+
+@contextmanager
+def _unread_output() -> Iterator[None]:
+    """Say nothing of a reader that has seen enough, as in `eva recipes | head`."""
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, sys.stdout.fileno())  # for what Python flushes at its end
 
 
 def _unknown(word: str, before: str, known: Iterable[str]) -> int:

@@ -9,10 +9,15 @@ from eva_data.extras import sentence_of
 from eva_data.files import make_folder, require_free
 from eva_data.interruption import EXIT_KEYBOARD
 
+EXIT_UNREAD = 141  # as a shell counts SIGPIPE
+
 
 def say(text: str) -> None:
     """Write a line to the standard output."""
-    sys.stdout.write(f"{text}\n")
+    try:
+        sys.stdout.write(f"{text}\n")
+    except BrokenPipeError:  # its reader has seen enough, as in `... | head`
+        sys.exit(EXIT_UNREAD)
 
 
 def complain(text: str) -> None:

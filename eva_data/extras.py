@@ -12,25 +12,26 @@ from typing import Any
 TOOLKIT = "eva-toolkit"
 DETECTRON2 = "eva doctor --install detectron2"
 _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its packages are imported
+    "": ("torch", "numpy", "safetensors", "PIL", "packaging", "tqdm"),  # of the toolkit itself
     "detection": (
         *("fvcore", "iopath", "omegaconf", "hydra", "pycocotools", "lvis", "faster_coco_eval"),
         *("shapely", "tabulate", "pkg_resources"),
     ),
-    "segmentation": ("mmengine", "mmcv", "mmseg", "mmdet"),
-    "engine": ("deepspeed", "timm", "tensorboard", "tyro", "rich"),
+    "segmentation": ("mmengine", "mmcv", "mmseg", "mmdet", "yaml"),
+    "engine": ("deepspeed", "timm", "tensorboard", "torchvision", "tyro", "rich"),
     "clip": ("open_clip",),
     "video": ("av",),
     "torchcodec": ("torchcodec",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
-    "demo": ("skimage", "sklearn"),
+    "demo": ("cv2", "matplotlib", "scipy", "skimage", "sklearn"),
     "hub": ("huggingface_hub",),
 }
 _EXTRA_OF = {package: extra for extra, packages in _PACKAGES.items() for package in packages}
-_OF_SEVERAL = {"torchvision": "engine", "scipy": "demo", "matplotlib": "demo", "tqdm": "demo"}
-_TASK_OF = {  # package of a project -> the extra that has all it needs
+_ALONE = ("", "torchcodec", "export", "hub")  # in no other extra
+TASK_OF = {  # package of a project -> the extra that has all it needs
     "eva_detection": "detection",
     "eva_segmentation": "segmentation",
-    "eva_mmdetection": "segmentation",
+    "eva_mmdetection": "mmdetection",
     "eva_classification": "classification",
     "eva_pretrain": "pretrain",
     "eva_video": "video",
@@ -44,19 +45,19 @@ def install_command(package: str, project: str = "") -> str | None:
 
     Args:
         package: Name under which it is imported.
-        project: Package of the project that wants it, whose extra is named if there is one.
+        project: Package of the project that wants it: its extra is named, which has all it needs.
 
     Returns:
         The command, or None for a package that belongs to no extra.
     """
     if package == "detectron2":
         return DETECTRON2
-    extra = _EXTRA_OF.get(package) or _OF_SEVERAL.get(package)
+    extra = _EXTRA_OF.get(package)
     if extra is None:
         return None
-    if extra in ("engine", "demo") or package in _OF_SEVERAL:
-        extra = _TASK_OF.get(project, extra)
-    return f"pip install '{TOOLKIT}[{extra}]'"
+    if extra not in _ALONE:
+        extra = TASK_OF.get(project, extra)
+    return f"pip install '{TOOLKIT}[{extra}]'" if extra else f"pip install {TOOLKIT}"
 
 
 def sentence_of(error: ImportError) -> str | None:
@@ -68,11 +69,11 @@ def sentence_of(error: ImportError) -> str | None:
     Returns:
         The sentence, or None if the import failed for another reason.
     """
-    package = (error.name or "").partition(".")[0]
-    if not isinstance(error, ModuleNotFoundError) or not package:
+    package = error.name or ""
+    if not isinstance(error, ModuleNotFoundError) or "." in package:  # a part of what is there
         return None
     command = install_command(package, _project_of(error))
-    if command is None or (package in sys.modules and "." not in (error.name or "")):
+    if command is None:
         return None
     return f"{package} is not installed; this installs it: {command}"
 
@@ -106,6 +107,6 @@ def _project_of(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None:
         package = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
-        found = package if package in _TASK_OF else found
+        found = package if package in TASK_OF else found
         trace = trace.tb_next
     return found

@@ -235,11 +235,17 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(data[half:])
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """Be silent about clients that were killed."""
+
+
 @contextlib.contextmanager
 def serving():
     """Serve an empty hub on a free port of the loopback address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), Handler)
     server.hub = Hub(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()

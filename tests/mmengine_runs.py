@@ -24,7 +24,8 @@ def forget(scope):
         for handler in logger.handlers:
             handler.close()
     visualizers = [kind for kind in Visualizer.__subclasses__() if "_instance_dict" in vars(kind)]
-    for kind in (DefaultScope, MMLogger, MessageHub, *visualizers):
+    # `Visualizer` lists those of its children too, and the last one is the current one
+    for kind in (DefaultScope, MMLogger, MessageHub, Visualizer, *visualizers):
         kind._instance_dict.clear()
     init_default_scope(scope)
 

@@ -132,3 +132,9 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
             build, config.model, backward=not config.model.linear_probe
         ),
     ).start()
+
+
+if __name__ == "__main__":  # who looks for the command here finds it
+    from eva_classification.train_command import main
+
+    main()

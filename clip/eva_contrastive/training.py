@@ -192,3 +192,9 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
 
 def _first_weights(config: ContrastiveConfig) -> dict[str, Tensor]:
     return build_model(config.model, sigmoid=config.loss == "sigmoid").state_dict()
+
+
+if __name__ == "__main__":  # who looks for the command here finds it
+    from eva_contrastive.train_command import main
+
+    main()

@@ -48,8 +48,8 @@ _LOAD = {
     'predictor = Predictor.from_config("{recipe}", weights="{address}")',
 }  # fmt: skip
 _OTHERS = {
-    "pretrain": ("timm", 'timm.create_model("local-dir:converted")'),
-    "classification": ("timm", 'timm.create_model("local-dir:converted")'),
+    "pretrain": ("timm", 'timm.create_model("local-dir:converted", pretrained=True)'),
+    "classification": ("timm", 'timm.create_model("local-dir:converted", pretrained=True)'),
     "clip": ("open-clip", 'open_clip.create_model_and_transforms("local-dir:converted")'),
 }
 _TRAIN = {

@@ -28,7 +28,7 @@ def without_places(text: str) -> str:
         lambda found: f"{found['quote']}{_last(found['path'])}{found['quote']}", text
     )
     text = _BARE.sub(lambda found: _last(found[0]), text)
-    for name in map(re.escape, _names()):
+    for name in map(re.escape, sorted(_names(), key=len, reverse=True)):
         text = re.sub(rf"(?<![\w-]){name}(?=[/\\@])|(?<=[/\\@]){name}(?![\w-])", "USER", text)
     return text
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from eva_command.table import COMMANDS, GROUPS, Command
+from eva_command.table import COMMANDS, GROUPS
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = "hf://somebody/nothing"
@@ -64,10 +64,6 @@ EVERY = {
         for verb, one in group.commands.items()
     },
 } | dict(COMMANDS)
-if "mmdetection" not in GROUPS:
-    for verb, module in (("train", "training.train"), ("evaluate", "evaluation.evaluate"),
-                         ("demo", "inference.demo")):  # fmt: skip
-        EVERY[f"mmdetection {verb}"] = Command(f"eva_mmdetection.{module}", "main", "")
 TAKING_WEIGHTS = {name: one for name, one in EVERY.items() if name not in WITHOUT_WEIGHTS}
 SUBCOMMANDS = {"clip demo": "rank"}  # both of them add the same options
 

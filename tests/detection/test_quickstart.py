@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from eva_data.recipes import find_recipe
 from eva_detection import quickstart
 from eva_detection.evaluation import report
 
@@ -105,6 +106,28 @@ def test_a_failing_step_is_named(monkeypatch, repository, tmp_path, capsys):
     ):
         quickstart.main(repository=repository)
     assert "tools/make_demo_data.py --output" in capsys.readouterr().out
+
+
+def test_without_a_checkout_the_steps_are_modules(monkeypatch, tmp_path):
+    """As in an installed package: results lie in the current folder, the recipe has a name."""
+    commands = []
+
+    def succeed(command, **options):
+        commands.append(command)
+        assert options["cwd"] == tmp_path
+        return subprocess.CompletedProcess(command, returncode=0)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(quickstart, "_ABOVE", tmp_path)
+    monkeypatch.setattr(quickstart.subprocess, "run", succeed)
+    with pytest.raises(SystemExit, match="no report"):
+        quickstart.main([])
+    assert [command[1:3] for command in commands] == [
+        ["-m", "eva_demo.command"],
+        ["-m", "eva_detection.training.command"],
+    ]
+    assert f"train.output_dir={tmp_path / 'output' / 'quickstart'}" in commands[1]
+    assert find_recipe("detection", commands[1][commands[1].index("--config-file") + 1]).is_file()
 
 
 def test_a_periodic_evaluation_is_not_the_end(monkeypatch, repository, tmp_path):

@@ -1,5 +1,6 @@
 """`eva`: what it says to newcomers, to misspelt words, and what it calls."""
 
+import subprocess
 import sys
 
 import pytest
@@ -61,7 +62,7 @@ def test_the_version(said):
     assert out.startswith("eva-toolkit ")
 
 
-CALLS = []
+CALLS: list[tuple[list[str], list[str]]] = []
 
 
 def _record(arguments):
@@ -84,6 +85,26 @@ def test_a_command_gets_its_arguments_and_its_name(monkeypatch):
     assert arguments == ["--eval-only", "--resume"]
     assert seen == ["eva detection test", "--eval-only", "--resume"]
     assert sys.argv == before
+
+
+@pytest.mark.parametrize("lines", [1, 30000])
+def test_a_reader_that_has_seen_enough_is_not_an_error(lines):
+    """As in `eva recipes | head -1`: no message, whether the rest fits into the pipe or not."""
+    script = (
+        "import sys\nfrom eva_command import main as m\nfrom eva_command.table import Command\n"
+        "from eva_data.commands import exit_code, say\n"
+        f"def lines(): return [say('line') for _ in range({lines})] and 0\n"
+        "def talk(arguments): return exit_code(lines)\n"
+        "m.COMMANDS['recipes'] = Command('__main__', 'talk', '')\n"
+        "sys.stdin.read()\nsys.exit(m.main(['recipes']))"
+    )
+    command = [sys.executable, "-c", script]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == ""
+    assert process.returncode in (0, 141)
 
 
 def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):

@@ -118,7 +118,14 @@ def test_no_module_with_a_command_is_silent_under_python_m():
     assert silent == []
 
 
-@pytest.mark.parametrize("module", ["eva_command", "eva_classification.train_command"])
+GUESSED = (
+    *("eva_command", "eva_classification.train_command", "eva_classification.training"),
+    *("eva_contrastive.training", "eva_detection.training.train", "eva_pretrain.tokens.training"),
+    *("eva_pretrain.training", "eva_segmentation.training.train", "eva_video.training"),
+)
+
+
+@pytest.mark.parametrize("module", GUESSED)
 def test_a_module_with_a_command_helps_under_python_m(module):
     command = [sys.executable, "-m", module, "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -49,6 +49,7 @@ from eva_data.recipes import find_recipe
 name = "custom/cascade_mask_rcnn_vitdet_eva_l_24gb"
 assert LazyConfig.load(str(find_recipe("detection", name))).model
 assert Config.fromfile(find_recipe("segmentation", "demo/upernet_eva_debug")).model
+assert Config.fromfile(find_recipe("mmdetection", "demo/cascade_mask_rcnn_eva_debug")).model
 print(find_recipe("detection", "demo/cascade_mask_rcnn_vitdet_eva_debug"))
 """
 

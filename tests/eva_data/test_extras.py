@@ -1,13 +1,28 @@
 """What is not installed is one sentence, with the command that installs it."""
 
+import ast
+import contextlib
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from eva_data.commands import program
-from eva_data.extras import explained, install_command, sentence_of
+from eva_data.extras import TASK_OF, explained, install_command, sentence_of
 
+ROOT = Path(__file__).parents[2]
+IF_WANTED = {
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "wandb",
+    "huggingface_hub",
+}  # have their own extra
 PROGRAM = """
 import sys
 class Missing:
@@ -37,6 +52,9 @@ def without(gone, *arguments):
         ("torchvision", "eva_detection", "pip install 'eva-toolkit[detection]'"),
         ("skimage", "eva_demo", "pip install 'eva-toolkit[demo]'"),
         ("huggingface_hub", "", "pip install 'eva-toolkit[hub]'"),
+        ("cv2", "eva_demo", "pip install 'eva-toolkit[demo]'"),
+        ("pycocotools", "eva_mmdetection", "pip install 'eva-toolkit[mmdetection]'"),
+        ("torch", "eva_video", "pip install eva-toolkit"),
         ("somebody_elses", "", None),
     ],
 )
@@ -47,7 +65,7 @@ def test_every_package_has_a_command(package, project, command):
 def test_other_failures_of_an_import_keep_their_traceback():
     assert sentence_of(ImportError("cannot import name 'x'", name="timm")) is None
     assert sentence_of(ModuleNotFoundError("No module named 'own'", name="own")) is None
-    inside = ModuleNotFoundError("No module named 'torch.nothing'", name="torch.nothing")
+    inside = ModuleNotFoundError("No module named 'mmcv._ext'", name="mmcv._ext")
     assert sentence_of(inside) is None
 
 
@@ -97,3 +115,46 @@ def test_a_command_helps_without_its_framework():
     for task in ("detection", "segmentation"):
         done = without(["detectron2", "mmengine", "mmseg", "torch"], task, "train", "--help")
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def _needed(extra, settings):
+    """What an extra installs: its requirements, and theirs, as far as they are installed here."""
+    tables = settings["optional-dependencies"]
+    waiting = [*settings["dependencies"], *(tables[extra] if extra else ())]
+    found = set()
+    while waiting:
+        one = Requirement(waiting.pop())
+        name = canonicalize_name(one.name)
+        if one.marker is not None and not one.marker.evaluate({"extra": ""}):
+            continue
+        if name == "eva-toolkit":
+            waiting += [text for other in one.extras for text in tables[other]]
+        elif name not in found:
+            found.add(name)
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                waiting += metadata.requires(name) or []
+    return found
+
+
+def _imported(package):
+    """Packages of others that the modules of a project import, on top or where they are used."""
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            yield from (name.partition(".")[0] for name in names)
+
+
+@pytest.mark.parametrize("project", TASK_OF)
+def test_the_extra_of_a_project_has_all_that_it_imports(project):
+    """OpenCV was in no extra of the demo data: they were made only where mmcv was installed."""
+    (package,) = [one for one in ROOT.glob(f"*/{project}") if (one / "__init__.py").is_file()]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = _needed(TASK_OF[project], settings)
+    distributions = metadata.packages_distributions()
+    for name in {*_imported(package)} - {*sys.stdlib_module_names, "detectron2"}:
+        if not name.startswith("eva_") and name not in IF_WANTED:
+            providers = {canonicalize_name(one) for one in distributions[name]}
+            assert providers & needed, name
+            assert install_command(name, project) is not None, name

@@ -263,3 +263,9 @@ def train(config: VideoConfig, device: torch.device) -> None:
             inputs=[image_input(config.model.image_size, frames=config.model.frames)],
         ),
     ).start()
+
+
+if __name__ == "__main__":  # who looks for the command here finds it
+    from eva_video.train_command import main
+
+    main()

@@ -323,3 +323,9 @@ def start(args: argparse.Namespace) -> None:
             forget(file)  # each process reads it
     with passed_on_to_children() if many else contextlib.nullcontext():
         start_processes(run, args)
+
+
+if __name__ == "__main__":  # who looks for the command here finds it
+    from eva_detection.training.command import main
+
+    main()

@@ -93,3 +93,9 @@ def _build(config: Mapping[str, Any], *, feature_dim: int) -> FeatureTokenizer:
         width=config["width"],
         num_heads=config["num_heads"],
     )
+
+
+if __name__ == "__main__":  # who looks for the command here finds it
+    from eva_pretrain.train_command import tokenizer
+
+    tokenizer()
