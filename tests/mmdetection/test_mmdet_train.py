@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -66,26 +65,31 @@ def test_the_evaluation_gives_the_score_of_the_run(tiny_run, tiny, launch, scala
 
 
 @pytest.mark.skipif(not TOOLS.is_dir(), reason="mmdetection is installed without its tools")
-def test_mmdetections_own_tools_train_and_test(
-    tiny, tiny_run, tmp_path, monkeypatch, mmengine_runs
-):
-    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **style: (text, True))
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
-    folder = tmp_path / "run"
-    options = ("--cfg-options", "randomness.seed=3")
-    for tool, arguments in (
-        ("train.py", (tiny / "tiny.py", "--work-dir", folder, *options)),
-        ("test.py", (tiny / "tiny.py", folder / "iter_3.pth", "--work-dir", tmp_path / "test")),
-    ):
-        monkeypatch.setattr(sys, "argv", [tool, *map(str, arguments)])
-        runpy.run_path(str(TOOLS / tool), run_name="__main__")
-        mmengine_runs.forget("mmdet")
+def test_mmdetections_own_tools_train_and_test(tiny, tiny_run, tmp_path, mmengine_runs):
+    """As a user starts them: they import mmdetection before they read a config of ours."""
+    where = dict(cwd=tmp_path, env=mmengine_runs.environment(tmp_path / "packages"))
+    seed = ("--cfg-options", "randomness.seed=3")
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(TOOLS / tool), *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **where,
+        )
+        for tool, *arguments in (
+            ("train.py", tiny / "tiny.py", "--work-dir", "run", *seed),
+            ("test.py", tiny / "tiny.py", tiny_run / "iter_3.pth", "--work-dir", "test"),
+        )
+    ]  # fmt: skip
+    for process in started:
+        text, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, text[-3000:]
     ours, theirs = (
         torch.load(place / "iter_3.pth", weights_only=False)["state_dict"]
-        for place in (tiny_run, folder)
+        for place in (tiny_run, tmp_path / "run")
     )  # written by these tests
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
-    assert list((tmp_path / "test").glob("2*/*.json"))
+    (file,) = (tmp_path / "test").glob("2*/*.json")
+    (expected,) = (entry for entry in mmengine_runs.scalars(tiny_run) if "coco/bbox_mAP" in entry)
+    assert Config.fromfile(file)["coco/bbox_mAP"] == expected["coco/bbox_mAP"]
 
 
 @pytest.fixture(scope="module")
