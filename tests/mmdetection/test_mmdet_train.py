@@ -12,9 +12,13 @@ import pytest
 import torch
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmengine.config import Config
+from safetensors.torch import save_file
 
+from eva_data.pictures import read_rgb
 from eva_mmdetection.evaluation import evaluate
+from eva_mmdetection.inference.demo import as_coco
 from eva_mmdetection.inference.predictor import Predictor
+from eva_mmdetection.model.detectron2_names import to_detectron2
 from eva_mmdetection.training import train
 
 pytestmark = pytest.mark.filterwarnings(
@@ -112,6 +116,22 @@ def test_mmdetections_functions_detect_the_same(predictor, tiny, tiny_run):
     same(result.pred_instances, found)
 
 
+@pytest.mark.parametrize("form", ["mmdet", "detectron2"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.filterwarnings("ignore:dataset_meta or class names are not saved:UserWarning")
+def test_mmdetections_functions_take_converted_files(form, suffix, tiny_run, tmp_path):
+    weights = torch.load(tiny_run / "iter_3.pth", weights_only=False)["state_dict"]  # of a test
+    file = tmp_path / f"weights{suffix}"
+    converted = dict(weights) if form == "mmdet" else to_detectron2(weights)[0]
+    if suffix == ".pth":
+        torch.save({"model": converted}, file)
+    else:
+        save_file(converted, file)
+    model = init_detector(str(tiny_run / "tiny.py"), str(file), **CPU)
+    found = model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in weights.items())
+
+
 FIRST = """
 import sys, warnings
 warnings.simplefilter("ignore")
@@ -133,7 +153,13 @@ def test_a_threshold_leaves_out_lower_scores(predictor, tiny):
     before = predictor(picture)
     predictor.score_threshold = float(before.scores[0])
     assert len(predictor(picture)) == 1
+    predictor.score_threshold = 1.0
+    nothing = predictor(picture)
     predictor.score_threshold = 0.0
+    assert len(nothing) == 0
+    assert as_coco(nothing) == []
+    rgb = read_rgb(picture, upright=True)
+    np.testing.assert_array_equal(predictor.draw(rgb, nothing), rgb)
 
 
 @pytest.mark.parametrize(
