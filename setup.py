@@ -1,8 +1,9 @@
 """Packages and description of the distribution; everything else is in pyproject.toml.
 
 A project keeps its package in `PROJECT/eva_NAME` and its recipes in `PROJECT/configs`. Here the
-recipes become `eva_recipes.PROJECT`, and the build of detectron2 `eva_recipes.third_party`: the
-files of the checkout, under a name that cannot shadow another package.
+recipes become `eva_recipes.PROJECT`, and the builds of detectron2 and of mmcv's operators
+`eva_recipes.third_party`: the files of the checkout, under a name that cannot shadow another
+package.
 """
 
 import re
@@ -14,7 +15,8 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 PROJECTS = sorted(path.parent.name for path in ROOT.glob("*/configs"))
 RECIPES = {f"eva_recipes.{project}": f"{project}/configs" for project in PROJECTS}
-THIRD_PARTY = {"eva_recipes.third_party.detectron2": "third_party/detectron2"}
+BUILDS = ("detectron2", "mmcv_operators")
+THIRD_PARTY = {f"eva_recipes.third_party.{name}": f"third_party/{name}" for name in BUILDS}
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 

@@ -35,6 +35,7 @@ $python -m pip install --no-cache-dir 'wheel>=0.43' >$log 2>&1 ||
 $python -m pip install --no-cache-dir --no-compile --no-deps --force-reinstall \
     --no-build-isolation --no-binary onedl-mmcv "onedl-mmcv==$version" >>$log 2>&1 ||
     fail "compiling failed; the end of $log: $(grep -iE 'error' $log | tail -n 1 | cut -c 1-160)"
-$python -c 'import torch, mmcv._ext' 2>>$log ||
+# The stand-in is a module of the same name, written in Python.
+$python -c 'import sys, torch, mmcv._ext as ops; sys.exit(ops.__file__.endswith(".py"))' 2>>$log ||
     fail "mmcv was built, but its operators cannot be loaded (log: $log)."
 echo "mmcv-ops: done in $SECONDS s"

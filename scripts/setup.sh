@@ -31,7 +31,8 @@ fail() {
 # ---------------------------------------------------------------- is there anything to do?
 inputs() {
     cat pyproject.toml setup.py constraints.txt scripts/setup.sh third_party/detectron2/pyproject.toml \
-        third_party/detectron2/repack.py
+        third_party/detectron2/repack.py third_party/mmcv_operators/pyproject.toml \
+        third_party/mmcv_operators/*.py
     ls eva_*/__init__.py */eva_*/__init__.py 2>/dev/null || true # an editable install lists them
     echo "$DETECTRON2"
 }
@@ -138,11 +139,11 @@ touch $unfinished
 say "installing from PyPI: 1 to 2 minutes on two cores, 2 GB (more with CUDA); pip's log: $log"
 $venv/bin/python -m pip uninstall --yes sal-detectron2 detectron2 >>$log 2>&1 || true
 if [ -z "$DETECTRON2" ]; then
-    pip_install -c constraints.txt ./third_party/detectron2 -e '.[all,dev]'
+    pip_install -c constraints.txt ./third_party/detectron2 ./third_party/mmcv_operators -e '.[all,dev]'
 else
     # Upstream detectron2 imports torch when it is built, and wants an older iopath.
     grep -v '^iopath==' constraints.txt >$venv/constraints.txt
-    pip_install -c $venv/constraints.txt -e '.[all,dev]'
+    pip_install -c $venv/constraints.txt ./third_party/mmcv_operators -e '.[all,dev]'
     say "  $SECONDS s: building $DETECTRON2"
     pip_install -c $venv/constraints.txt --no-build-isolation "$DETECTRON2"
 fi

@@ -1,8 +1,11 @@
 """Programs on mmengine as their scripts run them, in the process of the tests."""
 
+import importlib.util
 import json
+import os
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +15,30 @@ from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.visualization import Visualizer
 
 from eva_data.interruption import SIGNALS
+
+OPERATORS = Path(__file__).parents[1] / "third_party" / "mmcv_operators" / "_ext.py"
+
+
+def environment(folder):
+    """Return the environment of a program in what `make setup` installs.
+
+    Where mmcv is not compiled and eva-mmcv-operators not installed, a copy of mmcv, by links, has
+    its file.
+
+    Args:
+        folder: Where that copy is made.
+    """
+    (installed,) = importlib.util.find_spec("mmcv").submodule_search_locations
+    if any(Path(installed).glob("_ext.*")):
+        return dict(os.environ)
+    copy = folder / "mmcv"
+    if not copy.exists():
+        copy.mkdir(parents=True)
+        for entry in [*Path(installed).iterdir(), OPERATORS]:
+            if entry.name != "__pycache__":
+                (copy / entry.name).symlink_to(entry)
+    path = os.pathsep.join([str(folder), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    return os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)}
 
 
 def forget(scope):

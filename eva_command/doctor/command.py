@@ -20,7 +20,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="look at versions only, import nothing")
-    add("--install", metavar="PART", help="install detectron2, or an extra such as segmentation")
+    add("--install", metavar="PART", help="install detectron2, mmcv-operators or an extra")
     add(
         "--source",
         metavar="SOURCE",
@@ -59,10 +59,12 @@ def examine(*, quick: bool = False) -> list[Finding]:
     """
     from eva_command.doctor import packages
     from eva_command.doctor.imports import check_imports
+    from eva_command.doctor.operators import check_mmcv_operators
 
     findings = packages.check_toolkit()
     findings += packages.check_extras()
     findings.append(packages.check_detectron2())
+    findings += check_mmcv_operators()
     findings += packages.check_pairs()
     if not quick:
         findings += check_imports()

@@ -11,28 +11,33 @@ from eva_data.commands import say
 from eva_data.extras import TOOLKIT
 
 DETECTRON2 = "detectron2"
+MMCV_OPERATORS = "mmcv-operators"
 SOURCES = {"repack": REPACKED, "upstream": UPSTREAM}
 _UPSTREAM_SOURCE = "git+https://github.com/facebookresearch/detectron2.git"
 _BESIDE = Path(__file__).resolve().parents[2]  # site-packages, or the root of a checkout
 
 
-def repack_folder() -> Path:
-    """Return the folder from which pip builds the checked copy of detectron2.
+def build_folder(what: str) -> Path:
+    """Return the folder from which pip builds a part.
+
+    Args:
+        what: `detectron2`, of which it is the checked copy, or `mmcv-operators`.
 
     Raises:
         FileNotFoundError: If the installed toolkit lacks it.
     """
+    name = what.replace("-", "_")
     for folder in (_BESIDE / "eva_recipes" / "third_party", _BESIDE / "third_party"):
-        if (folder / DETECTRON2 / "repack.py").is_file():
-            return folder / DETECTRON2
-    raise FileNotFoundError(f"the build of detectron2 is not below {_BESIDE}; reinstall {TOOLKIT}")
+        if (folder / name / "pyproject.toml").is_file():
+            return folder / name
+    raise FileNotFoundError(f"the build of {what} is not below {_BESIDE}; reinstall {TOOLKIT}")
 
 
 def install_commands(what: str, source: str = "repack") -> list[list[str]]:
     """List the commands that install a part of the toolkit.
 
     Args:
-        what: `detectron2`, or an extra.
+        what: `detectron2`, `mmcv-operators`, or an extra.
         source: Source of detectron2: `repack`, the copy on PyPI whose SHA-256 is checked;
             `upstream`, its repository, compiled here; or what pip takes as a requirement.
 
@@ -43,16 +48,18 @@ def install_commands(what: str, source: str = "repack") -> list[list[str]]:
         ValueError: If there is no such part.
     """
     pip = [sys.executable, "-m", "pip"]
+    if what == MMCV_OPERATORS:
+        return [[*pip, "install", str(build_folder(what))]]
     if what != DETECTRON2:
         if what not in extras():
-            known = ", ".join([DETECTRON2, *extras()])
+            known = ", ".join([DETECTRON2, MMCV_OPERATORS, *extras()])
             raise ValueError(f"--install {what}: there is no such part; known are {known}")
         return [[*pip, "install", f"{TOOLKIT}[{what}]"]]
     wanted = SOURCES.get(source, UPSTREAM)
     others = [name for name in (UPSTREAM, REPACKED) if installed_version(name) and name != wanted]
     commands = [[*pip, "uninstall", "--yes", *others]] if others else []  # own the same files
     if source == "repack":
-        return [*commands, [*pip, "install", str(repack_folder())]]
+        return [*commands, [*pip, "install", str(build_folder(what))]]
     # upstream imports torch when it is built
     requirement = _UPSTREAM_SOURCE if source == "upstream" else source
     return [*commands, [*pip, "install", "--no-build-isolation", requirement]]

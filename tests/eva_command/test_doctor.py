@@ -1,12 +1,14 @@
 """`eva doctor`: versions, extras, pairs, imports, and how something missing is installed."""
 
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 
 import pytest
 
 from eva_command.doctor import command, imports, installing, packages
 from eva_command.doctor.findings import Finding
 from eva_command.doctor.imports import check_imports
+from eva_command.doctor.operators import check_mmcv_operators
 from eva_command.doctor.packages import (
     check_detectron2,
     check_extras,
@@ -77,6 +79,20 @@ def test_detectron2_has_two_distributions():
     assert both.state == "broken"
 
 
+def test_operators_of_mmcv_are_missing_installed_or_compiled(tmp_path):
+    assert check_mmcv_operators([tmp_path]) == [], "mmcv is not installed"
+    (tmp_path / "__init__.py").write_text("")
+    (missing,) = check_mmcv_operators([tmp_path])
+    assert (missing.state, missing.fix) == ("missing", "eva doctor --install mmcv-operators")
+    (tmp_path / "_ext.py").write_text("")
+    (installed,) = check_mmcv_operators([tmp_path])
+    assert (installed.state, "eva-mmcv-operators" in installed.text) == ("ok", True)
+    (tmp_path / f"_ext{EXTENSION_SUFFIXES[0]}").write_text("")
+    (compiled,) = check_mmcv_operators([tmp_path])
+    assert (compiled.state, compiled.text) == ("ok", "compiled")
+    assert len(check_mmcv_operators()) == 1, "here, by metadata alone"
+
+
 def test_imports_are_tried_in_another_process(tmp_path, monkeypatch):
     """One fails, one crashes; what comes after a crash is not reported as broken."""
     (tmp_path / "fails.py").write_text("import no_such_library\n")
@@ -114,6 +130,7 @@ def test_this_environment_is_not_broken(capsys):
     assert command.main(["--quick"]) == 0
     out = capsys.readouterr().out
     assert "detectron2" in out
+    assert "mmcv operators" in out
     assert "BROKEN" not in out
 
 
@@ -126,6 +143,7 @@ def test_this_environment_is_not_broken(capsys):
             ["uninstall --yes sal-detectron2", "--no-build-isolation git+https://github.com/"],
         ),
         (["detectron2", "--source", "./mine"], ["uninstall", "./mine"]),
+        (["mmcv-operators"], ["third_party/mmcv_operators"]),
         (["segmentation"], ["'eva-toolkit[segmentation]'"]),
     ],
 )
@@ -154,7 +172,10 @@ def test_a_failing_command_is_the_end(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--install", "detectron3"], "there is no such part; known are detectron2, detection"),
+        (
+            ["--install", "detectron3"],
+            "there is no such part; known are detectron2, mmcv-operators, ",
+        ),
         (["--install", "clip", "--source", "upstream"], "--source belongs to"),
         (["--dry-run"], "--dry-run belongs to --install"),
     ],

@@ -136,8 +136,8 @@ def test_the_wheel_has_every_recipe_and_all_data(wheel):
             ):
                 inside = above if above[0].startswith("eva_") else above[1:]
                 assert "/".join(inside) in names
-    assert "eva_recipes/third_party/detectron2/repack.py" in names
-    assert "eva_recipes/third_party/detectron2/pyproject.toml" in names
+    for file in (ROOT / "third_party").glob("*/*.*"):
+        assert f"eva_recipes/third_party/{file.parent.name}/{file.name}" in names
 
 
 def test_the_wheel_has_nothing_else(wheel):
@@ -211,9 +211,10 @@ def test_demo_data_are_made(eva, tmp_path):
     assert (tmp_path / "demo" / "coco" / "annotations" / "instances_train.json").is_file()
 
 
-def test_detectron2_would_be_built_from_the_wheel(eva):
-    shown = eva("doctor", "--install", "detectron2", "--dry-run")
-    assert "site/eva_recipes/third_party/detectron2" in shown
+@pytest.mark.parametrize("part", ["detectron2", "mmcv-operators"])
+def test_a_part_would_be_built_from_the_wheel(part, eva):
+    shown = eva("doctor", "--install", part, "--dry-run")
+    assert f"site/eva_recipes/third_party/{part.replace('-', '_')}" in shown
     assert str(ROOT / "third_party") not in shown
 
 

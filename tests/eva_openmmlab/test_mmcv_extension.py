@@ -10,13 +10,8 @@ import pytest
 import torch
 
 from eva_openmmlab import mmcv_extension
-from eva_openmmlab.mmcv_extension import (
-    ATTENTION,
-    EXTENSION,
-    MissingExtension,
-    has_cuda_operations,
-    install_stand_in,
-)
+from eva_openmmlab.mmcv_extension import ATTENTION, has_cuda_operations, install_stand_in
+from eva_openmmlab.stand_in import EXTENSION, STAND_IN
 
 without_operations = pytest.mark.skipif(
     not install_stand_in(), reason="mmcv's operations are compiled here"
@@ -97,5 +92,5 @@ def test_a_late_import_is_reported(monkeypatch, caplog):
     monkeypatch.setattr(mmcv_extension, "make_up_for", lambda: ["mmseg.models.head.point_sample"])
     with caplog.at_level("INFO", logger=mmcv_extension.__name__):
         assert install_stand_in() is True
-    assert isinstance(sys.modules[EXTENSION], MissingExtension)
+    assert sys.modules[EXTENSION] is STAND_IN
     assert "imported earlier; added to it: mmseg.models.head.point_sample" in caplog.text

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -109,6 +110,16 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_images(
     sentence = r"train\.py: The loss became infinite or NaN at iteration 2, .*train/\d\.png"
     with at_loss(2, spoil), pytest.raises(SystemExit, match=sentence):
         launch(train, config, "--work-dir", tmp_path)
+
+
+def test_a_picture_that_is_cut_off_ends_the_run_with_one_sentence(tiny, launch, tmp_path):
+    shutil.copytree(tiny, tmp_path / "data", ignore=shutil.ignore_patterns("run"))
+    for file in (tmp_path / "data" / "train").iterdir():
+        file.write_bytes(file.read_bytes()[:400])
+    command = [train, tiny / "tiny.py", "--data-root", tmp_path / "data"]
+    with pytest.raises(SystemExit, match=r"train\.py: .*train/\d\.png") as stop:
+        launch(*command, "--work-dir", tmp_path / "run")
+    assert len(stop.value.code.splitlines()) == 1
 
 
 def test_a_sample_depends_on_the_seed_and_its_number_alone(tiny):

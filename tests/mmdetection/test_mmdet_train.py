@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +12,13 @@ import pytest
 import torch
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmengine.config import Config
+from safetensors.torch import save_file
 
+from eva_data.pictures import read_rgb
 from eva_mmdetection.evaluation import evaluate
+from eva_mmdetection.inference.demo import as_coco
 from eva_mmdetection.inference.predictor import Predictor
+from eva_mmdetection.model.detectron2_names import to_detectron2
 from eva_mmdetection.training import train
 
 pytestmark = pytest.mark.filterwarnings(
@@ -62,26 +65,31 @@ def test_the_evaluation_gives_the_score_of_the_run(tiny_run, tiny, launch, scala
 
 
 @pytest.mark.skipif(not TOOLS.is_dir(), reason="mmdetection is installed without its tools")
-def test_mmdetections_own_tools_train_and_test(
-    tiny, tiny_run, tmp_path, monkeypatch, mmengine_runs
-):
-    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **style: (text, True))
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
-    folder = tmp_path / "run"
-    options = ("--cfg-options", "randomness.seed=3")
-    for tool, arguments in (
-        ("train.py", (tiny / "tiny.py", "--work-dir", folder, *options)),
-        ("test.py", (tiny / "tiny.py", folder / "iter_3.pth", "--work-dir", tmp_path / "test")),
-    ):
-        monkeypatch.setattr(sys, "argv", [tool, *map(str, arguments)])
-        runpy.run_path(str(TOOLS / tool), run_name="__main__")
-        mmengine_runs.forget("mmdet")
+def test_mmdetections_own_tools_train_and_test(tiny, tiny_run, tmp_path, mmengine_runs):
+    """As a user starts them: they import mmdetection before they read a config of ours."""
+    where = dict(cwd=tmp_path, env=mmengine_runs.environment(tmp_path / "packages"))
+    seed = ("--cfg-options", "randomness.seed=3")
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(TOOLS / tool), *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **where,
+        )
+        for tool, *arguments in (
+            ("train.py", tiny / "tiny.py", "--work-dir", "run", *seed),
+            ("test.py", tiny / "tiny.py", tiny_run / "iter_3.pth", "--work-dir", "test"),
+        )
+    ]  # fmt: skip
+    for process in started:
+        text, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, text[-3000:]
     ours, theirs = (
         torch.load(place / "iter_3.pth", weights_only=False)["state_dict"]
-        for place in (tiny_run, folder)
+        for place in (tiny_run, tmp_path / "run")
     )  # written by these tests
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
-    assert list((tmp_path / "test").glob("2*/*.json"))
+    (file,) = (tmp_path / "test").glob("2*/*.json")
+    (expected,) = (entry for entry in mmengine_runs.scalars(tiny_run) if "coco/bbox_mAP" in entry)
+    assert Config.fromfile(file)["coco/bbox_mAP"] == expected["coco/bbox_mAP"]
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +116,22 @@ def test_mmdetections_functions_detect_the_same(predictor, tiny, tiny_run):
     same(result.pred_instances, found)
 
 
+@pytest.mark.parametrize("form", ["mmdet", "detectron2"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.filterwarnings("ignore:dataset_meta or class names are not saved:UserWarning")
+def test_mmdetections_functions_take_converted_files(form, suffix, tiny_run, tmp_path):
+    weights = torch.load(tiny_run / "iter_3.pth", weights_only=False)["state_dict"]  # of a test
+    file = tmp_path / f"weights{suffix}"
+    converted = dict(weights) if form == "mmdet" else to_detectron2(weights)[0]
+    if suffix == ".pth":
+        torch.save({"model": converted}, file)
+    else:
+        save_file(converted, file)
+    model = init_detector(str(tiny_run / "tiny.py"), str(file), **CPU)
+    found = model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in weights.items())
+
+
 FIRST = """
 import sys, warnings
 warnings.simplefilter("ignore")
@@ -129,7 +153,13 @@ def test_a_threshold_leaves_out_lower_scores(predictor, tiny):
     before = predictor(picture)
     predictor.score_threshold = float(before.scores[0])
     assert len(predictor(picture)) == 1
+    predictor.score_threshold = 1.0
+    nothing = predictor(picture)
     predictor.score_threshold = 0.0
+    assert len(nothing) == 0
+    assert as_coco(nothing) == []
+    rgb = read_rgb(picture, upright=True)
+    np.testing.assert_array_equal(predictor.draw(rgb, nothing), rgb)
 
 
 @pytest.mark.parametrize(

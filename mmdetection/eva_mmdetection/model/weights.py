@@ -84,18 +84,19 @@ def load_from_local_or_detectron2(filename: str, map_location: Any = None) -> An
         map_location: Not used: tensors are on the CPU.
 
     Returns:
-        The content; of a detector under detectron2's names `state_dict` and an empty `meta`.
+        The content; weights that lie under "model", and those of a detector under detectron2's
+        names, as `state_dict` with an empty `meta`.
 
     Raises:
         ValueError: If the file is damaged or holds code.
         FileNotFoundError: If there is no such file.
     """
     content = load_from_local_safely(filename, map_location)
-    weights = content
-    for container in ("state_dict", "model"):
-        if isinstance(content, dict) and container in content:
-            weights = content[container]
-            break
+    if not isinstance(content, dict):
+        return content
+    if "state_dict" not in content and isinstance(content.get("model"), dict):
+        content = {"state_dict": content["model"], "meta": {}}  # official, or converted
+    weights = content.get("state_dict", content)
     if not isinstance(weights, dict) or not is_detectron2(weights):
         return content
     return {"state_dict": to_mmdet(weights)[0], "meta": {}}
