@@ -14,6 +14,7 @@ import yaml
 from mmengine.config import Config
 from mmengine.fileio import BaseFileHandler, dump, load, register_handler
 
+from eva_data.extras import sentence_of
 from eva_data.files import write_text
 from eva_openmmlab.external_configs import refuse_installation, serve_forks
 
@@ -156,6 +157,8 @@ def read_config(path: Path) -> Config:
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config in Python is a program: it raises anything
+        if missing := _missing(error):
+            raise ValueError(missing) from error
         raise ValueError(f"{path} cannot be read as a config ({_reason(error)})") from error
     return SavedConfig.of(cfg)
 
@@ -203,6 +206,15 @@ def _types(node: Any) -> Iterator[Any]:
     if isinstance(node, list | tuple):
         for value in node:
             yield from _types(value)
+
+
+def _missing(error: BaseException | None) -> str | None:
+    """Say which package is not installed, where that is why a plugin cannot be imported."""
+    while error is not None:  # mmengine's errors quote the name of the plugin alone
+        if isinstance(error, ImportError) and (sentence := sentence_of(error)):
+            return sentence
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _reason(error: Exception) -> str:

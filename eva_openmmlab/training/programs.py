@@ -1,7 +1,10 @@
 """What `train.py` and `test.py` of the projects do once their command line is read."""
 
 import argparse
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,33 @@ from eva_openmmlab.training.errors import RunError, building, sentences, setting
 from eva_openmmlab.training.runner import leave, used
 
 Configure = Callable[[argparse.Namespace], Config]
+_PACKAGES = ("eva_openmmlab", "eva_mmdetection", "eva_segmentation")
+
+
+@contextmanager
+def notes() -> Iterator[Callable[[logging.Logger], None]]:
+    """Keep what the projects note while a run is configured, before it has a log.
+
+    Yields:
+        Function that writes the notes into the log of the run.
+    """
+    kept = BufferingHandler(1000)
+    loggers = [logging.getLogger(name) for name in _PACKAGES]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(kept)
+        logger.setLevel(logging.INFO)
+
+    def write(log: logging.Logger) -> None:
+        for record in kept.buffer:
+            log.handle(record)
+
+    try:
+        yield write
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(kept)
+            logger.setLevel(level)
 
 
 def run_training(args: argparse.Namespace, configure: Configure, *, program: str) -> None:
@@ -29,13 +59,17 @@ def run_training(args: argparse.Namespace, configure: Configure, *, program: str
         SystemExit: With one sentence for what the user can fix, or after a signal.
     """
     runner: Any = None
-    with sentences(program, lambda: runner and Path(runner.work_dir), args.cfg_options):
+    with (
+        sentences(program, lambda: runner and Path(runner.work_dir), args.cfg_options),
+        notes() as write_notes,
+    ):
         cfg = settings(configure, args)
         settings(check_files, cfg, ("train_dataloader", "val_dataloader"))
         if not cfg.resume and has_run(Path(cfg.work_dir)):
             raise RunError(used(Path(cfg.work_dir)))
         with building(Path(cfg.work_dir)):
             runner = RUNNERS.build(cfg)
+        write_notes(runner.logger)
         runner.train()
         leave()
 
@@ -52,10 +86,14 @@ def run_test(args: argparse.Namespace, configure: Configure, *, program: str) ->
         SystemExit: With one sentence for what the user can fix.
     """
     runner: Any = None
-    with sentences(program, lambda: runner and Path(runner.work_dir), args.cfg_options):
+    with (
+        sentences(program, lambda: runner and Path(runner.work_dir), args.cfg_options),
+        notes() as write_notes,
+    ):
         cfg = settings(configure, args)
         settings(check_files, cfg, ("test_dataloader",))
         with building(Path(cfg.work_dir)), no_init_weights():
             runner = RUNNERS.build(cfg)
+        write_notes(runner.logger)
         runner.test()
         leave()

@@ -81,6 +81,17 @@ def test_it_is_scored_and_class_names_are_in_the_checkpoint(run, scalars):
     assert list(saved["meta"]["dataset_meta"]["classes"]) == NAMES
 
 
+def test_what_own_data_change_is_in_the_log(run, own, launch, tmp_path):
+    launch(
+        evaluate, run / "tiny.py", run / "iter_3.pth", "--work-dir", tmp_path,
+        *flags(own, "val"), "--cfg-options", "log_level=INFO",
+    )  # fmt: skip
+    (log,) = tmp_path.glob("*/*.log")
+    text = log.read_text()
+    assert f"Own data: {own / 'val.json'}" in text
+    assert "The detector has 3 classes (id, name): 4 a cat, 30 b {{dog}}, 99 c" in text
+
+
 @pytest.mark.filterwarnings(  # mmdetection's drawing
     "ignore:__array_wrap__ must accept:DeprecationWarning", "ignore:.* out of bounds:UserWarning"
 )

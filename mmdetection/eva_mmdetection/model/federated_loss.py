@@ -64,7 +64,6 @@ class EVAFederatedLoss(nn.Module):
             )
         self.num_classes = num_classes
         self.num_sampled, self.power = num_sampled, power
-        self.power = power
         self.loss_weight = loss_weight
         counts = torch.ones(num_classes) if image_counts is None else torch.tensor(image_counts)
         if num_sampled:  # in the official weights under this name

@@ -6,7 +6,8 @@ another size sets `img_size` and `pad_size_divisor`, the side of the canvas. The
 official detectors know come from `Resize(..., backend="pillow")`.
 """
 
-_base_ = []  # with it, mmengine lets this file call functions
+# with it, mmengine lets this file call functions; it reads no annotated assignment
+_base_ = []  # type: ignore[var-annotated]
 
 from eva_backbone.variants import variant_arguments  # noqa: E402
 from eva_mmdetection.model.cascade import NORM, classes, extractor, stages  # noqa: E402

@@ -5,7 +5,7 @@ _base_ = "cascade_mask_rcnn_eva.py"
 from eva_backbone.variants import variant_arguments  # noqa: E402
 from eva_mmdetection.model.cascade import classes, extractor, stages  # noqa: E402
 
-_levels = dict(channels=64, strides=(4, 8, 16), finest=14)
+_strides = (4, 8, 16)
 _vit = dict(global_attn_indexes=[2, 4], window_size=8, drop_path_rate=0.1)
 _nms = dict(type="nms", iou_threshold=0.7)
 _heads = classes(10, channels=64, hidden=192, convs=1)
@@ -31,8 +31,8 @@ model = dict(
         anchor_generator=dict(base_sizes=[24, 36, 52], ratios=[1.0, 1.5, 2.2], strides=[4, 8, 16]),
     ),
     roi_head=dict(
-        bbox_roi_extractor=extractor(7, **_levels),
-        mask_roi_extractor=extractor(14, **_levels),
+        bbox_roi_extractor=extractor(7, channels=64, strides=_strides, finest=14),
+        mask_roi_extractor=extractor(14, channels=64, strides=_strides, finest=14),
         **_heads,
     ),
     train_cfg=dict(
