@@ -171,7 +171,15 @@ def test_a_run_of_the_engine(engine_run, tmp_path, capsys):
         "accuracy",
         70.5,
     )
-    for part in ("4 of 6 steps", "0.44 h", "processes: 2", "--to timm", "load_classifier", "torch"):
+    installed = "pip install 'eva-toolkit[hub,classification]'\n```"
+    for part in (
+        "4 of 6 steps",
+        "0.44 h",
+        "processes: 2",
+        "--to timm",
+        "load_classifier",
+        installed,
+    ):
         assert part in card.text
     assert "nothing was uploaded" in capsys.readouterr().out
 
@@ -200,6 +208,9 @@ def test_a_run_of_detectron2(detectron2_run, tmp_path):
     assert card.data.datasets == ["coco_2017_val", "coco_2017_train"]
     assert card.data.base_model == "BAAI/EVA"
     assert json.loads(files["results.json"].read_text())["scores"] == {"bbox/AP": 60.5}
+    assert (
+        "pip install 'eva-toolkit[hub,detection]'\neva doctor --install detectron2\n" in card.text
+    )
     assert "100 of 100 steps" in card.text
     assert "0.19 h" in card.text
 
