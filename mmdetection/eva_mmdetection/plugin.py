@@ -1,11 +1,13 @@
 """Registers everything of this package with mmdetection; configs name it in `custom_imports`.
 
-The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.ops`.
+The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.ops`. Then
+`mmdet.datasets`, without what it prints.
 """
 
-from eva_openmmlab import mmcv_extension
+from eva_openmmlab import mmcv_extension, quiet_import
 
 mmcv_extension.install_stand_in()
+quiet_import.import_data_sets("mmdet.datasets")
 
 from mmdet.registry import MODELS, TRANSFORMS  # noqa: E402
 
@@ -34,6 +36,7 @@ __all__ = [
     "federated_loss",
     "metrics",
     "mmcv_extension",
+    "quiet_import",
     "roi_head",
     "rpn_head",
     "schedule",

@@ -4,11 +4,10 @@ The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.
 `mmseg.datasets`, without what it prints.
 """
 
-from eva_openmmlab import mmcv_extension
-from eva_segmentation.data import quiet_import
+from eva_openmmlab import mmcv_extension, quiet_import
 
 mmcv_extension.install_stand_in()
-quiet_import.import_data_sets()
+quiet_import.import_data_sets("mmseg.datasets")
 
 from eva_openmmlab import plugin as shared  # noqa: E402
 from eva_segmentation.data import padding, paired_folders, reading  # noqa: E402

@@ -7,12 +7,14 @@ import numpy as np
 import pycocotools.mask as mask_api
 import pytest
 import torch
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from mmengine.config import Config
+from PIL import Image
 from pycocotools.coco import COCO
 
 from eva_mmdetection.data import own_data
 from eva_mmdetection.evaluation import evaluate
-from eva_mmdetection.inference import demo
+from eva_mmdetection.inference import demo, predictor
 from eva_mmdetection.inference.predictor import Predictor
 from eva_mmdetection.training import train
 
@@ -132,6 +134,22 @@ def test_an_unknown_device_is_one_sentence(run, own, launch, tmp_path, capsys):
     with pytest.raises(SystemExit):
         launch(demo, run / "tiny.py", run / "iter_3.pth", *arguments)
     assert "device 'gpu' must be cpu, cuda or cuda:N" in capsys.readouterr().err
+
+
+def test_a_picture_that_is_too_thin_is_named_and_the_others_are_done(run, own, launch, tmp_path):
+    for name, shape in {"a": (900, 2, 3), "b": (40, 50, 3)}.items():
+        Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / f"{name}.png")
+    arguments = [tmp_path, "--output", tmp_path / "shown", "--device", "cpu"]
+    with pytest.raises(SystemExit, match=r"a\.png: a picture of 2 x 900 px cannot be resized"):
+        launch(demo, run / "tiny.py", run / "iter_3.pth", *arguments)
+    (entry,) = json.loads((tmp_path / "shown" / "predictions.json").read_text())["images"]
+    assert entry["file_name"].endswith("b.png")
+
+
+def test_classes_of_coco_have_the_ids_of_coco(load_config):
+    dataset = load_config("coco/cascade_mask_rcnn_eva_g_1536").test_dataloader.dataset
+    expected = {one["id"]: one["name"] for one in COCO_CATEGORIES if one["isthing"]}
+    assert predictor._categories(dataset) == expected
 
 
 def test_the_empty_picture_and_the_crowd_are_not_trained_on(own, run):

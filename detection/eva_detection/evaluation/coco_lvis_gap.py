@@ -1,4 +1,4 @@
-"""The gap between COCO and LVIS, as the paper's Table 8b, and the images that both share.
+r"""The gap between COCO and LVIS, as the paper's Table 8b, and the images that both share.
 
     python tools/coco_lvis_gap.py table --name EVA --paper \
         --coco output/coco/results.json --lvis output/lvis/results.json --json output/gap.json

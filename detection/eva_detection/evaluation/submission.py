@@ -1,4 +1,4 @@
-"""Write and check what the servers of COCO test-dev and LVIS take.
+r"""Write and check what the servers of COCO test-dev and LVIS take.
 
     python tools/make_submission.py write --server coco --algorithm eva \
         --images datasets/coco/annotations/image_info_test-dev2017.json \

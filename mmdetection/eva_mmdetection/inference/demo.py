@@ -70,14 +70,17 @@ def run(predictor: "Predictor", jobs: Sequence[Job], output: Path) -> list[str]:
     from PIL import Image
 
     from eva_data.coco.predictions import writing_predictions
-    from eva_data.pictures import read_rgb
+    from eva_data.pictures import UnreadableImageError, read_rgb
 
     def do(job: Job) -> str | None:
         try:
             rgb = read_rgb(job.source, upright=True)
         except ValueError as error:
             return str(error)
-        found = predictor(rgb)
+        try:
+            found = predictor(rgb)
+        except UnreadableImageError as error:
+            return f"{job.source}: {error}"
         height, width = rgb.shape[:2]
         file.add(as_coco(found), file_name=job.name, height=height, width=width)
         save_picture(Image.fromarray(predictor.draw(rgb, found)), job.targets[0])

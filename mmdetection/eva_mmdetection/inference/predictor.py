@@ -20,13 +20,14 @@ from PIL import Image
 from torch import nn
 
 from eva_backbone import no_init_weights
-from eva_data.pictures import read_rgb
+from eva_data.pictures import UnreadableImageError, read_rgb
 from eva_data.recipes import find_recipe
 from eva_openmmlab.config.options import load_config
 from eva_openmmlab.devices import choose_device
 from eva_openmmlab.mmcv_extension import install_stand_in
 
 install_stand_in()  # before mmdetection's models
+from mmdet.datasets import CocoDataset  # noqa: E402
 from mmdet.registry import DATASETS, MODELS  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 
@@ -34,6 +35,8 @@ from eva_mmdetection.model.weights import load_detector  # noqa: E402
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 Color = tuple[int, int, int]
+# COCO numbers its 80 classes from 1 to 90, without these
+_NOT_IN_COCO = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 __all__ = ["Predictor"]
 
 
@@ -117,7 +120,14 @@ class Predictor:
         """
         rgb = read_rgb(image, upright=True)
         bgr = np.ascontiguousarray(rgb[:, :, ::-1])  # as mmdetection reads files
-        data = pseudo_collate([self._prepare({"img": bgr, "img_id": 0, "img_path": ""})])
+        try:
+            prepared = self._prepare({"img": bgr, "img_id": 0, "img_path": ""})
+        except ValueError as error:  # a side of less than half a pixel at the detector's size
+            height, width = rgb.shape[:2]
+            raise UnreadableImageError(
+                f"a picture of {width} x {height} px cannot be resized: {error}"
+            ) from error
+        data = pseudo_collate([prepared])
         with torch.inference_mode():
             (sample,) = self.model.test_step(data)
         found: InstanceData = sample.pred_instances
@@ -149,9 +159,15 @@ class Predictor:
 
 
 def _categories(dataset: Any) -> dict[int, str]:
-    """Read names and ids of a test set, whose files need not be there; ids count from 1 else."""
+    """Read names and ids of a test set, whose files need not be there.
+
+    Ids are those that the config states or COCO's own; others count from 1.
+    """
     settings = {**dataset, "lazy_init": True, "pipeline": []}
     metainfo = DATASETS.build(settings).metainfo
-    names = metainfo["classes"]
-    ids = metainfo.get("category_ids") or range(1, len(names) + 1)
+    names = tuple(metainfo["classes"])
+    ids = metainfo.get("category_ids")
+    if not ids and names == CocoDataset.METAINFO["classes"]:
+        ids = [number for number in range(1, 91) if number not in _NOT_IN_COCO]
+    ids = ids or range(1, len(names) + 1)
     return dict(zip(ids, names, strict=True))
