@@ -33,10 +33,15 @@ class Hub:
         requests: (method, path, Range) in their order.
         commits: (repository, {path: bytes}, description) of uploads.
         private: Repository -> whether it was made private.
+        states: (repository, commit) -> its files, of each commit that was asked about.
+        storage: URL of another server that content is redirected to, as the hub does for large
+            files; "" to send it from here.
+        authorizations: (path, Authorization) of each request for content.
     """
 
     def __init__(self, url):
-        self.url = url
+        self.url, self.storage = url, ""
+        self.states, self.authorizations = {}, []
         self.files, self.refused, self.false, self.private = {}, {}, {}, {}
         self.cuts, self.requests, self.commits, self.lfs = [], [], [], {}
         self.paused = threading.Event()
@@ -45,9 +50,15 @@ class Hub:
         self.ranges = self.takes_files = True
         self.token = "hf_valid"
 
+    def files_of(self, repo):
+        return {path: data for (one, path), data in self.files.items() if one == repo}
+
     def commit(self, repo):
-        state = sorted((path, len(data)) for (one, path), data in self.files.items() if one == repo)
-        return hashlib.sha1(repr((repo, state)).encode()).hexdigest()
+        files = self.files_of(repo)
+        state = sorted((path, hashlib.sha1(data).hexdigest()) for path, data in files.items())
+        commit = hashlib.sha1(repr((repo, state)).encode()).hexdigest()
+        self.states[repo, commit] = files
+        return commit
 
     def gets(self, path=""):
         """Ranges of the requests for content."""
@@ -200,14 +211,30 @@ class Handler(BaseHTTPRequestHandler):
         if not any(repo == one for one, _ in hub.files):
             return self._answer(401, {"error": "RepoNotFound"}, {"X-Error-Code": "RepoNotFound"})
         commit = hub.commit(repo)
-        if revision not in (BRANCH, "v1", commit):
+        if revision in (BRANCH, "v1"):
+            files = hub.files_of(repo)
+        else:
+            commit, files = revision, hub.states.get((repo, revision))
+        if files is None:
             code = {"X-Error-Code": "RevisionNotFound"}
             return self._answer(404, {"error": "revision"}, code)
-        if (repo, file) not in hub.files:
+        if file not in files:
             more = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}
             return self._answer(404, {"error": "entry"}, more)
-        data = hub.files[repo, file]
-        digest = hashlib.sha256(data).hexdigest()
+        digest = hashlib.sha256(files[file]).hexdigest()
+        hub.authorizations.append((path, self.headers.get("Authorization")))
+        if hub.storage:
+            return self._answer(
+                302,
+                {},
+                {
+                    "Location": f"{hub.storage}{path}?signed=1",
+                    "X-Repo-Commit": commit,
+                    "X-Linked-Etag": f'"{digest}"',
+                    "X-Linked-Size": len(files[file]),
+                },
+            )
+        data = files[file]
         data = hub.false.get((repo, file), data)
         start = int(re.fullmatch(r"bytes=(\d+)-", span)[1]) if span else 0
         self.send_response(206 if span else 200)

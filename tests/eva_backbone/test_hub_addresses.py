@@ -10,6 +10,7 @@ import torch
 
 from eva_backbone import load_pretrained
 from eva_backbone.checkpoints import registry, verification
+from eva_backbone.checkpoints.hub import cached
 from eva_backbone.checkpoints.hub.addresses import HubFile, is_address, parse_address
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import build_vit
@@ -128,6 +129,40 @@ def test_a_branch_that_moved_is_fetched_again(mine):
     mine.put(REPO, "model.safetensors", b"newer")
     second = resolve_source(f"hf://{REPO}")
     assert (first.read_bytes(), second.read_bytes()) == (CONTENT, b"newer")
+
+
+def test_a_branch_that_moves_between_question_and_download(mine, monkeypatch):
+    first, look_up = mine.commit(REPO), cached.look_up
+
+    def moving(file):
+        found = look_up(file)
+        mine.put(REPO, "model.safetensors", b"newer")
+        return found
+
+    monkeypatch.setattr(cached, "look_up", moving)
+    path = resolve_source(f"hf://{REPO}")
+    assert path.parent.name == first
+    assert path.read_bytes() == CONTENT
+    monkeypatch.setenv("EVA_NO_DOWNLOAD", "1")
+    assert resolve_source(f"hf://{REPO}") == path
+
+
+@pytest.mark.parametrize("source", [f"hf://{REPO}", "hf://BAAI/EVA/eva_psz14to16.pt"])
+def test_a_token_does_not_travel_to_the_server_that_the_hub_redirects_to(
+    mine, load_module, monkeypatch, source
+):
+    digest = mine.put("BAAI/EVA", "eva_psz14to16.pt", CONTENT)
+    monkeypatch.setitem(registry.SHA256, "eva_psz14to16.pt", digest)
+    monkeypatch.setenv("HF_TOKEN", mine.token)
+    with load_module(Path(__file__).parents[1] / "hub_server.py").serving() as storage:
+        storage.files.update(mine.files)
+        for repo, _ in list(mine.files):
+            assert storage.commit(repo) == mine.commit(repo)
+        mine.storage = storage.url
+        assert resolve_source(source).read_bytes() == CONTENT
+        assert {sent for _, sent in mine.authorizations} == {f"Bearer {mine.token}"}
+        assert {sent for _, sent in storage.authorizations} == {None}
+        assert storage.gets() == [None]
 
 
 @pytest.mark.parametrize("name", ["EVA_NO_DOWNLOAD", "HF_HUB_OFFLINE"])

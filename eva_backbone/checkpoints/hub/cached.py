@@ -72,7 +72,7 @@ def _fetch(file: HubFile, remote: RemoteFile) -> Path:
             hub.hf_hub_download(
                 file.repository,
                 file.file,
-                revision=file.revision,
+                revision=remote.commit,  # a branch may move meanwhile
                 library_name="eva-toolkit",
                 etag_timeout=10,
             )
@@ -88,7 +88,20 @@ def _fetch(file: HubFile, remote: RemoteFile) -> Path:
                 f"what came has SHA-256 {found}, the hub says {remote.sha256}: it was removed"
             )
         remember_verified(content, found)
+    with explained(file):
+        _note_revision(copy, file, remote.commit)
     return copy
+
+
+def _note_revision(copy: Path, file: HubFile, commit: str) -> None:
+    """Write what a branch or tag is, where the library looks it up without the hub."""
+    if file.revision == commit:
+        return
+    storage = copy.parents[len(file.file.split("/")) + 1]  # STORAGE/snapshots/COMMIT/FILE
+    note = storage / "refs" / file.revision
+    if not note.is_file() or note.read_text(encoding="utf-8") != commit:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(commit, encoding="utf-8")
 
 
 def _require_room(size: int, cache: Path) -> None:
