@@ -50,7 +50,7 @@ class Attention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(dim)) if separate else None
         self.proj = Linear(dim, dim)
         if separate:
-            self.register_load_state_dict_pre_hook(_split_joint_bias)
+            self.register_load_state_dict_pre_hook(_take_joint_bias)
 
     def forward(
         self, x: Tensor, grid: tuple[int, int] | None = None, read: Tensor | None = None
@@ -155,18 +155,45 @@ class TableRelPosAttention(Attention):
         return chunked_attention(q, k, v, chunk_bias)
 
 
-def _split_joint_bias(
-    attention: Attention, state_dict: dict[str, Any], prefix: str, *args: object
+def split_joint_bias(joint: Tensor, name: str, width: int | None = None) -> tuple[Tensor, Tensor]:
+    """Take the parts of queries and values out of a joint bias; that of the keys is left out.
+
+    Args:
+        joint: (3 C,).
+        name: Its name, for the message.
+        width: Width C that a model needs; None for any.
+
+    Returns:
+        (C,) each, with memory of their own: they may become the weights.
+
+    Raises:
+        ValueError: If it has another shape.
+    """
+    shape = tuple(joint.shape)
+    fits = joint.ndim == 1 and (shape[0] % 3 == 0 if width is None else shape[0] == 3 * width)
+    if not fits:
+        needed = "" if width is None else f" of {width}"
+        raise ValueError(
+            f"{name} has shape {shape}, not three equal parts{needed} for queries, keys and values"
+        )
+    q_bias, _, v_bias = joint.chunk(3)
+    return q_bias.clone(), v_bias.clone()
+
+
+def _take_joint_bias(
+    attention: Attention, state_dict: dict[str, Any], prefix: str, *args: Any
 ) -> None:
     """Give a model with separate biases its parts of a file's `qkv.bias`, whoever loads it."""
-    del attention, args
+    errors, width = args[-1], None if attention.q_bias is None else len(attention.q_bias)
     joint, q_name, v_name = (f"{prefix}{name}" for name in ("qkv.bias", "q_bias", "v_bias"))
     if joint in state_dict and not {q_name, v_name} & state_dict.keys():
-        q_bias, _, v_bias = state_dict.pop(joint).chunk(3)
-        state_dict |= {
-            q_name: q_bias.clone(),
-            v_name: v_bias.clone(),
-        }  # they may become the weights
+        try:
+            parts = split_joint_bias(state_dict[joint], joint, width)
+        except ValueError as error:
+            errors.append(str(error))
+            return
+        del state_dict[joint]
+        state_dict[q_name], state_dict[v_name] = parts
 
 
 def _expect_grid(grid: tuple[int, int] | None, *, tokens: int, prefix: int) -> tuple[int, int]:

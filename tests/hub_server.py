@@ -122,6 +122,13 @@ class Handler(BaseHTTPRequestHandler):
             if self.headers.get("Authorization") != f"Bearer {hub.token}":
                 return self._answer(401, {"error": "Invalid credentials"})
             return self._answer(200, {"name": "someone", "type": "user", "orgs": []})
+        tree = API.fullmatch(path)
+        if tree and tree["what"] == "tree":
+            files = hub.files_of(tree["repo"])
+            return self._answer(200, [
+                {"type": "file", "path": file, "size": len(data), "oid": "0" * 40}
+                for file, data in files.items()
+            ])  # fmt: skip
         if path.startswith("/api/models/"):
             repo = path.removeprefix("/api/models/")
             if repo not in hub.private:
@@ -182,6 +189,8 @@ class Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 files[value["path"]] = hub.lfs[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del hub.files[repo, value["path"]]
         hub.commits.append((repo, files, description))
         hub.files |= {(repo, path): data for path, data in files.items()}
         oid = hub.commit(repo)

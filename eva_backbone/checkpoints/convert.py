@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 import torch
 from torch import Tensor
 
+from eva_backbone.attention import split_joint_bias
 from eva_backbone.checkpoints._key_maps import (
     DIMENSIONS,
     SKIPPABLE,
@@ -117,13 +118,16 @@ def split_qkv_bias(
 
     Returns:
         A new dict with the same tensors but for these.
+
+    Raises:
+        ValueError: If a joint bias does not have three equal parts.
     """
     split = dict(weights)
     for name in weights:
         stem = name.removesuffix("qkv.bias")
         if name.endswith(".qkv.bias") and (wanted is None or f"{stem}q_bias" in wanted):
-            q_bias, _, v_bias = split.pop(name).chunk(3)
-            split[f"{stem}q_bias"], split[f"{stem}v_bias"] = q_bias.clone(), v_bias.clone()
+            parts = split_joint_bias(split.pop(name), name)
+            split[f"{stem}q_bias"], split[f"{stem}v_bias"] = parts
     return split
 
 

@@ -63,7 +63,13 @@ def _push(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="eva-push-") as name:
         compose(run, options.repository, Path(name), licence=options.licence)
         message = f"{run.task}, step {run.step}"
-        commit = upload(Path(name), options.repository, private=options.private, message=message)
+        commit = upload(
+            Path(name),
+            options.repository,
+            private=options.private,
+            message=message,
+            replaced=FILES,  # of an earlier push, perhaps of another kind of run
+        )
     say(f"published {run.weights.name} (step {run.step}) as {target}, commit {commit}")
     say(f"weights by address: {target}@{commit}")
     return 0

@@ -1,16 +1,19 @@
 """A folder as a commit of a repository on the hub."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.hub.addresses import HubFile
-from eva_backbone.checkpoints.hub.client import NO_DOWNLOAD, HubError, explained, library, refusal
+from eva_backbone.checkpoints.hub.client import HubError, explained, library, offline
 
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
 
-def upload(folder: Path, repository: str, *, private: bool, message: str) -> str:
+def upload(
+    folder: Path, repository: str, *, private: bool, message: str, replaced: Sequence[str] = ()
+) -> str:
     """Upload a folder; the repository is made if it is not there.
 
     Args:
@@ -18,6 +21,7 @@ def upload(folder: Path, repository: str, *, private: bool, message: str) -> str
         repository: `ORG/NAME`.
         private: Make the repository private.
         message: First line of the commit.
+        replaced: Names of files that the commit removes, if they are there and not in the folder.
 
     Returns:
         The commit.
@@ -27,9 +31,9 @@ def upload(folder: Path, repository: str, *, private: bool, message: str) -> str
         ValueError: If `private` is asked for and the repository is there and public.
     """
     hub = library()
-    reason = refusal()
-    if reason and NO_DOWNLOAD not in reason:
-        raise HubError(reason.replace("downloads are", "the hub is"))
+    reason = offline()
+    if reason:
+        raise HubError(f"the hub is switched off ({reason})")
     if not hub.get_token():
         raise HubError(f"to upload, {_LOG_IN}")
     api = hub.HfApi(library_name="eva-toolkit")
@@ -39,7 +43,10 @@ def upload(folder: Path, repository: str, *, private: bool, message: str) -> str
         api.create_repo(repository, private=private or None, exist_ok=True)
         try:
             done = api.upload_folder(
-                folder_path=os.fspath(folder), repo_id=repository, commit_message=message
+                folder_path=os.fspath(folder),
+                repo_id=repository,
+                commit_message=message,
+                delete_patterns=list(replaced) or None,
             )
         except RuntimeError as error:  # around what broke off, of each large file
             lines = str(error.__cause__ or error).splitlines()

@@ -1,6 +1,7 @@
 """detectron2's own checkpointer loads files of every form into our backbone, completely."""
 
 import logging
+import re
 
 import pytest
 import torch
@@ -80,13 +81,21 @@ def test_biases_that_become_the_weights_share_nothing(source, make_tiny_detector
     assert torch.equal(attention.v_bias, torch.arange(64.0, 96.0))
 
 
-def test_a_bias_of_another_width_is_refused(source, make_tiny_detector):
+@pytest.mark.parametrize("shape", [(95,), (93,), (), (3, 32)])  # 3 * 32 is 96
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_joint_bias_of_another_shape_is_refused_by_its_name(
+    source, make_tiny_detector, shape, strict
+):
     weights = source[0].state_dict()
     name = f"{TRUNK}blocks.0.attn."
     del weights[f"{name}q_bias"], weights[f"{name}v_bias"]
-    weights[f"{name}qkv.bias"] = torch.zeros(95)  # 3 * 32 is 96
-    with pytest.raises(RuntimeError, match=r"v_bias.*torch\.Size\(\[31\]\).*torch\.Size\(\[32\]\)"):
-        make_tiny_detector().load_state_dict(weights, strict=True)
+    weights[f"{name}qkv.bias"] = torch.zeros(shape)
+    sentence = f"{name}qkv.bias has shape {shape}, not three equal parts of 32"
+    with pytest.raises(RuntimeError, match=re.escape(sentence)):
+        make_tiny_detector().load_state_dict(weights, strict=strict)
+    if shape != (93,):
+        with pytest.raises(ValueError, match=r"attn\.qkv\.bias has shape .* three equal parts"):
+            split_qkv_bias(weights)
 
 
 def test_a_model_with_one_bias_takes_it_as_it_is(make_tiny_detector, randomise):

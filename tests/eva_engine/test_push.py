@@ -312,6 +312,29 @@ def test_published_and_read_again(hub, engine_run, monkeypatch, capsys):
     assert stored.keys() == load_file(bundled_path("eva_debug")).keys()
 
 
+def test_a_push_of_another_kind_leaves_nothing_of_the_earlier_one(
+    hub, engine_run, detectron2_run, monkeypatch
+):
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    assert main([str(engine_run), REPO]) == 0
+    others = ("config.json", "notes.md", "old/recipe.json", ".gitattributes")
+    for name in others:
+        hub.put(REPO, name, b"somebody's own")
+    assert main([str(detectron2_run), REPO]) == 0
+    pushed = {"README.md", "config.yaml", "model.safetensors", "results.json"}
+    assert hub.files_of(REPO).keys() == {*others, *pushed}
+    assert main([str(detectron2_run), REPO]) == 0
+    assert hub.files_of(REPO).keys() == {*others, *pushed}
+
+
+def test_switched_off_for_downloads_and_altogether(hub, engine_run, monkeypatch, capsys):
+    for name, value in (("HF_TOKEN", hub.token), ("EVA_NO_DOWNLOAD", "1"), ("HF_HUB_OFFLINE", "1")):
+        monkeypatch.setenv(name, value)
+    assert main([str(engine_run), REPO]) == 2
+    assert "the hub is switched off (HF_HUB_OFFLINE=1)" in capsys.readouterr().err
+    assert hub.requests == []
+
+
 def test_without_a_token_nothing_is_sent(hub, engine_run, capsys):
     assert main([str(engine_run), REPO]) == 2
     assert "log in with `hf auth login`" in capsys.readouterr().err

@@ -55,13 +55,17 @@ def refusal() -> str:
     """Return why nothing may be downloaded, by the variables of the environment, or ""."""
     if os.environ.get(NO_DOWNLOAD, "").upper() not in _OFF:
         return f"downloads are switched off (--no-download or {NO_DOWNLOAD})"
+    reason = offline()
+    return f"downloads are switched off ({reason})" if reason else ""
+
+
+def offline() -> str:
+    """Return what forbids all traffic with the hub, uploads too, or ""."""
     for name in _OFFLINE:
         if os.environ.get(name, "").upper() in _ON:
-            return f"downloads are switched off ({name}={os.environ[name]})"
+            return f"{name}={os.environ[name]}"
     constants = sys.modules.get("huggingface_hub.constants")
-    if getattr(constants, "HF_HUB_OFFLINE", False):
-        return "downloads are switched off (huggingface_hub is offline)"
-    return ""
+    return "huggingface_hub is offline" if getattr(constants, "HF_HUB_OFFLINE", False) else ""
 
 
 @contextlib.contextmanager
