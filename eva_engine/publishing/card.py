@@ -9,7 +9,8 @@ from pathlib import Path
 from eva_backbone.checkpoints.registry import OFFICIAL_FILES
 from eva_data.extras import DETECTRON2
 from eva_data.extras import TOOLKIT as LIBRARY
-from eva_engine.publishing.privacy import clean, data_name
+from eva_engine.publishing.data_names import data_name
+from eva_engine.publishing.privacy import clean
 from eva_engine.publishing.runs import Run
 
 _PIPELINES = {
@@ -58,6 +59,9 @@ _TRAIN = {
     "segmentation": "eva segmentation train {recipe}",
     "mmdetection": "eva mmdetection train {recipe}",
 }
+_OWN_DATA = (
+    " \\\n    --train-annotations FILE --train-images DIR --val-annotations FILE --val-images DIR"
+)
 _METRICS = {
     "top1": "accuracy",
     "top5": "top-5 accuracy",
@@ -88,7 +92,7 @@ def model_card(run: Run, repository: str, *, licence: str = "mit", parameters: i
     Returns:
         The content of `README.md`.
     """
-    data = {use: data_name(place) for use, place in run.data.items()}
+    data = {use: name for use, place in run.data.items() if (name := data_name(place))}
     sections = [
         _header(run, repository, licence, data),
         f"# {repository.partition('/')[2]}\n\n"
@@ -181,14 +185,15 @@ def _scores(run: Run, data: Mapping[str, str]) -> str:
 
 def _training(run: Run, data: Mapping[str, str]) -> str:
     of = f" of {run.steps:,}" if run.steps else ""
-    facts = [f"- trainer: {run.trainer}; {run.step:,}{of} steps"]
+    facts = [f"- trainer: {run.trainer}; {run.step:,}{of} {run.unit}s"]
     if run.processes:
         facts.append(f"- processes: {run.processes}")
     if run.hours is not None:
         facts.append(f"- time of the steps, by the log: {run.hours:.2f} h")
     if run.begun_from:
         facts.append(f"- began with: `{clean(run.begun_from)}`")
-    facts += [f"- data ({use}): `{place}`" for use, place in data.items()]
+    facts += [f"- data ({use}): {_named(data.get(use))}" for use in run.data]
+    facts += [f"- {fact}" for fact in run.facts]
     facts.append(f"- settings: `{run.recipe_name}`; scores: `results.json`")
     versions = [
         f"{name} {version}" for name in (LIBRARY, *_packages(run)) if (version := _version(name))
@@ -202,8 +207,13 @@ def _training(run: Run, data: Mapping[str, str]) -> str:
         )
     else:
         command = _TRAIN[run.task].format(recipe=run.recipe_name)
+        command += _OWN_DATA if run.own_data else ""
         text += f"\n\nThe same again, with your own places of data:\n\n```bash\n{command}\n```"
     return text  # fmt: skip
+
+
+def _named(name: str | None) -> str:
+    return f"`{name}`" if name else "not named here, as its settings have only a place"
 
 
 def _packages(run: Run) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def _push(options: argparse.Namespace) -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="eva-push-") as name:
         compose(run, options.repository, Path(name), licence=options.licence)
-        message = f"{run.task}, step {run.step}"
+        message = f"{run.task}, {run.unit} {run.step}"
         commit = upload(
             Path(name),
             options.repository,
@@ -70,7 +70,7 @@ def _push(options: argparse.Namespace) -> int:
             message=message,
             replaced=FILES,  # of an earlier push, perhaps of another kind of run
         )
-    say(f"published {run.weights.name} (step {run.step}) as {target}, commit {commit}")
+    say(f"published {run.weights.name} ({run.unit} {run.step}) as {target}, commit {commit}")
     say(f"weights by address: {target}@{commit}")
     return 0
 

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from eva_backbone.checkpoints.reading import read_weights
+from eva_engine.publishing.data_names import mmengine_data
+from eva_engine.publishing.own_data import own_coco_data
 from eva_engine.publishing.runs import Run, finite, lines_of
 
 _LAST = "last_checkpoint"
+_OWN_DATA = "type='CocoFileDataset'"  # of `mmdetection/`
 _DETECTRON2 = re.compile(r"model_(\d+)\.pth")
 _MMENGINE = re.compile(r"(?:iter|epoch)_(\d+)\.pth")
 
@@ -58,6 +61,7 @@ def read_detectron2_run(folder: Path, *, best: bool, ema: bool) -> Run:
     }
     sets = re.findall(r"\bnames: \[?([\w.-]+)", text)
     uses = {("val" if "val" in name or "test" in name else "train"): name for name in sets}
+    own = own_coco_data(text)
     return Run(
         folder=folder,
         task="detection",
@@ -69,7 +73,9 @@ def read_detectron2_run(folder: Path, *, best: bool, ema: bool) -> Run:
         step=step,
         steps=most,
         scores=scores,
-        data=uses,
+        data=own.files if own else uses,
+        own_data=own is not None,
+        facts=own.facts() if own else (),
         begun_from=_text(r"^  init_checkpoint: ['\"]?([^'\"\n]*)", text),
         hours=_hours(log, "iteration"),
     )
@@ -91,7 +97,7 @@ def read_mmengine_run(folder: Path, *, best: bool, ema: bool) -> Run:
     """
     if ema:
         raise ValueError("a run of mmengine has no moving average: leave --ema out")
-    weights = max(_numbered(folder))[1]
+    weights = _last_of_mmengine(folder)
     if best:
         found = sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
         if not found:
@@ -102,11 +108,12 @@ def read_mmengine_run(folder: Path, *, best: bool, ema: bool) -> Run:
         raise ValueError(f"{folder} holds no config of its run (*.py): is it a work folder?")
     text = configs[-1].read_text(encoding="utf-8")
     step = _number(r"_(\d+)\.pth$", weights.name) or 0
+    unit = "epoch" if "epoch_" in weights.name else "step"
     log = [
         line for file in sorted(folder.glob("*/vis_data/scalars.json")) for line in lines_of(file)
     ]
     uses = re.findall(r"^(train|val)_dataloader = dict\((.*?)^\w", text, re.DOTALL | re.MULTILINE)
-    roots = {use: _text(r"data_root='([^']*)'", part) for use, part in uses}
+    data = {use: mmengine_data(part) for use, part in uses}
     return Run(
         folder=folder,
         task="mmdetection" if "eva_mmdetection" in text else "segmentation",
@@ -116,9 +123,11 @@ def read_mmengine_run(folder: Path, *, best: bool, ema: bool) -> Run:
         recipe=text,
         recipe_name="config.py",
         step=step,
-        steps=_number(r"max_(?:iters|epochs)=(\d+)", text),
+        steps=_number(rf"max_{'epochs' if unit == 'epoch' else 'iters'}=(\d+)", text),
+        unit=unit,
         scores=_last_scores(log, step),
-        data={use: root for use, root in roots.items() if root},
+        data={use: name for use, name in data.items() if name},
+        own_data=_OWN_DATA in text,
         begun_from=_text(r"^load_from = '([^']*)'", text)
         or _text(r"\bpretrained='([^']*)'", text),
         hours=_hours(log, "step"),
@@ -129,6 +138,16 @@ def _numbered(folder: Path) -> list[tuple[int, Path]]:
     """Step or epoch and file of each checkpoint that mmengine writes in its turn."""
     found = ((_MMENGINE.fullmatch(path.name), path) for path in folder.glob("*.pth"))
     return [(int(name[1]), path) for name, path in found if name]
+
+
+def _last_of_mmengine(folder: Path) -> Path:
+    """Find the checkpoint that `last_checkpoint` names, else that of the highest number.
+
+    A file that is still being written, or was when its run was killed, is not named there yet.
+    """
+    numbered, note = _numbered(folder), folder / _LAST
+    name = Path(note.read_text(encoding="utf-8").strip()).name if note.is_file() else ""
+    return next((file for _, file in numbered if file.name == name), max(numbered)[1])
 
 
 def _last(folder: Path) -> Path:

@@ -13,8 +13,6 @@ _QUOTED = re.compile(
 )
 _BARE = re.compile(r"(?<![\w\"'/:.}>)\]*<-])(?:file://|~)?/[^\s\"',;:)\]}<>]+")
 _HOME = re.compile(r"^(?:/home|/Users|[A-Za-z]:[\\/]Users)[\\/]+[^\\/]+")
-_SHARDS = re.compile(r"[{*]|\.tar$")
-_USES = ("train", "training", "val", "valid", "validation", "test", "images")
 _LEAST = 3  # letters of a name that is looked for
 
 
@@ -64,23 +62,6 @@ def yaml_without_places(text: str) -> str:
     except yaml.YAMLError as error:
         raise ValueError(f"the config of the run is not YAML: {error}") from error
     return without_places("".join([*parts, text[end:]]))
-
-
-def data_name(place: str) -> str:
-    """Name a data set by its folder: of `.../digits/train` that is `digits`.
-
-    Args:
-        place: Path or name of the data.
-
-    Returns:
-        A name without a place.
-    """
-    parts = _parts(place)
-    if len(parts) > 1 and _SHARDS.search(parts[-1]):
-        parts.pop()
-    if len(parts) > 1 and parts[-1].lower() in _USES:
-        return parts[-2]
-    return parts[-1] if parts else "."
 
 
 def clean(value: Any) -> Any:

@@ -70,7 +70,8 @@ def compose(run: Run, repository: str, folder: Path, *, licence: str) -> None:
     write_tensors(weights, folder / DEFAULT_FILE, notes)
     parameters = sum(value.numel() for value in weights.values())
     card = model_card(run, repository, licence=licence, parameters=parameters)
-    results = {"step": run.step, "steps": run.steps, "scores": dict(run.scores)}
+    counts = {run.unit: run.step, f"{run.unit}s": run.steps}
+    results = counts | {"scores": dict(run.scores)}
     write_text(folder / CARD, card)
     write_text(folder / run.recipe_name, _settings(run))
     write_text(folder / RESULTS, _json(results))

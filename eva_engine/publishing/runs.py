@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,13 @@ class Run:
         metadata: Texts that the published `.safetensors` holds beside the tensors.
         recipe: Resolved settings as text.
         recipe_name: File name of the published settings.
-        step: Optimizer steps behind the weights.
-        steps: Steps of the complete run; None if that is not recorded.
+        step: Optimizer steps, or epochs, behind the weights.
+        steps: Steps, or epochs, of the complete run; None if that is not recorded.
+        unit: What `step` and `steps` count: `step` or `epoch`.
         scores: Name of a metric -> value, of these weights.
         data: Use (`train`, `val`) -> names or places of the data.
+        own_data: The data was given on the command line, in COCO format.
+        facts: Further sentences about the training, for the card.
         begun_from: Weights that the run began with, by name or path; "" for none.
         hours: Hours of its steps by the log; None if the log does not say.
         processes: Processes of the training; None if that is not recorded.
@@ -43,8 +46,11 @@ class Run:
     recipe_name: str
     step: int
     steps: int | None = None
+    unit: str = "step"
     scores: Mapping[str, float] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
+    own_data: bool = False
+    facts: Sequence[str] = ()
     begun_from: str = ""
     hours: float | None = None
     processes: int | None = None

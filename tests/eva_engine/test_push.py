@@ -4,7 +4,6 @@ import getpass
 import json
 import re
 import socket
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from eva_backbone.checkpoints.registry import bundled_path, resolve_source
 from eva_engine.checkpoints.files import mark_complete
 from eva_engine.publishing.command import main, parse
-from eva_engine.publishing.privacy import clean, data_name, without_places
+from eva_engine.publishing.data_names import data_name
+from eva_engine.publishing.privacy import clean, without_places
 
 REPO = "someone/eva-mine"
 CONFIG = {
@@ -164,10 +164,10 @@ def test_a_run_of_the_engine(engine_run, tmp_path, capsys):
     assert results == {"step": 4, "steps": 6, "scores": {"top1": 70.5, "loss": 0.9}}
     card = _card(files)
     assert card.data.base_model == "BAAI/EVA"
-    assert card.data.datasets == ["digits"]
+    assert card.data.datasets is None
     (result,) = card.data.eval_results
     assert (result.dataset_name, result.metric_type, result.metric_value) == (
-        "digits",
+        "validation data",
         "accuracy",
         70.5,
     )
@@ -221,7 +221,7 @@ def test_a_run_of_mmengine(mmengine_run, tmp_path):
     _private(files)
     assert load_file(files["model.safetensors"])["backbone.pos_embed"].tolist() == [1.0, 1.0]
     card = _card(files)
-    assert card.data.datasets == ["ade"]
+    assert card.data.datasets is None
     scores = json.loads(files["results.json"].read_text())["scores"]
     assert scores == {"mIoU": 55.5, "aAcc": 80.0}
     assert "8 of 8 steps" in card.text
@@ -396,8 +396,109 @@ def test_names_are_taken_out(monkeypatch):
     )
     assert clean({"a": ["x", "/home/janedoe/b"], "n": 3}) == {"a": ["x", "b"], "n": 3}
     assert clean("/home/someone_else") == "."
-    assert data_name("/home/janedoe/train") == "train"
-    assert data_name("/home/someone_else/train") == "train"
-    assert data_name("/data/imagenet/train") == "imagenet"
-    assert data_name("/data/captions/train/{00000..00023}.tar") == "captions"
-    assert data_name(str(Path("coco_2017_val"))) == "coco_2017_val"
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("coco_2017_val", "coco_2017_val"),
+        ("lvis_v1_train", "lvis_v1_train"),
+        ("hf:uoft-cs/cifar10:train", "uoft-cs/cifar10"),
+        ("torchvision:CIFAR10:/home/jane/data:train", "CIFAR10"),
+        ("torchvision:ImageFolder:/home/jane/data", ""),
+        ("hf:imagefolder:train", ""),
+        ("/data/imagenet/train", ""),  # only its owner knows what it holds
+        ("/data/coco", ""),
+        ("coco", ""),
+        ("/data/captions/train/{00000..00023}.tar", ""),
+    ],
+)
+def test_data_has_a_name_only_where_it_is_certain(place, name):
+    assert data_name(place) == name
+
+
+@pytest.mark.parametrize(
+    "place", ["coco/annotations/instances_train.json", "folder/train", "video", "shards/{0..3}.tar"]
+)
+def test_demo_data_has_the_name_of_its_manifest(tmp_path, place):
+    folder = tmp_path / "mine"
+    (folder / place).parent.mkdir(parents=True)
+    assert data_name(str(folder / place)) == ""
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps({"generator": "tools/make_demo_data.py"}))
+    assert data_name(str(folder / place)) == "digit_scenes"
+    manifest.write_text(json.dumps({"generator": "somebody"}))
+    assert data_name(str(folder / place)) == ""
+
+
+OWN = """dataloader:
+  evaluator: {_target_: eva_detection.evaluation.own_data.CustomEvaluator}
+  test:
+    dataset:
+      _target_: eva_detection.data.custom_data.load_records
+      annotations: PLACE/coco/val.json
+      categories: {1: cat, 7: traffic light}
+      images: PLACE/coco/val
+  train:
+    dataset:
+      _target_: eva_detection.data.custom_data.load_records
+      annotations: PLACE/coco/train.json
+      categories: ${dataloader.test.dataset.categories}
+      images: PLACE/coco/train
+train: {max_iter: 100}
+"""
+
+
+def test_own_data_of_detectron2(detectron2_run, tmp_path):
+    data = tmp_path / "coco"
+    data.mkdir(exist_ok=True)
+    (data / "train.json").write_text(json.dumps({"images": [{}] * 1200}))
+    (detectron2_run / "config.yaml").write_text(OWN.replace("PLACE", str(tmp_path)))
+    files = _dry(detectron2_run, tmp_path / "card")
+    card = _card(files)
+    assert card.data.datasets is None
+    assert str(tmp_path) not in card.text
+    assert "- classes: 2 (`cat`, `traffic light`)\n- images (train): 1,200\n" in card.text
+    assert "images (val)" not in card.text  # that file is not there any more
+    command = card.text.rpartition("```bash\n")[2]
+    assert command.startswith(
+        "eva detection train --config-file config.yaml \\\n    --train-annotations FILE "
+        "--train-images DIR --val-annotations FILE --val-images DIR\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("loader", "name"),
+    [
+        ("type='ADE20KDataset', data_root='/home/jane/ade'", ["ade20k"]),
+        ("type='ADE20KDataset', metainfo=dict(classes=('a', )), data_root='x'", None),
+        (
+            "type='CocoDataset', ann_file='annotations/instances_train2017.json'",
+            ["coco_2017_train"],
+        ),
+        ("type='CocoDataset', ann_file='annotations/instances_train.json', data_root='coco'", None),
+    ],
+)
+def test_data_of_mmengine(mmengine_run, tmp_path, loader, name):
+    text = f"train_dataloader = dict(\n    dataset=dict({loader}))\nval = 1\n"
+    (mmengine_run / "mask2former.py").write_text(text)
+    assert _card(_dry(mmengine_run, tmp_path / "card")).data.datasets == name
+
+
+def test_own_data_and_epochs_of_mmdetection(mmengine_run, tmp_path):
+    """A file that was being written when the run was killed is not the last checkpoint."""
+    (mmengine_run / "iter_8.pth").rename(mmengine_run / "epoch_8.pth")
+    (mmengine_run / "iter_4.pth").unlink()
+    (mmengine_run / "epoch_9.pth").write_bytes(b"cut off")
+    (mmengine_run / "last_checkpoint").write_text("/elsewhere/seg/epoch_8.pth")
+    text = PYTHON.replace("max_iters=8", "max_epochs=12")
+    text += "custom_imports = ['eva_mmdetection.plugin']\nown = dict(type='CocoFileDataset')\n"
+    (mmengine_run / "mask2former.py").write_text(text)
+    files = _dry(mmengine_run, tmp_path / "card")
+    card = _card(files)
+    assert "8 of 12 epochs" in card.text
+    assert "eva mmdetection train config.py \\\n    --train-annotations FILE" in card.text
+    results = json.loads(files["results.json"].read_text())
+    assert (results["epoch"], results["epochs"]) == (8, 12)
+    (mmengine_run / "last_checkpoint").unlink()
+    assert main([str(mmengine_run), REPO, "--dry-run", str(tmp_path / "other")]) == 2
