@@ -446,6 +446,10 @@ OWN = """dataloader:
       categories: ${dataloader.test.dataset.categories}
       images: PLACE/coco/train
 train: {max_iter: 100}
+optimizer:
+  params:
+    lr_factor_func: !!python/object/apply:functools.partial
+      args: [&id001 !!python/name:os.system '']
 """
 
 
