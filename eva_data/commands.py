@@ -88,7 +88,7 @@ def program(
         parse: Parser of the arguments; it ends the process for wrong ones.
         work: What the program does with its options; returns the exit code.
         refused: Exit code after an error that the user can fix, see `exit_code`.
-        name: Start of its sentence.
+        name: Start of its sentence where it is not called by `eva`.
         interrupted: What Ctrl-C leaves behind.
 
     Returns:
@@ -98,7 +98,9 @@ def program(
 
     def main(arguments: Sequence[str] | None = None) -> int:
         options = parse(arguments)
-        return exit_code(lambda: work(options), refused=refused, name=name, interrupted=interrupted)
+        return exit_code(
+            lambda: work(options), refused=refused, name=program_name(name), interrupted=interrupted
+        )
 
     return main
 

@@ -158,8 +158,7 @@ def _load_yacs(file: str) -> CfgNode:
     cfg = get_cfg()
     add_eva_config(cfg)
     try:
-        CfgNode.load_yaml_with_base(file, allow_unsafe=False)  # `merge_from_file` runs its tags
-        cfg.merge_from_file(file)
-    except (YAMLError, KeyError, ValueError, AssertionError) as error:
+        cfg.merge_from_file(file, allow_unsafe=False)  # by default it runs what tags name
+    except (YAMLError, KeyError, ValueError, AssertionError, AttributeError) as error:
         raise ValueError(f"{file} is not a config: {' '.join(str(error).split())}") from error
     return cfg

@@ -147,6 +147,10 @@ def to_detectron2_vitdet(
     """
     prefix = trunk_prefix(weights, "there are no EVA weights")
     check_shapes(weights, prefix, name="this")
+    if weights[prefix + TRUNK_KEY].ndim == 5:
+        raise ValueError(
+            "this is a model of clips, whose patches detectron2's ViT has no place for"
+        )
     converted: dict[str, Tensor] = {}
     left_out: dict[str, list[str]] = {}
     unknown = []

@@ -166,8 +166,9 @@ def find_source(source: str, *, ema: bool, others: OtherPrograms = TIMM) -> Path
     complete = RunCheckpoints(folder, keep=1).complete()
     if not complete:
         raise ValueError(
-            f"{source} holds no complete checkpoint of a run, and is not a folder of "
-            f"{' or '.join(others.folders)}"
+            f"{source} holds no complete checkpoint of pre-training, classification, video or "
+            f"CLIP, and is not a folder of {' or '.join(others.folders)}; of a detector or "
+            "segmentor name the .pth file"
         )
     weights = complete[-1] / (EMA_WEIGHTS if ema else WEIGHTS)
     if not weights.exists():

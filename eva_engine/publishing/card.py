@@ -7,10 +7,11 @@ from importlib import metadata
 from pathlib import Path
 
 from eva_backbone.checkpoints.registry import OFFICIAL_FILES
+from eva_data.extras import DETECTRON2
+from eva_data.extras import TOOLKIT as LIBRARY
 from eva_engine.publishing.privacy import clean, data_name
 from eva_engine.publishing.runs import Run
 
-LIBRARY = "eva-toolkit"
 _PIPELINES = {
     "pretrain": "image-feature-extraction",
     "classification": "image-classification",
@@ -150,8 +151,11 @@ def _loading(run: Run, repository: str) -> str:
         "repository": repository,
         "recipe": run.recipe_name,
     }
+    install = f"pip install '{LIBRARY}[hub,{run.task}]'"
+    if run.task == "detection":
+        install += f"\n{DETECTRON2}"
     text = (
-        "## Load it\n\n```bash\npip install eva-toolkit[hub]\n```\n\n```python\n"
+        f"## Load it\n\n```bash\n{install}\n```\n\n```python\n"
         f"{_LOAD[run.task].format(**values)}\n```\n\n"
         f"`hf://{repository}@COMMIT` pins a commit. Wherever the toolkit takes weights, it takes "
         "this address."

@@ -11,15 +11,13 @@ taken out of all that is published. Needs `pip install eva-toolkit[hub]` and a t
 """
 
 import argparse
-import re
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from eva_backbone.checkpoints.hub.addresses import SCHEME, HubFile, parse_address
 from eva_data.commands import program, program_name, say
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -39,7 +37,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--ema", action="store_true", help="the moving average of the weights")
     add("--licence", default="mit", help="licence of the weights (default: %(default)s)")
     options = parser.parse_args(arguments)
-    if not _NAME.fullmatch(options.repository):
+    try:
+        plain = parse_address(SCHEME + options.repository) == HubFile(options.repository)
+    except ValueError:
+        plain = False
+    if not plain:
         parser.error(f"{options.repository!r} is not of the form ORG/NAME")
     return options
 
@@ -67,7 +69,7 @@ def _push(options: argparse.Namespace) -> int:
     return 0
 
 
-main = program(parse, _push, name="eva push", interrupted="nothing was published")
+main = program(parse, _push, name="push_to_hub.py", interrupted="nothing was published")
 
 
 if __name__ == "__main__":

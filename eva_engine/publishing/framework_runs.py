@@ -13,8 +13,8 @@ from eva_backbone.checkpoints.reading import read_weights
 from eva_engine.publishing.runs import Run, finite, lines_of
 
 _LAST = "last_checkpoint"
-_NUMBER = re.compile(r"(?:iter|epoch|model)_(\d+)\.pth")
-_MMENGINE = ("iter_*.pth", "epoch_*.pth")
+_DETECTRON2 = re.compile(r"model_(\d+)\.pth")
+_MMENGINE = re.compile(r"(?:iter|epoch)_(\d+)\.pth")
 
 
 def is_detectron2_run(folder: Path) -> bool:
@@ -24,7 +24,7 @@ def is_detectron2_run(folder: Path) -> bool:
 
 def is_mmengine_run(folder: Path) -> bool:
     """Return whether a folder is the work folder of mmengine's runner."""
-    return any(any(folder.glob(pattern)) for pattern in _MMENGINE)
+    return bool(_numbered(folder))
 
 
 def read_detectron2_run(folder: Path, *, best: bool, ema: bool) -> Run:
@@ -47,7 +47,7 @@ def read_detectron2_run(folder: Path, *, best: bool, ema: bool) -> Run:
     text = (folder / "config.yaml").read_text(encoding="utf-8")
     log = list(lines_of(folder / "metrics.json"))
     most = _number(r"^  max_iter: (\d+)", text)
-    named = _NUMBER.fullmatch(weights.name)
+    named = _DETECTRON2.fullmatch(weights.name)
     step = int(named[1]) + 1 if named else most or 0
     scores = {
         name: value
@@ -91,8 +91,7 @@ def read_mmengine_run(folder: Path, *, best: bool, ema: bool) -> Run:
     """
     if ema:
         raise ValueError("a run of mmengine has no moving average: leave --ema out")
-    numbered = [path for pattern in _MMENGINE for path in folder.glob(pattern)]
-    weights = max(numbered, key=lambda path: int(_NUMBER.fullmatch(path.name)[1]))  # type: ignore[index]
+    weights = max(_numbered(folder))[1]
     if best:
         found = sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
         if not found:
@@ -124,6 +123,12 @@ def read_mmengine_run(folder: Path, *, best: bool, ema: bool) -> Run:
         or _text(r"\bpretrained='([^']*)'", text),
         hours=_hours(log, "step"),
     )  # fmt: skip
+
+
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    """Step or epoch and file of each checkpoint that mmengine writes in its turn."""
+    found = ((_MMENGINE.fullmatch(path.name), path) for path in folder.glob("*.pth"))
+    return [(int(name[1]), path) for name, path in found if name]
 
 
 def _last(folder: Path) -> Path:

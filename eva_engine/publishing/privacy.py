@@ -2,6 +2,7 @@
 
 import contextlib
 import getpass
+import json
 import re
 import socket
 from pathlib import Path
@@ -11,6 +12,8 @@ _QUOTED = re.compile(
     r"(?P<quote>[\"'])(?P<path>(?:file:/{2,3}|~|/|[A-Za-z]:[\\/])[^\"'\n]*)(?P=quote)"
 )
 _BARE = re.compile(r"(?<![\w\"'/:.}>)\]*<-])(?:file://|~)?/[^\s\"',;:)\]}<>]+")
+_HOME = re.compile(r"^(?:/home|/Users|[A-Za-z]:[\\/]Users)[\\/]+[^\\/]+")
+_SHARDS = re.compile(r"[{*]|\.tar$")
 _USES = ("train", "training", "val", "valid", "validation", "test", "images")
 _LEAST = 3  # letters of a name that is looked for
 
@@ -29,8 +32,38 @@ def without_places(text: str) -> str:
     )
     text = _BARE.sub(lambda found: _last(found[0]), text)
     for name in map(re.escape, sorted(_names(), key=len, reverse=True)):
-        text = re.sub(rf"(?<![\w-]){name}(?=[/\\@])|(?<=[/\\@]){name}(?![\w-])", "USER", text)
+        text = re.sub(
+            rf"(?P<address>\bhf:/[^\s\"',]*)|(?<![\w-]){name}(?=[/\\@])|(?<=[/\\@]){name}(?![\w-])",
+            lambda found: found["address"] or "USER",
+            text,
+        )
     return text
+
+
+def yaml_without_places(text: str) -> str:
+    """Apply `without_places` to YAML, where a path with blanks needs no quotes.
+
+    Args:
+        text: Settings.
+
+    Returns:
+        The text; the last parts of absolute paths are in quotes.
+
+    Raises:
+        ValueError: If the text is not YAML.
+    """
+    import yaml  # here, because huggingface_hub brings it
+
+    parts, end = [], 0
+    try:
+        for token in yaml.scan(text):
+            one_line = isinstance(token, yaml.ScalarToken) and token.style not in ("|", ">")
+            if one_line and _is_place(token.value):
+                parts += [text[end : token.start_mark.index], json.dumps(_last(token.value))]
+                end = token.end_mark.index
+    except yaml.YAMLError as error:
+        raise ValueError(f"the config of the run is not YAML: {error}") from error
+    return without_places("".join([*parts, text[end:]]))
 
 
 def data_name(place: str) -> str:
@@ -42,8 +75,10 @@ def data_name(place: str) -> str:
     Returns:
         A name without a place.
     """
-    parts = [part for part in re.split(r"[\\/]+", place) if part not in ("", ".", "..", "~")]
-    if len(parts) > 1 and parts[-1].lower() in _USES and parts[-2] not in _names():
+    parts = _parts(place)
+    if len(parts) > 1 and _SHARDS.search(parts[-1]):
+        parts.pop()
+    if len(parts) > 1 and parts[-1].lower() in _USES:
         return parts[-2]
     return parts[-1] if parts else "."
 
@@ -56,14 +91,25 @@ def clean(value: Any) -> Any:
         return [clean(inner) for inner in value]
     if not isinstance(value, str):
         return value
-    if value.startswith(("/", "~", "file:/")) or re.match(r"[A-Za-z]:[\\/]", value):
-        return _last(value)
-    return without_places(value)
+    return _last(value) if _is_place(value) else without_places(value)
+
+
+def _is_place(text: str) -> bool:
+    return re.match(r"/|~|file:/|[A-Za-z]:[\\/]", text) is not None
 
 
 def _last(path: str) -> str:
-    parts = [part for part in re.split(r"[\\/]+", path.removeprefix("file:")) if part]
-    return parts[-1] if parts and not parts[-1].startswith("~") else "."
+    parts = _parts(path)
+    return parts[-1] if parts else "."
+
+
+def _parts(path: str) -> list[str]:
+    """Split a path; what leads to the folder of a user, and that folder, are left out."""
+    path = _HOME.sub("", path.removeprefix("file://").removeprefix("file:"))
+    parts = [part for part in re.split(r"[\\/]+", path) if part not in ("", ".", "..")]
+    names = _names()
+    own = [index for index, part in enumerate(parts) if part in names or part.startswith("~")]
+    return parts[own[-1] + 1 :] if own else parts
 
 
 def _names() -> set[str]:

@@ -17,7 +17,7 @@ from eva_engine.publishing.framework_runs import (
     read_detectron2_run,
     read_mmengine_run,
 )
-from eva_engine.publishing.privacy import clean, without_places
+from eva_engine.publishing.privacy import clean, without_places, yaml_without_places
 from eva_engine.publishing.runs import Run
 
 CARD, RESULTS = "README.md", "results.json"
@@ -71,15 +71,16 @@ def compose(run: Run, repository: str, folder: Path, *, licence: str) -> None:
     parameters = sum(value.numel() for value in weights.values())
     card = model_card(run, repository, licence=licence, parameters=parameters)
     results = {"step": run.step, "steps": run.steps, "scores": dict(run.scores)}
-    recipe = run.recipe
-    recipe = _json(clean(json.loads(recipe))) if _is_json(run) else without_places(recipe)
     write_text(folder / CARD, card)
-    write_text(folder / run.recipe_name, recipe)
+    write_text(folder / run.recipe_name, _settings(run))
     write_text(folder / RESULTS, _json(results))
 
 
-def _is_json(run: Run) -> bool:
-    return run.recipe_name.endswith(".json")
+def _settings(run: Run) -> str:
+    if run.recipe_name.endswith(".json"):
+        return _json(clean(json.loads(run.recipe)))
+    yaml = run.recipe_name.endswith(".yaml")
+    return yaml_without_places(run.recipe) if yaml else without_places(run.recipe)
 
 
 def _json(content: object) -> str:

@@ -265,3 +265,10 @@ def test_a_head_of_classification_does_not_hinder_new_patches(make_vit):
     converted, lines = FORMATS["official"](weights, patch_size=7)
     assert converted["visual.patch_embed.proj.weight"].shape[-2:] == (7, 7)
     assert any("resampled patches 14 -> 7, positions 4x4 -> 8x8" in line for line in lines)
+
+
+def test_a_model_of_clips_has_no_place_in_detectron2(make_vit):
+    weights = make_vit(patch_size=14, img_size=56).state_dict()
+    weights["patch_embed.proj.weight"] = weights["patch_embed.proj.weight"][:, :, None]
+    with pytest.raises(ValueError, match="a model of clips"):
+        FORMATS["detectron2-vitdet"](weights)

@@ -172,6 +172,9 @@ def test_a_yacs_file_of_the_user_s_own(tmp_path):
     (tmp_path / "wrong.yaml").write_text("MODEL: {EVA: {WINDOW: 3}}\n")
     with pytest.raises(ValueError, match=r"wrong\.yaml is not a config: .*MODEL\.EVA\.WINDOW"):
         model_zoo.get_config(tmp_path / "wrong.yaml")
+    (tmp_path / "odd.yaml").write_text("_BASE_: [1]\nMODEL: {}\n")
+    with pytest.raises(ValueError, match=r"odd\.yaml is not a config"):
+        model_zoo.get_config(tmp_path / "odd.yaml")
 
 
 def test_our_programs_say_what_a_yacs_file_is():

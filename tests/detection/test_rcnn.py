@@ -115,6 +115,9 @@ def test_no_warning_without_a_canvas_or_without_images(make_tiny_detector, pair,
                                "model.backbone.square_pad=0").eval()  # fmt: skip
     stock.preprocess_image(_batch((100, 200)))
     assert pair[1].backbone.padding_constraints["square_size"] == CANVAS
+    batched_inputs = torch.zeros(2, 3, 200, 200)  # somebody else's, by the same name
+    assert pair[1].backbone.padding_constraints["square_size"] == CANVAS
+    assert len(batched_inputs) == 2
     assert _warnings(caplog) == []
 
 

@@ -22,9 +22,11 @@ torchrun() {{ python -m torch.distributed.run "$@"; }}
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, tmp_path_factory, mmengine_runs, monkeypatch):
     """Function: run the blocks of a section in order, in an empty folder; what they print."""
-    environment = os.environ | {"PYTHONPATH": HERE, "DS_ACCELERATOR": "cpu"}
+    monkeypatch.setenv("PYTHONPATH", HERE)
+    packages = tmp_path_factory.mktemp("packages")
+    environment = mmengine_runs.environment(packages) | {"DS_ACCELERATOR": "cpu"}
 
     def run_section(section, check=""):
         (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)

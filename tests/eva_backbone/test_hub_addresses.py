@@ -42,6 +42,8 @@ def _refused(source=f"hf://{REPO}"):
         ("hf://a/b/c/d.pth@v1", HubFile("a/b", "c/d.pth", "v1")),
         ("hf://a/b/c.pt@refs/pr/3", HubFile("a/b", "c.pt", "refs/pr/3")),
         ("hf://a/b@v1/c/d.pt", HubFile("a/b", "c/d.pt", "v1")),
+        ("hf://a/b@refs/pr/3/c/d.pt", HubFile("a/b", "c/d.pt", "refs/pr/3")),
+        ("hf://a/b@refs/pr/3", HubFile("a/b", "model.safetensors", "refs/pr/3")),
         ("hf://a/b", HubFile("a/b", "model.safetensors", "main")),
         ("hf://a/b/", HubFile("a/b", "model.safetensors", "main")),
         ("hf://a/b@0123abc", HubFile("a/b", "model.safetensors", "0123abc")),

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from eva_data.checks import command
-from eva_data.commands import check_outputs, exit_code
+from eva_data.commands import check_outputs, exit_code, program
 from eva_data.files import UnwritableError
 
 
@@ -82,3 +82,13 @@ def test_only_the_module_of_the_command_is_imported(capsys):
     assert "no.toml" in capsys.readouterr().err
     with pytest.raises(ModuleNotFoundError):
         command.main(commands, about="", arguments=["other"])
+
+
+def test_an_error_is_that_of_the_command_as_it_was_called(monkeypatch, capsys):
+    run = program(
+        lambda arguments: arguments, lambda options: _raise(ValueError("no")), name="x.py"
+    )
+    assert run([]) == 2
+    monkeypatch.setattr("sys.argv", ["eva do it"])
+    assert run([]) == 2
+    assert capsys.readouterr().err == "x.py: no\neva do it: no\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -32,6 +33,7 @@ train:
   init_checkpoint: eva_o365.pth
   max_iter: 100
   output_dir: /home/jane/output/coco
+  notes: {folder: /data/jane doe/my pictures, year: /data/2017}
 """
 PYTHON = """load_from = '/home/jane/eva_sem_seg.pth'
 train_cfg = dict(max_iters=8, type='Loop')
@@ -111,6 +113,7 @@ def mmengine_run(tmp_path):
             "optimizer": {"state": torch.ones(9)},
         }
         torch.save(content, output / f"{name}.pth")
+    (output / "iter_9_kept_by_hand.pth").write_bytes(b"")
     (output / "last_checkpoint").write_text("/home/jane/output/seg/iter_8.pth")
     _lines(
         output / "20261126_000000/vis_data/scalars.json",
@@ -168,7 +171,15 @@ def test_a_run_of_the_engine(engine_run, tmp_path, capsys):
         "accuracy",
         70.5,
     )
-    for part in ("4 of 6 steps", "0.44 h", "processes: 2", "--to timm", "load_classifier", "torch"):
+    installed = "pip install 'eva-toolkit[hub,classification]'\n```"
+    for part in (
+        "4 of 6 steps",
+        "0.44 h",
+        "processes: 2",
+        "--to timm",
+        "load_classifier",
+        installed,
+    ):
         assert part in card.text
     assert "nothing was uploaded" in capsys.readouterr().out
 
@@ -190,11 +201,16 @@ def test_a_run_of_detectron2(detectron2_run, tmp_path):
     stored = load_file(files["model.safetensors"])
     assert stored["tied"].equal(stored["backbone.net.pos_embed"])
     assert stored.keys() == {"backbone.net.pos_embed", "tied", "roi_heads.box"}
-    assert "output_dir: coco" in files["config.yaml"].read_text()
+    published = yaml.safe_load(files["config.yaml"].read_text())["train"]
+    assert published["output_dir"] == "coco"
+    assert published["notes"] == {"folder": "my pictures", "year": "2017"}
     card = _card(files)
     assert card.data.datasets == ["coco_2017_val", "coco_2017_train"]
     assert card.data.base_model == "BAAI/EVA"
     assert json.loads(files["results.json"].read_text())["scores"] == {"bbox/AP": 60.5}
+    assert (
+        "pip install 'eva-toolkit[hub,detection]'\neva doctor --install detectron2\n" in card.text
+    )
     assert "100 of 100 steps" in card.text
     assert "0.19 h" in card.text
 
@@ -265,7 +281,7 @@ def test_no_run_and_no_name(tmp_path, capsys):
     assert "holds no complete checkpoint of a run" in capsys.readouterr().err
     assert main([str(tmp_path / "none"), REPO]) == 2
     assert "is not a folder" in capsys.readouterr().err
-    for name in ("mine", "a/b/c.pt", "a/b@v1", "../b"):
+    for name in ("mine", "a/b/c.pt", "a/b@v1", "../b", "a--c/b", "datasets/b"):
         with pytest.raises(SystemExit):
             parse([str(tmp_path), name])
     assert "ORG" in capsys.readouterr().err
@@ -350,7 +366,15 @@ def test_names_are_taken_out(monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "node7.cluster")
     assert without_places("../janedoe/data") == "../USER/data"
     assert without_places("jane@node7.cluster/x") == "jane@USER/x"
+    assert without_places("out: /scratch/janedoe, b: '/home/janedoe/'") == "out: ., b: '.'"
+    assert (
+        without_places("hf://janedoe/eva and hf://b/janedoe")
+        == "hf://janedoe/eva and hf://b/janedoe"
+    )
     assert clean({"a": ["x", "/home/janedoe/b"], "n": 3}) == {"a": ["x", "b"], "n": 3}
+    assert clean("/home/someone_else") == "."
     assert data_name("/home/janedoe/train") == "train"
+    assert data_name("/home/someone_else/train") == "train"
     assert data_name("/data/imagenet/train") == "imagenet"
+    assert data_name("/data/captions/train/{00000..00023}.tar") == "captions"
     assert data_name(str(Path("coco_2017_val"))) == "coco_2017_val"

@@ -287,4 +287,7 @@ def test_other_folders(convert, tmp_path):
     error, _ = convert(folder, to="official", output="x.pt", code=1)
     assert "is not a folder of" in error
     (folder / "config.json").write_text("{")
-    assert "is not a folder of" in convert(folder, to="official", output="x.pt", code=1)[0]
+    (folder / "last_checkpoint").write_text("model_final.pth")  # of a detector
+    error, _ = convert(folder, to="official", output="x.pt", code=1)
+    assert "is not a folder of" in error
+    assert "of a detector or segmentor name the .pth file" in error

@@ -23,8 +23,8 @@ from eva_data.files import make_folder
 from eva_data.outputs.exported import quiet
 from eva_detection.inference.predictor import ImageLike, Predictor
 
-# Largest differences of pixels, scores and mask probabilities between file and detector.
-TOLERANCES = {"pred_boxes": 0.5, "scores": 1e-3, "pred_masks": 2e-2}
+# Largest differences of pixels, scores, mask probabilities and classes between file and detector.
+TOLERANCES = {"pred_boxes": 0.5, "scores": 1e-3, "pred_masks": 2e-2, "pred_classes": 0.0}
 _CLASS = 1e6  # pixels by which boxes of different classes lie apart, when detections are paired
 
 

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import BACKBONE_REGISTRY, Backbone
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer, build_vit
 from eva_backbone.layer_decay import freeze_layers
+from eva_backbone.recording import is_traced
 from eva_detection.model.flops import count_attention
 
 logger = logging.getLogger(__name__)
@@ -134,10 +134,9 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
             reader: Local variables of the function that reads the constraints.
         """
         model, batch = reader.get("self"), reader.get("batched_inputs")
-        traced = torch.jit.is_tracing()  # type: ignore[attr-defined]
-        if traced or getattr(model, "canvas_grows", False):
+        if is_traced() or getattr(model, "canvas_grows", False) or not isinstance(batch, Sequence):
             return
-        images = [one.get("image") for one in batch or () if isinstance(one, Mapping)]
+        images = [one.get("image") for one in batch if isinstance(one, Mapping)]
         sizes = [one.shape[-2:] for one in images if isinstance(one, Tensor)]
         stride = self.size_divisibility
         canvas = math.ceil(self.square_pad / stride) * stride

@@ -36,12 +36,12 @@ class EVARCNN(GeneralizedRCNN):
         """
         constraints = dict(self.backbone.padding_constraints)
         canvas = constraints.get("square_size", 0)
-        side = max(max(entry["image"].shape[-2:]) for entry in batched_inputs)
-        traced = is_traced()  # then sides are tensors, and the canvas is one too
-        if not canvas or (not traced and canvas >= side):
+        sides = [side for entry in batched_inputs for side in entry["image"].shape[-2:]]
+        traced = is_traced()  # then sides are tensors, of which Python's `max` would fix one
+        if not canvas or (not traced and canvas >= max(sides)):
             return super().preprocess_image(batched_inputs)
-        # `ImageList` rounds up to the divisibility
-        constraints["square_size"] = torch.clamp(side, min=canvas) if traced else side
+        side = torch.stack(sides).max().clamp(min=canvas) if traced else max(sides)
+        constraints["square_size"] = side  # `ImageList` rounds up to the divisibility
         if not self._warned and not traced:
             self._warned = True
             logger.warning(

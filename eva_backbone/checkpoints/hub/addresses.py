@@ -18,6 +18,7 @@ _START = re.compile("hf:/{1,2}(?!/)")  # with one slash it has been a pathlib.Pa
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _FOLDERS = re.compile(r"[^\\\x00-\x1f?#%@]+")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]*")
+_LEADING = re.compile(r"(refs/[^/]+/[^/]+|[^/]+)/?(.*)", re.DOTALL)  # revision, then file
 _OTHER_KINDS = ("models", "datasets", "spaces", "kernels", "buckets")
 
 
@@ -61,7 +62,8 @@ def parse_address(text: str) -> HubFile:
     organisation, _, rest = place.partition("/")
     repository, _, file = rest.partition("/")
     if revision and not file:  # ORG/REPOSITORY@REVISION/FILE
-        revision, _, file = revision.partition("/")
+        found = _LEADING.fullmatch(revision)
+        revision, file = found.groups() if found else (revision, "")
     file, revision = file or DEFAULT_FILE, revision or DEFAULT_REVISION
     if organisation in _OTHER_KINDS:
         raise _refused(text, f"weights are in repositories of models, not below {organisation}/")
