@@ -1,9 +1,9 @@
 """`eva doctor --install`: the commands of pip that install a part, and their execution."""
 
-import importlib.util
 import shlex
 import subprocess
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from eva_command.doctor.packages import REPACKED, UPSTREAM, extras, installed_version
@@ -80,7 +80,8 @@ def install(what: str, source: str, *, dry_run: bool) -> int:
         ValueError: If there is no such part, or this Python has no pip.
     """
     commands = install_commands(what, source)
-    if not dry_run and importlib.util.find_spec("pip") is None:
+    # not importlib.util.find_spec: setuptools' hook answers it for pip, with a warning
+    if not dry_run and PathFinder.find_spec("pip") is None:
         raise ValueError(f"{sys.executable} has no pip; `python -m ensurepip` adds it")
     for command in commands:
         say(shlex.join(command))

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-from eva_data.commands import program, say
+from eva_data.commands import program, program_name, say
 from eva_data.files import require_free
 from eva_data.options import add_download_option, integer
 from eva_data.outputs.folders import require_replaceable
@@ -227,7 +227,7 @@ def converter(*programs: OtherPrograms) -> Callable[..., int]:
         lambda arguments: parse(arguments, others),
         work,
         refused=1,
-        name="convert_checkpoint.py",
+        name=program_name("convert_checkpoint.py"),
     )
 
 

@@ -95,6 +95,11 @@ def test_a_program_ends_with_the_sentence(capsys):
             ["segmentation", "train", "demo/mask2former_eva_debug"],
             "pip install 'eva-toolkit[segmentation]'\n",
         ),
+        (
+            ["torch"],
+            ["convert", "a.pt", "--to", "timm", "--output", "b"],
+            "eva convert: torch is not installed; this installs it: pip install eva-toolkit\n",
+        ),
         (  # of the extra of segmentation all is there, and mmengine quotes only its own error
             ["faster_coco_eval"],
             ["mmdetection", "train", "demo/cascade_mask_rcnn_eva_debug"],
@@ -108,7 +113,7 @@ def test_a_program_ends_with_the_sentence(capsys):
             "pip install 'eva-toolkit[classification]'\n",
         ),
     ],
-    ids=["detectron2", "mmsegmentation", "mmdetection", "tyro"],
+    ids=["detectron2", "mmsegmentation", "torch", "mmdetection", "tyro"],
 )
 def test_a_command_without_its_framework(gone, arguments, sentence):
     done = without(gone, *arguments)
