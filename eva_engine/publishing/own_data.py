@@ -53,7 +53,7 @@ def own_coco_data(settings: str) -> OwnData | None:
     try:
         loaders = yaml.load(settings, reader)["dataloader"]
         parts = {"train": loaders["train"]["dataset"], "val": loaders["test"]["dataset"]}
-    except (yaml.YAMLError, KeyError, TypeError):
+    except (yaml.YAMLError, ValueError, KeyError, TypeError):
         return None
     own = {use: part for use, part in parts.items() if _is_own(part)}
     if not own:
