@@ -132,7 +132,7 @@ def test_a_copy_is_complete_or_not_there(there, tmp_path, monkeypatch, capsys):
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path):
     own = tmp_path / "own.py"
     own.write_text("own")
-    with pytest.raises(UnwritableError, match="own.py cannot be written: File exists"):
+    with pytest.raises(UnwritableError, match=r"own\.py cannot be written: File exists"):
         recipe_copies.write_new(own, b"copy")
     assert own.read_text() == "own"
     with pytest.raises(TypeError):
