@@ -2,14 +2,13 @@
 
 import difflib
 import importlib
-import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 
-from eva_command.table import ALIASES, COMMANDS, GROUPS, Command, Group
-from eva_data.commands import complain, say
+from eva_command.table import COMMANDS, GROUPS, Command, Group
+from eva_data.commands import UnwritableOutputError, complain, flush_output, say
 from eva_data.extras import sentence_of
 
 _HELP = ("-h", "--help", "help")
@@ -33,9 +32,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Arguments in place of those of the process.
 
     Returns:
-        The exit code: that of the command, or 2 for words that are not a command.
+        The exit code: that of the command, 2 for words that are not a command, or 1 if the
+        standard output cannot be written.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            return _answer(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            flush_output()
+    except UnwritableOutputError as error:
+        complain(f"eva: {error}")
+        return 1
+
+
+def _answer(given: Sequence[str]) -> int:
     if not given or given[0] in _HELP:
         say(_first_screen())
         return 0
@@ -51,16 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not rest or rest[0] in _HELP:
         say(_overview(word, group))
         return 0
-    verb = rest[0] if rest[0] in group.commands else ALIASES.get(rest[0], rest[0])
+    verb = group.aliases.get(rest[0], rest[0])
     if verb not in group.commands:
-        return _unknown(rest[0], f"eva {word}", group.commands)
+        return _unknown(rest[0], f"eva {word}", group.commands, group.aliases)
     return _call(group.commands[verb], f"eva {word} {rest[0]}", rest[1:])
 
 
 def _call(command: Command, name: str, given: Sequence[str]) -> int:
     """Import and call a command; what is not installed is one sentence."""
     arguments = [*command.arguments, *given]
-    with _called(name, arguments), _unread_output():
+    with _called(name, arguments):
         try:
             function = getattr(importlib.import_module(command.module), command.function)
             return int(function(arguments) or 0)
@@ -83,23 +93,12 @@ def _called(name: str, arguments: Sequence[str]) -> Iterator[None]:
         sys.argv = before
 
 
-@contextmanager
-def _unread_output() -> Iterator[None]:
-    """Say nothing of a reader that has seen enough, as in `eva recipes | head`."""
-    try:
-        yield
-    finally:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, sys.stdout.fileno())  # for what Python flushes at its end
-
-
-def _unknown(word: str, before: str, known: Iterable[str]) -> int:
-    names = list(known)
-    close = difflib.get_close_matches(word, [*names, *ALIASES], n=3)
-    shown = [f"{before} {one}" for one in dict.fromkeys(ALIASES.get(c, c) for c in close)]
+def _unknown(
+    word: str, before: str, known: Iterable[str], aliases: Mapping[str, str] | None = None
+) -> int:
+    names, other = list(known), aliases or {}
+    close = difflib.get_close_matches(word, [*names, *other], n=3)
+    shown = [f"{before} {one}" for one in dict.fromkeys(other.get(c, c) for c in close)]
     hint = f"; close to it: {', '.join(shown)}" if shown else f"; {before} has: {', '.join(names)}"
     complain(f"{before}: there is no command {word!r}{hint}")
     return 2
@@ -122,7 +121,7 @@ def _first_screen() -> str:
 
 def _overview(word: str, group: Group) -> str:
     commands = {f"eva {word} {verb}": command.text for verb, command in group.commands.items()}
-    aliases = [f"{alias} = {of}" for alias, of in ALIASES.items() if of in group.commands]
+    aliases = [f"{alias} = {of}" for alias, of in group.aliases.items()]
     text = f"eva {word}: {group.text}\n\n{_columns(commands)}"
     if group.next_steps:
         steps = "\n".join(f"  {step}" for step in group.next_steps)

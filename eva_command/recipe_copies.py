@@ -3,9 +3,10 @@
 import ast
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from eva_data.files import make_folder, write_text
+from eva_data.files import explained, make_folder
 
 _YAML_BASE = re.compile(r"""^_BASE_:\s*["']?([^"'\s#]+)""", re.MULTILINE)
 
@@ -49,6 +50,7 @@ def copy_recipe(recipe: Path, folder: Path, destination: Path) -> list[Path]:
 
     Raises:
         ValueError: If one of the copies exists already, or a parent does not.
+        UnwritableError: If the disk is full, for example; then nothing of the copy stays.
     """
     files = with_parents(recipe)
     root = folder.resolve()
@@ -61,10 +63,40 @@ def copy_recipe(recipe: Path, folder: Path, destination: Path) -> list[Path]:
             f"{', '.join(there)}: there already, and a copy never replaces a file; name another "
             "folder"
         )
-    for file, copy in copies.items():
-        make_folder(copy.parent)
-        write_text(copy, file.read_text(encoding="utf-8"))
+    with ExitStack() as undone:
+        for file, copy in copies.items():
+            for new in reversed([path for path in copy.parents if not path.exists()]):
+                undone.callback(_remove_empty, new)
+                make_folder(new)
+            write_new(copy, file.read_bytes())
+            undone.callback(copy.unlink, missing_ok=True)
+        undone.pop_all()
     return list(copies.values())
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # something of someone else's is in it
+        folder.rmdir()
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that is not there yet.
+
+    Args:
+        path: The file; its folder exists.
+        content: Its bytes.
+
+    Raises:
+        UnwritableError: If it is there, or the disk is full, for example; then nothing of it stays.
+    """
+    with explained(path):
+        stream = path.open("xb")
+        try:
+            with stream:
+                stream.write(content)
+        except BaseException:
+            path.unlink()
+            raise
 
 
 def _common_folder(files: list[Path]) -> Path:

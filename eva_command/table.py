@@ -5,6 +5,7 @@ of the checkout does that calls it too.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -31,14 +32,18 @@ class Group(NamedTuple):
         text: Line of help.
         commands: Second word -> command.
         next_steps: Commands that a newcomer begins with.
+        aliases: Other second word -> the one of `commands` that it stands for.
     """
 
     text: str
     commands: Mapping[str, Command]
     next_steps: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = MappingProxyType({})
 
 
 _SUBMISSION = "eva_detection.evaluation.submission"
+_TEST = {"test": "evaluate"}
+_TEST_PREDICT = {**_TEST, "predict": "demo"}
 
 GROUPS: Mapping[str, Group] = {
     "detection": Group(
@@ -60,6 +65,7 @@ GROUPS: Mapping[str, Group] = {
             "eva detection quickstart",
             "eva detection train --config-file custom/cascade_mask_rcnn_vitdet_eva_l_24gb ...",
         ),
+        _TEST_PREDICT,
     ),
     "mmdetection": Group(
         "the same detectors, with mmdetection",
@@ -72,6 +78,7 @@ GROUPS: Mapping[str, Group] = {
             "eva data make-demo --output output/datasets/digit_scenes",
             "eva mmdetection train demo/cascade_mask_rcnn_eva_debug",
         ),
+        _TEST_PREDICT,
     ),
     "segmentation": Group(
         "a class for each pixel, with mmsegmentation",
@@ -84,6 +91,7 @@ GROUPS: Mapping[str, Group] = {
             "eva data make-demo --output output/datasets/digit_scenes_semantic --formats semantic",
             "eva segmentation train demo/mask2former_eva_debug",
         ),
+        _TEST_PREDICT,
     ),
     "classification": Group(
         "a class for each picture",
@@ -100,6 +108,7 @@ GROUPS: Mapping[str, Group] = {
             "eva data make-demo --output output/datasets/digit_folder --formats folder",
             "eva classification train eva_debug_digits",
         ),
+        _TEST,
     ),
     "pretrain": Group(
         "masked image modelling towards CLIP's features",
@@ -126,6 +135,7 @@ GROUPS: Mapping[str, Group] = {
             "eva data make-demo --output output/datasets/digit_motion --formats video --train 4000",
             "eva video train eva_debug_motion",
         ),
+        _TEST_PREDICT,
     ),
     "clip": Group(
         "pictures and texts in one space",
@@ -144,6 +154,7 @@ GROUPS: Mapping[str, Group] = {
             "eva data make-demo --output output/datasets/digit_captions --formats captions",
             "eva clip train eva_debug_captions",
         ),
+        {**_TEST_PREDICT, "evaluate-zero-shot": "evaluate"},
     ),
     "data": Group(
         "data sets: check, convert, make",
@@ -174,10 +185,4 @@ COMMANDS: Mapping[str, Command] = {
     "submit": Command(_SUBMISSION, "main", "files for COCO's and LVIS's servers"),
     "push": Command("eva_engine.publishing.command", "main", "publish a run on the hub"),
     "doctor": Command("eva_command.doctor.command", "main", "what is installed, missing, broken"),
-}
-
-ALIASES: Mapping[str, str] = {
-    "test": "evaluate",
-    "evaluate-zero-shot": "evaluate",
-    "predict": "demo",
 }

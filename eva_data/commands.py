@@ -1,6 +1,7 @@
 """Output checks and exit codes of one-shot programs."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,17 +13,59 @@ from eva_data.interruption import EXIT_KEYBOARD
 EXIT_UNREAD = 141  # as a shell counts SIGPIPE
 
 
+class UnwritableOutputError(OSError):
+    """The standard output is closed, or takes no more, as on a full disk."""
+
+
 def say(text: str) -> None:
-    """Write a line to the standard output."""
+    """Write a line to the standard output.
+
+    Args:
+        text: The line.
+
+    Raises:
+        UnwritableOutputError: If the output cannot be written.
+    """
+    if sys.stdout is None:
+        raise UnwritableOutputError("the standard output is closed: nothing can be shown")
     try:
         sys.stdout.write(f"{text}\n")
     except BrokenPipeError:  # its reader has seen enough, as in `... | head`
         sys.exit(EXIT_UNREAD)
+    except OSError as error:
+        raise _given_up(error) from error
+
+
+def flush_output() -> None:
+    """Hand over what was said to the system, which may find only now that there is no room.
+
+    A reader that has seen enough, as in `... | head`, is not an error.
+
+    Raises:
+        UnwritableOutputError: If the output cannot be written.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        failure = _given_up(error)
+        if not isinstance(error, BrokenPipeError):
+            raise failure from error
+
+
+def _given_up(error: OSError) -> UnwritableOutputError:
+    """Make the sentence; what Python flushes at its end goes nowhere, and does not fail again."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
+    return UnwritableOutputError(f"the standard output cannot be written: {error.strerror}")
 
 
 def complain(text: str) -> None:
-    """Write a line to the standard error output."""
-    sys.stderr.write(f"{text}\n")
+    """Write a line to the standard error output, if there is one."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"{text}\n")
 
 
 def printable(text: str) -> str:
@@ -59,7 +102,9 @@ def exit_code(
         The exit code: that of the command, `refused`, or 130 after Ctrl-C.
     """
     try:
-        return command()
+        code = command()
+        flush_output()
+        return code
     except (OSError, ValueError) as error:
         complain(f"{name}: {error}")
         return refused

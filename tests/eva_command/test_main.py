@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,15 @@ def test_a_task_alone_lists_its_commands(said):
     assert all(f"eva video {verb}" in out for verb in GROUPS["video"].commands)
     assert "predict = demo" in out
     assert "train-tokenizer" not in out
+
+
+def test_zero_shot_is_a_word_of_clip_alone(said):
+    assert "evaluate-zero-shot = evaluate" in said("clip")[1]
+    for name in ("detection", "mmdetection", "segmentation", "classification", "video"):
+        assert "zero-shot" not in said(name)[1]
+        code, _, err = said(name, "evaluate-zero-shot")
+        assert code == 2
+        assert f"eva {name}: there is no command 'evaluate-zero-shot'" in err
 
 
 @pytest.mark.parametrize(
@@ -105,6 +115,22 @@ def test_a_reader_that_has_seen_enough_is_not_an_error(lines):
         process.stdin.close()
         assert process.stderr.read() == ""
     assert process.returncode in (0, 141)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("words", ["", "recipes", "video", "recipes --help", "--version"])
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [("/dev/full", "cannot be written: No space left on device"), ("&-", "is closed")],
+)
+def test_output_that_cannot_be_written_is_one_sentence(words, output, sentence):
+    if (words, output) == ("recipes --help", "&-"):
+        pytest.skip("argparse shows its help on the standard error output instead")
+    command = f"unset PYTHONUNBUFFERED; {sys.executable} -m eva_command {words} >{output}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2)
+    (line,) = done.stderr.splitlines()
+    assert f"the standard output {sentence}" in line
 
 
 def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):

@@ -1,11 +1,14 @@
 """`eva recipes` and `eva config`: lists, and copies that work alone."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from eva_command import recipe_copies
 from eva_command.recipe_commands import config, recipes
 from eva_command.recipe_copies import with_parents
+from eva_data.files import UnwritableError, explained
 from eva_data.recipes import TASKS, find_recipe, list_recipes
 from eva_engine.commands.training import load_recipe
 from eva_pretrain.config import PretrainConfig
@@ -97,3 +100,41 @@ def test_a_file_of_ones_own_is_copied_with_its_parents(tmp_path, capsys):
 def test_a_wrong_name_is_a_sentence(arguments, sentence, capsys):
     assert config(arguments) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_copy_is_complete_or_not_there(there, tmp_path, monkeypatch, capsys):
+    """On a full disk nothing of it stays, and what was there does."""
+    mine = tmp_path / "mine"
+    if there:
+        mine.mkdir()
+        (mine / "own.py").write_text("own")
+    before = {*tmp_path.rglob("*")}
+    write, count = recipe_copies.write_new, []
+
+    def full(path, content):
+        count.append(path)
+        with explained(path):
+            if len(count) == 3:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(recipe_copies, "write_new", full)
+    name = "demo/cascade_mask_rcnn_vitdet_eva_debug"
+    assert config([name, "--copy", str(mine)]) == 2
+    assert "cannot be written: No space left on device" in capsys.readouterr().err
+    assert len(count) == 3
+    assert {*tmp_path.rglob("*")} == before
+    monkeypatch.undo()
+    assert config([name, "--copy", str(mine)]) == 0
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text("own")
+    with pytest.raises(UnwritableError, match=r"own\.py cannot be written: File exists"):
+        recipe_copies.write_new(own, b"copy")
+    assert own.read_text() == "own"
+    with pytest.raises(TypeError):
+        recipe_copies.write_new(tmp_path / "part.py", None)  # fails after the file was opened
+    assert [*tmp_path.iterdir()] == [own]

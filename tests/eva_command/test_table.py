@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eva_command.table import ALIASES, COMMANDS, GROUPS
+from eva_command.table import COMMANDS, GROUPS
 from eva_data.recipes import TASKS
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +86,8 @@ def test_every_task_with_recipes_has_commands_and_first_steps():
             assert GROUPS[task].next_steps
     assert not {*GROUPS} & {*COMMANDS}
     for group in GROUPS.values():
-        assert not {*ALIASES} & {*group.commands}
+        assert not {*group.aliases} & {*group.commands}
+        assert {*group.aliases.values()} <= {*group.commands}
 
 
 def _modules_with_a_main():

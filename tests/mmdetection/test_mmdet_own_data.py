@@ -2,6 +2,8 @@
 
 import copy
 import json
+import math
+from types import SimpleNamespace
 
 import numpy as np
 import pycocotools.mask as mask_api
@@ -14,9 +16,11 @@ from pycocotools.coco import COCO
 
 from eva_mmdetection.data import own_data
 from eva_mmdetection.evaluation import evaluate
+from eva_mmdetection.evaluation.metrics import CocoFileMetric
 from eva_mmdetection.inference import demo, predictor
 from eva_mmdetection.inference.predictor import Predictor
 from eva_mmdetection.training import train
+from eva_openmmlab.training.checkpoint_hook import EVACheckpointHook
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:torch.meshgrid:UserWarning", "ignore:The draw is False:UserWarning"
@@ -245,3 +249,22 @@ def test_other_categories_of_the_evaluation_are_refused(load_config, own, tmp_pa
     (other / "val.json").write_text(json.dumps(data))
     with pytest.raises(ValueError, match=r"has category 4 'wolf'; in .*train\.json it is 'a cat'"):
         configured("demo/cascade_mask_rcnn_eva_debug", load_config, other)
+
+
+@pytest.mark.parametrize("found", [0, 1])
+def test_scores_without_objects_are_not_numbers_and_not_the_best(found, own, tmp_path):
+    data = json.loads((own / "val.json").read_text())
+    (tmp_path / "val.json").write_text(json.dumps({**data, "annotations": []}))
+    metric = CocoFileMetric(ann_file=str(tmp_path / "val.json"), metric=["bbox"])
+    metric.dataset_meta = {"classes": NAMES, "category_ids": [4, 30, 99]}
+    boxes = torch.tensor([[1.0, 1, 20, 20]] * found).reshape(-1, 4)
+    instances = dict(bboxes=boxes, scores=torch.ones(found), labels=torch.zeros(found).long())
+    for image in (1, 2):
+        metric.process({}, [dict(pred_instances=instances, img_id=image, ori_shape=(64, 64))])
+    scores = metric.evaluate(size=2)
+    assert math.isnan(scores["coco/bbox_mAP"])
+    assert all(math.isnan(value) for value in scores.values())
+    hook = EVACheckpointHook(save_best="coco/bbox_mAP", rule="greater", by_epoch=False)
+    hub = SimpleNamespace(runtime_info={})
+    hook._save_best_checkpoint(SimpleNamespace(epoch=0, iter=1, message_hub=hub), scores)
+    assert hook.best_ckpt_path is None

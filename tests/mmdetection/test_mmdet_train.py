@@ -99,6 +99,24 @@ def predictor(tiny_run):
     return Predictor.from_config(config, weights=weights, score_threshold=0.0, **CPU)
 
 
+def test_the_reader_of_pictures_is_found_by_its_type(predictor, tiny, tiny_run, tmp_path):
+    """Own configs may read boxes, too, as mmdetection's do, in any order."""
+    cfg, weights = Config.fromfile(tiny_run / "tiny.py"), tiny_run / "iter_3.pth"
+    dataset = cfg.test_dataloader.dataset
+    steps = dataset.pipeline
+    dataset.pipeline = [dict(type="mmdet.LoadAnnotations", with_bbox=True), *steps]
+    cfg.dump(tmp_path / "other.py")
+    other = Predictor.from_config(
+        tmp_path / "other.py", weights=weights, score_threshold=0.0, **CPU
+    )
+    picture = tiny / "val" / "1.png"
+    same(other(picture), predictor(picture))
+    dataset.pipeline = steps[1:]
+    cfg.dump(tmp_path / "without.py")
+    with pytest.raises(ValueError, match=r"without\.py: .* no LoadImageFromFile, .*Resize"):
+        Predictor.from_config(tmp_path / "without.py", weights=weights, **CPU)
+
+
 @pytest.mark.filterwarnings("ignore:Failed to add .*LocalVisBackend:UserWarning")
 def test_mmdetections_functions_detect_the_same(predictor, tiny, tiny_run):
     picture = tiny / "val" / "1.png"

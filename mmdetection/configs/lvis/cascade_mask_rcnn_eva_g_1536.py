@@ -7,13 +7,14 @@ This should give (official README, detectron2), maskness included: box AP 62.2, 
 
 _base_ = "cascade_mask_rcnn_eva_g_1280.py"
 
-from eva_mmdetection.data.pipelines import testing  # noqa: E402
+from eva_mmdetection.data.pipelines import testing, training  # noqa: E402
 
 model = dict(
     data_preprocessor=dict(pad_size_divisor=1536),
     backbone=dict(rel_pos="beit"),
     test_cfg=dict(rcnn=dict(score_thr=0.001, max_per_img=1000, maskness_thr=0.5)),
 )
+train_dataloader = dict(dataset=dict(dataset=dict(pipeline=training(1536))))
 val_dataloader = dict(dataset=dict(pipeline=testing(1536)))
 test_dataloader = val_dataloader
 val_evaluator = dict(max_dets=1000)

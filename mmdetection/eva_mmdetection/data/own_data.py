@@ -26,11 +26,14 @@ _RULE = "to train, all four flags are needed, to evaluate with test.py the two o
 add_arguments = own_data.add_arguments
 
 
-def check(arguments: argparse.Namespace) -> object:
+def check(arguments: argparse.Namespace) -> tuple[dict[str, CocoFile], dict[str, str]]:
     """Read the files of the flags before anything heavy is imported; `apply` reads no file again.
 
     Args:
         arguments: The command line with the flags of `add_arguments`.
+
+    Returns:
+        Part ("train", "val") -> its annotations, and part -> folder of its pictures.
 
     Raises:
         ValueError: If flags are missing or the files are not right.
@@ -52,8 +55,7 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     Raises:
         ValueError: If flags are missing or the files are not right.
     """
-    parts = own_data.PARTS if hasattr(arguments, "train_annotations") else ("val",)
-    files, folders = own_data.read_files(arguments, parts, rule=_RULE)
+    files, folders = check(arguments)
     if not files:
         return config
     config = copy.deepcopy(config)

@@ -20,6 +20,7 @@ from eva_mmdetection.data.coco_file import categories
 
 logger = logging.getLogger(__name__)
 
+_COCO_NAMES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 _NAMES = {"AP": "AP_all", "AP50": "AP_50", "AP75": "AP_75"}
 _NAMES |= {f"AP{size[0]}": f"AP_{size}" for size in ("small", "medium", "large")}
 _NAMES |= {name: name for name in ("APr", "APc", "APf")}
@@ -49,7 +50,8 @@ class CocoFileMetric(CocoMetric):
             results: What `process` noted.
 
         Returns:
-            Name -> score.
+            Name -> 0..1, NaN where the file has no such objects or nothing was found; NaN is never
+            the best.
         """
         if self.cat_ids is None:
             names = categories(self.dataset_meta or {})
@@ -59,7 +61,12 @@ class CocoFileMetric(CocoMetric):
             self._coco_api.cat_img_map = self._coco_api.catToImgs
             self.cat_ids = list(names)
         scores: dict[str, float] = super().compute_metrics(results)
-        return scores
+        if self.format_only:
+            return scores
+        items = self.metric_items or _COCO_NAMES
+        kinds = [kind for kind in self.metrics if kind in _UNUSED]
+        unknown = {f"{kind}_{name}": math.nan for kind in kinds for name in items}
+        return unknown | {name: _or_nan(value) for name, value in scores.items()}
 
 
 @METRICS.register_module()
@@ -127,5 +134,9 @@ class EVALVISMetric(CocoMetric):
         )
         scorer.params.maxDets = [self._max_dets]
         scorer.run()
-        values = {name: float(scorer.stats_as_dict[key]) for name, key in _NAMES.items()}
-        return {name: value if value >= 0 else math.nan for name, value in values.items()}
+        return {name: _or_nan(scorer.stats_as_dict[key]) for name, key in _NAMES.items()}
+
+
+def _or_nan(value: float) -> float:
+    """Give NaN in place of COCO's -1 for what has no objects."""
+    return float(value) if value >= 0 else math.nan

@@ -37,6 +37,7 @@ ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 Color = tuple[int, int, int]
 # COCO numbers its 80 classes from 1 to 90, without these
 _NOT_IN_COCO = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+_READER = "LoadImageFromFile"
 __all__ = ["Predictor"]
 
 
@@ -45,7 +46,7 @@ class Predictor:
 
     Args:
         model: The detector with its weights.
-        pipeline: Transforms of a test picture, without the one that reads it.
+        pipeline: Transforms of a test picture, without those that read it and its objects.
         categories: Id -> name of each class, in the model's order.
         score_threshold: Least score of a detection.
     """
@@ -82,8 +83,8 @@ class Predictor:
             device: Such as "cuda" or "cpu"; None for the GPU if there is one.
 
         Raises:
-            ValueError: If the weights do not fit or lack a part, or there is no such recipe or
-                device.
+            ValueError: If the weights do not fit or lack a part, no step of the test pipeline reads
+                pictures, or there is no such recipe or device.
             FileNotFoundError: If the weights do not exist.
         """
         place = choose_device(device)
@@ -91,15 +92,16 @@ class Predictor:
         cfg = load_config(path)
         if not cfg.get("model") or not cfg.get("test_dataloader"):
             raise ValueError(f"{path} has no model and test_dataloader")
+        dataset = cfg.test_dataloader.dataset
+        pipeline = _without_reading(dataset.pipeline, path)
         init_default_scope(cfg.get("default_scope", "mmdet"))
         with no_init_weights():
             model = MODELS.build(cfg.model)
         load_detector(model, weights, complete=True)
         model.to(place)
-        dataset = cfg.test_dataloader.dataset
         return cls(
             model,
-            pipeline=dataset.pipeline[1:],
+            pipeline=pipeline,
             categories=_categories(dataset),
             score_threshold=score_threshold,
         )
@@ -156,6 +158,18 @@ class Predictor:
             visualizer.add_datasample("", rgb, sample, draw_gt=False, pred_score_thr=0.0)
         drawn: NDArray[np.uint8] = visualizer.get_image()
         return drawn
+
+
+def _without_reading(steps: Sequence[Any], path: os.PathLike[str] | str) -> list[Any]:
+    """Leave out what reads the picture, or its objects, which a picture of one's own has not."""
+    kinds = [step["type"].rpartition(".")[2] for step in steps]
+    if _READER not in kinds:
+        raise ValueError(
+            f"{path}: test_dataloader's pipeline has no {_READER}, in place of which a picture "
+            f"is given; it is {', '.join(kinds)}"
+        )
+    left_out = (_READER, "LoadAnnotations")
+    return [step for step, kind in zip(steps, kinds, strict=True) if kind not in left_out]
 
 
 def _categories(dataset: Any) -> dict[int, str]:
