@@ -121,6 +121,15 @@ class EVACheckpointHook(CheckpointHook):
         """Save the weights if they are the best so far, and remove the former best then."""
         if not self.save_best:
             return
+        missing = [name for name in self.key_indicators if name not in (*metrics, "auto")]
+        if missing or not metrics:  # mmdetection's metric gives none where nothing is detected
+            what = ", ".join(missing) or "a score"
+            runner.logger.warning(
+                "the evaluation at iteration %d has not given %s: the best weights stay",
+                runner.iter,
+                what,
+            )
+            return
         several = len(self.key_indicators) > 1
         before = dict(self.best_ckpt_path_dict) if several else {"": self.best_ckpt_path}
         newest, self.last_ckpt = self.last_ckpt, None
