@@ -40,6 +40,7 @@ def run(*arguments):
     return done.stdout.splitlines()[1:]
 
 
+@pytest.mark.slow
 def test_every_row():
     """The code path of a GPU too: half precision, each step alone."""
     lines = run(*SMALL, "--rounds=1", "--precision=bf16", "--micro-batches", "2")

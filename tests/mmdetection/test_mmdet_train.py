@@ -64,6 +64,7 @@ def test_the_evaluation_gives_the_score_of_the_run(tiny_run, tiny, launch, scala
         launch(*command, "--out", tmp_path / "out")
 
 
+@pytest.mark.slow  # tests/docs/test_interop_clients.py starts both, without comparing weights
 @pytest.mark.skipif(not TOOLS.is_dir(), reason="mmdetection is installed without its tools")
 def test_mmdetections_own_tools_train_and_test(tiny, tiny_run, tmp_path, mmengine_runs):
     """As a user starts them: they import mmdetection before they read a config of ours."""
