@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import sys
 
 import torch
 
@@ -13,6 +12,7 @@ from eva_classification.imagenet_average import (
     table_with_average,
 )
 from eva_classification.models import ImageClassifier, load_classifier
+from eva_data.commands import say
 from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.imagenet import CLASSES, ImageNetPaths, open_sets
@@ -43,12 +43,12 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     work = _own_data if options.data else _imagenet
     scores = work(model, options)
     if distributed.rank() == 0:
-        sys.stdout.write(table_with_average(scores) + "\n")
+        say(table_with_average(scores))
         if options.output is not None:
             settings = settings_of(options, image_size=model.img_size)
             more = average_entries(scores)
             file = write_results(options.output, settings, scores, more=more)
-            sys.stdout.write(f"wrote {file}\n")
+            say(f"wrote {file}")
 
 
 def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> dict[str, Score]:

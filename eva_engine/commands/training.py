@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from eva_data.commands import program_name
+from eva_data.commands import exit_code, program_name, say
 from eva_data.options import add_download_option
 from eva_data.recipes import TASKS, find_recipe
 from eva_engine.commands.endings import ending
@@ -125,7 +125,8 @@ def main(
     """
     config, only_print = parse(kind, arguments, program=program)
     if only_print:
-        sys.stdout.write(json.dumps(as_plain(config), indent=2) + "\n")
+        if code := exit_code(lambda: _show(config), refused=1, name=program_name(program)):
+            sys.exit(code)
         return
     folder = config.run.output
     log = f"log.txt or log_rankN.txt in {folder}"
@@ -153,6 +154,11 @@ def _reported(train: Callable[[R, "torch.device"], None], config: R, place: "tor
     except Exception:
         logger.debug("ended by an error", exc_info=True)
         raise
+
+
+def _show(config: Recipe) -> int:
+    say(json.dumps(as_plain(config), indent=2))
+    return 0
 
 
 def _what_is_saved(folder: Path) -> str:

@@ -4,12 +4,12 @@ Shapes: N labelled features to learn from, M to score on, C channels.
 """
 
 import argparse
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from eva_data.commands import say
 from eva_engine.evaluation.counting import Score
 from eva_engine.evaluation.frozen import fit_best_linear, nearest_neighbours
 from eva_engine.evaluation.reports import table, write_results
@@ -78,7 +78,7 @@ def report_frozen(
         unit: Name of the samples.
     """
     given = {name: str(getattr(options, name)) for name in ("weights", "train", "val")}
-    sys.stdout.write(f"{title}\n{table(scores, unit=unit)}\n")
+    say(f"{title}\n{table(scores, unit=unit)}")
     if options.output is not None:
         file = write_results(options.output, given | dict(settings), scores, unit=unit)
-        sys.stdout.write(f"wrote {file}\n")
+        say(f"wrote {file}")

@@ -8,7 +8,6 @@ Shapes: B samples, K classes.
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import nn
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_data.commands import say
 from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
 from eva_engine.evaluation.counting import (
@@ -170,13 +170,13 @@ def evaluate_own_data(
     if distributed.rank() or options.output is None:
         return counted
     if counted.confusion is None:
-        sys.stdout.write(f"no per-class results for more than {MAX_CONFUSION} classes\n")
+        say(f"no per-class results for more than {MAX_CONFUSION} classes")
         return counted
     for file in (
         write_per_class(options.output, counted, classes, unit=unit),
         draw_confusion(options.output, counted.confusion, classes, unit=unit),
     ):
-        sys.stdout.write(f"wrote {file}\n")
+        say(f"wrote {file}")
     return counted
 
 

@@ -8,6 +8,7 @@ import torch
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.verification import sha256_of
+from eva_data.commands import say
 from eva_engine import distributed
 from eva_engine.extraction.command import Extraction
 from eva_engine.extraction.extracting import agree, extract
@@ -68,7 +69,7 @@ def write_features(options: argparse.Namespace, extraction: Extraction) -> None:
     if distributed.rank() == 0:
         for why in left_out:
             sys.stderr.write(f"left out: {why}\n")
-        sys.stdout.write(
+        say(
             f"{options.output} holds {options.kind} features {tuple(shape)} of "
-            f"{plan.count_written()} {samples.unit} in {plan.shards} files\n"
+            f"{plan.count_written()} {samples.unit} in {plan.shards} files"
         )

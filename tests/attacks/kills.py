@@ -199,13 +199,15 @@ class Segmentation(Trainer):
 
         return main
 
+    recipe = "segmentation/configs/demo/mask2former_eva_debug.py"
+
     def arguments(self, folder: Path) -> list[str]:
         """See `Trainer`."""
-        recipe = ROOT / "segmentation/configs/demo/mask2former_eva_debug.py"
+        recipe = ROOT / self.recipe
         values = [f"train_cfg.max_iters={STEPS}", "train_cfg.val_interval=12"]
         values += ["default_hooks.checkpoint.interval=3", "default_hooks.logger.interval=1"]
         values += ["train_dataloader.batch_size=2", "train_dataloader.num_workers=1"]
-        data = ["--data-root", str(self.data / "digit_scenes/semantic")]
+        data = ["--data-root", str(self.data / "digit_scenes" / self.formats)]
         return [str(recipe), "--resume", *data, "--work-dir", str(folder), "--cfg-options", *values]
 
     def numbers(self, folder: Path) -> dict[str, float]:
@@ -219,6 +221,18 @@ class Segmentation(Trainer):
             return read_weights(folder / f"iter_{STEPS}.pth")
 
 
+class Mmdetection(Segmentation):
+    """Cascade Mask R-CNN in mmdetection; the run is mmengine's, as a segmentor's."""
+
+    formats = "coco"
+    recipe = "mmdetection/configs/demo/cascade_mask_rcnn_eva_debug.py"
+
+    def _import(self) -> Callable[[], None]:
+        from eva_mmdetection.training.train import main
+
+        return main
+
+
 TRAINERS = {
     "pretrain": Pretrain,
     "classification": Classification,
@@ -226,6 +240,7 @@ TRAINERS = {
     "clip": Clip,
     "detection": Detection,
     "segmentation": Segmentation,
+    "mmdetection": Mmdetection,
 }
 
 

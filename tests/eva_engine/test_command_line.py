@@ -178,3 +178,12 @@ def test_a_log_on_a_full_disk_is_mentioned_once(run, recipe, device, tmp_path, c
     assert output.count("log.txt cannot be written: No space left on device") == 1
     assert "step 2" in output
     assert "Traceback" not in output
+
+
+def test_a_config_that_cannot_be_shown_is_one_sentence(run, recipe, monkeypatch, capsys):
+    """`--print-config >&-`: Python has no standard output then."""
+    monkeypatch.setattr("sys.stdout", None)
+    with pytest.raises(SystemExit) as ended:
+        run(recipe, "--print-config", train=None)
+    assert ended.value.code == 1
+    assert "the standard output is closed" in capsys.readouterr().err

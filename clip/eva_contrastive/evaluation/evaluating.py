@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.loading import load_eva_clip
 from eva_contrastive.model.open_clip_program import open_clip_weights
+from eva_data.commands import say
 from eva_data.files import UnwritableError
 from eva_data.transforms import PictureTransform
 from eva_engine import distributed
@@ -94,11 +94,11 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
         _keep(options, results, opened, model, names)
     if distributed.rank() == 0:
         text = text_table(results.scores, results.retrieval, class_means=results.class_means)
-        sys.stdout.write(text + "\n")
+        say(text)
         if options.output is not None:
             files = write_tables(options.output, results.scores, results.retrieval)
             for file in (*files, options.output / "results.json"):
-                sys.stdout.write(f"wrote {file}\n")
+                say(f"wrote {file}")
         complain_of_left_out(results.left_out, unit="samples")
 
 

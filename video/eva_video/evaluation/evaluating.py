@@ -2,11 +2,11 @@
 
 import argparse
 import contextlib
-import sys
 
 import torch
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
+from eva_data.commands import say
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.video.video_source import UnreadableVideoError, require_backend
 from eva_engine import distributed
@@ -125,12 +125,12 @@ def _report(options: argparse.Namespace, counted: Counted, **more: int) -> None:
     shown = {"(1+5)/2": score.mean_top1_top5}
     if counted.confusion is not None:
         shown["class mean"] = extra["mean_per_class"] = counted.mean_per_class
-    sys.stdout.write(table(counted.scores, unit="videos", extra={"data": shown}) + "\n")
+    say(table(counted.scores, unit="videos", extra={"data": shown}))
     if options.output is not None:
         settings = settings_of(options, **more, views=options.clips * options.crops)
         file = write_results(
             options.output, settings, counted.scores, unit="videos", extra={"data": extra},
             more={"left_out": list(counted.left_out)},
         )  # fmt: skip
-        sys.stdout.write(f"wrote {options.output / LINES}\nwrote {file}\n")
+        say(f"wrote {options.output / LINES}\nwrote {file}")
     complain_of_left_out(counted.left_out, unit="videos")
