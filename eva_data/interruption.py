@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 EXIT_RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: a checkpoint was saved, run again to continue
 EXIT_KEYBOARD = 130  # as a shell reports Ctrl-C
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_PARENT_SECONDS = 1.0  # between looks at the run
 
 _Handler = Callable[[int, FrameType | None], None]
 
@@ -87,11 +89,22 @@ def leave_signals_to_the_run(worker: int = 0) -> None:
     """Ignore the signals that end a run, in a process that loads data (`worker_init_fn`).
 
     Ctrl-C and batch systems send theirs to all processes of a group; the run needs its workers up
-    to its stop. Whoever starts such workers must shut them down.
+    to its stop. Whoever starts such workers must shut them down. One whose run was killed ends by
+    itself: large samples may wait in a pipe that the worker itself holds open, and PyTorch's
+    worker would wait for their reader for ever.
     """
     del worker
     for number in (signal.SIGINT, *SIGNALS):
         signal.signal(number, signal.SIG_IGN)
+    if multiprocessing.parent_process() is not None:
+        threading.Thread(target=_end_with_the_run, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_the_run(parent: int) -> None:
+    """End this process soon after its parent, the run or the server that forked it for the run."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_SECONDS)
+    os._exit(1)
 
 
 def _install(numbers: Sequence[signal.Signals], handler: _Handler) -> dict[signal.Signals, Any]:
