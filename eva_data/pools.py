@@ -51,6 +51,7 @@ def ordered_map(
         results = pool.map(work, items, chunksize=chunk)
         yield from progress(results, total=len(items), what=what)
     except BrokenProcessPool as error:
+        _kill(pool)
         raise ValueError(
             f"one of {workers} processes died, perhaps for lack of memory; give fewer --workers"
         ) from error
@@ -115,6 +116,7 @@ def _survived(
                 done, suspects = done + 1, max(0, suspects - 1)
                 yield result
         except BrokenProcessPool:
+            _kill(pool)
             if suspects:
                 yield died(items[done])
                 done, suspects = done + 1, suspects - 1
@@ -122,6 +124,12 @@ def _survived(
                 suspects = ahead
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    """End what a broken pool has left: it was seen to wait for a process that waited for work."""
+    for process in list((pool._processes or {}).values()):
+        process.kill()
 
 
 def _require_running(pool: ProcessPoolExecutor) -> None:
