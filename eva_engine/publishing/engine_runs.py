@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.reading import read_safetensors
-from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS, damage_of, is_complete, read_run
+from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS, damage_of, read_run
+from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.publishing.runs import Run, finite, lines_of
 
 CONFIG = "config.json"
@@ -82,10 +83,10 @@ def _table(file: Path) -> dict[str, Any]:
 
 
 def _newest(folder: Path) -> Path:
-    complete = [path for path in (folder / _CHECKPOINTS).glob("step_*") if is_complete(path)]
+    complete = RunCheckpoints(folder, keep=1).complete()
     if not complete:
         raise ValueError(f"{folder} holds no complete checkpoint of a run: nothing to publish")
-    newest = max(complete)
+    newest = complete[-1]
     damage = damage_of(newest)
     if damage is not None:
         raise ValueError(f"{newest} is damaged ({damage}): nothing was published")

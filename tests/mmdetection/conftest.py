@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope, init_default_scope
 from PIL import Image
 
 importlib.import_module("eva_mmdetection.plugin")  # before anything of mmdetection
@@ -26,9 +26,13 @@ NAMES = ("disc", "bar")
 
 @pytest.fixture(autouse=True)
 def _scope(monkeypatch):
+    before = DefaultScope.get_current_instance()
     init_default_scope("mmdet")
     # the engine's tests keep a process group of one
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    yield
+    if before is not None:
+        init_default_scope(before.scope_name)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import load_checkpoint
 from safetensors.torch import save_file
 
@@ -34,15 +33,6 @@ NET = dict(
     global_attn_indexes=[1],
     out_channels=8,
 )
-
-
-@pytest.fixture(autouse=True)
-def _default_scope():
-    before = DefaultScope.get_current_instance()
-    init_default_scope("mmdet")
-    yield
-    if before is not None:
-        init_default_scope(before.scope_name)
 
 
 def _build(num_classes=3, *, masks=True, seed=0):

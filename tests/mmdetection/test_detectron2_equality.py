@@ -15,7 +15,6 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.structures import InstanceData
 from PIL import Image
 from safetensors.torch import load_file
@@ -56,15 +55,6 @@ VARIANTS = {
     "maskness": dict(maskness_thr=0.5),
     "soft_linear_maskness": dict(nms=SOFT, score_thr=0.0, max_per_img=-1, maskness_thr=0.5),
 }
-
-
-@pytest.fixture(autouse=True)
-def _default_scope():
-    before = DefaultScope.get_current_instance()
-    init_default_scope("mmdet")
-    yield
-    if before is not None:
-        init_default_scope(before.scope_name)
 
 
 def _mmdet(*, side, channels, hidden, num_classes, loss=None, test=(), train=()):

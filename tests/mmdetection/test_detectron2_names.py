@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope, init_default_scope
 
 importlib.import_module("eva_openmmlab.plugin")  # before anything of mmdetection
 
@@ -34,15 +33,6 @@ DETECTORS = {
     "lvis": classes(1203, loss_cls=FEDERATED),
     "o365": classes(365, masks=False) | dict(mask_head=None, mask_roi_extractor=None),
 }
-
-
-@pytest.fixture(autouse=True)
-def _default_scope():
-    before = DefaultScope.get_current_instance()
-    init_default_scope("mmdet")
-    yield
-    if before is not None:
-        init_default_scope(before.scope_name)
 
 
 def _official(name):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.structures import InstanceData
 
 importlib.import_module("eva_openmmlab.plugin")  # before anything of mmdetection
@@ -38,15 +37,6 @@ NET = dict(
     activation_checkpointing=False,
     out_channels=8,
 )
-
-
-@pytest.fixture(autouse=True)
-def _default_scope():
-    before = DefaultScope.get_current_instance()
-    init_default_scope("mmdet")
-    yield
-    if before is not None:
-        init_default_scope(before.scope_name)
 
 
 def _build(*, masks=True, test=(), **changes):

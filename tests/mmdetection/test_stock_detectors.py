@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope, init_default_scope
 
 importlib.import_module("eva_openmmlab.plugin")  # before anything of mmdetection
 
@@ -35,15 +34,6 @@ NET = dict(
     rel_pos="vitdet",
     out_channels=256,
 )
-
-
-@pytest.fixture(autouse=True)
-def _default_scope():
-    before = DefaultScope.get_current_instance()
-    init_default_scope("mmdet")
-    yield
-    if before is not None:
-        init_default_scope(before.scope_name)
 
 
 def _small(name):
