@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -81,6 +82,21 @@ def program_name(default: str) -> str:
     """
     called = sys.argv[0]
     return called if called.startswith("eva ") else default
+
+
+def command_to_run(words: str, program: str, *arguments: str | Path) -> str:
+    """Write a command for the user to run next: with `eva`, or with its program in a checkout.
+
+    Args:
+        words: Its words after `eva`, such as "detection demo".
+        program: Path of its program in a checkout, such as "detection/demo.py".
+        *arguments: Its arguments.
+
+    Returns:
+        A line that a shell takes, in the form in which this process was called.
+    """
+    start = ["eva", *words.split()] if sys.argv[0].startswith("eva ") else ["python", program]
+    return shlex.join([*start, *map(str, arguments)])
 
 
 def exit_code(

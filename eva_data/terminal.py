@@ -1,0 +1,98 @@
+"""What a run says on the terminal: a few lines and a bar. Everything else is in its log.
+
+A record of a log reaches the terminal if it is a warning, or was logged with `extra=SHOWN`.
+"""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+SHOWN: Mapping[str, object] = MappingProxyType({"shown": True})
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+
+class ForTerminal(logging.Filter):
+    """Lets warnings pass, and what was logged with `extra=SHOWN`, without tracebacks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Decide on a record."""
+        if record.exc_info:
+            return False
+        return record.levelno >= logging.WARNING or bool(getattr(record, "shown", False))
+
+
+class TerminalFormatter(logging.Formatter):
+    """Formats a record for a terminal: the message, behind "warning:" if it is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record in one line or more."""
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return level + without_colors(record.getMessage())
+
+
+class FileFormatter(logging.Formatter):
+    """Formats a record for a file: time, level, name; no colours, which are noise in a file."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname).1s %(name)s: %(message)s", "%m-%d %H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record."""
+        return without_colors(super().format(record))
+
+
+def without_colors(text: str) -> str:
+    """Remove the control sequences by which terminals change colours and styles."""
+    return _ANSI.sub("", text)
+
+
+def opening_lines(
+    *, task: str, weights: str, data: Sequence[str], output: Path, more: Sequence[str] = ()
+) -> list[str]:
+    """Say what a run does before it does it.
+
+    Args:
+        task: What it does: "train demo/mask2former_eva_debug: 250 iterations of 6 images on cpu".
+        weights: Weights that it begins from or scores; "random" for none.
+        data: A line for each data set, with counts: "train: 2,000 images, 10,431 objects, 10
+            classes (output/datasets/...)".
+        output: Folder of the run.
+        more: Further lines, such as that it continues after a step.
+
+    Returns:
+        Lines for the terminal.
+    """
+    lines = [task, f"weights  {weights}"]
+    lines += [f"data     {line}" for line in data]
+    lines += [f"output   {output} (log.txt has the recipe, the model and every step)"]
+    return [*lines, *more]
+
+
+def closing_lines(
+    *,
+    scores: str,
+    duration: float | None = None,
+    weights: Path | None = None,
+    report: Path | None = None,
+    next_command: str | None = None,
+) -> list[str]:
+    """Say what came out of a run.
+
+    Args:
+        scores: Scores, in a few lines; empty if nothing was scored.
+        duration: Seconds that it took.
+        weights: File of the trained weights.
+        report: `report.html`.
+        next_command: A command that a user may want to run next.
+
+    Returns:
+        Lines for the terminal.
+    """
+    lines = scores.splitlines()
+    if duration is not None:
+        minutes, seconds = divmod(round(duration), 60)
+        lines.append(f"took     {minutes} min {seconds} s" if minutes else f"took     {seconds} s")
+    named = (("weights", weights), ("report", report), ("next", next_command))
+    return lines + [f"{name:<8} {value}" for name, value in named if value]
