@@ -133,8 +133,8 @@ def check_unused(folder: Path) -> None:
     used = (folder / LAST).exists() or bool(own)  # other files may be weights to begin from
     if used or (metrics.is_file() and metrics.stat().st_size):
         raise ValueError(
-            f"{folder} holds a run already: continue it with --resume (before the settings), or "
-            "choose another train.output_dir"
+            f"{folder} holds a run already: continue it with --resume, or choose another "
+            "train.output_dir"
         )
 
 
