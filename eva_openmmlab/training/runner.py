@@ -17,6 +17,7 @@ from eva_backbone import no_init_weights
 from eva_data.files import make_folder, replacing
 from eva_data.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal
 from eva_data.outputs.run_folder import locked
+from eva_data.reports.provenance import record_start
 from eva_openmmlab.config.files import SavedConfig
 from eva_openmmlab.training.checkpoint_files import (
     RUN,
@@ -186,7 +187,9 @@ class EVARunner(Runner):
 
     def test(self) -> dict[str, float]:
         """Score the test set."""
-        with building(Path(self.work_dir), lambda: self.started):
+        folder = Path(self.work_dir)
+        on_main_process(lambda: record_start(folder, "evaluation"))
+        with building(folder, lambda: self.started):
             return super().test()
 
     def val(self) -> dict[str, float]:
@@ -296,6 +299,7 @@ class EVARunner(Runner):
         stack.enter_context(locked(folder))
         if not self._resume and has_run(folder):
             raise RunError(used(folder))
+        record_start(folder, "training")
 
     def _find_checkpoint(self) -> None:
         """Find and read it before anything is built: its seed decides the order of the data."""
