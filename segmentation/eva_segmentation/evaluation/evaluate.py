@@ -56,7 +56,7 @@ def _configure(args: argparse.Namespace) -> "Config":
 
 def _save_maps(cfg: "Config", folder: Path) -> None:
     evaluator = cfg.test_evaluator
-    if evaluator.get("type") not in ("IoUMetric", "IoUAndLabelMaps"):
+    if evaluator.get("type") not in ("IoUMetric", "IoUAndConfusion", "IoUAndLabelMaps"):
         raise ValueError(f"--out goes with IoUMetric, not with test_evaluator {evaluator}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--out {folder} is there already and not empty; name another folder")
