@@ -1,5 +1,6 @@
 """The parts of a report that all runs on mmengine have: facts, curves, links, next commands."""
 
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from mmengine.dist import get_world_size
 from mmengine.runner import BaseLoop
 
 from eva_data.commands import command_to_run
-from eva_data.files import write_json
+from eva_data.files import write_text
 from eva_data.reports.content import Link, Report, Section, Step
 from eva_data.reports.provenance import Kind, facts
 from eva_openmmlab.evaluation.logged import Entry, read_scalars, training_curves
@@ -187,9 +188,9 @@ def write_results(folder: Path, results: Results) -> None:
         task: {name: known(value) for name, value in metrics.items()}
         for task, metrics in results.items()
     }
-    write_json(folder / RESULTS, content)
+    write_text(folder / RESULTS, json.dumps(content, indent=2) + "\n")
 
 
 def known(value: float | None) -> float | None:
     """Give None in place of NaN."""
-    return None if value is None or math.isnan(value) else float(value)
+    return None if value is None or math.isnan(value) else round(float(value), 6)
