@@ -1,4 +1,4 @@
-"""What a run has logged: losses, learning rates and scores over the iterations of all its starts."""
+"""What a run has logged in all of its starts: losses, learning rates and scores."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from typing import Any
 from eva_data.reports.content import Curve, Curves
 
 Entry = Mapping[str, Any]
-_STEP = "step"
+STEP = "step"
 
 
 def read_scalars(folder: Path) -> list[Entry]:
@@ -22,18 +22,27 @@ def read_scalars(folder: Path) -> list[Entry]:
         folder: Work folder of the run.
 
     Returns:
-        One entry for each iteration that was logged, with its `step`.
+        Entries with their `step`; losses and scores of one iteration are two.
     """
-    by_step: dict[int, dict[str, Any]] = {}
+    found: dict[tuple[int, bool], Entry] = {}
     for file in sorted(folder.glob("*/vis_data/scalars.json")):  # named by their time
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
             except (ValueError, RecursionError):  # the run was killed in the middle of this line
                 continue
-            if isinstance(entry, dict) and type(entry.get(_STEP)) is int:
-                by_step.setdefault(entry[_STEP], {}).update(entry)
-    return [by_step[step] for step in sorted(by_step)]
+            if isinstance(entry, dict) and type(entry.get(STEP)) is int:
+                found[entry[STEP], is_training(entry)] = entry
+    return [found[place] for place in sorted(found)]
+
+
+def is_training(entry: Entry) -> bool:
+    """Return whether an entry has losses; else it has scores.
+
+    Args:
+        entry: An entry of `read_scalars`.
+    """
+    return "loss" in entry
 
 
 def curve(entries: Iterable[Entry], key: str, name: str = "", *, factor: float = 1.0) -> Curve:
@@ -45,7 +54,7 @@ def curve(entries: Iterable[Entry], key: str, name: str = "", *, factor: float =
         name: Name of the curve; that of the value by default.
         factor: Factor of the values, such as 100 for percent.
     """
-    points = ((entry[_STEP], entry.get(key)) for entry in entries)
+    points = ((entry[STEP], entry.get(key)) for entry in entries)
     numbers = [(step, factor * value) for step, value in points if _is_number(value)]
     return Curve(name=name or key, points=numbers)
 

@@ -14,13 +14,13 @@ from eva_data.commands import command_to_run
 from eva_data.files import write_text
 from eva_data.reports.content import Link, Report, Section, Step
 from eva_data.reports.provenance import Kind, facts
-from eva_openmmlab.evaluation.logged import Entry, read_scalars, training_curves
+from eva_openmmlab.evaluation.logged import STEP, Entry, is_training, read_scalars, training_curves
 
 RESULTS = "results.json"
 Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
 _LOOPS = {"training": "_val_loop", "evaluation": "_test_loop"}
 _STAGES = {"training": "val", "evaluation": "test"}
-_TIMES = ("time", "data_time")
+_NO_SCORES = ("time", "data_time", STEP)
 
 
 class RunReport:
@@ -84,10 +84,9 @@ class RunReport:
             if name.startswith(stage)
         }
         if not found:  # a training that was over has evaluated in an earlier start
-            scored = [one for one in self.entries if "loss" not in one and len(one) > 1]
-            found = {name: value for name, value in (scored[-1] if scored else {}).items()}
-            found.pop("step", None)
-        return {name: value for name, value in found.items() if name not in _TIMES}
+            scored = [one for one in self.entries if not is_training(one)]
+            found = dict(scored[-1]) if scored else {}
+        return {name: value for name, value in found.items() if name not in _NO_SCORES}
 
     def curves(self, *, without: str) -> list[Section]:
         """Make the plots of a training; none for an evaluation.
@@ -193,4 +192,4 @@ def write_results(folder: Path, results: Results) -> None:
 
 def known(value: float | None) -> float | None:
     """Give None in place of NaN."""
-    return None if value is None or math.isnan(value) else round(float(value), 6)
+    return None if value is None or math.isnan(value) else round(float(value), 4)

@@ -22,8 +22,9 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = command_line.parse(_parser(), argv, task=TASK, check=custom_data.check)
     from eva_openmmlab.training.programs import run_test
+    from eva_segmentation.evaluation.report import report_of_run
 
-    run_test(args, _configure, program=program_name("test.py"))
+    run_test(args, _configure, program=program_name("test.py"), report=report_of_run)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -52,9 +52,7 @@ def galleries(
         Gallery(
             title=title,
             examples=[
-                _example(one, *found[one.path], names, colors)
-                for one in some
-                if one.path in found
+                _example(one, *found[one.path], names, colors) for one in some if one.path in found
             ],
             text=text,
         )
@@ -92,8 +90,9 @@ def _example(
     pictures = {"truth": truth, "prediction": prediction}
     wrong = (truth != IGNORED) & (truth != prediction)
     share = wrong.sum() / max(1, (truth != IGNORED).sum())
+    name = Path(scored.path).name
     return Example(
-        caption=f"{Path(scored.path).name}: IoU {100 * scored.iou:.1f}, {share:.0%} of the pixels wrong",
+        caption=f"{name}: IoU {100 * scored.iou:.1f}, {share:.0%} of the pixels wrong",
         pictures=[
             Picture(title=f"{title}: {_listed(classes, names)}", image=_drawn(rgb, classes, colors))
             for title, classes in pictures.items()
