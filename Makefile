@@ -5,7 +5,8 @@ PY := $(VENV)/bin/python
 # Programs of two projects may have one name, so mypy sees those of each project by themselves.
 PROJECTS := $(patsubst %/configs,%,$(wildcard */configs))
 
-# Arguments: make quickstart QUICKSTART_ARGS='--seed 1'; make test TEST_ARGS='tests/detection -x'
+# Arguments: make quickstart TASK=video; make quickstart QUICKSTART_ARGS='--seed 1'; make test TEST_ARGS='tests/detection -x'
+TASK ?= detection
 QUICKSTART_ARGS ?=
 TEST_ARGS ?=
 
@@ -33,8 +34,8 @@ setup: ## make .venv with everything in it (PYTHON=..., DETECTRON2=... choose ot
 ready:
 	@PYTHON='$(PYTHON)' DETECTRON2='$(DETECTRON2)' bash scripts/setup.sh --if-needed
 
-quickstart: ready ## fine-tune and evaluate a small detector; results in output/quickstart
-	@$(KEEP_MEMORY) $(PY) detection/quickstart.py $(QUICKSTART_ARGS)
+quickstart: ready ## train and score on demo data; TASK=detection, segmentation, classification, video, clip ...
+	@$(KEEP_MEMORY) $(PY) -m eva_command quickstart $(TASK) $(QUICKSTART_ARGS)
 
 check: ready ## lint, format, types, and who may import whom
 	$(PY) -m ruff check .

@@ -178,6 +178,7 @@ GROUPS: Mapping[str, Group] = {
 }
 
 COMMANDS: Mapping[str, Command] = {
+    "quickstart": Command("eva_command.quickstart", "main", "a task on demo data, on a CPU"),
     "recipes": Command("eva_command.recipe_commands", "recipes", "recipes of all tasks, or one"),
     "config": Command("eva_command.recipe_commands", "config", "show a recipe, or copy it"),
     "convert": Command("eva_command.joint", "convert", "weights for other programs, and back"),

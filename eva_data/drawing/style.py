@@ -2,6 +2,9 @@
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
+
 READABLE_SIDE = 512  # smaller pictures are enlarged, since labels would cover them
 _HUES = (
     (228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163), (255, 127, 0),
@@ -31,3 +34,16 @@ def enlargement(height: int, width: int) -> int:
         width: Pixels.
     """
     return max(1, math.ceil(READABLE_SIDE / max(height, width)))
+
+
+def enlarged(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Make squares of pixels, so that no value is invented.
+
+    Args:
+        image: (H, W, C).
+        scale: Side of a square.
+
+    Returns:
+        (H * scale, W * scale, C); the image itself where the scale is 1.
+    """
+    return image if scale == 1 else image.repeat(scale, axis=0).repeat(scale, axis=1)

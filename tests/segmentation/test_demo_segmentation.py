@@ -1,4 +1,4 @@
-"""The predictor, overlays, label maps, and the file for the ADE20K server."""
+"""The predictor, pictures and label maps of the demo, and the file for the ADE20K server."""
 
 import functools
 import os
@@ -14,10 +14,7 @@ from eva_data.pictures import UnreadableImageError, read_rgb
 from eva_segmentation.data.label_maps import read_label_map
 from eva_segmentation.data.pairs import find_pairs
 from eva_segmentation.inference import demo
-from eva_segmentation.inference.drawing import label_image, overlay, with_legend
 from eva_segmentation.inference.predictor import Predictor
-
-COLORS = ((250, 0, 0), (0, 250, 0), (0, 0, 250))
 
 
 class Stripes:
@@ -111,36 +108,6 @@ def test_predictor_at_several_scales(configs, weights, pictures):
     image = np.full((30, 40, 3), (200, 9, 90), np.uint8)  # red must not become blue
     predictor(image)
     assert seen[6]["inputs"][0][:, 0, 0].tolist() == [90, 9, 200]
-
-
-def test_overlay_and_legend():
-    rgb = np.full((60, 40, 3), 100, np.uint8)
-    classes = np.zeros((60, 40), np.uint8)
-    classes[:10] = 2
-    painted = overlay(rgb, classes, COLORS, opacity=0.5)
-    assert painted[0, 0].tolist() == [50, 50, 175]
-    assert painted[-1, 0].tolist() == [175, 50, 50]
-    np.testing.assert_array_equal(overlay(rgb, classes, COLORS, opacity=0), rgb)
-    drawn = with_legend(painted, classes, ("sky", "road", "tree"), COLORS)
-    np.testing.assert_array_equal(drawn[:60, :40], painted)
-    beside = drawn[:, 40:].reshape(-1, 3).tolist()
-    first, last = beside.index([250, 0, 0]), beside.index([0, 0, 250])
-    assert first < last  # the largest share on top
-    assert [0, 250, 0] not in beside  # no pixel has it
-    many = np.arange(60, dtype=np.uint8)[:, None].repeat(40, 1)
-    tall = with_legend(rgb, many, [f"class {i}" for i in range(60)], [(i, i, i) for i in range(60)])
-    assert tall.shape[0] > 60 * 11
-
-
-def test_label_images_can_be_read_back(tmp_path):
-    classes = np.array([[0, 1], [2, 2]], np.uint8)
-    for labels, mode in (((7, 0, 255), "P"), ((7, 1, 400), "I;16")):
-        label_image(classes, labels, COLORS).save(tmp_path / "x.png")
-        with Image.open(tmp_path / "x.png") as stored:
-            assert stored.mode == mode
-            np.testing.assert_array_equal(np.asarray(stored), np.array(labels)[classes])
-            if mode == "P":
-                assert stored.convert("RGB").getpixel((0, 0)) == COLORS[0]
 
 
 def test_a_folder_is_segmented(pictures, tmp_path):

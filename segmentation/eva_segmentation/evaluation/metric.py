@@ -7,9 +7,9 @@ from typing import Any
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 
+from eva_data.drawing.label_maps import label_image
 from eva_data.inputs import save_picture
 from eva_segmentation.data.classes import described
-from eva_segmentation.inference.drawing import label_image
 
 
 @METRICS.register_module()

@@ -173,7 +173,7 @@ def _write(
 ) -> None:
     from PIL import Image
 
-    from eva_segmentation.inference.drawing import label_image, overlay, with_legend
+    from eva_data.drawing.label_maps import label_image, overlay, with_legend
 
     painted = overlay(rgb, classes, predictor.colors, opacity=opacity)
     painted = with_legend(painted, classes, predictor.names, predictor.colors)

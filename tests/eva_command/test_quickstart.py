@@ -1,0 +1,87 @@
+"""`eva quickstart TASK`: its steps are commands that exist; one that fails is the last."""
+
+import os
+import signal
+import sys
+import threading
+
+import pytest
+
+from eva_command import quickstart
+from eva_command.table import GROUPS
+from eva_data.recipes import find_recipe
+from eva_demo import command as make_demo
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The words of the steps that are run, and the code that each ends with."""
+    ran, codes = [], {}
+    monkeypatch.setattr(
+        quickstart, "_step", lambda words: ran.append(words) or codes.get(words[1], 0)
+    )
+    return ran, codes
+
+
+@pytest.mark.parametrize("task", quickstart.RECIPES)
+def test_data_and_training_belong_together(steps, task, tmp_path):
+    ran, _ = steps
+    assert quickstart.main([task, "--output", str(tmp_path / "a run"), "--more", "1"]) == 0
+    data, train = ran[:2]
+    assert data[:2] == ["data", "make-demo"]
+    folder = make_demo.parse(data[2:]).output.as_posix()
+    assert train[:2] == [task, "train"]
+    assert train[1] in GROUPS[task].commands
+    recipe = find_recipe(task, train[2])
+    texts = [
+        recipe.read_text(),
+        *(file.read_text() for file in recipe.parent.parent.glob("_base_/*.py")),
+    ]
+    assert any(folder in text for text in texts)
+    assert str(tmp_path / "a run") in train
+    assert train[-2:] == ["--more", "1"]
+    assert [words[0] for words in ran[2:]] == (["clip"] if task == "clip" else [])
+
+
+def test_a_step_that_fails_is_the_last(steps):
+    ran, codes = steps
+    codes["train"] = 75
+    assert quickstart.main(["clip"]) == 75
+    assert [words[1] for words in ran] == ["make-demo", "train"]
+
+
+def test_detection_has_its_own(monkeypatch, tmp_path):
+    from eva_detection import quickstart as detection
+
+    given = []
+    monkeypatch.setattr(detection, "main", given.append)
+    assert quickstart.main(["--output", str(tmp_path), "--fresh"]) == 0
+    assert given == [["--output", str(tmp_path), "--fresh"]]
+
+
+def test_a_signal_reaches_the_step(monkeypatch, tmp_path):
+    begun = tmp_path / "begun"
+    program = (
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        f"pathlib.Path({str(begun)!r}).touch()\n"
+        "time.sleep(60)"
+    )
+    monkeypatch.setattr(quickstart, "_PROGRAM", [sys.executable, "-c", program])
+
+    def stop():
+        while not begun.exists():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Thread(target=stop, daemon=True).start()
+    assert quickstart._step([]) == 75
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_mistake_in_the_task_lists_them(capsys):
+    with pytest.raises(SystemExit) as end:
+        quickstart.main(["segmentaton"])
+    assert end.value.code == 2
+    assert "segmentation" in capsys.readouterr().err
