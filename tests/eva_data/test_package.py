@@ -21,11 +21,13 @@ MODULES = {  # what a group may load -> its modules
             "options",
             "pools",
         ),
-        "recipes",
+        *("progress", "recipes", "reports.provenance", "terminal"),
         *("outputs.folders", "outputs.run_folder", "suffixes"),
     ),
     ("numpy", "PIL"): (
-        *("checks.findings", "checks.pictures", "kinetics.classes", "labelled.classes", "names"),
+        *("checks.findings", "checks.pictures", "kinetics.classes", "labelled.classes"),
+        *("sources.names", "drawing.label_maps", "drawing.objects", "drawing.style"),
+        *("reports.content", "reports.page"),
         *("drawing.contact_sheet", "drawing.lettering", "pictures", "coco.rules"),
     ),
     ("numpy", "cv2"): ("coco.scoring",),
@@ -50,7 +52,7 @@ MODULES = {  # what a group may load -> its modules
     ),
     ("numpy", "PIL", "torch", "safetensors"): (
         *("labelled.folders", "labelled.imagenet", "labelled.labelled_images", "labelled.named"),
-        *("outputs.exported", "seeding", "tensors", "transforms"),
+        *("outputs.exported", "outputs.tensors", "seeding", "transforms"),
         *("sources.decoding", "sources.image_source", "sources.manifests", "sources.shards"),
         *("labelled_videos.middle_frames",),
         *("checks.manifest_images",),
@@ -66,6 +68,8 @@ LIBRARIES = (
     "safetensors",
     "datasets",
     "cv2",
+    "matplotlib",
+    "tqdm",
 )
 
 
