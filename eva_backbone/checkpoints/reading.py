@@ -41,6 +41,19 @@ _LOOKS_LIKE = {  # first bytes -> what it is
     b"{": "it is JSON text",
     b"\x1f\x8b": "it is compressed with gzip; unpack it",
 }
+# What mmengine packs beside the weights: logged numbers, in arrays of numpy.
+_BESIDE_WEIGHTS = (
+    "builtins.getattr",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.ndarray",
+    "numpy.dtype",
+    *(f"numpy.dtypes.{name}DType" for name in ("Float32", "Float64", "Int64")),
+    *(
+        f"numpy.{package}.multiarray.{name}"  # before numpy 2, and since
+        for package in ("core", "_core")
+        for name in ("_reconstruct", "scalar")
+    ),
+)
 # Pickled calls of this take any amount of memory; no state dict has one.
 _MEMORY = (b"cbuiltins\nbytearray\n", b"c__builtin__\nbytearray\n")
 
@@ -142,6 +155,15 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         ) from error
 
 
+class _Ignored:
+    """Takes the place of what lies beside the weights, and does nothing."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None:
+        del state
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint file without running any code in it.
 
@@ -159,7 +181,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         content = read_safetensors(path)
     else:  # the official training scripts pack their arguments, a Namespace, beside the weights
-        content = read_torch_file(path, allowed=[argparse.Namespace], mapped=True)
+        ignored = [(_Ignored, name) for name in _BESIDE_WEIGHTS]
+        content = read_torch_file(path, allowed=[argparse.Namespace, *ignored], mapped=True)
     for container in CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
             content = content[container]

@@ -215,12 +215,6 @@ def test_a_missing_path(weights, source):
         registry.resolve_source(source)
 
 
-def test_a_directory_is_no_checkpoint(home):
-    Path("run").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"'run' is a directory; pass one checkpoint file"):
-        registry.resolve_source("run")
-
-
 @pytest.mark.parametrize("name", ["eva_debug", "eva_debug.safetensors"])
 def test_bundled(home, tmp_path, monkeypatch, name):
     monkeypatch.setattr(registry.resources, "files", lambda package: tmp_path / package)
