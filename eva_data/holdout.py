@@ -32,6 +32,26 @@ def check_share(share: float, *, name: str = "--val-share") -> None:
         raise ValueError(f"{name} must be a number between 0 and 1, such as 0.1, got {share:g}")
 
 
+def check_setting(share: float, val: str) -> None:
+    """Refuse a setting `val_share` that is not a share, or that stands beside `val`.
+
+    Args:
+        share: The setting; 0 for none.
+        val: Data that are named for validation; empty for none.
+
+    Raises:
+        ValueError: If one of them has to go.
+    """
+    if share == 0:
+        return
+    check_share(share, name="val_share")
+    if val:
+        raise ValueError(
+            f"val_share={share:g} holds out a part of train, and val={val} is set too: set one of "
+            "them to nothing (--data.val '')"
+        )
+
+
 def held_out(
     names: Iterable[str],
     share: float,

@@ -160,9 +160,7 @@ def _of_labels(source: LabelledPictures, wanted: Wanted) -> Found:
         lists = as_coco(source, parts[name], scored=name == "val")
         notes += lists.notes
         data = {"images": lists.images, "categories": lists.categories}
-        files[name] = checked(
-            source.source, data, lists.annotations, boxes_only=wanted.boxes_only
-        )
+        files[name] = checked(source.source, data, lists.annotations, boxes_only=wanted.boxes_only)
         folders[name] = str(parts[name].folder)
     notes.append(f"{source.source} is read as {source.form}")
     return Found(files=files, folders=folders, made=frozenset(files), notes=notes)

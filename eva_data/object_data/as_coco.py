@@ -86,8 +86,6 @@ def _annotations(
     number = 0
     for image in images:
         size = image["height"], image["width"]
-        for one in source.objects(
-            part, image["file_name"], size, scored=scored, report=report
-        ):
+        for one in source.objects(part, image["file_name"], size, scored=scored, report=report):
             number += 1
             yield {"id": number, "image_id": image["id"], **one}

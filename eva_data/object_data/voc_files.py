@@ -172,8 +172,7 @@ def _parse(file: Path) -> _Element:
         parser.Parse(content, True)
     except expat.ExpatError as error:
         raise ValueError(
-            f"{file}, line {error.lineno}: it is not complete XML "
-            f"({expat.ErrorString(error.code)})"
+            f"{file}, line {error.lineno}: it is not complete XML ({expat.ErrorString(error.code)})"
         ) from error
     except LookupError as error:  # an encoding that Python does not know
         raise ValueError(f"{file} is in an unknown encoding: save it as UTF-8") from error

@@ -103,9 +103,7 @@ class VocPictures(LabelledPictures):
         return self._names
 
     def _part(self, stems: Sequence[str], files: Path, folder: Path, report: Report) -> Part:
-        there = {
-            name: name for name in sorted(os.listdir(folder)) if is_picture(name)  # noqa: PTH208
-        }
+        there = {name: name for name in sorted(os.listdir(folder)) if is_picture(name)}
         by_stem = {os.path.splitext(name)[0]: name for name in reversed(there)}  # noqa: PTH122
         names, absent = [], []
         for stem in progress(stems, total=len(stems), what="annotations"):
@@ -135,8 +133,11 @@ class VocPictures(LabelledPictures):
         height, width = size
         if file.size not in (None, size):
             stated = f"{file.size[1]} x {file.size[0]}" if file.size else ""
-            turned = ", as it is stored and not turned by its EXIF data" if file.size == (
-                width, height) else ""
+            turned = (
+                ", as it is stored and not turned by its EXIF data"
+                if file.size == (width, height)
+                else ""
+            )
             report(
                 f"{path}: its size is {stated} px{turned}; {part.folder / name} has {width} x "
                 f"{height} px upright: boxes would be at the wrong place"

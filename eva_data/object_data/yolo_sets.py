@@ -95,9 +95,7 @@ class YoloPictures(LabelledPictures):
         del scored
         file = self._labels.get((part.folder, name))
         if file is not None:
-            yield from read_label_file(
-                Path(file), size, classes=len(self._names), report=report
-            )
+            yield from read_label_file(Path(file), size, classes=len(self._names), report=report)
 
 
 def _class_names(file: Path, settings: dict[str, Any]) -> list[str]:
@@ -116,12 +114,18 @@ def _class_names(file: Path, settings: dict[str, Any]) -> list[str]:
         raise ValueError(f"{file} needs names: a list of the names of the classes")
     for number, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"{file}: the name of class {number} is {shown(name)}, which is no text")
+            raise ValueError(
+                f"{file}: the name of class {number} is {shown(name)}, which is no text"
+            )
         if name in names[:number]:
-            raise ValueError(f"{file}: classes {names.index(name)} and {number} have the name {name!r}")
+            raise ValueError(
+                f"{file}: classes {names.index(name)} and {number} have the name {name!r}"
+            )
     count = settings.get("nc")
     if count is not None and str(count).strip() != str(len(names)):
-        raise ValueError(f"{file} has nc: {shown(count)} and {len(names)} names: correct one of them")
+        raise ValueError(
+            f"{file} has nc: {shown(count)} and {len(names)} names: correct one of them"
+        )
     return [name.strip() for name in names]
 
 

@@ -96,9 +96,7 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     return config
 
 
-def _written(
-    found: Found, config: "Config", arguments: argparse.Namespace
-) -> dict[str, CocoFile]:
+def _written(found: Found, config: "Config", arguments: argparse.Namespace) -> dict[str, CocoFile]:
     """Write the data that are not a file in COCO format yet into the folder of the run.
 
     Raises:

@@ -54,9 +54,7 @@ def _export(folder: Path, split: "Split", index: int, scene: "Scene") -> Path:
     lines = []
     for instance in scene.instances:
         values = [
-            f"{value:.6f}"
-            for x, y in outline(instance.mask)
-            for value in (x / width, y / height)
+            f"{value:.6f}" for x, y in outline(instance.mask) for value in (x / width, y / height)
         ]
         lines.append(" ".join([str(instance.category), *values]) + "\n")
     file = folder / "labels" / split / f"{name}.txt"
