@@ -115,7 +115,8 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         validation = Validation(others, config.run, device)
     elif config.run.best_metric:
         raise ValueError(
-            "run.best_metric needs data.val or data.val_share; set it to nothing (--run.best-metric '')"
+            "run.best_metric needs data.val or data.val_share; set it to nothing "
+            "(--run.best-metric '')"
         )
     distributed.seed_all(config.run.seed)
     build = partial(build_model, num_classes=len(classes))
