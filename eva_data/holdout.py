@@ -13,9 +13,10 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 _SALT = b"eva held-out share 1\0"  # another one would be another choice, and break earlier runs
-Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
+Flags = NDArray[np.bool_]
 
 
 def check_share(share: float, *, name: str = "--val-share") -> None:
@@ -94,7 +95,7 @@ def held_out(
     return chosen
 
 
-def _give_one(chosen: Flags, places: np.ndarray, indices: np.ndarray) -> None:  # type: ignore[type-arg]
+def _give_one(chosen: Flags, places: NDArray[np.float64], indices: NDArray[np.int64]) -> None:
     """Make sure that a class has a sample on both sides: the nearest to the other one."""
     if not chosen[indices].any():
         chosen[indices[places[indices].argmin()]] = True

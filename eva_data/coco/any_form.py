@@ -88,8 +88,8 @@ def _find(wanted: Wanted) -> Found:
     read = ("train",) if wanted.share is not None else wanted.parts
     files, folders = {}, {}
     for part in read:
-        file, folder = (path.absolute() for path in places[part])
-        files[part] = read_coco(file, boxes_only=wanted.boxes_only)
+        path, folder = (one.absolute() for one in places[part])
+        files[part] = read_coco(path, boxes_only=wanted.boxes_only)
         folders[part] = str(folder)
         check_images(files[part], folder)
     if wanted.share is None:

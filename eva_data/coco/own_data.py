@@ -100,8 +100,8 @@ def read_data(args: argparse.Namespace, parts: Sequence[str], *, rule: str) -> F
         if missing:
             raise ValueError(f"{', '.join(missing)} missing: {rule}")
         for part in needed:
-            paths = (Path(named[f"{part}_{what}"]).absolute() for what in ("annotations", "images"))
-            files.append((part, *paths))
+            file, folder = (Path(named[f"{part}_{what}"]) for what in ("annotations", "images"))
+            files.append((part, file.absolute(), folder.absolute()))
     found = find(
         Wanted(
             data=Path(named["data"]).absolute() if "data" in named else None,

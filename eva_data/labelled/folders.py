@@ -21,8 +21,8 @@ from eva_data.labelled.classes import (
     read_class_list,
 )
 from eva_data.labelled.labelled_images import LabelledImages
-from eva_data.names import Names
 from eva_data.pictures import read_picture
+from eva_data.sources.names import Names
 from eva_data.suffixes import LISTED_PICTURES, PICTURES
 from eva_data.transforms import PictureTransform
 

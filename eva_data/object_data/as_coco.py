@@ -50,7 +50,8 @@ def as_coco(
             f"{len(part.absent)} of {total} pictures of {source.source} are not there (the first: "
             f"{part.absent[0]})"
         )
-    images, unreadable = [], []
+    images: list[dict[str, Any]] = []
+    unreadable: list[str] = []
     for name, size in zip(part.names, read_sizes(part.folder, part.names), strict=True):
         if isinstance(size, str):
             unreadable.append(size)

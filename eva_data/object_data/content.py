@@ -107,9 +107,8 @@ def part_of(paths: Sequence[str], *, absent: Sequence[str] = ()) -> Part:
     """
     paths = sorted(set(paths))
     above = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
-    names = [
-        os.path.relpath(path, above) if above == "/" else path[len(above) + 1 :] for path in paths
-    ]
+    begin = len(above.rstrip(os.sep)) + 1
+    names = [path[begin:] for path in paths]
     return Part(folder=Path(above), names=names, absent=absent)
 
 

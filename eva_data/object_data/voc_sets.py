@@ -103,7 +103,8 @@ class VocPictures(LabelledPictures):
         return self._names
 
     def _part(self, stems: Sequence[str], files: Path, folder: Path, report: Report) -> Part:
-        there = {name: name for name in sorted(os.listdir(folder)) if is_picture(name)}
+        listing = sorted(os.listdir(folder))  # noqa: PTH208
+        there = {name: name for name in listing if is_picture(name)}
         by_stem = {os.path.splitext(name)[0]: name for name in reversed(there)}  # noqa: PTH122
         names, absent = [], []
         for stem in progress(stems, total=len(stems), what="annotations"):

@@ -25,7 +25,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """
     import yaml
 
-    class Texts(yaml.BaseLoader):
+    class Texts(yaml.BaseLoader):  # type: ignore[misc]
         """Refuses aliases, by which a small file can stand for billions of values."""
 
         def compose_node(self, parent: Any, index: Any) -> Any:

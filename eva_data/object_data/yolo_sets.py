@@ -1,8 +1,8 @@
 """A data set of YOLO (ultralytics, Roboflow): `data.yaml`, pictures, and a text file for each.
 
-The labels of `.../images/a.jpg` are in `.../labels/a.txt`; without a folder `images` they lie beside
-the picture. A picture without a label file has no objects. The rules are those of ultralytics'
-`check_det_dataset` and `img2label_paths`.
+The labels of `.../images/a.jpg` are in `.../labels/a.txt`; without a folder `images` they lie
+beside the picture. A picture without a label file has no objects. The rules are those of
+ultralytics' `check_det_dataset` and `img2label_paths`.
 """
 
 import os
@@ -74,8 +74,8 @@ class YoloPictures(LabelledPictures):
             raise ValueError(f"{file} has neither train nor val, which name folders of pictures")
         super().__init__("YOLO", file, parts)
         self._labels: dict[tuple[Path, str], str] = {}
-        for part in parts.values():
-            self._labels.update(_label_files(part))
+        for listed in parts.values():
+            self._labels.update(_label_files(listed))
         if not self._labels:
             first = next(iter(parts.values()))
             raise ValueError(
@@ -112,9 +112,19 @@ def _class_names(file: Path, settings: dict[str, Any]) -> list[str]:
         names = [by_key[key] for key in wanted]
     if not isinstance(names, list) or not names:
         raise ValueError(f"{file} needs names: a list of the names of the classes")
-@@A    count = settings.get("nc")
+    found: dict[str, int] = {}
+    for number, name in enumerate(names):
+        name = name.strip() if isinstance(name, str) else ""
+        if not name:
+            raise ValueError(f"{file}: the name of class {number} is not a text")
+        if name in found:
+            raise ValueError(f"{file}: classes {found[name]} and {number} have the name {name!r}")
+        found[name] = number
+    count = settings.get("nc")
     if count is not None and str(count).strip() != str(len(names)):
-@@B
+        raise ValueError(f"{file} has nc: {shown(count)} and {len(found)} names: correct one")
+    return list(found)
+
 
 def _places(file: Path, settings: dict[str, Any]) -> list[Path]:
     """List the folders that train and val may be relative to, the first choice first."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_data.files import flush, require_regular_file, write_text
-from eva_data.tensors import write_tensors
+from eva_data.outputs.tensors import write_tensors
 from eva_engine import distributed
 
 MARKER = "COMPLETE"

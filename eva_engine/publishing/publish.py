@@ -8,7 +8,7 @@ from torch import Tensor
 
 from eva_backbone.checkpoints.hub.addresses import DEFAULT_FILE
 from eva_data.files import write_text
-from eva_data.tensors import write_tensors
+from eva_data.outputs.tensors import write_tensors
 from eva_engine.publishing.card import model_card
 from eva_engine.publishing.engine_runs import is_engine_run, read_engine_run
 from eva_engine.publishing.framework_runs import (
