@@ -40,15 +40,17 @@ def confusion(content: Confusion, most: int) -> str:
     counts, classes = np.asarray(content.counts), content.classes
     if counts.shape != (len(classes), len(classes)):
         raise ValueError(f"{len(classes)} classes have no confusion of shape {counts.shape}")
-    parts = [paragraph(content.text)]
+    picture = ""
     if len(classes) <= min(IN_A_TABLE, most):
-        parts.append(_coloured_table(content, counts))
+        picture = f"<div>{_coloured_table(content, counts)}</div>"
     elif len(classes) <= min(IN_A_MAP, most):
-        parts.append(_map(content, counts))
-    parts.append(_mistakes(content, counts, min(_MISTAKES, most)))
-    if content.complete_in:
-        parts.append(paragraph(f"All counts are in {content.complete_in}.", kind="note"))
-    return "".join(parts)
+        picture = f"<div>{_map(content, counts)}</div>"
+    mistakes = f"<div>{_mistakes(content, counts, min(_MISTAKES, most))}</div>"
+    note = f"All counts are in {content.complete_in}." if content.complete_in else ""
+    return (
+        f'{paragraph(content.text)}<div class="beside">{picture}{mistakes}</div>\n'
+        f"{paragraph(note, kind='note')}"
+    )
 
 
 def top_mistakes(counts: NDArray[np.integer], most: int) -> list[Mistake]:

@@ -66,8 +66,9 @@ pre {
 table { border-collapse: separate; border-spacing: 0; font-size: .93rem; }
 th, td {
   padding: .32rem .8rem; text-align: left; vertical-align: baseline;
-  border-bottom: 1px solid var(--line); max-width: 26rem; overflow-wrap: anywhere;
+  border-bottom: 1px solid var(--line); overflow-wrap: break-word;
 }
+th > bdi, td > bdi { display: inline-block; max-width: 22rem; overflow-wrap: break-word; }
 th { font-weight: 600; }
 th[scope=row] { font-weight: 500; min-width: 5rem; }
 thead th {
@@ -81,10 +82,14 @@ tr:last-child > td, tr:last-child > th[scope=row] { border-bottom: 0; }
 .confusion th, .confusion td { padding: .25rem .45rem; border-bottom: 0; }
 .confusion td { border: 1px solid var(--panel); min-width: 2.6rem; text-align: right; }
 .confusion th[scope=row] {
-  position: sticky; left: 0; background: var(--head); max-width: 11rem; min-width: 0;
-  text-align: right;
+  position: sticky; left: 0; background: var(--head); min-width: 0; text-align: right;
 }
-.corner { left: 0; z-index: 2; font-weight: 400; max-width: 7rem; }
+.confusion th > bdi { max-width: 9rem; }
+.corner { left: 0; z-index: 2; font-weight: 400; min-width: 6.2rem; overflow-wrap: normal; }
+thead th.corner { z-index: 3; }
+.beside { display: flex; flex-wrap: wrap; gap: 18px 32px; align-items: flex-start; }
+.beside > div { min-width: 0; max-width: 100%; }
+.beside h3 { margin-top: 0; }
 .up span {
   writing-mode: sideways-lr; max-height: 9rem; overflow: hidden; text-overflow: ellipsis;
   white-space: nowrap; margin-left: auto;
@@ -93,8 +98,8 @@ tr:last-child > td, tr:last-child > th[scope=row] { border-bottom: 0; }
   .up span { writing-mode: vertical-rl; transform: rotate(180deg); }
 }
 .up { text-align: right; }
-.right { background: rgb(var(--good) / calc(.08 + .5 * var(--s))); }
-.wrong { background: rgb(var(--bad) / calc(.08 + .6 * var(--s))); }
+.right { background: rgb(var(--good) / calc(.14 + .5 * var(--s))); }
+.wrong { background: rgb(var(--bad) / calc(.12 + .6 * var(--s))); }
 .none { color: var(--faint); opacity: .6; }
 .map { display: block; font-size: 11px; fill: currentColor; }
 .map image { image-rendering: pixelated; }
@@ -147,7 +152,7 @@ ul.links { margin: 0; padding-left: 1.2rem; }
   section, .facts { padding: 14px 14px 16px; border-radius: 8px; }
   h1 { font-size: 1.35rem; }
   dl { grid-template-columns: 1fr; }
-  dt { border-top: 1px solid var(--line); padding-bottom: 0; font-size: .875rem; }
+  dt { max-width: none; padding: .32rem 0 0; font-size: .875rem; }
   dd { border-top: 0; padding-top: 0; }
   .tile { padding: 8px 14px 9px; }
   .plot text { font-size: 19px; }
