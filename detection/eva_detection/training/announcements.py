@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
@@ -121,7 +120,9 @@ def score_lines(results: _Results) -> str:
 
 def _scored(results: _Results) -> list[str]:
     """List the tasks that have an AP; an evaluator of the user's own may give something else."""
-    return [task for task, metrics in results.items() if isinstance(metrics, dict) and "AP" in metrics]
+    return [
+        task for task, metrics in results.items() if isinstance(metrics, dict) and "AP" in metrics
+    ]
 
 
 def _name(task: str) -> str:

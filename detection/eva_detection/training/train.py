@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from eva_backbone import no_init_weights
+from eva_data.coco.any_form import release, write_placed
 from eva_data.coco.files import forget
 from eva_data.interruption import StopSignal, passed_on_to_children
 from eva_detection.config.build import build
@@ -287,6 +288,7 @@ def _run(args: argparse.Namespace, log: LogPlace) -> None:
     cfg, notes = load_config(args)
     folder, trains = Path(cfg.train.output_dir), not args.eval_only
     with claimed(folder, trains=trains, resume=args.resume):
+        together(lambda: _write_data(folder, args))
         start_log(cfg, args)
         log.folder, log.trains = folder, trains
         test_set = TestSet(cfg)
@@ -300,6 +302,13 @@ def _run(args: argparse.Namespace, log: LogPlace) -> None:
         else:
             _evaluate_only(test_set)
         close(test_set, trains=trains, began=began)
+
+
+def _write_data(folder: Path, args: argparse.Namespace) -> None:
+    """Write own data that are not a file yet; each process holds them already."""
+    if comm.is_main_process():
+        goes_on = args.resume and not args.eval_only and last_checkpoint(folder) is not None
+        write_placed(continues=goes_on)
 
 
 def _is_finished(folder: Path, max_iter: int) -> bool:
@@ -337,6 +346,7 @@ def start(args: argparse.Namespace) -> None:
             load_config(args)  # what is wrong with it is said once, not by every process
         for file in filter(None, (args.train_annotations, args.val_annotations)):
             forget(file)  # each process reads it
+        release()
     with passed_on_to_children() if many else contextlib.nullcontext():
         start_processes(run, args)
 
