@@ -58,7 +58,7 @@ def claimed(folder: Path, *, trains: bool, resume: bool) -> Iterator[None]:
         yield
 
 
-def write_own_data(folder: Path, *, goes_on: bool) -> None:
+def write_data(folder: Path, *, goes_on: bool) -> None:
     """Write own data that are not a file in COCO format yet; each process holds them already.
 
     Args:

@@ -45,12 +45,7 @@ from eva_detection.training.hooks import (
     leave_together,
 )
 from eva_detection.training.launch import start_processes
-from eva_detection.training.output_folder import (
-    claimed,
-    is_finished,
-    last_checkpoint,
-    write_own_data,
-)
+from eva_detection.training.output_folder import claimed, is_finished, last_checkpoint, write_data
 from eva_detection.training.run_log import start_log
 from eva_detection.training.trainer import DetectionTrainer
 
@@ -293,7 +288,7 @@ def _run(args: argparse.Namespace, log: LogPlace) -> None:
     cfg, notes = load_config(args)
     folder, trains = Path(cfg.train.output_dir), not args.eval_only
     with claimed(folder, trains=trains, resume=args.resume):
-        write_own_data(folder, goes_on=trains and args.resume)
+        write_data(folder, goes_on=trains and args.resume)
         start_log(cfg, args)
         log.folder, log.trains = folder, trains
         test_set = TestSet(cfg)
