@@ -29,7 +29,6 @@ from eva_backbone.checkpoints.hub.addresses import (
 from eva_backbone.checkpoints.hub.cached import fetch_cached
 from eva_backbone.checkpoints.hub.client import HubError, refusal
 from eva_backbone.checkpoints.hub.downloads import download
-from eva_backbone.checkpoints.reading import require_regular_file
 from eva_backbone.checkpoints.verification import verify_once
 from eva_backbone.checkpoints.verification import verify_sha256 as verify_sha256
 
@@ -141,6 +140,8 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
     if path.is_file():
         return _verified(path)
     if path.exists() and not path.is_dir():
+        from eva_backbone.checkpoints.reading import require_regular_file  # imports torch
+
         return require_regular_file(path)  # which says what it is
     if any(text in (entry.name, Path(entry.file).name) for entry in BUNDLED_FILES):
         return bundled_path(text)

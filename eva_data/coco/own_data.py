@@ -47,6 +47,33 @@ def given(args: argparse.Namespace) -> dict[str, str]:
     return found
 
 
+def require_flags(args: argparse.Namespace, parts: Sequence[str], *, rule: str) -> dict[str, str]:
+    """Return the flags of own data; if one is given, all of some parts must be, and lead somewhere.
+
+    Args:
+        args: The command line with the flags of `add_arguments`.
+        parts: Parts that the program needs, of `PARTS`.
+        rule: Sentence with the flags that go together, for the message.
+
+    Raises:
+        ValueError: If flags are missing.
+        FileNotFoundError: If a file or folder is not there.
+    """
+    named = given(args)
+    wanted = [f"{part}_{what}" for part in parts for what in ("annotations", "images")]
+    missing = [_flag(name) for name in wanted if named and name not in named]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} missing: {rule}")
+    for name in wanted if named else ():
+        if not Path(named[name]).exists():
+            raise FileNotFoundError(f"{_flag(name)} {named[name]} is not there")
+    return named
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def read_files(
     args: argparse.Namespace, parts: Sequence[str], *, rule: str
 ) -> tuple[dict[str, CocoFile], dict[str, str]]:
@@ -63,13 +90,9 @@ def read_files(
     Raises:
         ValueError: If flags are missing or the files are not right.
     """
-    named = given(args)
+    named = require_flags(args, parts, rule=rule)
     if not named:
         return {}, {}
-    wanted = [f"{part}_{what}" for part in parts for what in ("annotations", "images")]
-    missing = ["--" + flag.replace("_", "-") for flag in wanted if flag not in named]
-    if missing:
-        raise ValueError(f"{', '.join(missing)} missing: {rule}")
     files, folders = {}, {}
     for part in parts:
         folders[part] = str(Path(named[f"{part}_images"]).absolute())

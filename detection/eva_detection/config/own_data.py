@@ -15,13 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_data.coco import own_data
 from eva_data.coco.files import CocoFile, check_categories
+from eva_detection.config.early import read_own_files
 from eva_detection.config.files import literal
 from eva_detection.config.recipes import drop_masks, update_each
 from eva_detection.data.custom_data import load_records
 from eva_detection.data.mapper import CustomMapper, PictureMapper
 from eva_detection.evaluation.own_data import CustomEvaluator
-
-_RULE = "to train, all four flags are needed, to evaluate with --eval-only the two of val"
 
 
 def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
@@ -38,7 +37,7 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
         ValueError: If flags are missing or the files are not right.
     """
     boxes_only = bool(getattr(args, "boxes_only", False))
-    files, folders = _read_files(args)
+    files, folders = read_own_files(args)
     if not files:
         return []
     saved = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
@@ -64,14 +63,6 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
     more = ", ..." if len(categories) > 20 else ""
     notes.append(f"The detector has {len(categories)} classes (id, name): {names}{more}")
     return notes
-
-
-def _read_files(args: argparse.Namespace) -> tuple[dict[str, CocoFile], dict[str, str]]:
-    """Read the files that the flags name, and the image folders, by part; nothing without."""
-    flags = own_data.given(args)
-    wants_train = flags and (not args.eval_only or {"train_annotations", "train_images"} & {*flags})
-    parts = own_data.PARTS if wants_train else ("val",)
-    return own_data.read_files(args, parts, rule=_RULE)
 
 
 def _reason_against_masks(

@@ -121,7 +121,9 @@ def score_lines(results: _Results) -> str:
 
 def _scored(results: _Results) -> list[str]:
     """List the tasks that have an AP; an evaluator of the user's own may give something else."""
-    return [task for task, metrics in results.items() if isinstance(metrics, dict) and "AP" in metrics]
+    return [
+        task for task, metrics in results.items() if isinstance(metrics, dict) and "AP" in metrics
+    ]
 
 
 def _name(task: str) -> str:
