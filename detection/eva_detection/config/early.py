@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.coco import own_data
-from eva_data.coco.files import CocoFile, read_coco
+from eva_data.coco.any_form import Found
 from eva_data.recipes import find_recipe
 from eva_detection.config.names import OPTIONAL_SETTINGS, check_names
 from eva_detection.config.outline import UNKNOWN, Tree, find, read_outline, with_overrides
@@ -19,7 +19,10 @@ from eva_detection.training.output_folder import check_unused, last_checkpoint
 
 logger = logging.getLogger(__name__)
 
-_RULE = "to train, all four flags are needed, to evaluate with --eval-only the two of val"
+_RULE = (
+    "to train, all four flags are needed (or --val-share in place of the two of val, or --data "
+    "alone), to evaluate with --eval-only the two of val"
+)
 
 
 def check_early(args: argparse.Namespace) -> None:
@@ -33,9 +36,7 @@ def check_early(args: argparse.Namespace) -> None:
         OSError: If something is not there, with a sentence too.
     """
     recipe = require_recipe(args)
-    named = own_data.require_flags(args, _parts(args), rule=_RULE)
-    for part in _parts(args) if named else ():
-        read_coco(Path(named[f"{part}_annotations"]).absolute())  # kept for the run
+    read_own_data(args)
     try:
         outline = read_outline(recipe)
     except (OSError, ValueError) as error:  # whoever reads it says what is wrong with it
@@ -69,8 +70,8 @@ def require_recipe(args: argparse.Namespace) -> Path:
     return find_recipe("detection", args.config_file)
 
 
-def read_own_files(args: argparse.Namespace) -> tuple[dict[str, CocoFile], dict[str, str]]:
-    """Read the files that the flags name, and the image folders, by part; nothing without.
+def read_own_data(args: argparse.Namespace) -> Found:
+    """Read the data that the flags name, once in a process; nothing without.
 
     Args:
         args: The command line with the flags of `config.parser`, or without them.
@@ -78,13 +79,12 @@ def read_own_files(args: argparse.Namespace) -> tuple[dict[str, CocoFile], dict[
     Raises:
         ValueError: If flags are missing or the files are not right.
     """
-    return own_data.read_files(args, _parts(args), rule=_RULE)
-
-
-def _parts(args: argparse.Namespace) -> tuple[str, ...]:
     flags = own_data.given(args)
-    wants_train = flags and (not args.eval_only or {"train_annotations", "train_images"} & {*flags})
-    return own_data.PARTS if wants_train else ("val",)
+    shared = getattr(args, "val_share", None) is not None
+    named = {"train_annotations", "train_images"} & {*flags} and not shared
+    wants_train = flags and (not args.eval_only or named)
+    parts = own_data.PARTS if wants_train else ("val",)
+    return own_data.read_data(args, parts, rule=_RULE)
 
 
 def _check_names(outline: Tree, overrides: list[str]) -> None:
@@ -117,9 +117,9 @@ def _names(value: Any) -> list[str]:
 
 
 def _require(value: Any, name: str) -> None:
-    if isinstance(value, str) and "\\" not in value and "${" not in value:
-        if not Path(value).exists():
-            raise FileNotFoundError(f"{name}: {value} is not there")
+    plain = isinstance(value, str) and "\\" not in value and "${" not in value
+    if plain and not Path(value).exists():
+        raise FileNotFoundError(f"{name}: {value} is not there")
 
 
 def _check_weights(source: Any, *, needed: bool) -> None:

@@ -73,7 +73,7 @@ class AnyOrderParser(argparse.ArgumentParser):
         name, equals, _ = word.partition("=")
         known = self._option_string_actions
         meant = [name] if name in known else [flag for flag in known if flag.startswith(name)]
-        if not meant or not name.startswith("--") and name not in known:
+        if not meant or (not name.startswith("--") and name not in known):
             self._refuse(word)
         return not equals and known[meant[0]].nargs is None
 

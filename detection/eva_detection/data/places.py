@@ -99,7 +99,5 @@ def _missing(name: str, root: Path, place: str) -> str:
         output = ("--output", str(root / DIGIT_SCENES))
         command = command_to_run("data make-demo", "tools/make_demo_data.py", *output)
         return f"{text}; this makes it: {command}"
-    return (
-        f"{text}; set {ROOT_VARIABLE} to the folder that holds {place.partition('/')[0]}, or give data "
-        "of your own with --train-annotations and the like"
-    )
+    first = place.partition("/")[0]
+    return f"{text}; set it to the folder that holds {first}, or name data of your own with --data"

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from eva_backbone import no_init_weights
+from eva_data.coco.any_form import release
 from eva_data.coco.files import forget
 from eva_data.interruption import StopSignal, passed_on_to_children
 from eva_detection.config.build import build
@@ -44,7 +45,7 @@ from eva_detection.training.hooks import (
     leave_together,
 )
 from eva_detection.training.launch import start_processes
-from eva_detection.training.output_folder import claimed, is_finished, last_checkpoint
+from eva_detection.training.output_folder import claimed, is_finished, last_checkpoint, write_data
 from eva_detection.training.run_log import start_log
 from eva_detection.training.trainer import DetectionTrainer
 
@@ -287,6 +288,7 @@ def _run(args: argparse.Namespace, log: LogPlace) -> None:
     cfg, notes = load_config(args)
     folder, trains = Path(cfg.train.output_dir), not args.eval_only
     with claimed(folder, trains=trains, resume=args.resume):
+        write_data(folder, goes_on=trains and args.resume)
         start_log(cfg, args)
         log.folder, log.trains = folder, trains
         test_set = TestSet(cfg)
@@ -337,6 +339,7 @@ def start(args: argparse.Namespace) -> None:
             load_config(args)  # what is wrong with it is said once, not by every process
         for file in filter(None, (args.train_annotations, args.val_annotations)):
             forget(file)  # each process reads it
+        release()
     with passed_on_to_children() if many else contextlib.nullcontext():
         start_processes(run, args)
 
