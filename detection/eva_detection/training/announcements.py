@@ -212,6 +212,6 @@ def _demo(cfg: DictConfig, weights: str) -> str | None:
     if pictures is None:
         return None
     folder = Path(cfg.train.output_dir)
-    words = ["--config-file", folder / "config.yaml", "--weights", weights]
+    words: list[str | Path] = ["--config-file", folder / "config.yaml", "--weights", weights]
     words += ["--output", folder / "pictures", pictures]
     return command_to_run("detection demo", "detection/demo.py", *words)
