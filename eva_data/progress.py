@@ -20,11 +20,17 @@ class ProgressBar:
         what: Title, such as "training".
         unit: Name of a step.
         start: Steps that are done already.
-        leave: Whether the bar stays at its end; one inside another does not.
+        leave: Whether the bar stays at its end; None if it is not below another one.
     """
 
     def __init__(
-        self, total: int | None, *, what: str, unit: str = "it", start: int = 0, leave: bool = True
+        self,
+        total: int | None,
+        *,
+        what: str,
+        unit: str = "it",
+        start: int = 0,
+        leave: bool | None = None,
     ) -> None:
         from tqdm import tqdm
 
