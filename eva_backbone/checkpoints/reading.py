@@ -13,7 +13,6 @@ import mmap
 import os
 import pickle
 import re
-import stat
 import struct
 import warnings
 import zipfile
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from eva_backbone.checkpoints._key_maps import CONTAINERS, NOT_WEIGHTS, WEIGHTS
 from eva_backbone.checkpoints.listing import listed
+from eva_backbone.checkpoints.verification import require_regular_file as require_regular_file
 
 Allowed = Sequence[Callable[..., Any] | tuple[Callable[..., Any], str]]
 
@@ -41,33 +41,21 @@ _LOOKS_LIKE = {  # first bytes -> what it is
     b"{": "it is JSON text",
     b"\x1f\x8b": "it is compressed with gzip; unpack it",
 }
+# What mmengine packs beside the weights: logged numbers, in arrays of numpy.
+_BESIDE_WEIGHTS = (
+    "builtins.getattr",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.ndarray",
+    "numpy.dtype",
+    *(f"numpy.dtypes.{name}DType" for name in ("Float32", "Float64", "Int64")),
+    *(
+        f"numpy.{package}.multiarray.{name}"  # before numpy 2, and since
+        for package in ("core", "_core")
+        for name in ("_reconstruct", "scalar")
+    ),
+)
 # Pickled calls of this take any amount of memory; no state dict has one.
 _MEMORY = (b"cbuiltins\nbytearray\n", b"c__builtin__\nbytearray\n")
-
-
-def require_regular_file(path: str | os.PathLike[str]) -> Path:
-    """Refuse what is not a regular file: a folder, or a pipe or device, which may never end.
-
-    Args:
-        path: Path of the file; links are followed.
-
-    Returns:
-        The path.
-
-    Raises:
-        FileNotFoundError: If nothing is there.
-        ValueError: If something else is there.
-    """
-    path = Path(path)
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no file {path}") from None
-    if stat.S_ISDIR(mode):
-        raise ValueError(f"{path} is a folder; name a weight file inside it")
-    if not stat.S_ISREG(mode):
-        raise ValueError(f"{path} is a pipe, socket or device; name a regular file")
-    return path
 
 
 def read_torch_file(
@@ -142,6 +130,15 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         ) from error
 
 
+class _Ignored:
+    """Takes the place of what lies beside the weights, and does nothing."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None:
+        del state
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint file without running any code in it.
 
@@ -159,7 +156,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         content = read_safetensors(path)
     else:  # the official training scripts pack their arguments, a Namespace, beside the weights
-        content = read_torch_file(path, allowed=[argparse.Namespace], mapped=True)
+        ignored = [(_Ignored, name) for name in _BESIDE_WEIGHTS]
+        content = read_torch_file(path, allowed=[argparse.Namespace, *ignored], mapped=True)
     for container in CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
             content = content[container]

@@ -29,8 +29,8 @@ from eva_backbone.checkpoints.hub.addresses import (
 from eva_backbone.checkpoints.hub.cached import fetch_cached
 from eva_backbone.checkpoints.hub.client import HubError, refusal
 from eva_backbone.checkpoints.hub.downloads import download
-from eva_backbone.checkpoints.reading import require_regular_file
-from eva_backbone.checkpoints.verification import verify_once
+from eva_backbone.checkpoints.runs.weights import weights_of_run
+from eva_backbone.checkpoints.verification import require_regular_file, verify_once
 from eva_backbone.checkpoints.verification import verify_sha256 as verify_sha256
 
 logger = logging.getLogger(__name__)
@@ -113,21 +113,24 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
 
     In this order: an existing file; a bundled name (`eva_debug`); an official name, with or
     without its suffix, in `$EVA_WEIGHTS` and then in `~/.cache/eva`, where a missing one is
-    downloaded to (into the first of the two that is named); an address of the hub, whose files are
-    in `huggingface_hub`'s cache. One process downloads, others that ask meanwhile wait for it.
+    downloaded to (into the first of the two that is named); the output folder of a run of any
+    trainer, of whose files `eva_backbone.checkpoints.runs.weights` takes one; an address of the
+    hub, whose files are in `huggingface_hub`'s cache. One process downloads, others that ask
+    meanwhile wait for it.
 
     A file that has an official name must be the official one: its SHA-256 is verified once, and
     again when it changes. A modified file needs a name of its own.
 
     Args:
-        source: Path, name, or `hf://ORG/REPOSITORY/FILE@REVISION`.
+        source: Path of a file or of a run's folder, name, or `hf://ORG/REPOSITORY/FILE@REVISION`.
 
     Returns:
         The file.
 
     Raises:
-        FileNotFoundError: a path without a file, or a file that is neither on this machine nor can
-            be downloaded; the message says why, and how to get it by hand.
+        FileNotFoundError: a path without a file, a folder without weights of a run, or a file that
+            is neither on this machine nor can be downloaded; the message says why, and how to get
+            it by hand.
         ValueError: a bare name that is neither bundled nor official, an official name with other
             content, an address of another form, or a pipe or device.
     """
@@ -148,9 +151,7 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
     if text in _BY_NAME or not looks_like_a_path:
         return _resolve_official(find_official_file(text))
     if path.is_dir():
-        raise FileNotFoundError(
-            f"{text!r} is a directory; pass one checkpoint file of it ({_SUFFIXES})"
-        )
+        return weights_of_run(path)
     closest = _closest(path.name)
     hint = f" Close registered names: {closest}." if closest else ""
     raise FileNotFoundError(

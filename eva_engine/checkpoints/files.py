@@ -8,14 +8,16 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from eva_backbone.checkpoints.runs.engine import EMA_WEIGHTS as EMA_WEIGHTS
+from eva_backbone.checkpoints.runs.engine import MARKER, listed_files
+from eva_backbone.checkpoints.runs.engine import WEIGHTS as WEIGHTS
+from eva_backbone.checkpoints.runs.engine import is_complete as is_complete
 from eva_backbone.checkpoints.verification import sha256_of
-from eva_data.files import flush, require_regular_file, write_text
-from eva_data.tensors import write_tensors
+from eva_data.files import flush, write_text
+from eva_data.outputs.tensors import write_tensors
 from eva_engine import distributed
 
-MARKER = "COMPLETE"
 RUN = "run.json"
-WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 _FORMAT = 2  # of the marker: {"format": 2, "files": {name: [size, SHA-256]}}; 1 was {name: size}
 _CONFIG = "config"
 
@@ -55,11 +57,6 @@ def mark_complete(folder: Path) -> None:
     distributed.raise_together(problem)
 
 
-def is_complete(folder: Path) -> bool:
-    """Check that a checkpoint lists its files and all have their size, without reading them."""
-    return not isinstance(_listed(folder), str)
-
-
 def damage_of(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
     """Read a checkpoint's files and compare their digests.
 
@@ -71,7 +68,7 @@ def damage_of(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
     Returns:
         The damage, or None. Of a checkpoint without digests only sizes are compared.
     """
-    files = _listed(folder)
+    files = listed_files(folder)
     if isinstance(files, str):
         return files
     for name, digest in list(files.items())[part::parts]:
@@ -98,36 +95,6 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("step"), int):
         raise ValueError("it names no step")
     return content
-
-
-def _listed(folder: Path) -> dict[str, str | None] | str:
-    """Name -> digest of all files if they are there with their sizes, or the damage."""
-    files: dict[str, tuple[int, str | None]]
-    try:
-        require_regular_file(folder / MARKER)
-        content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        if "format" in content:
-            listed = content["files"].items()
-            files = {name: (size, str(digest)) for name, (size, digest) in listed}
-        else:
-            files = {name: (size, None) for name, size in content.items()}
-    except FileNotFoundError:
-        return f"it has no {MARKER}"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return f"{MARKER} cannot be read"
-    for name, (size, _) in files.items():
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            return f"{MARKER} names {name}, which is not in the checkpoint"
-        try:
-            require_regular_file(folder / name)
-            actual = (folder / name).stat().st_size
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror or error})"
-        if actual != size:
-            return f"{name} has {actual} bytes and not {size}"
-    if not files:
-        return f"{MARKER} lists no file"
-    return {name: digest for name, (_, digest) in files.items()}
 
 
 def save_weights(

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 
 from eva_backbone.checkpoints.reading import read_torch_file
+from eva_backbone.checkpoints.runs.engine import CHECKPOINTS, complete_checkpoints
 from eva_data.files import flush, make_folder, remove_unfinished, write_text, writing
 from eva_engine import distributed
 from eva_engine.checkpoints.files import (
     EMA_WEIGHTS,
     WEIGHTS,
     damage_of,
-    is_complete,
     mark_complete,
     read_run,
     save_weights,
@@ -35,7 +35,6 @@ from eva_engine.steps.moving_average import MovingAverage
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "checkpoints"
 _RUN, _LATEST = "run.json", "latest"
 _STATE = "deepspeed"
 _PREFIX, _TEMPORARY, _REMOVED, _DAMAGED = "step_", ".writing_", ".removing_", "damaged_"
@@ -51,14 +50,14 @@ class RunCheckpoints:
     """
 
     def __init__(self, output: Path, *, keep: int, config: Mapping[str, Any] | None = None) -> None:
-        self.folder = output / FOLDER
+        self.folder = output / CHECKPOINTS
         self.keep, self.config = keep, config
         self._damaged: set[Path] = set()  # by their content, which `complete` does not read
 
     def complete(self) -> list[Path]:
         """List the folders of all complete checkpoints, oldest first."""
-        found = self.folder.glob(f"{_PREFIX}*")
-        return sorted(path for path in found if is_complete(path) and path not in self._damaged)
+        found = complete_checkpoints(self.folder.parent)
+        return [path for path in found if path not in self._damaged]
 
     def traces(self) -> bool:
         """Return whether the run ever had a checkpoint."""

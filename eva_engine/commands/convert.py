@@ -10,9 +10,9 @@ r"""Convert a checkpoint to the form that another project loads, or back.
     python tools/convert_checkpoint.py eva_clip_psz14.pt --to open-clip --output eva_clip_g
     python tools/convert_checkpoint.py eva_clip_g --to official --output eva_clip.pt
 
-The source is a file, the name of an official one, the output folder of a run (pre-training,
-classification, video, CLIP), of which the newest complete checkpoint is taken, or a folder that
-timm or open_clip reads. `detectron2-vitdet` is what an unmodified ViTDet of detectron2 loads;
+The source is a file, the name of an official one, the output folder of a run of any trainer (its
+best weights if it kept them, else those of its newest checkpoint), or a folder that timm or
+open_clip reads. `detectron2-vitdet` is what an unmodified ViTDet of detectron2 loads;
 `official` is EVA-g's form, which this toolkit and the official code load (this toolkit loads both).
 Outputs of the model stay the same. The output (`.pth`, `.pt`: weights under "model";
 `.safetensors`) appears when it is complete. `timm` and `open-clip` are folders for these programs,
@@ -146,11 +146,12 @@ def find_source(source: str, *, ema: bool, others: OtherPrograms = TIMM) -> Path
         The file of the weights.
 
     Raises:
-        ValueError: If a run lacks what is asked for, or `ema` is asked of what is not a run.
-        FileNotFoundError: If there is no such file or name.
+        ValueError: If `ema` is asked of what is not a run.
+        FileNotFoundError: If there is no such file or name, or a run lacks what is asked for.
     """
     # Here, so that the program's --help needs no torch.
     from eva_backbone.checkpoints.registry import resolve_source
+    from eva_backbone.checkpoints.runs.weights import weights_of_run
 
     source = source.removeprefix("local-dir:")
     folder = Path(source)
@@ -159,21 +160,7 @@ def find_source(source: str, *, ema: bool, others: OtherPrograms = TIMM) -> Path
         if ema:
             raise ValueError(f"--ema is for the folder of a run, which {source} is not")
         return found or resolve_source(source)
-    # Here, so that a file is converted where what training runs need is not installed.
-    from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS
-    from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
-
-    complete = RunCheckpoints(folder, keep=1).complete()
-    if not complete:
-        raise ValueError(
-            f"{source} holds no complete checkpoint of pre-training, classification, video or "
-            f"CLIP, and is not a folder of {' or '.join(others.folders)}; of a detector or "
-            "segmentor name the .pth file"
-        )
-    weights = complete[-1] / (EMA_WEIGHTS if ema else WEIGHTS)
-    if not weights.exists():
-        raise ValueError(f"{complete[-1]} has no moving average: the run had ema_decay=0")
-    return weights
+    return weights_of_run(folder, ema=ema or None)
 
 
 def parse(arguments: Sequence[str] | None, others: OtherPrograms = TIMM) -> argparse.Namespace:

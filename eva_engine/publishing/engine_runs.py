@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.reading import read_safetensors
-from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS, damage_of, read_run
-from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
+from eva_backbone.checkpoints.runs.engine import (
+    BEST,
+    CONFIG,
+    EMA_WEIGHTS,
+    RECORD,
+    WEIGHTS,
+    best_of_engine,
+    complete_checkpoints,
+)
+from eva_engine.checkpoints.files import damage_of, read_run
 from eva_engine.publishing.runs import Run, finite, lines_of
 
-CONFIG = "config.json"
-_CHECKPOINTS, _BEST, _METRICS = "checkpoints", "best", "metrics.jsonl"
-
-
-def is_engine_run(folder: Path) -> bool:
-    """Return whether a folder is the output of a run of this engine."""
-    return (folder / CONFIG).is_file() and (folder / _CHECKPOINTS).is_dir()
+_METRICS = "metrics.jsonl"
 
 
 def read_engine_run(folder: Path, *, best: bool, ema: bool) -> Run:
@@ -83,7 +85,7 @@ def _table(file: Path) -> dict[str, Any]:
 
 
 def _newest(folder: Path) -> Path:
-    complete = RunCheckpoints(folder, keep=1).complete()
+    complete = complete_checkpoints(folder)
     if not complete:
         raise ValueError(f"{folder} holds no complete checkpoint of a run: nothing to publish")
     newest = complete[-1]
@@ -104,12 +106,12 @@ def _task(config: Mapping[str, Any]) -> str:
 
 
 def _best(folder: Path, name: str) -> tuple[Path, int, dict[str, float]]:
-    file, record = folder / _BEST / name, folder / _BEST / "best.json"
-    noted = _table(record).get(name) if record.is_file() else None
-    if not isinstance(noted, dict) or not file.is_file():
+    file = best_of_engine(folder, ema=name == EMA_WEIGHTS)
+    if file is None:
         raise ValueError(
             f"{folder} has no best {name}: leave --best out, or set run.best_metric in the next run"
         )
+    noted = _table(folder / BEST / RECORD)[name]
     return file, int(noted["step"]) + 1, finite(noted.get("results", {}))
 
 

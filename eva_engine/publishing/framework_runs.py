@@ -1,33 +1,21 @@
 """Runs of detectron2's and mmengine's trainers, read without those frameworks."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from eva_backbone.checkpoints.reading import read_weights
+from eva_backbone.checkpoints.runs.frameworks import (
+    best_of_mmengine,
+    last_of_detectron2,
+    last_of_mmengine,
+    step_of_detectron2,
+)
 from eva_engine.publishing.data_names import mmengine_data
 from eva_engine.publishing.own_data import own_coco_data
 from eva_engine.publishing.runs import Run, finite, lines_of
 
-_LAST = "last_checkpoint"
 _OWN_DATA = "type='CocoFileDataset'"  # of `mmdetection/`
-_DETECTRON2 = re.compile(r"model_(\d+)\.pth")
-_MMENGINE = re.compile(r"(?:iter|epoch)_(\d+)\.pth")
-
-
-def is_detectron2_run(folder: Path) -> bool:
-    """Return whether a folder is the output of detectron2's trainer."""
-    return (folder / "config.yaml").is_file() and not is_mmengine_run(folder)
-
-
-def is_mmengine_run(folder: Path) -> bool:
-    """Return whether a folder is the work folder of mmengine's runner."""
-    return bool(_numbered(folder))
 
 
 def read_detectron2_run(folder: Path, *, best: bool, ema: bool) -> Run:
@@ -46,12 +34,13 @@ def read_detectron2_run(folder: Path, *, best: bool, ema: bool) -> Run:
     """
     if best or ema:
         raise ValueError("a run of detectron2 has its last weights only: leave --best, --ema out")
-    weights = _last(folder)
+    weights = last_of_detectron2(folder)
+    if weights is None:
+        raise ValueError(f"{folder} holds no complete checkpoint of a run: nothing to publish")
     text = (folder / "config.yaml").read_text(encoding="utf-8")
     log = list(lines_of(folder / "metrics.json"))
     most = _number(r"^  max_iter: (\d+)", text)
-    named = _DETECTRON2.fullmatch(weights.name)
-    step = int(named[1]) + 1 if named else most or 0
+    step = step_of_detectron2(weights) or most or 0
     scores = {
         name: value
         for line in log
@@ -97,12 +86,9 @@ def read_mmengine_run(folder: Path, *, best: bool, ema: bool) -> Run:
     """
     if ema:
         raise ValueError("a run of mmengine has no moving average: leave --ema out")
-    weights = _last_of_mmengine(folder)
-    if best:
-        found = sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise ValueError(f"{folder} has no best_*.pth: leave --best out")
-        weights = found[-1]
+    weights = best_of_mmengine(folder) if best else last_of_mmengine(folder)
+    if weights is None:
+        raise ValueError(f"{folder} has no best_*.pth: leave --best out")
     configs = sorted(folder.glob("*.py"), key=lambda path: path.stat().st_mtime)
     if not configs:
         raise ValueError(f"{folder} holds no config of its run (*.py): is it a work folder?")
@@ -119,7 +105,7 @@ def read_mmengine_run(folder: Path, *, best: bool, ema: bool) -> Run:
         task="mmdetection" if "eva_mmdetection" in text else "segmentation",
         trainer="mmengine",
         weights=weights,
-        read=_read_mmengine,
+        read=read_weights,
         recipe=text,
         recipe_name="config.py",
         step=step,
@@ -132,31 +118,6 @@ def read_mmengine_run(folder: Path, *, best: bool, ema: bool) -> Run:
         or _text(r"\bpretrained='([^']*)'", text),
         hours=_hours(log, "step"),
     )  # fmt: skip
-
-
-def _numbered(folder: Path) -> list[tuple[int, Path]]:
-    """Step or epoch and file of each checkpoint that mmengine writes in its turn."""
-    found = ((_MMENGINE.fullmatch(path.name), path) for path in folder.glob("*.pth"))
-    return [(int(name[1]), path) for name, path in found if name]
-
-
-def _last_of_mmengine(folder: Path) -> Path:
-    """Find the checkpoint that `last_checkpoint` names, else that of the highest number.
-
-    A file that is still being written, or was when its run was killed, is not named there yet.
-    """
-    numbered, note = _numbered(folder), folder / _LAST
-    name = Path(note.read_text(encoding="utf-8").strip()).name if note.is_file() else ""
-    return next((file for _, file in numbered if file.name == name), max(numbered)[1])
-
-
-def _last(folder: Path) -> Path:
-    """Find the checkpoint that `last_checkpoint` names; the folder may have been moved since."""
-    note = folder / _LAST
-    named = Path(note.read_text(encoding="utf-8").strip()).name if note.is_file() else ""
-    if not named or not (folder / named).is_file():
-        raise ValueError(f"{folder} holds no complete checkpoint of a run: nothing to publish")
-    return folder / named
 
 
 def _last_scores(log: list[dict[str, Any]], step: int) -> dict[str, float]:
@@ -188,35 +149,3 @@ def _number(pattern: str, text: str) -> int | None:
 def _text(pattern: str, text: str) -> str:
     found = re.search(pattern, text, re.MULTILINE)
     return found[1].strip() if found else ""
-
-
-class _Statistics:
-    """Takes the place of mmengine's logged numbers, which are not published."""
-
-    def __setstate__(self, state: object) -> None:
-        del state
-
-
-def _no_method(owner: object, name: str) -> None:
-    """Take the place of `getattr`, by which logged numbers name their statistics."""
-
-
-def _read_mmengine(file: Path) -> Mapping[str, Tensor]:
-    packages = ("numpy.core.multiarray", "numpy._core.multiarray")  # before numpy 2, and since
-    multiarray = np._core.multiarray  # type: ignore[attr-defined]
-    beside_weights: list[Any] = [
-        (_Statistics, "mmengine.logging.history_buffer.HistoryBuffer"),
-        (_no_method, "builtins.getattr"),
-        np.ndarray,
-        np.dtype,
-        np.dtypes.Float32DType,
-        np.dtypes.Float64DType,
-        np.dtypes.Int64DType,
-        *(
-            (getattr(multiarray, name), f"{package}.{name}")
-            for package in packages
-            for name in ("_reconstruct", "scalar")
-        ),
-    ]
-    with torch.serialization.safe_globals(beside_weights):
-        return read_weights(file)

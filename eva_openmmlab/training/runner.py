@@ -22,6 +22,7 @@ from eva_data.outputs.run_folder import locked
 from eva_data.reports.provenance import record_start
 from eva_openmmlab.config.files import SavedConfig
 from eva_openmmlab.config.runs import has_run, used
+from eva_openmmlab.evaluation.predictions import keep_predictions
 from eva_openmmlab.terminal import output
 from eva_openmmlab.training.checkpoint_files import (
     RUN,
@@ -147,6 +148,10 @@ class EVARunner(Runner):
         wrapper = super().build_optim_wrapper(optim_wrapper)
         wrapper.guard = self.guard
         return wrapper
+
+    def build_evaluator(self, evaluator: Any) -> Any:
+        """Build metrics that leave their predictions: `evaluator` is metrics or their configs."""
+        return keep_predictions(super().build_evaluator(evaluator), Path(self.work_dir))
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call a hook, and add the place in the data to a checkpoint.

@@ -238,7 +238,7 @@ def test_a_missing_file(make_vit, tmp_path):
 
 
 def test_a_directory(make_vit, tmp_path):
-    with pytest.raises(FileNotFoundError, match="is a directory; pass one checkpoint file"):
+    with pytest.raises(FileNotFoundError, match="is a folder without weights of a run"):
         load_pretrained(make_vit(), tmp_path)
     with pytest.raises(ValueError, match="is a folder; name a weight file inside it"):
         read_weights(Path(tmp_path))

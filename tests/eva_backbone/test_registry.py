@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import logging
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -215,12 +217,6 @@ def test_a_missing_path(weights, source):
         registry.resolve_source(source)
 
 
-def test_a_directory_is_no_checkpoint(home):
-    Path("run").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"'run' is a directory; pass one checkpoint file"):
-        registry.resolve_source("run")
-
-
 @pytest.mark.parametrize("name", ["eva_debug", "eva_debug.safetensors"])
 def test_bundled(home, tmp_path, monkeypatch, name):
     monkeypatch.setattr(registry.resources, "files", lambda package: tmp_path / package)
@@ -262,3 +258,12 @@ def test_the_document_shows_this_table():
     begin, end = "<!-- registry table: begin -->\n", "\n<!-- registry table: end -->"
     shown = text.split(begin)[1].split(end)[0]
     assert shown == registry.markdown_table(), "docs/checkpoints.md says how to print the table"
+
+
+def test_a_name_is_looked_up_without_torch():
+    """A command answers a mistyped name before anything heavy is imported."""
+    script = (
+        "import sys; from eva_backbone.checkpoints.registry import resolve_source\n"
+        "resolve_source('eva_debug'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -20,7 +20,7 @@ def run(tmp_path):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.normal_(std=0.05)
-        folder = tmp_path / "run" / run_checkpoint.FOLDER / f"step_{step:08d}"
+        folder = tmp_path / "run" / run_checkpoint.CHECKPOINTS / f"step_{step:08d}"
         folder.mkdir(parents=True)
         save_file(model.state_dict(), folder / run_checkpoint.WEIGHTS)
         run_checkpoint.mark_complete(folder)
@@ -78,7 +78,7 @@ def test_what_a_run_lacks(run, tmp_path, capsys):
     assert convert.main([str(folder), "--ema", *ask]) == 1
     assert "no moving average" in capsys.readouterr().err
     assert convert.main([str(tmp_path), *ask]) == 1
-    assert "no complete checkpoint" in capsys.readouterr().err
+    assert "is a folder without weights of a run" in capsys.readouterr().err
     assert convert.main(["eva_debug", "--ema", *ask]) == 1
     assert "--ema is for the folder of a run" in capsys.readouterr().err
 

@@ -158,7 +158,7 @@ def test_trunks_without_a_norm_and_of_segmentors(variant, convert, randomise):
 
 def test_a_run_with_its_classes_and_pixels(convert, tmp_path, randomise):
     model = randomise(build_classifier("eva_debug", num_classes=3, img_size=32)).eval()
-    step = tmp_path / "run" / run_checkpoint.FOLDER / "step_00000001"
+    step = tmp_path / "run" / run_checkpoint.CHECKPOINTS / "step_00000001"
     step.mkdir(parents=True)
     notes = {"mean": [0.5, 0.4, 0.3], "std": [0.3, 0.2, 0.1], "crop_pct": 0.8}
     names = {"class_names": ["nought", "one", "four"]}

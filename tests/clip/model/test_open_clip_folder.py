@@ -72,7 +72,7 @@ def _same(folder, model, *, atol=1e-5):
 @pytest.mark.parametrize("sigmoid", [False, True])
 def test_a_run_with_its_pixels(sigmoid, debug, convert, tmp_path):
     model = debug(sigmoid=sigmoid)
-    step = tmp_path / "run" / run_checkpoint.FOLDER / "step_00000001"
+    step = tmp_path / "run" / run_checkpoint.CHECKPOINTS / "step_00000001"
     step.mkdir(parents=True)
     config = {"data": {"mean": MEAN, "std": STD}}
     save_weights(dict(model.state_dict()), step / run_checkpoint.WEIGHTS, config)

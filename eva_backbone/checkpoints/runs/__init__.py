@@ -1,0 +1,1 @@
+"""Output folders of runs of all trainers, and the files of their weights."""
