@@ -211,9 +211,7 @@ def _picture(predictor: "Predictor", job: Job, opacity: float) -> "NDArray[np.ui
     return classes
 
 
-def _video(
-    predictor: "Predictor", job: Job, opacity: float, found: "FoundShares"
-) -> str | None:
+def _video(predictor: "Predictor", job: Job, opacity: float, found: "FoundShares") -> str | None:
     from eva_data.demos.videos import draw_video
     from eva_data.drawing.label_maps import overlay
 
@@ -228,9 +226,7 @@ def _video(
 
 
 def _parser() -> AnyOrderParser:
-    parser = demo_parser(
-        "Segment images, folders of them, videos and cameras.", _EPILOG, task=TASK
-    )
+    parser = demo_parser("Segment images, folders of them, videos and cameras.", _EPILOG, task=TASK)
     add = parser.add_argument
     add("--tta", action="store_true", help="several scales and flips, by the config's tta_pipeline")
     add(
