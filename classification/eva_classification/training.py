@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -11,14 +13,19 @@ from eva_backbone.initialisation import no_init_weights
 from eva_classification.augmentation import training_transform
 from eva_classification.config import ClassificationConfig, ModelConfig
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
+from eva_data.commands import command_to_run
 from eva_data.labelled.folders import open_labelled
+from eva_data.labelled.labelled_images import LabelledImages
+from eva_data.reports.content import Section, Step
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.config import as_plain
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
-from eva_engine.evaluation.counting import Validation
+from eva_engine.evaluation.classification_report import meanings
+from eva_engine.evaluation.validation import Validation
 from eva_engine.loop import TrainingRun
 from eva_engine.precision import DTYPES
+from eva_engine.presentation import Presentation
 from eva_engine.steps.flops import training_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
 
@@ -100,13 +107,13 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         upright=False,
     )
     classes = list(samples.classes)
-    logger.info("%d images of %d classes", len(samples), len(classes))
-    validation = None
+    described = [("train", f"{len(samples):,} images, {len(classes):,} classes ({data.train})")]
+    validation = shown = None
     if data.val:
         transform = evaluation_transform(size, crop_pct=data.crop_pct, mean=data.mean, std=data.std)
-        validation = Validation(
-            open_labelled(data.val, transform, classes=classes, upright=False), config.run, device
-        )
+        shown = open_labelled(data.val, transform, classes=classes, upright=False)
+        validation = Validation(shown, config.run, device)
+        described.append(("val", f"{len(shown):,} images ({data.val})"))
     elif config.run.best_metric:
         raise ValueError("run.best_metric needs data.val; set it to nothing (--run.best-metric '')")
     distributed.seed_all(config.run.seed)
@@ -131,7 +138,31 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         flops_per_sample=training_flops(
             build, config.model, backward=not config.model.linear_probe
         ),
+        presentation=Presentation(
+            task="Classification",
+            what=f"{'linear probe of ' if config.model.linear_probe else ''}"
+            f"{config.model.variant} at {size} px",
+            weights=config.model.init_checkpoint,
+            data=described,
+            meanings=meanings(),
+            sections=partial(_sections, validation, shown),
+            next_steps=partial(_next_steps, data.val or data.train),
+        ),
     ).start()
+
+
+def _sections(validation: Validation | None, shown: LabelledImages | None) -> Sequence[Section]:
+    if validation is None or shown is None:
+        return ()
+    return validation.sections(lambda index: shown.load(index)[0])
+
+
+def _next_steps(data: str, folder: Path) -> list[Step]:
+    evaluate = command_to_run(
+        "classification evaluate", "classification/evaluate.py",
+        "--weights", folder, "--data", data, "--output", folder / "evaluation",
+    )  # fmt: skip
+    return [Step(text="Score the best weights on any folder of class folders.", command=evaluate)]
 
 
 if __name__ == "__main__":  # who looks for the command here finds it
