@@ -1,14 +1,15 @@
 """Files, images and data sets shared by all projects.
 
-* `files`, `tensors`, `outputs`: atomic writes, loop-safe search, one run per folder;
+* `files`, `outputs`: atomic writes, loop-safe search, one run per folder;
 * `suffixes`, `pictures`, `video`: which files are pictures and videos, and the one decoder of each;
-* `names`, `sources`: images without labels, in folders, tar shards and manifests with an index;
+* `sources`: images without labels, in folders, tar shards and manifests with an index;
 * `labelled`: folders of classes, data sets by name, ImageNet and its variants;
 * `labelled_videos`: videos with labels in every form in which they lie on disks;
 * `kinetics`: the classes of Kinetics-400, 600, 700, and of the sets that merge them;
 * `captions`: pictures with captions, in shards, tables, lists and folders;
 * `coco`: annotation files in COCO format, checked and made uniform;
-* `transforms`, `drawing`: the transform of an evaluation; letters and sheets of pictures;
+* `transforms`, `drawing`: the transform of an evaluation; objects, classes, letters on pictures;
+* `reports`, `terminal`, `progress`: the page of a run, its lines on the terminal, its bar;
 * `inputs`, `options`, `commands`: inputs of demos, types of options, exit codes of programs;
 * `recipes`, `extras`: recipes by name, wherever they lie; what is not installed, in a sentence;
 * `pools`, `checks`: work in several processes; checks of data sets, their findings and command;

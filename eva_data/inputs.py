@@ -6,21 +6,24 @@ Importing it loads no heavy library, so that a program answers mistakes in its a
 """
 
 import argparse
+import glob
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from eva_data.commands import complain, printable
 from eva_data.files import UnwritableError, find_files, make_folder, replacing, require_free
 from eva_data.interruption import EXIT_KEYBOARD
 from eva_data.suffixes import VIDEOS
+from eva_data.terminal import ForTerminal, TerminalFormatter
 
 if TYPE_CHECKING:
     from PIL import Image
 
-logger = logging.getLogger(__name__)
-
+CAMERAS = "/dev/video"  # and the number
+EXIT_WRONG_ARGUMENTS = 2
 _WRITTEN = (".jpg", ".jpeg", ".png", ".mp4")
 
 
@@ -28,8 +31,9 @@ class Job(NamedTuple):
     """A file to read, and the files that are written of it.
 
     Attributes:
-        source: The file.
-        name: Its path below the folder that was given, with slashes, or its own name.
+        source: The file, or the device of a camera.
+        name: Its path below the folder or the pattern that was given, with slashes, or its own
+            name.
         targets: Files to write.
     """
 
@@ -41,6 +45,11 @@ class Job(NamedTuple):
     def is_video(self) -> bool:
         """Whether the source has the suffix of a video."""
         return self.source.suffix.lower() in VIDEOS
+
+    @property
+    def is_camera(self) -> bool:
+        """Whether the source is the device of a camera."""
+        return str(self.source).startswith(CAMERAS)
 
 
 class Plan(NamedTuple):
@@ -62,38 +71,102 @@ def plan_jobs(
     targets: Callable[[Path], Sequence[Path]],
     results: Sequence[Path] = (),
     kinds: str = "images",
+    cameras: bool = False,
 ) -> Plan:
-    """Plan what is read and written.
+    """Plan what is read and written; a file that is given twice is done once.
 
     Args:
-        inputs: Files, whatever their suffix, and folders, which are searched through without
-            hidden files.
-        suffixes: Suffixes of the files that are taken from folders.
+        inputs: Files, whatever their suffix; folders, which are searched through without hidden
+            files; patterns such as `photos/*.jpg`, also with `**`; the number of a camera.
+        suffixes: Suffixes of the files that are taken from folders and by patterns.
         targets: Function from a name below the output to the files that are written of it.
         results: Folders of earlier results, which are left out where they lie in a folder of
             `inputs`.
         kinds: Name of what is looked for, in the sentence on an empty folder.
+        cameras: Whether a number is a camera, where there is no such file.
 
     Returns:
         The jobs, and what is wrong with single inputs.
 
     Raises:
-        ValueError: If two inputs would be written to one file, or an input would be overwritten.
+        ValueError: If two inputs would be written to one file, an input would be overwritten, or
+            there is no such camera.
     """
-    jobs: list[Job] = []
+    jobs: dict[Path, Job] = {}
     problems: list[str] = []
     for path in inputs:
-        if path.is_dir():
-            names = _names_below(path, suffixes, results)
-            jobs += (Job(path / name, name.as_posix(), tuple(targets(name))) for name in names)
-            if not names:
-                problems.append(f"{path} holds no {kinds}")
-        elif path.exists():
-            jobs.append(Job(path, path.name, tuple(targets(Path(path.name)))))
-        else:
-            problems.append(f"there is no {path}")
-    _require_distinct(jobs)
-    return Plan(jobs, problems)
+        found, problem = list(_found(path, suffixes, results, cameras=cameras)), ""
+        if not found and path.is_dir():
+            problem = f"{path} holds no {kinds}"
+        elif not found:
+            problem = f"there is no {path}" + (f" of {kinds}" if _is_pattern(path) else "")
+        problems += filter(None, [problem])
+        for source, name in found:
+            place = source.parent.resolve() / source.name  # a link is a file of its own
+            jobs.setdefault(place, Job(source, name.as_posix(), tuple(targets(name))))
+    _require_distinct([*jobs.values()])
+    return Plan([*jobs.values()], problems)
+
+
+def _found(
+    path: Path, suffixes: Collection[str], results: Sequence[Path], *, cameras: bool
+) -> Iterator[tuple[Path, Path]]:
+    """Yield files of an input, and their names below the output."""
+    if path.is_dir():
+        yield from ((path / name, name) for name in _names_below(path, suffixes, results))
+    elif (
+        cameras and (str(path).isdecimal() or str(path).startswith(CAMERAS)) and not path.is_file()
+    ):
+        yield _camera(str(path).removeprefix(CAMERAS)), Path(f"camera-{path.name}.mp4")
+    elif path.exists():
+        yield path, Path(path.name)
+    elif _is_pattern(path):
+        fixed = Path(*path.parts[: next(i for i, part in enumerate(path.parts) if _magic(part))])
+        places = [result.resolve() for result in results]
+        for file in map(Path, sorted(glob.glob(str(path), recursive=True))):  # noqa: PTH207
+            inside = any(file.resolve().is_relative_to(place) for place in places)
+            if file.suffix.lower() in suffixes and file.is_file() and not inside:
+                yield file, file.relative_to(fixed)
+
+
+def _camera(number: str) -> Path:
+    device = Path(f"{CAMERAS}{number}")
+    if not device.exists():
+        raise ValueError(
+            f"there is no camera {number} on this machine (no {device}), nor a file of that name: "
+            "give pictures, videos or folders"
+        )
+    return device
+
+
+def _magic(text: str) -> bool:
+    return any(sign in text for sign in "*?[")
+
+
+def _is_pattern(path: Path) -> bool:
+    return _magic(str(path))
+
+
+def files_at(path: Path, suffixes: Collection[str]) -> list[Path]:
+    """List the files of a folder or a pattern, in order of their names.
+
+    Args:
+        path: Folder, which is searched through, or pattern such as `photos/*.jpg`.
+        suffixes: Suffixes of the files that are taken.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    found = [file for file, _ in _found(path, suffixes, (), cameras=False)]
+    if not found:
+        where = f"the folder {path} holds" if path.is_dir() else f"{path} matches"
+        raise ValueError(f"{where} no files that end in {', '.join(sorted(suffixes))}")
+    return found
+
+
+def is_several(path: Path) -> bool:
+    """Return whether a path is a folder or a pattern, and not the name of one file."""
+    return path.is_dir() or (_is_pattern(path) and not path.exists())
 
 
 def _names_below(folder: Path, suffixes: Collection[str], results: Sequence[Path]) -> list[Path]:
@@ -161,18 +234,33 @@ def do_jobs(jobs: Sequence[Job], do: Callable[[Job], str | None], *, title: str)
         title: Title of the progress bar.
 
     Returns:
-        The sentences, which are also logged.
+        The sentences, for the end of the program; after Ctrl-C they are said at once.
     """
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
+    from eva_data.progress import progress
 
     problems: list[str] = []
-    with logging_redirect_tqdm():
-        for job in tqdm(jobs, desc=title, unit="file", dynamic_ncols=True):
+    try:
+        for job in progress(jobs, total=len(jobs), what=title, unit="file"):
             if problem := do(job):
-                logger.error("%s", problem)
                 problems.append(problem)
+    except KeyboardInterrupt:
+        for problem in problems:
+            complain(printable(problem))
+        raise
     return problems
+
+
+def refuse(parser: argparse.ArgumentParser, error: Exception | str) -> NoReturn:
+    """End a program with one sentence on a value that was given, without the lines on its usage.
+
+    Args:
+        parser: Parser of the program, for its name.
+        error: The sentence, such as that a file is not there.
+
+    Raises:
+        SystemExit: With code 2.
+    """
+    parser.exit(EXIT_WRONG_ARGUMENTS, printable(f"{parser.prog}: error: {error}\n"))
 
 
 def run_demo(
@@ -183,10 +271,10 @@ def run_demo(
     overwrite: bool,
     results: Sequence[Path] = (),
 ) -> None:
-    """Process every readable input and report the rest.
+    """Process every readable input and report the rest; the terminal gets warnings alone.
 
     Args:
-        parser: Parser of the program, for its name and its way to refuse arguments.
+        parser: Parser of the program, for its name.
         prepare: Function that plans and checks; its OSError or ValueError is a mistake in the
             arguments.
         work: Function that does the jobs, if there are any, and returns a sentence for each file
@@ -203,10 +291,8 @@ def run_demo(
         targets = [target for job in plan.jobs for target in job.targets]
         require_free([*targets, *results], overwrite=overwrite)
     except (OSError, ValueError) as error:
-        parser.error(str(error))
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for problem in plan.problems:
-        logger.error("%s", problem)
+        refuse(parser, error)
+    _log_to_terminal()
     problems = list(plan.problems)
     try:
         if plan.jobs:
@@ -215,5 +301,14 @@ def run_demo(
         sys.exit(EXIT_KEYBOARD)
     except UnwritableError as error:
         sys.exit(f"{parser.prog}: {error}")
+    if not plan.jobs and len(problems) == 1:
+        sys.exit(printable(f"{parser.prog}: {problems[0]}"))
     if problems:
-        sys.exit("\n  ".join(["not everything could be read:", *problems]))
+        sys.exit(printable("\n  ".join(["not everything could be read:", *problems])))
+
+
+def _log_to_terminal() -> None:
+    handler = logging.StreamHandler()
+    handler.addFilter(ForTerminal())
+    handler.setFormatter(TerminalFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -38,6 +38,7 @@ class ProgressBar:
                 unit=unit,
                 dynamic_ncols=True,
                 mininterval=0.5,
+                leave=None,  # a bar below another one, as of an evaluation, goes when it is done
                 file=sys.stderr,
             )
 

@@ -15,6 +15,7 @@ from eva_classification.config import ClassificationConfig, ModelConfig
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
 from eva_data.commands import command_to_run
 from eva_data.labelled.folders import open_labelled
+from eva_data.labelled.held_out import hold_out
 from eva_data.labelled.labelled_images import LabelledImages
 from eva_data.reports.content import Section, Step
 from eva_data.transforms import evaluation_transform
@@ -99,23 +100,9 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
     Raises:
         ValueError: If settings or data do not fit together.
     """
-    size, data = config.model.image_size, config.data
-    samples = open_labelled(
-        data.train,
-        training_transform(size, config.augment, data),
-        classes=data.classes or None,
-        upright=False,
-    )
+    samples, others = _open_data(config)
     classes = list(samples.classes)
-    described = [("train", f"{len(samples):,} images, {len(classes):,} classes ({data.train})")]
-    validation = shown = None
-    if data.val:
-        transform = evaluation_transform(size, crop_pct=data.crop_pct, mean=data.mean, std=data.std)
-        shown = open_labelled(data.val, transform, classes=classes, upright=False)
-        validation = Validation(shown, config.run, device)
-        described.append(("val", f"{len(shown):,} images ({data.val})"))
-    elif config.run.best_metric:
-        raise ValueError("run.best_metric needs data.val; set it to nothing (--run.best-metric '')")
+    validation = None if others is None else Validation(others, config.run, device)
     distributed.seed_all(config.run.seed)
     build = partial(build_model, num_classes=len(classes))
     model = build(config.model)
@@ -138,23 +125,61 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         flops_per_sample=training_flops(
             build, config.model, backward=not config.model.linear_probe
         ),
-        presentation=Presentation(
-            task="Classification",
-            what=f"{'linear probe of ' if config.model.linear_probe else ''}"
-            f"{config.model.variant} at {size} px",
-            weights=config.model.init_checkpoint,
-            data=described,
-            meanings=meanings(),
-            sections=partial(_sections, validation, shown),
-            next_steps=partial(_next_steps, data.val or data.train),
-        ),
+        presentation=_presentation(config, samples, others, validation),
     ).start()
 
 
-def _sections(validation: Validation | None, shown: LabelledImages | None) -> Sequence[Section]:
-    if validation is None or shown is None:
-        return ()
-    return validation.sections(lambda index: shown.load(index)[0])
+def _open_data(
+    config: ClassificationConfig,
+) -> tuple[LabelledImages, LabelledImages | None]:
+    """Open what is trained on, and what is validated on."""
+    size, data = config.model.image_size, config.data
+    samples: LabelledImages = open_labelled(
+        data.train,
+        training_transform(size, config.augment, data),
+        classes=data.classes or None,
+        upright=False,
+    )
+    transform = evaluation_transform(size, crop_pct=data.crop_pct, mean=data.mean, std=data.std)
+    if data.val_share:
+        return hold_out(samples, data.val_share, transform, name="data.val_share")
+    if data.val:
+        return samples, open_labelled(data.val, transform, classes=samples.classes, upright=False)
+    if config.run.best_metric:
+        raise ValueError(
+            "run.best_metric needs data.val or data.val_share; set it to nothing "
+            "(--run.best-metric '')"
+        )
+    return samples, None
+
+
+def _presentation(
+    config: ClassificationConfig,
+    samples: LabelledImages,
+    others: LabelledImages | None,
+    validation: Validation | None,
+) -> Presentation:
+    model, data = config.model, config.data
+    classes = f"{len(samples.classes):,} classes"
+    described = [("train", f"{len(samples):,} images, {classes} ({data.train})")]
+    if others is not None:
+        place = f"{data.val_share:g} of each class" if data.val_share else data.val
+        described.append(("val", f"{len(others):,} images ({place})"))
+
+    def sections() -> Sequence[Section]:
+        if validation is None or others is None:
+            return ()
+        return validation.sections(lambda index: others.load(index)[0])
+
+    return Presentation(
+        task="Classification",
+        what=f"{'linear probe of ' * model.linear_probe}{model.variant} at {model.image_size} px",
+        weights=model.init_checkpoint,
+        data=described,
+        meanings=meanings(),
+        sections=sections,
+        next_steps=partial(_next_steps, data.val or data.train),
+    )
 
 
 def _next_steps(data: str, folder: Path) -> list[Step]:

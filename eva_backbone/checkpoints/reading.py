@@ -13,7 +13,6 @@ import mmap
 import os
 import pickle
 import re
-import stat
 import struct
 import warnings
 import zipfile
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from eva_backbone.checkpoints._key_maps import CONTAINERS, NOT_WEIGHTS, WEIGHTS
 from eva_backbone.checkpoints.listing import listed
+from eva_backbone.checkpoints.verification import require_regular_file as require_regular_file
 
 Allowed = Sequence[Callable[..., Any] | tuple[Callable[..., Any], str]]
 
@@ -56,31 +56,6 @@ _BESIDE_WEIGHTS = (
 )
 # Pickled calls of this take any amount of memory; no state dict has one.
 _MEMORY = (b"cbuiltins\nbytearray\n", b"c__builtin__\nbytearray\n")
-
-
-def require_regular_file(path: str | os.PathLike[str]) -> Path:
-    """Refuse what is not a regular file: a folder, or a pipe or device, which may never end.
-
-    Args:
-        path: Path of the file; links are followed.
-
-    Returns:
-        The path.
-
-    Raises:
-        FileNotFoundError: If nothing is there.
-        ValueError: If something else is there.
-    """
-    path = Path(path)
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no file {path}") from None
-    if stat.S_ISDIR(mode):
-        raise ValueError(f"{path} is a folder; name a weight file inside it")
-    if not stat.S_ISREG(mode):
-        raise ValueError(f"{path} is a pipe, socket or device; name a regular file")
-    return path
 
 
 def read_torch_file(

@@ -29,9 +29,8 @@ from eva_backbone.checkpoints.hub.addresses import (
 from eva_backbone.checkpoints.hub.cached import fetch_cached
 from eva_backbone.checkpoints.hub.client import HubError, refusal
 from eva_backbone.checkpoints.hub.downloads import download
-from eva_backbone.checkpoints.reading import require_regular_file
 from eva_backbone.checkpoints.runs.weights import weights_of_run
-from eva_backbone.checkpoints.verification import verify_once
+from eva_backbone.checkpoints.verification import require_regular_file, verify_once
 from eva_backbone.checkpoints.verification import verify_sha256 as verify_sha256
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
-"""Whether a file is the official one of its name: its SHA-256, computed once and remembered.
+"""What a file is, without reading weights: a regular one, and the official one of its name.
 
-What was verified is remembered for one user, in `~/.cache/eva/verified`, and not beside the file: a
+The SHA-256 of an official file is computed once. What was verified is remembered for one user, in `~/.cache/eva/verified`, and not beside the file: a
 record that comes with a folder of weights, or that somebody else can write, would vouch for itself.
 It holds while path, size, time of change, inode and its change (which no program can set) stay.
 """
@@ -18,6 +18,31 @@ logger = logging.getLogger(__name__)
 
 RECORDS = "~/.cache/eva/verified"
 LARGE = 2**28  # bytes from which the log says what takes the time
+
+
+def require_regular_file(path: str | os.PathLike[str]) -> Path:
+    """Refuse what is not a regular file: a folder, or a pipe or device, which may never end.
+
+    Args:
+        path: Path of the file; links are followed.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: If nothing is there.
+        ValueError: If something else is there.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {path}") from None
+    if stat.S_ISDIR(mode):
+        raise ValueError(f"{path} is a folder; name a weight file inside it")
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path} is a pipe, socket or device; name a regular file")
+    return path
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -6,8 +6,8 @@ from eva_data.captions.captioned_images import CaptionedImages
 from eva_data.captions.left_out import LONGEST, LeftOut
 from eva_data.captions.texts import UnreadableCaptionError, caption_of_text
 from eva_data.files import find_files, require_regular_file
-from eva_data.names import Names
 from eva_data.sources.index_file import CAPTION_KIND, Table
+from eva_data.sources.names import Names
 from eva_data.suffixes import LISTED_PICTURES, PICTURES
 
 _TEXT = ".txt"

@@ -11,12 +11,12 @@ import numpy as np
 from eva_data.checks.blocks import check_blocks
 from eva_data.checks.findings import Findings, Kind, write_json
 from eva_data.commands import check_outputs, say
-from eva_data.names import Names
 from eva_data.pictures import UnreadableImageError
 from eva_data.sources.image_source import FolderImages, ImageSource
 from eva_data.sources.index_file import Table
 from eva_data.sources.manifest_file import Manifest, SourceEntry, write_index
 from eva_data.sources.manifests import open_source
+from eva_data.sources.names import Names
 from eva_data.sources.shards import TarShards
 
 KINDS = {

@@ -21,8 +21,8 @@ from eva_data.labelled_videos.tables import TableList, has_columns
 from eva_data.labelled_videos.video_files import open_class_folders
 from eva_data.labelled_videos.video_index import SUFFIX, open_video_index
 from eva_data.labelled_videos.video_shards import open_video_shards
-from eva_data.names import Names
 from eva_data.sources.index_file import VIDEO_KIND, Table
+from eva_data.sources.names import Names
 from eva_data.sources.patterns import expand, is_pattern
 from eva_data.sources.tar_members import find_members
 from eva_data.suffixes import VIDEOS

@@ -15,7 +15,7 @@ import numpy as np
 
 from eva_data.labelled_videos.entries import Entry, Labels
 from eva_data.labelled_videos.video_files import VideoFiles
-from eva_data.names import Names
+from eva_data.sources.names import Names
 from eva_data.suffixes import VIDEOS
 from eva_data.video.video_source import Backend
 

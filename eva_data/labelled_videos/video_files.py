@@ -13,7 +13,7 @@ from eva_data.files import require_regular_file
 from eva_data.labelled.classes import files_of_classes, find_class_folders, labels_of_folders
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.raw_frames import RawFrames
-from eva_data.names import Names
+from eva_data.sources.names import Names
 from eva_data.suffixes import LISTED_VIDEOS, VIDEOS
 from eva_data.video.video_source import Backend, VideoSource, open_video
 

@@ -15,8 +15,8 @@ from eva_data.labelled.classes import Spellings, listed
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.video_files import VideoFiles
 from eva_data.labelled_videos.video_shards import VideoShards
-from eva_data.names import Names
 from eva_data.sources.index_file import VIDEO_KIND, Table
+from eva_data.sources.names import Names
 from eva_data.sources.tar_members import PLACES, TarMembers
 from eva_data.video.video_source import Backend
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eva_data.files import find_files, require_regular_file
-from eva_data.names import Names
 from eva_data.pictures import UnreadableImageError, check_encoded_size
 from eva_data.sources.decoding import decode_image
+from eva_data.sources.names import Names
 from eva_data.suffixes import LISTED_PICTURES, PICTURES
 from eva_data.transforms import TensorTransform
 

@@ -85,7 +85,7 @@ class Table(Mapping[str, NDArray[Any]]):
         Args:
             file: The index file.
         """
-        from eva_data.tensors import write_tensors  # loads torch, which no reader needs
+        from eva_data.outputs.tensors import write_tensors  # loads torch, which no reader needs
 
         metadata = {"kind": self._kind, "about": json.dumps(self.about)}
         write_tensors(self._arrays, file, metadata)

@@ -8,7 +8,6 @@ import os
 import zlib
 from pathlib import Path
 
-from eva_data.names import Names
 from eva_data.sources.image_source import FolderImages, ImageSource
 from eva_data.sources.index_file import Table
 from eva_data.sources.manifest_file import (
@@ -18,6 +17,7 @@ from eva_data.sources.manifest_file import (
     expand_path,
     read_index,
 )
+from eva_data.sources.names import Names
 from eva_data.sources.patterns import is_pattern
 from eva_data.sources.shards import TarShards
 from eva_data.transforms import TensorTransform

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.files import require_regular_file
-from eva_data.names import Names
 from eva_data.sources.index_file import Table
+from eva_data.sources.names import Names
 
 PLACES = ("shard", "offset", "size")  # arrays of an index
 

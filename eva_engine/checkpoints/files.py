@@ -14,7 +14,7 @@ from eva_backbone.checkpoints.runs.engine import WEIGHTS as WEIGHTS
 from eva_backbone.checkpoints.runs.engine import is_complete as is_complete
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_data.files import flush, write_text
-from eva_data.tensors import write_tensors
+from eva_data.outputs.tensors import write_tensors
 from eva_engine import distributed
 
 RUN = "run.json"

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from eva_data.files import require_regular_file, writing
-from eva_data.tensors import write_tensors
+from eva_data.outputs.tensors import write_tensors
 
 SETTINGS = "features.json"
 PICTURES, TEXTS = UNITS = ("pictures", "texts")  # what the settings call the number of samples

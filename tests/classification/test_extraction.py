@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from eva_backbone import eva_debug
 from eva_classification.extraction import VIT_FEATURES
 from eva_classification.features import FeatureExtractor
-from eva_data import tensors
+from eva_data.outputs import tensors
 from eva_data.outputs.run_folder import locked
 from eva_engine.extraction import command, writing
 from eva_engine.extraction.shards import Plan, read_features

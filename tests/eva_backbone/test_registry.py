@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import logging
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -256,3 +258,12 @@ def test_the_document_shows_this_table():
     begin, end = "<!-- registry table: begin -->\n", "\n<!-- registry table: end -->"
     shown = text.split(begin)[1].split(end)[0]
     assert shown == registry.markdown_table(), "docs/checkpoints.md says how to print the table"
+
+
+def test_a_name_is_looked_up_without_torch():
+    """A command answers a mistyped name before anything heavy is imported."""
+    script = (
+        "import sys; from eva_backbone.checkpoints.registry import resolve_source\n"
+        "resolve_source('eva_debug'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -14,6 +14,7 @@ from eva_data.inputs import (
     Job,
     Plan,
     do_jobs,
+    files_at,
     plan_jobs,
     run_demo,
     save_picture,
@@ -74,13 +75,49 @@ def test_what_is_not_there_or_empty_is_a_problem_and_not_an_error(plan, tmp_path
 
 
 def test_two_results_of_one_name_are_refused(folder, plan, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"a\.png and .*a\.png would both become .*out/a\.png"):
-        plan(folder, folder / "a.png")
+        plan(folder, tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"would both become .*labels/a\.png: give the folder"):
         plan(
             *(folder / "a.png", folder / "b.JPG"),
             targets=lambda name: [tmp_path / name, tmp_path / "labels/a.png"],
         )
+
+
+def test_a_file_that_is_given_twice_is_done_once(folder, plan, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    jobs, problems = plan(folder, folder / "a.png", tmp_path / "link" / "b.JPG", folder / "sub")
+    assert not problems
+    assert [job.name for job in jobs] == ["a.png", "b.JPG", "out/old.png", "sub/c.png", "sub/e.mov"]
+
+
+def test_patterns_are_searched(folder, plan, tmp_path):
+    names = [job.name for job in plan(folder / "*", results=[folder / "out"]).jobs]
+    assert names == ["a.png", "b.JPG"]
+    names = [job.name for job in plan(tmp_path / "i*" / "**" / "*.png").jobs]
+    assert names == ["in/a.png", "in/out/old.png", "in/sub/c.png"]
+    assert plan(folder / "*.bmp").problems == [f"there is no {folder / '*.bmp'} of images"]
+    (folder / "[1].png").write_bytes(b"")
+    assert [job.name for job in plan(folder / "[1].png").jobs] == ["[1].png"]
+    assert files_at(folder / "sub", SUFFIXES) == [folder / "sub/c.png", folder / "sub/e.mov"]
+    assert files_at(folder / "s*" / "*.png", SUFFIXES) == [folder / "sub/c.png"]
+    with pytest.raises(ValueError, match=r"none\*\.png matches no files that end in \.jpg, \.mov"):
+        files_at(folder / "none*.png", SUFFIXES)
+
+
+def test_a_number_is_a_camera_if_it_is_not_a_file(plan, monkeypatch, tmp_path):
+    monkeypatch.setattr("eva_data.inputs.CAMERAS", str(tmp_path / "video"))
+    with pytest.raises(ValueError, match="there is no camera 7 on this machine"):
+        plan(Path("7"), cameras=True)
+    assert plan(Path("7")).problems == ["there is no 7"]
+    (tmp_path / "video7").write_bytes(b"")
+    (job,) = plan(Path("7"), cameras=True).jobs
+    assert job == (tmp_path / "video7", "camera-7.mp4", (tmp_path / "out/camera-7.mp4",))
+    assert job.is_camera
+    monkeypatch.chdir(tmp_path)
+    Path("7").write_bytes(b"")
+    assert plan(Path("7"), cameras=True).jobs[0].source == Path("7")
 
 
 def test_an_input_is_never_written_over(folder, plan):
@@ -111,7 +148,7 @@ def test_a_picture_appears_when_it_is_complete(tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 
 
-def test_problems_of_jobs_are_logged_and_the_others_are_done(caplog):
+def test_problems_of_jobs_are_for_the_end_and_the_others_are_done(capsys):
     jobs = [Job(Path(name), name, ()) for name in "abc"]
     done = []
 
@@ -121,7 +158,14 @@ def test_problems_of_jobs_are_logged_and_the_others_are_done(caplog):
 
     assert do_jobs(jobs, do, title="test") == ["b is damaged"]
     assert done == ["a", "b", "c"]
-    assert caplog.messages == ["b is damaged"]
+    assert capsys.readouterr().err == ""
+
+    def interrupted(job):
+        return "a is damaged" if job.name == "a" else _raise(KeyboardInterrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        do_jobs(jobs, interrupted, title="test")
+    assert capsys.readouterr().err == "a is damaged\n"
 
 
 # --- how a program ends ---
@@ -150,7 +194,7 @@ def test_ends_of_a_program(run, capsys):
     job = Job(Path("a"), "a", ())
     assert run(lambda: Plan([job], [])) == 0
     assert run(lambda: _raise(ValueError("two results"))) == 2
-    assert "demo.py: error: two results" in capsys.readouterr().err
+    assert capsys.readouterr().err == "demo.py: error: two results\n"  # no lines on the usage
     closed = PermissionError(13, "Permission denied", "in/closed")
     assert run(lambda: _raise(closed)) == 2
     assert "demo.py: error: [Errno 13] Permission denied: 'in/closed'" in capsys.readouterr().err
@@ -174,7 +218,11 @@ def test_earlier_results_are_kept(run, tmp_path, capsys):
 
 def test_without_jobs_no_work_is_done(run):
     end = run(lambda: Plan([], ["there is no b"]), lambda _: _raise(AssertionError))
-    assert end == "not everything could be read:\n  there is no b"
+    assert end == "demo.py: there is no b"
+    end = run(
+        lambda: Plan([], ["there is no b", "there is no c"]), lambda _: _raise(AssertionError)
+    )
+    assert end == "not everything could be read:\n  there is no b\n  there is no c"
 
 
 def test_a_bug_is_not_hidden(run):

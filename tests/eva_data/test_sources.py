@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from skimage import data as photographs
 
-from eva_data.names import Names
 from eva_data.pictures import LIMIT, UnreadableImageError
 from eva_data.sources.decoding import decode_image
 from eva_data.sources.image_source import FolderImages
 from eva_data.sources.index_file import Table
 from eva_data.sources.manifest_file import Manifest, write_index
 from eva_data.sources.manifests import ManifestImages, open_images, open_source
+from eva_data.sources.names import Names
 from eva_pretrain.transforms import PretrainTransform, Views
 
 SMALL = {"coffee": 3, "chelsea": 2, "rocket": 4}  # photograph -> copies

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from eva_data import tensors
+from eva_data.outputs import tensors
 from eva_engine import loop
 from eva_engine.checkpoints import best_weights
 from eva_engine.checkpoints.files import read_config

@@ -10,7 +10,7 @@ from PIL import Image
 
 from eva_classification.features import FeatureExtractor
 from eva_contrastive.inference.features import ClipFeatures
-from eva_data.tensors import write_tensors
+from eva_data.outputs.tensors import write_tensors
 from eva_engine.extraction import command
 from eva_engine.extraction.shards import read_features
 

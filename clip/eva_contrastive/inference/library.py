@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from eva_data.files import require_regular_file
-from eva_data.names import Names
-from eva_data.tensors import write_tensors
+from eva_data.outputs.tensors import write_tensors
+from eva_data.sources.names import Names
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eva_backbone.checkpoints.reading import require_regular_file
+from eva_backbone.checkpoints.verification import require_regular_file
 
 MARKER = "COMPLETE"  # in a checkpoint: its files with sizes and digests
 WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"

@@ -16,7 +16,7 @@ from eva_contrastive.inference.searching import search
 from eva_data.drawing import contact_sheet
 from eva_data.files import replacing
 from eva_data.outputs.run_folder import locked
-from eva_data.tensors import write_tensors
+from eva_data.outputs.tensors import write_tensors
 
 RED = r"not everything could be read:\n  there is no nowhere\n  .*torn\.png cannot be decoded"
 

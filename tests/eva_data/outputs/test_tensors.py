@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from eva_data.files import UnwritableError
+from eva_data.outputs.tensors import write_tensors
 from eva_data.sources.index_file import Table
-from eva_data.tensors import write_tensors
 
 WRITERS = {
     "tensors": lambda file: write_tensors({"a": torch.zeros(1_000_000)}, file),

@@ -1,0 +1,113 @@
+"""What a demo says that it found: objects of each file and in total."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from eva_data.commands import printable
+from eva_data.drawing.style import score_text
+
+FILES_NAMED = 20  # with more, only the total is said
+BEST_ASKED = 20  # pictures whose best score is looked for, where nothing was found so far
+_CLASSES_NAMED = 10
+
+
+class _File(NamedTuple):
+    name: str
+    counts: Counter[str]
+    frames: int | None
+    best: float | None
+
+
+class FoundObjects:
+    """Counts what was found, for the lines at the end of a demo.
+
+    Args:
+        threshold: Least score of what counts as found.
+        option: Option that lowers it.
+        unit: What is counted: "object".
+    """
+
+    def __init__(
+        self, threshold: float, *, option: str = "--score-threshold", unit: str = "object"
+    ) -> None:
+        self._threshold, self._option, self._unit = threshold, option, unit
+        self._files: list[_File] = []
+        self._asked = 0
+
+    @property
+    def wants_best(self) -> bool:
+        """Whether the best score of a picture without objects is worth looking for.
+
+        It may need another forward pass: it is asked for up to `BEST_ASKED` times, while nothing
+        has been found.
+        """
+        return self._asked < BEST_ASKED and not any(one.counts for one in self._files)
+
+    def add(
+        self,
+        name: str,
+        classes: Iterable[str],
+        *,
+        best: float | None = None,
+        frames: int | None = None,
+    ) -> None:
+        """Count what was found in a file.
+
+        Args:
+            name: Name of the file.
+            classes: Class of each object that was found; of a video, of all its frames.
+            best: Best score where nothing was found, if it is known.
+            frames: Frames of a video; None for pictures.
+        """
+        self._asked += best is not None
+        self._files.append(_File(name, Counter(classes), frames, best))
+
+    def lines(self) -> list[str]:
+        """Return a line for each file, up to `FILES_NAMED`, and one for all of them."""
+        lines: list[str] = []
+        if len(self._files) <= FILES_NAMED:
+            lines = [self._line(one) for one in self._files]
+        if len(self._files) > 1:
+            lines.append(self._total())
+        counts = [one.counts for one in self._files]
+        if lines and not any(counts):
+            lines[-1] += f": lower {self._option}" if self._best() else ""
+        return [printable(line) for line in lines]
+
+    def _best(self) -> float | None:
+        return max((one.best for one in self._files if one.best is not None), default=None)
+
+    def _line(self, one: _File) -> str:
+        frames = "" if one.frames is None else f"{_counted(one.frames, 'frame')}: "
+        what = _listed(one.counts) if one.counts else self._nothing(one.best)
+        return f"{one.name}: {frames}{what}"
+
+    def _nothing(self, best: float | None) -> str:
+        text = f"nothing at {self._threshold:g}"
+        return text if best is None else f"{text}; the best score is {score_text(best)}"
+
+    def _total(self) -> str:
+        pictures = sum(one.frames is None for one in self._files)
+        videos = [one.frames for one in self._files if one.frames is not None]
+        parts = [_counted(pictures, "picture")] if pictures else []
+        if videos:
+            parts.append(f"{_counted(len(videos), 'video')} ({_counted(sum(videos), 'frame')})")
+        where = " and ".join(parts)
+        counts = sum((one.counts for one in self._files), Counter[str]())
+        if not counts:
+            return f"{where}: {self._nothing(self._best())}"
+        return f"{where}: {_counted(counts.total(), self._unit)}: {_listed(counts)}"
+
+
+def _listed(counts: Counter[str]) -> str:
+    """List classes, the most frequent first."""
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    named = [f"{count:,} {name}" for name, count in ordered[:_CLASSES_NAMED]]
+    if more := ordered[_CLASSES_NAMED:]:
+        named.append(f"{sum(count for _, count in more):,} of {len(more)} more classes")
+    return ", ".join(named)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,50 @@
+"""What a `Predictor` of any project takes: one picture, several, a folder or a pattern of paths."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from eva_data.inputs import files_at, is_several
+from eva_data.pictures import UnreadableImageError
+from eva_data.suffixes import SHOWN_PICTURES
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+def predicted(
+    predict: Callable[[Any], Result], source: Any
+) -> Result | list[Result] | Iterator[tuple[Path, Result]]:
+    """Predict for whatever a user gives.
+
+    Args:
+        predict: Function that takes one picture: an array, a path or a PIL image.
+        source: One picture; a list or tuple of pictures; a folder, or a pattern such as
+            `photos/*.jpg`.
+
+    Returns:
+        One result for one picture; a list for a list, in its order; for a folder or a pattern an
+        iterator over pairs of file and result, one in memory at a time. It passes over files that
+        cannot be read, with a warning.
+
+    Raises:
+        ValueError: If a picture cannot be read, or a folder or pattern has none.
+    """
+    if isinstance(source, list | tuple):
+        return [predict(one) for one in source]
+    if isinstance(source, str | os.PathLike) and is_several(path := Path(source)):
+        return _each(predict, files_at(path, SHOWN_PICTURES))
+    return predict(source)
+
+
+def _each(predict: Callable[[Any], Result], files: list[Path]) -> Iterator[tuple[Path, Result]]:
+    for file in files:
+        try:
+            result = predict(file)
+        except UnreadableImageError as error:
+            logger.warning("%s", error)
+            continue
+        yield file, result
