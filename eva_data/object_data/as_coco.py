@@ -19,12 +19,14 @@ class Lists(NamedTuple):
         annotations: Entries as of `LabelledPictures.objects`, with `image_id` and `id`; read as
             they are asked for.
         notes: Sentences on what was left out.
+        unreadable: A sentence on each picture that was left out.
     """
 
     images: list[dict[str, Any]]
     categories: list[dict[str, Any]]
     annotations: Iterator[dict[str, Any]]
     notes: list[str]
+    unreadable: list[str]
 
 
 def as_coco(
@@ -65,7 +67,7 @@ def as_coco(
             f"{len(unreadable)} of {len(part.names)} pictures in {part.folder} cannot be read "
             f"({', '.join(unreadable[:_SHOWN])}{more})"
         )
-        if len(unreadable) > _MOST_UNREADABLE or not images:
+        if report is refuse and (len(unreadable) > _MOST_UNREADABLE or not images):
             report(f"{text}: more than {_MOST_UNREADABLE} are not left out; replace or remove them")
         notes.append(f"{text}: left out")
     names = enumerate(source.classes, start=1)
@@ -74,6 +76,7 @@ def as_coco(
         [{"id": number, "name": name} for number, name in names],
         _annotations(source, part, images, scored, report),
         notes,
+        unreadable,
     )
 
 

@@ -9,6 +9,7 @@ saved, and the number of workers changes nothing.
 
 import logging
 import struct
+import warnings
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence

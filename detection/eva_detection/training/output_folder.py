@@ -11,6 +11,7 @@ from typing import Any
 
 from detectron2.utils import comm
 
+from eva_data.coco.any_form import write_placed
 from eva_data.files import make_folder, require_regular_file
 from eva_data.outputs.run_folder import locked
 from eva_data.reports.provenance import record_start
@@ -55,6 +56,26 @@ def claimed(folder: Path, *, trains: bool, resume: bool) -> Iterator[None]:
 
         together(claim)
         yield
+
+
+def write_data(folder: Path, *, goes_on: bool) -> None:
+    """Write own data that are not a file in COCO format yet; each process holds them already.
+
+    Args:
+        folder: The output folder, which is this run's.
+        goes_on: Whether a run may be continued, whose data must be what they were.
+
+    Raises:
+        ValueError: If they are not.
+        UnwritableError: If they cannot be written.
+        OtherProcessError: On the other processes.
+    """
+
+    def write() -> None:
+        if comm.is_main_process():
+            write_placed(continues=goes_on and last_checkpoint(folder) is not None)
+
+    together(write)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from eva_backbone import no_init_weights
-from eva_data.coco.any_form import release, write_placed
+from eva_data.coco.any_form import release
 from eva_data.coco.files import forget
 from eva_data.interruption import StopSignal, passed_on_to_children
 from eva_detection.config.build import build
@@ -45,7 +45,7 @@ from eva_detection.training.hooks import (
     leave_together,
 )
 from eva_detection.training.launch import start_processes
-from eva_detection.training.output_folder import claimed, is_finished, last_checkpoint
+from eva_detection.training.output_folder import claimed, is_finished, last_checkpoint, write_data
 from eva_detection.training.run_log import start_log
 from eva_detection.training.trainer import DetectionTrainer
 
@@ -288,7 +288,7 @@ def _run(args: argparse.Namespace, log: LogPlace) -> None:
     cfg, notes = load_config(args)
     folder, trains = Path(cfg.train.output_dir), not args.eval_only
     with claimed(folder, trains=trains, resume=args.resume):
-        together(lambda: _write_data(folder, args))
+        write_data(folder, goes_on=trains and args.resume)
         start_log(cfg, args)
         log.folder, log.trains = folder, trains
         test_set = TestSet(cfg)
@@ -302,13 +302,6 @@ def _run(args: argparse.Namespace, log: LogPlace) -> None:
         else:
             _evaluate_only(test_set)
         close(test_set, trains=trains, began=began)
-
-
-def _write_data(folder: Path, args: argparse.Namespace) -> None:
-    """Write own data that are not a file yet; each process holds them already."""
-    if comm.is_main_process():
-        goes_on = args.resume and not args.eval_only and last_checkpoint(folder) is not None
-        write_placed(continues=goes_on)
 
 
 def _is_finished(folder: Path, max_iter: int) -> bool:
