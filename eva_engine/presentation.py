@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eva_backbone.checkpoints.runs.engine import CONFIG, EMA_WEIGHTS
+from eva_backbone.checkpoints.runs.engine import CONFIG
 from eva_backbone.checkpoints.runs.weights import weights_of_run
 from eva_data.files import write_text
 from eva_data.reports.content import Section, Step
@@ -16,7 +16,7 @@ from eva_data.reports.page import NAME, try_report
 from eva_data.reports.provenance import facts, record_start
 from eva_data.terminal import SHOWN, closing_lines, opening_lines
 from eva_engine.config import RunConfig, recipe_name
-from eva_engine.evaluation.report import TrainedRun, training_report
+from eva_engine.evaluation.report import TrainedRun, named_weights, training_report
 from eva_engine.run_log import METRICS
 
 logger = logging.getLogger(__name__)
@@ -147,19 +147,3 @@ class Presenter:
         )
         for line in lines:
             logger.info("%s", line, extra=SHOWN)
-
-
-def named_weights(source: str) -> str:
-    """Name weights for people: a run's folder with the file that is taken of it.
-
-    Args:
-        source: Name, path or address; empty for none.
-    """
-    if not source:
-        return "random"
-    folder = Path(source)
-    if not folder.is_dir():
-        return source
-    file = weights_of_run(folder)
-    average = " (moving average)" if file.name == EMA_WEIGHTS else ""
-    return f"{file}{average}"
