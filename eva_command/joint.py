@@ -5,6 +5,7 @@ from collections.abc import Sequence
 CHECKS = {
     "captions": ("eva_data.checks.captions", "pictures with captions, and their index"),
     "coco": ("eva_detection.checks.coco", "an annotation file in COCO's or LVIS's format"),
+    "folders": ("eva_data.checks.picture_folders", "folders of pictures, of classes or without"),
     "images": ("eva_data.checks.manifests", "the images of pre-training, and their index"),
     "semantic": ("eva_segmentation.checks.label_maps", "images and maps for semantic segmentation"),
     "video": ("eva_data.checks.videos", "videos for action recognition, and their clean list"),
@@ -12,7 +13,10 @@ CHECKS = {
 _VERIFY = """\
 Check a data set before training on it, and write a cleaned copy.
 
+    python tools/verify_data.py PATH      # finds out what it is
     python tools/verify_data.py coco --annotations a.json --images folder/ --write cleaned.json
+    python tools/verify_data.py coco --data data.yaml --write cleaned/
+    python tools/verify_data.py folders mine/train --against mine/val
     python tools/verify_data.py images manifest.toml --write index.safetensors
     python tools/verify_data.py semantic --images photos/ --maps labels/ --classes classes.toml
     python tools/verify_data.py video train.csv --root clips/ --against val.csv --write train.txt
@@ -79,7 +83,6 @@ def convert(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see `eva_engine.commands.convert`.
     """
-    from eva_command.mmengine_files import reading_runs
     from eva_contrastive.model.open_clip_program import OPEN_CLIP
     from eva_engine.commands.convert import OtherPrograms, converter, deferred
 
@@ -88,5 +91,4 @@ def convert(arguments: Sequence[str] | None = None) -> int:
         files={"mmdet": deferred(names, "to_mmdet")},
         official_names=deferred(names, "official_names"),
     )
-    with reading_runs(arguments):
-        return converter(OPEN_CLIP, mmdet)(arguments)
+    return converter(OPEN_CLIP, mmdet)(arguments)

@@ -42,6 +42,7 @@ class ProgressBar:
                 leave=leave,
                 dynamic_ncols=True,
                 mininterval=0.5,
+                leave=None,  # a bar below another one, as of an evaluation, goes when it is done
                 file=sys.stderr,
             )
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from eva_data.holdout import check_setting
 from eva_engine.config import (
     MixingConfig,
     OptimizerConfig,
@@ -96,7 +97,9 @@ class DataConfig(PixelConfig):
 
     Attributes:
         train: Folder of class folders, or a data set by name, see `eva_data.labelled.folders`.
-        val: The same for validation; empty evaluates nothing.
+        val: The same for validation; empty evaluates nothing, unless there is a `val_share`.
+        val_share: Share of the images of each class in `train` that is not trained on but
+            evaluated, chosen by their names and always the same; 0 for none.
         classes: Text file with a class in each line, in the order of the labels, such as the
             folders of ImageNet-21K; empty for the sorted folders of `train`.
         crop_pct: Share of the resized image's side that the evaluation crop has.
@@ -104,11 +107,13 @@ class DataConfig(PixelConfig):
 
     train: str
     val: str = ""
+    val_share: float = 0.0
     classes: str = ""
     crop_pct: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_setting(self.val_share, self.val)
         if not 0 < self.crop_pct <= 1:
             raise ValueError(f"crop_pct must be in (0, 1], got {self.crop_pct}")
 

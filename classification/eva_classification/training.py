@@ -12,6 +12,8 @@ from eva_classification.augmentation import training_transform
 from eva_classification.config import ClassificationConfig, ModelConfig
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
 from eva_data.labelled.folders import open_labelled
+from eva_data.labelled.held_out import hold_out
+from eva_data.labelled.labelled_images import LabelledImages
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.config import as_plain
@@ -93,7 +95,7 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         ValueError: If settings or data do not fit together.
     """
     size, data = config.model.image_size, config.data
-    samples = open_labelled(
+    samples: LabelledImages = open_labelled(
         data.train,
         training_transform(size, config.augment, data),
         classes=data.classes or None,
@@ -101,14 +103,21 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
     )
     classes = list(samples.classes)
     logger.info("%d images of %d classes", len(samples), len(classes))
+    transform = evaluation_transform(size, crop_pct=data.crop_pct, mean=data.mean, std=data.std)
+    others: LabelledImages
     validation = None
-    if data.val:
-        transform = evaluation_transform(size, crop_pct=data.crop_pct, mean=data.mean, std=data.std)
-        validation = Validation(
-            open_labelled(data.val, transform, classes=classes, upright=False), config.run, device
-        )
+    if data.val_share:
+        samples, others = hold_out(samples, data.val_share, transform, name="data.val_share")
+        logger.info("%d of them are held out for validation", len(others))
+        validation = Validation(others, config.run, device)
+    elif data.val:
+        others = open_labelled(data.val, transform, classes=classes, upright=False)
+        validation = Validation(others, config.run, device)
     elif config.run.best_metric:
-        raise ValueError("run.best_metric needs data.val; set it to nothing (--run.best-metric '')")
+        raise ValueError(
+            "run.best_metric needs data.val or data.val_share; set it to nothing "
+            "(--run.best-metric '')"
+        )
     distributed.seed_all(config.run.seed)
     build = partial(build_model, num_classes=len(classes))
     model = build(config.model)

@@ -4,18 +4,19 @@ import argparse
 import importlib
 import io
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eva_data.commands import exit_code
+from eva_data.commands import complain, exit_code
 from eva_data.options import integer
 
 
 def main(
     commands: Mapping[str, tuple[str, str]], *, about: str, arguments: Sequence[str] | None = None
 ) -> int:
-    """Run one of several checks.
+    """Run one of several checks; where a path stands in place of its name, the one that fits.
 
     Args:
         commands: Name -> module and line of help. The module has `add_arguments(parser)`, which
@@ -28,7 +29,16 @@ def main(
         The exit code: that of the check, 2 if the arguments or a file cannot be used, 130 after
         Ctrl-C.
     """
-    given = sys.argv[1:] if arguments is None else arguments
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] not in commands and not given[0].startswith("-"):
+        from eva_data.checks.guessing import guess  # here, so that --help comes at once
+
+        try:
+            given = guess(given)
+        except (ValueError, OSError) as error:
+            complain(f"error: {error}")
+            return 2
+        complain(f"checked as: {shlex.join(given)}")
     shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=about, formatter_class=shape)
     subparsers = parser.add_subparsers(dest="command", required=True)

@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,13 @@ class CocoFile:
         return text
 
 
-def read_coco(path: str | Path) -> CocoFile:
+def read_coco(path: str | Path, *, boxes_only: bool = False) -> CocoFile:
     """Read and check a file; a process reads it once, as long as it is not changed.
 
     Args:
         path: A JSON file in COCO's format for instances. `annotations` may be missing, as in test
             sets. `iscrowd` and `area` may be missing too; `ignore` means the same as `iscrowd`.
+        boxes_only: Leave masks alone, whatever they are: no object has a `segmentation`.
 
     Returns:
         The file; whoever else reads it gets the same, so it must be left as it is.
@@ -93,6 +94,8 @@ def read_coco(path: str | Path) -> CocoFile:
         ValueError: If it is not there or not in COCO format; the first wrong entry is named.
     """
     path = Path(path)
+    if path.absolute() in _remembered:
+        return _remembered[path.absolute()]
     try:
         require_regular_file(path)
     except FileNotFoundError as error:
@@ -100,14 +103,24 @@ def read_coco(path: str | Path) -> CocoFile:
     except OSError as error:
         raise ValueError(f"{error}; name a JSON file in COCO format") from error
     status = path.stat()
-    state = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+    state = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size, int(boxes_only))
     key = path.absolute()
     if key not in _kept or _kept[key][0] != state:
-        _kept[key] = (state, _read(path))
+        _kept[key] = (state, _read(path, boxes_only=boxes_only))
     return _kept[key][1]
 
 
 _kept: dict[Path, tuple[tuple[int, ...], CocoFile]] = {}
+_remembered: dict[Path, CocoFile] = {}
+
+
+def remember(file: CocoFile) -> None:
+    """Let `read_coco` return a file that is not written yet, from now on in this process.
+
+    Args:
+        file: The file; it is freed by `forget`.
+    """
+    _remembered[file.path.absolute()] = file
 
 
 def forget(path: str | Path) -> None:
@@ -116,20 +129,40 @@ def forget(path: str | Path) -> None:
     Args:
         path: Path of a file, whether or not `read_coco` has read it.
     """
-    _kept.pop(Path(path).absolute(), None)
+    path = Path(path).absolute()
+    _remembered.pop(path, None)
+    _kept.pop(path, None)
 
 
-def _read(path: Path) -> CocoFile:
+def _read(path: Path, *, boxes_only: bool) -> CocoFile:
     data = _load(path)
-    categories = _categories(path, data["categories"])
-    images = {entry["id"]: entry for entry in _images(path, data["images"])}
-    objects = []
     entries = data.get("annotations") or []
     if not isinstance(entries, list):
         raise ValueError(f"{path}: 'annotations' must be a list, got {shown(entries)}")
+    return checked(path, data, entries, boxes_only=boxes_only)
+
+
+def checked(
+    path: Path, data: Mapping[str, Any], entries: Iterable[Any], *, boxes_only: bool = False
+) -> CocoFile:
+    """Check the content of a file.
+
+    Args:
+        path: Path of the file, for messages too.
+        data: Its lists `images` and `categories`, whose entries have ids of their own.
+        entries: Its annotations; they are not needed again.
+        boxes_only: Leave masks alone.
+
+    Raises:
+        ValueError: With the first wrong entry.
+    """
+    categories = _categories(path, data["categories"])
+    images = {entry["id"]: entry for entry in _images(path, data["images"])}
+    objects, count = [], 0
     for number, entry in enumerate(entries):
+        count += 1
         try:
-            one = uniform_object(entry, images, categories)
+            one = uniform_object(entry, images, categories, boxes_only=boxes_only)
         except ValueError as error:
             name = f" (id {entry.get('id')})" if isinstance(entry, dict) else ""
             raise ValueError(f"{path}: annotations[{number}]{name} {error}") from error
@@ -141,7 +174,7 @@ def _read(path: Path) -> CocoFile:
         categories=categories,
         images=images,
         objects=objects,
-        flat=len(entries) - len(objects),
+        flat=count - len(objects),
         thin=thin,
         lvis=any("neg_category_ids" in entry for entry in data["images"][:1]),
     )

@@ -19,7 +19,11 @@ _FARTHEST = 10**6  # px; pycocotools steps along the sides of polygons, without 
 
 
 def uniform_object(
-    entry: Any, images: Mapping[int, dict[str, Any]], categories: Mapping[int, str]
+    entry: Any,
+    images: Mapping[int, dict[str, Any]],
+    categories: Mapping[int, str],
+    *,
+    boxes_only: bool = False,
 ) -> dict[str, Any] | None:
     """Check an annotation and make it uniform.
 
@@ -27,6 +31,7 @@ def uniform_object(
         entry: Entry of the file.
         images: Image id -> entry of the image, with `width` and `height`.
         categories: Known categories by their ids.
+        boxes_only: Leave its mask alone, whatever it is.
 
     Returns:
         An object of `CocoFile.objects`; None if its box has no area.
@@ -48,7 +53,8 @@ def uniform_object(
     image = images[entry["image_id"]]
     one = ids | {"bbox": [float(value) for value in box]}
     one["iscrowd"] = max(_flag(entry, "iscrowd"), _flag(entry, "ignore"))
-    mask = _mask(entry.get("segmentation"), image["height"], image["width"])
+    segmentation = None if boxes_only else entry.get("segmentation")
+    mask = _mask(segmentation, image["height"], image["width"])
     if mask is not None:
         one["segmentation"] = mask
     area = entry.get("area")

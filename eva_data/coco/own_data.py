@@ -1,11 +1,13 @@
-"""Own data in COCO format on a command line: `--train-annotations` and the like."""
+"""Own data on a command line: `--data`, `--train-annotations` and the like."""
 
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_data.coco.files import CocoFile, check_images, read_coco
+from eva_data.coco.any_form import Found, Wanted, find
+from eva_data.coco.files import CocoFile
+from eva_data.holdout import check_share
 
 PARTS = ("train", "val")
 _FLAGS = tuple(f"{part}_{what}" for part in PARTS for what in ("annotations", "images"))
@@ -18,39 +20,62 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
         parser: Parser of a program that trains or evaluates a detector.
         training: Add the flags for training data too.
     """
-    about = "any data set in COCO format"
+    about = "any data set in the form of YOLO, Pascal VOC or COCO"
     if training:
-        about += "; the training file defines the classes"
+        about += "; the training data define the classes"
     group = parser.add_argument_group("your own data", about)
+    add = group.add_argument
+    add(
+        "--data",
+        metavar="PATH",
+        help="data.yaml of YOLO, folder of Pascal VOC, or folder of a COCO export, in place of the "
+        "files and folders below",
+    )
     for part, what in (("train", "training"), ("val", "evaluation")):
         if training or part == "val":
-            add = group.add_argument
-            add(f"--{part}-annotations", metavar="FILE", help=f"JSON file for {what}")
+            add(f"--{part}-annotations", metavar="FILE", help=f"COCO's JSON file for {what}")
             add(f"--{part}-images", metavar="DIR", help=f"folder of images for {what}")
-    group.add_argument(
-        "--boxes-only", action="store_true", help="no mask head, even where the files have masks"
+    add(
+        "--val-share",
+        type=float,
+        metavar="SHARE",
+        help="share of the training pictures to evaluate on, such as 0.1, where no others are "
+        "named; chosen by their names, always the same",
     )
+    add("--boxes-only", action="store_true", help="no mask head; masks are not looked at")
 
 
-def given(args: argparse.Namespace) -> dict[str, str]:
-    """Return the flags that name a file or folder.
+def given(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the flags that name data.
 
     Args:
         args: The command line with the flags of `add_arguments`, or without them.
 
     Raises:
-        ValueError: If `--boxes-only` stands alone.
+        ValueError: If `--boxes-only` or `--val-share` stands alone, or flags exclude each other.
     """
-    found = {flag: getattr(args, flag) for flag in _FLAGS if getattr(args, flag, None)}
+    named = ("data", *_FLAGS)
+    found = {flag: getattr(args, flag) for flag in named if getattr(args, flag, None)}
+    share = getattr(args, "val_share", None)
     if not found and getattr(args, "boxes_only", False):
-        raise ValueError("--boxes-only goes with --val-annotations and the like")
+        raise ValueError("--boxes-only goes with --data, --val-annotations and the like")
+    if not found and share is not None:
+        raise ValueError("--val-share goes with --data, or with --train-annotations")
+    if "data" in found and len(found) > 1:
+        others = ", ".join(_spelled(flag) for flag in found if flag != "data")
+        raise ValueError(f"--data {found['data']} names all data: leave out {others}")
+    if share is not None:
+        check_share(share)
+        if both := [_spelled(flag) for flag in found if flag.startswith("val")]:
+            raise ValueError(
+                f"--val-share {share:g} takes pictures for evaluation from the training data: "
+                f"leave it out, or {', '.join(both)}"
+            )
     return found
 
 
-def read_files(
-    args: argparse.Namespace, parts: Sequence[str], *, rule: str
-) -> tuple[dict[str, CocoFile], dict[str, str]]:
-    """Read and check the files that the flags name.
+def read_data(args: argparse.Namespace, parts: Sequence[str], *, rule: str) -> Found:
+    """Read and check the data that the flags name.
 
     Args:
         args: The command line with the flags of `add_arguments`.
@@ -58,26 +83,41 @@ def read_files(
         rule: Sentence with the flags that go together, for the message.
 
     Returns:
-        Part -> file, and part -> folder of its images; nothing without flags.
+        Files and folders by part; none without flags.
 
     Raises:
-        ValueError: If flags are missing or the files are not right.
+        ValueError: If flags are missing or the data are not right.
     """
     named = given(args)
     if not named:
-        return {}, {}
-    wanted = [f"{part}_{what}" for part in parts for what in ("annotations", "images")]
-    missing = ["--" + flag.replace("_", "-") for flag in wanted if flag not in named]
-    if missing:
-        raise ValueError(f"{', '.join(missing)} missing: {rule}")
-    files, folders = {}, {}
-    for part in parts:
-        folders[part] = str(Path(named[f"{part}_images"]).absolute())
-        files[part] = read_coco(Path(named[f"{part}_annotations"]).absolute())
-        check_images(files[part], folders[part])
-    if "train" in files and not files["train"].things:
-        raise ValueError(f"{files['train'].path} has no objects to train on, crowds aside")
-    return files, folders
+        return Found(files={}, folders={})
+    share = getattr(args, "val_share", None)
+    files = []
+    if "data" not in named:
+        needed = ("train",) if share is not None else parts
+        wanted = [f"{part}_{what}" for part in needed for what in ("annotations", "images")]
+        missing = [_spelled(flag) for flag in wanted if flag not in named]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} missing: {rule}")
+        for part in needed:
+            file, folder = (Path(named[f"{part}_{what}"]) for what in ("annotations", "images"))
+            files.append((part, file.absolute(), folder.absolute()))
+    found = find(
+        Wanted(
+            data=Path(named["data"]).absolute() if "data" in named else None,
+            files=tuple(files),
+            share=share,
+            boxes_only=bool(getattr(args, "boxes_only", False)),
+            parts=tuple(parts),
+        )
+    )
+    if "train" in found.files and not found.files["train"].things:
+        raise ValueError(f"{found.files['train'].path} has no objects to train on, crowds aside")
+    return found
+
+
+def _spelled(flag: str) -> str:
+    return "--" + flag.replace("_", "-")
 
 
 def reason_against_masks(file: CocoFile, *, training: bool) -> str | None:
@@ -97,8 +137,9 @@ def reason_against_masks(file: CocoFile, *, training: bool) -> str | None:
     if training and 0 < len(lacking) < len(file.things):
         raise ValueError(
             f"{len(lacking)} of {len(file.things)} objects of {file.path} have no usable mask (the "
-            f"first: bbox {lacking[0]['bbox']} in image {lacking[0]['image_id']}): complete them, "
-            "or train boxes alone with --boxes-only"
+            f"first: bbox {lacking[0]['bbox']} in image {lacking[0]['image_id']}, "
+            f"{file.images[lacking[0]['image_id']]['file_name']}): complete them, or train boxes "
+            "alone with --boxes-only"
         )
     return f"no object of {file.path} has a mask" if len(lacking) == len(file.things) > 0 else None
 

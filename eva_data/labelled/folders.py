@@ -79,11 +79,15 @@ class ClassFolders(LabelledImages):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def sample_id(self, index: int) -> str:
-        """Name an image by its path."""
+    def name(self, index: int) -> str:
+        """Name an image by its path below the folder."""
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} images")
-        return str(self.folder / self._names[index])
+        return self._names[index]
+
+    def sample_id(self, index: int) -> str:
+        """Name an image by its path."""
+        return str(self.folder / self.name(index))
 
     def load(self, index: int) -> tuple[Image.Image, int]:
         """See `LabelledImages`."""

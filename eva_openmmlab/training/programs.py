@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
 from eva_backbone import no_init_weights
+from eva_data.reports.provenance import Kind
 from eva_openmmlab.config.options import check_files
 from eva_openmmlab.training.checkpoint_files import has_run
 from eva_openmmlab.training.errors import RunError, building, sentences, settings
 from eva_openmmlab.training.runner import leave, used
 
 Configure = Callable[[argparse.Namespace], Config]
+Report = Callable[[Runner, Kind], Path | None]  # writes the page of a run that has ended
 _PACKAGES = ("eva_openmmlab", "eva_mmdetection", "eva_segmentation")
 
 
@@ -47,13 +51,16 @@ def notes() -> Iterator[Callable[[logging.Logger], None]]:
             logger.setLevel(level)
 
 
-def run_training(args: argparse.Namespace, configure: Configure, *, program: str) -> None:
+def run_training(
+    args: argparse.Namespace, configure: Configure, *, program: str, report: Report | None = None
+) -> None:
     """Train as a command line describes.
 
     Args:
         args: The command line, with the flags of `eva_openmmlab.config.command_line`.
         configure: Function that reads its config.
         program: Name that begins a refusal.
+        report: Function that writes the report of the run; None for no report.
 
     Raises:
         SystemExit: With one sentence for what the user can fix, or after a signal.
@@ -71,16 +78,20 @@ def run_training(args: argparse.Namespace, configure: Configure, *, program: str
             runner = RUNNERS.build(cfg)
         write_notes(runner.logger)
         runner.train()
+        _report(runner, "training", report)
         leave()
 
 
-def run_test(args: argparse.Namespace, configure: Configure, *, program: str) -> None:
+def run_test(
+    args: argparse.Namespace, configure: Configure, *, program: str, report: Report | None = None
+) -> None:
     """Score weights as a command line describes.
 
     Args:
         args: The command line, with the flags of `eva_openmmlab.config.command_line`.
         configure: Function that reads its config.
         program: Name that begins a refusal.
+        report: Function that writes the report of the run; None for no report.
 
     Raises:
         SystemExit: With one sentence for what the user can fix.
@@ -96,4 +107,10 @@ def run_test(args: argparse.Namespace, configure: Configure, *, program: str) ->
             runner = RUNNERS.build(cfg)
         write_notes(runner.logger)
         runner.test()
+        _report(runner, "evaluation", report)
         leave()
+
+
+def _report(runner: Runner, kind: Kind, report: Report | None) -> Path | None:
+    """Write the page of a run on the main process, where there is a function for it."""
+    return report(runner, kind) if report is not None and is_main_process() else None

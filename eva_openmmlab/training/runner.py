@@ -17,7 +17,9 @@ from eva_backbone import no_init_weights
 from eva_data.files import make_folder, replacing
 from eva_data.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal
 from eva_data.outputs.run_folder import locked
+from eva_data.reports.provenance import record_start
 from eva_openmmlab.config.files import SavedConfig
+from eva_openmmlab.evaluation.predictions import keep_predictions
 from eva_openmmlab.training.checkpoint_files import (
     RUN,
     Evaluation,
@@ -134,6 +136,10 @@ class EVARunner(Runner):
         wrapper.guard = self.guard
         return wrapper
 
+    def build_evaluator(self, evaluator: Any) -> Any:
+        """Build metrics that leave their predictions: `evaluator` is metrics or their configs."""
+        return keep_predictions(super().build_evaluator(evaluator), Path(self.work_dir))
+
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call a hook, and add the place in the data to a checkpoint.
 
@@ -186,7 +192,9 @@ class EVARunner(Runner):
 
     def test(self) -> dict[str, float]:
         """Score the test set."""
-        with building(Path(self.work_dir), lambda: self.started):
+        folder = Path(self.work_dir)
+        on_main_process(lambda: record_start(folder, "evaluation"))
+        with building(folder, lambda: self.started):
             return super().test()
 
     def val(self) -> dict[str, float]:
@@ -296,6 +304,7 @@ class EVARunner(Runner):
         stack.enter_context(locked(folder))
         if not self._resume and has_run(folder):
             raise RunError(used(folder))
+        record_start(folder, "training")
 
     def _find_checkpoint(self) -> None:
         """Find and read it before anything is built: its seed decides the order of the data."""

@@ -54,7 +54,7 @@ FUNCTIONS = [
 # commands of `eva` that take no weights; all others must have --no-download
 WITHOUT_WEIGHTS = {
     *("config", "doctor", "push", "recipes", "submit", "weights list", "weights verify"),
-    *("detection coco-lvis-gap", "detection quickstart", "detection submit"),
+    *("detection coco-lvis-gap", "detection quickstart", "detection submit", "quickstart"),
     *(f"data {name}" for name in GROUPS["data"].commands),
 }
 EVERY = {

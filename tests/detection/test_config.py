@@ -155,7 +155,7 @@ def test_detectron2_s_lvis_evaluation_is_still_broken():
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("", "give a recipe with --config-file"),
+        ("", "name a recipe, such as demo/"),
         ("nope.py", r"--config-file nope\.py cannot be read"),
     ],
 )

@@ -116,13 +116,6 @@ def test_wrong_numbers_of_processes(parse, flags, message):
         command_line.load_config(parse(*flags))
 
 
-def test_flags_behind_the_settings(parse):
-    args = parse()
-    args.opts.append("--resume")
-    with pytest.raises(ValueError, match="--resume: flags come before the settings"):
-        command_line.load_config(args)
-
-
 def test_an_evaluation_needs_no_settings_of_training(parse):
     cfg, _ = command_line.load_config(parse("--eval-only", "--num-gpus", "3", "train.max_iter=0"))
     assert cfg.train.max_iter == 0

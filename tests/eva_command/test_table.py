@@ -25,7 +25,7 @@ RECIPES = {  # a recipe's own help lists all its values
     ("video", "train"): "own_videos",
     ("clip", "train"): "eva_debug_captions",
 }
-CHECKS = ("captions", "coco", "images", "semantic", "video")
+CHECKS = ("captions", "coco", "folders", "images", "semantic", "video")
 CASES = [
     *BY_WORDS,
     *((*words, recipe) for words, recipe in RECIPES.items()),

@@ -26,13 +26,19 @@ MODULES = {  # what a group may load -> its modules
     ),
     ("numpy", "PIL"): (
         *("checks.findings", "checks.pictures", "kinetics.classes", "labelled.classes"),
-        *("sources.names", "drawing.label_maps", "drawing.objects", "drawing.style"),
-        *("reports.content", "reports.page"),
+        *(
+            "sources.names",
+            "drawing.label_maps",
+            "drawing.masks",
+            "drawing.objects",
+            "drawing.style",
+        ),
+        *("reports.content", "reports.page", "sources.names"),
         *("drawing.contact_sheet", "drawing.lettering", "pictures", "coco.rules"),
     ),
     ("numpy", "cv2"): ("coco.scoring",),
     ("numpy", "PIL", "pycocotools"): (
-        *("coco.files", "coco.objects", "coco.own_data", "coco.predictions"),
+        *("coco.files", "coco.objects", "coco.own_data", "coco.predictions", "coco.report"),
     ),
     ("numpy", "PIL", "safetensors"): (
         *("checks.video_facts", "checks.video_sets", "checks.videos", "sources.index_file"),
@@ -50,7 +56,7 @@ MODULES = {  # what a group may load -> its modules
         *("video.containers", "video.frame_stream", "video.frame_table", "video.pyav_source"),
         *("video.torchcodec_source", "video.video_source", "video.writer"),
     ),
-    ("numpy", "PIL", "torch", "safetensors"): (
+    ("numpy", "PIL", "torch", "tqdm", "safetensors"): (
         *("labelled.folders", "labelled.imagenet", "labelled.labelled_images", "labelled.named"),
         *("outputs.exported", "outputs.tensors", "seeding", "transforms"),
         *("sources.decoding", "sources.image_source", "sources.manifests", "sources.shards"),

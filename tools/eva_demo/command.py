@@ -1,6 +1,6 @@
 """The command that makes the demo data: digits in the formats that the toolkit reads.
 
-    python tools/make_demo_data.py --output data/demo --formats coco
+    python tools/make_demo_data.py --output data/demo --formats coco yolo voc
     python tools/make_demo_data.py --output data/motions --formats video
     python tools/make_demo_data.py --output data/captioned --formats captions
 

@@ -14,6 +14,8 @@ from eva_demo.formats.folder import CLASS_FOLDERS
 from eva_demo.formats.format import Format, demand
 from eva_demo.formats.semantic import SEMANTIC_MAPS
 from eva_demo.formats.video import MOTION_CLIPS
+from eva_demo.formats.voc import VOC_BOXES
+from eva_demo.formats.yolo import YOLO_OUTLINES
 from eva_demo.manifest import difference, is_ours, write_manifest
 
 # Libraries for pictures are imported where they are used, so that --help comes at once.
@@ -27,6 +29,8 @@ FORMATS: Mapping[str, Format] = {
     "folder": CLASS_FOLDERS,
     "semantic": SEMANTIC_MAPS,
     "video": MOTION_CLIPS,
+    "voc": VOC_BOXES,
+    "yolo": YOLO_OUTLINES,
 }
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
+from eva_data.holdout import check_setting
 from eva_data.video.video_source import Backend
 from eva_engine.config import (
     MixingConfig,
@@ -86,7 +87,9 @@ class DataConfig(PixelConfig):
 
     Attributes:
         train: List, folder of class folders or shards, see `eva_data.labelled_videos.opening`.
-        val: The same for validation; empty evaluates nothing.
+        val: The same for validation; empty evaluates nothing, unless there is a `val_share`.
+        val_share: Share of the videos of each class in `train` that is not trained on but
+            evaluated, chosen by their names and always the same; 0 for none.
         root: Folder that the paths of lists begin in; empty for the folder of the list.
         val_root: The same for `val`; empty takes `root`, unless `val` is a folder.
         classes: Text file with a class in each line, in the order of the labels; empty takes the
@@ -101,6 +104,7 @@ class DataConfig(PixelConfig):
 
     train: str
     val: str = ""
+    val_share: float = 0.0
     root: str = ""
     val_root: str = ""
     classes: str = ""
@@ -114,6 +118,7 @@ class DataConfig(PixelConfig):
         super().__post_init__()
         one_of_its_choices(self)
         at_least(self, frame_interval=1)
+        check_setting(self.val_share, self.val)
         if self.frame_interval != 1 and self.sampling != "dense":
             raise ValueError(
                 f"frame_interval={self.frame_interval} has no effect on sampling={self.sampling}, "

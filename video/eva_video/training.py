@@ -13,6 +13,7 @@ import torch
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.initialisation import no_init_weights
 from eva_backbone.layer_decay import freeze_layers
+from eva_data.holdout import held_out
 from eva_data.kinetics.classes import find_classes
 from eva_data.kinetics.classes import mapping as kinetics_mapping
 from eva_data.labelled.classes import listed
@@ -230,19 +231,31 @@ def train(config: VideoConfig, device: torch.device) -> None:
     )
     classes = list(videos.classes)
     logger.info("%d videos of %d classes", len(videos), len(classes))
-    validation = None
-    if data.val:
+    validation = others = None
+    if data.val_share:
+        names = (videos.name(index) for index in range(len(videos)))
+        held = held_out(
+            names, data.val_share, classes=videos.labels.tolist(), name="data.val_share"
+        )
+        others = videos.subset(np.flatnonzero(held).tolist())
+        videos = videos.subset(np.flatnonzero(~held).tolist())
+        logger.info("%d of them are held out for validation", len(others))
+    elif data.val:
         others = open_videos(
             data.val,
             classes=classes,
             root=data.val_root or (not Path(data.val).is_dir() and data.root) or None,
             backend=data.backend,
         )
+    if others is not None:
         validation = Validation(
             validation_clips(config, others), config.run, device, skip_unreadable=True
         )
     elif config.run.best_metric:
-        raise ValueError("run.best_metric needs data.val; set it to nothing (--run.best-metric '')")
+        raise ValueError(
+            "run.best_metric needs data.val or data.val_share; set it to nothing "
+            "(--run.best-metric '')"
+        )
     head_rows = _head_rows(config.model, classes)
     distributed.seed_all(config.run.seed)
     model = build_model(config.model, num_classes=len(classes), head_rows=head_rows)

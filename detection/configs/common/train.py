@@ -17,6 +17,6 @@ train = dict(
     checkpointer=dict(period=5000, max_to_keep=10),
     eval_period=5000,
     log_period=20,
-    progress_bar=False,
+    progress_bar=True,
     device="cuda" if torch.cuda.is_available() else "cpu",
 )

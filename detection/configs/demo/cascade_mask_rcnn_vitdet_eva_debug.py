@@ -103,7 +103,6 @@ train.max_iter = 450
 train.amp.enabled = False
 train.checkpointer.update(period=50, max_to_keep=2)
 train.eval_period = 0  # at the end only
-train.progress_bar = True
 train.seed = 0
 train.device = "cpu"
 train.output_dir = "./output/digit_scenes_eva_debug"

@@ -1,15 +1,15 @@
 """Check an annotation file in COCO's or LVIS's format against itself and its pictures.
 
     python tools/verify_data.py coco --annotations instances.json --images folder/
+    python tools/verify_data.py coco --data data.yaml --write cleaned/
 
 The entire file is held in memory, as COCO's own reader does: about 1.1 kB for a box, so 28 GB for
 Objects365 v2.
 """
 
 import argparse
-import gc
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,22 +18,23 @@ import numpy as np
 
 from eva_data.checks.command import add_shared
 from eva_data.checks.findings import Findings, Kind, write_json
-from eva_data.coco.files import parse_json
 from eva_data.coco.rules import category_name, is_id, is_integer
 from eva_data.commands import check_outputs, complain, say
+from eva_data.files import make_folder
 from eva_data.options import number
 from eva_detection.checks.annotations import BY_HAND, AnnotationCheck, Annotations, Entry
 from eva_detection.checks.annotations import KINDS as ANNOTATION_KINDS
+from eva_detection.checks.any_form import Checked, load, parts_of
 from eva_detection.checks.image_list import KINDS as IMAGE_KINDS
 from eva_detection.checks.image_list import LVIS_FIELDS, ImageCheck
-
-_PARTS = ("images", "annotations", "categories")
+from eva_detection.checks.masks import REMOVED
 
 KINDS: Mapping[str, Kind] = {
     "category_malformed": Kind("category without an integer id or a name", BY_HAND),
     "category_name_number": Kind("category name that is a number; it is read as text", "-", True),
     "category_id_again": Kind("category id used before", BY_HAND),
     "category_name_again": Kind("category name used before", BY_HAND),
+    "label": Kind("label or picture that training refuses", REMOVED),
     **IMAGE_KINDS,
     **ANNOTATION_KINDS,
     "lvis_field": Kind("LVIS list of categories that is not a list", "emptied"),
@@ -70,30 +71,6 @@ class Verified:
         return (self.annotations.keep & usable[self.annotations.image]).tolist()
 
 
-def load(file: Path) -> dict[str, Any]:
-    """Parse an annotation file.
-
-    Args:
-        file: The file.
-
-    Raises:
-        ValueError: If it is not a JSON object with lists of images, annotations and categories.
-    """
-    collecting = gc.isenabled()
-    gc.disable()  # it would look at millions of new objects again and again
-    try:
-        data = parse_json(file.read_bytes(), str(file))
-    finally:
-        if collecting:
-            gc.enable()
-    if not isinstance(data, dict):
-        raise ValueError(f"{file} holds a {type(data).__name__}, not an object as COCO's files do")
-    missing = [name for name in _PARTS if not isinstance(data.get(name), list)]
-    if missing:
-        raise ValueError(f"{file} has no list {' and '.join(missing)}; is it COCO's format?")
-    return data
-
-
 def verify(
     data: dict[str, Any],
     *,
@@ -102,6 +79,7 @@ def verify(
     decode: bool = True,
     tolerance: float = 1.0,
     boxes_only: bool = False,
+    unread: Sequence[str] = (),
 ) -> Verified:
     """Check a data set.
 
@@ -112,8 +90,12 @@ def verify(
         decode: Read all pixels, not just the headers.
         tolerance: Pixels by which boxes and polygons may leave the image.
         boxes_only: Leave masks alone.
+        unread: Sentences on labels and pictures that are not among the data.
     """
     findings = Findings(KINDS)
+    for text in unread:
+        place, _, reason = text.partition(": ")
+        findings.add("label", place, reason or text)
     categories = _check_categories(data["categories"], findings)
     check = ImageCheck(data["images"], findings, folder=folder)
     if folder is not None:
@@ -245,8 +227,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.set_defaults(run=_run)
     add = parser.add_argument
-    add("--annotations", required=True, type=Path, metavar="JSON", help="the file to check")
-    add("--images", type=Path, metavar="DIR", help="folder of the pictures, looked at if given")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--annotations", type=Path, metavar="JSON", help="the file to check")
+    source.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="data.yaml of YOLO, folder of Pascal VOC, or folder of a COCO export, with its "
+        "pictures",
+    )
+    add("--images", type=Path, metavar="DIR", help="folder of the pictures of --annotations")
     add(
         "--tolerance",
         type=number(0),
@@ -259,50 +249,81 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "pictures",
         skip="read the headers of pictures only",
-        write=("JSON", "a file without the problems"),
+        write=("JSON", "a COCO file without the problems; with --data a folder of such files"),
     )
 
 
 def _run(args: argparse.Namespace) -> int:
     _check_paths(args)
-    data = load(args.annotations)
+    if args.data is None:
+        parts = iter([Checked("", args.annotations, load(args.annotations), args.images, [])])
+    else:
+        parts = parts_of(args.data)
+    reports: dict[str, dict[str, Any]] = {}
+    failed, problems = False, 0
+    for part in parts:
+        report, written = _check_part(part, args)
+        reports[part.name] = report
+        failed, problems = failed or not written, problems + report["problems"]
+    if args.report:
+        alone = args.data is None
+        write_json(args.report, reports[""] if alone else {"data": str(args.data), **reports})
+    return 1 if problems or failed else 0
+
+
+def _check_part(part: Checked, args: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    """Check a part; return its report, and False if its cleaned file could not be written."""
+    data = part.data
     sizes = ", ".join(f"{len(data[name]):,} {name}" for name in ("images", "annotations"))
-    say(f"{args.annotations}: {sizes}, {len(data['categories']):,} categories")
+    title = f"{part.place}, {part.name}" if part.name else str(part.place)
+    say(f"{title}: {sizes}, {len(data['categories']):,} categories")
     verified = verify(
         data,
-        folder=args.images,
+        folder=part.folder,
         workers=args.workers,
         decode=not args.skip_decode,
         tolerance=args.tolerance,
         boxes_only=args.boxes_only,
+        unread=part.problems,
     )
     findings = verified.findings
     listed = findings.as_json()
     if listed:
         say(findings.table())
-    if args.images is None:
+    if part.folder is None:
         say("image files were not looked at: give --images FOLDER")
     kept = {
         "images": sum(verified.keep_images),
         "annotations": sum(verified.kept_annotations()),
     }
-    if args.report:
-        about = {"annotations": str(args.annotations), "images": str(args.images or "")}
-        counts = {"problems": findings.problems, "left_by_cleaning": kept}
-        write_json(args.report, about | counts | {"findings": listed})
+    about = {"annotations": str(part.place), "images": str(part.folder or "")}
+    counts = {"problems": findings.problems, "left_by_cleaning": kept}
+    report = about | counts | {"findings": listed}
     if args.write:
+        file = args.write / f"{part.name}.json" if part.name else args.write
         try:
-            write_json(args.write, clean(verified))
+            write_json(file, clean(verified))
         except ValueError as error:
             complain(f"nothing was written: {error}")
-            return 1
+            return report, False
         left = ", ".join(f"{kept[name]:,} of {len(data[name]):,} {name}" for name in kept)
-        say(f"{args.write}: cleaned, {left}")
-    say(findings.summary(f" in {args.annotations}" if args.write else ""))
-    return 1 if findings.problems else 0
+        say(f"{file}: cleaned, {left}")
+        if part.name:
+            say(f"its pictures: --{part.name}-images {part.folder}")
+    say(findings.summary(f" in {title}" if args.write else ""))
+    return report, True
 
 
 def _check_paths(args: argparse.Namespace) -> None:
+    if args.data is not None:
+        if args.images:
+            raise ValueError(f"--images {args.images} goes with --annotations, not with --data")
+        outputs = [args.report]
+        if args.write:
+            make_folder(args.write)
+            outputs += [args.write / f"{part}.json" for part in ("train", "val")]
+        check_outputs(outputs, overwrite=args.overwrite, inputs={"data to check": args.data})
+        return
     if not args.annotations.is_file():
         raise FileNotFoundError(f"there is no file {args.annotations}")
     if args.images and not args.images.is_dir():

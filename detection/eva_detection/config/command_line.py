@@ -27,7 +27,10 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
         ValueError: In one sentence, if it cannot work.
     """
     if not args.config_file:
-        raise ValueError("give a recipe with --config-file")
+        raise ValueError(
+            "name a recipe, such as demo/cascade_mask_rcnn_vitdet_eva_debug; "
+            "`eva recipes detection` lists them"
+        )
     try:
         args.config_file = str(find_recipe("detection", args.config_file))
         cfg = load_config_file(args.config_file)
@@ -35,8 +38,6 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
         raise ValueError(
             f"--config-file {args.config_file} cannot be read: {describe(error)}"
         ) from error
-    if flags := [text for text in args.opts if text.startswith("--")]:
-        raise ValueError(f"{flags[0]}: flags come before the settings, such as train.max_iter=100")
     with resolving():
         check_overrides(cfg, args.opts)
         scales = getattr(args, "scale_lr", False)

@@ -1,4 +1,4 @@
-"""Any data set in COCO format in any recipe: `--train-annotations` and the like.
+"""Any data set in any recipe: `--data`, `--train-annotations` and the like.
 
 The config itself states files and classes afterwards, and nothing is registered by name. So every
 process of a run, a continued one, and every reader of the saved `config.yaml` (`demo.py`,
@@ -7,6 +7,7 @@ process of a run, a continued one, and every reader of the saved `config.yaml` (
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetMapper
@@ -14,14 +15,20 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from eva_data.coco import own_data
+from eva_data.coco.any_form import EVALUATED, Found, place
 from eva_data.coco.files import CocoFile, check_categories
 from eva_detection.config.files import literal
+from eva_detection.config.overrides import apply_overrides
 from eva_detection.config.recipes import drop_masks, update_each
 from eva_detection.data.custom_data import load_records
 from eva_detection.data.mapper import CustomMapper, PictureMapper
 from eva_detection.evaluation.own_data import CustomEvaluator
 
-_RULE = "to train, all four flags are needed, to evaluate with --eval-only the two of val"
+_OUTPUT = "train.output_dir"
+_RULE = (
+    "to train, all four flags are needed (or --val-share in place of the two of val, or --data "
+    "alone), to evaluate with --eval-only the two of val"
+)
 
 
 def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
@@ -38,11 +45,14 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
         ValueError: If flags are missing or the files are not right.
     """
     boxes_only = bool(getattr(args, "boxes_only", False))
-    files, folders = _read_files(args)
-    if not files:
+    found = _read_data(args)
+    if not found.files:
         return []
+    folder = Path(_output_folder(cfg, args))
+    names = ("train", "val") if "train" in found.files else (EVALUATED,)
+    files, folders = place(found, folder, names=names), found.folders
     saved = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
-    notes = [f"Own data: {file.describe()}" for file in files.values()]
+    notes = [*found.notes, *(f"Own data: {file.describe()}" for file in files.values())]
     for file in files.values():
         if file.lvis:
             notes.append(f"{file.path} is in LVIS format: read as if all objects were annotated")
@@ -56,22 +66,36 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
         drop_masks(cfg.model, cfg.dataloader)
         cfg.model.roi_heads.pop("maskness_thresh", None)
         notes.append(f"The detector has no mask head: {reason}")
-    _set_data(cfg, files, folders, dict(categories))
+    _set_data(cfg, files, folders, dict(categories), boxes_only=boxes_only)
     _set_classes(cfg.model, len(categories), notes)
     if "mask_head" in cfg.model.roi_heads:
         _set_mask_formats(cfg.dataloader, files, notes)
-    names = ", ".join(f"{key} {name}" for key, name in list(categories.items())[:20])
+    listed = ", ".join(f"{key} {name}" for key, name in list(categories.items())[:20])
     more = ", ..." if len(categories) > 20 else ""
-    notes.append(f"The detector has {len(categories)} classes (id, name): {names}{more}")
+    notes.append(f"The detector has {len(categories)} classes (id, name): {listed}{more}")
     return notes
 
 
-def _read_files(args: argparse.Namespace) -> tuple[dict[str, CocoFile], dict[str, str]]:
-    """Read the files that the flags name, and the image folders, by part; nothing without."""
+def _read_data(args: argparse.Namespace) -> Found:
+    """Read the data that the flags name; nothing without."""
     flags = own_data.given(args)
-    wants_train = flags and (not args.eval_only or {"train_annotations", "train_images"} & {*flags})
+    shared = getattr(args, "val_share", None) is not None
+    named = {"train_annotations", "train_images"} & {*flags} and not shared
+    wants_train = flags and (not args.eval_only or named)
     parts = own_data.PARTS if wants_train else ("val",)
-    return own_data.read_files(args, parts, rule=_RULE)
+    return own_data.read_data(args, parts, rule=_RULE)
+
+
+def _output_folder(cfg: DictConfig, args: argparse.Namespace) -> str:
+    """Return the output folder, which the command line may state after its flags."""
+    stated = [text for text in getattr(args, "opts", None) or [] if _key(text) == _OUTPUT]
+    part = OmegaConf.create({"train": {"output_dir": str(cfg.train.output_dir)}})
+    apply_overrides(part, stated)
+    return str(part.train.output_dir)
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+")
 
 
 def _reason_against_masks(
@@ -101,7 +125,10 @@ def _set_data(
     files: Mapping[str, CocoFile],
     folders: Mapping[str, str],
     categories: dict[int, str],
+    *,
+    boxes_only: bool,
 ) -> None:
+    without = {"boxes_only": True} if boxes_only else {}
     loaders, stated = cfg.dataloader, "${dataloader.test.dataset.categories}"
     names = {key: literal(name) for key, name in categories.items()}
     for part in files:
@@ -111,6 +138,7 @@ def _set_data(
             images=literal(folders[part]),
             categories=stated if part == "train" else names,
             filter_empty=part == "train" and node.dataset.get("filter_empty", True),
+            **without,
         )
     for node, ours in ((loaders.train, CustomMapper), (loaders.test, PictureMapper)):
         target = node.mapper["_target_"]
@@ -121,6 +149,7 @@ def _set_data(
         annotations="${dataloader.test.dataset.annotations}",
         categories=stated,
         output_dir="${train.output_dir}/inference",
+        **without,
     )
 
 

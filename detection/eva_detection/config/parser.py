@@ -7,13 +7,13 @@ import sys
 from eva_data.coco import own_data
 from eva_data.commands import program_name
 from eva_data.options import add_download_option
+from eva_detection.config.words import AnyOrderParser
 
 _EPILOG = """
 Examples:
 
 Fine-tune on COCO with 8 GPUs:
-    python detection/train_net.py --num-gpus 8 \\
-        --config-file coco/cascade_mask_rcnn_vitdet_eva_g_1280.py \\
+    python detection/train_net.py coco/cascade_mask_rcnn_vitdet_eva_g_1280 --num-gpus 8 \\
         train.init_checkpoint=eva_o365.pth train.output_dir=output/coco
 
 Train on your own data in COCO format (classes, masks or boxes as in the files):
@@ -33,9 +33,13 @@ Evaluate:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser: the options of detectron2's programs, own data and `--scale-lr`."""
-    parser = argparse.ArgumentParser(
+    """Make the parser: the options of detectron2's programs, own data and `--scale-lr`.
+
+    Flags, settings and the recipe may stand in any order.
+    """
+    parser = AnyOrderParser(
         prog=program_name("train_net.py"),
+        usage="%(prog)s [RECIPE] [flags] [KEY=VALUE ...]",
         description="Train or evaluate a detector.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -45,7 +49,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--config-file",
         default="",
         metavar="RECIPE",
-        help="recipe, by path or by name (a path below detection/configs), or a run's config.yaml",
+        help="recipe, by path or by name (a path below detection/configs), or a run's config.yaml; "
+        "the name alone, without the flag, does too",
     )
     add(
         "--resume",
@@ -73,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=None,
         nargs=argparse.REMAINDER,
         metavar="KEY=VALUE",
-        help="values of the recipe to change, after all flags",
+        help="values of the recipe to change",
     )
     return parser
 

@@ -20,6 +20,7 @@ def load_records(
     images: str,
     categories: Mapping[int, str],
     filter_empty: bool,
+    boxes_only: bool = False,
 ) -> list[dict[str, Any]]:
     """Load a data set in detectron2's format.
 
@@ -28,6 +29,7 @@ def load_records(
         images: Folder of its images.
         categories: Name of each category id; the classes of the model, in order of the ids.
         filter_empty: Leave out images without objects, or with crowds alone.
+        boxes_only: Leave masks alone, whatever they are.
 
     Returns:
         One record for each image, in order of the image ids.
@@ -35,7 +37,7 @@ def load_records(
     Raises:
         ValueError: If the file is not right, has other categories, or no image is left.
     """
-    file = read_coco(annotations)
+    file = read_coco(annotations, boxes_only=boxes_only)
     check_categories(file, categories, of="the config")
     classes = {category: index for index, category in enumerate(sorted(categories))}
     records = {

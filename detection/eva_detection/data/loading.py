@@ -22,9 +22,12 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from torch.utils.data import DataLoader
 
 from eva_data.interruption import leave_signals_to_the_run
+from eva_data.progress import progress
 from eva_data.seeding import seed_all
+from eva_data.terminal import SHOWN
 from eva_detection.config.build import build
 from eva_detection.data.custom_data import forget_training_file
+from eva_detection.data.descriptions import describe_data
 from eva_detection.data.preflight import check_labels, check_pictures, records_of
 from eva_detection.data.stream import SAMPLER, build_train_stream
 
@@ -38,10 +41,12 @@ class EvaluationLoader:
 
     Args:
         loader: As a config builds it; one that is not torch's is used as it is.
+        bar: Show the progress of an evaluation.
     """
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Any, *, bar: bool = False) -> None:
         self._loader = loader
+        self._bar = bar
         self._batches: Any = None
         if isinstance(loader, DataLoader) and loader.num_workers:
             loader.worker_init_fn = leave_signals_to_the_run
@@ -51,6 +56,8 @@ class EvaluationLoader:
 
     def __iter__(self) -> Iterator[Any]:
         self._batches = iter(self._loader)
+        if self._bar:
+            return progress(self._batches, total=len(self), what="evaluating", unit="batch")
         return self._batches
 
     def close(self) -> None:
@@ -96,8 +103,11 @@ class TestSet:
         """The data set, in detectron2's packed form, which takes little memory, if it builds it."""
         node = self.cfg.dataloader.test
         dataset = build(node.dataset, "dataloader.test.dataset")
+        records = records_of(dataset)
         if self.is_scored and _looks_at_files():
-            check_pictures(records_of(dataset), part="evaluation")
+            check_pictures(records, part="evaluation")
+        if records:
+            logger.info("data     %s", describe_data("val", node.dataset, records), extra=SHOWN)
         if isinstance(dataset, list) and _target(node) is build_detection_test_loader:
             return DatasetFromList(dataset, copy=False)
         return dataset
@@ -106,12 +116,13 @@ class TestSet:
     def loader(self) -> EvaluationLoader:
         """The loader."""
         node = self.cfg.dataloader.test
+        bar = comm.is_main_process() and bool(OmegaConf.select(self.cfg, "train.progress_bar"))
         if "dataset" not in node:
-            return EvaluationLoader(build(node, "dataloader.test"))
+            return EvaluationLoader(build(node, "dataloader.test"), bar=bar)
         arguments = _build_arguments(node, "dataloader.test", self._dataset)
         make = _target(node)
         loader = build(arguments, "dataloader.test", lambda options: make(**options))
-        return EvaluationLoader(loader)
+        return EvaluationLoader(loader, bar=bar)
 
 
 def choose_seed(cfg: DictConfig, saved: Mapping[str, int]) -> int:
@@ -151,14 +162,16 @@ def read_training_set(cfg: DictConfig, seed: int) -> Any:
     if _target(node) is not build_detection_train_loader:
         return None
     dataset = build(node.dataset, "dataloader.train.dataset")
+    records = records_of(dataset)
     if _looks_at_files():
-        records = records_of(dataset)
         most_bad = cfg.train.get("max_bad_images", 10)
         for text in check_pictures(records, part="training", allowed=most_bad):
             logger.warning("An image that will be replaced: %s", text)
         classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
         if isinstance(classes, int):
             check_labels(records, classes)
+    if records:
+        logger.info("data     %s", describe_data("train", node.dataset, records), extra=SHOWN)
     return dataset
 
 

@@ -9,6 +9,7 @@ saved, and the number of workers changes nothing.
 
 import logging
 import struct
+import warnings
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -87,6 +88,12 @@ class Plan(Sampler[list[Draw]]):
                 number += processes
 
 
+def _begin_worker(worker: int) -> None:
+    leave_signals_to_the_run(worker)
+    # of detectron2's masks, about which a user cannot do anything; a spawned worker has no log
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+
+
 class _MappedDataset(Dataset[Any]):
     """Images by draw: seeded, mapped, and replaced where they cannot be read."""
 
@@ -155,7 +162,7 @@ class TrainStream:
             batch_sampler=plan,
             num_workers=num_workers,
             collate_fn=list,
-            worker_init_fn=leave_signals_to_the_run,
+            worker_init_fn=_begin_worker,
             **options,
         )
         self._collate, self._spares = collate, plan.spares

@@ -18,11 +18,20 @@ class CustomEvaluator(CocoEvaluator):
     Args:
         annotations: File in COCO format.
         categories: Name of each category id; the classes of the model, in order of the ids.
+        boxes_only: Leave masks of the file alone, whatever they are.
         **options: Further arguments of `CocoEvaluator`.
     """
 
-    def __init__(self, *, annotations: str, categories: Mapping[int, str], **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        annotations: str,
+        categories: Mapping[int, str],
+        boxes_only: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(Path(annotations).stem, **options)
+        self._boxes_only = boxes_only
         self._categories = {key: categories[key] for key in sorted(categories)}
         self._metadata = Metadata(
             json_file=annotations,
@@ -36,4 +45,5 @@ class CustomEvaluator(CocoEvaluator):
         return self._load_truth(self._annotation_file())  # the file is kept as it was read
 
     def _load_truth(self, file: str) -> COCO:
-        return COCO(as_annotations(read_coco(file), self._categories))
+        found = read_coco(file, boxes_only=self._boxes_only)
+        return COCO(as_annotations(found, self._categories))

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -26,6 +26,24 @@ SCORE_THRESHOLD = 0.5
 _WRONG_ENTRIES = (KeyError, TypeError, AttributeError, IndexError, ValueError)
 COLUMNS, PICTURES = 4, 16
 LOSSES = ("total_loss", "loss_cls_stage2", "loss_box_reg_stage2", "loss_mask", "loss_rpn_cls")
+
+
+def report_of_run(
+    cfg: Any, test_set: Any, *, kind: Literal["training", "evaluation"], processes: int
+) -> Path | None:
+    """Write the report of a run; nothing yet.
+
+    Args:
+        cfg: The config.
+        test_set: The test set of the run.
+        kind: What the run was.
+        processes: Number of processes.
+
+    Returns:
+        The file, or None if it could not be written.
+    """
+    del cfg, test_set, kind, processes
+    return None
 
 
 def write_report(run: Path, dataset: Path) -> Path:

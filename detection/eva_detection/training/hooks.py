@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import logging
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +12,11 @@ import torch.distributed
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
-from tqdm import tqdm
 
 from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
+from eva_data.progress import ProgressBar
 from eva_detection.training.agreement import OtherProcessError
+from eva_detection.training.announcements import evaluation_line, show, spread
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.output_folder import was_logged
 
@@ -29,35 +29,28 @@ _SINGLE = ("lr", "bad_images")  # scalars that the writers do not smooth
 _evaluations = itertools.count()  # the same on all processes, which evaluate together
 
 
-class ProgressBar(HookBase):
-    """A progress bar on standard error; one line every few seconds if that is not a terminal."""
+class TrainingProgress(HookBase):
+    """A progress bar of the iterations, with the latest loss."""
 
     def __init__(self) -> None:
-        self._bar: tqdm | None = None
+        self._bar: ProgressBar | None = None
 
     def before_train(self) -> None:
         """Open the bar at the iteration that training starts from."""
-        self._bar = tqdm(
-            total=self.trainer.max_iter,
-            initial=self.trainer.start_iter,
-            desc="training",
-            unit="it",
-            dynamic_ncols=True,
-            mininterval=0.5 if sys.stderr.isatty() else 15,
-        )
+        start = self.trainer.start_iter
+        if start < self.trainer.max_iter:
+            self._bar = ProgressBar(self.trainer.max_iter, what="training", start=start)
 
     def after_step(self) -> None:
         """Advance, with the latest total loss."""
         assert self._bar is not None
         latest = self.trainer.storage.latest().get("total_loss")
-        if latest is not None:
-            self._bar.set_postfix(loss=f"{latest[0]:.3f}", refresh=False)
-        self._bar.update()
+        self._bar.update(**({} if latest is None else {"loss": f"{latest[0]:.3f}"}))
 
     def after_train(self) -> None:
         """Close the bar."""
-        assert self._bar is not None
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
 
 class StopOnSignal(HookBase):
@@ -150,7 +143,8 @@ class Evaluation(hooks.EvalHook):
         writers: Sequence[EventWriter] = (),
         log_period: int = 20,
     ) -> None:
-        super().__init__(period, evaluate)
+        super().__init__(period, lambda: self._keep(evaluate()))
+        self._results: dict[str, Any] = {}
         self.folder, self.writers, self.log_period = folder, writers, log_period
 
     def before_train(self) -> None:
@@ -172,14 +166,23 @@ class Evaluation(hooks.EvalHook):
             self._write()
         self.trainer.storage.iter = done
 
+    def _keep(self, results: dict[str, Any]) -> dict[str, Any]:
+        self._results = results
+        return results
+
     def _write(self) -> None:
         for writer in self.writers:
             writer.write()
 
     def _do_eval(self) -> None:
         super()._do_eval()
-        if self.trainer.iter < self.trainer.max_iter:  # the last are written after training
-            self._write()
+        if self.trainer.iter >= self.trainer.max_iter:  # written and said after training
+            return
+        self._write()
+        done = self.trainer.storage.iter + 1
+        every = self._period * spread(self._period, self.trainer.max_iter)
+        if self._results and done % every == 0:
+            show([evaluation_line(done, self._results)])
 
     def after_train(self) -> None:
         """Evaluate at the end of the training, not after an error."""

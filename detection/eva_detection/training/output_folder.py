@@ -11,13 +11,15 @@ from typing import Any
 
 from detectron2.utils import comm
 
+from eva_data.coco.any_form import write_placed
 from eva_data.files import make_folder, require_regular_file
 from eva_data.outputs.run_folder import locked
+from eva_data.reports.provenance import record_start
 from eva_detection.training.agreement import together
 
 logger = logging.getLogger(__name__)
 
-LAST, METRICS = "last_checkpoint", "metrics.json"
+LAST, METRICS, FINAL = "last_checkpoint", "metrics.json", "model_final.pth"
 _CHECKPOINT = re.compile(r"\w[\w.-]*\.pth")
 _SCORE = re.compile(r"(bbox|segm|boundary)(-\w+)?/")  # also rpn/num_pos_anchors has a slash
 _ITERATION = re.compile(r"model_(\d+)\.pth")
@@ -44,14 +46,36 @@ def claimed(folder: Path, *, trains: bool, resume: bool) -> Iterator[None]:
                 return
             if not trains:
                 make_folder(folder)
+                record_start(folder, "evaluation")
                 return
             stack.enter_context(locked(folder))
             if not resume:
                 check_unused(folder)
             repair_metrics(folder)
+            record_start(folder, "training")
 
         together(claim)
         yield
+
+
+def write_data(folder: Path, *, goes_on: bool) -> None:
+    """Write own data that are not a file in COCO format yet; each process holds them already.
+
+    Args:
+        folder: The output folder, which is this run's.
+        goes_on: Whether a run may be continued, whose data must be what they were.
+
+    Raises:
+        ValueError: If they are not.
+        UnwritableError: If they cannot be written.
+        OtherProcessError: On the other processes.
+    """
+
+    def write() -> None:
+        if comm.is_main_process():
+            write_placed(continues=goes_on and last_checkpoint(folder) is not None)
+
+    together(write)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -119,6 +143,23 @@ def saved_progress(folder: Path) -> str:
     return f"it is saved in {file.name}"
 
 
+def is_finished(folder: Path, max_iter: int) -> bool:
+    """Return whether a run has trained to its end and was scored.
+
+    Args:
+        folder: The run's output folder.
+        max_iter: Iterations that are wanted; a run of fewer goes on.
+
+    Raises:
+        ValueError: As for `last_checkpoint`.
+        OSError: As for `last_checkpoint`.
+    """
+    last = last_checkpoint(folder)
+    if last is None or last.name != FINAL or not (folder / "results.json").is_file():
+        return False
+    return was_logged(folder, max_iter, scores=True)
+
+
 def check_unused(folder: Path) -> None:
     """Refuse a folder that holds a run already.
 
@@ -133,8 +174,8 @@ def check_unused(folder: Path) -> None:
     used = (folder / LAST).exists() or bool(own)  # other files may be weights to begin from
     if used or (metrics.is_file() and metrics.stat().st_size):
         raise ValueError(
-            f"{folder} holds a run already: continue it with --resume (before the settings), or "
-            "choose another train.output_dir"
+            f"{folder} holds a run already: continue it with --resume, or choose another "
+            "train.output_dir"
         )
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import sys
 import threading
 from pathlib import Path
 
@@ -11,10 +10,11 @@ from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from eva_data.files import replacing
+from eva_data.progress import ProgressBar
+from eva_data.terminal import FileFormatter, ForTerminal, TerminalFormatter
 from eva_detection.config.files import load_config_file
 from eva_detection.training.output_folder import LAST
 
@@ -23,11 +23,46 @@ logger = logging.getLogger(__name__)
 LOGGERS = ("fvcore", "detectron2", "eva_backbone", "eva_data", "eva_detection")
 
 
-class _WithoutTracebacks(logging.Filter):
-    """Keeps tracebacks off a terminal; the file has them."""
+class _Terminal(logging.Handler):
+    """Writes what a user wants to see to standard error, above a progress bar."""
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.exc_info
+    def __init__(self) -> None:
+        super().__init__()
+        self.addFilter(ForTerminal())
+        self.setFormatter(TerminalFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        try:
+            ProgressBar.write(self.format(record))
+        except OSError:
+            self.handleError(record)
+
+
+def log_to(folder: Path, rank: int) -> None:
+    """Let everything go to the log of a process, and what a user wants to see to the terminal.
+
+    Warnings of libraries, which a user cannot act on, go to the log alone.
+
+    Args:
+        folder: The run's output folder.
+        rank: Number of the process; the first one alone writes to the terminal.
+    """
+    name = f"log.txt.rank{rank}" if rank else "log.txt"
+    file = logging.FileHandler(folder / name, encoding="utf-8", errors="backslashreplace")
+    file.setFormatter(FileFormatter())
+    handlers: list[logging.Handler] = [file] if rank else [file, _Terminal()]
+    for name in LOGGERS:
+        target = logging.getLogger(name)
+        target.setLevel(logging.DEBUG)
+        target.propagate = False
+        target.handlers[:] = handlers
+    for handler in logging.root.handlers[:]:
+        if isinstance(handler, logging.FileHandler | logging.StreamHandler):
+            logging.root.removeHandler(handler)
+    logging.root.addHandler(file)
+    logging.getLogger("torch").handlers[:] = [file]  # it has a handler of its own
+    logging.captureWarnings(True)
 
 
 def start_log(cfg: DictConfig, args: argparse.Namespace) -> None:
@@ -40,11 +75,7 @@ def start_log(cfg: DictConfig, args: argparse.Namespace) -> None:
         args: The command line, for the log.
     """
     folder, rank = cfg.train.output_dir, comm.get_rank()
-    for name in LOGGERS:
-        target = setup_logger(folder, distributed_rank=rank, name=name)
-        for handler in target.handlers:
-            if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
-                handler.addFilter(_WithoutTracebacks())
+    log_to(Path(folder), rank)
     logging.raiseExceptions = False  # a full disk is said once, by what is written besides the log
     threading.excepthook = lambda hook: logger.error(
         "A thread has failed: %s",

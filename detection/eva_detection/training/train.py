@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import logging
-import warnings
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from eva_backbone import no_init_weights
+from eva_data.coco.any_form import release
 from eva_data.coco.files import forget
 from eva_data.interruption import StopSignal, passed_on_to_children
 from eva_detection.config.build import build
@@ -33,17 +34,18 @@ from eva_detection.evaluation.predictions import write_results
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
 from eva_detection.model.weights import load_initial_weights
 from eva_detection.training.agreement import together
+from eva_detection.training.announcements import close, close_finished, opening, show
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.errors import LogPlace, leave_gloo, one_sentence
 from eva_detection.training.hooks import (
     Evaluation,
     MetricsHistory,
-    ProgressBar,
     StopOnSignal,
+    TrainingProgress,
     leave_together,
 )
 from eva_detection.training.launch import start_processes
-from eva_detection.training.output_folder import claimed, last_checkpoint
+from eva_detection.training.output_folder import claimed, is_finished, last_checkpoint, write_data
 from eva_detection.training.run_log import start_log
 from eva_detection.training.trainer import DetectionTrainer
 
@@ -78,7 +80,7 @@ def evaluate(test_set: TestSet, model: nn.Module, *, augment: bool = True) -> di
     return results
 
 
-def train(cfg: DictConfig, *, resume: bool) -> None:
+def train(cfg: DictConfig, *, resume: bool, test_set: TestSet | None = None) -> None:
     """Train, evaluating periodically and at the end, without test-time augmentation.
 
     Args:
@@ -86,6 +88,7 @@ def train(cfg: DictConfig, *, resume: bool) -> None:
             `train.amp.precision` ("fp16" or "bf16"), `train.accumulate` (batches of an optimizer
             step), `train.max_bad_images` and `train.progress_bar` are read.
         resume: Continue from the last checkpoint of the output folder if there is one.
+        test_set: The config's test set, where it is used for more than this training.
 
     Raises:
         SystemExit: With `EXIT_RUN_AGAIN`, after SIGTERM or SIGUSR1 and a checkpoint.
@@ -97,12 +100,18 @@ def train(cfg: DictConfig, *, resume: bool) -> None:
     """
     stop = StopSignal()
     with stop.listen(), contextlib.ExitStack() as ends:
-        trainer = build_trainer(cfg, resume=resume, stop=stop, ends=ends)
+        test_set = test_set or TestSet(cfg)
+        trainer = build_trainer(cfg, resume=resume, stop=stop, ends=ends, test_set=test_set)
         trainer.train(trainer.iter + 1, cfg.train.max_iter)
 
 
 def build_trainer(
-    cfg: DictConfig, *, resume: bool, stop: StopSignal, ends: contextlib.ExitStack
+    cfg: DictConfig,
+    *,
+    resume: bool,
+    stop: StopSignal,
+    ends: contextlib.ExitStack,
+    test_set: TestSet,
 ) -> DetectionTrainer:
     """Build everything that a run needs; the same call on all processes.
 
@@ -111,6 +120,7 @@ def build_trainer(
         resume: Continue from the last checkpoint if there is one.
         stop: The signals of this process.
         ends: Closes the writers of metrics, also where a signal ends the last evaluation.
+        test_set: The config's test set.
 
     Returns:
         The trainer, at the place where the checkpoint ends that it continues from.
@@ -132,7 +142,6 @@ def build_trainer(
         place, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
     accumulate = cfg.train.get("accumulate", 1)
     loader, seed = _build_training_loader(cfg, place, batches=steps * accumulate)
-    test_set = TestSet(cfg)
     together(test_set.check)
     trainer = DetectionTrainer(
         model,
@@ -168,7 +177,7 @@ def _continues(folder: Path, *, resume: bool) -> bool:
     here = together(lambda: resume and last_checkpoint(folder) is not None)
     continues = bool(comm.all_gather(here)[0])
     if resume and not continues:
-        logger.info("%s has no checkpoint to continue from: starting", folder)
+        show([f"{folder} has no checkpoint to continue from: starting"])
     return continues
 
 
@@ -224,7 +233,7 @@ def _read_checkpoint(
             f"{checkpointer.get_checkpoint_file()} is after {start} iterations, and "
             f"train.max_iter={max_iter}: raise it, or choose another train.output_dir"
         )
-    logger.info("Continuing at iteration %d", start)
+    show([f"Continuing at iteration {start}"])
     return saved
 
 
@@ -249,7 +258,7 @@ def _build_hooks(
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=multiplier),
         MetricsHistory(),
-        ProgressBar() if main_process and cfg.train.get("progress_bar", False) else None,
+        TrainingProgress() if main_process and cfg.train.get("progress_bar", True) else None,
         checkpoints if main_process else None,
         StopOnSignal(checkpointer, trainer.stop),
         evaluation,
@@ -275,31 +284,40 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace, log: LogPlace) -> None:
+    began = time.monotonic()
     cfg, notes = load_config(args)
-    folder = Path(cfg.train.output_dir)
-    with claimed(folder, trains=not args.eval_only, resume=args.resume):
+    folder, trains = Path(cfg.train.output_dir), not args.eval_only
+    with claimed(folder, trains=trains, resume=args.resume):
+        write_data(folder, goes_on=trains and args.resume)
         start_log(cfg, args)
-        log.folder, log.trains = folder, not args.eval_only
-        for note in notes:
-            logger.info(note)
-        # inside detectron2: poolers, anchors, masks; nothing that a user could do about
-        logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", message="torch.meshgrid")
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        if args.eval_only:
-            _evaluate_only(cfg)
+        log.folder, log.trains = folder, trains
+        test_set = TestSet(cfg)
+        if trains and args.resume and _is_finished(folder, cfg.train.max_iter):
+            show([f"{folder} holds a finished run: its {cfg.train.max_iter:,} iterations are done"])
+            close_finished(test_set)
+            return
+        show([*opening(cfg, args), *notes])
+        if trains:
+            train(cfg, resume=args.resume, test_set=test_set)
         else:
-            train(cfg, resume=args.resume)
+            _evaluate_only(test_set)
+        close(test_set, trains=trains, began=began)
 
 
-def _evaluate_only(cfg: DictConfig) -> None:
+def _is_finished(folder: Path, max_iter: int) -> bool:
+    """Return whether the main process finds that nothing is left to do."""
+    here = together(lambda: comm.is_main_process() and is_finished(folder, max_iter))
+    return bool(comm.all_gather(here)[0])
+
+
+def _evaluate_only(test_set: TestSet) -> None:
+    cfg = test_set.cfg
     with no_init_weights():
         model = together(lambda: build(cfg.model, "model"))
     try:
         with_test_time_augmentation(cfg, model)  # before the weights are read
     except ValueError as error:
         raise ValueError(f"test.aug: {error}") from error
-    test_set = TestSet(cfg)
     together(test_set.check)
     together(lambda: load_initial_weights(model, cfg.train.init_checkpoint, complete=True))
     model.to(cfg.train.device)
@@ -321,6 +339,7 @@ def start(args: argparse.Namespace) -> None:
             load_config(args)  # what is wrong with it is said once, not by every process
         for file in filter(None, (args.train_annotations, args.val_annotations)):
             forget(file)  # each process reads it
+        release()
     with passed_on_to_children() if many else contextlib.nullcontext():
         start_processes(run, args)
 

@@ -15,9 +15,18 @@ class CocoFileDataset(BaseDetDataset):
 
     `metainfo` names `classes` in the order of `category_ids`. Crowds are not trained on, as in
     detectron2. With `filter_cfg=dict(filter_empty_gt=True)` neither are images without objects.
+
+    Args:
+        *args: Arguments of mmdetection's `BaseDetDataset`.
+        boxes_only: Leave masks alone, whatever they are.
+        **settings: Further arguments of `BaseDetDataset`.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {"classes": (), "category_ids": (), "palette": None}
+
+    def __init__(self, *args: Any, boxes_only: bool = False, **settings: Any) -> None:
+        self._boxes_only = boxes_only  # before the file is read
+        super().__init__(*args, **settings)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the file.
@@ -28,7 +37,7 @@ class CocoFileDataset(BaseDetDataset):
         Raises:
             ValueError: If the file is not right or has other categories.
         """
-        file = read_coco(self.ann_file)
+        file = read_coco(self.ann_file, boxes_only=self._boxes_only)
         check_categories(file, categories(self.metainfo), of="the config")
         labels = {key: label for label, key in enumerate(self.metainfo["category_ids"])}
         folder = self.data_prefix["img"]

@@ -1,4 +1,4 @@
-"""Any data set in COCO format in any recipe: `--train-annotations` and the like.
+"""Any data set in any recipe: `--data`, `--train-annotations` and the like.
 
 The config itself states files and classes afterwards, so that the config that a run saves is all
 that is needed to test, to continue or to predict, also with mmdetection's own tools.
@@ -9,9 +9,11 @@ import colorsys
 import copy
 import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva_data.coco import own_data
+from eva_data.coco.any_form import EVALUATED, Found, place, write_placed
 from eva_data.coco.files import CocoFile, check_categories
 
 if TYPE_CHECKING:
@@ -22,24 +24,27 @@ logger = logging.getLogger(__name__)
 PLUGIN = "eva_mmdetection.plugin"
 DATASET = "CocoFileDataset"
 _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
-_RULE = "to train, all four flags are needed, to evaluate with test.py the two of val"
+_RULE = (
+    "to train, all four flags are needed (or --val-share in place of the two of val, or --data "
+    "alone), to evaluate with test.py the two of val"
+)
 add_arguments = own_data.add_arguments
 
 
-def check(arguments: argparse.Namespace) -> tuple[dict[str, CocoFile], dict[str, str]]:
-    """Read the files of the flags before anything heavy is imported; `apply` reads no file again.
+def check(arguments: argparse.Namespace) -> Found:
+    """Read the data of the flags before anything heavy is imported; `apply` reads no file again.
 
     Args:
         arguments: The command line with the flags of `add_arguments`.
 
     Returns:
-        Part ("train", "val") -> its annotations, and part -> folder of its pictures.
+        Files and folders of pictures by part ("train", "val").
 
     Raises:
         ValueError: If flags are missing or the files are not right.
     """
     parts = own_data.PARTS if hasattr(arguments, "train_annotations") else ("val",)
-    return own_data.read_files(arguments, parts, rule=_RULE)
+    return own_data.read_data(arguments, parts, rule=_RULE)
 
 
 def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
@@ -55,22 +60,24 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     Raises:
         ValueError: If flags are missing or the files are not right.
     """
-    files, folders = check(arguments)
-    if not files:
+    found = check(arguments)
+    if not found.files:
         return config
     config = copy.deepcopy(config)
+    files, folders = _written(found, config, arguments), found.folders
     saved = _saved_categories(config)
     if "train" in files:
         categories, of = files["train"].categories, str(files["train"].path)
     else:
         categories, of = saved or files["val"].categories, "the config"
     check_categories(files["val"], categories, of=of)
-    notes = [f"Own data: {file.describe()}" for file in files.values()]
+    notes = [*found.notes, *(f"Own data: {file.describe()}" for file in files.values())]
     for file in files.values():
         if file.lvis:
             notes.append(f"{file.path} is in LVIS format: read as if all objects were annotated")
     reason = _reason_against_masks(files, arguments, saved=bool(saved))
-    _set_datasets(config, files, folders, categories)
+    boxes_only = {"boxes_only": True} if arguments.boxes_only else {}
+    _set_datasets(config, files, folders, categories, boxes_only)
     if _mask_head(config) is not None and reason:
         config.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
         config.model.test_cfg.rcnn.pop("maskness_thr", None)
@@ -79,7 +86,7 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     for step in _dicts(config.train_dataloader):
         _set_masks(step, files.get("train"), masks=masks)
     _set_classes(config, len(categories), notes)
-    _set_metric(config, files["val"], notes, masks=masks)
+    _set_metric(config, files["val"], notes, boxes_only, masks=masks)
     _register(config)
     names = ", ".join(f"{key} {name}" for key, name in list(categories.items())[:20])
     more = ", ..." if len(categories) > 20 else ""
@@ -87,6 +94,28 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     for note in notes:
         logger.info("%s", note)
     return config
+
+
+def _written(found: Found, config: "Config", arguments: argparse.Namespace) -> dict[str, CocoFile]:
+    """Write the data that are not a file in COCO format yet into the folder of the run.
+
+    Raises:
+        ValueError: If the folder has a run already that these data are not part of.
+    """
+    from eva_openmmlab.training.checkpoint_files import has_run
+    from eva_openmmlab.training.runner import used
+
+    folder = Path(config.work_dir)
+    if "train" not in found.files:
+        folder = folder if arguments.work_dir is not None else folder / "test"
+        files = place(found, folder, names=[EVALUATED])
+        write_placed(continues=False)
+        return files
+    files = place(found, folder, names=["train", "val"])
+    if found.made and has_run(folder) and not arguments.resume:
+        raise ValueError(used(folder))
+    write_placed(continues=has_run(folder))
+    return files
 
 
 def _saved_categories(config: "Config") -> dict[int, str]:
@@ -117,6 +146,7 @@ def _set_datasets(
     files: Mapping[str, CocoFile],
     folders: Mapping[str, str],
     categories: Mapping[int, str],
+    boxes_only: Mapping[str, bool],
 ) -> None:
     hues = [number / len(categories) for number in range(len(categories))]
     colours = [[int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.8, 0.9)] for hue in hues]
@@ -135,6 +165,7 @@ def _set_datasets(
                     "palette": colours,
                 },
                 **settings,
+                **boxes_only,
             )
             if part == "train":
                 dataset["filter_cfg"] = {"filter_empty_gt": True}
@@ -179,7 +210,14 @@ def _set_classes(config: "Config", count: int, notes: list[str]) -> None:
             notes.extend([note] if note not in notes else [])
 
 
-def _set_metric(config: "Config", file: CocoFile, notes: list[str], *, masks: bool) -> None:
+def _set_metric(
+    config: "Config",
+    file: CocoFile,
+    notes: list[str],
+    boxes_only: Mapping[str, bool],
+    *,
+    masks: bool,
+) -> None:
     lacking = own_data.without_masks(file) if masks else 0
     if lacking:
         total = len(file.things)
@@ -189,6 +227,7 @@ def _set_metric(config: "Config", file: CocoFile, notes: list[str], *, masks: bo
         "ann_file": str(file.path),
         "metric": ["bbox", "segm"] if masks and not lacking else ["bbox"],
         "classwise": True,
+        **boxes_only,
     }
     config.test_evaluator = copy.deepcopy(config.val_evaluator)
     saving = (config.get("default_hooks") or {}).get("checkpoint")

@@ -22,9 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Command line; None for the one of the process.
     """
     args = command_line.parse(_parser(), arguments, task=TASK, check=own_data.check)
+    from eva_mmdetection.evaluation.report import report_of_run
     from eva_openmmlab.training.programs import run_test
 
-    run_test(args, _configure, program=program_name("test.py"))
+    run_test(args, _configure, program=program_name("test.py"), report=report_of_run)
 
 
 def _parser() -> argparse.ArgumentParser:

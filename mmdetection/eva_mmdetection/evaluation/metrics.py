@@ -33,14 +33,15 @@ class CocoFileMetric(CocoMetric):
 
     Args:
         ann_file: File in COCO format; it may lack areas, crowd flags or some of the categories.
+        boxes_only: Leave masks of the file alone, whatever they are.
         **settings: Further arguments of `CocoMetric`.
     """
 
     cat_ids: list[int] | None
 
-    def __init__(self, *, ann_file: str, **settings: Any) -> None:
+    def __init__(self, *, ann_file: str, boxes_only: bool = False, **settings: Any) -> None:
         super().__init__(**settings)
-        self._file = ann_file
+        self._file, self._boxes_only = ann_file, boxes_only
         self._coco_api = COCO()  # filled once the classes are known
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
@@ -55,7 +56,8 @@ class CocoFileMetric(CocoMetric):
         """
         if self.cat_ids is None:
             names = categories(self.dataset_meta or {})
-            self._coco_api.dataset = as_annotations(read_coco(self._file), names)
+            file = read_coco(self._file, boxes_only=self._boxes_only)
+            self._coco_api.dataset = as_annotations(file, names)
             self._coco_api.createIndex()
             self._coco_api.img_ann_map = self._coco_api.imgToAnns
             self._coco_api.cat_img_map = self._coco_api.catToImgs

@@ -36,10 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Command line; None for the one of the process.
     """
     args = command_line.parse(_parser(), arguments, task=TASK, check=own_data.check)
+    from eva_mmdetection.evaluation.report import report_of_run
     from eva_openmmlab.training.programs import run_training
 
     configure = partial(command_line.configure_training, own_data=own_data.apply)
-    run_training(args, configure, program=program_name("train.py"))
+    run_training(args, configure, program=program_name("train.py"), report=report_of_run)
 
 
 def _parser() -> argparse.ArgumentParser:

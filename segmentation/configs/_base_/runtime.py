@@ -29,5 +29,5 @@ resume = False
 train_cfg = dict(type="EVATrainLoop", val_interval=2000)
 val_cfg = dict(type="EVAValLoop")
 test_cfg = dict(type="TestLoop")
-val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
+val_evaluator = dict(type="IoUAndConfusion", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator

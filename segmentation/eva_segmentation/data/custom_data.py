@@ -7,12 +7,13 @@ that is needed to test, to continue or to predict, also with mmsegmentation's ow
 import argparse
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eva_data.holdout import check_share
 from eva_segmentation.data.classes import ClassFile, read_class_file
-from eva_segmentation.data.pairs import check_pairs
+from eva_segmentation.data.pairs import check_pairs, hold_out
 from eva_segmentation.data.pipelines import LABEL_READERS
 
 if TYPE_CHECKING:
@@ -39,6 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
         group.add_argument(
             f"--{part}-maps", type=Path, metavar="DIR", help=f"label maps for {what}"
         )
+    if training:
+        group.add_argument(
+            "--val-share",
+            type=float,
+            metavar="SHARE",
+            help="share of the training images to evaluate on, such as 0.1, in place of the "
+            "folders for evaluation; chosen by their names, always the same",
+        )
     group.add_argument(
         "--classes", type=Path, metavar="TOML", help="names, labels and colours of the classes"
     )
@@ -60,7 +69,17 @@ def check(arguments: argparse.Namespace) -> dict[str, Path]:
     parts = ("train", "val") if hasattr(arguments, "train_images") else ("val",)
     flags = [f"{part}_{what}" for part in parts for what in ("images", "maps")] + ["classes"]
     given: dict[str, Path | None] = {flag: getattr(arguments, flag) for flag in flags}
-    if not any(given.values()):
+    share = getattr(arguments, "val_share", None)
+    if share is not None:
+        check_share(share)
+        if both := [_flag(flag) for flag in flags if flag.startswith("val") and given[flag]]:
+            raise ValueError(
+                f"--val-share {share:g} takes images for evaluation from the training images: "
+                f"leave it out, or {', '.join(both)}"
+            )
+        flags = [flag for flag in flags if not flag.startswith("val")]
+        given = {flag: given[flag] for flag in flags}
+    elif not any(given.values()):
         return {}
     missing = [_flag(flag) for flag in flags if not given[flag]]
     if missing:
@@ -95,14 +114,20 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     if not given:
         return config
     parts = ("train", "val") if "train_images" in given else ("val",)
+    share = getattr(arguments, "val_share", None)
     classes = read_class_file(given["classes"])
     config = copy.deepcopy(config)
     for part in parts:
-        images, maps = given[f"{part}_images"].absolute(), given[f"{part}_maps"].absolute()
+        named = part if share is None else "train"
+        images, maps = given[f"{named}_images"].absolute(), given[f"{named}_maps"].absolute()
+        held: dict[str, Any] = {}
         pairs = check_pairs(images, maps, classes)
+        if share is not None:
+            held = {"val_share": share, "held_out": part == "val"}
+            pairs = hold_out(pairs, images, share)[part == "val"]
         logger.info("%s: %d images of %s with label maps of %s", part, len(pairs), images, maps)
         for name in _LOADERS[part]:
-            _set_dataset(config[name], images, maps, classes)
+            _set_dataset(config[name], images, maps, classes, held)
             if part == "val":
                 config[name].batch_size = 1  # pictures of any sizes
     for node in _dicts(config._cfg_dict):
@@ -117,7 +142,9 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     return config
 
 
-def _set_dataset(loader: Any, images: Path, maps: Path, classes: ClassFile) -> None:
+def _set_dataset(
+    loader: Any, images: Path, maps: Path, classes: ClassFile, held: Mapping[str, Any]
+) -> None:
     dataset = loader.dataset
     while "dataset" in dataset:  # wrapped, to repeat it for example
         dataset = dataset.dataset
@@ -136,6 +163,7 @@ def _set_dataset(loader: Any, images: Path, maps: Path, classes: ClassFile) -> N
         },
         pipeline=pipeline,
         test_mode=test_mode,
+        **held,
     )
 
 

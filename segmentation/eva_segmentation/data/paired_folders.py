@@ -6,7 +6,7 @@ from typing import Any
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from eva_segmentation.data.pairs import find_pairs
+from eva_segmentation.data.pairs import find_pairs, hold_out
 
 
 @DATASETS.register_module()
@@ -18,6 +18,8 @@ class PairedFolders(BaseSegDataset):
         maps: Folder of label maps.
         image_ending: End of the names of images, before the suffix.
         map_ending: End of the names of label maps, before the suffix.
+        val_share: Share of the pairs that is held out of training; None for none.
+        held_out: Whether these are the pairs that are held out, and not the others.
         **options: Further arguments of mmsegmentation's `BaseSegDataset`, such as `metainfo` with
             `classes` and `palette`, `pipeline` and `test_mode`.
     """
@@ -29,9 +31,12 @@ class PairedFolders(BaseSegDataset):
         maps: str,
         image_ending: str = "",
         map_ending: str = "",
+        val_share: float | None = None,
+        held_out: bool = False,
         **options: Any,
     ) -> None:
         self._folders = (Path(images), Path(maps))
+        self._val_share, self._held_out = val_share, held_out
         self._endings = {"image_ending": image_ending, "map_ending": map_ending}
         super().__init__(**options)
 
@@ -45,6 +50,8 @@ class PairedFolders(BaseSegDataset):
         pairs, _, _ = find_pairs(images, maps, **self._endings)
         if not pairs:
             raise ValueError(f"{images} and {maps} have no names in common")
+        if self._val_share is not None:
+            pairs = hold_out(pairs, images, self._val_share)[self._held_out]
         return [
             {
                 "img_path": str(pair.image),

@@ -3,11 +3,12 @@
 This module needs neither torch nor mmsegmentation.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from eva_data.files import find_files
+from eva_data.holdout import held_out
 from eva_data.pictures import picture_size
 from eva_data.suffixes import PICTURES
 from eva_segmentation.data.classes import ClassFile
@@ -65,6 +66,28 @@ def _by_name(folder: Path, suffixes: Collection[str], ending: str) -> dict[str, 
             raise ValueError(f"{found[name]} and {path} have the same name apart from the suffix")
         found[name] = path
     return found
+
+
+def hold_out(pairs: Sequence[Pair], images: Path, share: float) -> tuple[list[Pair], list[Pair]]:
+    """Divide pairs by the names of their images, see `eva_data.holdout`.
+
+    Args:
+        pairs: The pairs.
+        images: Folder of the images.
+        share: Share that is held out.
+
+    Returns:
+        Pairs to train on and pairs to evaluate on.
+
+    Raises:
+        ValueError: If one of them would be empty.
+    """
+    names = (pair.image.relative_to(images).with_suffix("").as_posix() for pair in pairs)
+    chosen = held_out(names, share).tolist()
+    sides: tuple[list[Pair], list[Pair]] = [], []
+    for pair, held in zip(pairs, chosen, strict=True):
+        sides[held].append(pair)
+    return sides
 
 
 def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:

@@ -22,8 +22,9 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = command_line.parse(_parser(), argv, task=TASK, check=custom_data.check)
     from eva_openmmlab.training.programs import run_test
+    from eva_segmentation.evaluation.report import report_of_run
 
-    run_test(args, _configure, program=program_name("test.py"))
+    run_test(args, _configure, program=program_name("test.py"), report=report_of_run)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,7 +57,7 @@ def _configure(args: argparse.Namespace) -> "Config":
 
 def _save_maps(cfg: "Config", folder: Path) -> None:
     evaluator = cfg.test_evaluator
-    if evaluator.get("type") not in ("IoUMetric", "IoUAndLabelMaps"):
+    if evaluator.get("type") not in ("IoUMetric", "IoUAndConfusion", "IoUAndLabelMaps"):
         raise ValueError(f"--out goes with IoUMetric, not with test_evaluator {evaluator}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--out {folder} is there already and not empty; name another folder")

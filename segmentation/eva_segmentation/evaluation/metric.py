@@ -1,20 +1,106 @@
-"""Predicted label maps in files, beside the score."""
+"""IoU, what was taken for what, and predicted label maps in files."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
+from numpy.typing import NDArray
+from torch import Tensor
 
 from eva_data.drawing.label_maps import label_image
 from eva_data.inputs import save_picture
 from eva_segmentation.data.classes import described
 
 
+class PictureScore(NamedTuple):
+    """How well a picture was segmented.
+
+    Attributes:
+        path: The picture.
+        iou: Mean IoU over the classes of its truth, 0 to 1.
+    """
+
+    path: str
+    iou: float
+
+
 @METRICS.register_module()
-class IoUAndLabelMaps(IoUMetric):
-    """mmsegmentation's `IoUMetric`, which also saves the label map of each picture.
+class IoUAndConfusion(IoUMetric):
+    """mmsegmentation's `IoUMetric`, which also counts what was taken for what.
+
+    Args:
+        **metric: Arguments of `IoUMetric`.
+
+    Attributes:
+        confusion: (K, K), pixels of each class (row) that were given each class (column), over all
+            processes; on the main process, after an evaluation, and None before.
+        pictures: Scores of the pictures that have pixels of a class; likewise.
+    """
+
+    def __init__(self, **metric: Any) -> None:
+        super().__init__(**metric)
+        self.confusion: NDArray[np.int64] | None = None
+        self.pictures: list[PictureScore] = []
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Score a batch.
+
+        Args:
+            data_batch: Not used.
+            data_samples: Predictions and ground truth.
+        """
+        before = len(self.results)
+        super().process(data_batch, data_samples)
+        areas = self.results[before:]  # none with `format_only`
+        count = len(self.dataset_meta["classes"])
+        self.results[before:] = [
+            (area, str(sample.get("img_path", "")), _cells(sample, count, self.ignore_index))
+            for area, sample in zip(areas, data_samples, strict=False)
+        ]
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Score the pictures of all processes.
+
+        Args:
+            results: What `process` noted.
+
+        Returns:
+            Name -> percent.
+        """
+        scores: dict[str, float] = super().compute_metrics([areas for areas, _, _ in results])
+        count = len(self.dataset_meta["classes"])
+        total = np.zeros(count * count, np.int64)
+        self.pictures = []
+        for (intersection, union, _, label), path, (cells, pixels) in results:
+            total[cells] += pixels
+            there = label > 0
+            if path and there.any():
+                iou = (intersection[there] / union[there]).mean()
+                self.pictures.append(PictureScore(path, float(iou)))
+        self.confusion = total.reshape(count, count)
+        return scores
+
+
+def _cells(
+    sample: dict[str, Any], count: int, ignored: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the pixels of each pair of label and prediction: a picture has few of K * K pairs."""
+    found: Tensor = sample["pred_sem_seg"]["data"].squeeze()
+    label: Tensor = sample["gt_sem_seg"]["data"].squeeze().to(found)
+    counted = (label != ignored) & (label < count)
+    numbers = label[counted].long() * count + found[counted].long()
+    pairs = torch.bincount(numbers, minlength=count * count)
+    (cells,) = pairs.nonzero(as_tuple=True)
+    return cells.cpu().numpy(), pairs[cells].cpu().numpy()
+
+
+@METRICS.register_module()
+class IoUAndLabelMaps(IoUAndConfusion):
+    """The same, which also saves the label map of each picture.
 
     The maps have the labels of the data set, as `segmentation/demo.py` writes them, and lie in the
     same subfolders as the pictures. `IoUMetric` itself gives equal names one file, and indices of

@@ -1,0 +1,1 @@
+"""Boxes and outlines of objects in the forms that people have: YOLO, Pascal VOC, COCO exports."""

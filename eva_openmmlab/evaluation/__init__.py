@@ -1,0 +1,1 @@
+"""What the reports of runs on mmengine have in common."""

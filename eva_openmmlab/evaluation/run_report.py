@@ -1,0 +1,195 @@
+"""The parts of a report that all runs on mmengine have: facts, curves, links, next commands."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import get_world_size
+from mmengine.runner import BaseLoop
+
+from eva_data.commands import command_to_run
+from eva_data.files import write_text
+from eva_data.reports.content import Link, Report, Section, Step
+from eva_data.reports.provenance import Kind, facts
+from eva_openmmlab.evaluation.logged import STEP, Entry, is_training, read_scalars, training_curves
+
+RESULTS = "results.json"
+Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
+_LOOPS = {"training": "_val_loop", "evaluation": "_test_loop"}
+_STAGES = {"training": "val", "evaluation": "test"}
+_NO_SCORES = ("time", "data_time", STEP)
+
+
+class RunReport:
+    """What a project needs for the report of a run that has ended.
+
+    Args:
+        runner: The runner.
+        kind: "training" or "evaluation".
+        task: Task of the recipes, such as "segmentation".
+
+    Attributes:
+        folder: Work folder, of the report too.
+        entries: What was logged, see `read_scalars`; nothing for an evaluation.
+        scores: Name -> score of the last evaluation, in the metrics' own scale; NaN where there
+            was nothing to score.
+    """
+
+    def __init__(self, runner: Any, kind: Kind, *, task: str) -> None:
+        self.runner, self.kind, self.task = runner, kind, task
+        self.folder = Path(runner.work_dir)
+        self.entries: Sequence[Entry] = read_scalars(self.folder) if kind == "training" else []
+        self.scores = self._scores()
+
+    @property
+    def name(self) -> str:
+        """Name of the recipe."""
+        return self._config.stem
+
+    @property
+    def _config(self) -> Path:
+        return Path(self.runner.cfg.filename or "config.py")
+
+    @property
+    def _loop(self) -> Any:
+        """Loop of the last evaluation; None if none was built, as in a run that was over."""
+        loop = getattr(self.runner, _LOOPS[self.kind], None)
+        return loop if isinstance(loop, BaseLoop) else None
+
+    @property
+    def dataset(self) -> Any:
+        """Data set of the last evaluation, or None."""
+        return self._loop and self._loop.dataloader.dataset
+
+    @property
+    def training_set(self) -> Any:
+        """Data set of the training, or None."""
+        loop = getattr(self.runner, "_train_loop", None)
+        return loop.dataloader.dataset if isinstance(loop, BaseLoop) else None
+
+    def metric(self, kind: type) -> Any:
+        """Find the metric of a kind in the last evaluation; None if there is none."""
+        metrics = self._loop.evaluator.metrics if self._loop else ()
+        return next((metric for metric in metrics if isinstance(metric, kind)), None)
+
+    def _scores(self) -> dict[str, float]:
+        stage = f"{_STAGES[self.kind]}/"
+        scalars = self.runner.message_hub.log_scalars
+        found = {
+            name.removeprefix(stage): float(buffer.current())
+            for name, buffer in scalars.items()
+            if name.startswith(stage)
+        }
+        if not found:  # a training that was over has evaluated in an earlier start
+            scored = [one for one in self.entries if not is_training(one)]
+            found = dict(scored[-1]) if scored else {}
+        return {name: value for name, value in found.items() if name not in _NO_SCORES}
+
+    def curves(self, *, without: str) -> list[Section]:
+        """Make the plots of a training; none for an evaluation.
+
+        Args:
+            without: Pattern of the names of losses that are not shown.
+        """
+        return [*training_curves(self.entries, without=without)] if self.entries else []
+
+    def report(
+        self,
+        *,
+        title: str,
+        summary: str,
+        data: Sequence[tuple[str, str]],
+        sections: Iterable[Section],
+        steps: Sequence[Step] = (),
+    ) -> Report:
+        """Put the report together.
+
+        Args:
+            title: What was trained or scored.
+            summary: A sentence or two with the score that counts.
+            data: Name and description of each data set.
+            sections: What the page shows.
+            steps: Commands of the project, behind those that all have.
+        """
+        device = str(next(self.runner.model.parameters()).device.type)
+        weights = self.runner._load_from
+        named = facts(
+            self.folder,
+            self.kind,
+            seed=self.runner.seed,
+            device=device,
+            processes=get_world_size(),
+        )
+        began = [("weights", str(weights) if weights else "random")]
+        return Report(
+            title=f"{title} of {self.name}",
+            summary=summary,
+            facts=[*named, *data, *began],
+            sections=list(sections),
+            links=self._links(),
+            next_steps=[*self._steps(), *steps],
+        )
+
+    def weights(self) -> Path | None:
+        """Find the weights that the page is about: the best of a training, or those scored."""
+        if self.kind == "evaluation":
+            given = Path(str(self.runner._load_from))
+            return given if given.is_file() else None
+        info = self.runner.message_hub.runtime_info
+        best = next((v for k, v in info.items() if k.startswith("best_ckpt") and v), None)
+        found = [Path(str(file)) for file in (best, info.get("last_ckpt")) if file]
+        return next((file for file in found if file.is_file()), None)
+
+    def _links(self) -> list[Link]:
+        weights = self.weights()
+        logs = [self.folder / "log.txt", *sorted(self.folder.glob("*/*.log"), reverse=True)]
+        files = {
+            "weights": weights,
+            "scores": self.folder / RESULTS,
+            "log": next((log for log in logs if log.is_file()), None),
+            "config": self.folder / self._config.name,
+        }
+        return [
+            Link(title=title, path=Path(os.path.relpath(file, self.folder)))
+            for title, file in files.items()
+            if file is not None and file.is_file()
+        ]
+
+    def _steps(self) -> list[Step]:
+        config, weights = self.folder / self._config.name, self.weights()
+        if weights is None:
+            return []
+        task, program = self.task, f"{self.task}/"
+        use = command_to_run(
+            f"{task} demo", f"{program}demo.py", config, weights, "PICTURES", "--output", "DIR"
+        )
+        steps = [Step(text="Use these weights on pictures and folders of them", command=use)]
+        if self.kind == "training":
+            score = command_to_run(f"{task} evaluate", f"{program}test.py", config, weights)
+            steps.append(Step(text="Score these weights again", command=score))
+        return steps
+
+
+def write_results(folder: Path, results: Results) -> None:
+    """Write `results.json`, as detectors of detectron2 leave it.
+
+    Args:
+        folder: Folder of the run or evaluation.
+        results: Task -> metric -> percent; NaN where there is nothing to score becomes null.
+
+    Raises:
+        UnwritableError: If the disk is full or the folder read-only, for example.
+    """
+    content = {
+        task: {name: known(value) for name, value in metrics.items()}
+        for task, metrics in results.items()
+    }
+    write_text(folder / RESULTS, json.dumps(content, indent=2) + "\n")
+
+
+def known(value: float | None) -> float | None:
+    """Give None in place of NaN."""
+    return None if value is None or math.isnan(value) else round(float(value), 4)

@@ -1,0 +1,131 @@
+"""What the report of a detector says, and the tables beside it."""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmdet.evaluation import CocoMetric
+
+from eva_data.coco.report import data_fact, detection_sections
+from eva_data.reports.content import Curves, Report, Section
+from eva_data.reports.provenance import Kind
+from eva_openmmlab.evaluation.logged import curve
+from eva_openmmlab.evaluation.run_report import RunReport, write_results
+
+TASK = "mmdetection"
+_COUNTED = 200_000  # pictures of a training set whose objects are counted
+_SCORE = re.compile(r"(?:\w+/)?(bbox|segm)_(?:m(?=AP))?(AP\w*)")
+_TITLES = {"bbox": "box", "segm": "mask"}
+
+
+def make_report(runner: Any, kind: Kind) -> Report:
+    """Write `results.json` and tables, and say what the page shows.
+
+    Args:
+        runner: The runner.
+        kind: "training" or "evaluation".
+    """
+    run = RunReport(runner, kind, task=TASK)
+    scores = percent(run.scores)
+    if scores:
+        write_results(run.folder, scores)
+    metric = run.metric(CocoMetric)
+    data, sections = _data(run), list[Section]()
+    if metric is not None and metric._coco_api is not None and metric.outfile_prefix:
+        truth = _truth(metric)
+        data.append(("evaluation data", data_fact(truth)))
+        sections = detection_sections(
+            truth=truth,
+            predictions=_predictions(metric.outfile_prefix),
+            images=_files(run.dataset),
+            scores=scores,
+            folder=run.folder,
+        )
+    sections[1:1] = _curves(run)
+    what = "training" if kind == "training" else "evaluation"
+    return run.report(
+        title=f"Detection in mmdetection: {what}",
+        summary=_summary(run, scores),
+        data=data,
+        sections=sections,
+    )
+
+
+def percent(scores: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
+    """Name scores as detectron2 does, in percent.
+
+    Args:
+        scores: Names of mmdetection's metric or of ours, such as `coco/bbox_mAP_50` and
+            `lvis/segm_APr` -> 0 to 1; NaN or -1 where there is nothing to score.
+
+    Returns:
+        Task ("bbox", "segm") -> "AP", "AP50" ... -> percent; None where there is nothing to score.
+    """
+    found: dict[str, dict[str, float | None]] = {}
+    for name, value in scores.items():
+        match = _SCORE.fullmatch(name)
+        if match and not name.endswith("_copypaste"):
+            metric = match[2].replace("_", "")
+            known = math.isfinite(value) and value >= 0
+            found.setdefault(match[1], {})[metric] = 100 * value if known else None
+    return found
+
+
+def _truth(metric: CocoMetric) -> dict[str, Any]:
+    """Return the labels that were scored: of the model's classes alone."""
+    labels, ids = metric._coco_api.dataset, {*metric.cat_ids}
+    return {
+        **labels,
+        "categories": [one for one in labels["categories"] if one["id"] in ids],
+        "annotations": [one for one in labels["annotations"] if one["category_id"] in ids],
+    }
+
+
+def _predictions(prefix: str) -> Path:
+    files = [Path(f"{prefix}.{kind}.json") for kind in ("segm", "bbox")]
+    return next(file for file in files if file.is_file())
+
+
+def _files(dataset: Any) -> dict[Any, Path]:
+    records = map(dataset.get_data_info, range(len(dataset)))
+    return {record["img_id"]: Path(record["img_path"]) for record in records}
+
+
+def _summary(run: RunReport, scores: Mapping[str, Mapping[str, float | None]]) -> str:
+    values = {_TITLES[task]: metrics.get("AP") for task, metrics in scores.items()}
+    named = [f"{name} AP {value:.1f}" for name, value in values.items() if value is not None]
+    scored = ", ".join(named) or "nothing was scored"
+    if run.kind == "evaluation":
+        return f"{scored} for {run.runner._load_from}."
+    return f"{scored} after {run.runner.iter:,} iterations."
+
+
+def _data(run: RunReport) -> list[tuple[str, str]]:
+    dataset = run.training_set
+    if dataset is None:
+        return []
+    text = f"{len(dataset):,} images"
+    if len(dataset) <= _COUNTED:
+        objects = sum(len(dataset.get_data_info(i)["instances"]) for i in range(len(dataset)))
+        text += f", {objects:,} objects"
+    return [("training data", f"{text} of {len(dataset.metainfo['classes']):,} classes")]
+
+
+def _curves(run: RunReport) -> list[Section]:
+    """Plot losses, those of the last cascade stage alone, and AP."""
+    names = {name for entry in run.entries for name in entry}
+    stages = sorted(int(m[1]) for name in names if (m := re.match(r"s(\d+)\.loss", name)))
+    without = rf"s(?!{stages[-1]}\.)\d+\." if stages else r"(?!)"
+    scores = Curves(
+        title="Scores of the evaluations",
+        x_label="iteration",
+        y_label="AP, percent",
+        curves=[
+            curve(run.entries, name, f"{_TITLES[match[1]]} AP", factor=100)
+            for name in sorted(names)
+            if (match := _SCORE.fullmatch(name)) and match[2] == "AP"
+        ],
+    )
+    return [*run.curves(without=without), scores] if run.entries else []

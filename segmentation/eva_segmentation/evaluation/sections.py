@@ -1,0 +1,187 @@
+"""What the report of a segmentor says, and the tables beside it."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eva_data.files import write_text
+from eva_data.reports.content import (
+    Confusion,
+    Curves,
+    Report,
+    ScoreRow,
+    ScoreTable,
+    Section,
+    Table,
+)
+from eva_data.reports.provenance import Kind
+from eva_openmmlab.evaluation.logged import curve
+from eva_openmmlab.evaluation.run_report import RunReport, known, write_results
+from eva_segmentation.data.classes import described
+from eva_segmentation.evaluation.gallery import galleries
+from eva_segmentation.evaluation.metric import IoUAndConfusion
+
+TASK = "segmentation"
+PER_CLASS, CONFUSION = "per_class.csv", "confusion.csv"
+_OF_A_LAYER = r"decode\.d\d+\."  # losses of Mask2Former's single layers
+_MEANINGS = {
+    "mIoU": "mean over the classes of IoU: pixels that are of a class and were given it, among "
+    "those that are of it or were given it",
+    "mAcc": "mean over the classes of Acc: the share of a class's pixels that were given it",
+    "aAcc": "share of all pixels that were given their class",
+}
+
+
+def make_report(runner: Any, kind: Kind) -> Report:
+    """Write `results.json` and tables, and say what the page shows.
+
+    Args:
+        runner: The runner.
+        kind: "training" or "evaluation".
+    """
+    run = RunReport(runner, kind, task=TASK)
+    metric = run.metric(IoUAndConfusion)
+    dataset = run.dataset
+    counts = None if metric is None else metric.confusion
+    names, colors, _ = described(dataset.metainfo) if dataset is not None else ([], [], [])
+    classes = [] if counts is None else class_scores(names, counts)
+    _write_results(run, classes)
+    sections: list[Section] = _scores(run, classes)
+    if classes:
+        sections.append(_per_class(run.folder, classes))
+    sections += _curves(run)
+    if counts is not None:
+        sections.append(_confusion(run.folder, names, counts))
+        sections += galleries(run.runner.model, dataset, metric.pictures, names, colors)
+    what = "training" if run.kind == "training" else "evaluation"
+    return run.report(
+        title=f"Segmentation: {what}",
+        summary=_summary(run),
+        data=_data(run, counts, len(names)),
+        sections=sections,
+    )
+
+
+def class_scores(names: Sequence[str], counts: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Score each class by what was taken for what.
+
+    Args:
+        names: Name of each class.
+        counts: (K, K), pixels of each class (row) that were given each class (column).
+
+    Returns:
+        `class`, `IoU`, `Acc`, `share` (in percent) and `pixels` of each class; None where it has
+        no pixel.
+    """
+    right, given, labelled = counts.diagonal(), counts.sum(0), counts.sum(1)
+    union, total = given + labelled - right, max(1, int(labelled.sum()))
+    return [
+        {
+            "class": name.strip(),
+            "IoU": 100 * int(right[index]) / int(union[index]) if union[index] else None,
+            "Acc": 100 * int(right[index]) / int(labelled[index]) if labelled[index] else None,
+            "share": 100 * int(labelled[index]) / total,
+            "pixels": int(labelled[index]),
+        }
+        for index, name in enumerate(names)
+    ]
+
+
+def _write_results(run: RunReport, classes: Sequence[Mapping[str, Any]]) -> None:
+    if not run.scores:
+        return
+    each = {f"{name}-{one['class']}": one[name] for name in ("IoU", "Acc") for one in classes}
+    write_results(run.folder, {"sem_seg": {**run.scores, **each}})
+
+
+def _summary(run: RunReport) -> str:
+    score = known(run.scores.get("mIoU"))
+    scored = "nothing was scored" if score is None else f"mIoU {score:.1f}"
+    if run.kind == "evaluation":
+        return f"{scored} for {run.runner._load_from}."
+    return f"{scored} after {run.runner.iter:,} iterations."
+
+
+def _data(run: RunReport, counts: NDArray[np.int64] | None, classes: int) -> list[tuple[str, str]]:
+    data = []
+    if run.training_set is not None:
+        data.append(("training data", f"{len(run.training_set):,} pictures"))
+    if run.dataset is not None:
+        pixels = "" if counts is None else f", {counts.sum():,} pixels with a label"
+        text = f"{len(run.dataset):,} pictures{pixels}, {classes} classes"
+        data.append(("evaluation data", text))
+    return data
+
+
+def _scores(run: RunReport, classes: Sequence[Mapping[str, Any]]) -> list[Section]:
+    rows = [
+        ScoreRow(name=name, values=[known(value)], meaning=_MEANINGS.get(name, ""))
+        for name, value in sorted(run.scores.items(), key=_by_order)
+    ]
+    absent = [one["class"] for one in classes if one["IoU"] is None]
+    text = "Percent of pixels with a label."
+    if absent:
+        shown = ", ".join(absent[:5]) + (", ..." if absent[5:] else "")
+        text += (
+            f" {len(absent)} of {len(classes)} classes ({shown}) have no pixel in the labels or "
+            "the predictions: they have no score, and no part in the means."
+        )
+    return [ScoreTable(title="Scores", columns=["%"], rows=rows, text=text)] if rows else []
+
+
+def _by_order(score: tuple[str, float]) -> int:
+    return [*_MEANINGS, score[0]].index(score[0])
+
+
+def _per_class(folder: Path, classes: Sequence[Mapping[str, Any]]) -> Table:
+    heads = ["class", "IoU", "Acc", "share", "pixels"]
+    rows = [[one[head] for head in heads] for one in classes]
+    _write_csv(folder / PER_CLASS, heads, rows)
+    worst_first = sorted(rows, key=lambda row: (row[1] is None, row[1]))
+    return Table(
+        title="Classes",
+        heads=["class", "IoU", "Acc", "share of the pixels", "pixels"],
+        rows=worst_first,
+        text="The lowest IoU first, in percent. A dash: the class is not in the labels (Acc), nor "
+        "in the predictions (IoU).",
+        complete_in=PER_CLASS,
+    )
+
+
+def _curves(run: RunReport) -> list[Section]:
+    scores = Curves(
+        title="Scores of the evaluations",
+        x_label="iteration",
+        y_label="percent",
+        curves=[curve(run.entries, name) for name in _MEANINGS],
+    )
+    return [*run.curves(without=_OF_A_LAYER), scores] if run.entries else []
+
+
+def _confusion(folder: Path, names: Sequence[str], counts: NDArray[np.int64]) -> Confusion:
+    _write_csv(
+        folder / CONFUSION,
+        ["class", *names],
+        [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)],
+    )
+    return Confusion(
+        title="What was taken for what",
+        classes=[name.strip() for name in names],
+        counts=counts,
+        unit="pixels",
+        text="Pixels with a label, by their class and the class that they were given.",
+        complete_in=CONFUSION,
+    )
+
+
+def _write_csv(file: Path, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows(rows)
+    write_text(file, stream.getvalue())

@@ -1,0 +1,107 @@
+"""Folders of Pascal VOC: coordinates, lists, difficult objects, and XML that is damaged."""
+
+import pytest
+
+from eva_data.object_data.forms import open_data
+
+CUT = "<annotation>\n<object>\n<name>cat</name>\n"
+BOMB = (
+    '<?xml version="1.0"?>\n<!DOCTYPE lolz [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]>\n'
+    "<annotation><filename>&b;</filename></annotation>"
+)
+
+
+def test_the_first_pixel_is_one_and_the_last_belongs_to_the_box(voc, read):
+    box = {"xmin": 5, "ymin": 3, "xmax": 10, "ymax": 6}
+    found = read(voc([box, {"name": "a dog", "xmin": "1.0"}]))
+    first, second = found.annotations
+    assert first == {"id": 1, "image_id": 1, "category_id": 2, "bbox": [4, 2, 6, 4]}
+    assert second["bbox"] == [0, 0, 40, 20]
+    assert found.categories == [{"id": 1, "name": "a dog"}, {"id": 2, "name": "cat"}]
+
+
+def test_difficult_objects_count_neither_way_in_scoring_alone(voc, read):
+    root = voc([{"difficult": 1}, {}])
+    assert ["iscrowd" in one for one in read(root).annotations] == [False, False]
+    assert [one.get("iscrowd") for one in read(root, scored=True).annotations] == [1, None]
+
+
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        ({}, {"train": ["0.jpg", "1.jpg", "2.jpg"]}),
+        ({"train": "1\n", "val": "0\r\n2\r\n"}, {"train": ["1.jpg"], "val": ["0.jpg", "2.jpg"]}),
+        ({"trainval": "\ufeff0\n1\n"}, {"train": ["0.jpg", "1.jpg"]}),
+        ({"trainval": "0\n1\n", "test": "2"}, {"train": ["0.jpg", "1.jpg"], "val": ["2.jpg"]}),
+        ({"trainval": "0\n1\n", "val": "1"}, {"train": ["0.jpg"], "val": ["1.jpg"]}),
+        ({"train": "0 1\n1 -1\n2.jpg\n"}, {"train": ["0.jpg", "1.jpg", "2.jpg"]}),
+    ],
+)
+def test_lists(lists, expected, voc):
+    source = open_data(voc([{}], [{}], [{}], lists=lists))
+    assert {part: list(one.names) for part, one in source.parts.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (CUT, r"0\.xml, line 4: it is not complete XML"),
+        ("", r"0\.xml, line 1: it is not complete XML"),
+        (BOMB, r"0\.xml, line 2: it declares a document type"),
+        ("<html/>", r"0\.xml begins with <html>"),
+        ('<?xml version="1.0" encoding="x-none"?><annotation/>', "unknown encoding|not complete"),
+        ([{"name": " "}], r"0\.xml, line 3: the object has no name"),
+        ([{}, {"xmax": "abc"}], r"0\.xml, line 4: xmax of the object 'cat' is 'abc'"),
+        ([{"xmin": "nan"}], "xmin of the object 'cat' is 'nan', not a finite number"),
+        ([{"xmin": 9, "xmax": 3}], "'cat' has xmin 9 and xmax 3"),
+        ([{"difficult": 7}], "difficult of the object 'cat' is '7'"),
+        ("<annotation>\n<object><name>a</name></object></annotation>", "'a' has no bndbox"),
+        ("<annotation/>", "none of its 1 files has an object"),
+    ],
+)
+def test_a_damaged_file_is_named(content, message, voc):
+    with pytest.raises(ValueError, match=message):
+        open_data(voc(content))
+
+
+def test_a_size_that_is_not_the_picture_s(voc, read, save):
+    with pytest.raises(ValueError, match=r"0\.xml: its size is 99 x 20 px; .* 40 x 20 px upright"):
+        read(voc([{}], size=(99, 20)))
+    root = voc([{}])
+    save(root / "JPEGImages/0.jpg", orientation=6)
+    with pytest.raises(ValueError, match="as it is stored and not turned by its EXIF data"):
+        read(root)
+    assert len(read(voc([{}], size=(0, 0))).annotations) == 1  # some programs write zeros
+
+
+def test_pictures_by_name_or_as_the_file_names_them(voc, read):
+    root = voc([{}], [{}])
+    (root / "JPEGImages/0.jpg").rename(root / "JPEGImages/0.PNG")
+    (root / "Annotations/1.xml").rename(root / "Annotations/b.xml")
+    assert [image["file_name"] for image in read(root).images] == ["0.PNG", "1.jpg"]
+    (root / "JPEGImages/1.jpg").unlink()
+    with pytest.raises(ValueError, match=r"1 of 2 pictures .*JPEGImages/1\.jpg \(.*b\.xml\)"):
+        read(root)
+
+
+def test_a_listed_file_that_is_not_there(voc):
+    with pytest.raises(ValueError, match=r"7\.(xml|XML) cannot be read: No such file"):
+        open_data(voc([{}], lists={"train": "0\n7\n"}))
+
+
+def test_a_devkit_and_side_by_side(voc, tmp_path, read):
+    root = voc([{}])
+    kit = tmp_path / "kit"
+    (kit / "VOCdevkit").mkdir(parents=True)
+    root.rename(kit / "VOCdevkit/VOC2007")
+    assert len(read(kit).images) == len(read(kit / "VOCdevkit").images) == 1
+    (kit / "VOCdevkit/VOC2012/Annotations").mkdir(parents=True)
+    with pytest.raises(ValueError, match="several sets of VOC: name one of .*VOC2012"):
+        open_data(kit)
+    export = tmp_path / "export"
+    for part in ("train", "valid"):
+        (export / part).mkdir(parents=True)
+        for name in ("Annotations/0.xml", "JPEGImages/0.jpg"):
+            file = kit / "VOCdevkit/VOC2007" / name
+            (export / part / file.name).write_bytes(file.read_bytes())
+    assert {*open_data(export).parts} == {"train", "val"}
