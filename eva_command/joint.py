@@ -83,7 +83,6 @@ def convert(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see `eva_engine.commands.convert`.
     """
-    from eva_command.mmengine_files import reading_runs
     from eva_contrastive.model.open_clip_program import OPEN_CLIP
     from eva_engine.commands.convert import OtherPrograms, converter, deferred
 
@@ -92,5 +91,4 @@ def convert(arguments: Sequence[str] | None = None) -> int:
         files={"mmdet": deferred(names, "to_mmdet")},
         official_names=deferred(names, "official_names"),
     )
-    with reading_runs(arguments):
-        return converter(OPEN_CLIP, mmdet)(arguments)
+    return converter(OPEN_CLIP, mmdet)(arguments)

@@ -16,13 +16,22 @@ class ProgressBar:
     Messages of a log go above it: `ProgressBar.write`.
 
     Args:
-        total: Number of steps.
+        total: Number of steps; None where it is not known.
         what: Title, such as "training".
         unit: Name of a step.
         start: Steps that are done already.
+        leave: Whether the bar stays at its end; None if it is not below another one.
     """
 
-    def __init__(self, total: int, *, what: str, unit: str = "it", start: int = 0) -> None:
+    def __init__(
+        self,
+        total: int | None,
+        *,
+        what: str,
+        unit: str = "it",
+        start: int = 0,
+        leave: bool | None = None,
+    ) -> None:
         from tqdm import tqdm
 
         self.total, self.done = total, start
@@ -36,9 +45,9 @@ class ProgressBar:
                 initial=start,
                 desc=what,
                 unit=unit,
+                leave=leave,
                 dynamic_ncols=True,
                 mininterval=0.5,
-                leave=None,  # a bar below another one, as of an evaluation, goes when it is done
                 file=sys.stderr,
             )
 
@@ -80,9 +89,11 @@ class ProgressBar:
 
     def _say_line(self) -> None:
         elapsed = self._said - self._began
-        left = elapsed / max(1, self.done - self._start) * (self.total - self.done)
-        parts = [f"{self._what}: {self.done}/{self.total} {self._unit}", self._note]
-        parts.append(f"{_clock(left)} left")
+        of = "" if self.total is None else f"/{self.total}"
+        parts = [f"{self._what}: {self.done}{of} {self._unit}", self._note]
+        if self.total is not None:
+            left = elapsed / max(1, self.done - self._start) * (self.total - self.done)
+            parts.append(f"{_clock(left)} left")
         self.write(", ".join(part for part in parts if part))
 
 

@@ -3,7 +3,6 @@
 import importlib
 import os
 import pickle
-from contextlib import AbstractContextManager
 from functools import singledispatch
 from typing import Any
 
@@ -70,12 +69,6 @@ def load_start(
         f"{type(model).__name__} has no way to load weights; register one with "
         "eva_openmmlab.weights.load_start"
     )
-
-
-def safe_metadata() -> AbstractContextManager[None]:
-    """Allow `torch.load` to read mmengine's metadata."""
-    context: AbstractContextManager[None] = torch.serialization.safe_globals(METADATA)
-    return context
 
 
 @CheckpointLoader.register_scheme(prefixes=("http://", "https://"), force=True)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,11 @@ Result = TypeVar("Result")
 
 
 def predicted(
-    predict: Callable[[Any], Result], source: Any
+    predict: Callable[[Any], Result],
+    source: Any,
+    *,
+    suffixes: Collection[str] = SHOWN_PICTURES,
+    unreadable: type[OSError] = UnreadableImageError,
 ) -> Result | list[Result] | Iterator[tuple[Path, Result]]:
     """Predict for whatever a user gives.
 
@@ -24,6 +28,8 @@ def predicted(
         predict: Function that takes one picture: an array, a path or a PIL image.
         source: One picture; a list or tuple of pictures; a folder, or a pattern such as
             `photos/*.jpg`.
+        suffixes: Suffixes of the files that are taken from folders and by patterns.
+        unreadable: Error of a file that is passed over.
 
     Returns:
         One result for one picture; a list for a list, in its order; for a folder or a pattern an
@@ -36,15 +42,17 @@ def predicted(
     if isinstance(source, list | tuple):
         return [predict(one) for one in source]
     if isinstance(source, str | os.PathLike) and is_several(path := Path(source)):
-        return _each(predict, files_at(path, SHOWN_PICTURES))
+        return _each(predict, files_at(path, suffixes), unreadable)
     return predict(source)
 
 
-def _each(predict: Callable[[Any], Result], files: list[Path]) -> Iterator[tuple[Path, Result]]:
+def _each(
+    predict: Callable[[Any], Result], files: list[Path], unreadable: type[OSError]
+) -> Iterator[tuple[Path, Result]]:
     for file in files:
         try:
             result = predict(file)
-        except UnreadableImageError as error:
+        except unreadable as error:
             logger.warning("%s", error)
             continue
         yield file, result

@@ -20,7 +20,7 @@ _TONES = (  # lightness, saturation; their number divides no small Fibonacci num
 def class_color(index: int) -> tuple[int, int, int]:
     """Return the colour (red, green, blue) of a class, the same in every picture.
 
-    The first ten are told apart at a glance; some hundred have a colour of their own.
+    The first ten differ at a glance; some hundred have a colour of their own.
 
     Args:
         index: Number of the class, from 0.

@@ -1,17 +1,41 @@
 """The HTML page of a report: self-contained, escaped, below `LIMIT` bytes."""
 
 import logging
-from collections.abc import Callable
-from html import escape
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
+from urllib.parse import quote
 
+from eva_data.commands import printable
 from eva_data.files import make_folder, write_text
-from eva_data.reports.content import Report
+from eva_data.reports.confusion import confusion
+from eva_data.reports.content import (
+    Confusion,
+    Curves,
+    Gallery,
+    Link,
+    Report,
+    ScoreTable,
+    Section,
+    Table,
+)
+from eva_data.reports.curves import plot
+from eva_data.reports.markup import escaped, paragraph
+from eva_data.reports.pictures import Shown, fitted, gallery_markup
+from eva_data.reports.style import STYLE
+from eva_data.reports.tables import any_table, glance, score_table
 
 logger = logging.getLogger(__name__)
 
 NAME = "report.html"
 LIMIT = 5_000_000  # bytes
+_ROWS = (200, 60, 20, 5)  # of a table, until the text leaves room
+_TEXT_SHARE = 0.5  # of the limit, which the text may have where there are pictures
+_FACTS, _LINKS, _STEPS = 80, 60, 20
+_CODE = ("command",)  # facts that are read letter by letter
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_report(folder: Path, report: Report) -> Path:
@@ -29,7 +53,7 @@ def write_report(folder: Path, report: Report) -> Path:
     """
     make_folder(folder)
     file = folder / NAME
-    write_text(file, f"<!doctype html><title>{escape(report.title)}</title>\n")
+    write_text(file, rendered(report, folder))
     return file
 
 
@@ -49,3 +73,133 @@ def try_report(folder: Path, make: Callable[[], Report]) -> Path | None:
         logger.warning("no %s in %s: %s", NAME, folder, error or type(error).__name__)
         logger.debug("no report", exc_info=True)
         return None
+
+
+def rendered(report: Report, folder: Path, *, limit: int = LIMIT) -> str:
+    """Make the page.
+
+    Args:
+        report: What it says.
+        folder: Folder that links are relative to.
+        limit: Bytes of the page. Long tables are cut first, then pictures become smaller, then
+            fewer; of what is left, sections at the end go last.
+
+    Returns:
+        The page.
+    """
+    galleries = [one for one in report.sections if isinstance(one, Gallery) and one.examples]
+    share = _TEXT_SHARE if galleries else 1.0
+    for rows in _ROWS:
+        empty = _page(report, folder, [Shown([], True)] * len(galleries), rows, limit)
+        room = limit - len(empty.encode())
+        if room >= limit * (1 - share):
+            break
+    if room >= 0:
+        return _page(report, folder, fitted(galleries, room), rows, limit)
+    if not report.sections:
+        raise ValueError(f"the texts of a report take more than {limit:,} bytes")
+    kept = report.sections[: len(report.sections) // 2]
+    left_out = f"{len(report.sections) - len(kept)} sections are left out: they are too long."
+    shorter = replace(report, sections=kept, summary=f"{report.summary}\n{left_out}")
+    return rendered(shorter, folder, limit=limit)
+
+
+def _page(report: Report, folder: Path, shown: Sequence[Shown], rows: int, limit: int) -> str:
+    title = escaped(report.title, most=300)
+    scores = next((one for one in report.sections if isinstance(one, ScoreTable)), None)
+    body = list(_sections(report.sections, iter(shown), rows, limit))
+    links = _links(report.links, folder)
+    steps = "".join(
+        f"{paragraph(step.text)}<pre><code>{escaped(step.command)}</code></pre>\n"
+        for step in report.next_steps[:_STEPS]
+    )
+    ends = [
+        ("Files", "files", links),
+        ("Next", "next", steps),
+    ]
+    body += [
+        (f'<a href="#{anchor}">{name}</a>', _section(name, anchor, text))
+        for name, anchor, text in ends
+        if text
+    ]
+    contents = "\n".join(entry for entry, _ in body if entry)
+    return "".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
+            '<meta name="color-scheme" content="light dark">\n',
+            '<meta name="referrer" content="no-referrer">\n<link rel="icon" href="data:,">\n',
+            f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n",
+            f"<h1>{title}</h1>\n{paragraph(report.summary, kind='summary')}",
+            glance(scores) if scores else "",
+            f'<nav aria-label="sections">\n{contents}\n</nav>\n' if len(body) > 1 else "",
+            _facts(report.facts),
+            *(text for _, text in body),
+            "</main>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def _section(title: str, anchor: str, inside: str) -> str:
+    heading = f"<h2>{escaped(title, most=200)}</h2>\n"
+    return f'<section id="{anchor}">\n{heading}{inside}</section>\n'
+
+
+def _sections(
+    sections: Sequence[Section], shown: Iterator[Shown], rows: int, limit: int
+) -> Iterator[tuple[str, str]]:
+    """Yield the entry of the contents, and the HTML, of each section; plots stand side by side."""
+    numbered = enumerate(sections)
+    for plots, group in groupby(numbered, lambda pair: isinstance(pair[1], Curves)):
+        made = []
+        for number, one in group:
+            inside = _inside(one, shown, rows, limit)
+            if inside:
+                entry = f'<a href="#s{number}">{escaped(one.title, most=80)}</a>'
+                made.append((entry, _section(one.title, f"s{number}", inside)))
+        if plots and made:
+            entries = "\n".join(entry for entry, _ in made)
+            yield entries, f'<div class="plots">{"".join(text for _, text in made)}</div>\n'
+        else:
+            yield from made
+
+
+def _inside(one: Section, shown: Iterator[Shown], rows: int, limit: int) -> str:
+    match one:
+        case ScoreTable():
+            return score_table(one, rows) if one.rows else ""
+        case Table():
+            return any_table(one, rows) if one.rows else ""
+        case Curves():
+            return plot(one)
+        case Confusion():
+            return confusion(one, rows) if len(one.classes) else ""
+        case Gallery():
+            return gallery_markup(one, next(shown), limit) if one.examples else ""
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    def value(name: str, text: str) -> str:
+        shown = escaped(text)
+        return f"<code>{shown}</code>" if name in _CODE and text else shown
+
+    pairs = "".join(
+        f"<dt>{escaped(name, most=100)}</dt><dd>{value(name, text)}</dd>\n"
+        for name, text in facts[:_FACTS]
+    )
+    return f'<dl class="facts">\n{pairs}</dl>\n' if pairs else ""
+
+
+def _links(links: Sequence[Link], folder: Path) -> str:
+    """Links to files that are there, by relative paths, whose bytes need not be UTF-8."""
+    items = []
+    for link in links[:_LINKS]:
+        if (folder / link.path).exists():
+            path = os.path.relpath(folder / link.path, folder)
+            address = quote(os.fsencode(path))
+            items.append(
+                f'<li><a href="{address}">{escaped(link.title)}</a> '
+                f"<small>{escaped(printable(path), most=200)}</small></li>\n"
+            )
+    return f'<ul class="links">\n{"".join(items)}</ul>\n' if items else ""

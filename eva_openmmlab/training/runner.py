@@ -137,11 +137,7 @@ class EVARunner(Runner):
         return wrapper
 
     def build_evaluator(self, evaluator: Any) -> Any:
-        """Build metrics, which leave predictions in the work folder.
-
-        Args:
-            evaluator: Metrics, or their configs.
-        """
+        """Build metrics that leave their predictions: `evaluator` is metrics or their configs."""
         return keep_predictions(super().build_evaluator(evaluator), Path(self.work_dir))
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:

@@ -215,10 +215,8 @@ class Segmentation(Trainer):
 
     def weights(self, folder: Path) -> dict[str, Any]:
         from eva_backbone.checkpoints.loading import read_weights
-        from eva_openmmlab.weights import safe_metadata
 
-        with safe_metadata():
-            return read_weights(folder / f"iter_{STEPS}.pth")
+        return read_weights(folder / f"iter_{STEPS}.pth")
 
 
 class Mmdetection(Segmentation):

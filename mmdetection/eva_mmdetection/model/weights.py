@@ -16,7 +16,7 @@ from eva_backbone import LoadReport
 from eva_backbone.checkpoints.loading import load_weights, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_mmdetection.model.detectron2_names import IGNORED, is_detectron2, mmdet_name, to_mmdet
-from eva_openmmlab.weights import load_from_local_safely, load_start, safe_metadata
+from eva_openmmlab.weights import load_from_local_safely, load_start
 
 _HEADS = r"(rpn_head|roi_head|bbox_head|neck)\."
 # What a file of a backbone, or of a detector without masks, cannot have.
@@ -52,8 +52,7 @@ def load_detector(
         FileNotFoundError: If there is no such file.
     """
     path = resolve_source(source)
-    with safe_metadata():
-        weights = read_weights(path)
+    weights = read_weights(path)
     weights = {name: value for name, value in weights.items() if not re.fullmatch(IGNORED, name)}
     if complete and not any(re.match(_HEADS, mmdet_name(name)) for name in weights):
         raise ValueError(

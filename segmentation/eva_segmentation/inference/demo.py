@@ -1,4 +1,4 @@
-"""Command line that segments images and folders of them.
+"""Command line that segments images, folders of them, videos and cameras.
 
 Everything heavy is imported where it is used, so that `--help` and mistakes in the arguments
 answer at once.
@@ -13,34 +13,51 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eva_data.commands import program_name
+from eva_data.commands import say
 from eva_data.files import replacing
-from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo, save_picture, written_name
-from eva_data.options import add_download_option, probability
-from eva_data.recipes import find_recipe
-from eva_data.suffixes import SHOWN_PICTURES
+from eva_data.inputs import (
+    Job,
+    Plan,
+    do_jobs,
+    plan_jobs,
+    refuse,
+    run_demo,
+    save_picture,
+    written_name,
+)
+from eva_data.options import probability
+from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
+from eva_openmmlab.config.demo_words import Model, demo_parser, named_model
+from eva_openmmlab.config.words import AnyOrderParser
+from eva_openmmlab.terminal.output import quiet
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from eva_data.demos.shares import FoundShares
     from eva_segmentation.inference.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
 ADE20K_CLASSES = 150
+TASK = "segmentation"
 
 _EPILOG = """
 OUTPUT receives, for each picture and under its name:
     overlays/  the picture with the classes painted over, and a legend
     labels/    a PNG of one byte a pixel with the labels of the data set, as label maps for training
 
-Files that cannot be read are named and skipped, and the exit code is then 1.
+Of a video or camera it receives overlays/ alone, as a video without a legend. The shares of the
+classes are said at the end. Files that cannot be read are named and skipped, and the exit code is
+then 1.
 
 Examples:
 
+    python segmentation/demo.py output/semantic holiday/ --output output/pictures
+
     python segmentation/demo.py segmentation/configs/ade20k/mask2former_eva_g_896_20k.py \\
-        eva_sem_seg_mask2former_ade_ss61p5_ms62p3.pth holiday/ --output output/pictures
+        eva_sem_seg_mask2former_ade_ss61p5_ms62p3.pth holiday/ film.mp4 --output output/pictures
 
 What the ADE20K test server takes, a ZIP of PNG files with the values 1 to 150:
 
@@ -52,7 +69,8 @@ def plan(inputs: Sequence[Path], output: Path) -> Plan:
     """List what is to be done.
 
     Args:
-        inputs: Images and folders; folders are searched through, without hidden files.
+        inputs: Images, videos, folders, patterns, numbers of cameras; folders are searched through,
+            without hidden files.
         output: Folder for the results; earlier results in it are not inputs.
 
     Returns:
@@ -63,11 +81,18 @@ def plan(inputs: Sequence[Path], output: Path) -> Plan:
         ValueError: If two inputs would be written to one file, or an input would be overwritten.
     """
     overlays, labels = output / "overlays", output / "labels"
+
+    def targets(name: Path) -> list[Path]:
+        drawn = overlays / written_name(name)
+        return [drawn] if drawn.suffix == ".mp4" else [drawn, labels / name.with_suffix(".png")]
+
     return plan_jobs(
         inputs,
-        suffixes=SHOWN_PICTURES,
-        targets=lambda name: [overlays / written_name(name), labels / name.with_suffix(".png")],
+        suffixes=SHOWN_PICTURES | VIDEOS,
+        targets=targets,
         results=[overlays, labels],
+        kinds="images and no videos",
+        cameras=True,
     )
 
 
@@ -131,7 +156,7 @@ def run(
     opacity: float = 0.5,
     submission: Path | None = None,
 ) -> list[str]:
-    """Do the jobs, with a progress bar.
+    """Do the jobs, with a progress bar, and say what was found.
 
     Args:
         predictor: The segmentor.
@@ -142,16 +167,19 @@ def run(
     Returns:
         A complaint for each file that could not be read or segmented.
     """
-    from eva_data.pictures import read_rgb
+    from eva_data.demos.shares import FoundShares
+
+    found = FoundShares(predictor.names)
 
     def do(job: Job) -> str | None:
         try:
-            rgb = read_rgb(job.source, upright=True)
-            classes = predictor(rgb)
+            if job.is_video or job.is_camera:
+                return _video(predictor, job, opacity, found)
+            classes = _picture(predictor, job, opacity)
         except ValueError as error:
             text = str(error)
             return text if str(job.source) in text else f"{job.source}: {text}"
-        _write(job, rgb, classes, predictor, opacity)
+        found.add(job.name, classes)
         if archive:
             archive.add(job.source, classes)
         return None
@@ -161,39 +189,49 @@ def run(
         problems = do_jobs(jobs, do, title="segmenting")
         if archive:
             archive.complete = not problems
+    for line in found.lines():
+        say(line)
     return problems
 
 
-def _write(
-    job: Job,
-    rgb: "NDArray[np.uint8]",
-    classes: "NDArray[np.uint8]",
-    predictor: "Predictor",
-    opacity: float,
-) -> None:
+def _picture(predictor: "Predictor", job: Job, opacity: float) -> "NDArray[np.uint8]":
+    """Segment a picture; returns its classes."""
     from PIL import Image
 
     from eva_data.drawing.label_maps import label_image, overlay, with_legend
+    from eva_data.pictures import read_rgb
 
+    rgb = read_rgb(job.source, upright=True)
+    classes = predictor.classes_of(rgb)
     painted = overlay(rgb, classes, predictor.colors, opacity=opacity)
     painted = with_legend(painted, classes, predictor.names, predictor.colors)
     labels = label_image(classes, predictor.labels, predictor.colors)
     for target, picture in zip(job.targets, (Image.fromarray(painted), labels), strict=True):
         save_picture(picture, target)
+    return classes
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=program_name("demo.py"),
-        description="Segment images and folders of them.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _video(
+    predictor: "Predictor", job: Job, opacity: float, found: "FoundShares"
+) -> str | None:
+    from eva_data.demos.videos import draw_video
+    from eva_data.drawing.label_maps import overlay
+
+    def draw(rgb: "NDArray[np.uint8]", index: int) -> "NDArray[np.uint8]":
+        del index
+        classes = predictor.classes_of(rgb)
+        found.add(job.name, classes)
+        return overlay(rgb, classes, predictor.colors, opacity=opacity)
+
+    _, problem = draw_video(job, draw)
+    return problem
+
+
+def _parser() -> AnyOrderParser:
+    parser = demo_parser(
+        "Segment images, folders of them, videos and cameras.", _EPILOG, task=TASK
     )
     add = parser.add_argument
-    add("config", help="config file, such as the one that a run saved, or name of a recipe")
-    add("weights", help="name of an official file, or path, of a complete segmentor")
-    add("inputs", nargs="+", type=Path, metavar="INPUT", help="image or folder of images")
-    add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     add("--tta", action="store_true", help="several scales and flips, by the config's tta_pipeline")
     add(
         "--opacity",
@@ -201,10 +239,7 @@ def _parser() -> argparse.ArgumentParser:
         default=0.5,
         help="opacity of the paint, 0 to 1 (default: %(default)s)",
     )
-    add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
     add("--ade20k-submission", type=Path, metavar="ZIP", help="also write a file for the server")
-    add("--overwrite", action="store_true", help="replace earlier results")
-    add_download_option(parser)
     return parser
 
 
@@ -219,14 +254,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     archive = args.ade20k_submission
 
     def prepare() -> Plan:
-        args.config = find_recipe("segmentation", args.config)
-        planned = plan(args.inputs, args.output)
+        args.model = named_model(args.words, task=TASK)
+        planned = plan(args.model.inputs, args.output)
         if archive:
             _check_submission(archive, planned.jobs)
         if planned.jobs:
             from eva_backbone.checkpoints.registry import resolve_source
 
-            resolve_source(args.weights)
+            resolve_source(args.model.weights)
         return planned
 
     run_demo(
@@ -249,23 +284,25 @@ def _check_submission(archive: Path, jobs: Sequence[Job]) -> None:
 
 
 def _segment(parser: argparse.ArgumentParser, args: argparse.Namespace, planned: Plan) -> list[str]:
-    from eva_segmentation.inference.predictor import Predictor
-
     complete = not planned.problems
     archive = args.ade20k_submission if complete else None
-    try:
-        predictor = Predictor.from_config(
-            args.config, weights=args.weights, device=args.device, multi_scale=args.tta
-        )
-        if archive and len(predictor.names) != ADE20K_CLASSES:
-            raise ValueError(
-                f"--ade20k-submission needs a model of {ADE20K_CLASSES} classes; that of "
-                f"{args.config} has {len(predictor.names)}"
+    model: Model = args.model
+    with quiet():
+        from eva_segmentation.inference.predictor import Predictor
+
+        try:
+            predictor = Predictor.from_config(
+                model.config, weights=model.weights, device=args.device, multi_scale=args.tta
             )
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
-    problems = run(predictor, planned.jobs, opacity=args.opacity, submission=archive)
-    logger.info("Results are in %s", args.output)
+            if archive and len(predictor.names) != ADE20K_CLASSES:
+                raise ValueError(
+                    f"--ade20k-submission needs a model of {ADE20K_CLASSES} classes; that of "
+                    f"{model.config} has {len(predictor.names)}"
+                )
+        except (ValueError, FileNotFoundError) as error:
+            refuse(parser, error)
+        problems = run(predictor, planned.jobs, opacity=args.opacity, submission=archive)
+    say(f"output   {args.output}")
     if args.ade20k_submission and (problems or not complete):
         logger.error("%s was not written, because pictures are missing", args.ade20k_submission)
     return problems

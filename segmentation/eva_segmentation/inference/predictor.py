@@ -3,10 +3,13 @@
 from eva_segmentation.inference.predictor import Predictor
 predictor = Predictor.from_config("segmentation/configs/...py", weights="eva_sem_seg_....pth")
 classes = predictor("photo.jpg")  # (H, W) indices into predictor.names
+
+The folder of a run has both: `Predictor.from_config("output/semantic")`.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,7 +24,9 @@ from PIL import Image
 from torch import nn
 
 from eva_backbone import no_init_weights
+from eva_data.demos.predictor_inputs import predicted
 from eva_data.pictures import read_rgb
+from eva_openmmlab.config.demo_words import config_and_weights
 from eva_openmmlab.config.options import load_config
 from eva_openmmlab.devices import choose_device
 from eva_segmentation.data.classes import Color, described
@@ -29,6 +34,7 @@ from eva_segmentation.data.pipelines import LABEL_READERS, PICTURE_READERS
 from eva_segmentation.model.weights import load_segmentor
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
+Classes = NDArray[np.uint8]
 __all__ = ["Predictor"]
 _READERS = (*PICTURE_READERS, *LABEL_READERS)
 
@@ -62,17 +68,18 @@ class Predictor:
     @classmethod
     def from_config(
         cls,
-        config_file: str | os.PathLike[str],
+        config: str | os.PathLike[str],
         *,
-        weights: str | os.PathLike[str],
+        weights: str | os.PathLike[str] | None = None,
         device: str | None = None,
         multi_scale: bool = False,
     ) -> "Predictor":
         """Build the segmentor of a config and load its weights.
 
         Args:
-            config_file: A config of `segmentation/configs`, or the one that a run saved.
-            weights: Name of an official file or a path; a segmentor, not a backbone.
+            config: Name of a recipe, a config file, or the folder of a run, which has its own.
+            weights: Name of an official file, a path, or the folder of a run; a segmentor, not a
+                backbone. None for those of the run that `config` names.
             device: Such as "cuda" or "cpu"; None for the GPU if there is one.
             multi_scale: Average over the scales and flips of the config's `tta_pipeline`.
 
@@ -82,14 +89,15 @@ class Predictor:
             FileNotFoundError: If the config or the weights do not exist.
         """
         place = choose_device(device)
-        cfg = load_config(config_file)
+        path, weights = config_and_weights(config, weights, task="segmentation")
+        cfg = load_config(path)
         if not cfg.get("model") or not cfg.get("test_dataloader"):
-            raise ValueError(f"{config_file} has no model and test_dataloader")
+            raise ValueError(f"{path} has no model and test_dataloader")
         init_default_scope(cfg.get("default_scope", "mmseg"))
         pipeline = cfg.test_dataloader.dataset.pipeline
         if multi_scale and "module" not in cfg.model:
             if not cfg.get("tta_pipeline"):
-                raise ValueError(f"{config_file} has no tta_pipeline, which --tta needs")
+                raise ValueError(f"{path} has no tta_pipeline, which --tta needs")
             pipeline = cfg.tta_pipeline
             cfg.model = {**cfg.tta_model, "module": cfg.model}
         with no_init_weights():
@@ -101,8 +109,27 @@ class Predictor:
             model, pipeline=_without_loading(pipeline), names=names, colors=colors, labels=labels
         )
 
-    def __call__(self, image: ImageLike) -> NDArray[np.uint8]:
-        """Find the class of each pixel.
+    def __call__(
+        self, image: ImageLike | Sequence[ImageLike]
+    ) -> Classes | list[Classes] | Iterator[tuple[Path, Classes]]:
+        """Find the class of each pixel, of one picture or of several.
+
+        Args:
+            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file; a list of
+                them; a folder, or a pattern such as `photos/*.jpg`.
+
+        Returns:
+            (H, W) indices of classes; a list of them for a list; pairs of file and indices, one
+            after another, for a folder or a pattern.
+
+        Raises:
+            UnreadableImageError: A ValueError, if the file or picture cannot be read.
+            ValueError: If the array is not such an image, or the picture is too narrow.
+        """
+        return predicted(self.classes_of, image)
+
+    def classes_of(self, image: ImageLike) -> Classes:
+        """Find the class of each pixel of one picture.
 
         Args:
             image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file.

@@ -8,7 +8,6 @@ from torch import nn
 from eva_backbone import LoadReport
 from eva_backbone.checkpoints.loading import load_weights, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_openmmlab.weights import safe_metadata
 from eva_segmentation.model.legacy_keys import modern_name
 
 _ADAPTER = r"backbone\.(spm\.|interactions\.|up\.|norm[1-4]\.|level_embed$)"
@@ -36,8 +35,7 @@ def load_segmentor(
         FileNotFoundError: If there is no such file.
     """
     path = resolve_source(source)
-    with safe_metadata():
-        weights = read_weights(path)
+    weights = read_weights(path)
     if complete and not any(re.match(_HEAD, name) for name in weights):
         raise ValueError(
             f"{path.name} holds a backbone and not a segmentor; name weights of a segmentor, or "

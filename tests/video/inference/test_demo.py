@@ -1,8 +1,10 @@
 """The demo: what it finds, writes, refuses and skips; complete runs as a program."""
 
+import functools
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eva_data.inputs import Job
 from eva_data.video.frame_stream import VideoReader
-from eva_video.inference import demo
+from eva_video.inference import camera, demo, recognising
 from eva_video.inference.drawing import annotate, drawn
 from eva_video.inference.predictor import Prediction, VideoPredictor
 from eva_video.inference.windows import Judged
@@ -134,10 +137,11 @@ def test_a_film_by_windows(start, film, weights, tmp_path, capsys):
         "window": 2.0, "stride": 1.0,
     }  # fmt: skip
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0] == "film.mp4"
-    assert len(shown) == 1 + len(spans)
-    assert f"{video['segments'][0]['probability']:.1%}" in shown[1]
+    assert shown[0] == f"film.mp4: 0:04.5, {len(spans)} segment{'s' * (len(spans) > 1)}"
+    assert len(shown) == 1 + len(spans) + 1
+    assert f"  {video['segments'][0]['probability']:.2f}  " in shown[1]
     assert "0:00.0 - " in shown[1]
+    assert shown[-1] == f"output   {tmp_path}/out (annotated videos and predictions.json)"
 
     before, after = read(film), read(tmp_path / "out" / "film.mp4")
     assert len(after) == len(before) == 45
@@ -155,9 +159,8 @@ def test_short_videos_are_one_window(start, film, tmp_path, capsys):
     assert found["videos"][0]["segments"][0]["end"] == 4.5
     shown = capsys.readouterr().out.splitlines()
     classes = found["videos"][0]["windows"][0]["classes"]
-    assert [line.split()[0] for line in shown[1:]] == [
-        f"{one['probability']:.1%}" for one in classes
-    ]
+    first = [f"{one['class']} {one['probability']:.2f}" for one in classes[:3]]
+    assert shown == [f"film.mp4: {', '.join(first)}", f"output   {tmp_path}/out (predictions.json)"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
 
 
@@ -182,7 +185,41 @@ def test_a_name_that_is_not_text(weights, film, tmp_path):
 def test_nothing_is_likely_enough(start, film, capsys, window):
     found = start(film, "--no-video", *window, "--score-threshold", "1")
     assert found["videos"][0]["segments"] == []
-    assert "nothing is likely enough" in capsys.readouterr().out
+    line = capsys.readouterr().out.splitlines()[0]
+    assert re.fullmatch(
+        r"film.mp4: nothing at 1; the best score is \d\.\d\d \(.+\): lower --score-threshold", line
+    )
+
+
+def test_several_videos_and_one_twice(start, film, tmp_path, capsys):
+    """Of more than a few, the total; a pattern in quotes names them."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.mp4").symlink_to(film)
+    found = start(f"{folder}/*.mp4", folder / "1.mp4", "--no-video")
+    assert [video["video"] for video in found["videos"]] == ["0.mp4", "1.mp4", "2.mp4"]
+    first = found["videos"][0]["windows"][0]["classes"][0]["class"]
+    assert capsys.readouterr().out.splitlines()[3] == f"3 videos: 3 {first}"
+
+
+def test_a_camera_is_judged_while_it_records(weights, tmp_path, monkeypatch):
+    """FFmpeg's test pattern stands for one: half a second in windows of 0.2."""
+    pattern = functools.partial(
+        recognising.CameraReader, "testsrc=size=64x48:rate=10:duration=0.5", kind="lavfi"
+    )
+    monkeypatch.setattr(recognising, "CameraReader", lambda device: pattern())
+    monkeypatch.setattr(camera, "_KEPT", 1)
+    job = Job(Path("/dev/video0"), "camera-0.mp4", (tmp_path / "camera-0.mp4",))
+    predictor = VideoPredictor.from_weights(weights, device="cpu")
+    said = []
+    assert recognising.run(predictor, [job], tmp_path, window=0.2, say=said.append) == []
+    (video,) = json.loads((tmp_path / "predictions.json").read_text())["videos"]
+    assert [(one["start"], one["end"]) for one in video["windows"]] == [
+        (0, 0.2), (0.2, 0.4), (0.4, 0.4)
+    ]  # fmt: skip
+    assert len(read(tmp_path / "camera-0.mp4")) == 5
+    assert said[0].startswith("camera-0.mp4: 0:00.4, ")
 
 
 def test_what_cannot_be_read_is_named_and_skipped(start, film, tmp_path, write_sound):
@@ -251,7 +288,7 @@ def test_the_drawing_waits_for_no_more_windows_than_it_shows(weights, film, tmp_
     monkeypatch.setattr(VideoPredictor, "_views", views)
     monkeypatch.setattr(drawing, "_add", add)
     jobs = demo.plan([film], tmp_path / "out").jobs
-    assert demo.run(predictor, jobs, tmp_path / "out", window=1, stride=0.5) == []
+    assert recognising.run(predictor, jobs, tmp_path / "out", window=1, stride=0.5) == []
     assert len(written) == 45
     for start, frames in seen[2:]:
         assert frames >= (start - 0.5) * 10
@@ -269,6 +306,7 @@ def test_the_drawing_waits_for_no_more_windows_than_it_shows(weights, film, tmp_
         (["--frames", "1025"], "argument --frames: must be at most 1024"),
         (["--crops", "2"], "argument --crops: invalid choice"),
         (["--classes", "nothing.txt"], "nothing.txt"),
+        (["7"], "video/demo.py: error: there is no camera 7 on this machine"),
         (["--window", "nan"], "argument --window: must be a finite number"),
     ],
 )
@@ -278,6 +316,13 @@ def test_mistakes_in_the_arguments(start, film, tmp_path, capsys, more, message)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out" / "predictions.json").exists()
+
+
+def test_mistyped_weights_are_answered_without_usage(film, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        demo.main([str(film), "--weights", "nothing.pt", "--output", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("video/demo.py: error: there is no file 'nothing.pt'")
 
 
 def test_earlier_results_are_kept(start, film, tmp_path, capsys):

@@ -48,9 +48,20 @@ def test_three_lines(weights, film, frames, clips, crops):
     assert [one.probability for one in found] == pytest.approx(probabilities[order], abs=1e-6)
     assert predictor(film.read_bytes()) == found
     assert predictor(film, top=2) == found[:2]
+    assert predictor(frames) == found
+    assert predictor([film, frames]) == [found, found]
     with open_video(film) as video:
         assert predictor(video) == found
         assert len(video.frames([0])) == 1  # it stays open
+
+
+def test_folders_and_patterns(weights, film, tmp_path, caplog):
+    (tmp_path / "a.mp4").symlink_to(film)
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    predictor = VideoPredictor.from_weights(weights, device="cpu")
+    assert dict(predictor(tmp_path)) == {tmp_path / "a.mp4": predictor(film)}
+    assert "b.mp4" in caplog.text
+    assert dict(predictor(f"{tmp_path}/a*.mp4")).keys() == {tmp_path / "a.mp4"}
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -119,6 +130,8 @@ def test_mistakes(weights, film, tmp_path):
         with pytest.raises(ValueError, match=message):
             VideoPredictor.from_weights(weights, device="cpu", **more)
     predictor = VideoPredictor.from_weights(weights, device="cpu")
+    with pytest.raises(ValueError, match=r"3\) of uint8, got \(4, 5, 3\) of float64"):
+        predictor(np.zeros((4, 5, 3)))
     with pytest.raises(UnreadableVideoError, match=r"nothing\.mp4"):
         predictor(tmp_path / "nothing.mp4")
     nn.init.constant_(predictor.model.head.bias, torch.inf)

@@ -2,7 +2,7 @@
 
 predictor = VideoPredictor.from_weights("eva_video_k400.pth")
 for name, probability in predictor("dive.mp4"):
-    print(f"{probability:.1%} {name}")
+    print(f"{name} {probability:.2f}")
 
 Shapes: V views, T frames, S the side of a clip, K classes.
 """
@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
+from eva_data.demos.predictor_inputs import predicted
+from eva_data.suffixes import VIDEOS
+from eva_data.video.array_video import ArrayVideo
 from eva_data.video.video_source import (
     Backend,
+    UnreadableVideoError,
     VideoSource,
     open_video,
     require_backend,
@@ -37,7 +41,7 @@ from eva_video.inference.windows import Judged, Window, windows_of
 from eva_video.model.classifier import VideoClassifier
 from eva_video.model.loading import load_video_classifier
 
-Video = str | os.PathLike[str] | bytes | VideoSource
+Video = str | os.PathLike[str] | bytes | VideoSource | NDArray[np.uint8]
 
 
 class Prediction(NamedTuple):
@@ -114,7 +118,7 @@ class VideoPredictor:
         """Build the classifier that a file holds, with the preprocessing of its training.
 
         Args:
-            source: Official name or file; a run's `model.safetensors`, which notes its classes.
+            source: Official name or file; the folder of a run, whose weights note its classes.
             classes: Names of the classes in the order of the labels, or a text file of them; by
                 default those that the file notes, or those of Kinetics by their number.
             variant: Size of the ViT, for weights that do not say.
@@ -154,21 +158,29 @@ class VideoPredictor:
             backend=backend,
         )
 
-    def __call__(self, video: Video, *, top: int = 5) -> list[Prediction]:
-        """Name what happens in a video, which is taken as one window.
+    def __call__(self, video: Any, *, top: int = 5) -> Any:
+        """Name what happens in a video, which is taken as one window, or in several.
 
         Args:
-            video: Path, content or open video.
+            video: Path, content or open video, or an array (T, H, W, 3) of frames, RGB; a list of
+                these; a folder, or a pattern such as `videos/*.mp4`.
             top: Number of classes.
 
         Returns:
-            The classes with the largest probabilities, in falling order.
+            The classes with the largest probabilities, in falling order, as a list of `Prediction`.
+            For a list, a list of these; for a folder or a pattern an iterator over pairs of file
+            and list, which passes over videos that cannot be read, with a warning.
 
         Raises:
             UnreadableVideoError: An OSError, if the video cannot be read.
+            ValueError: If a folder or pattern has no videos, or an array is not one.
         """
-        (judged,) = self.windows(video)
-        return self.top(judged.probabilities, top)
+
+        def predict(one: Video) -> list[Prediction]:
+            (judged,) = self.windows(one)
+            return self.top(judged.probabilities, top)
+
+        return predicted(predict, video, suffixes=VIDEOS, unreadable=UnreadableVideoError)
 
     def top(self, probabilities: NDArray[np.float32], number: int) -> list[Prediction]:
         """Name the classes with the largest of probabilities (K,), in falling order."""
@@ -181,7 +193,7 @@ class VideoPredictor:
         """Judge windows of a video, one batch of them in memory at a time.
 
         Args:
-            video: Path, content or open video.
+            video: Path, content or open video, or an array (T, H, W, 3) of frames.
             seconds: Length of a window; None takes the entire video as one.
             stride: Distance of the windows; None for half a window.
 
@@ -194,6 +206,8 @@ class VideoPredictor:
             ValueError: If a length is too small, or the windows leave gaps.
         """
         with contextlib.ExitStack() as stack:
+            if isinstance(video, np.ndarray):
+                video = ArrayVideo(video)
             if not isinstance(video, VideoSource):
                 video = stack.enter_context(open_video(video, backend=self.backend))
             require_usual_shape(video, video.name)
