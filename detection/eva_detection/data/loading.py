@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from eva_data.coco.files import parse_json
 from eva_data.interruption import leave_signals_to_the_run
 from eva_data.progress import progress
-from eva_data.seeding import seed_all
+from eva_data.sampling.seeding import seed_all
 from eva_data.terminal import SHOWN
 from eva_detection.config.build import build
 from eva_detection.data.custom_data import forget_training_file
