@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import io
 import logging
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,7 +30,6 @@ from eva_data.options import probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_openmmlab.config.demo_words import Model, demo_parser, named_model
 from eva_openmmlab.config.words import AnyOrderParser
-from eva_openmmlab.terminal.output import quiet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -283,21 +283,21 @@ def _segment(parser: argparse.ArgumentParser, args: argparse.Namespace, planned:
     complete = not planned.problems
     archive = args.ade20k_submission if complete else None
     model: Model = args.model
-    with quiet():
-        from eva_segmentation.inference.predictor import Predictor
+    warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside mmsegmentation
+    from eva_segmentation.inference.predictor import Predictor
 
-        try:
-            predictor = Predictor.from_config(
-                model.config, weights=model.weights, device=args.device, multi_scale=args.tta
+    try:
+        predictor = Predictor.from_config(
+            model.config, weights=model.weights, device=args.device, multi_scale=args.tta
+        )
+        if archive and len(predictor.names) != ADE20K_CLASSES:
+            raise ValueError(
+                f"--ade20k-submission needs a model of {ADE20K_CLASSES} classes; that of "
+                f"{model.config} has {len(predictor.names)}"
             )
-            if archive and len(predictor.names) != ADE20K_CLASSES:
-                raise ValueError(
-                    f"--ade20k-submission needs a model of {ADE20K_CLASSES} classes; that of "
-                    f"{model.config} has {len(predictor.names)}"
-                )
-        except (ValueError, FileNotFoundError) as error:
-            refuse(parser, error)
-        problems = run(predictor, planned.jobs, opacity=args.opacity, submission=archive)
+    except (ValueError, FileNotFoundError) as error:
+        refuse(parser, error)
+    problems = run(predictor, planned.jobs, opacity=args.opacity, submission=archive)
     say(f"output   {args.output}")
     if args.ade20k_submission and (problems or not complete):
         logger.error("%s was not written, because pictures are missing", args.ade20k_submission)
