@@ -18,9 +18,7 @@ from torch.utils.data import Dataset, Subset, default_collate
 
 from eva_data.commands import printable
 from eva_engine import distributed
-from eva_engine.config import RunConfig
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.evaluation.left_out import LeftOutSamples
 from eva_engine.evaluation.rules import OneLabel, Rule, first_five
 
 MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
@@ -133,7 +131,7 @@ class _Unreadable(NamedTuple):
     reason: str
 
 
-class _Readable(_Indexed):
+class Readable(_Indexed):
     """The same; in place of a sample that cannot be read comes the reason."""
 
     def __getitem__(self, index: int) -> tuple[Any, int, int]:
@@ -143,7 +141,17 @@ class _Readable(_Indexed):
             return _Unreadable(str(error)), 0, index
 
 
-def _collate(loaded: list[tuple[Any, int, int]]) -> tuple[Any, Tensor, Tensor, dict[int, str]]:
+def collate_readable(
+    loaded: list[tuple[Any, int, int]],
+) -> tuple[Any, Tensor, Tensor, dict[int, str]]:
+    """Make a batch of the samples of `Readable` that could be read, and reasons for the others.
+
+    Args:
+        loaded: Input, label and index of each sample.
+
+    Returns:
+        Inputs (None if there are none), labels and indexes, (B,), and index -> reason.
+    """
     good = [sample for sample in loaded if not isinstance(sample[0], _Unreadable)]
     reasons = {at: one.reason for one, _, at in loaded if isinstance(one, _Unreadable)}
     if not good:
@@ -192,11 +200,12 @@ def count(
     if confusion and classes > MAX_CONFUSION:
         raise ValueError(f"confusion of {classes} classes: at most {MAX_CONFUSION} are counted")
     sums = _Sums(rules, classes if confusion else 0, device)
-    indexed = (_Readable if skip_unreadable else _Indexed)(samples)
+    indexed = (Readable if skip_unreadable else _Indexed)(samples)
     dtype = next(parameter.dtype for parameter in model.parameters())
     with evaluation_loader(
         Subset(indexed, distributed.own_share(len(samples))), batch_size=batch_size,
-        workers=workers, pin_memory=device.type == "cuda", progress=progress, collate=_collate,
+        workers=workers, pin_memory=device.type == "cuda", progress=progress,
+        collate=collate_readable,
     ) as batches:  # fmt: skip
         for inputs, labels, indexes, unreadable in batches:
             labels = labels.to(device, non_blocking=True)
@@ -277,56 +286,3 @@ def _score(name: str, row: list[float]) -> Score:
     if not row[0]:
         raise ValueError(f"no sample counts in {name}")
     return Score(samples=int(row[0]), right1=int(row[1]), right5=int(row[2]), loss=row[3] / row[0])
-
-
-class Validation:
-    """Accuracy on validation samples during a run, each counted once.
-
-    Args:
-        samples: Inputs and labels.
-        run: Batch size, workers, and how many samples may be unreadable.
-        device: Device of the model.
-        skip_unreadable: Leave samples out that cannot be read, at most `run.max_bad_samples`; the
-            log names them. Otherwise one ends the run.
-
-    Attributes:
-        results: Names of the results.
-    """
-
-    results = ("loss", "top1", "top5")
-
-    def __init__(
-        self,
-        samples: LabelledSamples,
-        run: RunConfig,
-        device: torch.device,
-        *,
-        skip_unreadable: bool = False,
-    ) -> None:
-        self._samples, self._run, self._device = samples, run, device
-        self._skip, self._left_out = skip_unreadable, LeftOutSamples(run.max_bad_samples)
-
-    def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Compute loss, and accuracies in percent; called on all processes.
-
-        Args:
-            model: The model in evaluation mode.
-
-        Returns:
-            `loss`, `top1` and `top5`.
-
-        Raises:
-            TooManyBadSamplesError: If more samples than allowed cannot be read.
-        """
-        counted = count(
-            model,
-            self._samples,
-            {"val": OneLabel()},
-            device=self._device,
-            batch_size=self._run.batch_size,
-            workers=self._run.workers,
-            skip_unreadable=self._skip,
-        )
-        self._left_out.mention(counted.left_out, of=len(self._samples))
-        score = counted.scores["val"]
-        return {name: getattr(score, name) for name in self.results}
