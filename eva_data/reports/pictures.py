@@ -154,11 +154,21 @@ def gallery_markup(gallery: Gallery, shown: Shown, limit: int) -> str:
     reason = f", so that the page stays below {limit / 1e6:g} MB." if notes else ""
     return (
         paragraph(gallery.text)
+        + _legend(gallery)
         + f'<div class="gallery {"tiles" if tiles else "rows"}">\n'
         + "".join(one.markup for one in figures)
         + "</div>\n"
         + paragraph(" and ".join(notes).capitalize() + reason, kind="note")
     )
+
+
+def _legend(gallery: Gallery) -> str:
+    items = "".join(
+        f'<li><i style="background:rgb{tuple(map(int, color))}"></i> '
+        f"<bdi>{escaped(name, most=_TITLE)}</bdi></li>"
+        for name, color in gallery.legend
+    )
+    return f'<ul class="legend">{items}</ul>\n' if items else ""
 
 
 def _figure(example: Example, level: Level, name: str) -> Figure:

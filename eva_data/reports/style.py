@@ -124,6 +124,11 @@ thead th.corner { z-index: 3; }
   gap: .2rem 1.3rem; font-size: .9rem;
 }
 .legend svg { width: 22px; height: 8px; vertical-align: middle; }
+.legend i {
+  display: inline-block; width: 1em; height: 1em; vertical-align: -.12em; border-radius: 3px;
+  border: 1px solid var(--faint);
+}
+.legend + .gallery { margin-top: .8rem; }
 .gallery { display: grid; gap: 16px; }
 .tiles { grid-template-columns: repeat(auto-fill, minmax(min(100%, 260px), 1fr)); }
 figure { margin: 0; min-width: 0; }
