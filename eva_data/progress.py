@@ -20,12 +20,9 @@ class ProgressBar:
         what: Title, such as "training".
         unit: Name of a step.
         start: Steps that are done already.
-        leave: Whether the bar stays at its end; one inside another does not.
     """
 
-    def __init__(
-        self, total: int | None, *, what: str, unit: str = "it", start: int = 0, leave: bool = True
-    ) -> None:
+    def __init__(self, total: int | None, *, what: str, unit: str = "it", start: int = 0) -> None:
         from tqdm import tqdm
 
         self.total, self.done = total, start
@@ -39,7 +36,6 @@ class ProgressBar:
                 initial=start,
                 desc=what,
                 unit=unit,
-                leave=leave,
                 dynamic_ncols=True,
                 mininterval=0.5,
                 leave=None,  # a bar below another one, as of an evaluation, goes when it is done

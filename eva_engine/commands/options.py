@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import sys
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +24,8 @@ def command(
     program: str,
     parse: Callable[[Sequence[str] | None], argparse.Namespace],
     work: Callable[[argparse.Namespace, "torch.device"], None],
+    *,
+    check: Callable[[argparse.Namespace], None] | None = None,
 ) -> Callable[..., None]:
     """Make the `main` of a command that runs a model on one or several processes.
 
@@ -31,6 +34,8 @@ def command(
         parse: Parser of the arguments; None for those of the command line. The options are those of
             `add_arguments`, and others.
         work: Work of the command, given options and device.
+        check: Function that refuses what can be seen of the options before torch is imported, such
+            as weights or data that are not there.
 
     Returns:
         Its function of the arguments, which ends as `eva_engine.commands.endings.ending` says.
@@ -38,6 +43,11 @@ def command(
 
     def main(arguments: Sequence[str] | None = None) -> None:
         options = parse(arguments)
+        if check is not None:
+            try:
+                check(options)
+            except (ValueError, OSError) as error:
+                sys.exit(f"{program_name(program)}: {error}")
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         with ending(program_name(program)):
             work(options, choose_device(options.device, join=True))

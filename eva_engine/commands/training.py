@@ -110,6 +110,7 @@ def main(
     *,
     program: str,
     arguments: Sequence[str] | None = None,
+    check: Callable[[R], None] | None = None,
 ) -> None:
     """Run a project's training from the command line.
 
@@ -118,6 +119,8 @@ def main(
         train: Function that trains, given config and device.
         program: As for `parse`.
         arguments: Arguments; None for those of the command line.
+        check: Function that refuses what can be seen of a config before torch is imported, such as
+            data that is not there.
 
     Raises:
         SystemExit: 75 after a signal and a checkpoint, see `eva_data.interruption`; 1 with one
@@ -129,6 +132,11 @@ def main(
         if code := exit_code(lambda: _show(config), refused=1, name=program_name(program)):
             sys.exit(code)
         return
+    if check is not None:
+        try:
+            check(config)
+        except (ValueError, OSError) as error:
+            sys.exit(f"{program_name(program)}: {error}")
     folder = config.run.output
     log = f"log.txt or log_rankN.txt in {folder}"
     with ending(program_name(program), after_interrupt=lambda: _what_is_saved(folder), log=log):
