@@ -50,7 +50,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         (found,), labels = labelled_features(
             lambda images: [extractor(images)], samples, kept=[Kept([extractor.vit.embed_dim])],
             device=device, batch_size=options.batch_size, workers=options.workers, limit=limit,
-            title=title,
+            title=title, max_bad_samples=options.max_bad_samples,
         )  # fmt: skip
         return found, labels
 
