@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eva_backbone.checkpoints.runs.engine import CONFIG, EMA_WEIGHTS
+from eva_backbone.checkpoints.runs.engine import CONFIG
 from eva_backbone.checkpoints.runs.weights import weights_of_run
 from eva_data.files import write_text
 from eva_data.reports.content import Section, Step
@@ -16,7 +16,7 @@ from eva_data.reports.page import NAME, try_report
 from eva_data.reports.provenance import facts, record_start
 from eva_data.terminal import SHOWN, closing_lines, opening_lines
 from eva_engine.config import RunConfig, recipe_name
-from eva_engine.evaluation.report import TrainedRun, training_report
+from eva_engine.evaluation.report import TrainedRun, named_weights, training_report
 from eva_engine.run_log import METRICS
 
 logger = logging.getLogger(__name__)
@@ -110,12 +110,19 @@ class Presenter:
         for line in lines:
             logger.info("%s", line, extra=SHOWN)
 
-    def close(self, *, evaluated: bool) -> None:
+    def close(self, *, worked: bool) -> None:
         """Write the report, and say what came out.
 
         Args:
-            evaluated: Whether this start evaluated; if it did not, an earlier report stays.
+            worked: Whether this start trained or evaluated; if not, an earlier report stays.
         """
+        try:
+            self._close(worked=worked)
+        except Exception as error:  # whatever it is: the run has succeeded
+            logger.warning("no report: %s", error or type(error).__name__)
+            logger.debug("no report", exc_info=True)
+
+    def _close(self, *, worked: bool) -> None:
         folder, says = self._run.output, self._says
         page: Path | None = folder / NAME
         next_steps = list(says.next_steps(folder))
@@ -131,13 +138,12 @@ class Presenter:
             meanings=says.meanings,
             next_steps=next_steps,
         )
-        if evaluated or not (folder / NAME).is_file():
+        if worked or not (folder / NAME).is_file():
             origin = facts(
                 folder, "training", seed=self._run.seed, device=self._device,
                 processes=self._processes,
             )  # fmt: skip
-            sections = says.sections if evaluated else _nothing
-            page = try_report(folder, lambda: training_report(run, origin, sections))
+            page = try_report(folder, lambda: training_report(run, origin, says.sections))
         lines = closing_lines(
             scores=run.sentence(),
             duration=time.monotonic() - self._began,
@@ -147,19 +153,3 @@ class Presenter:
         )
         for line in lines:
             logger.info("%s", line, extra=SHOWN)
-
-
-def named_weights(source: str) -> str:
-    """Name weights for people: a run's folder with the file that is taken of it.
-
-    Args:
-        source: Name, path or address; empty for none.
-    """
-    if not source:
-        return "random"
-    folder = Path(source)
-    if not folder.is_dir():
-        return source
-    file = weights_of_run(folder)
-    average = " (moving average)" if file.name == EMA_WEIGHTS else ""
-    return f"{file}{average}"

@@ -1,7 +1,6 @@
 """Commands that run a model: shared options, device, number format, beginning and end."""
 
 import argparse
-import logging
 import os
 import sys
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
@@ -48,8 +47,10 @@ def command(
                 check(options)
             except (ValueError, OSError) as error:
                 sys.exit(f"{program_name(program)}: {error}")
-        logging.basicConfig(level=logging.WARNING, format="%(message)s")
         with ending(program_name(program)):
+            from eva_engine.commands.text_log import log_to_terminal
+
+            log_to_terminal()
             work(options, choose_device(options.device, join=True))
 
     return main

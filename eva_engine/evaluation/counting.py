@@ -131,7 +131,7 @@ class _Unreadable(NamedTuple):
     reason: str
 
 
-class _Readable(_Indexed):
+class Readable(_Indexed):
     """The same; in place of a sample that cannot be read comes the reason."""
 
     def __getitem__(self, index: int) -> tuple[Any, int, int]:
@@ -141,7 +141,17 @@ class _Readable(_Indexed):
             return _Unreadable(str(error)), 0, index
 
 
-def _collate(loaded: list[tuple[Any, int, int]]) -> tuple[Any, Tensor, Tensor, dict[int, str]]:
+def collate_readable(
+    loaded: list[tuple[Any, int, int]],
+) -> tuple[Any, Tensor, Tensor, dict[int, str]]:
+    """Make a batch of the samples of `Readable` that could be read, and reasons for the others.
+
+    Args:
+        loaded: Input, label and index of each sample.
+
+    Returns:
+        Inputs (None if there are none), labels and indexes, (B,), and index -> reason.
+    """
     good = [sample for sample in loaded if not isinstance(sample[0], _Unreadable)]
     reasons = {at: one.reason for one, _, at in loaded if isinstance(one, _Unreadable)}
     if not good:
@@ -190,11 +200,12 @@ def count(
     if confusion and classes > MAX_CONFUSION:
         raise ValueError(f"confusion of {classes} classes: at most {MAX_CONFUSION} are counted")
     sums = _Sums(rules, classes if confusion else 0, device)
-    indexed = (_Readable if skip_unreadable else _Indexed)(samples)
+    indexed = (Readable if skip_unreadable else _Indexed)(samples)
     dtype = next(parameter.dtype for parameter in model.parameters())
     with evaluation_loader(
         Subset(indexed, distributed.own_share(len(samples))), batch_size=batch_size,
-        workers=workers, pin_memory=device.type == "cuda", progress=progress, collate=_collate,
+        workers=workers, pin_memory=device.type == "cuda", progress=progress,
+        collate=collate_readable,
     ) as batches:  # fmt: skip
         for inputs, labels, indexes, unreadable in batches:
             labels = labels.to(device, non_blocking=True)

@@ -8,16 +8,18 @@ Shapes: N labelled features to learn from, M queries, C channels, K classes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 
+from eva_data.commands import complain, printable
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.evaluation.counting import LabelledSamples
+from eva_engine.data.order import TooManyBadSamplesError
+from eva_engine.evaluation.counting import LabelledSamples, Readable, collate_readable
 from eva_engine.evaluation.frozen_options import L2
 
 TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
@@ -50,6 +52,7 @@ def labelled_features(
     workers: int,
     limit: int | None = None,
     title: str = "features",
+    max_bad_samples: int = 0,
 ) -> tuple[list[Tensor], Tensor]:
     """Compute features and labels; each process computes its share, all get all of them.
 
@@ -62,13 +65,15 @@ def labelled_features(
         workers: Processes that load.
         limit: Number of samples to take at random, the same ones in every run; None takes all.
         title: Title of the progress bar.
+        max_bad_samples: Samples that may be left out because they cannot be read; they are named.
 
     Returns:
-        Features (N, *shape) of each kind, and labels (N,), int64 on `device`.
+        Features (N, *shape) of each kind, and labels (N,), int64 on `device`, of the samples that
+        could be read.
 
     Raises:
         FloatingPointError: If a feature is not finite in its number format.
-        OSError: If a sample cannot be read.
+        TooManyBadSamplesError: If more samples cannot be read, or none can.
     """
     chosen = list(range(len(samples)))
     if limit is not None and limit < len(samples):
@@ -80,11 +85,17 @@ def labelled_features(
         for one in kept
     ]
     labels = torch.zeros(len(chosen), dtype=torch.int64, device=device)
-    mine = Subset(cast("Dataset[Any]", samples), [chosen[place] for place in own])
-    with evaluation_loader(mine, batch_size=batch_size, workers=workers, progress=title) as batches:
-        for number, (inputs, found) in enumerate(batches):
-            start = number * batch_size
-            places = torch.tensor(own[start : start + len(found)])
+    place_of = {chosen[place]: place for place in own}
+    left_out: dict[int, str] = {}
+    with evaluation_loader(
+        Subset(Readable(samples), list(place_of)), batch_size=batch_size, workers=workers,
+        progress=title, collate=collate_readable,
+    ) as batches:  # fmt: skip
+        for inputs, found, indexes, unreadable in batches:
+            left_out |= {place_of[index]: reason for index, reason in unreadable.items()}
+            if not len(found):
+                continue
+            places = torch.tensor([place_of[index] for index in indexes.tolist()])
             for result, features in zip(results, compute(inputs), strict=True):
                 result[places.to(result.device)] = features.to(result.device, result.dtype)
             labels[places.to(device)] = found.to(device)
@@ -97,7 +108,24 @@ def labelled_features(
     for result in results:
         if not all(part.isfinite().all() for part in result.split(_EXCHANGED)):
             raise FloatingPointError("features are not finite: use --precision fp32 or bf16")
-    return results, labels
+    left = {k: why for part in distributed.gather(left_out) for k, why in part.items()}
+    if not left:
+        return results, labels
+    _name_left_out([left[place] for place in sorted(left)], title, len(chosen), max_bad_samples)
+    kept_places = torch.tensor([place for place in range(len(chosen)) if place not in left])
+    return [one[kept_places.to(one.device)] for one in results], labels[kept_places.to(device)]
+
+
+def _name_left_out(reasons: Sequence[str], title: str, total: int, most: int) -> None:
+    """Name the samples that are left out, in the first process; refuse more than are allowed."""
+    if len(reasons) > most or len(reasons) == total:
+        raise TooManyBadSamplesError(
+            f"{len(reasons)} of {total} samples of {title} cannot be read, and "
+            f"--max-bad-samples is {most}: {printable(reasons[0])}"
+        )
+    if distributed.rank() == 0:
+        for reason in reasons:
+            complain(f"left out of {title}: {printable(reason)}")
 
 
 def nearest_neighbours(

@@ -32,6 +32,13 @@ def add_frozen(parser: argparse.ArgumentParser, *, data: str, unit: str = "image
         help="default: 10 20, or what there is; none: skip",
     )
     add("--l2", type=number(0), nargs="*", default=list(L2), help="penalties to try; none: skip")
+    add(
+        "--max-bad-samples",
+        type=integer(0),
+        default=100,
+        metavar="N",
+        help=f"{unit} that may be left out because they cannot be read (default: %(default)s)",
+    )
     add("--output", type=Path, help="folder of results.json")
 
 

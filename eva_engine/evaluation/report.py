@@ -1,5 +1,6 @@
 """The page of a training of this engine: scores, curves, and what a project adds."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,34 @@ from eva_data.reports.content import (
     Section,
     Step,
 )
+from eva_data.reports.page import try_report
+from eva_data.reports.provenance import facts
+from eva_data.terminal import SHOWN
+from eva_engine import distributed
+from eva_engine.evaluation.classification_report import meanings
+from eva_engine.evaluation.counting import Score
 from eva_engine.run_log import METRICS, lines_of, thinned
+
+logger = logging.getLogger(__name__)
 
 _VAL, _EMA = "val_", "ema_"
 LOSS = "Mean of what the training minimises, on the validation data; lower is better."
+
+
+def named_weights(source: str) -> str:
+    """Name weights for people: a run's folder with the file that is taken of it.
+
+    Args:
+        source: Name, path or address; empty for none.
+    """
+    if not source:
+        return "random"
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    file = weights_of_run(folder)
+    average = " (moving average)" if file.name == EMA_WEIGHTS else ""
+    return f"{file}{average}"
 
 
 class Evaluation(NamedTuple):
@@ -219,6 +244,7 @@ def curves(folder: Path) -> list[Section]:
     ]
 
 
+_KNOWN = ("output", "device", "processes", "workers", "weights", "train", "val", "data")
 _NOT_MEASURED = (
     *("lr", "grad_norm", "loss_scale", "skipped", "bad_samples", "samples_per_second"),
     *("eta_seconds", "memory_gib", "model_tflops", "model_flops_use"),
@@ -232,3 +258,94 @@ def _legend(name: str) -> str:
     if plain.startswith(_EMA):
         return f"{plain.removeprefix(_EMA)}, moving average"
     return f"validation {plain}" if plain == "loss" else plain
+
+
+def announce(task: str, *, weights: str, data: Sequence[tuple[str, str]]) -> None:
+    """Say on the terminal what an evaluation is about to do; the main process does.
+
+    Args:
+        task: What is done: "evaluate a classifier at 224 px on cuda".
+        weights: Weights, as they were named.
+        data: Use and description with counts of each data set.
+    """
+    if distributed.rank():
+        return
+    lines = [task, f"weights  {named_weights(weights)}"]
+    for line in (*lines, *(f"data     {use}: {text}" for use, text in data)):
+        logger.info("%s", line, extra=SHOWN)
+
+
+def write_evaluation_report(
+    folder: Path,
+    scores: Mapping[str, Score],
+    *,
+    task: str,
+    weights: str,
+    data: Sequence[tuple[str, str]],
+    settings: Mapping[str, Any],
+    sections: Callable[[], Sequence[Section]] = tuple,
+    device: str = "cpu",
+    unit: str = "images",
+    extra: Mapping[str, Mapping[str, float]] | None = None,
+    next_steps: Sequence[Step] = (),
+) -> Path | None:
+    """Write `report.html` of an evaluation of a classifier; on the main process.
+
+    Args:
+        folder: Output of the evaluation, with `results.json`.
+        scores: Set, or method, -> score.
+        task: Name of the task: "Classification".
+        weights: Weights that were scored, as they were named.
+        data: Use and description of each data set.
+        settings: Settings of the evaluation.
+        sections: Function that makes further sections.
+        device: Type of the device.
+        unit: Name of the samples.
+        extra: Set -> further numbers, in percent, by their titles.
+        next_steps: Commands to run next.
+
+    Returns:
+        The file; None if it could not be made.
+    """
+
+    def make() -> Report:
+        processes = int(settings.get("processes", 1))
+        origin = facts(folder, "evaluation", seed=None, device=device, processes=processes)
+        named = [("weights", named_weights(weights)), *data]
+        named += [
+            (name.replace("_", " "), str(value))
+            for name, value in settings.items()
+            if name not in _KNOWN
+        ]
+        first, score = next(iter(scores.items()))
+        links = ("results.json", "per_class.csv", "confusion.png", "predictions.jsonl")
+        return Report(
+            title=f"{task}: evaluation of {Path(weights).name}",
+            summary=f"top1 {score.top1:.2f} % of {score.samples:,} {unit} ({first}).",
+            facts=[*origin, *named],
+            sections=[_table_of(scores, unit, extra or {}), *sections()],
+            links=[Link(title=name, path=Path(name)) for name in links],
+            next_steps=next_steps,
+        )
+
+    return try_report(folder, make)
+
+
+def _table_of(
+    scores: Mapping[str, Score], unit: str, extra: Mapping[str, Mapping[str, float]]
+) -> ScoreTable:
+    more = list(dict.fromkeys(name for values in extra.values() for name in values))
+    rows = [
+        ScoreRow(
+            name=name,
+            values=[getattr(score, name) for score in scores.values()],
+            meaning=meaning,
+        )
+        for name, meaning in meanings(unit).items()
+    ]
+    rows += [
+        ScoreRow(name=name, values=[extra.get(one, {}).get(name) for one in scores], meaning="")
+        for name in more
+    ]
+    counts = ", ".join(f"{name}: {score.samples:,} {unit}" for name, score in scores.items())
+    return ScoreTable(title="Scores", columns=list(scores), rows=rows, text=counts, digits=2)

@@ -1,6 +1,7 @@
 """The check with frozen features: the command."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -47,6 +48,18 @@ def test_the_command_tells_pre_trained_from_random_weights(folders, tmp_path, ca
         assert score["top1"] >= 90
         assert score["loss"] < random["sets"][name]["loss"]
     assert trained["settings"]["l2"] in (1e-4, 1e-3, 1e-2, 1e-1)
+
+
+def test_damaged_pictures_are_left_out_and_named(folders, tmp_path, capsys):
+    more = ("--neighbours", "3", "--l2")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(folders, damaged)
+    (damaged / "val/0/35.png").write_bytes(b"no picture")
+    assert scores(damaged, tmp_path, "eva_debug", *more)["sets"]["3 neighbours"]["images"] == 35
+    error = capsys.readouterr().err
+    assert error.count("left out of val: ") == error.count("35.png") == 1
+    with pytest.raises(SystemExit, match="1 of 36 samples of val cannot be read"):
+        scores(damaged, tmp_path, "eva_debug", *more, "--max-bad-samples", "0")
 
 
 def test_methods_can_be_left_out(folders, tmp_path):

@@ -86,6 +86,34 @@ def test_a_probe_of_the_bundled_backbone_beats_that_of_a_random_one(config, devi
     assert scores["eva_debug"]["val_top1"] > scores[""]["val_top1"]
 
 
+def test_a_share_of_each_class_is_held_out(config, digits, device, monkeypatch, tmp_path):
+    def share(**settings):
+        return replace(config, data=DataConfig(train=str(digits / "train"), **settings))
+
+    made = {}
+    monkeypatch.setattr(training, "TrainingRun", lambda **parts: made.update(parts) or Run())
+    training.train(share(val_share=0.1), device)
+    samples, held = made["samples"], made["evaluate"]._samples
+    names = [{one.sample_id(i) for i in range(len(one))} for one in (samples, held)]
+    assert len(names[0]) + len(names[1]) == 120
+    assert not names[0] & names[1]
+    assert {Path(name).parent.name for name in names[1]} == {"0", "1", "4"}
+    assert made["evaluate"].results == ("loss", "top1", "top5")
+    assert samples[0][0].shape == held[0][0].shape == (3, 32, 32)
+    assert held.transform is not samples.transform
+    with pytest.raises(ValueError, match=r"val_share=0\.1 holds out a part of train, and val=a is"):
+        DataConfig(train="b", val="a", val_share=0.1)
+    with pytest.raises(ValueError, match="val_share must be a number between 0 and 1"):
+        DataConfig(train="b", val_share=float("nan"))
+
+
+class Run:
+    """In place of a run."""
+
+    def start(self):
+        """Do nothing."""
+
+
 # Settings
 
 

@@ -66,7 +66,7 @@ MODULES = {  # what a group may load -> its modules
     ),
     ("numpy", "PIL", "torch", "tqdm", "safetensors"): (
         *("labelled.folders", "labelled.imagenet", "labelled.labelled_images", "labelled.named"),
-        *("outputs.exported", "outputs.tensors", "seeding", "transforms"),
+        *("outputs.exported", "outputs.tensors", "sampling.seeding", "transforms"),
         *("sources.decoding", "sources.image_source", "sources.manifests", "sources.shards"),
         *("labelled_videos.middle_frames",),
         *("checks.manifest_images",),

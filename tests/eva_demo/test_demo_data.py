@@ -317,7 +317,7 @@ def test_check_and_preview_from_the_command_line(shared_set, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--formats", "voc"], "invalid choice: 'voc' (choose from"),
+        (["--formats", "kitti"], "invalid choice: 'kitti' (choose from"),
         (["--size", "20"], "must be at least 48, got 20"),
         (["--seed", "-1"], "must be at least 0, got -1"),
         (["--train", "0"], "must be at least 1, got 0"),
@@ -342,5 +342,5 @@ def test_help_imports_nothing_heavy():
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert "--formats {captions,coco,folder,semantic,video}" in result.stdout
+    assert "--formats {captions,coco,folder,semantic,video,voc,yolo}" in result.stdout
     assert result.stdout.endswith("[]\n")

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
+from eva_engine.data.order import TooManyBadSamplesError
 from eva_engine.evaluation.frozen import (
     Kept,
     fit_best_linear,
@@ -114,6 +115,37 @@ def test_several_kinds_of_features_are_kept_in_order():
     assert places == sorted(places)
     assert len(places) == 4
     assert some.tolist() == [place % 3 for place in places]
+
+
+class Damaged(Squares):
+    """Some of the squares cannot be read."""
+
+    bad = (3, 8)
+
+    def __getitem__(self, index):
+        if index in self.bad:
+            raise OSError(f"{self.sample_id(index)} is damaged")
+        return super().__getitem__(index)
+
+
+def test_samples_that_cannot_be_read_are_named_once_and_limited(capsys):
+    def compute(most):
+        return labelled_features(
+            lambda inputs: [inputs], Damaged(), kept=[Kept([2])], device=CPU, batch_size=4,
+            workers=0, title="train", max_bad_samples=most,
+        )  # fmt: skip
+
+    (features,), labels = compute(2)
+    others = [index for index in range(11) if index not in Damaged.bad]
+    assert features[:, 0].tolist() == others
+    assert labels.tolist() == [index % 3 for index in others]
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "left out of train: square-3 is damaged",
+        "left out of train: square-8 is damaged",
+    ]
+    message = r"2 of 11 samples of train cannot be read, and --max-bad-samples is 1: square-3 is"
+    with pytest.raises(TooManyBadSamplesError, match=message):
+        compute(1)
 
 
 def test_features_that_do_not_fit_the_number_format_are_an_error():

@@ -96,6 +96,37 @@ def test_missing_flags_and_folders(load_config, arguments, own):
         custom_data.apply(cfg, arguments(classes=own / "none.toml"))
 
 
+def test_a_share_is_held_out_for_evaluation(load_config, arguments, own, tmp_path):
+    for kind in ("images", "maps"):
+        (tmp_path / "more" / kind).mkdir(parents=True)
+        first = min((own / kind).iterdir())
+        for number in range(20):
+            (tmp_path / "more" / kind / f"{number}{first.suffix}").write_bytes(first.read_bytes())
+    given = dict(train_images=tmp_path / "more/images", train_maps=tmp_path / "more/maps")
+    alone = dict(given, val_images=None, val_maps=None, val_share=0.3)
+    cfg = custom_data.apply(load_config("demo/mask2former_eva_debug"), arguments(**alone))
+    parts = [DATASETS.build(cfg[f"{name}_dataloader"].dataset) for name in ("train", "val", "test")]
+    train, val, test = (
+        {part[i]["img_path"] for i in range(len(part))} for part in map(_plain, parts)
+    )
+    assert len(train | val) == 20
+    assert val == test
+    assert val
+    assert not train & val
+    for changes, message in (
+        (dict(given, val_share=0.3), "leave it out, or --val-images, --val-maps"),
+        (dict(alone, val_share=1.0), "between 0 and 1"),
+        (dict(alone, val_share=1e-9), "leaves none to evaluate on"),
+        (dict(alone, train_maps=None), "--train-maps missing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            custom_data.apply(load_config("demo/mask2former_eva_debug"), arguments(**changes))
+
+
+def _plain(dataset):
+    return [dataset.get_data_info(index) for index in range(len(dataset))]
+
+
 def test_class_weights_follow(load_config, arguments):
     cfg = load_config("demo/mask2former_eva_debug")
     loss = cfg.model.decode_head.loss_cls

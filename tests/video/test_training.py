@@ -53,6 +53,27 @@ def test_learning_rate_of_the_positions(config, full):
     assert len(found) == len(list(model.parameters()))
 
 
+def test_a_share_of_each_class_is_held_out(config, device, monkeypatch):
+    made = {}
+
+    class Run:
+        def __init__(self, **parts):
+            made.update(parts)
+
+        def start(self):
+            """Do nothing."""
+
+    monkeypatch.setattr(training, "TrainingRun", Run)
+    data = replace(config.data, val="", val_root="", val_share=0.25)
+    training.train(replace(config, data=data), device)
+    samples, held = made["samples"], made["evaluate"]._samples
+    names = [{one.sample_id(i) for i in range(len(one))} for one in (samples, held)]
+    assert len(names[0] | names[1]) == len(samples) + len(held)
+    assert {held.videos.labels[i] for i in range(len(held))} == {0, 1, 2}
+    with pytest.raises(ValueError, match=r"val_share=0\.25 holds out a part of train, and val="):
+        replace(config.data, val_share=0.25)
+
+
 def test_it_learns(config, device, metrics):
     """Chance is a third."""
     run = replace(config.run, epochs=4, batch_size=6, accumulate=1, checkpoint_every=0,

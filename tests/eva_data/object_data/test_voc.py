@@ -96,7 +96,7 @@ def test_a_devkit_and_side_by_side(voc, tmp_path, read):
     root.rename(kit / "VOCdevkit/VOC2007")
     assert len(read(kit).images) == len(read(kit / "VOCdevkit").images) == 1
     (kit / "VOCdevkit/VOC2012/Annotations").mkdir(parents=True)
-    with pytest.raises(ValueError, match="several sets of VOC: name one of .*VOC2012"):
+    with pytest.raises(ValueError, match=r"several sets of VOC: name one of .*VOC2012"):
         open_data(kit)
     export = tmp_path / "export"
     for part in ("train", "valid"):

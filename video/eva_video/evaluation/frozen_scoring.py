@@ -164,4 +164,5 @@ def _computed(
     return labelled_features(
         compute, views, kept=kept, device=device, batch_size=options.batch_size,
         workers=options.workers, limit=limit, title=title,
+        max_bad_samples=options.max_bad_samples,
     )  # fmt: skip

@@ -1,0 +1,182 @@
+"""Own data on a command line, in any form: the same objects, a held-out share, and its files."""
+
+import argparse
+import json
+
+import pytest
+
+from eva_data.coco import any_form, own_data
+from eva_data.coco.any_form import place, write_placed
+from eva_data.coco.files import forget, read_coco
+from eva_demo.data_set import Settings, make_demo_data
+
+RULE = "all four"
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Folder with `coco`, `voc` and `yolo`: the same 12 + 4 scenes of digits."""
+    folder = tmp_path_factory.mktemp("forms") / "scenes"
+    formats = ("coco", "voc", "yolo")
+    make_demo_data(folder, Settings(formats=formats, train=12, val=4, size=96, seed=0))
+    return folder
+
+
+@pytest.fixture
+def read():
+    """Function: the data that these flags name."""
+
+    def read_flags(*flags, parts=("train", "val")):
+        parser = argparse.ArgumentParser()
+        own_data.add_arguments(parser)
+        any_form.release()
+        return own_data.read_data(parser.parse_args([*map(str, flags)]), parts, rule=RULE)
+
+    return read_flags
+
+
+def objects(file):
+    return [(one["image_id"], one["category_id"], one["bbox"]) for one in file.objects]
+
+
+def test_all_forms_of_a_set_are_the_same(scenes, read):
+    first, *others = (
+        read("--data", scenes / name, "--boxes-only") for name in ("coco", "voc", "yolo")
+    )
+    for other in others:
+        for part, file in first.files.items():
+            assert len(file.objects) > 3
+            assert objects(other.files[part]) == objects(file)
+            assert other.files[part].categories == file.categories
+            images = [(one["id"], one["width"]) for one in file.images.values()]
+            assert [(i["id"], i["width"]) for i in other.files[part].images.values()] == images
+
+
+def test_outlines_cover_the_masks_of_the_coco_form(scenes, read):
+    areas = [
+        [one["area"] for one in read("--data", scenes / name).files["train"].objects]
+        for name in ("coco", "yolo")
+    ]
+    assert areas[1] == pytest.approx(areas[0], rel=0.1, abs=8)
+
+
+def test_without_masks_none_are_asked_for(scenes, read):
+    file = read("--data", scenes / "voc").files["train"]
+    assert own_data.reason_against_masks(file, training=True).endswith("has a mask")
+
+
+@pytest.mark.parametrize("name", ["coco", "voc", "yolo"])
+def test_files_are_written_completely_and_read_as_they_were(name, scenes, read, tmp_path):
+    found = read("--data", scenes / name, "--boxes-only")
+    files = place(found, tmp_path, names=["train", "val"])
+    write_placed(continues=False)
+    if name == "coco":
+        assert files["train"].path == scenes / "coco/annotations/instances_train.json"
+        assert not (tmp_path / "data").exists()
+        return
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["train.json", "val.json"]
+    for file in files.values():
+        assert read_coco(file.path) is file  # before it is read from the disk
+        forget(file.path)
+        again = read_coco(file.path, boxes_only=True)
+        assert (again.objects, again.images) == (file.objects, file.images)
+        assert again.categories == file.categories
+
+
+def test_a_run_that_goes_on_has_the_data_that_it_began_with(scenes, read, tmp_path):
+    def put(name, *, continues, more=()):
+        place(read("--data", scenes / name, *more), tmp_path, names=["train", "val"])
+        write_placed(continues=continues)
+        file = tmp_path / "data/train.json"
+        return file.read_bytes(), file.stat().st_mtime_ns
+
+    first = put("yolo", continues=False)
+    assert put("yolo", continues=True) == first  # left as it is
+    with pytest.raises(
+        ValueError, match=r"not those that the run began with.*train\.json|val\.json"
+    ):
+        put("voc", continues=True)
+    assert (tmp_path / "data/train.json").read_bytes() == first[0]
+    any_form.release()
+    assert put("voc", continues=False) != first
+
+
+@pytest.mark.parametrize("form", ["voc", "yolo", "files"])
+def test_a_share_is_held_out_by_the_names_of_pictures(form, scenes, read, tmp_path):
+    flags = {
+        "voc": ("--data", scenes / "voc"),
+        "yolo": ("--data", tmp_path / "data.yaml"),
+        "files": (
+            "--train-annotations", scenes / "coco/annotations/instances_train.json",
+            "--train-images", scenes / "coco/train",
+        ),
+    }[form]  # fmt: skip
+    (tmp_path / "data.yaml").write_text(
+        f"names: {[str(digit) for digit in range(10)]}\ntrain: {scenes}/yolo/images/train\n"
+    )
+    if form == "voc":
+        with pytest.raises(ValueError, match=r"has data for evaluation already: leave out --val-s"):
+            read(*flags, "--val-share", "0.3")
+        return
+    found = read(*flags, "--val-share", "0.3", "--boxes-only")
+    names = {
+        part: {one["file_name"] for one in file.images.values()}
+        for part, file in found.files.items()
+    }
+    assert names["train"] | names["val"] == {f"{number:06d}.jpg" for number in range(1, 13)}
+    assert not names["train"] & names["val"]
+    assert f"{len(names['val'])} of 12 pictures are held out" in " ".join(found.notes)
+    alone = read(*flags, "--val-share", "0.3", "--boxes-only", parts=("val",))
+    assert objects(alone.files["val"]) == objects(found.files["val"])
+    file = place(alone, tmp_path, names=["evaluated"])["val"]
+    write_placed(continues=False)
+    assert len(json.loads(file.path.read_text())["images"]) == len(names["val"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--boxes-only"], "--boxes-only goes with --data"),
+        (["--val-share", "0.1"], "--val-share goes with --data"),
+        (["--data", "a", "--train-images", "b"], "--data a names all data: leave out --train-im"),
+        (["--data", "a", "--val-share", "1"], "between 0 and 1"),
+        (["--data", "a", "--val-share", "nan"], "between 0 and 1"),
+        (["--train-annotations", "a", "--val-images", "b", "--val-share", "0.1"], "leave it out, "),
+        (
+            ["--train-annotations", "a"],
+            "--train-images, --val-annotations, --val-images missing: all",
+        ),
+        (["--train-images", "a", "--val-share", "0.1"], "--train-annotations missing: all four"),
+        (["--data", "/nothing"], "/nothing is not there"),
+    ],
+)
+def test_flags_that_do_not_belong_together(flags, message, read):
+    with pytest.raises(ValueError, match=message):
+        read(*flags)
+
+
+def test_a_set_without_data_for_evaluation(scenes, read, tmp_path):
+    (tmp_path / "data.yaml").write_text(f"names: [a]\ntrain: {scenes}/yolo/images/train\n")
+    with pytest.raises(ValueError, match=r"no data for evaluation \(val\); --val-share 0.1 holds"):
+        read("--data", tmp_path)
+
+
+def test_boxes_alone_leave_damaged_masks_unread(write_coco, read):
+    box = {"image_id": 1, "category_id": 3, "bbox": [20, 20, 40, 40]}
+    damaged = [
+        {"segmentation": {"size": [1, 1], "counts": "?"}},
+        {"segmentation": [["a"] * 6]},
+        {"segmentation": 7},
+        {},
+    ]
+    file = write_coco([box | one for one in damaged])
+    flags = [
+        f"--{part}-{what}={path}"
+        for part in ("train", "val")
+        for what, path in (("annotations", file), ("images", write_coco.pictures))
+    ]
+    with pytest.raises(ValueError, match="has an RLE of size"):
+        read(*flags)
+    found = read(*flags, "--boxes-only").files["train"]
+    assert len(found.objects) == 4
+    assert not any("segmentation" in one for one in found.objects)

@@ -1,0 +1,103 @@
+"""Checks of plain folders of pictures, and the check that fits a path."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eva_command.joint import verify
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Function: write pictures, each with a content of its own number."""
+
+    def save_all(**numbers):
+        for name, number in numbers.items():
+            file = tmp_path / f"{name.replace('__', '/')}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((9, 9, 3), number, np.uint8)).save(file)
+        return tmp_path
+
+    return save_all
+
+
+@pytest.fixture
+def findings(tmp_path):
+    """Function: run the check of this command line; what it found by kind, and its code."""
+
+    def run(*words):
+        report = tmp_path / "report.json"
+        code = verify([*map(str, words), "--report", str(report), "--workers", "1", "--overwrite"])
+        return {one["kind"]: one["ids"] for one in json.loads(report.read_text())["findings"]}, code
+
+    return run
+
+
+def test_a_folder_without_classes(save, findings, capsys):
+    root = save(photos__a=1, photos__b=2)
+    assert findings(root / "photos") == ({}, 0)
+    (root / "photos/c.JPG").write_bytes(b"no picture")
+    for words in (["folders"], ["images"], []):
+        found, code = findings(*words, root / "photos")
+        assert (found, code) == ({"unreadable": [f"{root}/photos/c.JPG"]}, 1)
+    shown = capsys.readouterr()
+    assert f"{root}/photos: 3 pictures\n" in shown.out
+    assert f"checked as: folders {root}/photos" in shown.err
+
+
+def test_classes_and_copies_within_and_across(save, findings, capsys):
+    root = save(
+        set__train__cat__1=1, set__train__cat__2=1, set__train__dog__1=2, set__train__dog__2=1,
+        set__val__cat__1=2, set__val__owl__1=4, set__val__stray=5,
+    )  # fmt: skip
+    (root / "set/train/empty").mkdir()
+    found, code = findings(root / "set")
+    at = f"{root}/set"
+    assert found == {
+        "two_classes": [f"{at}/train/dog/2.png"],
+        "leak": [f"{at}/val/cat/1.png"],
+        "class_unknown": [f"{at}/val/owl"],
+        "copy": [f"{at}/train/cat/2.png"],
+        "class_empty": [f"{at}/train/empty"],
+        "class_unseen": [f"{at}/val/dog", f"{at}/val/empty"],
+        "stray": [f"{at}/val/stray.png"],
+    }
+    assert code == 1
+    assert f"{at}/train: 4 pictures of 3 classes: cat 2, dog 2, empty 0" in capsys.readouterr().out
+    assert findings("folders", root / "set/train", "--against", root / "set/val") == (found, 1)
+
+
+def test_what_is_refused(save, capsys, tmp_path):
+    root = save(photos__a=1)
+    (root / "empty").mkdir()
+    (root / "list.csv").write_text("a,b")
+    for words, message in {
+        ("images", "photos", "--write", "x.safetensors"): "belongs to a manifest",
+        ("folders", "empty"): "holds no picture",
+        ("folders", "photos", "--against", "nothing"): "there is no folder",
+        ("empty",): "holds neither pictures nor videos",
+        ("nothing",): "is neither a check (see --help) nor a file or folder",
+        ("list.csv",): "may be a list of videos or of captions: write `video ",
+    }.items():
+        given = [str(root / word) if word[0] not in "-fi" else word for word in words]
+        assert verify(given) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.json", '{"images": [], "annotations": []}', ["coco", "--annotations"]),
+        ("a.json", '[{"image": "a.jpg", "caption": "b"}]', ["captions"]),
+        ("a.toml", "", ["images"]),
+        ("data.yml", "", ["coco", "--data"]),
+    ],
+)
+def test_the_check_that_fits_a_file(name, content, expected, tmp_path):
+    from eva_data.checks.guessing import guess
+
+    file = tmp_path / name
+    file.write_text(content)
+    assert guess([str(file), "--overwrite"]) == [*expected, str(file), "--overwrite"]
