@@ -1,6 +1,7 @@
 """What a report shows of a classifier, of pictures or videos: classes, mistakes, examples."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
@@ -12,7 +13,6 @@ from eva_engine.evaluation.counting import Counted
 from eva_engine.evaluation.outcomes import Outcome
 
 MOST_CONFUSION = 1000  # classes of a training whose confusion is counted for the report
-_MISTAKES = 20  # rows of the top mistakes
 
 MEANINGS = {
     "top1": "Percent of the {unit} whose most probable class is the label; higher is better.",
@@ -53,7 +53,7 @@ def classification_sections(
         complete_in: File beside the report with the results of all classes.
 
     Returns:
-        Classes, confusion, top mistakes, worst and best examples; what there is of them.
+        Classes, confusion with the top mistakes, worst and best examples; what there is of them.
     """
     names = [printable(one) for one in classes]
     sections: list[Section] = []
@@ -61,7 +61,6 @@ def classification_sections(
         sections += [
             _classes(counted, names, unit, complete_in),
             _confusion(counted.confusion, names, unit),
-            _mistakes(counted.confusion, names, unit),
         ]
     if picture is not None:
         wrong, right = examples
@@ -118,25 +117,6 @@ def _confusion(counts: Tensor, names: Sequence[str], unit: str) -> Confusion:
     )
 
 
-def _mistakes(counts: Tensor, names: Sequence[str], unit: str) -> Table:
-    wrong = counts.clone()
-    wrong.fill_diagonal_(0)
-    totals = counts.sum(1)
-    times, cells = wrong.flatten().topk(min(_MISTAKES, wrong.numel()))
-    rows: list[list[Cell]] = []
-    for number, cell in zip(times.tolist(), cells.tolist(), strict=True):
-        label, prediction = divmod(cell, len(names))
-        if number:
-            share = 100 * number / int(totals[label])
-            rows.append([names[label], names[prediction], number, share])
-    return Table(
-        title="Top mistakes",
-        heads=["truth", "taken for", unit, "share of the class (%)"],
-        rows=rows,
-        text="" if rows else f"None: all {unit} were recognised.",
-    )
-
-
 def _example(
     one: Outcome,
     names: Sequence[str],
@@ -146,7 +126,6 @@ def _example(
     truth, prediction = names[one.label], names[one.prediction]
     score = score_text(one.confidence)
     said = f"truth {truth}, predicted {prediction} ({score})"
-    return Example(
-        caption=f"{said}: {printable(name(one.sample))}",
-        pictures=[Picture(title=said, image=picture(one.sample))],
-    )
+    place = Path(name(one.sample))
+    title = printable("/".join(place.parts[-2:]))  # folder of a class, and file
+    return Example(caption=said, pictures=[Picture(title=title, image=picture(one.sample))])

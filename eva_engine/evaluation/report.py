@@ -244,6 +244,7 @@ def curves(folder: Path) -> list[Section]:
     ]
 
 
+_KNOWN = ("output", "device", "processes", "workers", "weights", "train", "val", "data")
 _NOT_MEASURED = (
     *("lr", "grad_norm", "loss_scale", "skipped", "bad_samples", "samples_per_second"),
     *("eta_seconds", "memory_gib", "model_tflops", "model_flops_use"),
@@ -311,23 +312,23 @@ def write_evaluation_report(
         processes = int(settings.get("processes", 1))
         origin = facts(folder, "evaluation", seed=None, device=device, processes=processes)
         named = [("weights", named_weights(weights)), *data]
-        named += [(name.replace("_", " "), str(value)) for name, value in settings.items()]
+        named += [
+            (name.replace("_", " "), str(value))
+            for name, value in settings.items()
+            if name not in _KNOWN
+        ]
         first, score = next(iter(scores.items()))
         links = ("results.json", "per_class.csv", "confusion.png", "predictions.jsonl")
         return Report(
             title=f"{task}: evaluation of {Path(weights).name}",
             summary=f"top1 {score.top1:.2f} % of {score.samples:,} {unit} ({first}).",
-            facts=[*origin, *_once(named)],
+            facts=[*origin, *named],
             sections=[_table_of(scores, unit, extra or {}), *sections()],
             links=[Link(title=name, path=Path(name)) for name in links],
             next_steps=next_steps,
         )
 
     return try_report(folder, make)
-
-
-def _once(named: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in dict(reversed(named)).items()][::-1]
 
 
 def _table_of(
