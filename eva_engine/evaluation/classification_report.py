@@ -19,6 +19,10 @@ MEANINGS = {
     "top5": "Percent of the {unit} whose label is among the five most probable classes.",
     "loss": "Mean cross-entropy of the label; lower is better, also for rightly placed doubt.",
 }
+EXTRA_MEANINGS = {
+    "(1+5)/2": "Mean of top1 and top5, the main score of Kinetics' challenges.",
+    "class mean": "Mean over the classes of their top1: each class counts as much as any other.",
+}
 
 
 def meanings(unit: str = "images") -> dict[str, str]:

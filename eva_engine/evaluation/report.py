@@ -22,7 +22,7 @@ from eva_data.reports.page import try_report
 from eva_data.reports.provenance import facts
 from eva_data.terminal import SHOWN
 from eva_engine import distributed
-from eva_engine.evaluation.classification_report import meanings
+from eva_engine.evaluation.classification_report import EXTRA_MEANINGS, meanings
 from eva_engine.evaluation.counting import Score
 from eva_engine.run_log import METRICS, lines_of, thinned
 
@@ -318,7 +318,7 @@ def write_evaluation_report(
             if name not in _KNOWN
         ]
         first, score = next(iter(scores.items()))
-        links = ("results.json", "per_class.csv", "confusion.png", "predictions.jsonl")
+        links = ("results.json", "per_class.csv", "confusion.png", "videos.jsonl")
         return Report(
             title=f"{task}: evaluation of {Path(weights).name}",
             summary=f"top1 {score.top1:.2f} % of {score.samples:,} {unit} ({first}).",
@@ -344,7 +344,11 @@ def _table_of(
         for name, meaning in meanings(unit).items()
     ]
     rows += [
-        ScoreRow(name=name, values=[extra.get(one, {}).get(name) for one in scores], meaning="")
+        ScoreRow(
+            name=name,
+            values=[extra.get(one, {}).get(name) for one in scores],
+            meaning=EXTRA_MEANINGS.get(name, ""),
+        )
         for name in more
     ]
     counts = ", ".join(f"{name}: {score.samples:,} {unit}" for name, score in scores.items())
