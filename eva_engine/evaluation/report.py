@@ -22,7 +22,7 @@ from eva_data.reports.page import try_report
 from eva_data.reports.provenance import facts
 from eva_data.terminal import SHOWN
 from eva_engine import distributed
-from eva_engine.evaluation.classification_report import EXTRA_MEANINGS, meanings
+from eva_engine.evaluation.classification_report import score_table
 from eva_engine.evaluation.counting import Score
 from eva_engine.run_log import METRICS, lines_of, thinned
 
@@ -323,33 +323,9 @@ def write_evaluation_report(
             title=f"{task}: evaluation of {Path(weights).name}",
             summary=f"top1 {score.top1:.2f} % of {score.samples:,} {unit} ({first}).",
             facts=[*origin, *named],
-            sections=[_table_of(scores, unit, extra or {}), *sections()],
+            sections=[score_table(scores, unit, extra or {}), *sections()],
             links=[Link(title=name, path=Path(name)) for name in links],
             next_steps=next_steps,
         )
 
     return try_report(folder, make)
-
-
-def _table_of(
-    scores: Mapping[str, Score], unit: str, extra: Mapping[str, Mapping[str, float]]
-) -> ScoreTable:
-    more = list(dict.fromkeys(name for values in extra.values() for name in values))
-    rows = [
-        ScoreRow(
-            name=name,
-            values=[getattr(score, name) for score in scores.values()],
-            meaning=meaning,
-        )
-        for name, meaning in meanings(unit).items()
-    ]
-    rows += [
-        ScoreRow(
-            name=name,
-            values=[extra.get(one, {}).get(name) for one in scores],
-            meaning=EXTRA_MEANINGS.get(name, ""),
-        )
-        for name in more
-    ]
-    counts = ", ".join(f"{name}: {score.samples:,} {unit}" for name, score in scores.items())
-    return ScoreTable(title="Scores", columns=list(scores), rows=rows, text=counts, digits=2)
