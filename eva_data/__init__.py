@@ -13,7 +13,7 @@
 * `inputs`, `options`, `commands`: inputs of demos, types of options, exit codes of programs;
 * `recipes`, `extras`: recipes by name, wherever they lie; what is not installed, in a sentence;
 * `pools`, `checks`: work in several processes; checks of data sets, their findings and command;
-* `interruption`, `seeding`: stop signals, and random numbers by seed and place.
+* `interruption`, `sampling`: stop signals, and random numbers by seed and place.
 
 It imports nothing of this toolkit, and numpy, Pillow and torch only; torchvision, av and
 pycocotools where they are used.

@@ -10,6 +10,7 @@ from pathlib import Path
 from eva_data.extras import sentence_of
 from eva_data.files import make_folder, require_free
 from eva_data.interruption import EXIT_KEYBOARD
+from eva_data.progress import above_bars
 
 EXIT_UNREAD = 141  # as a shell counts SIGPIPE
 
@@ -30,7 +31,8 @@ def say(text: str) -> None:
     if sys.stdout is None:
         raise UnwritableOutputError("the standard output is closed: nothing can be shown")
     try:
-        sys.stdout.write(f"{text}\n")
+        with above_bars(sys.stdout):
+            sys.stdout.write(f"{text}\n")
     except BrokenPipeError:  # its reader has seen enough, as in `... | head`
         sys.exit(EXIT_UNREAD)
     except OSError as error:

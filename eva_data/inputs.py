@@ -292,7 +292,7 @@ def run_demo(
         require_free([*targets, *results], overwrite=overwrite)
     except (OSError, ValueError) as error:
         refuse(parser, error)
-    _log_to_terminal()
+    log_to_terminal()
     problems = list(plan.problems)
     try:
         if plan.jobs:
@@ -307,7 +307,8 @@ def run_demo(
         sys.exit(printable("\n  ".join(["not everything could be read:", *problems])))
 
 
-def _log_to_terminal() -> None:
+def log_to_terminal() -> None:
+    """Let warnings of the log reach the terminal, and what is meant for it, and nothing else."""
     handler = logging.StreamHandler()
     handler.addFilter(ForTerminal())
     handler.setFormatter(TerminalFormatter())

@@ -3,12 +3,13 @@
 import functools
 import multiprocessing
 import signal
-import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
+
+from eva_data.progress import progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -159,20 +160,3 @@ def _begin(initializer: Callable[..., None] | None, initial: tuple[Any, ...]) ->
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if initializer is not None:
         initializer(*initial)
-
-
-def progress(items: Iterable[Item], *, total: int, what: str) -> Iterable[Item]:
-    """Show a progress bar while items are iterated, if errors go to a terminal.
-
-    Args:
-        items: The items.
-        total: How many there are.
-        what: Their name beside the bar.
-
-    Returns:
-        The same items.
-    """
-    from tqdm import tqdm
-
-    bar: Iterable[Item] = tqdm(items, total=total, desc=what, file=sys.stderr, disable=None)
-    return bar

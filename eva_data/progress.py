@@ -1,8 +1,9 @@
 """Progress of long work: a bar on a terminal, one line a minute elsewhere."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO, TypeVar
 
 Item = TypeVar("Item")
@@ -13,14 +14,16 @@ LINE_SECONDS = 60.0
 class ProgressBar:
     """A bar on standard error if that is a terminal, and a line a minute if it is not.
 
-    Messages of a log go above it: `ProgressBar.write`.
+    Work that takes less than a minute says nothing where there is no terminal. Messages of a log
+    go above the bar: `ProgressBar.write`.
 
     Args:
         total: Number of steps; None where it is not known.
         what: Title, such as "training".
         unit: Name of a step.
         start: Steps that are done already.
-        leave: Whether the bar stays at its end; None if it is not below another one.
+        leave: Whether the bar stays at its end; None lets one inside another go.
+        clock: Function that returns seconds.
     """
 
     def __init__(
@@ -31,15 +34,17 @@ class ProgressBar:
         unit: str = "it",
         start: int = 0,
         leave: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        from tqdm import tqdm
-
         self.total, self.done = total, start
         self._what, self._unit, self._start = what, unit, start
-        self._began = self._said = time.monotonic()
-        self._note = ""
+        self._clock = clock
+        self._began = self._said = clock()
+        self._said_at, self._note = -1, ""
         self._bar: Any = None
         if is_terminal(sys.stderr):
+            from tqdm import tqdm
+
             self._bar = tqdm(
                 total=total,
                 initial=start,
@@ -62,16 +67,20 @@ class ProgressBar:
         if note:
             self._note = ", ".join(f"{name} {value}" for name, value in note.items())
         if self._bar is not None:
-            self._bar.set_postfix_str(self._note, refresh=False)
-            self._bar.update(steps)
-        elif time.monotonic() - self._said >= LINE_SECONDS:
-            self._said = time.monotonic()
+            with contextlib.suppress(OSError, ValueError):  # of a terminal that was closed
+                self._bar.set_postfix_str(self._note, refresh=False)
+                self._bar.update(steps)
+        elif self._clock() - self._said >= LINE_SECONDS:
             self._say_line()
 
     def close(self) -> None:
-        """End the bar; what is shown stays."""
+        """End the bar; after lines on the way, one says where it ended."""
         if self._bar is not None:
-            self._bar.close()
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.close()
+        elif 0 <= self._said_at < self.done:
+            self._say_line()
+        self._said_at = -1  # a second call says nothing
 
     def __enter__(self) -> "ProgressBar":
         return self
@@ -82,42 +91,70 @@ class ProgressBar:
     @staticmethod
     def write(text: str) -> None:
         """Write a line to standard error, above a bar if there is one."""
-        from tqdm import tqdm
-
         if sys.stderr is not None:
-            tqdm.write(text, file=sys.stderr)
+            with above_bars(sys.stderr), contextlib.suppress(OSError, ValueError):
+                sys.stderr.write(f"{text}\n")
 
     def _say_line(self) -> None:
+        self._said, self._said_at = self._clock(), self.done
         elapsed = self._said - self._began
-        of = "" if self.total is None else f"/{self.total}"
-        parts = [f"{self._what}: {self.done}{of} {self._unit}", self._note]
-        if self.total is not None:
+        of = "" if self.total is None else f"/{self.total:,}"
+        parts = [f"{self._what}: {self.done:,}{of} {self._unit}", self._note]
+        if self.total is not None and self.done < self.total:
             left = elapsed / max(1, self.done - self._start) * (self.total - self.done)
             parts.append(f"{_clock(left)} left")
+        else:
+            parts.append(f"{_clock(elapsed)} passed")
         self.write(", ".join(part for part in parts if part))
 
 
-def progress(items: Iterable[Item], *, total: int, what: str, unit: str = "it") -> Iterator[Item]:
+def progress(
+    items: Iterable[Item],
+    *,
+    total: int | None,
+    what: str,
+    unit: str = "it",
+    leave: bool | None = None,
+) -> Iterator[Item]:
     """Show progress while items are iterated.
 
     Args:
         items: The items.
-        total: Number of items.
+        total: Number of items; None where it is not known.
         what: Their name beside the bar.
         unit: Name of an item.
+        leave: As for `ProgressBar`.
 
     Yields:
         The same items.
     """
-    with ProgressBar(total, what=what, unit=unit) as bar:
+    with ProgressBar(total, what=what, unit=unit, leave=leave) as bar:
         for item in items:
             yield item
             bar.update()
 
 
+@contextlib.contextmanager
+def above_bars(stream: TextIO) -> Iterator[None]:
+    """Take the bars off a terminal while something is written to it, and draw them again below.
+
+    Args:
+        stream: Standard output or standard error.
+    """
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    if tqdm is None or not is_terminal(stream):
+        yield
+        return
+    with tqdm.external_write_mode(file=stream):
+        yield
+
+
 def is_terminal(stream: TextIO | None) -> bool:
-    """Return whether a stream is a terminal."""
-    return stream is not None and stream.isatty()
+    """Return whether a stream is a terminal; one that is closed is not."""
+    try:
+        return stream is not None and stream.isatty()
+    except (OSError, ValueError):
+        return False
 
 
 def _clock(seconds: float) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from eva_data.progress import ProgressBar
+
 SHOWN: Mapping[str, object] = MappingProxyType({"shown": True})
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
@@ -30,6 +32,25 @@ class TerminalFormatter(logging.Formatter):
         """Format a record in one line or more."""
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         return level + without_colors(record.getMessage())
+
+
+class TerminalHandler(logging.Handler):
+    """Writes what a user wants to see to standard error, above a progress bar.
+
+    A terminal that was closed, or takes no more, does not end a run.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addFilter(ForTerminal())
+        self.setFormatter(TerminalFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        try:
+            ProgressBar.write(self.format(record))
+        except Exception:
+            self.handleError(record)
 
 
 class FileFormatter(logging.Formatter):

@@ -1,7 +1,6 @@
 """The loop: a model, a data set and a step function; everything else is in the config."""
 
 import contextlib
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from eva_data.files import write_text
 from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
+from eva_data.terminal import SHOWN
 from eva_engine import distributed
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.best_weights import BestWeights, check_metric
@@ -35,10 +34,11 @@ from eva_engine.data.order import (
     build_loader,
     check_same_data,
 )
+from eva_engine.presentation import Presentation, Presenter
 from eva_engine.run_log import RunLog, check_packages
 from eva_engine.steps.compilation import compile_model
 from eva_engine.steps.deepspeed_engine import TrainingEngine
-from eva_engine.steps.micro_batches import MicroBatches, StepFn, forward_and_backward
+from eva_engine.steps.micro_batches import MicroBatches, StepFn, forward_and_backward, share
 from eva_engine.steps.moving_average import MovingAverage, warn_of_slow_average
 from eva_engine.steps.nonfinite import NonfiniteSteps, smallest_loss_scale_explained
 from eva_engine.steps.parameter_groups import ParameterGroup, check_that_settings_are_used
@@ -72,6 +72,7 @@ class TrainingRun:
         results: Names of these results, of which `run.best_metric` is one.
         collate: Function that makes a batch from samples; None stacks tensors.
         flops_per_sample: Model FLOPs of a sample, forward and backward.
+        presentation: What the project says of the run on the terminal and in `report.html`.
         limits: Name of a parameter -> smallest and largest value of its weights. A step that takes
             them beyond sets them to it; of a frozen parameter there is no step.
     """
@@ -88,6 +89,7 @@ class TrainingRun:
     results: Sequence[str] = ()
     collate: Callable[[list[Any]], Any] | None = None
     flops_per_sample: float | None = None
+    presentation: Presentation = field(default_factory=lambda: Presentation(task="Training"))
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -111,8 +113,17 @@ class TrainingRun:
         check_metric(run.best_metric, self.results if self.evaluate else ())
         check_that_settings_are_used(self.groups, self.optimizer)
         self._log: RunLog | None = None
+        self._presenter: Presenter | None = None
+        self._evaluated = False
         self._signal = StopSignal()
-        with reserved(run.output), contextlib.ExitStack() as stack:
+        with reserved(run.output):
+            self._work()
+            if self._presenter:
+                self._presenter.close(evaluated=self._evaluated)
+
+    def _work(self) -> None:
+        run = self.run
+        with contextlib.ExitStack() as stack:
             self._prepare()
             stack.enter_context(self._signal.listen())  # to the end: loaders are shut down in it
             loader = build_loader(
@@ -202,22 +213,26 @@ class TrainingRun:
     def _open_log(self) -> None:
         run = self.run
         if self._main:
-            write_text(run.output / "config.json", json.dumps(self.config, indent=2))
+            sizes = {"batch_size": self._record["step_batch"], "processes": self._processes}
+            says, kind = self.presentation, self.device.type
+            self._presenter = Presenter(
+                says, run, self.config, steps=self._total, device=kind, **sizes
+            )
+            self._presenter.open(self._start)
             self._log = RunLog(
                 run,
                 start_step=self._start,
                 total_steps=self._total,
-                batch_size=self._record["step_batch"],
                 flops_per_sample=self.flops_per_sample,
                 device=self.device,
-                processes=self._processes,
                 config=self.config,
+                **sizes,
             )
 
     def _train(self) -> None:
         self._engine.engine.train()
         if self._start >= self._total:
-            logger.info("all %d steps were done before", self._total)
+            logger.info("all %d steps were done before", self._total, extra=SHOWN)
         if self._evaluation_is_due() and self._paused(self._evaluate, self._start - 1):
             self._end_early(self._start)
         for step in range(self._start, self._total):
@@ -236,7 +251,7 @@ class TrainingRun:
         """End as asked by a signal, with a checkpoint."""
         if not self._saved:
             self._paused(self._save, done)
-        logger.info("stopped after step %d by a signal; run again with resume", done)
+        logger.info("stopped after step %d by a signal; run again with resume", done, extra=SHOWN)
         sys.exit(EXIT_RUN_AGAIN)
 
     def _evaluates_after(self, done: int) -> bool:
@@ -258,7 +273,10 @@ class TrainingRun:
         micro_batches = MicroBatches(self._stream, count=count, device=self.device, seeds=seeds)
         sums = forward_and_backward(self._engine, self.step_fn, micro_batches)
         batches = micro_batches.taken
-        values, stop, finite = self._share(sums, batches)
+        values, stop, finite = share(
+            sums, batches, accumulate=count, stop=self._signal.requested,
+            bad_samples=self._bad_samples, device=self.device,
+        )  # fmt: skip
         finite = self._engine.gradients_are_finite() and finite
         if not finite:
             self._nonfinite.meet(step, values["loss"], batches)
@@ -278,23 +296,6 @@ class TrainingRun:
                 extra["skipped"] = 1
             self._log.step(step, {**values, **extra})
         return stop
-
-    def _share(
-        self, sums: dict[str, Tensor], batches: list[Batch]
-    ) -> tuple[dict[str, float], bool, bool]:
-        """Average over processes and micro-batches; whether one is to stop; finite losses."""
-        names = sorted(sums)
-        own = torch.stack([sums[name].reshape(()) for name in names]).tolist()
-        bad = {name: why for batch in batches for name, why in batch.unreadable.items()}
-        loss_is_finite = torch.isfinite(torch.tensor(own[names.index("loss")])).item()
-        flags = [float(self._signal.requested), float(not loss_is_finite), float(len(bad))]
-        *means, stop, bad_loss, unreadable = distributed.sum_over_ranks(own + flags, self.device)
-        if unreadable:
-            found = {name: why for one in distributed.gather(bad) for name, why in one.items()}
-            self._bad_samples.add(found)
-        count = self._processes * self.run.accumulate
-        values = {name: total / count for name, total in zip(names, means, strict=True)}
-        return values, stop > 0, bad_loss == 0
 
     def _paused(self, function: Callable[[int], bool], argument: int) -> bool:
         if self._log:
@@ -333,6 +334,7 @@ class TrainingRun:
             model.train()
         if self._log:  # after the best weights: by the log, a continued run knows that all is done
             self._log.evaluation(step, results)
+        self._evaluated = True
         return any(distributed.gather(self._signal.requested)) and step + 1 < self._total
 
     @torch.no_grad()

@@ -6,23 +6,25 @@ import json
 import logging
 import math
 import resource
-import sys
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from eva_data.files import explained, make_folder, write_text
+from eva_data.progress import ProgressBar
+from eva_data.terminal import SHOWN
 from eva_engine.config import RunConfig
 from eva_engine.steps.flops import peak_flops
 
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
+_SHOWN = 12  # evaluations on the terminal, about
+_POINTS = 400  # of a curve in a report
 
 
 class RunLog:
@@ -69,13 +71,8 @@ class RunLog:
         with explained(self._board_folder):
             self._board = _board(self._board_folder, start_step) if run.tensorboard else None
         self._wandb = _wandb(run, config) if run.wandb_project else None
-        self._bar = tqdm(
-            total=total_steps,
-            initial=start_step,
-            unit="step",
-            dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
-        )
+        self._bar = ProgressBar(total_steps, what="training", unit="step", start=start_step)
+        self._next_shown = 0
         self._since, self._last_step = time.perf_counter(), start_step
         self._seconds_per_step = 0.0
 
@@ -87,8 +84,7 @@ class RunLog:
             values: Loss, learning rate and other measurements.
         """
         done = step + 1
-        self._bar.update(done - self._bar.n)
-        self._bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+        self._bar.update(done - self._bar.done, loss=f"{values['loss']:.4f}")
         record = {"step": step, "samples": done * self.batch_size, **values}
         logs = done % self._log_every == 0 or done == self.total_steps
         if logs:
@@ -99,12 +95,16 @@ class RunLog:
             logger.info("%s", self._sentence(done, record))
 
     def evaluation(self, step: int, values: Mapping[str, float]) -> None:
-        """Report the results of an evaluation after `step`."""
+        """Report the results of an evaluation after `step`; the terminal has about a dozen."""
         record = {f"val_{name}": value for name, value in values.items()}
         self._write({"step": step, **record})
         self._send(step, record)
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        logger.info("step %d: evaluation: %s", step + 1, text)
+        done = step + 1
+        shown = done >= self._next_shown or done == self.total_steps
+        if shown:
+            self._next_shown = done + self.total_steps // _SHOWN
+        logger.info("step %d: evaluation: %s", done, text, extra=SHOWN if shown else None)
 
     def pause(self) -> None:
         """Leave out the time until `go_on` (evaluations, checkpoints) from the speed."""
@@ -209,14 +209,43 @@ def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield lines and their content, up to the first that is not complete (a kill may cut one)."""
     if not file.exists():
         return
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-            if not isinstance(record["step"], int):
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                record = json.loads(line)
+                if not isinstance(record["step"], int):
+                    return
+            except (ValueError, KeyError, TypeError):
                 return
-        except (ValueError, KeyError, TypeError):
-            return
-        yield line, record
+            yield line.rstrip("\n"), record
+
+
+def lines_of(file: Path) -> Iterator[dict[str, Any]]:
+    """Read the complete lines of a log of steps.
+
+    Args:
+        file: `metrics.jsonl`; it need not be there.
+
+    Yields:
+        Each line: `step`, from 0, and other numbers.
+    """
+    for _, record in _records(file):
+        yield record
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Average neighbouring points, so that a curve has a few hundred of them.
+
+    Args:
+        points: (x, y) in order of x.
+
+    Returns:
+        Means of as many neighbours each; the points, where they are few.
+    """
+    size = max(1, math.ceil(len(points) / _POINTS))
+    parts = (points[start : start + size] for start in range(0, len(points), size))
+    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part))
+            for part in parts]  # fmt: skip
 
 
 def _cut(file: Path, start_step: int) -> int:

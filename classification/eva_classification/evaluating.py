@@ -2,6 +2,9 @@
 
 import argparse
 import itertools
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -16,13 +19,21 @@ from eva_data.commands import say
 from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.imagenet import CLASSES, ImageNetPaths, open_sets
+from eva_data.reports.content import Section
+from eva_data.reports.provenance import record_start
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.commands.options import choose_dtype
-from eva_engine.evaluation.counting import Score, count
+from eva_engine.evaluation.classification_report import classification_sections
+from eva_engine.evaluation.counting import Counted, Score, count
+from eva_engine.evaluation.outcomes import Outcomes
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
+from eva_engine.evaluation.report import announce, write_evaluation_report
 from eva_engine.evaluation.reports import write_results
 from eva_engine.evaluation.rules import AnyLabel, OneLabel, Rule
+
+Sections = Callable[[], Sequence[Section]]
+Evaluated = tuple[dict[str, Score], list[tuple[str, str]], Sections]  # scores, data, for the report
 
 
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:
@@ -35,23 +46,31 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     Raises:
         ValueError: If weights and data do not fit together.
     """
+    main = distributed.rank() == 0
     model = load_classifier(options.weights, variant=options.variant, image_size=options.image_size)
     model = model.to(device, choose_dtype(options.precision, device))
     if options.output is not None:
         make_folder(options.output)  # fails now, not after hours
+        if main:
+            record_start(options.output, "evaluation")
     fill_from_training(options)
     work = _own_data if options.data else _imagenet
-    scores = work(model, options)
-    if distributed.rank() == 0:
+    scores, data, sections = work(model, options)
+    if main:
         say(table_with_average(scores))
         if options.output is not None:
             settings = settings_of(options, image_size=model.img_size)
             more = average_entries(scores)
             file = write_results(options.output, settings, scores, more=more)
             say(f"wrote {file}")
+            page = write_evaluation_report(
+                options.output, scores, task="Classification", weights=options.weights,
+                data=data, settings=settings, sections=sections, device=device.type,
+            )  # fmt: skip
+            say(f"report {page}" if page else "no report")
 
 
-def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> dict[str, Score]:
+def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
     if model.num_classes != CLASSES:
         raise ValueError(
             f"{options.weights} has {model.num_classes} classes, ImageNet-1K and its variants need "
@@ -65,8 +84,11 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> dict[str, 
         mean=options.mean,
         std=options.std,
     )
+    _announce(model, options, [(one.name, f"{len(one.samples):,} images") for one in sets])
     device = next(model.parameters()).device
     scores: dict[str, Score] = {}
+    data: list[tuple[str, str]] = []
+    sections: Sections = tuple
     for samples, group in itertools.groupby(sets, key=lambda entry: entry.samples):
         rules: dict[str, Rule] = {
             entry.name: OneLabel(entry.columns)
@@ -74,19 +96,50 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> dict[str, 
             else AnyLabel(entry.accepted)
             for entry in group
         }
+        first, outcomes = next(iter(rules)), Outcomes()
+        complete = first == PAPER_SETS[0]
         counted = count(
             model, samples, rules, device=device, batch_size=options.batch_size,
-            workers=options.workers, progress=next(iter(rules)),
+            workers=options.workers, progress=first, confusion=complete,
+            receive=outcomes.add if complete else None,
         )  # fmt: skip
         scores |= counted.scores
+        data.append((first, f"{len(samples):,} images"))
+        if complete:
+            examples = outcomes.gathered()
+            sections = partial(_sections, samples, counted, examples)
     # in the paper's order: ReaL was judged together with ImageNet-1K
-    return {name: scores[name] for name in (*PAPER_SETS, "ObjectNet") if name in scores}
+    ordered = {name: scores[name] for name in (*PAPER_SETS, "ObjectNet") if name in scores}
+    return ordered, data, sections
 
 
-def _own_data(model: ImageClassifier, options: argparse.Namespace) -> dict[str, Score]:
+def _own_data(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
     transform = evaluation_transform(
         model.img_size, crop_pct=options.crop_pct, mean=options.mean, std=options.std
     )
     samples = open_labelled(options.data, transform, classes=options.class_names, upright=False)
-    counted = evaluate_own_data(model, samples, options, num_classes=model.num_classes)
-    return dict(counted.scores)
+    described = f"{len(samples):,} images, {len(samples.classes):,} classes ({options.data})"
+    data = [("data", described)]
+    _announce(model, options, data)
+    outcomes = Outcomes()
+    counted = evaluate_own_data(
+        model, samples, options, num_classes=model.num_classes, receive=outcomes.add
+    )
+    examples = outcomes.gathered()
+    sections = partial(_sections, samples, counted, examples)
+    return dict(counted.scores), data, sections
+
+
+def _announce(
+    model: ImageClassifier, options: argparse.Namespace, data: Sequence[tuple[str, str]]
+) -> None:
+    place = next(model.parameters()).device.type
+    task = f"evaluate a classifier of {model.num_classes:,} classes at {model.img_size} px"
+    announce(f"{task} on {place}", weights=options.weights, data=data)
+
+
+def _sections(samples: Any, counted: Counted, examples: Any) -> Sequence[Section]:
+    return classification_sections(
+        counted, samples.classes, examples=examples, name=samples.sample_id,
+        picture=lambda index: samples.load(index)[0], complete_in="per_class.csv",
+    )  # fmt: skip

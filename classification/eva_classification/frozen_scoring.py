@@ -10,10 +10,12 @@ from eva_classification.model_options import build_extractor
 from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.labelled_images import LabelledImages
+from eva_data.reports.provenance import record_start
 from eva_engine import distributed
 from eva_engine.evaluation.frozen import Kept, labelled_features
 from eva_engine.evaluation.frozen_options import check_frozen
 from eva_engine.evaluation.frozen_scores import report_frozen, score_frozen
+from eva_engine.evaluation.report import announce
 
 
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:
@@ -28,10 +30,21 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     """
     if options.output is not None:
         make_folder(options.output)  # fails now, not after hours
+        if distributed.rank() == 0:
+            record_start(options.output, "evaluation")
     extractor = build_extractor(options, device)
     learn = open_labelled(options.train, extractor.transform, upright=False)
     score = open_labelled(options.val, extractor.transform, classes=learn.classes, upright=False)
     check_frozen(options, len(learn))
+    sets = (("train", learn, options.train), ("val", score, options.val))
+    announce(
+        f"score frozen features at {extractor.image_size} px on {device.type}",
+        weights=options.weights,
+        data=[
+            (use, f"{len(some):,} images, {len(some.classes):,} classes ({place})")
+            for use, some, place in sets
+        ],
+    )
 
     def compute(samples: LabelledImages, limit: int | None, title: str) -> tuple[Tensor, Tensor]:
         (found,), labels = labelled_features(

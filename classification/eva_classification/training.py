@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -11,16 +13,20 @@ from eva_backbone.initialisation import no_init_weights
 from eva_classification.augmentation import training_transform
 from eva_classification.config import ClassificationConfig, ModelConfig
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
+from eva_data.commands import command_to_run
 from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.held_out import hold_out
 from eva_data.labelled.labelled_images import LabelledImages
+from eva_data.reports.content import Section, Step
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.config import as_plain
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
-from eva_engine.evaluation.counting import Validation
+from eva_engine.evaluation.classification_report import meanings
+from eva_engine.evaluation.validation import Validation
 from eva_engine.loop import TrainingRun
 from eva_engine.precision import DTYPES
+from eva_engine.presentation import Presentation
 from eva_engine.steps.flops import training_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
 
@@ -94,30 +100,9 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
     Raises:
         ValueError: If settings or data do not fit together.
     """
-    size, data = config.model.image_size, config.data
-    samples: LabelledImages = open_labelled(
-        data.train,
-        training_transform(size, config.augment, data),
-        classes=data.classes or None,
-        upright=False,
-    )
+    samples, others = _open_data(config)
     classes = list(samples.classes)
-    logger.info("%d images of %d classes", len(samples), len(classes))
-    transform = evaluation_transform(size, crop_pct=data.crop_pct, mean=data.mean, std=data.std)
-    others: LabelledImages
-    validation = None
-    if data.val_share:
-        samples, others = hold_out(samples, data.val_share, transform, name="data.val_share")
-        logger.info("%d of them are held out for validation", len(others))
-        validation = Validation(others, config.run, device)
-    elif data.val:
-        others = open_labelled(data.val, transform, classes=classes, upright=False)
-        validation = Validation(others, config.run, device)
-    elif config.run.best_metric:
-        raise ValueError(
-            "run.best_metric needs data.val or data.val_share; set it to nothing "
-            "(--run.best-metric '')"
-        )
+    validation = None if others is None else Validation(others, config.run, device)
     distributed.seed_all(config.run.seed)
     build = partial(build_model, num_classes=len(classes))
     model = build(config.model)
@@ -140,7 +125,69 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         flops_per_sample=training_flops(
             build, config.model, backward=not config.model.linear_probe
         ),
+        presentation=_presentation(config, samples, others, validation),
     ).start()
+
+
+def _open_data(
+    config: ClassificationConfig,
+) -> tuple[LabelledImages, LabelledImages | None]:
+    """Open what is trained on, and what is validated on."""
+    size, data = config.model.image_size, config.data
+    samples: LabelledImages = open_labelled(
+        data.train,
+        training_transform(size, config.augment, data),
+        classes=data.classes or None,
+        upright=False,
+    )
+    transform = evaluation_transform(size, crop_pct=data.crop_pct, mean=data.mean, std=data.std)
+    if data.val_share:
+        return hold_out(samples, data.val_share, transform, name="data.val_share")
+    if data.val:
+        return samples, open_labelled(data.val, transform, classes=samples.classes, upright=False)
+    if config.run.best_metric:
+        raise ValueError(
+            "run.best_metric needs data.val or data.val_share; set it to nothing "
+            "(--run.best-metric '')"
+        )
+    return samples, None
+
+
+def _presentation(
+    config: ClassificationConfig,
+    samples: LabelledImages,
+    others: LabelledImages | None,
+    validation: Validation | None,
+) -> Presentation:
+    model, data = config.model, config.data
+    classes = f"{len(samples.classes):,} classes"
+    described = [("train", f"{len(samples):,} images, {classes} ({data.train})")]
+    if others is not None:
+        place = f"{data.val_share:g} of each class" if data.val_share else data.val
+        described.append(("val", f"{len(others):,} images ({place})"))
+
+    def sections() -> Sequence[Section]:
+        if validation is None or others is None:
+            return ()
+        return validation.sections(lambda index: others.load(index)[0])
+
+    return Presentation(
+        task="Classification",
+        what=f"{'linear probe of ' * model.linear_probe}{model.variant} at {model.image_size} px",
+        weights=model.init_checkpoint,
+        data=described,
+        meanings=meanings(),
+        sections=sections,
+        next_steps=partial(_next_steps, data.val or data.train),
+    )
+
+
+def _next_steps(data: str, folder: Path) -> list[Step]:
+    evaluate = command_to_run(
+        "classification evaluate", "classification/evaluate.py",
+        "--weights", folder, "--data", data, "--output", folder / "evaluation",
+    )  # fmt: skip
+    return [Step(text="Score the best weights on any folder of class folders.", command=evaluate)]
 
 
 if __name__ == "__main__":  # who looks for the command here finds it

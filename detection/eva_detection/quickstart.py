@@ -1,4 +1,4 @@
-"""The quick start: make data, fine-tune, evaluate, report. Each step is a command of its own.
+"""The quick start: make data; fine-tune, evaluate and report. Each step is a command of its own.
 
 Everything heavy is imported where it is used, so that `--help` answers at once.
 """
@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,7 +47,6 @@ def main(arguments: Sequence[str] | None = None, *, repository: Path | None = No
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"terminated; {_what_is_saved(output)}"))
     from eva_detection.data.datasets import DIGIT_SCENES
 
-    began = time.monotonic()
     if args.fresh and (output / _SETTINGS).exists():  # never another folder
         shutil.rmtree(output)
     overrides = [f"train.seed={args.seed}", *args.overrides]
@@ -62,9 +60,7 @@ def main(arguments: Sequence[str] | None = None, *, repository: Path | None = No
         command = [sys.executable, *program, *arguments]
         print(f"\n== {title}\n$ python {shlex.join([*shown, *arguments])}", flush=True)
         try:
-            finished = subprocess.run(
-                command, env=environment, cwd=repository, stdout=subprocess.DEVNULL, check=False
-            )
+            finished = subprocess.run(command, env=environment, cwd=repository, check=False)
         except KeyboardInterrupt:
             sys.exit(f"\ninterrupted during '{title}'; {_what_is_saved(output)}")
         if finished.returncode:
@@ -74,34 +70,8 @@ def main(arguments: Sequence[str] | None = None, *, repository: Path | None = No
             )
 
     step("1. Demo data", "tools/make_demo_data.py", "--output", str(datasets / DIGIT_SCENES))
-    if not _is_finished(output):
-        arguments = ["--config-file", CONFIG, "--resume", f"train.output_dir={output}", *overrides]
-        step("2. Fine-tuning and evaluation", "detection/train_net.py", *arguments)
-    else:
-        print(f"\n== 2. Fine-tuning is done already ({output}); --fresh starts over")
-    print("\n== 3. Report", flush=True)
-    _report(output, datasets / DIGIT_SCENES / "coco", began)
-
-
-def _report(output: Path, data: Path, began: float) -> None:
-    from eva_detection.evaluation.report import (
-        read_metrics,
-        read_results,
-        results_table,
-        trained_iterations,
-        write_report,
-    )
-
-    try:
-        report = write_report(output, data)
-        results, metrics = read_results(output), read_metrics(output)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"\nno report: {error}") from error
-    print(f"\n{results_table(results)}\n")
-    minutes = (time.monotonic() - began) / 60
-    iterations = trained_iterations(metrics)
-    print(f"{iterations} iterations; this call took {minutes:.1f} minutes.")
-    print(f"Pictures, curves and numbers: {report}")
+    arguments = ["--config-file", CONFIG, "--resume", f"train.output_dir={output}", *overrides]
+    step("2. Fine-tuning, evaluation and report", "detection/train_net.py", *arguments)
 
 
 def _parse(repository: Path, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -132,16 +102,6 @@ def _what_is_saved(output: Path) -> str:
         if (output / name).is_file():
             return f"the same command continues from {name}"
     return "nothing is saved yet: the same command begins from scratch"
-
-
-def _is_finished(output: Path) -> bool:
-    """Return whether the final model has been evaluated, not only one during the training."""
-    final, results = output / "model_final.pth", output / "results.json"
-    return (
-        final.exists()
-        and results.exists()
-        and results.stat().st_mtime_ns > final.stat().st_mtime_ns
-    )
 
 
 def _claim(output: Path, overrides: list[str]) -> None:

@@ -156,6 +156,8 @@ ul.links { margin: 0; padding-left: 1.2rem; }
   dd { border-top: 0; padding-top: 0; }
   .tile { padding: 8px 14px 9px; }
   .plot text { font-size: 19px; }
+  th, td { padding: .32rem .5rem; }
+  th > bdi, td > bdi { max-width: 13rem; }
   .scores, .scores thead, .scores tbody { display: block; }
   .scores tr {
     display: grid; grid-template-columns: 1fr repeat(var(--n), 4.6rem);

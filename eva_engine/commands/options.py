@@ -1,7 +1,6 @@
 """Commands that run a model: shared options, device, number format, beginning and end."""
 
 import argparse
-import logging
 import os
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
@@ -38,8 +37,10 @@ def command(
 
     def main(arguments: Sequence[str] | None = None) -> None:
         options = parse(arguments)
-        logging.basicConfig(level=logging.WARNING, format="%(message)s")
         with ending(program_name(program)):
+            from eva_engine.commands.text_log import log_to_terminal
+
+            log_to_terminal()
             work(options, choose_device(options.device, join=True))
 
     return main

@@ -1,20 +1,20 @@
-"""The text log of a training command: the terminal and `log.txt`."""
+"""The text log of a command: few lines on the terminal, all of them in `log.txt`."""
 
 import contextlib
 import logging
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
+from eva_data.progress import ProgressBar
+from eva_data.terminal import FileFormatter, ForTerminal, TerminalFormatter
 from eva_engine import distributed
 
 
 def log_to(folder: Path) -> None:
     """Send messages to the terminal and a file of the run's folder.
 
-    The main process writes all of them to the terminal and to `log.txt`, another one warnings, and
-    these to `log_rankN.txt`.
+    The main process writes all of them to `log.txt`, and what `ForTerminal` lets pass to the
+    terminal; another one warnings, also to `log_rankN.txt`.
 
     Args:
         folder: Output folder of the run.
@@ -23,18 +23,26 @@ def log_to(folder: Path) -> None:
     file = folder / (f"log_rank{rank}.txt" if rank else "log.txt")
     logging.basicConfig(
         level=logging.WARNING if rank else logging.INFO,
-        format="%(asctime)s %(levelname).1s %(message)s",
-        datefmt="%m-%d %H:%M:%S",
-        handlers=[_Terminal(level=logging.INFO), _LogFile(file)],
+        handlers=[_Terminal(), _LogFile(file)],
         force=True,
     )
+
+
+def log_to_terminal() -> None:
+    """Send what `ForTerminal` lets pass to the terminal, of a command without a log."""
+    logging.basicConfig(level=logging.INFO, handlers=[_Terminal()], force=True)
 
 
 class _Terminal(logging.Handler):
     """Writes above a progress bar, where there is one."""
 
+    def __init__(self) -> None:
+        super().__init__(level=logging.INFO)
+        self.addFilter(ForTerminal())
+        self.setFormatter(TerminalFormatter())
+
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        ProgressBar.write(self.format(record))
 
 
 class _LogFile(logging.FileHandler):
@@ -42,6 +50,7 @@ class _LogFile(logging.FileHandler):
 
     def __init__(self, file: Path) -> None:
         super().__init__(file, encoding="utf-8", delay=True)
+        self.setFormatter(FileFormatter())
         self._failed = False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
@@ -51,7 +60,7 @@ class _LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self._failed:
             self._failed = True
-            tqdm.write(f"{self.baseFilename} cannot be written: {error.strerror}", file=sys.stderr)
+            ProgressBar.write(f"{self.baseFilename} cannot be written: {error.strerror}")
 
     def close(self) -> None:
         """Close the file, also if its last lines find no space."""

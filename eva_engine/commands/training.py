@@ -14,7 +14,7 @@ from eva_data.commands import exit_code, program_name, say
 from eva_data.options import add_download_option
 from eva_data.recipes import TASKS, find_recipe
 from eva_engine.commands.endings import ending
-from eva_engine.config import RunConfig, as_plain
+from eva_engine.config import RunConfig, as_plain, recipe_name
 
 if TYPE_CHECKING:  # a command that only helps needs no torch
     import torch
@@ -100,6 +100,7 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
         config = tyro.cli(kind, default=default, args=rest, prog=f"{program} {file.name}")
     except ValueError as error:
         sys.exit(f"{program}: {error}")
+    recipe_name.set(file.stem)
     return config, known.print_config
 
 

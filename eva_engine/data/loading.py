@@ -9,9 +9,9 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from eva_data.interruption import SIGNALS, StopSignal, leave_signals_to_the_run
+from eva_data.progress import progress as shown
 from eva_engine import distributed
 
 logger = logging.getLogger(__name__)
@@ -96,10 +96,12 @@ def evaluation_loader(
         **order,
     )
     stop = _stop.get()
-    hidden = progress is None or distributed.rank() > 0
     with running(loader) as stream:
         wanted = stream if stop is None else _until(stream, stop)
-        yield tqdm(wanted, total=len(loader), desc=progress, unit="batch", disable=hidden)
+        if progress is None or distributed.rank() > 0:
+            yield wanted
+        else:
+            yield shown(wanted, total=len(loader), what=progress, unit="batch")
     if stop is not None and any(distributed.gather(stop.requested)):
         raise EvaluationInterruptedError
 

@@ -18,9 +18,7 @@ from torch.utils.data import Dataset, Subset, default_collate
 
 from eva_data.commands import printable
 from eva_engine import distributed
-from eva_engine.config import RunConfig
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.evaluation.left_out import LeftOutSamples
 from eva_engine.evaluation.rules import OneLabel, Rule, first_five
 
 MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
@@ -288,56 +286,3 @@ def _score(name: str, row: list[float]) -> Score:
     if not row[0]:
         raise ValueError(f"no sample counts in {name}")
     return Score(samples=int(row[0]), right1=int(row[1]), right5=int(row[2]), loss=row[3] / row[0])
-
-
-class Validation:
-    """Accuracy on validation samples during a run, each counted once.
-
-    Args:
-        samples: Inputs and labels.
-        run: Batch size, workers, and how many samples may be unreadable.
-        device: Device of the model.
-        skip_unreadable: Leave samples out that cannot be read, at most `run.max_bad_samples`; the
-            log names them. Otherwise one ends the run.
-
-    Attributes:
-        results: Names of the results.
-    """
-
-    results = ("loss", "top1", "top5")
-
-    def __init__(
-        self,
-        samples: LabelledSamples,
-        run: RunConfig,
-        device: torch.device,
-        *,
-        skip_unreadable: bool = False,
-    ) -> None:
-        self._samples, self._run, self._device = samples, run, device
-        self._skip, self._left_out = skip_unreadable, LeftOutSamples(run.max_bad_samples)
-
-    def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Compute loss, and accuracies in percent; called on all processes.
-
-        Args:
-            model: The model in evaluation mode.
-
-        Returns:
-            `loss`, `top1` and `top5`.
-
-        Raises:
-            TooManyBadSamplesError: If more samples than allowed cannot be read.
-        """
-        counted = count(
-            model,
-            self._samples,
-            {"val": OneLabel()},
-            device=self._device,
-            batch_size=self._run.batch_size,
-            workers=self._run.workers,
-            skip_unreadable=self._skip,
-        )
-        self._left_out.mention(counted.left_out, of=len(self._samples))
-        score = counted.scores["val"]
-        return {name: getattr(score, name) for name in self.results}

@@ -4,14 +4,16 @@ Shapes: N labelled features to learn from, M to score on, C channels.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from eva_data.commands import say
+from eva_data.reports.content import Section
 from eva_engine.evaluation.counting import Score
 from eva_engine.evaluation.frozen import fit_best_linear, nearest_neighbours
+from eva_engine.evaluation.report import write_evaluation_report
 from eva_engine.evaluation.reports import table, write_results
 from eva_engine.evaluation.rules import OneLabel
 
@@ -67,8 +69,9 @@ def report_frozen(
     scores: Mapping[str, Score],
     *,
     unit: str = "images",
+    sections: Sequence[Section] = (),
 ) -> None:
-    """Print a table, and write `results.json` to the output, if there is one.
+    """Print a table, and write `results.json` and `report.html` to the output, if there is one.
 
     Args:
         options: Options of `eva_engine.evaluation.frozen_options.add_frozen`, and `weights`.
@@ -76,9 +79,16 @@ def report_frozen(
         settings: Further settings of the check.
         scores: Method -> score.
         unit: Name of the samples.
+        sections: Sections of the report behind the scores.
     """
     given = {name: str(getattr(options, name)) for name in ("weights", "train", "val")}
     say(f"{title}\n{table(scores, unit=unit)}")
     if options.output is not None:
         file = write_results(options.output, given | dict(settings), scores, unit=unit)
         say(f"wrote {file}")
+        page = write_evaluation_report(
+            options.output, scores, task="Frozen features", weights=options.weights,
+            data=[(use, str(getattr(options, use))) for use in ("train", "val")],
+            settings=settings, unit=unit, sections=lambda: sections,
+        )  # fmt: skip
+        say(f"report {page}" if page else "no report")

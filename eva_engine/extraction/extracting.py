@@ -3,6 +3,7 @@
 Shapes: B samples, C channels, h x w patches.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from eva_data.files import write_text
 from eva_data.pictures import UnreadableImageError
+from eva_data.progress import ProgressBar
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.extraction.samples import Samples
@@ -94,9 +95,9 @@ def extract(
     parts: list[Tensor] = []
     total = sum(len(batch) for _, batch in steps)
     with (
-        tqdm(
-            total=total, unit=samples.unit.removesuffix("s"), disable=distributed.rank() > 0
-        ) as bar,
+        contextlib.nullcontext()
+        if distributed.rank()
+        else ProgressBar(total, what="features", unit=samples.unit.removesuffix("s")) as bar,
         evaluation_loader(
             samples, batches=[batch for _, batch in steps], workers=workers, collate=_collate
         ) as batches,
@@ -116,7 +117,8 @@ def extract(
                     )
                 names += found
                 parts.append(features.cpu())
-            bar.update(len(batch))
+            if bar is not None:
+                bar.update(len(batch))
             if batch[-1] == plan.samples_of(shard)[-1]:
                 features = torch.cat(parts) if parts else torch.empty(0, *shape, dtype=stored)
                 write_shard(plan.file(shard), names, features)

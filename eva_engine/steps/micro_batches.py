@@ -1,13 +1,13 @@
 """The forward and backward passes of one optimizer step, micro-batch by micro-batch."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from eva_engine import distributed
-from eva_engine.data.order import Batch, next_batch, to_device
+from eva_engine.data.order import BadSamples, Batch, next_batch, to_device
 from eva_engine.steps.deepspeed_engine import TrainingEngine
 
 StepFn = Callable[[nn.Module, Any], tuple[Tensor, Mapping[str, Tensor]]]
@@ -97,3 +97,39 @@ def forward_and_backward(
             sums[name] = sums.get(name, 0) + value.detach().double()
         engine.backward(loss, last=last)
     return sums
+
+
+def share(
+    sums: Mapping[str, Tensor],
+    batches: Sequence[Batch],
+    *,
+    accumulate: int,
+    stop: bool,
+    bad_samples: BadSamples,
+    device: torch.device,
+) -> tuple[dict[str, float], bool, bool]:
+    """Average over processes and micro-batches; the same call on all processes.
+
+    Args:
+        sums: Loss and metrics, added up over the micro-batches of this process.
+        batches: These micro-batches.
+        accumulate: Their number.
+        stop: Whether this process was asked to stop.
+        bad_samples: Receives what could not be read.
+        device: Device of this process.
+
+    Returns:
+        The averages, whether any process is to stop, and whether all losses are finite.
+    """
+    names = sorted(sums)
+    own = torch.stack([sums[name].reshape(()) for name in names]).tolist()
+    bad = {name: why for batch in batches for name, why in batch.unreadable.items()}
+    loss_is_finite = torch.isfinite(torch.tensor(own[names.index("loss")])).item()
+    flags = [float(stop), float(not loss_is_finite), float(len(bad))]
+    *means, stops, bad_loss, unreadable = distributed.sum_over_ranks(own + flags, device)
+    if unreadable:
+        found = {name: why for one in distributed.gather(bad) for name, why in one.items()}
+        bad_samples.add(found)
+    count = distributed.world_size() * accumulate
+    values = {name: total / count for name, total in zip(names, means, strict=True)}
+    return values, stops > 0, bad_loss == 0

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from eva_data.options import add_download_option
 from eva_data.recipes import find_recipe
+from eva_openmmlab.config.demo_data import demo_data
+from eva_openmmlab.config.runs import config_of_run
+from eva_openmmlab.config.words import SETTINGS
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -48,23 +51,34 @@ class Settings(argparse.Action):
         setattr(namespace, self.dest, settings)
 
 
-def add_shared_arguments(parser: argparse.ArgumentParser, *, task: str) -> None:
+def add_shared_arguments(
+    parser: argparse.ArgumentParser, *, task: str, scored: bool = False
+) -> None:
     """Add what training and evaluation have in common.
 
     Args:
         parser: Receives the arguments.
         task: Task of the recipes, one of `eva_data.recipes.TASKS`.
+        scored: Whether weights are scored, which are then an argument too.
     """
     add = parser.add_argument
-    add("config", help=f"config file, or name of a recipe: `eva recipes {task}` or {task}/configs")
+    add(
+        "config",
+        nargs="?" if scored else None,
+        help=f"config file, or name of a recipe: `eva recipes {task}` or {task}/configs"
+        + ("; not needed with the folder of a run, which has its own" if scored else ""),
+    )
+    if scored:
+        add("weights", help="folder of a run, path of a file, or name of an official one")
     add("--work-dir", metavar="DIR", help="folder of logs and checkpoints")
     add("--data-root", metavar="DIR", help="folder of the data set, in place of the config's")
     add(
-        "--cfg-options",
+        SETTINGS,
         nargs="+",
         action=Settings,
         metavar="KEY=VALUE",
-        help="settings of the config to replace, such as train_cfg.max_iters=5000",
+        help="settings of the config to replace, such as train_cfg.max_iters=5000; they may stand "
+        "anywhere, also without this flag",
     )
     # torchrun says in the environment that it started the process
     add(
@@ -85,8 +99,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument(
         "--load-from",
-        metavar="NAME_OR_FILE",
-        help="weights to start from, in place of the config's",
+        metavar="WEIGHTS",
+        help="weights to start from, in place of the config's: folder of a run, path of a file, or "
+        "name of an official one",
     )
     parser.add_argument(
         "--resume", action="store_true", help="continue the run of the work folder, if there is one"
@@ -112,23 +127,34 @@ def parse(
         The arguments; `config` is the path of a file.
 
     Raises:
-        SystemExit: With one sentence, if a recipe, a folder or a file of weights is missing.
+        SystemExit: With one sentence, if a recipe, a folder or a file is missing.
     """
     args = parser.parse_args(words)
     try:
-        args.config = str(find_recipe(task, args.config))
+        args.config = str(_config(args, task))
         if args.data_root is not None and not Path(args.data_root).is_dir():
-            raise ValueError(f"--data-root {args.data_root} is not a folder")
+            fix = demo_data(Path(args.data_root))
+            more = f"; {fix}" if fix else ""
+            raise ValueError(f"--data-root {args.data_root} is not a folder{more}")
         if check is not None:
             check(args)
-        weights = getattr(args, "weights", None) or getattr(args, "load_from", None)
-        if weights is not None:
-            from eva_backbone.checkpoints.registry import resolve_source
-
-            resolve_source(weights)
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
     return args
+
+
+def _config(args: argparse.Namespace, task: str) -> Path:
+    """Find the config, which weights from the folder of a run bring along."""
+    args.of_run = args.config is None
+    if args.config is not None:
+        return find_recipe(task, args.config)
+    saved = config_of_run(Path(args.weights))
+    if saved is None:
+        raise ValueError(
+            f"{args.weights} is alone and not the folder of a run: name its recipe or config "
+            "before it"
+        )
+    return saved
 
 
 def values_of(settings: Mapping[str, str] | None) -> dict[str, Any]:
@@ -169,7 +195,7 @@ def configure(args: argparse.Namespace, own_data: OwnData) -> "Config":
     for known in ("The draw is False", "torch.meshgrid"):  # a user cannot do anything about them
         warnings.filterwarnings("ignore", message=known)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    cfg = load_config(args.config, values_of(args.cfg_options))
+    cfg = load_config(args.config, values_of(args.cfg_options), plugins=False)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -219,7 +245,11 @@ def configure_test(args: argparse.Namespace, own_data: OwnData) -> "Config":
     cfg = configure(args, own_data)
     cfg.load_from, cfg.resume = args.weights, False
     if args.work_dir is None:
-        cfg.work_dir = str(Path(cfg.work_dir) / "test")
+        folder = Path(cfg.work_dir)
+        if args.of_run:  # which may have been moved since
+            given = Path(args.weights)
+            folder = given if given.is_dir() else given.parent
+        cfg.work_dir = str(folder / "test")
     copy = Path(cfg.work_dir) / Path(args.config).name
     if copy.exists() and copy.samefile(args.config):
         raise ValueError(

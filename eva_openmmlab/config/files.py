@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 from mmengine.fileio import BaseFileHandler, dump, load, register_handler
+from mmengine.utils import import_modules_from_strings
 
 from eva_data.extras import sentence_of
 from eva_data.files import write_text
@@ -135,11 +136,13 @@ class SavedConfig(Config):
         return None
 
 
-def read_config(path: Path) -> Config:
+def read_config(path: Path, *, plugins: bool = True) -> Config:
     """Read a config.
 
     Args:
         path: The file.
+        plugins: Import what its `custom_imports` names, and with it a framework; without, the
+            config is there in less than a second, and `import_plugins` does it later.
 
     Returns:
         The config.
@@ -155,12 +158,35 @@ def read_config(path: Path) -> Config:
     if path.suffix != ".py":
         _check_data(path)
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(path, import_custom_modules=plugins)
     except Exception as error:  # a config in Python is a program: it raises anything
         if missing := _missing(error):
             raise ValueError(missing) from error
         raise ValueError(f"{path} cannot be read as a config ({_reason(error)})") from error
     return SavedConfig.of(cfg)
+
+
+def import_plugins(cfg: Config) -> None:
+    """Import what a config names in `custom_imports`.
+
+    Args:
+        cfg: Config that was read without its plugins.
+
+    Raises:
+        ValueError: If it cannot be imported; the message says why.
+    """
+    imports = cfg.get("custom_imports")
+    if not imports:
+        return
+    try:
+        import_modules_from_strings(**imports)
+    except Exception as error:  # whatever a module raises
+        if missing := _missing(error):
+            raise ValueError(missing) from error
+        names = ", ".join(map(str, imports.get("imports") or ()))
+        raise ValueError(
+            f"custom_imports of {cfg.filename} ({names}) cannot be imported ({_reason(error)})"
+        ) from error
 
 
 def _check_data(path: Path, above: tuple[Path, ...] = ()) -> None:

@@ -1,39 +1,38 @@
 """Settings from the command line, checked before anything is built."""
 
 import difflib
-import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import Runner, set_random_seed
-from torch.utils.data import DataLoader
 
-from eva_backbone.checkpoints.registry import resolve_source
+from eva_openmmlab.config import names
+from eva_openmmlab.config.demo_data import demo_data
 from eva_openmmlab.config.files import read_config
 
 _MISSPELT = 0.85  # likeness of two names
-# What the runner reads although a config need not have it.
-_RUNNER = {*inspect.signature(Runner.__init__).parameters} - {"self", "cfg"} | {
-    *("activation_checkpointing", "compile", "efficient_conv_bn_eval", "find_unused_parameters"),
-    *("model_wrapper_cfg", "sync_bn"),
-}
-_INSIDE = {
-    "randomness": {*inspect.signature(set_random_seed).parameters},
-    "auto_scale_lr": {"enable", "base_batch_size"},
-}
-_LOADING = {*inspect.signature(DataLoader.__init__).parameters} - {"self"}
+_INSIDE = {"randomness": names.RANDOMNESS, "auto_scale_lr": names.AUTO_SCALE_LR}
+_ELSEWHERE = (
+    "put the data set there, name its folder with --data-root, or data of your own with the flags "
+    "that --help lists"
+)
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
-def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Config:
+def load_config(
+    path: str | os.PathLike[str],
+    options: Mapping[str, Any] | None = None,
+    *,
+    plugins: bool = True,
+) -> Config:
     """Read a config and merge settings into it.
 
     Args:
         path: The file.
         options: `--cfg-options`: dotted name -> value.
+        plugins: As for `read_config`.
 
     Returns:
         The config.
@@ -42,7 +41,7 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
         FileNotFoundError: If the file does not exist.
         ValueError: If an option does not belong to the config.
     """
-    cfg = read_config(Path(path))
+    cfg = read_config(Path(path), plugins=plugins)
     if options:
         check_options(cfg, options)
         cfg.merge_from_dict(dict(options))
@@ -84,21 +83,21 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
                         continue
                     break
                 is_argument = depth and "type" in node
-                names = [key for key in known if key != "type"]  # dtype is not a misspelt one
-                if is_argument and not difflib.get_close_matches(part, names, cutoff=_MISSPELT):
+                others = [key for key in known if key != "type"]  # dtype is not a misspelt one
+                if is_argument and not difflib.get_close_matches(part, others, cutoff=_MISSPELT):
                     break
                 close = difflib.get_close_matches(part, known, n=3)
                 hint = f"; close names: {', '.join(close)}" if close else ""
                 raise ValueError(f"option {name}: {place} has no {part!r}{hint}")
 
 
-def _extra(place: list[str]) -> set[str]:
+def _extra(place: list[str]) -> frozenset[str]:
     """List names that are read at a place of the config although it need not have them."""
     if not place:
-        return _RUNNER
+        return names.RUNNER | names.RUNNER_CONFIG
     if len(place) == 1 and place[0] in LOADERS:
-        return _LOADING
-    return _INSIDE.get(place[0], set()) if len(place) == 1 else set()
+        return names.LOADING
+    return _INSIDE.get(place[0], frozenset()) if len(place) == 1 else frozenset()
 
 
 def parts_of(dataset: Any) -> list[Any]:
@@ -144,23 +143,20 @@ def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
             metric.update({"ann_file": moved[file]} if file in moved else {})
 
 
-def check_files(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Look for the weights, folders and annotation files that a run needs.
+def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Look for the folders and annotation files that a run needs.
 
     Args:
         cfg: The config.
         loaders: Names of the loaders that will be used.
 
     Raises:
-        FileNotFoundError: Naming what is missing and how to name another place.
-        ValueError: If the weights have an unknown name.
+        FileNotFoundError: Naming what is missing and how to get it.
     """
-    if cfg.get("load_from"):
-        resolve_source(cfg.load_from)
-    fix = "put the data set there or name its folder with --data-root"
     for name in loaders:
         for dataset in parts_of(cfg[name].dataset) if cfg.get(name) else ():
             root = Path(dataset.get("data_root") or "")
+            fix = demo_data(root) or _ELSEWHERE
             for prefix in (dataset.get("data_prefix") or {}).values():
                 if not (root / prefix).is_dir():
                     raise FileNotFoundError(
@@ -171,3 +167,19 @@ def check_files(cfg: Config, loaders: tuple[str, ...]) -> None:
                 raise FileNotFoundError(
                     f"there is no annotation file {root / file}, which {name} reads; {fix}"
                 )
+
+
+def check_weights(cfg: Config) -> None:
+    """Look for the weights that a run loads; official ones may be downloaded now.
+
+    Args:
+        cfg: The config.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the weights have an unknown name.
+    """
+    if cfg.get("load_from"):
+        from eva_backbone.checkpoints.registry import resolve_source
+
+        resolve_source(cfg.load_from)

@@ -15,12 +15,11 @@ from mmengine.logging.history_buffer import HistoryBuffer
 
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_data.files import write_text
+from eva_openmmlab.config.runs import LATEST, checkpoints
 from eva_openmmlab.weights import METADATA
 
-LATEST = "last_checkpoint"  # mmengine's
 EVALUATED = "last_evaluation.json"
 RUN = "eva_run"  # key of the place in the data
-_NUMBER = re.compile(r"iter_(\d+)\.pth")
 _BEST = re.compile(r"best_(score|ckpt)(_\w+)?")
 
 
@@ -39,17 +38,6 @@ class Evaluation:
 
     iteration: int
     best: dict[str, Any] = field(default_factory=dict)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """List the numbered checkpoints in a folder, the newest first."""
-    found = [(match, path) for path in folder.glob("*") if (match := _NUMBER.fullmatch(path.name))]
-    return [path for match, path in sorted(found, key=lambda pair: -int(pair[0][1]))]
-
-
-def has_run(folder: Path) -> bool:
-    """Return whether a work folder holds a run that could be continued."""
-    return (folder / LATEST).exists() or bool(checkpoints(folder))
 
 
 def newest_checkpoint(work_dir: Path, folder: Path) -> Path | None:

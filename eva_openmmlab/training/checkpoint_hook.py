@@ -9,7 +9,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop
 
 from eva_data.files import write_text
-from eva_openmmlab.training.checkpoint_files import LATEST, Evaluation, write_evaluation
+from eva_openmmlab.config.runs import LATEST
+from eva_openmmlab.training.checkpoint_files import Evaluation, write_evaluation
 
 
 @HOOKS.register_module()

@@ -1,4 +1,7 @@
-"""How a program ends: one sentence for what the user can fix, a file for the rest, an exit code."""
+"""How a program ends: one sentence for what the user can fix, a file for the rest, an exit code.
+
+A sentence about the command line does not wait for PyTorch, which `mmengine.dist` imports.
+"""
 
 import contextlib
 import logging
@@ -9,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
-
-from mmengine.dist import broadcast_object_list, get_rank, is_main_process
 
 from eva_data.files import OF_WRITING, UnwritableError, explained
 from eva_data.interruption import EXIT_KEYBOARD
@@ -88,6 +89,8 @@ def settings(check: Callable[..., T], *arguments: Any) -> T:
 
 def log_file(folder: Path) -> Path:
     """Name the file in a work folder that receives this process's tracebacks."""
+    from mmengine.dist import get_rank
+
     return folder / f"log_rank{get_rank()}.txt"
 
 
@@ -162,7 +165,7 @@ def sentences(
     try:
         yield
     except (*SENTENCES, FileNotFoundError) as error:
-        if getattr(error, "agreed", False) and not is_main_process():
+        if getattr(error, "agreed", False) and not _is_main_process():
             sys.exit(1)
         hint = ""
         if isinstance(error, SettingError) and given:
@@ -193,8 +196,10 @@ def on_main_process(action: Callable[[], T], error: type[RunError] = RunError) -
     Raises:
         RunError: On all processes, if it fails.
     """
+    from mmengine.dist import broadcast_object_list
+
     outcome: list[Any] = [None, None]
-    if is_main_process():
+    if _is_main_process():
         try:
             outcome[0] = action()
         except (ValueError, OSError) as failure:
@@ -205,6 +210,12 @@ def on_main_process(action: Callable[[], T], error: type[RunError] = RunError) -
         agreed.agreed = True
         raise agreed
     return outcome[0]
+
+
+def _is_main_process() -> bool:
+    from mmengine.dist import is_main_process
+
+    return bool(is_main_process())
 
 
 def _brief(

@@ -12,7 +12,7 @@ from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
-from eva_data.seeding import seed_all
+from eva_data.sampling.seeding import seed_all
 from eva_openmmlab.training.stream import STEP, RunLoader, numbered_loader, run_loader
 
 

@@ -1,116 +1,183 @@
-"""What `train.py` and `test.py` of the projects do once their command line is read."""
+"""What `train.py` and `test.py` of the projects do once their command line is read.
+
+What can be wrong is looked for from the cheap to the dear: the config without its plugins, the
+data, the work folder, the weights; a framework is imported after that.
+"""
 
 import argparse
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from logging.handlers import BufferingHandler
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
-from mmengine.dist import is_main_process
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
-from eva_backbone import no_init_weights
+from eva_data.commands import command_to_run
+from eva_data.recipes import recipe_folder
 from eva_data.reports.provenance import Kind
-from eva_openmmlab.config.options import check_files
-from eva_openmmlab.training.checkpoint_files import has_run
+from eva_data.terminal import closing_lines
+from eva_openmmlab.config.files import import_plugins
+from eva_openmmlab.config.options import check_data, check_weights
+from eva_openmmlab.config.runs import config_of_run, has_run, used
+from eva_openmmlab.quiet_import import without_deepspeed
+from eva_openmmlab.terminal.output import Output, quiet
 from eva_openmmlab.training.errors import RunError, building, sentences, settings
-from eva_openmmlab.training.runner import leave, used
+
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
 
 Configure = Callable[[argparse.Namespace], Config]
-Report = Callable[[Runner, Kind], Path | None]  # writes the page of a run that has ended
-_PACKAGES = ("eva_openmmlab", "eva_mmdetection", "eva_segmentation")
-
-
-@contextmanager
-def notes() -> Iterator[Callable[[logging.Logger], None]]:
-    """Keep what the projects note while a run is configured, before it has a log.
-
-    Yields:
-        Function that writes the notes into the log of the run.
-    """
-    kept = BufferingHandler(1000)
-    loggers = [logging.getLogger(name) for name in _PACKAGES]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(kept)
-        logger.setLevel(logging.INFO)
-
-    def write(log: logging.Logger) -> None:
-        for record in kept.buffer:
-            log.handle(record)
-
-    try:
-        yield write
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.removeHandler(kept)
-            logger.setLevel(level)
+Report = Callable[["Runner", Kind], Path | None]  # writes the page of a run that has ended
 
 
 def run_training(
-    args: argparse.Namespace, configure: Configure, *, program: str, report: Report | None = None
+    args: argparse.Namespace,
+    configure: Configure,
+    *,
+    program: str,
+    task: str,
+    report: Report | None = None,
 ) -> None:
     """Train as a command line describes.
 
     Args:
         args: The command line, with the flags of `eva_openmmlab.config.command_line`.
-        configure: Function that reads its config.
+        configure: Function that reads its config, without its plugins.
         program: Name that begins a refusal.
+        task: Task of the recipes, which has a demo.
         report: Function that writes the report of the run; None for no report.
 
     Raises:
         SystemExit: With one sentence for what the user can fix, or after a signal.
     """
-    runner: Any = None
-    with (
-        sentences(program, lambda: runner and Path(runner.work_dir), args.cfg_options),
-        notes() as write_notes,
-    ):
-        cfg = settings(configure, args)
-        settings(check_files, cfg, ("train_dataloader", "val_dataloader"))
-        if not cfg.resume and has_run(Path(cfg.work_dir)):
-            raise RunError(used(Path(cfg.work_dir)))
-        with building(Path(cfg.work_dir)):
-            runner = RUNNERS.build(cfg)
-        write_notes(runner.logger)
-        runner.train()
-        _report(runner, "training", report)
-        leave()
+    _run(args, configure, program=program, task=task, kind="training", report=report)
 
 
 def run_test(
-    args: argparse.Namespace, configure: Configure, *, program: str, report: Report | None = None
+    args: argparse.Namespace,
+    configure: Configure,
+    *,
+    program: str,
+    task: str,
+    report: Report | None = None,
 ) -> None:
     """Score weights as a command line describes.
 
     Args:
         args: The command line, with the flags of `eva_openmmlab.config.command_line`.
-        configure: Function that reads its config.
+        configure: Function that reads its config, without its plugins.
         program: Name that begins a refusal.
-        report: Function that writes the report of the run; None for no report.
+        task: Task of the recipes, which has a demo.
+        report: Function that writes the report of the evaluation; None for no report.
 
     Raises:
         SystemExit: With one sentence for what the user can fix.
     """
-    runner: Any = None
+    _run(args, configure, program=program, task=task, kind="evaluation", report=report)
+
+
+def _run(
+    args: argparse.Namespace,
+    configure: Configure,
+    *,
+    program: str,
+    task: str,
+    kind: Kind,
+    report: Report | None,
+) -> None:
+    began, runner = time.monotonic(), None
     with (
         sentences(program, lambda: runner and Path(runner.work_dir), args.cfg_options),
-        notes() as write_notes,
+        quiet() as output,
     ):
         cfg = settings(configure, args)
-        settings(check_files, cfg, ("test_dataloader",))
-        with building(Path(cfg.work_dir)), no_init_weights():
-            runner = RUNNERS.build(cfg)
-        write_notes(runner.logger)
-        runner.test()
-        _report(runner, "evaluation", report)
-        leave()
+        _check(cfg, kind)
+        runner, hook = _build(cfg, output, kind, recipe=_name(args.config, task))
+        runner.train() if kind == "training" else runner.test()
+        from mmengine.dist import is_main_process
+
+        if is_main_process():
+            page = report(runner, kind) if report is not None else None
+            weights = _best(runner) if kind == "training" else None
+            lines = closing_lines(
+                scores="\n".join(hook.score_lines()),
+                duration=time.monotonic() - began,
+                weights=weights,
+                report=page,
+                next_command=_demo(args, runner, task, kind),
+            )
+            output.say(lines)
+        _leave()
 
 
-def _report(runner: Runner, kind: Kind, report: Report | None) -> Path | None:
-    """Write the page of a run on the main process, where there is a function for it."""
-    return report(runner, kind) if report is not None and is_main_process() else None
+def _check(cfg: Config, kind: Kind) -> None:
+    trains = kind == "training"
+    loaders = ("train_dataloader", "val_dataloader") if trains else ("test_dataloader",)
+    settings(check_data, cfg, loaders)
+    if trains and not cfg.resume and has_run(Path(cfg.work_dir)):
+        raise RunError(used(Path(cfg.work_dir)))
+    settings(check_weights, cfg)
+    with without_deepspeed():
+        settings(import_plugins, cfg)
+
+
+def _build(cfg: Config, output: Output, kind: Kind, *, recipe: str) -> tuple[Any, Any]:
+    from contextlib import nullcontext
+
+    from mmengine.registry import RUNNERS
+
+    from eva_backbone import no_init_weights
+    from eva_openmmlab.terminal.hook import TerminalHook
+
+    folder = Path(cfg.work_dir)
+    loaded = no_init_weights() if kind == "evaluation" else nullcontext()
+    with building(folder), loaded:
+        output.write_to(folder)
+        runner = RUNNERS.build(cfg)
+    output.take(runner.logger)
+    hook = TerminalHook(output, recipe=recipe)
+    runner.register_hook(hook)
+    return runner, hook
+
+
+def _leave() -> None:
+    """End the process group, if there is one: gloo may abort a process that merely ends."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def _name(config: str, task: str) -> str:
+    """Return the name of a recipe, or the path of another config."""
+    folder = recipe_folder(task)
+    path = Path(config)
+    inside = path.resolve().is_relative_to(folder)
+    return path.resolve().relative_to(folder).with_suffix("").as_posix() if inside else config
+
+
+def _best(runner: Any) -> Path | None:
+    """Find the weights that a user goes on with: the best, else the last."""
+    info = runner.message_hub.runtime_info
+    best = [value for name, value in info.items() if name.startswith("best_ckpt") and value]
+    found = best[0] if best else info.get("last_ckpt")
+    return Path(str(found)) if found else None
+
+
+def _demo(args: argparse.Namespace, runner: Any, task: str, kind: Kind) -> str:
+    """Write the command that shows what the weights find in the pictures of the evaluation."""
+    from eva_openmmlab.terminal.data_lines import picture_folder
+
+    folder = Path(runner.work_dir)
+    part = "val" if kind == "training" else "test"
+    loader = runner.cfg.get(f"{part}_dataloader")
+    pictures = picture_folder(loader.dataset) if loader else None
+    if kind == "training":
+        model: list[str | Path] = [folder]
+    elif config_of_run(Path(args.weights)):
+        model = [args.weights]
+    else:
+        model = [args.config, args.weights]
+    words = [*model, pictures or "PICTURES", "--output", folder / "demo"]
+    return command_to_run(f"{task} demo", f"{task}/demo.py", *words)

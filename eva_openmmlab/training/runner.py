@@ -8,22 +8,25 @@ from typing import Any, NoReturn
 import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, get_rank, is_distributed, is_main_process
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from eva_backbone import no_init_weights
+from eva_backbone.checkpoints.listing import listed
 from eva_data.files import make_folder, replacing
 from eva_data.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal
 from eva_data.outputs.run_folder import locked
 from eva_data.reports.provenance import record_start
 from eva_openmmlab.config.files import SavedConfig
+from eva_openmmlab.config.runs import has_run, used
 from eva_openmmlab.evaluation.predictions import keep_predictions
+from eva_openmmlab.terminal import output
 from eva_openmmlab.training.checkpoint_files import (
     RUN,
     Evaluation,
-    has_run,
     newest_checkpoint,
     read_checkpoint,
     read_evaluation,
@@ -35,6 +38,7 @@ from eva_openmmlab.training.resuming import take_over
 from eva_openmmlab.training.step_guard import GUARDED, StepGuard
 from eva_openmmlab.weights import load_start
 
+_FRESH = "initialised from scratch"  # a classifier of other classes
 _PRECISIONS = ("highest", "high", "medium")
 
 
@@ -77,6 +81,15 @@ class EVARunner(Runner):
         """The seed of the run, the same on all processes."""
         different = self._randomness_cfg.get("diff_rank_seed", False)
         return int(self.seed) - (get_rank() if different else 0)
+
+    def build_logger(
+        self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: Any
+    ) -> MMLogger:
+        """Build mmengine's logger (same arguments), which under our programs writes `log.txt`."""
+        log = log_file or output.log_file(Path(self.work_dir))
+        logger = super().build_logger(log_level, log and str(log), **kwargs)
+        output.take(logger)
+        return logger
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Set up processes and precision.
@@ -295,9 +308,9 @@ class EVARunner(Runner):
         report = load_start(inner, self._load_from, complete=not training)
         self._has_loaded = True
         self.logger.info("%s", report)
-        for name, reason in report.missing.items():
-            if reason.startswith("initialised from scratch"):
-                self.logger.warning("%s: %s", name, reason)
+        fresh = [name for name, reason in report.missing.items() if reason.startswith(_FRESH)]
+        if fresh:
+            self.logger.warning("%s: %s", listed(fresh, 2), report.missing[fresh[0]])
 
     def _enter_folder(self, stack: contextlib.ExitStack) -> None:
         folder = Path(self.work_dir)
@@ -333,15 +346,3 @@ class EVARunner(Runner):
             )
         self._randomness_cfg.update(seed=seed)
         self.set_randomness(**self._randomness_cfg)
-
-
-def used(folder: Path) -> str:
-    """Explain that a run would be written over another."""
-    return f"{folder} has a run already: continue it with --resume, or choose another --work-dir"
-
-
-def leave() -> None:
-    """End the process group, if there is one: gloo may abort a process that merely ends."""
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()

@@ -14,7 +14,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eva_data.interruption import leave_signals_to_the_run
-from eva_data.seeding import seed_all
+from eva_data.sampling.seeding import seed_all
 
 SAMPLE, STEP = range(2)  # what a random number is for: first part of its key
 Draw = tuple[int, int]  # number in the stream; index of the sample

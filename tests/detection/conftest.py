@@ -15,7 +15,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import setup_logger
 
-from eva_detection.data import datasets
+from eva_detection.data import datasets, places
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "detection" / "configs"
@@ -116,7 +116,7 @@ def demo_data(tmp_path_factory):
 @pytest.fixture
 def register_below():
     """Function: register the toolkit's data sets below another folder, for one test."""
-    names = (*datasets._COCO_STYLE, *datasets._LVIS_STYLE)
+    names = (*places.COCO_STYLE, *places.LVIS_STYLE)
 
     def register(root):
         for name in names:
@@ -141,13 +141,18 @@ def own_logging(monkeypatch):
     """What a run sets up for the log of its process is undone after the test."""
     from eva_detection.training.run_log import LOGGERS
 
-    loggers = [logging.getLogger(name) for name in LOGGERS]
+    loggers = [logging.getLogger(name) for name in (*LOGGERS, "torch", "py.warnings")]
+    loggers.append(logging.root)
     before = [(one.handlers[:], one.propagate, one.level) for one in loggers]
     monkeypatch.setattr(logging, "raiseExceptions", logging.raiseExceptions)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     setup_logger.cache_clear()
     yield
+    logging.captureWarnings(False)
     for one, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        for handler in one.handlers:
+            if handler not in handlers:
+                handler.close()
         one.handlers[:], one.propagate, one.level = handlers, propagate, level
     setup_logger.cache_clear()
 

@@ -9,7 +9,7 @@ import torch
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from torch.utils.data import IterableDataset
 
-from eva_data.seeding import seed_all
+from eva_data.sampling.seeding import seed_all
 from eva_detection.data.stream import Plan, UnreadableImagesError, build_train_stream
 
 IMAGES = [

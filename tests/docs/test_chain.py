@@ -17,6 +17,7 @@ from eva_data.recipes import TASKS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "pretrain" / "README.md").read_text()
+_CAPTIONS = "output/datasets/digit_captions/captions"
 SHORTER = {  # program -> what is added to its arguments
     "tools/make_demo_data.py": "--train 16 --val 8 --workers 1",
     "pretrain/train.py": "--run.epochs 1 --run.batch-size 8",
@@ -26,12 +27,13 @@ SHORTER = {  # program -> what is added to its arguments
     "segmentation/train.py": "train_cfg.max_iters=1 train_dataloader.batch_size=2",
     "classification/train.py": "--run.epochs 1",
     "video/train.py": "--run.epochs 1 --run.batch-size 8",
-    "clip/train.py": "--run.epochs 1 --run.batch-size 16",
+    "clip/train.py": "--run.epochs 1 --run.batch-size 16 "
+    f"--data.train {_CAPTIONS}/train/00000.tar --data.val {_CAPTIONS}/val/00000.tar",
 }
 # What takes time to import is imported once; each command is a process that goes on from there.
 RUNNER = """
 import json, multiprocessing, os, runpy, sys
-import detectron2.evaluation, detectron2.modeling, torch
+import deepspeed, detectron2.evaluation, detectron2.modeling, mmengine.runner, timm
 
 def run(root, environment, program, arguments):
     os.environ.update(environment)

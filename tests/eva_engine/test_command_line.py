@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from eva_data.terminal import SHOWN
 from eva_engine import distributed
 from eva_engine.commands import training as command_line
 from eva_engine.data.order import TooManyBadSamplesError
@@ -154,14 +155,20 @@ def test_ctrl_c_is_130(run, recipe, device):
 
 def test_what_is_logged_where(run, recipe, device, tmp_path, capsys):
     def train(config, device):
-        logging.getLogger("project").info("step 1")
+        logger = logging.getLogger("project")
+        logger.info("step 1")
+        logger.info("\x1b[1mweights\x1b[0m", extra=SHOWN)
+        logger.warning("odd")
         sys.stdout.write("done")
 
     run(recipe, train=train)
     output = capsys.readouterr()
     assert output.out == "done"
-    assert output.err.endswith("I step 1\n")
-    assert (tmp_path / "run/log.txt").read_text().endswith("I step 1\n")
+    assert output.err == "weights\nwarning: odd\n"
+    lines = (tmp_path / "run/log.txt").read_text().splitlines()[-3:]
+    assert [line[15:] for line in lines] == [
+        "I project: step 1", "I project: weights", "W project: odd"
+    ]  # fmt: skip
 
 
 def test_a_log_on_a_full_disk_is_mentioned_once(run, recipe, device, tmp_path, capsys):
@@ -171,7 +178,7 @@ def test_a_log_on_a_full_disk_is_mentioned_once(run, recipe, device, tmp_path, c
 
     def train(config, device):
         for number in range(3):
-            logging.getLogger("project").info("step %d", number)
+            logging.getLogger("project").info("step %d", number, extra=SHOWN)
 
     run(recipe, train=train)
     output = capsys.readouterr().err

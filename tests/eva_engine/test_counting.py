@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from eva_engine.config import RunConfig
-from eva_engine.evaluation.counting import Validation, count
+from eva_engine.evaluation.counting import count
 from eva_engine.evaluation.rules import AnyLabel, OneLabel
+from eva_engine.evaluation.validation import Validation
 
 CPU = torch.device("cpu")
 FALLING = [5.0, 4.0, 3.0, 2.0, 1.0, 0.0]
@@ -301,6 +303,29 @@ def test_validation(prescribe, numbered, cross_entropy, case, tmp_path):
         "top1": pytest.approx(100 * (before == 0).mean()),
         "top5": pytest.approx(100 * (before < 5).mean()),
     }
+
+
+def test_what_a_validation_keeps_for_a_report(prescribe, numbered, tmp_path):
+    """The wrong ones with the most confidence, the most confident right one of each class."""
+    run = RunConfig(output=tmp_path, epochs=1, batch_size=2, workers=0)
+    logits = [[0.0, 4.0], [0.0, 1.0], [0.0, 2.0], [3.0, 0.0], [0.0, 5.0]]
+    validation = Validation(numbered([1, 0, 0, 0, 1], classes=2), run, CPU)
+    assert validation.sections(lambda index: Image.new("RGB", (4, 4))) == []
+    validation(prescribe(logits))
+    wrong, right = validation.examples
+    assert [(one.sample, one.prediction) for one in wrong] == [(2, 1), (1, 1)]
+    assert [(one.sample, one.label) for one in right] == [(4, 1), (3, 0)]
+    assert wrong[0].confidence == pytest.approx(1 / (1 + np.exp(-2)))
+    classes, confusion, mistakes, worst, best = validation.sections(
+        lambda index: Image.new("RGB", (index + 1, 4))
+    )
+    assert [row[1:3] for row in classes.rows] == [[3, pytest.approx(100 / 3)], [2, 100]]
+    assert classes.rows[0][4] == "class 1 (2 times)"
+    assert confusion.counts.tolist() == [[1, 2], [0, 2]]
+    assert mistakes.rows == [["class 0", "class 1", 2, pytest.approx(200 / 3)]]
+    assert worst.examples[0].caption.startswith("truth class 0, predicted class 1 (0.88): ")
+    assert worst.examples[0].pictures[0].image.width == 3
+    assert len(best.examples) == 2
 
 
 @pytest.mark.parametrize("skip_unreadable", [False, True])

@@ -275,12 +275,12 @@ def ignore_loss(step):
     """An overflow of gradients with a finite loss, which is what fp16 meets."""
 
     def run(self, *args):
-        share = self._share
-        self._share = lambda *values: (*share(*values)[:2], True)
+        share = loop.share
+        loop.share = lambda *given, **named: (*share(*given, **named)[:2], True)
         try:
             return step(self, *args)
         finally:
-            self._share = share
+            loop.share = share
 
     return run
 

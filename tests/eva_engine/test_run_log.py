@@ -147,7 +147,7 @@ def test_progress_bar_on_a_terminal_only(make_log, monkeypatch, terminal):
     log.step(4, {"loss": 1.25})
     log.close()
     assert ("5/10" in stream.getvalue()) is terminal
-    assert ("loss=1.2500" in stream.getvalue()) is terminal
+    assert ("loss 1.2500" in stream.getvalue()) is terminal
 
 
 @pytest.mark.parametrize(("name", "peak"), [

@@ -1,9 +1,13 @@
 """`--cfg-options`: what the program reads is accepted, and what nothing would read is not."""
 
+import inspect
+
 import pytest
+from mmengine.runner import Runner, set_random_seed
+from torch.utils.data import DataLoader
 
 from eva_data.recipes import find_recipe
-from eva_openmmlab.config import options
+from eva_openmmlab.config import names, options
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +65,15 @@ def test_what_the_runner_and_the_loaders_read_is_accepted(name, cfg):
 def test_what_nothing_reads_is_refused(name, message, cfg):
     with pytest.raises(ValueError, match=f"option {name}: .*{message}"):
         options.check_options(cfg, {name: 1})
+
+
+@pytest.mark.parametrize(
+    ("function", "known"),
+    [
+        (Runner.__init__, names.RUNNER | {"self", "cfg"}),
+        (set_random_seed, names.RANDOMNESS),
+        (DataLoader.__init__, names.LOADING | {"self"}),
+    ],
+)
+def test_the_names_that_are_written_down_are_those_of_the_signatures(function, known):
+    assert {*inspect.signature(function).parameters} == known

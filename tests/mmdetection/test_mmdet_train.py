@@ -16,8 +16,7 @@ from safetensors.torch import save_file
 
 from eva_data.pictures import read_rgb
 from eva_mmdetection.evaluation import evaluate
-from eva_mmdetection.inference.demo import as_coco
-from eva_mmdetection.inference.predictor import Predictor
+from eva_mmdetection.inference.predictor import Predictor, as_coco
 from eva_mmdetection.model.detectron2_names import to_detectron2
 from eva_mmdetection.training import train
 

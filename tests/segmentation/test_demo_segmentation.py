@@ -24,7 +24,7 @@ class Stripes:
     colors = tuple((index, 0, 255 - index) for index in range(150))
     labels = tuple(range(1, 151))
 
-    def __call__(self, rgb):
+    def classes_of(self, rgb):
         rows = np.arange(rgb.shape[0], dtype=np.uint8)[:, None]
         return np.repeat(rows, rgb.shape[1], axis=1)
 

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "mmengine", "mmcv", "mmseg", "mmdet", "cv2", "scipy")
+FRAMEWORKS = ("mmcv", "mmseg", "mmdet", "cv2", "scipy")
+HEAVY = ("torch", "mmengine", *FRAMEWORKS)
 PROGRAMS = {
     "train": "eva_segmentation.training.train",
     "test": "eva_segmentation.evaluation.evaluate",
@@ -31,10 +32,22 @@ def _run(program, *words):
     return shown + ended.stderr, imported.strip()
 
 
-def test_weights_are_looked_for_before_the_framework_is_imported():
-    shown, imported = _run("train", "mask2former_eva_debug", "--load-from", "none.pth")
-    assert "there is no file 'none.pth'" in shown
-    assert imported in ("[]", "['torch']")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--load-from", "none.pth"], "there is no file 'none.pth'"),
+        (["load_from=none.pth"], "there is no file 'none.pth'"),
+        (["train_cfg.max_iter=3"], "train_cfg has no 'max_iter'; close names: max_iters"),
+        (["--data-root", "DATA", "train_dataloader.dataset.data_prefix.img_path=x"], "no folder"),
+    ],
+)
+def test_config_data_and_weights_are_checked_before_a_framework_is_imported(
+    words, message, tiny_run
+):
+    words = ["--data-root", tiny_run, *words]
+    shown, imported = _run("train", "mask2former_eva_debug", *map(str, words))
+    assert message in shown
+    assert not any(name in imported for name in FRAMEWORKS)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -50,7 +63,7 @@ def test_help_imports_nothing_heavy(program):
         (
             "train",
             ["upernet_eva_debug", "--bach-size", "2"],
-            "unrecognized arguments: --bach-size 2",
+            "there is no flag --bach-size",
         ),
         ("train", ["mask2former_eva_debgu"], "there is no recipe 'mask2former_eva_debgu'"),
         ("train", ["mask2former_eva_debug", "--data-root", "none"], "none is not a folder"),

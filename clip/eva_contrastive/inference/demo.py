@@ -2,15 +2,15 @@
 
 import argparse
 import contextlib
-import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva_contrastive.config import MOST_VIDEO_FRAMES, VIDEO_FRAMES
+from eva_data.commands import say
 from eva_data.files import UnwritableError, make_folder, read_lines
-from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo
+from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, refuse, run_demo
 from eva_data.options import integer
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_data.video.video_source import BACKENDS
@@ -18,8 +18,6 @@ from eva_engine.commands.options import add_arguments, add_device, add_weights, 
 
 if TYPE_CHECKING:
     from eva_contrastive.inference.features import ClipFeatures
-
-logger = logging.getLogger(__name__)
 
 RANKING = "ranking.json"
 RESULTS = ("results.json", "results.csv", "contact_sheet.jpg")
@@ -36,8 +34,9 @@ Examples:
 `python clip/demo.py rank --help` and `search --help` have the options.
 """
 _RANK = """
-For each picture and video the captions with their probability among all captions and their cosine.
-Of a video, frames spread over it are averaged, and the time is that of the frame that fits best.
+For each picture and video the first captions with their probability among all captions; OUTPUT
+receives ranking.json with all of them, and their cosines. Of a video, frames spread over it are
+averaged, and the time is that of the frame that fits best.
 Files that cannot be read are named and skipped, and the exit code is then 1.
 """
 _SEARCH = """
@@ -51,7 +50,7 @@ Files that cannot be read are named and skipped, and the exit code is then 1.
 
 
 def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    parser = new_parser("demo.py", "Compare pictures, videos and sentences.", epilog=_EXAMPLES)
+    parser = new_parser("clip/demo.py", "Compare pictures, videos and sentences.", epilog=_EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="rank | search")
     made = {}
     for name, purpose, about in (
@@ -63,8 +62,8 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         one.add_argument("inputs", nargs="+", type=Path, metavar="INPUT",
-                         help="picture, video or folder of both")  # fmt: skip
-        add_weights(one, kinds="official name, or file, of a complete EVA-CLIP")
+                         help="picture, video, folder of both, or pattern")  # fmt: skip
+        add_weights(one, kinds="official name, file, or folder of a run, of a complete EVA-CLIP")
         add = one.add_argument
         add("--text", nargs="+", action="extend", default=[], help="sentences")
         add("--texts", type=Path, metavar="FILE", help="text file, one sentence in each line")
@@ -80,7 +79,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 
 def _add_rank(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--output", type=Path, help=f"folder for {RANKING} (default: only the table)")
+    add("--output", type=Path, help=f"folder for {RANKING} (default: only the lines)")
     add("--top", type=integer(1), default=10, help="captions of a file (default: %(default)s)")
     add("--batch-size", type=integer(1), default=32, help="default: %(default)s")
     add_device(parser)
@@ -98,7 +97,7 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line of `demo.py`.
+    """Run the command line of `clip/demo.py`.
 
     Args:
         arguments: Arguments in place of those of the process.
@@ -156,10 +155,13 @@ def _one_sentence(parser: argparse.ArgumentParser) -> Iterator[None]:
     except UnwritableError:  # of the output, which `run_demo` explains
         raise
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        refuse(parser, error)
 
 
 def _load(args: argparse.Namespace) -> "ClipFeatures":
+    from eva_contrastive.model.open_clip_program import weights_file
+
+    weights_file(args.weights)  # a mistyped name is answered before torch is imported
     from eva_contrastive.inference.features import ClipFeatures
 
     names = ("image_size", "mean", "std", "frames", "batch_size", "device", "precision", "backend")
@@ -176,17 +178,16 @@ def _settings(args: argparse.Namespace, clip: "ClipFeatures") -> dict[str, Any]:
 def _rank(
     parser: argparse.ArgumentParser, args: argparse.Namespace, jobs: Sequence[Job]
 ) -> list[str]:
-    from tqdm import tqdm
-
     with _one_sentence(parser):
         clip = _load(args)
         features = clip.texts(args.text)
     from eva_contrastive.inference.ranking import Ranked, rank
-    from eva_contrastive.inference.results import ranking_table, write_ranking
+    from eva_contrastive.inference.results import ranking_lines, write_ranking
 
     if args.output is not None:
         make_folder(args.output)  # fails now, not after hours
     found: list[tuple[str, list[Ranked]]] = []
+    names: list[str] = []
     problems: dict[str, str] = {}
 
     def do(job: Job) -> str | None:
@@ -196,13 +197,15 @@ def _rank(
             problems[str(job.source)] = str(error)
             return str(error)
         found.append((str(job.source), ranked))
-        tqdm.write(ranking_table(str(job.source), ranked), sys.stdout)
+        names.append(job.name)
         return None
 
     sentences = do_jobs(jobs, do, title="ranking")
+    for line in ranking_lines(names, [ranked for _, ranked in found]):
+        say(line)
     if args.output is not None:
         write_ranking(args.output / RANKING, found, problems, _settings(args, clip))
-        logger.info("Results are in %s", args.output / RANKING)
+        say(f"output   {args.output / RANKING}")
     return sentences
 
 
@@ -217,8 +220,7 @@ def _search(
     from eva_backbone.checkpoints.verification import sha256_of
     from eva_contrastive.inference import indexing, results, searching
     from eva_contrastive.inference.library import Library
-    from eva_contrastive.model.loading import weights_file
-    from eva_data.commands import say
+    from eva_contrastive.model.open_clip_program import weights_file
     from eva_data.outputs.run_folder import locked
 
     settings = _settings(args, clip)
@@ -231,20 +233,18 @@ def _search(
             library, clip, [job.source for job in jobs], workers=args.workers,
             folders=[folder for folder in args.inputs if folder.is_dir()],
         )  # fmt: skip
-    logger.info(
-        "files in the library: %d known, %d computed, %d gone, %d that cannot be read",
-        changes.known, changes.computed, changes.gone, len(changes.problems),
-    )  # fmt: skip
     paths = dict.fromkeys(indexing.absolute(job.source) for job in jobs)
     hits = searching.search(
         library, [path for path in paths if path in library], queries, top=args.top
     )
     found = list(zip(queries, hits, strict=True))
+    names = {indexing.absolute(job.source): job.name for job in jobs}
     for query, of_query in found:
-        say(results.hits_table(query, of_query))
+        say(results.hits_table(query, of_query, names=names))
+    say(results.library_line(changes))
     results.write_hits(args.output, found, changes.problems, settings, names=RESULTS[:2])
     results.write_sheet(args.output / RESULTS[2], found, backend=args.backend)
-    logger.info("Results are in %s", args.output)
+    say(f"output   {args.output} ({', '.join(reversed(RESULTS))})")
     return list(changes.problems.values())
 
 

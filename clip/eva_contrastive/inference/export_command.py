@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-from eva_data.commands import program_name
+from eva_data.commands import program_name, say
+from eva_data.inputs import log_to_terminal, refuse
 from eva_data.options import integer, number
 from eva_data.outputs.exported import DATA, ENDINGS, require_form
 from eva_data.outputs.folders import require_replaceable
@@ -33,12 +34,12 @@ OUTPUT receives image.onnx and text.onnx (or .pt2), clip.json and the tokenizer'
 
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser(
-        "export.py",
+        "clip/export.py",
         "Write the towers of an EVA-CLIP (normalised pictures or tokens in, features out) for "
         "programs without this toolkit. Each file is compared with its tower before it is kept.",
         epilog=_EXAMPLE,
     )
-    add_weights(parser, kinds="official name, or file, of a complete EVA-CLIP")
+    add_weights(parser, kinds="official name, file, or folder of a run, of a complete EVA-CLIP")
     add = parser.add_argument
     add("--format", required=True, choices=ENDINGS, dest="form")
     add("--output", required=True, type=Path, help="folder")
@@ -73,27 +74,30 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         require_replaceable(args.output, [*names, FACTS, VOCABULARY], overwrite=args.overwrite)
         require_form(args.form)
     except ValueError as error:
-        parser.error(str(error))
+        refuse(parser, error)
     return args
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line of `export.py`.
+    """Run the command line of `clip/export.py`.
 
     Args:
         arguments: Arguments in place of those of the process.
     """
     args = _parse(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    log_to_terminal()
     for name in ("onnx_ir", "onnxscript"):  # hundreds of lines on their optimisations
         logging.getLogger(name).setLevel(logging.WARNING)
-    import torch
-
-    from eva_contrastive.inference.export import export_towers
-    from eva_contrastive.model.loading import load_eva_clip, weights_file
-    from eva_engine.evaluation.own_data import notes_of_training
+    from eva_contrastive.model.open_clip_program import weights_file
 
     try:
+        weights_file(args.weights)  # a mistyped name is answered before torch is imported
+        import torch
+
+        from eva_contrastive.inference.export import export_towers
+        from eva_contrastive.model.loading import load_eva_clip
+        from eva_engine.evaluation.own_data import notes_of_training
+
         device = choose_device(args.device)
         noted = notes_of_training(weights_file(args.weights), mean=args.mean, std=args.std)
         dtype = getattr(torch, args.dtype)
@@ -113,16 +117,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tolerance=args.tolerance,
         )
     except (OSError, ValueError) as error:
-        sys.exit(f"{program_name('export.py')}: error: {error}")
+        sys.exit(f"{program_name('clip/export.py')}: error: {error}")
     if args.form == "onnx" and args.dtype == "float16" and "text" in found:
         logger.warning(
             "onnxruntime 1.32 crashes on a CPU with a text tower in float16: pass it session "
             "options with graph_optimization_level ORT_ENABLE_EXTENDED, or export in float32"
         )
     for tower, share in found.items():
-        logger.info("%s differs from the model by at most %.2g of the largest value", tower, share)
+        say(f"{tower}: differs from the model by at most {share:.2g} of the largest value")
     size = sum(file.stat().st_size for file in args.output.iterdir()) / 2**20
-    logger.info("wrote %s, %.1f MiB", args.output, size)
+    say(f"output   {args.output} ({size:.1f} MiB)")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,14 @@ text, D values of a feature.
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -22,9 +25,12 @@ from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_contrastive.config import VIDEO_FRAMES
 from eva_contrastive.inference.media import Media, MediaReader
 from eva_contrastive.model.eva_clip import EvaClip
-from eva_contrastive.model.loading import load_eva_clip, load_vision_tower, weights_file
+from eva_contrastive.model.loading import load_eva_clip, load_vision_tower
+from eva_contrastive.model.open_clip_program import weights_file
 from eva_contrastive.model.tokens import count_tokens, tokenize
 from eva_contrastive.model.towers import TextTower, VisionTower
+from eva_data.inputs import files_at, is_several
+from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_data.transforms import evaluation_transform
 from eva_data.video.video_source import Backend, require_backend
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
@@ -32,7 +38,7 @@ from eva_engine.evaluation.own_data import notes_of_training
 
 logger = logging.getLogger(__name__)
 
-Picture = Media | Image.Image
+Picture = Media | Image.Image | NDArray[np.uint8]
 _NAMED = 10  # texts that are too long
 
 
@@ -107,7 +113,7 @@ class ClipFeatures:
 
         Args:
             source: Official name or file, such as `eva_clip_psz14.pt`; a file of open_clip's
-                EVA01-g-14, or a folder that open_clip reads; or a run's `model.safetensors`.
+                EVA01-g-14, or a folder that open_clip reads; or the folder of a run.
             texts: Load the text tower; without it, `eva_clip_psz14_vision_enc.pt` is enough.
             image_size: Side of the pictures in pixels; by default that of the weights.
             mean: Mean of the pixels; by default that of the training.
@@ -172,8 +178,10 @@ class ClipFeatures:
         """Compute one feature for each picture.
 
         Args:
-            pictures: Paths or PIL images, one or several, which are turned upright by their EXIF
-                data, resized and cut to a square; or normalised images (B, 3, S, S).
+            pictures: Paths, PIL images or arrays (H, W, 3) in RGB, one or several; a folder, or a
+                pattern such as `photos/*.jpg`, whose pictures come in the order of their names, see
+                `eva_data.inputs.files_at`. They are turned upright by their EXIF data, resized and
+                cut to a square. Or normalised images (B, 3, S, S).
             normalize: Scale the features to unit length.
 
         Returns:
@@ -186,7 +194,9 @@ class ClipFeatures:
         """
         if isinstance(pictures, Tensor):
             return self._encode(self._seen, pictures, normalize=normalize)
-        if isinstance(pictures, str | os.PathLike | Image.Image):
+        if isinstance(pictures, str | os.PathLike):
+            pictures = _files(pictures, SHOWN_PICTURES)
+        elif isinstance(pictures, Image.Image | np.ndarray):
             pictures = [pictures]
         parts = [
             self._encode(self._seen, torch.stack(batch), normalize=normalize)
@@ -235,7 +245,7 @@ class ClipFeatures:
         """Compute one feature for each video: the mean of those of its frames, of unit length.
 
         Args:
-            videos: Paths, one or several.
+            videos: Paths, one or several; a folder, or a pattern such as `videos/*.mp4`.
             normalize: Scale the means to unit length too.
 
         Returns:
@@ -247,7 +257,7 @@ class ClipFeatures:
             FloatingPointError: If the number format is too small for the model.
         """
         if isinstance(videos, str | os.PathLike):
-            videos = [videos]
+            videos = _files(videos, VIDEOS)
         means = [self.frames(video).features.mean(dim=0) for video in videos]
         if not means:
             raise ValueError("there is no video")
@@ -310,6 +320,10 @@ class ClipFeatures:
                 f"features are not finite in {self.dtype}: use --precision fp32 or bf16"
             )
         return F.normalize(features, dim=-1) if normalize else features
+
+
+def _files(path: Media, suffixes: Collection[str]) -> Sequence[Media]:
+    return files_at(Path(path), suffixes) if is_several(Path(path)) else [path]
 
 
 def _batches(items: Iterable[Tensor], size: int) -> Iterable[list[Tensor]]:

@@ -3,7 +3,6 @@
 Shapes: R rows of a file, D values of a feature.
 """
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from eva_contrastive.inference.features import ClipFeatures
 from eva_contrastive.inference.library import Entry, Library, State
 from eva_contrastive.inference.media import Media, MediaReader, Seen, is_video
+from eva_data.progress import ProgressBar
 from eva_engine.data.loading import evaluation_loader
-
-logger = logging.getLogger(__name__)
 
 
 class Changes(NamedTuple):
@@ -98,9 +94,10 @@ def _compute(
     files = _Files(list(todo), clip.read)
     some_video = any(is_video(path) for path in todo)
     at_once = max(1, clip.batch_size // (clip.read.frames if some_video else 1))
+    if not todo:
+        return problems
     with (
-        logging_redirect_tqdm(),
-        tqdm(total=len(todo), desc="reading", unit="file", disable=not todo) as bar,
+        ProgressBar(len(todo), what="reading", unit="file") as bar,
         evaluation_loader(
             files, workers=min(workers, len(todo)), batch_size=at_once, collate=list
         ) as batches,
@@ -111,7 +108,6 @@ def _compute(
                 library.add(path, entry)
             for path, _, why in batch:
                 if why:
-                    logger.error("%s", why)
                     problems[path] = why
             library.save_now_and_then()
             bar.update(len(batch))

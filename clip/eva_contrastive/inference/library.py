@@ -65,21 +65,22 @@ class Library:
     """Features by the absolute path of the file that they belong to.
 
     Args:
-        folder: Folder of the library; it exists.
+        folder: Folder of the library, which exists; None keeps it in memory alone.
         settings: What the features depend on.
         width: D.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], *, width: int) -> None:
+    def __init__(self, folder: Path | None, settings: Mapping[str, Any], *, width: int) -> None:
         self.settings, self.width = dict(settings), width
         text = json.dumps(self.settings, sort_keys=True)
-        self.file = folder / f"library-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
+        name = f"library-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
+        self.file = None if folder is None else folder / name
         self._entries: dict[str, Entry] = {}
         self._changed, self._saved, self._pause = False, time.monotonic(), _SECONDS
 
     def load(self) -> None:
         """Read what was kept; a damaged or foreign file is not used, with a warning."""
-        if not self.file.exists():
+        if self.file is None or not self.file.exists():
             return
         try:
             self._entries = _read(self.file, self.width, self.settings)
@@ -132,7 +133,7 @@ class Library:
         Raises:
             UnwritableError: If the disk is full, for example.
         """
-        if not self._changed:
+        if not self._changed or self.file is None:
             return
         begin = time.monotonic()
         write_tensors(self._arrays(), self.file,

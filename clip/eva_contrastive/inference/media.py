@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from eva_contrastive.config import MOST_VIDEO_FRAMES, VIDEO_FRAMES
-from eva_data.pictures import UnreadableImageError, read_picture
+from eva_data.pictures import UnreadableImageError, read_picture, read_rgb
 from eva_data.suffixes import VIDEOS
 from eva_data.transforms import PictureTransform
 from eva_data.video.video_source import (
@@ -79,12 +81,14 @@ class MediaReader:
             raise ValueError(f"frames must be 1 to {MOST_VIDEO_FRAMES}, got {frames}")
         self.transform, self.frames, self.backend = transform, frames, backend
 
-    def picture(self, source: Media | Image.Image) -> Tensor:
+    def picture(self, source: Media | Image.Image | NDArray[np.uint8]) -> Tensor:
         """Read a picture (3, S, S), upright as its EXIF data say.
 
         Raises:
             UnreadableImageError: An OSError, if it cannot be read, or is a strip.
         """
+        if isinstance(source, np.ndarray):
+            source = Image.fromarray(read_rgb(source, upright=True))
         name = "image" if isinstance(source, Image.Image) else os.fspath(source)
         picture = read_picture(source, upright=True)
         if max(picture.size) > LONGEST * min(picture.size):

@@ -1,56 +1,87 @@
-"""What the demo found: tables for the console, JSON, CSV and a contact sheet."""
+"""What the demo found: lines for the terminal, JSON, CSV and a contact sheet."""
 
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from eva_contrastive.inference.indexing import Changes
 from eva_contrastive.inference.ranking import Ranked
 from eva_contrastive.inference.searching import Hit, Query
 from eva_data.commands import printable
+from eva_data.demos.found import FILES_NAMED
 from eva_data.drawing.contact_sheet import Section, Tile, draw_contact_sheet
 from eva_data.drawing.lettering import clock
+from eva_data.drawing.style import score_text
 from eva_data.files import write_text
 from eva_data.inputs import save_picture
 from eva_data.pictures import read_picture
 from eva_data.video.video_source import Backend, open_video
 
 MOST_TILES = 500  # of a contact sheet
+_CAPTIONS, _HITS = 3, 5  # of a file and of a query, in the terminal
+_TOTAL_NAMED = 10  # captions of all files together
 _DIGITS = 6  # of a score; times are in milliseconds
 
 
-def ranking_table(name: str, ranked: Sequence[Ranked]) -> str:
-    """Format captions of a file.
+def ranking_lines(names: Sequence[str], ranked: Sequence[Sequence[Ranked]]) -> list[str]:
+    """Say which captions fit files best.
 
     Args:
-        name: Name of the file.
-        ranked: Its captions, the best first.
+        names: Names of the files.
+        ranked: Captions of each, the best first.
 
     Returns:
-        A line for the file, and one for each caption: probability, cosine, time, text.
+        A line for each file, of up to `FILES_NAMED`, and one for all of them.
     """
-    lines = [
-        f"  {one.probability:6.1%}  {one.cosine:6.3f}  {_at(one.time)}{one.text}" for one in ranked
-    ]
-    return printable("\n".join([name, *lines]))
+    lines = []
+    if len(names) <= FILES_NAMED:
+        lines = [
+            f"{name}: {', '.join(map(_caption, captions[:_CAPTIONS]))}"
+            for name, captions in zip(names, ranked, strict=True)
+        ]
+    if len(names) > 1:
+        first = Counter(captions[0].text for captions in ranked)
+        shown = [f'{count:,} "{text}"' for text, count in first.most_common(_TOTAL_NAMED)]
+        lines.append(f"{len(names):,} files: {', '.join(shown)}")
+    return [printable(line) for line in lines]
 
 
-def hits_table(query: Query, hits: Sequence[Hit]) -> str:
-    """Format hits of a query.
+def _caption(one: Ranked) -> str:
+    at = "" if one.time is None else f" at {clock(one.time)}"
+    return f'"{one.text}" {score_text(one.probability)}{at}'
+
+
+def hits_table(query: Query, hits: Sequence[Hit], *, names: Mapping[str, str]) -> str:
+    """Format the first hits of a query.
 
     Args:
         query: The query.
         hits: Its hits, the best first.
+        names: Short name of a file, by its path.
 
     Returns:
-        A line for the query, and one for each hit: score, time, file.
+        A line for the query, and one for each of the first hits: score, file, time.
     """
-    lines = [f"  {hit.score:6.3f}  {_at(hit.time)}{hit.file}" for hit in hits]
+    lines = [
+        f"  {score_text(hit.score)}  {names.get(hit.file, hit.file)}{_at(hit.time)}"
+        for hit in hits[:_HITS]
+    ]
+    if (more := len(hits) - _HITS) > 0:
+        lines.append(f"  and {more:,} more")
     return printable("\n".join([query.title, *(lines or ["  nothing was found"])]))
+
+
+def library_line(changes: Changes) -> str:
+    """Say how many files were searched, and which features were known from earlier searches."""
+    line = f"{changes.known + changes.computed:,} files searched: {changes.computed:,} computed"
+    line += f", {changes.known:,} known from before" if changes.known else ""
+    return line + (f", {changes.gone:,} forgotten that are gone" if changes.gone else "")
 
 
 def write_ranking(
@@ -136,7 +167,7 @@ def write_sheet(
 
 
 def _tile(hit: Hit, backend: Backend) -> Tile:
-    heading = f"{hit.score:.3f}" + ("" if hit.time is None else f"  at {clock(hit.time)}")
+    heading = score_text(hit.score) + _at(hit.time)
     picture = None
     try:
         if hit.frame is None:
@@ -150,7 +181,7 @@ def _tile(hit: Hit, backend: Backend) -> Tile:
 
 
 def _at(time: float | None) -> str:
-    return "" if time is None else f"at {clock(time)}  "
+    return "" if time is None else f"  at {clock(time)}"
 
 
 def _unreadable(problems: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from eva_backbone.checkpoints.loading import LoadReport, load_weights, read_weig
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.open_clip_form import to_official
-from eva_contrastive.model.open_clip_program import open_clip_weights
+from eva_contrastive.model.open_clip_program import weights_file
 from eva_contrastive.model.text_variants import TEXT_VARIANTS
 from eva_contrastive.model.text_weights import initialise_text
 from eva_contrastive.model.towers import TextTower, VisionTower
@@ -32,22 +32,6 @@ _LOGITS = ("text.logit_scale", "text.logit_bias")
 _BLOCK = re.compile(r"text\.transformer\.resblocks\.(\d+)\.")
 _WORDS, _POSITIONS = "text.token_embedding.weight", "text.positional_embedding"
 _PROJECTION = "text.text_projection"
-
-
-def weights_file(source: str | os.PathLike[str]) -> Path:
-    """Find the file of weights that a name, a path or a folder of open_clip stands for.
-
-    Args:
-        source: As for `load_eva_clip`.
-
-    Returns:
-        Path of the file.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If a file has an official name and other content.
-    """
-    return open_clip_weights(Path(source)) or resolve_source(source)
 
 
 def load_eva_clip(

@@ -1,7 +1,9 @@
-"""What `convert_checkpoint.py` must know of open_clip, without open_clip and torch."""
+"""What commands must know of open_clip's folders before open_clip and torch are imported."""
 
+import os
 from pathlib import Path
 
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_engine.commands.convert import FolderForm, OtherPrograms, deferred
 
 CONFIG = "open_clip_config.json"  # marks a folder that open_clip reads as `local-dir:`
@@ -37,6 +39,22 @@ def open_clip_weights(folder: Path) -> Path | None:
         if (folder / name).is_file():
             return folder / name
     raise FileNotFoundError(f"{folder} has {CONFIG}, and no weights beside it such as {WEIGHTS}")
+
+
+def weights_file(source: str | os.PathLike[str]) -> Path:
+    """Find the file of weights that a name, a path or a folder of open_clip stands for.
+
+    Args:
+        source: As for `eva_contrastive.model.loading.load_eva_clip`.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If a file has an official name and other content.
+    """
+    return open_clip_weights(Path(source)) or resolve_source(source)
 
 
 OPEN_CLIP = OtherPrograms(

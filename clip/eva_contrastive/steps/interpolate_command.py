@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-main = program(parse, _run, refused=1, name="interpolate.py")
+main = program(parse, _run, refused=1, name="clip/interpolate.py")
 
 
 if __name__ == "__main__":

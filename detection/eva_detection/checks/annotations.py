@@ -20,7 +20,7 @@ from eva_data.coco.rules import (
     numbers,
     suspected_unit,
 )
-from eva_data.pools import progress
+from eva_data.progress import progress
 from eva_detection.checks.masks import KINDS as MASK_KINDS
 from eva_detection.checks.masks import REMOVED, check_mask
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from eva_data.recipes import find_recipe
 from eva_detection.config.build import describe, resolving
 from eva_detection.config.checks import check_config
+from eva_detection.config.early import require_recipe
 from eva_detection.config.files import load_config_file
 from eva_detection.config.overrides import apply_overrides, check_overrides
 from eva_detection.config.own_data import apply_custom_data
@@ -26,13 +26,8 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
     Raises:
         ValueError: In one sentence, if it cannot work.
     """
-    if not args.config_file:
-        raise ValueError(
-            "name a recipe, such as demo/cascade_mask_rcnn_vitdet_eva_debug; "
-            "`eva recipes detection` lists them"
-        )
+    args.config_file = str(require_recipe(args))
     try:
-        args.config_file = str(find_recipe("detection", args.config_file))
         cfg = load_config_file(args.config_file)
     except Exception as error:  # a recipe is Python, which may raise anything
         raise ValueError(

@@ -1,6 +1,5 @@
 """Settings of the command line: refused where nothing would read them, then applied."""
 
-import difflib
 from collections.abc import Iterable
 from inspect import signature
 from typing import Any
@@ -11,19 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_detection.config.build import describe
 from eva_detection.config.files import name_today
+from eva_detection.config.names import OPTIONAL_SETTINGS, check_names
 
-# Sections whose names are read one by one, and names in them that a config may leave out.
-_FLAT = ("train", "dataloader", "test")
-_DEEPER = (["train", "amp"], ["test", "aug"])
-_OPTIONAL_SETTINGS = (
-    "train.accumulate",
-    "train.amp.precision",
-    "train.cudnn_benchmark",
-    "train.max_bad_images",
-    "train.progress_bar",
-    "train.seed",
-    "dataloader.evaluator",
-)
 _AUGMENTATION = "eva_detection.inference.test_time_augmentation.EVARCNNWithTTA"
 
 
@@ -42,19 +30,10 @@ def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
     """
     known = {str(key) for key in cfg}
     known |= {f"dataloader.{key}" for key in cfg.get("dataloader", {})}
-    known |= {f"train.{key}" for key in cfg.get("train", {})} | set(_OPTIONAL_SETTINGS)
+    known |= {f"train.{key}" for key in cfg.get("train", {})} | set(OPTIONAL_SETTINGS)
     known |= {f"train.amp.{key}" for key in OmegaConf.select(cfg, "train.amp") or {}}
     known |= {f"test.aug.{key}" for key in augmentation_settings(cfg)}
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        parts = key.split(".")
-        read = 3 if parts[:2] in _DEEPER else 2 if parts[0] in _FLAT else 1
-        name = ".".join(parts[:read])
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=3) or sorted(known)
-            raise ValueError(
-                f"unknown setting {key!r}: nothing reads it; known: {', '.join(close)}"
-            )
+    check_names(known, overrides)
 
 
 def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:

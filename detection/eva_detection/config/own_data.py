@@ -15,8 +15,9 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from eva_data.coco import own_data
-from eva_data.coco.any_form import EVALUATED, Found, place
+from eva_data.coco.any_form import EVALUATED, place
 from eva_data.coco.files import CocoFile, check_categories
+from eva_detection.config.early import read_own_data
 from eva_detection.config.files import literal
 from eva_detection.config.overrides import apply_overrides
 from eva_detection.config.recipes import drop_masks, update_each
@@ -25,10 +26,6 @@ from eva_detection.data.mapper import CustomMapper, PictureMapper
 from eva_detection.evaluation.own_data import CustomEvaluator
 
 _OUTPUT = "train.output_dir"
-_RULE = (
-    "to train, all four flags are needed (or --val-share in place of the two of val, or --data "
-    "alone), to evaluate with --eval-only the two of val"
-)
 
 
 def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
@@ -45,7 +42,7 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
         ValueError: If flags are missing or the files are not right.
     """
     boxes_only = bool(getattr(args, "boxes_only", False))
-    found = _read_data(args)
+    found = read_own_data(args)
     if not found.files:
         return []
     folder = Path(_output_folder(cfg, args))
@@ -74,16 +71,6 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
     more = ", ..." if len(categories) > 20 else ""
     notes.append(f"The detector has {len(categories)} classes (id, name): {listed}{more}")
     return notes
-
-
-def _read_data(args: argparse.Namespace) -> Found:
-    """Read the data that the flags name; nothing without."""
-    flags = own_data.given(args)
-    shared = getattr(args, "val_share", None) is not None
-    named = {"train_annotations", "train_images"} & {*flags} and not shared
-    wants_train = flags and (not args.eval_only or named)
-    parts = own_data.PARTS if wants_train else ("val",)
-    return own_data.read_data(args, parts, rule=_RULE)
 
 
 def _output_folder(cfg: DictConfig, args: argparse.Namespace) -> str:

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.data import MetadataCatalog
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+
+_KNOWN: dict[str, str] = {}
 
 
 def describe_data(part: str, node: Any, records: Sequence[Mapping[str, Any]]) -> str:
@@ -18,6 +20,25 @@ def describe_data(part: str, node: Any, records: Sequence[Mapping[str, Any]]) ->
     Returns:
         Numbers of images, objects and classes, and the annotation file.
     """
+    text = _counted(node, records)
+    _KNOWN[_key(node)] = text
+    return f"{part}: {text}"
+
+
+def known_description(node: Any) -> str | None:
+    """Return what `describe_data` has said of a node's data set in this process, without its part.
+
+    Args:
+        node: Node of the config.
+    """
+    return _KNOWN.get(_key(node))
+
+
+def _key(node: Any) -> str:
+    return OmegaConf.to_yaml(node) if isinstance(node, DictConfig) else ""
+
+
+def _counted(node: Any, records: Sequence[Mapping[str, Any]]) -> str:
     objects = [len(one.get("annotations", ())) for one in records]
     counts = [f"{len(records):,} images"]
     if any(objects):
@@ -25,7 +46,7 @@ def describe_data(part: str, node: Any, records: Sequence[Mapping[str, Any]]) ->
     if classes := len(class_names(node)):
         counts.append(f"{classes:,} classes")
     place = ", ".join(annotation_files(node))
-    return f"{part}: {', '.join(counts)}" + (f" ({place})" if place else "")
+    return ", ".join(counts) + (f" ({place})" if place else "")
 
 
 def registered_names(node: Any) -> list[str]:

@@ -9,7 +9,8 @@ evaluation, which keeps them; own files (`custom_data`) are parsed once in a pro
 import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from detectron2.data import (
     DatasetFromList,
@@ -21,13 +22,14 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf, flag_override
 from torch.utils.data import DataLoader
 
+from eva_data.coco.files import parse_json
 from eva_data.interruption import leave_signals_to_the_run
 from eva_data.progress import progress
-from eva_data.seeding import seed_all
+from eva_data.sampling.seeding import seed_all
 from eva_data.terminal import SHOWN
 from eva_detection.config.build import build
 from eva_detection.data.custom_data import forget_training_file
-from eva_detection.data.descriptions import describe_data
+from eva_detection.data.descriptions import annotation_files, describe_data
 from eva_detection.data.preflight import check_labels, check_pictures, records_of
 from eva_detection.data.stream import SAMPLER, build_train_stream
 
@@ -97,6 +99,29 @@ class TestSet:
     def evaluator(self) -> Any:
         """The evaluator, which keeps the annotations once it has scored."""
         return build(self.cfg.dataloader.evaluator, "dataloader.evaluator")
+
+    @functools.cached_property
+    def files(self) -> dict[Any, Path]:
+        """The picture of each image id; none where the loader builds its data set itself."""
+        if "dataset" not in (self.cfg.dataloader.get("test") or ()):
+            return {}
+        packed = isinstance(self._dataset, DatasetFromList)
+        records = self._dataset if packed else records_of(self._dataset)
+        return {one["image_id"]: Path(one["file_name"]) for one in records}
+
+    @functools.cached_property
+    def labels(self) -> Mapping[str, Any]:
+        """The labels in COCO's format: those of the evaluator, or else of the first file.
+
+        Raises:
+            ValueError: If there is no such file.
+        """
+        if hasattr(self.evaluator, "labels"):
+            return cast("Mapping[str, Any]", self.evaluator.labels())
+        files = annotation_files(self.cfg.dataloader.test.dataset)
+        if not files:
+            raise ValueError("the evaluation data has no annotation file")
+        return cast("Mapping[str, Any]", parse_json(Path(files[0]).read_bytes(), files[0]))
 
     @functools.cached_property
     def _dataset(self) -> Any:

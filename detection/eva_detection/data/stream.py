@@ -24,7 +24,7 @@ from PIL.Image import DecompressionBombError
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from eva_data.interruption import leave_signals_to_the_run
-from eva_data.seeding import seed_all
+from eva_data.sampling.seeding import seed_all
 
 logger = logging.getLogger(__name__)
 

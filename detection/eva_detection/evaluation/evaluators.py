@@ -8,9 +8,9 @@ import shutil
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from detectron2.data import MetadataCatalog
@@ -206,6 +206,10 @@ class _Evaluator(DatasetEvaluator, ABC):
             logger.warning("%s: the model found nothing", self._name)
             return {task: dict.fromkeys(self.metrics, math.nan) for task in tasks}
         return {task: self._score(task, predictions, truth) for task in tasks}
+
+    def labels(self) -> Mapping[str, Any]:
+        """Return the annotations that it scores by, in COCO's format, which it keeps."""
+        return cast("Mapping[str, Any]", self._truth().dataset)
 
     def _truth(self) -> COCO:
         """Parse the annotations at the first evaluation, and keep them."""

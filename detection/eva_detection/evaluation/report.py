@@ -1,134 +1,240 @@
-"""A report of a detection run: loss curve, pictures of predictions, scores, one HTML page."""
+"""The report of a detection run: what `report.html` says of a training or an evaluation."""
 
-import base64
-import contextlib
-import html
-import io
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib
-import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
-from pycocotools.coco import COCO
+from omegaconf import DictConfig, OmegaConf
 
 from eva_data.coco.files import parse_json
-from eva_data.files import replacing, require_regular_file, write_text
-from eva_data.pictures import read_rgb
+from eva_data.coco.report import CONFUSION, PER_CLASS, data_fact, detection_sections
+from eva_data.coco.score_table import title_of
+from eva_data.files import require_regular_file
+from eva_data.reports.content import Curve, Curves, Link, Report, Section
+from eva_data.reports.page import try_report
+from eva_data.reports.provenance import facts
+from eva_detection.data.descriptions import annotation_files, known_description
+from eva_detection.data.loading import TestSet
+from eva_detection.evaluation.next_steps import next_steps
 
-SCORE_THRESHOLD = 0.5
-# What pycocotools raises for entries that lack something or hold something else.
-_WRONG_ENTRIES = (KeyError, TypeError, AttributeError, IndexError, ValueError)
-COLUMNS, PICTURES = 4, 16
-LOSSES = ("total_loss", "loss_cls_stage2", "loss_box_reg_stage2", "loss_mask", "loss_rpn_cls")
+Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
+
+FINAL = "model_final.pth"
+_PREDICTIONS = ("coco_instances_results.json", "lvis_instances_results.json")
+_EARLIER_STAGES = ("_stage0", "_stage1")
 
 
 def report_of_run(
-    cfg: Any, test_set: Any, *, kind: Literal["training", "evaluation"], processes: int
+    cfg: DictConfig,
+    test_set: TestSet,
+    *,
+    kind: Literal["training", "evaluation"],
+    processes: int,
+    recipe: str = "",
 ) -> Path | None:
-    """Write the report of a run; nothing yet.
+    """Write the report of a run; whatever fails in it is a warning.
 
     Args:
-        cfg: The config.
-        test_set: The test set of the run.
+        cfg: The config of the run.
+        test_set: The test set, whose evaluator keeps the labels once it has scored.
         kind: What the run was.
         processes: Number of processes.
+        recipe: Name of the recipe.
 
     Returns:
-        The file, or None if it could not be written.
+        `report.html` of the output folder, or None if it could not be written.
     """
-    del cfg, test_set, kind, processes
-    return None
+    folder = Path(cfg.train.output_dir)
+    return try_report(
+        folder, lambda: _report(cfg, test_set, kind=kind, processes=processes, recipe=recipe)
+    )
 
 
-def write_report(run: Path, dataset: Path) -> Path:
-    """Write `loss_curve.png`, `predictions.png` and `report.html` into a run's folder.
+def _report(
+    cfg: DictConfig,
+    test_set: TestSet,
+    *,
+    kind: Literal["training", "evaluation"],
+    processes: int,
+    recipe: str,
+) -> Report:
+    folder = Path(cfg.train.output_dir)
+    metrics = read_metrics(folder)
+    results = read_results(folder) if test_set.is_scored else {}
+    predictions = _predictions(test_set, folder)
+    sections: list[Section] = []
+    if predictions is not None:
+        sections += detection_sections(
+            truth=test_set.labels,
+            predictions=predictions,
+            images=test_set.files,
+            scores=results,
+            folder=folder,
+        )
+    place = 1 if sections else 0  # curves of the training follow the scores
+    sections[place:place] = curves(metrics)
+    began_from = str(cfg.train.get("init_checkpoint") or "random")
+    weights = began_from if kind == "evaluation" else str(folder / FINAL)
+    picture = next(iter(test_set.files.values()), None) if test_set.is_scored else None
+    return Report(
+        title=f"Detection: {kind} of {recipe or folder.name}",
+        summary=_summary(cfg, kind, results, metrics, scored=predictions is not None),
+        facts=[
+            *facts(folder, kind, seed=cfg.train.get("seed"), device=str(cfg.train.device),
+                   processes=processes),
+            *_facts(cfg, test_set, kind, began_from, scored=predictions is not None),
+        ],
+        sections=sections,
+        links=_links(folder, predictions, kind),
+        next_steps=next_steps(cfg, weights, picture=picture),
+    )  # fmt: skip
+
+
+def _predictions(test_set: TestSet, folder: Path) -> Path | None:
+    """Find the file that the evaluator has written."""
+    if not test_set.is_scored:
+        return None
+    place = Path(getattr(test_set.evaluator, "_output_dir", None) or folder / "inference")
+    return next((place / name for name in _PREDICTIONS if (place / name).is_file()), None)
+
+
+def _summary(
+    cfg: DictConfig, kind: str, results: Results, metrics: Sequence[dict[str, Any]], *, scored: bool
+) -> str:
+    named = [f"{title_of(task)} AP {_percent(results[task]['AP'])}" for task in _scored(results)]
+    text = f"{' and '.join(named)}." if named else "Nothing was scored."
+    if not scored and kind == "training" and "evaluator" not in cfg.dataloader:
+        text = "Nothing was scored: the config has no dataloader.evaluator."
+    if kind == "evaluation":
+        return text
+    done, images = trained_iterations(metrics), _batch(cfg)
+    step = f" of {images:,} images" if images else ""
+    return f"{done:,} iterations{step}. {text}"
+
+
+def _batch(cfg: DictConfig) -> int:
+    images = OmegaConf.select(cfg, "dataloader.train.total_batch_size") or 0
+    return int(images * cfg.train.get("accumulate", 1))
+
+
+def _scored(results: Results) -> list[str]:
+    """List the tasks that have an AP; an evaluator of the user's own may give something else."""
+    return [task for task, metrics in results.items() if "AP" in metrics]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.1f}"
+
+
+def _facts(
+    cfg: DictConfig, test_set: TestSet, kind: str, began_from: str, *, scored: bool
+) -> list[tuple[str, str]]:
+    found = []
+    if kind == "training":
+        text = known_description(OmegaConf.select(cfg, "dataloader.train.dataset"))
+        found += [("training data", text)] if text else []
+    if scored:
+        files = ", ".join(annotation_files(OmegaConf.select(cfg, "dataloader.test.dataset")))
+        text = data_fact(test_set.labels) + (f" ({files})" if files else "")
+        found.append(("evaluation data", text))
+    return [*found, ("weights" if kind == "evaluation" else "began from", began_from)]
+
+
+def _links(folder: Path, predictions: Path | None, kind: str) -> list[Link]:
+    titles = {
+        "results.json": "scores",
+        PER_CLASS: "scores of every class",
+        CONFUSION: "confusion of every class",
+        "config.yaml": "the config, for demo, evaluation and export",
+        "metrics.json": "losses and scores over the training",
+        "log.txt": "log",
+    }
+    if kind == "training":
+        titles = {FINAL: "weights"} | titles
+    links = [Link(title=title, path=Path(name)) for name, title in titles.items()]
+    if predictions is not None and predictions.is_relative_to(folder):
+        links.insert(2, Link(title="predictions", path=predictions.relative_to(folder)))
+    return links
+
+
+def curves(metrics: Sequence[dict[str, Any]]) -> list[Curves]:
+    """Make the curves of a training.
 
     Args:
-        run: Folder of the run, with `metrics.json`, `results.json` and
-            `inference/coco_instances_results.json`.
-        dataset: COCO-style folder with `val/` and `annotations/instances_val.json`.
+        metrics: Entries from `read_metrics`; none of an evaluation.
 
     Returns:
-        Path of `report.html`.
-
-    Raises:
-        ValueError: If a file is not what a run leaves.
-        OSError: If a file cannot be read or written.
+        Losses, learning rate, and AP where there were several evaluations.
     """
-    results = read_results(run)
-    metrics = read_metrics(run)
-    file = dataset / "annotations" / "instances_val.json"
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        truth = _truth(_read(file), file)
-        found = _predictions(truth, run / "inference" / "coco_instances_results.json")
-    draw_loss_curve(metrics, run / "loss_curve.png")
-    try:
-        draw_contact_sheet(truth, found, dataset / "val", run / "predictions.png")
-    except _WRONG_ENTRIES as error:
-        raise ValueError(f"{file} and the predictions cannot be drawn: {error!r}") from error
-    file = run / "report.html"
-    write_text(file, _page(run, results, metrics))
-    return file
+    names = dict.fromkeys(name for entry in metrics for name in entry)
+    losses = [name for name in names if name.startswith("loss_")]
+    if any(name.endswith("_stage2") for name in losses):  # of a cascade, the last stage
+        losses = [name for name in losses if not name.endswith(_EARLIER_STAGES)]
+    made = [
+        _curves(metrics, ["total_loss", *losses], "Losses", "loss", logarithmic=True,
+                text="The losses of the last stage of a cascade rise first: it gets positive boxes "
+                "once the stages before it have learned to find them."),
+        _curves(metrics, ["lr"], "Learning rate", "learning rate", logarithmic=False, text=""),
+    ]  # fmt: skip
+    scores = [name for name in names if name.endswith("/AP")]
+    if sum(any(name in entry for name in scores) for entry in metrics) > 1:
+        made.append(_curves(metrics, scores, "AP over the training", "AP in percent",
+                            logarithmic=False, text=""))  # fmt: skip
+    return [one for one in made if any(curve.points for curve in one.curves)]
+
+
+def _curves(
+    metrics: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    title: str,
+    y_label: str,
+    *,
+    logarithmic: bool,
+    text: str,
+) -> Curves:
+    found = []
+    for name in names:
+        points = [
+            (float(entry["iteration"] + 1), float(entry[name]))
+            for entry in metrics
+            if isinstance(entry.get(name), int | float)
+        ]
+        shown = title_of(name.removesuffix("/AP")) if name.endswith("/AP") else name
+        found.append(Curve(name=shown, points=points))
+    return Curves(
+        title=title, x_label="iteration", y_label=y_label, curves=found, logarithmic=logarithmic,
+        text=text,
+    )  # fmt: skip
 
 
 def read_results(run: Path) -> dict[str, dict[str, float | None]]:
     """Read `results.json`: task -> metric -> percent; empty if nothing was scored.
 
+    What an evaluator of the user's own has left in another form is not taken.
+
     Args:
         run: Folder of the run.
 
     Raises:
-        ValueError: If it holds something else.
+        ValueError: If it is not JSON.
         OSError: If it cannot be read.
     """
-    content = _read(run / "results.json")
-    scores = content.values() if isinstance(content, dict) else [None]
-    for metrics in scores:
-        values = metrics.values() if isinstance(metrics, dict) else [""]
-        if not all(value is None or isinstance(value, int | float) for value in values):
-            raise ValueError(
-                f"{run / 'results.json'} is not what an evaluation leaves (task -> metric -> "
-                "percent): evaluate again"
-            )
-    results: dict[str, dict[str, float | None]] = content
-    return results
-
-
-def _read(file: Path) -> Any:
+    file = run / "results.json"
+    if not file.exists():
+        return {}
     require_regular_file(file)
-    return parse_json(file.read_bytes(), str(file))
-
-
-def _truth(content: Any, file: Path) -> COCO:
-    truth = COCO()
-    try:
-        truth.dataset = content
-        truth.createIndex()
-        if truth.imgs and truth.cats:
-            return truth
-    except _WRONG_ENTRIES as error:
-        raise ValueError(f"{file} is not in COCO format: {error!r}") from error
-    raise ValueError(f"{file} is not in COCO format, or has no images or categories")
-
-
-def _predictions(truth: COCO, file: Path) -> COCO:
-    """Load predictions as `truth.loadRes`, which fails on a model that finds nothing."""
-    content = _read(file)
-    if content:
-        try:
-            return truth.loadRes(content)
-        except (*_WRONG_ENTRIES, AssertionError) as error:
-            raise ValueError(f"{file} holds no predictions for this data: {error!r}") from error
-    nothing = COCO()
-    nothing.dataset = truth.dataset | {"annotations": []}
-    nothing.createIndex()
-    return nothing
+    content = parse_json(file.read_bytes(), str(file))
+    tasks = content.items() if isinstance(content, dict) else ()
+    return {
+        task: {
+            name: value
+            for name, value in metrics.items()
+            if value is None or isinstance(value, int | float)
+        }
+        for task, metrics in tasks
+        if isinstance(metrics, dict)
+    }
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -138,13 +244,16 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     counts.
 
     Args:
-        run: Folder of the run.
+        run: Folder of the run; of an evaluation alone it has no such file.
 
     Returns:
         One dict a logged iteration.
     """
-    require_regular_file(run / "metrics.json")
-    lines = (run / "metrics.json").read_text(encoding="utf-8", errors="replace").splitlines()
+    file = run / "metrics.json"
+    if not file.exists():
+        return []
+    require_regular_file(file)
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     by_iteration: dict[int, dict[str, Any]] = {}
     for line in lines:
         try:
@@ -160,125 +269,3 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 def trained_iterations(metrics: Sequence[dict[str, Any]]) -> int:
     """Count the iterations that a run has trained, from `read_metrics`."""
     return max((entry["iteration"] + 1 for entry in metrics if "total_loss" in entry), default=0)
-
-
-def results_table(results: dict[str, dict[str, float | None]]) -> str:
-    """Format the scores of boxes and masks side by side.
-
-    Args:
-        results: Task ("bbox", "segm") -> metric -> percent; None where such objects are missing.
-
-    Returns:
-        A table of text lines.
-    """
-    tasks = [task for task in ("bbox", "segm") if results.get(task)]
-    if not tasks:
-        return "no scores: nothing was found, or there was nothing to find"
-    lines = ["{:<12}".format("") + "".join(f"{name:>10}" for name in tasks)]
-    for metric in results[tasks[0]]:
-        values = (results[task].get(metric) for task in tasks)
-        cells = ("-" if value is None else f"{value:.1f}" for value in values)
-        lines.append(f"{metric:<12}" + "".join(f"{cell:>10}" for cell in cells))
-    return "\n".join(lines)
-
-
-def draw_loss_curve(metrics: Sequence[dict[str, Any]], file: Path) -> None:
-    """Draw the losses over the iterations.
-
-    Args:
-        metrics: Entries from `read_metrics`.
-        file: PNG to write.
-    """
-    figure = Figure(figsize=(8, 4), dpi=110)
-    axes = figure.subplots()
-    for name in LOSSES:
-        values = [(m["iteration"], m.get(name)) for m in metrics]
-        points = [pair for pair in values if isinstance(pair[1], int | float)]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=name)
-    axes.set(xlabel="iteration", ylabel="loss", yscale="log", title="Fine-tuning losses")
-    axes.grid(alpha=0.3)
-    if axes.lines:
-        axes.legend(fontsize=8)
-    figure.tight_layout()
-    with replacing(file) as part:
-        figure.savefig(part)
-
-
-def draw_contact_sheet(truth: COCO, found: COCO, images: Path, file: Path) -> None:
-    """Draw ground truth (left) and predictions (right) of the first images.
-
-    Args:
-        truth: Annotations.
-        found: Predictions, from `truth.loadRes`.
-        images: Folder of the images.
-        file: PNG to write.
-    """
-    names = {entry["id"]: entry["name"] for entry in truth.loadCats(truth.getCatIds())}
-    chosen = truth.loadImgs(sorted(truth.getImgIds())[:PICTURES])
-    rows = math.ceil(len(chosen) / COLUMNS)
-    figure = Figure(figsize=(2 * COLUMNS * 1.5, rows * 1.6), dpi=100)
-    axes = figure.subplots(rows, 2 * COLUMNS, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for number, entry in enumerate(chosen):
-        image = read_rgb(images / entry["file_name"], upright=True)
-        left, right = axes[number // COLUMNS, 2 * (number % COLUMNS) :][:2]
-        for axis, coco, title in ((left, truth, "truth"), (right, found, "found")):
-            annotations = coco.loadAnns(coco.getAnnIds(imgIds=entry["id"]))
-            annotations = [a for a in annotations if a.get("score", 1) >= SCORE_THRESHOLD]
-            axis.set_title(title, fontsize=7, pad=2)
-            _draw_instances(axis, image, annotations, coco, names)
-    figure.tight_layout(pad=0.3)
-    with replacing(file) as part:
-        figure.savefig(part)
-
-
-def _draw_instances(
-    axis: Any,
-    image: NDArray[np.uint8],
-    annotations: Sequence[dict[str, Any]],
-    coco: COCO,
-    names: dict[int, str],
-) -> None:
-    axis.imshow(image)
-    for annotation in annotations:
-        colour = matplotlib.colormaps["tab10"](annotation["category_id"] % 10)
-        mask = coco.annToMask(annotation).astype(bool)
-        overlay = np.zeros((*mask.shape, 4))
-        overlay[mask] = (*colour[:3], 0.55)
-        axis.imshow(overlay)
-        x, y, width, height = annotation["bbox"]
-        axis.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, color=colour, lw=1))
-        score = f" {annotation['score']:.2f}" if "score" in annotation else ""
-        axis.text(
-            x,
-            y - 1,
-            names[annotation["category_id"]] + score,
-            fontsize=6,
-            color="white",
-            bbox=dict(facecolor=colour, pad=0.6, lw=0),
-        )
-
-
-def _page(run: Path, results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> str:
-    def picture(name: str) -> str:
-        data = base64.b64encode((run / name).read_bytes()).decode()
-        return f'<img src="data:image/png;base64,{data}" alt="{name}">'
-
-    last = trained_iterations(metrics)
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>EVA quick start</title>
-<style>body {{ font: 16px/1.5 sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }}
-img {{ max-width: 100%; border: 1px solid #ccc }}
-pre {{ background: #f4f4f4; padding: 1rem }}</style>
-<h1>EVA quick start: digits on photographs</h1>
-<p>Cascade Mask R-CNN on the EVA-debug ViT, {last} iterations, scored on held-out digits on
-held-out photographs.</p>
-<h2>COCO scores (percent)</h2><pre>{html.escape(results_table(results))}</pre>
-<h2>Predictions at score {SCORE_THRESHOLD} and above</h2>{picture("predictions.png")}
-<h2>Losses</h2>
-<p>The losses of the last cascade stage rise first: it only gets positive boxes once the stages
-before it have learned to find them.</p>{picture("loss_curve.png")}
-</html>
-"""

@@ -11,13 +11,13 @@ from pathlib import Path
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
-from eva_data.commands import UnwritableOutputError, command_to_run, say
+from eva_data.commands import UnwritableOutputError, say
 from eva_data.interruption import StopSignal
 from eva_data.recipes import recipe_folder
 from eva_data.reports.page import NAME as REPORT
 from eva_data.terminal import SHOWN, closing_lines, opening_lines
-from eva_detection.data.descriptions import picture_folder
 from eva_detection.data.loading import TestSet
+from eva_detection.evaluation.next_steps import demo_command
 from eva_detection.evaluation.report import report_of_run
 from eva_detection.training.output_folder import FINAL, last_checkpoint
 
@@ -144,32 +144,34 @@ def saved_results(folder: Path) -> _Results:
     return content if plain else {}
 
 
-def close(test_set: TestSet, *, trains: bool, began: float) -> None:
+def close(test_set: TestSet, *, trains: bool, began: float, recipe: str) -> None:
     """Write the report and say what came out; the other processes do not wait for it.
 
     Args:
         test_set: The test set of the run, with its config.
         trains: Whether it was a training.
         began: Time of `time.monotonic` at its start.
+        recipe: Path of the recipe.
     """
     if comm.is_main_process():
-        report = _report(test_set, trains=trains)
+        report = _report(test_set, trains=trains, recipe=recipe)
         _say_end(test_set.cfg, trains=trains, report=report, seconds=time.monotonic() - began)
 
 
-def close_finished(test_set: TestSet) -> None:
+def close_finished(test_set: TestSet, *, recipe: str) -> None:
     """Say what came out of a training that was finished before, with a report if it has none.
 
     Args:
         test_set: The test set of the run, with its config.
+        recipe: Path of the recipe.
     """
     if comm.is_main_process():
         report = Path(test_set.cfg.train.output_dir) / REPORT
-        there = report if report.is_file() else _report(test_set, trains=True)
+        there = report if report.is_file() else _report(test_set, trains=True, recipe=recipe)
         _say_end(test_set.cfg, trains=True, report=there, seconds=None)
 
 
-def _report(test_set: TestSet, *, trains: bool) -> Path | None:
+def _report(test_set: TestSet, *, trains: bool, recipe: str) -> Path | None:
     """Write the report. A signal ends that, not the run, which has done everything else."""
     stop = StopSignal()
     try:
@@ -180,6 +182,7 @@ def _report(test_set: TestSet, *, trains: bool) -> Path | None:
                 test_set,
                 kind="training" if trains else "evaluation",
                 processes=comm.get_world_size(),
+                recipe=recipe_name(recipe),
             )
     except (SystemExit, KeyboardInterrupt):
         logger.warning("no %s: a signal has ended its writing; everything else is done", REPORT)
@@ -195,7 +198,7 @@ def _say_end(cfg: DictConfig, *, trains: bool, report: Path | None, seconds: flo
         duration=seconds,
         weights=weights if trains and weights.is_file() else None,
         report=report,
-        next_command=_demo(cfg, str(weights if trains else cfg.train.init_checkpoint)),
+        next_command=demo_command(cfg, str(weights if trains else cfg.train.init_checkpoint)),
     )
     for line in lines:
         logger.info(line)
@@ -204,14 +207,3 @@ def _say_end(cfg: DictConfig, *, trains: bool, report: Path | None, seconds: flo
             say(line)
     except UnwritableOutputError as error:  # the results are in files
         logger.warning("%s", error)
-
-
-def _demo(cfg: DictConfig, weights: str) -> str | None:
-    """Write the command that draws what a detector finds in the pictures of its test set."""
-    pictures = picture_folder(OmegaConf.select(cfg, "dataloader.test.dataset"))
-    if pictures is None:
-        return None
-    folder = Path(cfg.train.output_dir)
-    words = ["--config-file", folder / "config.yaml", "--weights", weights]
-    words += ["--output", folder / "pictures", pictures]
-    return command_to_run("detection demo", "detection/demo.py", *words)

@@ -1,7 +1,10 @@
 """Command line of `train_net.py`; everything heavy is imported when the options are known."""
 
+import sys
 from collections.abc import Sequence
 
+from eva_data.commands import program_name
+from eva_detection.config.early import check_early
 from eva_detection.config.parser import make_parser
 
 
@@ -15,6 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: If it does not succeed; the reason was printed.
     """
     args = make_parser().parse_args(arguments)
+    try:
+        check_early(args)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{program_name('train_net.py')}: {error}")
     from eva_detection.training.train import start
 
     start(args)

@@ -45,7 +45,7 @@ class TrainingProgress(HookBase):
         """Advance, with the latest total loss."""
         assert self._bar is not None
         latest = self.trainer.storage.latest().get("total_loss")
-        self._bar.update(**({} if latest is None else {"loss": f"{latest[0]:.3f}"}))
+        self._bar.update(loss="-" if latest is None else f"{latest[0]:.3f}")
 
     def after_train(self) -> None:
         """Close the bar."""

@@ -1,4 +1,7 @@
-"""The output folder of a run: who may use it, its last checkpoint, and what was logged in it."""
+"""The output folder of a run: who may use it, its last checkpoint, and what was logged in it.
+
+Everything heavy is imported where it is used: a command line is checked before.
+"""
 
 import contextlib
 import json
@@ -9,13 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from detectron2.utils import comm
-
 from eva_data.coco.any_form import write_placed
 from eva_data.files import make_folder, require_regular_file
 from eva_data.outputs.run_folder import locked
 from eva_data.reports.provenance import record_start
-from eva_detection.training.agreement import together
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,10 @@ def claimed(folder: Path, *, trains: bool, resume: bool) -> Iterator[None]:
         UnwritableError: If it is a file, or nothing can be written in it.
         OtherProcessError: On the other processes.
     """
+    from detectron2.utils import comm
+
+    from eva_detection.training.agreement import together
+
     with contextlib.ExitStack() as stack:
 
         def claim() -> None:
@@ -70,6 +74,10 @@ def write_data(folder: Path, *, goes_on: bool) -> None:
         UnwritableError: If they cannot be written.
         OtherProcessError: On the other processes.
     """
+
+    from detectron2.utils import comm
+
+    from eva_detection.training.agreement import together
 
     def write() -> None:
         if comm.is_main_process():

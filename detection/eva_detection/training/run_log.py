@@ -57,9 +57,6 @@ def log_to(folder: Path, rank: int) -> None:
         target.setLevel(logging.DEBUG)
         target.propagate = False
         target.handlers[:] = handlers
-    for handler in logging.root.handlers[:]:
-        if isinstance(handler, logging.FileHandler | logging.StreamHandler):
-            logging.root.removeHandler(handler)
     logging.root.addHandler(file)
     logging.getLogger("torch").handlers[:] = [file]  # it has a handler of its own
     logging.captureWarnings(True)

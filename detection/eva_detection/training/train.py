@@ -294,14 +294,14 @@ def _run(args: argparse.Namespace, log: LogPlace) -> None:
         test_set = TestSet(cfg)
         if trains and args.resume and _is_finished(folder, cfg.train.max_iter):
             show([f"{folder} holds a finished run: its {cfg.train.max_iter:,} iterations are done"])
-            close_finished(test_set)
+            close_finished(test_set, recipe=args.config_file)
             return
         show([*opening(cfg, args), *notes])
         if trains:
             train(cfg, resume=args.resume, test_set=test_set)
         else:
             _evaluate_only(test_set)
-        close(test_set, trains=trains, began=began)
+        close(test_set, trains=trains, began=began, recipe=args.config_file)
 
 
 def _is_finished(folder: Path, max_iter: int) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from eva_data.interruption import StopSignal
-from eva_data.seeding import seed_all
+from eva_data.sampling.seeding import seed_all
 from eva_detection.data.stream import (
     STEP,
     TrainStream,

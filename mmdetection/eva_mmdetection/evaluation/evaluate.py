@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from eva_data.commands import program_name
 from eva_mmdetection.data import own_data
 from eva_openmmlab.config import command_line
+from eva_openmmlab.config.words import AnyOrderParser
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -25,14 +26,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from eva_mmdetection.evaluation.report import report_of_run
     from eva_openmmlab.training.programs import run_test
 
-    run_test(args, _configure, program=program_name("test.py"), report=report_of_run)
+    run_test(
+        args,
+        _configure,
+        program=program_name("test.py"),
+        task=TASK,
+        report=report_of_run,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
-    program = program_name("test.py")
-    parser = argparse.ArgumentParser(prog=program, description="Evaluate a detector.")
-    command_line.add_shared_arguments(parser, task=TASK)
-    parser.add_argument("weights", help="name of an official file, or a path")
+    parser = AnyOrderParser(
+        prog=program_name("test.py"),
+        usage="%(prog)s [CONFIG] WEIGHTS [flags] [KEY=VALUE ...]",
+        description="Evaluate a detector.",
+    )
+    command_line.add_shared_arguments(parser, task=TASK, scored=True)
     parser.add_argument(
         "--out", metavar="DIR", help="save the predictions there, in COCO's format for results"
     )

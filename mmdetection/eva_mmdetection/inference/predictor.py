@@ -3,14 +3,17 @@
 from eva_mmdetection.inference.predictor import Predictor
 predictor = Predictor.from_config("coco/cascade_mask_rcnn_eva_g_1536", weights="eva_coco_seg.pth")
 found = predictor("photo.jpg")  # bboxes, scores, labels and masks; names in predictor.names
+
+The folder of a run has both: `Predictor.from_config("output/mmdet")`.
 """
 
 import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pycocotools.mask as mask_api
 import torch
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
@@ -20,16 +23,20 @@ from PIL import Image
 from torch import nn
 
 from eva_backbone import no_init_weights
+from eva_data.coco.demo import Detections, as_drawn
+from eva_data.demos.predictor_inputs import predicted
+from eva_data.drawing.objects import draw_objects
 from eva_data.pictures import UnreadableImageError, read_rgb
-from eva_data.recipes import find_recipe
+from eva_openmmlab.config.demo_words import config_and_weights
 from eva_openmmlab.config.options import load_config
 from eva_openmmlab.devices import choose_device
 from eva_openmmlab.mmcv_extension import install_stand_in
+from eva_openmmlab.quiet_import import import_data_sets
 
 install_stand_in()  # before mmdetection's models
+import_data_sets("mmdet.datasets")
 from mmdet.datasets import CocoDataset  # noqa: E402
 from mmdet.registry import DATASETS, MODELS  # noqa: E402
-from mmdet.structures import DetDataSample  # noqa: E402
 
 from eva_mmdetection.model.weights import load_detector  # noqa: E402
 
@@ -70,15 +77,16 @@ class Predictor:
         cls,
         config: str | os.PathLike[str],
         *,
-        weights: str | os.PathLike[str],
+        weights: str | os.PathLike[str] | None = None,
         score_threshold: float = 0.5,
         device: str | None = None,
     ) -> "Predictor":
         """Build the detector of a config and load its weights.
 
         Args:
-            config: Name of a recipe, or a config file, such as the one that a run saved.
-            weights: Name of an official file or a path; a detector, not a backbone.
+            config: Name of a recipe, a config file, or the folder of a run, which has its own.
+            weights: Name of an official file, a path, or the folder of a run; a detector, not a
+                backbone. None for those of the run that `config` names.
             score_threshold: Least score of a detection.
             device: Such as "cuda" or "cpu"; None for the GPU if there is one.
 
@@ -88,7 +96,7 @@ class Predictor:
             FileNotFoundError: If the weights do not exist.
         """
         place = choose_device(device)
-        path = find_recipe("mmdetection", config)
+        path, weights = config_and_weights(config, weights, task="mmdetection")
         cfg = load_config(path)
         if not cfg.get("model") or not cfg.get("test_dataloader"):
             raise ValueError(f"{path} has no model and test_dataloader")
@@ -106,20 +114,59 @@ class Predictor:
             score_threshold=score_threshold,
         )
 
-    def __call__(self, image: ImageLike) -> InstanceData:
-        """Detect objects.
+    def __call__(
+        self, image: ImageLike | Sequence[ImageLike]
+    ) -> InstanceData | list[InstanceData] | Iterator[tuple[Path, InstanceData]]:
+        """Detect objects, in one picture or in several.
 
         Args:
-            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file.
+            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file; a list of
+                them; a folder, or a pattern such as `photos/*.jpg`.
 
         Returns:
             `bboxes` (n, 4) as x0, y0, x1, y1 in px, `scores` (n,), `labels` (n,) indices of
             `names`, and `masks` (n, H, W) bool where the detector has them; on the CPU, the
-            highest score first.
+            highest score first. A list of them for a list; pairs of file and objects, one after
+            another, for a folder or a pattern.
 
         Raises:
             UnreadableImageError: A ValueError, if the file or picture cannot be read.
         """
+        return predicted(self.objects_of, image)
+
+    def objects_of(self, image: ImageLike) -> InstanceData:
+        """Detect objects in one picture.
+
+        Args:
+            image: As for a call, but one.
+
+        Returns:
+            Objects with a score of at least `score_threshold`.
+
+        Raises:
+            UnreadableImageError: A ValueError, if the file or picture cannot be read.
+        """
+        found = self._all_objects(image)
+        return found[found.scores >= self.score_threshold]
+
+    def in_coco_format(self, image: ImageLike) -> Detections:
+        """Detect objects in one picture, for a file in COCO's format.
+
+        Args:
+            image: As for `objects_of`.
+
+        Returns:
+            The objects, and the best score of those below `score_threshold`.
+
+        Raises:
+            UnreadableImageError: A ValueError, if the file or picture cannot be read.
+        """
+        found = self._all_objects(image)
+        best = float(found.scores[0]) if len(found) else None
+        return Detections(as_coco(found[found.scores >= self.score_threshold]), lambda: best)
+
+    def _all_objects(self, image: ImageLike) -> InstanceData:
+        """Detect objects, whatever their score; the highest first."""
         rgb = read_rgb(image, upright=True)
         bgr = np.ascontiguousarray(rgb[:, :, ::-1])  # as mmdetection reads files
         try:
@@ -132,32 +179,38 @@ class Predictor:
         data = pseudo_collate([prepared])
         with torch.inference_mode():
             (sample,) = self.model.test_step(data)
-        found: InstanceData = sample.pred_instances
-        found = found[found.scores >= self.score_threshold].cpu()
+        found: InstanceData = sample.pred_instances.cpu()
         return found[found.scores.argsort(descending=True, stable=True)]
 
     def draw(self, rgb: NDArray[np.uint8], found: InstanceData) -> NDArray[np.uint8]:
-        """Draw boxes, masks and labels with mmdetection's visualizer.
+        """Draw boxes, masks, names and scores; small pictures are enlarged.
 
         Args:
             rgb: (H, W, 3) RGB.
             found: Detections in it.
 
         Returns:
-            (H, W, 3) RGB.
+            (H * s, W * s, 3) RGB, with s = 1 for pictures of 512 px and more.
         """
-        from mmdet.visualization import DetLocalVisualizer
+        return draw_objects(rgb, [as_drawn(one, self.names) for one in as_coco(found)])
 
-        visualizer = DetLocalVisualizer()
-        visualizer.dataset_meta = {"classes": self.names, "palette": "random"}
-        sample = DetDataSample(pred_instances=found)
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".* out of bounds"
-            )  # boxes that touch the edge
-            visualizer.add_datasample("", rgb, sample, draw_gt=False, pred_score_thr=0.0)
-        drawn: NDArray[np.uint8] = visualizer.get_image()
-        return drawn
+
+def as_coco(found: InstanceData) -> list[dict[str, Any]]:
+    """Write detections as COCO's format has them, with the index of the class as `category_id`.
+
+    Args:
+        found: Detections as `Predictor` returns them.
+    """
+    detections: list[dict[str, Any]] = []
+    boxes, scores, labels = (found[name].tolist() for name in ("bboxes", "scores", "labels"))
+    for (x0, y0, x1, y1), score, label in zip(boxes, scores, labels, strict=True):
+        box = [x0, y0, x1 - x0, y1 - y0]
+        detections.append({"category_id": label, "bbox": box, "score": score})
+    if "masks" in found:
+        for one, mask in zip(detections, found.masks.numpy(), strict=True):
+            code = mask_api.encode(np.asfortranarray(mask, np.uint8))
+            one["segmentation"] = {**code, "counts": code["counts"].decode()}
+    return detections
 
 
 def _without_reading(steps: Sequence[Any], path: os.PathLike[str] | str) -> list[Any]:

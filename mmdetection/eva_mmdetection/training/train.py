@@ -7,6 +7,7 @@ from functools import partial
 from eva_data.commands import program_name
 from eva_mmdetection.data import own_data
 from eva_openmmlab.config import command_line
+from eva_openmmlab.config.words import AnyOrderParser
 
 TASK = "mmdetection"
 _EPILOG = """
@@ -40,12 +41,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from eva_openmmlab.training.programs import run_training
 
     configure = partial(command_line.configure_training, own_data=own_data.apply)
-    run_training(args, configure, program=program_name("train.py"), report=report_of_run)
+    run_training(
+        args,
+        configure,
+        program=program_name("train.py"),
+        task=TASK,
+        report=report_of_run,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = AnyOrderParser(
         prog=program_name("train.py"),
+        usage="%(prog)s CONFIG [flags] [KEY=VALUE ...]",
         description="Train a detector.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

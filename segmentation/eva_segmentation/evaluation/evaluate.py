@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from eva_data.commands import program_name
 from eva_openmmlab.config import command_line
+from eva_openmmlab.config.words import AnyOrderParser
 from eva_segmentation.data import custom_data
 
 if TYPE_CHECKING:
@@ -24,15 +25,22 @@ def main(argv: list[str] | None = None) -> None:
     from eva_openmmlab.training.programs import run_test
     from eva_segmentation.evaluation.report import report_of_run
 
-    run_test(args, _configure, program=program_name("test.py"), report=report_of_run)
+    run_test(
+        args,
+        _configure,
+        program=program_name("test.py"),
+        task=TASK,
+        report=report_of_run,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=program_name("test.py"), description="Evaluate a segmentor."
+    parser = AnyOrderParser(
+        prog=program_name("test.py"),
+        usage="%(prog)s [CONFIG] WEIGHTS [flags] [KEY=VALUE ...]",
+        description="Evaluate a segmentor.",
     )
-    command_line.add_shared_arguments(parser, task=TASK)
-    parser.add_argument("weights", help="name of an official file, or a path")
+    command_line.add_shared_arguments(parser, task=TASK, scored=True)
     parser.add_argument("--tta", action="store_true", help="several scales, by tta_pipeline")
     parser.add_argument("--out", metavar="DIR", help="save the predicted label maps there")
     parser.add_argument("--show-dir", metavar="DIR", help="save pictures with predictions there")

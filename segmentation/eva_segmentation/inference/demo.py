@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import io
 import logging
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,7 +30,6 @@ from eva_data.options import probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_openmmlab.config.demo_words import Model, demo_parser, named_model
 from eva_openmmlab.config.words import AnyOrderParser
-from eva_openmmlab.terminal.output import quiet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -211,9 +211,7 @@ def _picture(predictor: "Predictor", job: Job, opacity: float) -> "NDArray[np.ui
     return classes
 
 
-def _video(
-    predictor: "Predictor", job: Job, opacity: float, found: "FoundShares"
-) -> str | None:
+def _video(predictor: "Predictor", job: Job, opacity: float, found: "FoundShares") -> str | None:
     from eva_data.demos.videos import draw_video
     from eva_data.drawing.label_maps import overlay
 
@@ -228,9 +226,7 @@ def _video(
 
 
 def _parser() -> AnyOrderParser:
-    parser = demo_parser(
-        "Segment images, folders of them, videos and cameras.", _EPILOG, task=TASK
-    )
+    parser = demo_parser("Segment images, folders of them, videos and cameras.", _EPILOG, task=TASK)
     add = parser.add_argument
     add("--tta", action="store_true", help="several scales and flips, by the config's tta_pipeline")
     add(
@@ -287,21 +283,21 @@ def _segment(parser: argparse.ArgumentParser, args: argparse.Namespace, planned:
     complete = not planned.problems
     archive = args.ade20k_submission if complete else None
     model: Model = args.model
-    with quiet():
-        from eva_segmentation.inference.predictor import Predictor
+    warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside mmsegmentation
+    from eva_segmentation.inference.predictor import Predictor
 
-        try:
-            predictor = Predictor.from_config(
-                model.config, weights=model.weights, device=args.device, multi_scale=args.tta
+    try:
+        predictor = Predictor.from_config(
+            model.config, weights=model.weights, device=args.device, multi_scale=args.tta
+        )
+        if archive and len(predictor.names) != ADE20K_CLASSES:
+            raise ValueError(
+                f"--ade20k-submission needs a model of {ADE20K_CLASSES} classes; that of "
+                f"{model.config} has {len(predictor.names)}"
             )
-            if archive and len(predictor.names) != ADE20K_CLASSES:
-                raise ValueError(
-                    f"--ade20k-submission needs a model of {ADE20K_CLASSES} classes; that of "
-                    f"{model.config} has {len(predictor.names)}"
-                )
-        except (ValueError, FileNotFoundError) as error:
-            refuse(parser, error)
-        problems = run(predictor, planned.jobs, opacity=args.opacity, submission=archive)
+    except (ValueError, FileNotFoundError) as error:
+        refuse(parser, error)
+    problems = run(predictor, planned.jobs, opacity=args.opacity, submission=archive)
     say(f"output   {args.output}")
     if args.ade20k_submission and (problems or not complete):
         logger.error("%s was not written, because pictures are missing", args.ade20k_submission)

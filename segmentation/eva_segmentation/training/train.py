@@ -5,6 +5,7 @@ from functools import partial
 
 from eva_data.commands import program_name
 from eva_openmmlab.config import command_line
+from eva_openmmlab.config.words import AnyOrderParser
 from eva_segmentation.data import custom_data
 
 TASK = "segmentation"
@@ -39,12 +40,19 @@ def main(argv: list[str] | None = None) -> None:
     from eva_segmentation.evaluation.report import report_of_run
 
     configure = partial(command_line.configure_training, own_data=custom_data.apply)
-    run_training(args, configure, program=program_name("train.py"), report=report_of_run)
+    run_training(
+        args,
+        configure,
+        program=program_name("train.py"),
+        task=TASK,
+        report=report_of_run,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = AnyOrderParser(
         prog=program_name("train.py"),
+        usage="%(prog)s CONFIG [flags] [KEY=VALUE ...]",
         description="Train a segmentor.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

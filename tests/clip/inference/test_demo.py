@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from eva_contrastive.inference import demo
 from eva_contrastive.inference.features import ClipFeatures
+from eva_contrastive.inference.finding import find
 from eva_contrastive.inference.searching import search
 from eva_data.drawing import contact_sheet
 from eva_data.files import replacing
@@ -68,16 +70,21 @@ def test_captions_of_pictures_and_videos(run, clip, media, tmp_path, capsys):
             times = [one["time"] for one in entry["captions"]]
             assert times == pytest.approx([frames.times[k] for k in best], abs=1e-3)
     shown = capsys.readouterr().out.splitlines()
-    assert len(shown) == 4 * 4
-    assert shown[0] == str(media / "astronaut.png")
-    assert re.fullmatch(r" +\d+\.\d%  +-?\d\.\d{3}  \w.*", shown[1])
-    assert re.fullmatch(r" +\d+\.\d%  +-?\d\.\d{3}  at 0:0\d\.\d  \w.*", shown[9])
+    assert len(shown) == 4 + 1 + 1
+    caption = r'"\w[\w ]+" [01]\.\d\d'
+    assert re.fullmatch(rf"astronaut\.png: {caption}, {caption}, {caption}", shown[0])
+    timed = rf"{caption} at 0:0\d\.\d"
+    assert re.fullmatch(rf"film\.mp4: {timed}, {timed}, {timed}", shown[2])
+    first = written["files"][0]["captions"][0]
+    assert f'"{first["text"]}" {first["probability"]:.2f}' in shown[0]
+    assert shown[4].startswith("4 files: ")
+    assert shown[5] == "output   ranked/ranking.json"
 
 
 def test_without_an_output_there_is_the_table(run, media, tmp_path, capsys):
     before = {*tmp_path.iterdir()}
     run("rank", media / "rocket.png", "--text", "a cat", "a rocket", "--top", "1")
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 1
     assert {*tmp_path.iterdir()} == before
 
 
@@ -98,7 +105,7 @@ def test_a_file_beyond_the_number_format_is_named(run, media, monkeypatch):
     monkeypatch.setattr(ClipFeatures, "images", overflow)
     with pytest.raises(SystemExit, match="are not finite in"):
         run("rank", media / "rocket.png", "--text", "a cat")
-    with pytest.raises(SystemExit, match=r"^demo.py search: features are not finite"):
+    with pytest.raises(SystemExit, match=r"^clip/demo.py search: features are not finite"):
         run("search", media, "--text", "a cat", "--output", "found")
 
 
@@ -134,9 +141,10 @@ def test_a_folder_is_searched_by_sentences_and_pictures(run, clip, media, tmp_pa
     assert rows[9]["time"] == str(hits[1]["time"])
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == '"a cat"'
-    assert shown[10] == str(query)
-    assert re.fullmatch(r"   1\.000  .*cat\.png", shown[11])
-    assert re.fullmatch(r"   \d\.\d{3}  at 0:0\d\.\d  .*film\.mp4", shown[12])
+    assert shown[10:12] == [str(query), "  1.00  deep/cat.png"]
+    assert re.fullmatch(r"  \d\.\d\d  film\.mp4  at 0:0\d\.\d", shown[12])
+    assert shown[15] == "4 files searched: 4 computed"
+    assert shown[16] == "output   found (contact_sheet.jpg, results.csv, results.json)"
     names = sorted(file.name for file in (tmp_path / "found").iterdir() if file.suffix)
     assert [re.sub("-[0-9a-f]{12}", "", name) for name in names] == [
         "contact_sheet.jpg", "library.safetensors", "results.csv", "results.json",
@@ -174,15 +182,14 @@ def test_a_film_can_be_looked_for(run, media, film, tmp_path):
     assert {one["file"] for one in query["hits"][:2]} & {str(media / "film.mp4")}
 
 
-def test_a_library_serves_later_searches(run, media, monkeypatch, caplog):
+def test_a_library_serves_later_searches(run, media, monkeypatch, capsys):
     """Also where it lies in the folder that is searched, as do the results."""
-    caplog.set_level("INFO")
     run("search", media, "--output", media / "found", "--cache", media / "kept", "--text", "a")
     with monkeypatch.context() as patched:
         patched.setattr(ClipFeatures, "images", None)
         run("search", media, "--output", media / "found", "--cache", media / "kept", "--text", "a",
             "--overwrite")  # fmt: skip
-    assert "files in the library: 4 known, 0 computed, 0 gone, 0 that" in caplog.text
+    assert "4 files searched: 0 computed, 4 known from before" in capsys.readouterr().out
     (query,) = content(media / "found" / "results.json")["queries"]
     assert len(query["hits"]) == 4
     assert len(list((media / "kept").glob("*.safetensors"))) == 1
@@ -208,6 +215,19 @@ def test_a_library_belongs_to_the_content_of_the_weights(media, weights, tmp_pat
     state["visual.norm.bias"] += 1e-3
     write_tensors(state, copy)
     assert search_by(copy) == 2
+
+
+def test_a_search_from_python(clip, media, caplog):
+    (media / "torn.png").write_bytes(b"torn")
+    cat = media / "deep" / "cat.png"
+    hits = find(clip, [media, f"{media}/*.png"], like=cat, top=2)
+    assert [Path(hit.file).name for hit in hits] == ["cat.png", "film.mp4"]
+    assert hits[0].score == pytest.approx(1, abs=1e-3)
+    assert "torn.png" in caplog.text
+    scores = (clip.images(media / "deep") @ clip.texts("a cat").T)[0].tolist()
+    assert [hit.score for hit in find(clip, cat, "a cat")] == pytest.approx(scores, abs=1e-3)
+    with pytest.raises(ValueError, match="there is nothing to look for"):
+        find(clip, cat)
 
 
 def test_what_cannot_be_read_is_skipped_and_reported(run, media, tmp_path):
@@ -272,6 +292,13 @@ def test_mistakes_end_in_a_sentence(run, media, tmp_path, arguments, message, ca
     assert ended.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "o").exists()
+
+
+def test_mistyped_weights_are_answered_without_usage(media, capsys):
+    with pytest.raises(SystemExit):
+        demo.main(["rank", str(media), "--text", "a", "--weights", "nothing.pt"])
+    said = capsys.readouterr().err
+    assert said.startswith("clip/demo.py rank: error: there is no file 'nothing.pt'")
 
 
 def test_weights_that_are_no_clip_are_refused(media, capsys):

@@ -125,9 +125,7 @@ def test_what_is_gone_is_forgotten_and_what_lies_elsewhere_is_not(
     assert str(elsewhere) in kept
 
 
-def test_a_file_that_cannot_be_read_is_named_and_not_kept(
-    search_again, open_library, media, caplog
-):
+def test_a_file_that_cannot_be_read_is_named_and_not_kept(search_again, open_library, media):
     search_again()
     (media / "rocket.png").write_bytes(b"torn")  # it was there before
     (media / "torn.mp4").write_bytes(b"torn")
@@ -137,7 +135,6 @@ def test_a_file_that_cannot_be_read_is_named_and_not_kept(
         str(media / name) for name in ("empty.jpg", "rocket.png", "torn.mp4")
     ]
     assert "rocket.png cannot be decoded" in changes.problems[str(media / "rocket.png")]
-    assert sorted(caplog.messages) == sorted(changes.problems.values())
     assert str(media / "rocket.png") not in open_library()
     _, again = search_again()
     assert again.problems == changes.problems

@@ -1,0 +1,103 @@
+"""Where the files of registered data sets lie; nothing heavy is imported.
+
+As detectron2's builtin ones, all lie below the folder `$DETECTRON2_DATASETS` (default `datasets`).
+
+Objects365 v1 and v2 both have 365 classes, under other ids and partly other names: class 4 of v1 is
+"hat", of v2 "Other Shoes". The heads of a checkpoint of one are therefore not for the other, though
+they load without complaint: its predictions would be named wrongly and score next to nothing.
+A backbone, and the boxes of a class-agnostic regressor, can come from either.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from eva_data.commands import command_to_run
+
+ROOT_VARIABLE = "DETECTRON2_DATASETS"
+DIGIT_SCENES = "digit_scenes"  # folder that `tools/make_demo_data.py` writes for the demo configs
+
+# name -> (images, annotations) below the root
+COCO_STYLE: dict[str, tuple[str, str]] = {
+    "digit_scenes_train": (
+        f"{DIGIT_SCENES}/coco/train",
+        f"{DIGIT_SCENES}/coco/annotations/instances_train.json",
+    ),
+    "digit_scenes_val": (
+        f"{DIGIT_SCENES}/coco/val",
+        f"{DIGIT_SCENES}/coco/annotations/instances_val.json",
+    ),
+    # Objects365 v1: 600k training images
+    "objects365_v1_train": (
+        "objects365_v1/train",
+        "objects365_v1/annotations/objects365_train.json",
+    ),
+    "objects365_v1_val": (
+        "objects365_v1/val",
+        "objects365_v1/annotations/objects365_val.json",
+    ),
+    # Objects365 v2: 1.7M training images; the paper trains on both splits
+    "objects365_v2_train": (
+        "objects365/train",
+        "objects365/annotations/zhiyuan_objv2_train.json",
+    ),
+    "objects365_v2_val": (
+        "objects365/val",
+        "objects365/annotations/zhiyuan_objv2_val.json",
+    ),
+}
+
+# The part of LVIS v1 val that lies in COCO val2017 (`tools/coco_lvis_gap.py subset` writes the
+# first file), and that part with COCO's 80 classes, for detectors trained on COCO. Nobody
+# distributes the files; the names are the official code's.
+LVIS_STYLE: dict[str, tuple[str, str]] = {
+    "lvis_v1_val_5k": ("coco", "lvis/lvis_v1_val_5k.json"),
+    "lvis_v1_val_cocofied": ("coco", "lvis/lvis_v1_val_5k_cocofied.json"),
+}
+
+# What the recipes take of detectron2's builtin ones; the images of LVIS are COCO's.
+BUILTIN: dict[str, tuple[str, str]] = {
+    "coco_2017_train": ("coco/train2017", "coco/annotations/instances_train2017.json"),
+    "coco_2017_val": ("coco/val2017", "coco/annotations/instances_val2017.json"),
+    "lvis_v1_train": ("coco", "lvis/lvis_v1_train.json"),
+    "lvis_v1_val": ("coco", "lvis/lvis_v1_val.json"),
+}
+
+
+def dataset_root() -> Path:
+    """Return the folder that holds the data sets, as detectron2 defines it."""
+    return Path(os.environ.get(ROOT_VARIABLE, "datasets")).expanduser()
+
+
+def require_data(names: Iterable[str]) -> None:
+    """Refuse registered data sets whose files are not there, before anything is built.
+
+    Args:
+        names: Names of data sets; those that are not known here are left to detectron2.
+
+    Raises:
+        FileNotFoundError: For the first file or folder that is missing, with where it was looked
+            for and what makes it.
+    """
+    root, places = dataset_root(), COCO_STYLE | LVIS_STYLE | BUILTIN
+    if "://" in os.environ.get(ROOT_VARIABLE, ""):  # detectron2 can read other places than files
+        return
+    for name in names:
+        for place in reversed(places.get(name, ())):
+            if not (root / place).exists():
+                raise FileNotFoundError(_missing(name, root, place))
+
+
+def _missing(name: str, root: Path, place: str) -> str:
+    value = os.environ.get(ROOT_VARIABLE)
+    stated = f"is not set, so it is {root.absolute()}" if value is None else f"is {value}"
+    text = (
+        f"the data set {name} is not there: looked for {(root / place).absolute()} "
+        f"({ROOT_VARIABLE} {stated})"
+    )
+    if place.startswith(f"{DIGIT_SCENES}/"):
+        output = ("--output", str(root / DIGIT_SCENES))
+        command = command_to_run("data make-demo", "tools/make_demo_data.py", *output)
+        return f"{text}; this makes it: {command}"
+    first = place.partition("/")[0]
+    return f"{text}; set it to the folder that holds {first}, or name data of your own with --data"

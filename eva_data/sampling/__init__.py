@@ -1,0 +1,1 @@
+"""Random numbers of samples by seed and place."""

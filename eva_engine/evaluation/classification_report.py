@@ -1,0 +1,152 @@
+"""What a report shows of a classifier, of pictures or videos: classes, mistakes, examples."""
+
+from collections.abc import Callable, Sequence
+
+from PIL import Image
+from torch import Tensor
+
+from eva_data.commands import printable
+from eva_data.drawing.style import score_text
+from eva_data.reports.content import Cell, Confusion, Example, Gallery, Picture, Section, Table
+from eva_engine.evaluation.counting import Counted
+from eva_engine.evaluation.outcomes import Outcome
+
+MOST_CONFUSION = 1000  # classes of a training whose confusion is counted for the report
+_MISTAKES = 20  # rows of the top mistakes
+
+MEANINGS = {
+    "top1": "Percent of the {unit} whose most probable class is the label; higher is better.",
+    "top5": "Percent of the {unit} whose label is among the five most probable classes.",
+    "loss": "Mean cross-entropy of the label; lower is better, also for rightly placed doubt.",
+}
+
+
+def meanings(unit: str = "images") -> dict[str, str]:
+    """Say what the results of a classifier mean; the main one first.
+
+    Args:
+        unit: Name of the samples.
+    """
+    return {name: text.format(unit=unit) for name, text in MEANINGS.items()}
+
+
+def classification_sections(
+    counted: Counted,
+    classes: Sequence[str],
+    *,
+    examples: tuple[Sequence[Outcome], Sequence[Outcome]] = ((), ()),
+    picture: Callable[[int], Image.Image] | None = None,
+    name: Callable[[int], str] = str,
+    unit: str = "images",
+    complete_in: str = "",
+) -> list[Section]:
+    """Make the sections of a classifier's evaluation.
+
+    Args:
+        counted: Counts of the evaluation; without a confusion there are examples only.
+        classes: Names of the labels.
+        examples: Wrong and right samples, see `eva_engine.evaluation.outcomes.Outcomes.gathered`.
+        picture: Function of a sample's index that gives what is shown of it, such as the picture,
+            or frames of a video side by side; None shows no examples.
+        name: Function of a sample's index that gives its name.
+        unit: Name of the samples.
+        complete_in: File beside the report with the results of all classes.
+
+    Returns:
+        Classes, confusion, top mistakes, worst and best examples; what there is of them.
+    """
+    names = [printable(one) for one in classes]
+    sections: list[Section] = []
+    if counted.confusion is not None:
+        sections += [
+            _classes(counted, names, unit, complete_in),
+            _confusion(counted.confusion, names, unit),
+            _mistakes(counted.confusion, names, unit),
+        ]
+    if picture is not None:
+        wrong, right = examples
+        sections += [
+            Gallery(
+                title="Worst: confident and wrong",
+                examples=[_example(one, names, picture, name) for one in wrong],
+                text=f"The {unit} with the most probable wrong predictions, behind them their "
+                "probability. Some of the labels may be wrong.",
+            ),
+            Gallery(
+                title="Best: confident and right",
+                examples=[_example(one, names, picture, name) for one in right],
+                text=f"The {unit} of different classes whose label was found most probable.",
+            ),
+        ]
+    return sections
+
+
+def _classes(counted: Counted, names: Sequence[str], unit: str, complete_in: str) -> Table:
+    assert counted.confusion is not None
+    assert counted.right5 is not None
+    rows: list[list[Cell]] = []
+    samples = counted.confusion.sum(1).tolist()
+    right = counted.confusion.diagonal().tolist()
+    wrong = counted.confusion.clone()
+    wrong.fill_diagonal_(0)
+    most, taken_for = (values.tolist() for values in wrong.max(1))
+    for label, number in enumerate(samples):
+        shares: list[Cell] = [
+            100 * count / number if number else None
+            for count in (right[label], int(counted.right5[label]))
+        ]
+        mistake = f"{names[taken_for[label]]} ({most[label]} times)" if most[label] else None
+        rows.append([names[label], number, *shares, mistake])
+    rows.sort(key=lambda row: (row[2] is None, row[2]))
+    return Table(
+        title="Classes",
+        heads=["class", unit, "top1 (%)", "top5 (%)", "most often taken for"],
+        rows=rows,
+        text="The worst class comes first. "
+        f"Mean over the classes that have {unit}: {counted.mean_per_class:.1f} %.",
+        complete_in=complete_in,
+    )
+
+
+def _confusion(counts: Tensor, names: Sequence[str], unit: str) -> Confusion:
+    return Confusion(
+        title="Confusion",
+        classes=names,
+        counts=counts.numpy(),
+        unit=unit,
+        text="Each row is a label, each column the class that was found most probable.",
+    )
+
+
+def _mistakes(counts: Tensor, names: Sequence[str], unit: str) -> Table:
+    wrong = counts.clone()
+    wrong.fill_diagonal_(0)
+    totals = counts.sum(1)
+    times, cells = wrong.flatten().topk(min(_MISTAKES, wrong.numel()))
+    rows: list[list[Cell]] = []
+    for number, cell in zip(times.tolist(), cells.tolist(), strict=True):
+        label, prediction = divmod(cell, len(names))
+        if number:
+            share = 100 * number / int(totals[label])
+            rows.append([names[label], names[prediction], number, share])
+    return Table(
+        title="Top mistakes",
+        heads=["truth", "taken for", unit, "share of the class (%)"],
+        rows=rows,
+        text="" if rows else f"None: all {unit} were recognised.",
+    )
+
+
+def _example(
+    one: Outcome,
+    names: Sequence[str],
+    picture: Callable[[int], Image.Image],
+    name: Callable[[int], str],
+) -> Example:
+    truth, prediction = names[one.label], names[one.prediction]
+    score = score_text(one.confidence)
+    said = f"truth {truth}, predicted {prediction} ({score})"
+    return Example(
+        caption=f"{said}: {printable(name(one.sample))}",
+        pictures=[Picture(title=said, image=picture(one.sample))],
+    )

@@ -1,0 +1,350 @@
+"""The page of a training of this engine: scores, curves, and what a project adds."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eva_backbone.checkpoints.runs.engine import EMA_WEIGHTS
+from eva_backbone.checkpoints.runs.weights import weights_of_run
+from eva_data.reports.content import (
+    Curve,
+    Curves,
+    Link,
+    Report,
+    ScoreRow,
+    ScoreTable,
+    Section,
+    Step,
+)
+from eva_data.reports.page import try_report
+from eva_data.reports.provenance import facts
+from eva_data.terminal import SHOWN
+from eva_engine import distributed
+from eva_engine.evaluation.classification_report import meanings
+from eva_engine.evaluation.counting import Score
+from eva_engine.run_log import METRICS, lines_of, thinned
+
+logger = logging.getLogger(__name__)
+
+_VAL, _EMA = "val_", "ema_"
+LOSS = "Mean of what the training minimises, on the validation data; lower is better."
+
+
+def named_weights(source: str) -> str:
+    """Name weights for people: a run's folder with the file that is taken of it.
+
+    Args:
+        source: Name, path or address; empty for none.
+    """
+    if not source:
+        return "random"
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    file = weights_of_run(folder)
+    average = " (moving average)" if file.name == EMA_WEIGHTS else ""
+    return f"{file}{average}"
+
+
+class Evaluation(NamedTuple):
+    """Results of the weights, or of their moving average, after a step (from 1)."""
+
+    step: int
+    average: bool
+    results: Mapping[str, float]
+
+    @property
+    def title(self) -> str:
+        """Title of its column."""
+        return f"step {self.step:,}" + (", moving average" if self.average else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A run that has ended, as far as its page shows it.
+
+    Attributes:
+        folder: Output folder.
+        title: Title of the page.
+        recipe: Name of the recipe.
+        config: The resolved recipe.
+        steps: Steps of the complete run.
+        batch_size: Samples of a step.
+        data: Use and description of each data set.
+        weights: Weights that it began from.
+        meanings: Name of a result -> what it measures, the main one first.
+        next_steps: Commands to run next.
+    """
+
+    folder: Path
+    title: str
+    recipe: str
+    config: Mapping[str, Any]
+    steps: int
+    batch_size: int
+    data: Sequence[tuple[str, str]] = ()
+    weights: str = "random"
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    next_steps: Sequence[Step] = ()
+
+    @property
+    def metric(self) -> str:
+        """Name of the result by which evaluations are compared."""
+        chosen = self.config.get("run", {}).get("best_metric")
+        return str(chosen or next(iter(self.meanings), "loss"))
+
+    def evaluations(self) -> list[Evaluation]:
+        """Read all evaluations off the log, in order; of two in a step, the average is second."""
+        found = []
+        for line in lines_of(self.folder / METRICS):
+            named = {name.removeprefix(_VAL): v for name, v in line.items() if _VAL in name[:4]}
+            plain = {n: float(v) for n, v in named.items() if v is not None and _EMA not in n[:4]}
+            ema = {n[4:]: float(v) for n, v in named.items() if v is not None and _EMA in n[:4]}
+            step = int(line["step"]) + 1
+            found += [Evaluation(step, bool(i), one) for i, one in enumerate((plain, ema)) if one]
+        return found
+
+    def best(self, evaluations: Sequence[Evaluation]) -> Evaluation | None:
+        """Return the best evaluation by `metric`; the first of equals."""
+        scored = [one for one in evaluations if self.metric in one.results]
+        sign = -1 if self.metric == "loss" else 1
+        return max(scored, key=lambda one: sign * one.results[self.metric], default=None)
+
+    def sentence(self) -> str:
+        """Say the best and the last scores in a line or two; empty without an evaluation."""
+        evaluations = self.evaluations()
+        best = self.best(evaluations)
+        if best is None:
+            return ""
+        last = [one for one in evaluations if one.step == evaluations[-1].step]
+        lines = [f"best     {self._written(best)}"]
+        lines += [f"last     {self._written(one)}" for one in last if one != best]
+        return "\n".join(lines)
+
+    def _written(self, one: Evaluation) -> str:
+        names = [*self.meanings, *(name for name in one.results if name not in self.meanings)]
+        shown = [f"{name} {one.results[name]:.4g}" for name in names if name in one.results]
+        return f"{', '.join(shown)} ({one.title})"
+
+
+def training_report(
+    run: TrainedRun,
+    origin: Sequence[tuple[str, str]],
+    sections: Callable[[], Sequence[Section]] = tuple,
+) -> Report:
+    """Make the page of a training.
+
+    Args:
+        run: The run.
+        origin: Facts of `eva_data.reports.provenance.facts`.
+        sections: Function that makes the sections of the project.
+
+    Returns:
+        The page.
+    """
+    evaluations = run.evaluations()
+    best = run.best(evaluations)
+    weights = weights_of_run(run.folder)
+    facts = [*origin, ("recipe", run.recipe), ("began from", run.weights), *run.data]
+    facts.append(("length", f"{run.steps:,} steps of {run.batch_size} samples"))
+    facts += _settings(run.config)
+    summary = f"{run.steps:,} steps of {run.batch_size} samples"
+    if best is not None:
+        summary += f"; {run.metric} {best.results[run.metric]:.4g} after {best.title}"
+    kept = f"weights{' (moving average)' if weights.name == EMA_WEIGHTS else ''}"
+    names = ("results.json", "config.json", METRICS, "log.txt")
+    return Report(
+        title=run.title,
+        summary=f"{summary}.",
+        facts=facts,
+        sections=[*_scores(run, evaluations, best), *curves(run.folder), *sections()],
+        links=[
+            Link(title=f"{kept}: {weights.relative_to(run.folder)}", path=_beside(run, weights)),
+            *(Link(title=name, path=Path(name)) for name in names),
+        ],
+        next_steps=run.next_steps,
+    )
+
+
+def _beside(run: TrainedRun, file: Path) -> Path:
+    return file.relative_to(run.folder)
+
+
+def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name the settings that people ask for first."""
+    run, optimizer = config.get("run", {}), config.get("optimizer", {})
+    named = (
+        ("epochs", run.get("epochs")),
+        ("precision", run.get("precision")),
+        ("learning rate", optimizer.get("lr")),
+        ("layer decay", optimizer.get("layer_decay")),
+        ("moving average", run.get("ema_decay")),
+    )
+    return [(name, f"{value:g}" if isinstance(value, float) else str(value))
+            for name, value in named if value]  # fmt: skip
+
+
+def _scores(
+    run: TrainedRun, evaluations: Sequence[Evaluation], best: Evaluation | None
+) -> list[Section]:
+    if best is None:
+        return []
+    last = [one for one in evaluations if one.step == evaluations[-1].step and one != best]
+    shown = [best, *last]
+    names = [*run.meanings, *(name for name in best.results if name not in run.meanings)]
+    rows = [
+        ScoreRow(
+            name=name,
+            values=[one.results.get(name) for one in shown],
+            meaning=run.meanings.get(name, LOSS if name == "loss" else ""),
+        )
+        for name in names
+        if any(name in one.results for one in shown)
+    ]
+    columns = [f"best: {best.title}", *(f"last: {one.title}" for one in last)]
+    text = f"On the validation data; the best is that by {run.metric}."
+    return [ScoreTable(title="Scores", columns=columns, rows=rows, text=text, digits=3)]
+
+
+def curves(folder: Path) -> list[Section]:
+    """Draw the log of a training: loss, results of evaluations, learning rate.
+
+    Args:
+        folder: Output folder with `metrics.jsonl`.
+
+    Returns:
+        A section for each group of numbers that the log has.
+    """
+    steps: dict[str, list[tuple[float, float]]] = {}
+    for line in lines_of(folder / METRICS):
+        for name, value in line.items():
+            if isinstance(value, int | float) and name not in ("step", "samples", "epoch"):
+                steps.setdefault(name, []).append((line["step"] + 1.0, float(value)))
+    losses = [name for name in ("loss", "val_loss", "val_ema_loss") if name in steps]
+    others = [name for name in steps if name.startswith(_VAL) and name not in losses]
+    trained = [name for name in steps if name not in _NOT_MEASURED and not name.startswith(_VAL)]
+    groups = (
+        ("Loss", "loss", losses, "Each point of the training is a mean over steps."),
+        ("Validation", "result", others, ""),
+        ("Training", "value", [name for name in trained if name != "loss"], ""),
+        ("Learning rate", "lr", [name for name in ("lr",) if name in steps], ""),
+    )
+    return [
+        Curves(
+            title=title,
+            x_label="step",
+            y_label=label,
+            curves=[Curve(name=_legend(name), points=thinned(steps[name])) for name in names],
+            text=text,
+        )
+        for title, label, names, text in groups
+        if names
+    ]
+
+
+_NOT_MEASURED = (
+    *("lr", "grad_norm", "loss_scale", "skipped", "bad_samples", "samples_per_second"),
+    *("eta_seconds", "memory_gib", "model_tflops", "model_flops_use"),
+)
+
+
+def _legend(name: str) -> str:
+    if not name.startswith(_VAL):
+        return f"training {name}" if name == "loss" else name
+    plain = name.removeprefix(_VAL)
+    if plain.startswith(_EMA):
+        return f"{plain.removeprefix(_EMA)}, moving average"
+    return f"validation {plain}" if plain == "loss" else plain
+
+
+def announce(task: str, *, weights: str, data: Sequence[tuple[str, str]]) -> None:
+    """Say on the terminal what an evaluation is about to do; the main process does.
+
+    Args:
+        task: What is done: "evaluate a classifier at 224 px on cuda".
+        weights: Weights, as they were named.
+        data: Use and description with counts of each data set.
+    """
+    if distributed.rank():
+        return
+    lines = [task, f"weights  {named_weights(weights)}"]
+    for line in (*lines, *(f"data     {use}: {text}" for use, text in data)):
+        logger.info("%s", line, extra=SHOWN)
+
+
+def write_evaluation_report(
+    folder: Path,
+    scores: Mapping[str, Score],
+    *,
+    task: str,
+    weights: str,
+    data: Sequence[tuple[str, str]],
+    settings: Mapping[str, Any],
+    sections: Callable[[], Sequence[Section]] = tuple,
+    device: str = "cpu",
+    unit: str = "images",
+    extra: Mapping[str, Mapping[str, float]] | None = None,
+    next_steps: Sequence[Step] = (),
+) -> Path | None:
+    """Write `report.html` of an evaluation of a classifier; on the main process.
+
+    Args:
+        folder: Output of the evaluation, with `results.json`.
+        scores: Set, or method, -> score.
+        task: Name of the task: "Classification".
+        weights: Weights that were scored, as they were named.
+        data: Use and description of each data set.
+        settings: Settings of the evaluation.
+        sections: Function that makes further sections.
+        device: Type of the device.
+        unit: Name of the samples.
+        extra: Set -> further numbers, in percent, by their titles.
+        next_steps: Commands to run next.
+
+    Returns:
+        The file; None if it could not be made.
+    """
+
+    def make() -> Report:
+        processes = int(settings.get("processes", 1))
+        origin = facts(folder, "evaluation", seed=None, device=device, processes=processes)
+        named = [("weights", named_weights(weights)), *data]
+        named += [(name.replace("_", " "), str(value)) for name, value in settings.items()]
+        first, score = next(iter(scores.items()))
+        links = ("results.json", "per_class.csv", "confusion.png", "predictions.jsonl")
+        return Report(
+            title=f"{task}: evaluation of {Path(weights).name}",
+            summary=f"top1 {score.top1:.2f} % of {score.samples:,} {unit} ({first}).",
+            facts=[*origin, *_once(named)],
+            sections=[_table_of(scores, unit, extra or {}), *sections()],
+            links=[Link(title=name, path=Path(name)) for name in links],
+            next_steps=next_steps,
+        )
+
+    return try_report(folder, make)
+
+
+def _once(named: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in dict(reversed(named)).items()][::-1]
+
+
+def _table_of(
+    scores: Mapping[str, Score], unit: str, extra: Mapping[str, Mapping[str, float]]
+) -> ScoreTable:
+    more = list(dict.fromkeys(name for values in extra.values() for name in values))
+    rows = [
+        ScoreRow(
+            name=name,
+            values=[getattr(score, name) for score in scores.values()],
+            meaning=meaning,
+        )
+        for name, meaning in meanings(unit).items()
+    ]
+    rows += [
+        ScoreRow(name=name, values=[extra.get(one, {}).get(name) for one in scores], meaning="")
+        for name in more
+    ]
+    counts = ", ".join(f"{name}: {score.samples:,} {unit}" for name, score in scores.items())
+    return ScoreTable(title="Scores", columns=list(scores), rows=rows, text=counts, digits=2)

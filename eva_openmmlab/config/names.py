@@ -1,0 +1,32 @@
+"""Names that the runner and the loaders read although a config need not have them.
+
+They are written down so that a slip in `--cfg-options` is found without importing PyTorch; a test
+compares them with mmengine's and PyTorch's signatures.
+"""
+
+RUNNER = frozenset(
+    {
+        *("model", "work_dir", "train_dataloader", "val_dataloader", "test_dataloader"),
+        *("train_cfg", "val_cfg", "test_cfg", "auto_scale_lr", "optim_wrapper", "param_scheduler"),
+        *("val_evaluator", "test_evaluator", "default_hooks", "custom_hooks", "data_preprocessor"),
+        *("load_from", "resume", "launcher", "env_cfg", "log_processor", "log_level"),
+        *("visualizer", "default_scope", "randomness", "experiment_name"),
+    }
+)
+# read from the config itself
+RUNNER_CONFIG = frozenset(
+    {
+        *("activation_checkpointing", "compile", "efficient_conv_bn_eval"),
+        *("find_unused_parameters", "model_wrapper_cfg", "sync_bn"),
+    }
+)
+RANDOMNESS = frozenset({"seed", "deterministic", "diff_rank_seed"})
+AUTO_SCALE_LR = frozenset({"enable", "base_batch_size"})
+LOADING = frozenset(
+    {
+        *("dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "num_workers"),
+        *("collate_fn", "pin_memory", "drop_last", "timeout", "worker_init_fn", "generator"),
+        *("multiprocessing_context", "prefetch_factor", "persistent_workers"),
+        *("pin_memory_device", "in_order"),
+    }
+)

@@ -1,0 +1,1 @@
+"""What programs on mmengine say on the terminal, and `log.txt` for the rest."""

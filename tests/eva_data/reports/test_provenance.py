@@ -1,0 +1,153 @@
+"""The starts of a run, and what is said of how it came about."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from eva_data.files import UnwritableError
+from eva_data.reports import machine, provenance
+from eva_data.reports.provenance import STARTS, called, duration, facts, record_start
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """The clock of the module: a list with the time."""
+    clock = [1_000_000.0]
+    monkeypatch.setattr(provenance.time, "time", lambda: clock[0])
+    monkeypatch.setattr(provenance, "process_began", lambda now: now - 5)
+    return clock
+
+
+def heard(folder, at, name="log.txt"):
+    (folder / name).write_text("a line\n")
+    os.utime(folder / name, (at, at))
+
+
+def test_a_training_that_was_continued_is_the_sum_of_its_starts(tmp_path, now):
+    record_start(tmp_path, "training")
+    heard(tmp_path, now[0] + 100)
+    now[0] += 5_000  # the machine was off
+    record_start(tmp_path, "training")
+    heard(tmp_path, now[0] + 30)
+    now[0] += 31
+    assert duration(tmp_path, "training") == 131
+    named = dict(facts(tmp_path, "training", seed=7, device="cpu", processes=2))
+    assert named["duration"] == "2 min 11 s, in 2 starts"
+    assert named["seed"] == "7"
+    assert named["processes"] == "2 on cpu"
+    assert named["date"].count(":") >= 3
+
+
+def test_of_evaluations_the_last_counts_and_kinds_are_kept_apart(tmp_path, now):
+    record_start(tmp_path, "training")
+    now[0] += 10
+    for _ in range(2):
+        record_start(tmp_path, "evaluation")
+        now[0] += 40
+    assert duration(tmp_path, "evaluation") == 40
+    assert dict(facts(tmp_path, "evaluation", seed=None, device="cpu"))["duration"] == "40 s"
+    assert dict(facts(tmp_path, "evaluation", seed=None, device="cpu"))["seed"] == "none"
+
+
+def test_what_this_process_wrote_is_not_taken_for_the_one_before(tmp_path, now):
+    record_start(tmp_path, "training")
+    heard(tmp_path, now[0] + 50, "metrics.json")
+    now[0] += 9_000
+    heard(tmp_path, now[0])  # opened already
+    record_start(tmp_path, "training")
+    assert duration(tmp_path, "training") == 50
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b'{"kind": "training", "beg', b"\xff\xfe\0", b"[]\n3\nnull\n", b"{" * 100_000),
+        b'{"kind": "training", "began": NaN}\n{"kind": "training", "began": "x"}',
+        b'{"kind": "training", "began": 999990, "command": 3, "heard": []}',
+    ],
+)
+def test_a_damaged_file_of_starts_never_fails(tmp_path, now, damage):
+    (tmp_path / STARTS).write_bytes(damage)
+    assert duration(tmp_path, "training") in (0.0, 10.0)
+    before = facts(tmp_path, "training", seed=0, device="cpu")
+    assert "command" in dict(before)
+    record_start(tmp_path, "training")  # begins a line of its own
+    now[0] += 3
+    last = (tmp_path / STARTS).read_bytes().splitlines()[-1]
+    assert json.loads(last)["kind"] == "training"
+    assert duration(tmp_path, "training") in (3.0, 3.0 + 0.0)
+    assert (tmp_path / STARTS).read_bytes().startswith(damage)
+
+
+def test_without_a_file_of_starts(tmp_path):
+    named = dict(facts(tmp_path, "training", seed=0, device="cpu"))
+    assert "duration" not in named
+    assert named["hardware"]
+    assert duration(tmp_path, "training") == 0.0
+
+
+def test_a_folder_that_takes_no_file(tmp_path):
+    (tmp_path / STARTS).mkdir()
+    with pytest.raises(UnwritableError, match=STARTS):
+        record_start(tmp_path, "training")
+    assert facts(tmp_path, "training", seed=0, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["eva detection train", "a b", "x=1"], "eva detection train 'a b' x=1"),
+        (["eva doctor"], "eva doctor "),
+        (["detection/train_net.py", "--resume"], "python detection/train_net.py --resume"),
+        (["", "x"], "python x"),
+    ],
+)
+def test_the_command_as_it_was_called(arguments, shown, monkeypatch):
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=None))
+    assert called() == shown.strip()
+
+
+def test_the_command_of_a_module(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/train.py", "x"])
+    spec = SimpleNamespace(name="eva_pretrain.__main__")
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=spec))
+    assert called() == "python -m eva_pretrain x"
+
+
+def test_the_commit_of_a_checkout(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert machine.commit(tmp_path) == ""
+    git("init", "-q")
+    (tmp_path / "file").write_text("a")
+    git("add", "file")
+    git("commit", "-qm", "one")
+    digest = git("rev-parse", "HEAD")[:12]
+    assert machine.commit(tmp_path) == f"commit {digest}"
+    (tmp_path / "file").write_text("b")
+    assert machine.commit(tmp_path) == f"commit {digest}, modified"
+    git("worktree", "add", "-q", str(tmp_path / "other"))
+    monkeypatch.setattr(machine, "_describe", lambda _: None)  # no git
+    assert machine.commit(tmp_path) == f"commit {digest}"
+    assert machine.commit(tmp_path / "other") == f"commit {digest}"
+    git("pack-refs", "--all")
+    assert machine.commit(tmp_path) == f"commit {digest}"
+
+
+def test_hardware_names_gpus_only_where_they_compute(monkeypatch):
+    cuda = SimpleNamespace(device_count=lambda: 2, get_device_name=lambda _: "A GPU")
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, __version__="2.0"))
+    assert machine.hardware("cuda").startswith("2 x A GPU, ")
+    assert machine.hardware("cuda:1").startswith("1 x A GPU, ")
+    assert "GPU" not in machine.hardware("cpu")
+    assert "torch 2.0" in machine.software()
+    assert 0 < time.time() - machine.process_began(time.time()) < 1e6
