@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from eva_data.coco import own_data
 from eva_data.coco.any_form import EVALUATED, Found, place, write_placed
 from eva_data.coco.files import CocoFile, check_categories
+from eva_openmmlab.config.runs import has_run, used
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -102,8 +103,6 @@ def _written(found: Found, config: "Config", arguments: argparse.Namespace) -> d
     Raises:
         ValueError: If the folder has a run already that these data are not part of.
     """
-    from eva_openmmlab.config.runs import has_run, used
-
     folder = Path(config.work_dir)
     if "train" not in found.files:
         folder = folder if arguments.work_dir is not None else folder / "test"
