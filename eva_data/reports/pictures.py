@@ -15,7 +15,7 @@ _SMALL = 200  # pixels of a side; below, a picture is shown with its pixels as s
 _WIDE = 2.2  # width over height from which a picture takes a row of its own
 _CAPTION, _TITLE = 600, 120  # characters
 _MARGIN = 1.15  # of an estimate by a few pictures
-_SAMPLES = 6
+_SAMPLES = 4
 
 
 class Level(NamedTuple):
@@ -84,7 +84,7 @@ def encoded(picture: Picture, level: Level) -> Encoded:
         image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3)
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     stream = io.BytesIO()
-    rgb.save(stream, "WEBP", quality=level.quality, method=3)
+    rgb.save(stream, "WEBP", quality=level.quality, method=2)
     data = base64.b64encode(stream.getvalue()).decode()
     return Encoded(f"data:image/webp;base64,{data}", *rgb.size)
 

@@ -191,9 +191,7 @@ def test_several_pictures_and_the_folder_of_a_run(predictor, tiny, tiny_run):
     assert [*pairs] == [first, second]
     same(pairs[second], expected[1])
     other = Predictor.from_config(tiny_run, score_threshold=0.0, **CPU)
-    best = Predictor.from_config(
-        tiny_run / "tiny.py", weights=tiny_run, score_threshold=0.0, **CPU
-    )
+    best = Predictor.from_config(tiny_run / "tiny.py", weights=tiny_run, score_threshold=0.0, **CPU)
     same(other(first), best(first))
     with pytest.raises(ValueError, match=r"name the weights of \S+tiny\.py: a path, the folder"):
         Predictor.from_config(tiny_run / "tiny.py", **CPU)

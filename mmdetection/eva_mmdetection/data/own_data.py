@@ -103,7 +103,7 @@ def _written(found: Found, config: "Config", arguments: argparse.Namespace) -> d
     Raises:
         ValueError: If the folder has a run already that these data are not part of.
     """
-    folder = Path(config.work_dir)
+    folder = Path(config.get("work_dir") or "work_dirs")
     if "train" not in found.files:
         folder = folder if arguments.work_dir is not None else folder / "test"
         files = place(found, folder, names=[EVALUATED])
