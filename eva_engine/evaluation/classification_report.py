@@ -1,6 +1,6 @@
 """What a report shows of a classifier, of pictures or videos: classes, mistakes, examples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -8,8 +8,18 @@ from torch import Tensor
 
 from eva_data.commands import printable
 from eva_data.drawing.style import score_text
-from eva_data.reports.content import Cell, Confusion, Example, Gallery, Picture, Section, Table
-from eva_engine.evaluation.counting import Counted
+from eva_data.reports.content import (
+    Cell,
+    Confusion,
+    Example,
+    Gallery,
+    Picture,
+    ScoreRow,
+    ScoreTable,
+    Section,
+    Table,
+)
+from eva_engine.evaluation.counting import Counted, Score
 from eva_engine.evaluation.outcomes import Outcome
 
 MOST_CONFUSION = 1000  # classes of a training whose confusion is counted for the report
@@ -18,6 +28,10 @@ MEANINGS = {
     "top1": "Percent of the {unit} whose most probable class is the label; higher is better.",
     "top5": "Percent of the {unit} whose label is among the five most probable classes.",
     "loss": "Mean cross-entropy of the label; lower is better, also for rightly placed doubt.",
+}
+EXTRA_MEANINGS = {
+    "(1+5)/2": "Mean of top1 and top5, the main score of Kinetics' challenges.",
+    "class mean": "Mean over the classes of their top1: each class counts as much as any other.",
 }
 
 
@@ -28,6 +42,37 @@ def meanings(unit: str = "images") -> dict[str, str]:
         unit: Name of the samples.
     """
     return {name: text.format(unit=unit) for name, text in MEANINGS.items()}
+
+
+def score_table(
+    scores: Mapping[str, Score], unit: str, extra: Mapping[str, Mapping[str, float]]
+) -> ScoreTable:
+    """Make the table of scores, with what each means.
+
+    Args:
+        scores: Set, or method, -> score.
+        unit: Name of the samples.
+        extra: Set -> further numbers, in percent, by their titles.
+    """
+    more = list(dict.fromkeys(name for values in extra.values() for name in values))
+    rows = [
+        ScoreRow(
+            name=name,
+            values=[getattr(score, name) for score in scores.values()],
+            meaning=meaning,
+        )
+        for name, meaning in meanings(unit).items()
+    ]
+    rows += [
+        ScoreRow(
+            name=name,
+            values=[extra.get(one, {}).get(name) for one in scores],
+            meaning=EXTRA_MEANINGS.get(name, ""),
+        )
+        for name in more
+    ]
+    counts = ", ".join(f"{name}: {score.samples:,} {unit}" for name, score in scores.items())
+    return ScoreTable(title="Scores", columns=list(scores), rows=rows, text=counts, digits=2)
 
 
 def classification_sections(

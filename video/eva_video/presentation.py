@@ -34,10 +34,10 @@ def present_training(
         The description.
     """
     model, data = config.model, config.data
-    described = [("train", f"{_counted(videos)} ({data.train})")]
+    described = [("train", f"{counted_videos(videos)} ({data.train})")]
     if others is not None:
         place = f"{data.val_share:g} of each class" if data.val_share else data.val
-        described.append(("val", f"{_counted(others)} ({place})"))
+        described.append(("val", f"{counted_videos(others)} ({place})"))
 
     def sections() -> Sequence[Section]:
         if validation is None or others is None:
@@ -69,7 +69,8 @@ def strips_of(videos: LabelledVideos) -> Callable[[int], Image.Image]:
     return strip
 
 
-def _counted(videos: LabelledVideos) -> str:
+def counted_videos(videos: LabelledVideos) -> str:
+    """Say how many videos of how many classes there are, and how many are missing."""
     missing = f", {len(videos.missing):,} more are listed and not there" if videos.missing else ""
     return f"{len(videos):,} videos, {len(videos.classes):,} classes{missing}"
 

@@ -85,7 +85,7 @@ def load_video_classifier(
     Size, frames, resolution and classes are read off the weights.
 
     Args:
-        source: Official name or file; a run's `model.safetensors` or `model_ema.safetensors`.
+        source: Official name or file, or the folder of a run.
         variant: A key of `eva_backbone.VARIANTS`, for weights whose sizes do not name one.
         frames: Frames of a clip; by default the weights' own. Positions are resampled trilinearly.
         image_size: Side in pixels; by default the weights' own.
