@@ -214,16 +214,16 @@ def write_placed(*, continues: bool) -> None:
         ValueError: If they are not.
         UnwritableError: If the disk is full or the folder read-only, for example.
     """
-    while _held:
-        file = _held.pop()
-        text = _text(file)
-        if _has(file.path, text):
-            continue
+    new = [(file, _text(file)) for file in _held]
+    _held.clear()
+    new = [(file, text) for file, text in new if not _has(file.path, text)]
+    for file, _ in new:
         if continues and file.path.exists():
             raise ValueError(
                 f"the data are not those that the run began with, which are in {file.path}: bring "
                 "them back, or choose another output"
             )
+    for file, text in new:
         make_folder(file.path.parent)
         try:
             write_text(file.path, text)

@@ -24,7 +24,7 @@ def open_data(path: Path, *, report: Report = refuse) -> LabelledPictures | Plac
         A reader of YOLO or VOC; or "train" and "val" -> file in COCO format and its pictures.
 
     Raises:
-        ValueError: If it is none of these, or something in it is not right.
+        ValueError: If it is something else, or something in it is not right.
     """
     try:
         if path.is_dir():

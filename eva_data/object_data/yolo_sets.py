@@ -2,7 +2,7 @@
 
 The labels of `.../images/a.jpg` are in `.../labels/a.txt`; without a folder `images` they lie
 beside the picture. A picture without a label file has no objects. The rules are those of
-ultralytics' `check_det_dataset` and `img2label_paths`.
+ultralytics' documentation.
 """
 
 import os

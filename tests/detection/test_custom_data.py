@@ -3,6 +3,7 @@
 import argparse
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from eva_detection.data.custom_data import forget_training_file, load_records
 from eva_detection.evaluation.own_data import CustomEvaluator
 from eva_detection.evaluation.report import read_metrics
 from eva_detection.inference.predictor import Category, Predictor, find_categories
+from eva_detection.training.output_folder import write_data
 from eva_detection.training.trainer import DetectionTrainer
 
 pytestmark = [
@@ -194,8 +196,61 @@ def test_boxes_alone_where_asked_for(write, apply, load_config):
 
 def test_some_masks_are_refused(write, apply):
     file = write([_annotation(segmentation=SQUARE), _annotation(2, segmentation=[[1, 2, 3, 4]])])
-    with pytest.raises(ValueError, match=r"1 of 2 objects of .* have no usable mask .*image 2\)"):
+    with pytest.raises(ValueError, match=r"1 of 2 objects of .* have no usable mask .*image 2, 2"):
         apply(file)
+
+
+def test_boxes_alone_leave_damaged_masks_unread(write, apply):
+    """Also where the saved config is read, by training and by evaluation."""
+    file = write([_annotation(segmentation={"size": [1, 1], "counts": "?"})])
+    with pytest.raises(ValueError, match="has an RLE of size"):
+        apply(file)
+    cfg, _ = apply(file, None, "--boxes-only")
+    coco_files.forget(file)
+    (record,) = instantiate(cfg.dataloader.train.dataset)
+    assert [sorted(one) for one in record["annotations"]] == [
+        ["bbox", "bbox_mode", "category_id", "iscrowd"]
+    ]
+    cfg.dataloader.evaluator.distributed = False
+    instantiate(cfg.dataloader.evaluator)._truth()
+
+
+def test_a_set_of_yolo_becomes_a_file_of_the_run(write, flags, tiny_config, tmp_path):
+    """Nothing is written before the run has its folder; afterwards the config says it all."""
+    write([])
+    root = tmp_path / "yolo"
+    shutil.copytree(write.pictures, root / "images")
+    (root / "labels").mkdir()
+    names = sorted(path.stem for path in (root / "images").iterdir())
+    for name in names:
+        (root / f"labels/{name}.txt").write_text("1 0.25 0.5 0.5 0.5\n")
+    (root / "data.yaml").write_text("names: [cat, 'a: dog']\ntrain: images\n")
+    args = flags(None, None, "--data", str(root), "--val-share", "0.4")
+    args.opts = [f"train.output_dir={tmp_path / 'run'}"]
+    cfg = tiny_config()
+    notes = "\n".join(apply_custom_data(cfg, args))
+    assert "is read as YOLO" in notes
+    assert "no mask head: no object of" in notes
+    assert not (tmp_path / "run").exists()
+    write_data(tmp_path / "run", goes_on=True)
+    for part in ("train", "val"):
+        coco_files.forget(tmp_path / f"run/data/{part}.json")
+    parts = [instantiate(cfg.dataloader[part].dataset) for part in ("train", "test")]
+    (train, val) = ({Path(record["file_name"]) for record in part} for part in parts)
+    assert train | val == {root / "images" / f"{name}.png" for name in names}
+    assert train
+    assert val
+    assert not train & val
+    assert parts[0][0]["annotations"][0]["bbox"] == [0, 24, 64, 48]
+    assert cfg.dataloader.test.dataset.categories == {1: "cat", 2: "a: dog"}
+    evaluation = tiny_config()
+    args.eval_only = True
+    apply_custom_data(evaluation, args)
+    write_data(tmp_path / "run", goes_on=False)
+    assert evaluation.dataloader.test.dataset.annotations.endswith("run/data/evaluated.json")
+    assert json.loads((tmp_path / "run/data/evaluated.json").read_text()) == json.loads(
+        (tmp_path / "run/data/val.json").read_text()
+    )
 
 
 def test_some_masks_for_evaluation_mean_box_ap(write, apply):
@@ -421,12 +476,13 @@ def test_trained_by_two_processes_continued_by_one_and_used(
     assert "Continuing at iteration 2" in train(3, "--resume")
     assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1, 2, 3]
     assert set(json.loads((run / "results.json").read_text())) == {"bbox", "segm"}
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "6 images" in page
+    assert [f">{name}<" in page for name in ("one", "two", "zero", "Worst pictures")] == [True] * 4
 
     cfg = LazyConfig.load(str(run / "config.yaml"))
     assert find_categories(cfg) == tuple(Category(*pair) for pair in names.items())
-    predictor = Predictor.from_config(
-        run / "config.yaml", weights=run / "model_final.pth", score_threshold=0.0
-    )
+    predictor = Predictor.from_run(run, score_threshold=0.0)
     assert predictor.class_names == ("one", "two", "zero")
     found = predictor(min((source / "val").iterdir()))
     assert set(found.pred_classes.tolist()) <= {0, 1, 2}

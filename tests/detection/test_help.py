@@ -54,7 +54,7 @@ def test_the_options_are_those_of_detectron2_and_more():
     more = {name[0] for name in ours.keys() - stock.keys()}
     assert more == {
         "--train-annotations", "--train-images", "--val-annotations", "--val-images",
-        "--boxes-only", "--scale-lr", "--no-download",
+        "--boxes-only", "--data", "--no-download", "--scale-lr", "--val-share",
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from mmengine.config import Config
 from PIL import Image
 from pycocotools.coco import COCO
 
+from eva_data.coco.files import forget
 from eva_mmdetection.data import own_data
 from eva_mmdetection.evaluation import evaluate
 from eva_mmdetection.evaluation.metrics import CocoFileMetric
@@ -197,6 +199,64 @@ def test_boxes_alone_leave_the_mask_head_out(load_config, own):
     assert not kinds_of(cfg, "LoadAnnotations").with_mask
     assert not kinds_of(cfg, "RandomCrop").recompute_bbox
     assert not kinds_of(cfg, "FilterAnnotations").by_mask
+
+
+def test_boxes_alone_leave_damaged_masks_unread(load_config, own, tmp_path):
+    code = {"size": [1, 1], "counts": "?"}
+    other = changed(own, tmp_path, lambda found: found[0].update(segmentation=code))
+    recipe = "demo/cascade_mask_rcnn_eva_debug"
+    with pytest.raises(ValueError, match="has an RLE of size"):
+        configured(recipe, load_config, other)
+    cfg = configured(recipe, load_config, other, "--boxes-only")
+    datasets = [cfg[f"{part}_dataloader"].dataset for part in ("train", "val", "test")]
+    assert [data.boxes_only for data in datasets] == [True] * 3
+    assert cfg.val_evaluator.boxes_only
+    forget(other / "train.json")
+    from mmdet.registry import DATASETS, METRICS
+
+    plain = {**datasets[0], "pipeline": [], "lazy_init": True}
+    records = DATASETS.build(plain).load_data_list()
+    assert not any("mask" in one for record in records for one in record["instances"])
+    assert METRICS.build(cfg.val_evaluator)._boxes_only
+
+
+def test_a_set_of_yolo_becomes_a_file_of_the_run(load_config, own, tmp_path):
+    root, names = tmp_path / "yolo", ["1", "2", "3", "4", "5"]
+    (root / "images").mkdir(parents=True)
+    (root / "labels").mkdir()
+    for name in names:
+        shutil.copy(own / "train" / f"{name}.png", root / "images")
+        (root / f"labels/{name}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (root / "data.yaml").write_text("names: [cat]\ntrain: images\n")
+    recipe, flag = "demo/cascade_mask_rcnn_eva_debug", ("--data", str(root), "--val-share", "0.4")
+
+    def apply(parser, *more):
+        args = parser.parse_args([recipe, *more, *flag])
+        config = load_config(recipe)
+        config.work_dir = str(tmp_path / "run")
+        return own_data.apply(config, args)
+
+    cfg = apply(train._parser())
+    files = [json.loads((tmp_path / f"run/data/{part}.json").read_text()) for part in PARTS]
+    assert [cfg[f"{part}_dataloader"].dataset.ann_file for part in PARTS] == [
+        str(tmp_path / f"run/data/{part}.json") for part in PARTS
+    ]
+    found = [{image["file_name"] for image in file["images"]} for file in files]
+    assert found[0] | found[1] == {f"{name}.png" for name in names}
+    assert not found[0] & found[1]
+    assert cfg.model.roi_head.mask_head is None
+    tested = apply(evaluate._parser(), "weights.pth")
+    assert tested.test_dataloader.dataset.ann_file == str(tmp_path / "run/test/data/evaluated.json")
+    (tmp_path / "run/iter_1.pth").write_bytes(b"")
+    with pytest.raises(ValueError, match="has a run already: continue it with --resume"):
+        apply(train._parser())
+    apply(train._parser(), "--resume")
+    (root / "labels/1.txt").write_text("0 0.5 0.5 0.25 0.5\n")
+    with pytest.raises(ValueError, match="not those that the run began with"):
+        apply(train._parser(), "--resume")
+
+
+PARTS = ("train", "val")
 
 
 def test_run_length_codes_are_read_as_pixels(load_config, own, tmp_path):

@@ -74,7 +74,6 @@ def write_data(folder: Path, *, goes_on: bool) -> None:
         UnwritableError: If they cannot be written.
         OtherProcessError: On the other processes.
     """
-
     from detectron2.utils import comm
 
     from eva_detection.training.agreement import together

@@ -102,10 +102,9 @@ def _written(found: Found, config: "Config", arguments: argparse.Namespace) -> d
     Raises:
         ValueError: If the folder has a run already that these data are not part of.
     """
-    from eva_openmmlab.training.checkpoint_files import has_run
-    from eva_openmmlab.training.runner import used
+    from eva_openmmlab.config.runs import has_run, used
 
-    folder = Path(config.work_dir)
+    folder = Path(config.get("work_dir") or "work_dirs")
     if "train" not in found.files:
         folder = folder if arguments.work_dir is not None else folder / "test"
         files = place(found, folder, names=[EVALUATED])
