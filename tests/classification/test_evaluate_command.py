@@ -70,11 +70,15 @@ def test_own_data(
     logits, labels = expected(classifier[0], digits, names)
     right = int((logits.argmax(1) == labels).sum())
     loss = cross_entropy(logits, labels).mean()
-    *wrote, head, row, last = capsys.readouterr().out.splitlines()
+    *wrote, head, row, last, page = capsys.readouterr().out.splitlines()
     assert wrote == [f"wrote {tmp_path}/out/per_class.csv", f"wrote {tmp_path}/out/confusion.png"]
     assert head.split() == ["set", "images", "top-1", "top-5", "loss"]
     assert row.split() == ["data", "11", f"{100 * right / 11:.3f}", "100.000", f"{loss:.3f}"]
     assert last == f"wrote {tmp_path}/out/results.json"
+    assert page == f"report {tmp_path}/out/report.html"
+    shown = (tmp_path / "out/report.html").read_text()
+    for text in ("Worst: confident and wrong", "Confusion", f"truth {names[0]}, predicted"):
+        assert text in shown
 
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     score = results["sets"]["data"]
