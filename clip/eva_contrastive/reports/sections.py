@@ -105,6 +105,12 @@ def _last(queries: Tensor, candidates: Tensor, belongs: Tensor) -> list[tuple[in
     return [(index, int(ranks[index]), cosines[index]) for index in order]
 
 
+def _best(cosines: Tensor, number: int) -> list[int]:
+    """Find the candidates of the largest cosines; of equal ones the first."""
+    order: list[int] = cosines.argsort(descending=True, stable=True)[:number].tolist()
+    return order
+
+
 class _Shown:
     """Makes examples of pairs; of many, a part is compared that fits into memory."""
 
@@ -121,7 +127,7 @@ class _Shown:
         best = int(cosines.masked_fill(~self.own[index], -torch.inf).argmax())
         found = ", ".join(
             f"{self._caption(place)} {score_text(float(cosines[place]))}"
-            for place in cosines.topk(min(_FOUND_TEXTS, len(cosines))).indices.tolist()
+            for place in _best(cosines, _FOUND_TEXTS)
         )
         own = f"{self._caption(best)} {score_text(float(cosines[best]))}"
         text = f"own caption in place {rank + 1} of {len(cosines)}: {own}; found: {found}"
@@ -133,7 +139,7 @@ class _Shown:
         pictures = [self._picture(owner, f"own, {score_text(float(cosines[owner]))}")]
         pictures += [
             self._picture(place, f"found, {score_text(float(cosines[place]))}")
-            for place in cosines.topk(min(_FOUND_PICTURES, len(cosines))).indices.tolist()
+            for place in _best(cosines, _FOUND_PICTURES)
         ]
         text = f"{self._caption(index)}: own picture in place {rank + 1} of {len(cosines)}"
         return Example(caption=text, pictures=pictures)
