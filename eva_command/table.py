@@ -62,8 +62,8 @@ GROUPS: Mapping[str, Group] = {
             "quickstart": Command("eva_detection.quickstart", "main", "train and report, on a CPU"),
         },
         (
-            "eva detection quickstart",
-            "eva detection train --config-file custom/cascade_mask_rcnn_vitdet_eva_l_24gb ...",
+            "eva quickstart detection",
+            "eva detection train custom/cascade_mask_rcnn_vitdet_eva_l_24gb --data data.yaml ...",
         ),
         _TEST_PREDICT,
     ),
@@ -75,8 +75,8 @@ GROUPS: Mapping[str, Group] = {
             "demo": Command("eva_mmdetection.inference.demo", "main", "detect in pictures"),
         },
         (
-            "eva data make-demo --output output/datasets/digit_scenes",
-            "eva mmdetection train demo/cascade_mask_rcnn_eva_debug",
+            "eva quickstart mmdetection",
+            "eva mmdetection train custom/cascade_mask_rcnn_eva_l_24gb --data data.yaml ...",
         ),
         _TEST_PREDICT,
     ),
@@ -88,8 +88,8 @@ GROUPS: Mapping[str, Group] = {
             "demo": Command("eva_segmentation.inference.demo", "main", "segment pictures"),
         },
         (
-            "eva data make-demo --output output/datasets/digit_scenes_semantic --formats semantic",
-            "eva segmentation train demo/mask2former_eva_debug",
+            "eva quickstart segmentation",
+            "eva segmentation train ade20k/mask2former_eva_g_512_24gb --train-images DIR ...",
         ),
         _TEST_PREDICT,
     ),
@@ -105,8 +105,8 @@ GROUPS: Mapping[str, Group] = {
             ),
         },
         (
-            "eva data make-demo --output output/datasets/digit_folder --formats folder",
-            "eva classification train eva_debug_digits",
+            "eva quickstart classification",
+            "eva classification train eva_l_patch14_in21k_to_in1k_336px --data.train DIR ...",
         ),
         _TEST,
     ),
@@ -117,8 +117,8 @@ GROUPS: Mapping[str, Group] = {
             "train-tokenizer": Command("eva_pretrain.train_command", "tokenizer", "its tokenizer"),
         },
         (
-            "eva data make-demo --output output/datasets/digit_scenes",
-            "eva pretrain train eva_debug_digit_scenes",
+            "eva quickstart pretrain",
+            "eva pretrain train eva_g_patch14_224_merged30m_150ep --data.train DIR ...",
         ),
     ),
     "video": Group(
@@ -132,8 +132,8 @@ GROUPS: Mapping[str, Group] = {
             "demo": Command("eva_video.inference.demo", "main", "name what happens in videos"),
         },
         (
-            "eva data make-demo --output output/datasets/digit_motion --formats video --train 4000",
-            "eva video train eva_debug_motion",
+            "eva quickstart video",
+            "eva video train own_videos --data.train DIR ...",
         ),
         _TEST_PREDICT,
     ),
@@ -151,8 +151,8 @@ GROUPS: Mapping[str, Group] = {
             ),
         },
         (
-            "eva data make-demo --output output/datasets/digit_captions --formats captions",
-            "eva clip train eva_debug_captions",
+            "eva quickstart clip",
+            "eva clip demo search DIR --weights eva_clip_psz14.pt --text 'a dog in the snow' ...",
         ),
         {**_TEST_PREDICT, "evaluate-zero-shot": "evaluate"},
     ),

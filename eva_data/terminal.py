@@ -91,6 +91,15 @@ def opening_lines(
     return [*lines, *more]
 
 
+def duration_text(seconds: float) -> str:
+    """Write a duration: "12 s", "4 min 12 s", "3 h 5 min"."""
+    rounded = round(max(0.0, seconds))
+    hours, minutes, rest = rounded // 3600, rounded // 60 % 60, rounded % 60
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def closing_lines(
     *,
     scores: str,
@@ -113,7 +122,6 @@ def closing_lines(
     """
     lines = scores.splitlines()
     if duration is not None:
-        minutes, seconds = divmod(round(duration), 60)
-        lines.append(f"took     {minutes} min {seconds} s" if minutes else f"took     {seconds} s")
+        lines.append(f"took     {duration_text(duration)}")
     named = (("weights", weights), ("report", report), ("next", next_command))
     return lines + [f"{name:<8} {value}" for name, value in named if value]

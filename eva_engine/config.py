@@ -326,3 +326,16 @@ def as_plain(config: Any) -> Any:
     if isinstance(config, list | tuple):
         return [as_plain(value) for value in config]
     return str(config) if isinstance(config, Path) else config
+
+
+def in_use(output: Path, checkpoint: str) -> str:
+    """Say that a folder has a run, and what to do.
+
+    Args:
+        output: Folder of the run.
+        checkpoint: Name of its newest checkpoint.
+    """
+    return (
+        f"{output} has a run that reached {checkpoint}: continue it with resume (--run.resume) or "
+        "choose another output (--run.output)"
+    )

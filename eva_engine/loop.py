@@ -114,12 +114,12 @@ class TrainingRun:
         check_that_settings_are_used(self.groups, self.optimizer)
         self._log: RunLog | None = None
         self._presenter: Presenter | None = None
-        self._evaluated = False
+        self._worked = False
         self._signal = StopSignal()
         with reserved(run.output):
             self._work()
             if self._presenter:
-                self._presenter.close(evaluated=self._evaluated)
+                self._presenter.close(worked=self._worked)
 
     def _work(self) -> None:
         run = self.run
@@ -236,6 +236,7 @@ class TrainingRun:
         if self._evaluation_is_due() and self._paused(self._evaluate, self._start - 1):
             self._end_early(self._start)
         for step in range(self._start, self._total):
+            self._worked = True
             stop = self._step(step)
             done = step + 1
             last = done == self._total
@@ -334,7 +335,7 @@ class TrainingRun:
             model.train()
         if self._log:  # after the best weights: by the log, a continued run knows that all is done
             self._log.evaluation(step, results)
-        self._evaluated = True
+        self._worked = True
         return any(distributed.gather(self._signal.requested)) and step + 1 < self._total
 
     @torch.no_grad()

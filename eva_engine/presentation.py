@@ -110,12 +110,19 @@ class Presenter:
         for line in lines:
             logger.info("%s", line, extra=SHOWN)
 
-    def close(self, *, evaluated: bool) -> None:
+    def close(self, *, worked: bool) -> None:
         """Write the report, and say what came out.
 
         Args:
-            evaluated: Whether this start evaluated; if it did not, an earlier report stays.
+            worked: Whether this start trained or evaluated; if not, an earlier report stays.
         """
+        try:
+            self._close(worked=worked)
+        except Exception as error:  # whatever it is: the run has succeeded
+            logger.warning("no report: %s", error or type(error).__name__)
+            logger.debug("no report", exc_info=True)
+
+    def _close(self, *, worked: bool) -> None:
         folder, says = self._run.output, self._says
         page: Path | None = folder / NAME
         next_steps = list(says.next_steps(folder))
@@ -131,13 +138,12 @@ class Presenter:
             meanings=says.meanings,
             next_steps=next_steps,
         )
-        if evaluated or not (folder / NAME).is_file():
+        if worked or not (folder / NAME).is_file():
             origin = facts(
                 folder, "training", seed=self._run.seed, device=self._device,
                 processes=self._processes,
             )  # fmt: skip
-            sections = says.sections if evaluated else _nothing
-            page = try_report(folder, lambda: training_report(run, origin, sections))
+            page = try_report(folder, lambda: training_report(run, origin, says.sections))
         lines = closing_lines(
             scores=run.sentence(),
             duration=time.monotonic() - self._began,

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_classification.model_options import FORMS
+from eva_data.demos.required_data import require_data
 from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
 
 if TYPE_CHECKING:
@@ -56,7 +59,15 @@ def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
     evaluate(options, device)
 
 
-main = command(PROGRAM, _parse, _evaluate)
+def _check(options: argparse.Namespace) -> None:
+    """Answer mistyped paths before torch is imported."""
+    for name in ("data", "classes", *SETS):
+        if location := getattr(options, name):
+            require_data(str(location), name=f"--{name}", forms=FORMS)
+    resolve_source(options.weights)
+
+
+main = command(PROGRAM, _parse, _evaluate, check=_check)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from eva_classification.model_options import add_extractor
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_classification.model_options import FORMS, add_extractor
+from eva_data.demos.required_data import require_data
 from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
 from eva_engine.evaluation.frozen_options import add_frozen
 
@@ -37,7 +39,14 @@ def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
     evaluate(options, device)
 
 
-main = command(PROGRAM, _parse, _evaluate)
+def _check(options: argparse.Namespace) -> None:
+    """Answer mistyped paths before torch is imported."""
+    for name in ("train", "val"):
+        require_data(getattr(options, name), name=f"--{name}", forms=FORMS)
+    resolve_source(options.weights)
+
+
+main = command(PROGRAM, _parse, _evaluate, check=_check)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ if TYPE_CHECKING:  # the options alone need no torch
 
     from eva_classification.features import FeatureExtractor
 
+FORMS = "a folder of class folders, torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT"
+
 
 def add_extractor(parser: argparse.ArgumentParser) -> None:
     """Add the options from which `build_extractor` builds an extractor, besides those of weights.

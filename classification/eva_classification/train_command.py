@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_classification.config import ClassificationConfig
+from eva_classification.model_options import FORMS
+from eva_data.demos.required_data import require_data
 from eva_engine.commands import training as command_line
 
 if TYPE_CHECKING:
@@ -17,8 +20,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Arguments in place of those of the process.
     """
     command_line.main(
-        ClassificationConfig, _train, program="classification/train.py", arguments=arguments
+        ClassificationConfig,
+        _train,
+        program="classification/train.py",
+        arguments=arguments,
+        check=_check,
     )
+
+
+def _check(config: ClassificationConfig) -> None:
+    """Answer mistyped paths before torch is imported."""
+    for name in ("train", "val", "classes"):
+        if location := getattr(config.data, name):
+            require_data(location, name=f"data.{name}", forms=FORMS)
+    if config.model.init_checkpoint:
+        resolve_source(config.model.init_checkpoint)
 
 
 def _train(config: ClassificationConfig, device: "torch.device") -> None:

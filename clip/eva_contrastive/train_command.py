@@ -3,11 +3,17 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.config import ContrastiveConfig
+from eva_contrastive.evaluation.prompts import find_templates
+from eva_data.demos.required_data import require_data
 from eva_engine.commands import training as command_line
 
 if TYPE_CHECKING:
     import torch
+
+_PAIRS = "shards, a table (CSV, TSV), a JSON list, a folder, a manifest or an index"
+_CLASSES = "a folder of class folders"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -16,7 +22,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Arguments in place of those of the process.
     """
-    command_line.main(ContrastiveConfig, _train, program="clip/train.py", arguments=arguments)
+    command_line.main(
+        ContrastiveConfig, _train, program="clip/train.py", arguments=arguments, check=_check
+    )
+
+
+def _check(config: ContrastiveConfig) -> None:
+    """Answer mistyped paths before torch is imported."""
+    for name, forms in (("train", _PAIRS), ("val", _PAIRS), ("zero_shot", _CLASSES)):
+        if location := getattr(config.data, name):
+            require_data(location, name=f"data.{name}", forms=forms)
+    if config.data.zero_shot and config.data.templates != ("imagenet",):  # those are open_clip's
+        find_templates(config.data.templates)
+    for source in (config.model.init_checkpoint, config.model.text_checkpoint):
+        if source:
+            resolve_source(source)
 
 
 def _train(config: ContrastiveConfig, device: "torch.device") -> None:

@@ -17,6 +17,7 @@ from eva_contrastive.evaluation.validation import ContrastiveValidation
 from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip
 from eva_contrastive.model.loading import initialise
 from eva_contrastive.model.text_variants import TEXT_VARIANTS
+from eva_contrastive.reports.training import present_training
 from eva_contrastive.steps.groups import freeze, limits, parameter_groups
 from eva_contrastive.steps.interpolation import check_start, write_interpolated
 from eva_contrastive.steps.losses import build_loss
@@ -160,7 +161,6 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
     """
     check_start(config)
     captions = open_pairs(config.data, config.data.train)
-    logger.info("%s pairs", f"{len(captions):,}")
     validation = build_validation(config)
     distributed.seed_all(config.run.seed)
     model, report = _build(config.model, sigmoid=config.loss == "sigmoid")
@@ -185,6 +185,7 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
         results=validation.results if validation else (),
         flops_per_sample=count_flops(config),
         limits=limits(config),
+        presentation=present_training(config, len(captions), validation),
     ).start()
     if distributed.rank() == 0:
         write_interpolated(config, partial(_first_weights, config))

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None, *, repository: Path | None = No
     output, datasets = args.output.resolve(), args.datasets.resolve()
     # ends the running step too: `subprocess.run` kills its child on any exception
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"terminated; {_what_is_saved(output)}"))
-    from eva_detection.data.datasets import DIGIT_SCENES
+    from eva_detection.data.places import DIGIT_SCENES
 
     if args.fresh and (output / _SETTINGS).exists():  # never another folder
         shutil.rmtree(output)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from faster_coco_eval import COCO
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
 
 Detection = dict[str, Any]  # COCO results format: image_id, category_id, bbox, score, segmentation
 
@@ -21,6 +22,25 @@ def read_annotations(file: str) -> COCO:
     for number, annotation in enumerate(dataset.get("annotations", ()), start=1):
         annotation["id"] = number
     return COCO(dataset)
+
+
+def class_scores(scorer: COCOeval_faster) -> dict[Any, float]:
+    """Return the AP of each class.
+
+    Args:
+        scorer: A scorer that has run, by the rules of COCO or LVIS.
+
+    Returns:
+        Id of a class -> AP, 0 to 1; NaN without objects.
+    """
+    precision = np.asarray(scorer.eval["precision"])  # (IoU, recall, class, area[, limit])
+    of_all = precision[:, :, :, 0].reshape(*precision.shape[:3], -1)[..., -1]
+    found = {}
+    for number, key in enumerate(scorer.params.catIds):
+        values = of_all[:, :, number]
+        known = values[values > -1]
+        found[key] = float(known.mean()) if known.size else float("nan")
+    return found
 
 
 def as_lvis(truth: COCO, file: str, *, otherwise: str) -> COCO:

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from eva_data.commands import printable
-from eva_data.drawing.style import score_text
 
 FILES_NAMED = 20  # with more, only the total is said
 BEST_ASKED = 20  # pictures whose best score is looked for, where nothing was found so far
@@ -64,15 +63,18 @@ class FoundObjects:
         self._files.append(_File(name, Counter(classes), frames, best))
 
     def lines(self) -> list[str]:
-        """Return a line for each file, up to `FILES_NAMED`, and one for all of them."""
+        """Return a line for each file, up to `FILES_NAMED`, and one for all of them.
+
+        Where nothing was found in any of them, there is that line alone.
+        """
         lines: list[str] = []
-        if len(self._files) <= FILES_NAMED:
+        anything = any(one.counts for one in self._files)
+        if len(self._files) == 1 or (anything and len(self._files) <= FILES_NAMED):
             lines = [self._line(one) for one in self._files]
         if len(self._files) > 1:
             lines.append(self._total())
-        counts = [one.counts for one in self._files]
-        if lines and not any(counts):
-            lines[-1] += f": lower {self._option}" if self._best() else ""
+        if lines and not anything and self._best() is not None:
+            lines[-1] += f": lower {self._option}"
         return [printable(line) for line in lines]
 
     def _best(self) -> float | None:
@@ -84,6 +86,8 @@ class FoundObjects:
         return f"{one.name}: {frames}{what}"
 
     def _nothing(self, best: float | None) -> str:
+        from eva_data.drawing.style import score_text  # numpy
+
         text = f"nothing at {self._threshold:g}"
         return text if best is None else f"{text}; the best score is {score_text(best)}"
 

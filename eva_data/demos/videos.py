@@ -33,10 +33,12 @@ def draw_video(job: Job, draw: Callable[[Pixels, int], Pixels]) -> tuple[int, st
     frames = iter(reader)
     first = next(frames, None)  # then the number of frames is known
     done = 0
-    with VideoWriter(job.targets[0]) as writer:
-        with ProgressBar(reader.count, what=job.name, unit="frame") as bar:
-            for frame in chain([first] if first else [], frames):
-                writer.add(draw(frame.rgb, done), frame)
-                bar.update()
-                done += 1
+    with (
+        VideoWriter(job.targets[0]) as writer,
+        ProgressBar(reader.count, what=job.name, unit="frame", leave=False) as bar,
+    ):
+        for frame in chain([first] if first else [], frames):
+            writer.add(draw(frame.rgb, done), frame)
+            bar.update()
+            done += 1
     return done, reader.error

@@ -15,7 +15,7 @@ IN_A_TABLE, IN_A_MAP = 20, 60  # classes
 _MISTAKES = 15
 _LONG_COUNT = 100_000  # from here on cells have percent
 _RIGHT, _WRONG = (31, 136, 61), (207, 80, 10)  # colours; those of the style sheet
-_CELL, _LETTERS = 14, 24  # pixels of a cell of a map; characters of a name beside it
+_MAP, _LETTERS = 700, 24  # pixels of a map; characters of a name beside it
 
 
 class Mistake(NamedTuple):
@@ -37,7 +37,7 @@ def confusion(content: Confusion, most: int) -> str:
     Raises:
         ValueError: If there is not a row and a column for each class.
     """
-    counts, classes = np.asarray(content.counts), content.classes
+    counts, classes = np.asarray(content.counts, np.int64), content.classes
     if counts.shape != (len(classes), len(classes)):
         raise ValueError(f"{len(classes)} classes have no confusion of shape {counts.shape}")
     picture = ""
@@ -60,14 +60,14 @@ def top_mistakes(counts: NDArray[np.integer], most: int) -> list[Mistake]:
         counts: (K, K), labels in rows.
         most: Number of mistakes.
     """
-    wrong = np.array(counts)
+    wrong = counts.astype(np.int64)
     np.fill_diagonal(wrong, 0)
     totals = counts.sum(axis=1)
     flat = wrong.ravel()
-    kept = np.argpartition(-flat, min(most, flat.size - 1))[:most] if flat.size > most else ...
-    places = np.arange(flat.size)[kept]
-    order = sorted(places, key=lambda place: (-flat[place], place))
-    pairs = (divmod(int(place), len(counts)) for place in order if flat[place] > 0)
+    least = np.partition(flat, -most)[-most] if flat.size > most else 1
+    candidates = np.flatnonzero(flat >= max(least, 1))
+    order = candidates[np.argsort(-flat[candidates], kind="stable")][:most]
+    pairs = (divmod(int(place), len(counts)) for place in order)
     return [
         Mistake(row, column, int(wrong[row, column]), float(wrong[row, column] / totals[row]))
         for row, column in pairs
@@ -135,26 +135,29 @@ def _map(content: Confusion, counts: NDArray[np.integer]) -> str:
     names = [
         name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…" for name in content.classes
     ]
-    margin = 20 + 7 * max(map(len, names))
-    side = size * _CELL
+    step = min(24, max(13, _MAP // size))  # pixels of a cell
+    letter = min(12, step - 2)
+    margin = 20 + round(0.62 * letter) * max(map(len, names))
+    side = size * step
     left = "".join(
-        f'<text x="{margin - 6}" y="{margin + (row + 0.75) * _CELL:.1f}" text-anchor="end">'
+        f'<text x="{margin - 6}" y="{margin + (row + 0.75) * step:.1f}" text-anchor="end">'
         f"{escaped(name)}</text>"
         for row, name in enumerate(names)
     )
     above = "".join(
-        f'<text transform="translate({margin + (column + 0.75) * _CELL:.1f},{margin - 6}) '
+        f'<text transform="translate({margin + (column + 0.75) * step:.1f},{margin - 6}) '
         f'rotate(-90)">{escaped(name)}</text>'
         for column, name in enumerate(names)
     )
-    whole = margin + side + 4
+    complete = margin + side + 4
     note = (
         "Rows are labels, columns are predictions; the stronger a colour, the larger the share of "
         "the label."
     )
     return (
-        f'<div class="box" tabindex="0"><svg class="map" viewBox="0 0 {whole} {whole}" '
-        f'style="width:{whole}px" role="img" aria-label="confusion of {size} classes">'
+        f'<div class="box" tabindex="0"><svg class="map" viewBox="0 0 {complete} {complete}" '
+        f'style="width:{complete}px;font-size:{letter}px" role="img" '
+        f'aria-label="confusion of {size} classes">'
         f'<image x="{margin}" y="{margin}" width="{side}" height="{side}" '
         f'preserveAspectRatio="none" href="data:image/png;base64,{data}"/>'
         f'<rect class="frame" x="{margin}" y="{margin}" width="{side}" height="{side}"/>'

@@ -148,11 +148,13 @@ class Gallery:
         title: Title of the section.
         examples: Examples in the order in which they are shown; none leave the section out.
         text: How they were chosen.
+        legend: Name and colour (red, green, blue) of what is painted on the pictures.
     """
 
     title: str
     examples: Sequence[Example]
     text: str = ""
+    legend: Sequence[tuple[str, tuple[int, int, int]]] = ()
 
 
 Section = ScoreTable | Table | Curves | Confusion | Gallery

@@ -53,7 +53,7 @@ def plot(content: Curves) -> str:
     )
     legend = "".join(
         f'<li><svg viewBox="0 0 22 8"><path class="{_kind(number)}" d="M1 4H21"/></svg>'
-        f" {isolated(name, most=80)} <small>last {short(points[-1][1])}</small></li>"
+        f" {isolated(name, most=48)} <small>last {short(points[-1][1])}</small></li>"
         for number, (name, points) in enumerate(drawn)
     )
     note = f"and {left_out} more curves" if left_out > 0 else ""

@@ -12,7 +12,8 @@ from eva_data.commands import printable
 
 DASH = "\N{EN DASH}"
 LONG_TEXT, LONG_CELL = 4_000, 300  # characters; what is longer is cut
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]")  # not allowed in HTML
+# not allowed in HTML, or turning round what is written after them
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
 
 
 def escaped(text: str, *, most: int = LONG_TEXT) -> str:
@@ -23,8 +24,12 @@ def escaped(text: str, *, most: int = LONG_TEXT) -> str:
         most: Characters that are kept.
     """
     kept = text if len(text) <= most else text[:most] + "…"
-    shown = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", kept.replace("\r\n", "\n"))
+    shown = _CONTROL.sub(_code, kept.replace("\r\n", "\n"))
     return escape(printable(shown))
+
+
+def _code(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def isolated(text: str, *, most: int = LONG_CELL) -> str:

@@ -87,6 +87,19 @@ def rendered(report: Report, folder: Path, *, limit: int = LIMIT) -> str:
     Returns:
         The page.
     """
+    count = len(report.sections)
+    for kept in (count, count // 2, count // 4, count // 8, 0):
+        left_out = f"{count - kept} sections are left out: they are too long."
+        summary = report.summary if kept == count else f"{report.summary}\n{left_out}"
+        shorter = replace(report, sections=report.sections[:kept], summary=summary)
+        page = _within(shorter, folder, limit)
+        if page is not None:
+            return page
+    raise ValueError(f"the texts of a report take more than {limit:,} bytes")
+
+
+def _within(report: Report, folder: Path, limit: int) -> str | None:
+    """Make the page with fewer rows, and what room is left for pictures; None without room."""
     galleries = [one for one in report.sections if isinstance(one, Gallery) and one.examples]
     share = _TEXT_SHARE if galleries else 1.0
     for rows in _ROWS:
@@ -94,14 +107,7 @@ def rendered(report: Report, folder: Path, *, limit: int = LIMIT) -> str:
         room = limit - len(empty.encode())
         if room >= limit * (1 - share):
             break
-    if room >= 0:
-        return _page(report, folder, fitted(galleries, room), rows, limit)
-    if not report.sections:
-        raise ValueError(f"the texts of a report take more than {limit:,} bytes")
-    kept = report.sections[: len(report.sections) // 2]
-    left_out = f"{len(report.sections) - len(kept)} sections are left out: they are too long."
-    shorter = replace(report, sections=kept, summary=f"{report.summary}\n{left_out}")
-    return rendered(shorter, folder, limit=limit)
+    return _page(report, folder, fitted(galleries, room), rows, limit) if room >= 0 else None
 
 
 def _page(report: Report, folder: Path, shown: Sequence[Shown], rows: int, limit: int) -> str:
@@ -182,11 +188,12 @@ def _inside(one: Section, shown: Iterator[Shown], rows: int, limit: int) -> str:
 def _facts(facts: Sequence[tuple[str, str]]) -> str:
     def value(name: str, text: str) -> str:
         shown = escaped(text)
-        return f"<code>{shown}</code>" if name in _CODE and text else shown
+        return f"<code>{shown}</code>" if name in _CODE else shown
 
     pairs = "".join(
         f"<dt>{escaped(name, most=100)}</dt><dd>{value(name, text)}</dd>\n"
         for name, text in facts[:_FACTS]
+        if text
     )
     return f'<dl class="facts">\n{pairs}</dl>\n' if pairs else ""
 

@@ -15,7 +15,7 @@ _SMALL = 200  # pixels of a side; below, a picture is shown with its pixels as s
 _WIDE = 2.2  # width over height from which a picture takes a row of its own
 _CAPTION, _TITLE = 600, 120  # characters
 _MARGIN = 1.15  # of an estimate by a few pictures
-_SAMPLES = 6
+_SAMPLES = 4
 
 
 class Level(NamedTuple):
@@ -84,7 +84,7 @@ def encoded(picture: Picture, level: Level) -> Encoded:
         image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3)
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     stream = io.BytesIO()
-    rgb.save(stream, "WEBP", quality=level.quality, method=3)
+    rgb.save(stream, "WEBP", quality=level.quality, method=2)
     data = base64.b64encode(stream.getvalue()).decode()
     return Encoded(f"data:image/webp;base64,{data}", *rgb.size)
 
@@ -154,11 +154,21 @@ def gallery_markup(gallery: Gallery, shown: Shown, limit: int) -> str:
     reason = f", so that the page stays below {limit / 1e6:g} MB." if notes else ""
     return (
         paragraph(gallery.text)
+        + _legend(gallery)
         + f'<div class="gallery {"tiles" if tiles else "rows"}">\n'
         + "".join(one.markup for one in figures)
         + "</div>\n"
         + paragraph(" and ".join(notes).capitalize() + reason, kind="note")
     )
+
+
+def _legend(gallery: Gallery) -> str:
+    items = "".join(
+        f'<li><i style="background:rgb{tuple(map(int, color))}"></i> '
+        f"<bdi>{escaped(name, most=_TITLE)}</bdi></li>"
+        for name, color in gallery.legend
+    )
+    return f'<ul class="legend">{items}</ul>\n' if items else ""
 
 
 def _figure(example: Example, level: Level, name: str) -> Figure:

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from eva_data.files import explained
 from eva_data.reports.machine import hardware, process_began, software, toolkit
+from eva_data.terminal import duration_text
 
 logger = logging.getLogger(__name__)
 
@@ -107,15 +108,6 @@ def duration(folder: Path, kind: Kind) -> float:
         Seconds; 0 if no start is known.
     """
     return _seconds(_starts(folder, kind), kind)
-
-
-def duration_text(seconds: float) -> str:
-    """Write a duration: "4 min 12 s", "3 h 5 min"."""
-    whole = round(max(0.0, seconds))
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    if hours:
-        return f"{hours:,} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def called() -> str:

@@ -54,8 +54,10 @@ dt { color: var(--faint); padding-right: 1.6rem; max-width: 18rem; overflow-wrap
 dt:first-of-type, dd:first-of-type { border-top: 0; }
 dd { white-space: pre-line; }
 code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-dd code { font-size: .875rem; background: var(--code); border-radius: 4px; padding: .1em .35em; }
-dd code { box-decoration-break: clone; -webkit-box-decoration-break: clone; }
+dd code {
+  display: block; max-height: 9rem; overflow: auto; font-size: .875rem; background: var(--code);
+  border-radius: 5px; padding: .3rem .6rem; margin: .1rem 0;
+}
 pre {
   background: var(--code); border-radius: 7px; padding: .65rem .85rem; margin: .3rem 0 1rem;
   font-size: .875rem; white-space: pre-wrap; overflow-wrap: anywhere; user-select: all;
@@ -65,7 +67,7 @@ pre {
 .box { border-radius: 7px; scrollbar-width: thin; width: fit-content; }
 table { border-collapse: separate; border-spacing: 0; font-size: .93rem; }
 th, td {
-  padding: .32rem .8rem; text-align: left; vertical-align: baseline;
+  padding: .32rem .8rem; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); overflow-wrap: break-word;
 }
 th > bdi, td > bdi { display: inline-block; max-width: 22rem; overflow-wrap: break-word; }
@@ -101,7 +103,8 @@ thead th.corner { z-index: 3; }
 .right { background: rgb(var(--good) / calc(.14 + .5 * var(--s))); }
 .wrong { background: rgb(var(--bad) / calc(.12 + .6 * var(--s))); }
 .none { color: var(--faint); opacity: .6; }
-.map { display: block; font-size: 11px; fill: currentColor; }
+.map { display: block; fill: currentColor; }
+.box:has(> .map) { max-height: none; }
 .map image { image-rendering: pixelated; }
 .map .frame { fill: none; stroke: var(--line); }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
@@ -115,16 +118,22 @@ thead th.corner { z-index: 3; }
 .c3 { stroke: var(--c3); } .c4 { stroke: var(--c4); } .c5 { stroke: var(--c5); }
 .c6 { stroke: var(--c6); } .c7 { stroke: var(--c7); }
 .dashed { stroke-dasharray: 6 4; }
-circle { fill: currentColor; }
 .plot circle { fill: var(--panel); stroke-width: 3; }
 .legend {
   list-style: none; margin: .5rem 0 0; padding: 0; display: flex; flex-wrap: wrap;
   gap: .2rem 1.3rem; font-size: .9rem;
 }
 .legend svg { width: 22px; height: 8px; vertical-align: middle; }
+.legend i {
+  display: inline-block; width: 1em; height: 1em; vertical-align: -.12em; border-radius: 3px;
+  border: 1px solid var(--faint);
+}
+.legend + .gallery { margin-top: .8rem; }
 .gallery { display: grid; gap: 16px; }
 .tiles { grid-template-columns: repeat(auto-fill, minmax(min(100%, 260px), 1fr)); }
 figure { margin: 0; min-width: 0; }
+.tiles figure { display: flex; flex-direction: column-reverse; justify-content: flex-end; }
+.tiles figcaption { margin: .35rem 0 0; }
 figcaption { font-size: .9rem; margin: 0 0 .35rem; }
 .rows figure { border-top: 1px solid var(--line); padding-top: .7rem; }
 .pictures { display: grid; gap: 10px; align-items: start; }
@@ -172,6 +181,7 @@ ul.links { margin: 0; padding-left: 1.2rem; }
   :root { --back: #fff; }
   body { font-size: 12px; }
   main { max-width: none; padding: 0; }
+  dd code { max-height: none; }
   nav { display: none; }
   section, .facts { border: 0; padding: 0; }
   .box { max-height: none; overflow: visible; border: 0; }

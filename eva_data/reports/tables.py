@@ -1,5 +1,6 @@
 """Scores and tables of a report."""
 
+import math
 from collections.abc import Sequence
 from itertools import islice
 
@@ -20,7 +21,7 @@ def glance(scores: ScoreTable) -> str:
         (value, f"{row.name} {column}" if len(scores.columns) > 1 else row.name, row.meaning)
         for row in scores.rows
         for column, value in zip(scores.columns, row.values, strict=True)
-        if value is not None
+        if value is not None and math.isfinite(value)
     ]
     tiles = "".join(
         f'<div class="tile" title="{escaped(meaning, most=300)}"><b>'

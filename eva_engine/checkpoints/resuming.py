@@ -7,7 +7,7 @@ from typing import Any
 
 from eva_engine import distributed
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
-from eva_engine.config import RunConfig
+from eva_engine.config import RunConfig, in_use
 from eva_engine.run_log import last_logged_step
 
 logger = logging.getLogger(__name__)
@@ -28,10 +28,7 @@ def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig) -> Path | None:
     """
     checkpoint = checkpoints.newest()
     if checkpoint and not run.resume:
-        raise ValueError(
-            f"{run.output} has a run that reached {checkpoint.name}: continue it with "
-            "resume (--run.resume) or choose another output"
-        )
+        raise ValueError(in_use(run.output, checkpoint.name))
     return checkpoint
 
 

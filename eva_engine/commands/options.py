@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +23,8 @@ def command(
     program: str,
     parse: Callable[[Sequence[str] | None], argparse.Namespace],
     work: Callable[[argparse.Namespace, "torch.device"], None],
+    *,
+    check: Callable[[argparse.Namespace], None] | None = None,
 ) -> Callable[..., None]:
     """Make the `main` of a command that runs a model on one or several processes.
 
@@ -30,6 +33,8 @@ def command(
         parse: Parser of the arguments; None for those of the command line. The options are those of
             `add_arguments`, and others.
         work: Work of the command, given options and device.
+        check: Function that refuses what can be seen of the options before torch is imported, such
+            as weights or data that are not there.
 
     Returns:
         Its function of the arguments, which ends as `eva_engine.commands.endings.ending` says.
@@ -37,6 +42,11 @@ def command(
 
     def main(arguments: Sequence[str] | None = None) -> None:
         options = parse(arguments)
+        if check is not None:
+            try:
+                check(options)
+            except (ValueError, OSError) as error:
+                sys.exit(f"{program_name(program)}: {error}")
         with ending(program_name(program)):
             from eva_engine.commands.text_log import log_to_terminal
 

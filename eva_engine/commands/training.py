@@ -14,7 +14,8 @@ from eva_data.commands import exit_code, program_name, say
 from eva_data.options import add_download_option
 from eva_data.recipes import TASKS, find_recipe
 from eva_engine.commands.endings import ending
-from eva_engine.config import RunConfig, as_plain, recipe_name
+from eva_engine.commands.words import as_flags, take_recipe
+from eva_engine.config import RunConfig, as_plain, in_use, recipe_name
 
 if TYPE_CHECKING:  # a command that only helps needs no torch
     import torch
@@ -58,7 +59,9 @@ def load_recipe(file: str | Path, kind: type[C]) -> C:
 
 
 def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str) -> tuple[C, bool]:
-    """Parse `RECIPE [--print-config] [--name.of.value VALUE ...]`.
+    """Parse `RECIPE [--print-config] [--name.of.value VALUE ...] [name.of.value=VALUE ...]`.
+
+    In any order.
 
     Args:
         kind: Class of the config.
@@ -73,30 +76,39 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
         SystemExit: With a sentence for a file that is not such a recipe; 2 after a message on a
             wrong option or value; 0 after `--help`.
     """
-    import tyro
-
     task = program.partition("/")[0]
     program = program_name(program)
     first = argparse.ArgumentParser(
         prog=program,
         usage=f"{program} RECIPE [--print-config] [--no-download] [--name VALUE ...]",
         description="Train from a recipe, a Python file that defines `config`. With a recipe, "
-        "--help lists all its values; `eva recipes` lists the recipes.",
+        "--help lists all its values; `eva recipes` lists the recipes. Values are written "
+        "--run.epochs 3 or run.epochs=3, before or after the recipe.",
         add_help=False,
         allow_abbrev=False,
     )
-    first.add_argument("recipe", nargs="?", help="name of a recipe, or file")
     add_download_option(first)
     first.add_argument("--print-config", action="store_true", help="print the config and stop")
     # the launcher `deepspeed` adds it; the variable LOCAL_RANK, which it sets too, is what counts
     first.add_argument("--local_rank", help=argparse.SUPPRESS)
-    known, rest = first.parse_known_args(arguments)
-    if known.recipe is None:
+    recipe, words = take_recipe(task, sys.argv[1:] if arguments is None else arguments)
+    known, rest = first.parse_known_args(words)
+    if recipe is None:
+        first.add_argument("recipe", metavar="RECIPE", help="name of a recipe, or file")
         first.print_help()
         sys.exit(0 if {"-h", "--help"} & set(rest) else 2)
     try:
-        file = find_recipe(task, known.recipe) if task in TASKS else Path(known.recipe)
+        file = find_recipe(task, recipe) if task in TASKS else Path(recipe)
         default = load_recipe(file, kind)
+    except ValueError as error:
+        sys.exit(f"{program}: {error}")
+    try:
+        rest = as_flags(rest, default)
+    except ValueError as error:
+        first.exit(2, f"{program}: {error}\n")
+    import tyro
+
+    try:
         config = tyro.cli(kind, default=default, args=rest, prog=f"{program} {file.name}")
     except ValueError as error:
         sys.exit(f"{program}: {error}")
@@ -110,6 +122,7 @@ def main(
     *,
     program: str,
     arguments: Sequence[str] | None = None,
+    check: Callable[[R], None] | None = None,
 ) -> None:
     """Run a project's training from the command line.
 
@@ -118,6 +131,8 @@ def main(
         train: Function that trains, given config and device.
         program: As for `parse`.
         arguments: Arguments; None for those of the command line.
+        check: Function that refuses what can be seen of a config before torch is imported, such as
+            data that is not there.
 
     Raises:
         SystemExit: 75 after a signal and a checkpoint, see `eva_data.interruption`; 1 with one
@@ -130,6 +145,12 @@ def main(
             sys.exit(code)
         return
     folder = config.run.output
+    try:
+        if check is not None:
+            check(config)
+        _check_output(config.run)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{program_name(program)}: {error}")
     log = f"log.txt or log_rankN.txt in {folder}"
     with ending(program_name(program), after_interrupt=lambda: _what_is_saved(folder), log=log):
         from eva_engine import distributed
@@ -160,6 +181,15 @@ def _reported(train: Callable[[R, "torch.device"], None], config: R, place: "tor
 def _show(config: Recipe) -> int:
     say(json.dumps(as_plain(config), indent=2))
     return 0
+
+
+def _check_output(run: RunConfig) -> None:
+    """Refuse a folder with a run that is not to be continued, before torch is imported."""
+    from eva_backbone.checkpoints.runs.engine import complete_checkpoints
+
+    complete = [] if run.resume else complete_checkpoints(run.output)
+    if complete:
+        raise ValueError(in_use(run.output, complete[-1].name))
 
 
 def _what_is_saved(folder: Path) -> str:

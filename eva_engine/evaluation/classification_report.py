@@ -1,23 +1,37 @@
 """What a report shows of a classifier, of pictures or videos: classes, mistakes, examples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
 from eva_data.commands import printable
 from eva_data.drawing.style import score_text
-from eva_data.reports.content import Cell, Confusion, Example, Gallery, Picture, Section, Table
-from eva_engine.evaluation.counting import Counted
+from eva_data.reports.content import (
+    Cell,
+    Confusion,
+    Example,
+    Gallery,
+    Picture,
+    ScoreRow,
+    ScoreTable,
+    Section,
+    Table,
+)
+from eva_engine.evaluation.counting import Counted, Score
 from eva_engine.evaluation.outcomes import Outcome
 
 MOST_CONFUSION = 1000  # classes of a training whose confusion is counted for the report
-_MISTAKES = 20  # rows of the top mistakes
 
 MEANINGS = {
     "top1": "Percent of the {unit} whose most probable class is the label; higher is better.",
     "top5": "Percent of the {unit} whose label is among the five most probable classes.",
     "loss": "Mean cross-entropy of the label; lower is better, also for rightly placed doubt.",
+}
+EXTRA_MEANINGS = {
+    "(1+5)/2": "Mean of top1 and top5, the main score of Kinetics' challenges.",
+    "class mean": "Mean over the classes of their top1: each class counts as much as any other.",
 }
 
 
@@ -28,6 +42,37 @@ def meanings(unit: str = "images") -> dict[str, str]:
         unit: Name of the samples.
     """
     return {name: text.format(unit=unit) for name, text in MEANINGS.items()}
+
+
+def score_table(
+    scores: Mapping[str, Score], unit: str, extra: Mapping[str, Mapping[str, float]]
+) -> ScoreTable:
+    """Make the table of scores, with what each means.
+
+    Args:
+        scores: Set, or method, -> score.
+        unit: Name of the samples.
+        extra: Set -> further numbers, in percent, by their titles.
+    """
+    more = list(dict.fromkeys(name for values in extra.values() for name in values))
+    rows = [
+        ScoreRow(
+            name=name,
+            values=[getattr(score, name) for score in scores.values()],
+            meaning=meaning,
+        )
+        for name, meaning in meanings(unit).items()
+    ]
+    rows += [
+        ScoreRow(
+            name=name,
+            values=[extra.get(one, {}).get(name) for one in scores],
+            meaning=EXTRA_MEANINGS.get(name, ""),
+        )
+        for name in more
+    ]
+    counts = ", ".join(f"{name}: {score.samples:,} {unit}" for name, score in scores.items())
+    return ScoreTable(title="Scores", columns=list(scores), rows=rows, text=counts, digits=2)
 
 
 def classification_sections(
@@ -53,7 +98,7 @@ def classification_sections(
         complete_in: File beside the report with the results of all classes.
 
     Returns:
-        Classes, confusion, top mistakes, worst and best examples; what there is of them.
+        Classes, confusion with the top mistakes, worst and best examples; what there is of them.
     """
     names = [printable(one) for one in classes]
     sections: list[Section] = []
@@ -61,7 +106,6 @@ def classification_sections(
         sections += [
             _classes(counted, names, unit, complete_in),
             _confusion(counted.confusion, names, unit),
-            _mistakes(counted.confusion, names, unit),
         ]
     if picture is not None:
         wrong, right = examples
@@ -118,25 +162,6 @@ def _confusion(counts: Tensor, names: Sequence[str], unit: str) -> Confusion:
     )
 
 
-def _mistakes(counts: Tensor, names: Sequence[str], unit: str) -> Table:
-    wrong = counts.clone()
-    wrong.fill_diagonal_(0)
-    totals = counts.sum(1)
-    times, cells = wrong.flatten().topk(min(_MISTAKES, wrong.numel()))
-    rows: list[list[Cell]] = []
-    for number, cell in zip(times.tolist(), cells.tolist(), strict=True):
-        label, prediction = divmod(cell, len(names))
-        if number:
-            share = 100 * number / int(totals[label])
-            rows.append([names[label], names[prediction], number, share])
-    return Table(
-        title="Top mistakes",
-        heads=["truth", "taken for", unit, "share of the class (%)"],
-        rows=rows,
-        text="" if rows else f"None: all {unit} were recognised.",
-    )
-
-
 def _example(
     one: Outcome,
     names: Sequence[str],
@@ -146,7 +171,6 @@ def _example(
     truth, prediction = names[one.label], names[one.prediction]
     score = score_text(one.confidence)
     said = f"truth {truth}, predicted {prediction} ({score})"
-    return Example(
-        caption=f"{said}: {printable(name(one.sample))}",
-        pictures=[Picture(title=said, image=picture(one.sample))],
-    )
+    place = Path(name(one.sample))
+    title = printable("/".join(place.parts[-2:]))  # folder of a class, and file
+    return Example(caption=said, pictures=[Picture(title=title, image=picture(one.sample))])

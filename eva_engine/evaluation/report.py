@@ -22,7 +22,7 @@ from eva_data.reports.page import try_report
 from eva_data.reports.provenance import facts
 from eva_data.terminal import SHOWN
 from eva_engine import distributed
-from eva_engine.evaluation.classification_report import meanings
+from eva_engine.evaluation.classification_report import score_table
 from eva_engine.evaluation.counting import Score
 from eva_engine.run_log import METRICS, lines_of, thinned
 
@@ -225,10 +225,12 @@ def curves(folder: Path) -> list[Section]:
     losses = [name for name in ("loss", "val_loss", "val_ema_loss") if name in steps]
     others = [name for name in steps if name.startswith(_VAL) and name not in losses]
     trained = [name for name in steps if name not in _NOT_MEASURED and not name.startswith(_VAL)]
+    shares = [name for name in trained if all(0 <= y <= 1 for _, y in steps[name])]
     groups = (
         ("Loss", "loss", losses, "Each point of the training is a mean over steps."),
         ("Validation", "result", others, ""),
-        ("Training", "value", [name for name in trained if name != "loss"], ""),
+        ("Training", "share", shares, ""),
+        *((name, "value", [name], "") for name in trained if name not in (*shares, "loss")),
         ("Learning rate", "lr", [name for name in ("lr",) if name in steps], ""),
     )
     return [
@@ -244,6 +246,7 @@ def curves(folder: Path) -> list[Section]:
     ]
 
 
+_KNOWN = ("output", "device", "processes", "workers", "weights", "train", "val", "data")
 _NOT_MEASURED = (
     *("lr", "grad_norm", "loss_scale", "skipped", "bad_samples", "samples_per_second"),
     *("eta_seconds", "memory_gib", "model_tflops", "model_flops_use"),
@@ -311,40 +314,20 @@ def write_evaluation_report(
         processes = int(settings.get("processes", 1))
         origin = facts(folder, "evaluation", seed=None, device=device, processes=processes)
         named = [("weights", named_weights(weights)), *data]
-        named += [(name.replace("_", " "), str(value)) for name, value in settings.items()]
+        named += [
+            (name.replace("_", " "), str(value))
+            for name, value in settings.items()
+            if name not in _KNOWN
+        ]
         first, score = next(iter(scores.items()))
-        links = ("results.json", "per_class.csv", "confusion.png", "predictions.jsonl")
+        links = ("results.json", "per_class.csv", "confusion.png", "videos.jsonl")
         return Report(
             title=f"{task}: evaluation of {Path(weights).name}",
             summary=f"top1 {score.top1:.2f} % of {score.samples:,} {unit} ({first}).",
-            facts=[*origin, *_once(named)],
-            sections=[_table_of(scores, unit, extra or {}), *sections()],
+            facts=[*origin, *named],
+            sections=[score_table(scores, unit, extra or {}), *sections()],
             links=[Link(title=name, path=Path(name)) for name in links],
             next_steps=next_steps,
         )
 
     return try_report(folder, make)
-
-
-def _once(named: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in dict(reversed(named)).items()][::-1]
-
-
-def _table_of(
-    scores: Mapping[str, Score], unit: str, extra: Mapping[str, Mapping[str, float]]
-) -> ScoreTable:
-    more = list(dict.fromkeys(name for values in extra.values() for name in values))
-    rows = [
-        ScoreRow(
-            name=name,
-            values=[getattr(score, name) for score in scores.values()],
-            meaning=meaning,
-        )
-        for name, meaning in meanings(unit).items()
-    ]
-    rows += [
-        ScoreRow(name=name, values=[extra.get(one, {}).get(name) for one in scores], meaning="")
-        for name in more
-    ]
-    counts = ", ".join(f"{name}: {score.samples:,} {unit}" for name, score in scores.items())
-    return ScoreTable(title="Scores", columns=list(scores), rows=rows, text=counts, digits=2)

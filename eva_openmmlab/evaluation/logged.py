@@ -54,8 +54,9 @@ def curve(entries: Iterable[Entry], key: str, name: str = "", *, factor: float =
         name: Name of the curve; that of the value by default.
         factor: Factor of the values, such as 100 for percent.
     """
-    points = ((entry[STEP], entry.get(key)) for entry in entries)
-    numbers = [(step, factor * value) for step, value in points if _is_number(value)]
+    numbers = [
+        (entry[STEP], factor * float(entry[key])) for entry in entries if _is_number(entry.get(key))
+    ]
     return Curve(name=name or key, points=numbers)
 
 
@@ -77,7 +78,7 @@ def training_curves(entries: Sequence[Entry], *, without: str) -> list[Curves]:
         y_label="loss",
         curves=[curve(entries, name) for name in shown],
         logarithmic=True,
-        text="`loss` is the sum of all, also of those that are not shown.",
+        text="The sum of all losses, and those of the last layer or stage.",
     )
     name = "base_lr" if any("base_lr" in entry for entry in entries) else "lr"
     rates = Curves(

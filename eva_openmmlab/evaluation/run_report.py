@@ -123,7 +123,8 @@ class RunReport:
             device=device,
             processes=get_world_size(),
         )
-        began = [("weights", str(weights) if weights else "random")]
+        name = "began from" if self.kind == "training" else "weights"
+        began = [(name, str(weights) if weights else "random weights")]
         return Report(
             title=f"{title} of {self.name}",
             summary=summary,

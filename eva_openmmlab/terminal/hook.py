@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.progress import ProgressBar
 from eva_data.terminal import opening_lines
 from eva_openmmlab.terminal.data_lines import data_line
@@ -126,7 +127,7 @@ class TerminalHook(Hook):
         return opening_lines(
             task=f"train {self._recipe}: {runner.max_iters:,} iterations of {images} images on "
             f"{_device(runner)}",
-            weights="this run's" if content else str(runner._load_from or "random"),
+            weights="this run's" if content else _weights(runner),
             data=_data(runner, ("train", "val")),
             output=Path(runner.work_dir),
             more=more,
@@ -135,7 +136,7 @@ class TerminalHook(Hook):
     def _scoring(self, runner: Any) -> list[str]:
         return opening_lines(
             task=f"evaluate {self._recipe} on {_device(runner)}",
-            weights=str(runner._load_from),
+            weights=_weights(runner),
             data=_data(runner, ("test",)),
             output=Path(runner.work_dir),
         )
@@ -156,6 +157,13 @@ def _data(runner: Any, parts: Sequence[str]) -> list[str]:
             settings = runner.cfg[f"{part}_dataloader"].dataset
             lines.append(data_line(part, loop.dataloader.dataset, settings))
     return lines
+
+
+def _weights(runner: Any) -> str:
+    given = runner._load_from
+    if given is None:
+        return "random"
+    return str(resolve_source(given) if Path(given).is_dir() else given)
 
 
 def _device(runner: Any) -> str:

@@ -1,13 +1,18 @@
 """Command lines of pre-training and its tokenizer; what trains is imported when it is needed."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_data.demos.required_data import require_data
 from eva_engine.commands import training as command_line
-from eva_pretrain.config import PretrainConfig, TokenizerConfig
+from eva_pretrain.config import DataConfig, PretrainConfig, TeacherConfig, TokenizerConfig
 
 if TYPE_CHECKING:
     import torch
+
+_FORMS = "a manifest (.toml), a folder of images, or a pattern of tar shards"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -16,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Arguments in place of those of the process.
     """
-    command_line.main(PretrainConfig, _train, program="pretrain/train.py", arguments=arguments)
+    command_line.main(
+        PretrainConfig, _train, program="pretrain/train.py", arguments=arguments, check=_check
+    )
 
 
 def tokenizer(arguments: Sequence[str] | None = None) -> None:
@@ -26,7 +33,34 @@ def tokenizer(arguments: Sequence[str] | None = None) -> None:
         arguments: Arguments in place of those of the process.
     """
     program = "pretrain/train_tokenizer.py"
-    command_line.main(TokenizerConfig, _train_tokenizer, program=program, arguments=arguments)
+    command_line.main(
+        TokenizerConfig,
+        _train_tokenizer,
+        program=program,
+        arguments=arguments,
+        check=_check_tokenizer,
+    )
+
+
+def _check(config: PretrainConfig) -> None:
+    """Answer mistyped paths before torch is imported."""
+    _check_data(config.data, config.teacher)
+    if config.student.init_checkpoint:
+        resolve_source(config.student.init_checkpoint)
+    if config.tokenizer and not Path(config.tokenizer).is_dir():
+        raise ValueError(f"tokenizer: there is no folder {config.tokenizer}; train it first")
+
+
+def _check_tokenizer(config: TokenizerConfig) -> None:
+    _check_data(config.data, config.teacher)
+
+
+def _check_data(data: DataConfig, teacher: TeacherConfig) -> None:
+    for name in ("train", "val"):
+        if location := getattr(data, name):
+            require_data(location, name=f"data.{name}", forms=_FORMS)
+    if teacher.library == "eva":  # open_clip knows its own names
+        resolve_source(teacher.weights)
 
 
 def _train(config: PretrainConfig, device: "torch.device") -> None:

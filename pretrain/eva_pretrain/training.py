@@ -1,16 +1,19 @@
 """Masked-image pre-training: the parts put together (paper section 2.2)."""
 
 import contextlib
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
+from eva_data.reports.content import Section
 from eva_data.sources.manifests import open_images
 from eva_engine import distributed
 from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
+from eva_engine.presentation import Presentation
 from eva_engine.steps.flops import training_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.config import PretrainConfig, StudentConfig
@@ -24,6 +27,7 @@ from eva_pretrain.masked_image_modeling import (
     masked_image_modeling,
 )
 from eva_pretrain.other_objectives import FeatureDistillation, MaskedTokens
+from eva_pretrain.report import MEANINGS, gallery, next_steps
 from eva_pretrain.teachers.build import build_teacher
 from eva_pretrain.teachers.teacher import Teacher
 from eva_pretrain.tokens.training import load_tokenizer
@@ -92,6 +96,8 @@ def train(config: PretrainConfig, device: torch.device) -> None:
         views, scale=config.data.crop_scale, mask=masking if masked else None
     )
     step = PretrainStep(teacher, objective)
+    samples = open_images(config.data.train, transform)
+    validation = Validation(config, step, views, device) if config.data.val else None
     TrainingRun(
         model=model,
         groups=layer_decay_groups(
@@ -100,17 +106,44 @@ def train(config: PretrainConfig, device: torch.device) -> None:
             weight_decay=config.optimizer.weight_decay,
             layer_decay=config.optimizer.layer_decay,
         ),
-        samples=open_images(config.data.train, transform),
+        samples=samples,
         collate=collate,
         step_fn=step,
         run=config.run,
         optimizer=config.optimizer,
         config=as_plain(config),
         device=device,
-        evaluate=Validation(config, step, views, device) if config.data.val else None,
+        evaluate=validation,
         results=("loss", *objective.metric_names),
         flops_per_sample=training_flops(build, config.student),
+        presentation=_presentation(config, len(samples), objective, validation),
     ).start()
+
+
+def _presentation(
+    config: PretrainConfig, images: int, objective: Objective, validation: Validation | None
+) -> Presentation:
+    student, teacher, data = config.student, config.teacher, config.data
+    described = [("train", f"{images:,} images ({data.train})")]
+    if validation is not None:
+        described.append(("val", f"{len(validation.images):,} images ({data.val})"))
+
+    def sections() -> Sequence[Section]:
+        if validation is None or validation.seen is None:
+            return ()
+        return [gallery(validation.seen, mean=data.mean, std=data.std)]
+
+    what = config.objective.replace("_", " ")
+    return Presentation(
+        task="Pre-training",
+        what=f"{what} of {teacher.model} {teacher.weights} by {student.variant} at "
+        f"{student.image_size} px",
+        weights=student.init_checkpoint,
+        data=described,
+        meanings={name: MEANINGS[name] for name in (*objective.metric_names, "loss")},
+        sections=sections,
+        next_steps=partial(next_steps, student.variant),
+    )
 
 
 def _objective(

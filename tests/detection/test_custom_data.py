@@ -476,12 +476,13 @@ def test_trained_by_two_processes_continued_by_one_and_used(
     assert "Continuing at iteration 2" in train(3, "--resume")
     assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1, 2, 3]
     assert set(json.loads((run / "results.json").read_text())) == {"bbox", "segm"}
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "6 images" in page
+    assert [f">{name}<" in page for name in ("one", "two", "zero", "Worst pictures")] == [True] * 4
 
     cfg = LazyConfig.load(str(run / "config.yaml"))
     assert find_categories(cfg) == tuple(Category(*pair) for pair in names.items())
-    predictor = Predictor.from_config(
-        run / "config.yaml", weights=run / "model_final.pth", score_threshold=0.0
-    )
+    predictor = Predictor.from_run(run, score_threshold=0.0)
     assert predictor.class_names == ("one", "two", "zero")
     found = predictor(min((source / "val").iterdir()))
     assert set(found.pred_classes.tolist()) <= {0, 1, 2}

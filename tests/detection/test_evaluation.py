@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from eva_data.coco import scoring
+from eva_data.coco.report import detection_sections
 from eva_detection.evaluation import evaluators as evaluation
 from eva_detection.evaluation import predictions as evaluation_predictions
 from eva_detection.evaluation.evaluators import CocoEvaluator, LvisEvaluator
@@ -405,10 +406,18 @@ def test_a_group_without_objects_is_nan(register, tmp_path):
     for category in dataset["categories"]:
         category["frequency"] = "f"
     register(dataset)
-    results = _run(
-        LvisEvaluator(NAME, output_dir=str(tmp_path)), _predict(dataset, extra=5, seed=2)
-    )
+    evaluator = LvisEvaluator(NAME, output_dir=str(tmp_path))
+    results = _run(evaluator, _predict(dataset, extra=5, seed=2))
     assert math.isnan(results["bbox"]["APr"])
+    sections = detection_sections(
+        truth=evaluator.labels(),
+        predictions=tmp_path / evaluator.predictions_file,
+        images=tmp_path,
+        scores=results,
+    )
+    meanings = {row.name: row.meaning for row in sections[0].rows}
+    assert meanings["APr"].endswith("there are no objects of rare classes in the data")
+    assert sections[3].counts.sum() >= len(dataset["annotations"])
     assert results["bbox"]["APf"] == results["bbox"]["AP"]
     assert json.loads((tmp_path / "results.json").read_text())["bbox"]["APr"] is None
 

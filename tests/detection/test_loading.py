@@ -124,7 +124,9 @@ def test_a_built_trainer_only_has_to_be_run(tiny_config, registered_demo_data, t
     def build(steps, *, resume):
         cfg = tiny_config(*words, f"train.max_iter={steps}")
         cfg.dataloader.pop("evaluator")
-        return train_module.build_trainer(cfg, resume=resume, stop=StopSignal(), ends=ends)
+        return train_module.build_trainer(
+            cfg, resume=resume, stop=StopSignal(), ends=ends, test_set=TestSet(cfg)
+        )
 
     with contextlib.ExitStack() as ends:
         trainer = build(2, resume=False)

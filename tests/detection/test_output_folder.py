@@ -4,6 +4,7 @@ import pytest
 
 from eva_detection.training.output_folder import (
     check_unused,
+    is_finished,
     last_checkpoint,
     repair_metrics,
     saved_progress,
@@ -39,8 +40,26 @@ def test_a_used_folder(tmp_path, name):
     (tmp_path / "metrics.json").touch()
     check_unused(tmp_path)
     (tmp_path / name).write_text("x")
-    with pytest.raises(ValueError, match=r"holds a run already: .* --resume .* another train.outp"):
+    with pytest.raises(
+        ValueError, match=r"holds a run already: .* --resume, .* another train.outp"
+    ):
         check_unused(tmp_path)
+
+
+def test_a_finished_run(tmp_path):
+    """Trained to its end and scored: nothing is left for `--resume`."""
+    (tmp_path / "model_final.pth").touch()
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    (tmp_path / "results.json").write_text("{}")
+    (tmp_path / "metrics.json").write_text('{"iteration": 9, "bbox/AP": 1.0}\n')
+    assert not is_finished(tmp_path, 10), "scored in the middle alone"
+    with (tmp_path / "metrics.json").open("a") as file:
+        file.write('{"iteration": 10, "bbox/AP": NaN}\n')
+    assert is_finished(tmp_path, 10)
+    assert not is_finished(tmp_path, 20), "more iterations are wanted"
+    (tmp_path / "last_checkpoint").write_text("model_0000004.pth")
+    (tmp_path / "model_0000004.pth").touch()
+    assert not is_finished(tmp_path, 10)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,27 @@ def test_array_pil_image_and_path_give_the_same(build, picture, tmp_path):
     assert _same(found, predictor(Image.fromarray(picture)))
     assert _same(found, predictor(tmp_path / "picture.png"))
     assert _same(found, predictor(str(tmp_path / "picture.png")))
+    several = predictor([picture, Image.fromarray(picture)])
+    assert [_same(found, one) for one in several] == [True, True]
+    ((file, one),) = predictor(f"{tmp_path}/*.png")
+    assert file == tmp_path / "picture.png"
+    assert _same(found, one)
+
+
+def test_the_best_score_below_the_threshold(build, picture):
+    best = float(build()(picture).scores[0])
+    predictor = build(threshold=0.999)
+    assert len(predictor(picture)) == 0
+    assert predictor.best_score(picture) == pytest.approx(best)
+    assert len(predictor(picture)) == 0  # the threshold is what it was
+
+
+def test_the_detector_of_a_run(tmp_path):
+    with pytest.raises(ValueError, match=r"no config\.yaml of a training lies with"):
+        Predictor.from_run(tmp_path)
+    (tmp_path / "config.yaml").write_text("model: {}")
+    with pytest.raises(ValueError, match="config"):  # it is read
+        Predictor.from_run(tmp_path)
 
 
 def test_equals_detectron2_on_the_resized_image(build, picture):

@@ -78,7 +78,7 @@ def test_a_training(write_run, made):
     run = write_run()
     content = made(run, recipe="demo/mine")
     assert content.title == "Detection: training of demo/mine"
-    assert content.summary == "3 iterations of 2 images. box AP 41.3 and mask AP 33.1."
+    assert content.summary == "After 3 iterations of 2 images: box AP 41.3 and mask AP 33.1."
     assert _titles(content)[:5] == [
         *("Scores", "Losses", "Learning rate", "AP over the training", "Precision and recall"),
     ]
@@ -92,7 +92,7 @@ def test_a_training(write_run, made):
     assert "inference/coco_instances_results.json" in links
     assert (run / "per_class.csv").read_text().startswith("class,AP box,AP mask,objects")
     demo, evaluate, export = (step.command for step in content.next_steps)
-    assert f"--weights {run}/model_final.pth --output {run}/pictures" in demo
+    assert f"detection/demo.py {run} --output {run}/pictures" in demo
     assert f"--eval-only --config-file {run}/config.yaml" in evaluate
     assert f"train.init_checkpoint={run}/model_final.pth" in evaluate
     assert "--format torchscript --image " in export
@@ -108,7 +108,7 @@ def test_curves_of_a_training(write_run, made):
     assert list(losses.curves[0].points) == [(1, 9.0), (2, 5.0), (3, 3.0)]
     assert [curve.name for curve in rate.curves] == ["lr"]
     assert {curve.name: list(curve.points) for curve in scores.curves} == {
-        "box": [(2, 2.5), (4, 12.345)],
+        "box": [(2, 2.5), (3, 12.345)],
         "mask": [(2, 2.0)],
     }
 
@@ -118,7 +118,7 @@ def test_an_evaluation_in_a_folder_of_its_own(write_run, made):
     (run / "metrics.json").unlink()
     content = made(run, "train.init_checkpoint=eva_mine.pth", kind="evaluation")
     assert content.title == "Detection: evaluation of run"
-    assert content.summary == "box AP 41.3 and mask AP 33.1."
+    assert content.summary == "Box AP 41.3 and mask AP 33.1."
     assert _titles(content)[:2] == ["Scores", "Precision and recall"]
     assert dict(content.facts)["weights"] == "eva_mine.pth"
     assert "--weights eva_mine.pth" in content.next_steps[0].command
@@ -128,12 +128,12 @@ def test_an_evaluation_in_a_folder_of_its_own(write_run, made):
 def test_a_training_without_scores(write_run, made):
     run = write_run()
     content = made(run, without=["evaluator"])
-    assert content.summary.endswith("Nothing was scored: the config has no dataloader.evaluator.")
+    assert content.summary.endswith("nothing was scored: the config has no dataloader.evaluator.")
     assert _titles(content) == ["Losses", "Learning rate", "AP over the training"]
     assert "evaluation data" not in dict(content.facts)
     (run / "inference/coco_instances_results.json").unlink()
     assert "Scores" not in _titles(made(run))
-    assert made(write_run(metrics=[])).summary.startswith("0 iterations")
+    assert made(write_run(metrics=[])).summary.startswith("After 0 iterations")
 
 
 def test_a_model_that_finds_nothing(write_run, made):

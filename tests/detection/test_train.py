@@ -47,6 +47,20 @@ def _wait_for(path, process, seconds=60):
     raise AssertionError(f"{path} did not appear")
 
 
+def _check_terminal(text, *lines):
+    """What a run prints is little, and of it these lines, in this order."""
+    printed = text.splitlines()
+    assert len(printed) <= 20, text
+    assert not [line for line in printed if "detectron2" in line or "\x1b" in line or "[" in line]
+    places = [next(i for i, line in enumerate(printed) if line.startswith(one)) for one in lines]
+    assert places == sorted(places), text
+    assert [line.split()[0] for line in printed if line.startswith(("box ", "mask "))] == [
+        "box",
+        "mask",
+    ]
+    assert f"next     python detection/demo.py --config-file {os.sep}" in text
+
+
 def test_killed_continued_finished_and_evaluated(train_net, finish, tmp_path):
     """One story, as it happens to users; every step needs the one before."""
     run, steps = tmp_path / "run", 40
@@ -63,6 +77,13 @@ def test_killed_continued_finished_and_evaluated(train_net, finish, tmp_path):
 
     text = finish(train_net(run, "--resume", *always))
     assert f"Continuing at iteration {reached}\n" in text
+    _check_terminal(
+        text, "train demo/", "data     train: 16 images, ", f"weights  {run}/model_final"
+    )
+    log = (run / "log.txt").read_text()
+    assert "\x1b" not in log
+    assert "Environment info:" in log
+    assert "total_loss:" in log
     assert "Continuing at iteration" in (run / "log.txt").read_text()
     assert [entry["iteration"] for entry in read_metrics(run)] == list(range(steps + 1))
     logged = read_metrics(run)[steps - 1]
@@ -78,7 +99,8 @@ def test_killed_continued_finished_and_evaluated(train_net, finish, tmp_path):
 
     again = tmp_path / "again"
     weights = f"train.init_checkpoint={run / 'model_final.pth'}"
-    finish(train_net(again, "--eval-only", weights))
+    text = finish(train_net(again, "--eval-only", weights))
+    _check_terminal(text, "evaluate demo/", "data     val: 6 images, ")
     assert _read(again / "results.json") == results
     assert _read(again / "inference" / "coco_instances_results.json") == predictions
     assert not (again / "last_checkpoint").exists()
@@ -112,7 +134,9 @@ def test_two_processes_end_with_one_set_of_weights(
     run = tmp_path / "run"
     arguments = ("--num-gpus", "2", "--dist-url", "auto", "--config-file", str(repository / CONFIG))
     overrides = (*tiny_overrides, "train.max_iter=2", "train.accumulate=2")
-    finish(start(str(script), *arguments, *overrides, f"train.output_dir={run}"))
+    text = finish(start(str(script), *arguments, *overrides, f"train.output_dir={run}"))
+    assert text.count(" on 2 x cpu\n") == text.count("data     train") == 1, "one process speaks"
+    assert len(text.splitlines()) <= 12, text
     first, second = (torch.load(run / f"rank{rank}.pth", weights_only=True) for rank in (0, 1))
     assert first.keys() == second.keys()
     for name, value in first.items():

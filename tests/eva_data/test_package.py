@@ -42,7 +42,8 @@ MODULES = {  # what a group may load -> its modules
         ),
         *("reports.confusion", "reports.content", "reports.curves", "reports.markup"),
         *("reports.page", "reports.pictures", "reports.tables", "sources.names"),
-        *("drawing.contact_sheet", "drawing.lettering", "pictures", "coco.rules"),
+        *("drawing.contact_sheet", "drawing.frame_strips", "drawing.lettering"),
+        *("pictures", "coco.rules"),
     ),
     ("numpy", "cv2"): ("coco.scoring",),
     ("numpy", "PIL", "pycocotools"): (

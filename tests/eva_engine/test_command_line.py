@@ -55,6 +55,25 @@ def test_options_override_the_recipe(program, recipe):
     assert only_print
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_values_before_or_after_the_recipe_and_as_pairs(program, recipe, order):
+    words = [["--run.epochs", "7"], ["run.resume=true"], ["bad=(1, 2)"], [recipe],
+             ["run.tensorboard=False"], ["--run.seed=3"]]  # fmt: skip
+    arguments = [word for part in words[::order] for word in part]
+    config, _ = command_line.parse(program.Config, arguments, program="train.py")
+    assert (config.run.epochs, config.run.resume, config.bad) == (7, True, (1, 2))
+    assert (config.run.tensorboard, config.run.seed) == (False, 3)
+
+
+def test_a_folder_with_a_run_is_refused_before_anything_is_imported(run, recipe, tmp_path):
+    step = tmp_path / "run/checkpoints/step_00000004"
+    step.mkdir(parents=True)
+    (step / "COMPLETE").write_text('{"model.safetensors": 1}')
+    (step / "model.safetensors").write_text("x")
+    with pytest.raises(SystemExit, match="has a run that reached step_00000004: continue it"):
+        run(recipe, train=None)
+
+
 def test_option_of_the_launcher_deepspeed(program, recipe):
     arguments = ["--local_rank=1", recipe, "--run.epochs", "7"]
     config, _ = command_line.parse(program.Config, arguments, program="train.py")
@@ -95,7 +114,9 @@ def test_help_of_a_recipe_explains_every_value(run, recipe, program, capsys):
 
 
 @pytest.mark.parametrize(("option", "text"), [
-    (("--run.epoch", "3"), "Unrecognized options: --run.epoch"),
+    (("--run.epoch", "3"), "train.py: there is no setting run.epoch; close to it: run.epochs"),
+    (("run.epoch=3",), "train.py: there is no setting run.epoch; close to it: run.epochs"),
+    (("epochs=3",), "there is no setting epochs; close to it: run.epochs"),
     (("--run.epochs", "many"), "Error parsing --run.epochs: "),
     (("--run.epochs", "0"), "Error parsing run: epochs must be at least 1, got 0"),
     (("--run.precision", "fp8"), "invalid choice 'fp8'"),

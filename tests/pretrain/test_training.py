@@ -89,6 +89,9 @@ def test_losses_of_a_run(config, device):
     assert evaluations[2]["val_loss"] < evaluations[0]["val_loss"] < 0
     assert evaluations[1]["val_cosine"] == pytest.approx(-evaluations[1]["val_loss"])
     assert all(step["model_tflops"] > 0 for step in steps if "model_tflops" in step)
+    page = (config.run.output / "report.html").read_text()
+    for shown in ("Where the student meets the teacher", "what the student sees", "convert_check"):
+        assert shown in page
 
 
 def test_the_positions_of_masks_come_with_every_batch(config, device, monkeypatch):
@@ -140,6 +143,11 @@ def test_the_other_objectives_of_table_2(config, device, tmp_path, objective):
     head = load_file(RunCheckpoints(config.run.output, keep=1).complete()[-1] / "model.safetensors")
     assert head["lm_head.weight"].shape[0] == (8 if tokenizer else 128)
     assert ("mask_token" in head) == bool(tokenizer)
+    page = (config.run.output / "report.html").read_text()
+    assert ("what the student sees" in page) == bool(tokenizer)
+    assert "Where the student meets the teacher" in page
+    if tokenizer:
+        assert "codes have more than a tenth" in (Path(tokenizer) / "report.html").read_text()
 
 
 def test_an_output_that_is_no_tokenizer(config, device):

@@ -38,7 +38,7 @@ def _run(program, *words):
         (["--load-from", "none.pth"], "there is no file 'none.pth'"),
         (["load_from=none.pth"], "there is no file 'none.pth'"),
         (["train_cfg.max_iter=3"], "train_cfg has no 'max_iter'; close names: max_iters"),
-        (["--data-root", "DATA", "train_dataloader.dataset.data_prefix.img_path=x"], "no folder"),
+        (["train_dataloader.dataset.data_prefix.img_path=x"], "no folder"),
     ],
 )
 def test_config_data_and_weights_are_checked_before_a_framework_is_imported(

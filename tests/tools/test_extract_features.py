@@ -177,7 +177,7 @@ def test_without_open_clip_the_other_kinds_work(extract, photographs, texts, mon
 
 
 def test_weights_of_another_task_have_no_embedding(extract, photographs, texts):
-    with pytest.raises(SystemExit, match="holds no complete EVA-CLIP"):
+    with pytest.raises(SystemExit, match="not a complete EVA-CLIP"):
         extract("--texts", texts, "--weights", "eva_debug")
     with pytest.raises(SystemExit, match="these weights have no projection"):
         extract("--images", photographs, "--kind", "embedding", "--weights", "eva_debug")

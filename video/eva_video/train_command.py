@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_data.demos.required_data import require_data
+from eva_data.labelled_videos.opening import FORMS
 from eva_engine.commands import training as command_line
 from eva_video.config import VideoConfig
 
@@ -16,7 +19,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Arguments in place of those of the process.
     """
-    command_line.main(VideoConfig, _train, program="video/train.py", arguments=arguments)
+    command_line.main(
+        VideoConfig, _train, program="video/train.py", arguments=arguments, check=_check
+    )
+
+
+def _check(config: VideoConfig) -> None:
+    """Answer mistyped paths before torch is imported."""
+    for name in ("train", "val"):
+        if location := getattr(config.data, name):
+            require_data(location, name=f"data.{name}", forms=FORMS)
+    if config.model.init_checkpoint:
+        resolve_source(config.model.init_checkpoint)
 
 
 def _train(config: VideoConfig, device: "torch.device") -> None:

@@ -33,6 +33,7 @@ from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import Normalise, TrainingTransform
 from eva_video.model.classifier import VideoClassifier, build_video_classifier
 from eva_video.model.loading import initialise
+from eva_video.presentation import present_training
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +231,6 @@ def train(config: VideoConfig, device: torch.device) -> None:
         data.train, classes=data.classes or None, root=data.root or None, backend=data.backend
     )
     classes = list(videos.classes)
-    logger.info("%d videos of %d classes", len(videos), len(classes))
     validation = others = None
     if data.val_share:
         names = (videos.name(index) for index in range(len(videos)))
@@ -239,7 +239,6 @@ def train(config: VideoConfig, device: torch.device) -> None:
         )
         others = videos.subset(np.flatnonzero(held).tolist())
         videos = videos.subset(np.flatnonzero(~held).tolist())
-        logger.info("%d of them are held out for validation", len(others))
     elif data.val:
         others = open_videos(
             data.val,
@@ -275,6 +274,7 @@ def train(config: VideoConfig, device: torch.device) -> None:
             replace(config.model, class_mapping=""),
             inputs=[image_input(config.model.image_size, frames=config.model.frames)],
         ),
+        presentation=present_training(config, videos, others, validation),
     ).start()
 
 

@@ -59,17 +59,17 @@ class Renamed(Dataset[tuple[Any, int]]):
         self, samples: LabelledSamples, classes: Sequence[str], places: Sequence[int]
     ) -> None:
         self.classes = tuple(classes)
-        self._samples, self._places = samples, places
+        self.samples, self._places = samples, places
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self.samples)
 
     def sample_id(self, index: int) -> str:
         """Name a sample, for messages."""
-        return self._samples.sample_id(index)
+        return self.samples.sample_id(index)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        value, label = self._samples[index]
+        value, label = self.samples[index]
         return value, self._places[label]
 
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from eva_contrastive.evaluation.options import parse
+from eva_contrastive.evaluation.options import check_paths, parse
 from eva_engine.commands.options import command
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
     evaluate(options, device)
 
 
-main = command(PROGRAM, lambda arguments: parse(PROGRAM, arguments), _evaluate)
+main = command(PROGRAM, lambda arguments: parse(PROGRAM, arguments), _evaluate, check=check_paths)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +29,29 @@ from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.loading import load_eva_clip
 from eva_contrastive.model.open_clip_program import open_clip_weights
+from eva_contrastive.reports.evaluation import (
+    MOST_CLASSES,
+    Examples,
+    class_sections,
+    describe,
+    evaluation_report,
+)
+from eva_contrastive.reports.sections import retrieval_examples
 from eva_data.commands import say
 from eva_data.files import UnwritableError
+from eva_data.reports.content import Section
+from eva_data.reports.page import try_report
+from eva_data.reports.provenance import record_start
+from eva_data.terminal import closing_lines
 from eva_data.transforms import PictureTransform
 from eva_engine import distributed
 from eva_engine.checkpoints.output_folder import reserved
 from eva_engine.commands.endings import sentence
 from eva_engine.commands.options import choose_dtype
 from eva_engine.evaluation.counting import Counted, Score, count
+from eva_engine.evaluation.outcomes import Outcomes
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
+from eva_engine.evaluation.report import announce
 from eva_engine.evaluation.reports import complain_of_left_out, write_results
 from eva_engine.evaluation.rules import OneLabel
 
@@ -48,6 +64,7 @@ class _Results:
     class_means: dict[str, float] = field(default_factory=dict)
     retrieval: dict[str, RetrievalScore] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    sections: list[Callable[[], list[Section]]] = field(default_factory=list)
 
 
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:
@@ -63,10 +80,13 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     with contextlib.ExitStack() as stack:
         if options.output is not None:
             stack.enter_context(reserved(options.output))  # fails now, not after hours
+            if distributed.rank() == 0:
+                record_start(options.output, "evaluation")
         _evaluate_to(options, device)
 
 
 def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
+    began = time.monotonic()
     options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
     model = load_eva_clip(
         options.weights,
@@ -76,11 +96,19 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
     ).to(device)
     fill_from_training(options)
     opened = open_all(options, image_size=model.image_size)
+    described = describe(opened)
+    announce(
+        f"evaluate a CLIP at {model.image_size} px on {device.type}",
+        weights=options.weights,
+        data=described,
+    )
     work = _Work(model, options)
     results = _Results()
     names = [one.name for one in opened.benchmarks] + [*opened.pairs]
     for one in opened.benchmarks:
-        counted = work.count(one)
+        counted, examples = work.count(one)
+        if counted.confusion is not None:
+            results.sections.append(partial(class_sections, one, counted, examples))
         name = next(iter(counted.scores))
         results.scores[one.name] = counted.scores[name]
         if counted.confusion is not None:
@@ -91,14 +119,24 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
         encoded = work.encode(name, pairs, opened.transform)
         results.retrieval[name] = retrieval_scores(encoded.images, encoded.texts, encoded.owners)
         results.left_out += encoded.left_out
+        results.sections.append(partial(retrieval_examples, encoded, pairs, name=name))
         _keep(options, results, opened, model, names)
     if distributed.rank() == 0:
-        text = text_table(results.scores, results.retrieval, class_means=results.class_means)
-        say(text)
+        page = None
         if options.output is not None:
-            files = write_tables(options.output, results.scores, results.retrieval)
-            for file in (*files, options.output / "results.json"):
-                say(f"wrote {file}")
+            write_tables(options.output, results.scores, results.retrieval)
+            page = try_report(
+                options.output,
+                lambda: evaluation_report(
+                    options, results.scores, results.retrieval, data=described,
+                    class_means=results.class_means, sections=results.sections,
+                    device=device.type,
+                ),
+            )  # fmt: skip
+        text = text_table(results.scores, results.retrieval, class_means=results.class_means)
+        took = time.monotonic() - began
+        for line in closing_lines(scores=text, duration=took, report=page):
+            say(line)
         complain_of_left_out(results.left_out, unit="samples")
 
 
@@ -113,20 +151,28 @@ class _Work:
             weights, heads = resolve_source(options.weights), options.text_heads
             self._cache = TextCache(options.cache, weights, text_heads=heads)
 
-    def count(self, one: Benchmark) -> Counted:
-        """Count the correct predictions of a set."""
+    def count(self, one: Benchmark) -> tuple[Counted, Examples]:
+        """Count the correct predictions of a set; with wrong and right samples for the report."""
+        outcomes = Outcomes()
+        counted = self._count(one, outcomes)
+        return counted, outcomes.gathered()
+
+    def _count(self, one: Benchmark, outcomes: Outcomes) -> Counted:
         options = self._options
         classifier = ZeroShotClassifier(self._model, self._weights(one))
         with self._explained():
             if one.name == OWN:
                 return evaluate_own_data(
                     classifier, one.samples, options, num_classes=len(one.names),
-                    skip_unreadable=options.skip_unreadable,
+                    skip_unreadable=options.skip_unreadable, receive=outcomes.add,
                 )  # fmt: skip
+            # of a part of the names, the confusion would not have the labels as its rows
+            small = one.columns is None and len(one.names) <= MOST_CLASSES
             return count(
                 classifier, one.samples, {one.name: OneLabel(one.columns)},
                 device=next(self._model.parameters()).device, batch_size=options.batch_size,
-                workers=options.workers, progress=one.name,
+                workers=options.workers, progress=one.name, confusion=small,
+                receive=outcomes.add if small else None,
                 skip_unreadable=options.skip_unreadable,
             )  # fmt: skip
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva_contrastive.evaluation.prompts import template_sets
+from eva_contrastive.model.open_clip_program import weights_file
+from eva_data.demos.required_data import require_data
 from eva_data.labelled_videos.ucf101 import SPLITS
 from eva_data.options import integer
 from eva_data.video.video_source import BACKENDS
@@ -62,7 +64,7 @@ def parse(program: str, arguments: Sequence[str] | None) -> argparse.Namespace:
         "Evaluate a CLIP by the names of classes, without training, and by retrieval.",
         epilog=_EXAMPLES,
     )
-    add_weights(parser, kinds="official name; or file of a run, file or folder of open_clip")
+    add_weights(parser, kinds="official name; file, or folder of a run or of open_clip")
     add = parser.add_argument
     one = integer(1)
     add("--text-heads", type=one, help="attention heads, if the size of the text tower is unusual")
@@ -96,6 +98,24 @@ def parse(program: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     _check(parser, options)
     return options
+
+
+def check_paths(options: argparse.Namespace) -> None:
+    """Refuse weights and data that are not there, before torch is imported.
+
+    Args:
+        options: Options of `parse`.
+
+    Raises:
+        ValueError: If something is not there.
+        FileNotFoundError: If the weights are not.
+    """
+    weights_file(options.weights)
+    given = vars(options)
+    for name in ("imagenet", *FOLDERS, "cifar10", "cifar100", "data", *VIDEOS, "videos", *PAIRS):
+        places = given[name] if isinstance(given[name], list) else [given[name]]
+        for place in filter(None, places):
+            require_data(str(place), name=f"--{name}", forms="what `--help` says of it")
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

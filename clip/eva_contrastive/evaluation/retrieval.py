@@ -110,11 +110,11 @@ def retrieval_scores(
     queries = (pictures.split(_QUERIES), torch.arange(texts, device=device).split(_QUERIES))
     for place in distributed.own_share(len(queries[0])):
         rows = queries[0][place]
-        ranks = _ranks(image_features[rows] @ text_features.T, owners == rows[:, None])
+        ranks = ranks_of(image_features[rows] @ text_features.T, owners == rows[:, None])
         found[0] += (ranks[:, None] < within).sum(0)
     for place in distributed.own_share(len(queries[1])):
         rows = queries[1][place]
-        ranks = _ranks(text_features[rows] @ image_features.T, owners[rows, None] == pictures)
+        ranks = ranks_of(text_features[rows] @ image_features.T, owners[rows, None] == pictures)
         found[1] += (ranks[:, None] < within).sum(0)
     sums = distributed.sum_over_ranks(found.flatten().tolist(), device)
     shares = [100 * value / (count if place < len(RANKS) else texts)
@@ -124,7 +124,7 @@ def retrieval_scores(
     return RetrievalScore(images=count, texts=texts, **dict(zip(names, shares, strict=True)))
 
 
-def _ranks(cosines: Tensor, belongs: Tensor) -> Tensor:
+def ranks_of(cosines: Tensor, belongs: Tensor) -> Tensor:
     """Find the place, from 0, of the first candidate that belongs to each query.
 
     Args:
@@ -171,12 +171,14 @@ class EncodedPairs:
         texts: (M, D) of unit length, in the order of the pictures.
         owners: (M,), the picture of each caption.
         left_out: A sentence for each picture that was left out, in the order of the pictures.
+        kept: Index of each picture in the data set; None if none was left out.
     """
 
     images: Tensor
     texts: Tensor
     owners: Tensor
     left_out: Sequence[str] = ()
+    kept: Sequence[int] | None = None
 
 
 def encode_pairs(
@@ -265,4 +267,5 @@ def _without(encoded: EncodedPairs, reasons: dict[int, str]) -> EncodedPairs:
         texts=encoded.texts[texts],
         owners=places[encoded.owners[texts]],
         left_out=[reasons[place] for place in sorted(reasons)],
+        kept=kept.nonzero()[:, 0].tolist(),
     )

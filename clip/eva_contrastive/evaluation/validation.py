@@ -18,10 +18,14 @@ from eva_contrastive.evaluation.retrieval import (
 )
 from eva_contrastive.evaluation.text_classifier import class_features
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
+from eva_contrastive.reports.sections import picture_of, retrieval_examples
+from eva_data.reports.content import Section
 from eva_data.transforms import PictureTransform
 from eva_engine.config import RunConfig
-from eva_engine.evaluation.counting import LabelledSamples, count
+from eva_engine.evaluation.classification_report import MOST_CONFUSION, classification_sections
+from eva_engine.evaluation.counting import Counted, LabelledSamples, count
 from eva_engine.evaluation.left_out import LeftOutSamples
+from eva_engine.evaluation.outcomes import Outcome, Outcomes
 from eva_engine.evaluation.rules import OneLabel
 
 OF_PAIRS = ("loss", "image_to_text_r1", "text_to_image_r1")
@@ -46,6 +50,11 @@ class ContrastiveValidation:
 
     Attributes:
         results: Names of the results.
+        pairs: The pairs.
+        classes: The pictures with labels.
+        last_pairs: Features of the pairs of the last evaluation.
+        last_classes: Counts of the classes of the last evaluation.
+        examples: Its wrong and right pictures, see `Outcomes.gathered`.
 
     Raises:
         ValueError: If there is nothing to evaluate, or no transform for the pairs.
@@ -64,10 +73,13 @@ class ContrastiveValidation:
             raise ValueError("there are neither pairs nor classes to evaluate")
         if pairs is not None and transform is None:
             raise ValueError("pairs need a transform")
-        self._run, self._pairs, self._transform = run, pairs, transform
-        self._classes, self._templates = classes, find_templates(templates)
+        self._run, self.pairs, self._transform = run, pairs, transform
+        self.classes, self._templates = classes, find_templates(templates)
         self._names = [] if classes is None else names_of(classes.classes)
         self._left_out = LeftOutSamples(run.max_bad_samples)
+        self.last_pairs: EncodedPairs | None = None
+        self.last_classes: Counted | None = None
+        self.examples: tuple[list[Outcome], list[Outcome]] = ([], [])
         self.results = (
             *(OF_PAIRS if pairs is not None else ()),
             *(OF_CLASSES if classes is not None else ()),
@@ -87,34 +99,52 @@ class ContrastiveValidation:
         """
         clip: Any = getattr(model, "module", model)
         found: dict[str, float] = {}
-        if self._pairs is not None:
+        if self.pairs is not None:
             assert self._transform is not None
             encoded = encode_pairs(
                 clip,
-                self._pairs,
+                self.pairs,
                 self._transform,
                 batch_size=self._run.batch_size,
                 workers=self._run.workers,
                 skip_unreadable=True,
             )
-            self._left_out.mention(encoded.left_out, of=len(self._pairs))
+            self.last_pairs = encoded
+            self._left_out.mention(encoded.left_out, of=len(self.pairs))
             shares = retrieval_scores(encoded.images, encoded.texts, encoded.owners).entries()
             shares["loss"] = contrastive_loss(clip, encoded, batch_size=self._run.batch_size)
             found |= {name: shares[name] for name in OF_PAIRS}
-        if self._classes is not None:
+        if self.classes is not None:
             weights = class_features(clip, self._names, self._templates)
+            outcomes = Outcomes()
             counted = count(
                 ZeroShotClassifier(clip, weights),
-                self._classes,
+                self.classes,
                 {"val": OneLabel()},
                 device=weights.device,
                 batch_size=self._run.batch_size,
                 workers=self._run.workers,
                 skip_unreadable=True,
+                confusion=len(self._names) <= MOST_CONFUSION,
+                receive=outcomes.add,
             )
-            self._left_out.mention(counted.left_out, of=len(self._classes))
+            self.last_classes, self.examples = counted, outcomes.gathered()
+            self._left_out.mention(counted.left_out, of=len(self.classes))
             score = counted.scores["val"]
             found |= {name: getattr(score, name) for name in OF_CLASSES}
+        return found
+
+    def sections(self) -> list[Section]:
+        """Make the sections of a report on the last evaluation; none before one."""
+        found: list[Section] = []
+        if self.last_pairs is not None and self.pairs is not None:
+            found += retrieval_examples(self.last_pairs, self.pairs)
+        samples = self.classes
+        if self.last_classes is not None and samples is not None:
+            found += classification_sections(
+                self.last_classes, self._names, examples=self.examples, name=samples.sample_id,
+                picture=lambda index: picture_of(samples, index),
+            )  # fmt: skip
         return found
 
 

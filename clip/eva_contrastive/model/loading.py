@@ -105,8 +105,9 @@ def clip_from(
     ]
     if lacking:
         raise ValueError(
-            f"{name} holds no complete EVA-CLIP: it lacks {listed(lacking)}; a vision tower "
-            "alone is for load_vision_tower"
+            f"{name} holds {_kind(weights)}, not a complete EVA-CLIP, as it lacks "
+            f"{listed(lacking)}: train one from it with clip/train.py RECIPE "
+            "--model.init-checkpoint; pictures alone are for load_vision_tower"
         )
     with torch.device("meta"):
         visual = _vision_tower(weights, name, image_size=image_size, **vision_overrides)
@@ -115,6 +116,14 @@ def clip_from(
     load_weights(model, weights, source=name, complete=True)
     text.attn_mask = text.build_causal_mask().to(dtype)  # no file holds it
     return model.eval()
+
+
+def _kind(weights: Mapping[str, Tensor]) -> str:
+    if any(name.startswith("text.") for name in weights):
+        return "a part of a CLIP"
+    if "visual.head.weight" in weights:
+        return "a vision tower"
+    return "a classifier" if "head.weight" in weights else "a backbone"
 
 
 def load_vision_tower(

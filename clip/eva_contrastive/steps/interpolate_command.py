@@ -41,11 +41,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace) -> int:
-    # here, so that --help comes at once
-    from eva_contrastive.model.loading import read_clip_weights
-    from eva_contrastive.steps.interpolation import interpolate
-    from eva_engine.checkpoints.files import read_config, save_weights
-    from eva_engine.commands.convert import find_source
+    from eva_engine.commands.convert import find_source  # here, so that --help comes at once
 
     sources = {
         "start": find_source(options.start, ema=False),
@@ -54,6 +50,11 @@ def _run(options: argparse.Namespace) -> int:
     make_folder(options.output)
     files = [options.output / f"share_{share:g}.safetensors" for share in options.share]
     check_outputs(files, overwrite=options.overwrite, inputs=sources)
+    # here, so that mistakes are answered at once
+    from eva_contrastive.model.loading import read_clip_weights
+    from eva_contrastive.steps.interpolation import interpolate
+    from eva_engine.checkpoints.files import read_config, save_weights
+
     start, end = (read_clip_weights(source) for source in sources.values())
     notes: dict[str, Any] | None = read_config(sources["end"])
     for share, file in zip(options.share, files, strict=True):

@@ -27,7 +27,9 @@ def demo_command(cfg: DictConfig, weights: str) -> str | None:
     if pictures is None:
         return None
     folder = Path(cfg.train.output_dir)
-    words: list[str | Path] = ["--config-file", folder / "config.yaml", "--weights", weights]
+    words: list[str | Path] = [folder]  # of a training
+    if Path(weights).parent != folder:
+        words = ["--config-file", folder / "config.yaml", "--weights", weights]
     words += ["--output", folder / "pictures", pictures]
     return _needing_data(cfg, command_to_run("detection demo", "detection/demo.py", *words))
 

@@ -103,14 +103,14 @@ def _summary(
     cfg: DictConfig, kind: str, results: Results, metrics: Sequence[dict[str, Any]], *, scored: bool
 ) -> str:
     named = [f"{title_of(task)} AP {_percent(results[task]['AP'])}" for task in _scored(results)]
-    text = f"{' and '.join(named)}." if named else "Nothing was scored."
-    if not scored and kind == "training" and "evaluator" not in cfg.dataloader:
-        text = "Nothing was scored: the config has no dataloader.evaluator."
-    if kind == "evaluation":
-        return text
-    done, images = trained_iterations(metrics), _batch(cfg)
-    step = f" of {images:,} images" if images else ""
-    return f"{done:,} iterations{step}. {text}"
+    text = " and ".join(named) if scored and named else "nothing was scored"
+    if "evaluator" not in cfg.dataloader:
+        text += ": the config has no dataloader.evaluator"
+    if kind == "training":
+        done, images = trained_iterations(metrics), _batch(cfg)
+        step = f" of {images:,} images" if images else ""
+        text = f"after {done:,} iterations{step}: {text}"
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _batch(cfg: DictConfig) -> int:
@@ -196,7 +196,7 @@ def _curves(
     found = []
     for name in names:
         points = [
-            (float(entry["iteration"] + 1), float(entry[name]))
+            (float(_done(entry, metrics)), float(entry[name]))
             for entry in metrics
             if isinstance(entry.get(name), int | float)
         ]
@@ -206,6 +206,12 @@ def _curves(
         title=title, x_label="iteration", y_label=y_label, curves=found, logarithmic=logarithmic,
         text=text,
     )  # fmt: skip
+
+
+def _done(entry: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> int:
+    """Count the iterations before an entry; the last evaluation has their number already."""
+    last = entry is metrics[-1] and "total_loss" not in entry
+    return int(entry["iteration"]) + (0 if last else 1)
 
 
 def read_results(run: Path) -> dict[str, dict[str, float | None]]:

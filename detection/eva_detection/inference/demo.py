@@ -7,31 +7,47 @@ answer at once.
 import argparse
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from eva_detection.inference.drawing import PredictionsFile
-    from eva_detection.inference.predictor import Predictor
+    from detectron2.structures import Instances
 
-from eva_data.commands import program_name
+    from eva_data.video.frame_stream import Frame
+    from eva_detection.inference.drawing import PredictionsFile
+    from eva_detection.inference.predictor import ImageLike, Predictor
+
+from eva_data.commands import program_name, say
+from eva_data.demos.found import BEST_ASKED, FoundObjects
 from eva_data.files import make_folder
-from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, run_demo, save_picture, written_name
+from eva_data.inputs import (
+    Job,
+    Plan,
+    do_jobs,
+    plan_jobs,
+    refuse,
+    run_demo,
+    save_picture,
+    written_name,
+)
 from eva_data.options import add_download_option, probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
+from eva_detection.config.saved import config_of_run, require_config
 from eva_detection.inference.memory import MemoryLimitError, parse_bytes
-
-logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.json"
 
 _EPILOG = """
-OUTPUT receives each picture and video under its own name, those of a folder as in the folder, and
-predictions.json: images, categories and annotations in COCO's format, with a score each.
+INPUT is a picture, a video, a folder of both, a pattern in quotes ("photos/*.jpg"), or the number
+of a camera, which is recorded until Ctrl-C. OUTPUT receives each picture and video under its own
+name, those of a folder as in the folder, and predictions.json: images, categories and annotations
+in COCO's format, with a score each. What was found is said at the end.
 Files that cannot be read are named and skipped, and the exit code is then 1.
 
 Examples:
+
+    python detection/demo.py output/mine holiday/ --output output/pictures   # of your own training
 
     python detection/demo.py --config-file \\
         detection/configs/coco/cascade_mask_rcnn_vitdet_eva_g_1536.py \\
@@ -60,11 +76,12 @@ def plan(inputs: Sequence[Path], output: Path) -> Plan:
         targets=lambda name: [output / written_name(name)],
         results=[output],
         kinds="images and no videos",
+        cameras=True,
     )
 
 
 def run(predictor: "Predictor", jobs: Sequence[Job], output: Path) -> list[str]:
-    """Do the jobs, with a progress bar.
+    """Do the jobs, with a progress bar; then say what was found.
 
     Args:
         predictor: The detector.
@@ -76,19 +93,26 @@ def run(predictor: "Predictor", jobs: Sequence[Job], output: Path) -> list[str]:
     """
     from eva_detection.inference.drawing import writing_predictions
 
+    found = FoundObjects(predictor.score_threshold)
+
     def do(job: Job) -> str | None:
-        work = _video if job.is_video else _picture
+        work = _video if job.is_video or job.is_camera else _picture
         try:
-            return work(predictor, job, predictions)
+            return work(predictor, job, predictions, found)
         except MemoryLimitError as error:
             return f"{job.source} is too large: {error}"
 
     make_folder(output)
     with writing_predictions(output / PREDICTIONS, predictor.categories) as predictions:
-        return do_jobs(jobs, do, title="detecting")
+        problems = do_jobs(jobs, do, title="detecting")
+    for line in found.lines():
+        say(line)
+    return problems
 
 
-def _picture(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -> str | None:
+def _picture(
+    predictor: "Predictor", job: Job, predictions: "PredictionsFile", found: FoundObjects
+) -> str | None:
     from PIL import Image
 
     from eva_data.pictures import read_rgb
@@ -105,29 +129,65 @@ def _picture(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -
     except ValueError as error:
         return f"{job.source}: {error}"
     save_picture(picture, job.targets[0])
+    best = _best(predictor, image, instances, found)
+    found.add(job.name, _names(predictor, instances), best=best)
     return None
 
 
-def _video(predictor: "Predictor", job: Job, predictions: "PredictionsFile") -> str | None:
-    from tqdm import tqdm
+def _names(predictor: "Predictor", instances: "Instances") -> list[str]:
+    return [predictor.class_names[index] for index in instances.pred_classes.tolist()]
 
+
+def _best(
+    predictor: "Predictor", image: "ImageLike", instances: "Instances", found: FoundObjects
+) -> float | None:
+    """Look for the best score of an image where nothing was found, here and before."""
+    return None if len(instances) or not found.wants_best else predictor.best_score(image)
+
+
+def _video(
+    predictor: "Predictor", job: Job, predictions: "PredictionsFile", found: FoundObjects
+) -> str | None:
+    from eva_data.video.camera import CameraReader
     from eva_data.video.frame_stream import VideoReader
     from eva_data.video.writer import VideoWriter
     from eva_detection.inference.drawing import draw
 
     make_folder(job.targets[0].parent)
-    reader = VideoReader(job.source)
-    with (
-        VideoWriter(job.targets[0]) as writer,
-        tqdm(desc=job.name, unit="frame", leave=False) as bar,
-    ):
-        for index, frame in enumerate(reader):
-            bar.total = reader.count
+    reader = CameraReader(job.source) if job.is_camera else VideoReader(job.source)
+    frames = 0
+    best: float | None = None
+    names: list[str] = []
+    with VideoWriter(job.targets[0]) as writer:
+        for frame in _shown(reader, job.name):
             instances = predictor.with_encoded_masks(frame.rgb)
-            predictions.add(instances, file_name=job.name, frame=index)
+            predictions.add(instances, file_name=job.name, frame=frames)
             writer.add(draw(frame.rgb, instances, predictor.class_names), frame)
-            bar.update()
+            names += _names(predictor, instances)
+            if not names and frames < BEST_ASKED:
+                scores = best, _best(predictor, frame.rgb, instances, found)
+                best = max((one for one in scores if one is not None), default=None)
+            frames += 1
+    if frames:
+        found.add(job.name, names, best=None if names else best, frames=frames)
     return reader.error
+
+
+def _shown(frames: "Iterable[Frame]", name: str) -> "Iterator[Frame]":
+    """Show how far a video is; how many frames there are is known with the first one."""
+    from eva_data.progress import ProgressBar
+
+    bar: ProgressBar | None = None
+    try:
+        for frame in frames:
+            if bar is None:
+                total = getattr(frames, "count", None) or 0
+                bar = ProgressBar(total, what=name, unit="frame", leave=False)
+            yield frame
+            bar.update()
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -138,11 +198,20 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "inputs", nargs="+", type=Path, metavar="INPUT", help="image, video or folder of both"
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="INPUT",
+        help="image, video, folder of both, pattern or camera; without --weights the first one is "
+        "the folder of a training",
     )
-    parser.add_argument("--config-file", required=True, type=Path, help="the detector's recipe")
     parser.add_argument(
-        "--weights", required=True, help="name of an official file, or path, of a complete detector"
+        "--config-file",
+        type=Path,
+        help="the detector's recipe (default: the config.yaml that lies with the weights)",
+    )
+    parser.add_argument(
+        "--weights", help="complete detector: name of an official file, path, or folder of a run"
     )
     add_download_option(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")
@@ -182,13 +251,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_args(arguments)
+    if args.weights is None:
+        if config_of_run(args.inputs[0]) is None or len(args.inputs) == 1:
+            parser.error("give --weights, or the folder of a training as the first INPUT")
+        args.weights = str(args.inputs.pop(0))
     run_demo(
         parser,
-        prepare=lambda: plan(args.inputs, args.output),
+        prepare=lambda: _prepare(args),
         work=lambda planned: _detect(parser, args, planned.jobs),
         overwrite=args.overwrite,
         results=[args.output / PREDICTIONS],
     )
+
+
+def _prepare(args: argparse.Namespace) -> Plan:
+    from eva_backbone.checkpoints.registry import resolve_source
+    from eva_data.recipes import find_recipe
+
+    planned = plan(args.inputs, args.output)
+    if planned.jobs:  # mistyped names are answered before torch is imported
+        args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
+        resolve_source(args.weights)
+    return planned
 
 
 def _detect(
@@ -209,9 +293,9 @@ def _detect(
             max_memory=args.max_memory,
         )
     except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
+        refuse(parser, error)
     problems = run(predictor, jobs, args.output)
-    logger.info("Results are in %s", args.output)
+    say(f"output   {args.output} (pictures, videos and {PREDICTIONS})")
     return problems
 
 

@@ -1,7 +1,6 @@
 """Pictures of detections, and a file of them in COCO's format."""
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,17 +8,11 @@ from typing import Any
 import numpy as np
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
-from detectron2.utils.colormap import colormap
-from detectron2.utils.visualizer import GenericMask, Visualizer
 from numpy.typing import NDArray
-from pycocotools import mask as rle
 
 from eva_data.coco import predictions
+from eva_data.drawing.objects import DrawnObject, draw_objects
 from eva_detection.inference.predictor import Category
-
-_LONGEST_SIDE = 2**16 - 1  # of matplotlib's canvas, and of a JPEG
-_ROWS = 256  # that are composed at once
-_READABLE_SIDE = 512  # smaller pictures are enlarged, since labels would cover them
 
 
 def draw(
@@ -39,56 +32,18 @@ def draw(
     Raises:
         ValueError: If a side is longer than can be drawn.
     """
-    scale = math.ceil(_READABLE_SIDE / max(image.shape[:2]))
-    if max(image.shape[:2]) > _LONGEST_SIDE:
-        raise ValueError(
-            f"a side of {max(image.shape[:2]):,} px is longer than can be drawn: {_LONGEST_SIDE:,}"
-        )
-    visualizer = Visualizer(image, metadata={}, scale=scale)
-    figure = visualizer.output
-    for picture in figure.ax.images:  # for which matplotlib takes a hundred bytes a pixel
-        picture.remove()
-    figure.ax.set(xlim=(0, figure.width), ylim=(figure.height, 0))
-    colours = [c for c in colormap(rgb=True, maximum=1) if np.ptp(c) > 0.3]  # no greys
-    classes = instances.pred_classes.tolist()
-    scores = instances.scores.tolist()
-    masks = None
+    labels = instances.pred_classes.tolist()
+    masks: Sequence[Any] = [None] * len(labels)
     if instances.has("pred_masks"):
-        masks = [_outlined(mask) for mask in instances.pred_masks.numpy()]
+        masks = list(instances.pred_masks.numpy())
     elif instances.has("pred_masks_rle"):
-        masks = [_outlined(rle.decode(code)) for code in instances.pred_masks_rle]
-    visualizer.overlay_instances(
-        boxes=instances.pred_boxes,
-        masks=masks,
-        labels=[
-            f"{class_names[index]} {score:.0%}"
-            for index, score in zip(classes, scores, strict=True)
-        ],
-        assigned_colors=[colours[index % len(colours)] for index in classes],
-        alpha=0.4,
-    )
-    figure.canvas.draw()
-    return _composed(image, np.asarray(figure.canvas.buffer_rgba()), scale)
-
-
-def _composed(
-    image: NDArray[np.uint8], overlay: NDArray[np.uint8], scale: int
-) -> NDArray[np.uint8]:
-    """Draw the overlay (H * s, W * s, 4), with its alpha, on the enlarged image."""
-    result = image.repeat(scale, axis=0).repeat(scale, axis=1)
-    for start in range(0, len(result), _ROWS):
-        rows = result[start : start + _ROWS]
-        paint = overlay[start : start + _ROWS]
-        alpha = paint[..., 3:].astype(np.uint32)
-        mixed = rows * (255 - alpha) + paint[..., :3] * alpha
-        rows[:] = (mixed + 127) // 255
-    return result
-
-
-def _outlined(mask: NDArray[Any]) -> GenericMask:
-    """Replace a mask, which may have many pixels, by polygons."""
-    height, width = mask.shape
-    return GenericMask(GenericMask(mask, height, width).polygons, height, width)
+        masks = instances.pred_masks_rle
+    columns = (instances.pred_boxes.tensor.tolist(), labels, instances.scores.tolist(), masks)
+    objects = [
+        DrawnObject(box, class_names[label], label, score, mask)
+        for box, label, score, mask in zip(*columns, strict=True)
+    ]
+    return draw_objects(image, objects)
 
 
 class PredictionsFile:

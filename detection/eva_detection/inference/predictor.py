@@ -2,16 +2,19 @@
 
 from eva_detection.inference.predictor import Predictor
 predictor = Predictor.from_config("detection/configs/...py", weights="eva_coco_seg.pth")
-instances = predictor("photo.jpg")
+instances = predictor("photo.jpg")  # or an array, a PIL image, a list of them, a folder
+
+`Predictor.from_run("output/mine")` takes what a training has left.
 """
 
+import contextlib
 import itertools
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pycocotools.mask as mask_api
@@ -27,8 +30,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from eva_backbone.rel_pos import attention_chunk
+from eva_data.demos.predictor_inputs import predicted
 from eva_data.pictures import read_rgb
 from eva_detection.config.recipes import load_recipe, update_each
+from eva_detection.config.saved import require_config
 from eva_detection.inference.memory import canvas_of, choose_chunk
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
 from eva_detection.model.backbone import EVAViTDet
@@ -36,6 +41,7 @@ from eva_detection.model.weights import load_initial_weights
 
 logger = logging.getLogger(__name__)
 
+_LEAST = 0.01  # of the scores that `best_score` looks for
 _PASTED_AT_ONCE = 2**28  # pixels of masks, one byte each
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 
@@ -142,26 +148,55 @@ class Predictor:
             max_memory=max_memory,
         )
 
+    @classmethod
+    def from_run(cls, weights: str | os.PathLike[str], **options: Any) -> "Predictor":
+        """Build the detector that a training has left, by the config that it has saved.
+
+        Args:
+            weights: Folder of the run, or a file of weights in it.
+            **options: Further arguments of `from_config`.
+
+        Raises:
+            ValueError: As `from_config`, or if there is no `config.yaml`.
+            FileNotFoundError: If the weights are missing.
+        """
+        return cls.from_config(require_config(None, weights), weights=weights, **options)
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names in the order of `pred_classes`."""
         return tuple(category.name for category in self.categories)
 
-    def __call__(self, image: ImageLike) -> Instances:
-        """Detect the objects of one image.
+    @overload
+    def __call__(self, image: NDArray[np.uint8] | Image.Image) -> Instances: ...
+
+    @overload
+    def __call__(self, image: str | os.PathLike[str]) -> Any: ...
+
+    @overload
+    def __call__(self, image: list[Any] | tuple[Any, ...]) -> list[Instances]: ...
+
+    def __call__(self, image: ImageLike | list[Any] | tuple[Any, ...]) -> Any:
+        """Detect the objects of an image, or of several.
 
         Args:
-            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file.
+            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file; a list of
+                these; a folder, or a pattern such as `photos/*.jpg`.
 
         Returns:
             `pred_boxes`, `scores`, `pred_classes` and, with a mask head, `pred_masks` (n, H, W), on
-            the CPU and in coordinates of the image, best score first.
+            the CPU and in coordinates of the image, best score first. For a list a list of these;
+            for a folder or a pattern an iterator over pairs of file and detections, which passes
+            over files that cannot be read, with a warning.
 
         Raises:
             UnreadableImageError: A ValueError, if the file or picture cannot be read.
-            ValueError: If the array is not such an image.
+            ValueError: If the array is not such an image, or there are no pictures in the folder.
             MemoryLimitError: If the picture needs more than `max_memory`.
         """
+        return predicted(self._detect, image)
+
+    def _detect(self, image: ImageLike) -> Instances:
         batch, chunk = self._prepare(image)
         with torch.inference_mode(), attention_chunk(chunk):
             instances = self.model(batch)[0]["instances"].to("cpu")
@@ -194,6 +229,41 @@ class Predictor:
         if found.has("pred_masks"):
             instances.pred_masks_rle = [codes[index] for index in chosen.tolist()]
         return instances
+
+    def best_score(self, image: ImageLike) -> float | None:
+        """Find the best score of an image, below the threshold too; it takes another forward pass.
+
+        Args:
+            image: One image, as for a call.
+
+        Returns:
+            The score; None if there is none of 0.01 or more.
+
+        Raises:
+            ValueError: As a call.
+            MemoryLimitError: As a call.
+        """
+        batch, chunk = self._prepare(image)
+        with torch.inference_mode(), attention_chunk(chunk), self._lower_thresholds():
+            scores = self.model.inference(batch, do_postprocess=False)[0].scores
+        return float(scores.max()) if len(scores) else None
+
+    @contextlib.contextmanager
+    def _lower_thresholds(self) -> Iterator[None]:
+        names = ("test_score_thresh", "override_score_thresh")
+        before = [
+            (module, name, value)
+            for module in self.model.modules()
+            for name in names
+            if (value := getattr(module, name, None)) is not None
+        ]
+        try:
+            for module, name, value in before:
+                setattr(module, name, min(value, _LEAST))
+            yield
+        finally:
+            for module, name, value in before:
+                setattr(module, name, value)
 
     def _prepare(self, image: ImageLike) -> tuple[list[dict[str, Any]], int | None]:
         """Prepare the batch for the model, and the attention's chunk."""

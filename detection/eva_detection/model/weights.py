@@ -1,13 +1,19 @@
 """Initial weights of a detector: a backbone or a complete detector, by name or path."""
 
+from collections.abc import Iterable
+
 from torch import nn
 
-from eva_backbone import LoadReport, load_pretrained
+from eva_backbone import LoadReport
+from eva_backbone.checkpoints.loading import load_weights
+from eva_backbone.checkpoints.reading import read_weights
+from eva_backbone.checkpoints.registry import resolve_source
 
 # What a file of a backbone, or of a detector without masks, cannot have.
 _HEADS = (r"backbone\.simfp_", r"proposal_generator\.", r"roi_heads\.")
 # What depends on the classes: from Objects365 to COCO and LVIS these start from scratch.
 _FEDERATED = r"roi_heads\.box_predictor\.(\d\.)?fed_loss_cls_weights$"
+_DETECTOR = ("proposal_generator.", "roi_heads.")  # parts that no backbone has
 _MASK_HEAD = r"roi_heads\.mask_head\."  # left in the file where the detector has none
 _CLASSIFIERS = (
     r"roi_heads\.box_predictor\.(\d\.)?(cls_score|bbox_pred)\.",
@@ -23,25 +29,41 @@ def load_initial_weights(
 
     Args:
         model: The detector.
-        source: Name of an official or bundled file, a path, or "" for none.
+        source: Name of an official or bundled file, a path, a run's folder, or "" for none.
         complete: Refuse a file that lacks any part of the detector (for evaluation).
 
     Returns:
         The load report, or None without a source.
 
     Raises:
-        ValueError: If the file does not fit; the model is then unchanged.
+        ValueError: If the file does not fit, or holds a backbone where a detector is needed; the
+            model is then unchanged.
         FileNotFoundError: If the file is missing.
     """
     if not source:
         if complete:
             raise ValueError("evaluation needs weights: set train.init_checkpoint=NAME_OR_FILE")
         return None
-    return load_pretrained(
+    file = resolve_source(source)
+    weights = read_weights(file)
+    if complete and _is_backbone(weights):
+        raise ValueError(
+            f"{source} holds a backbone (a pre-trained ViT), not a detector: train one from it, or "
+            "name one, such as eva_coco_det.pth"
+        )
+    return load_weights(
         model,
-        source,
+        weights,
+        source=file.name,
         complete=complete,
         allow_missing=() if complete else _HEADS,
         allow_skipped=() if complete else (_FEDERATED, _MASK_HEAD),
         reinitialise=() if complete else _CLASSIFIERS,
     )
+
+
+def _is_backbone(names: Iterable[str]) -> bool:
+    """Return whether a file has a ViT and no part of a detector's heads."""
+    names = list(names)
+    heads = any(part in name for name in names for part in _DETECTOR)
+    return not heads and any(name.endswith("patch_embed.proj.weight") for name in names)

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+import faster_coco_eval
 from faster_coco_eval import COCOeval_faster
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation.metrics import CocoMetric
@@ -15,7 +16,14 @@ from mmengine.fileio import load
 
 from eva_data.coco.files import read_coco
 from eva_data.coco.own_data import as_annotations
-from eva_data.coco.scoring import Detection, as_lvis, cap_per_image, judged, read_annotations
+from eva_data.coco.scoring import (
+    Detection,
+    as_lvis,
+    cap_per_image,
+    class_scores,
+    judged,
+    read_annotations,
+)
 from eva_mmdetection.data.coco_file import categories
 
 logger = logging.getLogger(__name__)
@@ -93,6 +101,7 @@ class EVALVISMetric(CocoMetric):
             raise ValueError(f"metric {', '.join(unknown)} is not of {', '.join(_UNUSED)}")
         self._file, self._max_dets = ann_file, max_dets
         self._coco_api = read_annotations(ann_file)
+        self.class_scores: dict[str, dict[int, float]] = {}  # of the latest evaluation
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Score the predictions of all processes.
@@ -107,6 +116,7 @@ class EVALVISMetric(CocoMetric):
         truth = as_lvis(self._coco_api, self._file, otherwise="CocoMetric")
         self.cat_ids = sorted(truth.cats)
         predictions = [prediction for _, prediction in results]
+        self.class_scores = {}
         scores: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as folder:
             files = self.results2json(predictions, self.outfile_prefix or f"{folder}/results")
@@ -136,7 +146,35 @@ class EVALVISMetric(CocoMetric):
         )
         scorer.params.maxDets = [self._max_dets]
         scorer.run()
+        self.class_scores[kind] = class_scores(scorer)
         return {name: _or_nan(scorer.stats_as_dict[key]) for name, key in _NAMES.items()}
+
+
+def scores_of_classes(metric: CocoMetric) -> dict[str, dict[int, float]]:
+    """Score each class, which mmdetection's metric does for the last kind of objects alone.
+
+    Args:
+        metric: Metric of an evaluation that has ended, which has left its predictions.
+
+    Returns:
+        Kind ("bbox", "segm") -> id of a class -> AP, 0 to 1; NaN without objects.
+    """
+    if isinstance(metric, EVALVISMetric):
+        return metric.class_scores
+    labels = metric._coco_api.dataset
+    objects = [one | {"id": n} for n, one in enumerate(labels["annotations"], start=1)]
+    truth = faster_coco_eval.COCO({**labels, "annotations": objects})
+    scores = {}
+    for kind in (kind for kind in metric.metrics if kind in _UNUSED):
+        found = load(f"{metric.outfile_prefix}.{kind}.json")
+        if not found:
+            return {}
+        ones = [{k: v for k, v in one.items() if k != _UNUSED[kind]} for one in found]
+        scorer = COCOeval_faster(truth, truth.loadRes(ones), kind, print_function=logger.debug)
+        scorer.params.catIds = list(metric.cat_ids)
+        scorer.run()
+        scores[kind] = class_scores(scorer)
+    return scores
 
 
 def _or_nan(value: float) -> float:

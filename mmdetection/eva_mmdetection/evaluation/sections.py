@@ -11,6 +11,7 @@ from mmdet.evaluation import CocoMetric
 from eva_data.coco.report import data_fact, detection_sections
 from eva_data.reports.content import Curves, Report, Section
 from eva_data.reports.provenance import Kind
+from eva_mmdetection.evaluation.metrics import scores_of_classes
 from eva_openmmlab.evaluation.logged import curve
 from eva_openmmlab.evaluation.run_report import RunReport, write_results
 
@@ -28,21 +29,21 @@ def make_report(runner: Any, kind: Kind) -> Report:
         kind: "training" or "evaluation".
     """
     run = RunReport(runner, kind, task=TASK)
-    scores = percent(run.scores)
-    if scores:
-        write_results(run.folder, scores)
+    scores, data, sections = percent(run.scores), _data(run), list[Section]()
     metric = run.metric(CocoMetric)
-    data, sections = _data(run), list[Section]()
     if metric is not None and metric._coco_api is not None and metric.outfile_prefix:
-        truth = _truth(metric)
+        truth, predictions = _truth(metric), _predictions(metric.outfile_prefix)
+        _add_classes(scores, truth, scores_of_classes(metric))
         data.append(("evaluation data", data_fact(truth)))
         sections = detection_sections(
             truth=truth,
-            predictions=_predictions(metric.outfile_prefix),
+            predictions=predictions,
             images=_files(run.dataset),
             scores=scores,
             folder=run.folder,
         )
+    if scores:
+        write_results(run.folder, scores)
     sections[1:1] = _curves(run)
     what = "training" if kind == "training" else "evaluation"
     return run.report(
@@ -71,6 +72,17 @@ def percent(scores: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
             known = math.isfinite(value) and value >= 0
             found.setdefault(match[1], {})[metric] = 100 * value if known else None
     return found
+
+
+def _add_classes(
+    scores: dict[str, dict[str, float | None]],
+    truth: Mapping[str, Any],
+    classes: Mapping[str, Mapping[int, float]],
+) -> None:
+    names = {entry["id"]: entry["name"] for entry in truth["categories"]}
+    for task, values in classes.items():
+        each = {f"AP-{names[key]}": 100 * value for key, value in values.items() if key in names}
+        scores.get(task, {}).update(each)
 
 
 def _truth(metric: CocoMetric) -> dict[str, Any]:

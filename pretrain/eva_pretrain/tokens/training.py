@@ -15,8 +15,10 @@ from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
+from eva_engine.presentation import Presentation
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.config import TokenizerConfig
+from eva_pretrain.report import use_of_codes
 from eva_pretrain.teachers.build import build_teacher
 from eva_pretrain.tokens.codebook import Codebook
 from eva_pretrain.tokens.tokenizer import FeatureTokenizer
@@ -42,6 +44,8 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
 
     views = Views(size=config.teacher.image_size, mean=teacher.mean, std=teacher.std)
     transform = PretrainTransform(views, scale=config.data.crop_scale)
+    samples = open_images(config.data.train, transform)
+    named = config.teacher
     TrainingRun(
         model=tokenizer,
         groups=layer_decay_groups(
@@ -50,12 +54,18 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
             weight_decay=config.optimizer.weight_decay,
             layer_decay=config.optimizer.layer_decay,
         ),
-        samples=open_images(config.data.train, transform),
+        samples=samples,
         step_fn=step,
         run=config.run,
         optimizer=config.optimizer,
         config=as_plain(config),
         device=device,
+        presentation=Presentation(
+            task="Tokenizer",
+            what=f"{config.num_codes:,} codes for {named.model} {named.weights}",
+            data=[("train", f"{len(samples):,} images ({config.data.train})")],
+            sections=lambda: use_of_codes(tokenizer.codebook),
+        ),
     ).start()
 
 

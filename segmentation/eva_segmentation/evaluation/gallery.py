@@ -47,7 +47,7 @@ def galleries(
     chosen = {"Worst pictures": ordered[:count]}
     chosen["Best pictures"] = ordered[count:][-SHOWN:][::-1]
     found = _segmented(model, dataset, {one.path for some in chosen.values() for one in some})
-    text = "By the mean IoU over the classes of a picture."
+    text = "By the mean IoU over the classes of a picture. Pixels without a label are not painted."
     return [
         Gallery(
             title=title,
@@ -55,9 +55,22 @@ def galleries(
                 _example(one, *found[one.path], names, colors) for one in some if one.path in found
             ],
             text=text,
+            legend=_legend([found[one.path] for one in some if one.path in found], names, colors),
         )
         for title, some in chosen.items()
     ]
+
+
+def _legend(
+    maps: Sequence[tuple[Labels, Labels]], names: Sequence[str], colors: Sequence[Color]
+) -> list[tuple[str, Color]]:
+    """List the classes of some label maps, the largest first."""
+    pixels = sum(
+        (np.bincount(one.ravel(), minlength=256) for pair in maps for one in pair),
+        np.zeros(256, np.int64),
+    )[: len(names)]
+    shown = [index for index in np.argsort(-pixels) if pixels[index]]
+    return [(names[index].strip(), colors[index]) for index in shown]
 
 
 def _segmented(model: Any, dataset: Any, paths: set[str]) -> dict[str, tuple[Labels, Labels]]:

@@ -170,7 +170,7 @@ def _confusion(folder: Path, names: Sequence[str], counts: NDArray[np.int64]) ->
         [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)],
     )
     return Confusion(
-        title="What was taken for what",
+        title="Confusion",
         classes=[name.strip() for name in names],
         counts=counts,
         unit="pixels",

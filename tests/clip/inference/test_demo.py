@@ -304,7 +304,7 @@ def test_mistyped_weights_are_answered_without_usage(media, capsys):
 def test_weights_that_are_no_clip_are_refused(media, capsys):
     with pytest.raises(SystemExit):
         demo.main(["rank", str(media), "--text", "a", "--weights", "eva_debug", "--device", "cpu"])
-    assert "holds no complete EVA-CLIP" in capsys.readouterr().err
+    assert "not a complete EVA-CLIP" in capsys.readouterr().err
 
 
 def test_earlier_results_are_kept(run, media, tmp_path, capsys):

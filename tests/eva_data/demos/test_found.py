@@ -25,9 +25,9 @@ def test_nothing_at_all_names_the_option_that_helps():
         "a.jpg: nothing at 0.5; the best score is 0.30: lower --score-threshold"
     ]
     found.add("b.jpg", [], best=0.49)
-    assert found.lines()[-1] == (
+    assert found.lines() == [
         "2 pictures: nothing at 0.5; the best score is 0.49: lower --score-threshold"
-    )
+    ]
     unknown = FoundObjects(0.25)
     unknown.add("a.jpg", [])
     assert unknown.lines() == ["a.jpg: nothing at 0.25"]

@@ -181,12 +181,13 @@ def test_another_number_of_classes_begins_a_head(save_tiny):
 
 def test_files_of_other_models(save, make_vit, save_tiny):
     with pytest.raises(
-        ValueError, match=r"weights.pt holds no classifier of clips, but a model of"
+        ValueError,
+        match=r"weights.pt holds a backbone of pictures, not a classifier of videos: train",
     ):
         load_video_classifier(save(make_vit().state_dict()))
     model, _ = save_tiny(num_classes=7)
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("head")}
-    with pytest.raises(ValueError, match="but a model without head"):
+    with pytest.raises(ValueError, match="holds a backbone of videos, not a classifier"):
         load_video_classifier(save(state))
 
 

@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_data.demos.required_data import require_data
 from eva_data.kinetics.classes import SOURCES
+from eva_data.labelled.classes import read_class_list
+from eva_data.labelled_videos.opening import FORMS
 from eva_data.options import integer
 from eva_data.video.video_source import BACKENDS
 from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
@@ -38,7 +42,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "model as one batch, and their probabilities are added up.",
         epilog=_EXAMPLES,
     )
-    add_weights(parser, kinds="official name, or file of a run")
+    add_weights(parser, kinds="official name, file, or folder of a run")
     add = parser.add_argument
     add("--variant", help="size of the ViT, if the weights do not say")
     add("--frames", type=integer(1, MOST_FRAMES), help="of a clip (default: the weights')")
@@ -79,7 +83,15 @@ def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
     evaluate(options, device)
 
 
-main = command(PROGRAM, _parse, _evaluate)
+def _check(options: argparse.Namespace) -> None:
+    """Answer mistyped paths before torch is imported."""
+    resolve_source(options.weights)
+    require_data(options.data, name="--data", forms=FORMS)
+    if options.classes is not None:
+        read_class_list(options.classes)
+
+
+main = command(PROGRAM, _parse, _evaluate, check=_check)
 
 
 if __name__ == "__main__":

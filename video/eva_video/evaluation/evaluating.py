@@ -2,20 +2,30 @@
 
 import argparse
 import contextlib
+import time
+from functools import partial
+from typing import NamedTuple
 
 import torch
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_data.commands import say
+from eva_data.commands import command_to_run, say
+from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
+from eva_data.reports.content import Section, Step
+from eva_data.reports.provenance import record_start
+from eva_data.terminal import closing_lines
 from eva_data.video.video_source import UnreadableVideoError, require_backend
 from eva_engine import distributed
 from eva_engine.checkpoints.output_folder import reserved
 from eva_engine.commands.endings import sentence
 from eva_engine.commands.options import choose_dtype
-from eva_engine.evaluation.counting import Counted
+from eva_engine.evaluation.classification_report import classification_sections
+from eva_engine.evaluation.counting import BatchResults, Counted
 from eva_engine.evaluation.multi_view import MultiView
+from eva_engine.evaluation.outcomes import Outcome, Outcomes
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
+from eva_engine.evaluation.report import announce, write_evaluation_report
 from eva_engine.evaluation.reports import complain_of_left_out, table, write_results
 from eva_engine.evaluation.sample_lines import writing_sample_lines
 from eva_video.data.sampling import Sampling
@@ -24,6 +34,7 @@ from eva_video.evaluation.class_names import class_names, subset_of
 from eva_video.evaluation.command import KINDS
 from eva_video.evaluation.views import VideoLines, open_views
 from eva_video.model.loading import load_video_classifier
+from eva_video.presentation import counted_videos, strips_of
 
 LINES = "videos.jsonl"
 # Official weights, which note nothing, were trained so.
@@ -45,10 +56,22 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     with contextlib.ExitStack() as stack:
         if options.output is not None:
             stack.enter_context(reserved(options.output))  # fails now, not after hours
+            if distributed.rank() == 0:
+                record_start(options.output, "evaluation")
         _evaluate_to(options, device)
 
 
+class _Evaluated(NamedTuple):
+    """What an evaluation gave, and what its report shows."""
+
+    counted: Counted
+    videos: LabelledVideos
+    examples: tuple[list[Outcome], list[Outcome]]
+    began: float
+
+
 def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
+    began = time.monotonic()
     require_backend(options.backend)
     model = load_video_classifier(
         options.weights,
@@ -62,10 +85,11 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
     else:
         given = class_names(model.num_classes, given=options.class_names, source=options.weights)
         names, columns = given or (), None
+    videos = open_videos(
+        options.data, classes=names or None, root=options.root, backend=options.backend
+    )
     samples = open_views(
-        open_videos(
-            options.data, classes=names or None, root=options.root, backend=options.backend
-        ),
+        videos,
         sampling=sampling_of(options, frames=model.frames),
         image_size=model.img_size,
         clips=options.clips,
@@ -74,13 +98,25 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
         seed=options.seed or 0,
         normalise=Normalise(mean=options.mean, std=options.std),
     )
+    announce(
+        f"evaluate a classifier of {len(samples.classes):,} classes: {model.frames} frames of "
+        f"{model.img_size} px, {options.clips} clips x {options.crops} crops on {device.type}",
+        weights=options.weights,
+        data=[("data", f"{counted_videos(videos)} ({options.data})")],
+    )
     judge = MultiView(model, columns=columns, views_per_forward=options.views_per_forward)
     judge = judge.to(device, choose_dtype(options.precision, device)).eval()
     with contextlib.ExitStack() as stack:
-        receive = None
+        outcomes, receivers = Outcomes(), []
         if options.output is not None:
             lines = stack.enter_context(writing_sample_lines(options.output / LINES))
-            receive = VideoLines(lines, samples, samples.classes, clips=options.clips)
+            receivers.append(VideoLines(lines, samples, samples.classes, clips=options.clips))
+
+        def receive(batch: BatchResults) -> None:
+            outcomes.add(batch)
+            for receiver in receivers:
+                receiver(batch)
+
         try:
             counted = evaluate_own_data(
                 judge,
@@ -95,8 +131,9 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
             raise UnreadableVideoError(
                 f"{sentence(error)}; --skip-unreadable leaves such videos out"
             ) from error
+    evaluated = _Evaluated(counted, videos, outcomes.gathered(), began)
     if distributed.rank() == 0:
-        _report(options, counted, frames=model.frames, image_size=model.img_size)
+        _report(options, evaluated, device, frames=model.frames, image_size=model.img_size)
 
 
 def sampling_of(options: argparse.Namespace, *, frames: int) -> Sampling:
@@ -119,18 +156,49 @@ def sampling_of(options: argparse.Namespace, *, frames: int) -> Sampling:
     return Sampling(frames=frames, kind=options.sampling, interval=options.frame_interval)
 
 
-def _report(options: argparse.Namespace, counted: Counted, **more: int) -> None:
+def _report(
+    options: argparse.Namespace, evaluated: _Evaluated, device: torch.device, **more: int
+) -> None:
+    counted = evaluated.counted
     score = counted.scores["data"]
     extra = {"mean_top1_top5": score.mean_top1_top5}
     shown = {"(1+5)/2": score.mean_top1_top5}
     if counted.confusion is not None:
         shown["class mean"] = extra["mean_per_class"] = counted.mean_per_class
-    say(table(counted.scores, unit="videos", extra={"data": shown}))
+    page = None
     if options.output is not None:
         settings = settings_of(options, **more, views=options.clips * options.crops)
-        file = write_results(
+        write_results(
             options.output, settings, counted.scores, unit="videos", extra={"data": extra},
             more={"left_out": list(counted.left_out)},
         )  # fmt: skip
-        say(f"wrote {options.output / LINES}\nwrote {file}")
+        page = write_evaluation_report(
+            options.output, counted.scores, task="Video recognition", weights=options.weights,
+            data=[("data", f"{counted_videos(evaluated.videos)} ({options.data})")],
+            settings=settings, sections=partial(_sections, evaluated), device=device.type,
+            unit="videos", extra={"data": shown},
+            next_steps=_next_steps(options),
+        )  # fmt: skip
+    for line in closing_lines(
+        scores=table(counted.scores, unit="videos", extra={"data": shown}),
+        duration=time.monotonic() - evaluated.began,
+        report=page,
+    ):
+        say(line)
     complain_of_left_out(counted.left_out, unit="videos")
+
+
+def _sections(evaluated: _Evaluated) -> list[Section]:
+    videos = evaluated.videos
+    return classification_sections(
+        evaluated.counted, videos.classes, examples=evaluated.examples, picture=strips_of(videos),
+        name=videos.sample_id, unit="videos", complete_in="per_class.csv",
+    )  # fmt: skip
+
+
+def _next_steps(options: argparse.Namespace) -> list[Step]:
+    demo = command_to_run(
+        "video demo", "video/demo.py",
+        "--weights", options.weights, "--output", options.output / "demo", "VIDEO_OR_FOLDER",
+    )  # fmt: skip
+    return [Step(text="Name what happens in other videos.", command=demo)]

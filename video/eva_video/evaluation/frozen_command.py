@@ -4,7 +4,10 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import POOLINGS
+from eva_data.demos.required_data import require_data
+from eva_data.labelled_videos.opening import FORMS
 from eva_data.options import integer, number
 from eva_data.video.video_source import BACKENDS
 from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
@@ -33,7 +36,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "there is to choose is chosen on a fifth of --train.",
         epilog=_EXAMPLES,
     )
-    add_weights(parser, kinds="official or bundled name, or file, of pictures or videos")
+    add_weights(
+        parser, kinds="official or bundled name, file, or folder of a run, of pictures or videos"
+    )
     add = parser.add_argument
     add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
     add("--frames", type=integer(1, MOST_FRAMES), help="of a clip (default: the weights', or 8)")
@@ -73,7 +78,14 @@ def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
     evaluate(options, device)
 
 
-main = command(PROGRAM, _parse, _evaluate)
+def _check(options: argparse.Namespace) -> None:
+    """Answer mistyped paths before torch is imported."""
+    resolve_source(options.weights)
+    for name in ("train", "val"):
+        require_data(getattr(options, name), name=f"--{name}", forms=FORMS)
+
+
+main = command(PROGRAM, _parse, _evaluate, check=_check)
 
 
 if __name__ == "__main__":

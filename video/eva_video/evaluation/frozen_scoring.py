@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,17 +13,26 @@ from torch import Tensor
 from eva_data.files import make_folder
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
+from eva_data.reports.content import Section
+from eva_data.reports.provenance import record_start
 from eva_data.video.video_source import require_backend
 from eva_engine import distributed
-from eva_engine.evaluation.frozen import Kept, labelled_features
+from eva_engine.evaluation.classification_report import classification_sections
+from eva_engine.evaluation.counting import BatchResults, Counted
+from eva_engine.evaluation.frozen import Kept, labelled_features, nearest_neighbours
 from eva_engine.evaluation.frozen_options import check_frozen
 from eva_engine.evaluation.frozen_scores import report_frozen, score_frozen, score_of
+from eva_engine.evaluation.outcomes import Outcomes
+from eva_engine.evaluation.report import announce
+from eva_engine.evaluation.rules import first_five
 from eva_video.data.clips import Views
 from eva_video.data.transforms import Normalise
 from eva_video.evaluation.attentive_probe import fit_probe
 from eva_video.model.features import ClipFeatureExtractor
+from eva_video.presentation import counted_videos, strips_of
 
 ProbeOn = Literal["tokens", "frames", "none"]
+BY_NEIGHBOURS = 10  # whose mistakes the report shows, where there is no attentive probe
 _KEPT = torch.float16  # tokens wait in this number format
 
 
@@ -74,6 +84,8 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     """
     if options.output is not None:
         make_folder(options.output)  # fails now, not after hours
+        if distributed.rank() == 0:
+            record_start(options.output, "evaluation")
     require_backend(options.backend)
     extractor = ClipFeatureExtractor.from_weights(
         options.weights,
@@ -99,6 +111,14 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     kind = choose_probe(
         options, videos=known + len(score), frames=frames, tokens=patches, channels=channels
     )
+    announce(
+        f"score frozen features of {frames} frames of {side} px on {device.type}",
+        weights=options.weights,
+        data=[
+            (use, f"{counted_videos(some)} ({place})")
+            for use, some, place in (("train", learn, options.train), ("val", score, options.val))
+        ],
+    )
     kept = [Kept([channels])]
     if kind != "none":
         shape = [frames, patches if kind == "tokens" else 1, channels]
@@ -110,12 +130,17 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         return
     classes = len(learn.classes)
     scores, chosen = score_frozen(options, features[0], labels, queries[0], truth, classes=classes)
+    k = min(BY_NEIGHBOURS, len(labels))
+    votes = nearest_neighbours(features[0], labels, queries[0], k=k, classes=classes)
+    logits, method = (votes + 1e-12).log(), f"{k} neighbours"
     if kind != "none":
+        method = "attentive probe"
         fitted = fit_probe(
             features[1], labels, num_classes=classes, learning_rates=options.probe_lr,
             epochs=options.probe_epochs, device=device, seed=options.seed,
         )  # fmt: skip
-        scores["attentive"] = score_of(fitted(queries[1]), truth)
+        logits = fitted(queries[1])
+        scores["attentive"] = score_of(logits, truth)
         chosen |= {"probe": kind, "probe_lr": fitted.learning_rate, "probe_epoch": fitted.epoch}
     settings: dict[str, Any] = {
         "train_videos": len(labels), "pooling": extractor.pooling, "frames": frames,
@@ -126,7 +151,42 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         f"{len(labels)} videos of {classes} classes to learn from"
         + ("" if kind == "none" else f"; the attentive probe sees {_seen(kind, patches)}")
     )
-    report_frozen(options, title, settings | chosen, scores, unit="videos")
+    report_frozen(
+        options, title, settings | chosen, scores, unit="videos",
+        sections=frozen_sections(score, logits, truth, method=method) if options.output else (),
+    )  # fmt: skip
+
+
+def frozen_sections(
+    videos: LabelledVideos, logits: Tensor, truth: Tensor, *, method: str
+) -> list[Section]:
+    """Make the sections of a report on one method.
+
+    Args:
+        videos: The videos that were scored.
+        logits: (M, K).
+        truth: (M,), labels.
+        method: Name of the method.
+
+    Returns:
+        The sections; without examples where videos were left out, since those are not known.
+    """
+    logits, truth, classes = logits.cpu(), truth.cpu(), len(videos.classes)
+    outcomes, five = Outcomes(), first_five(logits)
+    outcomes.add(BatchResults(torch.arange(len(truth)), truth, logits, None, {}))
+    cells = truth * classes + five[:, 0]
+    right = (five == truth[:, None]).any(1)
+    counted = Counted(
+        scores={},
+        confusion=torch.bincount(cells, minlength=classes**2).reshape(classes, classes),
+        right5=torch.bincount(truth[right], minlength=classes),
+    )
+    complete = len(truth) == len(videos)
+    found = classification_sections(
+        counted, videos.classes, examples=outcomes.own(), name=videos.sample_id,
+        picture=strips_of(videos) if complete else None, unit="videos",
+    )  # fmt: skip
+    return [replace(section, title=f"{section.title} ({method})") for section in found]
 
 
 def _seen(kind: ProbeOn, patches: int) -> str:

@@ -199,7 +199,7 @@ def _raising(
 def _shown(pieces: Iterator[Judged], video: VideoSource, name: str) -> Iterator[Judged]:
     """Show how far the pieces of a video have come."""
     total = round(duration_of(video))
-    with ProgressBar(total, what=name, unit="s", leave=False) as bar:
+    with ProgressBar(total, what=name, unit="s") as bar:
         for piece in pieces:
             yield piece
             bar.update(round(piece.end) - bar.done)

@@ -85,7 +85,7 @@ def load_video_classifier(
     Size, frames, resolution and classes are read off the weights.
 
     Args:
-        source: Official name or file; a run's `model.safetensors` or `model_ema.safetensors`.
+        source: Official name or file, or the folder of a run.
         variant: A key of `eva_backbone.VARIANTS`, for weights whose sizes do not name one.
         frames: Frames of a clip; by default the weights' own. Positions are resampled trilinearly.
         image_size: Side in pixels; by default the weights' own.
@@ -101,8 +101,12 @@ def load_video_classifier(
     weights, stored = read_weights(path), noted_frames(path)
     trunk = describe(weights, name=path.name, frames=stored)
     if not trunk.clips or "head.weight" not in trunk.names:
-        kind = "model of pictures" if not trunk.clips else "model without head"
-        raise ValueError(f"{path.name} holds no classifier of clips, but a {kind}")
+        kind = "classifier" if "head.weight" in trunk.names else "backbone"
+        of = "videos" if trunk.clips else "pictures"
+        raise ValueError(
+            f"{path.name} holds a {kind} of {of}, not a classifier of videos: train one from it "
+            f"with video/train.py RECIPE --model.init-checkpoint {os.fspath(source)}"
+        )
     arguments = trunk.arguments | (variant_arguments(variant) if variant else {})
     if "num_heads" not in arguments:
         raise ValueError(

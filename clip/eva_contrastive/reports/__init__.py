@@ -1,0 +1,1 @@
+"""What a training and an evaluation of CLIP say of themselves."""

@@ -1,0 +1,68 @@
+"""What a training of CLIP says of itself on the terminal and in its report."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from eva_contrastive.config import ContrastiveConfig
+from eva_contrastive.evaluation.validation import ContrastiveValidation
+from eva_contrastive.reports.sections import MEANINGS
+from eva_data.commands import command_to_run
+from eva_data.reports.content import Section, Step
+from eva_engine.presentation import Presentation
+
+
+def present_training(
+    config: ContrastiveConfig, pairs: int, validation: ContrastiveValidation | None
+) -> Presentation:
+    """Describe a training.
+
+    Args:
+        config: The recipe.
+        pairs: Number of pictures that it learns from.
+        validation: Evaluation of the run; None without one.
+
+    Returns:
+        The description.
+    """
+    model, data = config.model, config.data
+    described = [("train", f"{pairs:,} pictures with captions ({data.train})")]
+    if validation is not None and validation.pairs is not None:
+        described.append(("val", f"{len(validation.pairs):,} pictures with captions ({data.val})"))
+    if validation is not None and validation.classes is not None:
+        classes = validation.classes
+        counts = f"{len(classes):,} pictures, {len(classes.classes):,} classes"
+        described.append(("zero-shot", f"{counts} ({data.zero_shot})"))
+    metric = config.run.best_metric
+    results = validation.results if validation is not None else ()
+    names = sorted(results, key=lambda name: (name != metric, name == "loss"))
+
+    def sections() -> Sequence[Section]:
+        return validation.sections() if validation is not None else ()
+
+    return Presentation(
+        task="CLIP",
+        what=f"{model.variant} at {model.image_size} px, text tower {model.text}",
+        weights=model.init_checkpoint,
+        data=described,
+        meanings={name: MEANINGS[name] for name in names},
+        sections=sections,
+        next_steps=partial(_next_steps, data.zero_shot, data.val),
+    )
+
+
+def _next_steps(zero_shot: str, val: str, folder: Path) -> list[Step]:
+    data = ["--data", zero_shot] if zero_shot else ["--pairs", val] if val else []
+    evaluate = command_to_run(
+        "clip evaluate", "clip/evaluate_zero_shot.py",
+        "--weights", folder, *data, "--output", folder / "evaluation",
+    )  # fmt: skip
+    search = command_to_run(
+        "clip demo", "clip/demo.py", "search", "PICTURES",
+        "--weights", folder, "--output", folder / "search", "--text", "what you look for",
+    )  # fmt: skip
+    steps = [Step(text="Search a folder of pictures by a sentence.", command=search)]
+    if data:
+        scored = "Score the best weights by class names or retrieval."
+        steps.insert(0, Step(text=scored, command=evaluate))
+    return steps

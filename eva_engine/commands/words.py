@@ -1,0 +1,104 @@
+"""The words of a training's command line in any order: a recipe, flags, values as KEY=VALUE."""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from eva_data.recipes import TASKS, find_recipe
+
+_SETTING = re.compile(r"(--)?[A-Za-z_][\w-]*(\.[\w-]+)*=")
+_SWITCHES = ("--help", "-h", "--no-download", "--print-config")
+
+
+def take_recipe(task: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Find the recipe among the words of a command line.
+
+    Args:
+        task: Task whose recipes have names.
+        words: Arguments.
+
+    Returns:
+        Name or file of the recipe, and the other words; None without one. A first word that is
+        neither a flag nor a setting is the recipe, whatever it is.
+    """
+    others = list(words)
+    for place, word in enumerate(others):
+        if word.startswith("-") or _is_setting(word):
+            continue
+        value = place > 0 and others[place - 1].startswith("--") and "=" not in others[place - 1]
+        if (value and others[place - 1] not in _SWITCHES) and not _is_recipe(task, word):
+            continue  # the value of a flag
+        if not value and place and not _is_recipe(task, word) and _later(task, others[place + 1 :]):
+            continue
+        return word, others[:place] + others[place + 1 :]
+    return None, others
+
+
+def _is_setting(word: str) -> bool:
+    return bool(_SETTING.match(word)) and not Path(word).exists()
+
+
+def _is_recipe(task: str, word: str) -> bool:
+    try:
+        file = find_recipe(task, word) if task in TASKS else Path(word)
+    except (ValueError, OSError):
+        return False
+    return file.suffix == ".py" and file.is_file()
+
+
+def _later(task: str, words: Sequence[str]) -> bool:
+    return any(_is_recipe(task, word) for word in words)
+
+
+def as_flags(words: Sequence[str], default: Any) -> list[str]:
+    """Write settings as the flags that `tyro` takes, and refuse a flag that is not there.
+
+    Args:
+        words: Arguments without the recipe: `--run.epochs 3`, `run.epochs=3`, `run.resume=true`,
+            `optimizer.betas=0.9,0.98`.
+        default: The config of the recipe.
+
+    Returns:
+        The flags and their values.
+
+    Raises:
+        ValueError: For a name that the config does not have, with the closest one.
+    """
+    values = dict(_values(default))
+    flags: list[str] = []
+    for word in words:
+        if not (word.startswith("--") or _is_setting(word)) or word in _SWITCHES:
+            flags.append(word)
+            continue
+        name, equals, text = word.removeprefix("--").partition("=")
+        plain = name.replace("-", "_")
+        start, _, last = plain.rpartition(".")
+        positive = f"{start}.{last.removeprefix('no_')}".lstrip(".")
+        if plain not in values and not isinstance(values.get(positive), bool):
+            close = difflib.get_close_matches(plain, values, n=3, cutoff=0.5)
+            close += [one for one in values if one.rpartition(".")[2] == last and one not in close]
+            hint = f"; close to it: {', '.join(close)}" if close else "; --help lists all"
+            raise ValueError(f"there is no setting {name}{hint}")
+        flags += _flag(name, text, values.get(plain)) if equals else [word]
+    return flags
+
+
+def _flag(name: str, text: str, value: Any) -> list[str]:
+    if isinstance(value, bool) and text.lower() in ("true", "false", "1", "0"):
+        start, dot, last = name.rpartition(".")
+        return [f"--{name}" if text.lower() in ("true", "1") else f"--{start}{dot}no-{last}"]
+    if isinstance(value, tuple | list):
+        return [f"--{name}", *(part for part in re.split(r"[,\s]+", text.strip("()[] ")) if part)]
+    return [f"--{name}", text]
+
+
+def _values(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for one in fields(config):
+        value = getattr(config, one.name)
+        if is_dataclass(value) and not isinstance(value, type):
+            yield from _values(value, f"{prefix}{one.name}.")
+        else:
+            yield f"{prefix}{one.name}", value

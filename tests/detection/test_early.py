@@ -1,0 +1,125 @@
+"""Mistakes on a command line are answered before torch and detectron2 are imported."""
+
+import subprocess
+import sys
+
+import pytest
+from detectron2.data import MetadataCatalog
+
+from eva_detection.config.early import check_early
+from eva_detection.config.parser import make_parser
+from eva_detection.data import places
+
+DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug"
+HEAVY = ("torch", "detectron2", "omegaconf", "hydra", "cv2")
+
+
+@pytest.fixture
+def check(monkeypatch, tmp_path):
+    """Function: check a command line in an empty folder, where no data and no weights are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVA_NO_DOWNLOAD", "1")
+    monkeypatch.setenv("EVA_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "sets"))
+
+    def check_words(*words):
+        check_early(make_parser().parse_args(words))
+
+    return check_words
+
+
+@pytest.fixture
+def with_data(check, tmp_path):
+    """As `check`, with files of the demo data."""
+    for images, annotations in places.COCO_STYLE.values():
+        (tmp_path / "sets" / images).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sets" / annotations).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sets" / annotations).touch()
+    return check
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "name a recipe, such as demo/"),
+        (("demo/cascade_mask_rcnn_vitdet_eva_debgu",), "there is no recipe .* close to it: demo/"),
+        ((DEMO, "train.max_itre=3"), "unknown setting 'train.max_itre'.* known: train.max_iter,"),
+        ((DEMO, "dataloder.train=3"), "unknown setting .* known: dataloader"),
+        ((DEMO, "train.amp.enable=3"), "unknown setting .* known: train.amp.enabled"),
+        ((DEMO, "--data", "nowhere"), "nowhere"),
+        ((DEMO, "--val-images", "x"), "--train-annotations, .* missing: to train, all four"),
+    ],
+)
+def test_recipes_settings_and_flags(check, words, sentence):
+    with pytest.raises((ValueError, OSError), match=sentence) as error:
+        check(*words)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "file", "remedy"),
+    [
+        (DEMO, "digit_scenes/.*train.json", "make_demo_data.py --output .*sets/digit_scenes$"),
+        (
+            "coco/cascade_mask_rcnn_vitdet_eva_l_1280",
+            "coco/.*2017.json",
+            "the folder that holds coco,",
+        ),
+        ("lvis/cascade_mask_rcnn_vitdet_eva_l_1280", "lvis/lvis_v1_train.json", "that holds lvis,"),
+    ],
+)
+def test_missing_data_names_the_variable_and_the_remedy(check, tmp_path, recipe, file, remedy):
+    stated = rf"looked for {tmp_path}/sets/{file} \(DETECTRON2_DATASETS is {tmp_path}/sets\)"
+    with pytest.raises(FileNotFoundError, match=rf"{stated}; .*{remedy}"):
+        check(recipe)
+
+
+def test_without_the_variable(check, tmp_path, monkeypatch):
+    monkeypatch.delenv("DETECTRON2_DATASETS")
+    with pytest.raises(FileNotFoundError, match=rf"is not set, so it is {tmp_path}/datasets\)"):
+        check(DEMO)
+
+
+def test_places_are_detectron2s():
+    root = "/".join(MetadataCatalog.get("coco_2017_val").json_file.split("/")[:-3])
+    for name, (images, annotations) in places.BUILTIN.items():
+        entry = MetadataCatalog.get(name)
+        assert (entry.json_file, entry.image_root.rstrip("/")) == (
+            f"{root}/{annotations}",
+            f"{root}/{images}",
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("train.init_checkpoint=no/file.pth",), "there is no file 'no/file.pth'"),
+        (("train.init_checkpoint=eva_debgu",), "Close matches: eva_debug"),
+        (("train.init_checkpoint=eva_coco_det.pth",), "eva_coco_det.pth .* not on this machine"),
+        (("train.init_checkpoint=sets",), "is a folder without weights of a run"),
+        (("--eval-only", "train.init_checkpoint="), "evaluation needs weights"),
+        (("train.output_dir=used",), "used holds a run already: continue it with --resume"),
+    ],
+)
+def test_weights_and_the_folder(with_data, tmp_path, words, sentence):
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "last_checkpoint").write_text("model_0000004.pth")
+    (tmp_path / "used" / "model_0000004.pth").touch()
+    with_data(DEMO)
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        with_data(DEMO, *words)
+    with_data(DEMO, "train.output_dir=used", "--resume", "train.init_checkpoint=no/file.pth")
+
+
+def test_nothing_heavy_is_imported():
+    script = (
+        "import sys; from eva_detection.training.command import main\n"
+        f"try: main(['{DEMO}', 'train.init_checkpoint=no/file.pth', 'train.output_dir=no'])\n"
+        "except SystemExit as end: print(end.code)\n"
+        f"sys.exit(' '.join(set({HEAVY}) & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("train_net.py: the data set digit_scenes_train is not there")

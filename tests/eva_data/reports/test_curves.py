@@ -1,0 +1,88 @@
+"""Plots: axes with round numbers, thinning that keeps peaks, points that cannot be drawn."""
+
+import re
+
+import pytest
+
+from eva_data.reports.content import Curve, Curves
+from eva_data.reports.curves import linear_axis, logarithmic_axis, plot, short, thinned
+
+
+def curves(*points, logarithmic=False):
+    named = [Curve(name=f"c{n}", points=one) for n, one in enumerate(points)]
+    return Curves(
+        title="", x_label="iteration", y_label="loss", curves=named, logarithmic=logarithmic
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([0, 10], [0, 2, 4, 6, 8, 10]),
+        ([0.31, 0.92], [0.2, 0.4, 0.6, 0.8, 1.0]),
+        ([3, 3], [1, 2, 3, 4, 5]),
+        ([0], [-1, -0.5, 0, 0.5, 1]),
+        ([-1e-9, 1e-9], [-1e-9, -5e-10, 0, 5e-10, 1e-9]),
+    ],
+)
+def test_ticks_of_a_linear_axis(values, ticks):
+    axis = linear_axis(values)
+    assert axis.ticks == pytest.approx(ticks)
+    assert axis.low <= min(values)
+    assert max(values) <= axis.high
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([0.11, 4], [0.1, 0.2, 0.5, 1, 2, 5]),
+        ([1e-6, 9.9], [1e-6, 1e-4, 1e-2, 1]),
+        ([2], [2, 5]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis(values, ticks):
+    axis = logarithmic_axis(values)
+    assert axis.ticks == pytest.approx(ticks)
+    assert axis.place(axis.low) == 0
+    assert axis.place(axis.high) == pytest.approx(1)
+
+
+def test_numbers():
+    texts = [short(one) for one in (0, 1.0, 0.1 + 0.2, 12000, 1e-7, 123456789, -2.5, 0.00012346)]
+    assert texts == ["0", "1", "0.3", "12,000", "1e-7", "1.23e8", "-2.5", "0.0001235"]
+
+
+def test_thinning_keeps_ends_and_peaks():
+    points = [(float(x), 1.0) for x in range(10_000)]
+    points[7_123] = (7_123.0, 50.0)
+    points[5_000] = (5_000.0, -3.0)
+    few = thinned(points)
+    assert len(few) <= 500
+    assert {points[0], points[-1], points[7_123], points[5_000]} <= set(few)
+    assert few == sorted(few)
+    assert thinned(points[:500]) == points[:500]
+
+
+def test_what_cannot_be_drawn_is_left_out():
+    nan, inf = float("nan"), float("inf")
+    text = plot(curves([(0, 1), (1, nan), (nan, 2), (2, inf), (3, 2)], [], [(0, nan)], [(1, 1.5)]))
+    assert "nan" not in text
+    assert "inf" not in text
+    (path,) = re.findall(r'<path class="c0" d="M(\d.*?)"/>\n', text)
+    assert path.count("L") == 1
+    assert "<circle" in text  # a curve of one point
+    assert "c1</bdi>" not in text
+    assert plot(curves([(0, nan)])) == ""
+
+
+def test_a_logarithmic_axis_only_where_all_is_positive():
+    points = [(n, 10.0**-n) for n in range(4)]
+    assert plot(curves(points, logarithmic=True)) != plot(curves(points))
+    points.append((4, 0.0))
+    assert plot(curves(points, logarithmic=True)) == plot(curves(points))
+
+
+def test_names_of_axes_and_curves():
+    text = plot(curves([(0, 1), (5, 0.25)]))
+    for part in ("iteration</text>", "loss</text>", "<bdi>c0</bdi>", "last 0.25"):
+        assert part in text

@@ -1,0 +1,140 @@
+"""Bars on a terminal, a line a minute elsewhere, and terminals that are closed."""
+
+import io
+import sys
+
+import pytest
+
+from eva_data import progress as module
+from eva_data.commands import say
+from eva_data.progress import ProgressBar, is_terminal, progress
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self):
+        self.seconds = 100.0
+
+    def __call__(self):
+        return self.seconds
+
+
+@pytest.fixture
+def stderr_to(monkeypatch):
+    """Function: standard error becomes a stream, and standard output too if that is a terminal."""
+
+    def replace(stream):
+        monkeypatch.setattr(sys, "stderr", stream)
+        if isinstance(stream, Terminal):
+            monkeypatch.setattr(sys, "stdout", stream)
+        return stream
+
+    return replace
+
+
+def test_off_a_terminal_there_is_a_line_a_minute(stderr_to):
+    file = stderr_to(io.StringIO())
+    clock = Clock()
+    with ProgressBar(1000, what="training", start=100, clock=clock) as bar:
+        for _ in range(450):
+            clock.seconds += 0.5
+            bar.update(loss="0.71")
+    assert file.getvalue().splitlines() == [
+        "training: 220/1,000 it, loss 0.71, 0:06:30 left",
+        "training: 340/1,000 it, loss 0.71, 0:05:30 left",
+        "training: 460/1,000 it, loss 0.71, 0:04:30 left",
+        "training: 550/1,000 it, loss 0.71, 0:03:45 left",  # where it stopped
+    ]
+
+
+def test_the_last_line_says_how_long_it_took(stderr_to):
+    file = stderr_to(io.StringIO())
+    clock = Clock()
+    with ProgressBar(2, what="evaluating", unit="batch", clock=clock) as bar:
+        clock.seconds += 61
+        bar.update()
+        clock.seconds += 29
+        bar.update()
+    bar.close()
+    assert file.getvalue().splitlines() == [
+        "evaluating: 1/2 batch, 0:01:01 left",
+        "evaluating: 2/2 batch, 0:01:30 passed",
+    ]
+
+
+def test_short_work_says_nothing(stderr_to):
+    file = stderr_to(io.StringIO())
+    clock = Clock()
+    with ProgressBar(100, what="training", clock=clock) as bar:
+        for _ in range(100):
+            clock.seconds += 0.59
+            bar.update()
+    assert list(progress(iter("abc"), total=3, what="letters")) == ["a", "b", "c"]
+    assert file.getvalue() == ""
+
+
+def test_a_total_that_is_not_known(stderr_to):
+    file = stderr_to(io.StringIO())
+    clock = Clock()
+    with ProgressBar(None, what="camera", unit="frame", clock=clock) as bar:
+        clock.seconds += 90
+        bar.update(1200)
+    assert file.getvalue() == "camera: 1,200 frame, 0:01:30 passed\n"
+
+
+def test_on_a_terminal_there_is_a_bar_and_lines_go_above_it(stderr_to):
+    terminal = stderr_to(Terminal())
+    with ProgressBar(4, what="training") as bar:
+        bar.update(2, loss="0.71")
+        ProgressBar.write("a message")
+        say("a result")
+    shown = terminal.getvalue()
+    assert "training:  50%" in shown
+    assert "loss 0.71" in shown
+    for line in ("a message\n", "a result\n"):
+        before, _, after = shown.partition(line)
+        assert before.rpartition("\r")[2].strip() == ""  # the bar was taken off
+        assert "training:" in after  # and drawn again below
+
+
+@pytest.mark.parametrize("closed", [None, "closed"])
+def test_a_closed_terminal_ends_nothing(closed, stderr_to):
+    stream = None
+    if closed:
+        stream = io.StringIO()
+        stream.close()
+    stderr_to(stream)
+    clock = Clock()
+    with ProgressBar(10, what="training", clock=clock) as bar:
+        for _ in range(10):
+            clock.seconds += 61
+            bar.update()
+    ProgressBar.write("a message")
+    assert not is_terminal(stream)
+
+
+def test_a_terminal_that_goes_away(stderr_to):
+    terminal = stderr_to(Terminal())
+    with ProgressBar(10, what="training") as bar:
+        bar.update()
+        terminal.close()
+        bar.update(9, loss="1")
+        ProgressBar.write("a message")
+    assert bar.done == 10
+
+
+def test_no_bar_is_loaded_where_there_is_no_terminal(stderr_to, monkeypatch):
+    file = stderr_to(io.StringIO())
+    monkeypatch.setitem(sys.modules, "tqdm", None)  # an import would fail
+    assert list(progress([1], total=1, what="")) == [1]
+    ProgressBar.write("x")
+    assert file.getvalue() == "x\n"
+    assert module.LINE_SECONDS == 60

@@ -1,0 +1,88 @@
+"""What reaches the terminal, and what the log alone has."""
+
+import io
+import logging
+import sys
+from pathlib import Path
+
+from eva_data.terminal import (
+    SHOWN,
+    FileFormatter,
+    TerminalHandler,
+    closing_lines,
+    opening_lines,
+    without_colors,
+)
+
+
+def logger_to(terminal, monkeypatch):
+    """Return a logger, and the stream of its file."""
+    monkeypatch.setattr(sys, "stderr", terminal)
+    logger = logging.Logger("eva_data.test")
+    file = logging.StreamHandler(io.StringIO())
+    file.setFormatter(FileFormatter())
+    logger.addHandler(TerminalHandler())
+    logger.addHandler(file)
+    return logger, file.stream
+
+
+def test_warnings_and_what_is_shown_reach_the_terminal(monkeypatch):
+    terminal = io.StringIO()
+    logger, file = logger_to(terminal, monkeypatch)
+    logger.info("the recipe")
+    logger.info("\x1b[32mweights\x1b[0m  %s", "eva_debug", extra=SHOWN)
+    logger.warning("a file is missing")
+    try:
+        raise ValueError("no")
+    except ValueError:
+        logger.exception("a traceback")
+    assert terminal.getvalue() == "weights  eva_debug\nwarning: a file is missing\n"
+    lines = file.getvalue()
+    assert "\x1b" not in lines
+    assert " I eva_data.test: the recipe\n" in lines
+    assert " I eva_data.test: weights  eva_debug\n" in lines
+    assert "ValueError: no" in lines
+
+
+def test_a_closed_terminal_is_no_error(monkeypatch):
+    terminal = io.StringIO()
+    logger, file = logger_to(terminal, monkeypatch)
+    terminal.close()
+    logger.warning("a file is missing")
+    assert "a file is missing" in file.getvalue()
+
+
+def test_colours():
+    assert without_colors("\x1b[1;31mred\x1b[0m \x1b[?25l\x1b[2Kplain") == "red plain"
+
+
+def test_lines_of_a_run():
+    assert opening_lines(
+        task="train x: 20 iterations",
+        weights="eva_debug",
+        data=["train: 2 images", "val: 1 image"],
+        output=Path("out"),
+        more=["continues after 10"],
+    ) == [
+        "train x: 20 iterations",
+        "weights  eva_debug",
+        "data     train: 2 images",
+        "data     val: 1 image",
+        "output   out (log.txt has the recipe, the model and every step)",
+        "continues after 10",
+    ]
+    lines = closing_lines(
+        scores="AP 41.2\nAP50 66.0",
+        duration=125.4,
+        weights=Path("out/model.pth"),
+        next_command="eva detection demo",
+    )
+    assert lines == [
+        "AP 41.2",
+        "AP50 66.0",
+        "took     2 min 5 s",
+        "weights  out/model.pth",
+        "next     eva detection demo",
+    ]
+    assert closing_lines(scores="", duration=3.2) == ["took     3 s"]
+    assert closing_lines(scores="", duration=3 * 3600 + 60) == ["took     3 h 1 min"]

@@ -1,0 +1,88 @@
+"""What a training of videos says of itself on the terminal and in its report."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from eva_data.commands import command_to_run
+from eva_data.drawing.frame_strip import strip_of
+from eva_data.labelled_videos.labelled_videos import LabelledVideos
+from eva_data.reports.content import Section, Step
+from eva_engine.evaluation.classification_report import meanings
+from eva_engine.evaluation.validation import Validation
+from eva_engine.presentation import Presentation
+from eva_video.config import VideoConfig
+
+
+def present_training(
+    config: VideoConfig,
+    videos: LabelledVideos,
+    others: LabelledVideos | None,
+    validation: Validation | None,
+) -> Presentation:
+    """Describe a training.
+
+    Args:
+        config: The recipe.
+        videos: Videos that it learns from.
+        others: Videos of the validation; None without one.
+        validation: Evaluation of `others`.
+
+    Returns:
+        The description.
+    """
+    model, data = config.model, config.data
+    described = [("train", f"{counted_videos(videos)} ({data.train})")]
+    if others is not None:
+        place = f"{data.val_share:g} of each class" if data.val_share else data.val
+        described.append(("val", f"{counted_videos(others)} ({place})"))
+
+    def sections() -> Sequence[Section]:
+        if validation is None or others is None:
+            return ()
+        return validation.sections(strips_of(others), unit="videos")
+
+    return Presentation(
+        task="Video recognition",
+        what=f"{model.variant}, {model.frames} frames of {model.image_size} px",
+        weights=model.init_checkpoint,
+        data=described,
+        meanings=meanings("videos"),
+        sections=sections,
+        next_steps=partial(_next_steps, data.val or data.train),
+    )
+
+
+def strips_of(videos: LabelledVideos) -> Callable[[int], Image.Image]:
+    """Make the function that shows a video, by its index, as a strip of frames.
+
+    Args:
+        videos: The videos.
+    """
+
+    def strip(index: int) -> Image.Image:
+        with videos.open(index) as video:
+            return strip_of(video)
+
+    return strip
+
+
+def counted_videos(videos: LabelledVideos) -> str:
+    """Say how many videos of how many classes there are, and how many are missing."""
+    missing = f", {len(videos.missing):,} more are listed and not there" if videos.missing else ""
+    return f"{len(videos):,} videos, {len(videos.classes):,} classes{missing}"
+
+
+def _next_steps(data: str, folder: Path) -> list[Step]:
+    evaluate = command_to_run(
+        "video evaluate", "video/evaluate.py",
+        "--weights", folder, "--data", data, "--output", folder / "evaluation",
+    )  # fmt: skip
+    demo = command_to_run(
+        "video demo", "video/demo.py",
+        "--weights", folder, "--output", folder / "demo", "VIDEO_OR_FOLDER",
+    )  # fmt: skip
+    scored = Step(text="Score the best weights with 12 views of each video.", command=evaluate)
+    return [scored, Step(text="Name what happens in other videos.", command=demo)]
