@@ -8,7 +8,7 @@ STYLE = """
   --c0: #1f6fd0; --c1: #d9480f; --c2: #2b8a3e; --c3: #8a3ab9; --c4: #b8860b; --c5: #0b8f8f;
   --c6: #c2255c; --c7: #5c6670;
 }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root {
     --back: #101317; --panel: #181c22; --text: #e4e8ee; --faint: #9aa4b1; --line: #2e353f;
     --accent: #7ab3ff; --code: #222831; --head: #1f242c; --good: 63 185 100; --bad: 255 140 66;
@@ -183,8 +183,11 @@ ul.links { margin: 0; padding-left: 1.2rem; }
   .scores thead tr { background: var(--head); }
 }
 @media print {
-  :root { --back: #fff; }
-  body { font-size: 12px; }
+  :root { --back: #fff; color-scheme: light; font-size: 12px; }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  body { font-size: 1rem; }
+  .plots { grid-template-columns: 1fr 1fr; }
+  .frame > label { cursor: auto; width: min(100%, max(3rem, calc(24rem * var(--r)))); }
   main { max-width: none; padding: 0; }
   dd code { max-height: none; }
   nav { display: none; }
