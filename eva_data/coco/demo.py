@@ -89,10 +89,9 @@ def detect_files(
             return draw_objects(rgb, [as_drawn(one, names) for one in objects])
 
         frames, problem = draw_video(job, draw)
-        known = [score for score in scores if score is not None]
+        best = max((score for score in scores if score is not None), default=None)
         if frames:
-            score = None if classes else max(known, default=None)
-            found.add(job.name, classes, best=score, frames=frames)
+            found.add(job.name, classes, best=None if classes else best, frames=frames)
         return problem
 
     def _add(rgb: Pixels, objects: list[dict[str, Any]], name: str, **more: Any) -> None:
@@ -102,7 +101,7 @@ def detect_files(
     make_folder(output)
     with writing_predictions(output / PREDICTIONS, categories) as predictions:
         problems = do_jobs(jobs, do, title="detecting")
-    for line in [*found.lines(), f"output   {output}"]:
+    for line in [*found.lines(), f"output   {output} (pictures, videos and {PREDICTIONS})"]:
         say(line)
     return problems
 

@@ -202,13 +202,13 @@ def test_it_says_what_it_found(tmp_path, write_video, capsys):
         "a.png: 1 cat, 1 dog",
         "film.mp4: 3 frames: 3 cat, 3 dog",
         "1 picture and 1 video (3 frames): 8 objects: 4 cat, 4 dog",
-        f"output   {tmp_path / 'out'}",
+        f"output   {tmp_path / 'out'} (pictures, videos and predictions.json)",
     ]
     nothing = Finds(anything=False)
     demo.run(nothing, jobs, tmp_path / "out")
     assert capsys.readouterr().out == (
         "1 picture and 1 video (3 frames): nothing at 0.5; the best score is 0.40: lower "
-        f"--score-threshold\noutput   {tmp_path / 'out'}\n"
+        f"--score-threshold\noutput   {tmp_path / 'out'} (pictures, videos and predictions.json)\n"
     )
     assert nothing.asked == 4
 
@@ -221,7 +221,8 @@ def test_a_camera_is_recorded(tmp_path, monkeypatch, capsys):
     job = Job(Path("/dev/video0"), "camera-0.mp4", (tmp_path / "camera-0.mp4",))
     assert demo.run(Finds(), [job], tmp_path) == []
     assert capsys.readouterr().out == (
-        f"camera-0.mp4: 2 frames: 2 cat, 2 dog\noutput   {tmp_path}\n"
+        "camera-0.mp4: 2 frames: 2 cat, 2 dog\n"
+        f"output   {tmp_path} (pictures, videos and predictions.json)\n"
     )
     assert len(list(VideoReader(tmp_path / "camera-0.mp4"))) == 2
 
