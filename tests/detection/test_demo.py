@@ -16,13 +16,16 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
+from eva_data.coco.demo import as_drawn
+from eva_data.coco.predictions import writing_predictions
+from eva_data.drawing.objects import draw_objects
 from eva_data.files import UnwritableError
 from eva_data.inputs import Job
 from eva_data.pictures import UnreadableImageError, read_rgb
 from eva_data.video.camera import CameraReader
 from eva_data.video.frame_stream import VideoReader
 from eva_detection.inference import demo
-from eva_detection.inference.drawing import draw, writing_predictions
+from eva_detection.inference.coco_format import as_coco
 from eva_detection.inference.predictor import Category
 
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
@@ -63,6 +66,10 @@ def _fail_within(writer, *something, **more):
     with writer as opened:
         opened.add(*something, **more)
         raise KeyError
+
+
+def draw(image, instances, names):
+    return draw_objects(image, [as_drawn(one, names) for one in as_coco(instances)])
 
 
 # --- what is to be done ---
@@ -151,9 +158,11 @@ def test_drawing(size, scale):
 
 def test_predictions_file_is_a_coco_file(tmp_path, capsys):
     file = tmp_path / "predictions.json"
-    with writing_predictions(file, CATEGORIES) as predictions:
-        predictions.add(_instances(), file_name="a.jpg")
-        predictions.add(_instances(masks=False), file_name="film.mp4", frame=0)
+    size = {"height": 40, "width": 60}
+    with writing_predictions(file, dict(CATEGORIES)) as predictions:
+        predictions.add(as_coco(_instances()), file_name="a.jpg", **size)
+        boxes = as_coco(_instances(masks=False))
+        predictions.add(boxes, file_name="film.mp4", frame=0, **size)
         assert not file.exists()
     coco = COCO(str(file))
     assert coco.loadImgs([1, 2]) == [
@@ -171,21 +180,22 @@ def test_predictions_file_is_a_coco_file(tmp_path, capsys):
     assert [box["area"] for box in boxes] == [600, 200]
     assert "segmentation" not in boxes[0]
     assert list(tmp_path.iterdir()) == [file]
-    with writing_predictions(tmp_path / "coded.json", CATEGORIES) as predictions:
-        predictions.add(_coded(_instances()), file_name="a.jpg")
+    with writing_predictions(tmp_path / "coded.json", dict(CATEGORIES)) as predictions:
+        predictions.add(as_coco(_coded(_instances())), file_name="a.jpg", **size)
     coded = COCO(str(tmp_path / "coded.json"))
     assert coded.anns == {key: coco.anns[key] for key in (1, 2)}
 
 
 def test_predictions_file_without_images_or_after_an_error(tmp_path):
-    with writing_predictions(tmp_path / "none.json", CATEGORIES):
+    with writing_predictions(tmp_path / "none.json", dict(CATEGORIES)):
         pass
     written = json.loads((tmp_path / "none.json").read_text())
     assert written["annotations"] == written["images"] == []
     with pytest.raises(KeyError):
         _fail_within(
-            writing_predictions(tmp_path / "b.json", CATEGORIES), _instances(), file_name="a"
-        )
+            writing_predictions(tmp_path / "b.json", dict(CATEGORIES)),
+            as_coco(_instances()), file_name="a", height=40, width=60,
+        )  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["none.json"]
 
 
