@@ -67,7 +67,8 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
                 options.output, scores, task="Classification", weights=options.weights,
                 data=data, settings=settings, sections=sections, device=device.type,
             )  # fmt: skip
-            say(f"report {page}" if page else "no report")
+            if page is not None:
+                say(f"report {page}")
 
 
 def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:

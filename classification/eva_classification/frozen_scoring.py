@@ -1,6 +1,7 @@
 """What `classification/evaluate_frozen.py` does: features once, then cheap classifiers on them."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,11 +11,14 @@ from eva_classification.model_options import build_extractor
 from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.labelled_images import LabelledImages
+from eva_data.reports.content import Section
 from eva_data.reports.provenance import record_start
 from eva_engine import distributed
+from eva_engine.evaluation.classification_report import classification_sections
 from eva_engine.evaluation.frozen import Kept, labelled_features
 from eva_engine.evaluation.frozen_options import check_frozen
 from eva_engine.evaluation.frozen_scores import report_frozen, score_frozen
+from eva_engine.evaluation.outcomes import counted_of
 from eva_engine.evaluation.report import announce
 
 
@@ -59,7 +63,10 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     if distributed.rank() > 0:
         return
     classes = len(learn.classes)
-    scores, chosen = score_frozen(options, features, labels, queries, truth, classes=classes)
+    said: list[Tensor] = []
+    scores, chosen = score_frozen(
+        options, features, labels, queries, truth, classes=classes, receive=said.append
+    )
     settings = {
         "train_images": len(features),
         "pooling": extractor.pooling,
@@ -69,4 +76,17 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         f"{Path(options.weights).name}, pooling {extractor.pooling}, {extractor.image_size} px: "
         f"{len(features)} images of {classes} classes to learn from"
     )
-    report_frozen(options, title, settings | chosen, scores)
+    sections = _sections(said[-1], truth, score)
+    report_frozen(options, title, settings | chosen, scores, sections=sections)
+
+
+def _sections(logits: Tensor, truth: Tensor, samples: LabelledImages) -> Sequence[Section]:
+    counted, examples = counted_of(logits, truth)
+    complete = len(truth) == len(samples)  # else the places of samples are not those of pictures
+    return classification_sections(
+        counted,
+        samples.classes,
+        examples=examples,
+        name=samples.sample_id,
+        picture=(lambda index: samples.load(index)[0]) if complete else None,
+    )

@@ -4,7 +4,7 @@ Shapes: N labelled features to learn from, M to score on, C channels.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +26,7 @@ def score_frozen(
     truth: Tensor,
     *,
     classes: int,
+    receive: Callable[[Tensor], None] | None = None,
 ) -> tuple[dict[str, Score], dict[str, Any]]:
     """Score nearest neighbours and the linear classifier.
 
@@ -36,6 +37,7 @@ def score_frozen(
         queries: (M, C).
         truth: (M,), their labels.
         classes: Number of classes.
+        receive: Function that is given the logits (M, K) of each method, the best one last.
 
     Returns:
         Method -> score, and the settings that were chosen.
@@ -43,10 +45,16 @@ def score_frozen(
     scores, chosen = {}, {}
     for k in options.neighbours:
         votes = nearest_neighbours(features, labels, queries, k=k, classes=classes)
-        scores[f"{k} neighbours"] = score_of((votes + 1e-12).log(), truth)
+        logits = (votes + 1e-12).log()
+        scores[f"{k} neighbours"] = score_of(logits, truth)
+        if receive is not None:
+            receive(logits)
     if options.l2:
         linear = fit_best_linear(features, labels, classes=classes, candidates=options.l2)
-        scores["linear"] = score_of(linear(queries), truth)
+        logits = linear(queries)
+        scores["linear"] = score_of(logits, truth)
+        if receive is not None:
+            receive(logits)
         chosen["l2"] = linear.l2
     return scores, chosen
 
@@ -91,4 +99,5 @@ def report_frozen(
             data=[(use, str(getattr(options, use))) for use in ("train", "val")],
             settings=settings, unit=unit, sections=lambda: sections,
         )  # fmt: skip
-        say(f"report {page}" if page else "no report")
+        if page is not None:
+            say(f"report {page}")

@@ -4,11 +4,13 @@ Shapes: B samples, K classes.
 """
 
 import heapq
-from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from eva_engine import distributed
-from eva_engine.evaluation.counting import BatchResults
+from eva_engine.evaluation.counting import MAX_CONFUSION, BatchResults, Counted
 from eva_engine.evaluation.rules import first_five
 
 MOST = 12  # of each kind
@@ -66,11 +68,44 @@ class Outcomes:
         Returns:
             Wrong ones and right ones of different classes, the most confident first.
         """
-        wrong = [one for part in distributed.gather(self._wrong) for one in part]
-        right: dict[int, Outcome] = {}
-        parts: list[Mapping[int, Outcome]] = distributed.gather(self._right)
-        for part in parts:
-            for label, one in part.items():
-                right[label] = max(one, right.get(label, one))
+        everyone = Outcomes(self._most)
+        parts: list[tuple[list[Outcome], dict[int, Outcome]]] = distributed.gather(
+            (self._wrong, self._right)
+        )
+        for wrong, right in parts:
+            everyone._wrong += wrong
+            for label, one in right.items():
+                everyone._right[label] = max(one, everyone._right.get(label, one))
+        return everyone.kept()
+
+    def kept(self) -> tuple[list[Outcome], list[Outcome]]:
+        """Return those of this process, as `gathered` does those of all."""
         most = self._most
-        return heapq.nlargest(most, wrong), heapq.nlargest(most, right.values())
+        return heapq.nlargest(most, self._wrong), heapq.nlargest(most, self._right.values())
+
+
+def counted_of(
+    logits: Tensor, labels: Tensor
+) -> tuple[Counted, tuple[list[Outcome], list[Outcome]]]:
+    """Count what a cheap classifier said, on the process that has all of it.
+
+    Args:
+        logits: (M, K).
+        labels: (M,).
+
+    Returns:
+        Counts with the confusion of at most `MAX_CONFUSION` classes, and wrong and right samples.
+    """
+    classes, five = logits.shape[1], first_five(logits)
+    outcomes = Outcomes()
+    outcomes.add(BatchResults(torch.arange(len(labels)), labels, logits, None, {}))
+    if classes > MAX_CONFUSION:
+        return Counted(scores={}), outcomes.kept()
+    cells = labels * classes + five[:, 0]
+    right = (five == labels[:, None]).any(1)
+    counted = Counted(
+        scores={},
+        confusion=torch.bincount(cells, minlength=classes**2).reshape(classes, classes).cpu(),
+        right5=torch.bincount(labels[right], minlength=classes).cpu(),
+    )
+    return counted, outcomes.kept()

@@ -105,7 +105,11 @@ def _written(found: Found, config: "Config", arguments: argparse.Namespace) -> d
     """
     folder = Path(config.get("work_dir") or "work_dirs")
     if "train" not in found.files:
-        folder = folder if arguments.work_dir is not None else folder / "test"
+        if arguments.work_dir is None:
+            if getattr(arguments, "of_run", False):  # which may have been moved since
+                given = Path(arguments.weights)
+                folder = given if given.is_dir() else given.parent
+            folder /= "test"
         files = place(found, folder, names=[EVALUATED])
         write_placed(continues=False)
         return files
