@@ -67,8 +67,8 @@ def detect_files(
     def _picture(job: Job) -> str | None:
         rgb = read_rgb(job.source, upright=True)
         objects, best = detect(rgb)
-        _add(rgb, objects, job.name)
         drawn = draw_objects(rgb, [as_drawn(one, names) for one in objects])
+        _add(rgb, objects, job.name)
         save_picture(Image.fromarray(drawn), job.targets[0])
         score = best() if not objects and found.wants_best else None
         found.add(job.name, [names[one["category_id"]] for one in objects], best=score)
@@ -101,7 +101,7 @@ def detect_files(
     make_folder(output)
     with writing_predictions(output / PREDICTIONS, categories) as predictions:
         problems = do_jobs(jobs, do, title="detecting")
-    for line in found.lines():
+    for line in [*found.lines(), f"output   {output} (pictures, videos and {PREDICTIONS})"]:
         say(line)
     return problems
 

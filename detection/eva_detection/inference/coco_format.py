@@ -1,4 +1,4 @@
-"""Detections in COCO's format."""
+"""Detections as COCO's format has them."""
 
 from typing import Any
 
@@ -7,11 +7,15 @@ from detectron2.structures import Instances
 
 
 def as_coco(instances: Instances) -> list[dict[str, Any]]:
-    """Write detections as COCO's format has them, with the index of the class as `category_id`.
+    """Write the detections of an image in COCO's format of results, without the image.
 
     Args:
         instances: Detections on the CPU, in coordinates of the image, masks as `pred_masks` or as
             codes in `pred_masks_rle`.
+
+    Returns:
+        `category_id`, the index of the class, `bbox`, `score`, and `segmentation` where there are
+        masks, of each.
     """
     found: list[dict[str, Any]] = instances_to_coco_json(instances, 0)
     if instances.has("pred_masks_rle"):

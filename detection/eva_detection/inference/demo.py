@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from eva_detection.inference.predictor import Predictor
 
-from eva_data.commands import program_name, say
+from eva_data.commands import program_name
 from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
 from eva_data.options import add_download_option, probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_detection.config.saved import config_of_run, require_config
-from eva_detection.inference.memory import MemoryLimitError, parse_bytes
+from eva_detection.inference.memory import parse_bytes
 
 PREDICTIONS = "predictions.json"
 
@@ -82,20 +82,13 @@ def run(predictor: "Predictor", jobs: Sequence[Job], output: Path) -> list[str]:
     from eva_data.coco.demo import Detections, detect_files
     from eva_detection.inference.coco_format import as_coco
 
-    def detect(image: "NDArray[np.uint8]") -> Detections:
-        try:
-            instances = predictor.with_encoded_masks(image)
-        except MemoryLimitError as error:
-            raise MemoryLimitError(f"too large: {error}") from error
-        return Detections(as_coco(instances), lambda: predictor.best_score(image))
+    def detect(rgb: "NDArray[np.uint8]") -> Detections:
+        found = as_coco(predictor.with_encoded_masks(rgb))
+        return Detections(found, lambda: predictor.best_score(rgb))
 
-    return detect_files(
-        detect,
-        jobs,
-        output,
-        categories=dict(predictor.categories),
-        threshold=predictor.score_threshold,
-    )
+    categories = dict(predictor.categories)
+    least = predictor.score_threshold
+    return detect_files(detect, jobs, output, categories=categories, threshold=least)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -202,9 +195,7 @@ def _detect(
         )
     except (ValueError, FileNotFoundError) as error:
         refuse(parser, error)
-    problems = run(predictor, jobs, args.output)
-    say(f"output   {args.output} (pictures, videos and {PREDICTIONS})")
-    return problems
+    return run(predictor, jobs, args.output)
 
 
 if __name__ == "__main__":

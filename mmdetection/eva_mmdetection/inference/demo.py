@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_data.commands import say
 from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
 from eva_data.options import probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
@@ -115,15 +114,13 @@ def _detect(
         )
     except (ValueError, FileNotFoundError) as error:
         refuse(parser, error)
-    problems = detect_files(
+    return detect_files(
         predictor.in_coco_format,
         jobs,
         args.output,
         categories=predictor.categories,
         threshold=args.score_threshold,
     )
-    say(f"output   {args.output} (pictures, videos and {PREDICTIONS})")
-    return problems
 
 
 if __name__ == "__main__":
