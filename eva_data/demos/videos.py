@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from eva_data.files import make_folder
 from eva_data.inputs import Job
 from eva_data.progress import ProgressBar
-from eva_data.video import camera
+from eva_data.video.camera import CameraReader
 from eva_data.video.frame_stream import VideoReader
 from eva_data.video.writer import VideoWriter
 
@@ -29,7 +29,7 @@ def draw_video(job: Job, draw: Callable[[Pixels, int], Pixels]) -> tuple[int, st
         Number of frames, and a sentence if it could not be read, or not to its end.
     """
     make_folder(job.targets[0].parent)
-    reader: Any = camera.CameraReader(job.source) if job.is_camera else VideoReader(job.source)
+    reader: Any = CameraReader(job.source) if job.is_camera else VideoReader(job.source)
     frames = iter(reader)
     first = next(frames, None)  # then the number of frames is known
     done = 0
