@@ -225,12 +225,13 @@ def curves(folder: Path) -> list[Section]:
     losses = [name for name in ("loss", "val_loss", "val_ema_loss") if name in steps]
     others = [name for name in steps if name.startswith(_VAL) and name not in losses]
     trained = [name for name in steps if name not in _NOT_MEASURED and not name.startswith(_VAL)]
+    trained = [name for name in trained if name != "loss"]
     shares = [name for name in trained if all(0 <= y <= 1 for _, y in steps[name])]
-    groups = (
+    groups: tuple[tuple[str, str, list[str], str], ...] = (
         ("Loss", "loss", losses, "Each point of the training is a mean over steps."),
         ("Validation", "result", others, ""),
         ("Training", "share", shares, ""),
-        *((name, "value", [name], "") for name in trained if name not in (*shares, "loss")),
+        *((name, "value", [name], "") for name in trained if name not in shares),
         ("Learning rate", "lr", [name for name in ("lr",) if name in steps], ""),
     )
     return [
