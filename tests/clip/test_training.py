@@ -46,6 +46,10 @@ def test_it_learns(config, device, metrics, loss):
     best = load_eva_clip(run.output / "best" / "model.safetensors")
     assert (best.text.logit_bias is not None) == (loss == "sigmoid")
     assert best.context_length == 32
+    report = (run.output / "report.html").read_text()
+    for shown in ("logit_scale", "Pictures that find their captions last", "own caption in place"):
+        assert shown in report
+    assert "32 pictures, 4 classes" in report
     noted = json.loads((run.output / "config.json").read_text())
     assert noted["model"]["text"] == "debug"
     assert noted["data"]["mean"] == pytest.approx([0.481, 0.458, 0.408], abs=1e-3)

@@ -88,6 +88,9 @@ def test_it_learns(config, device, metrics):
     assert evaluation["val_top1"] >= 90
     best = run.output / "best" / "model.safetensors"
     assert load_video_classifier(best).num_classes == 3
+    report = (run.output / "report.html").read_text()
+    for shown in ("24 videos, 3 classes", "Confusion", "truth red, predicted red (", "data:image/"):
+        assert shown in report
     noted = json.loads((run.output / "config.json").read_text())
     assert noted["class_names"] == ["blue", "green", "red"]
     assert noted["data"]["mean"] == [0.485, 0.456, 0.406]

@@ -103,11 +103,21 @@ def evaluation_report(
     return Report(
         title=f"CLIP: evaluation of {Path(options.weights).name}",
         summary=f"{'; '.join(_sentences(scores, retrieval))}.",
-        facts=[*origin, ("weights", weights), *data],
+        facts=[*origin, ("weights", weights), *data, *_settings(options)],
         sections=[*tables, *(section for make in sections for section in make())],
         links=[Link(title=name, path=Path(name)) for name in ("results.json", *links)],
         next_steps=[Step(text="Search a folder of pictures by a sentence.", command=search)],
     )
+
+
+def _settings(options: argparse.Namespace) -> list[tuple[str, str]]:
+    given = {
+        "sentences of data": " | ".join(options.templates or ()),
+        "class names": options.classes,
+        "precision": options.precision,
+        "batch size": options.batch_size,
+    }
+    return [(name, str(value)) for name, value in given.items() if value]
 
 
 def _sentences(scores: Mapping[str, Score], retrieval: Mapping[str, RetrievalScore]) -> list[str]:

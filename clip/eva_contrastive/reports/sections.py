@@ -23,7 +23,8 @@ from eva_data.labelled_videos.middle_frames import middle_frame
 from eva_data.reports.content import Example, Gallery, Picture, ScoreRow, ScoreTable, Section
 
 MOST_PICTURES = 10_000  # whose captions are compared for examples
-EXAMPLES, FOUND = 8, 3  # of a gallery, and what was found of each
+EXAMPLES = 8  # of a gallery
+_FOUND_TEXTS, _FOUND_PICTURES = 3, 2  # that are shown of each
 _TEXT = 120  # characters of a caption
 MEANINGS = {
     "loss": "Mean contrastive loss of the validation pairs; it depends on the batch size.",
@@ -104,6 +105,12 @@ def _last(queries: Tensor, candidates: Tensor, belongs: Tensor) -> list[tuple[in
     return [(index, int(ranks[index]), cosines[index]) for index in order]
 
 
+def _best(cosines: Tensor, number: int) -> list[int]:
+    """Find the candidates of the largest cosines; of equal ones the first."""
+    order: list[int] = cosines.argsort(descending=True, stable=True)[:number].tolist()
+    return order
+
+
 class _Shown:
     """Makes examples of pairs; of many, a part is compared that fits into memory."""
 
@@ -120,10 +127,10 @@ class _Shown:
         best = int(cosines.masked_fill(~self.own[index], -torch.inf).argmax())
         found = ", ".join(
             f"{self._caption(place)} {score_text(float(cosines[place]))}"
-            for place in cosines.topk(min(FOUND, len(cosines))).indices.tolist()
+            for place in _best(cosines, _FOUND_TEXTS)
         )
         own = f"{self._caption(best)} {score_text(float(cosines[best]))}"
-        text = f"own caption in place {rank + 1}: {own}; found: {found}"
+        text = f"own caption in place {rank + 1} of {len(cosines)}: {own}; found: {found}"
         return Example(caption=text, pictures=[self._picture(index, self._name(index))])
 
     def of_text(self, index: int, rank: int, cosines: Tensor) -> Example:
@@ -132,9 +139,9 @@ class _Shown:
         pictures = [self._picture(owner, f"own, {score_text(float(cosines[owner]))}")]
         pictures += [
             self._picture(place, f"found, {score_text(float(cosines[place]))}")
-            for place in cosines.topk(min(FOUND, len(cosines))).indices.tolist()
+            for place in _best(cosines, _FOUND_PICTURES)
         ]
-        text = f"{self._caption(index)}: own picture in place {rank + 1}"
+        text = f"{self._caption(index)}: own picture in place {rank + 1} of {len(cosines)}"
         return Example(caption=text, pictures=pictures)
 
     def _place(self, picture: int) -> int:

@@ -15,6 +15,7 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.config import ContrastiveConfig
 from eva_contrastive.model.loading import read_clip_weights
 from eva_data.files import make_folder
+from eva_data.terminal import SHOWN
 from eva_engine.checkpoints.files import WEIGHTS, read_config, save_weights
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 
@@ -107,5 +108,6 @@ def write_interpolated(
     make_folder(file.parent)
     weights = interpolate(first_weights(), read_clip_weights(end), config.interpolation)
     save_weights(weights, file, read_config(end))
-    logger.info("wrote %s: %g of %s", file, config.interpolation, complete[-1].name)
+    share = f"{config.interpolation:g} of {complete[-1].name}, the rest of the start"
+    logger.info("between  %s (%s)", file, share, extra=SHOWN)
     return file

@@ -141,6 +141,9 @@ def test_cifar_and_own_folders(make_set, run, tmp_path, capsys):
         ("cat", "100.000"), ("red light", "50.000")
     ]  # fmt: skip
     assert (tmp_path / "out" / "confusion.png").stat().st_size
+    report = (tmp_path / "out" / "report.html").read_text()
+    for shown in ("Classes (CIFAR-10)", "Confusion (data)", "truth red light, predicted cat"):
+        assert shown in report
     # with names of one's own, in the order of the folders
     names = tmp_path / "names.txt"
     names.write_text("dog\nlight\n")
@@ -236,6 +239,8 @@ def test_retrieval(write_picture, run, tmp_path, capsys):
     assert (score["images"], score["texts"]) == (12, 24)
     assert score["image_to_text_r1"] == pytest.approx(100 * 11 / 12)
     assert score["text_to_image_r1"] >= 100 * 11 / 24 - 1e-6
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "Captions that find their pictures last (pairs)" in report
     with (tmp_path / "out" / "retrieval.csv").open(newline="") as stream:
         rows = list(csv.reader(stream))
     assert rows[0][:4] == ["set", "images", "captions", "I->T R@1"]

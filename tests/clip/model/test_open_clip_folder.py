@@ -173,7 +173,9 @@ def test_a_difference_leaves_nothing(debug, convert, tmp_path, monkeypatch):
 
 def test_what_is_not_a_clip(make_vit, convert, tmp_path):
     torch.save(make_vit().state_dict(), tmp_path / "vit.pt")
-    assert "vit.pt holds a backbone, not a complete EVA-CLIP, as it lacks" in convert(tmp_path / "vit.pt", code=1)
+    assert "vit.pt holds a backbone, not a complete EVA-CLIP, as it lacks" in convert(
+        tmp_path / "vit.pt", code=1
+    )
     folder = tmp_path / "empty"
     folder.mkdir()
     (folder / "open_clip_config.json").write_text("{}")

@@ -57,7 +57,7 @@ def plain_loop(model, file, indexes, crops, size=32):
     return torch.stack(found)
 
 
-def test_views_equal_a_plain_loop(evaluate, classifier, videos):
+def test_views_equal_a_plain_loop(evaluate, classifier, videos, tmp_path):
     model, _ = classifier
     results, lines, rows = evaluate("--batch-size", "3")
     data = open_videos(videos)
@@ -97,6 +97,9 @@ def test_views_equal_a_plain_loop(evaluate, classifier, videos):
                 "sampling": "tsn", "draws": "fixed", "processes": 1}  # fmt: skip
     assert expected.items() <= results["settings"].items()
     assert results["left_out"] == []
+    report = (tmp_path / "out" / "report.html").read_text()
+    for shown in ("class mean", "Confusion", "Worst: confident and wrong", "predicted jump ("):
+        assert shown in report
 
 
 def test_views_may_be_split_for_small_memory(evaluate):

@@ -32,7 +32,7 @@ def check(patterns, tmp_path):
     return run
 
 
-def test_three_methods(check, capsys):
+def test_three_methods(check, capsys, tmp_path):
     found = check()
     shown = capsys.readouterr().out
     assert found["sets"].keys() == METHODS
@@ -44,6 +44,9 @@ def test_three_methods(check, capsys):
     expected = {"train_videos": 24, "frames": 4, "image_size": 32, "probe": "tokens",
                 "probe_lr": 0.001, "seed": 0}  # fmt: skip
     assert expected.items() <= found["settings"].items()
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "Confusion (attentive probe)" in report
+    assert "Best: confident and right (attentive probe)" in report
     assert check(output="again")["sets"] == found["sets"]
 
 
