@@ -203,9 +203,15 @@ def _scores(
         for name in names
         if any(name in one.results for one in shown)
     ]
-    columns = [f"best: {best.title}", *(f"last: {one.title}" for one in last)]
-    text = f"On the validation data; the best is that by {run.metric}."
-    return [ScoreTable(title="Scores", columns=columns, rows=rows, text=text, digits=3)]
+    columns = ["best", *("last average" if one.average else "last" for one in last)]
+    text = f"On the validation data. The best is that by {run.metric}: {best.title}."
+    if last:
+        text += f" The last: step {last[0].step:,}" + (
+            ", with and without moving average." if any(one.average for one in shown) else "."
+        )
+    percent = any(abs(value) > 2 for row in rows for value in row.values if value is not None)
+    digits = 2 if percent else 4
+    return [ScoreTable(title="Scores", columns=columns, rows=rows, text=text, digits=digits)]
 
 
 def curves(folder: Path) -> list[Section]:
