@@ -27,7 +27,7 @@ MOST_CONFUSION = 1000  # classes of a training whose confusion is counted for th
 MEANINGS = {
     "top1": "Percent of the {unit} whose most probable class is the label; higher is better.",
     "top5": "Percent of the {unit} whose label is among the five most probable classes.",
-    "loss": "Mean cross-entropy of the label; lower is better; doubt costs less than a confident mistake.",
+    "loss": "Mean cross-entropy of the label; lower is better, confident mistakes cost most.",
 }
 EXTRA_MEANINGS = {
     "(1+5)/2": "Mean of top1 and top5, the main score of Kinetics' challenges.",
