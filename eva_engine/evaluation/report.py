@@ -318,7 +318,7 @@ def write_evaluation_report(
     """
 
     def make() -> Report:
-        processes = int(settings.get("processes", 1))
+        processes = distributed.world_size()
         origin = facts(folder, "evaluation", seed=None, device=device, processes=processes)
         named = [("weights", named_weights(weights)), *data]
         named += [
