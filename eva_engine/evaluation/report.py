@@ -226,13 +226,13 @@ def curves(folder: Path) -> list[Section]:
     others = [name for name in steps if name.startswith(_VAL) and name not in losses]
     trained = [name for name in steps if name not in _NOT_MEASURED and not name.startswith(_VAL)]
     shares = [name for name in trained if all(0 <= y <= 1 for _, y in steps[name])]
-    groups = (
+    groups: list[tuple[str, str, list[str], str]] = [
         ("Loss", "loss", losses, "Each point of the training is a mean over steps."),
         ("Validation", "result", others, ""),
         ("Training", "share", shares, ""),
-        *((name, "value", [name], "") for name in trained if name not in (*shares, "loss")),
+        *((name, "value", [name], "") for name in trained if name not in shares),
         ("Learning rate", "lr", [name for name in ("lr",) if name in steps], ""),
-    )
+    ]
     return [
         Curves(
             title=title,
@@ -248,7 +248,7 @@ def curves(folder: Path) -> list[Section]:
 
 _KNOWN = ("output", "device", "processes", "workers", "weights", "train", "val", "data")
 _NOT_MEASURED = (
-    *("lr", "grad_norm", "loss_scale", "skipped", "bad_samples", "samples_per_second"),
+    *("loss", "lr", "grad_norm", "loss_scale", "skipped", "bad_samples", "samples_per_second"),
     *("eta_seconds", "memory_gib", "model_tflops", "model_flops_use"),
 )
 
