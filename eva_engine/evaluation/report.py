@@ -222,7 +222,7 @@ def curves(folder: Path) -> list[Section]:
         for name, value in line.items():
             if isinstance(value, int | float) and name not in ("step", "samples", "epoch"):
                 steps.setdefault(name, []).append((line["step"] + 1.0, float(value)))
-    losses = [name for name in ("loss", "val_loss", "val_ema_loss") if name in steps]
+    losses = [name for name in steps if name in ("loss", f"{_VAL}loss", f"{_VAL}{_EMA}loss")]
     others = [name for name in steps if name.startswith(_VAL) and name not in losses]
     trained = [name for name in steps if name not in _NOT_MEASURED and not name.startswith(_VAL)]
     shares = [name for name in trained if all(0 <= y <= 1 for _, y in steps[name])]
