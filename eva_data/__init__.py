@@ -7,13 +7,15 @@
 * `labelled_videos`: videos with labels in every form in which they lie on disks;
 * `kinetics`: the classes of Kinetics-400, 600, 700, and of the sets that merge them;
 * `captions`: pictures with captions, in shards, tables, lists and folders;
-* `coco`: annotation files in COCO format, checked and made uniform;
+* `coco`, `object_data`: annotation files in COCO format, checked and made uniform; YOLO and VOC;
 * `transforms`, `drawing`: the transform of an evaluation; objects, classes, letters on pictures;
 * `reports`, `terminal`, `progress`: the page of a run, its lines on the terminal, its bar;
-* `inputs`, `options`, `commands`: inputs of demos, types of options, exit codes of programs;
+* `inputs`, `demos`, `options`, `commands`: inputs of demos and what they found, types of options,
+  exit codes of programs;
 * `recipes`, `extras`: recipes by name, wherever they lie; what is not installed, in a sentence;
 * `pools`, `checks`: work in several processes; checks of data sets, their findings and command;
-* `interruption`, `sampling`: stop signals, and random numbers by seed and place.
+* `interruption`, `sampling`, `holdout`: stop signals; random numbers by seed and place; a share
+  of the samples that is evaluated on.
 
 It imports nothing of this toolkit, and numpy, Pillow and torch only; torchvision, av and
 pycocotools where they are used.

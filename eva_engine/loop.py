@@ -329,7 +329,7 @@ class TrainingRun:
                         averaged = self._results(EMA_WEIGHTS, step)
                     results |= {f"ema_{name}": value for name, value in averaged.items()}
         except EvaluationInterruptedError:
-            logger.info("the evaluation of step %d is left for the next start", step + 1)
+            logger.info("evaluation of step %d is left for the next start", step + 1, extra=SHOWN)
             return True
         finally:
             model.train()

@@ -61,9 +61,9 @@ def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Answer mistyped paths before torch is imported."""
-    for name in ("data", "classes", *SETS):
+    for name, forms in {"data": FORMS, "classes": "a text file of classes", **SETS}.items():
         if location := getattr(options, name):
-            require_data(str(location), name=f"--{name}", forms=FORMS)
+            require_data(str(location), name=f"--{name}", forms=forms)
     resolve_source(options.weights)
 
 

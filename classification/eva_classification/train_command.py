@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _check(config: ClassificationConfig) -> None:
     """Answer mistyped paths before torch is imported."""
-    for name in ("train", "val", "classes"):
+    for name, forms in (("train", FORMS), ("val", FORMS), ("classes", "a text file of classes")):
         if location := getattr(config.data, name):
-            require_data(location, name=f"data.{name}", forms=FORMS)
+            require_data(location, name=f"data.{name}", forms=forms)
     if config.model.init_checkpoint:
         resolve_source(config.model.init_checkpoint)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from eva_data.coco.predictions import writing_predictions
 from eva_data.commands import say
-from eva_data.demos.found import FoundObjects
+from eva_data.demos.found import BEST_ASKED, FoundObjects
 from eva_data.drawing.objects import DrawnObject, draw_objects
 from eva_data.files import make_folder
 from eva_data.inputs import Job, do_jobs, save_picture
@@ -78,15 +78,20 @@ def detect_files(
         from eva_data.demos.videos import draw_video
 
         classes: list[str] = []
+        scores: list[float | None] = []
 
         def draw(rgb: Pixels, index: int) -> Pixels:
-            objects, _ = detect(rgb)
+            objects, best = detect(rgb)
             _add(rgb, objects, job.name, frame=index)
             classes.extend(names[one["category_id"]] for one in objects)
+            if not classes and index < BEST_ASKED and found.wants_best:
+                scores.append(best())
             return draw_objects(rgb, [as_drawn(one, names) for one in objects])
 
         frames, problem = draw_video(job, draw)
-        found.add(job.name, classes, frames=frames)
+        best = max((score for score in scores if score is not None), default=None)
+        if frames:
+            found.add(job.name, classes, best=None if classes else best, frames=frames)
         return problem
 
     def _add(rgb: Pixels, objects: list[dict[str, Any]], name: str, **more: Any) -> None:
@@ -96,7 +101,7 @@ def detect_files(
     make_folder(output)
     with writing_predictions(output / PREDICTIONS, categories) as predictions:
         problems = do_jobs(jobs, do, title="detecting")
-    for line in [*found.lines(), f"output   {output}"]:
+    for line in [*found.lines(), f"output   {output} (pictures, videos and {PREDICTIONS})"]:
         say(line)
     return problems
 

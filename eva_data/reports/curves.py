@@ -53,7 +53,7 @@ def plot(content: Curves) -> str:
     )
     legend = "".join(
         f'<li><svg viewBox="0 0 22 8"><path class="{_kind(number)}" d="M1 4H21"/></svg>'
-        f" {isolated(name, most=48)} <small>last {short(points[-1][1])}</small></li>"
+        f" {isolated(name, most=48)}{_last(points, x_axis)}</li>"
         for number, (name, points) in enumerate(drawn)
     )
     note = f"and {left_out} more curves" if left_out > 0 else ""
@@ -135,6 +135,11 @@ def short(value: float) -> str:
         return text.rstrip("0").rstrip(".") if "." in text else text
     mantissa, _, exponent = f"{value:.2e}".partition("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def _last(points: Sequence[Point], x_axis: Axis) -> str:
+    """Where a curve over time ended; the end of one over a share says nothing."""
+    return f" <small>last {short(points[-1][1])}</small>" if x_axis.high > 1 else ""
 
 
 def _finite(points: Sequence[Point]) -> list[Point]:

@@ -192,7 +192,7 @@ def _frame(picture: Picture, one: Encoded, name: str, caption: str) -> str:
     sharp = ' class="sharp"' if max(one.width, one.height) < _SMALL else ""
     below = f"<span><bdi>{title}</bdi></span>" if title else ""
     return (
-        f'<div class="frame"><label style="aspect-ratio:{one.width}/{one.height}">'
+        f'<div class="frame"><label style="--r:{max(one.width / one.height, 0.001):.4g}">'
         f'<input type="checkbox" id="{name}" aria-label="enlarge {about}"><img{sharp} '
         f'width="{one.width}" height="{one.height}" alt="{about}" src="{one.data}"></label>'
         f"{below}</div>"

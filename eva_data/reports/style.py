@@ -109,7 +109,7 @@ thead th.corner { z-index: 3; }
 .map .frame { fill: none; stroke: var(--line); }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
 .plots { column-gap: 18px; }
-.plot { display: block; width: 100%; max-width: 720px; height: auto; overflow: visible; }
+.plot { display: block; width: 100%; max-width: 620px; height: auto; overflow: visible; }
 .plot text { font-size: 14px; fill: var(--faint); font-variant-numeric: tabular-nums; }
 .plot .name { fill: var(--text); }
 .plot .grid { stroke: var(--line); stroke-width: 1; }
@@ -141,17 +141,18 @@ figcaption { font-size: .9rem; margin: 0 0 .35rem; }
 .frame { min-width: 0; display: flex; flex-direction: column; }
 .frame > span { font-size: .85rem; color: var(--faint); order: -1; overflow-wrap: anywhere; }
 .frame > label {
-  display: block; position: relative; width: 100%; max-height: 32rem; cursor: zoom-in;
-  background: var(--code); border-radius: 5px; overflow: hidden;
+  display: block; position: relative; aspect-ratio: var(--r); cursor: zoom-in;
+  width: min(100%, max(3rem, calc(32rem * var(--r)))); background: var(--code);
+  border-radius: 5px; overflow: hidden;
 }
-.frame img { display: block; width: 100%; height: 100%; max-height: inherit; object-fit: contain; }
+.frame img { display: block; width: 100%; height: 100%; object-fit: contain; }
 .frame .sharp { image-rendering: pixelated; }
 .frame input { position: absolute; opacity: 0; top: 0; left: 0; margin: 0; }
 .frame input:focus-visible + img { outline: 3px solid var(--accent); outline-offset: -3px; }
 .frame > label:has(:checked) { overflow: visible; }
 .frame input:checked + img {
   position: fixed; inset: 0; z-index: 10; width: 100vw; height: 100vh; height: 100dvh;
-  max-height: none; padding: 1.5vmin; background: rgb(12 14 17 / .96); cursor: zoom-out;
+  padding: 1.5vmin; background: rgb(12 14 17 / .96); cursor: zoom-out;
   outline: 0;
 }
 footer { color: var(--faint); font-size: .85rem; }

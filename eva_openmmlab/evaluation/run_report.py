@@ -10,11 +10,12 @@ from typing import Any
 from mmengine.dist import get_world_size
 from mmengine.runner import BaseLoop
 
-from eva_data.commands import command_to_run
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.files import write_text
 from eva_data.reports.content import Link, Report, Section, Step
 from eva_data.reports.provenance import Kind, facts
 from eva_openmmlab.evaluation.logged import STEP, Entry, is_training, read_scalars, training_curves
+from eva_openmmlab.evaluation.next_commands import demo_command, evaluate_command
 
 RESULTS = "results.json"
 Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
@@ -137,8 +138,7 @@ class RunReport:
     def weights(self) -> Path | None:
         """Find the weights that the page is about: the best of a training, or those scored."""
         if self.kind == "evaluation":
-            given = Path(str(self.runner._load_from))
-            return given if given.is_file() else None
+            return resolve_source(self.runner._load_from)
         info = self.runner.message_hub.runtime_info
         best = next((v for k, v in info.items() if k.startswith("best_ckpt") and v), None)
         found = [Path(str(file)) for file in (best, info.get("last_ckpt")) if file]
@@ -160,18 +160,14 @@ class RunReport:
         ]
 
     def _steps(self) -> list[Step]:
-        config, weights = self.folder / self._config.name, self.weights()
-        if weights is None:
+        if self.weights() is None:
             return []
-        task, program = self.task, f"{self.task}/"
-        use = command_to_run(
-            f"{task} demo", f"{program}demo.py", config, weights, "PICTURES", "--output", "DIR"
-        )
-        steps = [Step(text="Use these weights on pictures and folders of them", command=use)]
-        if self.kind == "training":
-            score = command_to_run(f"{task} evaluate", f"{program}test.py", config, weights)
-            steps.append(Step(text="Score these weights again", command=score))
-        return steps
+        use = demo_command(self.runner, self.kind, task=self.task)
+        score = evaluate_command(self.runner, self.kind, task=self.task)
+        return [
+            Step(text="See what these weights find in pictures, folders and videos", command=use),
+            Step(text="Score them again", command=score),
+        ]
 
 
 def write_results(folder: Path, results: Results) -> None:

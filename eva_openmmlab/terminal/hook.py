@@ -123,11 +123,11 @@ class TerminalHook(Hook):
         content = getattr(runner, "_content", None)  # of the checkpoint that it continues from
         begun = content and int(content["meta"]["iter"])
         if content:
-            more = [f"continue after step {begun:,}"]
+            more = [f"resume   after step {begun:,}"]
         return opening_lines(
             task=f"train {self._recipe}: {runner.max_iters:,} iterations of {images} images on "
             f"{_device(runner)}",
-            weights="this run's" if content else _weights(runner),
+            weights=f"{runner._checkpoint} (this run's)" if content else _weights(runner),
             data=_data(runner, ("train", "val")),
             output=Path(runner.work_dir),
             more=more,

@@ -177,7 +177,7 @@ def quiet() -> Iterator[Output]:
     for handler in output.handlers:
         root.addHandler(handler)
     logging.captureWarnings(True)
-    _current, sys.stdout = output, _Prints(stdout)  # type: ignore[assignment]
+    _current, sys.stdout = output, _Prints(stdout)
     try:
         yield output
     finally:

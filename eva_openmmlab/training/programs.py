@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 
-from eva_data.commands import command_to_run
 from eva_data.recipes import recipe_folder
 from eva_data.reports.provenance import Kind
 from eva_data.terminal import closing_lines
 from eva_openmmlab.config.files import import_plugins
 from eva_openmmlab.config.options import check_data, check_weights
-from eva_openmmlab.config.runs import config_of_run, has_run, used
+from eva_openmmlab.config.runs import has_run, used
 from eva_openmmlab.quiet_import import without_deepspeed
 from eva_openmmlab.terminal.output import Output, quiet
 from eva_openmmlab.training.errors import RunError, building, sentences, settings
@@ -96,6 +95,8 @@ def _run(
         runner.train() if kind == "training" else runner.test()
         from mmengine.dist import is_main_process
 
+        from eva_openmmlab.evaluation.next_commands import demo_command
+
         if is_main_process():
             page = report(runner, kind) if report is not None else None
             weights = _best(runner) if kind == "training" else None
@@ -104,7 +105,7 @@ def _run(
                 duration=time.monotonic() - began,
                 weights=weights,
                 report=page,
-                next_command=_demo(args, runner, task, kind),
+                next_command=demo_command(runner, kind, task=task),
             )
             output.say(lines)
         _leave()
@@ -163,21 +164,3 @@ def _best(runner: Any) -> Path | None:
     best = [value for name, value in info.items() if name.startswith("best_ckpt") and value]
     found = best[0] if best else info.get("last_ckpt")
     return Path(str(found)) if found else None
-
-
-def _demo(args: argparse.Namespace, runner: Any, task: str, kind: Kind) -> str:
-    """Write the command that shows what the weights find in the pictures of the evaluation."""
-    from eva_openmmlab.terminal.data_lines import picture_folder
-
-    folder = Path(runner.work_dir)
-    part = "val" if kind == "training" else "test"
-    loader = runner.cfg.get(f"{part}_dataloader")
-    pictures = picture_folder(loader.dataset) if loader else None
-    if kind == "training":
-        model: list[str | Path] = [folder]
-    elif config_of_run(Path(args.weights)):
-        model = [args.weights]
-    else:
-        model = [args.config, args.weights]
-    words = [*model, pictures or "PICTURES", "--output", folder / "demo"]
-    return command_to_run(f"{task} demo", f"{task}/demo.py", *words)

@@ -139,7 +139,8 @@ def test_many_classes_have_no_confusion(evaluate, digits, tmp_path, monkeypatch,
     monkeypatch.setattr("eva_engine.evaluation.own_data.MAX_CONFUSION", 2)
     evaluate("--data", digits, "--output", tmp_path)
     assert "no per-class results for more than 2 classes" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["report.html", "results.json", "starts.jsonl"]
 
 
 # Errors
@@ -181,22 +182,26 @@ def test_wrong_options(capsys, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data=none"], "there is no folder none"),
+        (["--data=none"], "--data: there is no none; name a folder of class folders"),
         (["--data=torchvision:Digits:here:test"], "torchvision.datasets has no 'Digits'"),
         (["--data=hf:digits"], "hf:digits "),
-        (["--real=none"], "has 3 classes"),
-        (["--data=none", "--crop-pct=0"], r"crop_pct must be in \(0, 1\], got 0"),
-        (["--data=none", "--image-size=30"], "30"),
-        (["--data=none", "--variant=vit"], "vit"),
-        (["--data=none", "--classes=none"], "there is no class list none"),
+        (["--real=none"], "--real: there is no none; name ImageNet-ReaL"),
+        (["--real=."], "has 3 classes"),
+        (["--data=DIGITS", "--crop-pct=0"], r"crop_pct must be in \(0, 1\], got 0"),
+        (["--data=DIGITS", "--image-size=30"], "30"),
+        (["--data=DIGITS", "--variant=vit"], "vit"),
+        (["--data=DIGITS", "--classes=none"], "--classes: there is no none; name a text file"),
         (
-            ["--data=none", f"--output={SCRIPT}"],
+            ["--data=DIGITS", f"--output={SCRIPT}"],
             "is a file and not a folder: choose another output",
         ),
     ],
 )
-def test_what_the_user_can_fix_is_a_sentence(evaluate, tmp_path, monkeypatch, options, message):
+def test_what_the_user_can_fix_is_a_sentence(
+    evaluate, digits, tmp_path, monkeypatch, options, message
+):
     monkeypatch.chdir(tmp_path)
+    options = [option.replace("DIGITS", str(digits)) for option in options]
     with pytest.raises(SystemExit, match=rf"^classification/evaluate.py: .*{message}"):
         evaluate(*options)
     assert not list(tmp_path.iterdir())
@@ -229,7 +234,7 @@ def test_an_unreadable_image_ends_it(evaluate, write_picture, tmp_path, capsys, 
     beginning = f"classification/evaluate.py: {tmp_path}/data/1/a.png cannot be decoded (no known"
     assert end.value.code.startswith(beginning)
     assert "\n" not in end.value.code
-    assert not list((tmp_path / "out").iterdir())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["starts.jsonl"]
     assert "top-1" not in capsys.readouterr().out
 
 

@@ -48,6 +48,9 @@ def test_the_command_tells_pre_trained_from_random_weights(folders, tmp_path, ca
         assert score["top1"] >= 90
         assert score["loss"] < random["sets"][name]["loss"]
     assert trained["settings"]["l2"] in (1e-4, 1e-3, 1e-2, 1e-1)
+    page = (tmp_path / "report.html").read_text()
+    for text in ("20 neighbours", "Confusion", "Worst: confident and wrong"):
+        assert text in page
 
 
 def test_damaged_pictures_are_left_out_and_named(folders, tmp_path, capsys):

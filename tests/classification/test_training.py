@@ -71,6 +71,10 @@ def test_fine_tuning_learns_digits(config, device):
     assert model.num_classes == 3
     classes = json.loads((config.run.output / "config.json").read_text())["class_names"]
     assert classes == ["0", "1", "4"]
+    page = (config.run.output / "report.html").read_text()
+    for text in ("Learning rate", "Confusion", "Best: confident and right", "top5"):
+        assert text in page
+    assert f"--weights {config.run.output}" in page
 
 
 def test_a_probe_of_the_bundled_backbone_beats_that_of_a_random_one(config, device, tmp_path):

@@ -31,7 +31,9 @@ def test_the_command(launch, digits, classifier, tmp_path):
         results[ranks] = json.loads((output / "results.json").read_text())
         classes[ranks] = (output / "per_class.csv").read_text()
         names = sorted(path.name for path in output.iterdir())
-        assert names == ["confusion.png", "per_class.csv", "results.json"]
+        assert names == [
+            "confusion.png", "per_class.csv", "report.html", "results.json", "starts.jsonl"
+        ]  # fmt: skip
     assert len(tables[2]) == 2
     assert tables[1] == tables[2]
     assert classes[1] == classes[2]

@@ -10,44 +10,31 @@ import eva_data
 
 MODULES = {  # what a group may load -> its modules
     (): (
-        *(
-            "checks.command",
-            "checks.manifests",
-            "commands",
-            "extras",
-            "files",
-            "inputs",
-            "interruption",
-            "options",
-            "pools",
-        ),
-        *(
-            "progress",
-            "recipes",
-            "reports.machine",
-            "reports.provenance",
-            "reports.style",
-            "terminal",
-        ),
-        *("outputs.folders", "outputs.run_folder", "suffixes"),
+        *("checks.command", "checks.manifests", "commands", "extras", "files", "inputs"),
+        *("interruption", "options", "pools", "progress", "recipes", "suffixes", "terminal"),
+        *("outputs.folders", "outputs.run_folder", "demos.found", "demos.required_data"),
+        *("reports.machine", "reports.provenance", "reports.style"),
+        *("object_data.coco_exports", "object_data.content", "object_data.yaml_files"),
+    ),
+    ("numpy",): (
+        *("checks.guessing", "coco.results", "demos.shares", "holdout", "video.array_video"),
+        *("object_data.forms", "object_data.voc_files", "object_data.voc_sets"),
+        *("object_data.yolo_labels", "object_data.yolo_sets", "sources.names"),
+        *("drawing.masks", "drawing.style"),
     ),
     ("numpy", "PIL"): (
-        *("checks.findings", "checks.pictures", "kinetics.classes", "labelled.classes"),
-        *(
-            "sources.names",
-            "drawing.label_maps",
-            "drawing.masks",
-            "drawing.objects",
-            "drawing.style",
-        ),
+        *("checks.findings", "checks.pictures", "checks.picture_folders", "kinetics.classes"),
+        *("drawing.contact_sheet", "drawing.frame_strip", "drawing.label_maps"),
+        *("drawing.lettering", "drawing.objects", "labelled.classes", "pictures"),
+        *("coco.rules", "coco.score_table", "demos.predictor_inputs"),
+        *("object_data.as_coco", "object_data.sizes"),
         *("reports.confusion", "reports.content", "reports.curves", "reports.markup"),
-        *("reports.page", "reports.pictures", "reports.tables", "sources.names"),
-        *("drawing.contact_sheet", "drawing.frame_strips", "drawing.lettering"),
-        *("pictures", "coco.rules"),
+        *("reports.page", "reports.pictures", "reports.tables"),
     ),
     ("numpy", "cv2"): ("coco.scoring",),
     ("numpy", "PIL", "pycocotools"): (
-        *("coco.files", "coco.objects", "coco.own_data", "coco.predictions", "coco.report"),
+        *("coco.any_form", "coco.demo", "coco.examples", "coco.files", "coco.matching"),
+        *("coco.objects", "coco.own_data", "coco.predictions", "coco.report"),
     ),
     ("numpy", "PIL", "safetensors"): (
         *("checks.video_facts", "checks.video_sets", "checks.videos", "sources.index_file"),
@@ -63,14 +50,14 @@ MODULES = {  # what a group may load -> its modules
     ),
     ("av", "numpy", "PIL"): (
         *("video.containers", "video.frame_stream", "video.frame_table", "video.pyav_source"),
-        *("video.torchcodec_source", "video.video_source", "video.writer"),
+        *("video.torchcodec_source", "video.video_source", "video.writer", "video.camera"),
+        *("demos.videos",),
     ),
     ("numpy", "PIL", "torch", "tqdm", "safetensors"): (
         *("labelled.folders", "labelled.imagenet", "labelled.labelled_images", "labelled.named"),
         *("outputs.exported", "outputs.tensors", "sampling.seeding", "transforms"),
         *("sources.decoding", "sources.image_source", "sources.manifests", "sources.shards"),
-        *("labelled_videos.middle_frames",),
-        *("checks.manifest_images",),
+        *("labelled_videos.middle_frames", "checks.manifest_images", "labelled.held_out"),
     ),
 }
 LIBRARIES = (

@@ -77,7 +77,7 @@ def test_a_signal_in_an_evaluation(launch, metrics, tmp_path, ranks):
     assert launch(tmp_path / "whole", **options).codes == [0] * ranks
     stopped = launch(tmp_path / "run", term_in_evaluation=1, on_rank=ranks - 1, **options)
     assert stopped.codes == [75] * ranks, stopped.texts
-    assert "the evaluation of step 8 is left for the next start" in stopped.texts[0]
+    assert "evaluation of step 8 is left for the next start" in stopped.texts[0]
     assert "stopped after step 8 by a signal; run again with resume" in stopped.texts[0]
     assert (tmp_path / "run/checkpoints/step_00000008/COMPLETE").exists()
     assert not [line for line in metrics(tmp_path / "run") if "val_error" in line]

@@ -285,6 +285,19 @@ def ignore_loss(step):
     return run
 
 
+def test_a_run_ends_with_a_page_that_a_start_without_work_leaves(start, tmp_path, caplog):
+    caplog.set_level("INFO")
+    start()
+    shown = [one.getMessage() for one in caplog.records if getattr(one, "shown", False)]
+    page = tmp_path / "run/report.html"
+    assert shown[0].startswith("train run: ")
+    assert f"report   {page}" in shown
+    assert not any("samples/s" in line for line in shown)  # steps are for the file
+    page.write_text("with pictures of an evaluation")
+    start(resume=True)
+    assert page.read_text() == "with pictures of an evaluation"
+
+
 def test_unreadable_samples_are_counted_once_and_limited(start, metrics, tmp_path, caplog):
     """Sample 3 is drawn once an epoch, and 4 for itself and for 3."""
     bad = {"bad": (3, 4)}

@@ -94,8 +94,7 @@ def test_what_own_data_change_is_in_the_log(run, own, launch, tmp_path):
         evaluate, run / "tiny.py", run / "iter_3.pth", "--work-dir", tmp_path,
         *flags(own, "val"), "--cfg-options", "log_level=INFO",
     )  # fmt: skip
-    (log,) = tmp_path.glob("*/*.log")
-    text = log.read_text()
+    text = (tmp_path / "log.txt").read_text()
     assert f"Own data: {own / 'val.json'}" in text
     assert "The detector has 3 classes (id, name): 4 a cat, 30 b {{dog}}, 99 c" in text
 

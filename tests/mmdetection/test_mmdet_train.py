@@ -177,7 +177,26 @@ def test_a_threshold_leaves_out_lower_scores(predictor, tiny):
     assert len(nothing) == 0
     assert as_coco(nothing) == []
     rgb = read_rgb(picture, upright=True)
-    np.testing.assert_array_equal(predictor.draw(rgb, nothing), rgb)
+    enlarged = rgb.repeat(8, axis=0).repeat(8, axis=1)  # 64 px
+    np.testing.assert_array_equal(predictor.draw(rgb, nothing), enlarged)
+    assert (predictor.draw(rgb, before) != enlarged).any()
+
+
+def test_several_pictures_and_the_folder_of_a_run(predictor, tiny, tiny_run):
+    first, second = (tiny / "val" / f"{number}.png" for number in (1, 2))
+    expected = [predictor(first), predictor(second)]
+    for ours, theirs in zip(predictor([first, read_rgb(second)]), expected, strict=True):
+        same(ours, theirs)
+    pairs = dict(predictor(tiny / "val"))
+    assert [*pairs] == [first, second]
+    same(pairs[second], expected[1])
+    other = Predictor.from_config(tiny_run, score_threshold=0.0, **CPU)
+    best = Predictor.from_config(tiny_run / "tiny.py", weights=tiny_run, score_threshold=0.0, **CPU)
+    same(other(first), best(first))
+    with pytest.raises(ValueError, match=r"name the weights of \S+tiny\.py: a path, the folder"):
+        Predictor.from_config(tiny_run / "tiny.py", **CPU)
+    with pytest.raises(ValueError, match=r"val has no run with a saved config in it"):
+        Predictor.from_config(tiny / "val", **CPU)
 
 
 @pytest.mark.parametrize(

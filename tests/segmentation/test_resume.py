@@ -52,7 +52,8 @@ def loaded(tiny_run):
 
 def contents(folder):
     """Bytes of the files of a run, without its logs and its lock."""
-    files = (path for path in folder.iterdir() if path.is_file() and path.name != ".lock")
+    others = (".lock", "log.txt", "starts.jsonl")
+    files = (path for path in folder.iterdir() if path.is_file() and path.name not in others)
     return {path.name: path.read_bytes() for path in files}
 
 

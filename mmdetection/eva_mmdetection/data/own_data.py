@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from eva_data.coco import own_data
 from eva_data.coco.any_form import EVALUATED, Found, place, write_placed
 from eva_data.coco.files import CocoFile, check_categories
+from eva_openmmlab.config.runs import has_run, used
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -102,11 +103,13 @@ def _written(found: Found, config: "Config", arguments: argparse.Namespace) -> d
     Raises:
         ValueError: If the folder has a run already that these data are not part of.
     """
-    from eva_openmmlab.config.runs import has_run, used
-
     folder = Path(config.get("work_dir") or "work_dirs")
     if "train" not in found.files:
-        folder = folder if arguments.work_dir is not None else folder / "test"
+        if arguments.work_dir is None:
+            if getattr(arguments, "of_run", False):  # which may have been moved since
+                given = Path(arguments.weights)
+                folder = given if given.is_dir() else given.parent
+            folder /= "test"
         files = place(found, folder, names=[EVALUATED])
         write_placed(continues=False)
         return files
