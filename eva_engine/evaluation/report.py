@@ -255,7 +255,7 @@ def curves(folder: Path) -> list[Section]:
 
 _KNOWN = ("output", "device", "processes", "workers", "weights", "train", "val", "data")
 _NOT_MEASURED = (
-    *("lr", "grad_norm", "loss_scale", "skipped", "bad_samples", "samples_per_second"),
+    *("loss", "lr", "grad_norm", "loss_scale", "skipped", "bad_samples", "samples_per_second"),
     *("eta_seconds", "memory_gib", "model_tflops", "model_flops_use"),
 )
 
