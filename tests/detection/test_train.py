@@ -58,7 +58,7 @@ def _check_terminal(text, *lines):
         "box",
         "mask",
     ]
-    assert "python detection/demo.py /" in printed[-1]
+    assert "python detection/demo.py " in printed[-1]
 
 
 def test_killed_continued_finished_and_evaluated(train_net, finish, tmp_path):
