@@ -173,4 +173,4 @@ def _device(runner: Any) -> str:
     name = "cpu" if kind == "cpu" else "GPU"
     if count == 1:
         return f"one {name}" if kind != "cpu" else "cpu"
-    return f"{count} {name}s" if kind != "cpu" else f"{count} processes on cpu"
+    return f"{count} {name}s" if kind != "cpu" else f"cpu, {count} processes"

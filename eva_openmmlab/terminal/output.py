@@ -28,7 +28,7 @@ _RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")  # of torchrun, Slurm,
 _NOISE = re.compile(
     r"The prefix is not set in metric class|\"FileClient\"|\"HardDiskBackend\"|Could not import|"
     r"Failed to search registry|Failed to import|init_weights of|.* is deprecated|"
-    r"The testing results of the whole dataset is empty|Since `metrics` is an empty dict|"
+    r"The testing results of the .* dataset is empty|Since `metrics` is an empty dict|"
     r"Failed to add .*LocalVisBackend|The \"log_processor\"|`?\w+`? is not (found|installed)"
 )
 _OF_PYTHON = re.compile(r"Warning: ((CUDA|This DataLoader) .*)")  # warnings that help a user

@@ -50,9 +50,22 @@ def test_the_saved_config_reads_back(tiny_run, tiny):
     assert saved.randomness == {"seed": 3}
 
 
-def test_the_evaluation_gives_the_score_of_the_run(tiny_run, tiny, launch, scalars, tmp_path):
+def test_the_evaluation_gives_the_score_of_the_run(
+    tiny_run, tiny, launch, scalars, tmp_path, capsys
+):
     command = [evaluate, tiny_run / "tiny.py", tiny_run / "iter_3.pth", "--work-dir", tmp_path]
-    launch(*command, "--out", tmp_path / "out")
+    capsys.readouterr()
+    launch(*command, "--out", tmp_path / "out", "log_level=INFO")
+    shown = capsys.readouterr()
+    lines = shown.err.splitlines()
+    assert shown.out == ""  # nothing that COCO's scorer prints
+    assert lines[0].endswith("tiny.py on cpu")
+    assert re.fullmatch(r"data     test: \d+ images, \d+ objects, 2 classes \(.*\)", lines[2])
+    assert [line.split()[0] for line in lines[4:]] == ["box", "mask", "took", "report", "next"]
+    log = (tmp_path / "log.txt").read_text()
+    for part in ("System environment", "type='CascadeRCNN'", "CascadeRCNN(", "Average Precision"):
+        assert part in log
+    assert "\x1b" not in log
     (file,) = tmp_path.glob("2*/*.json")
     scores = Config.fromfile(file)
     (expected,) = (entry for entry in scalars(tiny_run) if "coco/bbox_mAP" in entry)
@@ -185,7 +198,8 @@ def test_a_threshold_leaves_out_lower_scores(predictor, tiny):
 def test_several_pictures_and_the_folder_of_a_run(predictor, tiny, tiny_run):
     first, second = (tiny / "val" / f"{number}.png" for number in (1, 2))
     expected = [predictor(first), predictor(second)]
-    for ours, theirs in zip(predictor([first, read_rgb(second)]), expected, strict=True):
+    several = predictor([first, read_rgb(second, upright=True)])
+    for ours, theirs in zip(several, expected, strict=True):
         same(ours, theirs)
     pairs = dict(predictor(tiny / "val"))
     assert [*pairs] == [first, second]

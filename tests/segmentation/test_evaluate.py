@@ -42,10 +42,24 @@ def test_the_saved_config_of_a_run_stays_as_it_is(tiny_run, launch, maps):
 
 
 def test_the_score_is_that_of_the_last_validation_with_and_without_maps(
-    tiny_run, launch, maps, scalars, tmp_path
+    tiny_run, launch, maps, scalars, tmp_path, capsys
 ):
+    """By a run's folder, whose best weights are the last; the terminal has a few lines."""
     run = tiny_run / "run"
-    launch(evaluate, run / "tiny.py", run / "iter_3.pth", "--work-dir", tmp_path)
+    capsys.readouterr()
+    launch(evaluate, run, "--work-dir", tmp_path, "log_level=INFO")
+    shown = capsys.readouterr()
+    lines = shown.err.splitlines()
+    assert shown.out == ""
+    assert lines[0] == f"evaluate {run / 'tiny.py'} on cpu"
+    assert lines[1].startswith(f"weights  {run / 'best_mIoU_iter_'}")
+    assert lines[2] == f"data     test: 3 images, 5 classes ({tiny_run})"
+    assert [line.split()[0] for line in lines[3:]] == ["output", "mIoU", "took", "report", "next"]
+    log = (tmp_path / "log.txt").read_text()
+    assert all(
+        part in log for part in ("System environment", "type='EVASegmentor'", "EVASegmentor(")
+    )
+    assert "\x1b" not in log
     with_maps = score(run / "test")
     for name in ("mIoU", "mAcc", "aAcc"):
         assert score(tmp_path)[name] == with_maps[name]
