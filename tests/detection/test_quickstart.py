@@ -159,7 +159,7 @@ def begin(start, repository, tiny_overrides, tmp_path):
 def test_killed_and_continued(begin, finish, tmp_path):
     run = tmp_path / "run"
     process = begin()
-    for _ in range(60_00):
+    for _ in range(240_00):
         if (run / "last_checkpoint").exists():
             break
         assert process.poll() is None, process.log.read_text()
