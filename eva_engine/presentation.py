@@ -101,7 +101,7 @@ class Presenter:
         model = f" {says.what}," if says.what else ""
         lines = opening_lines(
             task=f"train {self._recipe}:{model} {self._steps:,} steps of {self._batch_size} "
-            f"samples ({run.epochs} epochs) on {where}",
+            f"samples ({run.epochs} {'epochs' if run.epochs > 1 else 'epoch'}) on {where}",
             weights=named_weights(says.weights),
             data=[f"{use}: {text}" for use, text in says.data],
             output=run.output,

@@ -178,11 +178,13 @@ def _presentation(
         data=described,
         meanings=meanings(),
         sections=sections,
-        next_steps=partial(_next_steps, data.val or data.train),
+        next_steps=partial(_next_steps, data.val),
     )
 
 
 def _next_steps(data: str, folder: Path) -> list[Step]:
+    if not data:  # the pictures that were held out are among those of the training's folder
+        return []
     evaluate = command_to_run(
         "classification evaluate", "classification/evaluate.py",
         "--weights", folder, "--data", data, "--output", folder / "evaluation",

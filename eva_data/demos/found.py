@@ -107,10 +107,15 @@ class FoundObjects:
 def _listed(counts: Counter[str]) -> str:
     """List classes, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    named = [f"{count:,} {name}" for name, count in ordered[:_CLASSES_NAMED]]
+    named = [f"{count:,} {_quoted(name)}" for name, count in ordered[:_CLASSES_NAMED]]
     if more := ordered[_CLASSES_NAMED:]:
         named.append(f"{sum(count for _, count in more):,} of {len(more)} more classes")
     return ", ".join(named)
+
+
+def _quoted(name: str) -> str:
+    """Quote the name of a class that begins like a number, as of digits."""
+    return f'"{name}"' if name[:1].isdecimal() else name
 
 
 def _counted(count: int, noun: str) -> str:

@@ -45,7 +45,9 @@ def require_data(location: str, *, name: str, forms: str = "") -> None:
 def _made_by(parts: tuple[str, ...]) -> str:
     for place, part in enumerate(parts):
         if part in DEMO_DATA:
-            arguments = ("--output", Path(*parts[: place + 1]), *DEMO_DATA[part])
-            command = command_to_run("data make-demo", "tools/make_demo_data.py", *arguments)
+            command = command_to_run(
+                "data make-demo", "tools/make_demo_data.py",
+                "--output", Path(*parts[: place + 1]), *DEMO_DATA[part],
+            )  # fmt: skip
             return f"this makes it: {command}"
     return ""

@@ -1,5 +1,6 @@
 """Words on pictures: a font with many letters, names that fit, times."""
 
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import ImageFont
@@ -7,6 +8,7 @@ from PIL import ImageFont
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
+@lru_cache(maxsize=64)
 def font(size: int) -> Font:
     """Load the font of matplotlib, which has more letters than Pillow's, or else Pillow's.
 

@@ -8,7 +8,6 @@ from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
 
-from eva_data.commands import printable
 from eva_data.files import make_folder, write_text
 from eva_data.reports.confusion import confusion
 from eva_data.reports.content import (
@@ -205,8 +204,6 @@ def _links(links: Sequence[Link], folder: Path) -> str:
         if (folder / link.path).exists():
             path = os.path.relpath(folder / link.path, folder)
             address = quote(os.fsencode(path))
-            items.append(
-                f'<li><a href="{address}">{escaped(link.title)}</a> '
-                f"<small>{escaped(printable(path), most=200)}</small></li>\n"
-            )
+            place = "" if path in link.title else f" <small>{escaped(path, most=200)}</small>"
+            items.append(f'<li><a href="{address}">{escaped(link.title)}</a>{place}</li>\n')
     return f'<ul class="links">\n{"".join(items)}</ul>\n' if items else ""

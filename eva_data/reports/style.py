@@ -8,7 +8,7 @@ STYLE = """
   --c0: #1f6fd0; --c1: #d9480f; --c2: #2b8a3e; --c3: #8a3ab9; --c4: #b8860b; --c5: #0b8f8f;
   --c6: #c2255c; --c7: #5c6670;
 }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root {
     --back: #101317; --panel: #181c22; --text: #e4e8ee; --faint: #9aa4b1; --line: #2e353f;
     --accent: #7ab3ff; --code: #222831; --head: #1f242c; --good: 63 185 100; --bad: 255 140 66;
@@ -79,6 +79,7 @@ thead th {
 }
 tr:last-child > td, tr:last-child > th[scope=row] { border-bottom: 0; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+thead .n { white-space: normal; overflow-wrap: break-word; }
 .scores .meaning { max-width: 44rem; color: var(--faint); font-size: .9rem; min-width: 14rem; }
 .scores tbody .n { font-weight: 600; }
 .confusion th, .confusion td { padding: .25rem .45rem; border-bottom: 0; }
@@ -165,22 +166,28 @@ ul.links { margin: 0; padding-left: 1.2rem; }
   dt { max-width: none; padding: .32rem 0 0; font-size: .875rem; }
   dd { border-top: 0; padding-top: 0; }
   .tile { padding: 8px 14px 9px; }
+  .tiles { grid-template-columns: repeat(auto-fill, minmax(min(100%, 150px), 1fr)); }
+  .gallery.tiles { gap: 14px 10px; }
   .plot text { font-size: 19px; }
   th, td { padding: .32rem .5rem; }
   th > bdi, td > bdi { max-width: 13rem; }
   .scores, .scores thead, .scores tbody { display: block; }
   .scores tr {
-    display: grid; grid-template-columns: 1fr repeat(var(--n), 4.6rem);
+    display: grid; grid-template-columns: minmax(5rem, 1fr) repeat(var(--n), 5rem);
     border-bottom: 1px solid var(--line); padding: .3rem 0;
   }
-  .scores tr > * { border: 0; padding: .1rem .7rem; }
+  .scores tr > * { border: 0; padding: .1rem .7rem; min-width: 0; }
+  .scores .n { padding-left: 0; }
   .scores tr > :last-child { grid-column: 1 / -1; min-width: 0; }
   .scores thead tr > :last-child { display: none; }
   .scores thead tr { background: var(--head); }
 }
 @media print {
-  :root { --back: #fff; }
-  body { font-size: 12px; }
+  :root { --back: #fff; color-scheme: light; font-size: 12px; }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  body { font-size: 1rem; }
+  .plots { grid-template-columns: 1fr 1fr; }
+  .frame > label { cursor: auto; width: min(100%, max(3rem, calc(24rem * var(--r)))); }
   main { max-width: none; padding: 0; }
   dd code { max-height: none; }
   nav { display: none; }

@@ -18,7 +18,7 @@ def glance(scores: ScoreTable) -> str:
         scores: The first table of scores in the report.
     """
     numbers = [
-        (value, f"{row.name} {column}" if len(scores.columns) > 1 else row.name, row.meaning)
+        (value, _named(row.name, column if len(scores.columns) > 1 else ""), row.meaning)
         for row in scores.rows
         for column, value in zip(scores.columns, row.values, strict=True)
         if value is not None and math.isfinite(value)
@@ -29,6 +29,10 @@ def glance(scores: ScoreTable) -> str:
         for value, name, meaning in numbers[:_GLANCE]
     )
     return f'<div class="glance">{tiles}</div>\n' if tiles else ""
+
+
+def _named(row: str, column: str) -> str:
+    return f"{row}, {column}" if " " in column else f"{row} {column}".strip()
 
 
 def score_table(scores: ScoreTable, most: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from eva_data.commands import program_name
+from eva_data.inputs import log_to_terminal
 from eva_data.options import add_download_option, integer
 from eva_engine.commands.endings import ending
 from eva_engine.config import LARGEST_IMAGE, MOST_WORKERS
@@ -48,8 +49,6 @@ def command(
             except (ValueError, OSError) as error:
                 sys.exit(f"{program_name(program)}: {error}")
         with ending(program_name(program)):
-            from eva_engine.commands.text_log import log_to_terminal
-
             log_to_terminal()
             work(options, choose_device(options.device, join=True))
 

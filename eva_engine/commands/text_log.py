@@ -28,11 +28,6 @@ def log_to(folder: Path) -> None:
     )
 
 
-def log_to_terminal() -> None:
-    """Send what `ForTerminal` lets pass to the terminal, of a command without a log."""
-    logging.basicConfig(level=logging.INFO, handlers=[_Terminal()], force=True)
-
-
 class _Terminal(logging.Handler):
     """Writes above a progress bar, where there is one."""
 

@@ -27,7 +27,7 @@ MOST_CONFUSION = 1000  # classes of a training whose confusion is counted for th
 MEANINGS = {
     "top1": "Percent of the {unit} whose most probable class is the label; higher is better.",
     "top5": "Percent of the {unit} whose label is among the five most probable classes.",
-    "loss": "Mean cross-entropy of the label; lower is better, also for rightly placed doubt.",
+    "loss": "Mean cross-entropy of the label; lower is better, confident mistakes cost most.",
 }
 EXTRA_MEANINGS = {
     "(1+5)/2": "Mean of top1 and top5, the main score of Kinetics' challenges.",
@@ -139,7 +139,8 @@ def _classes(counted: Counted, names: Sequence[str], unit: str, complete_in: str
             100 * count / number if number else None
             for count in (right[label], int(counted.right5[label]))
         ]
-        mistake = f"{names[taken_for[label]]} ({most[label]} times)" if most[label] else None
+        times = f"{most[label]} {'times' if most[label] > 1 else 'time'}"
+        mistake = f"{names[taken_for[label]]} ({times})" if most[label] else None
         rows.append([names[label], number, *shares, mistake])
     rows.sort(key=lambda row: (row[2] is None, row[2]))
     return Table(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from eva_data.commands import say
 from eva_data.reports.content import Section
+from eva_engine.commands.options import choose_device
 from eva_engine.evaluation.counting import Score
 from eva_engine.evaluation.frozen import fit_best_linear, nearest_neighbours
 from eva_engine.evaluation.report import write_evaluation_report
@@ -92,12 +93,13 @@ def report_frozen(
     given = {name: str(getattr(options, name)) for name in ("weights", "train", "val")}
     say(f"{title}\n{table(scores, unit=unit)}")
     if options.output is not None:
+        device = choose_device(options.device)
         file = write_results(options.output, given | dict(settings), scores, unit=unit)
         say(f"wrote {file}")
         page = write_evaluation_report(
             options.output, scores, task="Frozen features", weights=options.weights,
             data=[(use, str(getattr(options, use))) for use in ("train", "val")],
-            settings=settings, unit=unit, sections=lambda: sections,
+            settings=settings, unit=unit, sections=lambda: sections, device=device.type,
         )  # fmt: skip
         if page is not None:
             say(f"report {page}")

@@ -203,9 +203,15 @@ def _scores(
         for name in names
         if any(name in one.results for one in shown)
     ]
-    columns = [f"best: {best.title}", *(f"last: {one.title}" for one in last)]
-    text = f"On the validation data; the best is that by {run.metric}."
-    return [ScoreTable(title="Scores", columns=columns, rows=rows, text=text, digits=3)]
+    columns = ["best", *("last average" if one.average else "last" for one in last)]
+    text = f"On the validation data. The best is that by {run.metric}: {best.title}."
+    if last:
+        text += f" The last: step {last[0].step:,}" + (
+            ", with and without moving average." if any(one.average for one in shown) else "."
+        )
+    percent = any(abs(value) > 2 for row in rows for value in row.values if value is not None)
+    digits = 2 if percent else 4
+    return [ScoreTable(title="Scores", columns=columns, rows=rows, text=text, digits=digits)]
 
 
 def curves(folder: Path) -> list[Section]:
@@ -222,15 +228,16 @@ def curves(folder: Path) -> list[Section]:
         for name, value in line.items():
             if isinstance(value, int | float) and name not in ("step", "samples", "epoch"):
                 steps.setdefault(name, []).append((line["step"] + 1.0, float(value)))
-    losses = [name for name in ("loss", "val_loss", "val_ema_loss") if name in steps]
+    losses: list[str] = [name for name in ("loss", "val_loss", "val_ema_loss") if name in steps]
     others = [name for name in steps if name.startswith(_VAL) and name not in losses]
     trained = [name for name in steps if name not in _NOT_MEASURED and not name.startswith(_VAL)]
+    trained = [name for name in trained if name != "loss"]
     shares = [name for name in trained if all(0 <= y <= 1 for _, y in steps[name])]
-    groups = (
+    groups: tuple[tuple[str, str, list[str], str], ...] = (
         ("Loss", "loss", losses, "Each point of the training is a mean over steps."),
         ("Validation", "result", others, ""),
         ("Training", "share", shares, ""),
-        *((name, "value", [name], "") for name in trained if name not in (*shares, "loss")),
+        *((name, "value", [name], "") for name in trained if name not in shares),
         ("Learning rate", "lr", [name for name in ("lr",) if name in steps], ""),
     )
     return [
@@ -248,7 +255,7 @@ def curves(folder: Path) -> list[Section]:
 
 _KNOWN = ("output", "device", "processes", "workers", "weights", "train", "val", "data")
 _NOT_MEASURED = (
-    *("lr", "grad_norm", "loss_scale", "skipped", "bad_samples", "samples_per_second"),
+    *("loss", "lr", "grad_norm", "loss_scale", "skipped", "bad_samples", "samples_per_second"),
     *("eta_seconds", "memory_gib", "model_tflops", "model_flops_use"),
 )
 
@@ -311,7 +318,7 @@ def write_evaluation_report(
     """
 
     def make() -> Report:
-        processes = int(settings.get("processes", 1))
+        processes = distributed.world_size()
         origin = facts(folder, "evaluation", seed=None, device=device, processes=processes)
         named = [("weights", named_weights(weights)), *data]
         named += [

@@ -185,7 +185,7 @@ def test_wrong_options(capsys, options, message):
         (["--data=none"], "--data: there is no none; name a folder of class folders"),
         (["--data=torchvision:Digits:here:test"], "torchvision.datasets has no 'Digits'"),
         (["--data=hf:digits"], "hf:digits "),
-        (["--real=none"], "--real: there is no none; name ImageNet-ReaL"),
+        (["--real=none"], "--real: there is no none; name real.json of ImageNet-ReaL"),
         (["--real=."], "has 3 classes"),
         (["--data=DIGITS", "--crop-pct=0"], r"crop_pct must be in \(0, 1\], got 0"),
         (["--data=DIGITS", "--image-size=30"], "30"),

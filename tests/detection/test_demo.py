@@ -16,16 +16,18 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
+from eva_data.coco.predictions import writing_predictions
 from eva_data.files import UnwritableError
 from eva_data.inputs import Job
 from eva_data.pictures import UnreadableImageError, read_rgb
 from eva_data.video.camera import CameraReader
 from eva_data.video.frame_stream import VideoReader
 from eva_detection.inference import demo
-from eva_detection.inference.drawing import draw, writing_predictions
+from eva_detection.inference.coco_format import as_coco
 from eva_detection.inference.predictor import Category
 
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
+SIZE = {"height": 40, "width": 60}
 CATEGORIES = (Category(3, "cat"), Category(7, "dog"))
 pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
@@ -130,30 +132,11 @@ def test_plan_never_writes_over_an_input(tmp_path):
 # --- pictures and predictions ---
 
 
-@pytest.mark.parametrize(("size", "scale"), [((40, 60), 9), ((600, 300), 1)])
-def test_drawing(size, scale):
-    image = np.full((*size, 3), 128, np.uint8)
-    height, width = size
-    empty = Instances(size)
-    empty.pred_boxes, empty.scores = Boxes(torch.zeros(0, 4)), torch.zeros(0)
-    empty.pred_classes, empty.pred_masks = torch.zeros(0), torch.zeros(0, *size)
-    shape = (height * scale, width * scale, 3)
-    assert np.array_equal(draw(image, empty, ["cat", "dog"]), np.full(shape, 128, np.uint8))
-
-    picture = draw(image, _instances(size), ["cat", "dog"])
-    assert picture.shape == shape
-    inside = picture[20 * scale : 28 * scale, 12 * scale : 18 * scale]
-    assert (inside != 128).any(axis=2).mean() > 0.95  # the mask
-    assert np.array_equal(picture, draw(image, _coded(_instances(size)), ["cat", "dog"]))
-    without = draw(image, _instances(size, masks=False), ["cat", "dog"])
-    assert 0 < (without != 128).sum() < (picture != 128).sum()
-
-
 def test_predictions_file_is_a_coco_file(tmp_path, capsys):
     file = tmp_path / "predictions.json"
-    with writing_predictions(file, CATEGORIES) as predictions:
-        predictions.add(_instances(), file_name="a.jpg")
-        predictions.add(_instances(masks=False), file_name="film.mp4", frame=0)
+    with writing_predictions(file, dict(CATEGORIES)) as predictions:
+        predictions.add(as_coco(_instances()), file_name="a.jpg", **SIZE)
+        predictions.add(as_coco(_instances(masks=False)), file_name="film.mp4", frame=0, **SIZE)
         assert not file.exists()
     coco = COCO(str(file))
     assert coco.loadImgs([1, 2]) == [
@@ -171,21 +154,22 @@ def test_predictions_file_is_a_coco_file(tmp_path, capsys):
     assert [box["area"] for box in boxes] == [600, 200]
     assert "segmentation" not in boxes[0]
     assert list(tmp_path.iterdir()) == [file]
-    with writing_predictions(tmp_path / "coded.json", CATEGORIES) as predictions:
-        predictions.add(_coded(_instances()), file_name="a.jpg")
+    with writing_predictions(tmp_path / "coded.json", dict(CATEGORIES)) as predictions:
+        predictions.add(as_coco(_coded(_instances())), file_name="a.jpg", **SIZE)
     coded = COCO(str(tmp_path / "coded.json"))
     assert coded.anns == {key: coco.anns[key] for key in (1, 2)}
 
 
 def test_predictions_file_without_images_or_after_an_error(tmp_path):
-    with writing_predictions(tmp_path / "none.json", CATEGORIES):
+    with writing_predictions(tmp_path / "none.json", dict(CATEGORIES)):
         pass
     written = json.loads((tmp_path / "none.json").read_text())
     assert written["annotations"] == written["images"] == []
     with pytest.raises(KeyError):
         _fail_within(
-            writing_predictions(tmp_path / "b.json", CATEGORIES), _instances(), file_name="a"
-        )
+            writing_predictions(tmp_path / "b.json", dict(CATEGORIES)),
+            as_coco(_instances()), file_name="a", **SIZE,
+        )  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["none.json"]
 
 
@@ -218,12 +202,13 @@ def test_it_says_what_it_found(tmp_path, write_video, capsys):
         "a.png: 1 cat, 1 dog",
         "film.mp4: 3 frames: 3 cat, 3 dog",
         "1 picture and 1 video (3 frames): 8 objects: 4 cat, 4 dog",
+        f"output   {tmp_path / 'out'} (pictures, videos and predictions.json)",
     ]
     nothing = Finds(anything=False)
     demo.run(nothing, jobs, tmp_path / "out")
     assert capsys.readouterr().out == (
         "1 picture and 1 video (3 frames): nothing at 0.5; the best score is 0.40: lower "
-        "--score-threshold\n"
+        f"--score-threshold\noutput   {tmp_path / 'out'} (pictures, videos and predictions.json)\n"
     )
     assert nothing.asked == 4
 
@@ -232,10 +217,13 @@ def test_a_camera_is_recorded(tmp_path, monkeypatch, capsys):
     pattern = functools.partial(
         CameraReader, "testsrc=size=64x48:rate=10:duration=0.2", kind="lavfi"
     )
-    monkeypatch.setattr("eva_data.video.camera.CameraReader", lambda device: pattern())
+    monkeypatch.setattr("eva_data.demos.videos.CameraReader", lambda device: pattern())
     job = Job(Path("/dev/video0"), "camera-0.mp4", (tmp_path / "camera-0.mp4",))
     assert demo.run(Finds(), [job], tmp_path) == []
-    assert capsys.readouterr().out == "camera-0.mp4: 2 frames: 2 cat, 2 dog\n"
+    assert capsys.readouterr().out == (
+        "camera-0.mp4: 2 frames: 2 cat, 2 dog\n"
+        f"output   {tmp_path} (pictures, videos and predictions.json)\n"
+    )
     assert len(list(VideoReader(tmp_path / "camera-0.mp4"))) == 2
 
 

@@ -63,7 +63,7 @@ def test_recipes_settings_and_flags(check, words, sentence):
         (
             "coco/cascade_mask_rcnn_vitdet_eva_l_1280",
             "coco/.*2017.json",
-            "the folder that holds coco,",
+            "that holds coco,",
         ),
         ("lvis/cascade_mask_rcnn_vitdet_eva_l_1280", "lvis/lvis_v1_train.json", "that holds lvis,"),
     ],

@@ -64,6 +64,7 @@ def test_arguments_are_passed_on(monkeypatch):
 
     started = []
     monkeypatch.setattr(train, "start", started.append)
+    monkeypatch.setattr(command, "check_early", lambda args: None)
     command.main(["--config-file", "recipe", "--eval-only", "train.max_iter=3", "model.x=1"])
     (args,) = started
     assert (args.config_file, args.eval_only) == ("recipe", True)

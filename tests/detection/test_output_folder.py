@@ -40,9 +40,7 @@ def test_a_used_folder(tmp_path, name):
     (tmp_path / "metrics.json").touch()
     check_unused(tmp_path)
     (tmp_path / name).write_text("x")
-    with pytest.raises(
-        ValueError, match=r"holds a run already: .* --resume, .* another train.outp"
-    ):
+    with pytest.raises(ValueError, match=r"holds a run already: .* --resume, .* another train.o"):
         check_unused(tmp_path)
 
 

@@ -158,7 +158,7 @@ def test_whatever_fails_is_a_warning(write_run, registered_demo_data, tiny_confi
 
 
 def test_the_next_command_names_the_place_of_registered_data(
-    registered_demo_data, tiny_config, monkeypatch
+    registered_demo_data, tiny_config, monkeypatch, tmp_path
 ):
     cfg = tiny_config("train.output_dir=out")
     monkeypatch.setenv("DETECTRON2_DATASETS", "/my data")
@@ -168,6 +168,9 @@ def test_the_next_command_names_the_place_of_registered_data(
         "python detection/demo.py --config-file out/config.yaml --weights w.pth "
         "--output out/pictures photos"
     )
+    (tmp_path / "config.yaml").write_text("")
+    command = demo_command(cfg, str(tmp_path))
+    assert command == f"python detection/demo.py {tmp_path} --output out/pictures photos"
 
 
 def test_metrics_of_a_continued_run(write_run):

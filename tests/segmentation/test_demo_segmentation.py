@@ -90,6 +90,10 @@ def test_predictor_of_a_config(configs, weights, pictures):
     rgb = np.asarray(Image.open(pictures / "a.jpg"))
     np.testing.assert_array_equal(found, predictor(rgb))
     np.testing.assert_array_equal(found, predictor(Image.fromarray(rgb)))
+    first, second = predictor([rgb, pictures / "sub" / "b.webp"])
+    np.testing.assert_array_equal(found, first)
+    pairs = dict(predictor(str(pictures / "**" / "*.webp")))
+    np.testing.assert_array_equal(pairs[pictures / "sub" / "b.webp"], second)
     with pytest.raises(ValueError, match=r"must be \(H, W, 3\) RGB in uint8, got \(4, 4\)"):
         predictor(np.zeros((4, 4), np.uint8))
 
@@ -129,6 +133,14 @@ def test_a_folder_is_segmented(pictures, tmp_path):
         assert np.asarray(stored)[:, 0].tolist() == list(range(1, 51))
     again, _ = demo.plan([tmp_path], output)
     assert len(again) == 3  # results are no inputs
+
+
+def test_what_was_found_is_said_and_a_file_twice_is_done_once(pictures, tmp_path, capsys):
+    jobs, _ = demo.plan([pictures / "a.jpg", pictures / "*.jpg"], tmp_path / "out")
+    assert demo.run(Stripes(), jobs) == []
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("a.jpg: class 0 3 %, class 1 3 %")
+    assert line.endswith("20 more classes")
 
 
 def test_the_file_for_the_server(pictures, tmp_path):

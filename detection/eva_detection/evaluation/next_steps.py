@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_data.commands import command_to_run
 from eva_data.reports.content import Step
+from eva_detection.config.saved import config_of_run
 from eva_detection.data.descriptions import picture_folder, registered_names
 
 _ROOT = "DETECTRON2_DATASETS"
@@ -27,9 +28,11 @@ def demo_command(cfg: DictConfig, weights: str) -> str | None:
     if pictures is None:
         return None
     folder = Path(cfg.train.output_dir)
-    words: list[str | Path] = [folder]  # of a training
-    if Path(weights).parent != folder:
-        words = ["--config-file", folder / "config.yaml", "--weights", weights]
+    words: list[str | Path] = ["--config-file", folder / "config.yaml", "--weights", weights]
+    if Path(weights).parent == folder:  # of a training: its folder is enough
+        words = [folder]
+    elif Path(weights).is_dir() and config_of_run(weights):
+        words = [weights]
     words += ["--output", folder / "pictures", pictures]
     return _needing_data(cfg, command_to_run("detection demo", "detection/demo.py", *words))
 

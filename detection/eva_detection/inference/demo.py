@@ -7,34 +7,22 @@ answer at once.
 import argparse
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from detectron2.structures import Instances
+    import numpy as np
+    from numpy.typing import NDArray
 
-    from eva_data.video.frame_stream import Frame
-    from eva_detection.inference.drawing import PredictionsFile
-    from eva_detection.inference.predictor import ImageLike, Predictor
+    from eva_detection.inference.predictor import Predictor
 
-from eva_data.commands import program_name, say
-from eva_data.demos.found import BEST_ASKED, FoundObjects
-from eva_data.files import make_folder
-from eva_data.inputs import (
-    Job,
-    Plan,
-    do_jobs,
-    plan_jobs,
-    refuse,
-    run_demo,
-    save_picture,
-    written_name,
-)
+from eva_data.commands import program_name
+from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
 from eva_data.options import add_download_option, probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_detection.config.saved import config_of_run, require_config
-from eva_detection.inference.memory import MemoryLimitError, parse_bytes
+from eva_detection.inference.memory import parse_bytes
 
 PREDICTIONS = "predictions.json"
 
@@ -91,103 +79,16 @@ def run(predictor: "Predictor", jobs: Sequence[Job], output: Path) -> list[str]:
     Returns:
         A complaint for each file that could not be read, or not to its end, or is too large.
     """
-    from eva_detection.inference.drawing import writing_predictions
+    from eva_data.coco.demo import Detections, detect_files
+    from eva_detection.inference.coco_format import as_coco
 
-    found = FoundObjects(predictor.score_threshold)
+    def detect(rgb: "NDArray[np.uint8]") -> Detections:
+        found = as_coco(predictor.with_encoded_masks(rgb))
+        return Detections(found, lambda: predictor.best_score(rgb))
 
-    def do(job: Job) -> str | None:
-        work = _video if job.is_video or job.is_camera else _picture
-        try:
-            return work(predictor, job, predictions, found)
-        except MemoryLimitError as error:
-            return f"{job.source} is too large: {error}"
-
-    make_folder(output)
-    with writing_predictions(output / PREDICTIONS, predictor.categories) as predictions:
-        problems = do_jobs(jobs, do, title="detecting")
-    for line in found.lines():
-        say(line)
-    return problems
-
-
-def _picture(
-    predictor: "Predictor", job: Job, predictions: "PredictionsFile", found: FoundObjects
-) -> str | None:
-    from PIL import Image
-
-    from eva_data.pictures import read_rgb
-    from eva_detection.inference.drawing import draw
-
-    try:
-        image = read_rgb(job.source, upright=True)
-    except ValueError as error:
-        return str(error)
-    instances = predictor.with_encoded_masks(image)
-    predictions.add(instances, file_name=job.name)
-    try:
-        picture = Image.fromarray(draw(image, instances, predictor.class_names))
-    except ValueError as error:
-        return f"{job.source}: {error}"
-    save_picture(picture, job.targets[0])
-    best = _best(predictor, image, instances, found)
-    found.add(job.name, _names(predictor, instances), best=best)
-    return None
-
-
-def _names(predictor: "Predictor", instances: "Instances") -> list[str]:
-    return [predictor.class_names[index] for index in instances.pred_classes.tolist()]
-
-
-def _best(
-    predictor: "Predictor", image: "ImageLike", instances: "Instances", found: FoundObjects
-) -> float | None:
-    """Look for the best score of an image where nothing was found, here and before."""
-    return None if len(instances) or not found.wants_best else predictor.best_score(image)
-
-
-def _video(
-    predictor: "Predictor", job: Job, predictions: "PredictionsFile", found: FoundObjects
-) -> str | None:
-    from eva_data.video.camera import CameraReader
-    from eva_data.video.frame_stream import VideoReader
-    from eva_data.video.writer import VideoWriter
-    from eva_detection.inference.drawing import draw
-
-    make_folder(job.targets[0].parent)
-    reader = CameraReader(job.source) if job.is_camera else VideoReader(job.source)
-    frames = 0
-    best: float | None = None
-    names: list[str] = []
-    with VideoWriter(job.targets[0]) as writer:
-        for frame in _shown(reader, job.name):
-            instances = predictor.with_encoded_masks(frame.rgb)
-            predictions.add(instances, file_name=job.name, frame=frames)
-            writer.add(draw(frame.rgb, instances, predictor.class_names), frame)
-            names += _names(predictor, instances)
-            if not names and frames < BEST_ASKED:
-                scores = best, _best(predictor, frame.rgb, instances, found)
-                best = max((one for one in scores if one is not None), default=None)
-            frames += 1
-    if frames:
-        found.add(job.name, names, best=None if names else best, frames=frames)
-    return reader.error
-
-
-def _shown(frames: "Iterable[Frame]", name: str) -> "Iterator[Frame]":
-    """Show how far a video is; how many frames there are is known with the first one."""
-    from eva_data.progress import ProgressBar
-
-    bar: ProgressBar | None = None
-    try:
-        for frame in frames:
-            if bar is None:
-                total = getattr(frames, "count", None) or 0
-                bar = ProgressBar(total, what=name, unit="frame", leave=False)
-            yield frame
-            bar.update()
-    finally:
-        if bar is not None:
-            bar.close()
+    categories = dict(predictor.categories)
+    least = predictor.score_threshold
+    return detect_files(detect, jobs, output, categories=categories, threshold=least)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -294,9 +195,7 @@ def _detect(
         )
     except (ValueError, FileNotFoundError) as error:
         refuse(parser, error)
-    problems = run(predictor, jobs, args.output)
-    say(f"output   {args.output} (pictures, videos and {PREDICTIONS})")
-    return problems
+    return run(predictor, jobs, args.output)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 from eva_data.commands import program_name
 from eva_data.files import make_folder, require_free
+from eva_data.inputs import refuse
 from eva_data.options import add_download_option, integer, number
 from eva_data.outputs.exported import (
     DATA,
@@ -297,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             part=args.part, form=args.form, output=args.output, overwrite=args.overwrite
         )
     except ValueError as error:
-        parser.error(str(error))
+        refuse(parser, error)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside detectron2
     for name in ("onnx_ir", "onnxscript"):  # hundreds of lines on their optimisations

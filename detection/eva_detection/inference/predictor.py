@@ -237,7 +237,7 @@ class Predictor:
             image: One image, as for a call.
 
         Returns:
-            The score; None if there is none of 0.01 or more.
+            The score; None if all are below 0.01.
 
         Raises:
             ValueError: As a call.

@@ -14,7 +14,7 @@ from eva_data.interruption import EXIT_KEYBOARD
 from eva_detection.config.build import describe
 from eva_detection.data.stream import UnreadableImagesError
 from eva_detection.training.agreement import OtherProcessError
-from eva_detection.training.output_folder import saved_progress
+from eva_detection.training.output_folder import NOTHING_SAVED, saved_progress
 
 logger = logging.getLogger(__name__)
 
@@ -108,4 +108,7 @@ def _progress(log: LogPlace) -> str:
     """Say what is saved of the run, and how to go on."""
     if log.folder is None or not log.trains:
         return ""
-    return f"; {saved_progress(log.folder)}; the same command with --resume goes on from there"
+    saved = saved_progress(log.folder)
+    if saved == NOTHING_SAVED:
+        return f"; {saved}; the same command begins from scratch"
+    return f"; {saved}; the same command with --resume goes on from there"

@@ -20,6 +20,7 @@ from eva_data.reports.provenance import record_start
 logger = logging.getLogger(__name__)
 
 LAST, METRICS, FINAL = "last_checkpoint", "metrics.json", "model_final.pth"
+NOTHING_SAVED = "nothing of it was saved"
 _CHECKPOINT = re.compile(r"\w[\w.-]*\.pth")
 _SCORE = re.compile(r"(bbox|segm|boundary)(-\w+)?/")  # also rpn/num_pos_anchors has a slash
 _ITERATION = re.compile(r"model_(\d+)\.pth")
@@ -143,7 +144,7 @@ def saved_progress(folder: Path) -> str:
     except (ValueError, OSError) as error:
         return str(error)
     if file is None:
-        return "nothing of it was saved"
+        return NOTHING_SAVED
     iteration = _ITERATION.fullmatch(file.name)
     if iteration:
         return f"it is saved up to iteration {int(iteration[1])} ({file.name})"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from eva_data.coco import own_data
 from eva_data.coco.any_form import EVALUATED, Found, place, write_placed
 from eva_data.coco.files import CocoFile, check_categories
+from eva_data.terminal import SHOWN
 from eva_openmmlab.config.runs import has_run, used
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 PLUGIN = "eva_mmdetection.plugin"
 DATASET = "CocoFileDataset"
+_NO_MASKS = "The detector has no mask head"
 _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
 _RULE = (
     "to train, all four flags are needed (or --val-share in place of the two of val, or --data "
@@ -82,7 +84,7 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     if _mask_head(config) is not None and reason:
         config.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
         config.model.test_cfg.rcnn.pop("maskness_thr", None)
-        notes.append(f"The detector has no mask head: {reason}")
+        notes.append(f"{_NO_MASKS}: {reason}")
     masks = _mask_head(config) is not None
     for step in _dicts(config.train_dataloader):
         _set_masks(step, files.get("train"), masks=masks)
@@ -93,7 +95,8 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     more = ", ..." if len(categories) > 20 else ""
     notes.append(f"The detector has {len(categories)} classes (id, name): {names}{more}")
     for note in notes:
-        logger.info("%s", note)
+        chosen = note in found.notes or note.startswith(_NO_MASKS)
+        logger.info("%s", note, extra=SHOWN if chosen else None)
     return config
 
 

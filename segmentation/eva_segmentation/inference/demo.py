@@ -298,7 +298,7 @@ def _segment(parser: argparse.ArgumentParser, args: argparse.Namespace, planned:
     except (ValueError, FileNotFoundError) as error:
         refuse(parser, error)
     problems = run(predictor, planned.jobs, opacity=args.opacity, submission=archive)
-    say(f"output   {args.output}")
+    say(f"output   {args.output} (overlays and labels)")
     if args.ade20k_submission and (problems or not complete):
         logger.error("%s was not written, because pictures are missing", args.ade20k_submission)
     return problems

@@ -23,8 +23,8 @@ def evaluate(launch, weights, folders, captions, tmp_path):
         assert codes == [0] * ranks, texts
         folder = tmp_path / output
         assert sorted(path.name for path in (folder / "results").iterdir()) == [
-            ".lock", "confusion.png", "per_class.csv", "results.json", "retrieval.csv", "table.csv",
-            "table.md",
+            ".lock", "confusion.png", "per_class.csv", "report.html", "results.json",
+            "retrieval.csv", "starts.jsonl", "table.csv", "table.md",
         ]  # fmt: skip
         (features,) = (folder / "text_features").iterdir()
         return json.loads((folder / "results" / "results.json").read_text()), texts, features

@@ -17,6 +17,12 @@ def test_objects_of_each_file_and_in_total():
     ]
 
 
+def test_names_that_are_numbers_are_quoted():
+    found = FoundObjects(0.5)
+    found.add("a.jpg", ["7", "7", "0"])
+    assert found.lines() == ['a.jpg: 2 "7", 1 "0"']
+
+
 def test_nothing_at_all_names_the_option_that_helps():
     found = FoundObjects(0.5)
     assert found.lines() == []

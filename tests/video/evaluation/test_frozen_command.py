@@ -95,7 +95,7 @@ def test_what_is_kept_is_what_the_extractor_sees(patterns, tokens):
     )
     videos, cpu = open_videos(patterns / "val"), torch.device("cpu")
     kept = [Kept([128])] + ([Kept([4, tokens, 128], torch.float16, cpu)] if tokens else [])
-    options = Namespace(batch_size=5, workers=0)
+    options = Namespace(batch_size=5, workers=0, max_bad_samples=0)
     features, labels = _computed(
         extractor, videos, kept=kept, options=options, device=cpu, limit=None, title="val"
     )
