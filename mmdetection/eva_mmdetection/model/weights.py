@@ -57,7 +57,7 @@ def load_detector(
     if complete and not any(re.match(_HEADS, mmdet_name(name)) for name in weights):
         raise ValueError(
             f"{path.name} holds a backbone and not a detector; name weights of a detector, or "
-            "train one from it with mmdetection/train.py --load-from"
+            f"train one from it with mmdetection/train.py --load-from {os.fspath(source)}"
         )
     return load_weights(
         model,

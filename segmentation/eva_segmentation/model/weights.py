@@ -39,7 +39,7 @@ def load_segmentor(
     if complete and not any(re.match(_HEAD, name) for name in weights):
         raise ValueError(
             f"{path.name} holds a backbone and not a segmentor; name weights of a segmentor, or "
-            "train one from it with segmentation/train.py --load-from"
+            f"train one from it with segmentation/train.py --load-from {os.fspath(source)}"
         )
     return load_weights(
         model,
