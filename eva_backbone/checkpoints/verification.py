@@ -1,8 +1,9 @@
 """What a file is, without reading weights: a regular one, and the official one of its name.
 
-The SHA-256 of an official file is computed once. What was verified is remembered for one user, in `~/.cache/eva/verified`, and not beside the file: a
-record that comes with a folder of weights, or that somebody else can write, would vouch for itself.
-It holds while path, size, time of change, inode and its change (which no program can set) stay.
+The SHA-256 of an official file is computed once. What was verified is remembered for one user, in
+`~/.cache/eva/verified`, and not beside the file: a record that comes with a folder of weights, or
+that somebody else can write, would vouch for itself. It holds while path, size, time of change,
+inode and its change (which no program can set) stay.
 """
 
 import contextlib
