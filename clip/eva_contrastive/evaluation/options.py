@@ -30,6 +30,8 @@ PAIRS = {
     "coco": "dataset_coco.json#test of Karpathy, or another list; and its pictures",
     "pairs": "your own pictures with captions, as for training; and the pictures of a list",
 }
+_CLASSES = "a folder of class folders"
+_FORMS = FOLDERS | VIDEOS | PAIRS
 _CACHE = "text_features"
 _EXAMPLES = """
 The paper's Table 10b, any part of it; the column EVA-CLIP-g is what eva_clip_psz14.pt should give:
@@ -115,7 +117,7 @@ def check_paths(options: argparse.Namespace) -> None:
     for name in ("imagenet", *FOLDERS, "cifar10", "cifar100", "data", *VIDEOS, "videos", *PAIRS):
         places = given[name] if isinstance(given[name], list) else [given[name]]
         for place in filter(None, places):
-            require_data(str(place), name=f"--{name}", forms="what `--help` says of it")
+            require_data(str(place), name=f"--{name}", forms=_FORMS.get(name, _CLASSES))
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -307,7 +307,7 @@ def test_wrong_options(arguments, message, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--ucf101", "gone"), "there is no gone: name the folder of UCF-101"),
+        (("--ucf101", "gone"), "--ucf101: there is no gone; name UCF-101"),
         (("--ucf101", "."), r". has no testlist01.txt: put the lists .* beside the class folders"),
         (("--cifar10", "few"), "few is not CIFAR-10: moon is not among its classes airplane"),
         (("--imagenet", "few"), "ImageNet-1K has 1000 class folders, but there are 2"),
@@ -317,7 +317,7 @@ def test_wrong_options(arguments, message, capsys):
         (("--pairs", "gone.csv"), "there is no gone.csv"),
         (("--data", "few", "--templates", "photo"), "templates 'photo' is not a sentence with {}"),
         (("--data", "few", "--classes", "gone.txt"), "there is no class list gone.txt"),
-        (("--data", "gone"), "there is no folder gone"),
+        (("--data", "gone"), "--data: there is no gone; name a folder of class folders"),
         (("--videos", "few"), "few holds no video"),
     ],
 )
