@@ -43,7 +43,6 @@ _LOOKS_LIKE = {  # first bytes -> what it is
 }
 # What mmengine packs beside the weights: logged numbers, in arrays of numpy.
 _BESIDE_WEIGHTS = (
-    "builtins.getattr",
     "mmengine.logging.history_buffer.HistoryBuffer",
     "numpy.ndarray",
     "numpy.dtype",
@@ -139,6 +138,13 @@ class _Ignored:
         del state
 
 
+def _attribute_of_ignored(owner: object, name: str) -> type:
+    """Replace `getattr`, by which a buffer of mmengine names its own statistics."""
+    if owner is not _Ignored:
+        raise pickle.UnpicklingError(f"GLOBAL getattr of {owner}, {name}")
+    return _Ignored
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint file without running any code in it.
 
@@ -156,8 +162,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         content = read_safetensors(path)
     else:  # the official training scripts pack their arguments, a Namespace, beside the weights
-        ignored = [(_Ignored, name) for name in _BESIDE_WEIGHTS]
-        content = read_torch_file(path, allowed=[argparse.Namespace, *ignored], mapped=True)
+        ignored: Allowed = [(_Ignored, name) for name in _BESIDE_WEIGHTS]
+        attribute = (_attribute_of_ignored, "builtins.getattr")
+        allowed = [argparse.Namespace, attribute, *ignored]
+        content = read_torch_file(path, allowed=allowed, mapped=True)
     for container in CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
             content = content[container]
