@@ -4,8 +4,6 @@ It takes what every detector's evaluation leaves: labels and predictions in COCO
 scores. Nothing here depends on the framework that made them.
 """
 
-import csv
-import io
 from array import array
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -28,10 +26,9 @@ from eva_data.coco.matching import (
 )
 from eva_data.coco.results import each_prediction
 from eva_data.coco.score_table import OF_CLASS, Scores, number, score_table, tasks_of, title_of
-from eva_data.commands import printable
 from eva_data.drawing.style import score_text
-from eva_data.files import write_text
 from eva_data.reports.content import Cell, Confusion, Curve, Curves, Section, Table
+from eva_data.reports.tables import write_csv
 
 PER_CLASS, CONFUSION = "per_class.csv", "confusion.csv"
 _LOWER = (0.4, 0.3, 0.2, 0.1, 0.05, 0.01, 0.0)  # thresholds where nothing passes the given one
@@ -237,7 +234,10 @@ def _class_table(
         first = scores[0] if scores else right[index] / max(1, objects[index])
         order.append((first is None or not objects[index], first or 0.0))
     if folder is not None:
-        _write_csv(folder / PER_CLASS, heads, rows)
+        written = [
+            [round(one, 3) if isinstance(one, float) else one for one in row] for row in rows
+        ]
+        write_csv(folder / PER_CLASS, heads, written)
     rows = [rows[index] for index in sorted(range(len(rows)), key=order.__getitem__)]
     text = (
         f"The lowest {'AP' if aps else 'share of found objects'} comes first. {rule} Found objects "
@@ -254,7 +254,7 @@ def _confusion(
     if folder is not None:
         pairs = zip(*np.nonzero(counts), strict=True)
         rows = [[classes[a], classes[b], int(counts[a, b])] for a, b in pairs]
-        _write_csv(folder / CONFUSION, ["label", "prediction", "objects"], rows)
+        write_csv(folder / CONFUSION, ["label", "prediction", "objects"], rows)
     return Confusion(
         title="Confusion",
         classes=classes,
@@ -264,13 +264,3 @@ def _confusion(
         "where no object is left.",
         complete_in=CONFUSION if folder is not None else "",
     )
-
-
-def _write_csv(file: Path, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(heads)
-    writer.writerows(
-        [round(one, 3) if isinstance(one, float) else one for one in row] for row in rows
-    )
-    write_text(file, printable(stream.getvalue()))

@@ -1,1 +1,1 @@
-"""Pictures for people: letters on them, and contact sheets."""
+"""Pictures for people: objects, masks and label maps on them, words, contact sheets."""

@@ -1,10 +1,15 @@
 """Scores and tables of a report."""
 
+import csv
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
+from pathlib import Path
 
-from eva_data.reports.content import ScoreTable, Table
+from eva_data.commands import printable
+from eva_data.files import write_text
+from eva_data.reports.content import Cell, ScoreTable, Table
 from eva_data.reports.markup import cell, escaped, heads, isolated, number, paragraph, table
 
 _GLANCE = 4  # scores at the top of the page
@@ -75,6 +80,24 @@ def any_table(content: Table, most: int) -> str:
     )
     left = more(len(content.rows) - most, content.complete_in)
     return paragraph(content.text) + table(heads(titles, numeric), rows) + left
+
+
+def write_csv(file: Path, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """Write all rows of a table beside the report; what is not text in a name is escaped.
+
+    Args:
+        file: The file; its folder exists.
+        heads: Title of each column.
+        rows: Cells.
+
+    Raises:
+        UnwritableError: If the disk is full or the folder read-only, for example.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows(rows)
+    write_text(file, printable(stream.getvalue()))
 
 
 def more(count: int, complete_in: str = "") -> str:

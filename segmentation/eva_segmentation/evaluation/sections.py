@@ -1,7 +1,5 @@
 """What the report of a segmentor says, and the tables beside it."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import write_text
 from eva_data.reports.content import (
     Confusion,
     Curves,
@@ -20,6 +17,7 @@ from eva_data.reports.content import (
     Table,
 )
 from eva_data.reports.provenance import Kind
+from eva_data.reports.tables import write_csv
 from eva_openmmlab.evaluation.logged import curve
 from eva_openmmlab.evaluation.run_report import RunReport, known, write_results
 from eva_segmentation.data.classes import described
@@ -141,7 +139,7 @@ def _by_order(score: tuple[str, float]) -> int:
 def _per_class(folder: Path, classes: Sequence[Mapping[str, Any]]) -> Table:
     heads = ["class", "IoU", "Acc", "share", "pixels"]
     rows = [[one[head] for head in heads] for one in classes]
-    _write_csv(folder / PER_CLASS, heads, rows)
+    write_csv(folder / PER_CLASS, heads, rows)
     worst_first = sorted(rows, key=lambda row: (row[1] is None, row[1]))
     return Table(
         title="Classes",
@@ -164,7 +162,7 @@ def _curves(run: RunReport) -> list[Section]:
 
 
 def _confusion(folder: Path, names: Sequence[str], counts: NDArray[np.int64]) -> Confusion:
-    _write_csv(
+    write_csv(
         folder / CONFUSION,
         ["class", *names],
         [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)],
@@ -177,11 +175,3 @@ def _confusion(folder: Path, names: Sequence[str], counts: NDArray[np.int64]) ->
         text="Pixels with a label, by their class and the class that they were given.",
         complete_in=CONFUSION,
     )
-
-
-def _write_csv(file: Path, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(heads)
-    writer.writerows(rows)
-    write_text(file, stream.getvalue())
