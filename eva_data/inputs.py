@@ -6,6 +6,7 @@ Importing it loads no heavy library, so that a program answers mistakes in its a
 """
 
 import argparse
+import fnmatch
 import glob
 import logging
 import sys
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 CAMERAS = "/dev/video"  # and the number
 EXIT_WRONG_ARGUMENTS = 2
+_ANY_DEPTH = "**"
 _WRITTEN = (".jpg", ".jpeg", ".png", ".mp4")
 
 
@@ -121,12 +123,36 @@ def _found(
     elif path.exists():
         yield path, Path(path.name)
     elif _is_pattern(path):
-        fixed = Path(*path.parts[: next(i for i, part in enumerate(path.parts) if _magic(part))])
+        count = next(number for number, part in enumerate(path.parts) if _magic(part))
+        fixed, pattern = Path(*path.parts[:count]), path.parts[count:]
         places = [result.resolve() for result in results]
-        for file in map(Path, sorted(glob.glob(str(path), recursive=True))):  # noqa: PTH207
+        for file in sorted(_matching(fixed, pattern, suffixes), key=str):
             inside = any(file.resolve().is_relative_to(place) for place in places)
             if file.suffix.lower() in suffixes and file.is_file() and not inside:
                 yield file, file.relative_to(fixed)
+
+
+def _matching(folder: Path, pattern: Sequence[str], suffixes: Collection[str]) -> Iterator[Path]:
+    """Yield what matches; links that lead to a folder above are not followed by `**`."""
+    depth = pattern.index(_ANY_DEPTH) if _ANY_DEPTH in pattern else len(pattern)
+    for found in map(Path, glob.glob(str(folder.joinpath(*pattern[:depth])))):  # noqa: PTH207
+        if depth == len(pattern):
+            yield found
+        elif found.is_dir():
+            names = find_files(found, suffixes)
+            yield from (found / one for one in names if _matches(one.split("/"), pattern[depth:]))
+
+
+def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern:
+        return not names
+    if pattern[0] == _ANY_DEPTH:
+        return any(_matches(names[start:], pattern[1:]) for start in range(len(names) + 1))
+    return (
+        bool(names)
+        and fnmatch.fnmatchcase(names[0], pattern[0])
+        and _matches(names[1:], pattern[1:])
+    )
 
 
 def _camera(number: str) -> Path:

@@ -78,7 +78,7 @@ def _class(word: str, classes: int) -> int:
         raise ValueError(f"the class is {shown(word)}; it must be an integer")
     if not 0 <= value < classes:
         raise ValueError(
-            f"the class is {int(value)}; data.yaml has {classes} names, so 0 to {classes - 1}"
+            f"the class is {value:g}; data.yaml has {classes} names, so 0 to {classes - 1}"
         )
     return int(value)
 

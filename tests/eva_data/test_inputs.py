@@ -95,6 +95,7 @@ def test_a_file_that_is_given_twice_is_done_once(folder, plan, tmp_path):
 def test_patterns_are_searched(folder, plan, tmp_path):
     names = [job.name for job in plan(folder / "*", results=[folder / "out"]).jobs]
     assert names == ["a.png", "b.JPG"]
+    (folder / "sub/loop2").symlink_to(folder)  # two of them have 2^40 paths
     names = [job.name for job in plan(tmp_path / "i*" / "**" / "*.png").jobs]
     assert names == ["in/a.png", "in/out/old.png", "in/sub/c.png"]
     assert plan(folder / "*.bmp").problems == [f"there is no {folder / '*.bmp'} of images"]
@@ -102,6 +103,9 @@ def test_patterns_are_searched(folder, plan, tmp_path):
     assert [job.name for job in plan(folder / "[1].png").jobs] == ["[1].png"]
     assert files_at(folder / "sub", SUFFIXES) == [folder / "sub/c.png", folder / "sub/e.mov"]
     assert files_at(folder / "s*" / "*.png", SUFFIXES) == [folder / "sub/c.png"]
+    assert files_at(folder / "**" / "?.png", SUFFIXES)[1:] == [folder / "sub/c.png"]
+    assert files_at(folder / "**", {".mov"}) == [folder / "sub/e.mov"]
+    assert files_at(folder / "**" / "sub" / "**" / "e*", SUFFIXES) == [folder / "sub/e.mov"]
     with pytest.raises(ValueError, match=r"none\*\.png matches no files that end in \.jpg, \.mov"):
         files_at(folder / "none*.png", SUFFIXES)
 
