@@ -184,6 +184,15 @@ def require_regular_file(path: Path) -> None:
         raise OSError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device')} and not a file")
 
 
+def home_expanded(path: str | os.PathLike[str]) -> Path:
+    """Replace `~` at the beginning; that of a user who does not exist stays as it is written.
+
+    Args:
+        path: Path, as a user writes it.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (which raises RuntimeError)
+
+
 def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> list[str]:
     """Read the lines of a text file, without the spaces around them.
 

@@ -136,7 +136,7 @@ def _starts(folder: Path, kind: Kind) -> list[Start]:
             known = isinstance(heard, int | float) and math.isfinite(heard)
             texts = str(fields.get("command", "")), str(fields.get("toolkit", ""))
             found.append(Start(float(fields["began"]), *texts, float(heard) if known else None))
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ArithmeticError, ValueError, TypeError, KeyError, RecursionError):
             logger.debug("a line of %s cannot be read", folder / STARTS)
     return found
 

@@ -46,6 +46,8 @@ def weights_of_run(folder: Path, *, ema: bool | None = None) -> Path:
 
 
 def _of_framework(folder: Path) -> Path | None:
+    if best := frameworks.best_of_mmengine(folder):
+        return best
     if frameworks.is_mmengine_run(folder):
-        return frameworks.best_of_mmengine(folder) or frameworks.last_of_mmengine(folder)
+        return frameworks.last_of_mmengine(folder)
     return frameworks.last_of_detectron2(folder)
