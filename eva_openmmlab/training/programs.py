@@ -93,10 +93,11 @@ def _run(
         _check(cfg, kind)
         runner, hook = _build(cfg, output, kind, recipe=_name(args.config, task))
         runner.train() if kind == "training" else runner.test()
-        from mmengine.dist import is_main_process
+        from mmengine.dist import barrier, is_main_process
 
         from eva_openmmlab.evaluation.next_commands import demo_command
 
+        barrier()  # here: the other processes do not wait for the report
         if is_main_process():
             page = report(runner, kind) if report is not None else None
             weights = _best(runner) if kind == "training" else None
@@ -146,7 +147,6 @@ def _leave() -> None:
     import torch
 
     if torch.distributed.is_initialized():
-        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 

@@ -12,7 +12,6 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
 from eva_data.commands import UnwritableOutputError, say
-from eva_data.interruption import StopSignal
 from eva_data.recipes import recipe_folder
 from eva_data.reports.page import NAME as REPORT
 from eva_data.terminal import SHOWN, closing_lines, opening_lines
@@ -172,21 +171,13 @@ def close_finished(test_set: TestSet, *, recipe: str) -> None:
 
 
 def _report(test_set: TestSet, *, trains: bool, recipe: str) -> Path | None:
-    """Write the report. A signal ends that, not the run, which has done everything else."""
-    stop = StopSignal()
-    try:
-        with stop.listen():
-            stop.exit_at_once()
-            return report_of_run(
-                test_set.cfg,
-                test_set,
-                kind="training" if trains else "evaluation",
-                processes=comm.get_world_size(),
-                recipe=recipe_name(recipe),
-            )
-    except (SystemExit, KeyboardInterrupt):
-        logger.warning("no %s: a signal has ended its writing; everything else is done", REPORT)
-        return None
+    return report_of_run(
+        test_set.cfg,
+        test_set,
+        kind="training" if trains else "evaluation",
+        processes=comm.get_world_size(),
+        recipe=recipe_name(recipe),
+    )
 
 
 def _say_end(cfg: DictConfig, *, trains: bool, report: Path | None, seconds: float | None) -> None:
