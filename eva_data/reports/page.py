@@ -75,7 +75,9 @@ def try_report(folder: Path, make: Callable[[], Report]) -> Path | None:
             stop.exit_at_once()
             return write_report(folder, make())
     except (SystemExit, KeyboardInterrupt):
-        logger.warning("no %s in %s: a signal has ended its writing; all else is done", NAME, folder)
+        logger.warning(
+            "no %s in %s: a signal has ended its writing; all else is done", NAME, folder
+        )
         return None
     except Exception as error:  # whatever it is: the run has succeeded
         logger.warning("no %s in %s: %s", NAME, folder, error or type(error).__name__)

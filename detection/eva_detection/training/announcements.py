@@ -11,6 +11,7 @@ from pathlib import Path
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
+from eva_backbone.checkpoints.runs.weights import named_weights
 from eva_data.commands import UnwritableOutputError, say
 from eva_data.recipes import recipe_folder
 from eva_data.reports.page import NAME as REPORT
@@ -53,9 +54,9 @@ def opening(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
         images = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
         step = f" of {images * accumulate} images" if images else ""
         task = f"train {name}: {cfg.train.max_iter:,} iterations{step} on {place}"
-        weights = (args.resume and _last(cfg)) or cfg.train.init_checkpoint or "random"
+        weights = (args.resume and _last(cfg)) or cfg.train.init_checkpoint
     folder = Path(cfg.train.output_dir)
-    return opening_lines(task=task, weights=weights, data=(), output=folder)
+    return opening_lines(task=task, weights=named_weights(weights), data=(), output=folder)
 
 
 def recipe_name(file: str) -> str:
@@ -92,6 +93,8 @@ def evaluation_line(iteration: int, results: _Results) -> str:
         results: Task -> metric -> percent.
     """
     scores = [f"{_name(task)} AP {_percent(results[task]['AP'])}" for task in _scored(results)]
+    if scores and all(score.endswith(" -") for score in scores):
+        scores = ["no scores, since nothing was found"]
     return f"iteration {iteration:,}: {', '.join(scores) or 'see log.txt'}"
 
 
