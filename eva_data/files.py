@@ -184,6 +184,11 @@ def require_regular_file(path: Path) -> None:
         raise OSError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device')} and not a file")
 
 
+def is_there(word: str) -> bool:
+    """Return whether a word of a command line is a file or folder; any text may be asked for."""
+    return os.path.exists(word)  # noqa: PTH110 (Path's raises for a text that is too long)
+
+
 def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> list[str]:
     """Read the lines of a text file, without the spaces around them.
 

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from eva_data.files import is_there
 from eva_data.recipes import TASKS, find_recipe
 
 _SETTING = re.compile(r"(--)?[A-Za-z_][\w-]*(\.[\w-]+)*=")
@@ -38,7 +39,7 @@ def take_recipe(task: str, words: Sequence[str]) -> tuple[str | None, list[str]]
 
 
 def _is_setting(word: str) -> bool:
-    return bool(_SETTING.match(word)) and not Path(word).exists()
+    return bool(_SETTING.match(word)) and not is_there(word)
 
 
 def _is_recipe(task: str, word: str) -> bool:

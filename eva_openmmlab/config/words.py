@@ -9,8 +9,9 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
+
+from eva_data.files import is_there
 
 SETTINGS = "--cfg-options"
 _SETTING = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
@@ -84,7 +85,7 @@ class AnyOrderParser(argparse.ArgumentParser):
     def _is_setting(self, word: str, *, named: bool) -> bool:
         if SETTINGS not in self._option_string_actions or not _SETTING.match(word):
             return named and "=" in word
-        return named or not Path(word).exists()
+        return named or not is_there(word)
 
     def _values_of(self, word: str) -> int:
         """Return how many words belong to a flag, which must be known."""

@@ -76,7 +76,7 @@ def test_a_folder_with_a_run_is_refused_before_anything_is_imported(run, recipe,
         run(recipe, train=None, check=lambda config: pytest.fail("weights may be downloaded"))
 
 
-@pytest.mark.parametrize("value", ["lr=0.1", "-odd", "a b=c", "-1"])
+@pytest.mark.parametrize("value", ["lr=0.1", "-odd", "a b=c", "-1", "a" * 300])
 @pytest.mark.parametrize("form", [["--run.output", "{}"], ["--run.output={}"], ["run.output={}"]])
 def test_a_value_may_look_like_a_setting_or_a_flag(program, recipe, value, form):
     arguments = [word.format(value) for word in form]

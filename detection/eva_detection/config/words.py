@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from eva_data.files import is_there
 from eva_data.recipes import find_recipe
 
 _RECIPE = "--config-file"
@@ -19,7 +20,7 @@ _SETTING = re.compile(r"~|[^/=]+=")  # ~key: hydra's way to delete a value
 class AnyOrderParser(argparse.ArgumentParser):
     """A parser with `--config-file` and `opts`, whose words may stand in any order.
 
-    A word that is neither a flag nor `key=value` is the recipe.
+    A word that is neither a flag nor `key=value` is the recipe, and a file that is there is.
     """
 
     def parse_known_args(  # type: ignore[override]
@@ -62,7 +63,7 @@ class AnyOrderParser(argparse.ArgumentParser):
                 flags.append(word)
                 if self._takes_value(word) and words:
                     flags.append(words.pop(0))
-            elif _SETTING.match(word):
+            elif _SETTING.match(word) and not is_there(word):
                 settings.append(word)
             else:
                 recipes.append(word)
