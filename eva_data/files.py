@@ -193,6 +193,11 @@ def home_expanded(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 (which raises RuntimeError)
 
 
+def is_there(word: str) -> bool:
+    """Return whether a word of a command line is a file or folder; any text may be asked for."""
+    return os.path.exists(word)  # noqa: PTH110 (Path's raises for a text that is too long)
+
+
 def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> list[str]:
     """Read the lines of a text file, without the spaces around them.
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.runs.engine import CONFIG
-from eva_backbone.checkpoints.runs.weights import weights_of_run
+from eva_backbone.checkpoints.runs.weights import named_weights, weights_of_run
 from eva_data.files import write_text
 from eva_data.reports.content import Section, Step
 from eva_data.reports.page import NAME, try_report
 from eva_data.reports.provenance import facts, record_start
 from eva_data.terminal import SHOWN, closing_lines, opening_lines
 from eva_engine.config import RunConfig, recipe_name
-from eva_engine.evaluation.report import TrainedRun, named_weights, training_report
+from eva_engine.evaluation.report import TrainedRun, training_report
 from eva_engine.run_log import METRICS
 
 logger = logging.getLogger(__name__)

@@ -6,11 +6,12 @@ without saying what it may have been.
 
 import argparse
 import difflib
-import os
 import re
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
+
+from eva_data.files import is_there
 
 _SETTING = re.compile(r"(--)?[A-Za-z_][\w-]*(\.[\w-]+)*=")
 
@@ -31,7 +32,7 @@ class Words(NamedTuple):
 
 def is_setting(word: str) -> bool:
     """Return whether a word has the form KEY=VALUE or --KEY=VALUE, and is not a file."""
-    return bool(_SETTING.match(word)) and not os.path.exists(word)  # noqa: PTH110 (any length)
+    return bool(_SETTING.match(word)) and not is_there(word)
 
 
 class AnyOrderParser(argparse.ArgumentParser):

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from eva_data.files import make_folder, write_text
+from eva_data.interruption import StopSignal
 from eva_data.reports.confusion import confusion
 from eva_data.reports.content import (
     Confusion,
@@ -59,6 +60,8 @@ def write_report(folder: Path, report: Report) -> Path:
 def try_report(folder: Path, make: Callable[[], Report]) -> Path | None:
     """Write the report of a run whose results are safe already; a failure is one warning.
 
+    A signal or Ctrl-C ends the writing, not the run, which has done everything else.
+
     Args:
         folder: Folder of the run or evaluation.
         make: Function that reads and draws what the report shows.
@@ -66,8 +69,16 @@ def try_report(folder: Path, make: Callable[[], Report]) -> Path | None:
     Returns:
         The file, or None if it could not be made.
     """
+    stop = StopSignal()
     try:
-        return write_report(folder, make())
+        with stop.listen():
+            stop.exit_at_once()
+            return write_report(folder, make())
+    except (SystemExit, KeyboardInterrupt):
+        logger.warning(
+            "no %s in %s: a signal has ended its writing; all else is done", NAME, folder
+        )
+        return None
     except Exception as error:  # whatever it is: the run has succeeded
         logger.warning("no %s in %s: %s", NAME, folder, error or type(error).__name__)
         logger.debug("no report", exc_info=True)

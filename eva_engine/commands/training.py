@@ -146,9 +146,9 @@ def main(
         return
     folder = config.run.output
     try:
-        if check is not None:
-            check(config)
         _check_output(config.run)
+        if check is not None:  # last: it may download weights
+            check(config)
     except (ValueError, OSError) as error:
         sys.exit(f"{program_name(program)}: {error}")
     log = f"log.txt or log_rankN.txt in {folder}"

@@ -65,7 +65,13 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
     """
     values = dict(_values(default))
     flags: list[str] = []
+    flag = ""  # that waits for its value, which may look like a setting or a flag
     for word in words:
+        value_of, flag = flag, ""
+        if value_of and not word.startswith("--"):
+            flags += _flag(value_of, word, values[value_of.replace("-", "_")])
+            continue
+        flags += [f"--{value_of}"] if value_of else []
         if not (word.startswith("--") or is_setting(word)) or word in _SWITCHES:
             flags.append(word)
             continue
@@ -78,8 +84,15 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
             close += [one for one in values if one.rpartition(".")[2] == last and one not in close]
             hint = f"; close to it: {', '.join(close)}" if close else "; --help lists all"
             raise ValueError(f"there is no setting {name}{hint}")
-        flags += _flag(name, text, values.get(plain)) if equals else [word]
-    return flags
+        if equals:
+            flags += _flag(name, text, values.get(plain))
+        elif isinstance(values.get(plain), str | int | float | Path) and plain in values:
+            switch = isinstance(values[plain], bool)
+            flag = "" if switch else name
+            flags += [word] if switch else []
+        else:
+            flags.append(word)
+    return [*flags, f"--{flag}"] if flag else flags
 
 
 def _flag(name: str, text: str, value: Any) -> list[str]:
@@ -88,7 +101,7 @@ def _flag(name: str, text: str, value: Any) -> list[str]:
         return [f"--{name}" if text.lower() in ("true", "1") else f"--{start}{dot}no-{last}"]
     if isinstance(value, tuple | list):
         return [f"--{name}", *(part for part in re.split(r"[,\s]+", text.strip("()[] ")) if part)]
-    return [f"--{name}", text]
+    return [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
 
 
 def _values(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

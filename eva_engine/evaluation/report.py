@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eva_backbone.checkpoints.runs.engine import EMA_WEIGHTS
-from eva_backbone.checkpoints.runs.weights import weights_of_run
+from eva_backbone.checkpoints.runs.weights import named_weights, weights_of_run
 from eva_data.reports.content import (
     Curve,
     Curves,
@@ -30,22 +30,6 @@ logger = logging.getLogger(__name__)
 
 _VAL, _EMA = "val_", "ema_"
 LOSS = "Mean of what the training minimises, on the validation data; lower is better."
-
-
-def named_weights(source: str) -> str:
-    """Name weights for people: a run's folder with the file that is taken of it.
-
-    Args:
-        source: Name, path or address; empty for none.
-    """
-    if not source:
-        return "random"
-    folder = Path(source)
-    if not folder.is_dir():
-        return source
-    file = weights_of_run(folder)
-    average = " (moving average)" if file.name == EMA_WEIGHTS else ""
-    return f"{file}{average}"
 
 
 class Evaluation(NamedTuple):

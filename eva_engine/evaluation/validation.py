@@ -1,6 +1,9 @@
 """Accuracy of a classifier during its training, and what its report shows of it."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Generic, TypeVar
 
 import torch
 from PIL import Image
@@ -13,6 +16,49 @@ from eva_engine.evaluation.counting import Counted, LabelledSamples, count
 from eva_engine.evaluation.left_out import LeftOutSamples
 from eva_engine.evaluation.outcomes import Outcome, Outcomes
 from eva_engine.evaluation.rules import OneLabel
+
+T = TypeVar("T")
+Examples = tuple[list[Outcome], list[Outcome]]
+
+
+class BestEvaluation(Generic[T]):
+    """Keeps what a report shows of the best evaluation, whose scores head the report.
+
+    A run is evaluated several times, at last with the moving average, which may be the worst.
+
+    Args:
+        metric: Name of the result that decides; of `loss` the smallest is best.
+
+    Attributes:
+        kept: What was offered with the best results since the run was started; None before.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self.kept: T | None = None
+        self._metric, self._results = metric, dict[str, float]()
+        self._value = -math.inf
+
+    def offer(self, results: Mapping[str, float], found: T) -> None:
+        """Keep something if its results are better than those before.
+
+        Args:
+            results: Results of an evaluation, which has the metric.
+            found: What to keep of it.
+        """
+        value = results[self._metric] * (-1 if self._metric == "loss" else 1)
+        better = math.isfinite(value) and not value <= self._value  # than NaN, too
+        if self.kept is None or better:
+            self._value, self._results, self.kept = value, dict(results), found
+
+    def named(self, sections: Sequence[Section]) -> list[Section]:
+        """Say in the texts of sections to which evaluation they belong.
+
+        Args:
+            sections: Sections on what was kept.
+        """
+        scores = ", ".join(f"{name} {value:.4g}" for name, value in self._results.items())
+        of = f"Of the best evaluation by {self._metric} since the last start: {scores}."
+        return [replace(one, text=f"{of} {one.text}".strip()) for one in sections]
 
 
 class Validation:
@@ -27,8 +73,9 @@ class Validation:
 
     Attributes:
         results: Names of the results.
-        last: Counts of the last evaluation, with the confusion of at most `MOST_CONFUSION` classes.
-        examples: Its wrong and right samples for a report, see `Outcomes.gathered`.
+        best: Counts of the best evaluation by `run.best_metric`, or else by `top1`, with the
+            confusion of at most `MOST_CONFUSION` classes, and its wrong and right samples, see
+            `Outcomes.gathered`.
     """
 
     results = ("loss", "top1", "top5")
@@ -42,8 +89,7 @@ class Validation:
         skip_unreadable: bool = False,
     ) -> None:
         self._samples, self._run, self._device = samples, run, device
-        self.last: Counted | None = None
-        self.examples: tuple[list[Outcome], list[Outcome]] = ([], [])
+        self.best = BestEvaluation[tuple[Counted, Examples]](run.best_metric or "top1")
         self._skip, self._left_out = skip_unreadable, LeftOutSamples(run.max_bad_samples)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
@@ -70,15 +116,17 @@ class Validation:
             confusion=len(self._samples.classes) <= MOST_CONFUSION,
             receive=outcomes.add,
         )
-        self.last, self.examples = counted, outcomes.gathered()
+        examples = outcomes.gathered()
         self._left_out.mention(counted.left_out, of=len(self._samples))
         score = counted.scores["val"]
-        return {name: getattr(score, name) for name in self.results}
+        results = {name: getattr(score, name) for name in self.results}
+        self.best.offer(results, (counted, examples))
+        return results
 
     def sections(
         self, picture: Callable[[int], Image.Image], *, unit: str = "images"
     ) -> list[Section]:
-        """Make the sections of a report on the last evaluation.
+        """Make the sections of a report on the best evaluation.
 
         Args:
             picture: As for `classification_sections`.
@@ -87,9 +135,12 @@ class Validation:
         Returns:
             The sections; none before an evaluation.
         """
-        if self.last is None:
+        if self.best.kept is None:
             return []
-        return classification_sections(
-            self.last, self._samples.classes, examples=self.examples, picture=picture,
-            name=self._samples.sample_id, unit=unit,
+        counted, examples = self.best.kept
+        return self.best.named(
+            classification_sections(
+                counted, self._samples.classes, examples=examples, picture=picture,
+                name=self._samples.sample_id, unit=unit,
+            )
         )  # fmt: skip

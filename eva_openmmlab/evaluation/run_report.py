@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import get_world_size
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop
 
 from eva_backbone.checkpoints.registry import resolve_source
@@ -16,6 +17,7 @@ from eva_data.reports.content import Link, Report, Section, Step
 from eva_data.reports.provenance import Kind, facts
 from eva_openmmlab.evaluation.logged import STEP, Entry, is_training, read_scalars, training_curves
 from eva_openmmlab.evaluation.next_commands import demo_command, evaluate_command
+from eva_openmmlab.terminal.scores import best_before
 
 RESULTS = "results.json"
 Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
@@ -128,7 +130,7 @@ class RunReport:
         began = [(name, str(weights) if weights else "random weights")]
         return Report(
             title=f"{title} of {self.name}",
-            summary=summary,
+            summary=summary + self._best_sentence(),
             facts=[*named, *data, *began],
             sections=list(sections),
             links=self._links(),
@@ -143,6 +145,16 @@ class RunReport:
         best = next((v for k, v in info.items() if k.startswith("best_ckpt") and v), None)
         found = [Path(str(file)) for file in (best, info.get("last_ckpt")) if file]
         return next((file for file in found if file.is_file()), None)
+
+    def _best_sentence(self) -> str:
+        """Say that the weights are not those of the scores, where that is so."""
+        score, file = best_of(self.runner) if self.kind == "training" else ("", "")
+        if not file:
+            return ""
+        return (
+            f"\nThe best weights, {file}, had {score}; the scores, classes and pictures here are "
+            "of the last ones."
+        )
 
     def _links(self) -> list[Link]:
         weights = self.weights()
@@ -168,6 +180,20 @@ class RunReport:
             Step(text="See what these weights find in pictures, folders and videos", command=use),
             Step(text="Score them again", command=score),
         ]
+
+
+def best_of(runner: Any) -> tuple[str, str]:
+    """Describe the best weights of a training, see `best_before`.
+
+    Args:
+        runner: Its runner.
+    """
+    hooks = [one for one in runner.hooks if isinstance(one, CheckpointHook)]
+    metrics = [name for one in hooks if one.save_best for name in one.key_indicators]
+    if len(metrics) != 1:
+        return "", ""
+    info = runner.message_hub.runtime_info
+    return best_before(info, metric=metrics[0], iteration=runner.iter)
 
 
 def write_results(folder: Path, results: Results) -> None:

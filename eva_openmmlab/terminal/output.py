@@ -122,8 +122,10 @@ class _Terminal(logging.Handler):
         if record.levelno >= logging.WARNING:
             if _NOISE.match(record.getMessage()):
                 return
-            self._seen[str(record.msg)] += 1
-            if self._seen[str(record.msg)] > _OFTEN:
+            text = str(record.msg)
+            kind = record.getMessage() if text.replace("%s", "").strip(" :") == "" else text
+            self._seen[kind] += 1
+            if self._seen[kind] > _OFTEN:
                 return
         with contextlib.suppress(OSError, ValueError):  # a terminal that is gone ends no run
             ProgressBar.write(self.format(record))

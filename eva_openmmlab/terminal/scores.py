@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from numbers import Real
+from pathlib import Path
 
 _PERCENT = {"mIoU": "mIoU", "mAcc": "mAcc", "aAcc": "aAcc"}  # mmseg gives percents
 _KINDS = {"bbox": "box", "segm": "mask"}
@@ -50,6 +51,24 @@ def score_lines(metrics: Mapping[str, object]) -> list[str]:
 def short_scores(metrics: Mapping[str, object]) -> str:
     """Describe the scores of an evaluation in one line: of each part the first one or two."""
     return "; ".join(", ".join(line.split(", ")[:2]) for line in score_lines(metrics))
+
+
+def best_before(info: Mapping[str, object], *, metric: str, iteration: int) -> tuple[str, str]:
+    """Describe the best weights of a training whose last evaluation was not its best.
+
+    Args:
+        info: What mmengine's message hub has of the run.
+        metric: Name of the score that decides.
+        iteration: Iterations that are done.
+
+    Returns:
+        Score and name of the file; both empty if the last weights are the best, or none were kept.
+    """
+    score, file = info.get("best_score"), info.get("best_ckpt")
+    name = Path(str(file)).name if file else ""
+    if not isinstance(score, Real) or not name or name.endswith(f"_{iteration}.pth"):
+        return "", ""
+    return short_scores({metric: score}), name
 
 
 def _text(value: float, *, digits: int = 2) -> str:

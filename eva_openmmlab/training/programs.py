@@ -93,15 +93,16 @@ def _run(
         _check(cfg, kind)
         runner, hook = _build(cfg, output, kind, recipe=_name(args.config, task))
         runner.train() if kind == "training" else runner.test()
-        from mmengine.dist import is_main_process
+        from mmengine.dist import barrier, is_main_process
 
         from eva_openmmlab.evaluation.next_commands import demo_command
 
+        barrier()  # here: the other processes do not wait for the report
         if is_main_process():
             page = report(runner, kind) if report is not None else None
             weights = _best(runner) if kind == "training" else None
             lines = closing_lines(
-                scores="\n".join(hook.score_lines()),
+                scores="\n".join(_scores(runner, kind, hook.score_lines())),
                 duration=time.monotonic() - began,
                 weights=weights,
                 report=page,
@@ -146,7 +147,6 @@ def _leave() -> None:
     import torch
 
     if torch.distributed.is_initialized():
-        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
@@ -156,6 +156,14 @@ def _name(config: str, task: str) -> str:
     path = Path(config)
     inside = path.resolve().is_relative_to(folder)
     return path.resolve().relative_to(folder).with_suffix("").as_posix() if inside else config
+
+
+def _scores(runner: Any, kind: Kind, last: list[str]) -> list[str]:
+    """Add the best scores, whose weights are named, where the last evaluation was not the best."""
+    from eva_openmmlab.evaluation.run_report import best_of
+
+    best, file = best_of(runner) if kind == "training" else ("", "")
+    return [f"best     {best} ({file})", *(f"last     {one}" for one in last)] if best else last
 
 
 def _best(runner: Any) -> Path | None:

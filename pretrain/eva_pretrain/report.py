@@ -145,7 +145,8 @@ def gallery(seen: Seen, *, mean: Sequence[float], std: Sequence[float]) -> Galle
     return Gallery(
         title="Where the student meets the teacher",
         examples=examples,
-        text=f"{seen.measure.capitalize()} of each predicted patch: the bar beside it goes from "
+        text="By the weights of the last evaluation, averaged where the run keeps an average. "
+        f"{seen.measure.capitalize()} of each predicted patch: the bar beside it goes from "
         f"{low:.1f} (dark blue, below) to {high:.1f} (yellow, above); light grey patches were "
         "shown to the student and are not predicted.",
     )

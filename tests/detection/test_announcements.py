@@ -31,6 +31,8 @@ def test_nothing_found(results):
 def test_an_evaluation_in_one_line():
     line = announcements.evaluation_line(5000, RESULTS | {"own": {"accuracy": 3.0}, "count": 4})
     assert line == "iteration 5,000: box AP 41.2, mask AP 39.0"
+    line = announcements.evaluation_line(50, {"bbox": {"AP": NAN}, "segm": {"AP": None}})
+    assert line == "iteration 50: no scores, since nothing was found"
 
 
 @pytest.mark.parametrize(("period", "steps"), [(5000, 90_000), (1, 7), (1, 100_000), (50, 600)])

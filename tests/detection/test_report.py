@@ -139,7 +139,9 @@ def test_a_training_without_scores(write_run, made):
 def test_a_model_that_finds_nothing(write_run, made):
     nothing = {task: {"AP": None, "AP50": math.nan} for task in RESULTS}
     content = made(write_run(results=nothing, found=[]))
-    assert content.summary.endswith("box AP - and mask AP -.")
+    assert content.summary.endswith(
+        "no scores, since nothing was found or there was nothing to find."
+    )
     assert isinstance(content.sections[0], ScoreTable)
     assert content.sections[0].rows[0].meaning.endswith("nothing was found")
     assert isinstance(content.sections[-1], Gallery)

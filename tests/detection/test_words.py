@@ -34,6 +34,13 @@ def test_further_forms_of_settings_and_numbers():
     assert args.machine_rank == -1
 
 
+def test_a_file_with_an_equals_sign_is_a_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=3.yaml").touch()
+    args = make_parser().parse_args(["lr=3.yaml", "a=" + "b" * 300])
+    assert (args.config_file, len(args.opts)) == ("lr=3.yaml", 1)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

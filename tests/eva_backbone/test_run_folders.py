@@ -9,7 +9,7 @@ import torch
 
 from eva_backbone.checkpoints.reading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_backbone.checkpoints.runs.weights import weights_of_run
+from eva_backbone.checkpoints.runs.weights import named_weights, weights_of_run
 
 WEIGHTS, EMA = "model.safetensors", "model_ema.safetensors"
 
@@ -133,3 +133,16 @@ def test_a_folder_that_is_not_a_run(tmp_path, monkeypatch):
     _checkpoint(Path("run"), 2)
     with pytest.raises(FileNotFoundError, match="has no moving average: the run had ema_decay=0"):
         weights_of_run(Path("run"), ema=True)
+
+
+def test_weights_are_named_by_the_file_that_is_taken(tmp_path, monkeypatch):
+    assert named_weights("") == "random"
+    assert named_weights("eva_debug") == "eva_debug"
+    newest = _checkpoint(tmp_path / "run", 9, names=(WEIGHTS, EMA))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert named_weights("~/run") == str(newest / WEIGHTS)
+    _best(tmp_path / "run", "top1", ema=3.0)
+    assert named_weights("~/run") == f"{tmp_path}/run/best/{EMA} (moving average)"
+    (tmp_path / "eva_debug").mkdir()  # beside the bundled file of that name
+    monkeypatch.chdir(tmp_path)
+    assert named_weights("eva_debug") == "eva_debug"

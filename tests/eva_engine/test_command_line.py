@@ -36,8 +36,10 @@ def run(program, monkeypatch):
     root, levels = logging.getLogger(), (logging.root.level, command_line.logger.level)
     handlers = list(root.handlers)
 
-    def start(*arguments, train=lambda config, device: None):
-        command_line.main(program.Config, train, program="train.py", arguments=arguments)
+    def start(*arguments, train=lambda config, device: None, check=None):
+        command_line.main(
+            program.Config, train, program="train.py", arguments=arguments, check=check
+        )
 
     yield start
     for handler in root.handlers:
@@ -71,7 +73,17 @@ def test_a_folder_with_a_run_is_refused_before_anything_is_imported(run, recipe,
     (step / "COMPLETE").write_text('{"model.safetensors": 1}')
     (step / "model.safetensors").write_text("x")
     with pytest.raises(SystemExit, match="has a run that reached step_00000004: continue it"):
-        run(recipe, train=None)
+        run(recipe, train=None, check=lambda config: pytest.fail("weights may be downloaded"))
+
+
+@pytest.mark.parametrize("value", ["lr=0.1", "-odd", "a b=c", "-1", "a" * 300])
+@pytest.mark.parametrize("form", [["--run.output", "{}"], ["--run.output={}"], ["run.output={}"]])
+def test_a_value_may_look_like_a_setting_or_a_flag(program, recipe, value, form):
+    arguments = [word.format(value) for word in form]
+    config, _ = command_line.parse(
+        program.Config, [*arguments, recipe, "run.epochs=7"], program="train.py"
+    )
+    assert (str(config.run.output), config.run.epochs) == (value, 7)
 
 
 def test_option_of_the_launcher_deepspeed(program, recipe):
@@ -120,6 +132,8 @@ def test_help_of_a_recipe_explains_every_value(run, recipe, program, capsys):
     (("--run.epochs", "many"), "Error parsing --run.epochs: "),
     (("--run.epochs", "0"), "Error parsing run: epochs must be at least 1, got 0"),
     (("--run.precision", "fp8"), "invalid choice 'fp8'"),
+    (("--run.output", "--run.resume"), "run.output"),
+    (("--run.output",), "run.output"),
 ])  # fmt: skip
 def test_a_wrong_option_or_value_is_an_error(run, recipe, capsys, option, text):
     with pytest.raises(SystemExit) as end:

@@ -313,7 +313,8 @@ def test_what_a_validation_keeps_for_a_report(prescribe, numbered, tmp_path):
     validation = Validation(numbered([1, 0, 0, 0, 1], classes=2), run, CPU)
     assert validation.sections(lambda index: Image.new("RGB", (4, 4))) == []
     validation(prescribe(logits))
-    wrong, right = validation.examples
+    validation(prescribe([[4.0, 0.0]] * 5))  # worse, as a moving average may be at the end
+    wrong, right = validation.best.kept[1]
     assert [(one.sample, one.prediction) for one in wrong] == [(2, 1), (1, 1)]
     assert [(one.sample, one.label) for one in right] == [(4, 1), (3, 0)]
     assert wrong[0].confidence == pytest.approx(1 / (1 + np.exp(-2)))
@@ -322,6 +323,8 @@ def test_what_a_validation_keeps_for_a_report(prescribe, numbered, tmp_path):
     )
     assert [row[1:3] for row in classes.rows] == [[3, pytest.approx(100 / 3)], [2, 100]]
     assert classes.rows[0][4] == "class 1 (2 times)"
+    assert "best evaluation by top1 since the last start: loss 0.7027, top1 60," in classes.text
+    assert "top1 60," in worst.text
     assert confusion.counts.tolist() == [[1, 2], [0, 2]]
     assert worst.examples[0].caption.startswith("truth class 0, predicted class 1 (0.88)")
     assert worst.examples[0].pictures[0].image.width == 3

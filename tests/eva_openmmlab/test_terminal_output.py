@@ -9,7 +9,7 @@ from mmengine.logging import MMLogger
 
 from eva_data.terminal import SHOWN
 from eva_openmmlab.terminal import output
-from eva_openmmlab.terminal.scores import score_lines, short_scores
+from eva_openmmlab.terminal.scores import best_before, score_lines, short_scores
 
 OURS = logging.getLogger("eva_openmmlab.somewhere")
 
@@ -36,6 +36,7 @@ def test_the_terminal_has_what_is_said_and_the_log_everything(tmp_path, mmlogger
         mmlogger.warning("The prefix is not set in metric class X.")
         for number in range(4):
             mmlogger.warning("a folder is %d", number)
+            mmlogger.warning("%s", ["a", "b", "c", "d"][number])
         OURS.info("said", extra=dict(SHOWN))
         prints("pycocotools.coco", "index created!")
         prints("my_module", "mine")
@@ -44,7 +45,8 @@ def test_the_terminal_has_what_is_said_and_the_log_everything(tmp_path, mmlogger
     found = capsys.readouterr()
     assert found.out == "mine\n"
     assert found.err.splitlines() == [
-        *("warning: a folder is 0", "warning: a folder is 1", "said"),
+        *("warning: a folder is 0", "warning: a", "warning: a folder is 1", "warning: b"),
+        *("warning: c", "warning: d", "said"),
         "warning: This DataLoader will create 9 worker processes",
     ]
     text = (tmp_path / "run" / "log.txt").read_text()
@@ -101,3 +103,17 @@ def test_without_a_program_mmengines_logger_stays_as_it_is(tmp_path, mmlogger):
 def test_scores_are_a_few_words(metrics, lines, short):
     assert score_lines(metrics) == lines
     assert short_scores(metrics) == short
+
+
+@pytest.mark.parametrize(
+    ("metric", "score", "found"),
+    [
+        ("mIoU", 71.5, ("mIoU 71.50", "best_iter_40.pth")),
+        ("coco/bbox_mAP", 0.415, ("box AP 41.5", "best_iter_40.pth")),
+    ],
+)
+def test_the_best_weights_where_the_last_were_worse(metric, score, found):
+    info = {"best_score": score, "best_ckpt": "run/best_iter_40.pth"}
+    assert best_before(info, metric=metric, iteration=60) == found
+    assert best_before(info, metric=metric, iteration=40) == ("", "")
+    assert best_before({}, metric=metric, iteration=40) == ("", "")

@@ -43,6 +43,8 @@ def test_a_file_with_an_equals_sign_is_a_file(parser, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lr=0.1.pth").touch()
     assert parser.parse_args(["recipe", "lr=0.1.pth"]).weights == "lr=0.1.pth"
+    long = "lr=" + "1" * 300  # no file can have that name
+    assert parser.parse_args(["recipe", "run", long]).cfg_options == {"lr": "1" * 300}
     named = parser.parse_args(["recipe", "run", "--cfg-options", "lr=0.1.pth"])
     assert named.cfg_options == {"lr": "0.1.pth"}
     assert parser.parse_args(["recipe", "runs/lr=0.1/best.pth"]).weights == "runs/lr=0.1/best.pth"

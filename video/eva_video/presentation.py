@@ -51,7 +51,7 @@ def present_training(
         data=described,
         meanings=meanings("videos"),
         sections=sections,
-        next_steps=partial(_next_steps, data.val or data.train),
+        next_steps=partial(_next_steps, data.val),
     )
 
 
@@ -85,4 +85,5 @@ def _next_steps(data: str, folder: Path) -> list[Step]:
         "--weights", folder, "--output", folder / "demo", "VIDEO_OR_FOLDER",
     )  # fmt: skip
     scored = Step(text="Score the best weights with 12 views of each video.", command=evaluate)
-    return [scored, Step(text="Name what happens in other videos.", command=demo)]
+    named = Step(text="Name what happens in other videos.", command=demo)
+    return [scored, named] if data else [named]  # not on what it was trained on

@@ -25,8 +25,9 @@ from eva_engine.config import RunConfig
 from eva_engine.evaluation.classification_report import MOST_CONFUSION, classification_sections
 from eva_engine.evaluation.counting import Counted, LabelledSamples, count
 from eva_engine.evaluation.left_out import LeftOutSamples
-from eva_engine.evaluation.outcomes import Outcome, Outcomes
+from eva_engine.evaluation.outcomes import Outcomes
 from eva_engine.evaluation.rules import OneLabel
+from eva_engine.evaluation.validation import BestEvaluation, Examples
 
 OF_PAIRS = ("loss", "image_to_text_r1", "text_to_image_r1")
 OF_CLASSES = ("top1", "top5")
@@ -52,9 +53,9 @@ class ContrastiveValidation:
         results: Names of the results.
         pairs: The pairs.
         classes: The pictures with labels.
-        last_pairs: Features of the pairs of the last evaluation.
-        last_classes: Counts of the classes of the last evaluation.
-        examples: Its wrong and right pictures, see `Outcomes.gathered`.
+        best: Features of the pairs, counts of the classes, and wrong and right pictures, see
+            `Outcomes.gathered`, of the best evaluation by `run.best_metric`, or else by the first
+            result that is not the loss.
 
     Raises:
         ValueError: If there is nothing to evaluate, or no transform for the pairs.
@@ -77,13 +78,12 @@ class ContrastiveValidation:
         self.classes, self._templates = classes, find_templates(templates)
         self._names = [] if classes is None else names_of(classes.classes)
         self._left_out = LeftOutSamples(run.max_bad_samples)
-        self.last_pairs: EncodedPairs | None = None
-        self.last_classes: Counted | None = None
-        self.examples: tuple[list[Outcome], list[Outcome]] = ([], [])
         self.results = (
             *(OF_PAIRS if pairs is not None else ()),
             *(OF_CLASSES if classes is not None else ()),
         )
+        metric = run.best_metric or next(name for name in self.results if name != "loss")
+        self.best = BestEvaluation[tuple[EncodedPairs | None, Counted | None, Examples]](metric)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Compute the results; called on all processes.
@@ -99,6 +99,9 @@ class ContrastiveValidation:
         """
         clip: Any = getattr(model, "module", model)
         found: dict[str, float] = {}
+        encoded: EncodedPairs | None = None
+        counted: Counted | None = None
+        examples: Examples = ([], [])
         if self.pairs is not None:
             assert self._transform is not None
             encoded = encode_pairs(
@@ -109,7 +112,6 @@ class ContrastiveValidation:
                 workers=self._run.workers,
                 skip_unreadable=True,
             )
-            self.last_pairs = encoded
             self._left_out.mention(encoded.left_out, of=len(self.pairs))
             shares = retrieval_scores(encoded.images, encoded.texts, encoded.owners).entries()
             shares["loss"] = contrastive_loss(clip, encoded, batch_size=self._run.batch_size)
@@ -128,24 +130,26 @@ class ContrastiveValidation:
                 confusion=len(self._names) <= MOST_CONFUSION,
                 receive=outcomes.add,
             )
-            self.last_classes, self.examples = counted, outcomes.gathered()
+            examples = outcomes.gathered()
             self._left_out.mention(counted.left_out, of=len(self.classes))
             score = counted.scores["val"]
             found |= {name: getattr(score, name) for name in OF_CLASSES}
+        self.best.offer(found, (encoded, counted, examples))
         return found
 
     def sections(self) -> list[Section]:
-        """Make the sections of a report on the last evaluation; none before one."""
+        """Make the sections of a report on the best evaluation; none before one."""
         found: list[Section] = []
-        if self.last_pairs is not None and self.pairs is not None:
-            found += retrieval_examples(self.last_pairs, self.pairs)
+        pairs, counted, examples = self.best.kept or (None, None, ([], []))
+        if pairs is not None and self.pairs is not None:
+            found += retrieval_examples(pairs, self.pairs)
         samples = self.classes
-        if self.last_classes is not None and samples is not None:
+        if counted is not None and samples is not None:
             found += classification_sections(
-                self.last_classes, self._names, examples=self.examples, name=samples.sample_id,
+                counted, self._names, examples=examples, name=samples.sample_id,
                 picture=lambda index: picture_of(samples, index),
             )  # fmt: skip
-        return found
+        return self.best.named(found)
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from eva_backbone.checkpoints.runs.weights import named_weights
 from eva_contrastive.evaluation.benchmarks import OWN, Benchmark
 from eva_contrastive.evaluation.opening import Opened
 from eva_contrastive.evaluation.published import expected
@@ -24,7 +25,6 @@ from eva_engine import distributed
 from eva_engine.evaluation.classification_report import classification_sections
 from eva_engine.evaluation.counting import Counted, Score
 from eva_engine.evaluation.outcomes import Outcome
-from eva_engine.evaluation.report import named_weights
 
 MOST_CLASSES = 200  # of a set with a section of its own
 Examples = tuple[Sequence[Outcome], Sequence[Outcome]]

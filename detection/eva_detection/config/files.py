@@ -23,7 +23,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 import eva_detection.data.datasets  # noqa: F401 (a saved config may name its data sets)
 from eva_data.files import require_regular_file
-from eva_detection.data import datasets as datasets  # registered: a run's config has their names
 
 MODULES_VARIABLE = "EVA_CONFIG_MODULES"  # further modules that YAML configs may name
 # Where what a config may name is defined: classes and functions that build, and do nothing else.

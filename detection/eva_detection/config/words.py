@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eva_data.command_line import any_order
+from eva_data.files import is_there
 from eva_data.recipes import find_recipe
 
 _RECIPE = "--config-file"
@@ -15,7 +16,7 @@ _SETTING = re.compile(r"~|[^/=]+=")  # ~key: hydra's way to delete a value
 class AnyOrderParser(any_order.AnyOrderParser):
     """A parser with `--config-file` and `opts`, whose words may stand in any order.
 
-    A word that is neither a flag nor `key=value` is the recipe.
+    A word that is neither a flag nor `key=value` is the recipe, and a file that is there is.
     """
 
     def parse_known_args(  # type: ignore[override]
@@ -53,7 +54,7 @@ class AnyOrderParser(any_order.AnyOrderParser):
             named: As for every parser; here settings have no flag.
         """
         del named
-        return bool(_SETTING.match(word))
+        return bool(_SETTING.match(word)) and not is_there(word)
 
 
 def _same(first: str, second: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
+from eva_backbone.checkpoints.runs.weights import named_weights
 from eva_data.coco.files import parse_json
 from eva_data.coco.report import CONFUSION, PER_CLASS, data_fact, detection_sections
 from eva_data.coco.score_table import title_of
@@ -74,8 +75,9 @@ def _report(
         )
     place = 1 if sections else 0  # curves of the training follow the scores
     sections[place:place] = curves(metrics)
-    began_from = str(cfg.train.get("init_checkpoint") or "random")
-    weights = began_from if kind == "evaluation" else str(folder / FINAL)
+    source = str(cfg.train.get("init_checkpoint") or "")
+    began_from = named_weights(source)
+    weights = source if kind == "evaluation" else str(folder / FINAL)
     picture = next(iter(test_set.files.values()), None) if test_set.is_scored else None
     return Report(
         title=f"Detection: {kind} of {recipe or folder.name}",
@@ -104,6 +106,8 @@ def _summary(
 ) -> str:
     named = [f"{title_of(task)} AP {_percent(results[task]['AP'])}" for task in _scored(results)]
     text = " and ".join(named) if scored and named else "nothing was scored"
+    if scored and named and all(score.endswith(" -") for score in named):
+        text = "no scores, since nothing was found or there was nothing to find"
     if "evaluator" not in cfg.dataloader:
         text += ": the config has no dataloader.evaluator"
     if kind == "training":

@@ -11,8 +11,8 @@ from pathlib import Path
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
+from eva_backbone.checkpoints.runs.weights import named_weights
 from eva_data.commands import UnwritableOutputError, say
-from eva_data.interruption import StopSignal
 from eva_data.recipes import recipe_folder
 from eva_data.reports.page import NAME as REPORT
 from eva_data.terminal import SHOWN, closing_lines, opening_lines
@@ -54,9 +54,9 @@ def opening(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
         images = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
         step = f" of {images * accumulate} images" if images else ""
         task = f"train {name}: {cfg.train.max_iter:,} iterations{step} on {place}"
-        weights = (args.resume and _last(cfg)) or cfg.train.init_checkpoint or "random"
+        weights = (args.resume and _last(cfg)) or cfg.train.init_checkpoint
     folder = Path(cfg.train.output_dir)
-    return opening_lines(task=task, weights=weights, data=(), output=folder)
+    return opening_lines(task=task, weights=named_weights(weights), data=(), output=folder)
 
 
 def recipe_name(file: str) -> str:
@@ -93,6 +93,8 @@ def evaluation_line(iteration: int, results: _Results) -> str:
         results: Task -> metric -> percent.
     """
     scores = [f"{_name(task)} AP {_percent(results[task]['AP'])}" for task in _scored(results)]
+    if scores and all(score.endswith(" -") for score in scores):
+        scores = ["no scores, since nothing was found"]
     return f"iteration {iteration:,}: {', '.join(scores) or 'see log.txt'}"
 
 
@@ -172,21 +174,13 @@ def close_finished(test_set: TestSet, *, recipe: str) -> None:
 
 
 def _report(test_set: TestSet, *, trains: bool, recipe: str) -> Path | None:
-    """Write the report. A signal ends that, not the run, which has done everything else."""
-    stop = StopSignal()
-    try:
-        with stop.listen():
-            stop.exit_at_once()
-            return report_of_run(
-                test_set.cfg,
-                test_set,
-                kind="training" if trains else "evaluation",
-                processes=comm.get_world_size(),
-                recipe=recipe_name(recipe),
-            )
-    except (SystemExit, KeyboardInterrupt):
-        logger.warning("no %s: a signal has ended its writing; everything else is done", REPORT)
-        return None
+    return report_of_run(
+        test_set.cfg,
+        test_set,
+        kind="training" if trains else "evaluation",
+        processes=comm.get_world_size(),
+        recipe=recipe_name(recipe),
+    )
 
 
 def _say_end(cfg: DictConfig, *, trains: bool, report: Path | None, seconds: float | None) -> None:

@@ -45,6 +45,25 @@ def weights_of_run(folder: Path, *, ema: bool | None = None) -> Path:
     return found
 
 
+def named_weights(source: str) -> str:
+    """Name weights for people: a run's folder by the file that is taken of it.
+
+    Args:
+        source: Name, path or address; empty for none.
+    """
+    if not source:
+        return "random"
+    try:
+        folder = Path(source).expanduser()
+        file = weights_of_run(folder) if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # said where the weights are read
+        return source
+    if file is None:
+        return source
+    average = " (moving average)" if file.name == engine.EMA_WEIGHTS else ""
+    return f"{file}{average}"
+
+
 def _of_framework(folder: Path) -> Path | None:
     if best := frameworks.best_of_mmengine(folder):
         return best

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from eva_data.files import UnwritableError
+from eva_data.interruption import SIGNALS
 from eva_data.reports import page as pages
 from eva_data.reports.content import (
     Confusion,
@@ -272,3 +274,19 @@ def test_the_page_is_written_completely_or_not_at_all(tmp_path, monkeypatch, cap
     with pytest.raises(UnwritableError):
         write_report(tmp_path / "file", report())
     assert try_report(tmp_path / "new", lambda: report()) == tmp_path / "new" / NAME
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_ends_the_report_and_not_the_run(tmp_path, caplog, number):
+    def interrupted():
+        signal.raise_signal(number)
+        return report()
+
+    handlers = {one: signal.signal(one, signal.SIG_DFL) for one in SIGNALS}
+    try:
+        assert try_report(tmp_path, interrupted) is None
+    finally:
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+    assert "a signal has ended its writing" in caplog.text
+    assert list(tmp_path.iterdir()) == []
