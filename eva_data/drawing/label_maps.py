@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from eva_data.commands import printable
-from eva_data.drawing.lettering import font
+from eva_data.drawing.lettering import font, shortened
 from eva_data.drawing.style import enlarged, enlargement
 
 Color = tuple[int, int, int]
 
 _LEAST_SHARE = 0.0005  # of the pixels, for a line in the legend
 _LARGEST_IN_PALETTE = 255
+_WIDEST_NAME = 600  # pixels in a legend; where the picture is wider, its width
 _ROWS = 256  # that are painted at once
 
 
@@ -71,7 +72,11 @@ def with_legend(
     shown = [index for index in np.argsort(-shares) if shares[index] >= _LEAST_SHARE]
     size = int(np.clip(height / 28, 11, 40))
     letters = font(size)
-    texts = [f"{printable(names[index]).strip()}  {shares[index]:.1%}" for index in shown]
+    widest = max(width, _WIDEST_NAME)
+    texts = [
+        f"{shortened(printable(names[index]), letters, widest)}  {shares[index]:.1%}"
+        for index in shown
+    ]
     line, gap = round(size * 1.6), size // 2
     longest = max((letters.getlength(text) for text in texts), default=0)
     column = round(longest) + line + 3 * gap

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PIL import ImageFont
 
+_MOST_LETTERS = 1000  # no picture has room for more
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -33,7 +34,7 @@ def shortened(text: str, letters: Font, width: float) -> str:
     Returns:
         The text, or its beginning.
     """
-    text = " ".join(text.split())
+    text = " ".join(text[:_MOST_LETTERS].split())
     if letters.getlength(text) <= width:
         return text
     while text and letters.getlength(text + "...") > width:

@@ -47,7 +47,7 @@ def placed(mask: NDArray[Any] | Mapping[str, Any], height: int, width: int) -> P
         )
     left, columns = 0, mask
     if isinstance(mask, Mapping):
-        left, columns = _decoded(_counts(mask["counts"]), height)
+        left, columns = _decoded(_counts(mask["counts"]), height, width)
     columns = np.asarray(columns, bool)
     rows = np.flatnonzero(columns.any(axis=1))
     if not len(rows):
@@ -122,9 +122,12 @@ def _counts(code: Any) -> NDArray[np.int64]:
     return numbers
 
 
-def _decoded(counts: NDArray[np.int64], height: int) -> tuple[int, Mask]:
-    """First column, and the columns from there on that hold all runs of the inside."""
-    ends = np.cumsum(counts)
+def _decoded(counts: NDArray[np.int64], height: int, width: int) -> tuple[int, Mask]:
+    """First column, and the columns from there on that hold all runs of the inside.
+
+    What a damaged code has outside of the picture is left out.
+    """
+    ends = np.maximum.accumulate(np.cumsum(counts).clip(0, height * width))
     starts, stops = ends[: len(ends) // 2 * 2 : 2], ends[1::2]
     held = stops > starts
     starts, stops = starts[held], stops[held]

@@ -43,6 +43,12 @@ def test_pixels_to_ignore_stay_unpainted():
     assert with_legend(painted, classes, ("sky", "road", "\udcff"), COLORS).shape[1] > 4
 
 
+def test_a_name_of_any_length_leaves_the_legend_narrow():
+    classes = np.zeros((4, 4), np.uint8)
+    picture = with_legend(np.zeros((4, 4, 3), np.uint8), classes, ["n" * 10**6], COLORS[:1])
+    assert picture.shape[1] < 800
+
+
 def test_label_images_can_be_read_back(tmp_path):
     classes = np.array([[0, 1], [2, 2]], np.uint8)
     for labels, mode in (((7, 0, 255), "P"), ((7, 1, 400), "I;16")):

@@ -37,6 +37,9 @@ def test_codes_are_decoded_as_pycocotools_does(shape):
 
 def test_codes_that_are_not_compressed_and_codes_of_nothing():
     part = placed({"size": [4, 3], "counts": [5, 2, 5]}, 4, 3)
+    beyond = placed({"size": [4, 3], "counts": [5, 2, 4, 10**12]}, 4, 3)
+    assert (beyond.top, beyond.left, beyond.mask.shape) == (1, 1, (3, 2))
+    assert placed({"size": [4, 3], "counts": [-5, 2, 4, -1]}, 4, 3) is None
     assert (part.top, part.left, part.mask.shape) == (1, 1, (2, 1))
     for nothing in ([12], [], b"", "", b"\x80"):
         assert placed({"size": [4, 3], "counts": nothing}, 4, 3) is None
