@@ -10,8 +10,9 @@
 * `coco`, `object_data`: annotation files in COCO format, checked and made uniform; YOLO and VOC;
 * `transforms`, `drawing`: the transform of an evaluation; objects, classes, letters on pictures;
 * `reports`, `terminal`, `progress`: the page of a run, its lines on the terminal, its bar;
-* `inputs`, `demos`, `options`, `commands`: inputs of demos and what they found, types of options,
-  exit codes of programs;
+* `inputs`, `demos`: inputs of demos and what they found;
+* `options`, `commands`, `command_line`: types of options, exit codes of programs, words in any
+  order;
 * `recipes`, `extras`: recipes by name, wherever they lie; what is not installed, in a sentence;
 * `pools`, `checks`: work in several processes; checks of data sets, their findings and command;
 * `interruption`, `sampling`, `holdout`: stop signals; random numbers by seed and place; a share

@@ -10,7 +10,15 @@ import eva_data
 
 MODULES = {  # what a group may load -> its modules
     (): (
-        *("checks.command", "checks.manifests", "commands", "extras", "files", "inputs"),
+        *(
+            "checks.command",
+            "checks.manifests",
+            "command_line.any_order",
+            "commands",
+            "extras",
+            "files",
+            "inputs",
+        ),
         *("interruption", "options", "pools", "progress", "recipes", "suffixes", "terminal"),
         *("outputs.folders", "outputs.run_folder", "demos.found", "demos.required_data"),
         *("reports.machine", "reports.provenance", "reports.style"),
