@@ -129,7 +129,7 @@ def _starts(folder: Path, kind: Kind) -> list[Start]:
         content = (folder / STARTS).read_bytes()
     except OSError:
         return []
-    found = []
+    found: list[Start] = []
     for line in content.splitlines():
         try:
             fields = json.loads(line)
