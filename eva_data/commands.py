@@ -20,7 +20,7 @@ class UnwritableOutputError(OSError):
 
 
 def say(text: str) -> None:
-    """Write a line to the standard output.
+    """Write a line to the standard output; what its encoding does not have is escaped.
 
     Args:
         text: The line.
@@ -30,9 +30,11 @@ def say(text: str) -> None:
     """
     if sys.stdout is None:
         raise UnwritableOutputError("the standard output is closed: nothing can be shown")
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    shown = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
         with above_bars(sys.stdout):
-            sys.stdout.write(f"{text}\n")
+            sys.stdout.write(f"{shown}\n")
     except BrokenPipeError:  # its reader has seen enough, as in `... | head`
         sys.exit(EXIT_UNREAD)
     except OSError as error:

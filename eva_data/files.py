@@ -184,6 +184,15 @@ def require_regular_file(path: Path) -> None:
         raise OSError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device')} and not a file")
 
 
+def home_expanded(path: str | os.PathLike[str]) -> Path:
+    """Replace `~` at the beginning; that of a user who does not exist stays as it is written.
+
+    Args:
+        path: Path, as a user writes it.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (which raises RuntimeError)
+
+
 def is_there(word: str) -> bool:
     """Return whether a word of a command line is a file or folder; any text may be asked for."""
     return os.path.exists(word)  # noqa: PTH110 (Path's raises for a text that is too long)

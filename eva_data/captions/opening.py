@@ -35,6 +35,7 @@ from eva_data.captions.left_out import LeftOut
 from eva_data.captions.listed import ListedCaptions, table_of_pairs
 from eva_data.captions.shards import ShardCaptions, index_pairs
 from eva_data.captions.tables import find_columns, pairs_of_table
+from eva_data.files import home_expanded
 from eva_data.sources.index_file import CAPTION_KIND, Table
 from eva_data.sources.manifest_file import Form, Manifest, SourceEntry, expand_path, read_index
 from eva_data.sources.patterns import expand, is_pattern
@@ -192,7 +193,7 @@ def _open_shards(
 
 def _open_table(entry: SourceEntry, table: Table | None, left_out: LeftOut) -> ListedCaptions:
     file, split = _file_and_split(Path(entry.location))
-    root = Path(entry.options.get("root", file.parent)).expanduser()
+    root = home_expanded(entry.options.get("root", file.parent))
     if not root.is_dir():
         raise ValueError(f"root must be the folder of the pictures, and there is none at {root}")
     if table is None:

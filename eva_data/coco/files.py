@@ -309,14 +309,16 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _categories(path: Path, entries: list[dict[str, Any]]) -> dict[int, str]:
     found: dict[int, str] = {}
+    names: set[str] = set()
     for entry in sorted(entries, key=lambda one: one["id"]):
         name = category_name(entry)
-        if not name or name in found.values():
+        if not name or name in names:
             problem = f"the name {name!r}, as another has" if name else "no name"
             raise ValueError(
                 f"{path}: category {entry['id']} has {problem}; give it one of its own"
             )
         found[entry["id"]] = name
+        names.add(name)
     return found
 
 

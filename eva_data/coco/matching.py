@@ -168,7 +168,8 @@ def judgements(
     """
     present: dict[Hashable, set[int]] = defaultdict(set)
     for one in truth.get("annotations") or ():
-        present[one["image_id"]].add(numbers[one["category_id"]])
+        if one["category_id"] in numbers:
+            present[one["image_id"]].add(numbers[one["category_id"]])
     found = {}
     for image in truth["images"]:
         if "neg_category_ids" in image:

@@ -28,6 +28,7 @@ from eva_data.coco.matching import (
 )
 from eva_data.coco.results import each_prediction
 from eva_data.coco.score_table import OF_CLASS, Scores, number, score_table, tasks_of, title_of
+from eva_data.commands import printable
 from eva_data.drawing.style import score_text
 from eva_data.files import write_text
 from eva_data.reports.content import Cell, Confusion, Curve, Curves, Section, Table
@@ -272,4 +273,4 @@ def _write_csv(file: Path, heads: Sequence[str], rows: Iterable[Sequence[Cell]])
     writer.writerows(
         [round(one, 3) if isinstance(one, float) else one for one in row] for row in rows
     )
-    write_text(file, stream.getvalue())
+    write_text(file, printable(stream.getvalue()))

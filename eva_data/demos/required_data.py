@@ -5,6 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from eva_data.commands import command_to_run
+from eva_data.files import home_expanded
 
 # Folder below output/datasets -> arguments that make it, of `tools/make_demo_data.py`.
 DEMO_DATA: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -33,7 +34,7 @@ def require_data(location: str, *, name: str, forms: str = "") -> None:
     """
     if location.startswith(_ELSEWHERE):
         return
-    path = Path(location).expanduser()
+    path = home_expanded(location)
     parts = path.parts
     fixed = next((i for i, part in enumerate(parts) if any(c in part for c in "{*?[")), len(parts))
     there = Path(*parts[:fixed])

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eva_data.files import find_files
+from eva_data.files import find_files, home_expanded
 from eva_data.labelled.classes import read_class_list
 from eva_data.labelled_videos.clip_ids import clip_name, place_clips
 from eva_data.labelled_videos.entries import Labels
@@ -69,7 +69,7 @@ def open_videos(
         classes = read_class_list(classes)
     if classes is not None and not len(classes):
         raise ValueError("classes is empty: name the classes in the order of the labels, or None")
-    path = Path(location).expanduser()
+    path = home_expanded(location)
     if path.is_dir():
         _warn_of_root(root, path)
         return open_class_folders(path, classes=classes, backend=backend)
@@ -80,7 +80,7 @@ def open_videos(
         raise ValueError(f"there is no {path}: name {FORMS}")
     if is_video(path):
         raise ValueError(f"{path} is a video and not a list of videos: name {FORMS}")
-    below = path.parent if root is None else Path(root).expanduser()
+    below = path.parent if root is None else home_expanded(root)
     if not below.is_dir():
         raise ValueError(f"root must be a folder, and there is none at {below}")
     if path.suffix == SUFFIX:
@@ -123,7 +123,7 @@ def video_names(
     Raises:
         ValueError: If it is in no known form.
     """
-    path = Path(location).expanduser()
+    path = home_expanded(location)
     if path.is_dir():
         yield from find_files(path, VIDEOS)
     elif is_pattern(path):

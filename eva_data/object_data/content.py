@@ -98,15 +98,19 @@ def rounded(value: float) -> float:
     return round(value, _DECIMALS)
 
 
-def part_of(paths: Sequence[str], *, absent: Sequence[str] = ()) -> Part:
+def part_of(
+    paths: Sequence[str], *, folders: Sequence[str] = (), absent: Sequence[str] = ()
+) -> Part:
     """Make a part of pictures that lie anywhere.
 
     Args:
         paths: Absolute paths; a path may be there several times.
+        folders: Folders that hold some of them, which names are not shortened below: so the name
+            of a picture, which decides where it is held out, does not depend on the others.
         absent: See `Part`.
     """
     paths = sorted(set(paths))
-    above = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
+    above = os.path.commonpath([*folders, *map(os.path.dirname, paths)])
     begin = len(above.rstrip(os.sep)) + 1
     names = [path[begin:] for path in paths]
     return Part(folder=Path(above), names=names, absent=absent)

@@ -8,15 +8,19 @@ from xml.parsers import expat
 from eva_data.coco.rules import shown
 from eva_data.object_data.content import Report
 
-_MOST_BYTES = 64 * 2**20
+_MOST_BYTES = 16 * 2**20  # no file of one picture is larger
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
-@dataclass
+class _DocumentTypeError(ValueError):
+    """A document type, whose entities could name other files or stand for billions of letters."""
+
+
+@dataclass(slots=True)
 class _Element:
     tag: str
     line: int
-    text: str = ""
+    texts: list[str] = field(default_factory=list)
     inside: list["_Element"] = field(default_factory=list)
 
     def find(self, tag: str) -> "_Element | None":
@@ -24,7 +28,7 @@ class _Element:
 
     def text_of(self, tag: str) -> str:
         found = self.find(tag)
-        return found.text.strip() if found else ""
+        return "".join(found.texts).strip() if found else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +161,10 @@ def _parse(file: Path) -> _Element:
         open_elements.pop()
 
     def characters(text: str) -> None:
-        open_elements[-1].text += text
+        open_elements[-1].texts.append(text)
 
     def document_type(*_: object) -> None:
-        raise ValueError(
+        raise _DocumentTypeError(
             f"{file}, line {parser.CurrentLineNumber}: it declares a document type "
             "(<!DOCTYPE ...>), which could name other files; remove it"
         )
@@ -174,6 +178,8 @@ def _parse(file: Path) -> _Element:
         raise ValueError(
             f"{file}, line {error.lineno}: it is not complete XML ({expat.ErrorString(error.code)})"
         ) from error
-    except LookupError as error:  # an encoding that Python does not know
-        raise ValueError(f"{file} is in an unknown encoding: save it as UTF-8") from error
+    except _DocumentTypeError:
+        raise
+    except (LookupError, ValueError) as error:  # ValueError: of several bytes a letter, as GBK
+        raise ValueError(f"{file} is in an encoding that is not read: save it as UTF-8") from error
     return top.inside[0]

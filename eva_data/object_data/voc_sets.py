@@ -57,7 +57,7 @@ def _side_by_side(folder: Path) -> dict[str, Path]:
     found = {}
     for part, names in _SIDE_BY_SIDE.items():
         for name in names:
-            if part not in found and next((folder / name).glob("*.xml"), None):
+            if part not in found and (folder / name).is_dir() and _stems(folder / name):
                 found[part] = folder / name
     return found
 
@@ -108,22 +108,29 @@ class VocPictures(LabelledPictures):
         by_stem = {os.path.splitext(name)[0]: name for name in reversed(there)}  # noqa: PTH122
         names, absent = [], []
         for stem in progress(stems, total=len(stems), what="annotations"):
-            path = files / f"{stem}.xml"
-            if not path.is_file():
-                path = files / f"{stem}.XML"
-            file = read_voc_file(path, report=report)
+            path, capitals = files / f"{stem}.xml", files / f"{stem}.XML"
+            if not path.is_file() and capitals.is_file():
+                path = capitals
+            try:
+                file = read_voc_file(path, report=report)
+            except ValueError as error:
+                report(str(error))
+                continue
             stated = Path(file.filename.replace("\\", "/")).name
             name = by_stem.get(stem) or there.get(stated) or ""
             if not name:
                 wanted = folder / (stated or f"{stem}.jpg")
                 absent.append(f"{wanted} ({path})")
                 continue
+            earlier = self._files.get((folder, name), (path,))[0]
+            if earlier != path:
+                report(f"{earlier} and {path} are both of {folder / name}: remove one of them")
+                continue
             names.append(name)
             self._files[folder, name] = path, file
         if not names:
-            raise ValueError(
-                f"no picture of {files} is in {folder} ({LISTED_PICTURES}; the first: {absent[0]})"
-            )
+            first = f"; the first: {absent[0]}" if absent else ""
+            raise ValueError(f"no picture of {files} is in {folder} ({LISTED_PICTURES}{first})")
         return Part(folder=folder, names=sorted(set(names)), absent=absent)
 
     def objects(
@@ -169,6 +176,10 @@ def _listed(folder: Path) -> dict[str, list[str]]:
         val = read.get("val") or read.get("test")
         held = set(val or ())
         parts = {"train": [stem for stem in read["trainval"] if stem not in held]}
+        if not parts["train"]:
+            raise ValueError(
+                f"all pictures of {lists['trainval']} are to be evaluated on too: write train.txt"
+            )
         return parts | ({"val": val} if val else {})
     if val := read.get("val") or read.get("test"):
         return {"val": val}

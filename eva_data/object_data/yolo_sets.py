@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.coco.rules import shown
-from eva_data.files import find_files, read_lines
+from eva_data.files import find_files, home_expanded, read_lines
 from eva_data.object_data.content import (
     LabelledPictures,
     Part,
@@ -134,7 +134,7 @@ def _places(file: Path, settings: dict[str, Any]) -> list[Path]:
         return [above]
     if not isinstance(path, str):
         raise ValueError(f"{file}: path is {shown(path)}; it must be a folder")
-    named = Path(path).expanduser()
+    named = home_expanded(path)
     places = [above / named, Path.cwd() / named, above]  # the last for a set that was moved
     return list(dict.fromkeys(places))
 
@@ -143,6 +143,7 @@ def _part(file: Path, part: str, value: Any, places: Sequence[Path]) -> Part:
     values = value if isinstance(value, list) else [value]
     paths: list[str] = []
     absent: list[str] = []
+    folders: list[str] = []
     for one in values:
         if not isinstance(one, str):
             raise ValueError(f"{file}: {part} is {shown(one)}; it must name a folder or a list")
@@ -154,16 +155,17 @@ def _part(file: Path, part: str, value: Any, places: Sequence[Path]) -> Part:
                     f"{file}: {part} is {place}, which holds no picture ({LISTED_PICTURES})"
                 )
             paths += found
+            folders.append(str(place))
         else:
             _read_list(place, places, paths, absent)
     if not paths:
         raise ValueError(f"{file}: no picture of {part} is there; the first: {absent[0]}")
-    return part_of(paths, absent=absent)
+    return part_of(paths, folders=folders, absent=absent)
 
 
 def _find(file: Path, part: str, name: str, places: Sequence[Path]) -> Path:
     name = name.strip()
-    wanted = [Path(name).expanduser()]
+    wanted = [home_expanded(name)]
     if name.startswith("../"):  # Roboflow means the folder of the file itself
         wanted.append(Path(name[3:]))
     looked = [place / one for place in places for one in wanted]

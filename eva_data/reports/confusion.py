@@ -60,17 +60,15 @@ def top_mistakes(counts: NDArray[np.integer], most: int) -> list[Mistake]:
         counts: (K, K), labels in rows.
         most: Number of mistakes.
     """
-    wrong = counts.astype(np.int64)
-    np.fill_diagonal(wrong, 0)
+    rows, columns = np.nonzero(counts)  # few, of many classes
+    wrong = rows != columns
+    rows, columns = rows[wrong], columns[wrong]
+    times = counts[rows, columns].astype(np.int64)
     totals = counts.sum(axis=1)
-    flat = wrong.ravel()
-    least = np.partition(flat, -most)[-most] if flat.size > most else 1
-    candidates = np.flatnonzero(flat >= max(least, 1))
-    order = candidates[np.argsort(-flat[candidates], kind="stable")][:most]
-    pairs = (divmod(int(place), len(counts)) for place in order)
     return [
-        Mistake(row, column, int(wrong[row, column]), float(wrong[row, column] / totals[row]))
-        for row, column in pairs
+        Mistake(*pair, int(times[place]), float(times[place] / totals[pair[0]]))
+        for place in np.argsort(-times, kind="stable")[:most]
+        for pair in [(int(rows[place]), int(columns[place]))]
     ]
 
 

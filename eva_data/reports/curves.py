@@ -12,6 +12,7 @@ MOST_CURVES, MOST_POINTS = 24, 500
 _WIDTH, _HEIGHT = 560, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 72, 16, 38, 54  # margins
 _TICKS = 5
+_LEAST = 1e-300  # below, numbers have few digits
 
 Point = tuple[float, float]
 
@@ -46,7 +47,7 @@ def plot(content: Curves) -> str:
     every = [point for _, points in drawn for point in points]
     x_axis = linear_axis([x for x, _ in every], padded=False)
     values = [y for _, y in every]
-    logarithmic = content.logarithmic and min(values) > 0
+    logarithmic = content.logarithmic and min(values) > _LEAST
     y_axis = logarithmic_axis(values) if logarithmic else linear_axis(values)
     lines = "".join(
         _line(number, thinned(points), x_axis, y_axis) for number, (_, points) in enumerate(drawn)
@@ -94,8 +95,8 @@ def linear_axis(values: Sequence[float], *, padded: bool = True) -> Axis:
         padded: Let it end at ticks, with room above and below.
     """
     low, high = min(values), max(values)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value
-        spread = abs(high) / 2 or 1.0
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), _LEAST):  # one value
+        spread = abs(high) / 2 if abs(high) > _LEAST else 1.0
         low, high = low - spread, high + spread
     rough = high / _TICKS - low / _TICKS
     power = 10.0 ** math.floor(math.log10(rough))

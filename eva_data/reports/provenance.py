@@ -141,7 +141,7 @@ def _starts(folder: Path, kind: Kind) -> list[Start]:
             if fields.get("continues") is False:
                 found.clear()
             found.append(Start(float(fields["began"]), *texts, float(heard) if known else None))
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ArithmeticError, ValueError, TypeError, KeyError, RecursionError):
             logger.debug("a line of %s cannot be read", folder / STARTS)
     return found
 

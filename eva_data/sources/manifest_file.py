@@ -28,6 +28,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from eva_data.files import home_expanded
 from eva_data.sources.index_file import KIND, Table
 
 _MANIFEST_KEYS = ("root", "index", "source")
@@ -279,7 +280,7 @@ def expand_path(text: Any, where: str) -> Path:
     unset = re.search(r"\$\{?\w+", expanded)
     if unset:
         raise ValueError(f"{where}: {unset.group()} of {text!r} is not set; export it")
-    return Path(expanded).expanduser()
+    return home_expanded(expanded)
 
 
 def _refuse_unknown(entry: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:

@@ -7,10 +7,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from eva_data.files import is_there
+from eva_data.command_line.any_order import is_setting
 from eva_data.recipes import TASKS, find_recipe
 
-_SETTING = re.compile(r"(--)?[A-Za-z_][\w-]*(\.[\w-]+)*=")
 _SWITCHES = ("--help", "-h", "--no-download", "--print-config")
 
 
@@ -27,7 +26,7 @@ def take_recipe(task: str, words: Sequence[str]) -> tuple[str | None, list[str]]
     """
     others = list(words)
     for place, word in enumerate(others):
-        if word.startswith("-") or _is_setting(word):
+        if word.startswith("-") or is_setting(word):
             continue
         value = place > 0 and others[place - 1].startswith("--") and "=" not in others[place - 1]
         if (value and others[place - 1] not in _SWITCHES) and not _is_recipe(task, word):
@@ -36,10 +35,6 @@ def take_recipe(task: str, words: Sequence[str]) -> tuple[str | None, list[str]]
             continue
         return word, others[:place] + others[place + 1 :]
     return None, others
-
-
-def _is_setting(word: str) -> bool:
-    return bool(_SETTING.match(word)) and not is_there(word)
 
 
 def _is_recipe(task: str, word: str) -> bool:
@@ -77,7 +72,7 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
             flags += _flag(value_of, word, values[value_of.replace("-", "_")])
             continue
         flags += [f"--{value_of}"] if value_of else []
-        if not (word.startswith("--") or _is_setting(word)) or word in _SWITCHES:
+        if not (word.startswith("--") or is_setting(word)) or word in _SWITCHES:
             flags.append(word)
             continue
         name, equals, text = word.removeprefix("--").partition("=")

@@ -6,10 +6,9 @@ r"""Publish a run on the Hugging Face hub: weights, model card, recipe and score
 RUN is the output folder of any training of this toolkit. The last weights are published, unless
 --best is given: other commands take the best ones of a folder, where it has some. Published are
 `model.safetensors`, without states of the optimizer; `README.md`, the model card; the settings of
-the run; `results.json`.
-Logs stay at home, and so do the places of files and the names of user and machine, which are
-taken out of all that is published. Needs `pip install eva-toolkit[hub]` and a token of the hub
-(`hf auth login`, or HF_TOKEN).
+the run; `results.json`. Logs stay at home, and so do the places of files and the names of user and
+machine, which are taken out of all that is published. Needs `pip install eva-toolkit[hub]` and a
+token of the hub (`hf auth login`, or HF_TOKEN).
 """
 
 import argparse

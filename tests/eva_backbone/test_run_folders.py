@@ -88,6 +88,31 @@ def test_a_run_of_mmengine(tmp_path):
         weights_of_run(tmp_path, ema=True)
 
 
+def test_the_best_weights_of_mmengine_alone_and_links_that_lead_nowhere(tmp_path):
+    for name in ("best_mIoU_iter_9.pth", "iter_9.pth"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="is a folder without weights of a run"):
+        resolve_source(tmp_path)
+    best = _put(tmp_path / "best_mIoU_iter_8.pth")
+    assert resolve_source(tmp_path) == best
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "[" * 100_000, '{"model.safetensors": 3}', "\0"])
+def test_a_damaged_record_of_the_best_weights(tmp_path, damage):
+    newest = _checkpoint(tmp_path, 20)
+    _best(tmp_path, "top1", plain=1.0)
+    (tmp_path / "best/best.json").write_text(damage)
+    assert resolve_source(tmp_path) == newest / WEIGHTS
+
+
+@pytest.mark.parametrize("damage", ["{", "[" * 100_000, '{"run": {"best_metric": ["top1"]}}'])
+def test_a_damaged_config_beside_the_best_weights(tmp_path, damage):
+    _checkpoint(tmp_path, 20)
+    _best(tmp_path, "top1", plain=1.0)
+    (tmp_path / "config.json").write_text(damage)
+    assert resolve_source(tmp_path) == tmp_path / "best" / WEIGHTS
+
+
 def test_what_mmengine_packs_beside_the_weights_is_passed_over(tmp_path):
     logging = pytest.importorskip("mmengine.logging")
     buffer = logging.HistoryBuffer([1.0, 2.0], [1, 1])

@@ -1,11 +1,12 @@
 """How a command ends, and which files it may write."""
 
+import io
 import os
 
 import pytest
 
 from eva_data.checks import command
-from eva_data.commands import check_outputs, exit_code, program
+from eva_data.commands import check_outputs, exit_code, program, say
 from eva_data.files import UnwritableError
 
 
@@ -24,6 +25,17 @@ def _raise(error):
 def test_what_the_user_can_fix_is_a_sentence(capsys, error, code, message):
     assert exit_code(lambda: _raise(error)) == code
     assert capsys.readouterr() == ("", message)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("utf-8", "caf\\udce9 猫\n"), ("ascii", "caf\\udce9 \\u732b\n")]
+)
+def test_names_that_the_output_cannot_show_are_escaped(encoding, shown, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr("sys.stdout", stream)
+    say(os.fsdecode(b"caf\xe9") + " 猫")
+    stream.flush()
+    assert stream.buffer.getvalue().decode(encoding) == shown
 
 
 def test_a_bug_is_a_traceback():

@@ -35,6 +35,9 @@ sys.exit(main({arguments}))
 """
 
 
+DATA = "folder with data"
+
+
 def without(gone, *arguments):
     """Run `eva` where some packages are not installed."""
     script = PROGRAM.format(gone=set(gone), arguments=list(map(str, arguments)))
@@ -102,7 +105,7 @@ def test_a_program_ends_with_the_sentence(capsys):
         ),
         (  # of the extra of segmentation all is there, and mmengine quotes only its own error
             ["faster_coco_eval"],
-            ["mmdetection", "train", "demo/cascade_mask_rcnn_eva_debug"],
+            ["mmdetection", "train", "demo/cascade_mask_rcnn_eva_debug", "--data-root", DATA],
             "eva mmdetection train: faster_coco_eval is not installed; this installs it: "
             "pip install 'eva-toolkit[mmdetection]'\n",
         ),
@@ -115,8 +118,13 @@ def test_a_program_ends_with_the_sentence(capsys):
     ],
     ids=["detectron2", "mmsegmentation", "torch", "mmdetection", "tyro"],
 )
-def test_a_command_without_its_framework(gone, arguments, sentence):
-    done = without(gone, *arguments)
+def test_a_command_without_its_framework(gone, arguments, sentence, tmp_path):
+    for name in ("train", "val", "annotations"):
+        (tmp_path / name).mkdir()
+    for part in ("train", "val"):
+        (tmp_path / "annotations" / f"instances_{part}.json").write_text("{}")
+        (tmp_path / part / "1.jpg").touch()
+    done = without(gone, *(tmp_path if one == DATA else one for one in arguments))
     assert done.returncode == 1
     assert done.stderr.endswith(sentence)
     assert len(done.stderr.splitlines()) == 1

@@ -36,7 +36,7 @@ def test_the_terminal_has_what_is_said_and_the_log_everything(tmp_path, mmlogger
         mmlogger.warning("The prefix is not set in metric class X.")
         for number in range(4):
             mmlogger.warning("a folder is %d", number)
-            mmlogger.warning("%s", "abcd"[number])
+            mmlogger.warning("%s", ["a", "b", "c", "d"][number])
         OURS.info("said", extra=dict(SHOWN))
         prints("pycocotools.coco", "index created!")
         prints("my_module", "mine")

@@ -48,7 +48,7 @@ def listed_files(folder: Path) -> dict[str, str | None] | str:
             files = {name: (size, None) for name, size in content.items()}
     except FileNotFoundError:
         return f"it has no {MARKER}"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return f"{MARKER} cannot be read"
     for name, (size, _) in files.items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -89,7 +89,7 @@ def best_of_engine(folder: Path, *, ema: bool | None = None) -> Path | None:
 
     def value(name: str) -> float:
         results = kept[name].get("results")
-        found = results.get(metric) if isinstance(results, dict) else None
+        found = results.get(str(metric)) if isinstance(results, dict) else None
         return sign * found if isinstance(found, int | float) else float("-inf")
 
     return folder / BEST / max(kept, key=value)  # the moving average, if both are as good
@@ -129,6 +129,6 @@ def of_checkpoint(folder: Path, *, ema: bool) -> Path:
 def _table(file: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

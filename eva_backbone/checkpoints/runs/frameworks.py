@@ -18,8 +18,8 @@ def is_mmengine_run(folder: Path) -> bool:
 
 def best_of_mmengine(folder: Path) -> Path | None:
     """Find the weights of the best evaluation of a run of mmengine; None if it kept none."""
-    found = sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
-    return found[-1] if found else None
+    found = filter(Path.is_file, folder.glob("best_*.pth"))  # a link may lead nowhere
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def last_of_mmengine(folder: Path) -> Path:
@@ -68,4 +68,4 @@ def _noted(folder: Path) -> Path | None:
 def _numbered(folder: Path) -> list[tuple[int, Path]]:
     """Step or epoch and file of each checkpoint that is written by mmengine in its turn."""
     found = ((_MMENGINE.fullmatch(path.name), path) for path in folder.glob("*.pth"))
-    return [(int(name[1]), path) for name, path in found if name]
+    return [(int(name[1]), path) for name, path in found if name and path.is_file()]

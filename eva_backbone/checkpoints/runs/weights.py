@@ -65,6 +65,8 @@ def named_weights(source: str) -> str:
 
 
 def _of_framework(folder: Path) -> Path | None:
+    if best := frameworks.best_of_mmengine(folder):
+        return best
     if frameworks.is_mmengine_run(folder):
-        return frameworks.best_of_mmengine(folder) or frameworks.last_of_mmengine(folder)
+        return frameworks.last_of_mmengine(folder)
     return frameworks.last_of_detectron2(folder)

@@ -86,6 +86,14 @@ def test_classes_with_the_lowest_ap_first(scene, tmp_path):
     ]
 
 
+def test_a_name_that_is_not_text_and_an_object_of_no_class(scene, tmp_path):
+    scene["truth"]["categories"][0]["name"] = "c\udce9t"
+    scene["truth"]["annotations"].append(_label("g", "unknown", TOP))
+    (table,) = _of(detection_sections(**scene, folder=tmp_path), Table)
+    assert sum(row[-4] for row in table.rows) == 4
+    assert "c\\udce9t" in (tmp_path / table.complete_in).read_text()
+
+
 def test_confusion_of_matches(scene, tmp_path):
     (section,) = _of(detection_sections(**scene, folder=tmp_path), Confusion)
     assert section.classes == ["cat", "dog", "background"]

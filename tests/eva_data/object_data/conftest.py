@@ -33,7 +33,9 @@ def yolo(tmp_path, save):
             save(root / "images/train" / f"{name}.jpg")
             if text is not None:
                 content = text if isinstance(text, bytes) else text.encode()
-                (root / "labels/train" / f"{name}.txt").write_bytes(content)
+                label = root / "labels/train" / f"{name}.txt"
+                label.parent.mkdir(exist_ok=True)
+                label.write_bytes(content)
         (root / "data.yaml").write_text(yaml)
         return root
 

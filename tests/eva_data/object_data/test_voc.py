@@ -49,7 +49,11 @@ def test_lists(lists, expected, voc):
         ("", r"0\.xml, line 1: it is not complete XML"),
         (BOMB, r"0\.xml, line 2: it declares a document type"),
         ("<html/>", r"0\.xml begins with <html>"),
-        ('<?xml version="1.0" encoding="x-none"?><annotation/>', "unknown encoding|not complete"),
+        ('<?xml version="1.0" encoding="x-none"?><annotation/>', "an encoding that is not read"),
+        (
+            '<?xml version="1.0" encoding="gbk"?><annotation/>',
+            r"0\.xml is in an encoding that is n",
+        ),
         ([{"name": " "}], r"0\.xml, line 3: the object has no name"),
         ([{}, {"xmax": "abc"}], r"0\.xml, line 4: xmax of the object 'cat' is 'abc'"),
         ([{"xmin": "nan"}], "xmin of the object 'cat' is 'nan', not a finite number"),
@@ -85,8 +89,30 @@ def test_pictures_by_name_or_as_the_file_names_them(voc, read):
 
 
 def test_a_listed_file_that_is_not_there(voc):
-    with pytest.raises(ValueError, match=r"7\.(xml|XML) cannot be read: No such file"):
+    with pytest.raises(ValueError, match=r"7\.xml cannot be read: No such file"):
         open_data(voc([{}], lists={"train": "0\n7\n"}))
+
+
+def test_nothing_is_left_to_train_on(voc):
+    with pytest.raises(ValueError, match=r"trainval\.txt are to be evaluated on too: write train"):
+        open_data(voc([{}], lists={"trainval": "0\n", "val": "0\n"}))
+
+
+def test_two_files_of_one_picture(voc):
+    root = voc([{}], [{}])
+    for name in ("0", "1"):
+        (root / f"JPEGImages/{name}.jpg").rename(root / f"JPEGImages/0{name}.png")
+        file = root / f"Annotations/{name}.xml"
+        file.write_text(file.read_text().replace(f"{name}.jpg", "00.png"))
+    with pytest.raises(ValueError, match=r"0\.xml and .*1\.xml are both of .*00\.png"):
+        open_data(root)
+
+
+def test_a_check_goes_on_behind_a_damaged_file(voc):
+    problems = []
+    source = open_data(voc(CUT, [{}], BOMB), report=problems.append)
+    assert list(source.parts["train"].names) == ["1.jpg"]
+    assert [problem.partition(", line")[0][-5:] for problem in problems] == ["0.xml", "2.xml"]
 
 
 def test_a_devkit_and_side_by_side(voc, tmp_path, read):

@@ -114,6 +114,7 @@ def test_names_are_the_texts_that_were_written(names, expected, yolo):
         ("train: images/train", "needs names"),
         ("names: [a]", "has neither train nor val"),
         ("names: [a]\ntrain: images/none", "train is 'images/none', and there is no"),
+        ("names: [a]\ntrain: ~no-such-user/a", "train is '~no-such-user/a', and there is no"),
         ("names: [a]\ntrain: labels", r"which holds no picture \(bmp"),
         ("names: [a]\ntrain: data.yaml", "neither a folder of pictures nor a list"),
         ("names: [a]\ntrain: {a: b}", "it must name a folder or a list"),
@@ -154,6 +155,15 @@ def test_places_of_pictures(settings_of_places, yolo, read):
     found = read(root / "data.yaml")
     assert [image["file_name"] for image in found.images] == ["0.jpg"]
     assert len(found.annotations) == 1
+
+
+def test_names_of_pictures_do_not_depend_on_other_pictures(yolo):
+    root = yolo(None, **{"a/b": BOX})
+    both = open_data(root).parts["train"]
+    (root / "images/train/0.jpg").unlink()
+    alone = open_data(root).parts["train"]
+    assert (both.folder, both.names) == (alone.folder, ["0.jpg", "a/b.jpg"])
+    assert alone.names == ["a/b.jpg"]
 
 
 def test_a_picture_that_a_list_names_and_is_not_there(yolo, read):

@@ -22,6 +22,7 @@ def curves(*points, logarithmic=False):
         ([0.31, 0.92], [0.2, 0.4, 0.6, 0.8, 1.0]),
         ([3, 3], [1, 2, 3, 4, 5]),
         ([0], [-1, -0.5, 0, 0.5, 1]),
+        ([-5e-324, 5e-324], [-1, -0.5, 0, 0.5, 1]),
         ([-1e-9, 1e-9], [-1e-9, -5e-10, 0, 5e-10, 1e-9]),
     ],
 )
@@ -78,8 +79,9 @@ def test_what_cannot_be_drawn_is_left_out():
 def test_a_logarithmic_axis_only_where_all_is_positive():
     points = [(n, 10.0**-n) for n in range(4)]
     assert plot(curves(points, logarithmic=True)) != plot(curves(points))
-    points.append((4, 0.0))
-    assert plot(curves(points, logarithmic=True)) == plot(curves(points))
+    for nothing in (0.0, 5e-324):
+        beside = [*points, (4, nothing)]
+        assert plot(curves(beside, logarithmic=True)) == plot(curves(beside))
 
 
 def test_names_of_axes_and_curves():

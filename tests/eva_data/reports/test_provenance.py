@@ -79,6 +79,7 @@ def test_what_this_process_wrote_is_not_taken_for_the_one_before(tmp_path, now):
     [
         *(b'{"kind": "training", "beg', b"\xff\xfe\0", b"[]\n3\nnull\n", b"{" * 100_000),
         b'{"kind": "training", "began": NaN}\n{"kind": "training", "began": "x"}',
+        b'{"kind": "training", "began": 1' + b"0" * 400 + b"}",
         b'{"kind": "training", "began": 999990, "command": 3, "heard": []}',
     ],
 )
