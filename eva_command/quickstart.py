@@ -10,6 +10,7 @@ from types import FrameType, MappingProxyType
 from typing import NamedTuple
 
 from eva_data.commands import program, say
+from eva_data.interruption import SIGNALS
 
 _DETECTION = "detection"  # has a quick start of its own
 _PROGRAM = (sys.executable, "-m", "eva_command")
@@ -128,15 +129,17 @@ def _step(words: Sequence[str]) -> int:
         del frame
         process.send_signal(number)
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    before = {one: signal.signal(one, pass_on) for one in SIGNALS}
     try:
         while True:
             try:
-                return process.wait()
+                code = process.wait()
+                return code if code >= 0 else 128 - code  # of a signal, as a shell reports it
             except KeyboardInterrupt:  # the step has it too, and says what is saved
                 continue
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 main = program(_parse, _run, name="eva quickstart")

@@ -95,7 +95,7 @@ class Presenter:
             start_step: Steps that are done already.
         """
         run, says = self._run, self._says
-        record_start(run.output, "training", log=METRICS)
+        record_start(run.output, "training", log=METRICS, continues=start_step > 0)
         write_text(run.output / CONFIG, json.dumps(self._config, indent=2))
         where = f"{self._processes} x {self._device}" if self._processes > 1 else self._device
         model = f" {says.what}," if says.what else ""

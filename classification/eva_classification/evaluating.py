@@ -68,7 +68,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
                 data=data, settings=settings, sections=sections, device=device.type,
             )  # fmt: skip
             if page is not None:
-                say(f"report {page}")
+                say(f"report   {page}")
 
 
 def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:

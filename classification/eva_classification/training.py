@@ -18,6 +18,7 @@ from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.held_out import hold_out
 from eva_data.labelled.labelled_images import LabelledImages
 from eva_data.reports.content import Section, Step
+from eva_data.terminal import SHOWN
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.config import as_plain
@@ -55,6 +56,8 @@ def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
             allow_skipped=HEADS,
             reinitialise=("head",),
         )
+        if report.from_scratch:
+            logger.info("%s", report.from_scratch, extra=SHOWN)
         if config.linear_probe and "norm.weight" in report.missing:
             raise ValueError(
                 f"{report.source} has no final norm, through which a linear probe takes the class "

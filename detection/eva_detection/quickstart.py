@@ -106,6 +106,8 @@ def _what_is_saved(output: Path) -> str:
 
 def _claim(output: Path, overrides: list[str]) -> None:
     """Tie the folder to its settings, so that another run cannot continue in it."""
+    from eva_detection.training.output_folder import check_unused
+
     settings = output / _SETTINGS
     if settings.exists():
         try:
@@ -115,13 +117,16 @@ def _claim(output: Path, overrides: list[str]) -> None:
                 f"{settings} cannot be read ({error}): start over with --fresh, or choose another "
                 "--output"
             ) from error
-        if before != overrides:
+        if before == overrides:
+            return
+        try:
+            check_unused(output)  # a run that was refused, for a wrong setting, has saved nothing
+        except ValueError as error:
             raise SystemExit(
                 f"{output} holds a run with {shlex.join(before)}, not {shlex.join(overrides)}; "
                 "choose another --output or start over with --fresh"
-            )
-        return
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            ) from error
+    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise SystemExit(f"{output} exists and is not a quick start; choose another --output")
     try:
         make_folder(output)

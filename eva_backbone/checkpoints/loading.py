@@ -29,6 +29,8 @@ from eva_backbone.vit import VisionTransformer
 
 logger = logging.getLogger(__name__)
 
+_OTHER_SHAPE = "initialised from scratch, other shape in the file"
+
 
 @dataclass(kw_only=True)
 class LoadReport:
@@ -47,6 +49,12 @@ class LoadReport:
     resampled: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def from_scratch(self) -> str:
+        """Name what has another shape in the file and starts from scratch; empty if all fits."""
+        fresh = [name for name, reason in self.missing.items() if reason == _OTHER_SHAPE]
+        return f"{listed(fresh, 2)} of {self.source}: {_OTHER_SHAPE}" if fresh else ""
 
     def __str__(self) -> str:
         lines = [f"loaded {len(self.loaded)} tensors from {self.source}"]
@@ -228,7 +236,7 @@ def _fit(
             report.skipped[stored] = (
                 f"{tuple(value.shape)} does not fit {wanted}, initialised from scratch"
             )
-            report.missing[name] = "initialised from scratch, other shape in the file"
+            report.missing[name] = _OTHER_SHAPE
         else:
             unfit.append(f"{name} {tuple(value.shape)} -> {wanted}")
     if unexpected:

@@ -40,7 +40,7 @@ class Start(NamedTuple):
     heard: float | None
 
 
-def record_start(folder: Path, kind: Kind, *, log: str = "log.txt") -> None:
+def record_start(folder: Path, kind: Kind, *, log: str = "log.txt", continues: bool = True) -> None:
     """Add a line to `starts.jsonl`: when and how a run or evaluation was started in a folder.
 
     Called once by the main process, when it may use the folder. A training that continues has
@@ -50,6 +50,8 @@ def record_start(folder: Path, kind: Kind, *, log: str = "log.txt") -> None:
         folder: Output folder.
         kind: "training" or "evaluation".
         log: Name of the file in the folder that a running process writes to.
+        continues: Whether a training may go on where the start before ended; one that begins is
+            not the continuation of starts that were refused or saved nothing.
 
     Raises:
         UnwritableError: If it cannot be written.
@@ -57,6 +59,7 @@ def record_start(folder: Path, kind: Kind, *, log: str = "log.txt") -> None:
     now = time.time()
     line: dict[str, Any] = {"kind": kind, "began": now, "command": called()}
     line["toolkit"] = _known(toolkit)
+    line["continues"] = continues
     line["heard"] = _last_heard(folder, log, process_began(now))
     file = folder / STARTS
     with explained(file), file.open("ab+") as lines:
@@ -121,12 +124,12 @@ def called() -> str:
 
 
 def _starts(folder: Path, kind: Kind) -> list[Start]:
-    """Read the starts of a kind; lines that are not complete are passed over."""
+    """Read the starts of a kind since it began; lines that are not complete are passed over."""
     try:
         content = (folder / STARTS).read_bytes()
     except OSError:
         return []
-    found = []
+    found: list[Start] = []
     for line in content.splitlines():
         try:
             fields = json.loads(line)
@@ -135,6 +138,8 @@ def _starts(folder: Path, kind: Kind) -> list[Start]:
             heard = fields.get("heard")
             known = isinstance(heard, int | float) and math.isfinite(heard)
             texts = str(fields.get("command", "")), str(fields.get("toolkit", ""))
+            if fields.get("continues") is False:
+                found.clear()
             found.append(Start(float(fields["began"]), *texts, float(heard) if known else None))
         except (ArithmeticError, ValueError, TypeError, KeyError, RecursionError):
             logger.debug("a line of %s cannot be read", folder / STARTS)

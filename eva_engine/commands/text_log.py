@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 from eva_data.progress import ProgressBar
-from eva_data.terminal import FileFormatter, ForTerminal, TerminalFormatter
+from eva_data.terminal import FileFormatter, TerminalHandler
 from eva_engine import distributed
 
 
 def log_to(folder: Path) -> None:
     """Send messages to the terminal and a file of the run's folder.
 
-    The main process writes all of them to `log.txt`, and what `ForTerminal` lets pass to the
+    The main process writes all of them to `log.txt`, and what `TerminalHandler` lets pass to the
     terminal; another one warnings, also to `log_rankN.txt`.
 
     Args:
@@ -23,21 +23,9 @@ def log_to(folder: Path) -> None:
     file = folder / (f"log_rank{rank}.txt" if rank else "log.txt")
     logging.basicConfig(
         level=logging.WARNING if rank else logging.INFO,
-        handlers=[_Terminal(), _LogFile(file)],
+        handlers=[TerminalHandler(), _LogFile(file)],
         force=True,
     )
-
-
-class _Terminal(logging.Handler):
-    """Writes above a progress bar, where there is one."""
-
-    def __init__(self) -> None:
-        super().__init__(level=logging.INFO)
-        self.addFilter(ForTerminal())
-        self.setFormatter(TerminalFormatter())
-
-    def emit(self, record: logging.LogRecord) -> None:
-        ProgressBar.write(self.format(record))
 
 
 class _LogFile(logging.FileHandler):

@@ -102,4 +102,4 @@ def report_frozen(
             settings=settings, unit=unit, sections=lambda: sections, device=device.type,
         )  # fmt: skip
         if page is not None:
-            say(f"report {page}")
+            say(f"report   {page}")

@@ -317,7 +317,7 @@ class EVARunner(Runner):
         stack.enter_context(locked(folder))
         if not self._resume and has_run(folder):
             raise RunError(used(folder))
-        record_start(folder, "training")
+        record_start(folder, "training", continues=bool(self._resume) and has_run(folder))
 
     def _find_checkpoint(self) -> None:
         """Find and read it before anything is built: its seed decides the order of the data."""

@@ -75,7 +75,7 @@ def test_own_data(
     assert head.split() == ["set", "images", "top-1", "top-5", "loss"]
     assert row.split() == ["data", "11", f"{100 * right / 11:.3f}", "100.000", f"{loss:.3f}"]
     assert last == f"wrote {tmp_path}/out/results.json"
-    assert page == f"report {tmp_path}/out/report.html"
+    assert page == f"report   {tmp_path}/out/report.html"
     shown = (tmp_path / "out/report.html").read_text()
     for text in ("Worst: confident and wrong", "Confusion", f"truth {names[0]}, predicted"):
         assert text in shown

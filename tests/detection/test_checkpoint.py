@@ -117,7 +117,9 @@ def test_another_class_count_is_refused_for_evaluation(save_detector, make_tiny_
     _assert_same(model, before)
 
 
-def test_objects365_to_coco(save_detector, make_tiny_detector, tiny_config, tmp_path, randomise):
+def test_objects365_to_coco(
+    save_detector, make_tiny_detector, tiny_config, tmp_path, randomise, caplog
+):
     """`eva_o365.pth` has 365 classes and no masks; the COCO and LVIS recipes start from it."""
     boxes = tiny_config("model.roi_heads.num_classes=7")
     for key in ("mask_in_features", "mask_pooler", "mask_head"):
@@ -129,7 +131,12 @@ def test_objects365_to_coco(save_detector, make_tiny_detector, tiny_config, tmp_
 
     model = make_tiny_detector()
     before = _state(model)
-    report = load_initial_weights(model, str(file))
+    with caplog.at_level("INFO"):
+        report = load_initial_weights(model, str(file))
+    shown = [record.message for record in caplog.records if getattr(record, "shown", False)]
+    assert [
+        line.endswith("initialised from scratch, other shape in the file") for line in shown
+    ] == [True], shown
     new = ("mask_head", "cls_score")
     for name, value in model.state_dict().items():
         expected = before if any(part in name for part in new) else objects365.state_dict()

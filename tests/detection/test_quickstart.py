@@ -25,8 +25,10 @@ def test_an_empty_folder_is_claimed(tmp_path):
     assert (tmp_path / "quickstart.json").is_file()
 
 
-def test_other_settings_are_refused(tmp_path):
+def test_other_settings_are_refused_once_something_is_saved(tmp_path):
+    quickstart._claim(tmp_path, ["train.seed=0", "train.max_itr=9"])  # a slip: nothing begins
     quickstart._claim(tmp_path, ["train.seed=0", "train.max_iter=9"])
+    (tmp_path / "metrics.json").write_text('{"iteration": 19}\n')
     before = (tmp_path / "quickstart.json").read_bytes()
     message = r"holds a run with train\.seed=0 train\.max_iter=9, not train\.seed=1; .* --fresh"
     with pytest.raises(SystemExit, match=message):

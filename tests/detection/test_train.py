@@ -78,7 +78,9 @@ def test_killed_continued_finished_and_evaluated(train_net, finish, tmp_path):
     text = finish(train_net(run, "--resume", *always))
     assert f"Continuing at iteration {reached}\n" in text
     weights = f"weights  {run}/model_final.pth"
-    _check_terminal(text, "train demo/", "data     train: 16 images, ", weights)
+    _check_terminal(
+        text, "train demo/", "data     train: 16 images, ", f"output   {run} (", weights
+    )
     log = (run / "log.txt").read_text()
     assert "\x1b" not in log
     assert "Environment info:" in log
@@ -99,7 +101,7 @@ def test_killed_continued_finished_and_evaluated(train_net, finish, tmp_path):
     again = tmp_path / "again"
     weights = f"train.init_checkpoint={run / 'model_final.pth'}"
     text = finish(train_net(again, "--eval-only", weights))
-    _check_terminal(text, "evaluate demo/", "data     val: 6 images, ")
+    _check_terminal(text, "evaluate demo/", "data     val: 6 images, ", f"output   {again} (")
     assert _read(again / "results.json") == results
     assert _read(again / "inference" / "coco_instances_results.json") == predictions
     assert not (again / "last_checkpoint").exists()

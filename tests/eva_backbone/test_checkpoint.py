@@ -227,6 +227,8 @@ def test_a_head_of_other_classes_can_start_from_scratch(make_classifier, save):
     assert torch.equal(model.fc_norm.weight, source.fc_norm.weight)
     assert set(report.missing) == {"head.weight", "head.bias"}
     assert set(report.missing.values()) == {"initialised from scratch, other shape in the file"}
+    assert report.from_scratch.startswith("head.weight, head.bias of ")
+    assert load_pretrained(source, save(source.state_dict())).from_scratch == ""
     assert (
         report.skipped["head.weight"] == "(10, 32) does not fit (7, 32), initialised from scratch"
     )

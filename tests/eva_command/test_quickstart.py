@@ -59,11 +59,18 @@ def test_detection_has_its_own(monkeypatch, tmp_path):
     assert given == [["--output", str(tmp_path), "--fresh"]]
 
 
-def test_a_signal_reaches_the_step(monkeypatch, tmp_path):
+def test_a_step_that_a_signal_has_ended(monkeypatch):
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    monkeypatch.setattr(quickstart, "_PROGRAM", [sys.executable, "-c", program])
+    assert quickstart._step([]) == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_reaches_the_step(monkeypatch, tmp_path, number):
     begun = tmp_path / "begun"
     program = (
         "import pathlib, signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        f"signal.signal({int(number)}, lambda *_: sys.exit(75))\n"
         f"pathlib.Path({str(begun)!r}).touch()\n"
         "time.sleep(60)"
     )
@@ -72,12 +79,12 @@ def test_a_signal_reaches_the_step(monkeypatch, tmp_path):
     def stop():
         while not begun.exists():
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     threading.Thread(target=stop, daemon=True).start()
     assert quickstart._step([]) == 75
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
 
 
 def test_a_mistake_in_the_task_lists_them(capsys):

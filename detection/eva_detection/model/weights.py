@@ -1,5 +1,6 @@
 """Initial weights of a detector: a backbone or a complete detector, by name or path."""
 
+import logging
 from collections.abc import Iterable
 
 from torch import nn
@@ -8,6 +9,9 @@ from eva_backbone import LoadReport
 from eva_backbone.checkpoints.loading import load_weights
 from eva_backbone.checkpoints.reading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_data.terminal import SHOWN
+
+logger = logging.getLogger(__name__)
 
 # What a file of a backbone, or of a detector without masks, cannot have.
 _HEADS = (r"backbone\.simfp_", r"proposal_generator\.", r"roi_heads\.")
@@ -51,7 +55,7 @@ def load_initial_weights(
             f"{source} holds a backbone (a pre-trained ViT), not a detector: train one from it, or "
             "name one, such as eva_coco_det.pth"
         )
-    return load_weights(
+    report = load_weights(
         model,
         weights,
         source=file.name,
@@ -60,6 +64,9 @@ def load_initial_weights(
         allow_skipped=() if complete else (_FEDERATED, _MASK_HEAD),
         reinitialise=() if complete else _CLASSIFIERS,
     )
+    if report.from_scratch:
+        logger.info("%s", report.from_scratch, extra=SHOWN)
+    return report
 
 
 def _is_backbone(names: Iterable[str]) -> bool:

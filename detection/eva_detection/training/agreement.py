@@ -35,6 +35,16 @@ def together(work: Callable[[], Result]) -> Result:
     return result  # type: ignore[return-value]
 
 
+def as_main_process(find: Callable[[], bool]) -> bool:
+    """Find something out on all processes; all return what the main process has found.
+
+    Args:
+        find: As `work` of `together`.
+    """
+    here = together(find)
+    return bool(comm.all_gather(here)[0])
+
+
 def raise_together(failure: Exception | None) -> None:
     """Raise what happened here, and `OtherProcessError` for what happened elsewhere.
 

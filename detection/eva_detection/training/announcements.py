@@ -35,14 +35,14 @@ def show(lines: Iterable[str]) -> None:
 
 
 def opening(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
-    """Say what a run does, before its data is read.
+    """Say what a run does from which weights, before its data is read, which says itself.
 
     Args:
         cfg: The config.
         args: The command line, with the path of the recipe.
 
     Returns:
-        Lines for the terminal.
+        Lines for the terminal; `output_place` has the last.
     """
     processes = args.num_gpus * args.num_machines
     place = f"{processes} x {cfg.train.device}" if processes > 1 else str(cfg.train.device)
@@ -56,7 +56,13 @@ def opening(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
         task = f"train {name}: {cfg.train.max_iter:,} iterations{step} on {place}"
         weights = (args.resume and _last(cfg)) or cfg.train.init_checkpoint
     folder = Path(cfg.train.output_dir)
-    return opening_lines(task=task, weights=named_weights(weights), data=(), output=folder)
+    return opening_lines(task=task, weights=named_weights(weights), data=(), output=folder)[:-1]
+
+
+def output_place(cfg: DictConfig) -> list[str]:
+    """Say where the output of a run goes, after its data."""
+    folder = Path(cfg.train.output_dir)
+    return opening_lines(task="", weights="", data=(), output=folder)[-1:]
 
 
 def recipe_name(file: str) -> str:

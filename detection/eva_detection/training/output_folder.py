@@ -57,7 +57,8 @@ def claimed(folder: Path, *, trains: bool, resume: bool) -> Iterator[None]:
             if not resume:
                 check_unused(folder)
             repair_metrics(folder)
-            record_start(folder, "training")
+            goes_on = resume and last_checkpoint(folder) is not None
+            record_start(folder, "training", continues=goes_on)
 
         together(claim)
         yield

@@ -13,30 +13,13 @@ from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig
 
 from eva_data.files import replacing
-from eva_data.progress import ProgressBar
-from eva_data.terminal import FileFormatter, ForTerminal, TerminalFormatter
+from eva_data.terminal import FileFormatter, TerminalHandler
 from eva_detection.config.files import load_config_file
 from eva_detection.training.output_folder import LAST
 
 logger = logging.getLogger(__name__)
 
 LOGGERS = ("fvcore", "detectron2", "eva_backbone", "eva_data", "eva_detection")
-
-
-class _Terminal(logging.Handler):
-    """Writes what a user wants to see to standard error, above a progress bar."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.addFilter(ForTerminal())
-        self.setFormatter(TerminalFormatter())
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record."""
-        try:
-            ProgressBar.write(self.format(record))
-        except OSError:
-            self.handleError(record)
 
 
 def log_to(folder: Path, rank: int) -> None:
@@ -51,7 +34,7 @@ def log_to(folder: Path, rank: int) -> None:
     name = f"log.txt.rank{rank}" if rank else "log.txt"
     file = logging.FileHandler(folder / name, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(FileFormatter())
-    handlers: list[logging.Handler] = [file] if rank else [file, _Terminal()]
+    handlers: list[logging.Handler] = [file] if rank else [file, TerminalHandler()]
     for name in LOGGERS:
         target = logging.getLogger(name)
         target.setLevel(logging.DEBUG)

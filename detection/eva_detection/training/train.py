@@ -33,8 +33,8 @@ from eva_detection.data.loading import (
 from eva_detection.evaluation.predictions import write_results
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
 from eva_detection.model.weights import load_initial_weights
-from eva_detection.training.agreement import together
-from eva_detection.training.announcements import close, close_finished, opening, show
+from eva_detection.training.agreement import as_main_process, together
+from eva_detection.training.announcements import close, close_finished, opening, output_place, show
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.errors import LogPlace, leave_gloo, one_sentence
 from eva_detection.training.hooks import (
@@ -143,6 +143,7 @@ def build_trainer(
     accumulate = cfg.train.get("accumulate", 1)
     loader, seed = _build_training_loader(cfg, place, batches=steps * accumulate)
     together(test_set.check)
+    show(output_place(cfg))
     trainer = DetectionTrainer(
         model,
         loader,
@@ -174,8 +175,7 @@ def _build_training_loader(
 
 def _continues(folder: Path, *, resume: bool) -> bool:
     """Return whether the main process, which saves, finds a checkpoint to continue from."""
-    here = together(lambda: resume and last_checkpoint(folder) is not None)
-    continues = bool(comm.all_gather(here)[0])
+    continues = as_main_process(lambda: resume and last_checkpoint(folder) is not None)
     if resume and not continues:
         show([f"{folder} has no checkpoint to continue from: starting"])
     return continues
@@ -292,8 +292,10 @@ def _run(args: argparse.Namespace, log: LogPlace) -> None:
         start_log(cfg, args)
         log.folder, log.trains = folder, trains
         test_set = TestSet(cfg)
-        if trains and args.resume and _is_finished(folder, cfg.train.max_iter):
-            show([f"{folder} holds a finished run: its {cfg.train.max_iter:,} iterations are done"])
+        steps, main = cfg.train.max_iter, comm.is_main_process()
+        resumes = trains and args.resume
+        if resumes and as_main_process(lambda: main and is_finished(folder, steps)):
+            show([f"{folder} holds a finished run: its {steps:,} iterations are done"])
             close_finished(test_set, recipe=args.config_file)
             return
         show([*opening(cfg, args), *notes])
@@ -302,12 +304,6 @@ def _run(args: argparse.Namespace, log: LogPlace) -> None:
         else:
             _evaluate_only(test_set)
         close(test_set, trains=trains, began=began, recipe=args.config_file)
-
-
-def _is_finished(folder: Path, max_iter: int) -> bool:
-    """Return whether the main process finds that nothing is left to do."""
-    here = together(lambda: comm.is_main_process() and is_finished(folder, max_iter))
-    return bool(comm.all_gather(here)[0])
 
 
 def _evaluate_only(test_set: TestSet) -> None:
@@ -319,6 +315,7 @@ def _evaluate_only(test_set: TestSet) -> None:
     except ValueError as error:
         raise ValueError(f"test.aug: {error}") from error
     together(test_set.check)
+    show(output_place(cfg))
     together(lambda: load_initial_weights(model, cfg.train.init_checkpoint, complete=True))
     model.to(cfg.train.device)
     evaluate(test_set, model)

@@ -43,6 +43,17 @@ def test_a_training_that_was_continued_is_the_sum_of_its_starts(tmp_path, now):
     assert named["date"].count(":") >= 3
 
 
+def test_a_start_that_was_refused_does_not_count(tmp_path, now):
+    record_start(tmp_path, "training", continues=False)
+    now[0] += 86_400
+    record_start(tmp_path, "training", continues=False)
+    now[0] += 30
+    named = dict(facts(tmp_path, "training", seed=7, device="cpu"))
+    assert named["duration"] == "30 s"
+    record_start(tmp_path, "training", continues=True)
+    assert dict(facts(tmp_path, "training", seed=7, device="cpu"))["duration"].endswith("2 starts")
+
+
 def test_of_evaluations_the_last_counts_and_kinds_are_kept_apart(tmp_path, now):
     record_start(tmp_path, "training")
     now[0] += 10

@@ -3,6 +3,7 @@
 Shapes: C channels, K classes, T frames.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +16,10 @@ from eva_backbone.checkpoints.loading import LoadReport, load_weights, read_weig
 from eva_backbone.checkpoints.reading import noted_frames
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import variant_arguments
+from eva_data.terminal import SHOWN
 from eva_video.model.classifier import VideoClassifier
+
+logger = logging.getLogger(__name__)
 
 _HEADS = ("head", "fc_norm", "norm")  # a pre-trained file lacks them, or has another head
 _HEAD = ("head.weight", "head.bias")
@@ -62,7 +66,7 @@ def initialise(
                 f"{path.name}, which has {found}"
             )
         weights = dict(weights) | {name: weights[name][rows] for name in _HEAD}
-    return load_weights(
+    report = load_weights(
         model,
         weights,
         source=path.name,
@@ -71,6 +75,9 @@ def initialise(
         reinitialise=("head",),
         frames=noted_frames(path),
     )
+    if report.from_scratch:
+        logger.info("%s", report.from_scratch, extra=SHOWN)
+    return report
 
 
 def load_video_classifier(
