@@ -119,7 +119,7 @@ class Presenter:
         try:
             self._close(worked=worked)
         except Exception as error:  # whatever it is: the run has succeeded
-            logger.warning("no report: %s", error or type(error).__name__)
+            logger.warning("the run is done; its results cannot be said: %s", error)
             logger.debug("no report", exc_info=True)
 
     def _close(self, *, worked: bool) -> None:

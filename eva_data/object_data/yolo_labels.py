@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.coco.rules import shown
+from eva_data.files import require_regular_file
 from eva_data.object_data.content import Report, Size, box_inside, rounded
 
 _TOLERANCE = 0.01  # by which a value may leave 0 to 1
@@ -31,12 +32,13 @@ def read_label_file(
         `category_id` (class + 1), `bbox` and, of an outline, `segmentation`.
     """
     try:
+        require_regular_file(file)
         if file.stat().st_size > _MOST_BYTES:
             report(f"{file} has {file.stat().st_size:,} bytes, too many for labels of a picture")
             return
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        report(f"{file} cannot be read: {error.strerror}")
+        report(f"{file} cannot be read: {error.strerror}" if error.strerror else str(error))
         return
     except ValueError as error:
         report(f"{file} is not text in UTF-8 ({error})")

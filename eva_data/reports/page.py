@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
 
-from eva_data.files import make_folder, write_text
+from eva_data.files import is_there, make_folder, write_text
 from eva_data.interruption import StopSignal
 from eva_data.reports.confusion import confusion
 from eva_data.reports.content import (
@@ -212,7 +212,7 @@ def _links(links: Sequence[Link], folder: Path) -> str:
     """Links to files that are there, by relative paths, whose bytes need not be UTF-8."""
     items = []
     for link in links[:_LINKS]:
-        if (folder / link.path).exists():
+        if is_there(str(folder / link.path)):
             path = os.path.relpath(folder / link.path, folder)
             address = quote(os.fsencode(path))
             place = "" if path in link.title else f" <small>{escaped(path, most=200)}</small>"

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from eva_data.files import explained
+from eva_data.files import explained, require_regular_file
 from eva_data.reports.machine import hardware, process_began, software, toolkit
 from eva_data.terminal import duration_text
 
@@ -126,6 +126,7 @@ def called() -> str:
 def _starts(folder: Path, kind: Kind) -> list[Start]:
     """Read the starts of a kind since it began; lines that are not complete are passed over."""
     try:
+        require_regular_file(folder / STARTS)
         content = (folder / STARTS).read_bytes()
     except OSError:
         return []

@@ -210,3 +210,12 @@ def test_any_content_is_labels_or_a_sentence(tmp_path_factory, content):
         assert 1 <= one["category_id"] <= 3
         assert all(0 <= value <= 40 for value in one["bbox"])
     assert all(text.startswith(str(file)) for text in problems)
+
+
+def test_a_pipe_is_not_a_file_of_labels(tmp_path):
+    os.mkfifo(tmp_path / "1.txt")
+    problems = []
+    assert (
+        list(read_label_file(tmp_path / "1.txt", (9, 9), classes=1, report=problems.append)) == []
+    )
+    assert problems == [f"{tmp_path / '1.txt'} is a named pipe and not a file"]

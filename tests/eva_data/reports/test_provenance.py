@@ -163,3 +163,8 @@ def test_hardware_names_gpus_only_where_they_compute(monkeypatch):
     assert "GPU" not in machine.hardware("cpu")
     assert "torch 2.0" in machine.software()
     assert 0 < time.time() - machine.process_began(time.time()) < 1e6
+
+
+def test_a_pipe_in_place_of_the_starts_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / STARTS)
+    assert duration(tmp_path, "training") == 0
