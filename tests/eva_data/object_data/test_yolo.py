@@ -214,8 +214,6 @@ def test_any_content_is_labels_or_a_sentence(tmp_path_factory, content):
 
 def test_a_pipe_is_not_a_file_of_labels(tmp_path):
     os.mkfifo(tmp_path / "1.txt")
-    problems = []
-    assert (
-        list(read_label_file(tmp_path / "1.txt", (9, 9), classes=1, report=problems.append)) == []
-    )
-    assert problems == [f"{tmp_path / '1.txt'} is a named pipe and not a file"]
+    problems, pipe = [], tmp_path / "1.txt"
+    assert list(read_label_file(pipe, (9, 9), classes=1, report=problems.append)) == []
+    assert problems == [f"{pipe} is a named pipe and not a file"]
