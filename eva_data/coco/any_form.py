@@ -6,7 +6,7 @@ that uses it, completely and before anything of it is read there.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,11 +102,13 @@ def _find(wanted: Wanted) -> Found:
         part: {one["id"] for one, is_in in zip(images, sides[part], strict=True) if is_in}
         for part in wanted.parts
     }
+    divided = {part: _only(file, ids) for part, ids in kept.items()}
+    note = _split_note(wanted.share, len(images), int(chosen.sum()))
     return Found(
-        files={part: _only(file, ids) for part, ids in kept.items()},
+        files=divided,
         folders=dict.fromkeys(kept, folder_name),
         made=frozenset(kept),
-        notes=[_split_note(wanted.share, len(images), int(chosen.sum()))],
+        notes=[note, *_untrained(divided)],
     )
 
 
@@ -131,6 +133,19 @@ def _split_note(share: float, total: int, chosen: int) -> str:
         f"--val-share {share:g}: {chosen} of {total} pictures are held out for evaluation, "
         f"{total - chosen} are trained on; their names decide"
     )
+
+
+def _untrained(files: Mapping[str, CocoFile]) -> Iterator[str]:
+    """Name the classes all of whose objects were held out."""
+    if not {"train", "val"} <= files.keys():
+        return
+    trained = {one["category_id"] for one in files["train"].things}
+    held = {one["category_id"] for one in files["val"].things}
+    if lost := [files["val"].categories[key] for key in sorted(held - trained)]:
+        names = ", ".join(lost[:8]) + " ..." * (len(lost) > 8)
+        yield (
+            f"no picture that is trained on has {names}: name data for evaluation, or another share"
+        )
 
 
 def stem(name: str) -> str:
@@ -162,6 +177,7 @@ def _of_labels(source: LabelledPictures, wanted: Wanted) -> Found:
         data = {"images": lists.images, "categories": lists.categories}
         files[name] = checked(source.source, data, lists.annotations, boxes_only=wanted.boxes_only)
         folders[name] = str(parts[name].folder)
+    notes += _untrained(files) if wanted.share is not None else ()
     notes.append(f"{source.source} is read as {source.form}")
     return Found(files=files, folders=folders, made=frozenset(files), notes=notes)
 

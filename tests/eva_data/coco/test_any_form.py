@@ -131,6 +131,20 @@ def test_a_share_is_held_out_by_the_names_of_pictures(form, scenes, read, tmp_pa
     file = place(alone, tmp_path, names=["evaluated"])["val"]
     write_placed(continues=False)
     assert len(json.loads(file.path.read_text())["images"]) == len(names["val"])
+    assert "no picture that is trained on" not in " ".join(found.notes)
+
+
+def test_classes_that_are_held_out_with_all_their_objects_are_named(scenes, read):
+    annotations = scenes / "coco/annotations/instances_train.json"
+    flags = ("--train-annotations", annotations, "--train-images", scenes / "coco/train")
+    found = read(*flags, "--val-share", "0.8", "--boxes-only")
+    classes = {
+        part: {file.categories[one["category_id"]] for one in file.objects}
+        for part, file in found.files.items()
+    }
+    lost = sorted(classes["val"] - classes["train"])
+    assert lost
+    assert f"no picture that is trained on has {', '.join(lost)}: " in " ".join(found.notes)
 
 
 @pytest.mark.parametrize(
