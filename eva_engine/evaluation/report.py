@@ -264,7 +264,8 @@ def announce(task: str, *, weights: str, data: Sequence[tuple[str, str]]) -> Non
     if distributed.rank():
         return
     lines = [task, f"weights  {named_weights(weights)}"]
-    for line in (*lines, *(f"data     {use}: {text}" for use, text in data)):
+    named = (text if use == "data" else f"{use}: {text}" for use, text in data)
+    for line in (*lines, *(f"data     {text}" for text in named)):
         logger.info("%s", line, extra=SHOWN)
 
 

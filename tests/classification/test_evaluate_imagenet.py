@@ -70,7 +70,7 @@ def test_all_sets_in_one_command(
     monkeypatch.setattr(evaluating, "load_classifier", lambda *_, **__: prescribe(logits))
     monkeypatch.setattr(own_data, "notes_of_training", lambda _, **given: given)
     options = {"imagenet": imagenet, "real": tmp_path / "real.json", "v2": v2, "a": a, "r": r,
-               "sketch": sketch, "objectnet": objectnet, "weights": "w", "workers": 0,
+               "sketch": sketch, "objectnet": objectnet, "weights": "eva_debug", "workers": 0,
                "batch-size": 2, "device": "cpu", "output": tmp_path / "out"}  # fmt: skip
     evaluate_command.main([f"--{key}={value}" for key, value in options.items()])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:-1]]
@@ -98,5 +98,5 @@ def test_all_sets_in_one_command(
 def test_the_variants_need_1000_classes(prescribe, monkeypatch, tmp_path):
     monkeypatch.setattr(own_data, "notes_of_training", lambda _, **given: given)
     monkeypatch.setattr(evaluating, "load_classifier", lambda *_, **__: prescribe([[0.0] * 9]))
-    with pytest.raises(SystemExit, match="w has 9 classes, ImageNet-1K and its variants need 1000"):
-        evaluate_command.main(["--weights=w", f"--v2={tmp_path}", "--device=cpu"])
+    with pytest.raises(SystemExit, match="eva_debug has 9 classes, ImageNet-1K and its variants need 1000"):
+        evaluate_command.main(["--weights=eva_debug", f"--v2={tmp_path}", "--device=cpu"])

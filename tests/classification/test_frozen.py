@@ -77,7 +77,7 @@ def test_methods_can_be_left_out(folders, tmp_path):
     [
         (["--neighbours", "500"], "--neighbours 500, but there are 90 samples to learn from"),
         (["--weights", "nothing.pt"], "nothing.pt"),
-        (["--val", "nowhere"], "there is no folder nowhere"),
+        (["--val", "nowhere"], "--val: there is no nowhere"),
     ],
 )
 def test_mistakes_end_in_a_sentence(folders, tmp_path, more, message):

@@ -26,7 +26,7 @@ def test_the_command(launch, digits, classifier, tmp_path):
             assert "wrote" not in text
             assert "top-1" not in text
         tables[ranks] = [
-            line for line in texts[0].splitlines() if line.startswith(("set", "data "))
+            line for line in texts[0].splitlines() if line.startswith(("set  ", "data      "))
         ]
         results[ranks] = json.loads((output / "results.json").read_text())
         classes[ranks] = (output / "per_class.csv").read_text()
