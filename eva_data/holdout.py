@@ -89,10 +89,20 @@ def held_out(
     if not chosen.any() or chosen.all():
         side = "evaluate on" if not chosen.any() else "train on"
         raise ValueError(
-            f"{name} {share:g} of {len(chosen)} samples leaves none to {side}: choose another "
-            "share, or name data for evaluation"
+            f"{name} {share:g} of {len(chosen)} samples leaves none to {side}, since a sample is "
+            f"chosen by its name, and not by a count: {_that_works(places)}"
         )
     return chosen
+
+
+def _that_works(places: NDArray[np.float64]) -> str:
+    if len(places) < 2:
+        return "name data for evaluation"
+    least = np.ceil(places.min() * 100 + 1e-9) / 100
+    most = np.floor(places.max() * 100) / 100
+    if not 0 < least <= most:
+        return "choose another share, or name data for evaluation"
+    return f"choose one from {least:g} to {most:g}, or name data for evaluation"
 
 
 def _give_one(chosen: Flags, places: NDArray[np.float64], indices: NDArray[np.int64]) -> None:

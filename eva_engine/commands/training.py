@@ -14,7 +14,7 @@ from eva_data.commands import exit_code, program_name, say
 from eva_data.options import add_download_option
 from eva_data.recipes import TASKS, find_recipe
 from eva_engine.commands.endings import ending
-from eva_engine.commands.words import as_flags, take_recipe
+from eva_engine.commands.words import as_flags, take_recipe, without_other_validation
 from eva_engine.config import RunConfig, as_plain, in_use, recipe_name
 
 if TYPE_CHECKING:  # a command that only helps needs no torch
@@ -103,7 +103,7 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
     except ValueError as error:
         sys.exit(f"{program}: {error}")
     try:
-        rest = as_flags(rest, default)
+        rest = without_other_validation(as_flags(rest, default), default)
     except ValueError as error:
         first.exit(2, f"{program}: {error}\n")
     import tyro

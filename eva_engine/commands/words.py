@@ -95,6 +95,23 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
     return [*flags, f"--{flag}"] if flag else flags
 
 
+def without_other_validation(flags: Sequence[str], default: Any) -> list[str]:
+    """Let `--data.val-share` take the place of the validation data that a recipe names.
+
+    Args:
+        flags: Flags as `as_flags` returns them.
+        default: Config of the recipe.
+
+    Returns:
+        The flags, with an empty `--data.val` unless that is given too.
+    """
+    given = {word.partition("=")[0].replace("-", "_") for word in flags}
+    named = getattr(getattr(default, "data", None), "val", "")
+    if "__data.val_share" in given and "__data.val" not in given and named:
+        return [*flags, "--data.val", ""]
+    return [*flags]
+
+
 def _flag(name: str, text: str, value: Any) -> list[str]:
     if isinstance(value, bool) and text.lower() in ("true", "false", "1", "0"):
         start, dot, last = name.rpartition(".")

@@ -19,7 +19,7 @@ from eva_classification.config import (
 )
 from eva_classification.models import build_classifier, load_classifier
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
-from eva_engine.commands.training import load_recipe
+from eva_engine.commands.training import load_recipe, parse
 from eva_engine.config import OptimizerConfig, RunConfig
 
 CONFIGS = Path(__file__).parents[2] / "classification" / "configs"
@@ -227,3 +227,11 @@ def test_nothing_is_drawn_for_weights_that_a_file_has(monkeypatch):
     settings = ModelConfig(variant="eva_debug", image_size=32, init_checkpoint="eva_debug")
     training.build_model(settings, num_classes=7)
     assert set(drawn) == {(7, 128)}  # the head
+
+
+def test_a_share_on_the_command_line_takes_the_place_of_the_recipes_validation():
+    arguments = ["eva_debug_digits", "--data.val-share", "0.1"]
+    config, _ = parse(ClassificationConfig, arguments, program="classification/train.py")
+    assert (config.data.val, config.data.val_share) == ("", 0.1)
+    with pytest.raises(SystemExit):
+        parse(ClassificationConfig, [*arguments, "data.val=a"], program="classification/train.py")

@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 
 import numpy as np
 import pytest
@@ -73,3 +74,11 @@ def test_a_share_stands_alone():
 
 def test_names_that_are_not_text():
     assert held_out(["\udcff/a", "b", "c", "d"], 0.5).dtype == np.bool_
+
+
+def test_a_share_that_works_is_named():
+    with pytest.raises(ValueError, match=r"choose one from (\S+) to (\S+), or") as refused:
+        held_out(["a", "b", "c"], 1e-9)
+    least, most = re.search(r"from (\S+) to (\S+),", str(refused.value)).groups()
+    for share in (float(least), float(most)):
+        assert 0 < held_out(["a", "b", "c"], share).sum() < 3

@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Arguments in place of those of the process.
     """
     parser = _parser()
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     if args.weights is None:
         if config_of_run(args.inputs[0]) is None or len(args.inputs) == 1:
             parser.error("give --weights, or the folder of a training as the first INPUT")

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from detectron2.utils import comm
 
+from eva_data.commands import program_name
 from eva_data.files import OF_WRITING
 from eva_data.interruption import EXIT_KEYBOARD
 from eva_detection.config.build import describe
@@ -18,7 +19,7 @@ from eva_detection.training.output_folder import NOTHING_SAVED, saved_progress
 
 logger = logging.getLogger(__name__)
 
-PROGRAM = "train_net.py"
+_PROGRAM = "train_net.py"
 # Errors whose message is enough; anything else needs its traceback.
 _EXPLAINED = (ValueError, OSError, FloatingPointError, UnreadableImagesError)
 _AGREED = (FloatingPointError, UnreadableImagesError)  # the same on all processes
@@ -67,7 +68,9 @@ def one_sentence(log: LogPlace) -> Iterator[None]:
         said_elsewhere = isinstance(error, _AGREED) and not comm.is_main_process()
         if isinstance(error, OtherProcessError) or said_elsewhere:
             raise SystemExit(1) from None
-        raise SystemExit(f"{PROGRAM}: {_sentence(error, log)}") from None  # code 1, printed
+        raise SystemExit(
+            f"{program_name(_PROGRAM)}: {_sentence(error, log)}"
+        ) from None  # code 1, printed
 
 
 def leave_gloo() -> None:
@@ -85,7 +88,7 @@ def say(sentence: str) -> None:
     Args:
         sentence: Text without the program's name.
     """
-    sys.stderr.write(f"{PROGRAM}: {sentence}\n")
+    sys.stderr.write(f"{program_name(_PROGRAM)}: {sentence}\n")
     sys.stderr.flush()
 
 
