@@ -38,12 +38,13 @@ _CODE = ("command",)  # facts that are read letter by letter
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def write_report(folder: Path, report: Report) -> Path:
+def write_report(folder: Path, report: Report, *, name: str = NAME) -> Path:
     """Write `report.html` into a folder, completely or not at all.
 
     Args:
         folder: Folder of the run or evaluation.
         report: What it says.
+        name: Name of the file.
 
     Returns:
         The file.
@@ -52,12 +53,12 @@ def write_report(folder: Path, report: Report) -> Path:
         UnwritableError: If the disk is full or the folder read-only, for example.
     """
     make_folder(folder)
-    file = folder / NAME
+    file = folder / name
     write_text(file, rendered(report, folder))
     return file
 
 
-def try_report(folder: Path, make: Callable[[], Report]) -> Path | None:
+def try_report(folder: Path, make: Callable[[], Report], *, name: str = NAME) -> Path | None:
     """Write the report of a run whose results are safe already; a failure is one warning.
 
     A signal or Ctrl-C ends the writing, not the run, which has done everything else.
@@ -65,6 +66,7 @@ def try_report(folder: Path, make: Callable[[], Report]) -> Path | None:
     Args:
         folder: Folder of the run or evaluation.
         make: Function that reads and draws what the report shows.
+        name: Name of the file.
 
     Returns:
         The file, or None if it could not be made.
@@ -73,14 +75,14 @@ def try_report(folder: Path, make: Callable[[], Report]) -> Path | None:
     try:
         with stop.listen():
             stop.exit_at_once()
-            return write_report(folder, make())
+            return write_report(folder, make(), name=name)
     except (SystemExit, KeyboardInterrupt):
         logger.warning(
-            "no %s in %s: a signal has ended its writing; all else is done", NAME, folder
+            "no %s in %s: a signal has ended its writing; all else is done", name, folder
         )
         return None
     except Exception as error:  # whatever it is: the run has succeeded
-        logger.warning("no %s in %s: %s", NAME, folder, error or type(error).__name__)
+        logger.warning("no %s in %s: %s", name, folder, error or type(error).__name__)
         logger.debug("no report", exc_info=True)
         return None
 

@@ -63,7 +63,7 @@ def made(registered_demo_data, tiny_config, monkeypatch):
         for name in without:
             cfg.dataloader.pop(name)
         contents = []
-        monkeypatch.setattr(report, "try_report", lambda folder, make: contents.append(make()))
+        monkeypatch.setattr(report, "try_report", lambda folder, make, **_: contents.append(make()))
         report_of_run(cfg, TestSet(cfg), kind=kind, processes=1, **options)
         return contents[0]
 
@@ -157,6 +157,11 @@ def test_whatever_fails_is_a_warning(write_run, registered_demo_data, tiny_confi
     assert not (run / "report.html").exists()
     write_run()
     assert report_of_run(cfg, TestSet(cfg), kind="training", processes=1) == run / "report.html"
+    (run / "model_final.pth").touch()
+    page = (run / "report.html").read_bytes()
+    again = report_of_run(cfg, TestSet(cfg), kind="evaluation", processes=1)
+    assert again == run / "evaluation.html"
+    assert (run / "report.html").read_bytes() == page
 
 
 def test_the_next_command_names_the_place_of_registered_data(

@@ -60,3 +60,14 @@ def test_a_slip_is_an_error(words, sentence, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 2, "a line of usage and the error"
     assert re.search(sentence, error), error
+
+
+def test_a_run_in_place_of_a_recipe_is_evaluated_in_a_folder_of_its_own(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    args = make_parser().parse_args([str(tmp_path), "--eval-only", "a=b"])
+    assert args.config_file == str(tmp_path / "config.yaml")
+    places = [f"train.init_checkpoint={tmp_path}", f"train.output_dir={tmp_path}/evaluation"]
+    assert args.opts == ["a=b", *places]
+    args = make_parser().parse_args([str(tmp_path), "--eval-only", "train.output_dir=x"])
+    assert args.opts == ["train.output_dir=x", places[0]]
+    assert make_parser().parse_args([str(tmp_path), "--resume"]).opts == []

@@ -3,13 +3,14 @@
 import argparse
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from eva_data.command_line import any_order
 from eva_data.files import is_there
 from eva_data.recipes import find_recipe
 
-_RECIPE = "--config-file"
+_RECIPE, _CONFIG = "--config-file", "config.yaml"
 _SETTING = re.compile(r"~|[^/=]+=")  # ~key: hydra's way to delete a value
 
 
@@ -44,6 +45,8 @@ class AnyOrderParser(any_order.AnyOrderParser):
                 "leave one of them out"
             )
         found.config_file = found.config_file or "".join(recipes)
+        if found.eval_only and (Path(found.config_file) / _CONFIG).is_file():
+            _evaluate_run(found, found.config_file)
         return found, rest
 
     def is_setting(self, word: str, *, named: bool) -> bool:
@@ -55,6 +58,17 @@ class AnyOrderParser(any_order.AnyOrderParser):
         """
         del named
         return bool(_SETTING.match(word)) and not is_there(word)
+
+
+def _evaluate_run(found: argparse.Namespace, run: str) -> None:
+    """Let a run's folder in place of a recipe stand for its config and its weights.
+
+    Results go into a folder of their own, for the training has its own.
+    """
+    found.config_file = str(Path(run) / _CONFIG)
+    settings = {"train.init_checkpoint": run, "train.output_dir": str(Path(run) / "evaluation")}
+    given = {one.partition("=")[0] for one in found.opts}
+    found.opts += [f"{key}={value}" for key, value in settings.items() if key not in given]
 
 
 def _same(first: str, second: str) -> bool:

@@ -68,9 +68,8 @@ def one_sentence(log: LogPlace) -> Iterator[None]:
         said_elsewhere = isinstance(error, _AGREED) and not comm.is_main_process()
         if isinstance(error, OtherProcessError) or said_elsewhere:
             raise SystemExit(1) from None
-        raise SystemExit(
-            f"{program_name(_PROGRAM)}: {_sentence(error, log)}"
-        ) from None  # code 1, printed
+        sentence = f"{program_name(_PROGRAM)}: {_sentence(error, log)}"
+        raise SystemExit(sentence) from None  # code 1, printed
 
 
 def leave_gloo() -> None:
