@@ -285,9 +285,9 @@ def test_other_folders(convert, tmp_path):
     assert "holds no EVA-01 ViT" in error
     (folder / "config.json").write_text('{"architectures": ["ViTModel"]}')  # of transformers
     error, _ = convert(folder, to="official", output="x.pt", code=1)
-    assert "is not a folder of" in error
+    assert "is a folder without weights of a run" in error
     (folder / "config.json").write_text("{")
     (folder / "last_checkpoint").write_text("model_final.pth")  # of a detector
     error, _ = convert(folder, to="official", output="x.pt", code=1)
-    assert "is not a folder of" in error
+    assert "is a folder without weights of a run" in error
     assert "of a detector or segmentor name the .pth file" in error
