@@ -15,7 +15,7 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
-from eva_data.files import explained
+from eva_data.files import explained, make_folder
 from eva_data.progress import ProgressBar
 from eva_data.terminal import SHOWN, FileFormatter, ForTerminal, TerminalFormatter
 
@@ -75,7 +75,7 @@ class Output:
         """
         target: logging.Handler = logging.NullHandler()
         if _rank() == 0:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             with explained(folder / LOG):
                 target = logging.FileHandler(folder / LOG, encoding="utf-8")
             target.setFormatter(FileFormatter())

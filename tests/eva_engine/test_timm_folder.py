@@ -290,4 +290,3 @@ def test_other_folders(convert, tmp_path):
     (folder / "last_checkpoint").write_text("model_final.pth")  # of a detector
     error, _ = convert(folder, to="official", output="x.pt", code=1)
     assert "is a folder without weights of a run" in error
-    assert "of a detector or segmentor name the .pth file" in error
