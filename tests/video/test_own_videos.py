@@ -57,7 +57,7 @@ def test_a_validation_folder_of_other_classes(parsed, colours, device, write_fra
 
 def test_best_weights_need_validation(parsed, colours, device):
     config = parsed(colours, "--model.frozen-blocks", "0", "--data.val", "")
-    with pytest.raises(ValueError, match=r"best_metric needs data\.val; set it to nothing"):
+    with pytest.raises(ValueError, match=r"best_metric needs data\.val or data\.val_share; set it"):
         training.train(config, device)
 
 
