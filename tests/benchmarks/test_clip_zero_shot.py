@@ -20,6 +20,7 @@ def args(program):
     return program.sized(program.parse([f"--{k}={v}" for k, v in SIZES.items()]), CPU)
 
 
+@pytest.mark.slow
 def test_every_figure(program, args):
     found = dict(program.figures(args, CPU))
     assert found.pop("largest difference of the features of classes") < 1e-5

@@ -36,6 +36,7 @@ def run(*arguments):
     return {name: float(value) for name, _, value in (line.rpartition(": ") for line in lines)}
 
 
+@pytest.mark.slow
 def test_every_figure(program):
     found = run(*SMALL, "0.1", "0.4")
     expected = {"difference of the losses", "relative difference of the gradients"}
