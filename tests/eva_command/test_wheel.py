@@ -182,7 +182,7 @@ def test_links_and_picture_are_absolute_where_the_repository_is_known(source, tm
     settings.write_text(settings.read_text().replace("[project.urls]", known))
     text = metadata(build(copy, tmp_path)).get_payload()
     assert relative_links(text) == []
-    assert "](https://example.org/eva/raw/main/docs/images/quickstart.png)" in text
+    assert "](https://example.org/eva/raw/main/docs/images/report_detection.jpg)" in text
     assert "](https://example.org/eva/blob/main/docs/architecture.md)" in text
 
 
