@@ -1,7 +1,6 @@
 """Settings of a run: frozen dataclasses, from which the command line is made."""
 
 import math
-from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -12,9 +11,6 @@ MOST_WORKERS = 512  # of one training process; more is a typing error that would
 LARGEST_IMAGE = 10_000  # side in pixels
 LARGEST_SEED = 2**32 - 1  # of torch, numpy and what is computed of it
 Precision = Literal["fp32", "bf16", "fp16"]
-
-
-recipe_name: ContextVar[str] = ContextVar("recipe_name", default="")  # of the command line
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,9 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,27 @@ from eva_data.reports.content import Section, Step
 from eva_data.reports.page import NAME, try_report
 from eva_data.reports.provenance import facts, record_start
 from eva_data.terminal import SHOWN, closing_lines, opening_lines
-from eva_engine.config import RunConfig, recipe_name
+from eva_engine.config import RunConfig
 from eva_engine.evaluation.report import TrainedRun, training_report
 from eva_engine.run_log import METRICS
 
 logger = logging.getLogger(__name__)
+
+_recipe: ContextVar[str] = ContextVar("recipe", default="")
+
+
+@contextmanager
+def run_of(recipe: str) -> Iterator[None]:
+    """Let the runs of a block be called by their recipe, not by their folder.
+
+    Args:
+        recipe: Its name.
+    """
+    token = _recipe.set(recipe)
+    try:
+        yield
+    finally:
+        _recipe.reset(token)
 
 
 def _nothing() -> Sequence[Section]:
@@ -85,7 +103,7 @@ class Presenter:
         self._says, self._run, self._config = presentation, run, config
         self._steps, self._batch_size = steps, batch_size
         self._device, self._processes = device, processes
-        self._recipe = recipe_name.get() or run.output.name
+        self._recipe = _recipe.get() or run.output.name
         self._began = time.monotonic()
 
     def open(self, start_step: int) -> None:

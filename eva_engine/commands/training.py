@@ -8,14 +8,14 @@ import runpy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from eva_data.commands import exit_code, program_name, say
 from eva_data.options import add_download_option
 from eva_data.recipes import TASKS, find_recipe
 from eva_engine.commands.endings import ending
 from eva_engine.commands.words import as_flags, take_recipe, without_other_validation
-from eva_engine.config import RunConfig, as_plain, in_use, recipe_name
+from eva_engine.config import RunConfig, as_plain, in_use
 
 if TYPE_CHECKING:  # a command that only helps needs no torch
     import torch
@@ -58,7 +58,21 @@ def load_recipe(file: str | Path, kind: type[C]) -> C:
     return config
 
 
-def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str) -> tuple[C, bool]:
+class Parsed(NamedTuple, Generic[C]):
+    """What a command line of a training says.
+
+    Attributes:
+        config: The recipe's config with the overrides.
+        only_print: Whether it is only to be printed.
+        recipe: Name of the recipe, of its file without the suffix.
+    """
+
+    config: C
+    only_print: bool
+    recipe: str
+
+
+def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str) -> Parsed[C]:
     """Parse `RECIPE [--print-config] [--name.of.value VALUE ...] [name.of.value=VALUE ...]`.
 
     In any order.
@@ -70,7 +84,7 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
             can be given by name.
 
     Returns:
-        The config with its overrides, and whether it is only to be printed.
+        What the command line says.
 
     Raises:
         SystemExit: With a sentence for a file that is not such a recipe; 2 after a message on a
@@ -112,8 +126,7 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
         config = tyro.cli(kind, default=default, args=rest, prog=f"{program} {file.name}")
     except ValueError as error:
         sys.exit(f"{program}: {error}")
-    recipe_name.set(file.stem)
-    return config, known.print_config
+    return Parsed(config, known.print_config, file.stem)
 
 
 def main(
@@ -139,7 +152,7 @@ def main(
             sentence for a wrong setting or a run that cannot go on, whose traceback is in the
             log; 130 after Ctrl-C.
     """
-    config, only_print = parse(kind, arguments, program=program)
+    config, only_print, recipe = parse(kind, arguments, program=program)
     if only_print:
         if code := exit_code(lambda: _show(config), refused=1, name=program_name(program)):
             sys.exit(code)
@@ -156,12 +169,14 @@ def main(
         from eva_engine import distributed
         from eva_engine.checkpoints.output_folder import reserved
         from eva_engine.commands.text_log import log_to
+        from eva_engine.presentation import run_of
 
         place = distributed.start(config.run.device)
         with reserved(folder):
             logger.setLevel(logging.DEBUG)  # the traceback of an error: to the file only
             log_to(folder)
-            _reported(train, config, place)
+            with run_of(recipe):
+                _reported(train, config, place)
 
 
 def _reported(train: Callable[[R, "torch.device"], None], config: R, place: "torch.device") -> None:

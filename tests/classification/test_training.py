@@ -231,7 +231,7 @@ def test_nothing_is_drawn_for_weights_that_a_file_has(monkeypatch):
 
 def test_a_share_on_the_command_line_takes_the_place_of_the_recipes_validation():
     arguments = ["eva_debug_digits", "--data.val-share", "0.1"]
-    config, _ = parse(ClassificationConfig, arguments, program="classification/train.py")
+    config, *_ = parse(ClassificationConfig, arguments, program="classification/train.py")
     assert (config.data.val, config.data.val_share) == ("", 0.1)
     with pytest.raises(SystemExit):
         parse(ClassificationConfig, [*arguments, "data.val=a"], program="classification/train.py")

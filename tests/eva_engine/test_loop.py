@@ -15,6 +15,7 @@ from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.config import OptimizerConfig
 from eva_engine.data.order import SampleError, TooManyBadSamplesError
+from eva_engine.presentation import run_of
 from eva_engine.steps import compilation
 from eva_engine.steps.schedule import warmup_cosine
 
@@ -296,6 +297,16 @@ def test_a_run_ends_with_a_page_that_a_start_without_work_leaves(start, tmp_path
     page.write_text("with pictures of an evaluation")
     start(resume=True)
     assert page.read_text() == "with pictures of an evaluation"
+
+
+def test_a_run_is_called_by_its_recipe_inside_a_command_only(start, caplog):
+    caplog.set_level("INFO")
+    with run_of("small"):
+        start()
+    assert "train small: " in caplog.text
+    caplog.clear()
+    start("other")
+    assert "train other: " in caplog.text
 
 
 def test_unreadable_samples_are_counted_once_and_limited(start, metrics, tmp_path, caplog):

@@ -24,7 +24,7 @@ def parsed(tmp_path):
     def parse_for(folder, *arguments):
         given = [str(RECIPE), *SMALL.split(), "--data.train", f"{folder}/train", "--data.val",
                  f"{folder}/val", "--run.output", f"{tmp_path}/run", *arguments]  # fmt: skip
-        config, _ = parse(VideoConfig, given, program="video/train.py")
+        config, *_ = parse(VideoConfig, given, program="video/train.py")
         return config
 
     return parse_for
