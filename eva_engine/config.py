@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, check_variant
+from eva_data.files import home_expanded
 
 MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
 LARGEST_IMAGE = 10_000  # side in pixels
@@ -126,7 +127,8 @@ class RunConfig:
     wandb_project: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "output", Path(self.output))  # recipes may give a string
+        # recipes may give a string
+        object.__setattr__(self, "output", home_expanded(self.output))
         one_of_its_choices(self)
         at_least(self, epochs=1, batch_size=1, accumulate=1, log_every=1, keep_checkpoints=1)
         at_least(self, workers=0, checkpoint_every=0, evaluate_every=0, seed=0)

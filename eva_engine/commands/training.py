@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
+from eva_data.command_line.parsing import Parser
+from eva_data.command_line.slips import end_program
 from eva_data.commands import exit_code, program_name, say
 from eva_data.options import add_download_option
 from eva_data.recipes import TASKS, find_recipe
@@ -92,14 +94,13 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
     """
     task = program.partition("/")[0]
     program = program_name(program)
-    first = argparse.ArgumentParser(
+    first = Parser(
         prog=program,
         usage=f"{program} RECIPE [--print-config] [--no-download] [--name VALUE ...]",
         description="Train from a recipe, a Python file that defines `config`. With a recipe, "
         "--help lists all its values; `eva recipes` lists the recipes. Values are written "
         "--run.epochs 3 or run.epochs=3, before or after the recipe.",
         add_help=False,
-        allow_abbrev=False,
     )
     add_download_option(first)
     first.add_argument("--print-config", action="store_true", help="print the config and stop")
@@ -114,12 +115,9 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
     try:
         file = find_recipe(task, recipe) if task in TASKS else Path(recipe)
         default = load_recipe(file, kind)
-    except ValueError as error:
-        sys.exit(f"{program}: {error}")
-    try:
         rest = without_other_validation(as_flags(rest, default), default)
     except ValueError as error:
-        first.exit(2, f"{program}: {error}\n")
+        raise end_program(program, error) from error
     import tyro
 
     try:

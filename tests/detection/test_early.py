@@ -43,9 +43,12 @@ def with_data(check, tmp_path):
     [
         ((), "name a recipe, such as demo/"),
         (("demo/cascade_mask_rcnn_vitdet_eva_debgu",), "there is no recipe .* close to it: demo/"),
-        ((DEMO, "train.max_itre=3"), "unknown setting 'train.max_itre'.* known: train.max_iter,"),
-        ((DEMO, "dataloder.train=3"), "unknown setting .* known: dataloader"),
-        ((DEMO, "train.amp.enable=3"), "unknown setting .* known: train.amp.enabled"),
+        (
+            (DEMO, "train.max_itre=3"),
+            "unknown setting 'train.max_itre'.* close to it: train.max_iter",
+        ),
+        ((DEMO, "dataloder.train=3"), "unknown setting .* close to it: dataloader"),
+        ((DEMO, "train.amp.enable=3"), "unknown setting .* close to it: train.amp.enabled"),
         ((DEMO, "--data", "nowhere"), "nowhere"),
         ((DEMO, "--val-images", "x"), "--train-annotations, .* missing: to train, all four"),
     ],

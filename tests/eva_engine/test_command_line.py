@@ -51,7 +51,7 @@ def run(program, monkeypatch):
 
 def test_options_override_the_recipe(program, recipe):
     arguments = [recipe, "--run.epochs", "7", "--run.resume", "--bad", "1", "2", "--print-config"]
-    config, only_print = command_line.parse(program.Config, arguments, program="train.py")
+    config, only_print, _ = command_line.parse(program.Config, arguments, program="train.py")
     assert (config.run.epochs, config.run.resume, config.bad) == (7, True, (1, 2))
     assert config.run.workers == 0
     assert only_print
@@ -62,7 +62,7 @@ def test_values_before_or_after_the_recipe_and_as_pairs(program, recipe, order):
     words = [["--run.epochs", "7"], ["run.resume=true"], ["bad=(1, 2)"], [recipe],
              ["run.tensorboard=False"], ["--run.seed=3"]]  # fmt: skip
     arguments = [word for part in words[::order] for word in part]
-    config, _ = command_line.parse(program.Config, arguments, program="train.py")
+    config, *_ = command_line.parse(program.Config, arguments, program="train.py")
     assert (config.run.epochs, config.run.resume, config.bad) == (7, True, (1, 2))
     assert (config.run.tensorboard, config.run.seed) == (False, 3)
 
@@ -80,7 +80,7 @@ def test_a_folder_with_a_run_is_refused_before_anything_is_imported(run, recipe,
 @pytest.mark.parametrize("form", [["--run.output", "{}"], ["--run.output={}"], ["run.output={}"]])
 def test_a_value_may_look_like_a_setting_or_a_flag(program, recipe, value, form):
     arguments = [word.format(value) for word in form]
-    config, _ = command_line.parse(
+    config, *_ = command_line.parse(
         program.Config, [*arguments, recipe, "run.epochs=7"], program="train.py"
     )
     assert (str(config.run.output), config.run.epochs) == (value, 7)
@@ -88,7 +88,7 @@ def test_a_value_may_look_like_a_setting_or_a_flag(program, recipe, value, form)
 
 def test_option_of_the_launcher_deepspeed(program, recipe):
     arguments = ["--local_rank=1", recipe, "--run.epochs", "7"]
-    config, _ = command_line.parse(program.Config, arguments, program="train.py")
+    config, *_ = command_line.parse(program.Config, arguments, program="train.py")
     assert config.run.epochs == 7
 
 
@@ -126,7 +126,7 @@ def test_help_of_a_recipe_explains_every_value(run, recipe, program, capsys):
 
 
 @pytest.mark.parametrize(("option", "text"), [
-    (("--run.epoch", "3"), "train.py: there is no setting run.epoch; close to it: run.epochs"),
+    (("--run.epoch", "3"), "train.py: there is no setting --run.epoch; close to it: --run.epochs"),
     (("run.epoch=3",), "train.py: there is no setting run.epoch; close to it: run.epochs"),
     (("epochs=3",), "there is no setting epochs; close to it: run.epochs"),
     (("--run.epochs", "many"), "Error parsing --run.epochs: "),

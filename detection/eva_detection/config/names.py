@@ -1,7 +1,9 @@
 """Names of settings, and the sentence for one that nothing reads; nothing heavy is imported."""
 
-import difflib
 from collections.abc import Collection, Iterable
+
+from eva_data.command_line.slips import SlipError, hint
+from eva_detection.config.words import USUAL_SETTINGS
 
 # Sections whose names are read one by one, and names in them that a config may leave out.
 _FLAT = ("train", "dataloader", "test")
@@ -28,7 +30,7 @@ def check_names(
         of: Names of which everything below is accepted.
 
     Raises:
-        ValueError: For an unknown key, with the closest known ones.
+        SlipError: For an unknown key, with the closest known ones.
     """
     accepted = {*of}
     for override in overrides:
@@ -38,7 +40,9 @@ def check_names(
         name = ".".join(parts[:read])
         above = {".".join(parts[:count]) for count in range(1, read + 1)}
         if name not in known and not above & accepted:
-            close = difflib.get_close_matches(name, known, n=3) or sorted(known)
-            raise ValueError(
-                f"unknown setting {key!r}: nothing reads it; known: {', '.join(close)}"
+            usual = [one.partition("=")[0] for one in USUAL_SETTINGS]
+            names = ", ".join(sorted(known))
+            raise SlipError(
+                f"unknown setting {key!r}: nothing reads it"
+                + hint(key, dict.fromkeys([*known, *usual]), otherwise=f"; known: {names}")
             )
