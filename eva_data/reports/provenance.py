@@ -113,6 +113,11 @@ def duration(folder: Path, kind: Kind) -> float:
     return _seconds(_starts(folder, kind), kind)
 
 
+def was_trained_in(folder: Path) -> bool:
+    """Return whether a training was started in a folder, see `record_start`."""
+    return bool(_starts(folder, "training"))
+
+
 def called() -> str:
     """Write the command by which this process was called, for a shell."""
     name, *arguments = sys.argv or [""]

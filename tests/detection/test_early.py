@@ -101,7 +101,7 @@ def test_places_are_detectron2s():
         (("train.init_checkpoint=eva_coco_det.pth",), "eva_coco_det.pth .* not on this machine"),
         (("train.init_checkpoint=sets",), "is a folder without weights of a run"),
         (("--eval-only", "train.init_checkpoint="), "evaluation needs weights"),
-        (("train.output_dir=used",), "used holds a run already: continue it with --resume"),
+        (("train.output_dir=used",), "used has a run that reached model_0000004.pth: continue"),
     ],
 )
 def test_weights_and_the_folder(with_data, tmp_path, words, sentence):

@@ -20,7 +20,7 @@ MODULES = {  # what a group may load -> its modules
             "inputs",
         ),
         *("interruption", "options", "pools", "progress", "recipes", "suffixes", "terminal"),
-        *("outputs.folders", "outputs.run_folder"),
+        *("outputs.folders", "outputs.run_folder", "outputs.run_sentences"),
         *("demos.classes", "demos.found", "demos.required_data"),
         *("reports.machine", "reports.provenance", "reports.style"),
         *("object_data.coco_exports", "object_data.content", "object_data.yaml_files"),
@@ -67,7 +67,7 @@ MODULES = {  # what a group may load -> its modules
         *("labelled.folders", "labelled.imagenet", "labelled.labelled_images", "labelled.named"),
         *("outputs.exported", "outputs.tensors", "sampling.seeding", "transforms"),
         *("sources.decoding", "sources.image_source", "sources.manifests", "sources.shards"),
-        *("labelled_videos.middle_frames", "checks.manifest_images", "labelled.held_out"),
+        *("labelled_videos.middle_frames", "checks.manifest_images", "labelled.divided"),
     ),
 }
 LIBRARIES = (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from eva_contrastive.config import ContrastiveConfig
 from eva_contrastive.evaluation.validation import ContrastiveValidation
+from eva_contrastive.reports.evaluation import search_step
 from eva_contrastive.reports.sections import MEANINGS
 from eva_data.commands import command_to_run
 from eva_data.reports.content import Section, Step
@@ -57,11 +58,7 @@ def _next_steps(zero_shot: str, val: str, folder: Path) -> list[Step]:
         "clip evaluate", "clip/evaluate_zero_shot.py",
         "--weights", folder, *data, "--output", folder / "evaluation",
     )  # fmt: skip
-    search = command_to_run(
-        "clip demo", "clip/demo.py", "search", "PICTURES",
-        "--weights", folder, "--output", folder / "search", "--text", "what you look for",
-    )  # fmt: skip
-    steps = [Step(text="Search a folder of pictures by a sentence.", command=search)]
+    steps = [search_step(folder, folder)]
     if data:
         scored = "Score the best weights by class names or retrieval."
         steps.insert(0, Step(text=scored, command=evaluate))
