@@ -137,6 +137,11 @@ class RunConfig:
         if self.workers > MOST_WORKERS:
             raise ValueError(f"workers must be at most {MOST_WORKERS}, got {self.workers}")
         at_least(self, max_skipped=0, max_bad_samples=0)
+        if self.max_skipped != RunConfig.max_skipped and self.nonfinite == "stop":
+            raise ValueError(
+                f"max_skipped={self.max_skipped} has no effect with nonfinite=stop: set "
+                "nonfinite=skip, or leave it out"
+            )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
         if self.zero_stage == 0 and self.precision != "fp32":

@@ -150,11 +150,6 @@ def _open_data(
         return divided(samples, data.val_share, transform, name="data.val_share")
     if data.val:
         return samples, open_labelled(data.val, transform, classes=samples.classes, upright=False)
-    if config.run.best_metric:
-        raise ValueError(
-            "run.best_metric needs data.val or data.val_share; set it to nothing "
-            "(--run.best-metric '')"
-        )
     return samples, None
 
 
