@@ -85,6 +85,12 @@ def test_two_results_of_one_name_are_refused(folder, plan, tmp_path):
         )
 
 
+def test_two_files_of_one_name_without_results_are_called_by_their_paths(folder, plan, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    jobs, _ = plan(folder / "a.png", tmp_path / "a.png", folder / "b.JPG", targets=lambda name: [])
+    assert [job.name for job in jobs] == [f"{folder}/a.png", f"{tmp_path}/a.png", "b.JPG"]
+
+
 def test_a_file_that_is_given_twice_is_done_once(folder, plan, tmp_path):
     (tmp_path / "link").symlink_to(folder)
     jobs, problems = plan(folder, folder / "a.png", tmp_path / "link" / "b.JPG", folder / "sub")

@@ -125,14 +125,15 @@ class _Work:
 
     def _picture(self, job: Job, rgb: Pixels, predictions: list[Prediction]) -> None:
         for target in job.targets:
-            save_picture(Image.fromarray(self._drawn(rgb, predictions)), target)
+            shown = self._shown(predictions)
+            drawn = annotate(rgb, shown, rows=max(1, len(shown)))
+            save_picture(Image.fromarray(drawn), target)
         height, width = rgb.shape[:2]
         self._files.add(job.name, predictions, width=width, height=height)
         self._found.add(job.name, predictions[0])
 
-    def _drawn(self, rgb: Pixels, predictions: list[Prediction]) -> Pixels:
-        shown = [one for one in predictions if one.probability >= self._least]
-        return annotate(rgb, shown, rows=self._rows)
+    def _shown(self, predictions: list[Prediction]) -> list[Prediction]:
+        return [one for one in predictions if one.probability >= self._least][: self._rows]
 
     def _video(self, job: Job) -> str | None:
         """Classify each frame; the mean over all of them stands for the video."""
@@ -145,7 +146,10 @@ class _Work:
             row = self._predictor.judge([self._predictor.prepare(rgb)])[0]
             require_finite(row, job.name)
             total[:] += row
-            return self._drawn(rgb, self._predictor.top(row, self._top)) if job.targets else rgb
+            if not job.targets:
+                return rgb
+            shown = self._shown(self._predictor.top(row, self._top))
+            return annotate(rgb, shown, rows=self._rows)  # all frames have one size
 
         frames, problem = draw_video(job, draw)
         if not frames:

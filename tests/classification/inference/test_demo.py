@@ -16,6 +16,7 @@ from eva_classification.inference import classifying, demo
 from eva_classification.inference.predictor import Predictor
 from eva_data.demos import videos
 from eva_data.inputs import Job
+from eva_data.pictures import picture_size
 from eva_data.video.frame_stream import VideoReader
 
 
@@ -136,9 +137,23 @@ def test_likely_classes_alone_are_shown(start, digits, tmp_path, capsys):
     assert last == f"output   {tmp_path}/out (predictions.json and predictions.csv)"
 
 
+def test_a_picture_has_a_line_for_each_class_that_is_shown(start, digits, tmp_path):
+    heights = []
+    for threshold in (0, 1):
+        start(digits / "four", "--score-threshold", threshold, "--overwrite")
+        heights.append(picture_size(tmp_path / "out" / "0.png", upright=True)[0])
+    assert heights[0] - heights[1] == 2 * 21
+
+
 def test_a_file_twice_and_a_pattern(start, digits):
     found = start(f"{digits}/1/*.png", digits / "1" / "0.png")
     assert [one["file"] for one in found["files"]] == [f"{number}.png" for number in range(5)]
+
+
+def test_two_files_of_one_name_have_two_names_in_the_predictions(start, digits):
+    files = [digits / name / "0.png" for name in ("0", "1")]
+    found = start(*files, digits / "0" / "1.png", "--no-pictures")
+    assert [one["file"] for one in found["files"]] == [*map(str, files), "1.png"]
 
 
 def test_weights_that_name_no_classes(start, classifier, digits, capsys):
