@@ -11,6 +11,7 @@ from typing import Any
 
 from eva_data.coco import own_data
 from eva_data.coco.any_form import Found
+from eva_data.command_line.slips import SlipError
 from eva_data.recipes import find_recipe
 from eva_detection.config.names import OPTIONAL_SETTINGS, check_names
 from eva_detection.config.outline import UNKNOWN, Tree, find, read_outline, with_overrides
@@ -60,12 +61,13 @@ def require_recipe(args: argparse.Namespace) -> Path:
         args: The command line.
 
     Raises:
-        ValueError: If there is none, or it names none.
+        SlipError: If there is none, or it names none.
     """
     if not args.config_file:
-        raise ValueError(
-            "name a recipe, such as demo/cascade_mask_rcnn_vitdet_eva_debug; "
-            "`eva recipes detection` lists them"
+        run = "name the folder of a run, or a recipe and weights" if args.eval_only else ""
+        raise SlipError(
+            f"{run or 'name a recipe, such as demo/cascade_mask_rcnn_vitdet_eva_debug'}; "
+            "`eva recipes detection` lists the recipes"
         )
     return find_recipe("detection", args.config_file)
 
