@@ -47,6 +47,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             "name digits",
             "--output output/datasets/digit_folder --formats folder",
             "eva_debug_digits --run.output {output} --run.resume",
+            "classification demo output/datasets/digit_folder/folder/val/7 "
+            "--weights {output} --output {output}/demo --overwrite",
         ),
         "video": Recipe(
             "name how digits move",

@@ -19,7 +19,7 @@ from eva_data.options import add_download_option
 from eva_data.recipes import TASKS, find_recipe
 from eva_engine.commands.endings import ending
 from eva_engine.commands.words import as_flags, take_recipe, without_other_validation
-from eva_engine.config import RunConfig, as_plain, in_use
+from eva_engine.config import SAYS, RunConfig, as_plain, what_is_saved
 
 if TYPE_CHECKING:  # a command that only helps needs no torch
     import torch
@@ -182,18 +182,15 @@ def main(
     except (ValueError, OSError) as error:
         sys.exit(f"{program_name(program)}: {error}")
     log = f"log.txt or log_rankN.txt in {folder}"
-    with ending(program_name(program), after_interrupt=lambda: _what_is_saved(folder), log=log):
+    with ending(program_name(program), saved=lambda: _what_is_saved(folder), log=log):
         from eva_engine import distributed
-        from eva_engine.checkpoints.output_folder import reserved
-        from eva_engine.commands.text_log import log_to
+        from eva_engine.checkpoints.output_folder import training_in
+        from eva_engine.commands.text_log import logging_to
         from eva_engine.presentation import run_of
 
         place = distributed.start(config.run.device)
-        with reserved(folder):
-            logger.setLevel(logging.DEBUG)  # the traceback of an error: to the file only
-            log_to(folder)
-            with run_of(recipe):
-                _reported(train, config, place)
+        with training_in(folder), logging_to(folder), run_of(recipe):
+            _reported(train, config, place)
 
 
 def _reported(train: Callable[[R, "torch.device"], None], config: R, place: "torch.device") -> None:
@@ -203,11 +200,15 @@ def _reported(train: Callable[[R, "torch.device"], None], config: R, place: "tor
         from torch.distributed.elastic.multiprocessing.errors import record
 
         work = record(train)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)  # on all processes; a traceback goes to the file only
     try:
         work(config, place)
     except Exception:
         logger.debug("ended by an error", exc_info=True)
         raise
+    finally:
+        logger.setLevel(level)
 
 
 def _show(config: Recipe) -> int:
@@ -221,14 +222,11 @@ def _check_output(run: RunConfig) -> None:
 
     complete = [] if run.resume else complete_checkpoints(run.output)
     if complete:
-        raise ValueError(in_use(run.output, complete[-1].name))
+        raise ValueError(SAYS.used(run.output, checkpoint=complete[-1].name))
 
 
 def _what_is_saved(folder: Path) -> str:
-    from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
+    from eva_backbone.checkpoints.runs.engine import complete_checkpoints
 
-    complete = RunCheckpoints(folder, keep=1).complete()
-    if not complete:
-        return f"nothing is saved in {folder}: the run begins at step 1 again"
-    step = int(complete[-1].name.rpartition("_")[2])
-    return f"step {step} is saved, the same command with --run.resume continues after it"
+    complete = complete_checkpoints(folder)
+    return what_is_saved(complete[-1] if complete else None)

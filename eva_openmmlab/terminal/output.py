@@ -74,7 +74,7 @@ class Output:
             UnwritableError: If the disk is full or the folder read-only, for example.
         """
         target: logging.Handler = logging.NullHandler()
-        if _rank() == 0:
+        if is_first_process():
             make_folder(folder)
             with explained(folder / LOG):
                 target = logging.FileHandler(folder / LOG, encoding="utf-8")
@@ -91,7 +91,7 @@ class Output:
         """
         for handler in mmlogger.handlers:
             if handler not in self.handlers:
-                mmlogger.setLevel(handler.level if _rank() == 0 else logging.ERROR)
+                mmlogger.setLevel(handler.level if is_first_process() else logging.ERROR)
                 handler.close()
         mmlogger.handlers[:] = self.handlers
 
@@ -107,7 +107,7 @@ class Output:
 
 class _Terminal(logging.Handler):
     def __init__(self) -> None:
-        super().__init__(logging.NOTSET if _rank() == 0 else logging.ERROR)
+        super().__init__(logging.NOTSET if is_first_process() else logging.ERROR)
         self.addFilter(ForTerminal())
         self.setFormatter(TerminalFormatter())
         self._seen: Counter[str] = Counter()
@@ -211,6 +211,10 @@ def log_file(folder: Path) -> Path | None:
     return folder / LOG if _current is not None else None
 
 
+def is_first_process() -> bool:
+    """Return whether this is the main process, before mmengine knows it."""
+    return _rank() == 0
+
+
 def _rank() -> int:
-    """Return the number of this process before mmengine knows it."""
     return next((int(os.environ[name]) for name in _RANKS if os.environ.get(name)), 0)

@@ -173,7 +173,7 @@ def test_killed_and_continued(begin, finish, tmp_path):
     assert len(photographs) == 2300
 
     text = finish(begin(), timeout=300)
-    assert "Continuing at iteration" in (run / "log.txt").read_text()
+    assert "resume   after iteration" in (run / "log.txt").read_text()
     assert f"report   {run / 'report.html'}" in text
     assert all(path.stat().st_mtime_ns == at for path, at in photographs.items())
     made = {"results.json", "metrics.json", "log.txt", "report.html", "model_final.pth"}
@@ -181,7 +181,7 @@ def test_killed_and_continued(begin, finish, tmp_path):
     assert "Precision and recall" in (run / "report.html").read_text(encoding="utf-8")
 
     weights = (run / "model_final.pth").stat().st_mtime_ns
-    assert "holds a finished run" in finish(begin(), timeout=300)
+    assert "has a finished run" in finish(begin(), timeout=300)
     assert (run / "model_final.pth").stat().st_mtime_ns == weights
 
 

@@ -20,7 +20,8 @@ MODULES = {  # what a group may load -> its modules
             "inputs",
         ),
         *("interruption", "options", "pools", "progress", "recipes", "suffixes", "terminal"),
-        *("outputs.folders", "outputs.run_folder", "demos.found", "demos.required_data"),
+        *("outputs.folders", "outputs.run_folder", "outputs.run_sentences"),
+        *("demos.classes", "demos.found", "demos.required_data"),
         *("reports.machine", "reports.provenance", "reports.style"),
         *("object_data.coco_exports", "object_data.content", "object_data.yaml_files"),
     ),
@@ -32,7 +33,8 @@ MODULES = {  # what a group may load -> its modules
     ),
     ("numpy", "PIL"): (
         *("checks.findings", "checks.pictures", "checks.picture_folders", "kinetics.classes"),
-        *("drawing.contact_sheet", "drawing.frame_strip", "drawing.label_maps"),
+        *("drawing.class_strip", "drawing.contact_sheet", "drawing.frame_strip"),
+        *("drawing.label_maps",),
         *("drawing.lettering", "drawing.objects", "labelled.classes", "pictures"),
         *("coco.rules", "coco.score_table", "demos.predictor_inputs"),
         *("object_data.as_coco", "object_data.sizes"),
@@ -65,7 +67,7 @@ MODULES = {  # what a group may load -> its modules
         *("labelled.folders", "labelled.imagenet", "labelled.labelled_images", "labelled.named"),
         *("outputs.exported", "outputs.tensors", "sampling.seeding", "transforms"),
         *("sources.decoding", "sources.image_source", "sources.manifests", "sources.shards"),
-        *("labelled_videos.middle_frames", "checks.manifest_images", "labelled.held_out"),
+        *("labelled_videos.middle_frames", "checks.manifest_images", "labelled.divided"),
     ),
 }
 LIBRARIES = (

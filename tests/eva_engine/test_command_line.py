@@ -162,12 +162,31 @@ def test_an_expected_end_is_one_sentence_and_a_traceback_in_the_file(
     run, recipe, device, tmp_path, capsys, error
 ):
     def train(config, device):
+        (tmp_path / "run/metrics.jsonl").touch()  # the run has begun
         raise error
 
-    with pytest.raises(SystemExit, match=r"^train.py: value and fix$"):
+    saved = "; nothing is saved, and .*" if isinstance(error, FloatingPointError) else ""
+    with pytest.raises(SystemExit, match=rf"^train.py: value and fix{saved}$"):
         run(recipe, train=train)
     assert "Traceback" in (tmp_path / "run/log.txt").read_text()
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("earlier", [None, "run", "run/notes.txt"])
+def test_a_refused_run_leaves_nothing(run, recipe, device, tmp_path, earlier):
+    def train(config, device):
+        logging.getLogger("eva_engine").warning("about the data")
+        (tmp_path / "run/checkpoints").mkdir()
+        raise ValueError("value and fix")
+
+    if earlier:
+        (tmp_path / "run").mkdir()
+        (tmp_path / earlier).touch()
+    before, handlers = {*tmp_path.rglob("*")}, logging.getLogger().handlers[:]
+    with pytest.raises(SystemExit, match=r"^train.py: value and fix$"):
+        run(recipe, train=train)
+    assert {*tmp_path.rglob("*")} == before
+    assert logging.getLogger().handlers == handlers
 
 
 def test_an_unexpected_error_stays_one(run, recipe, device, tmp_path):

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,11 +13,14 @@ import pytest
 import torch
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from PIL import Image
 from pycocotools.coco import COCO
 
 from eva_data.coco.files import forget
 from eva_mmdetection.data import own_data
+from eva_mmdetection.data.pipelines import testing as test_steps
+from eva_mmdetection.data.pipelines import training as train_steps
 from eva_mmdetection.evaluation import evaluate
 from eva_mmdetection.evaluation.metrics import CocoFileMetric
 from eva_mmdetection.inference import demo, predictor
@@ -141,14 +145,27 @@ def test_an_unknown_device_is_one_sentence(run, own, launch, tmp_path, capsys):
     assert "device 'gpu' must be cpu, cuda or cuda:N" in capsys.readouterr().err
 
 
-def test_a_picture_that_is_too_thin_is_named_and_the_others_are_done(run, own, launch, tmp_path):
+def test_a_strip_is_detected_in_as_other_pictures_are(run, own, launch, tmp_path):
     for name, shape in {"a": (900, 2, 3), "b": (40, 50, 3)}.items():
         Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / f"{name}.png")
     arguments = [tmp_path, "--output", tmp_path / "shown", "--device", "cpu"]
-    with pytest.raises(SystemExit, match=r"a\.png: a picture of 2 x 900 px cannot be resized"):
-        launch(demo, run / "tiny.py", run / "iter_3.pth", *arguments)
-    (entry,) = json.loads((tmp_path / "shown" / "predictions.json").read_text())["images"]
-    assert entry["file_name"].endswith("b.png")
+    launch(demo, run / "tiny.py", run / "iter_3.pth", *arguments)
+    entries = json.loads((tmp_path / "shown" / "predictions.json").read_text())["images"]
+    assert [Path(entry["file_name"]).name for entry in entries] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("bitmaps", [False, True])
+def test_a_strip_keeps_a_pixel_of_its_short_side_in_training(bitmaps, tmp_path):
+    Image.new("RGB", (1200, 2), "white").save(tmp_path / "strip.png")
+    instance = {"bbox": [5, 0, 35, 2], "bbox_label": 0, "ignore_flag": 0}
+    instance["mask"] = [[5, 0, 35, 0, 35, 2, 5, 2]]
+    record = {"img_path": str(tmp_path / "strip.png"), "img_id": 1, "instances": [instance]}
+    steps = train_steps(64, ratios=(0.5, 0.5), flip=0, bitmaps=bitmaps)
+    found = Compose(steps[:-2])(record | {"height": 2, "width": 1200})
+    assert found["img_shape"] == (1, 32)
+    assert found["gt_masks"].height == 1
+    later = Compose(test_steps(64))(record)
+    assert later["inputs"].shape == (3, 1, 64)
 
 
 def test_classes_of_coco_have_the_ids_of_coco(load_config):

@@ -171,6 +171,7 @@ def test_a_fault_inside_keeps_its_traceback_and_unfit_weights_give_a_sentence(
     with pytest.raises(SystemExit, match=r"train\.py: .*backbone\.net\.blocks\.1\.") as stop:
         launch(train, tiny_run / "tiny.py", "--work-dir", tmp_path / "two", *unfit)
     assert len(str(stop.value).splitlines()) == 1
+    assert not (tmp_path / "two").exists()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Command line; None for the one of the process.
     """
     args = command_line.parse(_parser(), arguments, task=TASK, check=own_data.check)
-    from eva_mmdetection.evaluation.report import report_of_run
     from eva_openmmlab.training.programs import run_test
 
     run_test(
@@ -31,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _configure,
         program=program_name("test.py"),
         task=TASK,
-        report=report_of_run,
+        sections="eva_mmdetection.evaluation.sections",
     )
 
 

@@ -37,7 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Command line; None for the one of the process.
     """
     args = command_line.parse(_parser(), arguments, task=TASK, check=own_data.check)
-    from eva_mmdetection.evaluation.report import report_of_run
     from eva_openmmlab.training.programs import run_training
 
     configure = partial(command_line.configure_training, own_data=own_data.apply)
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         configure,
         program=program_name("train.py"),
         task=TASK,
-        report=report_of_run,
+        sections="eva_mmdetection.evaluation.sections",
     )
 
 

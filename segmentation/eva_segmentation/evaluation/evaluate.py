@@ -23,14 +23,13 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = command_line.parse(_parser(), argv, task=TASK, check=custom_data.check)
     from eva_openmmlab.training.programs import run_test
-    from eva_segmentation.evaluation.report import report_of_run
 
     run_test(
         args,
         _configure,
         program=program_name("test.py"),
         task=TASK,
-        report=report_of_run,
+        sections="eva_segmentation.evaluation.sections",
     )
 
 

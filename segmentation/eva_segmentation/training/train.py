@@ -37,7 +37,6 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = command_line.parse(_parser(), argv, task=TASK, check=custom_data.check)
     from eva_openmmlab.training.programs import run_training
-    from eva_segmentation.evaluation.report import report_of_run
 
     configure = partial(command_line.configure_training, own_data=custom_data.apply)
     run_training(
@@ -45,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         configure,
         program=program_name("train.py"),
         task=TASK,
-        report=report_of_run,
+        sections="eva_segmentation.evaluation.sections",
     )
 
 
