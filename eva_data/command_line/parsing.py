@@ -77,6 +77,8 @@ class Parser(argparse.ArgumentParser):
             if word in commands:
                 commands[word].check_flags(words[place + 1 :])
                 return
+            if commands and not word.startswith("-"):
+                return  # not a command, which argparse says
             flag = word.startswith("--") and " " not in word  # else the value of another
             if flag and word.partition("=")[0] not in self._option_string_actions:
                 self.refuse_flag(word)
@@ -88,11 +90,21 @@ class Parser(argparse.ArgumentParser):
             word: The flag, perhaps with its value.
         """
         name = word.partition("=")[0]
+        behind = [one for one, of in self._commands().items() if name in of._option_string_actions]
+        if behind:
+            self.error(f"{name} stands behind the word that it belongs to: {', '.join(behind)}")
         shown = [flag for flag in self._option_string_actions if flag.startswith("--")]
         shown = [
             flag for flag in shown if self._option_string_actions[flag].help != argparse.SUPPRESS
         ]
         self.error(f"there is no flag {name}{hint(name, [*self.usual_settings, *shown])}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse what is not one of the choices, with those that are close to it."""
+        close = action.choices is not None and value not in action.choices
+        if close and (text := hint(str(value), map(str, action.choices or ()))):
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{text}")
+        super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:
         """End the program with one sentence, and the usage where arguments are missing.

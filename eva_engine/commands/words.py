@@ -62,7 +62,8 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
         The flags and their values.
 
     Raises:
-        SlipError: For a name that the config does not have, with the closest one.
+        SlipError: For a name that the config does not have, with the closest one, or one that has
+            no value.
     """
     values = dict(_values(default))
     flags: list[str] = []
@@ -72,7 +73,8 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
         if value_of and not word.startswith("--"):
             flags += _flag(value_of, word, values[value_of.replace("-", "_")])
             continue
-        flags += [f"--{value_of}"] if value_of else []
+        if value_of:
+            raise _without_value(value_of)
         if not (word.startswith("--") or is_setting(word)) or word in _SWITCHES:
             flags.append(word)
             continue
@@ -93,7 +95,13 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
             flags += [word] if switch else []
         else:
             flags.append(word)
-    return [*flags, f"--{flag}"] if flag else flags
+    if flag:
+        raise _without_value(flag)
+    return flags
+
+
+def _without_value(name: str) -> SlipError:
+    return SlipError(f"--{name} has no value: write --{name} VALUE or {name}=VALUE")
 
 
 def without_other_validation(flags: Sequence[str], default: Any) -> list[str]:

@@ -157,7 +157,7 @@ def _config(args: argparse.Namespace, task: str) -> Path:
         return find_recipe(task, args.config)
     saved = config_of_run(home_expanded(args.weights))
     if saved is None:
-        raise ValueError(
+        raise SlipError(
             f"{args.weights} is alone and not the folder of a run: name its recipe or config "
             "before it"
         )

@@ -313,6 +313,37 @@ def test_an_abbreviation_is_a_slip(end, name):
     assert "there is no flag --weight; close to it: --weights\n" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "sentence"),
+    [
+        (
+            "recipes",
+            ["detecton"],
+            "invalid choice: 'detecton'; close to it: detection, mmdetection",
+        ),
+        ("clip demo", ["serach"], "invalid choice: 'serach'; close to it: search\n"),
+        (
+            "clip demo",
+            ["--weights", "x"],
+            "--weights stands behind the word that it",
+        ),
+        ("push", ["a", "b", "c"], "c: one word too many\n"),
+        ("video train", ["eva_debug_motion", "--run.output"], "--run.output has no value: write"),
+        ("video train", ["--run.epochs", "3"], "name a recipe; `eva recipes video` lists them\n"),
+        ("video train", ["eva_debug_motion", "--run.epochs", "x"], "Error parsing --run.epochs: "),
+        ("video train", ["eva_debug_motion", "run.precision=fp8"], "invalid choice 'fp8'"),
+        ("detection evaluate", ["."], "name the recipe of these weights with --config-file\n"),
+        ("detection evaluate", [], "name the folder of a run, or a recipe and weights"),
+        ("segmentation evaluate", ["."], "not the folder of a run: name its recipe"),
+    ],
+)
+def test_further_slips(end, name, words, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, said = end(name, *words)
+    assert (code, said.count("\n")) == (2, 1), said
+    assert sentence in said
+
+
 @pytest.mark.parametrize("form", ["--output=~/run", "--output ~/run"])
 @pytest.mark.parametrize("name", ["video", "clip", "detection", "segmentation"])
 def test_home_in_a_flag(name, form, monkeypatch, tmp_path):

@@ -83,12 +83,13 @@ def require_recipe(args: argparse.Namespace) -> Path:
         args: The command line.
 
     Raises:
-        ValueError: If there is none, or it names none.
+        SlipError: If there is none, or it names none.
     """
     if not args.config_file:
-        raise ValueError(
-            "name a recipe, such as demo/cascade_mask_rcnn_vitdet_eva_debug; "
-            "`eva recipes detection` lists them"
+        run = "name the folder of a run, or a recipe and weights" if args.eval_only else ""
+        raise SlipError(
+            f"{run or 'name a recipe, such as demo/cascade_mask_rcnn_vitdet_eva_debug'}; "
+            "`eva recipes detection` lists the recipes"
         )
     return find_recipe("detection", args.config_file)
 

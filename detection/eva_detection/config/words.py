@@ -102,7 +102,7 @@ def _take_weights(found: argparse.Namespace, words: list[str]) -> list[str]:
 
 
 def _names_weights(word: str, recipe: str) -> bool:
-    if _brings_config(word) or Path(word).suffix in SUFFIXES:
+    if home_expanded(word).is_dir() or Path(word).suffix in SUFFIXES:
         return True
     return bool(recipe) and not _same(word, recipe)
 
