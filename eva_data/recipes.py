@@ -7,6 +7,7 @@ A recipe is a file below `TASK/configs` in a checkout. In a wheel the same folde
 import ast
 import difflib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,12 @@ PARENT_FOLDERS = ("_base_", "common")  # files that recipes inherit from, no rec
 SUFFIXES = (".py", ".toml", ".yaml")
 _BESIDE = Path(__file__).resolve().parent.parent  # site-packages, or the root of a checkout
 _SHOWN = 8  # names in a message
+_PARTS = frozenset(  # folders of a data set's parts, which do not name it
+    (
+        *("annotations", "images", "imgs", "labels", "maps", "masks", "data", "dataset", "coco"),
+        *("yolo", "voc", "train", "training", "val", "valid", "validation", "test"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,27 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
         f"there is no recipe {os.fspath(name)!r} of {task}, and no such file; "
         f"{f'close to it: {close}; ' if close else ''}`eva recipes {task}` lists all"
     )
+
+
+def name_on_own_data(recipe: str | os.PathLike[str], data: str | os.PathLike[str]) -> str:
+    """Name the folder of a run of a recipe on a user's own data: by both.
+
+    The recipe's own name of a folder would say that it is a run on the recipe's data.
+
+    Args:
+        recipe: File of the recipe.
+        data: The data, or a file or folder of them.
+
+    Returns:
+        A name such as `coins_eva_g_24gb`; empty if the recipe is not one of this toolkit.
+    """
+    file, place = Path(recipe).resolve(), Path(data).resolve()
+    if not any(file.is_relative_to(recipe_folder(task)) for task in TASKS):
+        return ""
+    folders = [place, *place.parents] if place.is_dir() else place.parents
+    named = (one.name for one in folders if one.name and one.name.lower() not in _PARTS)
+    short = re.search(r"eva_.*", file.stem)
+    return f"{next(named, 'own_data')}_{short[0] if short else file.stem}"
 
 
 def _names(task: str, suffixes: tuple[str, ...]) -> list[str]:
