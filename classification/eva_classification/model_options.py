@@ -14,13 +14,14 @@ if TYPE_CHECKING:  # the options alone need no torch
 FORMS = "a folder of class folders, torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT"
 
 
-def add_classifier(parser: argparse.ArgumentParser) -> None:
+def add_classifier(parser: argparse.ArgumentParser, *, alone: bool = False) -> None:
     """Add the options of a classifier, and of how it sees pictures.
 
     Args:
         parser: Parser that receives them.
+        alone: As for `eva_engine.commands.options.add_weights`.
     """
-    add_weights(parser, kinds="official name, file, or folder of a run")
+    add_weights(parser, alone=alone)
     add = parser.add_argument
     add("--variant", help="size of the ViT, if the weights do not say")
     add("--crop-pct", type=float, help="default: the run's, else 1 as published")

@@ -170,7 +170,7 @@ def test_another_number_of_classes(evaluate, digits, write_picture, tmp_path, cl
         (["--v2=v", "--classes=c"], "--classes belongs to --data"),
         (["--data=d", "--batch-size=0"], "argument --batch-size: must be at least 1, got 0"),
         (["--data=d", "--workers=-1"], "argument --workers: must be at least 0, got -1"),
-        (["--data=d", "--image=3"], "unrecognized arguments: --image=3"),
+        (["--data=d", "--image=3"], "there is no flag --image; close to it: --imagenet"),
         (["--data=d", "--precision=int8"], "invalid choice: 'int8'"),
         (["--data=d", "--device=tpu"], "invalid choice: 'tpu'"),
     ],

@@ -10,6 +10,7 @@ import pytest
 
 from eva_data import files
 from eva_data.reports.content import Confusion, Curves, Gallery, ScoreTable, Table
+from eva_data.reports.provenance import record_start
 from eva_detection.data.loading import TestSet
 from eva_detection.evaluation import report
 from eva_detection.evaluation.next_steps import demo_command
@@ -157,7 +158,7 @@ def test_whatever_fails_is_a_warning(write_run, registered_demo_data, tiny_confi
     assert not (run / "report.html").exists()
     write_run()
     assert report_of_run(cfg, TestSet(cfg), kind="training", processes=1) == run / "report.html"
-    (run / "model_final.pth").touch()
+    record_start(run, "training")
     page = (run / "report.html").read_bytes()
     again = report_of_run(cfg, TestSet(cfg), kind="evaluation", processes=1)
     assert again == run / "evaluation.html"

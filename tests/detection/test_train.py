@@ -76,7 +76,7 @@ def test_killed_continued_finished_and_evaluated(train_net, finish, tmp_path):
     assert reached >= 10
 
     text = finish(train_net(run, "--resume", *always))
-    assert f"Continuing at iteration {reached}\n" in text
+    assert f"resume   after iteration {reached} of {steps} (model_" in text
     weights = f"weights  {run}/model_final.pth"
     _check_terminal(
         text, "train demo/", "data     train: 16 images, ", f"output   {run} (", weights
@@ -85,7 +85,7 @@ def test_killed_continued_finished_and_evaluated(train_net, finish, tmp_path):
     assert "\x1b" not in log
     assert "Environment info:" in log
     assert "total_loss:" in log
-    assert "Continuing at iteration" in (run / "log.txt").read_text()
+    assert "resume   after iteration" in (run / "log.txt").read_text()
     assert [entry["iteration"] for entry in read_metrics(run)] == list(range(steps + 1))
     logged = read_metrics(run)[steps - 1]
     assert 0 < logged["total_loss"] < 100

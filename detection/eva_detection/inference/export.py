@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from eva_detection.model.backbone import EVAViTDet
 
+from eva_data.command_line.parsing import Parser
 from eva_data.commands import program_name
 from eva_data.files import make_folder, require_free
 from eva_data.inputs import refuse
@@ -208,7 +209,7 @@ def _move(folder: Path, output: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program_name("export.py"),
         description="Write a detector for programs without this toolkit: complete as TorchScript "
         "(one picture in; boxes, classes, masks, scores out), or its ViT and pyramid (normalised "
