@@ -30,10 +30,10 @@ def read(file):
 def start(weights, tmp_path):
     """Function: run the demo into `out`; what it wrote as predictions."""
 
-    def run(*inputs):
+    def run(first, *more):
         demo.main([
-            *map(str, inputs), "--weights", str(weights), "--output", str(tmp_path / "out"),
-            "--device", "cpu",
+            str(first), "--weights", str(weights), "--output", str(tmp_path / "out"),
+            "--device", "cpu", *map(str, more),
         ])  # fmt: skip
         return json.loads((tmp_path / "out" / "predictions.json").read_text())
 

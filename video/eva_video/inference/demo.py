@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from eva_video.inference.windows import check_windows
 
     parser = _parser()
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
 
     def prepare() -> Plan:
         check_windows(args.window, args.stride)
