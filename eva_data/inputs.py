@@ -28,6 +28,7 @@ CAMERAS = "/dev/video"  # and the number
 EXIT_WRONG_ARGUMENTS = 2
 _ANY_DEPTH = "**"
 _WRITTEN = (".jpg", ".jpeg", ".png", ".mp4")
+_JPEG_SIDE = 65_500  # pixels, at most
 
 
 class Job(NamedTuple):
@@ -249,7 +250,10 @@ def save_picture(picture: "Image.Image", file: Path) -> None:
 
     Raises:
         UnwritableError: If the disk is full or the folder read-only, for example.
+        ValueError: If it is larger than a JPEG can be.
     """
+    if max(picture.size) > _JPEG_SIDE and file.suffix.lower() != ".png":
+        raise ValueError(f"{file} would be larger than JPEG's {_JPEG_SIDE:,} pixels: give a PNG")
     make_folder(file.parent)
     with replacing(file) as part:
         picture.save(part, quality=95)  # without effect on PNG

@@ -158,6 +158,14 @@ def test_a_picture_appears_when_it_is_complete(tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 
 
+def test_a_picture_that_is_too_long_for_a_jpeg_is_a_sentence(tmp_path):
+    picture = Image.new("RGB", (1, 65_501))
+    with pytest.raises(ValueError, match=r"a\.jpg would be larger than JPEG's 65,500 pixels: give"):
+        save_picture(picture, tmp_path / "a.jpg")
+    assert not list(tmp_path.iterdir())
+    save_picture(picture, tmp_path / "a.png")
+
+
 def test_problems_of_jobs_are_for_the_end_and_the_others_are_done(capsys):
     jobs = [Job(Path(name), name, ()) for name in "abc"]
     done = []

@@ -96,8 +96,7 @@ class _Work:
             rgb = read_rgb(job.source, upright=True)
             self._waiting.append(_Waiting(job, rgb, self._predictor.prepare(rgb)))
         except (ValueError, FloatingPointError) as error:
-            text = str(error)
-            problem = text if str(job.source) in text else f"{job.source}: {text}"
+            problem = _sentence(job, error)
             self._waiting.append(_Waiting(job, problem=problem))
             return problem
         pixels = sum(one.rgb.size // 3 for one in self._waiting if one.rgb is not None)
@@ -114,14 +113,13 @@ class _Work:
             if one.rgb is None:
                 self._files.add_unreadable(one.job.name, one.problem)
                 continue
+            row = next(rows)
             try:
-                row = next(rows)
                 require_finite(row, str(one.job.source))
-            except FloatingPointError as error:
-                self._files.add_unreadable(one.job.name, str(error))
-                self.problems.append(str(error))
-                continue
-            self._picture(one.job, one.rgb, self._predictor.top(row, self._top))
+                self._picture(one.job, one.rgb, self._predictor.top(row, self._top))
+            except (ValueError, FloatingPointError) as error:
+                self.problems.append(_sentence(one.job, error))
+                self._files.add_unreadable(one.job.name, self.problems[-1])
 
     def _picture(self, job: Job, rgb: Pixels, predictions: list[Prediction]) -> None:
         for target in job.targets:
@@ -160,3 +158,8 @@ class _Work:
         self._files.add(job.name, predictions, frames=frames, **more)
         self._found.add(job.name, predictions[0], frames=frames)
         return problem
+
+
+def _sentence(job: Job, error: Exception) -> str:
+    text = str(error)
+    return text if str(job.source) in text else f"{job.source}: {text}"

@@ -88,8 +88,8 @@ def test_pictures_of_every_kind(start, tmp_path, capsys):
     chance = np.random.default_rng(0)
     rgb = Image.fromarray(chance.integers(0, 256, (40, 60, 3), dtype=np.uint8))
     rgb.crop((0, 0, 1, 1)).save(folder / "one.png")
-    rgb.resize((20000, 10)).save(folder / "wide.png")
-    rgb.resize((1, 30000)).save(folder / "high.png")
+    rgb.resize((6000, 10)).save(folder / "wide.png")
+    rgb.resize((1, 4000)).save(folder / "high.png")
     Image.fromarray(chance.integers(0, 65536, (40, 60), dtype=np.uint16)).save(folder / "deep.png")
     rgb.quantize(8).save(folder / "palette.png")
     rgb.convert("CMYK").save(folder / "print.jpg")
@@ -234,6 +234,17 @@ def test_what_cannot_be_read_is_named_and_skipped(start, digits, tmp_path):
     assert ["error" in one for one in found] == [True, False, True, True]
     assert [one["error"] for one in found if "error" in one] == [x.strip() for x in lines[3:]]
     assert (tmp_path / "out" / "predictions.csv").read_text().count("\n") == 2
+    assert written(tmp_path / "out") == ["b.png", "predictions.csv", "predictions.json"]
+
+
+def test_a_picture_that_cannot_be_written_again(start, digits, tmp_path, monkeypatch):
+    """A JPEG that is too long with the classes below it; the others are done."""
+    monkeypatch.setattr("eva_data.inputs._JPEG_SIDE", 500)
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (400, 490)).save(tmp_path / "in" / "a.jpg")
+    (tmp_path / "in" / "b.png").symlink_to(digits / "1" / "0.png")
+    with pytest.raises(SystemExit, match=r"a\.jpg would be larger than JPEG's 500 pixels"):
+        start(tmp_path / "in")
     assert written(tmp_path / "out") == ["b.png", "predictions.csv", "predictions.json"]
 
 
