@@ -171,7 +171,6 @@ def _stand_in(arguments):
     return 128 - code if code < 0 else code
 
 
-
 if __name__ == "__main__":
     if sys.argv[1] == "-":
         sys.exit(_stand_in(sys.argv[2:]))
