@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
         self.register("type", None, expand_home)
         self.register("type", Path, home_expanded)
         self.usual_settings = settings
-        self._own_usage = self.usage  # `parse_intermixed_args` sets another
+        self._own_usage = self.format_usage() if self.usage else ""
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -61,6 +61,7 @@ class Parser(argparse.ArgumentParser):
         """
         words = sys.argv[1:] if args is None else list(args)
         self.check_flags(words)
+        self._own_usage = self.short_usage()  # which is without INPUT while flags are parsed
         found: argparse.Namespace = super().parse_intermixed_args(words, namespace)
         return found
 
@@ -123,7 +124,7 @@ class Parser(argparse.ArgumentParser):
     def short_usage(self) -> str:
         """Write the usage with what is needed alone."""
         if self._own_usage:
-            return self.format_usage()
+            return self._own_usage
         groups = [group for group in self._mutually_exclusive_groups if group.required]
         grouped = [action for group in groups for action in group._group_actions]
         needed = [

@@ -85,7 +85,7 @@ def clean_if_refused(
 ) -> Iterator[None]:
     """Remove what a run that is refused has made in its folder; what was there before stays.
 
-    A refusal is a ValueError, an OSError or an ImportError that is no other error's consequence;
+    A refusal is a ValueError, an OSError or an ImportError that no error of another kind caused;
     another error is one of the code, the user's too, whose traceback in the log is kept.
 
     Args:

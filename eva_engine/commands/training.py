@@ -138,7 +138,7 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
 def _in_one_line(box: str) -> str:
     """Take the sentence out of the frame that `tyro` draws, without its title and its advice."""
     lines = [line.strip("│ ") for line in box.splitlines()]
-    said = []
+    said: list[str] = []
     for line in lines:
         if said and line.startswith("──"):
             break

@@ -271,7 +271,7 @@ def configure_test(args: argparse.Namespace, own_data: OwnData) -> "Config":
         ValueError: If the runner, which writes the config into its folder, would replace it.
     """
     cfg = configure(args, own_data)
-    cfg.load_from, cfg.resume = str(home_expanded(args.weights)), False
+    cfg.load_from, cfg.resume = args.weights, False
     if args.work_dir is None:
         folder = Path(cfg.work_dir)
         if args.of_run:  # which may have been moved since

@@ -188,6 +188,8 @@ def test_weights_of_a_detector(a_run):
     assert read(recipe, "eva_coco_seg") == read(recipe, "--weights", "eva_coco_seg") == named
     assert read("--config-file", recipe, "eva_coco_seg") == named
     assert read(recipe, "train.init_checkpoint=eva_coco_seg") == named
+    on_the_hub = "hf://one/two/three.pth"
+    assert read(recipe, on_the_hub)[1] == [f"train.init_checkpoint={on_the_hub}"]
 
 
 @pytest.mark.parametrize("words", [
@@ -220,6 +222,7 @@ def test_weights_of_the_other_frameworks(end, a_run, task, monkeypatch):
         assert read(weights) == read("--weights", weights) == ("mine.py", weights)
         assert read(recipe, "--weights", weights)[1] == weights
     config = Path(recipe).name + ".py"
+    assert read(recipe, "hf://one/two/three.pth")[1] == "hf://one/two/three.pth"
     assert read(recipe, "x.pth") == read(recipe, "--weights", "x.pth") == (config, "x.pth")
     for words in ([run], [recipe, "a.pth"]):
         code, said = end(f"{task} evaluate", *words, "--weights", "b.pth")
@@ -247,10 +250,12 @@ def test_weights_of_a_demo_behind_their_flag(a_run, task, tmp_path):
         read(run, picture, named="x.pth")
 
 
-def test_a_detector_without_its_recipe_names_the_flag(end, tmp_path):
+@pytest.mark.parametrize("name", ["demo", "export"])
+def test_a_detector_without_its_recipe_names_the_flag(end, tmp_path, name):
     (tmp_path / "a.jpg").touch()
-    words = [tmp_path / "a.jpg", "--weights", "eva_coco_seg.pth", "--output", tmp_path / "out"]
-    code, said = end("detection demo", *words)
+    words = ["--weights", "eva_coco_seg.pth", "--output", tmp_path / "out"]
+    words += [tmp_path / "a.jpg"] if name == "demo" else ["--format", "onnx"]
+    code, said = end(f"detection {name}", *words)
     assert (code, said.count("\n")) == (2, 1)
     assert "name the recipe of these weights with --config-file" in said
 
@@ -277,7 +282,7 @@ def test_a_wrong_value_is_answered_without_usage(end, name, words, tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    "name", ["video demo", "clip demo", "convert", "extract", "data make-demo"]
+    "name", ["video demo", "classification demo", "clip demo", "convert", "extract"]
 )
 def test_missing_arguments_are_answered_with_a_short_usage(end, name):
     sub = [SUBCOMMANDS[name]] if name in SUBCOMMANDS else []
@@ -285,6 +290,7 @@ def test_missing_arguments_are_answered_with_a_short_usage(end, name):
     assert code == 2
     assert "required: " in said
     assert said.startswith(f"usage: eva {name}")
+    assert "INPUT" in said or "demo" not in name
     assert said.count("\n") <= 5
 
 

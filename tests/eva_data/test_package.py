@@ -48,13 +48,22 @@ MODULES = {  # what a group may load -> its modules
     ),
     ("numpy", "cv2"): ("coco.scoring",),
     ("numpy", "PIL", "pycocotools"): (
-        *("coco.any_form", "coco.demo", "coco.examples", "coco.files", "coco.matching"),
+        *(
+            "coco.any_form",
+            "coco.demo",
+            "coco.examples",
+            "coco.files",
+            "coco.joined",
+            "coco.matching",
+        ),
         *("coco.objects", "coco.own_data", "coco.predictions", "coco.report"),
     ),
     ("numpy", "PIL", "safetensors"): (
         *("checks.video_facts", "checks.video_sets", "checks.videos", "sources.index_file"),
+        *("sources.list_states",),
         *("sources.manifest_file", "sources.patterns", "sources.tar_members"),
         *("captions.captioned_images", "captions.folders", "captions.indexes"),
+        *("captions.held_out",),
         *("captions.json_lists", "captions.left_out", "captions.listed", "captions.opening"),
         *("captions.shards", "captions.tables", "captions.texts"),
         *("checks.blocks", "checks.caption_facts", "checks.captions"),

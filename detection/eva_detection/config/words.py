@@ -9,7 +9,7 @@ from typing import Any
 from eva_data.command_line import any_order
 from eva_data.command_line.slips import SlipError
 from eva_data.command_line.weights import one_source
-from eva_data.files import home_expanded, is_there
+from eva_data.files import expand_home, home_expanded, is_there
 from eva_data.recipes import WEIGHTS as SUFFIXES
 from eva_data.recipes import find_recipe
 from eva_detection.config.saved import SAVED, require_config
@@ -126,7 +126,7 @@ def _evaluate(found: argparse.Namespace) -> None:
         raise SlipError(
             f"two weights are given, {found.weights} and {other}: leave one of them out"
         )
-    settings = {_WEIGHTS: str(home_expanded(found.weights))}
+    settings = {_WEIGHTS: expand_home(found.weights)}
     if not found.config_file:
         config = Path(require_config(None, found.weights, option=_RECIPE))
         settings["train.output_dir"] = str(config.parent / "evaluation")
