@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,25 @@ def validation_fact(
     return "val", f"{counted} ({f'{share:g} of {of}' if share else val})"
 
 
+def require_evaluated(best_metric: str, data: Any, *settings: str) -> None:
+    """Refuse to keep the best weights of a training that evaluates nothing.
+
+    Args:
+        best_metric: Setting `run.best_metric`; empty for none.
+        data: Config of the data.
+        *settings: Names of its settings that say what is evaluated on.
+
+    Raises:
+        ValueError: If the metric is set, and none of them.
+    """
+    if best_metric and not any(getattr(data, name) for name in settings):
+        *names, last = (f"data.{name}" for name in settings)
+        raise ValueError(
+            f"run.best_metric needs {', '.join(names)} or {last}; set it to nothing "
+            "(--run.best-metric '')"
+        )
+
+
 def held_out(
     names: Iterable[str],
     share: float,
@@ -110,6 +130,12 @@ def held_out(
             f"chosen by its name, and not by a count: {_that_works(places)}"
         )
     return chosen
+
+
+def stem(name: str) -> str:
+    """Return the name of a picture without its suffix, which decides where it is held out."""
+    head, dot, tail = name.rpartition(".")
+    return head if dot and "/" not in tail else name
 
 
 def _that_works(places: NDArray[np.float64]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, check_variant
+from eva_data.files import home_expanded
 from eva_data.outputs.run_sentences import RunSentences
 
 SAYS = RunSentences(unit="step", resume="--run.resume", output="--run.output")
@@ -128,13 +129,19 @@ class RunConfig:
     wandb_project: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "output", Path(self.output))  # recipes may give a string
+        # recipes may give a string
+        object.__setattr__(self, "output", home_expanded(self.output))
         one_of_its_choices(self)
         at_least(self, epochs=1, batch_size=1, accumulate=1, log_every=1, keep_checkpoints=1)
         at_least(self, workers=0, checkpoint_every=0, evaluate_every=0, seed=0)
         if self.workers > MOST_WORKERS:
             raise ValueError(f"workers must be at most {MOST_WORKERS}, got {self.workers}")
         at_least(self, max_skipped=0, max_bad_samples=0)
+        if self.max_skipped != RunConfig.max_skipped and self.nonfinite == "stop":
+            raise ValueError(
+                f"max_skipped={self.max_skipped} has no effect with nonfinite=stop: set "
+                "nonfinite=skip, or leave it out"
+            )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
         if self.zero_stage == 0 and self.precision != "fp32":

@@ -12,6 +12,7 @@ from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
 from eva_classification.augmentation import training_transform
 from eva_classification.config import ClassificationConfig, ModelConfig
+from eva_classification.inference.next_steps import demo_step
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
 from eva_data.commands import command_to_run
 from eva_data.holdout import validation_fact
@@ -149,11 +150,6 @@ def _open_data(
         return divided(samples, data.val_share, transform, name="data.val_share")
     if data.val:
         return samples, open_labelled(data.val, transform, classes=samples.classes, upright=False)
-    if config.run.best_metric:
-        raise ValueError(
-            "run.best_metric needs data.val or data.val_share; set it to nothing "
-            "(--run.best-metric '')"
-        )
     return samples, None
 
 
@@ -187,13 +183,13 @@ def _presentation(
 
 
 def _next_steps(data: str, folder: Path) -> list[Step]:
-    if not data:  # the pictures that were held out are among those of the training's folder
-        return []
     evaluate = command_to_run(
         "classification evaluate", "classification/evaluate.py",
         "--weights", folder, "--data", data, "--output", folder / "evaluation",
     )  # fmt: skip
-    return [Step(text="Score the best weights on any folder of class folders.", command=evaluate)]
+    scored = Step(text="Score the best weights on any folder of class folders.", command=evaluate)
+    named = demo_step(folder, folder / "demo")
+    return [named, scored] if data else [named]  # not on what it was trained on
 
 
 if __name__ == "__main__":  # who looks for the command here finds it

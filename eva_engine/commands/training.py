@@ -1,6 +1,8 @@
 """Command line of a project's training: a recipe, and its values as options."""
 
 import argparse
+import contextlib
+import io
 import json
 import logging
 import os
@@ -10,7 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
-from eva_data.commands import exit_code, program_name, say
+from eva_data.command_line.parsing import Parser
+from eva_data.command_line.slips import end_program
+from eva_data.commands import ended, exit_code, program_name, say
 from eva_data.options import add_download_option
 from eva_data.recipes import TASKS, find_recipe
 from eva_engine.commands.endings import ending
@@ -92,14 +96,13 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
     """
     task = program.partition("/")[0]
     program = program_name(program)
-    first = argparse.ArgumentParser(
+    first = Parser(
         prog=program,
         usage=f"{program} RECIPE [--print-config] [--no-download] [--name VALUE ...]",
         description="Train from a recipe, a Python file that defines `config`. With a recipe, "
         "--help lists all its values; `eva recipes` lists the recipes. Values are written "
         "--run.epochs 3 or run.epochs=3, before or after the recipe.",
         add_help=False,
-        allow_abbrev=False,
     )
     add_download_option(first)
     first.add_argument("--print-config", action="store_true", help="print the config and stop")
@@ -108,25 +111,39 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
     recipe, words = take_recipe(task, sys.argv[1:] if arguments is None else arguments)
     known, rest = first.parse_known_args(words)
     if recipe is None:
+        if rest and not {"-h", "--help"} & {*rest}:
+            first.error(f"name a recipe; `eva recipes {task}` lists them")
         first.add_argument("recipe", metavar="RECIPE", help="name of a recipe, or file")
         first.print_help()
-        sys.exit(0 if {"-h", "--help"} & set(rest) else 2)
+        sys.exit(0 if rest else 2)
     try:
         file = find_recipe(task, recipe) if task in TASKS else Path(recipe)
         default = load_recipe(file, kind)
-    except ValueError as error:
-        sys.exit(f"{program}: {error}")
-    try:
         rest = without_other_validation(as_flags(rest, default), default)
     except ValueError as error:
-        first.exit(2, f"{program}: {error}\n")
+        raise end_program(program, error) from error
     import tyro
 
+    said = io.StringIO()
     try:
-        config = tyro.cli(kind, default=default, args=rest, prog=f"{program} {file.name}")
+        with contextlib.redirect_stderr(said):
+            config = tyro.cli(kind, default=default, args=rest, prog=f"{program} {file.name}")
     except ValueError as error:
         sys.exit(f"{program}: {error}")
+    except SystemExit as end:
+        raise ended(f"{program}: {_in_one_line(said.getvalue())}", 2) if end.code else end from None
     return Parsed(config, known.print_config, file.stem)
+
+
+def _in_one_line(box: str) -> str:
+    """Take the sentence out of the frame that `tyro` draws, without its title and its advice."""
+    lines = [line.strip("│ ") for line in box.splitlines()]
+    said: list[str] = []
+    for line in lines:
+        if said and line.startswith("──"):
+            break
+        said += [line] if line.strip("╭╮╰╯─ ") and line[:1] not in "╭╰" else []
+    return " ".join(said) or box.strip()
 
 
 def main(

@@ -45,9 +45,33 @@ def with_data(check, tmp_path):
     [
         ((), "name a recipe, such as demo/"),
         (("demo/cascade_mask_rcnn_vitdet_eva_debgu",), "there is no recipe .* close to it: demo/"),
-        ((DEMO, "train.max_itre=3"), "unknown setting 'train.max_itre'.* known: train.max_iter,"),
-        ((DEMO, "dataloder.train=3"), "unknown setting .* known: dataloader"),
-        ((DEMO, "train.amp.enable=3"), "unknown setting .* known: train.amp.enabled"),
+        (
+            (DEMO, "train.max_itre=3"),
+            "unknown setting 'train.max_itre'.* close to it: train.max_iter",
+        ),
+        ((DEMO, "dataloder.train=3"), "unknown setting .* close to it: dataloader"),
+        ((DEMO, "train.amp.enable=3"), "unknown setting .* close to it: train.amp.enabled"),
+        (
+            (DEMO, "model.backbone.net.drop_path_rat=0.1"),
+            "unknown setting model.backbone.net.drop_path_rat: VisionTransformer takes no "
+            "'drop_path_rat'; close to it: drop_path_rate",
+        ),
+        ((DEMO, "model.backbon.net.depth=3"), "setting model.backbon: .* close to it: backbone"),
+        ((DEMO, "optimizer.lrr=1"), "optimizer.lrr: ClippedAdamW takes no 'lrr'; close to it: lr"),
+        ((DEMO, "dataloader.train.total_batch_siz=1"), "close to it: total_batch_size"),
+        ((DEMO, "dataloader.train.foo=1"), "takes no 'foo'; known: dataset, mapper, sampler, "),
+        ((DEMO, "train.checkpointer.perod=3"), "nothing reads it; close to it: .*period"),
+        ((DEMO, "train.ddp.fp16=3"), "nothing reads it; known: .*fp16_compression"),
+        ((DEMO, "train.max_iter=abc"), "train.max_iter='abc' must be an integer from 1 to"),
+        ((DEMO, "train.max_iter=1.5"), "train.max_iter=1.5 must be an integer"),
+        ((DEMO, "train.seed=10k"), "train.seed='10k' must be an integer"),
+        ((DEMO, "optimizer.lr=-1e-3"), "optimizer.lr=-0.001 must be a finite number, positive"),
+        ((DEMO, "train.amp.enabled=maybe"), "'maybe' must be True or False"),
+        ((DEMO, "train.amp.precision=fp8"), "'fp8' must be one of fp16, bf16, fp32"),
+        (
+            ("--eval-only", DEMO, "dataloader.test.num_workers=two"),
+            "dataloader.test.num_workers='two' must be an integer",
+        ),
         ((DEMO, "--data", "nowhere"), "nowhere"),
         ((DEMO, "--val-images", "x"), "--train-annotations, .* missing: to train, all four"),
     ],
@@ -65,6 +89,23 @@ def test_a_run_on_own_data_has_a_folder_of_its_own(check, monkeypatch, given):
     with contextlib.suppress(OSError, ValueError):
         check_early(parsed)
     assert parsed.opts == [given or "train.output_dir=./output/coins_eva_debug"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model._target_=my.Detector", "model.my_own=3"),
+        ("model.backbone={}", "model.backbone.anything=1"),
+        ("~train.seed", "train.max_iter=abc"),
+        ("train.max_iter=abc", "train.max_iter=3"),
+        ("train.max_iter=${dataloader.train.num_workers}",),
+        ("model.roi_heads.box_heads.0.conv_norm=BN",),
+        ("model.backbone.net.depth=3", "+model.roi_heads.maskness_thresh=0.5"),
+        ("--eval-only", "train.max_iter=abc", "optimizer.no=3"),  # neither is read
+    ],
+)
+def test_what_may_work_is_left_to_the_config(with_data, words):
+    with_data(DEMO, *words)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_help_of_a_recipe_explains_every_value(run, recipe, program, capsys):
 
 
 @pytest.mark.parametrize(("option", "text"), [
-    (("--run.epoch", "3"), "train.py: there is no setting run.epoch; close to it: run.epochs"),
+    (("--run.epoch", "3"), "train.py: there is no setting --run.epoch; close to it: --run.epochs"),
     (("run.epoch=3",), "train.py: there is no setting run.epoch; close to it: run.epochs"),
     (("epochs=3",), "there is no setting epochs; close to it: run.epochs"),
     (("--run.epochs", "many"), "Error parsing --run.epochs: "),

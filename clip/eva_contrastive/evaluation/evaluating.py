@@ -29,6 +29,7 @@ from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.loading import load_eva_clip
 from eva_contrastive.model.open_clip_program import open_clip_weights
+from eva_contrastive.model.preparation import find_preparation
 from eva_contrastive.reports.evaluation import (
     MOST_CLASSES,
     Examples,
@@ -81,6 +82,9 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
 
 def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
     began = time.monotonic()
+    options.image_size, options.mean, options.std = find_preparation(
+        options.weights, image_size=options.image_size, mean=options.mean, std=options.std
+    )
     options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
     model = load_eva_clip(
         options.weights,

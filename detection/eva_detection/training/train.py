@@ -21,7 +21,7 @@ from eva_backbone import no_init_weights
 from eva_data.coco.any_form import release
 from eva_data.coco.files import forget
 from eva_data.interruption import StopSignal, passed_on_to_children
-from eva_detection.config.build import build
+from eva_detection.building import build
 from eva_detection.config.command_line import load_config
 from eva_detection.config.settings import check_schedule
 from eva_detection.data.loading import (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from eva_data.commands import program_name
 from eva_mmdetection.data import own_data
 from eva_openmmlab.config import command_line
-from eva_openmmlab.config.words import AnyOrderParser
+from eva_openmmlab.config.words import USUAL_SETTINGS, AnyOrderParser
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=program_name("test.py"),
         usage="%(prog)s [CONFIG] WEIGHTS [flags] [KEY=VALUE ...]",
         description="Evaluate a detector.",
+        settings=USUAL_SETTINGS,
     )
     command_line.add_shared_arguments(parser, task=TASK, scored=True)
     parser.add_argument(

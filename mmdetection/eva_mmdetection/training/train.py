@@ -7,7 +7,7 @@ from functools import partial
 from eva_data.commands import program_name
 from eva_mmdetection.data import own_data
 from eva_openmmlab.config import command_line
-from eva_openmmlab.config.words import AnyOrderParser
+from eva_openmmlab.config.words import USUAL_SETTINGS, AnyOrderParser
 
 TASK = "mmdetection"
 _EPILOG = """
@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=program_name("train.py"),
         usage="%(prog)s CONFIG [flags] [KEY=VALUE ...]",
         description="Train a detector.",
+        settings=USUAL_SETTINGS,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

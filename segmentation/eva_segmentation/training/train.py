@@ -5,7 +5,7 @@ from functools import partial
 
 from eva_data.commands import program_name
 from eva_openmmlab.config import command_line
-from eva_openmmlab.config.words import AnyOrderParser
+from eva_openmmlab.config.words import USUAL_SETTINGS, AnyOrderParser
 from eva_segmentation.data import custom_data
 
 TASK = "segmentation"
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=program_name("train.py"),
         usage="%(prog)s CONFIG [flags] [KEY=VALUE ...]",
         description="Train a segmentor.",
+        settings=USUAL_SETTINGS,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
