@@ -270,6 +270,18 @@ def test_what_is_refused_is_a_sentence(start, digits, tmp_path, capsys, more, me
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_may_stand_before_the_pictures(weights, digits, tmp_path, capsys):
+    out = ["--output", str(tmp_path / "out"), "--device", "cpu"]
+    demo.main([str(weights), str(digits / "four"), *out])
+    assert (tmp_path / "out" / "1.png").exists()
+    for words in ([weights], [digits / "four", digits / "1"], [digits / "four"]):
+        with pytest.raises(SystemExit) as ended:
+            demo.main([*map(str, words), *out])
+        assert ended.value.code == 2
+        said = "error: give --weights, or the folder of a training as the first INPUT\n"
+        assert capsys.readouterr().err == f"classification/demo.py: {said}"
+
+
 def test_earlier_results_are_kept(start, digits, capsys):
     start(digits / "four", "--no-pictures")
     with pytest.raises(SystemExit) as ended:

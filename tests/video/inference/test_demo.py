@@ -122,6 +122,15 @@ def test_a_film_by_windows(start, film, weights, tmp_path, capsys):
     assert after[0][280:].max() > 200  # text
 
 
+def test_weights_may_stand_before_the_videos(weights, film, tmp_path, capsys):
+    out = ["--output", str(tmp_path / "out"), "--device", "cpu", "--no-video"]
+    demo.main([str(weights), str(film), *out])
+    assert (tmp_path / "out" / "predictions.json").exists()
+    with pytest.raises(SystemExit):
+        demo.main([str(film), *out])
+    assert "error: give --weights, or the folder of a training as" in capsys.readouterr().err
+
+
 def test_short_videos_are_one_window(start, film, tmp_path, capsys):
     found = start(film.parent, "--no-video")
     assert len(found["videos"][0]["windows"]) == 1
