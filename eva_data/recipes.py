@@ -37,6 +37,12 @@ START_WEIGHTS = {  # task -> option of its training that takes the weights to be
 }
 _BESIDE = Path(__file__).resolve().parent.parent  # site-packages, or the root of a checkout
 _SHOWN = 8  # names in a message
+_PARTS = frozenset(  # folders of a data set's parts, which do not name it
+    (
+        *("annotations", "images", "imgs", "labels", "maps", "masks", "data", "dataset", "coco"),
+        *("yolo", "voc", "train", "training", "val", "valid", "validation", "test"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -167,6 +173,27 @@ def _recipes_with(task: str, weights: str) -> list[str]:
     folder = recipe_folder(task)
     names = _names(task, (".py",))
     return [one for one in names if named.search((folder / one).read_text(encoding="utf-8"))]
+
+
+def name_on_own_data(recipe: str | os.PathLike[str], data: str | os.PathLike[str]) -> str:
+    """Name the folder of a run of a recipe on a user's own data: by both.
+
+    The recipe's own name of a folder would say that it is a run on the recipe's data.
+
+    Args:
+        recipe: File of the recipe.
+        data: The data, or a file or folder of them.
+
+    Returns:
+        A name such as `coins_eva_g_24gb`; empty if the recipe is not one of this toolkit.
+    """
+    file, place = Path(recipe).resolve(), Path(data).resolve()
+    if not any(file.is_relative_to(recipe_folder(task)) for task in TASKS):
+        return ""
+    folders = [place, *place.parents] if place.is_dir() else place.parents
+    named = (one.name for one in folders if one.name and one.name.lower() not in _PARTS)
+    short = re.search(r"eva_.*", file.stem)
+    return f"{next(named, 'own_data')}_{short[0] if short else file.stem}"
 
 
 def _names(task: str, suffixes: tuple[str, ...]) -> list[str]:

@@ -118,9 +118,10 @@ class Presenter:
         write_text(run.output / CONFIG, json.dumps(self._config, indent=2))
         where = f"{self._processes} x {self._device}" if self._processes > 1 else self._device
         model = f" {says.what}," if says.what else ""
+        steps, epochs = _counted(self._steps, "step"), _counted(run.epochs, "epoch")
         lines = opening_lines(
-            task=f"train {self._recipe}:{model} {self._steps:,} steps of {self._batch_size} "
-            f"samples ({run.epochs} {'epochs' if run.epochs > 1 else 'epoch'}) on {where}",
+            task=f"train {self._recipe}:{model} {steps} of {self._batch_size} samples ({epochs}) "
+            f"on {where}",
             weights=str(checkpoint) if checkpoint else named_weights(says.weights),
             data=[f"{use}: {text}" for use, text in says.data],
             output=run.output,
@@ -172,3 +173,7 @@ class Presenter:
         )
         for line in lines:
             logger.info("%s", line, extra=SHOWN)
+
+
+def _counted(number: int, unit: str) -> str:
+    return f"{number:,} {unit}{'s' * (number != 1)}"

@@ -76,14 +76,17 @@ def _lock(folder: Path) -> int:
     return descriptor
 
 
+_REFUSALS = (ValueError, OSError, ImportError)
+
+
 @contextlib.contextmanager
 def clean_if_refused(
     folder: Path, traces: Collection[str], *, begun: Callable[[], bool]
 ) -> Iterator[None]:
     """Remove what a run that is refused has made in its folder; what was there before stays.
 
-    A refusal is a ValueError, an OSError or an ImportError; another error is one of the code, whose
-    traceback in the log is kept.
+    A refusal is a ValueError, an OSError or an ImportError that no error of another kind caused;
+    another error is one of the code, the user's too, whose traceback in the log is kept.
 
     Args:
         folder: The output folder of a run, which need not be there.
@@ -99,8 +102,9 @@ def clean_if_refused(
         yield
     except FolderInUseError:  # what is there is another run's
         raise
-    except (ValueError, OSError, ImportError):
-        if folder.is_dir() and not begun():
+    except _REFUSALS as error:
+        refused = error.__cause__ is None or isinstance(error.__cause__, _REFUSALS)
+        if refused and folder.is_dir() and not begun():
             with contextlib.suppress(ValueError, OSError), locked(folder):
                 for path in _matching(folder, [LOCK, *traces]) - before:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -30,9 +30,11 @@ def logging_to(folder: Path) -> Iterator[None]:
     level, others = root.level, root.handlers[:]
     root.handlers[:] = ours
     root.setLevel(logging.WARNING if rank else logging.INFO)
+    logging.captureWarnings(True)
     try:
         yield
     finally:
+        logging.captureWarnings(False)
         root.handlers[:] = others
         root.setLevel(level)
         for handler in ours:

@@ -28,7 +28,7 @@ from eva_engine.run_log import METRICS, lines_of, thinned
 
 logger = logging.getLogger(__name__)
 
-_VAL, _EMA = "val_", "ema_"
+_VAL, _EMA, _RATE = "val_", "ema_", "learning rate"
 LOSS = "Mean of what the training minimises, on the validation data; lower is better."
 
 
@@ -132,17 +132,16 @@ def training_report(
     best = run.best(evaluations)
     weights = weights_of_run(run.folder)
     facts = [*origin, ("recipe", run.recipe), ("began from", run.weights), *run.data]
-    facts.append(("length", f"{run.steps:,} steps of {run.batch_size} samples"))
+    length = f"{run.steps:,} step{'s' * (run.steps > 1)} of {run.batch_size} samples"
+    facts.append(("length", length))
     facts += _settings(run.config)
-    summary = f"{run.steps:,} steps of {run.batch_size} samples"
-    if best is not None:
-        summary += f"; {run.metric} {best.results[run.metric]:.4g} after {best.title}"
+    score = f"; {run.metric} {best.results[run.metric]:.4g} after {best.title}" if best else ""
     kept = f"weights{' (moving average)' if weights.name == EMA_WEIGHTS else ''}"
     place = weights.relative_to(run.folder)
     names = ("results.json", "config.json", METRICS, "log.txt")
     return Report(
         title=run.title,
-        summary=f"{summary}.",
+        summary=f"{length}{score}.",
         facts=facts,
         sections=[*_scores(run, evaluations, best), *curves(run.folder), *sections()],
         links=[
@@ -217,8 +216,8 @@ def curves(folder: Path) -> list[Section]:
         ("Loss", "loss", losses, "Each point of the training is a mean over steps."),
         ("Validation", "result", others, ""),
         ("Training", "share", shares, ""),
-        *((name, "value", [name], "") for name in trained if name not in shares),
-        ("Learning rate", "lr", [name for name in ("lr",) if name in steps], ""),
+        *((_legend(one).capitalize(), "value", [one], "") for one in trained if one not in shares),
+        ("Learning rate", _RATE, ["lr"] if "lr" in steps else [], ""),
     )
     return [
         Curves(
@@ -242,10 +241,10 @@ _NOT_MEASURED = (
 
 def _legend(name: str) -> str:
     if not name.startswith(_VAL):
-        return f"training {name}" if name == "loss" else name
-    plain = name.removeprefix(_VAL)
-    if plain.startswith(_EMA):
-        return f"{plain.removeprefix(_EMA)}, moving average"
+        return {"loss": "training loss", "lr": _RATE}.get(name, name.replace("_", " "))
+    plain = name.removeprefix(_VAL).replace("_", " ")
+    if plain.startswith("ema "):
+        return f"{plain.removeprefix('ema ')}, moving average"
     return f"validation {plain}" if plain == "loss" else plain
 
 

@@ -15,7 +15,7 @@ from eva_data.command_line.weights import MISSING, WEIGHTS, one_source
 from eva_data.files import home_expanded
 from eva_data.options import add_download_option
 from eva_data.recipes import WEIGHTS as SUFFIXES
-from eva_data.recipes import find_recipe
+from eva_data.recipes import find_recipe, name_on_own_data
 from eva_openmmlab.config.demo_data import demo_data
 from eva_openmmlab.config.runs import config_of_run
 from eva_openmmlab.config.words import SETTINGS
@@ -218,6 +218,8 @@ def configure(args: argparse.Namespace, own_data: OwnData) -> "Config":
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
+    elif name := _own_name(args):
+        cfg.work_dir = str(Path("work_dirs") / name)
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
     own = own_data(cfg, args)
@@ -228,6 +230,13 @@ def configure(args: argparse.Namespace, own_data: OwnData) -> "Config":
             )
         set_data_root(cfg, args.data_root)
     return own
+
+
+def _own_name(args: argparse.Namespace) -> str:
+    """Name the work folder of a run of a recipe on own data; empty without such data."""
+    flags = ("data", "train_annotations", "train_images", "val_annotations", "val_images")
+    place = next((value for name in flags if (value := getattr(args, name, None))), None)
+    return "" if place is None else name_on_own_data(args.config, place)
 
 
 def configure_training(args: argparse.Namespace, own_data: OwnData) -> "Config":

@@ -1,6 +1,7 @@
 """Settings from the command line, checked before anything is built."""
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,7 @@ def load_config(
     cfg = read_config(Path(path), plugins=plugins)
     if options:
         check_options(cfg, options)
+        check_values(options)
         cfg.merge_from_dict(dict(options))
     return cfg
 
@@ -92,6 +94,28 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
                 raise SlipError(
                     f"option {name}: {place} has no {part!r}{hint(part, known + usual)}"
                 )
+
+
+def check_values(options: Mapping[str, Any]) -> None:
+    """Refuse values that a setting of `config.names` cannot have, as text for a number.
+
+    Args:
+        options: Dotted name -> value; None is left to what reads it.
+
+    Raises:
+        ValueError: Naming the first that is wrong.
+    """
+    for name, value in options.items():
+        if value is None or name not in names.INTEGERS.keys() | names.NUMBERS:
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name in names.NUMBERS:
+            if not number or not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} must be a number that is not negative, got {value!r}")
+        elif not number or value != value // 1 or value < names.INTEGERS[name]:
+            least = names.INTEGERS[name]
+            wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
+            raise ValueError(f"{name} must be {wanted}, got {value!r}")
 
 
 def _extra(place: list[str]) -> frozenset[str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from eva_data.files import explained, make_folder
 from eva_data.progress import ProgressBar
-from eva_data.terminal import SHOWN, FileFormatter, ForTerminal, TerminalFormatter
+from eva_data.terminal import SHOWN, WARNINGS, FileFormatter, ForTerminal, TerminalFormatter
 
 LOG = "log.txt"
 OURS = ("eva_backbone", "eva_data", "eva_mmdetection", "eva_openmmlab", "eva_segmentation")
@@ -31,7 +31,6 @@ _NOISE = re.compile(
     r"The testing results of the .* dataset is empty|Since `metrics` is an empty dict|"
     r"Failed to add .*LocalVisBackend|The \"log_processor\"|`?\w+`? is not (found|installed)"
 )
-_OF_PYTHON = re.compile(r"Warning: ((CUDA|This DataLoader) .*)")  # warnings that help a user
 logger = logging.getLogger(__name__)
 _printed = logging.getLogger(f"{__name__}.printed")
 _current: "Output | None" = None
@@ -114,12 +113,7 @@ class _Terminal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record, unless it is noise or was shown before."""
-        if record.name == "py.warnings":
-            found = _OF_PYTHON.search(record.getMessage())
-            if found is None:
-                return
-            record = logging.makeLogRecord(record.__dict__ | {"msg": found[1], "args": ()})
-        if record.levelno >= logging.WARNING:
+        if record.levelno >= logging.WARNING and record.name != WARNINGS:
             if _NOISE.match(record.getMessage()):
                 return
             text = str(record.msg)
@@ -200,6 +194,19 @@ def take(mmlogger: logging.Logger) -> None:
     """
     if _current is not None:
         _current.take(mmlogger)
+
+
+def say(sentence: str, mmlogger: logging.Logger) -> None:
+    """Show a sentence.
+
+    Args:
+        sentence: The sentence.
+        mmlogger: The logger of a runner, which has it under programs that are not ours.
+    """
+    if _current is not None:
+        _current.say([sentence])
+    else:
+        mmlogger.info("%s", sentence)
 
 
 def log_file(folder: Path) -> Path | None:

@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from eva_data.sampling.seeding import seed_all
-from eva_data.terminal import SHOWN
 from eva_openmmlab.config.runs import SAYS
+from eva_openmmlab.terminal.output import say
 from eva_openmmlab.training.stream import STEP, RunLoader, numbered_loader, run_loader
 
 
@@ -114,7 +114,7 @@ class EVATrainLoop(IterBasedTrainLoop):
             self._evaluate()
         elif self._iter >= self._max_iters:
             finished = SAYS.finished(Path(runner.work_dir), self._max_iters)
-            runner.logger.info("%s", finished, extra=dict(SHOWN))
+            say(finished, runner.logger)
         while self._iter < self._max_iters and not self.stop_training:
             runner.model.train()
             batch = next(self.dataloader_iterator)

@@ -21,7 +21,6 @@ from eva_data.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal
 from eva_data.outputs.run_folder import locked
 from eva_data.outputs.run_sentences import ANOTHER
 from eva_data.reports.provenance import record_start
-from eva_data.terminal import SHOWN
 from eva_openmmlab.config.files import SavedConfig
 from eva_openmmlab.config.runs import SAYS, has_run, used
 from eva_openmmlab.evaluation.predictions import keep_predictions
@@ -232,7 +231,7 @@ class EVARunner(Runner):
         return what_is_saved(self._checkpoint_hook(), self._content, self._checkpoint)
 
     def _say(self, sentence: str) -> None:
-        self.logger.info("%s", sentence, extra=dict(SHOWN))
+        output.say(sentence, self.logger)
 
     def save_and_exit(self, iteration: int) -> NoReturn:
         """Save (unless just done) and exit, after a signal.

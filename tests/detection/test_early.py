@@ -1,11 +1,13 @@
 """Mistakes on a command line are answered before torch and detectron2 are imported."""
 
+import contextlib
 import subprocess
 import sys
 
 import pytest
 from detectron2.data import MetadataCatalog
 
+from eva_detection.config import early
 from eva_detection.config.early import check_early
 from eva_detection.config.parser import make_parser
 from eva_detection.data import places
@@ -78,6 +80,15 @@ def test_recipes_settings_and_flags(check, words, sentence):
     with pytest.raises((ValueError, OSError), match=sentence) as error:
         check(*words)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("given", [None, "train.output_dir=mine"])
+def test_a_run_on_own_data_has_a_folder_of_its_own(check, monkeypatch, given):
+    monkeypatch.setattr(early, "read_own_data", lambda args: None)
+    parsed = make_parser().parse_args([DEMO, "--data", "coins/data.yaml", *([given] * bool(given))])
+    with contextlib.suppress(OSError, ValueError):
+        check_early(parsed)
+    assert parsed.opts == [given or "train.output_dir=./output/coins_eva_debug"]
 
 
 @pytest.mark.parametrize(

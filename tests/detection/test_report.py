@@ -107,7 +107,7 @@ def test_curves_of_a_training(write_run, made):
     assert [curve.name for curve in losses.curves] == ["total_loss", "loss_cls_stage2"]
     assert losses.logarithmic
     assert list(losses.curves[0].points) == [(1, 9.0), (2, 5.0), (3, 3.0)]
-    assert [curve.name for curve in rate.curves] == ["lr"]
+    assert [curve.name for curve in rate.curves] == ["learning rate"]
     assert {curve.name: list(curve.points) for curve in scores.curves} == {
         "box": [(2, 2.5), (3, 12.345)],
         "mask": [(2, 2.0)],

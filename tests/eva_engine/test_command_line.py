@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import warnings
 
 import pytest
 
@@ -170,6 +171,18 @@ def test_an_expected_end_is_one_sentence_and_a_traceback_in_the_file(
         run(recipe, train=train)
     assert "Traceback" in (tmp_path / "run/log.txt").read_text()
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_of_the_users_own_modules_are_shown_once(run, recipe, device, tmp_path, capsys):
+    def train(config, device):
+        for file in ("/lib/site-packages/timm/x.py", "heads.py", "heads.py"):
+            warnings.warn_explicit("too slow", UserWarning, file, 7, registry={})
+
+    run(recipe, train=train)
+    shown = "warning: UserWarning: too slow (heads.py, line 7)"
+    assert [line for line in capsys.readouterr().err.splitlines() if "slow" in line] == [shown]
+    assert (tmp_path / "run/log.txt").read_text().count("UserWarning: too slow") == 3
 
 
 @pytest.mark.parametrize("earlier", [None, "run", "run/notes.txt"])

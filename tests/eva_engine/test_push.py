@@ -177,7 +177,7 @@ def test_a_run_of_the_engine(engine_run, tmp_path, capsys):
         "0.44 h",
         "processes: 2",
         "--to timm",
-        "load_classifier",
+        "Predictor.from_weights",
         installed,
     ):
         assert part in card.text

@@ -96,8 +96,7 @@ class _Work:
             rgb = read_rgb(job.source, upright=True)
             self._waiting.append(_Waiting(job, rgb, self._predictor.prepare(rgb)))
         except (ValueError, FloatingPointError) as error:
-            text = str(error)
-            problem = text if str(job.source) in text else f"{job.source}: {text}"
+            problem = _sentence(job, error)
             self._waiting.append(_Waiting(job, problem=problem))
             return problem
         pixels = sum(one.rgb.size // 3 for one in self._waiting if one.rgb is not None)
@@ -114,25 +113,25 @@ class _Work:
             if one.rgb is None:
                 self._files.add_unreadable(one.job.name, one.problem)
                 continue
+            row = next(rows)
             try:
-                row = next(rows)
                 require_finite(row, str(one.job.source))
-            except FloatingPointError as error:
-                self._files.add_unreadable(one.job.name, str(error))
-                self.problems.append(str(error))
-                continue
-            self._picture(one.job, one.rgb, self._predictor.top(row, self._top))
+                self._picture(one.job, one.rgb, self._predictor.top(row, self._top))
+            except (ValueError, FloatingPointError) as error:
+                self.problems.append(_sentence(one.job, error))
+                self._files.add_unreadable(one.job.name, self.problems[-1])
 
     def _picture(self, job: Job, rgb: Pixels, predictions: list[Prediction]) -> None:
         for target in job.targets:
-            save_picture(Image.fromarray(self._drawn(rgb, predictions)), target)
+            shown = self._shown(predictions)
+            drawn = annotate(rgb, shown, rows=max(1, len(shown)))
+            save_picture(Image.fromarray(drawn), target)
         height, width = rgb.shape[:2]
         self._files.add(job.name, predictions, width=width, height=height)
         self._found.add(job.name, predictions[0])
 
-    def _drawn(self, rgb: Pixels, predictions: list[Prediction]) -> Pixels:
-        shown = [one for one in predictions if one.probability >= self._least]
-        return annotate(rgb, shown, rows=self._rows)
+    def _shown(self, predictions: list[Prediction]) -> list[Prediction]:
+        return [one for one in predictions if one.probability >= self._least][: self._rows]
 
     def _video(self, job: Job) -> str | None:
         """Classify each frame; the mean over all of them stands for the video."""
@@ -145,7 +144,10 @@ class _Work:
             row = self._predictor.judge([self._predictor.prepare(rgb)])[0]
             require_finite(row, job.name)
             total[:] += row
-            return self._drawn(rgb, self._predictor.top(row, self._top)) if job.targets else rgb
+            if not job.targets:
+                return rgb
+            shown = self._shown(self._predictor.top(row, self._top))
+            return annotate(rgb, shown, rows=self._rows)  # all frames have one size
 
         frames, problem = draw_video(job, draw)
         if not frames:
@@ -156,3 +158,8 @@ class _Work:
         self._files.add(job.name, predictions, frames=frames, **more)
         self._found.add(job.name, predictions[0], frames=frames)
         return problem
+
+
+def _sentence(job: Job, error: Exception) -> str:
+    text = str(error)
+    return text if str(job.source) in text else f"{job.source}: {text}"

@@ -107,10 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _prepare(args: argparse.Namespace) -> Plan:
     """Plan, and answer mistyped names before torch is imported."""
     from eva_backbone.checkpoints.registry import resolve_source
+    from eva_data.labelled.classes import read_class_list
 
     planned = plan(args.inputs, args.output, annotate=not args.no_pictures)
     if args.classes:
         require_data(args.classes, name="--classes", forms="a text file of classes")
+        read_class_list(args.classes)
     if planned.jobs:
         resolve_source(args.weights)
     if any(job.is_video or job.is_camera for job in planned.jobs):

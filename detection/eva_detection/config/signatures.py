@@ -206,9 +206,9 @@ def _base(node: ast.expr, module: _Module, depth: int) -> Found | None:
     if not parts:
         return _in_module(node.id, module, depth + 1)
     binding = _bound(node.id, _tree(module.file).body)
-    if len(binding) != 1 or not isinstance(binding[0], ast.Import | ast.ImportFrom):
+    statement = binding[0] if len(binding) == 1 else None
+    if not isinstance(statement, ast.Import | ast.ImportFrom):
         return None
-    (statement,) = binding
     for one in statement.names:
         if isinstance(statement, ast.ImportFrom) and (one.asname or one.name) == node.id:
             return _find(".".join([_source(statement, module), one.name, *parts]), depth + 1)

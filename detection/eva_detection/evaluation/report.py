@@ -208,6 +208,7 @@ def _curves(
             if isinstance(entry.get(name), int | float)
         ]
         shown = title_of(name.removesuffix("/AP")) if name.endswith("/AP") else name
+        shown = {"lr": "learning rate"}.get(shown, shown)
         found.append(Curve(name=shown, points=points))
     return Curves(
         title=title, x_label="iteration", y_label=y_label, curves=found, logarithmic=logarithmic,

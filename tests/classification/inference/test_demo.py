@@ -16,6 +16,7 @@ from eva_classification.inference import classifying, demo
 from eva_classification.inference.predictor import Predictor
 from eva_data.demos import videos
 from eva_data.inputs import Job
+from eva_data.pictures import picture_size
 from eva_data.video.frame_stream import VideoReader
 
 
@@ -87,8 +88,8 @@ def test_pictures_of_every_kind(start, tmp_path, capsys):
     chance = np.random.default_rng(0)
     rgb = Image.fromarray(chance.integers(0, 256, (40, 60, 3), dtype=np.uint8))
     rgb.crop((0, 0, 1, 1)).save(folder / "one.png")
-    rgb.resize((20000, 10)).save(folder / "wide.png")
-    rgb.resize((1, 30000)).save(folder / "high.png")
+    rgb.resize((6000, 10)).save(folder / "wide.png")
+    rgb.resize((1, 4000)).save(folder / "high.png")
     Image.fromarray(chance.integers(0, 65536, (40, 60), dtype=np.uint16)).save(folder / "deep.png")
     rgb.quantize(8).save(folder / "palette.png")
     rgb.convert("CMYK").save(folder / "print.jpg")
@@ -136,9 +137,23 @@ def test_likely_classes_alone_are_shown(start, digits, tmp_path, capsys):
     assert last == f"output   {tmp_path}/out (predictions.json and predictions.csv)"
 
 
+def test_a_picture_has_a_line_for_each_class_that_is_shown(start, digits, tmp_path):
+    heights = []
+    for threshold in (0, 1):
+        start(digits / "four", "--score-threshold", threshold, "--overwrite")
+        heights.append(picture_size(tmp_path / "out" / "0.png", upright=True)[0])
+    assert heights[0] - heights[1] == 2 * 21
+
+
 def test_a_file_twice_and_a_pattern(start, digits):
     found = start(f"{digits}/1/*.png", digits / "1" / "0.png")
     assert [one["file"] for one in found["files"]] == [f"{number}.png" for number in range(5)]
+
+
+def test_two_files_of_one_name_have_two_names_in_the_predictions(start, digits):
+    files = [digits / name / "0.png" for name in ("0", "1")]
+    found = start(*files, digits / "0" / "1.png", "--no-pictures")
+    assert [one["file"] for one in found["files"]] == [*map(str, files), "1.png"]
 
 
 def test_weights_that_name_no_classes(start, classifier, digits, capsys):
@@ -219,6 +234,17 @@ def test_what_cannot_be_read_is_named_and_skipped(start, digits, tmp_path):
     assert ["error" in one for one in found] == [True, False, True, True]
     assert [one["error"] for one in found if "error" in one] == [x.strip() for x in lines[3:]]
     assert (tmp_path / "out" / "predictions.csv").read_text().count("\n") == 2
+    assert written(tmp_path / "out") == ["b.png", "predictions.csv", "predictions.json"]
+
+
+def test_a_picture_that_cannot_be_written_again(start, digits, tmp_path, monkeypatch):
+    """A JPEG that is too long with the classes below it; the others are done."""
+    monkeypatch.setattr("eva_data.inputs._JPEG_SIDE", 500)
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (400, 490)).save(tmp_path / "in" / "a.jpg")
+    (tmp_path / "in" / "b.png").symlink_to(digits / "1" / "0.png")
+    with pytest.raises(SystemExit, match=r"a\.jpg would be larger than JPEG's 500 pixels"):
+        start(tmp_path / "in")
     assert written(tmp_path / "out") == ["b.png", "predictions.csv", "predictions.json"]
 
 
