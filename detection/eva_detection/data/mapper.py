@@ -71,6 +71,8 @@ class PictureMapper(DatasetMapper):
         **kwargs: Arguments of detectron2's class.
     """
 
+    augmentations: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.augmentations = Augmentations(self.augmentations.augs)
