@@ -1,4 +1,4 @@
-"""A share of the samples held out of training to be evaluated on: `--val-share 0.1`.
+"""The rule that holds a share of the samples out of training: `--val-share 0.1`.
 
 A sample's name decides: its SHA-256, with a fixed salt, as a fraction of the largest one, is below
 the share or not. So the choice depends neither on the order of the samples nor on the others, and
@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,42 @@ def check_setting(share: float, val: str) -> None:
         raise ValueError(
             f"val_share={share:g} holds out a part of train, and val={val} is set too: set one of "
             "them to nothing (--data.val '')"
+        )
+
+
+def validation_fact(
+    counted: str, *, share: float, val: str, of: str = "each class"
+) -> tuple[str, str]:
+    """Say what a training is validated on, for its opening lines and its report.
+
+    Args:
+        counted: Its counts, such as "361 images".
+        share: Share that is held out of the training data; 0 where `val` names the data.
+        val: The data, as they were named.
+        of: What the share is of, where samples have no classes.
+
+    Returns:
+        "val", and the counts with the place.
+    """
+    return "val", f"{counted} ({f'{share:g} of {of}' if share else val})"
+
+
+def require_evaluated(best_metric: str, data: Any, *settings: str) -> None:
+    """Refuse to keep the best weights of a training that evaluates nothing.
+
+    Args:
+        best_metric: Setting `run.best_metric`; empty for none.
+        data: Config of the data.
+        *settings: Names of its settings that say what is evaluated on.
+
+    Raises:
+        ValueError: If the metric is set, and none of them.
+    """
+    if best_metric and not any(getattr(data, name) for name in settings):
+        *names, last = (f"data.{name}" for name in settings)
+        raise ValueError(
+            f"run.best_metric needs {', '.join(names)} or {last}; set it to nothing "
+            "(--run.best-metric '')"
         )
 
 
@@ -93,6 +130,12 @@ def held_out(
             f"chosen by its name, and not by a count: {_that_works(places)}"
         )
     return chosen
+
+
+def stem(name: str) -> str:
+    """Return the name of a picture without its suffix, which decides where it is held out."""
+    head, dot, tail = name.rpartition(".")
+    return head if dot and "/" not in tail else name
 
 
 def _that_works(places: NDArray[np.float64]) -> str:

@@ -1,6 +1,7 @@
 """Transform types, and the evaluation transform."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 from PIL import Image
@@ -9,6 +10,8 @@ from torch import Tensor
 Interpolation = Literal["bicubic", "bilinear"]
 PictureTransform = Callable[[Image.Image], Tensor]  # from a picture in RGB
 TensorTransform = Callable[[Tensor], Any]  # from (3, height, width) uint8
+_MOST_PIXELS = 100_000_000  # of a picture that is resized
+_KEPT = 8  # times the shorter side, of a strip
 
 
 def evaluation_transform(
@@ -23,7 +26,8 @@ def evaluation_transform(
 
     The shorter side is resized to `size / crop_pct`, rounded down, by Pillow, whose rounding
     differs from that of tensors. All published results have `crop_pct` 1, and "bicubic" but for
-    ImageNet-V2 and ObjectNet, which the official code resizes "bilinear".
+    ImageNet-V2 and ObjectNet, which the official code resizes "bilinear". Only the middle is
+    resized of a strip that would have more than 100 million pixels then.
 
     Args:
         size: Side of the result in pixels.
@@ -56,12 +60,26 @@ def evaluation_transform(
             raise ValueError(f"{name} must be three numbers, std above 0, got {tuple(values)}")
     if interpolation not in get_args(Interpolation):
         raise ValueError(f"interpolation must be bicubic or bilinear, got {interpolation!r}")
+    side = int(size / crop_pct)
     transform: PictureTransform = Compose(
         [
-            Resize(int(size / crop_pct), InterpolationMode(interpolation)),
+            partial(_without_ends, side=side),
+            Resize(side, InterpolationMode(interpolation)),
             CenterCrop(size),
             ToTensor(),
             Normalize(mean, std),
         ]
     )
     return transform
+
+
+def _without_ends(picture: Image.Image, *, side: int) -> Image.Image:
+    """Keep the middle of a strip that would fill the memory once its shorter side is resized."""
+    width, height = picture.size
+    short, long = min(width, height), max(width, height)
+    kept = _KEPT * short - (_KEPT * short - long) % 2  # an even rest: the middle stays there
+    if side * side * long <= _MOST_PIXELS * short or kept >= long:
+        return picture
+    begin = (long - kept) // 2
+    strip = (begin, 0, begin + kept, height) if width == long else (0, begin, width, begin + kept)
+    return picture.crop(strip)

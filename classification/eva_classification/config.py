@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from eva_data.holdout import check_setting
+from eva_data.holdout import check_setting, require_evaluated
 from eva_engine.config import (
     MixingConfig,
     OptimizerConfig,
@@ -143,3 +143,4 @@ class ClassificationConfig:
                 "trains one layer: leave it out"
             )
         self.augment.check_batch_size(self.run.batch_size)
+        require_evaluated(self.run.best_metric, self.data, "val", "val_share")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eva_contrastive.model.text_variants import TEXT_VARIANTS
+from eva_data.holdout import check_setting, require_evaluated
 from eva_engine.config import (
     OptimizerConfig,
     PixelConfig,
@@ -81,7 +82,9 @@ class DataConfig(PixelConfig):
 
     Attributes:
         train: Shards, a table (CSV, TSV), a JSON list, a folder, a manifest or an index.
-        val: The same for validation; empty has none.
+        val: The same for validation; empty has none, unless there is a `val_share`.
+        val_share: Share of the pictures in `train` that is not trained on but evaluated, each with
+            all of its captions, chosen by their names and always the same; 0 for none.
         root: Folder that the paths of tables and lists begin in; empty for their own folder.
         image_column: Column of a table, or key of a list, with the pictures' paths; empty finds it
             by its name.
@@ -96,6 +99,7 @@ class DataConfig(PixelConfig):
 
     train: str
     val: str = ""
+    val_share: float = 0.0
     root: str = ""
     image_column: str = ""
     caption_column: str = ""
@@ -105,12 +109,18 @@ class DataConfig(PixelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_setting(self.val_share, self.val)
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"crop_scale must be two shares in (0, 1], got {low}, {high}")
         if not self.templates:
             raise ValueError(
                 "templates must have at least one sentence, such as 'a photo of a {}.'"
+            )
+        if not self.zero_shot and tuple(self.templates) != DataConfig.templates:
+            raise ValueError(
+                f"templates={' '.join(self.templates)!r} has no effect without zero_shot, the "
+                "folder of class folders that they are for: name it, or leave templates out"
             )
 
 
@@ -155,14 +165,16 @@ class ContrastiveConfig:
                 raise ValueError(
                     f"optimizer.{name}={value} has no effect: set vision.{name} and text.{name}"
                 )
+        require_evaluated(self.run.best_metric, self.data, "val", "val_share", "zero_shot")
+        if self.interpolation != 1 and not self.model.init_checkpoint:
+            raise ValueError(
+                f"interpolation={self.interpolation} needs a start that is a complete CLIP, and "
+                "model.init_checkpoint is empty: leave interpolation out, or begin with one, such "
+                "as eva_clip_psz14.pt"
+            )
         depths = {"vision": self.model.depth, "text": TEXT_VARIANTS[self.model.text].depth}
         for name, depth in depths.items():
-            frozen = getattr(self, name).frozen_blocks
-            if frozen > depth:
-                raise ValueError(
-                    f"{name}.frozen_blocks must be at most {depth}, the blocks of that tower, got "
-                    f"{frozen}"
-                )
+            self._check_tower(name, depth)
         if self.vision.locked and (self.model.drop_path_rate or self.model.patch_dropout):
             raise ValueError(
                 "model.drop_path_rate and model.patch_dropout have no use for a tower that is "
@@ -170,3 +182,24 @@ class ContrastiveConfig:
             )
         if self.vision.locked and self.text.locked:
             raise ValueError("vision.locked and text.locked leave nothing to train: unlock one")
+
+    def _check_tower(self, name: str, depth: int) -> None:
+        """Refuse what has no effect on a tower of which nothing is trained, or one layer."""
+        tower: TowerConfig = getattr(self, name)
+        if tower.frozen_blocks > depth:
+            raise ValueError(
+                f"{name}.frozen_blocks must be at most {depth}, the blocks of that tower, got "
+                f"{tower.frozen_blocks}"
+            )
+        unused: tuple[str, ...] = ()
+        if tower.locked:
+            unused, cause = ("weight_decay", "layer_decay"), "locked, which trains nothing of it"
+        elif tower.frozen_blocks == depth:
+            unused, cause = ("layer_decay",), f"frozen_blocks={depth}, which leaves one layer"
+        for key in unused:
+            value, usual = getattr(tower, key), getattr(TowerConfig, key)
+            if value != usual:
+                raise ValueError(
+                    f"{name}.{key}={value} has no effect with {name}.{cause}: leave it out, or set "
+                    f"it to {usual}"
+                )

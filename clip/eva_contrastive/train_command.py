@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_contrastive.config import ContrastiveConfig
+from eva_contrastive.config import ContrastiveConfig, DataConfig
 from eva_contrastive.evaluation.prompts import find_templates
+from eva_data.captions.opening import without_effect
 from eva_data.demos.required_data import require_data
 from eva_engine.commands import training as command_line
 
@@ -32,11 +33,23 @@ def _check(config: ContrastiveConfig) -> None:
     for name, forms in (("train", _PAIRS), ("val", _PAIRS), ("zero_shot", _CLASSES)):
         if location := getattr(config.data, name):
             require_data(location, name=f"data.{name}", forms=forms)
+    _check_options(config.data)
     if config.data.zero_shot and config.data.templates != ("imagenet",):  # those are open_clip's
         find_templates(config.data.templates)
     for source in (config.model.init_checkpoint, config.model.text_checkpoint):
         if source:
             resolve_source(source)
+
+
+def _check_options(data: DataConfig) -> None:
+    """Refuse where pictures lie and what columns are called, where nothing has them."""
+    places = [place for place in (data.train, data.val) if place]
+    for name in ("root", "image_column", "caption_column"):
+        value = getattr(data, name)
+        if value and all(name in without_effect(place) for place in places):
+            raise ValueError(
+                f"data.{name}={value} has no effect on {' and '.join(places)}: leave it out"
+            )
 
 
 def _train(config: ContrastiveConfig, device: "torch.device") -> None:

@@ -23,6 +23,7 @@ from eva_contrastive.steps.interpolation import check_start, write_interpolated
 from eva_contrastive.steps.losses import build_loss
 from eva_contrastive.steps.step import ContrastiveStep
 from eva_data.captions.captioned_images import CaptionedImages
+from eva_data.captions.held_out import hold_out
 from eva_data.captions.opening import open_captions
 from eva_data.labelled.folders import open_labelled
 from eva_data.transforms import evaluation_transform
@@ -87,16 +88,26 @@ def _check_locked(config: ContrastiveConfig, report: LoadReport | None) -> None:
         )
 
 
-def open_pairs(data: DataConfig, location: str) -> CaptionedImages:
+def open_pairs(data: DataConfig) -> tuple[CaptionedImages, CaptionedImages | None]:
     """Open the pairs of a recipe.
 
     Args:
         data: Where they lie.
-        location: Those for training or for validation.
 
     Returns:
-        Pictures with captions.
+        Those for training, and those for validation, if there are any.
+
+    Raises:
+        ValueError: If they are not what the recipe says, or a held-out share leaves one side
+            without pictures.
     """
+    pairs = _open(data, data.train)
+    if data.val_share:
+        return hold_out(pairs, data.val_share, name="data.val_share")
+    return pairs, _open(data, data.val) if data.val else None
+
+
+def _open(data: DataConfig, location: str) -> CaptionedImages:
     return open_captions(
         location,
         root=data.root or None,
@@ -105,30 +116,25 @@ def open_pairs(data: DataConfig, location: str) -> CaptionedImages:
     )
 
 
-def build_validation(config: ContrastiveConfig) -> ContrastiveValidation | None:
+def build_validation(
+    config: ContrastiveConfig, pairs: CaptionedImages | None
+) -> ContrastiveValidation | None:
     """Make what evaluates a run.
 
     Args:
         config: The recipe.
+        pairs: Its validation pairs.
 
     Returns:
-        The evaluation of its validation pairs, its class folders, or both; None for neither.
-
-    Raises:
-        ValueError: If it keeps the best weights by a result that nothing evaluates.
+        The evaluation of these, its class folders, or both; None for neither.
     """
     data, size = config.data, config.model.image_size
-    if not data.val and not data.zero_shot:
-        if config.run.best_metric:
-            raise ValueError(
-                "run.best_metric needs data.val or data.zero_shot; set it to nothing "
-                "(--run.best-metric '')"
-            )
+    if pairs is None and not data.zero_shot:
         return None
     transform = evaluation_transform(size, mean=data.mean, std=data.std)
     return ContrastiveValidation(
         config.run,
-        pairs=open_pairs(data, data.val) if data.val else None,
+        pairs=pairs,
         transform=transform,
         classes=open_labelled(data.zero_shot, transform, upright=False) if data.zero_shot else None,
         templates=data.templates,
@@ -160,8 +166,8 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
         ValueError: If settings or data do not fit together.
     """
     check_start(config)
-    captions = open_pairs(config.data, config.data.train)
-    validation = build_validation(config)
+    captions, others = open_pairs(config.data)
+    validation = build_validation(config, others)
     distributed.seed_all(config.run.seed)
     model, report = _build(config.model, sigmoid=config.loss == "sigmoid")
     _check_locked(config, report)

@@ -24,12 +24,13 @@ from eva_backbone.checkpoints.fitting import Clips, Shape, cast, clips_of, resam
 from eva_backbone.checkpoints.listing import listed
 from eva_backbone.checkpoints.reading import noted_frames
 from eva_backbone.checkpoints.reading import read_weights as read_weights
-from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.registry import list_official_files, resolve_source
 from eva_backbone.vit import VisionTransformer
 
 logger = logging.getLogger(__name__)
 
 _OTHER_SHAPE = "initialised from scratch, other shape in the file"
+_OTHER_POOLING = "initialised from scratch, of the class token in the file and not of the mean"
 
 
 @dataclass(kw_only=True)
@@ -52,9 +53,11 @@ class LoadReport:
 
     @property
     def from_scratch(self) -> str:
-        """Name what has another shape in the file and starts from scratch; empty if all fits."""
-        fresh = [name for name, reason in self.missing.items() if reason == _OTHER_SHAPE]
-        return f"{listed(fresh, 2)} of {self.source}: {_OTHER_SHAPE}" if fresh else ""
+        """Name what the file has in another form and starts from scratch; empty if all fits."""
+        for reason in (_OTHER_SHAPE, _OTHER_POOLING):
+            if fresh := [name for name, why in self.missing.items() if why == reason]:
+                return f"{listed(fresh, 2)} of {self.source}: {reason}"
+        return ""
 
     def __str__(self) -> str:
         lines = [f"loaded {len(self.loaded)} tensors from {self.source}"]
@@ -87,7 +90,8 @@ def load_pretrained(
         allow_missing: Patterns (at the start of the model's names) that the file may lack.
         allow_skipped: Patterns (at the start of the file's names) that need not be used.
         reinitialise: Patterns (at the start of the model's names) that keep the model's values
-            where the shapes differ, for classifiers of another class count.
+            where the shapes differ, for classifiers of another class count, or where the file's
+            head is of the class token and the model's of the mean.
         rename: Translates each name of the file before all else, for heads whose names changed.
 
     Returns:
@@ -151,6 +155,9 @@ def load_weights(
     source_prefix = trunk_prefix(weights, f"{source} holds no EVA weights")
     check_shapes(weights, source_prefix, name=source)
     target_prefix = trunk_prefix(target, "the model has no VisionTransformer")
+    if not complete and source_prefix == target_prefix == "" and _is_tower_of_clip(source):
+        source_prefix = "visual."  # as in a file of both towers, whose head is a projection
+        weights = {source_prefix + name: value for name, value in weights.items()}
     named = _rename(weights, source_prefix, target_prefix, report)
     named = fuse_qkv_bias(split_qkv_bias(named, target), target)
     prefixes = (source_prefix, target_prefix)
@@ -175,6 +182,11 @@ def load_weights(
     model.load_state_dict(state | kept, strict=True, assign=assign)
     logger.info("%s", report)
     return report
+
+
+def _is_tower_of_clip(source: str) -> bool:
+    """Test for the official file of a vision tower, whose names do not show what its head is."""
+    return any(source == entry.name for entry in list_official_files("clip"))
 
 
 def _rename(
@@ -207,6 +219,8 @@ def _fit(
     """Choose, resample and cast the tensors that the model takes."""
     state: dict[str, Tensor] = {}
     unexpected, unfit = [], []
+    norm, fc_norm = (f"{prefixes[1]}{part}.weight" for part in ("norm", "fc_norm"))
+    other_pooling = fc_norm in target and fc_norm not in named and norm in named
     for name, value in named.items():
         local = name.removeprefix(prefixes[1])
         in_trunk = name.startswith(prefixes[1])
@@ -219,6 +233,9 @@ def _fit(
                 unexpected.append(stored)
             else:
                 report.skipped[stored] = reason
+            continue
+        if other_pooling and local.startswith("head.") and _matches(reinitialise, name):
+            report.skipped[stored] = report.missing[name] = _OTHER_POOLING
             continue
         wanted = tuple(target[name].shape)
         try:

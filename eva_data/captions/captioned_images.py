@@ -37,6 +37,10 @@ class CaptionedImages(ABC):
     def sample_id(self, index: int) -> str:
         """Name the place of a picture, for messages."""
 
+    def name(self, index: int) -> str:
+        """Name a picture without the place of its data set, as a list would."""
+        return self.sample_id(index)
+
     @abstractmethod
     def source(self, index: int) -> Path | bytes:
         """Find a picture: the path of its file, or its content.
@@ -122,6 +126,11 @@ class MixedCaptions(CaptionedImages):
         """See `CaptionedImages`."""
         source, place = self._locate(index)
         return source.sample_id(place)
+
+    def name(self, index: int) -> str:
+        """See `CaptionedImages`; which of the sources has the picture does not matter."""
+        source, place = self._locate(index)
+        return source.name(place)
 
     def source(self, index: int) -> Path | bytes:
         """See `CaptionedImages`."""

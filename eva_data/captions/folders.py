@@ -33,9 +33,13 @@ class FolderCaptions(CaptionedImages):
         """Name a picture by its path."""
         return str(self.source(index))
 
+    def name(self, index: int) -> str:
+        """Name a picture by its path below the folder."""
+        return self.names[self.require(index)]
+
     def source(self, index: int) -> Path:
         """Name a file."""
-        return self.folder / self.names[self.require(index)]
+        return self.folder / self.name(index)
 
     def captions(self, index: int) -> tuple[str, ...]:
         """See `CaptionedImages`."""

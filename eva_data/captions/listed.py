@@ -5,6 +5,7 @@ takes 1.3 GB, which forked workers share, and twice as much more while it is rea
 file all processes of a machine share it, and the list is not read again.
 """
 
+import os
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator
@@ -50,6 +51,12 @@ class ListedCaptions(CaptionedImages):
         """Name a picture by its path."""
         return str(self.source(index))
 
+    def name(self, index: int) -> str:
+        """Name a picture by its path below the root; one outside of it by the complete path."""
+        path = os.path.normpath(self.names[self.require(index)])
+        below = os.path.join(os.path.abspath(self.root), "")  # noqa: PTH100, PTH118 (of millions)
+        return path.removeprefix(below)
+
     def source(self, index: int) -> Path:
         """Name a file."""
         return self.root / self.names[self.require(index)]
@@ -68,11 +75,12 @@ class ListedCaptions(CaptionedImages):
         return zlib.crc32(self.table[FIRST].data, zlib.crc32(value.to_bytes(8, "little")))
 
 
-def table_of_pairs(pairs: Iterable[tuple[str, str]]) -> Table:
+def table_of_pairs(pairs: Iterable[tuple[str, str]], about: Any = None) -> Table:
     """Gather the captions of each picture.
 
     Args:
         pairs: Path of the picture, and a caption.
+        about: Description of the table, such as the state of the list.
 
     Returns:
         Arrays `names.*`, the pictures in the order in which they come first; `captions.*`, their
@@ -94,7 +102,7 @@ def table_of_pairs(pairs: Iterable[tuple[str, str]]) -> Table:
     counts = np.bincount(owner, minlength=len(numbers))
     arrays: dict[str, NDArray[Any]] = {FIRST: np.concatenate([[0], np.cumsum(counts)])}
     arrays |= captions.arrays() | Names.collect(numbers).arrays()
-    return Table(arrays, kind=CAPTION_KIND)
+    return Table(arrays, about, kind=CAPTION_KIND)
 
 
 def accepted(path: str, caption: str, where: str, left_out: LeftOut) -> Iterator[tuple[str, str]]:

@@ -35,8 +35,10 @@ from eva_data.captions.left_out import LeftOut
 from eva_data.captions.listed import ListedCaptions, table_of_pairs
 from eva_data.captions.shards import ShardCaptions, index_pairs
 from eva_data.captions.tables import find_columns, pairs_of_table
+from eva_data.commands import command_to_run
 from eva_data.files import home_expanded
 from eva_data.sources.index_file import CAPTION_KIND, Table
+from eva_data.sources.list_states import require_unchanged, state_of
 from eva_data.sources.manifest_file import Form, Manifest, SourceEntry, expand_path, read_index
 from eva_data.sources.patterns import expand, is_pattern
 
@@ -112,16 +114,27 @@ def entry_of(path: Path, options: dict[str, str]) -> SourceEntry:
     Raises:
         ValueError: If it is of no known form.
     """
-    kind = "table"
-    if path.is_dir():
-        kind = "folder"
-    elif is_pattern(path):
-        kind = "shards"
-    useless = {"folder": (*PAIRS.options,), "shards": ("root", "image_column")}.get(kind, ())
-    for key in useless:
+    for key in without_effect(path):
         if key in options:
             logger.warning("%s=%s has no effect on %s", key, options[key], path)
-    return SourceEntry(name="pairs", kind=kind, location=str(path), options=options)
+    return SourceEntry(name="pairs", kind=_kind_of(path), location=str(path), options=options)
+
+
+def _kind_of(path: Path) -> str:
+    return "folder" if path.is_dir() else "shards" if is_pattern(path) else "table"
+
+
+def without_effect(location: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Name the options of `open_captions` that change nothing for what a location names.
+
+    Args:
+        location: See `open_captions`; nothing is opened.
+    """
+    path = home_expanded(location)
+    if path.suffix in (".toml", INDEX_SUFFIX):  # which have them
+        return ("image_column", "caption_column")
+    useless = {"folder": PAIRS.options, "shards": ("root", "image_column")}
+    return useless.get(_kind_of(path), ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +210,8 @@ def _open_table(entry: SourceEntry, table: Table | None, left_out: LeftOut) -> L
     if not root.is_dir():
         raise ValueError(f"root must be the folder of the pictures, and there is none at {root}")
     if table is None:
-        table = table_of_pairs(_pairs_of(entry, file, split, left_out))
+        pairs = _pairs_of(entry, file, split, left_out)
+        table = table_of_pairs(pairs, state_of(file, split))  # which is read after that
     return ListedCaptions(root, table, left_out=left_out)
 
 
@@ -232,6 +246,9 @@ def _open_manifest(file: Path, options: dict[str, str]) -> CaptionedImages:
         logger.warning("%s=%s has no effect on %s: write it below a source", key, value, file)
     if manifest.index is not None:
         tables = read_index(manifest, manifest.index)
+        written_by = ("captions", str(file), "--write", str(manifest.index), "--overwrite")
+        for entry, table in zip(manifest.sources, tables, strict=True):
+            _require_current(entry, table, manifest.index, written_by)
         opened = [open_source(*one) for one in zip(manifest.sources, tables, strict=True)]
         return MixedCaptions(opened, manifest.sources)
     opened = []
@@ -254,8 +271,25 @@ def _open_index(file: Path, options: dict[str, str]) -> CaptionedImages:
         raise ValueError(
             f"{file} is a damaged index: write it again with tools/verify_data.py captions"
         ) from error
+    for entry, part in zip(entries, parts, strict=True):
+        words = ["MANIFEST"]  # which the index does not name
+        if len(entries) == 1:
+            given = [(f"--{key.replace('_', '-')}", value) for key, value in entry.options.items()]
+            words = [entry.location, *(word for pair in given for word in pair)]
+        written_by = ("captions", *words, "--write", str(file), "--overwrite")
+        _require_current(entry, part, file, written_by)
     opened = [opener(part) for opener, part in zip(openers, parts, strict=True)]
     return opened[0] if len(opened) == 1 else MixedCaptions(opened, entries)
+
+
+def _require_current(
+    entry: SourceEntry, table: Table, index: Path, written_by: tuple[str, ...]
+) -> None:
+    """Refuse an index whose list was edited: it would keep the earlier captions."""
+    if entry.kind == "table":
+        file, split = _file_and_split(Path(entry.location))
+        command = command_to_run("data verify", "tools/verify_data.py", *written_by)
+        require_unchanged(file, table.about, part=split, index=str(index), command=command)
 
 
 def _moved(entry: SourceEntry, options: dict[str, str]) -> SourceEntry:

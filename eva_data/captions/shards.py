@@ -70,6 +70,10 @@ class ShardCaptions(CaptionedImages):
         """Name shard and member, `folder/00000.tar:key.jpg`."""
         return self.members.sample_id(self.require(index))
 
+    def name(self, index: int) -> str:
+        """Name a picture by its member in the shards."""
+        return self.members.names[self.require(index)]
+
     def source(self, index: int) -> bytes:
         """Read a member."""
         size = self.members.size(self.require(index))

@@ -15,7 +15,7 @@ from typing import Any
 from eva_data.coco.files import CocoFile, check_images, checked, forget, read_coco, remember
 from eva_data.coco.joined import join, unite
 from eva_data.files import make_folder, write_text
-from eva_data.holdout import held_out
+from eva_data.holdout import held_out, stem
 from eva_data.object_data.as_coco import as_coco
 from eva_data.object_data.coco_exports import Places
 from eva_data.object_data.content import LabelledPictures, Part
@@ -198,12 +198,6 @@ def _untrained(files: Mapping[str, CocoFile]) -> Iterator[str]:
         yield (
             f"no picture that is trained on has {names}: name data for evaluation, or another share"
         )
-
-
-def stem(name: str) -> str:
-    """Return the name of a picture without its suffix, which decides where it is held out."""
-    head, dot, tail = name.rpartition(".")
-    return head if dot and "/" not in tail else name
 
 
 def _relative(name: str, folder: str) -> str:

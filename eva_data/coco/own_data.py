@@ -76,6 +76,16 @@ def given(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def place_of_data(args: argparse.Namespace) -> str | None:
+    """Return the first file or folder of own data that a command line names; None without.
+
+    Args:
+        args: The command line with the flags of `add_arguments`, or without them.
+    """
+    named = (getattr(args, flag, None) for flag in ("data", *_FLAGS))
+    return next((str(one) for one in named if one), None)
+
+
 def read_data(args: argparse.Namespace, parts: Sequence[str], *, rule: str) -> Found:
     """Read and check the data that the flags name.
 

@@ -203,8 +203,9 @@ def read_index(manifest: Manifest, file: Path) -> list[Table]:
         FileNotFoundError: If there is none.
         ValueError: If it is of other sources.
     """
+    again = " --overwrite" if file.exists() else ""
     check = f"python tools/verify_data.py {manifest.form.check} {manifest.file} --write {file}"
-    command = f"write it with: {check}"
+    command = f"write it with: {check}{again}"
     if not file.is_file():
         raise FileNotFoundError(f"there is no index file {file}; {command}")
     index = Table.open(file, kind=manifest.form.index)

@@ -9,9 +9,11 @@ from typing import Any
 
 from mmengine.config import Config
 
+from eva_data.command_line.slips import SlipError, hint
 from eva_openmmlab.config import names
 from eva_openmmlab.config.demo_data import demo_data
 from eva_openmmlab.config.files import read_config
+from eva_openmmlab.config.words import USUAL_SETTINGS
 
 _MISSPELT = 0.85  # likeness of two names
 _INSIDE = {"randomness": names.RANDOMNESS, "auto_scale_lr": names.AUTO_SCALE_LR}
@@ -62,7 +64,7 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
         options: Dotted name -> value.
 
     Raises:
-        ValueError: Naming the first that is wrong, and close names.
+        ValueError: Naming the first that is wrong, and close names (a `SlipError`).
     """
     for name in options:
         node: Any = cfg
@@ -88,9 +90,10 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
                 others = [key for key in known if key != "type"]  # dtype is not a misspelt one
                 if is_argument and not difflib.get_close_matches(part, others, cutoff=_MISSPELT):
                     break
-                close = difflib.get_close_matches(part, known, n=3)
-                hint = f"; close names: {', '.join(close)}" if close else ""
-                raise ValueError(f"option {name}: {place} has no {part!r}{hint}")
+                usual = [] if depth else [one.partition("=")[0] for one in USUAL_SETTINGS]
+                raise SlipError(
+                    f"option {name}: {place} has no {part!r}{hint(part, known + usual)}"
+                )
 
 
 def check_values(options: Mapping[str, Any]) -> None:

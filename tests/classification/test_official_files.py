@@ -172,12 +172,32 @@ def test_fine_tuning_starts_from_eva_clip(clip_file, recipe):
     assert model.head.weight.abs().max() < 1e-3  # initialised, not loaded
 
 
-def test_its_projection_is_no_classifier_of_as_many_classes(clip_file):
-    """A bare tower does not show what its head is for; that of a classifier looks the same."""
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_its_projection_is_no_classifier_of_as_many_classes(clip_file, pooling, caplog):
+    """Also that of a bare tower, whose names are those of a classifier of the class token."""
+    caplog.set_level(logging.INFO)
     _, name = clip_file
-    model = training.build_model(recipe_of("224px", name), num_classes=1024)
-    taken = bool((model.head.weight == 1).all())
-    assert taken == (name == "eva_clip_psz14_vision_enc.pt")
+    config = replace(recipe_of("224px", name), pooling=pooling)
+    model = training.build_model(config, num_classes=1024)
+    assert model.head.weight.abs().max() < 1e-3  # initialised, not loaded
+    assert "not used (projection of CLIP, no classifier): visual." in caplog.text
+
+
+def test_a_head_of_the_class_token_is_none_of_the_mean(weights, randomise, caplog):
+    """Such as the tower under another name; one of the class token goes on with its head."""
+    caplog.set_level(logging.INFO)
+    source = randomise(build_classifier("eva_g_patch14", num_classes=7, pooling="cls"))
+    save_file(source.state_dict(), weights / "own.safetensors")
+    config = ModelConfig(
+        variant="eva_g_patch14", image_size=224, init_checkpoint=str(weights / "own.safetensors")
+    )
+    model = training.build_model(config, num_classes=7)
+    assert model.head.weight.abs().max() < 1e-3
+    assert "head.bias, head.weight of own.safetensors: initialised from scratch, of the class" in (
+        caplog.text
+    )
+    model = training.build_model(replace(config, pooling="cls"), num_classes=7)
+    assert torch.equal(model.head.weight, source.head.weight)
 
 
 def test_features_of_eva_clip(clip_file):

@@ -33,6 +33,9 @@ CONFIG = ContrastiveConfig(
         ("data", {"crop_scale": (0.0, 1.0)}, "crop_scale must be two shares"),
         ("data", {"crop_scale": (1.0, 0.5)}, "crop_scale must be two shares"),
         ("data", {"templates": ()}, "templates must have at least one sentence"),
+        ("data", {"templates": ("a {}.",)}, "templates='a {}.' has no effect without zero_shot"),
+        ("data", {"val_share": 1.5}, "val_share must be a number between 0 and 1"),
+        ("data", {"val_share": 0.1, "val": "v.csv"}, r"val_share=0.1 .* and val=v.csv is set too"),
         ("vision", {"lr": float("nan")}, "lr must be at least 0, got nan"),
         ("vision", {"layer_decay": 0.0}, r"layer_decay must be in \(0, 1\], got 0.0"),
         ("vision", {"layer_decay": 1.1}, r"layer_decay must be in \(0, 1\], got 1.1"),
@@ -64,6 +67,23 @@ def test_parts(part, change, message):
             "vision.frozen_blocks must be at most 5, the blocks of that tower, got 6",
         ),
         ({"text": TowerConfig(lr=1e-3, frozen_blocks=3)}, "text.frozen_blocks must be at most 2"),
+        (
+            {"vision": TowerConfig(lr=1e-3, locked=True, layer_decay=0.8)},
+            "vision.layer_decay=0.8 has no effect with vision.locked, .*: .* or set it to 1.0",
+        ),
+        (
+            {"text": TowerConfig(lr=1e-3, locked=True, weight_decay=0.2)},
+            "text.weight_decay=0.2 has no effect with text.locked, .*: .* or set it to 0.05",
+        ),
+        (
+            {"text": TowerConfig(lr=1e-3, frozen_blocks=2, layer_decay=0.8)},
+            "text.layer_decay=0.8 has no effect with text.frozen_blocks=2, which leaves one layer",
+        ),
+        (
+            {"run": RunConfig(output=Path("x"), best_metric="top1")},
+            "run.best_metric needs data.val, data.val_share or data.zero_shot; set it to nothing",
+        ),
+        ({"interpolation": 0.5}, "interpolation=0.5 needs a start that is a complete CLIP"),
         (
             {
                 "model": replace(MODEL, patch_dropout=0.5),

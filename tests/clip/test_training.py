@@ -10,11 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eva_contrastive import training
-from eva_contrastive.config import ContrastiveConfig, TowerConfig
+from eva_contrastive.config import ContrastiveConfig, DataConfig, TowerConfig
 from eva_contrastive.model.loading import load_eva_clip
+from eva_contrastive.reports.training import present_training
 from eva_engine import distributed
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.commands.training import load_recipe
+
+TEMPLATES = DataConfig.templates
 
 
 @pytest.fixture
@@ -41,7 +44,13 @@ def test_it_learns(config, device, metrics, loss):
     *_, step, evaluation = metrics(run.output)
     assert evaluation["val_top1"] >= 90
     assert evaluation["val_top5"] == 100
-    assert {"i2t_accuracy", "t2i_accuracy", "logit_scale", "loss", "grad_norm"} <= step.keys()
+    assert {
+        "image_to_text_accuracy",
+        "text_to_image_accuracy",
+        "logit_scale",
+        "loss",
+        "grad_norm",
+    } <= step.keys()
     assert {"val_loss", "val_image_to_text_r1", "val_text_to_image_r1"} <= evaluation.keys()
     best = load_eva_clip(run.output / "best" / "model.safetensors")
     assert (best.text.logit_bias is not None) == (loss == "sigmoid")
@@ -126,7 +135,6 @@ def test_flops_leave_frozen_towers_out_of_the_backward_pass(config):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"val": "", "zero_shot": ""}, "run.best_metric needs data.val or data.zero_shot"),
         ({"train": "nothing/{0..3}.tar"}, "nothing/0.tar"),
         ({"zero_shot": "nothing"}, "nothing"),
     ],
@@ -155,3 +163,31 @@ def test_bad_pairs_are_replaced_and_counted(config, device, pairs, write_shard, 
     run = replace(config.run, max_bad_samples=2, output=config.run.output.with_name("strict"))
     with pytest.raises(RuntimeError, match="max_bad_samples is 2; the log names them"):
         training.train(replace(config, run=run), device)
+
+
+def test_a_share_of_the_pairs_is_evaluated(config, pairs, tmp_path):
+    """Without a file for validation; the report says how many, and names no data of its own."""
+    data = replace(config.data, val="", val_share=0.25, zero_shot="", templates=TEMPLATES)
+    config = replace(config, data=data)
+    train, held = training.open_pairs(data)
+    assert len(train) + len(held) == 32
+    validation = training.build_validation(config, held)
+    assert validation.results == ("loss", "image_to_text_r1", "text_to_image_r1")
+    said = present_training(config, len(train), validation)
+    assert said.data == [
+        ("train", f"{len(train)} pictures with captions ({data.train})"),
+        ("val", f"{len(held)} pictures with captions (0.25 of those in train)"),
+    ]
+    (step,) = said.next_steps(tmp_path)
+    assert "search" in step.command
+
+
+def test_the_next_command_has_what_the_evaluation_needs(config, tmp_path):
+    data = replace(config.data, val="v.csv", root="photos", image_column="a", caption_column="b")
+    without = replace(data, zero_shot="", templates=TEMPLATES)
+    for given, words in (
+        (data, f"--data {data.zero_shot} --templates 'a {{}} picture'"),
+        (without, "--pairs v.csv photos --image-column a --caption-column b"),
+    ):
+        said = present_training(replace(config, data=given), 1, None)
+        assert words in said.next_steps(tmp_path)[0].command

@@ -1,11 +1,13 @@
 """Mistakes on a command line are answered before torch and detectron2 are imported."""
 
+import contextlib
 import subprocess
 import sys
 
 import pytest
 from detectron2.data import MetadataCatalog
 
+from eva_detection.config import early
 from eva_detection.config.early import check_early
 from eva_detection.config.parser import make_parser
 from eva_detection.data import places
@@ -43,19 +45,22 @@ def with_data(check, tmp_path):
     [
         ((), "name a recipe, such as demo/"),
         (("demo/cascade_mask_rcnn_vitdet_eva_debgu",), "there is no recipe .* close to it: demo/"),
-        ((DEMO, "train.max_itre=3"), "unknown setting 'train.max_itre'.* known: train.max_iter,"),
-        ((DEMO, "dataloder.train=3"), "unknown setting .* known: dataloader"),
-        ((DEMO, "train.amp.enable=3"), "unknown setting .* known: train.amp.enabled"),
+        (
+            (DEMO, "train.max_itre=3"),
+            "unknown setting 'train.max_itre'.* close to it: train.max_iter",
+        ),
+        ((DEMO, "dataloder.train=3"), "unknown setting .* close to it: dataloader"),
+        ((DEMO, "train.amp.enable=3"), "unknown setting .* close to it: train.amp.enabled"),
         (
             (DEMO, "model.backbone.net.drop_path_rat=0.1"),
             "unknown setting model.backbone.net.drop_path_rat: VisionTransformer takes no "
-            "'drop_path_rat'; known: drop_path_rate",
+            "'drop_path_rat'; close to it: drop_path_rate",
         ),
-        ((DEMO, "model.backbon.net.depth=3"), "setting model.backbon: .* known: backbone"),
-        ((DEMO, "optimizer.lrr=1"), "optimizer.lrr: ClippedAdamW takes no 'lrr'; known: lr"),
-        ((DEMO, "dataloader.train.total_batch_siz=1"), "known: total_batch_size"),
+        ((DEMO, "model.backbon.net.depth=3"), "setting model.backbon: .* close to it: backbone"),
+        ((DEMO, "optimizer.lrr=1"), "optimizer.lrr: ClippedAdamW takes no 'lrr'; close to it: lr"),
+        ((DEMO, "dataloader.train.total_batch_siz=1"), "close to it: total_batch_size"),
         ((DEMO, "dataloader.train.foo=1"), "takes no 'foo'; known: dataset, mapper, sampler, "),
-        ((DEMO, "train.checkpointer.perod=3"), "nothing reads it; known: .*period"),
+        ((DEMO, "train.checkpointer.perod=3"), "nothing reads it; close to it: .*period"),
         ((DEMO, "train.ddp.fp16=3"), "nothing reads it; known: .*fp16_compression"),
         ((DEMO, "train.max_iter=abc"), "train.max_iter='abc' must be an integer from 1 to"),
         ((DEMO, "train.max_iter=1.5"), "train.max_iter=1.5 must be an integer"),
@@ -75,6 +80,15 @@ def test_recipes_settings_and_flags(check, words, sentence):
     with pytest.raises((ValueError, OSError), match=sentence) as error:
         check(*words)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("given", [None, "train.output_dir=mine"])
+def test_a_run_on_own_data_has_a_folder_of_its_own(check, monkeypatch, given):
+    monkeypatch.setattr(early, "read_own_data", lambda args: None)
+    parsed = make_parser().parse_args([DEMO, "--data", "coins/data.yaml", *([given] * bool(given))])
+    with contextlib.suppress(OSError, ValueError):
+        check_early(parsed)
+    assert parsed.opts == [given or "train.output_dir=./output/coins_eva_debug"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +150,7 @@ def test_places_are_detectron2s():
         (("train.init_checkpoint=eva_coco_det.pth",), "eva_coco_det.pth .* not on this machine"),
         (("train.init_checkpoint=sets",), "is a folder without weights of a run"),
         (("--eval-only", "train.init_checkpoint="), "evaluation needs weights"),
-        (("train.output_dir=used",), "used holds a run already: continue it with --resume"),
+        (("train.output_dir=used",), "used has a run that reached model_0000004.pth: continue"),
     ],
 )
 def test_weights_and_the_folder(with_data, tmp_path, words, sentence):

@@ -144,9 +144,6 @@ def run(parse, registered_demo_data, own_logging, monkeypatch, capfd):
         ("model.backbone.net.depth=abc", "model cannot be built: TypeError"),
         ("model.pixel_mean=[1]", "model cannot be built: AssertionError"),
         ("dataloader.train.dataset.names=none", "dataloader.train.dataset cannot be built: KeyE"),
-        ("dataloader.test.dataset.names=coco_2017_val", "instances_val2017.json: No such file"),
-        ("dataloader.evaluator.tasks=[foo]", "dataloader.evaluator cannot be built: unknown tasks"),
-        ("model.roi_heads.num_classes=3", "has an object of class .*num_classes=3: set that to"),
     ],
 )
 def test_what_cannot_be_built_is_one_sentence_and_a_traceback_in_the_log(
@@ -158,6 +155,20 @@ def test_what_cannot_be_built_is_one_sentence_and_a_traceback_in_the_log(
     assert re.search(message, sentence), sentence
     assert f"(log: {tmp_path / 'run' / 'log.txt'})" in sentence
     assert "Traceback (most recent call last)" in (tmp_path / "run" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataloader.test.dataset.names=coco_2017_val", "instances_val2017.json: No such file"),
+        ("dataloader.evaluator.tasks=[foo]", "dataloader.evaluator cannot be built: unknown tasks"),
+        ("model.roi_heads.num_classes=3", "has an object of class .*num_classes=3: set that to"),
+    ],
+)
+def test_what_is_refused_is_one_sentence_and_leaves_nothing(run, tmp_path, override, message):
+    sentence = run(override)
+    assert re.fullmatch(rf"train_net.py: .*{message}.*", sentence), sentence
+    assert not (tmp_path / "run").exists()
 
 
 class Failing(ParamScheduler):

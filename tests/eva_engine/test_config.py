@@ -74,3 +74,9 @@ def test_plain_form_is_json_and_complete():
 def test_settings_of_the_other_optimizer_are_errors(values, message):
     with pytest.raises(ValueError, match=message):
         OptimizerConfig(lr=1.0, **values)
+
+
+def test_the_limit_of_skipped_steps_where_none_is_skipped():
+    with pytest.raises(ValueError, match="max_skipped=3 has no effect with nonfinite=stop: set"):
+        RunConfig(output=Path("x"), max_skipped=3)
+    assert RunConfig(output=Path("x"), max_skipped=3, nonfinite="skip").max_skipped == 3

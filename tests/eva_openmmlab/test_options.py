@@ -52,13 +52,13 @@ def test_what_the_runner_and_the_loaders_read_is_accepted(name, cfg):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("randomness.sed", "randomness has no 'sed'; close names: seed"),
-        ("auto_scale_lr.enabled", "auto_scale_lr has no 'enabled'; close names: enable"),
-        ("train_dataloader.bach_size", "has no 'bach_size'; close names: batch_size"),
+        ("randomness.sed", "randomness has no 'sed'; close to it: seed"),
+        ("auto_scale_lr.enabled", "auto_scale_lr has no 'enabled'; close to it: enable"),
+        ("train_dataloader.bach_size", "has no 'bach_size'; close to it: batch_size"),
         ("test_dataloader.pin_memry", "has no 'pin_memry'"),
         ("randomnes.seed", "the config has no 'randomnes'"),
         ("find_unused_parameter", "the config has no 'find_unused_parameter'"),
-        ("optim_wrapper.optimiser.lr", "has no 'optimiser'; close names: optimizer"),
+        ("optim_wrapper.optimiser.lr", "has no 'optimiser'; close to it: optimizer"),
         ("pin_memory", "the config has no 'pin_memory'"),
     ],
 )

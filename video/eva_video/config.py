@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_data.holdout import check_setting
+from eva_data.holdout import check_setting, require_evaluated
 from eva_data.video.video_source import Backend
 from eva_engine.config import (
     MixingConfig,
@@ -186,4 +186,11 @@ class VideoConfig:
                 "model.full_position_lr has no effect with optimizer.layer_decay=1, which gives "
                 "all layers the same learning rate: leave it out"
             )
+        if self.model.frozen_blocks == self.model.depth and self.optimizer.layer_decay != 1.0:
+            raise ValueError(
+                f"optimizer.layer_decay={self.optimizer.layer_decay} has no effect with "
+                f"model.frozen_blocks={self.model.frozen_blocks}, which leaves one layer to train: "
+                "leave it out, or set it to 1.0"
+            )
         self.augment.check_batch_size(self.run.batch_size)
+        require_evaluated(self.run.best_metric, self.data, "val", "val_share")

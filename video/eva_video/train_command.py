@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.demos.required_data import require_data
+from eva_data.files import home_expanded
 from eva_data.labelled_videos.opening import FORMS
+from eva_data.sources.patterns import is_pattern
 from eva_engine.commands import training as command_line
-from eva_video.config import VideoConfig
+from eva_video.config import DataConfig, VideoConfig
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +31,29 @@ def _check(config: VideoConfig) -> None:
     for name in ("train", "val"):
         if location := getattr(config.data, name):
             require_data(location, name=f"data.{name}", forms=FORMS)
+    _check_roots(config.data)
     if config.model.init_checkpoint:
         resolve_source(config.model.init_checkpoint)
+
+
+def _check_roots(data: DataConfig) -> None:
+    """Refuse a folder of a list's videos where there is no list."""
+    listed = {name: _is_list(getattr(data, name)) for name in ("train", "val")}
+    if data.val_root and not listed["val"]:
+        raise ValueError(
+            f"data.val_root={data.val_root} has no effect on {data.val}, which is not a list: "
+            "leave it out"
+        )
+    if data.root and not (listed["train"] or (listed["val"] and not data.val_root)):
+        raise ValueError(
+            f"data.root={data.root} has no effect on {data.train}, which is not a list: leave it "
+            "out"
+        )
+
+
+def _is_list(location: str) -> bool:
+    path = home_expanded(location)
+    return path.is_file() and not is_pattern(path)
 
 
 def _train(config: VideoConfig, device: "torch.device") -> None:

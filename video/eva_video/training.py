@@ -250,11 +250,6 @@ def train(config: VideoConfig, device: torch.device) -> None:
         validation = Validation(
             validation_clips(config, others), config.run, device, skip_unreadable=True
         )
-    elif config.run.best_metric:
-        raise ValueError(
-            "run.best_metric needs data.val or data.val_share; set it to nothing "
-            "(--run.best-metric '')"
-        )
     head_rows = _head_rows(config.model, classes)
     distributed.seed_all(config.run.seed)
     model = build_model(config.model, num_classes=len(classes), head_rows=head_rows)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from eva_contrastive.evaluation.prompts import template_sets
 from eva_contrastive.model.open_clip_program import weights_file
+from eva_data.captions.opening import without_effect
 from eva_data.demos.required_data import require_data
 from eva_data.labelled_videos.ucf101 import SPLITS
 from eva_data.options import integer
 from eva_data.video.video_source import BACKENDS
-from eva_engine.commands.options import add_arguments, add_weights, new_parser
+from eva_engine.commands.options import add_arguments, add_weights, new_parser, parse_with_weights
 
 FOLDERS = {
     "v2": "ImageNet-V2 matched frequency, folders 0 to 999",
@@ -33,6 +34,7 @@ PAIRS = {
 _CLASSES = "a folder of class folders"
 _FORMS = FOLDERS | VIDEOS | PAIRS
 _CACHE = "text_features"
+_OWNERS = 3  # that a message names
 _EXAMPLES = """
 The paper's Table 10b, any part of it; the column EVA-CLIP-g is what eva_clip_psz14.pt should give:
     torchrun --nproc-per-node 8 clip/evaluate_zero_shot.py --weights eva_clip_psz14.pt \\
@@ -66,7 +68,7 @@ def parse(program: str, arguments: Sequence[str] | None) -> argparse.Namespace:
         "Evaluate a CLIP by the names of classes, without training, and by retrieval.",
         epilog=_EXAMPLES,
     )
-    add_weights(parser, kinds="official name; file, or folder of a run or of open_clip")
+    add_weights(parser, kinds="or a folder of open_clip", alone=True)
     add = parser.add_argument
     one = integer(1)
     add("--text-heads", type=one, help="attention heads, if the size of the text tower is unusual")
@@ -81,7 +83,7 @@ def parse(program: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, text in (VIDEOS | PAIRS).items():
         add(f"--{name}", nargs="+", metavar=("DATA", "ROOT"), help=text)
     add("--ucf101-split", type=int, choices=SPLITS, help="default: 1")
-    add("--backend", choices=BACKENDS, default=BACKENDS[0], help="decoder (default: %(default)s)")
+    add("--backend", choices=BACKENDS, help=f"decoder of videos (default: {BACKENDS[0]})")
     add("--image-column", help="of --pairs, a table's with the pictures (default: found)")
     add("--caption-column", help="of --pairs, with the captions (default: found)")
     own = parser.add_mutually_exclusive_group()
@@ -97,7 +99,7 @@ def parse(program: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     add_arguments(parser)
     add("--cache", type=Path, help=f"folder of text features (default: {_CACHE} beside OUTPUT)")
     add("--output", type=Path, help="folder of the results")
-    options = parser.parse_args(arguments)
+    options = parse_with_weights(parser, arguments)
     _check(parser, options)
     return options
 
@@ -118,6 +120,16 @@ def check_paths(options: argparse.Namespace) -> None:
         places = given[name] if isinstance(given[name], list) else [given[name]]
         for place in filter(None, places):
             require_data(str(place), name=f"--{name}", forms=_FORMS.get(name, _CLASSES))
+    for name in PAIRS:
+        place, *root = given[name] or [""]
+        columns = ("image_column", "caption_column") if name == "pairs" else ()
+        asked = {"root": " ".join(root)} | {key: given[key] for key in columns}
+        for key in without_effect(place) if place else ():
+            if asked.get(key):
+                what = "the folder" if key == "root" else f"--{key.replace('_', '-')}"
+                raise ValueError(
+                    f"--{name}: {what} {asked[key]} has no effect on {place}: leave it out"
+                )
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -125,15 +137,23 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     given = vars(options)
     for name in (*VIDEOS, *PAIRS, "videos"):
         if given[name] is not None and len(given[name]) > 2:
-            parser.error(f"--{name} takes the data and the folder of a list's paths, no more")
-    for name, owner in (("classes", "data"), ("templates", "data"), ("ucf101_split", "ucf101"),
-                        ("image_column", "pairs"), ("caption_column", "pairs")):  # fmt: skip
-        others = ("data", "videos") if owner == "data" else (owner,)
-        if given[name] is not None and not any(given[other] for other in others):
+            parser.error(
+                f"--{name} takes the data and the folder of a list's paths, no more; "
+                "weights stand before all flags, or behind --weights"
+            )
+    own, videos = ("data", "videos"), (*VIDEOS, "videos")
+    classes = ("imagenet", *FOLDERS, "cifar10", "cifar100", *VIDEOS, *own)
+    for name, owners in (("classes", own), ("templates", own), ("ucf101_split", ("ucf101",)),
+                         ("image_column", ("pairs",)), ("caption_column", ("pairs",)),
+                         ("backend", videos), ("cache", classes)):  # fmt: skip
+        if given[name] is not None and not any(given[owner] for owner in owners):
             option = name.replace("_", "-")
-            parser.error(f"--{option} belongs to {' or '.join(f'--{other}' for other in others)}")
-    sets = ("imagenet", *FOLDERS, "cifar10", "cifar100", *VIDEOS, "data", "videos", *PAIRS)
+            first = " or ".join(f"--{owner}" for owner in owners[:_OWNERS])
+            more = ", for example" if len(owners) > _OWNERS else ""
+            parser.error(f"--{option} belongs to {first}{more}")
+    sets = (*classes, *PAIRS)
     if not any(given[name] for name in sets):
         parser.error(f"nothing to evaluate: give any of --{', --'.join(sets)}")
+    options.backend = options.backend or BACKENDS[0]
     if options.cache is None and options.output is not None:
         options.cache = options.output.absolute().parent / _CACHE

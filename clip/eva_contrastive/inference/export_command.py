@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         "programs without this toolkit. Each file is compared with its tower before it is kept.",
         epilog=_EXAMPLE,
     )
-    add_weights(parser, kinds="official name, file, or folder of a run, of a complete EVA-CLIP")
+    add_weights(parser, kinds="of a complete EVA-CLIP")
     add = parser.add_argument
     add("--format", required=True, choices=ENDINGS, dest="form")
     add("--output", required=True, type=Path, help="folder")
@@ -96,12 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         from eva_contrastive.inference.export import export_towers
         from eva_contrastive.model.loading import load_eva_clip
-        from eva_engine.evaluation.own_data import notes_of_training
+        from eva_contrastive.model.preparation import find_preparation
 
         device = choose_device(args.device)
-        noted = notes_of_training(weights_file(args.weights), mean=args.mean, std=args.std)
+        noted = find_preparation(
+            args.weights, image_size=args.image_size, mean=args.mean, std=args.std
+        )
         dtype = getattr(torch, args.dtype)
-        model = load_eva_clip(args.weights, image_size=args.image_size, dtype=dtype).to(device)
+        model = load_eva_clip(args.weights, image_size=noted.image_size, dtype=dtype).to(device)
         found = export_towers(
             model.requires_grad_(False),
             args.output,
@@ -111,8 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             normalize=args.normalize,
             opset=args.opset,
             preparation={
-                "mean": list(noted["mean"] or CLIP_MEAN),
-                "std": list(noted["std"] or CLIP_STD),
+                "mean": list(noted.mean or CLIP_MEAN),
+                "std": list(noted.std or CLIP_STD),
             },
             tolerance=args.tolerance,
         )

@@ -39,8 +39,6 @@ def _prepare(options: argparse.Namespace, device: "torch.device") -> Extraction:
             f"--kind embedding needs {error.name}: install the extra clip "
             "(pip install 'eva-toolkit[clip]')"
         ) from error
-    # the file of a folder of open_clip, which the tool names and hashes too
-    options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
     clip = ClipFeatures.from_weights(
         options.weights,
         texts=options.texts is not None,
@@ -51,6 +49,8 @@ def _prepare(options: argparse.Namespace, device: "torch.device") -> Extraction:
         device=str(device),
         precision=options.precision,
     )
+    # the file of a folder of open_clip, which the tool names and hashes too
+    options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
     settings = {
         "unit_length": bool(options.unit_length),
         "precision": str(clip.dtype).removeprefix("torch."),

@@ -26,7 +26,7 @@ from eva_contrastive.config import VIDEO_FRAMES
 from eva_contrastive.inference.media import Media, MediaReader
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.loading import load_eva_clip, load_vision_tower
-from eva_contrastive.model.open_clip_program import weights_file
+from eva_contrastive.model.preparation import find_preparation
 from eva_contrastive.model.tokens import count_tokens, tokenize
 from eva_contrastive.model.towers import TextTower, VisionTower
 from eva_data.inputs import files_at, is_several
@@ -34,7 +34,6 @@ from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_data.transforms import evaluation_transform
 from eva_data.video.video_source import Backend, require_backend
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
-from eva_engine.evaluation.own_data import notes_of_training
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +115,8 @@ class ClipFeatures:
                 EVA01-g-14, or a folder that open_clip reads; or the folder of a run.
             texts: Load the text tower; without it, `eva_clip_psz14_vision_enc.pt` is enough.
             image_size: Side of the pictures in pixels; by default that of the weights.
-            mean: Mean of the pixels; by default that of the training.
-            std: Standard deviation of the pixels; by default that of the training.
+            mean: Mean of the pixels; by default that of a folder of open_clip, or of the training.
+            std: Standard deviation of the pixels; by default the same.
             frames: Frames of a video.
             batch_size: Pictures, frames or texts that go through a tower at once.
             device: "cuda", "cpu" or "auto".
@@ -136,13 +135,13 @@ class ClipFeatures:
         require_backend(backend)
         place = choose_device(device)
         load: Callable[..., EvaClip | VisionTower] = load_eva_clip if texts else load_vision_tower
-        noted = notes_of_training(weights_file(source), mean=mean, std=std)
+        found = find_preparation(source, image_size=image_size, mean=mean, std=std)
         dtype = choose_dtype(precision, place)
-        model = load(source, image_size=image_size, dtype=dtype, **vision_arguments)
+        model = load(source, image_size=found.image_size, dtype=dtype, **vision_arguments)
         return cls(
             model.to(place),
-            mean=noted["mean"] or CLIP_MEAN,
-            std=noted["std"] or CLIP_STD,
+            mean=found.mean or CLIP_MEAN,
+            std=found.std or CLIP_STD,
             frames=frames,
             batch_size=batch_size,
             backend=backend,

@@ -15,11 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from eva_contrastive.config import MOST_VIDEO_FRAMES, VIDEO_FRAMES
-from eva_data.pictures import UnreadableImageError, read_picture, read_rgb
+from eva_data.pictures import read_picture, read_rgb
 from eva_data.suffixes import VIDEOS
 from eva_data.transforms import PictureTransform
 from eva_data.video.video_source import (
-    LONGEST,
     Backend,
     VideoSource,
     open_video,
@@ -85,19 +84,11 @@ class MediaReader:
         """Read a picture (3, S, S), upright as its EXIF data say.
 
         Raises:
-            UnreadableImageError: An OSError, if it cannot be read, or is a strip.
+            UnreadableImageError: An OSError, if it cannot be read.
         """
         if isinstance(source, np.ndarray):
             source = Image.fromarray(read_rgb(source, upright=True))
-        name = "image" if isinstance(source, Image.Image) else os.fspath(source)
-        picture = read_picture(source, upright=True)
-        if max(picture.size) > LONGEST * min(picture.size):
-            width, height = picture.size
-            raise UnreadableImageError(
-                f"{name} has {width} x {height} pixels: one side is more than {LONGEST} times as "
-                "long as the other, leave it out"
-            )
-        return self.transform(picture)
+        return self.transform(read_picture(source, upright=True))
 
     def video(self, source: Media) -> Seen:
         """Read frames that are spread over a video.

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from eva_contrastive.config import ContrastiveConfig
+from eva_contrastive.config import ContrastiveConfig, DataConfig
 from eva_contrastive.evaluation.validation import ContrastiveValidation
+from eva_contrastive.reports.evaluation import search_step
 from eva_contrastive.reports.sections import MEANINGS
 from eva_data.commands import command_to_run
+from eva_data.holdout import validation_fact
 from eva_data.reports.content import Section, Step
 from eva_engine.presentation import Presentation
 
@@ -28,7 +30,10 @@ def present_training(
     model, data = config.model, config.data
     described = [("train", f"{pairs:,} pictures with captions ({data.train})")]
     if validation is not None and validation.pairs is not None:
-        described.append(("val", f"{len(validation.pairs):,} pictures with captions ({data.val})"))
+        counted = f"{len(validation.pairs):,} pictures with captions"
+        described.append(
+            validation_fact(counted, share=data.val_share, val=data.val, of="those in train")
+        )
     if validation is not None and validation.classes is not None:
         classes = validation.classes
         counts = f"{len(classes):,} pictures, {len(classes.classes):,} classes"
@@ -47,22 +52,25 @@ def present_training(
         data=described,
         meanings={name: MEANINGS[name] for name in names},
         sections=sections,
-        next_steps=partial(_next_steps, data.zero_shot, data.val),
+        next_steps=partial(_next_steps, data),
     )
 
 
-def _next_steps(zero_shot: str, val: str, folder: Path) -> list[Step]:
-    data = ["--data", zero_shot] if zero_shot else ["--pairs", val] if val else []
+def _next_steps(data: DataConfig, folder: Path) -> list[Step]:
+    evaluated: list[str] = []
+    if data.zero_shot:
+        evaluated = ["--data", data.zero_shot, "--templates", *data.templates]
+    elif data.val:  # what is held out is among the pictures of the training's data
+        evaluated = ["--pairs", data.val, *([data.root] if data.root else [])]
+        for option, value in (("--image-column", data.image_column),
+                              ("--caption-column", data.caption_column)):  # fmt: skip
+            evaluated += [option, value] if value else []
     evaluate = command_to_run(
         "clip evaluate", "clip/evaluate_zero_shot.py",
-        "--weights", folder, *data, "--output", folder / "evaluation",
+        "--weights", folder, *evaluated, "--output", folder / "evaluation",
     )  # fmt: skip
-    search = command_to_run(
-        "clip demo", "clip/demo.py", "search", "PICTURES",
-        "--weights", folder, "--output", folder / "search", "--text", "what you look for",
-    )  # fmt: skip
-    steps = [Step(text="Search a folder of pictures by a sentence.", command=search)]
-    if data:
+    steps = [search_step(folder, folder)]
+    if evaluated:
         scored = "Score the best weights by class names or retrieval."
         steps.insert(0, Step(text=scored, command=evaluate))
     return steps

@@ -68,7 +68,7 @@ def check_start(config: ContrastiveConfig) -> None:
     if config.interpolation == 1:
         return
     start = config.model.init_checkpoint
-    names = read_clip_weights(resolve_source(start)).keys() if start else ()
+    names = read_clip_weights(resolve_source(start)).keys()
     if not all(name in names for name in _NEEDED):
         raise ValueError(
             f"interpolation={config.interpolation} needs a start that is a complete CLIP, and "

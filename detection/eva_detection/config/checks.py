@@ -14,6 +14,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_data.command_line.slips import SlipError
 from eva_detection.config.names import PASSED_ON, refused_argument
 from eva_detection.config.settings import (
     check_device,
@@ -101,7 +102,7 @@ def _check_node(node: Any, key: str) -> None:
         known = _parameters(target)
         unknown = [str(name) for name in node if name != "_target_" and name not in known]
         if known and unknown:
-            raise ValueError(refused_argument(key, unknown[0], of=target.__name__, known=known))
+            raise SlipError(refused_argument(key, unknown[0], of=target.__name__, known=known))
     for name, value in node.items():
         _check_node(value, f"{key}.{name}")
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from eva_data.coco import own_data
 from eva_data.coco.any_form import Found
-from eva_data.recipes import find_recipe
+from eva_data.command_line.slips import SlipError
+from eva_data.recipes import find_recipe, name_on_own_data
 from eva_detection.config.names import (
     CHECKPOINTER,
     INTEGERS,
@@ -40,6 +41,7 @@ from eva_detection.training.output_folder import check_unused, last_checkpoint
 logger = logging.getLogger(__name__)
 
 _PARALLEL = "torch.nn.parallel.DistributedDataParallel"
+_OUTPUT = "train.output_dir"
 _RULE = (
     "to train, all four flags are needed (or --val-share in place of the two of val, or --data "
     "alone), to evaluate with --eval-only the two of val"
@@ -50,13 +52,15 @@ def check_early(args: argparse.Namespace) -> None:
     """Refuse a recipe, names of settings, files, weights and a folder that cannot work.
 
     Args:
-        args: The command line, from `config.parser.make_parser`.
+        args: The command line, from `config.parser.make_parser`; to a run on own data for which
+            it names no folder, one is added, by the data and the recipe.
 
     Raises:
         ValueError: In one sentence.
         OSError: If something is not there, with a sentence too.
     """
     recipe = require_recipe(args)
+    _name_output(args, recipe)
     read_own_data(args)
     try:
         outline = read_outline(recipe)
@@ -67,12 +71,21 @@ def check_early(args: argparse.Namespace) -> None:
     outline = with_overrides(outline, args.opts)
     _check_settings(outline, args)
     _check_data(outline, args)
-    folder = find(outline, "train.output_dir")
+    folder = find(outline, _OUTPUT)
     place = Path(folder) if isinstance(folder, str) and folder and "://" not in folder else None
     if place is not None and not args.eval_only and not args.resume:
         check_unused(place)
     if not (args.resume and place is not None and last_checkpoint(place)):
         _check_weights(find(outline, "train.init_checkpoint"), needed=args.eval_only)
+
+
+def _name_output(args: argparse.Namespace, recipe: Path) -> None:
+    """Let a run on own data have a folder of its own, where the command line names none."""
+    place = own_data.place_of_data(args)
+    if place is None or any(text.lstrip("+").startswith(f"{_OUTPUT}=") for text in args.opts):
+        return
+    if name := name_on_own_data(recipe, place):
+        args.opts.append(f"{_OUTPUT}=./output/{name}")
 
 
 def require_recipe(args: argparse.Namespace) -> Path:
@@ -82,12 +95,13 @@ def require_recipe(args: argparse.Namespace) -> Path:
         args: The command line.
 
     Raises:
-        ValueError: If there is none, or it names none.
+        SlipError: If there is none, or it names none.
     """
     if not args.config_file:
-        raise ValueError(
-            "name a recipe, such as demo/cascade_mask_rcnn_vitdet_eva_debug; "
-            "`eva recipes detection` lists them"
+        run = "name the folder of a run, or a recipe and weights" if args.eval_only else ""
+        raise SlipError(
+            f"{run or 'name a recipe, such as demo/cascade_mask_rcnn_vitdet_eva_debug'}; "
+            "`eva recipes detection` lists the recipes"
         )
     return find_recipe("detection", args.config_file)
 
@@ -166,7 +180,7 @@ def _check_argument(node: Any, key: str, names: list[str]) -> None:
         known = arguments_of(target) if isinstance(target, str) else None
         if known is not None and name not in (TARGET, *known):
             of = str(target).rpartition(".")[2]
-            raise ValueError(refused_argument(key, name, of=of, known=known))
+            raise SlipError(refused_argument(key, name, of=of, known=known))
         node, key = node.get(name), f"{key}.{name}"
 
 

@@ -1,9 +1,11 @@
 """Names of settings with what they may be, and sentences; nothing heavy is imported."""
 
-import difflib
 import math
 from collections.abc import Collection, Iterable
 from typing import Any
+
+from eva_data.command_line.slips import SlipError, hint
+from eva_detection.config.words import USUAL_SETTINGS
 
 # Sections whose names are read one by one, and names in them that a config may leave out.
 _FLAT = ("train", "dataloader", "test")
@@ -78,7 +80,7 @@ def check_names(
         of: Names of which everything below is accepted.
 
     Raises:
-        ValueError: For an unknown key, with the closest known ones.
+        SlipError: For an unknown key, with the closest known ones.
     """
     accepted = {*of}
     for override in overrides:
@@ -88,9 +90,11 @@ def check_names(
         name = ".".join(parts[:read])
         above = {".".join(parts[:count]) for count in range(1, read + 1)}
         if name not in known and not above & accepted:
-            close = difflib.get_close_matches(name, known, n=3) or sorted(known)
-            raise ValueError(
-                f"unknown setting {key!r}: nothing reads it; known: {', '.join(close)}"
+            usual = [one.partition("=")[0] for one in USUAL_SETTINGS]
+            names = ", ".join(sorted(known))
+            raise SlipError(
+                f"unknown setting {key!r}: nothing reads it"
+                + hint(key, dict.fromkeys([*known, *usual]), otherwise=f"; known: {names}")
             )
 
 
@@ -134,13 +138,14 @@ def check_below(section: str, names: Iterable[str], known: Collection[str]) -> N
         known: Those that are read.
 
     Raises:
-        ValueError: For the first one that is not known.
+        SlipError: For the first one that is not known.
     """
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=3) or sorted(known)
-            raise ValueError(
-                f"unknown setting {section}.{name}: nothing reads it; known: {', '.join(close)}"
+            names = ", ".join(sorted(known))
+            raise SlipError(
+                f"unknown setting {section}.{name}: nothing reads it"
+                + hint(name, known, otherwise=f"; known: {names}")
             )
 
 
@@ -154,5 +159,5 @@ def refused_argument(key: str, name: str, *, of: str, known: Collection[str]) ->
         known: Arguments that it takes.
     """
     known = [one for one in dict.fromkeys(known) if one not in ("args", "kwargs")]
-    close = difflib.get_close_matches(name, known, n=3) or known
-    return f"unknown setting {key}.{name}: {of} takes no {name!r}; known: {', '.join(close)}"
+    close = hint(name, known, otherwise=f"; known: {', '.join(known)}")
+    return f"unknown setting {key}.{name}: {of} takes no {name!r}{close}"

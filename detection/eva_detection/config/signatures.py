@@ -207,12 +207,13 @@ def _base(node: ast.expr, module: _Module, depth: int) -> Found | None:
         return _in_module(node.id, module, depth + 1)
     binding = _bound(node.id, _tree(module.file).body)
     statement = binding[0] if len(binding) == 1 else None
-    if isinstance(statement, ast.ImportFrom):
-        source = _source(statement, module)
-        names = {one.asname or one.name: f"{source}.{one.name}" for one in statement.names}
-    elif isinstance(statement, ast.Import):
-        names = {one.asname or one.name: one.name for one in statement.names}
-    else:
+    if not isinstance(statement, ast.Import | ast.ImportFrom):
         return None
-    first = names.get(node.id)
-    return None if first is None else _find(".".join([first, *parts]), depth + 1)
+    for one in statement.names:
+        if isinstance(statement, ast.ImportFrom) and (one.asname or one.name) == node.id:
+            return _find(".".join([_source(statement, module), one.name, *parts]), depth + 1)
+        if isinstance(statement, ast.Import) and one.asname == node.id:
+            return _find(".".join([one.name, *parts]), depth + 1)
+        if isinstance(statement, ast.Import) and one.name == node.id:
+            return _find(".".join([one.name, *parts]), depth + 1)
+    return None

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import SizeMismatchError, convert_PIL_to_numpy
+from detectron2.data.transforms import AugmentationList
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.file_io import PathHandler, PathManager
 from numpy.typing import NDArray
@@ -71,11 +72,10 @@ class PictureMapper(DatasetMapper):
         **kwargs: Arguments of detectron2's class.
     """
 
-    augmentations: Any
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.augmentations = Augmentations(self.augmentations.augs)
+        configured: AugmentationList = vars(self)["augmentations"]
+        self.augmentations = Augmentations(configured.augs)
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
         """Load and augment an image; see detectron2's class."""

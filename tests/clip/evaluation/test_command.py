@@ -294,6 +294,14 @@ def test_what_a_complete_set_should_give():
         (("--v2", "x", "--templates", "{}"), "--templates belongs to --data or --videos"),
         (("--v2", "x", "--ucf101-split", "2"), "--ucf101-split belongs to --ucf101"),
         (("--coco", "x", "--image-column", "a"), "--image-column belongs to --pairs"),
+        (
+            ("--v2", "x", "--backend", "pyav"),
+            "--backend belongs to --ucf101 or --k400",
+        ),
+        (
+            ("--pairs", "x", "--cache", "c"),
+            "--cache belongs to --imagenet or --v2",
+        ),
         (("--k400", "a", "b", "c"), "--k400 takes the data and the folder of a list's paths"),
         (("--data", "a", "--videos", "c"), "not allowed with argument --data"),
     ],

@@ -130,7 +130,9 @@ def test_the_engine_takes_them(small):
     ({}, {}, [], ["visual.cls_token", "text.token_embedding.weight"]),
 ])  # fmt: skip
 def test_what_is_frozen(small, vision, text, frozen, trained):
-    config = make_config(**SMALL, vision=replace(VISION, **vision), text=replace(TEXT, **text))
+    usual = {"weight_decay": 0.05, "layer_decay": 1.0}  # others have no effect on some of these
+    towers = {"vision": replace(VISION, **usual, **vision), "text": replace(TEXT, **usual, **text)}
+    config = make_config(**SMALL, **towers)
     freeze(config, small)
     trains = {name: parameter.requires_grad for name, parameter in small.named_parameters()}
     assert not any(trains[name] for name in frozen)

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import shlex
 
 import pytest
 
@@ -141,3 +143,58 @@ def test_refusals(check, shards, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             check(location, *options)
+
+
+def _edited(file, before, after):
+    """Replace a text by one of the same length, in the same second."""
+    facts = file.stat()
+    file.write_text(file.read_text().replace(before, after))
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
+
+
+@pytest.mark.parametrize("of", ["list", "manifest"])
+def test_the_index_of_a_list_that_was_edited(check, pictures, tmp_path, capsys, of):
+    """It would keep the earlier captions; a copied or touched list is the same, so is one gone."""
+    table, index = tmp_path / "pairs.csv", tmp_path / "i.safetensors"
+    table.write_text("image,caption\n0.png,zero\n1.png,one\n")
+    source = table
+    if of == "manifest":
+        source = tmp_path / "all.toml"
+        source.write_text(
+            'index = "i.safetensors"\n[[source]]\nname = "a"\ntable = "pairs.csv"\n'
+            'root = "pictures"\n'
+        )
+    given = [source, *(["--root", pictures] if of == "list" else [])]
+    assert check(*given, "--write", index) == 0
+    location = index if of == "list" else source
+    assert open_captions(location).captions(1) == ("one",)
+    os.utime(table, ns=(1, 1))
+    assert open_captions(location).captions(1) == ("one",)
+    _edited(table, "one", "two")
+    message = r"pairs.csv has changed since its index .*i\.safetensors was written; write it again"
+    with pytest.raises(ValueError, match=message) as refused:
+        open_captions(location)
+    program, *words = shlex.split(str(refused.value).partition("again with: ")[2])[1:]
+    assert program == "tools/verify_data.py"
+    capsys.readouterr()
+    assert check(*words[1:]) == 0
+    assert open_captions(location).captions(1) == ("two",)
+    table.unlink()
+    assert open_captions(location).captions(1) == ("two",)
+
+
+def test_the_index_of_another_split(check, pictures, tmp_path):
+    entries = [
+        {"image": f"{number}.png", "caption": f"{number}", "split": split}
+        for number, split in enumerate(("train", "val"))
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(entries))
+    manifest = tmp_path / "all.toml"
+    text = '[[source]]\nname = "a"\ntable = "pairs.json#train"\nroot = "pictures"\n'
+    manifest.write_text(text)
+    assert check(manifest, "--write", tmp_path / "i.safetensors") == 0
+    manifest.write_text('index = "i.safetensors"\n' + text)
+    assert open_captions(manifest).captions(0) == ("0",)
+    manifest.write_text('index = "i.safetensors"\n' + text.replace("#train", "#val"))
+    with pytest.raises(ValueError, match=r"is the index of #train of .*, and #val is asked for"):
+        open_captions(manifest)

@@ -1,0 +1,78 @@
+"""A share of the pictures with captions held out for validation."""
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from eva_data.captions.captioned_images import CaptionedImages
+from eva_data.holdout import held_out, stem
+
+
+class ChosenCaptions(CaptionedImages):
+    """Some of the pictures of a source, each with all of its captions.
+
+    What makes no pair is counted by the source.
+
+    Args:
+        pairs: The source.
+        indices: Indexes of the pictures.
+    """
+
+    def __init__(self, pairs: CaptionedImages, indices: Sequence[int]) -> None:
+        super().__init__()
+        self._pairs, self._places = pairs, np.asarray(indices, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _place(self, index: int) -> int:
+        return int(self._places[self.require(index)])
+
+    def sample_id(self, index: int) -> str:
+        """See `CaptionedImages`."""
+        return self._pairs.sample_id(self._place(index))
+
+    def name(self, index: int) -> str:
+        """See `CaptionedImages`."""
+        return self._pairs.name(self._place(index))
+
+    def source(self, index: int) -> Path | bytes:
+        """See `CaptionedImages`."""
+        return self._pairs.source(self._place(index))
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """See `CaptionedImages`."""
+        return self._pairs.captions(self._place(index))
+
+    def checksum(self) -> int:
+        """See `CaptionedImages`."""
+        return zlib.crc32(self._places.tobytes(), self._pairs.checksum())
+
+
+def hold_out(
+    pairs: CaptionedImages, share: float, *, name: str
+) -> tuple[ChosenCaptions, ChosenCaptions]:
+    """Divide the pictures of a source by their names without suffix, of shards by their keys.
+
+    A picture stays with all of its captions, and one that a manifest names several times is on one
+    side; among those that are held out it comes once.
+
+    Args:
+        pairs: The source.
+        share: Share of the pictures that is held out, see `eva_data.holdout`.
+        name: Name of the setting, for messages.
+
+    Returns:
+        The pictures to train on and those that are held out.
+
+    Raises:
+        ValueError: If it is not a share, or one side would be empty.
+    """
+    chosen = held_out((stem(pairs.name(index)) for index in range(len(pairs))), share, name=name)
+    once = {pairs.sample_id(index): index for index in np.flatnonzero(chosen)[::-1].tolist()}
+    return (
+        ChosenCaptions(pairs, np.flatnonzero(~chosen).tolist()),
+        ChosenCaptions(pairs, sorted(once.values())),
+    )
