@@ -351,6 +351,8 @@ def test_the_weights_of_a_run_and_its_config(tmp_path, capsys):
         "weights with --config-file\n"
     )
     assert "no config.yaml" in end(tmp_path / "a.jpg", "--weights", "eva_coco_seg.pth")
+    recipe = "demo/cascade_mask_rcnn_vitdet_eva_debug"
+    assert "eva_debug holds a backbone" in end(recipe, "eva_debug", tmp_path / "a.jpg")
     (run / "config.yaml").write_text("")
     for arguments in ((run, tmp_path / "a.jpg"), (tmp_path / "a.jpg", "--weights", run)):
         assert "run' is a folder without weights of a run" in end(*arguments)

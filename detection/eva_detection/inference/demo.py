@@ -23,7 +23,7 @@ from eva_data.commands import program_name
 from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
 from eva_data.options import add_download_option, probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
-from eva_detection.config.saved import config_of_run, require_config
+from eva_detection.config.saved import config_of_run, require_config, require_detector
 from eva_detection.inference.memory import parse_bytes
 
 PREDICTIONS = "predictions.json"
@@ -187,12 +187,13 @@ def _is_recipe(word: Path) -> bool:
 
 
 def _are_weights(word: Path) -> bool:
-    from eva_backbone.checkpoints.registry import list_official_files
+    from eva_backbone.checkpoints.registry import BUNDLED_FILES, list_official_files
 
     if word.is_dir() or word.suffix not in ("", *_WEIGHTS):
         return config_of_run(word) is not None
-    official = {name for one in list_official_files() for name in (one.name, one.stem)}
-    return word.suffix in _WEIGHTS or str(word) in official
+    known = {name for one in list_official_files() for name in (one.name, one.stem)}
+    known |= {one.name for one in BUNDLED_FILES}
+    return word.suffix in _WEIGHTS or str(word) in known
 
 
 def _prepare(args: argparse.Namespace) -> Plan:
@@ -204,6 +205,7 @@ def _prepare(args: argparse.Namespace) -> Plan:
         args.config_file = find_recipe(
             "detection", require_config(args.config_file, args.weights, option="--config-file")
         )
+        require_detector(args.weights)
         resolve_source(args.weights)
     return planned
 
