@@ -74,6 +74,19 @@ def list_official_files(task: str | None = None) -> tuple[OfficialFile, ...]:
     return tuple(entry for entry in OFFICIAL_FILES if task in (None, entry.task))
 
 
+def names_backbone(name: str | os.PathLike[str]) -> bool:
+    """Return whether a name is that of an official or bundled file of a ViT without task heads.
+
+    Nothing is read: of paths and addresses it is not known.
+
+    Args:
+        name: Name or stem of a file, a path, or an address.
+    """
+    official = _BY_NAME.get(os.fspath(name))
+    pretrained = official is not None and official.task == "pretrain"
+    return pretrained or any(os.fspath(name) == entry.name for entry in BUNDLED_FILES)
+
+
 def bundled_path(name: str) -> Path:
     """Return the path of a weight file that ships inside the package.
 

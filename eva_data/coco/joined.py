@@ -1,4 +1,4 @@
-"""Several data sets as one: the same classes, ids of their own, names below a common folder."""
+"""Several data sets as one: the same classes, new ids, names that say where pictures are."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -59,12 +59,13 @@ def join(parts: Sequence[tuple[CocoFile, str, Numbering]]) -> tuple[CocoFile, st
         parts: Each file, the folder of its pictures, and its classes from `unite`.
 
     Returns:
-        A file whose names are relative to the common folder, and that folder.
+        A file, and the folder of the first one's pictures: names of pictures are relative to it,
+        or absolute where they are elsewhere.
 
     Raises:
         ValueError: If a picture is in two of the files.
     """
-    common = os.path.commonpath([os.path.normpath(folder) for _, folder, _ in parts])
+    place = os.path.normpath(parts[0][1])
     images: dict[int, dict[str, Any]] = {}
     objects: list[dict[str, Any]] = []
     categories: dict[int, str] = {}
@@ -80,7 +81,7 @@ def join(parts: Sequence[tuple[CocoFile, str, Numbering]]) -> tuple[CocoFile, st
                     "out, or take it out of one"
                 )
             ids[key] = len(images) + 1
-            images[ids[key]] = {**entry, "id": ids[key], "file_name": _below(name, common)}
+            images[ids[key]] = {**entry, "id": ids[key], "file_name": _below(name, place)}
         for one in file.objects:
             changed = {"image_id": ids[one["image_id"]]}
             changed["category_id"] = numbering[one["category_id"]][0]
@@ -95,7 +96,7 @@ def join(parts: Sequence[tuple[CocoFile, str, Numbering]]) -> tuple[CocoFile, st
         thin=all(file.thin for file in files),
         lvis=any(file.lvis for file in files),
     )
-    return joined, common
+    return joined, place
 
 
 def _below(path: str, folder: str) -> str:

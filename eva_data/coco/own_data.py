@@ -83,7 +83,7 @@ def place_of_data(args: argparse.Namespace) -> str | None:
         args: The command line with the flags of `add_arguments`, or without them.
     """
     named = (getattr(args, flag, None) for flag in ("data", *_FLAGS))
-    return next((str(one) for one in named if one), None)
+    return next((str(_listed(one)[0]) for one in named if one), None)
 
 
 def read_data(args: argparse.Namespace, parts: Sequence[str], *, rule: str) -> Found:

@@ -351,9 +351,36 @@ def test_the_weights_of_a_run_and_its_config(tmp_path, capsys):
         "weights with --config-file\n"
     )
     assert "no config.yaml" in end(tmp_path / "a.jpg", "--weights", "eva_coco_seg.pth")
+    recipe = "demo/cascade_mask_rcnn_vitdet_eva_debug"
+    assert "eva_debug holds a backbone" in end(recipe, "eva_debug", tmp_path / "a.jpg")
     (run / "config.yaml").write_text("")
     for arguments in ((run, tmp_path / "a.jpg"), (tmp_path / "a.jpg", "--weights", run)):
         assert "run' is a folder without weights of a run" in end(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("words", "model", "inputs"),
+    [
+        (["RECIPE", "eva_coco_seg.pth", "a.jpg"], ("RECIPE", "eva_coco_seg.pth"), ["a.jpg"]),
+        (["RECIPE", "a.jpg", "--weights", "w.pth"], ("RECIPE", "w.pth"), ["a.jpg"]),
+        (["w.pth", "a.jpg", "--config-file", "RECIPE"], ("RECIPE", "w.pth"), ["a.jpg"]),
+        (["run", "a.jpg", "0"], (None, "run"), ["a.jpg", "0"]),
+        (["run/config.yaml", "run", "a.jpg"], ("run/config.yaml", "run"), ["a.jpg"]),
+        (["a.jpg", "b.jpg"], (None, None), ["a.jpg", "b.jpg"]),
+        (["RECIPE"], (None, None), ["RECIPE"]),
+    ],
+)
+def test_a_recipe_and_weights_before_the_pictures(words, model, inputs, tmp_path, monkeypatch):
+    """As in the demo of mmdetection; a picture is neither."""
+    monkeypatch.chdir(tmp_path)
+    recipe = "demo/cascade_mask_rcnn_vitdet_eva_debug"
+    _touch(tmp_path, "a.jpg", "b.jpg", "w.pth", "run/config.yaml")
+    words = [word.replace("RECIPE", recipe) for word in words]
+    args = demo._parser().parse_intermixed_args([*words, "--output", "out"])
+    demo._take_model(args)
+    found = [str(one) if one is not None else None for one in (args.config_file, args.weights)]
+    assert found == [one and one.replace("RECIPE", recipe) for one in model]
+    assert [str(one) for one in args.inputs] == [one.replace("RECIPE", recipe) for one in inputs]
 
 
 def test_max_memory_that_is_too_small(run_demo, demo_data, tmp_path):

@@ -13,6 +13,7 @@ from eva_detection.config.parser import make_parser
 from eva_detection.data import places
 
 DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug"
+WEIGHTS = "train.init_checkpoint=sets/digit_scenes/coco/annotations/instances_val.json"  # a file
 HEAVY = ("torch", "detectron2", "omegaconf", "hydra", "cv2")
 
 
@@ -101,7 +102,7 @@ def test_a_run_on_own_data_has_a_folder_of_its_own(check, monkeypatch, given):
         ("train.max_iter=${dataloader.train.num_workers}",),
         ("model.roi_heads.box_heads.0.conv_norm=BN",),
         ("model.backbone.net.depth=3", "+model.roi_heads.maskness_thresh=0.5"),
-        ("--eval-only", "train.max_iter=abc", "optimizer.no=3"),  # neither is read
+        ("--eval-only", "train.max_iter=abc", "optimizer.no=3", WEIGHTS),  # neither is read
     ],
 )
 def test_what_may_work_is_left_to_the_config(with_data, words):
@@ -150,6 +151,8 @@ def test_places_are_detectron2s():
         (("train.init_checkpoint=eva_coco_det.pth",), "eva_coco_det.pth .* not on this machine"),
         (("train.init_checkpoint=sets",), "is a folder without weights of a run"),
         (("--eval-only", "train.init_checkpoint="), "evaluation needs weights"),
+        (("--eval-only", "train.init_checkpoint=eva_debug"), "eva_debug holds a backbone .*train"),
+        (("--eval-only", "train.init_checkpoint=eva_psz14to16.pt"), "holds a backbone .*train"),
         (("train.output_dir=used",), "used has a run that reached model_0000004.pth: continue"),
     ],
 )

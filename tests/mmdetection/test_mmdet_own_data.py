@@ -144,6 +144,15 @@ def test_an_unknown_device_is_one_sentence(run, own, launch, tmp_path, capsys):
     assert "device 'gpu' must be cpu, cuda or cuda:N" in capsys.readouterr().err
 
 
+def test_the_name_of_a_backbone_is_refused_before_anything_is_read(tmp_path, capsys, monkeypatch):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    monkeypatch.setattr(demo, "_detect", None)
+    words = ["demo/cascade_mask_rcnn_eva_debug", "eva_debug", str(tmp_path / "a.png")]
+    with pytest.raises(SystemExit):
+        demo.main([*words, "--output", str(tmp_path / "out")])
+    assert "eva_debug holds a backbone and not a detector; name weights" in capsys.readouterr().err
+
+
 def test_a_strip_is_detected_in_as_other_pictures_are(run, own, launch, tmp_path):
     for name, shape in {"a": (900, 2, 3), "b": (40, 50, 3)}.items():
         Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / f"{name}.png")

@@ -217,7 +217,10 @@ def _check_weights(source: Any, *, needed: bool) -> None:
         return
     from eva_backbone.checkpoints import registry
     from eva_backbone.checkpoints.hub.client import refusal
+    from eva_detection.config.saved import require_detector
 
+    if needed:
+        require_detector(source)
     official = any(source in (one.name, one.stem) for one in registry.list_official_files())
     if not official or refusal():
         registry.resolve_source(source)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from eva_backbone.checkpoints.registry import list_official_files, resolve_source
+from eva_backbone.checkpoints.registry import list_official_files, names_backbone, resolve_source
 from eva_data.files import home_expanded
 
 SAVED = "config.yaml"
@@ -21,6 +21,27 @@ def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
     place = home_expanded(weights)
     file = (place if place.is_dir() else place.parent) / SAVED
     return file if place.exists() and file.is_file() else None
+
+
+def not_a_detector(weights: str | os.PathLike[str]) -> str:
+    """Write the sentence for a backbone where a detector is needed."""
+    return (
+        f"{os.fspath(weights)} holds a backbone (a pre-trained ViT), not a detector: train one "
+        "from it, or name one, such as eva_coco_det.pth"
+    )
+
+
+def require_detector(weights: str | os.PathLike[str]) -> None:
+    """Refuse weights whose name says that they are a backbone, before anything is read.
+
+    Args:
+        weights: Name of a file, a path, or the folder of a run.
+
+    Raises:
+        ValueError: If they are.
+    """
+    if names_backbone(weights) and not Path(weights).exists():
+        raise ValueError(not_a_detector(weights))
 
 
 def require_config(

@@ -23,10 +23,11 @@ from eva_data.commands import program_name
 from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
 from eva_data.options import add_download_option, probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
-from eva_detection.config.saved import config_of_run, require_config
+from eva_detection.config.saved import config_of_run, require_config, require_detector
 from eva_detection.inference.memory import parse_bytes
 
 PREDICTIONS = "predictions.json"
+_WEIGHTS = (".pt", ".pth", ".safetensors")
 
 _EPILOG = """
 INPUT is a picture, a video, a folder of both, a pattern in quotes ("photos/*.jpg"), or the number
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="INPUT",
         help="image, video, folder of both, pattern or camera; without --weights the first one is "
-        "the folder of a training",
+        "the folder of a training, or the first two are a recipe and weights",
     )
     parser.add_argument(
         "--config-file",
@@ -152,10 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_intermixed_args(arguments)
-    if args.weights is None:
-        if config_of_run(args.inputs[0]) is None or len(args.inputs) == 1:
-            refuse(parser, "give --weights, or the folder of a training as the first INPUT")
-        args.weights = str(args.inputs.pop(0))
+    _take_model(args)
+    if args.weights is None or not args.inputs:
+        refuse(parser, "give --weights, or the folder of a training as the first INPUT")
     run_demo(
         parser,
         prepare=lambda: _prepare(args),
@@ -163,6 +163,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
         overwrite=args.overwrite,
         results=[args.output / PREDICTIONS],
     )
+
+
+def _take_model(args: argparse.Namespace) -> None:
+    """Take a recipe and weights that stand before the pictures, as in `mmdetection/demo.py`."""
+    words = args.inputs
+    if args.config_file is None and len(words) > 1 and _is_recipe(words[0]):
+        args.config_file = words.pop(0)
+    if args.weights is None and len(words) > 1 and _are_weights(words[0]):
+        args.weights = str(words.pop(0))
+
+
+def _is_recipe(word: Path) -> bool:
+    from eva_data.recipes import find_recipe
+
+    if word.suffix not in ("", ".py", ".yaml") or (not word.suffix and word.exists()):
+        return False
+    try:
+        find_recipe("detection", word)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _are_weights(word: Path) -> bool:
+    from eva_backbone.checkpoints.registry import BUNDLED_FILES, list_official_files
+
+    if word.is_dir() or word.suffix not in ("", *_WEIGHTS):
+        return config_of_run(word) is not None
+    known = {name for one in list_official_files() for name in (one.name, one.stem)}
+    known |= {one.name for one in BUNDLED_FILES}
+    return word.suffix in _WEIGHTS or str(word) in known
 
 
 def _prepare(args: argparse.Namespace) -> Plan:
@@ -174,6 +205,7 @@ def _prepare(args: argparse.Namespace) -> Plan:
         args.config_file = find_recipe(
             "detection", require_config(args.config_file, args.weights, option="--config-file")
         )
+        require_detector(args.weights)
         resolve_source(args.weights)
     return planned
 

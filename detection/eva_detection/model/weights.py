@@ -10,6 +10,7 @@ from eva_backbone.checkpoints.loading import load_weights
 from eva_backbone.checkpoints.reading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.terminal import SHOWN
+from eva_detection.config.saved import not_a_detector
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +52,7 @@ def load_initial_weights(
     file = resolve_source(source)
     weights = read_weights(file)
     if complete and _is_backbone(weights):
-        raise ValueError(
-            f"{source} holds a backbone (a pre-trained ViT), not a detector: train one from it, or "
-            "name one, such as eva_coco_det.pth"
-        )
+        raise ValueError(not_a_detector(source))
     report = load_weights(
         model,
         weights,

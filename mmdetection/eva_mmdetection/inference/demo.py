@@ -84,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         planned = plan(args.model.inputs, args.output)
         if planned.jobs:
             from eva_backbone.checkpoints.registry import resolve_source
+            from eva_mmdetection.model.refusals import require_detector
 
+            require_detector(args.model.weights)
             resolve_source(args.model.weights)
         return planned
 
