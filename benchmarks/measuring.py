@@ -10,6 +10,8 @@ from typing import TypeVar
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from eva_data.command_line.parsing import Parser
+
 T = TypeVar("T")
 Call = Callable[[], object]
 Seconds = tuple[float, float]  # by the clock, and of CPU time of this process
@@ -90,9 +92,7 @@ def parser_of_sizes(
     description: str | None, *, batch: int = 1, rounds: int = 3
 ) -> argparse.ArgumentParser:
     """Make a command line with the sizes of a ViT of EVA-g's width, a batch and rounds."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=1408)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--heads", type=int, default=16)

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from measuring import Figure, by_clock, in_turn, ratios, show
 from numpy.typing import NDArray
 
+from eva_data.command_line.parsing import Parser
 from eva_data.video.containers import explained, open_pictures, to_rgb
 from eva_data.video.frame_table import frames_of
 from eva_data.video.video_source import BACKENDS, Backend, open_video
@@ -150,9 +151,7 @@ def at_size(
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gop", type=int, nargs="+", default=[12, 250], help="keyframe intervals")
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 16], help="frames of a clip")
     parser.add_argument("--clips", type=int, default=5, help="clips of a measurement")

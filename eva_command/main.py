@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib import metadata
 
 from eva_command.table import COMMANDS, GROUPS, Command, Group
-from eva_data.commands import UnwritableOutputError, complain, flush_output, say
+from eva_data.commands import EXIT_UNREAD, UnwritableOutputError, complain, flush_output, say
 from eva_data.extras import sentence_of
 
 _HELP = ("-h", "--help", "help")
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _answer(list(sys.argv[1:] if arguments is None else arguments))
         finally:
             flush_output()
+    except BrokenPipeError:  # its reader has seen enough, as in `... --help | head`
+        return EXIT_UNREAD
     except UnwritableOutputError as error:
         complain(f"eva: {error}")
         return 1

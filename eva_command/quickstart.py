@@ -2,15 +2,14 @@
 
 import argparse
 import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from types import FrameType, MappingProxyType
+from types import MappingProxyType
 from typing import NamedTuple
 
+from eva_data.command_line.parsing import Parser
+from eva_data.command_line.steps import run_step
 from eva_data.commands import program, say
-from eva_data.interruption import SIGNALS
 
 _DETECTION = "detection"  # has a quick start of its own
 _PROGRAM = (sys.executable, "-m", "eva_command")
@@ -48,6 +47,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             "name digits",
             "--output output/datasets/digit_folder --formats folder",
             "eva_debug_digits --run.output {output} --run.resume",
+            "classification demo output/datasets/digit_folder/folder/val/7 "
+            "--weights {output} --output {output}/demo --overwrite",
         ),
         "video": Recipe(
             "name how digits move",
@@ -74,13 +75,12 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     texts = {_DETECTION: "find digits and their masks"}
     texts |= {name: recipe.text for name, recipe in RECIPES.items()}
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="eva quickstart",
         description="Make demo data, train on a CPU in a few minutes, score and report. The same "
         "command continues a run that was stopped. Further arguments are those of the training.",
         epilog="tasks:\n" + "\n".join(f"  {name:<15} {text}" for name, text in texts.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add(
@@ -122,24 +122,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _step(words: Sequence[str]) -> int:
-    """Run a command of `eva` in a process of its own; signals reach it."""
-    process = subprocess.Popen([*_PROGRAM, *words])
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        del frame
-        process.send_signal(number)
-
-    before = {one: signal.signal(one, pass_on) for one in SIGNALS}
-    try:
-        while True:
-            try:
-                code = process.wait()
-                return code if code >= 0 else 128 - code  # of a signal, as a shell reports it
-            except KeyboardInterrupt:  # the step has it too, and says what is saved
-                continue
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+    """Run a command of `eva` in a process of its own."""
+    return run_step([*_PROGRAM, *words])
 
 
 main = program(_parse, _run, name="eva quickstart")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva_command.recipe_copies import copy_recipe, with_parents
+from eva_data.command_line.parsing import Parser
 from eva_data.commands import program, say
 from eva_data.recipes import (
     TASKS,
@@ -17,9 +18,8 @@ from eva_data.recipes import (
 
 
 def _parse_recipes(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="eva recipes",
-        allow_abbrev=False,
         description="List the recipes, by the names that every command takes.",
     )
     parser.add_argument("task", nargs="?", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
@@ -49,9 +49,8 @@ recipes = program(_parse_recipes, _recipes)
 
 
 def _parse_config(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="eva config",
-        allow_abbrev=False,
         description="Show a recipe and the files that it inherits from, or copy them all: the copy "
         "keeps the layout and works wherever it lies.",
     )

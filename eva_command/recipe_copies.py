@@ -1,12 +1,13 @@
 """Copies of a recipe that work alone: with every file that it inherits from, in the same layout."""
 
 import ast
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from eva_data.files import explained, make_folder
+from eva_data.files import explained, flush, make_folder
 
 _YAML_BASE = re.compile(r"""^_BASE_:\s*["']?([^"'\s#]+)""", re.MULTILINE)
 
@@ -64,7 +65,7 @@ def copy_recipe(recipe: Path, folder: Path, destination: Path) -> list[Path]:
             "folder"
         )
     with ExitStack() as undone:
-        for file, copy in copies.items():
+        for file, copy in reversed(copies.items()):  # the recipe last, which needs the others
             for new in reversed([path for path in copy.parents if not path.exists()]):
                 undone.callback(_remove_empty, new)
                 make_folder(new)
@@ -80,7 +81,7 @@ def _remove_empty(folder: Path) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file that is not there yet.
+    """Write a file that is not there yet, and appears when it is complete.
 
     Args:
         path: The file; its folder exists.
@@ -89,14 +90,14 @@ def write_new(path: Path, content: bytes) -> None:
     Raises:
         UnwritableError: If it is there, or the disk is full, for example; then nothing of it stays.
     """
+    part = path.with_name(f".{path.name}.writing-{os.getpid()}")
     with explained(path):
-        stream = path.open("xb")
         try:
-            with stream:
-                stream.write(content)
-        except BaseException:
-            path.unlink()
-            raise
+            part.write_bytes(content)
+            flush(part)
+            os.link(part, path)  # which replaces no file
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _common_folder(files: list[Path]) -> Path:

@@ -42,8 +42,7 @@ class Group(NamedTuple):
 
 
 _SUBMISSION = "eva_detection.evaluation.submission"
-_TEST = {"test": "evaluate"}
-_TEST_PREDICT = {**_TEST, "predict": "demo"}
+_TEST_PREDICT = {"test": "evaluate", "predict": "demo"}
 
 GROUPS: Mapping[str, Group] = {
     "detection": Group(
@@ -103,12 +102,13 @@ GROUPS: Mapping[str, Group] = {
             "evaluate-frozen": Command(
                 "eva_classification.frozen_command", "main", "neighbours and linear classifiers"
             ),
+            "demo": Command("eva_classification.inference.demo", "main", "name what pictures show"),
         },
         (
             "eva quickstart classification",
             "eva classification train eva_l_patch14_in21k_to_in1k_336px --data.train DIR ...",
         ),
-        _TEST,
+        _TEST_PREDICT,
     ),
     "pretrain": Group(
         "masked image modelling towards CLIP's features",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eva_data.command_line.parsing import Parser
 from eva_data.commands import complain, program, say
 from eva_data.options import add_download_option
 
@@ -15,9 +16,7 @@ _TASKS = ("pretrain", "classification", "clip", "detection", "segmentation", "vi
 
 
 def _parser(verb: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        prog=f"eva weights {verb}", allow_abbrev=False, description=description
-    )
+    return Parser(prog=f"eva weights {verb}", description=description)
 
 
 def _parse_list(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -73,6 +73,22 @@ def complain(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
 
+def ended(sentence: str, code: int) -> SystemExit:
+    """Say why a program ends, and make its end.
+
+    Args:
+        sentence: What is said on the standard error output.
+        code: Exit code.
+
+    Returns:
+        What to raise; its text is the sentence.
+    """
+    complain(printable(sentence))
+    end = SystemExit(sentence)
+    end.code = code
+    return end
+
+
 def printable(text: str) -> str:
     """Escape what is not text: names of files are bytes, and not all of them are UTF-8."""
     return text.encode(errors="backslashreplace").decode()

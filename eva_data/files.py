@@ -193,6 +193,17 @@ def home_expanded(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 (which raises RuntimeError)
 
 
+def expand_home(word: str) -> str:
+    """Replace `~/` at the beginning of a word of a command line, whatever else it is.
+
+    A shell does so only where `~/` begins a word, not in `--output=~/run` and `key=~/run`.
+
+    Args:
+        word: Any text.
+    """
+    return str(home_expanded(word)) if word.startswith("~/") else word
+
+
 def is_there(word: str) -> bool:
     """Return whether a word of a command line is a file or folder; any text may be asked for."""
     return os.path.exists(word)  # noqa: PTH110 (Path's raises for a text that is too long)

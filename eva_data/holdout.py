@@ -1,4 +1,4 @@
-"""A share of the samples held out of training to be evaluated on: `--val-share 0.1`.
+"""The rule that holds a share of the samples out of training: `--val-share 0.1`.
 
 A sample's name decides: its SHA-256, with a fixed salt, as a fraction of the largest one, is below
 the share or not. So the choice depends neither on the order of the samples nor on the others, and
@@ -52,6 +52,23 @@ def check_setting(share: float, val: str) -> None:
             f"val_share={share:g} holds out a part of train, and val={val} is set too: set one of "
             "them to nothing (--data.val '')"
         )
+
+
+def validation_fact(
+    counted: str, *, share: float, val: str, of: str = "each class"
+) -> tuple[str, str]:
+    """Say what a training is validated on, for its opening lines and its report.
+
+    Args:
+        counted: Its counts, such as "361 images".
+        share: Share that is held out of the training data; 0 where `val` names the data.
+        val: The data, as they were named.
+        of: What the share is of, where samples have no classes.
+
+    Returns:
+        "val", and the counts with the place.
+    """
+    return "val", f"{counted} ({f'{share:g} of {of}' if share else val})"
 
 
 def require_evaluated(best_metric: str, data: Any, *settings: str) -> None:

@@ -10,6 +10,7 @@ import fnmatch
 import glob
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -27,6 +28,7 @@ CAMERAS = "/dev/video"  # and the number
 EXIT_WRONG_ARGUMENTS = 2
 _ANY_DEPTH = "**"
 _WRITTEN = (".jpg", ".jpeg", ".png", ".mp4")
+_JPEG_SIDE = 65_500  # pixels, at most
 
 
 class Job(NamedTuple):
@@ -35,7 +37,7 @@ class Job(NamedTuple):
     Attributes:
         source: The file, or the device of a camera.
         name: Its path below the folder or the pattern that was given, with slashes, or its own
-            name.
+            name; the path as it was given, where another one without targets has that name.
         targets: Files to write.
     """
 
@@ -107,6 +109,9 @@ def plan_jobs(
             place = source.parent.resolve() / source.name  # a link is a file of its own
             jobs.setdefault(place, Job(source, name.as_posix(), tuple(targets(name))))
     _require_distinct([*jobs.values()])
+    names = Counter(job.name for job in jobs.values())
+    same = {place: job for place, job in jobs.items() if names[job.name] > 1 and not job.targets}
+    jobs |= {place: job._replace(name=job.source.as_posix()) for place, job in same.items()}
     return Plan([*jobs.values()], problems)
 
 
@@ -245,7 +250,10 @@ def save_picture(picture: "Image.Image", file: Path) -> None:
 
     Raises:
         UnwritableError: If the disk is full or the folder read-only, for example.
+        ValueError: If it is larger than a JPEG can be.
     """
+    if max(picture.size) > _JPEG_SIDE and file.suffix.lower() != ".png":
+        raise ValueError(f"{file} would be larger than JPEG's {_JPEG_SIDE:,} pixels: give a PNG")
     make_folder(file.parent)
     with replacing(file) as part:
         picture.save(part, quality=95)  # without effect on PNG

@@ -7,8 +7,12 @@ A recipe is a file below `TASK/configs` in a checkout. In a wheel the same folde
 import ast
 import difflib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from eva_data.command_line.slips import SlipError
+from eva_data.files import home_expanded
 
 TASKS = (
     "detection",
@@ -21,8 +25,24 @@ TASKS = (
 )
 PARENT_FOLDERS = ("_base_", "common")  # files that recipes inherit from, no recipes themselves
 SUFFIXES = (".py", ".toml", ".yaml")
+WEIGHTS = (".pt", ".pth", ".safetensors")
+START_WEIGHTS = {  # task -> option of its training that takes the weights to begin with
+    "detection": "train.init_checkpoint=WEIGHTS",
+    "mmdetection": "--load-from WEIGHTS",
+    "segmentation": "--load-from WEIGHTS",
+    "classification": "model.init_checkpoint=WEIGHTS",
+    "pretrain": "student.init_checkpoint=WEIGHTS",
+    "video": "model.init_checkpoint=WEIGHTS",
+    "clip": "model.init_checkpoint=WEIGHTS",
+}
 _BESIDE = Path(__file__).resolve().parent.parent  # site-packages, or the root of a checkout
 _SHOWN = 8  # names in a message
+_PARTS = frozenset(  # folders of a data set's parts, which do not name it
+    (
+        *("annotations", "images", "imgs", "labels", "maps", "masks", "data", "dataset", "coco"),
+        *("yolo", "voc", "train", "training", "val", "valid", "validation", "test"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -98,10 +118,14 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
         name: Path or name, such as `coco/cascade_mask_rcnn_vitdet_eva_g_1280`.
 
     Raises:
-        ValueError: If there is no such task or recipe, or several have the name.
+        ValueError: If there is no such task, or several recipes have the name.
+        SlipError: If there is no such recipe, with those that are close to it; or the name is that
+            of weights or a folder, with the option that takes them.
     """
     folder = recipe_folder(task)
-    given = Path(name)
+    given = home_expanded(name)
+    if given.suffix in WEIGHTS:
+        raise SlipError(_weights_in_its_place(task, os.fspath(name), given))
     if given.is_file():
         return given
     text = given.as_posix().removeprefix(f"{task}/configs/")
@@ -119,11 +143,57 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
             f"{len(same)} recipes of {task} are called {text!r}; name one by its path: "
             f"{', '.join(_plain(one) for one in same)}"
         )
+    if os.fspath(name) and (given.is_dir() or _recipes_with(task, text)):
+        raise SlipError(_weights_in_its_place(task, text, given))
     close = _close(text, [_plain(one) for one in known])
-    raise ValueError(
+    raise SlipError(
         f"there is no recipe {os.fspath(name)!r} of {task}, and no such file; "
         f"{f'close to it: {close}; ' if close else ''}`eva recipes {task}` lists all"
     )
+
+
+def _weights_in_its_place(task: str, name: str, place: Path) -> str:
+    """Write the sentence on weights, or the folder of a run, that were given for a recipe."""
+    what = "a folder" if place.is_dir() else "weights"
+    using = [_plain(one) for one in _recipes_with(task, place.name)]
+    using = (using or [_plain(one) for one in _names(task, (".py",))])[:2]
+    option = START_WEIGHTS[task].replace("WEIGHTS", name)
+    return (
+        f"{name} is {what} and not a recipe: name a recipe, such as {' or '.join(using)}, and "
+        f"begin with these weights by {option}; `eva recipes {task}` lists all"
+    )
+
+
+def _recipes_with(task: str, weights: str) -> list[str]:
+    """List the recipes that name weights, by a name with or without its suffix."""
+    stem = (
+        weights.removesuffix(Path(weights).suffix) if Path(weights).suffix in WEIGHTS else weights
+    )
+    named = re.compile(rf"""["']{re.escape(stem)}({"|".join(map(re.escape, WEIGHTS))})["']""")
+    folder = recipe_folder(task)
+    names = _names(task, (".py",))
+    return [one for one in names if named.search((folder / one).read_text(encoding="utf-8"))]
+
+
+def name_on_own_data(recipe: str | os.PathLike[str], data: str | os.PathLike[str]) -> str:
+    """Name the folder of a run of a recipe on a user's own data: by both.
+
+    The recipe's own name of a folder would say that it is a run on the recipe's data.
+
+    Args:
+        recipe: File of the recipe.
+        data: The data, or a file or folder of them.
+
+    Returns:
+        A name such as `coins_eva_g_24gb`; empty if the recipe is not one of this toolkit.
+    """
+    file, place = Path(recipe).resolve(), Path(data).resolve()
+    if not any(file.is_relative_to(recipe_folder(task)) for task in TASKS):
+        return ""
+    folders = [place, *place.parents] if place.is_dir() else place.parents
+    named = (one.name for one in folders if one.name and one.name.lower() not in _PARTS)
+    short = re.search(r"eva_.*", file.stem)
+    return f"{next(named, 'own_data')}_{short[0] if short else file.stem}"
 
 
 def _names(task: str, suffixes: tuple[str, ...]) -> list[str]:

@@ -1,10 +1,13 @@
 """What a run says on the terminal: a few lines and a bar. Everything else is in its log.
 
-A record of a log reaches the terminal if it is a warning, or was logged with `extra=SHOWN`.
+A record of a log reaches the terminal if it is a warning, or was logged with `extra=SHOWN`. Of what
+Python's `warnings` say, that is the first one of each kind from a module of the user's own; what
+libraries warn of, a user cannot act on.
 """
 
 import logging
 import re
+import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -12,16 +15,30 @@ from types import MappingProxyType
 from eva_data.progress import ProgressBar
 
 SHOWN: Mapping[str, object] = MappingProxyType({"shown": True})
+WARNINGS = "py.warnings"  # name of the logger of `logging.captureWarnings`
+_WARNING = re.compile(r"(.+?):(\d+): (\w+): (.*)")
+_HELPFUL = re.compile(r"CUDA |This DataLoader ")
+_PYTHON = str(Path(sysconfig.get_path("stdlib")))
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 class ForTerminal(logging.Filter):
     """Lets warnings pass, and what was logged with `extra=SHOWN`, without tracebacks."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._warned: set[str] = set()
+
     def filter(self, record: logging.LogRecord) -> bool:
         """Decide on a record."""
         if record.exc_info:
             return False
+        if record.name == WARNINGS:
+            line = line_of_warning(record.getMessage())
+            if not line or line in self._warned:
+                return False
+            self._warned.add(line)
+            return True
         return record.levelno >= logging.WARNING or bool(getattr(record, "shown", False))
 
 
@@ -31,7 +48,34 @@ class TerminalFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Format a record in one line or more."""
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        return level + without_colors(record.getMessage())
+        text = record.getMessage()
+        if record.name == WARNINGS:
+            text = line_of_warning(text) or text
+        return level + without_colors(text)
+
+
+def line_of_warning(text: str) -> str:
+    """Write what a user should see of a warning of Python in a line.
+
+    Args:
+        text: The warning as Python formats it: file, number of the line, class, message, code.
+
+    Returns:
+        Message and place; empty for a warning of a library, or of this toolkit, which does not
+        help a user.
+    """
+    found = _WARNING.match(text)
+    if found is None:
+        return ""
+    file, line, kind, message = found.groups()
+    if _HELPFUL.match(message):
+        return message
+    parts = Path(file).parts
+    if {"site-packages", "dist-packages"} & {*parts} or file.startswith((_PYTHON, "<")):
+        return ""
+    if any(part.startswith("eva_") for part in parts[:-1]):
+        return ""
+    return f"{kind}: {message} ({Path(file).name}, line {line})"
 
 
 class TerminalHandler(logging.Handler):

@@ -1,54 +1,17 @@
-"""Transform types, and the evaluation transform, which refuses strips."""
+"""Transform types, and the evaluation transform."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 from PIL import Image
 from torch import Tensor
 
-from eva_data.pictures import UnreadableImageError
-from eva_data.video.video_source import LONGEST
-
 Interpolation = Literal["bicubic", "bilinear"]
 PictureTransform = Callable[[Image.Image], Tensor]  # from a picture in RGB
 TensorTransform = Callable[[Tensor], Any]  # from (3, height, width) uint8
-_UNNAMED = "the picture"
-
-
-class StripError(UnreadableImageError):
-    """A picture whose one side is too long for the other, so that it cannot be resized."""
-
-
-def refuse_strip(picture: Image.Image) -> Image.Image:
-    """Return a picture, but not a strip: resized by its shorter side, it would fill the memory.
-
-    Raises:
-        StripError: An OSError, if one side is more than 50 times as long as the other.
-    """
-    width, height = picture.size
-    if max(width, height) > LONGEST * min(width, height):
-        raise StripError(
-            f"{_UNNAMED} has {width} x {height} pixels: one side is more than {LONGEST} times as "
-            "long as the other, leave it out"
-        )
-    return picture
-
-
-def transformed(picture: Image.Image, transform: PictureTransform, name: str) -> Tensor:
-    """Transform a picture that has a name.
-
-    Args:
-        picture: The picture in RGB.
-        transform: Its transform.
-        name: Name of the picture, for the message.
-
-    Raises:
-        UnreadableImageError: If it is a strip, and the transform one of evaluation.
-    """
-    try:
-        return transform(picture)
-    except StripError as error:
-        raise UnreadableImageError(str(error).replace(_UNNAMED, name, 1)) from error
+_MOST_PIXELS = 100_000_000  # of a picture that is resized
+_KEPT = 8  # times the shorter side, of a strip
 
 
 def evaluation_transform(
@@ -63,7 +26,8 @@ def evaluation_transform(
 
     The shorter side is resized to `size / crop_pct`, rounded down, by Pillow, whose rounding
     differs from that of tensors. All published results have `crop_pct` 1, and "bicubic" but for
-    ImageNet-V2 and ObjectNet, which the official code resizes "bilinear".
+    ImageNet-V2 and ObjectNet, which the official code resizes "bilinear". Only the middle is
+    resized of a strip that would have more than 100 million pixels then.
 
     Args:
         size: Side of the result in pixels.
@@ -73,7 +37,7 @@ def evaluation_transform(
         std: Divides them, for each channel.
 
     Returns:
-        A function from a PIL image in RGB to (3, size, size) float32; a strip is a `StripError`.
+        A function from a PIL image in RGB to (3, size, size) float32.
 
     Raises:
         ValueError: For values out of range.
@@ -96,13 +60,26 @@ def evaluation_transform(
             raise ValueError(f"{name} must be three numbers, std above 0, got {tuple(values)}")
     if interpolation not in get_args(Interpolation):
         raise ValueError(f"interpolation must be bicubic or bilinear, got {interpolation!r}")
+    side = int(size / crop_pct)
     transform: PictureTransform = Compose(
         [
-            refuse_strip,
-            Resize(int(size / crop_pct), InterpolationMode(interpolation)),
+            partial(_without_ends, side=side),
+            Resize(side, InterpolationMode(interpolation)),
             CenterCrop(size),
             ToTensor(),
             Normalize(mean, std),
         ]
     )
     return transform
+
+
+def _without_ends(picture: Image.Image, *, side: int) -> Image.Image:
+    """Keep the middle of a strip that would fill the memory once its shorter side is resized."""
+    width, height = picture.size
+    short, long = min(width, height), max(width, height)
+    kept = _KEPT * short - (_KEPT * short - long) % 2  # an even rest: the middle stays there
+    if side * side * long <= _MOST_PIXELS * short or kept >= long:
+        return picture
+    begin = (long - kept) // 2
+    strip = (begin, 0, begin + kept, height) if width == long else (0, begin, width, begin + kept)
+    return picture.crop(strip)

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, check_variant
+from eva_data.files import home_expanded
+from eva_data.outputs.run_sentences import RunSentences
 
+SAYS = RunSentences(unit="step", resume="--run.resume", output="--run.output")
 MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
 LARGEST_IMAGE = 10_000  # side in pixels
 LARGEST_SEED = 2**32 - 1  # of torch, numpy and what is computed of it
@@ -126,7 +129,8 @@ class RunConfig:
     wandb_project: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "output", Path(self.output))  # recipes may give a string
+        # recipes may give a string
+        object.__setattr__(self, "output", home_expanded(self.output))
         one_of_its_choices(self)
         at_least(self, epochs=1, batch_size=1, accumulate=1, log_every=1, keep_checkpoints=1)
         at_least(self, workers=0, checkpoint_every=0, evaluate_every=0, seed=0)
@@ -329,14 +333,12 @@ def as_plain(config: Any) -> Any:
     return str(config) if isinstance(config, Path) else config
 
 
-def in_use(output: Path, checkpoint: str) -> str:
-    """Say that a folder has a run, and what to do.
+def what_is_saved(checkpoint: Path | None) -> str:
+    """Say what of a run is saved, and how to go on.
 
     Args:
-        output: Folder of the run.
-        checkpoint: Name of its newest checkpoint.
+        checkpoint: Its newest complete checkpoint.
     """
-    return (
-        f"{output} has a run that reached {checkpoint}: continue it with resume (--run.resume) or "
-        "choose another output (--run.output)"
-    )
+    if checkpoint is None:
+        return SAYS.saved("")
+    return SAYS.saved(checkpoint.name, done=int(checkpoint.name.rpartition("_")[2]))

@@ -24,7 +24,7 @@ from eva_engine.checkpoints.resuming import (
     mention_changes,
 )
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
-from eva_engine.config import OptimizerConfig, RunConfig
+from eva_engine.config import SAYS, OptimizerConfig, RunConfig, what_is_saved
 from eva_engine.data.loading import EvaluationInterruptedError, interruptible, running
 from eva_engine.data.order import (
     BadSamples,
@@ -148,7 +148,7 @@ class TrainingRun:
         keep = run.keep_checkpoints
         self._checkpoints = RunCheckpoints(run.output, keep=keep, config=self.config)
         checkpoint = find_checkpoint(self._checkpoints, run)
-        self._saved = checkpoint is not None
+        self._newest, self._saved = checkpoint, checkpoint is not None
         saved = read_run(checkpoint) if checkpoint else {}
         self._seed = saved.get("seed", run.seed)
         self._start = saved.get("step", 0)
@@ -203,7 +203,6 @@ class TrainingRun:
         self._average = MovingAverage(self._engine, decay=run.ema_decay) if run.ema_decay else None
         if checkpoint is not None:
             run_checkpoint.restore(checkpoint, self._engine, self._average)
-            logger.info("continuing after step %d (%s)", self._start, checkpoint.name)
         begins = not self._start
         best = BestWeights(run.output, metric=run.best_metric, begins=begins, config=self.config)
         self._best = best if run.best_metric else None
@@ -218,7 +217,7 @@ class TrainingRun:
             self._presenter = Presenter(
                 says, run, self.config, steps=self._total, device=kind, **sizes
             )
-            self._presenter.open(self._start)
+            self._presenter.open(self._start, self._newest)
             self._log = RunLog(
                 run,
                 start_step=self._start,
@@ -232,7 +231,7 @@ class TrainingRun:
     def _train(self) -> None:
         self._engine.engine.train()
         if self._start >= self._total:
-            logger.info("all %d steps were done before", self._total, extra=SHOWN)
+            logger.info("%s", SAYS.finished(self.run.output, self._total), extra=SHOWN)
         if self._evaluation_is_due() and self._paused(self._evaluate, self._start - 1):
             self._end_early(self._start)
         for step in range(self._start, self._total):
@@ -252,7 +251,8 @@ class TrainingRun:
         """End as asked by a signal, with a checkpoint."""
         if not self._saved:
             self._paused(self._save, done)
-        logger.info("stopped after step %d by a signal; run again with resume", done, extra=SHOWN)
+        saved = what_is_saved(self._newest)
+        logger.info("%s", SAYS.stopped(self._signal.received, saved), extra=SHOWN)
         sys.exit(EXIT_RUN_AGAIN)
 
     def _evaluates_after(self, done: int) -> bool:
@@ -311,8 +311,8 @@ class TrainingRun:
             "bad_samples": sorted(self._bad_samples.names),
             "skipped_in_a_row": self._nonfinite.in_a_row,
         }
-        folder = self._checkpoints.save(self._engine, self._average, step=done, run=record)
-        logger.info("saved %s", folder.name)
+        self._newest = self._checkpoints.save(self._engine, self._average, step=done, run=record)
+        logger.info("saved %s", self._newest.name)
         self._saved = True
         return True
 

@@ -17,7 +17,7 @@ from eva_data.reports.content import Section, Step
 from eva_data.reports.page import NAME, try_report
 from eva_data.reports.provenance import facts, record_start
 from eva_data.terminal import SHOWN, closing_lines, opening_lines
-from eva_engine.config import RunConfig
+from eva_engine.config import SAYS, RunConfig
 from eva_engine.evaluation.report import TrainedRun, training_report
 from eva_engine.run_log import METRICS
 
@@ -106,24 +106,26 @@ class Presenter:
         self._recipe = _recipe.get() or run.output.name
         self._began = time.monotonic()
 
-    def open(self, start_step: int) -> None:
+    def open(self, start_step: int, checkpoint: Path | None) -> None:
         """Record the start and the recipe, and say what is about to be done.
 
         Args:
             start_step: Steps that are done already.
+            checkpoint: Where the run continues from; None for one that begins.
         """
         run, says = self._run, self._says
         record_start(run.output, "training", log=METRICS, continues=start_step > 0)
         write_text(run.output / CONFIG, json.dumps(self._config, indent=2))
         where = f"{self._processes} x {self._device}" if self._processes > 1 else self._device
         model = f" {says.what}," if says.what else ""
+        steps, epochs = _counted(self._steps, "step"), _counted(run.epochs, "epoch")
         lines = opening_lines(
-            task=f"train {self._recipe}:{model} {self._steps:,} steps of {self._batch_size} "
-            f"samples ({run.epochs} {'epochs' if run.epochs > 1 else 'epoch'}) on {where}",
-            weights=named_weights(says.weights),
+            task=f"train {self._recipe}:{model} {steps} of {self._batch_size} samples ({epochs}) "
+            f"on {where}",
+            weights=str(checkpoint) if checkpoint else named_weights(says.weights),
             data=[f"{use}: {text}" for use, text in says.data],
             output=run.output,
-            more=[f"continues after step {start_step:,}"] if start_step else (),
+            more=[SAYS.resumed(start_step, self._steps, checkpoint)] if checkpoint else (),
         )
         for line in lines:
             logger.info("%s", line, extra=SHOWN)
@@ -171,3 +173,7 @@ class Presenter:
         )
         for line in lines:
             logger.info("%s", line, extra=SHOWN)
+
+
+def _counted(number: int, unit: str) -> str:
+    return f"{number:,} {unit}{'s' * (number != 1)}"

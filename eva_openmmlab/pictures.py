@@ -1,4 +1,4 @@
-"""Reading pictures for training and tests, by the rules of `eva_data.pictures`."""
+"""Reading pictures for training and tests, by the rules of `eva_data.pictures`; resizing strips."""
 
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,46 @@ class LoadPicture(LoadImageFromFile):
         results["img"] = image.astype(np.float32) if self.to_float32 else image
         results["img_shape"] = results["ori_shape"] = image.shape[:2]
         return results
+
+
+class KeepSides:
+    """Base class, before a `Resize`: a side that it would round to nothing keeps a pixel.
+
+    Pictures of more than some 256:1 have one at the smallest sizes of a training.
+    """
+
+    keep_ratio: bool
+    scale: Any
+    scale_factor: Any
+
+    def transform(self, results: dict[str, Any]) -> Any:
+        """Resize a picture and what belongs to it; see mmcv's and mmdetection's class.
+
+        Args:
+            results: Record with `img`.
+        """
+        resize = super().transform  # type: ignore[misc]
+        size = self._size(results)
+        if min(size) > 0:
+            return resize(results)
+        before = self.keep_ratio, self.scale
+        self.keep_ratio, self.scale = False, (max(1, size[0]), max(1, size[1]))
+        try:
+            return resize(results)
+        finally:
+            self.keep_ratio, self.scale = before
+
+    def _size(self, results: dict[str, Any]) -> tuple[int, int]:
+        """Return width and height of the resized picture."""
+        height, width = results["img"].shape[:2]
+        scale = self.scale
+        if not scale:
+            factors = self.scale_factor
+            scale = int(width * factors[0] + 0.5), int(height * factors[1] + 0.5)
+        if not self.keep_ratio or min(scale) <= 0:
+            return scale[0], scale[1]
+        found: tuple[int, int] = mmcv.rescale_size((width, height), tuple(scale))
+        return found
 
 
 def _decode(path: str, *, by_opencv: bool) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -441,6 +442,25 @@ def start_launcher(launch_environment):
         process.stdout.close()
 
     return start
+
+
+@pytest.fixture(scope="session")
+def starter(load_module):
+    """Module `starter.py`, and as its `place` a process that starts programs without imports."""
+    file = HERE / "starter.py"
+    module = load_module(file)
+    environment = {key: value for key, value in os.environ.items() if key != "DETECTRON2_DATASETS"}
+    with tempfile.TemporaryDirectory(prefix="starter-") as folder:
+        module.place = str(Path(folder) / "socket")  # short, as such names have to be
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(file), module.place],
+            env=environment | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}, cwd=folder,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        with process.stdout, process.stdin:
+            assert "ready\n" in iter(process.stdout.readline, "")
+            yield module
+        process.wait(timeout=60)
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_classification.model_options import FORMS
+from eva_classification.model_options import FORMS, add_classifier
 from eva_data.demos.required_data import require_data
-from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
+from eva_engine.commands.options import (
+    add_arguments,
+    command,
+    new_parser,
+    parse_with_weights,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +36,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "Evaluate a classifier on ImageNet-1K and its variants, or on your own data. "
         "With several GPUs: torchrun --nproc-per-node N classification/evaluate.py ...",
     )
-    add_weights(parser, kinds="official name, or file of a run")
-    parser.add_argument("--variant", help="size of the ViT, if the weights do not say")
+    add_classifier(parser, alone=True)
     parser.add_argument(
         "--data",
         help="your own: a folder of class folders, torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT",
@@ -40,10 +44,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--classes", help="text file with the classes of --data in label order")
     for name, text in SETS.items():
         parser.add_argument(f"--{name}", type=Path, help=text)
-    parser.add_argument("--crop-pct", type=float, help="default: the run's, else 1 as published")
     add_arguments(parser)
     parser.add_argument("--output", type=Path, help="folder of results.json and pictures")
-    options = parser.parse_args(arguments)
+    options = parse_with_weights(parser, arguments)
     if options.data and any(getattr(options, name) for name in SETS):
         parser.error("--data is your own; evaluate ImageNet's sets in another run")
     if options.classes and not options.data:

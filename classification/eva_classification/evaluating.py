@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from eva_classification.imagenet_average import (
     average_entries,
     table_with_average,
 )
+from eva_classification.inference.next_steps import demo_step
 from eva_classification.models import ImageClassifier, load_classifier
 from eva_data.commands import say
 from eva_data.files import make_folder
@@ -21,6 +23,7 @@ from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.imagenet import CLASSES, ImageNetPaths, open_sets
 from eva_data.reports.content import Section
 from eva_data.reports.provenance import record_start
+from eva_data.terminal import closing_lines
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.commands.options import choose_dtype
@@ -46,7 +49,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     Raises:
         ValueError: If weights and data do not fit together.
     """
-    main = distributed.rank() == 0
+    began, main = time.monotonic(), distributed.rank() == 0
     model = load_classifier(options.weights, variant=options.variant, image_size=options.image_size)
     model = model.to(device, choose_dtype(options.precision, device))
     if options.output is not None:
@@ -57,7 +60,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     work = _own_data if options.data else _imagenet
     scores, data, sections = work(model, options)
     if main:
-        say(table_with_average(scores))
+        page = None
         if options.output is not None:
             settings = settings_of(options, image_size=model.img_size)
             more = average_entries(scores)
@@ -66,9 +69,12 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
             page = write_evaluation_report(
                 options.output, scores, task="Classification", weights=options.weights,
                 data=data, settings=settings, sections=sections, device=device.type,
+                next_steps=[demo_step(options.weights, options.output / "demo")],
             )  # fmt: skip
-            if page is not None:
-                say(f"report   {page}")
+        took = time.monotonic() - began
+        lines = closing_lines(scores=table_with_average(scores), duration=took, report=page)
+        for line in lines:
+            say(line)
 
 
 def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:

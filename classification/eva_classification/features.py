@@ -30,7 +30,7 @@ from eva_backbone.variants import (
 )
 from eva_backbone.vit import VisionTransformer
 from eva_data.pictures import read_picture
-from eva_data.transforms import PictureTransform, evaluation_transform, transformed
+from eva_data.transforms import PictureTransform, evaluation_transform
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 from eva_engine.evaluation.own_data import notes_of_training
 
@@ -175,11 +175,7 @@ class FeatureExtractor(nn.Module):
     def _read(self, pictures: Picture | Iterable[Picture]) -> Tensor:
         if isinstance(pictures, str | os.PathLike | Image.Image):
             pictures = [pictures]
-        images = [self._read_one(picture) for picture in pictures]
+        images = [self.transform(read_picture(picture, upright=True)) for picture in pictures]
         if not images:
             raise ValueError("there is no picture")
         return torch.stack(images)
-
-    def _read_one(self, picture: Picture) -> Tensor:
-        name = "image" if isinstance(picture, Image.Image) else os.fspath(picture)
-        return transformed(read_picture(picture, upright=True), self.transform, name)

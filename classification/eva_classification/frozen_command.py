@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_classification.model_options import FORMS, add_extractor
 from eva_data.demos.required_data import require_data
-from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
+from eva_engine.commands.options import (
+    add_arguments,
+    add_weights,
+    command,
+    new_parser,
+    parse_with_weights,
+)
 from eva_engine.evaluation.frozen_options import add_frozen
 
 if TYPE_CHECKING:
@@ -23,11 +29,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "labelled images are computed once, and nearest neighbours and a linear classifier are "
         "scored. The penalty of the linear classifier is chosen on a fifth of --train.",
     )
-    add_weights(parser, kinds="official or bundled name, or file, of any task")
+    add_weights(parser, kinds="of any task", alone=True)
     add_extractor(parser)
     add_frozen(parser, data="folder of class folders, torchvision:... or hf:...")
     add_arguments(parser)
-    options = parser.parse_args(arguments)
+    options = parse_with_weights(parser, arguments)
     if not options.neighbours and not options.l2:
         parser.error("nothing to score: both --neighbours and --l2 are empty")
     return options

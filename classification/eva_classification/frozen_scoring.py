@@ -1,6 +1,7 @@
 """What `classification/evaluate_frozen.py` does: features once, then cheap classifiers on them."""
 
 import argparse
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,12 +9,11 @@ import torch
 from torch import Tensor
 
 from eva_classification.model_options import build_extractor
-from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.labelled_images import LabelledImages
 from eva_data.reports.content import Section
-from eva_data.reports.provenance import record_start
 from eva_engine import distributed
+from eva_engine.checkpoints.output_folder import evaluation_in
 from eva_engine.evaluation.classification_report import classification_sections
 from eva_engine.evaluation.frozen import Kept, labelled_features
 from eva_engine.evaluation.frozen_options import check_frozen
@@ -32,10 +32,12 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     Raises:
         ValueError: If weights and data do not fit together.
     """
-    if options.output is not None:
-        make_folder(options.output)  # fails now, not after hours
-        if distributed.rank() == 0:
-            record_start(options.output, "evaluation")
+    with evaluation_in(options.output):
+        _evaluate_to(options, device)
+
+
+def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
+    began = time.monotonic()
     extractor = build_extractor(options, device)
     learn = open_labelled(options.train, extractor.transform, upright=False)
     score = open_labelled(options.val, extractor.transform, classes=learn.classes, upright=False)
@@ -77,7 +79,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         f"{len(features)} images of {classes} classes to learn from"
     )
     sections = _sections(said[-1], truth, score)
-    report_frozen(options, title, settings | chosen, scores, sections=sections)
+    report_frozen(options, title, settings | chosen, scores, began=began, sections=sections)
 
 
 def _sections(logits: Tensor, truth: Tensor, samples: LabelledImages) -> Sequence[Section]:

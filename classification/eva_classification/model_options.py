@@ -1,9 +1,10 @@
-"""Options of a feature extractor, shared by the commands that freeze a backbone."""
+"""Options of models that several commands share: a classifier, a feature extractor."""
 
 import argparse
 from typing import TYPE_CHECKING
 
 from eva_backbone.variants import POOLINGS
+from eva_engine.commands.options import add_weights
 
 if TYPE_CHECKING:  # the options alone need no torch
     import torch
@@ -11,6 +12,19 @@ if TYPE_CHECKING:  # the options alone need no torch
     from eva_classification.features import FeatureExtractor
 
 FORMS = "a folder of class folders, torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT"
+
+
+def add_classifier(parser: argparse.ArgumentParser, *, alone: bool = False) -> None:
+    """Add the options of a classifier, and of how it sees pictures.
+
+    Args:
+        parser: Parser that receives them.
+        alone: As for `eva_engine.commands.options.add_weights`.
+    """
+    add_weights(parser, alone=alone)
+    add = parser.add_argument
+    add("--variant", help="size of the ViT, if the weights do not say")
+    add("--crop-pct", type=float, help="default: the run's, else 1 as published")
 
 
 def add_extractor(parser: argparse.ArgumentParser) -> None:

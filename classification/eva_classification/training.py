@@ -12,10 +12,12 @@ from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
 from eva_classification.augmentation import training_transform
 from eva_classification.config import ClassificationConfig, ModelConfig
+from eva_classification.inference.next_steps import demo_step
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
 from eva_data.commands import command_to_run
+from eva_data.holdout import validation_fact
+from eva_data.labelled.divided import divided
 from eva_data.labelled.folders import open_labelled
-from eva_data.labelled.held_out import hold_out
 from eva_data.labelled.labelled_images import LabelledImages
 from eva_data.reports.content import Section, Step
 from eva_data.terminal import SHOWN
@@ -145,7 +147,7 @@ def _open_data(
     )
     transform = evaluation_transform(size, crop_pct=data.crop_pct, mean=data.mean, std=data.std)
     if data.val_share:
-        return hold_out(samples, data.val_share, transform, name="data.val_share")
+        return divided(samples, data.val_share, transform, name="data.val_share")
     if data.val:
         return samples, open_labelled(data.val, transform, classes=samples.classes, upright=False)
     return samples, None
@@ -161,8 +163,8 @@ def _presentation(
     classes = f"{len(samples.classes):,} classes"
     described = [("train", f"{len(samples):,} images, {classes} ({data.train})")]
     if others is not None:
-        place = f"{data.val_share:g} of each class" if data.val_share else data.val
-        described.append(("val", f"{len(others):,} images ({place})"))
+        counted = f"{len(others):,} images"
+        described.append(validation_fact(counted, share=data.val_share, val=data.val))
 
     def sections() -> Sequence[Section]:
         if validation is None or others is None:
@@ -181,13 +183,13 @@ def _presentation(
 
 
 def _next_steps(data: str, folder: Path) -> list[Step]:
-    if not data:  # the pictures that were held out are among those of the training's folder
-        return []
     evaluate = command_to_run(
         "classification evaluate", "classification/evaluate.py",
         "--weights", folder, "--data", data, "--output", folder / "evaluation",
     )  # fmt: skip
-    return [Step(text="Score the best weights on any folder of class folders.", command=evaluate)]
+    scored = Step(text="Score the best weights on any folder of class folders.", command=evaluate)
+    named = demo_step(folder, folder / "demo")
+    return [named, scored] if data else [named]  # not on what it was trained on
 
 
 if __name__ == "__main__":  # who looks for the command here finds it

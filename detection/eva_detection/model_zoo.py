@@ -23,7 +23,7 @@ from yaml import YAMLError
 from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.registry import find_official_file
 from eva_data.recipes import find_recipe, recipe_folder
-from eva_detection.config.build import build
+from eva_detection.building import build
 from eva_detection.config.files import is_yacs, load_config_file
 from eva_detection.config.settings import check_device
 from eva_detection.model.backbone import add_eva_config

@@ -6,17 +6,17 @@ Everything heavy is imported where it is used, so that `--help` answers at once.
 import argparse
 import contextlib
 import json
-import os
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_data.commands import program_name
+from eva_data.command_line.parsing import Parser
+from eva_data.command_line.steps import run_step
+from eva_data.commands import ended, program_name
 from eva_data.files import UnwritableError, make_folder, write_text
+from eva_detection.config.words import USUAL_SETTINGS
 
 _SETTINGS = "quickstart.json"
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
@@ -37,21 +37,20 @@ def main(arguments: Sequence[str] | None = None, *, repository: Path | None = No
             the current folder.
 
     Raises:
-        SystemExit: If a step fails, with what is saved.
+        SystemExit: If a step fails, with what is saved and with its exit code: 75 if a signal
+            stopped it after a checkpoint.
     """
     if repository is None:
         repository = _ABOVE if (_ABOVE / CONFIG).is_file() else Path.cwd()
     args = _parse(repository, arguments)
     output, datasets = args.output.resolve(), args.datasets.resolve()
-    # ends the running step too: `subprocess.run` kills its child on any exception
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"terminated; {_what_is_saved(output)}"))
     from eva_detection.data.places import DIGIT_SCENES
 
     if args.fresh and (output / _SETTINGS).exists():  # never another folder
         shutil.rmtree(output)
     overrides = [f"train.seed={args.seed}", *args.overrides]
     _claim(output, overrides)
-    environment = os.environ | {"DETECTRON2_DATASETS": str(datasets)}
+    environment = {"DETECTRON2_DATASETS": str(datasets)}
 
     def step(title: str, script: str, *arguments: str) -> None:
         there = (repository / script).is_file()
@@ -59,14 +58,11 @@ def main(arguments: Sequence[str] | None = None, *, repository: Path | None = No
         program = [str(repository / script)] if there else shown
         command = [sys.executable, *program, *arguments]
         print(f"\n== {title}\n$ python {shlex.join([*shown, *arguments])}", flush=True)
-        try:
-            finished = subprocess.run(command, env=environment, cwd=repository, check=False)
-        except KeyboardInterrupt:
-            sys.exit(f"\ninterrupted during '{title}'; {_what_is_saved(output)}")
-        if finished.returncode:
-            raise SystemExit(
-                f"\n'{title}' stopped with exit code {finished.returncode} (its message is above, "
-                f"its log in {output}); {_what_is_saved(output)}"
+        if code := run_step(command, environment=environment, folder=repository):
+            raise ended(
+                f"\n'{title}' stopped with exit code {code} (its message is above, its log in "
+                f"{output}); {_what_is_saved(output)}",
+                code,
             )
 
     step("1. Demo data", "tools/make_demo_data.py", "--output", str(datasets / DIGIT_SCENES))
@@ -75,10 +71,11 @@ def main(arguments: Sequence[str] | None = None, *, repository: Path | None = No
 
 
 def _parse(repository: Path, arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program_name("quickstart.py"),
         description="Fine-tune a small EVA detector on digit scenes on a CPU, evaluate it and "
         "write a report. The same command continues an interrupted run.",
+        settings=USUAL_SETTINGS,
     )
     parser.add_argument(
         "--output", type=Path, default=repository / "output/quickstart", help="folder of the run"

@@ -171,6 +171,7 @@ def _resolve_official(entry: OfficialFile, revision: str = DEFAULT_REVISION) -> 
                 logger.warning("%s; using %s", missed, path)
             return _verified(path)
     reason = refusal()
+    unasked = "" if reason else "; --no-download does not try"
     if not reason:
         file = HubFile(entry.source, entry.name, revision)
         try:
@@ -186,7 +187,8 @@ def _resolve_official(entry: OfficialFile, revision: str = DEFAULT_REVISION) -> 
     raise FileNotFoundError(
         f"the official file {entry.name} ({entry.source}{size}) is not on this machine: looked for "
         f"the path {Path(entry.name).absolute()} and in {searched}{unset}. It was not downloaded: "
-        f"{reason}. By hand: {download_command(entry)}"
+        f"{reason}. By hand: {download_command(entry)}, or `eva weights get {entry.name}` on a "
+        f"machine with a network and a copy to {directories[0]}{unasked}"
     )
 
 
@@ -198,9 +200,11 @@ def _resolve_address(file: HubFile) -> Path:
     except HubError as error:
         command = f"hf download {file.repository} {shlex.quote(file.file)}"
         pinned = "" if file.revision == DEFAULT_REVISION else f" --revision {file.revision}"
+        unasked = "" if refusal() else "; --no-download does not try"
         raise FileNotFoundError(
             f"{file} is not on this machine and was not downloaded: {error}. By hand: "
-            f"{command}{pinned}"
+            f"{command}{pinned}, or `eva weights get {shlex.quote(str(file))}` on a machine with a "
+            f"network, and give the path of a copy{unasked}"
         ) from error
 
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva_command.doctor.findings import Finding
+from eva_data.command_line.parsing import Parser
 from eva_data.commands import program, say
 
 _MARKS = {"ok": "ok     ", "note": "note   ", "missing": "missing", "broken": "BROKEN "}
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="eva doctor",
-        allow_abbrev=False,
         description="Say what is installed, missing and broken, with the commands that fix it; "
         "nothing is downloaded. Exit code: 1 if something that is installed is broken.",
     )

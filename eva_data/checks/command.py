@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from eva_data.command_line.parsing import Parser
 from eva_data.commands import complain, exit_code
 from eva_data.options import integer
 
@@ -40,7 +41,7 @@ def main(
             return 2
         complain(f"checked as: {shlex.join(given)}")
     shape = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=about, formatter_class=shape)
+    parser = Parser(description=about, formatter_class=shape)
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name, (module, text) in commands.items():
         command = subparsers.add_parser(name, help=text, formatter_class=shape)

@@ -6,17 +6,21 @@ that uses it, completely and before anything of it is read there.
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from eva_data.coco.files import CocoFile, check_images, checked, forget, read_coco, remember
+from eva_data.coco.joined import join, unite
 from eva_data.files import make_folder, write_text
 from eva_data.holdout import held_out, stem
 from eva_data.object_data.as_coco import as_coco
+from eva_data.object_data.coco_exports import Places
 from eva_data.object_data.content import LabelledPictures, Part
 from eva_data.object_data.forms import open_data
+from eva_data.object_data.voc_sets import VocPictures
 
 FOLDER, EVALUATED = "data", "evaluated"  # of a run; name of the file of an evaluation alone
 _held: list[CocoFile] = []
@@ -27,14 +31,14 @@ class Wanted:
     """The data that a command line names.
 
     Attributes:
-        data: Path in any form, or None.
+        data: Paths in any form; several are joined.
         files: Part ("train", "val") -> file in COCO format and folder of pictures, without `data`.
         share: Share of the training data that is held out for evaluation; None if it is named.
         boxes_only: Leave masks alone.
         parts: Parts that are needed.
     """
 
-    data: Path | None = None
+    data: tuple[Path, ...] = ()
     files: tuple[tuple[str, Path, Path], ...] = ()
     share: float | None = None
     boxes_only: bool = False
@@ -76,14 +80,61 @@ def find(wanted: Wanted) -> Found:
 
 
 def _find(wanted: Wanted) -> Found:
+    if len(wanted.data) < 2:
+        return _find_one(open_data(wanted.data[0]) if wanted.data else None, wanted)
+    sources = {path: open_data(path) for path in wanted.data}
+    parts = {path: _places(source, wanted)[0].keys() for path, source in sources.items()}
+    if wanted.share is None:
+        _check_parts(set().union(*parts.values()), " and ".join(map(str, sources)), wanted)
+    found = {}
+    for path, source in sources.items():
+        there = wanted.parts
+        if wanted.share is None:
+            there = tuple(part for part in wanted.parts if part in parts[path])
+        if there:
+            found[path] = _find_one(source, dataclasses.replace(wanted, data=(path,), parts=there))
+    files = {path: [*one.files.values()] for path, one in found.items()}
+    unlisted = all(isinstance(source, VocPictures) for source in sources.values())
+    numbering = unite(files, unlisted=unlisted)
+    joined = {
+        part: join(
+            [
+                (one.files[part], one.folders[part], numbering[path])
+                for path, one in found.items()
+                if part in one.files
+            ]
+        )
+        for part in wanted.parts
+    }
+    for file in (file for one in found.values() for file in one.files.values()):
+        forget(file.path)
+    notes = [note for one in found.values() for note in one.notes]
+    return Found(
+        files={part: file for part, (file, _) in joined.items()},
+        folders={part: folder for part, (_, folder) in joined.items()},
+        made=frozenset(joined),
+        notes=[*notes, f"{len(sources)} sets are joined: {', '.join(map(str, sources))}"],
+    )
+
+
+def _places(source: Any, wanted: Wanted) -> tuple[dict[str, Any], list[str]]:
+    """Return the parts of a set; without data for evaluation, those for tests stand for them."""
+    places = dict(source.parts if isinstance(source, LabelledPictures) else source)
+    test = places.pop("test", None)
+    if test is None or "val" in places or wanted.share is not None:
+        return places, []
+    name = ", ".join(map(str, wanted.data))
+    return places | {"val": test}, [f"{name} has no val: its test pictures are evaluated on"]
+
+
+def _find_one(source: LabelledPictures | Places | None, wanted: Wanted) -> Found:
+    if isinstance(source, LabelledPictures):
+        return _of_labels(source, wanted)
     places = {part: (file, folder) for part, file, folder in wanted.files}
-    source = wanted.data
+    notes: list[str] = []
     if source is not None:
-        opened = open_data(source.absolute())
-        if isinstance(opened, LabelledPictures):
-            return _of_labels(opened, wanted)
-        places = opened
-    name = str(source or wanted.files[0][1])
+        places, notes = _places(source, wanted)
+    name = str(wanted.data[0] if wanted.data else wanted.files[0][1])
     _check_parts(places, name, wanted)
     read = ("train",) if wanted.share is not None else wanted.parts
     files, folders = {}, {}
@@ -93,10 +144,11 @@ def _find(wanted: Wanted) -> Found:
         folders[part] = str(folder)
         check_images(files[part], folder)
     if wanted.share is None:
-        return Found(files=files, folders=folders)
+        return Found(files=files, folders=folders, notes=notes)
     (file,), (folder_name,) = files.values(), folders.values()
     images = list(file.images.values())
-    chosen = held_out((stem(one["file_name"]) for one in images), wanted.share)
+    names = (_relative(one["file_name"], folder_name) for one in images)
+    chosen = held_out(map(stem, names), wanted.share)
     sides = {"train": ~chosen, "val": chosen}
     kept = {
         part: {one["id"] for one, is_in in zip(images, sides[part], strict=True) if is_in}
@@ -148,10 +200,14 @@ def _untrained(files: Mapping[str, CocoFile]) -> Iterator[str]:
         )
 
 
+def _relative(name: str, folder: str) -> str:
+    """Return a name that does not depend on the place of the data, also where a file has paths."""
+    return os.path.relpath(name, folder) if os.path.isabs(name) else name  # noqa: PTH117
+
+
 def _of_labels(source: LabelledPictures, wanted: Wanted) -> Found:
-    _check_parts(source.parts, str(source.source), wanted)
-    notes = []
-    parts = dict(source.parts)
+    parts, notes = _places(source, wanted)
+    _check_parts(parts, str(source.source), wanted)
     if wanted.share is not None:
         part = parts["train"]
         chosen = held_out(map(stem, part.names), wanted.share)

@@ -27,9 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
     add = group.add_argument
     add(
         "--data",
+        action="append",
         metavar="PATH",
         help="data.yaml of YOLO, folder of Pascal VOC, or folder of a COCO export, in place of the "
-        "files and folders below",
+        "files and folders below; given several times, all of them together",
     )
     for part, what in (("train", "training"), ("val", "evaluation")):
         if training or part == "val":
@@ -63,7 +64,8 @@ def given(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("--val-share goes with --data, or with --train-annotations")
     if "data" in found and len(found) > 1:
         others = ", ".join(_spelled(flag) for flag in found if flag != "data")
-        raise ValueError(f"--data {found['data']} names all data: leave out {others}")
+        given = " ".join(map(str, _listed(found["data"])))
+        raise ValueError(f"--data {given} names all data: leave out {others}")
     if share is not None:
         check_share(share)
         if both := [_spelled(flag) for flag in found if flag.startswith("val")]:
@@ -72,6 +74,16 @@ def given(args: argparse.Namespace) -> dict[str, Any]:
                 f"leave it out, or {', '.join(both)}"
             )
     return found
+
+
+def place_of_data(args: argparse.Namespace) -> str | None:
+    """Return the first file or folder of own data that a command line names; None without.
+
+    Args:
+        args: The command line with the flags of `add_arguments`, or without them.
+    """
+    named = (getattr(args, flag, None) for flag in ("data", *_FLAGS))
+    return next((str(one) for one in named if one), None)
 
 
 def read_data(args: argparse.Namespace, parts: Sequence[str], *, rule: str) -> Found:
@@ -104,7 +116,7 @@ def read_data(args: argparse.Namespace, parts: Sequence[str], *, rule: str) -> F
             files.append((part, file.absolute(), folder.absolute()))
     found = find(
         Wanted(
-            data=Path(named["data"]).absolute() if "data" in named else None,
+            data=_paths(named),
             files=tuple(files),
             share=share,
             boxes_only=bool(getattr(args, "boxes_only", False)),
@@ -114,6 +126,16 @@ def read_data(args: argparse.Namespace, parts: Sequence[str], *, rule: str) -> F
     if "train" in found.files and not found.files["train"].things:
         raise ValueError(f"{found.files['train'].path} has no objects to train on, crowds aside")
     return found
+
+
+def _paths(named: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Return the paths of `--data`, each once."""
+    paths = [Path(one).absolute() for one in _listed(named.get("data", ()))]
+    return tuple(dict.fromkeys(paths))
+
+
+def _listed(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 def _spelled(flag: str) -> str:

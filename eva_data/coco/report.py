@@ -82,7 +82,7 @@ def detection_sections(
     if counts.any():
         aps = _class_scores(scores, per_class, data.names)
         sections += [_class_table(data.names, aps, counts, rule, folder)]
-        sections += [_confusion(data.names, counts, rule, folder)]
+        sections += [_confusion(data.names, counts, folder)]
     sections += galleries(data, matches, found, threshold=threshold)
     return [one for one in sections if one is not None]
 
@@ -247,9 +247,7 @@ def _class_table(
     return Table(title="Classes", heads=heads, rows=rows, text=text, complete_in=complete)
 
 
-def _confusion(
-    names: Sequence[str], counts: NDArray[np.int64], rule: str, folder: Path | None
-) -> Confusion:
+def _confusion(names: Sequence[str], counts: NDArray[np.int64], folder: Path | None) -> Confusion:
     classes = [*names, "background"]
     if folder is not None:
         pairs = zip(*np.nonzero(counts), strict=True)
@@ -260,7 +258,7 @@ def _confusion(
         classes=classes,
         counts=counts,
         unit="objects",
-        text=f"{rule} In the column of the background: missed objects; in its row: predictions "
-        "where no object is left.",
+        text="Matched as above. In the column of the background: missed objects; in its row: "
+        "predictions where no object is left.",
         complete_in=CONFUSION if folder is not None else "",
     )

@@ -1,17 +1,15 @@
 """The words of a command line in any order: flags with their values, KEY=VALUE settings, the rest.
 
-argparse takes everything behind the first setting for settings, and refuses a slip in a flag
-without saying what it may have been.
+argparse takes everything behind the first setting for settings.
 """
 
-import argparse
-import difflib
 import re
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
-from eva_data.files import is_there
+from eva_data.command_line.parsing import Parser
+from eva_data.files import expand_home, is_there
 
 _SETTING = re.compile(r"(--)?[A-Za-z_][\w-]*(\.[\w-]+)*=")
 
@@ -35,7 +33,12 @@ def is_setting(word: str) -> bool:
     return bool(_SETTING.match(word)) and not is_there(word)
 
 
-class AnyOrderParser(argparse.ArgumentParser):
+def _home_expanded(setting: str) -> str:
+    name, equals, value = setting.partition("=")
+    return f"{name}{equals}{expand_home(value)}"
+
+
+class AnyOrderParser(Parser):
     """A parser that can sort words before argparse parses them.
 
     Attributes:
@@ -90,21 +93,31 @@ class AnyOrderParser(argparse.ArgumentParser):
             else:
                 named = False
                 found.others.append(word)
-        return found
+        return found._replace(settings=[_home_expanded(one) for one in found.settings])
+
+    def check_flags(self, words: Sequence[str]) -> None:
+        """Do nothing: `sorted_words` refuses a flag that does not exist.
+
+        Args:
+            words: Words of the command line.
+        """
 
     def _values_of(self, word: str) -> int:
         """Return how many words belong to a flag, which must be known."""
         name, equals, _ = word.partition("=")
         known = self._option_string_actions
-        meant = [name] if name in known else [flag for flag in known if flag.startswith(name)]
-        if not meant or not (name in known or name.startswith("--")):
-            self._refuse(word)
-        return int(not equals and known[meant[0]].nargs is None)
+        if name not in known:
+            self.refuse_flag(word)
+        return int(not equals and known[name].nargs is None)
 
-    def _refuse(self, word: str) -> NoReturn:
-        name = word.partition("=")[0]
+    def refuse_flag(self, word: str) -> NoReturn:
+        """End the program because of a flag that does not exist.
+
+        Args:
+            word: The flag, perhaps with its value.
+        """
+        name, equals, _ = word.partition("=")
         if "." in name and self.takes_settings:
-            self.error(f"{word}: settings are written without dashes: {word.lstrip('-')}")
-        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
-        close = difflib.get_close_matches(name, flags, n=1, cutoff=0.5)
-        self.error(f"there is no flag {name}" + (f": did you mean {close[0]}?" if close else ""))
+            setting = word.lstrip("-") + ("" if equals else "=VALUE")
+            self.error(f"{word}: settings are written without dashes: {setting}")
+        super().refuse_flag(word)

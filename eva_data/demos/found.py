@@ -1,7 +1,7 @@
 """What a demo says that it found: objects of each file and in total."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from eva_data.commands import printable
@@ -81,8 +81,8 @@ class FoundObjects:
         return max((one.best for one in self._files if one.best is not None), default=None)
 
     def _line(self, one: _File) -> str:
-        frames = "" if one.frames is None else f"{_counted(one.frames, 'frame')}: "
-        what = _listed(one.counts) if one.counts else self._nothing(one.best)
+        frames = "" if one.frames is None else f"{counted(one.frames, 'frame')}: "
+        what = listed_counts(one.counts) if one.counts else self._nothing(one.best)
         return f"{one.name}: {frames}{what}"
 
     def _nothing(self, best: float | None) -> str:
@@ -94,29 +94,40 @@ class FoundObjects:
     def _total(self) -> str:
         pictures = sum(one.frames is None for one in self._files)
         videos = [one.frames for one in self._files if one.frames is not None]
-        parts = [_counted(pictures, "picture")] if pictures else []
-        if videos:
-            parts.append(f"{_counted(len(videos), 'video')} ({_counted(sum(videos), 'frame')})")
-        where = " and ".join(parts)
+        where = counted_files(pictures, videos)
         counts = sum((one.counts for one in self._files), Counter[str]())
         if not counts:
             return f"{where}: {self._nothing(self._best())}"
-        return f"{where}: {_counted(counts.total(), self._unit)}: {_listed(counts)}"
+        return f"{where}: {counted(counts.total(), self._unit)}: {listed_counts(counts)}"
 
 
-def _listed(counts: Counter[str]) -> str:
-    """List classes, the most frequent first."""
+def counted_files(pictures: int, videos: Sequence[int]) -> str:
+    """Count files: `2 pictures and 1 video (300 frames)`.
+
+    Args:
+        pictures: Number of pictures.
+        videos: Number of frames of each video.
+    """
+    parts = [counted(pictures, "picture")] if pictures else []
+    if videos:
+        parts.append(f"{counted(len(videos), 'video')} ({counted(sum(videos), 'frame')})")
+    return " and ".join(parts)
+
+
+def listed_counts(counts: Counter[str]) -> str:
+    """List classes with their numbers, the most frequent first: `3 dog, 1 cat`."""
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    named = [f"{count:,} {_quoted(name)}" for name, count in ordered[:_CLASSES_NAMED]]
+    named = [f"{count:,} {quoted(name)}" for name, count in ordered[:_CLASSES_NAMED]]
     if more := ordered[_CLASSES_NAMED:]:
         named.append(f"{sum(count for _, count in more):,} of {len(more)} more classes")
     return ", ".join(named)
 
 
-def _quoted(name: str) -> str:
-    """Quote the name of a class that begins like a number, as of digits."""
+def quoted(name: str) -> str:
+    """Quote the name of a class that begins like a number, as those of digits do."""
     return f'"{name}"' if name[:1].isdecimal() else name
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """Write a number of things: `1 picture`, `1,200 frames`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

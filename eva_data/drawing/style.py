@@ -45,8 +45,8 @@ def text_color(background: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def score_text(score: float) -> str:
-    """Write a score between 0 and 1 as everywhere in the toolkit: "0.87"."""
-    return f"{score:.2f}"
+    """Write a score between 0 and 1, or a cosine, as everywhere in the toolkit: "0.87"."""
+    return f"{round(score, 2) + 0.0:.2f}"  # no "-0.00"
 
 
 def enlargement(height: int, width: int) -> int:

@@ -87,6 +87,28 @@ def _names_by_id(lines: Sequence[str], path: Path) -> list[str]:
     return [names[label] for label in range(len(names))]
 
 
+def names_of_head(
+    given: Sequence[str] | str | os.PathLike[str], num_classes: int, *, source: str
+) -> tuple[str, ...]:
+    """Take the names of the classes of a head, which are as many as it has.
+
+    Args:
+        given: Names in the order of the labels, or a file of them, see `read_class_list`.
+        num_classes: Classes of the head.
+        source: Name of the weights, for messages.
+
+    Raises:
+        ValueError: If there are more or fewer names, or the file cannot be read.
+    """
+    names = read_class_list(given) if isinstance(given, str | os.PathLike) else given
+    if len(names) != num_classes:
+        raise ValueError(
+            f"there are {len(names)} names of classes, and {source} has {num_classes}: give "
+            "those of its training, one in a line of a text file, as --classes"
+        )
+    return tuple(names)
+
+
 def find_class_folders(folder: Path, *, what: str, example: str, otherwise: str) -> list[str]:
     """List the class folders of a folder, sorted.
 

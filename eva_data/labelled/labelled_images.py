@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import Dataset
 
-from eva_data.transforms import PictureTransform, transformed
+from eva_data.transforms import PictureTransform
 
 
 class LabelledImages(Dataset[tuple[Any, int]]):
@@ -55,6 +55,4 @@ class LabelledImages(Dataset[tuple[Any, int]]):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         image, label = self.load(index)
-        if self.transform is None:
-            return image, label
-        return transformed(image, self.transform, self.sample_id(index)), label
+        return (image if self.transform is None else self.transform(image)), label

@@ -20,7 +20,8 @@ def find_exports(folder: Path) -> Places:
         folder: The folder.
 
     Returns:
-        "train" and "val", as far as they are there -> annotation file and folder of pictures.
+        "train", "val" and, without the latter, "test", as far as they are there -> annotation file
+        and folder of pictures.
 
     Raises:
         ValueError: If a file is there and its folder of pictures is not, or two files may be meant.
@@ -30,6 +31,8 @@ def find_exports(folder: Path) -> Places:
         for name in names:
             if part not in found and (folder / name / _BESIDE).is_file():
                 found[part] = folder / name / _BESIDE, folder / name
+    if found and "val" not in found and (folder / "test" / _BESIDE).is_file():
+        found["test"] = folder / "test" / _BESIDE, folder / "test"
     if (folder / _BESIDE).is_file() and not found:
         found["train"] = folder / _BESIDE, folder
     return found or _of_annotations(folder)

@@ -35,7 +35,7 @@ class LabelledPictures:
     Args:
         form: Name of the form of its files.
         source: File or folder that was named.
-        parts: "train" and, if it is there, "val".
+        parts: "train", "val" and, without the latter, "test", as far as they are there.
     """
 
     def __init__(self, form: str, source: Path, parts: Mapping[str, Part]) -> None:

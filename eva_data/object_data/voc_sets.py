@@ -49,7 +49,9 @@ def find_voc(folder: Path) -> Path | None:
     years = [path.parent for one in below for path in sorted(one.glob(f"*/{ANNOTATIONS}"))]
     if len(years) > 1:
         names = ", ".join(str(path) for path in years)
-        raise ValueError(f"{folder} holds several sets of VOC: name one of {names}")
+        raise ValueError(
+            f"{folder} holds several sets of VOC: name one of {names}, or several, each with --data"
+        )
     return years[0] if years else None
 
 

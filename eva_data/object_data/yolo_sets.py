@@ -27,6 +27,8 @@ from eva_data.suffixes import LISTED_PICTURES, PICTURES
 
 _KEYS = {"train": ("train",), "val": ("val", "valid", "validation")}
 YAML = (".yaml", ".yml")
+_DATASETS = "datasets"  # where ultralytics looks, here or beside the repository, by default
+_SHOWN = 3  # places in a message
 
 
 def find_yaml(folder: Path) -> Path | None:
@@ -70,6 +72,8 @@ class YoloPictures(LabelledPictures):
             value = next((settings[key] for key in keys if settings.get(key)), None)
             if value is not None:
                 parts[part] = _part(file, part, value, places)
+        if parts and "val" not in parts and _is_there(settings.get("test"), places):
+            parts["test"] = _part(file, "test", settings["test"], places)
         if "train" not in parts and "val" not in parts:
             raise ValueError(f"{file} has neither train nor val, which name folders of pictures")
         super().__init__("YOLO", file, parts)
@@ -134,9 +138,13 @@ def _places(file: Path, settings: dict[str, Any]) -> list[Path]:
         return [above]
     if not isinstance(path, str):
         raise ValueError(f"{file}: path is {shown(path)}; it must be a folder")
-    named = home_expanded(path)
-    places = [above / named, Path.cwd() / named, above]  # the last for a set that was moved
-    return list(dict.fromkeys(places))
+    named, here = home_expanded(path), Path.cwd()
+    places = [
+        above / named,
+        here / named,
+        *(one / _DATASETS / named for one in (here, here.parent)),
+    ]
+    return list(dict.fromkeys([*places, above]))  # the last for a set that was moved
 
 
 def _part(file: Path, part: str, value: Any, places: Sequence[Path]) -> Part:
@@ -164,17 +172,31 @@ def _part(file: Path, part: str, value: Any, places: Sequence[Path]) -> Part:
 
 
 def _find(file: Path, part: str, name: str, places: Sequence[Path]) -> Path:
+    looked = _candidates(name, places)
+    for path in looked:
+        if path.exists():
+            return Path(os.path.normpath(path))
+    shown = list(dict.fromkeys(os.path.normpath(path) for path in looked))
+    more = f" (nor in {len(shown) - _SHOWN} other places)" if len(shown) > _SHOWN else ""
+    raise ValueError(
+        f"{file}: {part} is {name.strip()!r}, and there is no {' or '.join(shown[:_SHOWN])}{more}"
+    )
+
+
+def _candidates(name: str, places: Sequence[Path]) -> list[Path]:
     name = name.strip()
     wanted = [home_expanded(name)]
     if name.startswith("../"):  # Roboflow means the folder of the file itself
         wanted.append(Path(name[3:]))
-    looked = [place / one for place in places for one in wanted]
-    for path in looked:
-        if path.exists():
-            return Path(os.path.normpath(path))
-    raise ValueError(
-        f"{file}: {part} is {name!r}, and there is no "
-        f"{' or '.join(str(os.path.normpath(path)) for path in dict.fromkeys(looked))}"
+    return [place / one for place in places for one in wanted]
+
+
+def _is_there(value: Any, places: Sequence[Path]) -> bool:
+    """Return whether what a part names is there; tests may be left out of a copy of a set."""
+    values = value if isinstance(value, list) else [value] if value else []
+    return bool(values) and all(
+        isinstance(one, str) and any(path.exists() for path in _candidates(one, places))
+        for one in values
     )
 
 
@@ -186,7 +208,7 @@ def _read_list(file: Path, places: Sequence[Path], paths: list[str], absent: lis
         lines = read_lines(file, skip_blank=True)
     except OSError as error:
         raise ValueError(str(error)) from error
-    bases = [str(place) for place in (file.parent.absolute(), *places)]
+    bases = [str(place) for place in (file.parent.absolute(), *places, Path.cwd())]
     for number, line in enumerate(lines, start=1):
         if not is_picture(line):
             raise ValueError(

@@ -5,8 +5,9 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from eva_data.files import explained, make_folder, remove_unfinished
@@ -35,6 +36,18 @@ def locked(folder: Path) -> Iterator[None]:
         FolderInUseError: A ValueError, if another process holds the lock.
         UnwritableError: If the folder is a file, or nothing can be written in it.
     """
+    descriptor = _lock(folder)
+    if not (folder / LOCK).exists():  # a run that was refused has just removed it
+        os.close(descriptor)
+        descriptor = _lock(folder)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(folder: Path) -> int:
+    """Open the lock and take it; say so where no lock can be had."""
     make_folder(folder)
     file = folder / LOCK
     # POSIX record locks: locks of flock would live on in forked data workers
@@ -57,6 +70,49 @@ def locked(folder: Path) -> Iterator[None]:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
             remove_unfinished(folder)
-        yield
-    finally:
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor
+
+
+_REFUSALS = (ValueError, OSError, ImportError)
+
+
+@contextlib.contextmanager
+def clean_if_refused(
+    folder: Path, traces: Collection[str], *, begun: Callable[[], bool]
+) -> Iterator[None]:
+    """Remove what a run that is refused has made in its folder; what was there before stays.
+
+    A refusal is a ValueError, an OSError or an ImportError that no error of another kind caused;
+    another error is one of the code, the user's too, whose traceback in the log is kept.
+
+    Args:
+        folder: The output folder of a run, which need not be there.
+        traces: Patterns of what a run makes in it before it begins.
+        begun: Whether the run has begun; nothing is removed then.
+
+    Yields:
+        Nothing.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    before = _matching(folder, traces)
+    try:
+        yield
+    except FolderInUseError:  # what is there is another run's
+        raise
+    except _REFUSALS as error:
+        refused = error.__cause__ is None or isinstance(error.__cause__, _REFUSALS)
+        if refused and folder.is_dir() and not begun():
+            with contextlib.suppress(ValueError, OSError), locked(folder):
+                for path in _matching(folder, [LOCK, *traces]) - before:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with contextlib.suppress(OSError):  # something else is there
+                for path in made:
+                    path.rmdir()
+        raise
+
+
+def _matching(folder: Path, patterns: Collection[str]) -> set[Path]:
+    return {path for pattern in patterns for path in folder.glob(pattern)}

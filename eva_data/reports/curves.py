@@ -46,6 +46,8 @@ def plot(content: Curves) -> str:
     drawn = drawn[:MOST_CURVES]
     every = [point for _, points in drawn for point in points]
     x_axis = linear_axis([x for x, _ in every], padded=False)
+    if all(float(x).is_integer() for x, _ in every):  # of steps there is no half
+        x_axis = x_axis._replace(ticks=tuple(one for one in x_axis.ticks if one % 1 == 0))
     values = [y for _, y in every]
     logarithmic = content.logarithmic and min(values) > _LEAST
     y_axis = logarithmic_axis(values) if logarithmic else linear_axis(values)

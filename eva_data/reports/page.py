@@ -24,12 +24,13 @@ from eva_data.reports.content import (
 from eva_data.reports.curves import plot
 from eva_data.reports.markup import escaped, paragraph
 from eva_data.reports.pictures import Shown, fitted, gallery_markup
+from eva_data.reports.provenance import Kind, was_trained_in
 from eva_data.reports.style import STYLE
 from eva_data.reports.tables import any_table, glance, score_table
 
 logger = logging.getLogger(__name__)
 
-NAME = "report.html"
+NAME, BESIDE = "report.html", "evaluation.html"
 LIMIT = 5_000_000  # bytes
 _ROWS = (200, 60, 20, 5)  # of a table, until the text leaves room
 _TEXT_SHARE = 0.5  # of the limit, which the text may have where there are pictures
@@ -85,6 +86,17 @@ def try_report(folder: Path, make: Callable[[], Report], *, name: str = NAME) ->
         logger.warning("no %s in %s: %s", name, folder, error or type(error).__name__)
         logger.debug("no report", exc_info=True)
         return None
+
+
+def report_name(folder: Path, kind: Kind) -> str:
+    """Name the page of a run: `report.html`, unless that would replace the page of a training.
+
+    Args:
+        folder: Folder of the run or evaluation.
+        kind: Which of both it is.
+    """
+    beside = kind == "evaluation" and (folder / NAME).is_file() and was_trained_in(folder)
+    return BESIDE if beside else NAME
 
 
 def rendered(report: Report, folder: Path, *, limit: int = LIMIT) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from eva_data.files import explained, require_regular_file
+from eva_data.outputs.secrets import without_secrets
 from eva_data.reports.machine import hardware, process_began, software, toolkit
 from eva_data.terminal import duration_text
 
@@ -113,14 +114,19 @@ def duration(folder: Path, kind: Kind) -> float:
     return _seconds(_starts(folder, kind), kind)
 
 
+def was_trained_in(folder: Path) -> bool:
+    """Return whether a training was started in a folder, see `record_start`."""
+    return bool(_starts(folder, "training"))
+
+
 def called() -> str:
-    """Write the command by which this process was called, for a shell."""
+    """Write the command by which this process was called, for a shell; without passwords."""
     name, *arguments = sys.argv or [""]
     if name.startswith("eva "):
-        return " ".join(["eva", shlex.join([*name.split()[1:], *arguments])])
+        return without_secrets(" ".join(["eva", shlex.join([*name.split()[1:], *arguments])]))
     module = getattr(getattr(sys.modules.get("__main__"), "__spec__", None), "name", None)
     program = ["-m", module.removesuffix(".__main__")] if module else [name] if name else []
-    return shlex.join(["python", *program, *arguments])
+    return without_secrets(shlex.join(["python", *program, *arguments]))
 
 
 def _starts(folder: Path, kind: Kind) -> list[Start]:

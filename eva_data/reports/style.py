@@ -65,6 +65,13 @@ pre {
 }
 .box { overflow: auto; max-height: 34rem; max-width: 100%; border: 1px solid var(--line); }
 .box { border-radius: 7px; scrollbar-width: thin; width: fit-content; }
+.box {  /* a shade at a side where more can be scrolled to */
+  background:
+    linear-gradient(to right, var(--panel) 40%, transparent) left / 32px 100% no-repeat local,
+    linear-gradient(to left, var(--panel) 40%, transparent) right / 32px 100% no-repeat local,
+    linear-gradient(to right, rgb(0 0 0 / .22), transparent) left / 14px 100% no-repeat scroll,
+    linear-gradient(to left, rgb(0 0 0 / .22), transparent) right / 14px 100% no-repeat scroll;
+}
 table { border-collapse: separate; border-spacing: 0; font-size: .93rem; }
 th, td {
   padding: .32rem .8rem; text-align: left; vertical-align: top;
@@ -135,7 +142,7 @@ thead th.corner { z-index: 3; }
 figure { margin: 0; min-width: 0; }
 .tiles figure { display: flex; flex-direction: column-reverse; justify-content: flex-end; }
 .tiles figcaption { margin: .35rem 0 0; }
-figcaption { font-size: .9rem; margin: 0 0 .35rem; }
+figcaption { font-size: .9rem; margin: 0 0 .35rem; white-space: pre-line; }
 .rows figure { border-top: 1px solid var(--line); padding-top: .7rem; }
 .pictures { display: grid; gap: 10px; align-items: start; }
 .pictures { grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }
@@ -171,6 +178,8 @@ ul.links { margin: 0; padding-left: 1.2rem; }
   .plot text { font-size: 19px; }
   th, td { padding: .32rem .5rem; }
   th > bdi, td > bdi { max-width: 13rem; }
+  .box td:last-child:not(.n):not(.meaning) { min-width: 8rem; }
+  dd code { max-height: 22rem; }
   .scores, .scores thead, .scores tbody { display: block; }
   .scores tr {
     display: grid; grid-template-columns: minmax(5rem, 1fr) repeat(var(--n), 5rem);

@@ -48,7 +48,7 @@ def score_table(scores: ScoreTable, most: int) -> str:
         most: Rows that are shown.
     """
     columns = [title if title else "score" for title in scores.columns]
-    titles = ["score", *columns, "what it measures"] if len(columns) > 1 else ["", *columns, ""]
+    titles = ["score", *columns, "what it measures"]
     head = heads(titles, [False, *[True] * len(columns), False])
     rows = (
         cell(row.name, 0, heading=True)

@@ -5,10 +5,56 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from eva_data.outputs.run_folder import locked
+from eva_backbone.checkpoints.runs.engine import CONFIG
+from eva_data.outputs.run_folder import clean_if_refused, locked
+from eva_data.reports.provenance import STARTS, record_start
 from eva_engine import distributed
+from eva_engine.run_log import METRICS
 
 _held: set[Path] = set()
+_TRACES = ("log.txt", "log_rank*.txt", "checkpoints", STARTS, CONFIG)  # of a run before it begins
+
+
+@contextlib.contextmanager
+def training_in(folder: Path) -> Iterator[None]:
+    """Reserve the folder of a training, which leaves nothing in it if it is refused.
+
+    Args:
+        folder: The output folder; it is made if it is not there.
+
+    Raises:
+        FolderInUseError: As for `reserved`.
+        UnwritableError: As for `reserved`.
+    """
+    with contextlib.ExitStack() as stack:
+        if distributed.rank() == 0:
+            begun = (folder / METRICS).exists
+            stack.enter_context(clean_if_refused(folder, _TRACES, begun=begun))
+        stack.enter_context(reserved(folder))
+        yield
+
+
+@contextlib.contextmanager
+def evaluation_in(folder: Path | None) -> Iterator[None]:
+    """Reserve the output of an evaluation and record its start; no output is fine too.
+
+    Args:
+        folder: The output folder; it is made if it is not there.
+
+    Raises:
+        FolderInUseError: As for `reserved`.
+        UnwritableError: As for `reserved`.
+    """
+    with contextlib.ExitStack() as stack:
+        if folder is not None:
+            main = distributed.rank() == 0
+            if main:
+                begun = (folder / "results.json").exists
+                stack.enter_context(clean_if_refused(folder, [STARTS], begun=begun))
+            stack.enter_context(reserved(folder))  # fails now, not after hours
+            if main:
+                record_start(folder, "evaluation")
+        yield
 
 
 @contextlib.contextmanager

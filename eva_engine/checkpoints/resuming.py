@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eva_data.terminal import SHOWN
 from eva_engine import distributed
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
-from eva_engine.config import RunConfig, in_use
+from eva_engine.config import SAYS, RunConfig
 from eva_engine.run_log import last_logged_step
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig) -> Path | None:
     """
     checkpoint = checkpoints.newest()
     if checkpoint and not run.resume:
-        raise ValueError(in_use(run.output, checkpoint.name))
+        raise ValueError(SAYS.used(run.output, checkpoint=checkpoint.name))
     return checkpoint
 
 
@@ -51,15 +52,15 @@ def check_that_nothing_was_here(
     if traces or last >= first_save:
         raise ValueError(
             f"{run.output} has a run that reached step {last + 1}, but none of its checkpoints: "
-            "put one back, or begin again in another output"
+            f"put one back, or begin again in another {SAYS.output}"
         )
     if last >= 0 and not run.resume:
         raise ValueError(
             f"{run.output} has the log of a run that reached step {last + 1} without a checkpoint: "
-            "begin it again with resume (--run.resume) or choose another output"
+            f"begin it again with {SAYS.resume}, or choose another {SAYS.output}"
         )
-    if last >= 0 and main:
-        logger.warning("the run in %s has no checkpoint yet: it begins at step 1", run.output)
+    if run.resume and main:
+        logger.info("%s", SAYS.nothing_to_resume(run.output), extra=SHOWN)
 
 
 def mention_changes(saved: Mapping[str, Any], now: Mapping[str, Any], run: RunConfig) -> None:

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+from eva_data.command_line.parsing import Parser
 from eva_data.commands import program, program_name, say
 from eva_data.files import require_free
 from eva_data.options import add_download_option, integer
@@ -165,9 +166,7 @@ def find_source(source: str, *, ema: bool, others: OtherPrograms = TIMM) -> Path
 
 def parse(arguments: Sequence[str] | None, others: OtherPrograms = TIMM) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     forms = (*BACKBONE_FORMS, *others.files, *others.folders)
     add("source", help="file, name of an official one, or folder of a run, of timm or of open_clip")

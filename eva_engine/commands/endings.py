@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 
 from eva_data.extras import sentence_of
 from eva_data.interruption import EXIT_KEYBOARD
+from eva_data.progress import ProgressBar
+from eva_engine.config import SAYS
 
 
 @contextlib.contextmanager
 def ending(
-    program: str, *, after_interrupt: Callable[[], str] | None = None, log: str = ""
+    program: str, *, saved: Callable[[], str] | None = None, log: str = ""
 ) -> Iterator[None]:
     """Leave the process group at the end, if the command joined it.
 
@@ -19,7 +21,8 @@ def ending(
 
     Args:
         program: Name in the messages.
-        after_interrupt: Sentence of the main process after Ctrl-C, as a function.
+        saved: Function that says what of a run is saved, for the main process after Ctrl-C and
+            after a number that is not finite; None for a command that trains nothing.
         log: Files with the messages of other processes.
 
     Yields:
@@ -45,10 +48,13 @@ def ending(
             distributed.stop()
         raise
     except KeyboardInterrupt:
-        if after_interrupt is not None and distributed.rank() == 0:
-            sys.stderr.write(f"{program}: stopped by the keyboard; {after_interrupt()}\n")
+        if saved is not None and distributed.rank() == 0:
+            ProgressBar.write(SAYS.stopped("Ctrl-C", saved()))
         sys.exit(EXIT_KEYBOARD)
-    except (ValueError, OSError, FloatingPointError, TooManyBadSamplesError) as error:
+    except FloatingPointError as error:
+        more = f"; {saved()}" if saved is not None and distributed.rank() == 0 else ""
+        sys.exit(f"{program}: {sentence(error)}{more}")
+    except (ValueError, OSError, TooManyBadSamplesError) as error:
         sys.exit(f"{program}: {sentence(error)}")
     except ImportError as error:
         missing = sentence_of(error)

@@ -7,6 +7,9 @@ from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from eva_data.command_line.parsing import Parser
+from eva_data.command_line.slips import SlipError
+from eva_data.command_line.weights import MISSING, WEIGHTS, one_source
 from eva_data.commands import program_name
 from eva_data.inputs import log_to_terminal
 from eva_data.options import add_download_option, integer
@@ -55,7 +58,7 @@ def command(
     return main
 
 
-def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
+def new_parser(program: str, description: str, *, epilog: str = "") -> Parser:
     """Make a parser without abbreviations, whose help keeps the lines of its epilog.
 
     Args:
@@ -66,29 +69,56 @@ def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.
     Returns:
         The parser.
     """
-    return argparse.ArgumentParser(
+    return Parser(
         prog=program_name(program),
-        allow_abbrev=False,
         description=description,
         epilog=epilog,
         formatter_class=RawDescriptionHelpFormatter if epilog else HelpFormatter,
     )
 
 
-def add_weights(parser: argparse.ArgumentParser, *, kinds: str) -> None:
+def add_weights(parser: argparse.ArgumentParser, *, kinds: str = "", alone: bool = False) -> None:
     """Add `--weights`, `--no-download`, and the options of the pictures or frames that they see.
 
     Args:
         parser: Parser that receives them.
-        kinds: Weights that the command takes, for the help.
+        kinds: Weights that the command takes besides, or of what they must be, for the help.
+        alone: Whether weights may be a word of its own, too; `parse_with_weights` then parses.
     """
     add = parser.add_argument
-    add("--weights", required=True, help=f"{kinds}; or hf://ORG/REPOSITORY/FILE")
+    text = f"{WEIGHTS}; {kinds}" if kinds else WEIGHTS
+    if alone:
+        add("source", nargs="?", metavar="WEIGHTS", help="the same as --weights")
+    add("--weights", required=not alone, help=text)
     add_download_option(parser)
     side = integer(1, LARGEST_IMAGE)
     add("--image-size", type=side, help="side in pixels (default: that of the weights)")
     add("--mean", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
     add("--std", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
+
+
+def parse_with_weights(parser: Parser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line whose weights are a word of its own or behind `--weights`.
+
+    Args:
+        parser: Parser with the options of `add_weights(..., alone=True)`.
+        arguments: Arguments; None for those of the process.
+
+    Returns:
+        The options, with `weights`.
+
+    Raises:
+        SystemExit: With one sentence, if there are none, or two.
+    """
+    options: argparse.Namespace = parser.parse_intermixed_args(arguments)
+    try:
+        options.weights = one_source(options.source, options.weights)
+    except SlipError as error:
+        parser.error(str(error))
+    if options.weights is None:
+        parser.error(MISSING)
+    del options.source
+    return options
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from eva_data.progress import ProgressBar
@@ -10,22 +11,34 @@ from eva_data.terminal import FileFormatter, TerminalHandler
 from eva_engine import distributed
 
 
-def log_to(folder: Path) -> None:
-    """Send messages to the terminal and a file of the run's folder.
+@contextlib.contextmanager
+def logging_to(folder: Path) -> Iterator[None]:
+    """Send messages to the terminal and a file of the run's folder; afterwards as before.
 
     The main process writes all of them to `log.txt`, and what `TerminalHandler` lets pass to the
     terminal; another one warnings, also to `log_rankN.txt`.
 
     Args:
         folder: Output folder of the run.
+
+    Yields:
+        Nothing.
     """
     rank = distributed.rank()
     file = folder / (f"log_rank{rank}.txt" if rank else "log.txt")
-    logging.basicConfig(
-        level=logging.WARNING if rank else logging.INFO,
-        handlers=[TerminalHandler(), _LogFile(file)],
-        force=True,
-    )
+    root, ours = logging.getLogger(), [TerminalHandler(), _LogFile(file)]
+    level, others = root.level, root.handlers[:]
+    root.handlers[:] = ours
+    root.setLevel(logging.WARNING if rank else logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.handlers[:] = others
+        root.setLevel(level)
+        for handler in ours:
+            handler.close()
 
 
 class _LogFile(logging.FileHandler):

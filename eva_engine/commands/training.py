@@ -1,6 +1,8 @@
 """Command line of a project's training: a recipe, and its values as options."""
 
 import argparse
+import contextlib
+import io
 import json
 import logging
 import os
@@ -10,12 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
-from eva_data.commands import exit_code, program_name, say
+from eva_data.command_line.parsing import Parser
+from eva_data.command_line.slips import end_program
+from eva_data.commands import ended, exit_code, program_name, say
 from eva_data.options import add_download_option
 from eva_data.recipes import TASKS, find_recipe
 from eva_engine.commands.endings import ending
 from eva_engine.commands.words import as_flags, take_recipe, without_other_validation
-from eva_engine.config import RunConfig, as_plain, in_use
+from eva_engine.config import SAYS, RunConfig, as_plain, what_is_saved
 
 if TYPE_CHECKING:  # a command that only helps needs no torch
     import torch
@@ -92,14 +96,13 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
     """
     task = program.partition("/")[0]
     program = program_name(program)
-    first = argparse.ArgumentParser(
+    first = Parser(
         prog=program,
         usage=f"{program} RECIPE [--print-config] [--no-download] [--name VALUE ...]",
         description="Train from a recipe, a Python file that defines `config`. With a recipe, "
         "--help lists all its values; `eva recipes` lists the recipes. Values are written "
         "--run.epochs 3 or run.epochs=3, before or after the recipe.",
         add_help=False,
-        allow_abbrev=False,
     )
     add_download_option(first)
     first.add_argument("--print-config", action="store_true", help="print the config and stop")
@@ -108,25 +111,39 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
     recipe, words = take_recipe(task, sys.argv[1:] if arguments is None else arguments)
     known, rest = first.parse_known_args(words)
     if recipe is None:
+        if rest and not {"-h", "--help"} & {*rest}:
+            first.error(f"name a recipe; `eva recipes {task}` lists them")
         first.add_argument("recipe", metavar="RECIPE", help="name of a recipe, or file")
         first.print_help()
-        sys.exit(0 if {"-h", "--help"} & set(rest) else 2)
+        sys.exit(0 if rest else 2)
     try:
         file = find_recipe(task, recipe) if task in TASKS else Path(recipe)
         default = load_recipe(file, kind)
-    except ValueError as error:
-        sys.exit(f"{program}: {error}")
-    try:
         rest = without_other_validation(as_flags(rest, default), default)
     except ValueError as error:
-        first.exit(2, f"{program}: {error}\n")
+        raise end_program(program, error) from error
     import tyro
 
+    said = io.StringIO()
     try:
-        config = tyro.cli(kind, default=default, args=rest, prog=f"{program} {file.name}")
+        with contextlib.redirect_stderr(said):
+            config = tyro.cli(kind, default=default, args=rest, prog=f"{program} {file.name}")
     except ValueError as error:
         sys.exit(f"{program}: {error}")
+    except SystemExit as end:
+        raise ended(f"{program}: {_in_one_line(said.getvalue())}", 2) if end.code else end from None
     return Parsed(config, known.print_config, file.stem)
+
+
+def _in_one_line(box: str) -> str:
+    """Take the sentence out of the frame that `tyro` draws, without its title and its advice."""
+    lines = [line.strip("│ ") for line in box.splitlines()]
+    said: list[str] = []
+    for line in lines:
+        if said and line.startswith("──"):
+            break
+        said += [line] if line.strip("╭╮╰╯─ ") and line[:1] not in "╭╰" else []
+    return " ".join(said) or box.strip()
 
 
 def main(
@@ -165,18 +182,15 @@ def main(
     except (ValueError, OSError) as error:
         sys.exit(f"{program_name(program)}: {error}")
     log = f"log.txt or log_rankN.txt in {folder}"
-    with ending(program_name(program), after_interrupt=lambda: _what_is_saved(folder), log=log):
+    with ending(program_name(program), saved=lambda: _what_is_saved(folder), log=log):
         from eva_engine import distributed
-        from eva_engine.checkpoints.output_folder import reserved
-        from eva_engine.commands.text_log import log_to
+        from eva_engine.checkpoints.output_folder import training_in
+        from eva_engine.commands.text_log import logging_to
         from eva_engine.presentation import run_of
 
         place = distributed.start(config.run.device)
-        with reserved(folder):
-            logger.setLevel(logging.DEBUG)  # the traceback of an error: to the file only
-            log_to(folder)
-            with run_of(recipe):
-                _reported(train, config, place)
+        with training_in(folder), logging_to(folder), run_of(recipe):
+            _reported(train, config, place)
 
 
 def _reported(train: Callable[[R, "torch.device"], None], config: R, place: "torch.device") -> None:
@@ -186,11 +200,15 @@ def _reported(train: Callable[[R, "torch.device"], None], config: R, place: "tor
         from torch.distributed.elastic.multiprocessing.errors import record
 
         work = record(train)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)  # on all processes; a traceback goes to the file only
     try:
         work(config, place)
     except Exception:
         logger.debug("ended by an error", exc_info=True)
         raise
+    finally:
+        logger.setLevel(level)
 
 
 def _show(config: Recipe) -> int:
@@ -204,14 +222,11 @@ def _check_output(run: RunConfig) -> None:
 
     complete = [] if run.resume else complete_checkpoints(run.output)
     if complete:
-        raise ValueError(in_use(run.output, complete[-1].name))
+        raise ValueError(SAYS.used(run.output, checkpoint=complete[-1].name))
 
 
 def _what_is_saved(folder: Path) -> str:
-    from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
+    from eva_backbone.checkpoints.runs.engine import complete_checkpoints
 
-    complete = RunCheckpoints(folder, keep=1).complete()
-    if not complete:
-        return f"nothing is saved in {folder}: the run begins at step 1 again"
-    step = int(complete[-1].name.rpartition("_")[2])
-    return f"step {step} is saved, the same command with --run.resume continues after it"
+    complete = complete_checkpoints(folder)
+    return what_is_saved(complete[-1] if complete else None)

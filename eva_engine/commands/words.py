@@ -1,6 +1,5 @@
 """The words of a training's command line in any order: a recipe, flags, values as KEY=VALUE."""
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.command_line.any_order import is_setting
+from eva_data.command_line.slips import SlipError, hint
+from eva_data.files import expand_home
 from eva_data.recipes import TASKS, find_recipe
 
 _SWITCHES = ("--help", "-h", "--no-download", "--print-config")
@@ -61,7 +62,8 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
         The flags and their values.
 
     Raises:
-        ValueError: For a name that the config does not have, with the closest one.
+        SlipError: For a name that the config does not have, with the closest one, or one that has
+            no value.
     """
     values = dict(_values(default))
     flags: list[str] = []
@@ -71,7 +73,8 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
         if value_of and not word.startswith("--"):
             flags += _flag(value_of, word, values[value_of.replace("-", "_")])
             continue
-        flags += [f"--{value_of}"] if value_of else []
+        if value_of:
+            raise _without_value(value_of)
         if not (word.startswith("--") or is_setting(word)) or word in _SWITCHES:
             flags.append(word)
             continue
@@ -80,10 +83,10 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
         start, _, last = plain.rpartition(".")
         positive = f"{start}.{last.removeprefix('no_')}".lstrip(".")
         if plain not in values and not isinstance(values.get(positive), bool):
-            close = difflib.get_close_matches(plain, values, n=3, cutoff=0.5)
-            close += [one for one in values if one.rpartition(".")[2] == last and one not in close]
-            hint = f"; close to it: {', '.join(close)}" if close else "; --help lists all"
-            raise ValueError(f"there is no setting {name}{hint}")
+            dashes = "--" if word.startswith("--") else ""
+            known = [f"--{one.replace('_', '-')}" if dashes else one for one in values]
+            close = hint(plain, known, otherwise="; RECIPE --help lists all")
+            raise SlipError(f"there is no setting {dashes}{name}{close}")
         if equals:
             flags += _flag(name, text, values.get(plain))
         elif isinstance(values.get(plain), str | int | float | Path) and plain in values:
@@ -92,7 +95,13 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
             flags += [word] if switch else []
         else:
             flags.append(word)
-    return [*flags, f"--{flag}"] if flag else flags
+    if flag:
+        raise _without_value(flag)
+    return flags
+
+
+def _without_value(name: str) -> SlipError:
+    return SlipError(f"--{name} has no value: write --{name} VALUE or {name}=VALUE")
 
 
 def without_other_validation(flags: Sequence[str], default: Any) -> list[str]:
@@ -113,6 +122,7 @@ def without_other_validation(flags: Sequence[str], default: Any) -> list[str]:
 
 
 def _flag(name: str, text: str, value: Any) -> list[str]:
+    text = expand_home(text)
     if isinstance(value, bool) and text.lower() in ("true", "false", "1", "0"):
         start, dot, last = name.rpartition(".")
         return [f"--{name}" if text.lower() in ("true", "1") else f"--{start}{dot}no-{last}"]

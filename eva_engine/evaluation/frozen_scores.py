@@ -9,13 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from eva_data.commands import say
 from eva_data.reports.content import Section
 from eva_engine.commands.options import choose_device
 from eva_engine.evaluation.counting import Score
 from eva_engine.evaluation.frozen import fit_best_linear, nearest_neighbours
 from eva_engine.evaluation.report import write_evaluation_report
-from eva_engine.evaluation.reports import table, write_results
+from eva_engine.evaluation.reports import say_end, table, write_results
 from eva_engine.evaluation.rules import OneLabel
 
 
@@ -77,6 +76,7 @@ def report_frozen(
     settings: Mapping[str, Any],
     scores: Mapping[str, Score],
     *,
+    began: float,
     unit: str = "images",
     sections: Sequence[Section] = (),
 ) -> None:
@@ -87,19 +87,18 @@ def report_frozen(
         title: Line above the table.
         settings: Further settings of the check.
         scores: Method -> score.
+        began: Time of `time.monotonic` at the start of the check.
         unit: Name of the samples.
         sections: Sections of the report behind the scores.
     """
     given = {name: str(getattr(options, name)) for name in ("weights", "train", "val")}
-    say(f"{title}\n{table(scores, unit=unit)}")
+    page = None
     if options.output is not None:
         device = choose_device(options.device)
-        file = write_results(options.output, given | dict(settings), scores, unit=unit)
-        say(f"wrote {file}")
+        write_results(options.output, given | dict(settings), scores, unit=unit)
         page = write_evaluation_report(
             options.output, scores, task="Frozen features", weights=options.weights,
             data=[(use, str(getattr(options, use))) for use in ("train", "val")],
             settings=settings, unit=unit, sections=lambda: sections, device=device.type,
         )  # fmt: skip
-        if page is not None:
-            say(f"report   {page}")
+    say_end(f"{title}\n{table(scores, unit=unit)}", began=began, report=page)

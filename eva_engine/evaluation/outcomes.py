@@ -58,10 +58,6 @@ class Outcomes:
                 self._wrong.append(one)
         self._wrong = heapq.nlargest(self._most, self._wrong)
 
-    def own(self) -> tuple[list[Outcome], list[Outcome]]:
-        """Return those of this process, as `gathered` does those of all."""
-        return self._wrong, heapq.nlargest(self._most, self._right.values())
-
     def gathered(self) -> tuple[list[Outcome], list[Outcome]]:
         """Collect those of all processes; the same call on all of them.
 

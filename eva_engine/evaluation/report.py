@@ -18,7 +18,7 @@ from eva_data.reports.content import (
     Section,
     Step,
 )
-from eva_data.reports.page import try_report
+from eva_data.reports.page import report_name, try_report
 from eva_data.reports.provenance import facts
 from eva_data.terminal import SHOWN
 from eva_engine import distributed
@@ -28,7 +28,7 @@ from eva_engine.run_log import METRICS, lines_of, thinned
 
 logger = logging.getLogger(__name__)
 
-_VAL, _EMA = "val_", "ema_"
+_VAL, _EMA, _RATE = "val_", "ema_", "learning rate"
 LOSS = "Mean of what the training minimises, on the validation data; lower is better."
 
 
@@ -132,28 +132,24 @@ def training_report(
     best = run.best(evaluations)
     weights = weights_of_run(run.folder)
     facts = [*origin, ("recipe", run.recipe), ("began from", run.weights), *run.data]
-    facts.append(("length", f"{run.steps:,} steps of {run.batch_size} samples"))
+    length = f"{run.steps:,} step{'s' * (run.steps > 1)} of {run.batch_size} samples"
+    facts.append(("length", length))
     facts += _settings(run.config)
-    summary = f"{run.steps:,} steps of {run.batch_size} samples"
-    if best is not None:
-        summary += f"; {run.metric} {best.results[run.metric]:.4g} after {best.title}"
+    score = f"; {run.metric} {best.results[run.metric]:.4g} after {best.title}" if best else ""
     kept = f"weights{' (moving average)' if weights.name == EMA_WEIGHTS else ''}"
+    place = weights.relative_to(run.folder)
     names = ("results.json", "config.json", METRICS, "log.txt")
     return Report(
         title=run.title,
-        summary=f"{summary}.",
+        summary=f"{length}{score}.",
         facts=facts,
         sections=[*_scores(run, evaluations, best), *curves(run.folder), *sections()],
         links=[
-            Link(title=f"{kept}: {weights.relative_to(run.folder)}", path=_beside(run, weights)),
+            Link(title=f"{kept}: {place}", path=place),
             *(Link(title=name, path=Path(name)) for name in names),
         ],
         next_steps=run.next_steps,
     )
-
-
-def _beside(run: TrainedRun, file: Path) -> Path:
-    return file.relative_to(run.folder)
 
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -215,14 +211,13 @@ def curves(folder: Path) -> list[Section]:
     losses: list[str] = [name for name in ("loss", "val_loss", "val_ema_loss") if name in steps]
     others = [name for name in steps if name.startswith(_VAL) and name not in losses]
     trained = [name for name in steps if name not in _NOT_MEASURED and not name.startswith(_VAL)]
-    trained = [name for name in trained if name != "loss"]
     shares = [name for name in trained if all(0 <= y <= 1 for _, y in steps[name])]
     groups: tuple[tuple[str, str, list[str], str], ...] = (
         ("Loss", "loss", losses, "Each point of the training is a mean over steps."),
         ("Validation", "result", others, ""),
         ("Training", "share", shares, ""),
-        *((name, "value", [name], "") for name in trained if name not in shares),
-        ("Learning rate", "lr", [name for name in ("lr",) if name in steps], ""),
+        *((_legend(one).capitalize(), "value", [one], "") for one in trained if one not in shares),
+        ("Learning rate", _RATE, ["lr"] if "lr" in steps else [], ""),
     )
     return [
         Curves(
@@ -246,10 +241,10 @@ _NOT_MEASURED = (
 
 def _legend(name: str) -> str:
     if not name.startswith(_VAL):
-        return f"training {name}" if name == "loss" else name
-    plain = name.removeprefix(_VAL)
-    if plain.startswith(_EMA):
-        return f"{plain.removeprefix(_EMA)}, moving average"
+        return {"loss": "training loss", "lr": _RATE}.get(name, name.replace("_", " "))
+    plain = name.removeprefix(_VAL).replace("_", " ")
+    if plain.startswith("ema "):
+        return f"{plain.removeprefix('ema ')}, moving average"
     return f"validation {plain}" if plain == "loss" else plain
 
 
@@ -263,10 +258,49 @@ def announce(task: str, *, weights: str, data: Sequence[tuple[str, str]]) -> Non
     """
     if distributed.rank():
         return
-    lines = [task, f"weights  {named_weights(weights)}"]
     named = (text if use == "data" else f"{use}: {text}" for use, text in data)
-    for line in (*lines, *(f"data     {text}" for text in named)):
+    described = (f"data     {text}" for text in named)
+    for line in (task, f"weights  {named_weights(weights)}", *described):
         logger.info("%s", line, extra=SHOWN)
+
+
+def evaluation_page(
+    folder: Path,
+    *,
+    task: str,
+    weights: str,
+    data: Sequence[tuple[str, str]],
+    settings: Mapping[str, Any],
+    device: str,
+    summary: str,
+    sections: Sequence[Section],
+    links: Sequence[str],
+    next_steps: Sequence[Step] = (),
+) -> Report:
+    """Make the page of an evaluation.
+
+    Args:
+        folder: Output of the evaluation.
+        task: Name of the task: "Classification".
+        weights: Weights that were scored, as they were named.
+        data: Use and description of each data set.
+        settings: Name -> setting of the evaluation, as the page shows them.
+        device: Type of the device.
+        summary: A sentence with the score that counts.
+        sections: What the page shows.
+        links: Names of files of the folder.
+        next_steps: Commands to run next.
+    """
+    how = facts(folder, "evaluation", seed=None, device=device, processes=distributed.world_size())
+    shown = [(name, str(value)) for name, value in settings.items()]
+    return Report(
+        title=f"{task}: evaluation of {Path(weights).name}",
+        summary=summary,
+        facts=[*how, ("weights", named_weights(weights)), *data, *shown],
+        sections=sections,
+        links=[Link(title=name, path=Path(name)) for name in ("results.json", *links)],
+        next_steps=next_steps,
+    )
 
 
 def write_evaluation_report(
@@ -303,23 +337,13 @@ def write_evaluation_report(
     """
 
     def make() -> Report:
-        processes = distributed.world_size()
-        origin = facts(folder, "evaluation", seed=None, device=device, processes=processes)
-        named = [("weights", named_weights(weights)), *data]
-        named += [
-            (name.replace("_", " "), str(value))
-            for name, value in settings.items()
-            if name not in _KNOWN
-        ]
         first, score = next(iter(scores.items()))
-        links = ("results.json", "per_class.csv", "confusion.png", "videos.jsonl")
-        return Report(
-            title=f"{task}: evaluation of {Path(weights).name}",
+        return evaluation_page(
+            folder, task=task, weights=weights, data=data, device=device,
+            settings={k.replace("_", " "): v for k, v in settings.items() if k not in _KNOWN},
             summary=f"top1 {score.top1:.2f} % of {score.samples:,} {unit} ({first}).",
-            facts=[*origin, *named],
             sections=[score_table(scores, unit, extra or {}), *sections()],
-            links=[Link(title=name, path=Path(name)) for name in links],
-            next_steps=next_steps,
-        )
+            links=("per_class.csv", "confusion.png", "videos.jsonl"), next_steps=next_steps,
+        )  # fmt: skip
 
-    return try_report(folder, make)
+    return try_report(folder, make, name=report_name(folder, "evaluation"))

@@ -6,14 +6,17 @@
 import csv
 import io
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from eva_data.commands import complain, printable
+from eva_data.commands import complain, printable, say
 from eva_data.files import make_folder, replacing, write_text
+from eva_data.reports.content import Step
+from eva_data.terminal import closing_lines
 from eva_engine.evaluation.counting import Counted, Score
 
 Extra = Mapping[str, float]  # further numbers of a set by their names
@@ -63,6 +66,26 @@ def average_and_gap(values: Mapping[str, float], sets: Sequence[str]) -> tuple[f
         return None
     average = sum(values[name] for name in sets) / len(sets)
     return average, values[sets[0]] - average
+
+
+def say_end(
+    scores: str, *, began: float, report: Path | None, next_steps: Sequence[Step] = ()
+) -> None:
+    """Say on the standard output what came out of an evaluation, in the lines of every run.
+
+    Args:
+        scores: The scores, in a few lines.
+        began: Time of `time.monotonic` at its start.
+        report: `report.html`; None without one.
+        next_steps: Commands to run next, of which the first one is named.
+    """
+    for line in closing_lines(
+        scores=scores,
+        duration=time.monotonic() - began,
+        report=report,
+        next_command=next_steps[0].command if next_steps else None,
+    ):
+        say(line)
 
 
 def complain_of_left_out(left_out: Sequence[str], *, unit: str = "images") -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from eva_data.command_line.parsing import Parser
 from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
 
 if TYPE_CHECKING:  # the options alone need no torch
@@ -83,7 +84,7 @@ def _parse(
 ) -> argparse.Namespace:
     inputs = {name: takes for kind in kinds for name, takes in kind.names.items()}
     taken = list(dict.fromkeys(one for takes in inputs.values() for one in takes))
-    add_weights(parser, kinds="official or bundled name, or file, of any task")
+    add_weights(parser, kinds="of any task")
     _add_inputs(parser, taken)
     add = parser.add_argument
     add("--output", required=True, type=Path, help="folder of the files")
@@ -116,7 +117,7 @@ def _parse(
 
 
 def _own_options(kind: Kind) -> list[str]:
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     kind.add_options(parser)
     return list(vars(parser.parse_args([])))
 

@@ -19,7 +19,7 @@ from eva_data.labelled.folders import open_labelled
 from eva_data.pictures import UnreadableImageError, read_picture
 from eva_data.suffixes import LISTED_PICTURES
 from eva_data.suffixes import PICTURES as SUFFIXES
-from eva_data.transforms import PictureTransform, transformed
+from eva_data.transforms import PictureTransform
 from eva_engine.extraction.shards import PICTURES, TEXTS
 
 
@@ -81,7 +81,7 @@ class Pictures(Samples):
 
     def __getitem__(self, index: int) -> tuple[int, Tensor | None, str]:
         try:
-            return index, transformed(self.load(index), self.transform, self.names[index]), ""
+            return index, self.transform(self.load(index)), ""
         except UnreadableImageError as error:
             return index, None, str(error)
 

@@ -33,8 +33,8 @@ _WHAT = {
 }
 _LOAD = {
     "pretrain": 'from eva_backbone import load_vit\n\nmodel = load_vit("{address}")',
-    "classification": "from eva_classification.models import load_classifier\n\n"
-    'model = load_classifier("{address}")',
+    "classification": "from eva_classification.inference.predictor import Predictor\n\n"
+    'predictor = Predictor.from_weights("{address}")',
     "clip": "from eva_contrastive.model.loading import load_eva_clip\n\n"
     'model = load_eva_clip("{address}")',
     "video": "from eva_video.inference.predictor import VideoPredictor\n\n"

@@ -18,12 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva_backbone.checkpoints.hub.addresses import SCHEME, HubFile, parse_address
+from eva_data.command_line.parsing import Parser
 from eva_data.commands import program, program_name, say
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program_name("push_to_hub.py"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

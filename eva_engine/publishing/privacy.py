@@ -1,4 +1,4 @@
-"""What does not leave a machine: places of files, and names of users and machines."""
+"""What does not leave a machine: passwords, places of files, names of users and machines."""
 
 import contextlib
 import getpass
@@ -7,6 +7,8 @@ import re
 import socket
 from pathlib import Path
 from typing import Any
+
+from eva_data.outputs.secrets import without_secrets
 
 _QUOTED = re.compile(
     r"(?P<quote>[\"'])(?P<path>(?:file:/{2,3}|~|/|[A-Za-z]:[\\/])[^\"'\n]*)(?P=quote)"
@@ -17,7 +19,7 @@ _LEAST = 3  # letters of a name that is looked for
 
 
 def without_places(text: str) -> str:
-    """Replace absolute paths by their last part, and take out names of user and machine.
+    """Replace absolute paths by their last part; take out passwords, names of user and machine.
 
     Args:
         text: Settings or prose.
@@ -26,7 +28,8 @@ def without_places(text: str) -> str:
         The text; relative paths and addresses stay.
     """
     text = _QUOTED.sub(
-        lambda found: f"{found['quote']}{_last(found['path'])}{found['quote']}", text
+        lambda found: f"{found['quote']}{_last(found['path'])}{found['quote']}",
+        without_secrets(text),
     )
     text = _BARE.sub(lambda found: _last(found[0]), text)
     for name in map(re.escape, sorted(_names(), key=len, reverse=True)):

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.hub.addresses import HubFile
-from eva_backbone.checkpoints.hub.client import HubError, explained, library, offline
+from eva_backbone.checkpoints.hub.client import (
+    HubError,
+    explained,
+    library,
+    offline,
+    require_reachable,
+)
 
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
@@ -36,6 +42,7 @@ def upload(
         raise HubError(f"the hub is switched off ({reason})")
     if not hub.get_token():
         raise HubError(f"to upload, {_LOG_IN}")
+    require_reachable()
     api = hub.HfApi(library_name="eva-toolkit")
     with explained(HubFile(repository)):
         _check_token(api, hub)

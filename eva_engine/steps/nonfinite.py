@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from eva_data.files import UnwritableError, write_text
 from eva_engine import distributed
 from eva_engine.checkpoints.files import WEIGHTS
-from eva_engine.config import RunConfig
+from eva_engine.config import SAYS, RunConfig
 from eva_engine.data.order import Batch, Samples, sample_id
 
 logger = logging.getLogger(__name__)
@@ -57,12 +57,17 @@ class NonfiniteSteps:
         with contextlib.suppress(UnwritableError):  # its subject matters more
             write_text(file, json.dumps(content, indent=1))
         self.in_a_row += 1
-        what = f"loss {loss} or a gradient of step {step} is not finite; see {file.name}"
+        what, found = f"The loss ({loss}) or a gradient", f"the samples in {file.name}"
         if run.nonfinite == "stop":
-            raise FloatingPointError(what + " (nonfinite=skip would go on)")
+            skip = " (--run.nonfinite skip would go on)"
+            raise FloatingPointError(SAYS.not_finite(what, step + 1, found) + skip)
         if self.in_a_row > run.max_skipped:
-            raise FloatingPointError(f"{what}; {self.in_a_row} steps in a row")
-        logger.warning("%s; the step is skipped", what)
+            what = f"For {self.in_a_row} steps in a row, the loss ({loss}) or a gradient"
+            raise FloatingPointError(SAYS.not_finite(what, step + 1, found))
+        logger.warning(
+            "%s became infinite or NaN at step %d, which is skipped: see %s",
+            *(what, step + 1, file.name),
+        )
 
 
 @contextlib.contextmanager
@@ -81,7 +86,7 @@ def smallest_loss_scale_explained(step: int) -> Iterator[None]:
         if "loss scale already at minimum" not in str(error):
             raise
         raise FloatingPointError(
-            f"the loss scale of fp16 is at its minimum and step {step} still overflows: the "
+            f"the loss scale of fp16 is at its minimum and step {step + 1} still overflows: the "
             f"run has diverged; begin a new run from {WEIGHTS} of an earlier checkpoint with a "
             "lower learning rate or precision=bf16"
         ) from error

@@ -5,14 +5,17 @@ A parser answers `--help` and refuses mistakes at once: what is heavy is importe
 
 import argparse
 import os
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eva_data.command_line.slips import SlipError, end_program
+from eva_data.command_line.weights import MISSING, WEIGHTS, one_source
+from eva_data.files import home_expanded
 from eva_data.options import add_download_option
-from eva_data.recipes import find_recipe
+from eva_data.recipes import WEIGHTS as SUFFIXES
+from eva_data.recipes import find_recipe, name_on_own_data
 from eva_openmmlab.config.demo_data import demo_data
 from eva_openmmlab.config.runs import config_of_run
 from eva_openmmlab.config.words import SETTINGS
@@ -65,11 +68,13 @@ def add_shared_arguments(
     add(
         "config",
         nargs="?" if scored else None,
+        metavar="CONFIG",
         help=f"config file, or name of a recipe: `eva recipes {task}` or {task}/configs"
         + ("; not needed with the folder of a run, which has its own" if scored else ""),
     )
     if scored:
-        add("weights", help="folder of a run, path of a file, or name of an official one")
+        add("source", nargs="?", metavar="WEIGHTS", help="the same as --weights")
+        add("--weights", help=f"{WEIGHTS}; the folder of a run brings its config along")
     add("--work-dir", metavar="DIR", help="folder of logs and checkpoints")
     add("--data-root", metavar="DIR", help="folder of the data set, in place of the config's")
     add(
@@ -139,22 +144,36 @@ def parse(
         if check is not None:
             check(args)
     except (ValueError, OSError) as error:
-        sys.exit(f"{parser.prog}: {' '.join(str(error).split())}")
+        raise end_program(parser.prog, error) from error
     return args
 
 
 def _config(args: argparse.Namespace, task: str) -> Path:
     """Find the config, which weights from the folder of a run bring along."""
+    if hasattr(args, "source"):
+        _take_weights(args)
     args.of_run = args.config is None
     if args.config is not None:
         return find_recipe(task, args.config)
-    saved = config_of_run(Path(args.weights))
+    saved = config_of_run(home_expanded(args.weights))
     if saved is None:
-        raise ValueError(
+        raise SlipError(
             f"{args.weights} is alone and not the folder of a run: name its recipe or config "
             "before it"
         )
     return saved
+
+
+def _take_weights(args: argparse.Namespace) -> None:
+    """Let `[CONFIG] WEIGHTS` and `[CONFIG] --weights WEIGHTS` mean the same."""
+    word, args.source = args.source, None
+    if args.config is not None and word is None:
+        place = home_expanded(args.config)
+        if args.weights is None or place.is_dir() or place.suffix in SUFFIXES:
+            word, args.config = args.config, None
+    args.weights = one_source(word, args.weights)
+    if args.weights is None:
+        raise SlipError(MISSING)
 
 
 def values_of(settings: Mapping[str, str] | None) -> dict[str, Any]:
@@ -199,6 +218,8 @@ def configure(args: argparse.Namespace, own_data: OwnData) -> "Config":
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
+    elif name := _own_name(args):
+        cfg.work_dir = str(Path("work_dirs") / name)
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
     own = own_data(cfg, args)
@@ -209,6 +230,13 @@ def configure(args: argparse.Namespace, own_data: OwnData) -> "Config":
             )
         set_data_root(cfg, args.data_root)
     return own
+
+
+def _own_name(args: argparse.Namespace) -> str:
+    """Name the work folder of a run of a recipe on own data; empty without such data."""
+    flags = ("data", "train_annotations", "train_images", "val_annotations", "val_images")
+    place = next((value for name in flags if (value := getattr(args, name, None))), None)
+    return "" if place is None else name_on_own_data(args.config, place)
 
 
 def configure_training(args: argparse.Namespace, own_data: OwnData) -> "Config":
@@ -247,7 +275,7 @@ def configure_test(args: argparse.Namespace, own_data: OwnData) -> "Config":
     if args.work_dir is None:
         folder = Path(cfg.work_dir)
         if args.of_run:  # which may have been moved since
-            given = Path(args.weights)
+            given = home_expanded(args.weights)
             folder = given if given.is_dir() else given.parent
         cfg.work_dir = str(folder / "test")
     copy = Path(cfg.work_dir) / Path(args.config).name

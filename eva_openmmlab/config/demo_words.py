@@ -1,13 +1,18 @@
 """How a user names a model and pictures: in the command line of the demos, and in Python."""
 
 import argparse
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from eva_data.command_line.weights import WEIGHTS, one_source
 from eva_data.commands import program_name
+from eva_data.files import home_expanded
 from eva_data.options import add_download_option
+from eva_data.recipes import SUFFIXES as RECIPES
+from eva_data.recipes import WEIGHTS as SUFFIXES
 from eva_data.recipes import find_recipe
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_openmmlab.config.runs import config_of_run
@@ -55,6 +60,11 @@ def demo_parser(description: str, epilog: str, *, task: str) -> AnyOrderParser:
         "and weights: a path, or the name of an official file. Then pictures, videos, folders of "
         'them, patterns in quotes ("photos/*.jpg"), or the number of a camera, which Ctrl-C ends',
     )
+    add(
+        "--weights",
+        help=f"{WEIGHTS}; the other words are then pictures, behind a config where they are not "
+        "those of a run",
+    )
     add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
     add("--overwrite", action="store_true", help="replace earlier results")
@@ -62,12 +72,13 @@ def demo_parser(description: str, epilog: str, *, task: str) -> AnyOrderParser:
     return parser
 
 
-def named_model(words: Sequence[str], *, task: str) -> Model:
+def named_model(words: Sequence[str], *, task: str, named: str | None = None) -> Model:
     """Find out which words name a model, and which the inputs.
 
     Args:
         words: Words of the command line besides flags.
         task: Task of the recipes.
+        named: Weights behind `--weights`; the words are then `[CONFIG] INPUT ...`.
 
     Returns:
         The model and the inputs.
@@ -75,7 +86,9 @@ def named_model(words: Sequence[str], *, task: str) -> Model:
     Raises:
         ValueError: If a recipe, the weights or the inputs are missing.
     """
-    if _brings_config(Path(words[0])):
+    if named is not None:
+        return _with_named_weights(words, named, task=task)
+    if _brings_config(Path(words[0])) or Path(words[0]).suffix in SUFFIXES:
         config, weights, inputs = _saved_config(Path(words[0])), words[0], words[1:]
     else:
         config, weights, inputs = find_recipe(task, words[0]), "".join(words[1:2]), words[2:]
@@ -83,6 +96,28 @@ def named_model(words: Sequence[str], *, task: str) -> Model:
         raise ValueError(f"name the weights of {words[0]} behind it, and then pictures")
     if not inputs:
         raise ValueError(f"name pictures behind {weights}: files, folders, patterns")
+    return Model(config, weights, [Path(word) for word in inputs])
+
+
+def _with_named_weights(words: Sequence[str], weights: str, *, task: str) -> Model:
+    inputs = list(words)
+    first = home_expanded(inputs[0])
+    recipe = None
+    if first.suffix in RECIPES or not first.exists():
+        with contextlib.suppress(ValueError):
+            recipe = find_recipe(task, inputs[0])
+    if recipe is not None:
+        inputs.pop(0)
+    elif first.is_dir() and config_of_run(first) is not None:
+        one_source(inputs[0], weights)  # which refuses two
+    config = recipe or config_of_run(home_expanded(weights))
+    if config is None:
+        raise ValueError(
+            f"{weights} is not the folder of a run, which brings its config along: name the config "
+            f"or recipe of these weights before the pictures; `eva recipes {task}` lists them"
+        )
+    if not inputs:
+        raise ValueError(f"name pictures behind {words[0]}: files, folders, patterns")
     return Model(config, weights, [Path(word) for word in inputs])
 
 

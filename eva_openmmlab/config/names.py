@@ -1,7 +1,7 @@
 """Names that the runner and the loaders read although a config need not have them.
 
 They are written down so that a slip in `--cfg-options` is found without importing PyTorch; a test
-compares them with mmengine's and PyTorch's signatures.
+compares them with mmengine's and PyTorch's signatures. So are values that cannot work.
 """
 
 RUNNER = frozenset(
@@ -30,3 +30,13 @@ LOADING = frozenset(
         *("pin_memory_device", "in_order"),
     }
 )
+# settings that are integers -> the least; and numbers that are not negative
+INTEGERS = {
+    **dict.fromkeys(("train_cfg.max_iters", "train_cfg.val_interval"), 1),
+    **{f"{part}_dataloader.batch_size": 1 for part in ("train", "val", "test")},
+    **{f"{part}_dataloader.num_workers": 0 for part in ("train", "val", "test")},
+    "default_hooks.checkpoint.interval": -1,
+    "default_hooks.logger.interval": 1,
+    "optim_wrapper.accumulative_counts": 1,
+}
+NUMBERS = frozenset({"optim_wrapper.optimizer.lr", "optim_wrapper.optimizer.weight_decay"})

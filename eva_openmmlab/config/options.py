@@ -1,6 +1,7 @@
 """Settings from the command line, checked before anything is built."""
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 
 from mmengine.config import Config
 
+from eva_data.command_line.slips import SlipError, hint
 from eva_openmmlab.config import names
 from eva_openmmlab.config.demo_data import demo_data
 from eva_openmmlab.config.files import read_config
+from eva_openmmlab.config.words import USUAL_SETTINGS
 
 _MISSPELT = 0.85  # likeness of two names
 _INSIDE = {"randomness": names.RANDOMNESS, "auto_scale_lr": names.AUTO_SCALE_LR}
@@ -44,6 +47,7 @@ def load_config(
     cfg = read_config(Path(path), plugins=plugins)
     if options:
         check_options(cfg, options)
+        check_values(options)
         cfg.merge_from_dict(dict(options))
     return cfg
 
@@ -60,7 +64,7 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
         options: Dotted name -> value.
 
     Raises:
-        ValueError: Naming the first that is wrong, and close names.
+        ValueError: Naming the first that is wrong, and close names (a `SlipError`).
     """
     for name in options:
         node: Any = cfg
@@ -86,9 +90,32 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
                 others = [key for key in known if key != "type"]  # dtype is not a misspelt one
                 if is_argument and not difflib.get_close_matches(part, others, cutoff=_MISSPELT):
                     break
-                close = difflib.get_close_matches(part, known, n=3)
-                hint = f"; close names: {', '.join(close)}" if close else ""
-                raise ValueError(f"option {name}: {place} has no {part!r}{hint}")
+                usual = [] if depth else [one.partition("=")[0] for one in USUAL_SETTINGS]
+                raise SlipError(
+                    f"option {name}: {place} has no {part!r}{hint(part, known + usual)}"
+                )
+
+
+def check_values(options: Mapping[str, Any]) -> None:
+    """Refuse values that a setting of `config.names` cannot have, as text for a number.
+
+    Args:
+        options: Dotted name -> value; None is left to what reads it.
+
+    Raises:
+        ValueError: Naming the first that is wrong.
+    """
+    for name, value in options.items():
+        if value is None or name not in names.INTEGERS.keys() | names.NUMBERS:
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name in names.NUMBERS:
+            if not number or not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} must be a number that is not negative, got {value!r}")
+        elif not number or value != value // 1 or value < names.INTEGERS[name]:
+            least = names.INTEGERS[name]
+            wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
+            raise ValueError(f"{name} must be {wanted}, got {value!r}")
 
 
 def _extra(place: list[str]) -> frozenset[str]:

@@ -6,6 +6,9 @@ Nothing heavy is imported: programs look here before they begin.
 import re
 from pathlib import Path
 
+from eva_data.outputs.run_sentences import RunSentences
+
+SAYS = RunSentences(unit="iteration", resume="--resume", output="--work-dir")
 LATEST = "last_checkpoint"  # mmengine's
 _NUMBER = re.compile(r"iter_(\d+)\.pth")
 _CONFIGS = (".py", ".yaml", ".yml")
@@ -24,7 +27,8 @@ def has_run(folder: Path) -> bool:
 
 def used(folder: Path) -> str:
     """Explain that a run would be written over another."""
-    return f"{folder} has a run already: continue it with --resume, or choose another --work-dir"
+    newest = next(iter(checkpoints(folder)), None)
+    return SAYS.used(folder, checkpoint=newest.name if newest else "")
 
 
 def config_of_run(place: Path) -> Path | None:

@@ -5,8 +5,17 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from eva_data.command_line import any_order
+from eva_data.command_line.parsing import TOO_MANY
 
 SETTINGS = "--cfg-options"
+USUAL_SETTINGS = (
+    "train_cfg.max_iters=NUMBER",
+    "optim_wrapper.optimizer.lr=NUMBER",
+    "optim_wrapper.optimizer.weight_decay=NUMBER",
+    "train_dataloader.batch_size=NUMBER",
+    "train_dataloader.num_workers=NUMBER",
+    "randomness.seed=NUMBER",
+)
 
 
 class AnyOrderParser(any_order.AnyOrderParser):
@@ -42,9 +51,7 @@ class AnyOrderParser(any_order.AnyOrderParser):
         Args:
             message: What argparse found.
         """
-        start = "unrecognized arguments: "
-        if message.startswith(start):
-            message = f"{message.removeprefix(start)}: one word too many"
-            if self.takes_settings:
-                message += "; settings are written KEY=VALUE"
+        if message.startswith(TOO_MANY) and self.takes_settings:
+            words = message.removeprefix(TOO_MANY)
+            message = f"{words}: one word too many; settings are written KEY=VALUE"
         super().error(message)

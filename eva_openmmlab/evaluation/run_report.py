@@ -1,5 +1,6 @@
 """The parts of a report that all runs on mmengine have: facts, curves, links, next commands."""
 
+import importlib
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from mmengine.runner import BaseLoop
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.files import write_text
 from eva_data.reports.content import Link, Report, Section, Step
+from eva_data.reports.page import report_name, try_report
 from eva_data.reports.provenance import Kind, facts
 from eva_openmmlab.evaluation.logged import STEP, Entry, is_training, read_scalars, training_curves
 from eva_openmmlab.evaluation.next_commands import demo_command, evaluate_command
@@ -180,6 +182,26 @@ class RunReport:
             Step(text="See what these weights find in pictures, folders and videos", command=use),
             Step(text="Score them again", command=score),
         ]
+
+
+def report_of_run(runner: Any, kind: Kind, sections: str) -> Path | None:
+    """Write `results.json` and the report of a run that has ended; a failure is a warning.
+
+    Args:
+        runner: The runner, on the main process.
+        kind: "training", after its last evaluation, or "evaluation".
+        sections: Module of the project whose `make_report`, a function of both, makes the page; it
+            is imported here, since it needs what a run that is refused does not wait for.
+
+    Returns:
+        The report, or None if it could not be made.
+    """
+    folder = Path(runner.work_dir)
+    return try_report(
+        folder,
+        lambda: importlib.import_module(sections).make_report(runner, kind),
+        name=report_name(folder, kind),
+    )
 
 
 def best_of(runner: Any) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from mmengine.runner import BaseLoop
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.progress import ProgressBar
 from eva_data.terminal import opening_lines
+from eva_openmmlab.config.runs import SAYS
 from eva_openmmlab.terminal.data_lines import data_line
 from eva_openmmlab.terminal.output import Output
 from eva_openmmlab.terminal.scores import score_lines, short_scores
@@ -91,7 +92,7 @@ class TerminalHook(Hook):
         self._end(metrics)
         if self._bar is not None and _is_shown(runner):
             scores = short_scores(self.scores) or "no scores, since nothing was found"
-            self._output.say([f"step {runner.iter:,}: {scores}"])
+            self._output.say([f"{SAYS.unit} {runner.iter:,}: {scores}"])
 
     def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Note the scores, which `closing_lines` show."""
@@ -121,13 +122,13 @@ class TerminalHook(Hook):
         images = runner.train_dataloader.batch_size * get_world_size()
         more = []
         content = getattr(runner, "_content", None)  # of the checkpoint that it continues from
-        begun = content and int(content["meta"]["iter"])
         if content:
-            more = [f"resume   after step {begun:,}"]
+            done = int(content["meta"]["iter"])
+            more = [SAYS.resumed(done, runner.max_iters, runner._checkpoint)]
         return opening_lines(
             task=f"train {self._recipe}: {runner.max_iters:,} iterations of {images} images on "
             f"{_device(runner)}",
-            weights=f"{runner._checkpoint} (this run's)" if content else _weights(runner),
+            weights=str(runner._checkpoint) if content else _weights(runner),
             data=_data(runner, ("train", "val")),
             output=Path(runner.work_dir),
             more=more,

@@ -17,7 +17,7 @@ from typing import Any
 
 from eva_data.files import explained, make_folder
 from eva_data.progress import ProgressBar
-from eva_data.terminal import SHOWN, FileFormatter, ForTerminal, TerminalFormatter
+from eva_data.terminal import SHOWN, WARNINGS, FileFormatter, ForTerminal, TerminalFormatter
 
 LOG = "log.txt"
 OURS = ("eva_backbone", "eva_data", "eva_mmdetection", "eva_openmmlab", "eva_segmentation")
@@ -31,7 +31,6 @@ _NOISE = re.compile(
     r"The testing results of the .* dataset is empty|Since `metrics` is an empty dict|"
     r"Failed to add .*LocalVisBackend|The \"log_processor\"|`?\w+`? is not (found|installed)"
 )
-_OF_PYTHON = re.compile(r"Warning: ((CUDA|This DataLoader) .*)")  # warnings that help a user
 logger = logging.getLogger(__name__)
 _printed = logging.getLogger(f"{__name__}.printed")
 _current: "Output | None" = None
@@ -74,7 +73,7 @@ class Output:
             UnwritableError: If the disk is full or the folder read-only, for example.
         """
         target: logging.Handler = logging.NullHandler()
-        if _rank() == 0:
+        if is_first_process():
             make_folder(folder)
             with explained(folder / LOG):
                 target = logging.FileHandler(folder / LOG, encoding="utf-8")
@@ -91,7 +90,7 @@ class Output:
         """
         for handler in mmlogger.handlers:
             if handler not in self.handlers:
-                mmlogger.setLevel(handler.level if _rank() == 0 else logging.ERROR)
+                mmlogger.setLevel(handler.level if is_first_process() else logging.ERROR)
                 handler.close()
         mmlogger.handlers[:] = self.handlers
 
@@ -107,19 +106,14 @@ class Output:
 
 class _Terminal(logging.Handler):
     def __init__(self) -> None:
-        super().__init__(logging.NOTSET if _rank() == 0 else logging.ERROR)
+        super().__init__(logging.NOTSET if is_first_process() else logging.ERROR)
         self.addFilter(ForTerminal())
         self.setFormatter(TerminalFormatter())
         self._seen: Counter[str] = Counter()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record, unless it is noise or was shown before."""
-        if record.name == "py.warnings":
-            found = _OF_PYTHON.search(record.getMessage())
-            if found is None:
-                return
-            record = logging.makeLogRecord(record.__dict__ | {"msg": found[1], "args": ()})
-        if record.levelno >= logging.WARNING:
+        if record.levelno >= logging.WARNING and record.name != WARNINGS:
             if _NOISE.match(record.getMessage()):
                 return
             text = str(record.msg)
@@ -202,6 +196,19 @@ def take(mmlogger: logging.Logger) -> None:
         _current.take(mmlogger)
 
 
+def say(sentence: str, mmlogger: logging.Logger) -> None:
+    """Show a sentence.
+
+    Args:
+        sentence: The sentence.
+        mmlogger: The logger of a runner, which has it under programs that are not ours.
+    """
+    if _current is not None:
+        _current.say([sentence])
+    else:
+        mmlogger.info("%s", sentence)
+
+
 def log_file(folder: Path) -> Path | None:
     """Return the log of a work folder; None under programs that keep mmengine's own.
 
@@ -211,6 +218,10 @@ def log_file(folder: Path) -> Path | None:
     return folder / LOG if _current is not None else None
 
 
+def is_first_process() -> bool:
+    """Return whether this is the main process, before mmengine knows it."""
+    return _rank() == 0
+
+
 def _rank() -> int:
-    """Return the number of this process before mmengine knows it."""
     return next((int(os.environ[name]) for name in _RANKS if os.environ.get(name)), 0)

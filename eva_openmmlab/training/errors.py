@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from eva_data.command_line.slips import SlipError, end_program
 from eva_data.files import OF_WRITING, UnwritableError, explained
 from eva_data.interruption import EXIT_KEYBOARD
 from eva_data.pictures import UnreadableImageError
@@ -75,10 +76,13 @@ def settings(check: Callable[..., T], *arguments: Any) -> T:
         What it returns.
 
     Raises:
-        RunError: In place of any error: a config is not made by this program.
+        SlipError: For a name that does not exist.
+        RunError: In place of any other error: a config is not made by this program.
     """
     try:
         return check(*arguments)
+    except SlipError:
+        raise
     except (ValueError, OSError) as error:
         raise RunError(str(error)) from error
     except Exception as error:
@@ -159,11 +163,14 @@ def sentences(
         given: Options of the command line, one of which must be the wrong one.
 
     Raises:
-        SystemExit: With one sentence for what the user can fix; 130 after Ctrl-C.
+        SystemExit: With one sentence for what the user can fix (code 2 for a name that does not
+            exist); 130 after Ctrl-C.
     """
     complaints, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         yield
+    except SlipError as error:
+        raise end_program(program, error) from None
     except (*SENTENCES, FileNotFoundError) as error:
         if getattr(error, "agreed", False) and not _is_main_process():
             sys.exit(1)

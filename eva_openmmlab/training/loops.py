@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.dist import broadcast, get_rank, get_world_size
@@ -13,6 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from eva_data.sampling.seeding import seed_all
+from eva_openmmlab.config.runs import SAYS
+from eva_openmmlab.terminal.output import say
 from eva_openmmlab.training.stream import STEP, RunLoader, numbered_loader, run_loader
 
 
@@ -109,6 +112,9 @@ class EVATrainLoop(IterBasedTrainLoop):
         if self._iter > 0 and self._evaluated != self._iter and self._evaluation_is_due():
             runner.logger.info("catching up on the evaluation after iteration %d", self._iter)
             self._evaluate()
+        elif self._iter >= self._max_iters:
+            finished = SAYS.finished(Path(runner.work_dir), self._max_iters)
+            say(finished, runner.logger)
         while self._iter < self._max_iters and not self.stop_training:
             runner.model.train()
             batch = next(self.dataloader_iterator)

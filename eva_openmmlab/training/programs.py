@@ -5,28 +5,26 @@ data, the work folder, the weights; a framework is imported after that.
 """
 
 import argparse
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmengine.config import Config
 
+from eva_data.outputs.run_folder import clean_if_refused
 from eva_data.recipes import recipe_folder
-from eva_data.reports.provenance import Kind
+from eva_data.reports.provenance import STARTS, Kind
 from eva_data.terminal import closing_lines
 from eva_openmmlab.config.files import import_plugins
 from eva_openmmlab.config.options import check_data, check_weights
 from eva_openmmlab.config.runs import has_run, used
 from eva_openmmlab.quiet_import import without_deepspeed
-from eva_openmmlab.terminal.output import Output, quiet
+from eva_openmmlab.terminal.output import LOG, Output, is_first_process, quiet
 from eva_openmmlab.training.errors import RunError, building, sentences, settings
 
-if TYPE_CHECKING:
-    from mmengine.runner import Runner
-
 Configure = Callable[[argparse.Namespace], Config]
-Report = Callable[["Runner", Kind], Path | None]  # writes the page of a run that has ended
 
 
 def run_training(
@@ -35,7 +33,7 @@ def run_training(
     *,
     program: str,
     task: str,
-    report: Report | None = None,
+    sections: str | None = None,
 ) -> None:
     """Train as a command line describes.
 
@@ -44,12 +42,12 @@ def run_training(
         configure: Function that reads its config, without its plugins.
         program: Name that begins a refusal.
         task: Task of the recipes, which has a demo.
-        report: Function that writes the report of the run; None for no report.
+        sections: Module whose `make_report` makes the report of the run; None for no report.
 
     Raises:
         SystemExit: With one sentence for what the user can fix, or after a signal.
     """
-    _run(args, configure, program=program, task=task, kind="training", report=report)
+    _run(args, configure, program=program, task=task, kind="training", sections=sections)
 
 
 def run_test(
@@ -58,7 +56,7 @@ def run_test(
     *,
     program: str,
     task: str,
-    report: Report | None = None,
+    sections: str | None = None,
 ) -> None:
     """Score weights as a command line describes.
 
@@ -67,12 +65,12 @@ def run_test(
         configure: Function that reads its config, without its plugins.
         program: Name that begins a refusal.
         task: Task of the recipes, which has a demo.
-        report: Function that writes the report of the evaluation; None for no report.
+        sections: Module whose `make_report` makes the report; None for no report.
 
     Raises:
         SystemExit: With one sentence for what the user can fix.
     """
-    _run(args, configure, program=program, task=task, kind="evaluation", report=report)
+    _run(args, configure, program=program, task=task, kind="evaluation", sections=sections)
 
 
 def _run(
@@ -82,7 +80,7 @@ def _run(
     program: str,
     task: str,
     kind: Kind,
-    report: Report | None,
+    sections: str | None,
 ) -> None:
     began, runner = time.monotonic(), None
     with (
@@ -91,15 +89,17 @@ def _run(
     ):
         cfg = settings(configure, args)
         _check(cfg, kind)
-        runner, hook = _build(cfg, output, kind, recipe=_name(args.config, task))
-        runner.train() if kind == "training" else runner.test()
+        with _clean_if_refused(cfg, lambda: runner is not None and runner.started):
+            runner, hook = _build(cfg, output, kind, recipe=_name(args.config, task))
+            runner.train() if kind == "training" else runner.test()
         from mmengine.dist import barrier, is_main_process
 
         from eva_openmmlab.evaluation.next_commands import demo_command
+        from eva_openmmlab.evaluation.run_report import report_of_run
 
         barrier()  # here: the other processes do not wait for the report
         if is_main_process():
-            page = report(runner, kind) if report is not None else None
+            page = report_of_run(runner, kind, sections) if sections else None
             weights = _best(runner) if kind == "training" else None
             lines = closing_lines(
                 scores="\n".join(_scores(runner, kind, hook.score_lines())),
@@ -123,16 +123,27 @@ def _check(cfg: Config, kind: Kind) -> None:
         settings(import_plugins, cfg)
 
 
-def _build(cfg: Config, output: Output, kind: Kind, *, recipe: str) -> tuple[Any, Any]:
-    from contextlib import nullcontext
+def _clean_if_refused(
+    cfg: Config, started: Callable[[], bool]
+) -> contextlib.AbstractContextManager[None]:
+    """Remove what a run that is refused leaves in its work folder, unless it left a traceback."""
+    folder, saved = Path(cfg.work_dir), Path(cfg.filename or "config.py").name
+    traces = (LOG, STARTS, saved, "[0-9]" * 8 + "_" + "[0-9]" * 6)  # the last is mmengine's
+    if not is_first_process():
+        return contextlib.nullcontext()
+    return clean_if_refused(
+        folder, traces, begun=lambda: started() or (folder / "log_rank0.txt").exists()
+    )
 
+
+def _build(cfg: Config, output: Output, kind: Kind, *, recipe: str) -> tuple[Any, Any]:
     from mmengine.registry import RUNNERS
 
     from eva_backbone import no_init_weights
     from eva_openmmlab.terminal.hook import TerminalHook
 
     folder = Path(cfg.work_dir)
-    loaded = no_init_weights() if kind == "evaluation" else nullcontext()
+    loaded = no_init_weights() if kind == "evaluation" else contextlib.nullcontext()
     with building(folder), loaded:
         output.write_to(folder)
         runner = RUNNERS.build(cfg)

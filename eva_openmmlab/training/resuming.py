@@ -1,12 +1,15 @@
 """Resuming a run: a checkpoint is taken over once all of it has been found to fit."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from eva_openmmlab.config.runs import SAYS
 from eva_openmmlab.training.checkpoint_checks import check_fits
 from eva_openmmlab.training.checkpoint_files import RUN, Evaluation
+from eva_openmmlab.training.checkpoint_hook import EVACheckpointHook
 from eva_openmmlab.training.loops import EVATrainLoop
 
 
@@ -51,7 +54,24 @@ def take_over(
         runner.logger.warning("without EVATrainLoop the data begin from the start again")
         runner.train_loop._iter = iteration
         runner.train_loop._epoch = content["meta"].get("epoch", 0)
-    runner.logger.info("continuing after iteration %d, from %s", iteration, file)
+
+
+def what_is_saved(
+    hook: EVACheckpointHook | None, content: Mapping[str, Any] | None, file: Path
+) -> str:
+    """Say what of a run is saved, and how to go on.
+
+    Args:
+        hook: Its hook, which knows what this start has saved.
+        content: Content of the checkpoint that this start continues from; None without one.
+        file: That checkpoint.
+    """
+    if hook is not None and hook.saved_iteration is not None:
+        name = hook.filename_tmpl.format(hook.saved_iteration)
+        return SAYS.saved(name, done=hook.saved_iteration)
+    if content is not None:
+        return SAYS.saved(file.name, done=content["meta"]["iter"])
+    return SAYS.saved("")
 
 
 def _place(runner: Any, content: dict[str, Any], evaluation: Evaluation) -> None:

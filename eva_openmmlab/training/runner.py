@@ -19,9 +19,10 @@ from eva_backbone.checkpoints.listing import listed
 from eva_data.files import make_folder, replacing
 from eva_data.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal
 from eva_data.outputs.run_folder import locked
+from eva_data.outputs.run_sentences import ANOTHER
 from eva_data.reports.provenance import record_start
 from eva_openmmlab.config.files import SavedConfig
-from eva_openmmlab.config.runs import has_run, used
+from eva_openmmlab.config.runs import SAYS, has_run, used
 from eva_openmmlab.evaluation.predictions import keep_predictions
 from eva_openmmlab.terminal import output
 from eva_openmmlab.training.checkpoint_files import (
@@ -32,9 +33,15 @@ from eva_openmmlab.training.checkpoint_files import (
     read_evaluation,
 )
 from eva_openmmlab.training.checkpoint_hook import EVACheckpointHook
-from eva_openmmlab.training.errors import RunError, UnfitWeightsError, building, on_main_process
+from eva_openmmlab.training.errors import (
+    NonFiniteError,
+    RunError,
+    UnfitWeightsError,
+    building,
+    on_main_process,
+)
 from eva_openmmlab.training.loops import EVATrainLoop, end_workers
-from eva_openmmlab.training.resuming import take_over
+from eva_openmmlab.training.resuming import take_over, what_is_saved
 from eva_openmmlab.training.step_guard import GUARDED, StepGuard
 from eva_openmmlab.weights import load_start
 
@@ -69,8 +76,7 @@ class EVARunner(Runner):
         self._content: dict[str, Any] | None = None  # of the checkpoint to continue from
         self._checkpoint = Path()
         self._evaluation = Evaluation(iteration=-1)
-        cfg = settings.get("cfg")
-        if isinstance(cfg, Config):
+        if isinstance(cfg := settings.get("cfg"), Config):
             settings["cfg"] = SavedConfig.of(cfg)
         replaced = settings.get("resume") and has_run(Path(work_dir))
         with no_init_weights() if replaced else contextlib.nullcontext():
@@ -192,8 +198,10 @@ class EVARunner(Runner):
                     self._find_checkpoint()
                 return super().train()
         except KeyboardInterrupt:
-            self.logger.warning("%s", self.what_is_saved("stopped by Ctrl-C"))
+            self._say(SAYS.stopped("Ctrl-C", self.what_is_saved()))
             raise SystemExit(EXIT_KEYBOARD) from None
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{error}; {self.what_is_saved()}") from error
         finally:
             end_workers(self._train_loop, self._val_loop)
 
@@ -218,19 +226,12 @@ class EVARunner(Runner):
         finally:
             end_workers(self._val_loop)
 
-    def what_is_saved(self, why: str) -> str:
-        """Report in one sentence what is saved when a run ends early.
+    def what_is_saved(self) -> str:
+        """Say what of the run is saved, and how to go on."""
+        return what_is_saved(self._checkpoint_hook(), self._content, self._checkpoint)
 
-        Args:
-            why: Reason for the end.
-        """
-        hook = self._checkpoint_hook()
-        saved = hook.saved_iteration if hook else None
-        if saved is None and self._content is not None:
-            saved = self._content["meta"]["iter"]
-        if saved is None:
-            return f"{why}: nothing is saved yet"
-        return f"{why}: iteration {saved} is saved, and --resume continues from there"
+    def _say(self, sentence: str) -> None:
+        output.say(sentence, self.logger)
 
     def save_and_exit(self, iteration: int) -> NoReturn:
         """Save (unless just done) and exit, after a signal.
@@ -241,16 +242,16 @@ class EVARunner(Runner):
         Raises:
             SystemExit: Always.
         """
-        hook = self._checkpoint_hook()
+        hook, name = self._checkpoint_hook(), self.guard.stop.received or ANOTHER
         # once it is noted, what a launcher sends to those that are left has no effect
-        name = self.guard.stop.received = self.guard.stop.received or "a signal to another process"
+        self.guard.stop.received = name
         if hook is None:
             self.logger.warning("stopped by %s: without EVACheckpointHook nothing is saved", name)
             raise SystemExit(1)
         hook.save(self, iteration)
         if self.guard.stop_agreed:  # else each process leaves an evaluation on its own
             barrier()  # the first process that ends takes the others along
-        self.logger.warning("%s", self.what_is_saved(f"stopped by {name}"))
+        self._say(SAYS.stopped(name, self.what_is_saved()))
         raise SystemExit(EXIT_RUN_AGAIN)
 
     def _checkpoint_hook(self) -> EVACheckpointHook | None:
@@ -304,8 +305,8 @@ class EVARunner(Runner):
         if self._load_from is None:
             return
         inner = getattr(model, "module", model)  # test-time augmentation wraps it
-        training = isinstance(self._train_loop, BaseLoop)
-        report = load_start(inner, self._load_from, complete=not training)
+        complete = not isinstance(self._train_loop, BaseLoop)
+        report = load_start(inner, self._load_from, complete=complete)
         self._has_loaded = True
         self.logger.info("%s", report)
         fresh = [name for name, reason in report.missing.items() if reason.startswith(_FRESH)]
@@ -329,6 +330,7 @@ class EVARunner(Runner):
 
         file, self._evaluation = on_main_process(find, UnfitWeightsError)
         if file is None:
+            self._say(SAYS.nothing_to_resume(work_dir))
             return
         try:
             self._content = content = read_checkpoint(file)
@@ -338,11 +340,10 @@ class EVARunner(Runner):
         seed, configured = content["meta"].get("seed"), self._randomness_cfg.get("seed")
         if seed is None:
             return
-        if configured is not None and configured != seed:
+        if configured not in (None, seed):
             self.logger.warning(
                 "randomness.seed=%d has no effect: the run that continues began with seed %d",
-                configured,
-                seed,
+                *(configured, seed),
             )
         self._randomness_cfg.update(seed=seed)
         self.set_randomness(**self._randomness_cfg)

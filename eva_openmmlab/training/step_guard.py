@@ -14,6 +14,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor
 
 from eva_data.interruption import StopSignal
+from eva_openmmlab.config.runs import SAYS
 from eva_openmmlab.training.errors import NonFiniteError
 
 MAX_SKIPPED = 40  # steps in a row without a scale that fits: 65,536 has become 6e-8
@@ -96,11 +97,8 @@ class StepGuard:
             for rank, reports in enumerate(found)
             if reports is not None
         )
-        raise NonFiniteError(
-            f"{what} became infinite or NaN at iteration {self.iteration + 1}, and all processes "
-            f"stop before the optimizer's step; look at the learning rate, and at these images of "
-            f"{places}"
-        )
+        images = f"these images of {places}"
+        raise NonFiniteError(SAYS.not_finite(what, self.iteration + 1, images))
 
 
 def _image_names(batch: Any) -> list[str]:

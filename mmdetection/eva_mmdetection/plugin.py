@@ -9,6 +9,7 @@ from eva_openmmlab import mmcv_extension, quiet_import
 mmcv_extension.install_stand_in()
 quiet_import.import_data_sets("mmdet.datasets")
 
+from mmdet.datasets.transforms import Resize  # noqa: E402
 from mmdet.registry import MODELS, TRANSFORMS  # noqa: E402
 
 from eva_mmdetection.data import coco_file  # noqa: E402
@@ -23,13 +24,20 @@ from eva_mmdetection.model import (  # noqa: E402
 from eva_mmdetection.training import class_counts, schedule  # noqa: E402
 from eva_openmmlab import plugin as shared  # noqa: E402
 from eva_openmmlab.backbone import EVAViT  # noqa: E402
-from eva_openmmlab.pictures import LoadPicture  # noqa: E402
+from eva_openmmlab.pictures import KeepSides, LoadPicture  # noqa: E402
 
 MODELS.register_module(module=EVAViT)  # so that "mmdet.EVAViT" names it too
 # mmdetection's inferencers look for this name, and build the reader by it
 TRANSFORMS.register_module(name="LoadImageFromFile", module=LoadPicture)
 
+
+@TRANSFORMS.register_module(name="Resize", force=True)  # also for what `RandomResize` builds
+class ResizeKeepingSides(KeepSides, Resize):
+    """mmdetection's `Resize`, also of pictures that are very long."""
+
+
 __all__ = [
+    "ResizeKeepingSides",
     "channel_norm",
     "class_counts",
     "coco_file",

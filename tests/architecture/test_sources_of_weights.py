@@ -28,6 +28,7 @@ FUNCTIONS = [
     ("eva_engine.evaluation.own_data", "notes_of_training", (), "", {}),
     ("eva_classification.models", "load_classifier", (), "", {}),
     ("eva_classification.features", "FeatureExtractor.from_weights", (), "", {}),
+    ("eva_classification.inference.predictor", "Predictor.from_weights", (), "", {}),
     ("eva_video.model.loading", "initialise", (nn.Linear(1, 1),), "", {}),
     ("eva_video.model.loading", "load_video_classifier", (), "", {}),
     ("eva_video.model.features", "ClipFeatureExtractor.from_weights", (), "", {}),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -70,14 +71,16 @@ def test_own_data(
     logits, labels = expected(classifier[0], digits, names)
     right = int((logits.argmax(1) == labels).sum())
     loss = cross_entropy(logits, labels).mean()
-    *wrote, head, row, last, page = capsys.readouterr().out.splitlines()
-    assert wrote == [f"wrote {tmp_path}/out/per_class.csv", f"wrote {tmp_path}/out/confusion.png"]
+    *wrote, head, row, took, page = capsys.readouterr().out.splitlines()
+    files = ("per_class.csv", "confusion.png", "results.json")
+    assert wrote == [f"wrote {tmp_path}/out/{file}" for file in files]
     assert head.split() == ["set", "images", "top-1", "top-5", "loss"]
     assert row.split() == ["data", "11", f"{100 * right / 11:.3f}", "100.000", f"{loss:.3f}"]
-    assert last == f"wrote {tmp_path}/out/results.json"
+    assert re.fullmatch(r"took     \d+ s", took)
     assert page == f"report   {tmp_path}/out/report.html"
     shown = (tmp_path / "out/report.html").read_text()
-    for text in ("Worst: confident and wrong", "Confusion", f"truth {names[0]}, predicted"):
+    demo = f"demo.py --weights {classifier[1]} --output {tmp_path}/out/demo PICTURE_OR_FOLDER"
+    for text in ("Worst: confident and wrong", "Confusion", f"truth {names[0]}, predicted", demo):
         assert text in shown
 
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -167,7 +170,7 @@ def test_another_number_of_classes(evaluate, digits, write_picture, tmp_path, cl
         (["--v2=v", "--classes=c"], "--classes belongs to --data"),
         (["--data=d", "--batch-size=0"], "argument --batch-size: must be at least 1, got 0"),
         (["--data=d", "--workers=-1"], "argument --workers: must be at least 0, got -1"),
-        (["--data=d", "--image=3"], "unrecognized arguments: --image=3"),
+        (["--data=d", "--image=3"], "there is no flag --image; close to it: --imagenet"),
         (["--data=d", "--precision=int8"], "invalid choice: 'int8'"),
         (["--data=d", "--device=tpu"], "invalid choice: 'tpu'"),
     ],

@@ -25,7 +25,7 @@ def test_killed_stopped_and_continued_with_other_workers(
     assert stopped.codes == [75], stopped.texts
     ended = launch(part)
     assert ended.codes == [0], ended.texts
-    assert "continues after step" in ended.texts[0]
+    assert "resume   after step" in ended.texts[0]
     assert_same_end(complete, part)
     assert len({line["loss"] for line in metrics(complete) if "loss" in line}) == STEPS
 

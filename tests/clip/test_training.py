@@ -44,7 +44,13 @@ def test_it_learns(config, device, metrics, loss):
     *_, step, evaluation = metrics(run.output)
     assert evaluation["val_top1"] >= 90
     assert evaluation["val_top5"] == 100
-    assert {"i2t_accuracy", "t2i_accuracy", "logit_scale", "loss", "grad_norm"} <= step.keys()
+    assert {
+        "image_to_text_accuracy",
+        "text_to_image_accuracy",
+        "logit_scale",
+        "loss",
+        "grad_norm",
+    } <= step.keys()
     assert {"val_loss", "val_image_to_text_r1", "val_text_to_image_r1"} <= evaluation.keys()
     best = load_eva_clip(run.output / "best" / "model.safetensors")
     assert (best.text.logit_bias is not None) == (loss == "sigmoid")

@@ -190,21 +190,19 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
 
 
 @pytest.fixture
-def start(demo_data, tmp_path):
-    """Function: start a Python program on the demo data; killed after the test, with children."""
+def start(demo_data, starter, tmp_path):
+    """Function: start a Python program on the demo data; killed after the test, with children.
+
+    With `ranks="spawn"` the processes of a run import everything for themselves, as a user's do.
+    """
     started = []
 
-    def start_program(*command):
+    def start_program(*command, ranks="fork"):
         log = tmp_path / f"output-{len(started)}.txt"
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                [sys.executable, *command],
-                env=os.environ | {"DETECTRON2_DATASETS": str(demo_data)},
-                cwd=tmp_path,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        environment = os.environ | {"DETECTRON2_DATASETS": str(demo_data), "RANKS": ranks}
+        process = starter.Started(
+            starter.place, command, log=log, environment=environment, folder=tmp_path
+        )
         process.log = log
         started.append(process)
         return process

@@ -473,7 +473,7 @@ def test_trained_by_two_processes_continued_by_one_and_used(
     assert "--scale-lr: optimizer.lr = 0.001 * 2 / 8 = 0.00025" in text
     assert f"Own data: {folder / 'train.json'}: 16 images" in text
     assert "The detector has 3 classes (id, name): 10 one, 20 two, 30 zero" in text
-    assert "Continuing at iteration 2" in train(3, "--resume")
+    assert "resume   after iteration 2 of 3 (" in train(3, "--resume")
     assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1, 2, 3]
     assert set(json.loads((run / "results.json").read_text())) == {"bbox", "segm"}
     page = (run / "report.html").read_text(encoding="utf-8")

@@ -27,11 +27,24 @@ def test_a_used_folder_is_refused_and_left_as_it_is(run_here, tmp_path):
     files = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
     sentence = run_here(run, "train.max_iter=4")
     assert sentence.startswith(
-        f"train_net.py: {run} holds a run already: continue it with --resume"
+        f"train_net.py: {run} has a run that reached model_final.pth: continue it with --resume"
     )
     assert {path: path.read_bytes() for path in files} == files
     assert run_here(run, "--resume", "train.max_iter=4") == 0
     assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("earlier", [None, "notes.txt"])
+def test_a_refused_run_leaves_nothing(run_here, tmp_path, earlier):
+    if earlier:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / earlier).touch()
+    before = {*tmp_path.rglob("*")}
+    amp = ("train.amp.enabled=True", "train.amp.precision=fp16")
+    sentence = run_here(tmp_path / "run", *amp)
+    assert "fp16 training needs a GPU" in sentence
+    assert "log" not in sentence
+    assert {*tmp_path.rglob("*")} == before
 
 
 def test_an_evaluation_leaves_the_runs_config(run_here, tmp_path):
@@ -99,7 +112,7 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_intact(
     monkeypatch.setattr(train_module.DetectionTrainer, "run_step", filling)
     sentence = run_here(run, "train.max_iter=5", "train.checkpointer.period=1")
     assert "model_0000002.pth cannot be written: No space left on device" in sentence
-    assert "it is saved up to iteration 1 (model_0000001.pth)" in sentence
+    assert "iteration 2 is saved (model_0000001.pth), and the same command" in sentence
     assert (run / "last_checkpoint").read_text() == "model_0000001.pth"
     assert torch.load(run / "model_0000001.pth", weights_only=True)["iteration"] == 1
     assert sorted(path.name for path in run.glob("*model*")) == [
@@ -123,7 +136,7 @@ def test_a_folder_that_is_deleted_in_the_run(run_here, tmp_path, monkeypatch):
     assert (tmp_path / "elsewhere" / "model_0000000.pth").exists()
 
 
-@pytest.mark.parametrize(("period", "saved"), [(9, "nothing of it"), (1, "up to iteration 1 (mod")])
+@pytest.mark.parametrize(("period", "saved"), [(9, "nothing is"), (1, "iteration 2 is")])
 def test_ctrl_c_says_what_is_saved(run_here, tmp_path, monkeypatch, period, saved):
     step = train_module.DetectionTrainer.run_step
 
@@ -135,8 +148,7 @@ def test_ctrl_c_says_what_is_saved(run_here, tmp_path, monkeypatch, period, save
     monkeypatch.setattr(train_module.DetectionTrainer, "run_step", interrupted)
     words = ("train.max_iter=5", f"train.checkpointer.period={period}")
     assert run_here(tmp_path / "run", *words) == 130
-    assert "train_net.py: stopped by Ctrl-C; " in run_here.printed
-    assert saved in run_here.printed
+    assert f"stopped by Ctrl-C: {saved} saved" in run_here.printed
 
 
 def test_a_bug_is_one_line_and_a_traceback_in_the_log(run_here, tmp_path, monkeypatch):

@@ -114,14 +114,15 @@ def test_killed_or_stopped_and_continued_equals_uninterrupted(start_run, finish,
     assert (tmp_path / "killed" / "last_checkpoint").read_text() == "model_0000004.pth"
     stopped = start_run("stopped", *seeded, workers, accident=STOPPED)
     text = finish(start_run("killed", "--resume", *always, workers))
-    assert "Continuing at iteration 5\n" in text
+    assert "resume   after iteration 5 of " in text
     assert stopped.wait(120) == EXIT_RUN_AGAIN, stopped.log.read_text()[-4000:]
-    assert "Stopped by a signal after iteration 6;" in stopped.log.read_text()
+    said = "stopped by SIGTERM: iteration 7 is saved (model_stopped.pth), and"
+    assert said in stopped.log.read_text()
     assert (tmp_path / "stopped" / "last_checkpoint").read_text() == "model_stopped.pth"
     assert _saved(tmp_path / "stopped" / "model_stopped.pth")["iteration"] == 6
     assert max(_losses(tmp_path / "stopped")) == 6, "the last step is not in metrics.json"
     text = finish(start_run("stopped", "--resume", *always))
-    assert "Continuing at iteration 7\n" in text
+    assert "resume   after iteration 7 of " in text
 
     expected = _losses(tmp_path / "whole")
     assert {"total_loss", "loss_mask", "lr", "grad_norm"} <= expected[STEPS - 1].keys()
@@ -142,14 +143,14 @@ def test_two_processes_stop_together_for_a_signal_and_for_a_loss(start_run, tmp_
     saved = _saved(run / "model_stopped.pth")
     assert 2 <= saved["iteration"] < 499
     assert saved["trainer"]["stream"]["batches"] == 2 * (saved["iteration"] + 1)
-    assert "Stopped by a signal" in (run / "log.txt.rank1").read_text()
+    assert "stopped by " in (run / "log.txt.rank1").read_text()
 
     process = start_run("run", "--resume", *always, accident=NOT_A_NUMBER)
     assert process.wait(120) not in (0, EXIT_RUN_AGAIN)
     for log in ("log.txt", "log.txt.rank1"):
         text = (run / log).read_text()
-        assert f"infinite or NaN at iteration={saved['iteration'] + 1};" in text, log
-        report = text.split("before the optimizer's step:")[1].split("\n\n")[0]
+        assert f"infinite or NaN at iteration {saved['iteration'] + 2}, " in text, log
+        report = text.split("before the optimizer's step:")[1].split("\n")[0]
         assert "process 1:" in report
         assert "process 0:" not in report
         assert report.count("/train/") == 2, "one image of each of the two batches"

@@ -2,6 +2,7 @@
 
 import pickle
 
+import detectron2.data.transforms as T
 import numpy as np
 import pytest
 import torch
@@ -76,6 +77,28 @@ def test_what_cannot_be_used_is_named(deep, tmp_path, monkeypatch):
     monkeypatch.setenv(LIMIT, "1000")
     with pytest.raises(READ_ERRORS, match="has 128 x 96 pixels, more than 1,000"):
         mapper(deep)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_strip_keeps_a_pixel_of_its_short_side(part, load_config, tmp_path):
+    """Its box, which is then below a pixel, goes as other boxes of no area do."""
+    Image.new("RGB", (1200, 2), "white").save(tmp_path / "strip.png")
+    node = load_config("demo/cascade_mask_rcnn_vitdet_eva_debug").dataloader[part].mapper
+    box = {"bbox": [5, 0, 30, 2], "bbox_mode": 1, "category_id": 0, "iscrowd": 0}
+    box["segmentation"] = [[5, 0, 35, 0, 35, 2, 5, 2]]
+    record = {"file_name": str(tmp_path / "strip.png"), "height": 2, "width": 1200}
+    sample = instantiate(node)(record | {"annotations": [box]})
+    assert sample["image"].shape[1] == 1
+    assert 100 <= sample["image"].shape[2] <= 128
+
+
+def test_a_resize_without_an_end_is_as_a_picture_that_cannot_be_read(tmp_path):
+    Image.new("L", (60_000, 1)).save(tmp_path / "strip.png")
+    record = {"file_name": str(tmp_path / "strip.png"), "height": 1, "width": 60_000}
+    stock = T.ResizeShortestEdge(short_edge_length=800)
+    mapper = PictureMapper(is_train=False, augmentations=[stock], image_format="RGB")
+    with pytest.raises(READ_ERRORS, match=r"strip.png: a picture of 60000 x 1 px would be .*px: "):
+        mapper(record)
 
 
 def test_the_limit_is_the_toolkits_and_not_pillows(deep, monkeypatch):

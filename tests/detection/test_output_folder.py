@@ -15,7 +15,7 @@ from eva_detection.training.output_folder import (
 def test_nothing_is_there(tmp_path):
     assert last_checkpoint(tmp_path) is None
     assert last_checkpoint(tmp_path / "not there") is None
-    assert saved_progress(tmp_path) == "nothing of it was saved"
+    assert saved_progress(tmp_path).startswith("nothing is saved, and the same command with")
     check_unused(tmp_path)
     check_unused(tmp_path / "not there")
     repair_metrics(tmp_path)
@@ -25,10 +25,11 @@ def test_nothing_is_there(tmp_path):
 def test_what_is_saved_is_said(tmp_path):
     (tmp_path / "model_0000049.pth").touch()
     (tmp_path / "last_checkpoint").write_text("model_0000049.pth")
-    assert saved_progress(tmp_path) == "it is saved up to iteration 49 (model_0000049.pth)"
+    goes_on = ", and the same command with --resume continues after it"
+    assert saved_progress(tmp_path) == f"iteration 50 is saved (model_0000049.pth){goes_on}"
     (tmp_path / "model_stopped.pth").touch()
     (tmp_path / "last_checkpoint").write_text("model_stopped.pth")
-    assert saved_progress(tmp_path) == "it is saved in model_stopped.pth"
+    assert saved_progress(tmp_path) == f"model_stopped.pth is saved{goes_on}"
     (tmp_path / "last_checkpoint").write_text("../x.pth")
     assert "names '../x.pth', which is not a .pth file" in saved_progress(tmp_path)
 
@@ -40,7 +41,7 @@ def test_a_used_folder(tmp_path, name):
     (tmp_path / "metrics.json").touch()
     check_unused(tmp_path)
     (tmp_path / name).write_text("x")
-    with pytest.raises(ValueError, match=r"holds a run already: .* --resume, .* another train.o"):
+    with pytest.raises(ValueError, match=r"has a run .*: .* --resume, .* another train.o"):
         check_unused(tmp_path)
 
 

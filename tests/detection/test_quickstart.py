@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -76,7 +75,7 @@ def _run_main(monkeypatch, repository, *arguments):
     def nothing_may_start(*command, **options):
         raise AssertionError("a step was started")
 
-    monkeypatch.setattr(quickstart.subprocess, "run", nothing_may_start)
+    monkeypatch.setattr(quickstart, "run_step", nothing_may_start)
     quickstart.main(repository=repository)
 
 
@@ -96,17 +95,18 @@ def test_fresh_deletes_an_earlier_quick_start(monkeypatch, repository, tmp_path)
     assert not (tmp_path / "results.json").exists()
 
 
-def test_a_failing_step_is_named(monkeypatch, repository, tmp_path, capsys):
-    def fail(command, **options):
-        return subprocess.CompletedProcess(command, returncode=3)
-
+@pytest.mark.parametrize("code", [3, 75, 130])
+def test_a_failing_step_is_named(monkeypatch, repository, tmp_path, capsys, code):
+    """Its exit code is that of the quick start: 75 says that the same command continues."""
     monkeypatch.setattr(sys, "argv", ["quickstart.py", "--output", str(tmp_path / "run")])
-    monkeypatch.setattr(quickstart.subprocess, "run", fail)
-    with pytest.raises(
-        SystemExit, match=r"'1\. Demo data' stopped with exit code 3 .*nothing is saved"
-    ):
+    monkeypatch.setattr(quickstart, "run_step", lambda command, **options: code)
+    with pytest.raises(SystemExit) as end:
         quickstart.main(repository=repository)
-    assert "tools/make_demo_data.py --output" in capsys.readouterr().out
+    assert end.value.code == code
+    out, err = capsys.readouterr()
+    assert f"'1. Demo data' stopped with exit code {code}" in err
+    assert "nothing is saved" in err
+    assert "tools/make_demo_data.py --output" in out
 
 
 def test_without_a_checkout_the_steps_are_modules(monkeypatch, tmp_path):
@@ -115,12 +115,12 @@ def test_without_a_checkout_the_steps_are_modules(monkeypatch, tmp_path):
 
     def succeed(command, **options):
         commands.append(command)
-        assert options["cwd"] == tmp_path
-        return subprocess.CompletedProcess(command, returncode=0)
+        assert options["folder"] == tmp_path
+        return 0
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(quickstart, "_ABOVE", tmp_path)
-    monkeypatch.setattr(quickstart.subprocess, "run", succeed)
+    monkeypatch.setattr(quickstart, "run_step", succeed)
     quickstart.main([])
     assert [command[1:3] for command in commands] == [
         ["-m", "eva_demo.command"],
@@ -139,11 +139,11 @@ def test_a_periodic_evaluation_is_not_the_end(monkeypatch, repository, tmp_path)
 
     def stop_at_the_second_step(command, **options):
         commands.append(command)
-        return subprocess.CompletedProcess(command, returncode=len(commands) - 1)
+        return len(commands) - 1
 
     arguments = ["--output", str(run), "train.eval_period=100"]
     monkeypatch.setattr(sys, "argv", ["quickstart.py", *arguments])
-    monkeypatch.setattr(quickstart.subprocess, "run", stop_at_the_second_step)
+    monkeypatch.setattr(quickstart, "run_step", stop_at_the_second_step)
     with pytest.raises(SystemExit, match="Fine-tuning"):
         quickstart.main(repository=repository)
     assert "--resume" in commands[1]
@@ -173,7 +173,7 @@ def test_killed_and_continued(begin, finish, tmp_path):
     assert len(photographs) == 2300
 
     text = finish(begin(), timeout=300)
-    assert "Continuing at iteration" in (run / "log.txt").read_text()
+    assert "resume   after iteration" in (run / "log.txt").read_text()
     assert f"report   {run / 'report.html'}" in text
     assert all(path.stat().st_mtime_ns == at for path, at in photographs.items())
     made = {"results.json", "metrics.json", "log.txt", "report.html", "model_final.pth"}
@@ -181,7 +181,7 @@ def test_killed_and_continued(begin, finish, tmp_path):
     assert "Precision and recall" in (run / "report.html").read_text(encoding="utf-8")
 
     weights = (run / "model_final.pth").stat().st_mtime_ns
-    assert "holds a finished run" in finish(begin(), timeout=300)
+    assert "has a finished run" in finish(begin(), timeout=300)
     assert (run / "model_final.pth").stat().st_mtime_ns == weights
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from eva_data import files
 from eva_data.reports.content import Confusion, Curves, Gallery, ScoreTable, Table
+from eva_data.reports.provenance import record_start
 from eva_detection.data.loading import TestSet
 from eva_detection.evaluation import report
 from eva_detection.evaluation.next_steps import demo_command
@@ -106,7 +107,7 @@ def test_curves_of_a_training(write_run, made):
     assert [curve.name for curve in losses.curves] == ["total_loss", "loss_cls_stage2"]
     assert losses.logarithmic
     assert list(losses.curves[0].points) == [(1, 9.0), (2, 5.0), (3, 3.0)]
-    assert [curve.name for curve in rate.curves] == ["lr"]
+    assert [curve.name for curve in rate.curves] == ["learning rate"]
     assert {curve.name: list(curve.points) for curve in scores.curves} == {
         "box": [(2, 2.5), (3, 12.345)],
         "mask": [(2, 2.0)],
@@ -157,7 +158,7 @@ def test_whatever_fails_is_a_warning(write_run, registered_demo_data, tiny_confi
     assert not (run / "report.html").exists()
     write_run()
     assert report_of_run(cfg, TestSet(cfg), kind="training", processes=1) == run / "report.html"
-    (run / "model_final.pth").touch()
+    record_start(run, "training")
     page = (run / "report.html").read_bytes()
     again = report_of_run(cfg, TestSet(cfg), kind="evaluation", processes=1)
     assert again == run / "evaluation.html"

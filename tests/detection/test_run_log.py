@@ -24,7 +24,8 @@ def say_everything(own_logging, tmp_path, capfd):
         logging.getLogger("eva_detection.x").error("failed", exc_info=ValueError("traceback"))
         with warnings.catch_warnings():
             warnings.simplefilter("always")
-            warnings.warn("of numpy", stacklevel=1)
+            for file in ("/lib/site-packages/numpy/core.py", "/home/me/heads.py"):
+                warnings.warn_explicit("of a module", UserWarning, file, 7)
         out, err = capfd.readouterr()
         file = tmp_path / (f"log.txt.rank{rank}" if rank else "log.txt")
         return file.read_text(encoding="utf-8"), out + err
@@ -35,7 +36,17 @@ def say_everything(own_logging, tmp_path, capfd):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_log_has_everything_without_colours(say_everything, rank):
     log, terminal = say_everything(rank)
-    for text in ("table", "of interest", "to act on", "of a library", "traceback"):
+    for text in (
+        "table",
+        "of interest",
+        "to act on",
+        "of a library",
+        "traceback",
+        "heads.py:7",
+    ):
         assert log.count(text) == 1, text
+    assert log.count("of a module") == 2
     assert "\x1b" not in log
-    assert terminal.splitlines() == (["of interest", "warning: to act on"] if rank == 0 else [])
+    shown = ["of interest", "warning: to act on"]
+    shown.append("warning: UserWarning: of a module (heads.py, line 7)")
+    assert terminal.splitlines() == (shown if rank == 0 else [])

@@ -6,8 +6,8 @@ import re
 import pytest
 from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
+from eva_detection.building import build, describe
 from eva_detection.config import command_line
-from eva_detection.config.build import build, describe
 from eva_detection.config.parser import make_parser
 from eva_detection.config.settings import check_schedule
 from eva_detection.training import train as train_module
@@ -56,7 +56,7 @@ def parse(repository, tiny_overrides, recipe, tmp_path, monkeypatch):
         ("lr_multiplier=3", "lr_multiplier=3: the config needs a section"),
         ("train.amp=7", "train.amp=7 must be a section"),
         ("train.amp.enabled=maybe", "enabled='maybe' must be True or False"),
-        ("train.amp.precision=fp8", "precision must be one of .* got 'fp8'"),
+        ("train.amp.precision=fp8", "precision='fp8' must be one of fp16, bf16, fp32"),
         ("train.accumulate=99999999999", "accumulate=99999999999 must be .* to 4,096"),
         ("train.max_bad_images=1000000000000", "max_bad_images=1000000000000 must be"),
         ("train.seed=abc", "seed='abc' must be"),
@@ -143,11 +143,7 @@ def run(parse, registered_demo_data, own_logging, monkeypatch, capfd):
         ("lr_multiplier.scheduler=5", "lr_multiplier cannot be built: TypeError"),
         ("model.backbone.net.depth=abc", "model cannot be built: TypeError"),
         ("model.pixel_mean=[1]", "model cannot be built: AssertionError"),
-        ("dataloader.train.foo=3", "dataloader.train cannot be built: TypeError"),
         ("dataloader.train.dataset.names=none", "dataloader.train.dataset cannot be built: KeyE"),
-        ("dataloader.test.dataset.names=coco_2017_val", "instances_val2017.json: No such file"),
-        ("dataloader.evaluator.tasks=[foo]", "dataloader.evaluator cannot be built: unknown tasks"),
-        ("model.roi_heads.num_classes=3", "has an object of class .*num_classes=3: set that to"),
     ],
 )
 def test_what_cannot_be_built_is_one_sentence_and_a_traceback_in_the_log(
@@ -159,6 +155,20 @@ def test_what_cannot_be_built_is_one_sentence_and_a_traceback_in_the_log(
     assert re.search(message, sentence), sentence
     assert f"(log: {tmp_path / 'run' / 'log.txt'})" in sentence
     assert "Traceback (most recent call last)" in (tmp_path / "run" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataloader.test.dataset.names=coco_2017_val", "instances_val2017.json: No such file"),
+        ("dataloader.evaluator.tasks=[foo]", "dataloader.evaluator cannot be built: unknown tasks"),
+        ("model.roi_heads.num_classes=3", "has an object of class .*num_classes=3: set that to"),
+    ],
+)
+def test_what_is_refused_is_one_sentence_and_leaves_nothing(run, tmp_path, override, message):
+    sentence = run(override)
+    assert re.fullmatch(rf"train_net.py: .*{message}.*", sentence), sentence
+    assert not (tmp_path / "run").exists()
 
 
 class Failing(ParamScheduler):

@@ -157,7 +157,7 @@ def test_unknown_settings_are_refused(recipe, override, meant, load_config):
     cfg = load_config(f"coco/cascade_mask_rcnn_vitdet_eva_g_{recipe}")
     known = ("test.aug.enabled=True", "test.aug.min_sizes=[1280]", "test.aug.class_wise=False")
     check_overrides(cfg, known)
-    with pytest.raises(ValueError, match=rf"nothing reads it; known: .*{meant}"):
+    with pytest.raises(ValueError, match=rf"nothing reads it; (known|close to it): .*{meant}"):
         check_overrides(cfg, [*known, override])
 
 

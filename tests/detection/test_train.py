@@ -76,7 +76,7 @@ def test_killed_continued_finished_and_evaluated(train_net, finish, tmp_path):
     assert reached >= 10
 
     text = finish(train_net(run, "--resume", *always))
-    assert f"Continuing at iteration {reached}\n" in text
+    assert f"resume   after iteration {reached} of {steps} (model_" in text
     weights = f"weights  {run}/model_final.pth"
     _check_terminal(
         text, "train demo/", "data     train: 16 images, ", f"output   {run} (", weights
@@ -85,7 +85,7 @@ def test_killed_continued_finished_and_evaluated(train_net, finish, tmp_path):
     assert "\x1b" not in log
     assert "Environment info:" in log
     assert "total_loss:" in log
-    assert "Continuing at iteration" in (run / "log.txt").read_text()
+    assert "resume   after iteration" in (run / "log.txt").read_text()
     assert [entry["iteration"] for entry in read_metrics(run)] == list(range(steps + 1))
     logged = read_metrics(run)[steps - 1]
     assert 0 < logged["total_loss"] < 100
@@ -135,7 +135,9 @@ def test_two_processes_end_with_one_set_of_weights(
     run = tmp_path / "run"
     arguments = ("--num-gpus", "2", "--dist-url", "auto", "--config-file", str(repository / CONFIG))
     overrides = (*tiny_overrides, "train.max_iter=2", "train.accumulate=2")
-    text = finish(start(str(script), *arguments, *overrides, f"train.output_dir={run}"))
+    text = finish(
+        start(str(script), *arguments, *overrides, f"train.output_dir={run}", ranks="spawn")
+    )
     assert text.count(" on 2 x cpu\n") == text.count("data     train") == 1, "one process speaks"
     assert len(text.splitlines()) <= 12, text
     first, second = (torch.load(run / f"rank{rank}.pth", weights_only=True) for rank in (0, 1))

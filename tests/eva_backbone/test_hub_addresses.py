@@ -206,6 +206,16 @@ def test_a_broken_connection_continues(mine):
     assert mine.gets() == [None, "bytes=20000-"]
 
 
+def test_what_broke_off_continues_at_the_next_start(mine):
+    mine.put(REPO, "model.safetensors", bytes(50_000))
+    mine.cuts += [25_000, *[0] * 20]
+    assert "cannot be reached or broke off" in _refused()
+    mine.cuts.clear()
+    assert resolve_source(f"hf://{REPO}").read_bytes() == bytes(50_000)
+    assert mine.gets()[-1] == "bytes=20000-"
+    assert list(mine.cache.rglob("*.incomplete")) == []
+
+
 def test_other_content_is_refused_and_removed(mine):
     mine.false[REPO, "model.safetensors"] = CONTENT[::-1]
     assert "it was removed" in _refused()

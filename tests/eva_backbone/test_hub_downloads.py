@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -225,6 +226,30 @@ def test_a_folder_that_cannot_be_written(released):
     released.weights.write_text("a file")
     assert "cannot take it" in _refused()
     assert "EVA_WEIGHTS" in _refused()
+
+
+@pytest.mark.parametrize(("mode", "lock"), [(0o755, 0o644), (0o2775, 0o664), (0o1777, 0o666)])
+def test_who_may_write_in_the_folder_may_lock_there(released, mode, lock):
+    released.weights.mkdir()
+    released.weights.chmod(mode)
+    before = os.umask(0o022)
+    try:
+        path = resolve_source(NAME)
+    finally:
+        os.umask(before)
+    downloads = released.weights / ".downloads"
+    assert stat.S_IMODE(downloads.stat().st_mode) == mode
+    assert stat.S_IMODE((downloads / f"{NAME}.lock").stat().st_mode) == lock
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_an_unfinished_download_of_somebody_else_stays(released, monkeypatch):
+    part = released.weights / ".downloads" / f"{NAME}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"theirs")
+    monkeypatch.setattr(os, "access", lambda path, how: path != part)
+    assert resolve_source(NAME).read_bytes() == CONTENT
+    assert part.read_bytes() == b"theirs"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

@@ -117,6 +117,18 @@ def test_a_reader_that_has_seen_enough_is_not_an_error(lines):
     assert process.returncode in (0, 141)
 
 
+def test_a_reader_that_has_seen_enough_of_a_recipes_help(monkeypatch, capsys):
+    """The library that writes it flushes each line."""
+
+    def broken(arguments):
+        raise BrokenPipeError
+
+    monkeypatch.setitem(sys.modules[__name__].__dict__, "_record", broken)
+    monkeypatch.setitem(command_line.COMMANDS, "recipes", Command(__name__, "_record", ""))
+    assert main(["recipes"]) == 141
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 @pytest.mark.parametrize("words", ["", "recipes", "video", "recipes --help", "--version"])
 @pytest.mark.parametrize(

@@ -40,7 +40,17 @@ def test_data_and_training_belong_together(steps, task, tmp_path):
     assert any(folder in text for text in texts)
     assert str(tmp_path / "a run") in train
     assert train[-2:] == ["--more", "1"]
-    assert [words[0] for words in ran[2:]] == (["clip"] if task == "clip" else [])
+    shows = [task] if quickstart.RECIPES[task].afterwards else []
+    assert [words[0] for words in ran[2:]] == shows
+    assert not any("{" in word for words in ran for word in words)
+
+
+def test_a_classifier_is_shown_pictures_that_the_data_has(steps):
+    ran, _ = steps
+    assert quickstart.main(["classification"]) == 0
+    group, verb, pictures = ran[2][:3]
+    assert (group, verb) == ("classification", "demo")
+    assert pictures.startswith(f"{make_demo.parse(ran[0][2:]).output.as_posix()}/folder/val/")
 
 
 def test_a_step_that_fails_is_the_last(steps):

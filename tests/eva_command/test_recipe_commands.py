@@ -138,3 +138,20 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path):
     with pytest.raises(TypeError):
         recipe_copies.write_new(tmp_path / "part.py", None)  # fails after the file was opened
     assert [*tmp_path.iterdir()] == [own]
+
+
+def test_a_copy_that_is_killed_looks_like_none(tmp_path, monkeypatch):
+    """A file appears when it is complete, and the recipe after all that it needs."""
+    written = []
+
+    def killed(path):
+        (part,) = tmp_path.rglob("*.writing-*")
+        written.append(part.name)
+        assert {file for file in tmp_path.rglob("*.py") if not file.name.startswith(".")} == set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipe_copies, "flush", killed)
+    name = "demo/cascade_mask_rcnn_vitdet_eva_debug"
+    assert config([name, "--copy", str(tmp_path / "a")]) == 130
+    assert len(written) == 1
+    assert Path(name).name not in written[0]

@@ -85,6 +85,12 @@ def test_two_results_of_one_name_are_refused(folder, plan, tmp_path):
         )
 
 
+def test_two_files_of_one_name_without_results_are_called_by_their_paths(folder, plan, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    jobs, _ = plan(folder / "a.png", tmp_path / "a.png", folder / "b.JPG", targets=lambda name: [])
+    assert [job.name for job in jobs] == [f"{folder}/a.png", f"{tmp_path}/a.png", "b.JPG"]
+
+
 def test_a_file_that_is_given_twice_is_done_once(folder, plan, tmp_path):
     (tmp_path / "link").symlink_to(folder)
     jobs, problems = plan(folder, folder / "a.png", tmp_path / "link" / "b.JPG", folder / "sub")
@@ -150,6 +156,14 @@ def test_a_picture_appears_when_it_is_complete(tmp_path):
     with pytest.raises(OSError, match="cannot write mode F as PNG"):
         save_picture(Image.new("F", (4, 3)), tmp_path / "a/d.png")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_a_picture_that_is_too_long_for_a_jpeg_is_a_sentence(tmp_path):
+    picture = Image.new("RGB", (1, 65_501))
+    with pytest.raises(ValueError, match=r"a\.jpg would be larger than JPEG's 65,500 pixels: give"):
+        save_picture(picture, tmp_path / "a.jpg")
+    assert not list(tmp_path.iterdir())
+    save_picture(picture, tmp_path / "a.png")
 
 
 def test_problems_of_jobs_are_for_the_end_and_the_others_are_done(capsys):

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from eva_data import recipes
-from eva_data.recipes import TASKS, find_recipe, list_data_files, list_recipes, recipe_folder
+from eva_data.recipes import (
+    TASKS,
+    find_recipe,
+    list_data_files,
+    list_recipes,
+    name_on_own_data,
+    recipe_folder,
+)
 
 ROOT = Path(__file__).parents[2]
 WITH_RECIPES = [task for task in TASKS if (ROOT / task / "configs").is_dir()]
@@ -107,3 +114,20 @@ def test_an_installed_package_brings_its_recipes(tmp_path, monkeypatch):
     assert list_recipes("video") == ()
     with pytest.raises(ValueError, match="no recipe 'one' of video"):
         find_recipe("video", "one")
+
+
+@pytest.mark.parametrize(("recipe", "name"), [
+    (f"detection:{DEBUG}", "coins_eva_debug"),
+    ("mmdetection:custom/cascade_mask_rcnn_eva_g_24gb", "coins_eva_g_24gb"),
+    ("detection:upstream/mask_rcnn_vitdet_eva_g_1024", "coins_eva_g_1024"),
+])  # fmt: skip
+def test_a_run_on_own_data_is_named_by_both(recipe, name, tmp_path):
+    folder = tmp_path / "coins"
+    (folder / "annotations").mkdir(parents=True)
+    file = find_recipe(*recipe.split(":"))
+    for place in (folder, folder / "data.yaml", folder / "annotations/train.json"):
+        assert name_on_own_data(file, place) == name
+
+
+def test_the_folder_of_a_users_own_config_is_its_own(tmp_path):
+    assert name_on_own_data(tmp_path / "mine.py", tmp_path / "coins") == ""

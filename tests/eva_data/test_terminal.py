@@ -3,13 +3,18 @@
 import io
 import logging
 import sys
+import warnings
 from pathlib import Path
+
+import pytest
 
 from eva_data.terminal import (
     SHOWN,
+    WARNINGS,
     FileFormatter,
     TerminalHandler,
     closing_lines,
+    line_of_warning,
     opening_lines,
     without_colors,
 )
@@ -42,6 +47,32 @@ def test_warnings_and_what_is_shown_reach_the_terminal(monkeypatch):
     assert " I eva_data.test: the recipe\n" in lines
     assert " I eva_data.test: weights  eva_debug\n" in lines
     assert "ValueError: no" in lines
+
+
+@pytest.mark.parametrize(("file", "message", "shown"), [
+    ("/home/me/heads.py", "my head is slow", "UserWarning: my head is slow (heads.py, line 7)"),
+    ("my_recipe.py", "old: use x", "UserWarning: old: use x (my_recipe.py, line 7)"),
+    ("/env/lib/python3.12/site-packages/timm/layers.py", "Importing from timm", ""),
+    (logging.__file__, "of Python", ""),
+    ("/home/me/eva/eva_backbone/vit.py", "torch.something is old", ""),
+    ("/env/site-packages/torch/utils.py", "CUDA is too old", "CUDA is too old"),
+    ("<string>", "made", ""),
+])  # fmt: skip
+def test_a_warning_of_the_users_own_modules(file, message, shown):
+    text = warnings.formatwarning(message, UserWarning, file, 7, "    warnings.warn(message)")
+    assert line_of_warning(text) == shown
+
+
+def test_a_warning_is_shown_once(monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    handler = TerminalHandler()
+    for number in (1, 1, 2):
+        text = warnings.formatwarning(f"head {number}", UserWarning, "heads.py", 7)
+        record = logging.LogRecord(WARNINGS, logging.WARNING, "", 1, text, None, None)
+        handler.handle(record)
+    first = "warning: UserWarning: head 1 (heads.py, line 7)"
+    assert terminal.getvalue().splitlines() == [first, first.replace("head 1", "head 2")]
 
 
 def test_a_closed_terminal_is_no_error(monkeypatch):

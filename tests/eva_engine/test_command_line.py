@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import warnings
 
 import pytest
 
@@ -51,7 +52,7 @@ def run(program, monkeypatch):
 
 def test_options_override_the_recipe(program, recipe):
     arguments = [recipe, "--run.epochs", "7", "--run.resume", "--bad", "1", "2", "--print-config"]
-    config, only_print = command_line.parse(program.Config, arguments, program="train.py")
+    config, only_print, _ = command_line.parse(program.Config, arguments, program="train.py")
     assert (config.run.epochs, config.run.resume, config.bad) == (7, True, (1, 2))
     assert config.run.workers == 0
     assert only_print
@@ -62,7 +63,7 @@ def test_values_before_or_after_the_recipe_and_as_pairs(program, recipe, order):
     words = [["--run.epochs", "7"], ["run.resume=true"], ["bad=(1, 2)"], [recipe],
              ["run.tensorboard=False"], ["--run.seed=3"]]  # fmt: skip
     arguments = [word for part in words[::order] for word in part]
-    config, _ = command_line.parse(program.Config, arguments, program="train.py")
+    config, *_ = command_line.parse(program.Config, arguments, program="train.py")
     assert (config.run.epochs, config.run.resume, config.bad) == (7, True, (1, 2))
     assert (config.run.tensorboard, config.run.seed) == (False, 3)
 
@@ -80,7 +81,7 @@ def test_a_folder_with_a_run_is_refused_before_anything_is_imported(run, recipe,
 @pytest.mark.parametrize("form", [["--run.output", "{}"], ["--run.output={}"], ["run.output={}"]])
 def test_a_value_may_look_like_a_setting_or_a_flag(program, recipe, value, form):
     arguments = [word.format(value) for word in form]
-    config, _ = command_line.parse(
+    config, *_ = command_line.parse(
         program.Config, [*arguments, recipe, "run.epochs=7"], program="train.py"
     )
     assert (str(config.run.output), config.run.epochs) == (value, 7)
@@ -88,7 +89,7 @@ def test_a_value_may_look_like_a_setting_or_a_flag(program, recipe, value, form)
 
 def test_option_of_the_launcher_deepspeed(program, recipe):
     arguments = ["--local_rank=1", recipe, "--run.epochs", "7"]
-    config, _ = command_line.parse(program.Config, arguments, program="train.py")
+    config, *_ = command_line.parse(program.Config, arguments, program="train.py")
     assert config.run.epochs == 7
 
 
@@ -126,7 +127,7 @@ def test_help_of_a_recipe_explains_every_value(run, recipe, program, capsys):
 
 
 @pytest.mark.parametrize(("option", "text"), [
-    (("--run.epoch", "3"), "train.py: there is no setting run.epoch; close to it: run.epochs"),
+    (("--run.epoch", "3"), "train.py: there is no setting --run.epoch; close to it: --run.epochs"),
     (("run.epoch=3",), "train.py: there is no setting run.epoch; close to it: run.epochs"),
     (("epochs=3",), "there is no setting epochs; close to it: run.epochs"),
     (("--run.epochs", "many"), "Error parsing --run.epochs: "),
@@ -162,12 +163,43 @@ def test_an_expected_end_is_one_sentence_and_a_traceback_in_the_file(
     run, recipe, device, tmp_path, capsys, error
 ):
     def train(config, device):
+        (tmp_path / "run/metrics.jsonl").touch()  # the run has begun
         raise error
 
-    with pytest.raises(SystemExit, match=r"^train.py: value and fix$"):
+    saved = "; nothing is saved, and .*" if isinstance(error, FloatingPointError) else ""
+    with pytest.raises(SystemExit, match=rf"^train.py: value and fix{saved}$"):
         run(recipe, train=train)
     assert "Traceback" in (tmp_path / "run/log.txt").read_text()
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_of_the_users_own_modules_are_shown_once(run, recipe, device, tmp_path, capsys):
+    def train(config, device):
+        for file in ("/lib/site-packages/timm/x.py", "heads.py", "heads.py"):
+            warnings.warn_explicit("too slow", UserWarning, file, 7, registry={})
+
+    run(recipe, train=train)
+    shown = "warning: UserWarning: too slow (heads.py, line 7)"
+    assert [line for line in capsys.readouterr().err.splitlines() if "slow" in line] == [shown]
+    assert (tmp_path / "run/log.txt").read_text().count("UserWarning: too slow") == 3
+
+
+@pytest.mark.parametrize("earlier", [None, "run", "run/notes.txt"])
+def test_a_refused_run_leaves_nothing(run, recipe, device, tmp_path, earlier):
+    def train(config, device):
+        logging.getLogger("eva_engine").warning("about the data")
+        (tmp_path / "run/checkpoints").mkdir()
+        raise ValueError("value and fix")
+
+    if earlier:
+        (tmp_path / "run").mkdir()
+        (tmp_path / earlier).touch()
+    before, handlers = {*tmp_path.rglob("*")}, logging.getLogger().handlers[:]
+    with pytest.raises(SystemExit, match=r"^train.py: value and fix$"):
+        run(recipe, train=train)
+    assert {*tmp_path.rglob("*")} == before
+    assert logging.getLogger().handlers == handlers
 
 
 def test_an_unexpected_error_stays_one(run, recipe, device, tmp_path):

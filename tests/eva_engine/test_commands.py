@@ -79,7 +79,7 @@ def test_a_command_takes_no_abbreviations(capsys):
     with pytest.raises(SystemExit) as end:
         command("program", parse, lambda *given: None)(["--batch=3"])
     assert end.value.code == 2
-    assert "unrecognized arguments: --batch=3" in capsys.readouterr().err
+    assert "there is no flag --batch; close to it: --batch-size" in capsys.readouterr().err
 
 
 def test_the_message_of_an_error_in_a_worker_is_its_last_line():

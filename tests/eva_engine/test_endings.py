@@ -78,7 +78,7 @@ def test_a_signal_in_an_evaluation(launch, metrics, tmp_path, ranks):
     stopped = launch(tmp_path / "run", term_in_evaluation=1, on_rank=ranks - 1, **options)
     assert stopped.codes == [75] * ranks, stopped.texts
     assert "evaluation of step 8 is left for the next start" in stopped.texts[0]
-    assert "stopped after step 8 by a signal; run again with resume" in stopped.texts[0]
+    assert re.search(r"stopped by .*: step 8 is saved \(step_00000008\), and", stopped.texts[0])
     assert (tmp_path / "run/checkpoints/step_00000008/COMPLETE").exists()
     assert not [line for line in metrics(tmp_path / "run") if "val_error" in line]
     again = launch(tmp_path / "run", **options)
@@ -131,15 +131,15 @@ def test_the_lock_lasts_as_long_as_the_run(start, program, tmp_path):
 
 
 @pytest.mark.parametrize(("lines", "message"), [
-    (1, "nothing is saved in .*: the run begins at step 1 again"),
-    (5, r"step \d+ is saved, the same command with --run.resume continues after it"),
+    (1, "nothing is saved, and the same command with --run.resume begins at step 1"),
+    (5, r"step (\d+) is saved \(step_0*\1\), and the same command with --run.resume continues"),
 ])  # fmt: skip
 def test_ctrl_c_says_what_is_saved(launch, tmp_path, lines, message):
     every = 3 if lines > 3 else 20
     ended = launch(tmp_path / "run", signal="SIGINT", lines=lines, group=True, run__workers=1,
                    run__checkpoint_every=every, run__epochs=9, limit=40)  # fmt: skip
     assert ended.codes == [130], ended.texts
-    assert re.search("program.py: stopped by the keyboard; " + message, ended.texts[0])
+    assert re.search("stopped by Ctrl-C: " + message, ended.texts[0])
 
 
 @pytest.mark.parametrize(("spoil", "message"), [

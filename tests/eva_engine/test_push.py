@@ -177,7 +177,7 @@ def test_a_run_of_the_engine(engine_run, tmp_path, capsys):
         "0.44 h",
         "processes: 2",
         "--to timm",
-        "load_classifier",
+        "Predictor.from_weights",
         installed,
     ):
         assert part in card.text
@@ -375,6 +375,10 @@ def test_refused_uploads_are_a_sentence(hub, engine_run, monkeypatch, capsys, pr
         ('"C:\\Users\\jane\\x.pt"', '"x.pt"'),
         ("file:///home/jane/x", "x"),
         ("https://a.org/b/c and hf://a/b/c.pt", "https://a.org/b/c and hf://a/b/c.pt"),
+        ("https://jane:s3cret@a.org/b/c", "https://a.org/b/c"),
+        ("'s3://key:p@ss@bucket/x', 'y@z'", "'s3://bucket/x', 'y@z'"),
+        ("hf://a/b/c.pt@v1", "hf://a/b/c.pt@v1"),
+        (f"token: hf_{'aB3' * 11}", "token: hf_..."),
         ("datasets/coco/train", "datasets/coco/train"),
         ("1 / 2, mean/std, x//2", "1 / 2, mean/std, x//2"),
         ("type='mmdet.Resize', prefix='backbone.'", "type='mmdet.Resize', prefix='backbone.'"),

@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config, DictAction
@@ -45,6 +46,9 @@ def test_a_recipe_is_found_by_name_and_names_the_work_folder(parser):
     cfg = command_line.configure_training(args, lambda cfg, args: cfg)
     assert cfg.work_dir == f"work_dirs/{RECIPE}"
     assert cfg.model.decode_head.num_classes == 5
+    args.train_images = Path("coins/images/train")
+    cfg = command_line.configure_training(args, lambda cfg, args: cfg)
+    assert cfg.work_dir == "work_dirs/coins_eva_debug"
 
 
 @pytest.mark.parametrize(

@@ -52,13 +52,13 @@ def test_what_the_runner_and_the_loaders_read_is_accepted(name, cfg):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("randomness.sed", "randomness has no 'sed'; close names: seed"),
-        ("auto_scale_lr.enabled", "auto_scale_lr has no 'enabled'; close names: enable"),
-        ("train_dataloader.bach_size", "has no 'bach_size'; close names: batch_size"),
+        ("randomness.sed", "randomness has no 'sed'; close to it: seed"),
+        ("auto_scale_lr.enabled", "auto_scale_lr has no 'enabled'; close to it: enable"),
+        ("train_dataloader.bach_size", "has no 'bach_size'; close to it: batch_size"),
         ("test_dataloader.pin_memry", "has no 'pin_memry'"),
         ("randomnes.seed", "the config has no 'randomnes'"),
         ("find_unused_parameter", "the config has no 'find_unused_parameter'"),
-        ("optim_wrapper.optimiser.lr", "has no 'optimiser'; close names: optimizer"),
+        ("optim_wrapper.optimiser.lr", "has no 'optimiser'; close to it: optimizer"),
         ("pin_memory", "the config has no 'pin_memory'"),
     ],
 )
@@ -77,3 +77,42 @@ def test_what_nothing_reads_is_refused(name, message, cfg):
 )
 def test_the_names_that_are_written_down_are_those_of_the_signatures(function, known):
     assert {*inspect.signature(function).parameters} == known
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            ("train_cfg.max_iters", "abc"),
+            "train_cfg.max_iters must be a positive integer, got 'a",
+        ),
+        (("train_cfg.val_interval", 0), "val_interval must be a positive integer, got 0"),
+        (("train_dataloader.batch_size", 1.5), "batch_size must be a positive integer, got 1.5"),
+        (
+            ("val_dataloader.num_workers", -1),
+            "num_workers must be an integer of at least 0, got",
+        ),
+        (("optim_wrapper.accumulative_counts", True), "a positive integer, got True"),
+        (
+            ("optim_wrapper.optimizer.lr", "high"),
+            "lr must be a number that is not negative",
+        ),
+        (("optim_wrapper.optimizer.lr", float("inf")), "got inf"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        options.check_values(dict([setting]))
+
+
+def test_other_values_are_left_to_what_reads_them():
+    options.check_values(
+        {
+            "train_cfg.max_iters": 3,
+            "val_dataloader.num_workers": 0,
+            "default_hooks.checkpoint.interval": -1,
+            "optim_wrapper.optimizer.lr": 1e-3,
+            "train_dataloader.batch_size": None,
+            "model.backbone.depth": "abc",
+        }
+    )

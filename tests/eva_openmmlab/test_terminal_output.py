@@ -42,12 +42,15 @@ def test_the_terminal_has_what_is_said_and_the_log_everything(tmp_path, mmlogger
         prints("my_module", "mine")
         warnings.warn("torch.meshgrid: in an upcoming release", stacklevel=1)
         warnings.warn("This DataLoader will create 9 worker processes", stacklevel=1)
+        for _ in range(2):
+            warnings.warn_explicit("too slow", UserWarning, "/home/me/heads.py", 7, registry={})
     found = capsys.readouterr()
     assert found.out == "mine\n"
     assert found.err.splitlines() == [
         *("warning: a folder is 0", "warning: a", "warning: a folder is 1", "warning: b"),
         *("warning: c", "warning: d", "said"),
         "warning: This DataLoader will create 9 worker processes",
+        "warning: UserWarning: too slow (heads.py, line 7)",
     ]
     text = (tmp_path / "run" / "log.txt").read_text()
     kept = ("early", ": Config\n", "The prefix", "is 3", "said", "index created!", "meshgrid")

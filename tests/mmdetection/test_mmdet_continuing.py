@@ -97,7 +97,7 @@ def test_a_signal_saves_at_the_step_and_the_run_goes_on_exactly(
 
 
 def test_a_used_folder_is_not_written_over(config, without_break, launch):
-    with pytest.raises(SystemExit, match="has a run already: continue it with --resume"):
+    with pytest.raises(SystemExit, match=r"has a run .*: continue it with --resume"):
         launch(train, config, "--work-dir", without_break)
 
 

@@ -3,13 +3,10 @@
 import csv
 import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from eva_mmdetection.evaluation import sections
-from eva_mmdetection.evaluation.report import report_of_run
 from eva_mmdetection.evaluation.sections import percent
 
 
@@ -48,12 +45,3 @@ def test_a_training_leaves_tables_page_and_predictions(tiny_run, scalars):
     assert "mmdetection/demo.py" in page
     found = json.loads((tiny_run / "inference/coco_instances_results.segm.json").read_text())
     assert {one["category_id"] for one in found} <= {3, 7}
-
-
-def test_a_report_that_fails_is_a_warning(tmp_path, monkeypatch, caplog):
-    def fail(*_):
-        raise RuntimeError("no such metric")
-
-    monkeypatch.setattr(sections, "make_report", fail)
-    assert report_of_run(SimpleNamespace(work_dir=str(tmp_path)), "evaluation") is None
-    assert "no report.html" in caplog.text

@@ -172,7 +172,7 @@ def test_mmsegmentations_own_script_does_not_write_over_a_run(
     monkeypatch.setattr(sys, "argv", arguments)
     precision = torch.get_float32_matmul_precision()
     try:
-        with pytest.raises(ValueError, match="has a run already: continue it with --resume"):
+        with pytest.raises(ValueError, match=r"has a run .*: continue it with --resume"):
             runpy.run_path(str(script), run_name="__main__")
     finally:
         forget_runs()

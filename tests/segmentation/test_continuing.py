@@ -160,7 +160,14 @@ def test_a_signal_in_an_evaluation_ends_it_and_it_is_caught_up(
 
 @pytest.mark.parametrize(
     ("step", "sentence"),
-    [(2, "nothing is saved yet"), (4, "iteration 2 is saved, and --resume continues from there")],
+    [
+        (2, "nothing is saved, and the same command with --resume begins at iteration 1"),
+        (
+            4,
+            "iteration 2 is saved (iter_2.pth), and the same command with --resume continues after "
+            "it",
+        ),
+    ],
 )
 def test_the_keyboard_ends_a_run_at_once_with_what_is_saved(
     step, sentence, config, launch, at_call, tmp_path, capsys
@@ -169,7 +176,7 @@ def test_the_keyboard_ends_a_run_at_once_with_what_is_saved(
         launch(train, config, "--work-dir", tmp_path, *workers(1))
     assert stop.value.code == 130
     *opening, last = capsys.readouterr().err.splitlines()
-    assert last == f"warning: stopped by Ctrl-C: {sentence}"
+    assert last == f"stopped by Ctrl-C: {sentence}"
     assert len(opening) <= 6
     assert not multiprocessing.active_children()
 

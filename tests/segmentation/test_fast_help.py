@@ -37,7 +37,7 @@ def _run(program, *words):
     [
         (["--load-from", "none.pth"], "there is no file 'none.pth'"),
         (["load_from=none.pth"], "there is no file 'none.pth'"),
-        (["train_cfg.max_iter=3"], "train_cfg has no 'max_iter'; close names: max_iters"),
+        (["train_cfg.max_iter=3"], "train_cfg has no 'max_iter'; close to it: max_iters"),
         (["train_dataloader.dataset.data_prefix.img_path=x"], "no folder"),
     ],
 )

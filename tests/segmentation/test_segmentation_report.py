@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from eva_openmmlab.evaluation.run_report import report_of_run
 from eva_segmentation.evaluation import sections
 from eva_segmentation.evaluation.metric import IoUAndConfusion, PictureScore
-from eva_segmentation.evaluation.report import report_of_run
 from eva_segmentation.evaluation.sections import class_scores
 
 NAMES = ("brick", "grass", "gravel", "other", "digit")
@@ -93,6 +93,8 @@ def test_a_report_that_fails_is_a_warning(tmp_path, monkeypatch, caplog):
         raise RuntimeError("no such metric")
 
     monkeypatch.setattr(sections, "make_report", fail)
-    assert report_of_run(SimpleNamespace(work_dir=str(tmp_path)), "training") is None
+    run = SimpleNamespace(work_dir=str(tmp_path))
+    assert report_of_run(run, "training", sections.__name__) is None
+    assert report_of_run(run, "training", "eva_segmentation.nowhere") is None
     assert "no report.html" in caplog.text
     assert not [*Path(tmp_path).iterdir()]

@@ -171,6 +171,7 @@ def test_a_fault_inside_keeps_its_traceback_and_unfit_weights_give_a_sentence(
     with pytest.raises(SystemExit, match=r"train\.py: .*backbone\.net\.blocks\.1\.") as stop:
         launch(train, tiny_run / "tiny.py", "--work-dir", tmp_path / "two", *unfit)
     assert len(str(stop.value).splitlines()) == 1
+    assert not (tmp_path / "two").exists()
 
 
 @pytest.mark.parametrize(
@@ -179,8 +180,8 @@ def test_a_fault_inside_keeps_its_traceback_and_unfit_weights_give_a_sentence(
         (["--load-from", "eva_debugg"], "eva_debug"),
         (["--load-from", "nowhere.pth"], "nowhere.pth"),
         (["--data-root", "nowhere"], "--data-root nowhere is not a folder"),
-        (["--cfg-options", "train_cfg.max_iter=3"], "close names: max_iters"),
-        (["--cfg-options", "optim_wraper.optimizer.lr=1"], "close names: optim_wrapper"),
+        (["--cfg-options", "train_cfg.max_iter=3"], "close to it: max_iters"),
+        (["--cfg-options", "optim_wraper.optimizer.lr=1"], "close to it: optim_wrapper"),
         (["--cfg-options", "param_scheduler.1.power=1"], "param_scheduler has the places 0 to 0"),
         (["--cfg-options", "work_dir_.x=1"], "has no 'work_dir_'"),
     ],

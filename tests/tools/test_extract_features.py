@@ -189,4 +189,4 @@ def test_a_tool_of_pictures_alone_has_no_texts(capsys):
     main = command.extraction_command("tool", [VIT_FEATURES], about="Write features.")
     with pytest.raises(SystemExit):
         main(["--weights", "x", "--texts", "x", "--output", "x"])
-    assert "--images is required" in capsys.readouterr().err
+    assert "there is no flag --texts" in capsys.readouterr().err

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from eva_data.command_line.parsing import Parser
 from eva_data.commands import program, say
 from eva_data.options import integer
 from eva_demo.data_set import FORMATS, Settings, check_demo_data, make_demo_data
@@ -25,7 +26,7 @@ _WHAT: dict[tuple[str, ...], str] = {("video",): "clips", ("captions",): "scenes
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Make the demo data: handwritten digits on photographs. No download.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

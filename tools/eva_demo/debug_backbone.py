@@ -40,6 +40,7 @@ from tqdm import tqdm
 
 import eva_backbone
 from eva_backbone import VisionTransformer, eva_debug
+from eva_data.command_line.parsing import Parser
 from eva_data.commands import program
 from eva_data.files import make_folder, write_text, writing
 from eva_data.outputs.tensors import write_tensors
@@ -233,9 +234,7 @@ def install(backbone: VisionTransformer, record: Mapping[str, Any]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder of the run")
     add("--steps", type=int, default=7000, help="optimizer steps")

@@ -8,6 +8,7 @@ from PIL import Image
 
 from eva_data.commands import command_to_run
 from eva_data.drawing.frame_strip import strip_of
+from eva_data.holdout import validation_fact
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.reports.content import Section, Step
 from eva_engine.evaluation.classification_report import meanings
@@ -36,8 +37,8 @@ def present_training(
     model, data = config.model, config.data
     described = [("train", f"{counted_videos(videos)} ({data.train})")]
     if others is not None:
-        place = f"{data.val_share:g} of each class" if data.val_share else data.val
-        described.append(("val", f"{counted_videos(others)} ({place})"))
+        counted = counted_videos(others)
+        described.append(validation_fact(counted, share=data.val_share, val=data.val))
 
     def sections() -> Sequence[Section]:
         if validation is None or others is None:

@@ -36,24 +36,22 @@ from eva_contrastive.reports.evaluation import (
     class_sections,
     describe,
     evaluation_report,
+    search_step,
 )
 from eva_contrastive.reports.sections import retrieval_examples
-from eva_data.commands import say
 from eva_data.files import UnwritableError
-from eva_data.reports.content import Section
-from eva_data.reports.page import try_report
-from eva_data.reports.provenance import record_start
-from eva_data.terminal import closing_lines
+from eva_data.reports.content import Section, Step
+from eva_data.reports.page import report_name, try_report
 from eva_data.transforms import PictureTransform
 from eva_engine import distributed
-from eva_engine.checkpoints.output_folder import reserved
+from eva_engine.checkpoints.output_folder import evaluation_in
 from eva_engine.commands.endings import sentence
 from eva_engine.commands.options import choose_dtype
 from eva_engine.evaluation.counting import Counted, Score, count
 from eva_engine.evaluation.outcomes import Outcomes
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
 from eva_engine.evaluation.report import announce
-from eva_engine.evaluation.reports import complain_of_left_out, write_results
+from eva_engine.evaluation.reports import complain_of_left_out, say_end, write_results
 from eva_engine.evaluation.rules import OneLabel
 
 
@@ -78,11 +76,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     Raises:
         ValueError: If weights and data do not fit together.
     """
-    with contextlib.ExitStack() as stack:
-        if options.output is not None:
-            stack.enter_context(reserved(options.output))  # fails now, not after hours
-            if distributed.rank() == 0:
-                record_start(options.output, "evaluation")
+    with evaluation_in(options.output):
         _evaluate_to(options, device)
 
 
@@ -126,7 +120,7 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
         results.sections.append(partial(retrieval_examples, encoded, pairs, name=name))
         _keep(options, results, opened, model, names)
     if distributed.rank() == 0:
-        page = None
+        page, next_steps = None, list[Step]()
         if options.output is not None:
             write_tables(options.output, results.scores, results.retrieval)
             page = try_report(
@@ -136,11 +130,11 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
                     class_means=results.class_means, sections=results.sections,
                     device=device.type,
                 ),
+                name=report_name(options.output, "evaluation"),
             )  # fmt: skip
+            next_steps = [search_step(options.weights, options.output)]
         text = text_table(results.scores, results.retrieval, class_means=results.class_means)
-        took = time.monotonic() - began
-        for line in closing_lines(scores=text, duration=took, report=page):
-            say(line)
+        say_end(text, began=began, report=page, next_steps=next_steps)
         complain_of_left_out(results.left_out, unit="samples")
 
 

@@ -11,7 +11,7 @@ from eva_data.demos.required_data import require_data
 from eva_data.labelled_videos.ucf101 import SPLITS
 from eva_data.options import integer
 from eva_data.video.video_source import BACKENDS
-from eva_engine.commands.options import add_arguments, add_weights, new_parser
+from eva_engine.commands.options import add_arguments, add_weights, new_parser, parse_with_weights
 
 FOLDERS = {
     "v2": "ImageNet-V2 matched frequency, folders 0 to 999",
@@ -68,7 +68,7 @@ def parse(program: str, arguments: Sequence[str] | None) -> argparse.Namespace:
         "Evaluate a CLIP by the names of classes, without training, and by retrieval.",
         epilog=_EXAMPLES,
     )
-    add_weights(parser, kinds="official name; file, or folder of a run or of open_clip")
+    add_weights(parser, kinds="or a folder of open_clip", alone=True)
     add = parser.add_argument
     one = integer(1)
     add("--text-heads", type=one, help="attention heads, if the size of the text tower is unusual")
@@ -99,7 +99,7 @@ def parse(program: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     add_arguments(parser)
     add("--cache", type=Path, help=f"folder of text features (default: {_CACHE} beside OUTPUT)")
     add("--output", type=Path, help="folder of the results")
-    options = parser.parse_args(arguments)
+    options = parse_with_weights(parser, arguments)
     _check(parser, options)
     return options
 
@@ -137,7 +137,10 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     given = vars(options)
     for name in (*VIDEOS, *PAIRS, "videos"):
         if given[name] is not None and len(given[name]) > 2:
-            parser.error(f"--{name} takes the data and the folder of a list's paths, no more")
+            parser.error(
+                f"--{name} takes the data and the folder of a list's paths, no more; "
+                "weights stand before all flags, or behind --weights"
+            )
     own, videos = ("data", "videos"), (*VIDEOS, "videos")
     classes = ("imagenet", *FOLDERS, "cifar10", "cifar100", *VIDEOS, *own)
     for name, owners in (("classes", own), ("templates", own), ("ucf101_split", ("ucf101",)),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_data.files import read_lines
+from eva_data.files import home_expanded, read_lines
 from eva_data.kinetics.classes import SOURCES, kinetics_classes
 from eva_data.labelled.classes import Spellings, listed, read_class_list
 
@@ -113,7 +113,7 @@ def _own_place(templates: Sequence[str]) -> tuple[str, ...]:
 
 
 def _lines(file: str) -> tuple[str, ...]:
-    path = Path(file).expanduser()
+    path = home_expanded(file)
     if not path.is_file():
         raise ValueError(
             f"templates {file!r} is not a sentence with {PLACE}, not a text file of them and not "

@@ -22,7 +22,7 @@ from eva_contrastive.evaluation.encoding import (
     place_of,
     text_features,
 )
-from eva_data.transforms import PictureTransform, transformed
+from eva_data.transforms import PictureTransform
 from eva_engine import distributed
 
 _QUERIES = 512  # that are compared at once with all of the other side
@@ -155,8 +155,7 @@ class _Pictures(Dataset[tuple[Any, int, str]]):
 
     def __getitem__(self, index: int) -> tuple[Any, int, str]:
         try:
-            picture, name = self._pairs.image(index), self._pairs.sample_id(index)
-            return transformed(picture, self._transform, name), index, ""
+            return self._transform(self._pairs.image(index)), index, ""
         except OSError as error:
             if not self._skip:
                 raise

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva_contrastive.config import MOST_VIDEO_FRAMES, VIDEO_FRAMES
+from eva_data.command_line.parsing import Parser
 from eva_data.commands import say
 from eva_data.files import UnwritableError, make_folder, read_lines
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, refuse, run_demo
@@ -49,7 +50,7 @@ Files that cannot be read are named and skipped, and the exit code is then 1.
 """
 
 
-def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+def _parser() -> tuple[Parser, dict[str, Parser]]:
     parser = new_parser("clip/demo.py", "Compare pictures, videos and sentences.", epilog=_EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="rank | search")
     made = {}
@@ -63,7 +64,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         )  # fmt: skip
         one.add_argument("inputs", nargs="+", type=Path, metavar="INPUT",
                          help="picture, video, folder of both, or pattern")  # fmt: skip
-        add_weights(one, kinds="official name, file, or folder of a run, of a complete EVA-CLIP")
+        add_weights(one, kinds="of a complete EVA-CLIP")
         add = one.add_argument
         add("--text", nargs="+", action="extend", default=[], help="sentences")
         add("--texts", type=Path, metavar="FILE", help="text file, one sentence in each line")

@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         "programs without this toolkit. Each file is compared with its tower before it is kept.",
         epilog=_EXAMPLE,
     )
-    add_weights(parser, kinds="official name, file, or folder of a run, of a complete EVA-CLIP")
+    add_weights(parser, kinds="of a complete EVA-CLIP")
     add = parser.add_argument
     add("--format", required=True, choices=ENDINGS, dest="form")
     add("--output", required=True, type=Path, help="folder")

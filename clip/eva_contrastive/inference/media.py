@@ -17,7 +17,7 @@ from torch import Tensor
 from eva_contrastive.config import MOST_VIDEO_FRAMES, VIDEO_FRAMES
 from eva_data.pictures import read_picture, read_rgb
 from eva_data.suffixes import VIDEOS
-from eva_data.transforms import PictureTransform, transformed
+from eva_data.transforms import PictureTransform
 from eva_data.video.video_source import (
     Backend,
     VideoSource,
@@ -84,12 +84,11 @@ class MediaReader:
         """Read a picture (3, S, S), upright as its EXIF data say.
 
         Raises:
-            UnreadableImageError: An OSError, if it cannot be read, or is a strip.
+            UnreadableImageError: An OSError, if it cannot be read.
         """
         if isinstance(source, np.ndarray):
             source = Image.fromarray(read_rgb(source, upright=True))
-        name = "image" if isinstance(source, Image.Image) else os.fspath(source)
-        return transformed(read_picture(source, upright=True), self.transform, name)
+        return self.transform(read_picture(source, upright=True))
 
     def video(self, source: Media) -> Seen:
         """Read frames that are spread over a video.

@@ -5,26 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from eva_backbone.checkpoints.runs.weights import named_weights
 from eva_contrastive.evaluation.benchmarks import OWN, Benchmark
 from eva_contrastive.evaluation.opening import Opened
 from eva_contrastive.evaluation.published import expected
 from eva_contrastive.evaluation.retrieval import RetrievalScore
 from eva_contrastive.reports.sections import picture_of, retrieval_table
 from eva_data.commands import command_to_run
-from eva_data.reports.content import (
-    Link,
-    Report,
-    ScoreRow,
-    ScoreTable,
-    Section,
-    Step,
-)
-from eva_data.reports.provenance import facts
-from eva_engine import distributed
+from eva_data.reports.content import Report, ScoreRow, ScoreTable, Section, Step
 from eva_engine.evaluation.classification_report import classification_sections
 from eva_engine.evaluation.counting import Counted, Score
 from eva_engine.evaluation.outcomes import Outcome
+from eva_engine.evaluation.report import evaluation_page
 
 MOST_CLASSES = 200  # of a set with a section of its own
 Examples = tuple[Sequence[Outcome], Sequence[Outcome]]
@@ -85,39 +76,42 @@ def evaluation_report(
     Returns:
         The page.
     """
-    weights = named_weights(str(options.weights))
-    origin = facts(
-        options.output, "evaluation", seed=None, device=device,
-        processes=distributed.world_size(),
-    )  # fmt: skip
     tables: list[Section] = []
     if scores:
         tables.append(_accuracies(scores, dict(data), class_means))
     tables += [retrieval_table(name, score) for name, score in retrieval.items()]
-    links = ("table.md", "table.csv", "retrieval.csv", "per_class.csv", "confusion.png")
-    search = command_to_run(
-        "clip demo", "clip/demo.py", "search", "PICTURES",
-        "--weights", options.weights, "--output", options.output / "search",
-        "--text", "what you look for",
-    )  # fmt: skip
-    return Report(
-        title=f"CLIP: evaluation of {Path(options.weights).name}",
+    return evaluation_page(
+        options.output, task="CLIP", weights=str(options.weights), data=data,
+        settings=_settings(options), device=device,
         summary=f"{'; '.join(_sentences(scores, retrieval))}.",
-        facts=[*origin, ("weights", weights), *data, *_settings(options)],
         sections=[*tables, *(section for make in sections for section in make())],
-        links=[Link(title=name, path=Path(name)) for name in ("results.json", *links)],
-        next_steps=[Step(text="Search a folder of pictures by a sentence.", command=search)],
-    )
+        links=("table.md", "table.csv", "retrieval.csv", "per_class.csv", "confusion.png"),
+        next_steps=[search_step(options.weights, options.output)],
+    )  # fmt: skip
 
 
-def _settings(options: argparse.Namespace) -> list[tuple[str, str]]:
+def search_step(weights: str | Path, folder: Path) -> Step:
+    """Give the command that searches pictures by a sentence.
+
+    Args:
+        weights: Weights, or the folder of a run.
+        folder: Folder of the run or evaluation, in which the search writes.
+    """
+    command = command_to_run(
+        "clip demo", "clip/demo.py", "search", "PICTURES",
+        "--weights", weights, "--output", folder / "search", "--text", "what you look for",
+    )  # fmt: skip
+    return Step(text="Search a folder of pictures by a sentence.", command=command)
+
+
+def _settings(options: argparse.Namespace) -> dict[str, str]:
     given = {
         "sentences of data": " | ".join(options.templates or ()),
         "class names": options.classes,
         "precision": options.precision,
         "batch size": options.batch_size,
     }
-    return [(name, str(value)) for name, value in given.items() if value]
+    return {name: str(value) for name, value in given.items() if value}
 
 
 def _sentences(scores: Mapping[str, Score], retrieval: Mapping[str, RetrievalScore]) -> list[str]:

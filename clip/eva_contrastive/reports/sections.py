@@ -125,12 +125,12 @@ class _Shown:
     def of_picture(self, index: int, rank: int, cosines: Tensor) -> Example:
         """Show a picture, its captions, and those that it found."""
         best = int(cosines.masked_fill(~self.own[index], -torch.inf).argmax())
-        found = ", ".join(
+        found = "\n".join(
             f"{self._caption(place)} {score_text(float(cosines[place]))}"
             for place in _best(cosines, _FOUND_TEXTS)
         )
         own = f"{self._caption(best)} {score_text(float(cosines[best]))}"
-        text = f"own caption in place {rank + 1} of {len(cosines)}: {own}; found: {found}"
+        text = f"own caption in place {rank + 1} of {len(cosines)}:\n{own}\nfound:\n{found}"
         return Example(caption=text, pictures=[self._picture(index, self._name(index))])
 
     def of_text(self, index: int, rank: int, cosines: Tensor) -> Example:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from eva_contrastive.config import ContrastiveConfig, DataConfig
 from eva_contrastive.evaluation.validation import ContrastiveValidation
+from eva_contrastive.reports.evaluation import search_step
 from eva_contrastive.reports.sections import MEANINGS
 from eva_data.commands import command_to_run
+from eva_data.holdout import validation_fact
 from eva_data.reports.content import Section, Step
 from eva_engine.presentation import Presentation
 
@@ -28,8 +30,10 @@ def present_training(
     model, data = config.model, config.data
     described = [("train", f"{pairs:,} pictures with captions ({data.train})")]
     if validation is not None and validation.pairs is not None:
-        place = f"{data.val_share:g} of those in train" if data.val_share else data.val
-        described.append(("val", f"{len(validation.pairs):,} pictures with captions ({place})"))
+        counted = f"{len(validation.pairs):,} pictures with captions"
+        described.append(
+            validation_fact(counted, share=data.val_share, val=data.val, of="those in train")
+        )
     if validation is not None and validation.classes is not None:
         classes = validation.classes
         counts = f"{len(classes):,} pictures, {len(classes.classes):,} classes"
@@ -65,11 +69,7 @@ def _next_steps(data: DataConfig, folder: Path) -> list[Step]:
         "clip evaluate", "clip/evaluate_zero_shot.py",
         "--weights", folder, *evaluated, "--output", folder / "evaluation",
     )  # fmt: skip
-    search = command_to_run(
-        "clip demo", "clip/demo.py", "search", "PICTURES",
-        "--weights", folder, "--output", folder / "search", "--text", "what you look for",
-    )  # fmt: skip
-    steps = [Step(text="Search a folder of pictures by a sentence.", command=search)]
+    steps = [search_step(folder, folder)]
     if evaluated:
         scored = "Score the best weights by class names or retrieval."
         steps.insert(0, Step(text=scored, command=evaluate))

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eva_data.command_line.parsing import Parser
 from eva_data.commands import check_outputs, program, say
 from eva_data.files import make_folder
 from eva_data.options import add_download_option, probability
@@ -25,9 +26,7 @@ from eva_data.options import add_download_option, probability
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("start", help="weights that the training began with")
     parser.add_argument("end", help="weights that it ended with, or the folder of its run")
     parser.add_argument("--ema", action="store_true", help="END: take the run's moving average")

@@ -63,6 +63,6 @@ def batch_accuracies(output: ClipOutput) -> dict[str, Tensor]:
         )
     own = torch.arange(len(images), device=images.device) + rank * len(images)
     return {
-        "i2t_accuracy": ((images @ all_texts.T).argmax(1) == own).float().mean(),
-        "t2i_accuracy": ((texts @ all_images.T).argmax(1) == own).float().mean(),
+        "image_to_text_accuracy": ((images @ all_texts.T).argmax(1) == own).float().mean(),
+        "text_to_image_accuracy": ((texts @ all_images.T).argmax(1) == own).float().mean(),
     }

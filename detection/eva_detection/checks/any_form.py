@@ -18,7 +18,7 @@ class Checked(NamedTuple):
     """A part to check.
 
     Attributes:
-        name: "train", "val", or "" where there is one file.
+        name: "train", "val", "test", or "" where there is one file.
         place: File or folder, for messages.
         data: COCO's lists.
         folder: Folder of the pictures; None to leave them alone.
@@ -77,7 +77,7 @@ def parts_of(path: Path) -> Iterator[Checked]:
     for name, part in source.parts.items():
         problems += [f"{text}: is not there" for text in part.absent]
         part = dataclasses.replace(part, absent=())
-        lists = as_coco(source, part, scored=name == "val", report=problems.append)
+        lists = as_coco(source, part, scored=name != "train", report=problems.append)
         data = {
             "images": lists.images,
             "annotations": [_with_area(one) for one in lists.annotations],

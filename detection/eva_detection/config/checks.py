@@ -1,7 +1,6 @@
 """The one check of a config, for every program, before anything is built."""
 
 import argparse
-import difflib
 import importlib.util
 import inspect
 import re
@@ -15,6 +14,8 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_data.command_line.slips import SlipError
+from eva_detection.config.names import PASSED_ON, refused_argument
 from eva_detection.config.settings import (
     check_device,
     check_machine,
@@ -101,11 +102,7 @@ def _check_node(node: Any, key: str) -> None:
         known = _parameters(target)
         unknown = [str(name) for name in node if name != "_target_" and name not in known]
         if known and unknown:
-            close = difflib.get_close_matches(unknown[0], known, n=3) or known
-            raise ValueError(
-                f"unknown setting {key}.{unknown[0]}: {target.__name__} takes no {unknown[0]!r}; "
-                f"known: {', '.join(close)}"
-            )
+            raise SlipError(refused_argument(key, unknown[0], of=target.__name__, known=known))
     for name, value in node.items():
         _check_node(value, f"{key}.{name}")
 
@@ -122,6 +119,9 @@ def _parameters(target: Callable[..., Any]) -> list[str]:
         except (TypeError, ValueError):  # compiled
             return []
         names += [item.name for item in parameters if item.name != "self"]
+        place = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
+        if place in PASSED_ON:
+            return [*names, *_parameters(locate(PASSED_ON[place]))]
         if not any(item.kind is item.VAR_KEYWORD for item in parameters):
             return names
     return []

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from eva_detection.config.build import describe, resolving
+from eva_detection.building import describe, resolving
 from eva_detection.config.checks import check_config
 from eva_detection.config.early import require_recipe
 from eva_detection.config.files import load_config_file

@@ -7,13 +7,21 @@ of the config itself.
 import ast
 import copy
 import importlib.util
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 UNKNOWN: Any = ...  # a value, or a part of a config with whatever names
+TARGET, OTHERS = "_target_", "*"  # key of a class or function; of settings that are not stated
+_LAZY_CALL = "detectron2.config.LazyCall"
+_CONSTANTS = {"true": True, "false": False, "null": None, "nan": UNKNOWN, "inf": UNKNOWN}
+_INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)")
+_FRACTION = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d+([eE][+-]?\d+)?|[eE][+-]?\d+)")
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]*|\d+[A-Za-z]+")
 # Functions of `config.recipes` that set values below `model`, `optimizer` and the mappers alone.
 _KNOWN_CALLS = ("set_vit", "set_image_size", "update_each", "drop_masks")
 _STOCK = "stock_config"
@@ -24,6 +32,22 @@ class NotPlainError(ValueError):
     """A recipe has statements that are not read here."""
 
 
+@dataclass(frozen=True)
+class Imported:
+    """What a recipe imports from elsewhere.
+
+    Attributes:
+        name: Its name with that of its module.
+    """
+
+    name: str
+
+
+def is_open(value: Any) -> bool:
+    """Return whether a value, or what is below it, is not stated by the text."""
+    return value is UNKNOWN or isinstance(value, Imported)
+
+
 def read_outline(file: Path) -> Tree:
     """Read the outline of a config.
 
@@ -32,7 +56,7 @@ def read_outline(file: Path) -> Tree:
 
     Returns:
         Names with values or what is below them; values that the text does not state are
-        `UNKNOWN`.
+        `UNKNOWN`, and `Imported` what it imports, such as the class that `_target_` names.
 
     Raises:
         ValueError: If the file is not plain, or damaged.
@@ -74,24 +98,44 @@ def with_overrides(outline: Tree, overrides: Iterable[str]) -> Tree:
     return outline
 
 
+def plain_value(text: str) -> Any:
+    """Return what a value on the command line stands for, where that is plain.
+
+    Args:
+        text: What follows the `=` of a setting.
+
+    Returns:
+        A number, truth value, None or word; `UNKNOWN` for all else.
+    """
+    if text.lower() in _CONSTANTS:
+        return _CONSTANTS[text.lower()]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FRACTION.fullmatch(text):
+        return float(text)
+    return text if _WORD.fullmatch(text) else UNKNOWN
+
+
 def find(outline: Tree, name: str) -> Any:
     """Return what an outline has under a dotted name: a value, a dict, `UNKNOWN`; None without."""
     found: Any = outline
     for part in name.split("."):
-        if found is UNKNOWN:
+        if is_open(found):
             return UNKNOWN
-        found = found.get(part) if isinstance(found, dict) else None
-    return UNKNOWN if isinstance(found, str) and "${" in found else found
+        found = found.get(part, found.get(OTHERS)) if isinstance(found, dict) else None
+    refers = isinstance(found, str) and "${" in found
+    return UNKNOWN if refers or is_open(found) else found
 
 
 def _run(statement: ast.stmt, scope: Tree, file: Path) -> None:
     if isinstance(statement, ast.ImportFrom):
         _import(statement, scope, file)
-    elif isinstance(statement, ast.Import | ast.FunctionDef | ast.ClassDef):
-        names = getattr(statement, "names", None) or [statement]
-        scope |= {
-            (getattr(one, "asname", None) or one.name).split(".")[0]: UNKNOWN for one in names
-        }
+    elif isinstance(statement, ast.Import):
+        for module in statement.names:
+            first = module.name.partition(".")[0]
+            scope[module.asname or first] = Imported(module.name if module.asname else first)
+    elif isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        scope[statement.name] = UNKNOWN
     elif isinstance(statement, ast.Assign):
         for target in statement.targets:
             _assign(target, statement.value, scope)
@@ -115,7 +159,8 @@ def _import(statement: ast.ImportFrom, scope: Tree, file: Path) -> None:
     for one in statement.names:
         if one.name == "*":
             raise NotPlainError(f"{file} imports *")
-        scope[one.asname or one.name] = source.get(one.name, UNKNOWN)
+        elsewhere = UNKNOWN if statement.level else Imported(f"{statement.module}.{one.name}")
+        scope[one.asname or one.name] = source.get(one.name, elsewhere)
 
 
 def _assign(target: ast.expr, value: ast.expr, scope: Tree) -> None:
@@ -143,6 +188,8 @@ def _call(call: ast.Call, scope: Tree) -> None:
         for node in ast.walk(call):
             if isinstance(node, ast.Name) and node.id in scope:
                 scope[node.id] = UNKNOWN
+    elif any(keyword.arg in (None, TARGET) for keyword in call.keywords):
+        raise NotPlainError("a function sets classes")
 
 
 def _path(node: ast.expr) -> list[str]:
@@ -158,7 +205,7 @@ def _path(node: ast.expr) -> list[str]:
 def _set(tree: Tree, path: list[str], value: Any) -> None:
     for name in path[:-1]:
         below = tree.setdefault(name, {})
-        if below is UNKNOWN:
+        if is_open(below):
             return
         if not isinstance(below, dict):
             below = tree[name] = {}
@@ -171,25 +218,39 @@ def _value(node: ast.expr, scope: Tree) -> Any:
         return _named(node, scope)
     if isinstance(node, ast.Call):
         function = node.func
-        lazy = isinstance(function, ast.Call)  # L(Class)(...)
-        if lazy or (isinstance(function, ast.Name) and function.id == "dict"):
+        if isinstance(function, ast.Call):  # L(Class)(...)
+            return _lazy(function, node, scope)
+        if isinstance(function, ast.Name) and function.id == "dict":
             if node.args or any(one.arg is None for one in node.keywords):
                 return UNKNOWN
             return {str(one.arg): _value(one.value, scope) for one in node.keywords}
-        return _created(node)
+        return _created(node, scope)
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError):
         return UNKNOWN
 
 
-def _created(node: ast.Call) -> Any:
+def _lazy(make: ast.Call, call: ast.Call, scope: Tree) -> Any:
+    if call.args:
+        return UNKNOWN
+    known = isinstance(make.func, ast.Name) and scope.get(make.func.id) == Imported(_LAZY_CALL)
+    found = {TARGET: _value(make.args[0], scope) if known and make.args else UNKNOWN}
+    for one in call.keywords:
+        found[one.arg or OTHERS] = _value(one.value, scope) if one.arg else UNKNOWN
+    return found
+
+
+def _created(node: ast.Call, scope: Tree) -> Any:
     """Read `stock_config("...")` of detectron2's own files, and `OmegaConf.create()`."""
     if isinstance(node.func, ast.Attribute) and node.func.attr == "create" and not node.args:
         return {}
     named = isinstance(node.func, ast.Name) and node.func.id == _STOCK and node.args
     found = importlib.util.find_spec("detectron2") if named else None
     if found is None or found.origin is None or not isinstance(node.args[0], ast.Constant):
+        for part in ast.walk(node):  # which a function may change
+            if isinstance(part, ast.Name) and isinstance(scope.get(part.id), dict):
+                scope[part.id] = UNKNOWN
         return UNKNOWN
     return read_outline(Path(found.origin).parent / "model_zoo/configs" / str(node.args[0].value))
 
@@ -199,4 +260,6 @@ def _named(node: ast.expr, scope: Tree) -> Any:
         return scope.get(node.id, UNKNOWN)
     assert isinstance(node, ast.Attribute)
     above = _value(node.value, scope)
+    if isinstance(above, Imported):
+        return Imported(f"{above.name}.{node.attr}")
     return above.get(node.attr, UNKNOWN) if isinstance(above, dict) else UNKNOWN

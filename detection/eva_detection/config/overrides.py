@@ -8,7 +8,7 @@ from detectron2.config import LazyConfig
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
-from eva_detection.config.build import describe
+from eva_detection.building import describe
 from eva_detection.config.files import name_today
 from eva_detection.config.names import OPTIONAL_SETTINGS, check_names
 

@@ -5,9 +5,10 @@ import os
 import sys
 
 from eva_data.coco import own_data
+from eva_data.command_line.weights import WEIGHTS
 from eva_data.commands import program_name
 from eva_data.options import add_download_option
-from eva_detection.config.words import AnyOrderParser
+from eva_detection.config.words import USUAL_SETTINGS, AnyOrderParser
 
 _EPILOG = """
 Examples:
@@ -39,8 +40,9 @@ def make_parser() -> argparse.ArgumentParser:
     """
     parser = AnyOrderParser(
         prog=program_name("train_net.py"),
-        usage="%(prog)s [RECIPE] [flags] [KEY=VALUE ...]",
+        usage="%(prog)s [RECIPE] [WEIGHTS, with --eval-only] [flags] [KEY=VALUE ...]",
         description="Train or evaluate a detector.",
+        settings=USUAL_SETTINGS,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -59,6 +61,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_download_option(parser)
     add("--eval-only", action="store_true", help="evaluate; do not train")
+    add(
+        "--weights",
+        help=f"with --eval-only, as a word of its own too: {WEIGHTS}; the folder of a run brings "
+        "its recipe along",
+    )
     add("--num-gpus", type=int, default=1, help="processes on this machine, one for each GPU")
     add("--num-machines", type=int, default=1, help="machines of the run")
     add("--machine-rank", type=int, default=0, help="number of this machine, from 0")

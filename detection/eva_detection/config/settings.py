@@ -3,7 +3,7 @@
 import argparse
 import inspect
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,38 +12,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
 
-from eva_detection.config.build import describe
-
-_IMAGE_FORMATS = ("RGB", "BGR", "L", "YUV-BT.601")
-_PRECISIONS = ("fp16", "bf16", "fp32")
-# name -> (lowest, highest, whether it may be left out); more than the highest is a slip
-_INTEGERS = {
-    "train.max_iter": (1, 10**9, False),
-    "train.accumulate": (1, 4096, True),
-    "train.max_bad_images": (0, 10_000, True),
-    "train.eval_period": (0, 10**9, False),
-    "train.log_period": (1, 10**9, False),
-    "train.seed": (-1, 2**32 - 10_000, True),
-    "train.checkpointer.period": (1, 10**9, False),
-    "train.checkpointer.max_to_keep": (1, 10**9, True),
-    "dataloader.train.total_batch_size": (1, 2**20, True),
-    "dataloader.train.num_workers": (0, 1024, True),
-    "dataloader.test.num_workers": (0, 1024, True),
-    "dataloader.test.batch_size": (1, 2**16, True),
-    "model.backbone.square_pad": (0, 2**15, True),
-    "model.roi_heads.num_classes": (1, 10**6, True),
-}
-_YES_OR_NO = (
-    "train.amp.enabled",
-    "train.progress_bar",
-    "train.cudnn_benchmark",
-    "train.ddp.fp16_compression",
-    "train.ddp.broadcast_buffers",
-    "train.ddp.find_unused_parameters",
-    "dataloader.train.aspect_ratio_grouping",
+from eva_detection.building import describe
+from eva_detection.config.names import (
+    CHECKPOINTER,
+    CHOICES,
+    INTEGERS,
+    NUMBERS,
+    YES_OR_NO,
+    check_below,
+    check_value,
 )
-_POSITIVE = {"optimizer.lr": False, "optimizer.max_grad_norm": True, "optimizer.weight_decay": True}
-_CHECKPOINTER = {"period", "max_to_keep", "file_prefix"}
+
 _DDP = {"fp16_compression", *inspect.signature(DistributedDataParallel).parameters} - {"module"}
 
 
@@ -83,20 +62,12 @@ def check_settings(cfg: DictConfig, *, processes: int = 1, trains: bool = True) 
         if not isinstance(_value(cfg, name), DictConfig):
             raise ValueError(f"{name}={_value(cfg, name)!r} must be a section with settings")
     _check_integers(cfg)
-    for name in _YES_OR_NO:
-        value = _value(cfg, name)
-        if value is not None and not isinstance(value, bool):
-            raise ValueError(f"{name}={value!r} must be True or False")
-    for name, zero in _POSITIVE.items():
-        _check_number(name, _value(cfg, name), zero=zero)
-    _check_number("lr_multiplier.warmup_length", _value(cfg, "lr_multiplier.warmup_length"), most=1)
-    for part in ("train", "test"):
-        name = f"dataloader.{part}.mapper.image_format"
-        if (value := _value(cfg, name)) is not None and value not in _IMAGE_FORMATS:
-            raise ValueError(f"{name}={value!r} must be one of {', '.join(_IMAGE_FORMATS)}")
-    _check_names("train.checkpointer", cfg.train.checkpointer, _CHECKPOINTER)
-    _check_names("train.ddp", cfg.train.ddp, _DDP)
-    _check_precision(cfg, processes)
+    for name in (*YES_OR_NO, *NUMBERS, *CHOICES):
+        check_value(name, _value(cfg, name))
+    check_below("train.checkpointer", map(str, cfg.train.checkpointer), CHECKPOINTER)
+    check_below("train.ddp", map(str, cfg.train.ddp), _DDP)
+    if processes > 1:
+        check_compression(cfg.train)
     batch = _value(cfg, "dataloader.train.total_batch_size")
     if batch is not None and batch % processes:
         raise ValueError(
@@ -114,42 +85,9 @@ def _value(cfg: DictConfig, name: str) -> Any:
 
 
 def _check_integers(cfg: DictConfig, start: str = "") -> None:
-    for name, (least, most, optional) in _INTEGERS.items():
-        value = _value(cfg, name)
-        if not name.startswith(start) or (value is None and optional):
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError(f"{name}={value!r} must be an integer from {least} to {most:,}")
-
-
-def _check_names(section: str, values: DictConfig, known: Collection[str]) -> None:
-    unknown = [str(name) for name in values if name not in known]
-    if unknown:
-        raise ValueError(
-            f"unknown setting {section}.{unknown[0]}: nothing reads it; known: "
-            f"{', '.join(sorted(known))}"
-        )
-
-
-def _check_number(name: str, value: Any, *, zero: bool = True, most: float = math.inf) -> None:
-    if value is None:
-        return
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0 or not (zero or value):
-        least = "not negative" if zero else "positive"
-        raise ValueError(f"{name}={value!r} must be a finite number, {least}")
-    if value > most:
-        raise ValueError(f"{name}={value!r} must be at most {most}")
-
-
-def _check_precision(cfg: DictConfig, processes: int) -> None:
-    precision = _value(cfg, "train.amp.precision") or "fp16"
-    if precision not in _PRECISIONS:
-        raise ValueError(
-            f"train.amp.precision must be one of {', '.join(_PRECISIONS)}, got {precision!r}"
-        )
-    if processes > 1:
-        check_compression(cfg.train)
+    for name in INTEGERS:
+        if name.startswith(start):
+            check_value(name, _value(cfg, name))
 
 
 def check_compression(train: DictConfig) -> None:

@@ -27,7 +27,7 @@ from eva_data.interruption import leave_signals_to_the_run
 from eva_data.progress import progress
 from eva_data.sampling.seeding import seed_all
 from eva_data.terminal import SHOWN
-from eva_detection.config.build import build
+from eva_detection.building import build
 from eva_detection.data.custom_data import forget_training_file
 from eva_detection.data.descriptions import annotation_files, describe_data
 from eva_detection.data.preflight import check_labels, check_pictures, records_of

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import SizeMismatchError, convert_PIL_to_numpy
+from detectron2.data.transforms import AugmentationList
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.file_io import PathHandler, PathManager
 from numpy.typing import NDArray
 from PIL import Image
 
-from eva_data.pictures import read_picture, without_limit_of_pillow
+from eva_data.pictures import UnreadableImageError, read_picture, without_limit_of_pillow
+from eva_detection.data.resizing import Augmentations, TooLongError
 
 _PREFIX = "eva-picture://"
 
@@ -62,8 +64,18 @@ PathManager.register_handler(_Pictures())
 class PictureMapper(DatasetMapper):
     """detectron2's mapper, reading pictures as everything else in the toolkit does.
 
-    Files that cannot be read raise `UnreadableImageError`, an OSError that names them.
+    Files that cannot be read raise `UnreadableImageError`, an OSError that names them. A side that
+    a resize would round to nothing keeps a pixel.
+
+    Args:
+        *args: Arguments of detectron2's class.
+        **kwargs: Arguments of detectron2's class.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        configured: AugmentationList = vars(self)["augmentations"]
+        self.augmentations = Augmentations(configured.augs)
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
         """Load and augment an image; see detectron2's class."""
@@ -73,6 +85,8 @@ class PictureMapper(DatasetMapper):
                 sample = super().__call__({**dataset_dict, "file_name": _PREFIX + name})
         except SizeMismatchError as error:
             raise SizeMismatchError(str(error).replace(_PREFIX, "")) from None
+        except TooLongError as error:
+            raise UnreadableImageError(f"{name}: {error}") from None
         if sample is not None:
             sample["file_name"] = name
         return sample

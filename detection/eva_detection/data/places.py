@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from eva_data.commands import command_to_run
+from eva_data.files import home_expanded
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 DIGIT_SCENES = "digit_scenes"  # folder that `tools/make_demo_data.py` writes for the demo configs
@@ -66,7 +67,7 @@ BUILTIN: dict[str, tuple[str, str]] = {
 
 def dataset_root() -> Path:
     """Return the folder that holds the data sets, as detectron2 defines it."""
-    return Path(os.environ.get(ROOT_VARIABLE, "datasets")).expanduser()
+    return home_expanded(os.environ.get(ROOT_VARIABLE, "datasets"))
 
 
 def require_data(names: Iterable[str]) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from eva_data.checks.findings import write_json
 from eva_data.coco.files import parse_json
+from eva_data.command_line.parsing import Parser
 from eva_data.commands import program, say
 from eva_data.files import make_folder, write_text
 
@@ -149,9 +150,7 @@ def make_subset(args: argparse.Namespace) -> None:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     table = commands.add_parser("table", help="print the gap of two evaluations")
     table.add_argument("--coco", required=True, type=Path, help="results.json on COCO")
@@ -165,14 +164,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     subset.add_argument("--coco", required=True, type=Path, help="instances_val2017.json")
     subset.add_argument("--output", required=True, type=Path, help="must not exist")
     subset.set_defaults(run=make_subset)
-    args = parser.parse_args(arguments)
-    for file in (args.coco, args.lvis):
-        if not file.is_file():
-            parser.error(f"there is no file {file}")
-    return args
+    return parser.parse_args(arguments)
 
 
 def _run(args: argparse.Namespace) -> int:
+    for file in (args.coco, args.lvis):
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no file {file}")
     args.run(args)
     return 0
 

@@ -13,7 +13,7 @@ from eva_data.coco.report import CONFUSION, PER_CLASS, data_fact, detection_sect
 from eva_data.coco.score_table import title_of
 from eva_data.files import require_regular_file
 from eva_data.reports.content import Curve, Curves, Link, Report, Section
-from eva_data.reports.page import NAME, try_report
+from eva_data.reports.page import report_name, try_report
 from eva_data.reports.provenance import facts
 from eva_detection.data.descriptions import annotation_files, known_description
 from eva_detection.data.loading import TestSet
@@ -48,11 +48,10 @@ def report_of_run(
         there; None if it could not be written.
     """
     folder = Path(cfg.train.output_dir)
-    beside = kind == "evaluation" and (folder / FINAL).is_file() and (folder / NAME).is_file()
     return try_report(
         folder,
         lambda: _report(cfg, test_set, kind=kind, processes=processes, recipe=recipe),
-        name="evaluation.html" if beside else NAME,
+        name=report_name(folder, kind),
     )
 
 
@@ -209,6 +208,7 @@ def _curves(
             if isinstance(entry.get(name), int | float)
         ]
         shown = title_of(name.removesuffix("/AP")) if name.endswith("/AP") else name
+        shown = {"lr": "learning rate"}.get(shown, shown)
         found.append(Curve(name=shown, points=points))
     return Curves(
         title=title, x_label="iteration", y_label=y_label, curves=found, logarithmic=logarithmic,

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.coco.files import parse_json
+from eva_data.command_line.parsing import Parser
 from eva_data.commands import complain, program, say
 from eva_data.files import make_folder, replacing
 from eva_data.options import number
@@ -164,9 +165,7 @@ def _name(text: str) -> str:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     writing = commands.add_parser("write", help="make the files from a run's predictions")
     checking = commands.add_parser("check", help="check a file against the image list")
@@ -192,10 +191,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.command == "write":
         args.split = args.split or SPLITS[args.server]
-    for name in ("images", "predictions", "file"):
-        path = getattr(args, name, None)
-        if path is not None and not path.is_file():
-            parser.error(f"there is no file {path}")
     return args
 
 
@@ -207,7 +202,15 @@ def _check(args: argparse.Namespace) -> int:
     return 0
 
 
-main = program(parse, lambda args: write(args) if args.command == "write" else _check(args))
+def _run(args: argparse.Namespace) -> int:
+    for name in ("images", "predictions", "file"):
+        path = getattr(args, name, None)
+        if path is not None and not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+    return write(args) if args.command == "write" else _check(args)
+
+
+main = program(parse, _run, name="make_submission.py")
 
 
 if __name__ == "__main__":

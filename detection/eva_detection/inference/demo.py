@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from eva_detection.inference.predictor import Predictor
 
+from eva_data.command_line.parsing import Parser
+from eva_data.command_line.weights import WEIGHTS
 from eva_data.commands import program_name
 from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
 from eva_data.options import add_download_option, probability
@@ -92,7 +94,7 @@ def run(predictor: "Predictor", jobs: Sequence[Job], output: Path) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program_name("demo.py"),
         description="Detect objects in images, folders of them and videos.",
         epilog=_EPILOG,
@@ -111,9 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="the detector's recipe (default: the config.yaml that lies with the weights)",
     )
-    parser.add_argument(
-        "--weights", help="complete detector: name of an official file, path, or folder of a run"
-    )
+    parser.add_argument("--weights", help=f"of a complete detector: {WEIGHTS}")
     add_download_option(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")
     parser.add_argument(
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_intermixed_args(arguments)
     if args.weights is None:
         if config_of_run(args.inputs[0]) is None or len(args.inputs) == 1:
-            parser.error("give --weights, or the folder of a training as the first INPUT")
+            refuse(parser, "give --weights, or the folder of a training as the first INPUT")
         args.weights = str(args.inputs.pop(0))
     run_demo(
         parser,
@@ -171,7 +171,9 @@ def _prepare(args: argparse.Namespace) -> Plan:
 
     planned = plan(args.inputs, args.output)
     if planned.jobs:  # mistyped names are answered before torch is imported
-        args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
+        args.config_file = find_recipe(
+            "detection", require_config(args.config_file, args.weights, option="--config-file")
+        )
         resolve_source(args.weights)
     return planned
 

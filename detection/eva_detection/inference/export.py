@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from eva_detection.model.backbone import EVAViTDet
 
+from eva_data.command_line.parsing import Parser
+from eva_data.command_line.weights import WEIGHTS
 from eva_data.commands import program_name
 from eva_data.files import make_folder, require_free
 from eva_data.inputs import refuse
@@ -38,6 +40,7 @@ from eva_data.outputs.exported import (
     require_form,
     write_program,
 )
+from eva_detection.config.saved import require_config
 
 logger = logging.getLogger(__name__)
 
@@ -208,15 +211,19 @@ def _move(folder: Path, output: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program_name("export.py"),
         description="Write a detector for programs without this toolkit: complete as TorchScript "
         "(one picture in; boxes, classes, masks, scores out), or its ViT and pyramid (normalised "
         "images in, p2 ... out). The file is compared with the model before it is kept.",
     )
     add = parser.add_argument
-    add("--config-file", required=True, type=Path, help="the detector's recipe")
-    add("--weights", required=True, help="name of an official file, or path")
+    add(
+        "--config-file",
+        type=Path,
+        help="the detector's recipe (default: the config.yaml that lies with the weights)",
+    )
+    add("--weights", required=True, help=WEIGHTS)
     add_download_option(parser)
     add("--format", required=True, choices=_ENDINGS, dest="form")
     add("--output", required=True, type=Path, help="file, ending in .ts, .pt2 or .onnx")
@@ -294,10 +301,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.size and len(args.size) > 2:
         parser.error(f"--size takes a side, or height and width, got {len(args.size)} numbers")
     try:
+        args.config_file = Path(
+            require_config(args.config_file, args.weights, option="--config-file")
+        )
         demand_exportable(
             part=args.part, form=args.form, output=args.output, overwrite=args.overwrite
         )
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         refuse(parser, error)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside detectron2

@@ -21,7 +21,7 @@ import pycocotools.mask as mask_api
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.transforms import AugInput, AugmentationList
+from detectron2.data.transforms import AugInput
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from eva_data.demos.predictor_inputs import predicted
 from eva_data.pictures import read_rgb
 from eva_detection.config.recipes import load_recipe, update_each
 from eva_detection.config.saved import require_config
+from eva_detection.data.resizing import Augmentations
 from eva_detection.inference.memory import canvas_of, choose_chunk
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
 from eva_detection.model.backbone import EVAViTDet
@@ -87,7 +88,7 @@ class Predictor:
         self.categories = tuple(categories)
         self.score_threshold = score_threshold
         self.max_memory = max_memory
-        self._augment = AugmentationList(list(augmentations))
+        self._augment = Augmentations(list(augmentations))
         self._attention_chunk((1, 1), (0, 0))  # the smallest canvas, before the first picture
 
     @classmethod

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from eva_detection.config.overrides import augmentation_class, augmentation_settings
 from eva_detection.data.mapper import read_pixels
+from eva_detection.data.resizing import keep_sides
 from eva_detection.inference.test_time_settings import (
     SIZES,
     Merge,
@@ -160,7 +161,7 @@ class EVARCNNWithTTA(nn.Module):
         candidates, for_masks = [], []
         for index, scale in enumerate(self.scales):
             resize = ResizeShortestEdge(scale.min_size, scale.max_size).get_transform(pixels)
-            resized = resize.apply_image(pixels)
+            resized = keep_sides(resize).apply_image(pixels)
             for flipped in (False, True) if self.flip else (False,):
                 features, found = self._detect_boxes(resized[:, ::-1] if flipped else resized)
                 if self.heads.mask_on and index == self.mask_scale:

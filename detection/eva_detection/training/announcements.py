@@ -19,7 +19,7 @@ from eva_data.terminal import SHOWN, closing_lines, opening_lines
 from eva_detection.data.loading import TestSet
 from eva_detection.evaluation.next_steps import demo_command
 from eva_detection.evaluation.report import report_of_run
-from eva_detection.training.output_folder import FINAL, last_checkpoint
+from eva_detection.training.output_folder import FINAL, SAYS, last_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +59,23 @@ def opening(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
     return opening_lines(task=task, weights=named_weights(weights), data=(), output=folder)[:-1]
 
 
-def output_place(cfg: DictConfig) -> list[str]:
-    """Say where the output of a run goes, after its data."""
+def output_place(cfg: DictConfig, *, resume: bool = False, done: int = 0) -> list[str]:
+    """Say where the output of a run goes and where it continues, after its data.
+
+    Args:
+        cfg: The config.
+        resume: Whether the run was to be continued.
+        done: Iterations that are done.
+
+    Returns:
+        Lines for the terminal.
+    """
     folder = Path(cfg.train.output_dir)
-    return opening_lines(task="", weights="", data=(), output=folder)[-1:]
+    more = [SAYS.nothing_to_resume(folder)] if resume else []
+    if resume and (file := last_checkpoint(folder)) is not None:
+        more = [SAYS.resumed(done, cfg.train.max_iter, file)]
+    lines = opening_lines(task="", weights="", data=(), output=folder, more=more)
+    return lines[-1 - len(more) :]
 
 
 def recipe_name(file: str) -> str:
@@ -174,7 +187,9 @@ def close_finished(test_set: TestSet, *, recipe: str) -> None:
         recipe: Path of the recipe.
     """
     if comm.is_main_process():
-        report = Path(test_set.cfg.train.output_dir) / REPORT
+        folder = Path(test_set.cfg.train.output_dir)
+        show([SAYS.finished(folder, test_set.cfg.train.max_iter)])
+        report = folder / REPORT
         there = report if report.is_file() else _report(test_set, trains=True, recipe=recipe)
         _say_end(test_set.cfg, trains=True, report=there, seconds=None)
 

@@ -1,8 +1,8 @@
 """Command line of `train_net.py`; everything heavy is imported when the options are known."""
 
-import sys
 from collections.abc import Sequence
 
+from eva_data.command_line.slips import end_program
 from eva_data.commands import program_name
 from eva_detection.config.early import check_early
 from eva_detection.config.parser import make_parser
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         check_early(args)
     except (OSError, ValueError) as error:
-        sys.exit(f"{program_name('train_net.py')}: {error}")
+        raise end_program(program_name("train_net.py"), error) from error
     from eva_detection.training.train import start
 
     start(args)

@@ -12,10 +12,11 @@ from detectron2.utils import comm
 from eva_data.commands import program_name
 from eva_data.files import OF_WRITING
 from eva_data.interruption import EXIT_KEYBOARD
-from eva_detection.config.build import describe
+from eva_data.terminal import SHOWN
+from eva_detection.building import describe
 from eva_detection.data.stream import UnreadableImagesError
 from eva_detection.training.agreement import OtherProcessError
-from eva_detection.training.output_folder import NOTHING_SAVED, saved_progress
+from eva_detection.training.output_folder import SAYS, saved_progress
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def one_sentence(log: LogPlace) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if comm.is_main_process():
-            say(f"stopped by Ctrl-C{_progress(log)}")
+            _say_stopped(log)
         raise SystemExit(EXIT_KEYBOARD) from None
     except Exception as error:
         if log.folder is not None:
@@ -95,6 +96,8 @@ def _sentence(error: Exception, log: LogPlace) -> str:
     full = isinstance(error, OSError) and error.errno in OF_WRITING
     if isinstance(error, _AGREED) or (isinstance(error, _EXPLAINED) and not full):
         text = str(error).strip() if isinstance(error, _AGREED) else describe(error)
+        if isinstance(error, FloatingPointError):
+            text += _progress(log)
     elif full:
         text = describe(error)
         if log.folder is not None and str(log.folder) not in text:
@@ -103,14 +106,20 @@ def _sentence(error: Exception, log: LogPlace) -> str:
     else:
         rank = f" on process {comm.get_rank()}" if comm.get_world_size() > 1 else ""
         text = f"an unexpected error{rank}: {describe(error)}"
-    return f"{text} (log: {log.file})" if log.folder is not None else text
+    kept = log.file is not None and log.file.exists()  # a run that is refused leaves none
+    return f"{text} (log: {log.file})" if kept else text
+
+
+def _say_stopped(log: LogPlace) -> None:
+    """Say that Ctrl-C has ended a run, and what is saved of a training."""
+    if log.folder is None or not log.trains:
+        say("stopped by Ctrl-C")
+    else:
+        logger.info(SAYS.stopped("Ctrl-C", saved_progress(log.folder)), extra=SHOWN)
 
 
 def _progress(log: LogPlace) -> str:
     """Say what is saved of the run, and how to go on."""
     if log.folder is None or not log.trains:
         return ""
-    saved = saved_progress(log.folder)
-    if saved == NOTHING_SAVED:
-        return f"; {saved}; the same command begins from scratch"
-    return f"; {saved}; the same command with --resume goes on from there"
+    return f"; {saved_progress(log.folder)}"

@@ -18,7 +18,7 @@ from eva_data.progress import ProgressBar
 from eva_detection.training.agreement import OtherProcessError
 from eva_detection.training.announcements import evaluation_line, show, spread
 from eva_detection.training.checkpoint import RunCheckpointer
-from eva_detection.training.output_folder import was_logged
+from eva_detection.training.output_folder import SAYS, last_checkpoint, was_logged
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +76,9 @@ class StopOnSignal(HookBase):
         if self.checkpointer.saved_iteration != iteration:
             self.checkpointer.save("model_stopped", iteration=iteration)
         comm.synchronize()  # the first process that ends takes the others along
-        logger.warning(
-            "Stopped by a signal after iteration %d; the same command with --resume continues",
-            iteration,
-        )
+        name = last_checkpoint(Path(self.checkpointer.save_dir))
+        saved = SAYS.saved(name.name if name else "", done=iteration + 1)
+        show([SAYS.stopped(self.stop.received, saved)])
         raise SystemExit(EXIT_RUN_AGAIN)
 
     def after_train(self) -> None:
@@ -160,7 +159,7 @@ class Evaluation(hooks.EvalHook):
         evaluates, writes = comm.all_gather((evaluates, writes))[0]
         self.trainer.storage.iter = done - 1
         if evaluates:
-            logger.info("Making up for the evaluation after iteration %d", done - 1)
+            logger.info("Making up for the evaluation after iteration %d", done)
             self._do_eval()
         if evaluates or writes:
             self._write()

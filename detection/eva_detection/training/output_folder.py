@@ -12,15 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from eva_data.coco.any_form import FOLDER as PLACED
 from eva_data.coco.any_form import write_placed
 from eva_data.files import make_folder, require_regular_file
-from eva_data.outputs.run_folder import locked
-from eva_data.reports.provenance import record_start
+from eva_data.outputs.run_folder import clean_if_refused, locked
+from eva_data.outputs.run_sentences import RunSentences
+from eva_data.reports.provenance import STARTS, record_start
 
 logger = logging.getLogger(__name__)
 
 LAST, METRICS, FINAL = "last_checkpoint", "metrics.json", "model_final.pth"
-NOTHING_SAVED = "nothing of it was saved"
+RESULTS = "results.json"
+# what a run makes before it begins, and own data that were not in COCO's format
+_TRACES = (STARTS, "config.yaml", "log.txt", "log.txt.rank*", PLACED)
+SAYS = RunSentences(unit="iteration", resume="--resume", output="train.output_dir")
 _CHECKPOINT = re.compile(r"\w[\w.-]*\.pth")
 _SCORE = re.compile(r"(bbox|segm|boundary)(-\w+)?/")  # also rpn/num_pos_anchors has a slash
 _ITERATION = re.compile(r"model_(\d+)\.pth")
@@ -45,6 +50,9 @@ def claimed(folder: Path, *, trains: bool, resume: bool) -> Iterator[None]:
     from eva_detection.training.agreement import together
 
     with contextlib.ExitStack() as stack:
+        if comm.is_main_process():
+            begun = (folder / (METRICS if trains else RESULTS)).exists
+            stack.enter_context(clean_if_refused(folder, _TRACES, begun=begun))
 
         def claim() -> None:
             if not comm.is_main_process():
@@ -135,7 +143,7 @@ def _choose(note: Path, others: list[Path]) -> str:
 
 
 def saved_progress(folder: Path) -> str:
-    """Say what of a run is saved, without reading weights.
+    """Say what of a run is saved and how to go on, without reading weights.
 
     Args:
         folder: The run's output folder.
@@ -145,11 +153,9 @@ def saved_progress(folder: Path) -> str:
     except (ValueError, OSError) as error:
         return str(error)
     if file is None:
-        return NOTHING_SAVED
-    iteration = _ITERATION.fullmatch(file.name)
-    if iteration:
-        return f"it is saved up to iteration {int(iteration[1])} ({file.name})"
-    return f"it is saved in {file.name}"
+        return SAYS.saved("")
+    number = _ITERATION.fullmatch(file.name)  # of an iteration, from 0
+    return SAYS.saved(file.name, done=int(number[1]) + 1 if number else None)
 
 
 def is_finished(folder: Path, max_iter: int) -> bool:
@@ -164,7 +170,7 @@ def is_finished(folder: Path, max_iter: int) -> bool:
         OSError: As for `last_checkpoint`.
     """
     last = last_checkpoint(folder)
-    if last is None or last.name != FINAL or not (folder / "results.json").is_file():
+    if last is None or last.name != FINAL or not (folder / RESULTS).is_file():
         return False
     return was_logged(folder, max_iter, scores=True)
 
@@ -182,10 +188,7 @@ def check_unused(folder: Path) -> None:
     own = [path for path in checkpoints(folder) if path.name.startswith("model_")]
     used = (folder / LAST).exists() or bool(own)  # other files may be weights to begin from
     if used or (metrics.is_file() and metrics.stat().st_size):
-        raise ValueError(
-            f"{folder} holds a run already: continue it with --resume, or choose another "
-            "train.output_dir"
-        )
+        raise ValueError(SAYS.used(folder, checkpoint=own[0].name if own else ""))
 
 
 def repair_metrics(folder: Path) -> None:

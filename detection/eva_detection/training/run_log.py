@@ -13,7 +13,7 @@ from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig
 
 from eva_data.files import replacing
-from eva_data.terminal import FileFormatter, TerminalHandler
+from eva_data.terminal import WARNINGS, FileFormatter, TerminalHandler
 from eva_detection.config.files import load_config_file
 from eva_detection.training.output_folder import LAST
 
@@ -25,7 +25,8 @@ LOGGERS = ("fvcore", "detectron2", "eva_backbone", "eva_data", "eva_detection")
 def log_to(folder: Path, rank: int) -> None:
     """Let everything go to the log of a process, and what a user wants to see to the terminal.
 
-    Warnings of libraries, which a user cannot act on, go to the log alone.
+    Warnings of libraries, which a user cannot act on, go to the log alone; the first one of a
+    module of the user's own is shown, see `eva_data.terminal`.
 
     Args:
         folder: The run's output folder.
@@ -42,6 +43,7 @@ def log_to(folder: Path, rank: int) -> None:
         target.handlers[:] = handlers
     logging.root.addHandler(file)
     logging.getLogger("torch").handlers[:] = [file]  # it has a handler of its own
+    logging.getLogger(WARNINGS).handlers[:] = handlers[1:]  # the file has them from the root
     logging.captureWarnings(True)
 
 

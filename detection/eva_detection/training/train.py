@@ -21,7 +21,7 @@ from eva_backbone import no_init_weights
 from eva_data.coco.any_form import release
 from eva_data.coco.files import forget
 from eva_data.interruption import StopSignal, passed_on_to_children
-from eva_detection.config.build import build
+from eva_detection.building import build
 from eva_detection.config.command_line import load_config
 from eva_detection.config.settings import check_schedule
 from eva_detection.data.loading import (
@@ -143,7 +143,7 @@ def build_trainer(
     accumulate = cfg.train.get("accumulate", 1)
     loader, seed = _build_training_loader(cfg, place, batches=steps * accumulate)
     together(test_set.check)
-    show(output_place(cfg))
+    show(output_place(cfg, resume=resume, done=steps))
     trainer = DetectionTrainer(
         model,
         loader,
@@ -175,10 +175,7 @@ def _build_training_loader(
 
 def _continues(folder: Path, *, resume: bool) -> bool:
     """Return whether the main process, which saves, finds a checkpoint to continue from."""
-    continues = as_main_process(lambda: resume and last_checkpoint(folder) is not None)
-    if resume and not continues:
-        show([f"{folder} has no checkpoint to continue from: starting"])
-    return continues
+    return as_main_process(lambda: resume and last_checkpoint(folder) is not None)
 
 
 def _build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, torch.optim.Optimizer, Any]:
@@ -233,7 +230,6 @@ def _read_checkpoint(
             f"{checkpointer.get_checkpoint_file()} is after {start} iterations, and "
             f"train.max_iter={max_iter}: raise it, or choose another train.output_dir"
         )
-    show([f"Continuing at iteration {start}"])
     return saved
 
 
@@ -295,7 +291,6 @@ def _run(args: argparse.Namespace, log: LogPlace) -> None:
         steps, main = cfg.train.max_iter, comm.is_main_process()
         resumes = trains and args.resume
         if resumes and as_main_process(lambda: main and is_finished(folder, steps)):
-            show([f"{folder} holds a finished run: its {steps:,} iterations are done"])
             close_finished(test_set, recipe=args.config_file)
             return
         show([*opening(cfg, args), *notes])

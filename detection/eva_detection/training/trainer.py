@@ -28,6 +28,7 @@ from eva_detection.data.stream import (
 )
 from eva_detection.training.agreement import raise_together
 from eva_detection.training.optimizer import ClippedAdamW
+from eva_detection.training.output_folder import SAYS
 
 logger = logging.getLogger(__name__)
 
@@ -205,10 +206,8 @@ class DetectionTrainer(SimpleTrainer):
                 values = {name: value.item() for name, value in losses.items()}
                 met = str(trouble.error).rstrip(".") if trouble.error else str(values)
                 report = f"{met}, images: {', '.join(trouble.images)}"
-            raise FloatingPointError(
-                f"The loss became infinite or NaN at iteration={self.iter}; all processes stop "
-                f"before the optimizer's step:{_by_process(comm.all_gather(report))}"
-            )
+            found = _by_process(comm.all_gather(report))
+            raise FloatingPointError(SAYS.not_finite("The loss", self.iter + 1, found))
 
     def _raise_together(self, error: Exception | None) -> None:
         unreadable = str(error) if isinstance(error, UnreadableImagesError) else ""
@@ -227,14 +226,11 @@ class DetectionTrainer(SimpleTrainer):
         # largest absolute values: the sum of squares could overflow where the values do not
         largest = torch.stack(torch._foreach_norm(gradients, torch.inf))
         if not bool(largest.isfinite().all()):
-            self._refuse_gradients("The gradients became infinite or NaN", images)
+            self._refuse_gradients("A gradient, while the losses are finite,", images)
 
     def _refuse_gradients(self, what: str, images: list[str]) -> NoReturn:
         found = comm.all_gather(f"images: {', '.join(images)}")
-        raise FloatingPointError(
-            f"{what} at iteration={self.iter}, while the losses are finite; all processes stop "
-            f"before the optimizer's step. It had:{_by_process(found)}"
-        )
+        raise FloatingPointError(SAYS.not_finite(what, self.iter + 1, _by_process(found)))
 
     def _step(self, images: list[str]) -> None:
         """Let the optimizer step, unless the loss scale skips gradients that overflow."""
@@ -244,13 +240,12 @@ class DetectionTrainer(SimpleTrainer):
         except RuntimeError as error:  # of clipping, where finite gradients have no finite norm
             if "non-finite" not in str(error):
                 raise
-            self._refuse_gradients("The norm of the gradients became infinite", images)
+            self._refuse_gradients("The norm of finite gradients", images)
         self.grad_scaler.update()
         self.loss_scale = self.grad_scaler.get_scale()
         if self.loss_scale < before and self.loss_scale < MIN_LOSS_SCALE:
             self._refuse_gradients(
-                f"The fp16 gradients overflow or are NaN at a loss scale of {before:g}, where no "
-                "smaller one helps",
+                f"At a loss scale of {before:g}, where no smaller one helps, an fp16 gradient",
                 images,
             )
 
@@ -302,8 +297,8 @@ class DetectionTrainer(SimpleTrainer):
 
 
 def _by_process(reports: list[str | None]) -> str:
-    lines = (f"\n  process {rank}: {report}" for rank, report in enumerate(reports) if report)
-    return "".join(lines)
+    found = (f"process {rank} ({report})" for rank, report in enumerate(reports) if report)
+    return "; ".join(found)
 
 
 def _image_names(batch: Any) -> list[str]:

@@ -1,8 +1,8 @@
 """Files of any repository, in the cache of `huggingface_hub` that all programs share."""
 
 import logging
+import os
 import re
-import shutil
 from pathlib import Path
 
 from eva_backbone.checkpoints.hub.addresses import HubFile
@@ -15,6 +15,8 @@ from eva_backbone.checkpoints.hub.client import (
     look_up,
     refusal,
 )
+from eva_backbone.checkpoints.hub.locks import make_shared, one_at_a_time
+from eva_backbone.checkpoints.hub.transfers import Place, flush, place_of_own, receive
 from eva_backbone.checkpoints.verification import remember_verified, sha256_of
 
 logger = logging.getLogger(__name__)
@@ -65,8 +67,9 @@ def _commit_of(copy: Path, file: HubFile) -> str:
 def _fetch(file: HubFile, remote: RemoteFile) -> Path:
     hub = library()
     known = _copy(HubFile(file.repository, file.file, remote.commit)) is not None
-    if not known and remote.size is not None:
-        _require_room(remote.size, Path(hub.constants.HF_HUB_CACHE))
+    by_http = (remote.size or 0) <= hub.constants.MAX_HTTP_DOWNLOAD_SIZE
+    if not known and remote.sha256 and by_http:
+        known = _receive(file, remote, remote.sha256)
     with explained(file):
         copy = Path(
             hub.hf_hub_download(
@@ -93,6 +96,39 @@ def _fetch(file: HubFile, remote: RemoteFile) -> Path:
     return copy
 
 
+def _receive(file: HubFile, remote: RemoteFile, sha256: str) -> bool:
+    """Bring the content to where the library looks for it, which itself begins again at each start.
+
+    Returns:
+        Whether it came now, and is verified.
+    """
+    cache = Path(library().constants.HF_HUB_CACHE)
+    name = library().file_download.repo_folder_name(repo_id=file.repository, repo_type="model")
+    content = cache / name / "blobs" / sha256
+    part = content.with_name(f"{sha256}.incomplete")
+    lock = cache / ".locks" / name / f"{sha256}.eva.lock"
+    try:
+        make_shared(content.parent)
+        make_shared(lock.parent)
+        with one_at_a_time(lock, what=str(file)):
+            if content.is_file():
+                return False
+            place = Place(part=place_of_own(part), folder=cache, variable="HF_HUB_CACHE")
+            receive(file, remote, place, sha256=sha256)
+            os.replace(place.part, content)
+            flush(content.parent)
+            remember_verified(content, sha256)
+            return True
+    except HubError:
+        raise
+    except OSError as error:
+        where = "" if error.filename is None else f", because of {error.filename}"
+        raise HubError(
+            f"{cache} cannot take it ({error.strerror or error}){where}: let HF_HUB_CACHE name a "
+            "folder that you can write in"
+        ) from error
+
+
 def _note_revision(copy: Path, file: HubFile, commit: str) -> None:
     """Write what a branch or tag is, where the library looks it up without the hub."""
     if file.revision == commit:
@@ -102,13 +138,3 @@ def _note_revision(copy: Path, file: HubFile, commit: str) -> None:
     if not note.is_file() or note.read_text(encoding="utf-8") != commit:
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(commit, encoding="utf-8")
-
-
-def _require_room(size: int, cache: Path) -> None:
-    place = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    free = shutil.disk_usage(place).free
-    if size > free:
-        raise HubError(
-            f"it needs {size / 1e9:.2f} GB in {cache}, where {free / 1e9:.2f} GB are free: make "
-            "room, or let HF_HUB_CACHE name another folder"
-        )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eva_backbone.checkpoints.hub.addresses import HubFile
+from eva_backbone.checkpoints.hub.reachable import patience, why_unreachable
 
 NO_DOWNLOAD = "EVA_NO_DOWNLOAD"
 INSTALL = "pip install eva-toolkit[hub]"
@@ -70,12 +71,12 @@ def offline() -> str:
 
 @contextlib.contextmanager
 def obedient() -> Iterator[str]:
-    """Let other libraries fetch through `huggingface_hub` only if this toolkit may.
+    """Let other libraries fetch through `huggingface_hub` only if this toolkit may and can.
 
     Yields:
-        The reason if nothing may be downloaded, see `refusal`; the library is then offline.
+        The reason if nothing may or can be downloaded, or ""; the library is then offline.
     """
-    reason = refusal()
+    reason = refusal() or _unreachable()
     if not reason:
         yield ""
         return
@@ -153,6 +154,22 @@ def explained(file: HubFile) -> Iterator[None]:
         ) from error
 
 
+def require_reachable() -> None:
+    """Find out within two seconds that there is no network; the library tries for much longer.
+
+    Raises:
+        UnreachableError: If no connection to the hub, or to its proxy, comes about.
+    """
+    if reason := _unreachable():
+        raise UnreachableError(reason)
+
+
+def _unreachable() -> str:
+    endpoint = library().constants.ENDPOINT
+    reason = why_unreachable(endpoint)
+    return f"{endpoint} cannot be reached ({reason})" if reason else ""
+
+
 def look_up(file: HubFile) -> RemoteFile:
     """Ask the hub about a file, once and without waiting long.
 
@@ -166,10 +183,12 @@ def look_up(file: HubFile) -> RemoteFile:
         HubError: If there is no such file, no access, or no answer.
     """
     hub = library()
+    require_reachable()
     headers = hub.utils.build_hf_headers(library_name="eva-toolkit")
     with explained(file):
         url = hub.hf_hub_url(file.repository, file.file, revision=file.revision)
-        found = hub.get_hf_file_metadata(url, timeout=LOOK_UP_SECONDS, headers=dict(headers))
+        seconds = max(LOOK_UP_SECONDS, patience())
+        found = hub.get_hf_file_metadata(url, timeout=seconds, headers=dict(headers))
         if not found.commit_hash:
             raise UnreachableError(
                 f"{hub.constants.ENDPOINT} does not answer as the hub does (no commit for {url}): "

@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def one_at_a_time(file: Path, *, what: str) -> Iterator[None]:
     """
     began = time.time()
     with _THREADS:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        descriptor = _open_shared(file)
         try:
             if _wait(descriptor, file, what):
                 failure = _failure_since(descriptor, began)
@@ -53,6 +54,35 @@ def one_at_a_time(file: Path, *, what: str) -> Iterator[None]:
                 raise
         finally:
             os.close(descriptor)
+
+
+def make_shared(folder: Path) -> None:
+    """Make a folder that those may write in who may write in the one above it.
+
+    Args:
+        folder: The folder; those above it are made as the umask says.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.is_dir():
+        return
+    folder.mkdir(exist_ok=True)
+    with contextlib.suppress(OSError):
+        folder.chmod(stat.S_IMODE(folder.parent.stat().st_mode))
+
+
+def _open_shared(file: Path) -> int:
+    """Open a file for writing; those may who may write in its folder, whatever the umask says."""
+    flags = os.O_RDWR | os.O_NOFOLLOW
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(file, flags)
+    descriptor = os.open(file, flags | os.O_CREAT, 0o666)
+    with contextlib.suppress(OSError):
+        writers = file.parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        os.fchmod(descriptor, os.fstat(descriptor).st_mode | writers | writers << 1)
+    return descriptor
 
 
 def _wait(descriptor: int, file: Path, what: str) -> bool:

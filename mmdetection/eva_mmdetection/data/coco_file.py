@@ -1,5 +1,6 @@
 """A data set of one file in COCO format, checked and made uniform as `detection/` reads it."""
 
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -43,7 +44,7 @@ class CocoFileDataset(BaseDetDataset):
         folder = self.data_prefix["img"]
         records = {
             key: {
-                "img_path": f"{folder}/{entry['file_name']}",
+                "img_path": os.path.join(folder, entry["file_name"]),  # noqa: PTH118
                 "img_id": key,
                 "width": entry["width"],
                 "height": entry["height"],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from eva_data.commands import program_name
 from eva_mmdetection.data import own_data
 from eva_openmmlab.config import command_line
-from eva_openmmlab.config.words import AnyOrderParser
+from eva_openmmlab.config.words import USUAL_SETTINGS, AnyOrderParser
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -23,7 +23,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Command line; None for the one of the process.
     """
     args = command_line.parse(_parser(), arguments, task=TASK, check=own_data.check)
-    from eva_mmdetection.evaluation.report import report_of_run
     from eva_openmmlab.training.programs import run_test
 
     run_test(
@@ -31,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _configure,
         program=program_name("test.py"),
         task=TASK,
-        report=report_of_run,
+        sections="eva_mmdetection.evaluation.sections",
     )
 
 
@@ -40,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=program_name("test.py"),
         usage="%(prog)s [CONFIG] WEIGHTS [flags] [KEY=VALUE ...]",
         description="Evaluate a detector.",
+        settings=USUAL_SETTINGS,
     )
     command_line.add_shared_arguments(parser, task=TASK, scored=True)
     parser.add_argument(

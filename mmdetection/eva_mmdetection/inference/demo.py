@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
 
     def prepare() -> Plan:
-        args.model = named_model(args.words, task=TASK)
+        args.model = named_model(args.words, task=TASK, named=args.weights)
         planned = plan(args.model.inputs, args.output)
         if planned.jobs:
             from eva_backbone.checkpoints.registry import resolve_source

@@ -5,7 +5,6 @@ Letters: R regions of a batch, K classes.
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,8 @@ import torch.nn.functional as F
 from mmdet.models.losses import accuracy
 from mmdet.registry import MODELS
 from torch import Tensor, nn
+
+from eva_data.files import home_expanded
 
 FREQUENCY_WEIGHT_POWER = 0.5  # paper Table 18
 
@@ -159,7 +160,7 @@ def read_image_counts(file: str) -> list[float]:
     Raises:
         ValueError: If the file holds neither.
     """
-    content = json.loads(Path(file).expanduser().read_text(encoding="utf-8"))
+    content = json.loads(home_expanded(file).read_text(encoding="utf-8"))
     if isinstance(content, list):
         return [float(count) for count in content]
     categories = content.get("categories", []) if isinstance(content, dict) else []

@@ -7,7 +7,7 @@ from functools import partial
 from eva_data.commands import program_name
 from eva_mmdetection.data import own_data
 from eva_openmmlab.config import command_line
-from eva_openmmlab.config.words import AnyOrderParser
+from eva_openmmlab.config.words import USUAL_SETTINGS, AnyOrderParser
 
 TASK = "mmdetection"
 _EPILOG = """
@@ -37,7 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Command line; None for the one of the process.
     """
     args = command_line.parse(_parser(), arguments, task=TASK, check=own_data.check)
-    from eva_mmdetection.evaluation.report import report_of_run
     from eva_openmmlab.training.programs import run_training
 
     configure = partial(command_line.configure_training, own_data=own_data.apply)
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         configure,
         program=program_name("train.py"),
         task=TASK,
-        report=report_of_run,
+        sections="eva_mmdetection.evaluation.sections",
     )
 
 
@@ -55,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=program_name("train.py"),
         usage="%(prog)s CONFIG [flags] [KEY=VALUE ...]",
         description="Train a detector.",
+        settings=USUAL_SETTINGS,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -22,6 +22,7 @@ from typing import Any
 from eva_segmentation.data.label_maps import IGNORED
 
 _LARGEST_LABEL = 65535
+EXAMPLE = "it is a TOML file with, for each class, [[classes]] and below it a name such as 'road'"
 Color = tuple[int, int, int]
 
 
@@ -65,7 +66,7 @@ def read_class_file(path: Path) -> ClassFile:
     _demand_known(content, ("ignore", "image_ending", "map_ending", "classes"), str(path))
     entries = content.get("classes")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(f"{path} has no entries [[classes]] with a name each")
+        raise ValueError(f"{path} has no entries [[classes]] with a name each; {EXAMPLE}")
     if not 2 <= len(entries) <= IGNORED:
         raise ValueError(f"{path} has {len(entries)} [[classes]]; from 2 to {IGNORED} are possible")
     ignore = content.get("ignore", [IGNORED])

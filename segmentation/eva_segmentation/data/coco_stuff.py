@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from eva_data.command_line.parsing import Parser
 from eva_data.commands import complain, program, say
 from eva_data.files import make_folder, replacing
 from eva_data.options import integer
@@ -82,22 +83,19 @@ def convert_all(maps: Path, output: Path, *, workers: int) -> tuple[int, int, li
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("coco-stuff", help="label maps of COCO-Stuff-164K")
     add = command.add_argument
     add("--maps", required=True, type=Path, metavar="DIR", help="published maps, NAME.png")
     add("--output", required=True, type=Path, metavar="DIR", help="folder to write to")
     add("--workers", type=integer(1), default=os.cpu_count() or 1, metavar="N", help="processes")
-    args = parser.parse_args(arguments)
-    if not args.maps.is_dir():
-        parser.error(f"there is no folder {args.maps}")
-    return args
+    return parser.parse_args(arguments)
 
 
 def _run(args: argparse.Namespace) -> int:
+    if not args.maps.is_dir():
+        raise FileNotFoundError(f"there is no folder {args.maps}")
     before, written, problems = convert_all(args.maps, args.output, workers=args.workers)
     for problem in problems[:20]:
         complain(problem)
@@ -107,7 +105,9 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-main = program(parse, _run, interrupted="the same command continues")
+main = program(
+    parse, _run, name="prepare_segmentation.py", interrupted="the same command continues"
+)
 
 
 if __name__ == "__main__":

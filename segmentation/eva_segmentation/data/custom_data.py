@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva_data.holdout import check_share
-from eva_segmentation.data.classes import ClassFile, read_class_file
+from eva_segmentation.data.classes import EXAMPLE, ClassFile, read_class_file
 from eva_segmentation.data.pairs import check_pairs, hold_out
 from eva_segmentation.data.pipelines import LABEL_READERS
 
@@ -83,12 +83,15 @@ def check(arguments: argparse.Namespace) -> dict[str, Path]:
         return {}
     missing = [_flag(flag) for flag in flags if not given[flag]]
     if missing:
-        raise ValueError(f"{', '.join(missing)} missing: own data needs all {len(flags)} flags")
+        like = f"; {EXAMPLE}" if "--classes" in missing else ""
+        raise ValueError(
+            f"{', '.join(missing)} missing: own data needs all {len(flags)} flags{like}"
+        )
     paths = {flag: path for flag, path in given.items() if path}
     for flag, path in paths.items():
         if not path.exists():
-            kind = "class file" if flag == "classes" else "folder"
-            raise FileNotFoundError(f"there is no {kind} {path}, which {_flag(flag)} names")
+            kind, like = ("class file", f"; {EXAMPLE}") if flag == "classes" else ("folder", "")
+            raise FileNotFoundError(f"there is no {kind} {path}, which {_flag(flag)} names{like}")
     return paths
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from eva_data.commands import program_name
 from eva_openmmlab.config import command_line
-from eva_openmmlab.config.words import AnyOrderParser
+from eva_openmmlab.config.words import USUAL_SETTINGS, AnyOrderParser
 from eva_segmentation.data import custom_data
 
 if TYPE_CHECKING:
@@ -23,14 +23,13 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = command_line.parse(_parser(), argv, task=TASK, check=custom_data.check)
     from eva_openmmlab.training.programs import run_test
-    from eva_segmentation.evaluation.report import report_of_run
 
     run_test(
         args,
         _configure,
         program=program_name("test.py"),
         task=TASK,
-        report=report_of_run,
+        sections="eva_segmentation.evaluation.sections",
     )
 
 
@@ -39,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=program_name("test.py"),
         usage="%(prog)s [CONFIG] WEIGHTS [flags] [KEY=VALUE ...]",
         description="Evaluate a segmentor.",
+        settings=USUAL_SETTINGS,
     )
     command_line.add_shared_arguments(parser, task=TASK, scored=True)
     parser.add_argument("--tta", action="store_true", help="several scales, by tta_pipeline")

@@ -250,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     archive = args.ade20k_submission
 
     def prepare() -> Plan:
-        args.model = named_model(args.words, task=TASK)
+        args.model = named_model(args.words, task=TASK, named=args.weights)
         planned = plan(args.model.inputs, args.output)
         if archive:
             _check_submission(archive, planned.jobs)

@@ -5,7 +5,7 @@ from functools import partial
 
 from eva_data.commands import program_name
 from eva_openmmlab.config import command_line
-from eva_openmmlab.config.words import AnyOrderParser
+from eva_openmmlab.config.words import USUAL_SETTINGS, AnyOrderParser
 from eva_segmentation.data import custom_data
 
 TASK = "segmentation"
@@ -37,7 +37,6 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = command_line.parse(_parser(), argv, task=TASK, check=custom_data.check)
     from eva_openmmlab.training.programs import run_training
-    from eva_segmentation.evaluation.report import report_of_run
 
     configure = partial(command_line.configure_training, own_data=custom_data.apply)
     run_training(
@@ -45,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         configure,
         program=program_name("train.py"),
         task=TASK,
-        report=report_of_run,
+        sections="eva_segmentation.evaluation.sections",
     )
 
 
@@ -54,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=program_name("train.py"),
         usage="%(prog)s CONFIG [flags] [KEY=VALUE ...]",
         description="Train a segmentor.",
+        settings=USUAL_SETTINGS,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -45,7 +45,7 @@ def test_killed_in_the_middle_of_an_epoch_and_continued(plain, launch, metrics, 
     assert killed == plain[0][: len(killed)]
     ended, (digests,) = launch(output)
     assert ended.codes == [0], ended.texts
-    begun = int(ended.texts[0].partition("continues after step ")[2].split()[0].rstrip(",:."))
+    begun = int(ended.texts[0].partition("resume   after step ")[2].split()[0].rstrip(",:."))
     assert begun % 6, "the checkpoint is in the middle of an epoch"
     assert digests[len(killed) :] == plain[0][4 * begun :]
     assert metrics(output) == metrics(plain[1])

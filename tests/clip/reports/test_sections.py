@@ -46,7 +46,7 @@ def test_what_is_found_last_comes_first():
     assert len(captions.examples) == 6
     shown = pictures.examples[0]
     assert shown.caption == (
-        'own caption in place 1 of 6: "caption 1" 1.00; found: "caption 1" 1.00, "another 1" 1.00, '
-        '"caption 2" 0.60'
+        'own caption in place 1 of 6:\n"caption 1" 1.00\n'
+        'found:\n"caption 1" 1.00\n"another 1" 1.00\n"caption 2" 0.60'
     )
     assert (shown.pictures[0].title, colours(shown)) == ("1.png", [1])

@@ -60,8 +60,8 @@ def test_accuracies():
     texts[3] = F.normalize(torch.tensor([0, 0, 0.8, 0.6, 0]), dim=0).half()
     found = batch_accuracies(ClipOutput(images, texts, torch.ones(1), None))
     assert {name: value.item() for name, value in found.items()} == {
-        "i2t_accuracy": 0.5,
-        "t2i_accuracy": 0.25,
+        "image_to_text_accuracy": 0.5,
+        "text_to_image_accuracy": 0.25,
     }
 
 
@@ -83,7 +83,12 @@ def test_processes_and_micro_batches_equal_the_full_batch(steps_of, kind, ranks,
     parts = [json.loads((other / f"measured{n}.json").read_text()) for n in range(ranks)]
     means = {name: sum(part[name] for part in parts) / ranks for name in expected}
     assert means == pytest.approx(expected, rel=1e-5)
-    assert expected.keys() == {"loss", "logit_scale", "i2t_accuracy", "t2i_accuracy"}
+    assert expected.keys() == {
+        "loss",
+        "logit_scale",
+        "image_to_text_accuracy",
+        "text_to_image_accuracy",
+    }
     first, second = (load_file(folder / "gradients.safetensors") for folder in (one, other))
     assert first.keys() == second.keys()
     of_logits = [name for name in first if name.startswith("text.logit_")]

@@ -94,8 +94,13 @@ def test_lines_of_the_log(start, metrics, tmp_path):
     lines = metrics(tmp_path / "run")
     assert len(lines) == 8
     for line in lines:
-        assert {"loss", "logit_scale", "i2t_accuracy", "t2i_accuracy"} <= line.keys()
-        assert 0 <= line["i2t_accuracy"] <= 1
+        assert {
+            "loss",
+            "logit_scale",
+            "image_to_text_accuracy",
+            "text_to_image_accuracy",
+        } <= line.keys()
+        assert 0 <= line["image_to_text_accuracy"] <= 1
     assert lines[0]["logit_scale"] == pytest.approx(1 / 0.07)
 
 

@@ -134,6 +134,24 @@ def test_a_share_is_held_out_by_the_names_of_pictures(form, scenes, read, tmp_pa
     assert "no picture that is trained on" not in " ".join(found.notes)
 
 
+def test_absolute_names_of_pictures_are_as_relative_ones(scenes, read, tmp_path):
+    """They are read where they are, and the same pictures are held out."""
+    content = json.loads((scenes / "coco/annotations/instances_train.json").read_text())
+    (tmp_path / "relative.json").write_text(json.dumps(content))
+    for image in content["images"]:
+        image["file_name"] = str(scenes / "coco/train" / image["file_name"])
+    (tmp_path / "absolute.json").write_text(json.dumps(content))
+    relative, absolute = (
+        read(
+            *("--train-annotations", tmp_path / f"{name}.json"),
+            *("--train-images", scenes / "coco/train", "--val-share", "0.3", "--boxes-only"),
+        )
+        for name in ("relative", "absolute")
+    )
+    for part, file in relative.files.items():
+        assert file.images.keys() == absolute.files[part].images.keys()
+
+
 def test_classes_that_are_held_out_with_all_their_objects_are_named(scenes, read):
     annotations = scenes / "coco/annotations/instances_train.json"
     flags = ("--train-annotations", annotations, "--train-images", scenes / "coco/train")

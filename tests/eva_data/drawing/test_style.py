@@ -24,6 +24,7 @@ def test_letters_have_contrast():
 def test_scores_and_sizes():
     assert score_text(0.866) == "0.87"
     assert score_text(1.0) == "1.00"
+    assert score_text(-0.001) == "0.00"
     assert [enlargement(*size) for size in ((1, 1), (60, 300), (511, 2), (512, 2), (9, 4000))] == [
         *(512, 2, 2, 1, 1)
     ]

@@ -217,3 +217,36 @@ def test_a_pipe_is_not_a_file_of_labels(tmp_path):
     problems, pipe = [], tmp_path / "1.txt"
     assert list(read_label_file(pipe, (9, 9), classes=1, report=problems.append)) == []
     assert problems == [f"{pipe} is a named pipe and not a file"]
+
+
+@pytest.mark.parametrize("root", ["datasets", "../datasets", "."])
+def test_a_path_is_where_ultralytics_looks(root, tmp_path, monkeypatch, save):
+    """Below the working folder, or in `datasets` there or beside it; lists from there too."""
+    here = tmp_path / "project"
+    pictures = here / root / "coco" / "images" / "train2017"
+    for name in ("a", "b"):
+        save(pictures / f"{name}.jpg")
+    labels = here / root / "coco" / "labels" / "train2017"
+    labels.mkdir(parents=True)
+    (labels / "a.txt").write_text(BOX)
+    (here / root / "coco" / "train2017.txt").write_text("./images/train2017/a.jpg\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "coco.yaml").write_text(
+        "path: coco\ntrain: [train2017.txt, images/train2017]\nval: train2017.txt\n"
+        "test: test-dev2017.txt\nnames: {0: cat, 1: dog}\n"
+    )
+    monkeypatch.chdir(here)
+    parts = open_data(tmp_path / "elsewhere" / "coco.yaml").parts
+    assert {part: list(one.names) for part, one in parts.items()} == {
+        "train": ["a.jpg", "b.jpg"],
+        "val": ["a.jpg"],
+    }
+
+
+def test_a_list_of_names_below_the_working_folder(tmp_path, monkeypatch, yolo, read):
+    root = yolo(BOX)
+    (root / "lists").mkdir()
+    (root / "lists" / "train.txt").write_text("yolo/images/train/0.jpg\n")
+    (root / "data.yaml").write_text("names: [cat, dog]\ntrain: lists/train.txt\n")
+    monkeypatch.chdir(tmp_path)
+    assert len(read(root).annotations) == 1

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -6,7 +7,7 @@ import time
 
 import pytest
 
-from eva_data.outputs.run_folder import FolderInUseError, locked
+from eva_data.outputs.run_folder import FolderInUseError, clean_if_refused, locked
 
 _HOLDER = """
 import pathlib, sys, time
@@ -67,3 +68,41 @@ def test_the_lock_ends_with_the_block(tmp_path):
         time.sleep(0)
     process = _hold(tmp_path)
     _end(process)
+
+
+def start(folder, error, *, begun=False):
+    clean = clean_if_refused(folder, ["log*.txt", "data"], begun=lambda: begun)
+    with contextlib.suppress(type(error)), clean, locked(folder):
+        (folder / "log.txt").write_text("a line")
+        (folder / "data").mkdir(exist_ok=True)
+        (folder / "data/train.json").touch()
+        raise error
+
+
+def test_a_refused_run_leaves_what_was_there(tmp_path):
+    start(tmp_path / "above/run", ValueError())
+    assert not (tmp_path / "above").exists()
+    (tmp_path / "run/data").mkdir(parents=True)
+    (tmp_path / "run/weights.pth").touch()
+    start(tmp_path / "run", OSError())
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "data", "run", "train.json", "weights.pth"
+    ]  # fmt: skip
+
+
+def test_a_run_that_has_begun_and_a_bug_leave_their_log(tmp_path):
+    start(tmp_path / "begun", ValueError(), begun=True)
+    start(tmp_path / "bug", KeyError())
+    assert (tmp_path / "begun/log.txt").exists()
+    assert (tmp_path / "bug/log.txt").exists()
+
+
+def test_a_run_that_is_refused_for_another_one_touches_nothing(tmp_path):
+    process = _hold(tmp_path / "run")
+    try:
+        clean = clean_if_refused(tmp_path / "run", ["*"], begun=lambda: False)
+        with contextlib.suppress(FolderInUseError), clean, locked(tmp_path / "run"):
+            pytest.fail("it is not refused")
+        assert (tmp_path / "run/.lock").exists()
+    finally:
+        _end(process)

@@ -33,6 +33,12 @@ def test_ticks_of_a_linear_axis(values, ticks):
     assert max(values) <= axis.high
 
 
+def test_there_is_no_half_a_step():
+    drawn = plot(curves([(1, 2.0)]))
+    assert ">1</text>" in drawn
+    assert ">0.8</text>" not in drawn
+
+
 @pytest.mark.parametrize(
     ("values", "ticks"),
     [

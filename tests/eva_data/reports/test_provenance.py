@@ -117,8 +117,10 @@ def test_a_folder_that_takes_no_file(tmp_path):
         (["eva doctor"], "eva doctor "),
         (["detection/train_net.py", "--resume"], "python detection/train_net.py --resume"),
         (["", "x"], "python x"),
+        (["eva doctor", "load_from=https://me:s3cret@a.org/x.pth"],
+         "eva doctor load_from=https://a.org/x.pth"),
     ],
-)
+)  # fmt: skip
 def test_the_command_as_it_was_called(arguments, shown, monkeypatch):
     monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=None))

@@ -13,16 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from eva_data.inputs import Job
 from eva_data.video.frame_stream import VideoReader
 from eva_video.inference import camera, demo, recognising
-from eva_video.inference.drawing import annotate, drawn
-from eva_video.inference.predictor import Prediction, VideoPredictor
+from eva_video.inference.drawing import drawn
+from eva_video.inference.predictor import VideoPredictor
 from eva_video.inference.windows import Judged
-
-LONG = "a class with a name that is much too long for a small video"
 
 
 def read(file):
@@ -44,34 +41,6 @@ def start(weights, tmp_path):
 
 
 # --- the drawing ---
-
-
-@pytest.mark.parametrize(("size", "scale"), [((48, 64), 5), ((40, 300), 2), ((200, 640), 1)])
-def test_frames_are_kept_and_the_text_stands_below(size, scale):
-    rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    found = [Prediction("jump", 0.7), Prediction(LONG, 0.2)]
-    picture = annotate(rgb, found, time="0:01.5")
-    height, width = size[0] * scale, size[1] * scale
-    assert picture.shape[1] == width
-    assert picture.shape[0] > height
-    enlarged = rgb.repeat(scale, axis=0).repeat(scale, axis=1)
-    assert np.array_equal(picture[:height], enlarged)
-    strip = picture[height:].astype(int)
-    blue = strip[..., 2] - strip[..., 0] > 60  # the bar of the first class
-    assert 0.6 < blue.any(axis=0).mean() < 0.75
-    shape = annotate(rgb, [], time="0:00.0").shape
-    assert shape == picture.shape  # all frames of a video have one size
-    assert (strip[:, :4] == strip[0, 0]).all()  # nothing runs over the edge
-    assert (strip[:, -4:] == strip[0, 0]).all()
-
-
-def test_letters_of_other_languages():
-    """A letter that the font lacks would be drawn as a box, the same for each."""
-    rgb = np.zeros((40, 320, 3), np.uint8)
-    drawn_ones = [
-        annotate(rgb, [Prediction(letter, 0.0)], time="", rows=1).tobytes() for letter in "ößжλé"
-    ]
-    assert len({*drawn_ones}) == 5
 
 
 def test_each_frame_shows_what_happens_at_its_time(weights, film, tmp_path):
@@ -369,13 +338,3 @@ def test_the_help_names_everything(help_of):
     for option in ("--window", "--stride", "--classes", "--no-video", "--precision", "--overwrite"):
         assert option in shown
     assert "--workers" not in shown
-
-
-def test_a_readable_picture(tmp_path):
-    """Letters at the smallest size, as high as they have to be."""
-    rgb = np.zeros((24, 32, 3), np.uint8)
-    picture = annotate(rgb, [Prediction("jump", 0.7)], time="0:01.5", rows=1)
-    Image.fromarray(picture).save(tmp_path / "small.png")
-    assert picture.shape[1] == 320
-    white = (picture[240:] > 220).all(axis=2).any(axis=1).sum()
-    assert white >= 9  # rows of pixels of the name

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from eva_data.kinetics.classes import SOURCES, TITLES, kinetics_classes, mapping, official_classes
-from eva_data.labelled.classes import read_class_list
+from eva_data.labelled.classes import names_of_head
 
 MERGED = ("k722", "k710")
 
@@ -31,13 +31,7 @@ def class_names(
     """
     if given is None:
         return official_classes(num_classes)
-    names = read_class_list(given) if isinstance(given, str | os.PathLike) else given
-    if len(names) != num_classes:
-        raise ValueError(
-            f"there are {len(names)} names of classes, and {source} has {num_classes}: give "
-            "those of its training, one in a line of a text file, as --classes"
-        )
-    return tuple(names)
+    return names_of_head(given, num_classes, source=source)
 
 
 def subset_of(num_classes: int, subset: str) -> tuple[tuple[str, ...], list[int]]:

@@ -12,7 +12,13 @@ from eva_data.labelled.classes import read_class_list
 from eva_data.labelled_videos.opening import FORMS
 from eva_data.options import integer
 from eva_data.video.video_source import BACKENDS
-from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
+from eva_engine.commands.options import (
+    add_arguments,
+    add_weights,
+    command,
+    new_parser,
+    parse_with_weights,
+)
 from eva_engine.config import LARGEST_SEED
 from eva_video.config import MOST_FRAMES, Kind
 
@@ -42,7 +48,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "model as one batch, and their probabilities are added up.",
         epilog=_EXAMPLES,
     )
-    add_weights(parser, kinds="official name, file, or folder of a run")
+    add_weights(parser, alone=True)
     add = parser.add_argument
     add("--variant", help="size of the ViT, if the weights do not say")
     add("--frames", type=integer(1, MOST_FRAMES), help="of a clip (default: the weights')")
@@ -67,7 +73,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--skip-unreadable", action="store_true", help="leave out and name what cannot be read")
     add_arguments(parser, batch_size=1)
     add("--output", type=Path, help="folder of the results")
-    options = parser.parse_args(arguments)
+    options = parse_with_weights(parser, arguments)
     if options.sampling == "tsn" and options.frame_interval is None:
         options.frame_interval = 1  # and not what weights of a dense training note
     if options.seed is not None and options.draws == "fixed":

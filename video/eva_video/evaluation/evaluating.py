@@ -9,15 +9,13 @@ from typing import NamedTuple
 import torch
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_data.commands import command_to_run, say
+from eva_data.commands import command_to_run
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.reports.content import Section, Step
-from eva_data.reports.provenance import record_start
-from eva_data.terminal import closing_lines
 from eva_data.video.video_source import UnreadableVideoError, require_backend
 from eva_engine import distributed
-from eva_engine.checkpoints.output_folder import reserved
+from eva_engine.checkpoints.output_folder import evaluation_in
 from eva_engine.commands.endings import sentence
 from eva_engine.commands.options import choose_dtype
 from eva_engine.evaluation.classification_report import classification_sections
@@ -26,7 +24,7 @@ from eva_engine.evaluation.multi_view import MultiView
 from eva_engine.evaluation.outcomes import Outcome, Outcomes
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
 from eva_engine.evaluation.report import announce, write_evaluation_report
-from eva_engine.evaluation.reports import complain_of_left_out, table, write_results
+from eva_engine.evaluation.reports import complain_of_left_out, say_end, table, write_results
 from eva_engine.evaluation.sample_lines import writing_sample_lines
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import Normalise
@@ -53,11 +51,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     Raises:
         ValueError: If weights and data do not fit together.
     """
-    with contextlib.ExitStack() as stack:
-        if options.output is not None:
-            stack.enter_context(reserved(options.output))  # fails now, not after hours
-            if distributed.rank() == 0:
-                record_start(options.output, "evaluation")
+    with evaluation_in(options.output):
         _evaluate_to(options, device)
 
 
@@ -165,26 +159,23 @@ def _report(
     shown = {"(1+5)/2": score.mean_top1_top5}
     if counted.confusion is not None:
         shown["class mean"] = extra["mean_per_class"] = counted.mean_per_class
-    page = None
+    page, next_steps = None, list[Step]()
     if options.output is not None:
         settings = settings_of(options, **more, views=options.clips * options.crops)
         write_results(
             options.output, settings, counted.scores, unit="videos", extra={"data": extra},
             more={"left_out": list(counted.left_out)},
         )  # fmt: skip
+        next_steps = _next_steps(options)
         page = write_evaluation_report(
             options.output, counted.scores, task="Video recognition", weights=options.weights,
             data=[("data", f"{counted_videos(evaluated.videos)} ({options.data})")],
             settings=settings, sections=partial(_sections, evaluated), device=device.type,
             unit="videos", extra={"data": shown},
-            next_steps=_next_steps(options),
+            next_steps=next_steps,
         )  # fmt: skip
-    for line in closing_lines(
-        scores=table(counted.scores, unit="videos", extra={"data": shown}),
-        duration=time.monotonic() - evaluated.began,
-        report=page,
-    ):
-        say(line)
+    scores = table(counted.scores, unit="videos", extra={"data": shown})
+    say_end(scores, began=evaluated.began, report=page, next_steps=next_steps)
     complain_of_left_out(counted.left_out, unit="videos")
 
 

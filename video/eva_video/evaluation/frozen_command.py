@@ -10,7 +10,13 @@ from eva_data.demos.required_data import require_data
 from eva_data.labelled_videos.opening import FORMS
 from eva_data.options import integer, number
 from eva_data.video.video_source import BACKENDS
-from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
+from eva_engine.commands.options import (
+    add_arguments,
+    add_weights,
+    command,
+    new_parser,
+    parse_with_weights,
+)
 from eva_engine.config import LARGEST_SEED
 from eva_engine.evaluation.frozen_options import add_frozen
 from eva_video.config import MOST_FRAMES, PROBE_EPOCHS, PROBE_RATES
@@ -36,9 +42,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "there is to choose is chosen on a fifth of --train.",
         epilog=_EXAMPLES,
     )
-    add_weights(
-        parser, kinds="official or bundled name, file, or folder of a run, of pictures or videos"
-    )
+    add_weights(parser, kinds="of pictures or videos", alone=True)
     add = parser.add_argument
     add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
     add("--frames", type=integer(1, MOST_FRAMES), help="of a clip (default: the weights', or 8)")
@@ -62,7 +66,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=integer(0, LARGEST_SEED), default=0,
         help="of the attentive probe (default: 0)")  # fmt: skip
     add_arguments(parser, batch_size=4)
-    options = parser.parse_args(arguments)
+    options = parse_with_weights(parser, arguments)
     for name, value in (("lr", options.probe_lr), ("epochs", options.probe_epochs)):
         if value is not None and options.probe == "none":
             parser.error(f"--probe-{name} has no effect with --probe none")

@@ -1,6 +1,7 @@
 """What `video/evaluate_frozen.py` does: features once, then cheap classifiers on them."""
 
 import argparse
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,21 +11,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from eva_data.files import make_folder
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.reports.content import Section
-from eva_data.reports.provenance import record_start
 from eva_data.video.video_source import require_backend
 from eva_engine import distributed
+from eva_engine.checkpoints.output_folder import evaluation_in
 from eva_engine.evaluation.classification_report import classification_sections
-from eva_engine.evaluation.counting import BatchResults, Counted
 from eva_engine.evaluation.frozen import Kept, labelled_features, nearest_neighbours
 from eva_engine.evaluation.frozen_options import check_frozen
 from eva_engine.evaluation.frozen_scores import report_frozen, score_frozen, score_of
-from eva_engine.evaluation.outcomes import Outcomes
+from eva_engine.evaluation.outcomes import counted_of
 from eva_engine.evaluation.report import announce
-from eva_engine.evaluation.rules import first_five
 from eva_video.data.clips import Views
 from eva_video.data.transforms import Normalise
 from eva_video.evaluation.attentive_probe import fit_probe
@@ -82,10 +80,12 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     Raises:
         ValueError: If weights and data do not fit together.
     """
-    if options.output is not None:
-        make_folder(options.output)  # fails now, not after hours
-        if distributed.rank() == 0:
-            record_start(options.output, "evaluation")
+    with evaluation_in(options.output):
+        _evaluate_to(options, device)
+
+
+def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
+    began = time.monotonic()
     require_backend(options.backend)
     extractor = ClipFeatureExtractor.from_weights(
         options.weights,
@@ -152,7 +152,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         + ("" if kind == "none" else f"; the attentive probe sees {_seen(kind, patches)}")
     )
     report_frozen(
-        options, title, settings | chosen, scores, unit="videos",
+        options, title, settings | chosen, scores, began=began, unit="videos",
         sections=frozen_sections(score, logits, truth, method=method) if options.output else (),
     )  # fmt: skip
 
@@ -171,19 +171,10 @@ def frozen_sections(
     Returns:
         The sections; without examples where videos were left out, since those are not known.
     """
-    logits, truth, classes = logits.cpu(), truth.cpu(), len(videos.classes)
-    outcomes, five = Outcomes(), first_five(logits)
-    outcomes.add(BatchResults(torch.arange(len(truth)), truth, logits, None, {}))
-    cells = truth * classes + five[:, 0]
-    right = (five == truth[:, None]).any(1)
-    counted = Counted(
-        scores={},
-        confusion=torch.bincount(cells, minlength=classes**2).reshape(classes, classes),
-        right5=torch.bincount(truth[right], minlength=classes),
-    )
+    counted, examples = counted_of(logits.cpu(), truth.cpu())
     complete = len(truth) == len(videos)
     found = classification_sections(
-        counted, videos.classes, examples=outcomes.own(), name=videos.sample_id,
+        counted, videos.classes, examples=examples, name=videos.sample_id,
         picture=strips_of(videos) if complete else None, unit="videos",
     )  # fmt: skip
     return [replace(section, title=f"{section.title} ({method})") for section in found]

@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add = parser.add_argument
     add("inputs", nargs="+", type=Path, metavar="INPUT", help="video, folder, pattern or camera")
-    add_weights(parser, kinds="official name, file, or folder of a run")
+    add_weights(parser)
     add("--output", required=True, type=Path, help="folder for the results")
     add("--classes", help="text file with the classes in label order (default: the weights')")
     add("--variant", help="size of the ViT, if the weights do not say")

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from eva_data.commands import printable
-from eva_data.demos.found import FILES_NAMED
+from eva_data.demos.classes import Prediction, nothing_at, scored
+from eva_data.demos.found import FILES_NAMED, counted
 from eva_data.drawing.lettering import clock
 from eva_data.drawing.style import score_text
-from eva_video.inference.predictor import Prediction
 from eva_video.inference.windows import Segment
 
 CLASSES_NAMED = 3  # of a video that is one window
@@ -64,13 +64,12 @@ class FoundActions:
 
     def _lines(self, video: Seen) -> list[str]:
         if not video.segments:
-            return [f"{video.name}: {self._nothing(video.best)}"]
+            return [f"{video.name}: {nothing_at(self._threshold, video.best)}"]
         if video.first:
             likely = [one for one in video.first if one.probability >= self._threshold]
-            shown = [f"{name} {score_text(value)}" for name, value in likely[:CLASSES_NAMED]]
-            return [f"{video.name}: {', '.join(shown)}"]
+            return [f"{video.name}: {scored(likely[:CLASSES_NAMED])}"]
         number = len(video.segments)
-        lines = [f"{video.name}: {clock(video.duration)}, {_counted(number, 'segment')}"]
+        lines = [f"{video.name}: {clock(video.duration)}, {counted(number, 'segment')}"]
         room = max(1, _LINES // len(self._videos))
         lines += [
             f"  {clock(one.start):>9} - {clock(one.end):<9}  {score_text(one.probability)}  "
@@ -81,12 +80,8 @@ class FoundActions:
             lines.append(f"  and {number - room:,} more: predictions.json has all")
         return lines
 
-    def _nothing(self, best: Prediction) -> str:
-        best_is = f"the best score is {score_text(best.probability)} ({best.name})"
-        return f"nothing at {self._threshold:g}; {best_is}"
-
     def _total(self) -> str:
-        videos = _counted(len(self._videos), "video")
+        videos = counted(len(self._videos), "video")
         if all(video.first for video in self._videos):
             counts = Counter(
                 video.first[0].name if video.segments else "" for video in self._videos
@@ -103,9 +98,5 @@ class FoundActions:
             parts = [f"{clock(time)} {name}" for name, time in times.most_common(_TOTAL_NAMED)]
         if not parts:
             best = max((video.best for video in self._videos), key=lambda one: one.probability)
-            return f"{videos}: {self._nothing(best)}"
+            return f"{videos}: {nothing_at(self._threshold, best)}"
         return f"{videos}: {', '.join(parts)}" + (f", nothing in {nothing:,}" if nothing else "")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

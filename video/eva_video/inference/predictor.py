@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
+from eva_data.demos.classes import Prediction, first_classes
 from eva_data.demos.predictor_inputs import predicted
 from eva_data.suffixes import VIDEOS
 from eva_data.video.array_video import ArrayVideo
@@ -42,13 +43,6 @@ from eva_video.model.classifier import VideoClassifier
 from eva_video.model.loading import load_video_classifier
 
 Video = str | os.PathLike[str] | bytes | VideoSource | NDArray[np.uint8]
-
-
-class Prediction(NamedTuple):
-    """A class and its probability."""
-
-    name: str
-    probability: float
 
 
 class VideoPredictor:
@@ -184,8 +178,7 @@ class VideoPredictor:
 
     def top(self, probabilities: NDArray[np.float32], number: int) -> list[Prediction]:
         """Name the classes with the largest of probabilities (K,), in falling order."""
-        order = np.argsort(-probabilities, kind="stable")[:number].tolist()
-        return [Prediction(self.class_names[k], float(probabilities[k])) for k in order]
+        return first_classes(probabilities, self.class_names, number)
 
     def windows(
         self, video: Video, *, seconds: float | None = None, stride: float | None = None

@@ -6,6 +6,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from eva_data.demos.classes import Prediction
+from eva_data.drawing.class_strip import SHOWN, annotate
 from eva_data.drawing.lettering import clock
 from eva_data.files import make_folder
 from eva_data.inputs import Job, do_jobs
@@ -14,14 +16,14 @@ from eva_data.video.camera import CameraReader
 from eva_data.video.video_source import UnreadableVideoError, VideoSource, open_video
 from eva_data.video.writer import VideoWriter
 from eva_video.inference import camera
-from eva_video.inference.drawing import SHOWN, annotate, drawn
+from eva_video.inference.drawing import drawn
 from eva_video.inference.found import FoundActions, Seen
 from eva_video.inference.predictions_file import (
     PredictionsFile,
     segment_entries,
     writing_predictions,
 )
-from eva_video.inference.predictor import Prediction, VideoPredictor
+from eva_video.inference.predictor import VideoPredictor
 from eva_video.inference.windows import Judged, duration_of, moments, segments
 
 PREDICTIONS = "predictions.json"
@@ -142,7 +144,7 @@ class _Work:
                     now = [one for one in found if one.probability >= self._least]
                 if frame is not None:
                     for writer in writers:
-                        picture = annotate(frame.rgb, now, time=clock(time), rows=rows)
+                        picture = annotate(frame.rgb, now, heading=clock(time), rows=rows)
                         writer.add(picture, frame)
                     bar.update()
             self._end(end, iter(pieces), time)

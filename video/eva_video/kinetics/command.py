@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from eva_data.command_line.parsing import Parser
 from eva_data.commands import check_outputs, program, program_name, say
 from eva_data.files import require_free
 from eva_data.kinetics.classes import SOURCES, TITLES
@@ -34,7 +35,7 @@ Then remove damaged files from each list:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program_name("make_kinetics722.py"),
         description=_ABOUT,
         epilog=_EXAMPLES,

@@ -1,4 +1,7 @@
-"""A share of a folder of classes held out for validation, each class by its own share."""
+"""A folder of classes divided into images to train on and held-out ones.
+
+Which are held out is the rule of `eva_data.holdout`, each class by its own share.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -41,7 +44,7 @@ class ChosenImages(LabelledImages):
         return self._samples.load(self._place(index))
 
 
-def hold_out(
+def divided(
     samples: LabelledImages, share: float, transform: PictureTransform, *, name: str
 ) -> tuple[ChosenImages, ChosenImages]:
     """Divide a folder of classes.

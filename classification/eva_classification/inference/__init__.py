@@ -1,0 +1,1 @@
+"""Predictions for people: pictures, folders of them, videos and cameras."""

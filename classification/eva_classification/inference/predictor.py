@@ -1,0 +1,216 @@
+"""A classifier of pictures, usable from Python in three lines.
+
+predictor = Predictor.from_weights("eva_21k_1k_336px_psz14_ema_89p6.pt")
+for name, probability in predictor("photo.jpg"):
+    print(f"{name} {probability:.2f}")
+
+Shapes: B pictures, S the side of a model's picture, K classes.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_classification.inference.class_names import class_names as named
+from eva_classification.models import ImageClassifier, load_classifier
+from eva_data.demos.classes import Prediction, first_classes
+from eva_data.demos.predictor_inputs import predicted
+from eva_data.pictures import read_rgb
+from eva_data.transforms import PictureTransform, evaluation_transform
+from eva_engine.commands.options import Precision, choose_device, choose_dtype
+from eva_engine.evaluation.own_data import PUBLISHED, notes_of_training
+
+ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
+
+
+class Predictor:
+    """A classifier of pictures with its preprocessing; `from_weights` builds one.
+
+    Args:
+        model: The classifier, on its device.
+        class_names: Names of the classes.
+        crop_pct: Share of the resized picture's side that is seen.
+        mean: Mean of the pixels, which is subtracted.
+        std: Standard deviation of the pixels, by which they are divided.
+        batch_size: Pictures that go through the model at once.
+
+    Raises:
+        ValueError: If there is not a name for each class, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        model: ImageClassifier,
+        *,
+        class_names: Sequence[str],
+        crop_pct: float = 1.0,
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+        batch_size: int = 8,
+    ) -> None:
+        if len(class_names) != model.num_classes:
+            raise ValueError(f"there are {len(class_names)} names for {model.num_classes} classes")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.model = model.eval()
+        self.class_names = tuple(class_names)
+        self.batch_size, self.crop_pct = batch_size, crop_pct
+        self._transform: PictureTransform = evaluation_transform(
+            model.img_size, crop_pct=crop_pct, mean=mean, std=std
+        )
+
+    @classmethod
+    def from_weights(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        classes: Sequence[str] | str | os.PathLike[str] | None = None,
+        variant: str | None = None,
+        image_size: int | None = None,
+        crop_pct: float | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        batch_size: int = 8,
+        device: str = "auto",
+        precision: Precision = "auto",
+    ) -> "Predictor":
+        """Build the classifier that a file holds, with the preprocessing of its training.
+
+        Args:
+            source: Official name or file; the folder of a run, whose weights note its classes.
+            classes: Names of the classes in the order of the labels, or a text file of them; by
+                default those that the file notes, or those of ImageNet by their number.
+            variant: Size of the ViT, for weights that do not say.
+            image_size: Side in pixels; by default the weights' own.
+            crop_pct: Share of the resized picture's side that is seen; by default that of the
+                training.
+            mean: Mean of the pixels; by default that of the training.
+            std: Standard deviation of the pixels; by default that of the training.
+            batch_size: Pictures that go through the model at once.
+            device: "cuda", "cpu" or "auto".
+            precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
+
+        Returns:
+            The predictor.
+
+        Raises:
+            ValueError: If the file or an argument does not fit.
+            FileNotFoundError: If the source is neither a file nor a known name at hand.
+        """
+        place = choose_device(device)
+        model = load_classifier(source, variant=variant, image_size=image_size)
+        found = notes_of_training(
+            source, class_names=classes, crop_pct=crop_pct, mean=mean, std=std
+        )
+        names = named(model.num_classes, given=found.pop("class_names"), source=os.fspath(source))
+        return cls(
+            model.to(place, choose_dtype(precision, place)),
+            class_names=names,
+            batch_size=batch_size,
+            **{name: PUBLISHED[name] if value is None else value for name, value in found.items()},
+        )
+
+    def __call__(self, image: Any, *, top: int = 5) -> Any:
+        """Name what a picture shows, or several.
+
+        Args:
+            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file; a list of
+                these; a folder, or a pattern such as `photos/*.jpg`.
+            top: Number of classes.
+
+        Returns:
+            The classes with the largest probabilities, in falling order, as a list of `Prediction`.
+            For a list, a list of these; for a folder or a pattern an iterator over pairs of file
+            and list, which passes over files that cannot be read, with a warning.
+
+        Raises:
+            UnreadableImageError: A ValueError, if the file or picture cannot be read.
+            FloatingPointError: If the number format is too small for the model.
+            ValueError: If the array is not such an image, or there are no pictures in the folder.
+        """
+
+        def predict(one: ImageLike) -> list[Prediction]:
+            return self.top(self.probabilities([one])[0], top)
+
+        if isinstance(image, list | tuple):  # in batches
+            return [self.top(row, top) for row in self.probabilities(image)]
+        return predicted(predict, image)
+
+    def top(self, probabilities: NDArray[np.float32], number: int) -> list[Prediction]:
+        """Name the classes with the largest of probabilities (K,), in falling order."""
+        return first_classes(probabilities, self.class_names, number)
+
+    def probabilities(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
+        """Compute the probability of each class.
+
+        Args:
+            images: Arrays, PIL images and paths, as for a call.
+
+        Returns:
+            (B, K).
+
+        Raises:
+            UnreadableImageError: A ValueError, if a file or picture cannot be read.
+            FloatingPointError: If the number format is too small for the model.
+            ValueError: If an array is not such an image.
+        """
+        rows: list[NDArray[np.float32]] = [np.zeros((0, len(self.class_names)), np.float32)]
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            rows.append(self.judge([self.prepare(image) for image in batch]))
+            for image, row in zip(batch, rows[-1], strict=True):
+                require_finite(row, str(image) if isinstance(image, str | os.PathLike) else "image")
+        return np.concatenate(rows)
+
+    def prepare(self, image: ImageLike) -> Tensor:
+        """Turn a picture upright by its EXIF data, resize and cut it as an evaluation does.
+
+        Args:
+            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file.
+
+        Returns:
+            (3, S, S), normalised.
+
+        Raises:
+            UnreadableImageError: A ValueError, if the file or picture cannot be read.
+            ValueError: If the array is not such an image.
+        """
+        return self._transform(Image.fromarray(read_rgb(image, upright=True)))
+
+    def judge(self, prepared: Sequence[Tensor]) -> NDArray[np.float32]:
+        """Compute the probabilities of pictures in one pass, finite or not.
+
+        Args:
+            prepared: What `prepare` returns for each picture; at least one.
+
+        Returns:
+            (B, K).
+        """
+        weight = next(self.model.parameters())
+        with torch.inference_mode():
+            logits = self.model(torch.stack([*prepared]).to(weight.device, weight.dtype))
+        found: NDArray[np.float32] = logits.float().softmax(1).cpu().numpy()
+        return found
+
+
+def require_finite(probabilities: NDArray[np.float32], name: str) -> None:
+    """Refuse probabilities that are not finite.
+
+    Args:
+        probabilities: (K,).
+        name: Name of the picture, for the message.
+
+    Raises:
+        FloatingPointError: If one of them is not.
+    """
+    if not np.isfinite(probabilities).all():
+        raise FloatingPointError(
+            f"predictions for {name} are not finite: use --precision fp32 or bf16"
+        )

@@ -1,0 +1,46 @@
+"""A step of a longer command, in a process of its own."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from eva_data.interruption import SIGNALS
+
+
+def run_step(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> int:
+    """Run a command to its end; signals and Ctrl-C reach it, and it says what is saved.
+
+    Args:
+        command: Program and arguments.
+        environment: Variables besides those of this process.
+        folder: Folder in which it runs; None for that of this process.
+
+    Returns:
+        Its exit code: 75 if a signal stopped it after a checkpoint, 128 and more where a signal
+        has ended it, as a shell reports it.
+    """
+    process = subprocess.Popen(command, env=os.environ | (environment or {}), cwd=folder)
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        del frame
+        process.send_signal(number)
+
+    before = {one: signal.signal(one, pass_on) for one in SIGNALS}
+    try:
+        while True:
+            try:
+                code = process.wait()
+                return code if code >= 0 else 128 - code
+            except KeyboardInterrupt:  # the step has it too
+                continue
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

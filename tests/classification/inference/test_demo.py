@@ -1,0 +1,343 @@
+"""The demo: what it finds, writes, refuses and skips."""
+
+import csv
+import functools
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eva_classification.inference import classifying, demo
+from eva_classification.inference.predictor import Predictor
+from eva_data.demos import videos
+from eva_data.inputs import Job
+from eva_data.pictures import picture_size
+from eva_data.video.frame_stream import VideoReader
+
+
+@pytest.fixture
+def start(weights, tmp_path):
+    """Function: run the demo into `out`; what it wrote as predictions."""
+
+    def run(*inputs, weights=weights):
+        demo.main([
+            "--weights", str(weights), "--output", str(tmp_path / "out"), "--device", "cpu",
+            *map(str, inputs),
+        ])  # fmt: skip
+        return json.loads((tmp_path / "out" / "predictions.json").read_text())
+
+    return run
+
+
+def written(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+
+
+# --- what is found and written ---
+
+
+def test_a_folder(start, weights, digits, tmp_path, capsys):
+    found = start(digits, "--batch-size", "3", "--top", "2")
+    names = [path.relative_to(digits).as_posix() for path in sorted(digits.rglob("*.png"))]
+    assert written(tmp_path / "out") == [*names, "predictions.csv", "predictions.json"]
+    assert found["settings"] == {"weights": str(weights), "image_size": 32, "crop_pct": 0.8}
+    assert [one["file"] for one in found["files"]] == names
+    predictor = Predictor.from_weights(weights, device="cpu")
+    lines = capsys.readouterr().out.splitlines()
+    firsts = []
+    for one, line in zip(found["files"], lines, strict=False):
+        expected = predictor(digits / one["file"], top=2)
+        assert (one["width"], one["height"]) == (36, 50)
+        assert [pair["class"] for pair in one["classes"]] == [name for name, _ in expected]
+        for pair, (_, probability) in zip(one["classes"], expected, strict=True):
+            assert pair["probability"] == pytest.approx(probability, abs=2e-6)
+        first = expected[0]
+        firsts.append(first.name)
+        shown = '"1"' if first.name == "1" else first.name
+        assert line == f"{one['file']}: {shown} {first.probability:.2f}"
+    assert lines[11].startswith("11 pictures: ")
+    for name in {*firsts}:
+        assert re.search(rf'\b{firsts.count(name)} "?{name}', lines[11])
+    kinds = "pictures, predictions.json and predictions.csv"
+    assert lines[12:] == [f"output   {tmp_path}/out ({kinds})"]
+
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [*rows[0]] == ["file", "class", "probability", "class_2", "probability_2"]
+    for row, one in zip(rows, found["files"], strict=True):
+        classes = [row["class"], row["class_2"]]
+        assert (row["file"], classes) == (one["file"], [c["class"] for c in one["classes"]])
+        assert float(row["probability_2"]) == one["classes"][1]["probability"]
+
+    picture = np.asarray(Image.open(tmp_path / "out" / names[0]))
+    before = np.asarray(Image.open(digits / names[0]).convert("RGB"))
+    assert picture.shape[1] == 36 * 9
+    assert np.array_equal(picture[: 50 * 9], before.repeat(9, axis=0).repeat(9, axis=1))
+    assert picture[50 * 9 :].max() > 200  # text
+
+
+def test_pictures_of_every_kind(start, tmp_path, capsys):
+    """Sizes that are hard to resize, and values that are not bytes of RGB."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    chance = np.random.default_rng(0)
+    rgb = Image.fromarray(chance.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    rgb.crop((0, 0, 1, 1)).save(folder / "one.png")
+    rgb.resize((6000, 10)).save(folder / "wide.png")
+    rgb.resize((1, 4000)).save(folder / "high.png")
+    Image.fromarray(chance.integers(0, 65536, (40, 60), dtype=np.uint16)).save(folder / "deep.png")
+    rgb.quantize(8).save(folder / "palette.png")
+    rgb.convert("CMYK").save(folder / "print.jpg")
+    frames = [rgb.quantize(8), rgb.rotate(90).quantize(8)]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    found = start(folder, "--classes", _classes(tmp_path, "x y z"))
+    assert all(len(one["classes"]) == 3 for one in found["files"])
+    assert written(tmp_path / "out") == [
+        *("deep.png", "high.png", "moving.gif.png", "one.png", "palette.png"),
+        *("predictions.csv", "predictions.json", "print.jpg", "wide.png"),
+    ]
+    assert capsys.readouterr().out.splitlines()[7].startswith("7 pictures: ")
+
+
+def _classes(folder, names):
+    file = folder / "classes.txt"
+    file.write_text("\n".join(names.split()))
+    return file
+
+
+def test_the_middle_of_a_strip(weights):
+    """A strip that is cut before it is resized gives what it gave, but for rounding."""
+    predictor = Predictor.from_weights(weights, device="cpu")
+    ramp = np.linspace(0, 255, 3001).astype(np.uint8)
+    strip = np.broadcast_to(ramp[None, :, None], (20, 3001, 3)).copy()
+    expected = predictor.prepare(strip)
+    for picture in (strip, strip.transpose(1, 0, 2).copy()):
+        upright = picture.shape[0] > picture.shape[1]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("eva_data.transforms._MOST_PIXELS", 1000)
+            found = predictor.prepare(picture)
+        found = found.transpose(1, 2) if upright else found
+        assert (found - expected).abs().max() < 0.1  # 1 of 255 is 0.04
+
+
+def test_likely_classes_alone_are_shown(start, digits, tmp_path, capsys):
+    """The files have all of them; where nothing is likely, the best score is said."""
+    files = sorted((digits / "1").iterdir())
+    found = start(*files, "--score-threshold", "1", "--no-pictures")
+    assert written(tmp_path / "out") == ["predictions.csv", "predictions.json"]
+    best = max(one["classes"][0]["probability"] for one in found["files"])
+    line, last = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"5 pictures: nothing at 1; the best score is {best:.2f} (")
+    assert line.endswith("): lower --score-threshold")
+    assert last == f"output   {tmp_path}/out (predictions.json and predictions.csv)"
+
+
+def test_a_picture_has_a_line_for_each_class_that_is_shown(start, digits, tmp_path):
+    heights = []
+    for threshold in (0, 1):
+        start(digits / "four", "--score-threshold", threshold, "--overwrite")
+        heights.append(picture_size(tmp_path / "out" / "0.png", upright=True)[0])
+    assert heights[0] - heights[1] == 2 * 21
+
+
+def test_a_file_twice_and_a_pattern(start, digits):
+    found = start(f"{digits}/1/*.png", digits / "1" / "0.png")
+    assert [one["file"] for one in found["files"]] == [f"{number}.png" for number in range(5)]
+
+
+def test_two_files_of_one_name_have_two_names_in_the_predictions(start, digits):
+    files = [digits / name / "0.png" for name in ("0", "1")]
+    found = start(*files, digits / "0" / "1.png", "--no-pictures")
+    assert [one["file"] for one in found["files"]] == [*map(str, files), "1.png"]
+
+
+def test_weights_that_name_no_classes(start, classifier, digits, capsys):
+    found = start(digits / "four", weights=classifier[1])
+    assert found["files"][0]["classes"][0]["class"].startswith("class ")
+
+
+# --- videos and cameras ---
+
+
+def test_a_video_is_named_by_the_mean_of_its_frames(start, weights, write_video, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "film.mp4", 4, [0, 1, 2, 3])
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "in" / "a.png")
+    found = start(tmp_path / "in")
+    assert [one["file"] for one in found["files"]] == ["a.png", "film.mp4"]
+    frames = [frame.rgb for frame in VideoReader(tmp_path / "in" / "film.mp4")]
+    predictor = Predictor.from_weights(weights, device="cpu")
+    mean = predictor.probabilities(frames).mean(axis=0)
+    video = found["files"][1]
+    assert video["frames"] == 4
+    assert video["classes"][0]["probability"] == pytest.approx(mean.max(), abs=2e-6)
+    drawn = [frame.rgb for frame in VideoReader(tmp_path / "out" / "film.mp4")]
+    assert len(drawn) == 4
+    assert drawn[0].shape[0] > 48 * 5
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("film.mp4: 4 frames: ")
+    assert lines[2].startswith("1 picture and 1 video (4 frames): ")
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_camera_is_classified_while_it_records(weights, tmp_path, monkeypatch, drawn):
+    """FFmpeg's test pattern stands for one."""
+    pattern = functools.partial(
+        videos.CameraReader, "testsrc=size=64x48:rate=10:duration=0.3", kind="lavfi"
+    )
+    monkeypatch.setattr(videos, "CameraReader", lambda device: pattern())
+    targets = (tmp_path / "out" / "camera-0.mp4",) if drawn else ()
+    job = Job(Path("/dev/video0"), "camera-0.mp4", targets)
+    predictor = Predictor.from_weights(weights, device="cpu")
+    said = []
+    assert classifying.run(predictor, [job], tmp_path / "out", say=said.append) == []
+    assert said[0].startswith("camera-0.mp4: 3 frames: ")
+    assert (tmp_path / "out" / "camera-0.mp4").exists() == drawn
+
+
+def test_videos_need_a_decoder_and_pictures_do_not(start, digits, tmp_path, monkeypatch):
+    """Said before a folder is half done."""
+    monkeypatch.setitem(sys.modules, "av", None)
+    start(digits / "four", "--no-pictures")
+    (tmp_path / "film.mp4").touch()
+    with pytest.raises(ImportError):
+        start(digits / "four", tmp_path / "film.mp4", "--overwrite")
+    assert written(tmp_path / "out") == ["predictions.csv", "predictions.json"]
+
+
+# --- what goes wrong ---
+
+
+def test_what_cannot_be_read_is_named_and_skipped(start, digits, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "b.png").symlink_to(digits / "1" / "0.png")
+    (folder / "a.png").write_bytes(b"no picture")
+    (folder / "c.jpg").touch()
+    (folder / "d.mp4").write_bytes(b"no video")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit) as ended:
+        start(folder, tmp_path / "missing.png", tmp_path / "empty")
+    lines = ended.value.code.splitlines()
+    assert lines[0] == "not everything could be read:"
+    assert [line.strip() for line in lines[1:3]] == [
+        f"there is no {tmp_path}/missing.png",
+        f"{tmp_path}/empty holds no images and no videos",
+    ]
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())["files"]
+    assert [one["file"] for one in found] == ["a.png", "b.png", "c.jpg", "d.mp4"]
+    assert ["error" in one for one in found] == [True, False, True, True]
+    assert [one["error"] for one in found if "error" in one] == [x.strip() for x in lines[3:]]
+    assert (tmp_path / "out" / "predictions.csv").read_text().count("\n") == 2
+    assert written(tmp_path / "out") == ["b.png", "predictions.csv", "predictions.json"]
+
+
+def test_a_picture_that_cannot_be_written_again(start, digits, tmp_path, monkeypatch):
+    """A JPEG that is too long with the classes below it; the others are done."""
+    monkeypatch.setattr("eva_data.inputs._JPEG_SIDE", 500)
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (400, 490)).save(tmp_path / "in" / "a.jpg")
+    (tmp_path / "in" / "b.png").symlink_to(digits / "1" / "0.png")
+    with pytest.raises(SystemExit, match=r"a\.jpg would be larger than JPEG's 500 pixels"):
+        start(tmp_path / "in")
+    assert written(tmp_path / "out") == ["b.png", "predictions.csv", "predictions.json"]
+
+
+def test_predictions_that_are_not_finite(start, classifier, digits, tmp_path):
+    state = {name: value.clone() for name, value in classifier[0].state_dict().items()}
+    state["head.weight"][1] = 3e38  # finite, as a file has to be
+    torch.save(state, tmp_path / "large.pt")
+    with pytest.raises(SystemExit) as ended:
+        start(digits / "four", weights=tmp_path / "large.pt")
+    assert "four/0.png are not finite: use --precision fp32 or bf16" in ended.value.code
+    assert written(tmp_path / "out") == ["predictions.csv", "predictions.json"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--classes", "none"], "--classes: there is no none; name a text file of classes"),
+        (["--classes", "TWO"], "there are 2 names of classes, and "),
+        (["--weights", "nothing.pt"], "there is no file 'nothing.pt'"),
+        (["--weights", "eva_debug"], "eva_debug.safetensors holds no classifier"),
+        (["--crop-pct", "0"], "crop_pct must be in (0, 1], got 0"),
+        (["--image-size", "30"], "30"),
+        (["--output", "DIGITS"], "0/0.png is an input: choose another --output"),
+        (["DIGITS/four/0.png"], "would both become"),
+        (["7"], "there is no camera 7 on this machine"),
+    ],
+)
+def test_what_is_refused_is_a_sentence(start, digits, tmp_path, capsys, more, message):
+    two = str(_classes(tmp_path, "a b"))
+    more = [word.replace("DIGITS", str(digits)).replace("TWO", two) for word in more]
+    with pytest.raises(SystemExit) as ended:
+        start(digits if "--output" in more else digits / "1" / "0.png", *more)
+    assert ended.value.code == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert shown.startswith("classification/demo.py: error: ")
+    assert shown.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_earlier_results_are_kept(start, digits, capsys):
+    start(digits / "four", "--no-pictures")
+    with pytest.raises(SystemExit) as ended:
+        start(digits / "four")
+    assert ended.value.code == 2
+    assert "predictions.json is there already: give --overwrite" in capsys.readouterr().err
+    start(digits / "four", "--overwrite")
+
+
+def test_a_full_disk_is_one_sentence(start, digits, tmp_path, small_disk):
+    with small_disk(2000), pytest.raises(SystemExit, match="cannot be written: File too large"):
+        start(digits / "four")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_keyboard_leaves_nothing_half_written(start, digits, tmp_path, monkeypatch):
+    """Pictures that are done stay; the lists of all of them are not there."""
+    judged = []
+
+    def judge(self, prepared, judge=Predictor.judge):
+        if judged:
+            raise KeyboardInterrupt
+        judged.append(prepared)
+        return judge(self, prepared)
+
+    monkeypatch.setattr(Predictor, "judge", judge)
+    with pytest.raises(SystemExit) as ended:
+        start(digits, "--batch-size", "2")
+    assert ended.value.code == 130
+    assert written(tmp_path / "out") == ["0/0.png", "0/1.png"]
+
+
+def test_pictures_of_any_size_do_not_fill_the_memory(weights, tmp_path, monkeypatch, photograph):
+    """A batch is smaller where pictures are large."""
+    Image.fromarray(photograph).save(tmp_path / "a.png")
+    for name in "bcde":
+        (tmp_path / f"{name}.png").symlink_to(tmp_path / "a.png")
+    sizes = []
+
+    def judge(self, prepared, judge=Predictor.judge):
+        sizes.append(len(prepared))
+        return judge(self, prepared)
+
+    monkeypatch.setattr(Predictor, "judge", judge)
+    monkeypatch.setattr(classifying, "_MOST_WAITING", 400_000)
+    predictor = Predictor.from_weights(weights, device="cpu")
+    jobs = demo.plan([tmp_path], tmp_path / "out", annotate=False).jobs
+    assert classifying.run(predictor, jobs, tmp_path / "out") == []
+    assert sizes == [2, 2, 1]
+
+
+def test_the_help_names_everything(help_of):
+    shown = help_of("eva_classification.inference.demo", "torch", "numpy", "PIL", "timm", "av")
+    for option in ("--classes", "--crop-pct", "--no-pictures", "--precision", "--overwrite"):
+        assert option in shown
+    assert "--workers" not in shown

@@ -1,0 +1,139 @@
+"""Predictions for pictures in Python, beside the evaluation and the model itself."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from eva_classification import evaluate_command, evaluating
+from eva_classification.inference.class_names import IMAGENET, class_names, imagenet_names
+from eva_classification.inference.predictor import Predictor
+from eva_classification.models import load_classifier
+from eva_data.pictures import UnreadableImageError
+from eva_data.transforms import evaluation_transform
+from eva_engine import distributed
+
+
+@pytest.fixture
+def predictor(weights):
+    return Predictor.from_weights(weights, device="cpu", batch_size=4)
+
+
+def test_as_the_evaluation_sees_pictures(predictor, weights, digits, tmp_path, monkeypatch):
+    """The same files, and the same probabilities."""
+    seen = []
+
+    class Remembering(evaluating.Outcomes):
+        def add(self, batch):
+            seen.append(batch.logits)
+            super().add(batch)
+
+    monkeypatch.setattr(evaluating, "Outcomes", Remembering)
+    monkeypatch.setattr(distributed, "stop", lambda: None)  # other tests need the group
+    (tmp_path / "classes.txt").write_text("0\n1\nfour\n")
+    evaluate_command.main([
+        "--weights", str(weights), "--data", str(digits), "--workers", "0", "--device", "cpu",
+        "--batch-size", "4", "--classes", str(tmp_path / "classes.txt"),
+    ])  # fmt: skip
+    expected = torch.cat(seen).softmax(1).numpy()
+    found = predictor.probabilities(sorted(digits.rglob("*.png")))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(expected[0] - expected[-1]).max() > 0.01
+
+
+def test_three_lines(predictor, weights, digits):
+    file = digits / "1" / "0.png"
+    found = predictor(file)
+    transform = evaluation_transform(32, crop_pct=0.8, mean=[0.9, 0.8, 0.7], std=[0.1, 0.2, 0.3])
+    with torch.no_grad():
+        logits = load_classifier(weights)(transform(Image.open(file).convert("RGB"))[None])
+    probabilities = logits[0].softmax(0).numpy()
+    order = np.argsort(-probabilities)
+    assert [one.name for one in found] == [predictor.class_names[k] for k in order]
+    assert [one.probability for one in found] == pytest.approx(probabilities[order], abs=1e-6)
+    assert predictor(file, top=2) == found[:2]
+
+
+def same(found, expected):
+    assert [one.name for one in found] == [one.name for one in expected]
+    assert [one.probability for one in found] == pytest.approx(
+        [one.probability for one in expected], abs=1e-6
+    )
+
+
+def test_whatever_a_user_gives(predictor, digits, tmp_path, caplog):
+    file = digits / "1" / "0.png"
+    found = predictor(file)
+    picture = Image.open(file)
+    array = np.asarray(picture.convert("RGB"))
+    for one in (str(file), picture, array):
+        same(predictor(one), found)
+    many = predictor([file, array, picture, str(file), file])  # more than a batch
+    assert len(many) == 5
+    for one in many:
+        same(one, found)
+    assert predictor([]) == []
+    (tmp_path / "a.png").symlink_to(file)
+    (tmp_path / "b.png").write_bytes(b"nothing")
+    pairs = dict(predictor(tmp_path))
+    assert pairs.keys() == {tmp_path / "a.png"}
+    assert "b.png" in caplog.text
+    assert dict(predictor(f"{tmp_path}/a*.png")).keys() == {tmp_path / "a.png"}
+
+
+def test_a_photograph_is_turned_upright(predictor, photograph, tmp_path):
+    picture = Image.fromarray(photograph[:200, :300])
+    picture.save(tmp_path / "upright.png")
+    turned = picture.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by 90 degrees clockwise
+    turned.save(tmp_path / "sideways.png", exif=exif)
+    same(predictor(tmp_path / "sideways.png"), predictor(tmp_path / "upright.png"))
+
+
+def test_arguments_stand_above_the_notes(weights, digits):
+    file = digits / "1" / "0.png"
+    noted = Predictor.from_weights(weights, device="cpu").probabilities([file])
+    for more in ({"crop_pct": 1.0}, {"mean": (0, 0, 0)}, {"std": (1, 1, 1)}, {"image_size": 48}):
+        found = Predictor.from_weights(weights, device="cpu", **more).probabilities([file])
+        assert np.abs(found - noted).max() > 1e-4
+
+
+def test_names_of_the_classes(classifier, weights, tmp_path, caplog):
+    file = classifier[1]  # notes nothing
+    predictor = Predictor.from_weights(file, device="cpu")
+    assert predictor.class_names == ("class 0", "class 1", "class 2")
+    assert f"{file} does not name its 3 classes: they are called by their numbers" in caplog.text
+    assert Predictor.from_weights(file, classes=["a", "b", "c"], device="cpu").class_names == (
+        "a", "b", "c"
+    )  # fmt: skip
+    (tmp_path / "two.txt").write_text("a\nb\n")
+    for one in (file, weights):
+        with pytest.raises(ValueError, match=r"there are 2 names of classes, and .* has 3: give"):
+            Predictor.from_weights(one, classes=tmp_path / "two.txt", device="cpu")
+
+
+def test_names_of_imagenet():
+    for number in IMAGENET:
+        names = class_names(number)
+        assert len(set(names)) == len(names) == number
+    names = imagenet_names(1000)
+    assert (names[0], names[283], names[134]) == ("tench", "Persian cat", "crane (n02012849)")
+    assert "maillot, tank suit" in names  # beside the other maillot
+
+
+def test_mistakes(predictor, weights, tmp_path):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        Predictor.from_weights(weights, device="cpu", batch_size=0)
+    with pytest.raises(ValueError, match=r"crop_pct must be in \(0, 1\], got 2"):
+        Predictor.from_weights(weights, device="cpu", crop_pct=2)
+    with pytest.raises(ValueError, match="there are 1 names for 3 classes"):
+        Predictor(predictor.model, class_names=["a"])
+    with pytest.raises(ValueError, match=r"\(H, W, 3\) RGB in uint8, got \(4, 5\) in float64"):
+        predictor(np.zeros((4, 5)))
+    with pytest.raises(UnreadableImageError, match=r"nothing\.png"):
+        predictor([tmp_path / "nothing.png"])
+    nn.init.constant_(predictor.model.head.bias, torch.inf)
+    with pytest.raises(FloatingPointError, match="predictions for image are not finite"):
+        predictor(np.zeros((4, 5, 3), np.uint8))

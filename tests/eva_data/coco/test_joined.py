@@ -1,0 +1,168 @@
+"""Several data sets at once: `--data a --data b`."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eva_data.coco import any_form, own_data
+from eva_data.coco.any_form import place, write_placed
+
+
+@pytest.fixture
+def read():
+    """Function: the data that these sets are together."""
+
+    def read_sets(*sets, more=(), parts=("train", "val")):
+        parser = argparse.ArgumentParser()
+        own_data.add_arguments(parser)
+        any_form.release()
+        words = [word for one in sets for word in ("--data", str(one))]
+        return own_data.read_data(parser.parse_args([*words, *more]), parts, rule="all four")
+
+    return read_sets
+
+
+def save(file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(file)
+
+
+def yolo(root, *, names="[cat, dog]", parts=("train", "val"), pictures=("a", "b")):
+    """A set in the form of YOLO: in picture n the class n."""
+    lines = [f"names: {names}"]
+    for part in parts:
+        lines.append(f"{part}: images/{part}")
+        (root / "labels" / part).mkdir(parents=True)
+        for number, name in enumerate(pictures):
+            save(root / "images" / part / f"{name}.jpg")
+            (root / "labels" / part / f"{name}.txt").write_text(f"{number % 2} 0.5 0.5 0.5 0.5\n")
+    (root / "data.yaml").write_text("\n".join(lines))
+    return root
+
+
+def export(root, categories, *, part="train"):
+    """A set in the form of Roboflow's COCO: one picture, and an object of each class."""
+    save(root / part / "a.jpg")
+    objects = [
+        {"id": number, "image_id": 5, "category_id": key, "bbox": [1, 2, 3, 4]}
+        for number, key in enumerate(categories)
+    ]
+    content = {
+        "images": [{"id": 5, "file_name": "a.jpg", "width": 40, "height": 20}],
+        "annotations": objects,
+        "categories": [{"id": key, "name": name} for key, name in categories.items()],
+    }
+    (root / part / "_annotations.coco.json").write_text(json.dumps(content))
+    return root
+
+
+def voc(root, *objects, lists):
+    for name in ("Annotations", "ImageSets/Main"):
+        (root / name).mkdir(parents=True)
+    for number, name in enumerate(objects):
+        save(root / "JPEGImages" / f"{number}.jpg")
+        edges = "<xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax>"
+        (root / f"Annotations/{number}.xml").write_text(
+            f"<annotation><object><name>{name}</name><bndbox>{edges}</bndbox></object></annotation>"
+        )
+    for name, stems in lists.items():
+        (root / f"ImageSets/Main/{name}.txt").write_text(stems)
+    return root
+
+
+def names_of(file):
+    return [one["file_name"] for one in file.images.values()]
+
+
+def test_years_of_voc_are_trained_on_together(tmp_path, read):
+    """Their classes are the names of all of them, and equal names are other pictures."""
+    first = voc(tmp_path / "VOC2007", "dog", "cat", lists={"trainval": "0\n", "test": "1\n"})
+    second = voc(tmp_path / "VOC2012", "bird", "dog", lists={"train": "0\n1\n"})
+    found = read(first, second)
+    assert found.files["train"].categories == {1: "bird", 2: "cat", 3: "dog"}
+    assert names_of(found.files["train"]) == [
+        "VOC2007/JPEGImages/0.jpg",
+        "VOC2012/JPEGImages/0.jpg",
+        "VOC2012/JPEGImages/1.jpg",
+    ]
+    assert [one["category_id"] for one in found.files["train"].objects] == [3, 1, 3]
+    assert [one["image_id"] for one in found.files["train"].objects] == [1, 2, 3]
+    assert names_of(found.files["val"]) == ["1.jpg"]
+    assert found.folders == {"train": str(tmp_path), "val": f"{first}/JPEGImages"}
+    assert f"2 sets are joined: {first}, {second}" in found.notes
+    files = place(found, tmp_path / "run", names=["train", "val"])
+    write_placed(continues=False)
+    assert len(json.loads(files["train"].path.read_text())["images"]) == 3
+
+
+def test_sets_of_several_forms_whose_ids_begin_elsewhere(tmp_path, read):
+    first = yolo(tmp_path / "yolo")
+    second = export(tmp_path / "coco", {0: "cat", 7: "dog"})
+    for order in (first, second), (second, first):
+        found = read(*order)
+        train = found.files["train"]
+        ids = [1, 2] if order[0] == first else [0, 7]
+        assert train.categories == dict(zip(ids, ["cat", "dog"], strict=True))
+        assert len(train.images) == 3
+        assert [one["category_id"] for one in train.objects] == ids + ids
+        assert names_of(found.files["val"]) == ["a.jpg", "b.jpg"]
+
+
+def test_a_share_of_each_is_held_out_and_a_set_named_twice_is_one(tmp_path, read):
+    many = [f"p{number}" for number in range(20)]
+    first = yolo(tmp_path / "one", parts=["train"], pictures=many)
+    second = yolo(tmp_path / "two", parts=["train"], pictures=many)
+    found = read(first, second, more=["--val-share", "0.3"])
+    train, val = (names_of(found.files[part]) for part in ("train", "val"))
+    assert len({*train, *val}) == 40
+    alone = names_of(read(first, first, more=["--val-share", "0.3"]).files["val"])
+    wanted = {f"{name}/images/train/{one}" for name in ("one", "two") for one in alone}
+    assert {name.removeprefix("images/train/") for name in val} == wanted
+
+
+def test_evaluation_takes_the_sets_that_have_data_for_it(tmp_path, read):
+    first, second = yolo(tmp_path / "a", parts=["train"]), yolo(tmp_path / "b")
+    found = read(first, second, parts=("val",))
+    assert found.folders == {"val": f"{second}/images/val"}
+    with pytest.raises(ValueError, match=r"a and .*c has no data for evaluation \(val\); --val-sh"):
+        read(first, yolo(tmp_path / "c", parts=["train"]))
+
+
+@pytest.mark.parametrize("names", ["[dog, cat]", "[cat]", "[cat, Dog]"])
+def test_other_classes_are_one_sentence(names, tmp_path, read):
+    first = yolo(tmp_path / "a")
+    second = yolo(tmp_path / "b", names=names, pictures=["a"])
+    with pytest.raises(ValueError, match=r"the same classes in the same order: .*b has . \(") as no:
+        read(first, second)
+    assert f"; {first} has 2 (cat, dog)" in str(no.value)
+
+
+def test_a_picture_of_two_sets_is_named(tmp_path, read):
+    root = yolo(tmp_path / "a")
+    other = tmp_path / "b" / "data.yaml"
+    other.parent.mkdir()
+    other.write_text(f"names: [cat, dog]\ntrain: {root}/images/train\nval: {root}/images/val\n")
+    with pytest.raises(ValueError, match=r"train/a\.jpg is a picture of .*a\S* and of .*b"):
+        read(root, other)
+
+
+def test_without_val_the_test_pictures_are_evaluated_on(tmp_path, read):
+    sets = [
+        yolo(tmp_path / "yolo", parts=["train", "test"]),
+        export(export(tmp_path / "coco", {1: "cat", 2: "dog"}), {1: "cat", 2: "dog"}, part="test"),
+    ]
+    for one in sets:
+        found = read(one)
+        assert found.folders["val"].endswith("/test")
+        assert f"{one} has no val: its test pictures are evaluated on" in " ".join(found.notes)
+    many = yolo(tmp_path / "x", parts=["train", "test"], pictures=[f"p{n}" for n in range(20)])
+    shared = read(many, more=["--val-share", "0.3"])
+    assert shared.folders["val"].endswith("/train")
+    for file in (many / "images/test").iterdir():
+        file.unlink()
+    (many / "images/test").rmdir()
+    with pytest.raises(ValueError, match=r"no data for evaluation \(val\)"):
+        read(many)
