@@ -136,9 +136,7 @@ def test_two_processes_end_with_one_set_of_weights(
     arguments = ("--num-gpus", "2", "--dist-url", "auto", "--config-file", str(repository / CONFIG))
     overrides = (*tiny_overrides, "train.max_iter=2", "train.accumulate=2")
     text = finish(
-        start(
-            str(script), *arguments, *overrides, f"train.output_dir={run}", ranks="spawn"
-        )
+        start(str(script), *arguments, *overrides, f"train.output_dir={run}", ranks="spawn")
     )
     assert text.count(" on 2 x cpu\n") == text.count("data     train") == 1, "one process speaks"
     assert len(text.splitlines()) <= 12, text
