@@ -373,7 +373,8 @@ def test_home_in_a_setting(monkeypatch, tmp_path):
 
     monkeypatch.setenv("HOME", str(tmp_path))
     args = make_parser().parse_args(["train.output_dir=~/run", "--data=~/data.yaml"])
-    assert (args.opts, args.data) == ([f"train.output_dir={tmp_path}/run"], f"{tmp_path}/data.yaml")
+    assert args.opts == [f"train.output_dir={tmp_path}/run"]
+    assert args.data == [f"{tmp_path}/data.yaml"]
     for word in ("run.output=~/run", "--run.output=~/run"):
         words = [RECIPES["classification"], word]
         found = parse(ClassificationConfig, words, program="classification/train.py")
