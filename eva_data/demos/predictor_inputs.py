@@ -37,13 +37,27 @@ def predicted(
         cannot be read, with a warning.
 
     Raises:
-        ValueError: If a picture cannot be read, or a folder or pattern has none.
+        ValueError: If a picture cannot be read, a folder or pattern has none, or the source is
+            nothing of the kind: an address, a number, None.
     """
+    for one in source if isinstance(source, list | tuple) else (source,):
+        _check_kind(one)
     if isinstance(source, list | tuple):
         return [predict(one) for one in source]
     if isinstance(source, str | os.PathLike) and is_several(path := Path(source)):
         return _each(predict, files_at(path, suffixes), unreadable)
     return predict(source)
+
+
+def _check_kind(one: Any) -> None:
+    if isinstance(one, str) and "://" in one:
+        raise ValueError(f"{one} is an address and not a file: download it first")
+    if one is None or isinstance(one, int | float | dict):
+        hint = "; a camera is for the demo" if isinstance(one, int) else ""
+        raise ValueError(
+            f"{one!r} is not a path, an array or a PIL image, nor a list of these, a folder or a "
+            f"pattern{hint}"
+        )
 
 
 def _each(

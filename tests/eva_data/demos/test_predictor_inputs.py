@@ -41,3 +41,17 @@ def test_folders_and_patterns_one_after_another(folder, caplog):
     assert list(predicted(_shape, f"{folder}/*/*.png")) == [(folder / "sub/a.png", (3, 4, 3))]
     with pytest.raises(ValueError, match=r"\*\.gif matches no files that end in \.bmp, \.gif"):
         predicted(_shape, f"{folder}/*.gif")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("https://a.org/b.jpg", "https://a.org/b.jpg is an address and not a file: download it"),
+        (None, "None is not a path, an array or a PIL image, nor a list of these, a folder or a"),
+        (0, "0 is not a path, .*; a camera is for the demo"),
+        (["a.jpg", None], "None is not a path"),
+    ],
+)
+def test_what_is_no_picture_is_one_sentence(source, message):
+    with pytest.raises(ValueError, match=message):
+        predicted(lambda one: one, source)
