@@ -14,6 +14,7 @@ import torch.distributed as dist
 logger = logging.getLogger(__name__)
 
 _VARIABLES = ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # and RANK
+_set_here: dict[str, str | None] = {}  # what `start` has set, and what was there before
 
 
 def start(device: str = "auto") -> torch.device:
@@ -49,7 +50,9 @@ def start(device: str = "auto") -> torch.device:
             )
     else:
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-        os.environ.update(alone, MASTER_PORT=str(_free_port()))
+        alone["MASTER_PORT"] = str(_free_port())
+        _set_here.update({name: os.environ.get(name) for name in alone})
+        os.environ.update(alone)
     import deepspeed
     from deepspeed import ops
     from deepspeed.utils import logger as deepspeed_logger
@@ -65,9 +68,15 @@ def start(device: str = "auto") -> torch.device:
 
 
 def stop() -> None:
-    """Leave the process group."""
+    """Leave the process group; the variables of one that `start` made alone are as before."""
     if dist.is_initialized():
         dist.destroy_process_group()
+    for name, before in _set_here.items():
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+    _set_here.clear()
 
 
 def rank() -> int:

@@ -418,35 +418,8 @@ def launch_environment():
 
 
 @pytest.fixture(scope="session")
-def start_launcher(launch_environment):
-    """Function: context of a process that imports `program.py` of a folder and forks for jobs."""
-
-    @contextlib.contextmanager
-    def start(folder):
-        process = subprocess.Popen(
-            [sys.executable, "-P", str(HERE / "launcher.py")],
-            env=launch_environment(folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
-
-        def submit(arguments, *, log, ranks=1, limit=60, **more):
-            job = {"arguments": arguments, "ranks": ranks, "log": str(log), "limit": limit, **more}
-            process.stdin.write(json.dumps(job) + "\n")
-            process.stdin.flush()
-            codes = json.loads(process.stdout.readline())
-            return Ended(codes, [Path(f"{log}{rank}").read_text() for rank in range(ranks)])
-
-        yield submit
-        process.stdin.close()
-        process.wait(timeout=60)
-        process.stdout.close()
-
-    return start
-
-
-@pytest.fixture(scope="session")
 def starter(load_module):
-    """Module `starter.py`, and as its `place` a process that starts programs without imports."""
+    """Module `starter.py`; as its `place` a process that has imported the frameworks."""
     file = HERE / "starter.py"
     module = load_module(file)
     environment = {key: value for key, value in os.environ.items() if key != "DETECTRON2_DATASETS"}
@@ -461,6 +434,55 @@ def starter(load_module):
             assert "ready\n" in iter(process.stdout.readline, "")
             yield module
         process.wait(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def start_launcher(launch_environment, starter):
+    """Function: context of a process that imports `program.py` of a folder and forks for jobs."""
+
+    @contextlib.contextmanager
+    def start(folder):
+        (theirs, jobs), (codes, answers) = os.pipe(), os.pipe()
+        with open(theirs) as jobs_in, open(answers, "w") as codes_out:
+            process = starter.Started(
+                [HERE / "launcher.py"], [jobs_in, codes_out, sys.__stderr__],
+                place=starter.place, environment=launch_environment(folder), folder=Path.cwd(),
+            )  # fmt: skip
+        with open(jobs, "w") as stdin, open(codes) as stdout:
+
+            def submit(arguments, *, log, ranks=1, limit=60, **more):
+                job = {"arguments": arguments, "ranks": ranks, "log": str(log), "limit": limit}
+                stdin.write(json.dumps(job | more) + "\n")
+                stdin.flush()
+                ended = json.loads(stdout.readline())
+                return Ended(ended, [Path(f"{log}{rank}").read_text() for rank in range(ranks)])
+
+            yield submit
+            stdin.close()
+            process.wait(timeout=60)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run_started(starter):
+    """Function: run a program of `starter.py`, as `subprocess.run` does."""
+
+    def run(*arguments, folder, environment=None, timeout=300):
+        with contextlib.ExitStack() as stack:
+            nothing = stack.enter_context(open(os.devnull))
+            streams = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
+            process = starter.Started(
+                arguments, [nothing, *streams], place=starter.place, folder=folder,
+                environment=environment or os.environ,
+            )  # fmt: skip
+            code = process.wait(timeout)
+            for stream in streams:
+                stream.seek(0)
+            texts = [stream.read().decode(errors="replace") for stream in streams]
+            return subprocess.CompletedProcess(arguments, code, *texts)
+
+    return run
 
 
 @pytest.fixture(scope="session")

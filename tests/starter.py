@@ -18,10 +18,11 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 FRAMEWORKS = (
     "deepspeed", "detectron2.engine", "detectron2.evaluation", "detectron2.model_zoo",
-    "detectron2.modeling", "matplotlib.pyplot", "mmcv", "mmengine.runner", "pandas",
+    "detectron2.modeling", "cv2", "matplotlib.pyplot", "mmengine.runner", "pandas",
     "scipy.optimize", "scipy.signal", "sklearn.mixture", "timm", "torch._dynamo",
     "torch.distributed.run", "torchvision", "wcwidth",
 )  # fmt: skip
@@ -49,11 +50,10 @@ def _line(connection):
 class Started:
     """A started process, to be used like `subprocess.Popen`."""
 
-    def __init__(self, place, arguments, *, log, environment, folder):
-        request = {"arguments": arguments, "environment": environment, "folder": str(folder)}
-        with open(os.devnull) as nothing, open(log, "wb") as output:
-            streams = [nothing.fileno(), output.fileno(), output.fileno()]
-            self.pid, self._connection = ask(place, request, streams)
+    def __init__(self, arguments, streams, *, place, environment, folder):
+        request = {"environment": dict(environment), "folder": str(folder)}
+        request["arguments"] = [*map(str, arguments)]
+        self.pid, self._connection = ask(place, request, [stream.fileno() for stream in streams])
         self.args, self.returncode = arguments, None
 
     def wait(self, timeout=None):
@@ -98,7 +98,7 @@ def _become(request, streams):
     import runpy
 
     if first == "-m":
-        sys.path.insert(0, os.getcwd())
+        sys.path.insert(0, str(Path.cwd()))
         sys.argv = rest
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif first == "-c":
@@ -108,7 +108,7 @@ def _become(request, streams):
         exec(compile(rest[0], "<string>", "exec"), scope)
     else:
         sys.argv = [first, *rest]
-        sys.path.insert(0, os.path.dirname(os.path.abspath(first)))
+        sys.path.insert(0, str(Path(first).resolve().parent))
         runpy.run_path(first, run_name="__main__")
 
 
@@ -122,7 +122,8 @@ def _serve(place):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(place)
     listener.listen(16)
-    print("ready", flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     running = {}
     while True:
         watched = [listener, sys.stdin, *running.values()]
@@ -162,8 +163,10 @@ def _serve(place):
 
 def _stand_in(arguments):
     request = {
-        "arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd(),
-    }  # fmt: skip
+        "arguments": arguments[arguments[0] == "-u" :],  # of torchrun
+        "environment": dict(os.environ),
+        "folder": str(Path.cwd()),
+    }
     pid, connection = ask(os.environ["STARTER"], request, [0, 1, 2])
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, _: os.kill(pid, number))

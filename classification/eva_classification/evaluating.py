@@ -18,21 +18,19 @@ from eva_classification.imagenet_average import (
 from eva_classification.inference.next_steps import demo_step
 from eva_classification.models import ImageClassifier, load_classifier
 from eva_data.commands import say
-from eva_data.files import make_folder
 from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.imagenet import CLASSES, ImageNetPaths, open_sets
-from eva_data.reports.content import Section
-from eva_data.reports.provenance import record_start
-from eva_data.terminal import closing_lines
+from eva_data.reports.content import Section, Step
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
+from eva_engine.checkpoints.output_folder import evaluation_in
 from eva_engine.commands.options import choose_dtype
 from eva_engine.evaluation.classification_report import classification_sections
 from eva_engine.evaluation.counting import Counted, Score, count
 from eva_engine.evaluation.outcomes import Outcomes
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
 from eva_engine.evaluation.report import announce, write_evaluation_report
-from eva_engine.evaluation.reports import write_results
+from eva_engine.evaluation.reports import say_end, write_results
 from eva_engine.evaluation.rules import AnyLabel, OneLabel, Rule
 
 Sections = Callable[[], Sequence[Section]]
@@ -49,32 +47,31 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     Raises:
         ValueError: If weights and data do not fit together.
     """
-    began, main = time.monotonic(), distributed.rank() == 0
+    with evaluation_in(options.output):
+        _evaluate_to(options, device)
+
+
+def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
+    began = time.monotonic()
     model = load_classifier(options.weights, variant=options.variant, image_size=options.image_size)
     model = model.to(device, choose_dtype(options.precision, device))
-    if options.output is not None:
-        make_folder(options.output)  # fails now, not after hours
-        if main:
-            record_start(options.output, "evaluation")
     fill_from_training(options)
     work = _own_data if options.data else _imagenet
     scores, data, sections = work(model, options)
-    if main:
-        page = None
-        if options.output is not None:
-            settings = settings_of(options, image_size=model.img_size)
-            more = average_entries(scores)
-            file = write_results(options.output, settings, scores, more=more)
-            say(f"wrote {file}")
-            page = write_evaluation_report(
-                options.output, scores, task="Classification", weights=options.weights,
-                data=data, settings=settings, sections=sections, device=device.type,
-                next_steps=[demo_step(options.weights, options.output / "demo")],
-            )  # fmt: skip
-        took = time.monotonic() - began
-        lines = closing_lines(scores=table_with_average(scores), duration=took, report=page)
-        for line in lines:
-            say(line)
+    if distributed.rank():
+        return
+    page, next_steps = None, list[Step]()
+    if options.output is not None:
+        settings = settings_of(options, image_size=model.img_size)
+        file = write_results(options.output, settings, scores, more=average_entries(scores))
+        say(f"wrote {file}")
+        next_steps = [demo_step(options.weights, options.output / "demo")]
+        page = write_evaluation_report(
+            options.output, scores, task="Classification", weights=options.weights,
+            data=data, settings=settings, sections=sections, device=device.type,
+            next_steps=next_steps,
+        )  # fmt: skip
+    say_end(table_with_average(scores), began=began, report=page, next_steps=next_steps)
 
 
 def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:

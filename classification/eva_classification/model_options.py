@@ -14,14 +14,17 @@ if TYPE_CHECKING:  # the options alone need no torch
 FORMS = "a folder of class folders, torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT"
 
 
-def add_classifier(parser: argparse.ArgumentParser, *, alone: bool = False) -> None:
+def add_classifier(
+    parser: argparse.ArgumentParser, *, alone: bool = False, first: bool = False
+) -> None:
     """Add the options of a classifier, and of how it sees pictures.
 
     Args:
         parser: Parser that receives them.
         alone: As for `eva_engine.commands.options.add_weights`.
+        first: As there.
     """
-    add_weights(parser, alone=alone)
+    add_weights(parser, alone=alone, first=first)
     add = parser.add_argument
     add("--variant", help="size of the ViT, if the weights do not say")
     add("--crop-pct", type=float, help="default: the run's, else 1 as published")

@@ -27,6 +27,8 @@ from eva_data.labelled_videos.video_files import VideoFiles
 from eva_data.labelled_videos.video_index import SHA256, SUFFIX, write_video_index
 from eva_data.labelled_videos.video_shards import VideoShards
 from eva_data.options import integer
+from eva_data.sources.list_states import state_of
+from eva_data.sources.patterns import is_pattern
 from eva_data.video.video_source import BACKENDS
 
 _OUT = "left out"
@@ -88,6 +90,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    location = Path(args.location)
+    is_list = location.is_file() and location.suffix != SUFFIX and not is_pattern(location)
+    listed_in = location if is_list else None
+    state = state_of(location) if is_list else None  # before it is read
     videos = _open(args)
     findings = Findings(KINDS)
     for kind, names in (("missing", videos.missing), ("unlisted", videos.unlisted)):
@@ -108,7 +114,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.write:
         _write_list(args.write, videos, keep)
     if args.index:
-        write_video_index(args.index, videos, np.flatnonzero(keep).tolist(), facts)
+        write_video_index(
+            args.index, videos, np.flatnonzero(keep).tolist(), facts,
+            listed_in=listed_in, state=state,
+        )  # fmt: skip
         say(f"{args.index}: index of {int(keep.sum()):,} videos")
     if args.write_classes:
         write_text(args.write_classes, "".join(f"{name}\n" for name in videos.classes))

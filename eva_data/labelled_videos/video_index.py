@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eva_data.commands import command_to_run
 from eva_data.labelled.classes import Spellings, listed
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.video_files import VideoFiles
 from eva_data.labelled_videos.video_shards import VideoShards
 from eva_data.sources.index_file import VIDEO_KIND, Table
+from eva_data.sources.list_states import State, require_unchanged
 from eva_data.sources.names import Names
 from eva_data.sources.tar_members import PLACES, TarMembers
 from eva_data.video.video_source import Backend
@@ -30,6 +32,9 @@ def write_video_index(
     videos: VideoFiles | VideoShards,
     kept: Sequence[int],
     facts: Mapping[str, NDArray[Any]],
+    *,
+    listed_in: Path | None = None,
+    state: State | None = None,
 ) -> None:
     """Write an index of some of the videos.
 
@@ -39,6 +44,8 @@ def write_video_index(
         kept: Indexes of those that the index is to list.
         facts: What is known of all videos, by name: `frames`, `bytes`, `width`, `height`, (number
             of videos,), and `sha256`, (number of videos, 32) uint8.
+        listed_in: List of the videos; None for a folder, shards or an index.
+        state: What `state_of` gave of the list before it was read.
     """
     places = np.asarray(kept, np.int64)
     arrays = {name: np.ascontiguousarray(values[places]) for name, values in facts.items()}
@@ -55,6 +62,8 @@ def write_video_index(
         about["root"] = os.fspath(videos.root.absolute())
         if videos.pictures is not None:
             arrays["pictures"] = videos.pictures[places]
+    if listed_in is not None:
+        about["list"] = [os.fspath(listed_in.absolute()), state]
     arrays |= Names.collect(names[int(place)] for place in places).arrays()
     Table(arrays, about, kind=VIDEO_KIND).save(file)
 
@@ -71,7 +80,8 @@ def open_video_index(
         backend: See `open_video`.
 
     Raises:
-        ValueError: If it is damaged, its videos are not where they were, or a class is unknown.
+        ValueError: If it is damaged, its list was edited since it was written, its videos are not
+            where they were, or a class is unknown.
     """
     table = Table.open(file, kind=VIDEO_KIND)
     about = table.about if isinstance(table.about, dict) else {}
@@ -79,6 +89,7 @@ def open_video_index(
     place = about.get("root" if about.get("shards") is None else "paths")
     if not isinstance(known, list) or not place or "label" not in table:
         raise ValueError(f"{file} is a damaged index: {_AGAIN}")
+    _require_current(file, about)
     labels = np.array(table["label"])
     counts = {len(names), len(labels), *(len(table[one]) for one in ("pictures",) if one in table)}
     if len(counts) > 1 or not len(labels) or not 0 <= labels.min() <= labels.max() < len(known):
@@ -97,6 +108,17 @@ def open_video_index(
         _require(shard, shard.is_file(), file)
     table.about = about["shards"]
     return VideoShards(TarMembers(shards, table, what="video"), labels, known, backend=backend)
+
+
+def _require_current(file: Path, about: Mapping[str, Any]) -> None:
+    """Refuse an index whose list was edited: it would keep the earlier labels."""
+    noted = about.get("list")
+    if isinstance(noted, list) and len(noted) == 2 and isinstance(noted[0], str):
+        command = command_to_run(
+            "data verify", "tools/verify_data.py", "video", noted[0],
+            "--root", str(about.get("root")), "--index", file, "--overwrite",
+        )  # fmt: skip
+        require_unchanged(Path(noted[0]), noted[1], index=str(file), command=command)
 
 
 def _require(path: Path, is_there: bool, file: Path) -> None:

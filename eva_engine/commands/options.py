@@ -5,13 +5,14 @@ import os
 import sys
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from eva_data.command_line.parsing import Parser
 from eva_data.command_line.slips import SlipError
 from eva_data.command_line.weights import MISSING, WEIGHTS, one_source
 from eva_data.commands import program_name
-from eva_data.inputs import log_to_terminal
+from eva_data.inputs import log_to_terminal, refuse
 from eva_data.options import add_download_option, integer
 from eva_engine.commands.endings import ending
 from eva_engine.config import LARGEST_IMAGE, MOST_WORKERS
@@ -77,19 +78,23 @@ def new_parser(program: str, description: str, *, epilog: str = "") -> Parser:
     )
 
 
-def add_weights(parser: argparse.ArgumentParser, *, kinds: str = "", alone: bool = False) -> None:
+def add_weights(
+    parser: argparse.ArgumentParser, *, kinds: str = "", alone: bool = False, first: bool = False
+) -> None:
     """Add `--weights`, `--no-download`, and the options of the pictures or frames that they see.
 
     Args:
         parser: Parser that receives them.
         kinds: Weights that the command takes besides, or of what they must be, for the help.
         alone: Whether weights may be a word of its own, too; `parse_with_weights` then parses.
+        first: Whether weights may be the first of the inputs, too; `take_weights` then takes them.
     """
     add = parser.add_argument
     text = f"{WEIGHTS}; {kinds}" if kinds else WEIGHTS
+    text += " (default: the first INPUT)" if first else ""
     if alone:
         add("source", nargs="?", metavar="WEIGHTS", help="the same as --weights")
-    add("--weights", required=not alone, help=text)
+    add("--weights", required=not (alone or first), help=text)
     add_download_option(parser)
     side = integer(1, LARGEST_IMAGE)
     add("--image-size", type=side, help="side in pixels (default: that of the weights)")
@@ -119,6 +124,37 @@ def parse_with_weights(parser: Parser, arguments: Sequence[str] | None) -> argpa
         parser.error(MISSING)
     del options.source
     return options
+
+
+def take_weights(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Take the first of a demo's inputs for its weights, if `--weights` names none.
+
+    Args:
+        parser: Parser with the options of `add_weights(..., first=True)`.
+        options: Its options, with `inputs`.
+
+    Raises:
+        SystemExit: With one sentence, if the first input is not weights or the only one.
+    """
+    if options.weights is not None:
+        return
+    if len(options.inputs) < 2 or not _are_weights(options.inputs[0]):
+        refuse(parser, "give --weights, or the folder of a training as the first INPUT")
+    options.weights = str(options.inputs.pop(0))
+
+
+def _are_weights(word: Path) -> bool:
+    """Test whether a word is a run's folder, or the name or path of a file of weights."""
+    from eva_backbone.checkpoints.registry import CHECKPOINT_SUFFIXES, list_official_files
+    from eva_backbone.checkpoints.runs.weights import weights_of_run
+
+    if word.is_dir():
+        try:
+            return weights_of_run(word).is_file()
+        except OSError:
+            return False
+    stems = {one.stem for one in list_official_files()}
+    return word.suffix in CHECKPOINT_SUFFIXES or str(word) in stems
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> None:

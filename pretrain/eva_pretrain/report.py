@@ -27,6 +27,7 @@ _CLASSIFIERS = {  # size of the student -> a recipe that begins from it
     "eva_debug": "eva_debug_digits",
     "eva_g_patch14": "eva_g_patch14_in21k_224px",
 }
+_DEMO = "output/datasets/digit_folder"  # what the smallest of them learns from
 _HIDDEN = 128  # grey of a masked patch
 _COSINE = "Mean cosine between the prediction and the teacher's features of a patch that the "
 MEANINGS = {
@@ -214,6 +215,11 @@ def next_steps(variant: str, folder: Path) -> list[Step]:
         "classification train", "classification/train.py", recipe,
         "--model.init-checkpoint", folder, "--run.output", f"{folder}_classifier",
     )  # fmt: skip
+    if variant == "eva_debug" and not Path(_DEMO).is_dir():
+        demo = command_to_run(
+            "data make-demo", "tools/make_demo_data.py", "--output", _DEMO, "--formats", "folder"
+        )
+        fine_tune = f"{demo} && {fine_tune}"
     export = command_to_run(
         "convert", "tools/convert_checkpoint.py", folder, "--to", "official",
         "--output", f"{folder}.pt",

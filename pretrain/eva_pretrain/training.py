@@ -134,10 +134,10 @@ def _presentation(
         return [gallery(validation.seen, mean=data.mean, std=data.std)]
 
     what = config.objective.replace("_", " ")
+    of = " ".join(filter(None, dict.fromkeys((teacher.model, teacher.weights))))
     return Presentation(
         task="Pre-training",
-        what=f"{what} of {teacher.model} {teacher.weights} by {student.variant} at "
-        f"{student.image_size} px",
+        what=f"{what} of {of} by {student.variant} at {student.image_size} px",
         weights=student.init_checkpoint,
         data=described,
         meanings={name: MEANINGS[name] for name in (*objective.metric_names, "loss")},

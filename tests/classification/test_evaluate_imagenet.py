@@ -73,8 +73,9 @@ def test_all_sets_in_one_command(
                "sketch": sketch, "objectnet": objectnet, "weights": "eva_debug", "workers": 0,
                "batch-size": 2, "device": "cpu", "output": tmp_path / "out"}  # fmt: skip
     evaluate_command.main([f"--{key}={value}" for key, value in options.items()])
-    printed = capsys.readouterr().out.splitlines()[1:]
-    rows = [line.split() for line in printed if not line.startswith(("wrote", "report"))]
+    others = ("wrote", "set ", "took", "report", "next")
+    printed = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in printed if not line.startswith(others)]
     assert [row[:4] for row in rows[:7]] == [
         ["ImageNet-1K", "4", "50.000", "75.000"],
         ["ImageNet-V2", "2", "50.000", "50.000"],

@@ -200,9 +200,11 @@ def start(demo_data, starter, tmp_path):
     def start_program(*command, ranks="fork"):
         log = tmp_path / f"output-{len(started)}.txt"
         environment = os.environ | {"DETECTRON2_DATASETS": str(demo_data), "RANKS": ranks}
-        process = starter.Started(
-            starter.place, command, log=log, environment=environment, folder=tmp_path
-        )
+        with open(os.devnull) as nothing, log.open("wb") as file:
+            process = starter.Started(
+                command, [nothing, file, file],
+                place=starter.place, environment=environment, folder=tmp_path,
+            )  # fmt: skip
         process.log = log
         started.append(process)
         return process

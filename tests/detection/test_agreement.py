@@ -136,16 +136,11 @@ def worker(rank, name, port):
 
 
 @pytest.fixture(scope="module")
-def lines(tmp_path_factory, in_two_processes):
+def lines(tmp_path_factory, in_two_processes, run_started):
     """What the program prints."""
-    import subprocess
-    import sys
-
     script = tmp_path_factory.mktemp("agreement") / "processes.py"
     script.write_text(PROGRAM + in_two_processes)
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=240, check=False
-    )
+    done = run_started(script, folder=script.parent)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.splitlines()
 

@@ -1,6 +1,5 @@
 """Our backbone inside detectron2's own configs: a LazyConfig that it ships, and yacs."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -141,7 +140,7 @@ def test_the_stock_program_trains_the_lazy_config(
     assert "backbone.net.blocks.1.attn.q_bias" in saved["model"]
 
 
-def test_three_lines_register_what_the_yacs_file_names():
+def test_three_lines_register_what_the_yacs_file_names(run_started, tmp_path):
     file = UPSTREAM / "cascade_mask_rcnn_vitdet_eva_g.yaml"
     script = f"""
 from detectron2.config import get_cfg
@@ -150,7 +149,8 @@ cfg = get_cfg(); add_eva_config(cfg); cfg.merge_from_file({str(file)!r})
 from detectron2.modeling import META_ARCH_REGISTRY, BACKBONE_REGISTRY
 META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)
 """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=120)
+    done = run_started("-c", script, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture

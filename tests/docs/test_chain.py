@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,17 +28,17 @@ SHORTER = {  # program -> what is added to its arguments
     "clip/train.py": "--run.epochs 1 --run.batch-size 16 "
     f"--data.train {_CAPTIONS}/train/00000.tar --data.val {_CAPTIONS}/val/00000.tar",
 }
-# What takes time to import is imported once; each command is a process that goes on from there.
+# What takes time to import is imported once (`starter.py`); each command is a process that goes on
+# from there.
 RUNNER = """
 import json, multiprocessing, os, runpy, sys
-import deepspeed, detectron2.evaluation, detectron2.modeling, mmengine.runner, timm
 
 def run(root, environment, program, arguments):
     os.environ.update(environment)
     sys.argv = [program, *arguments]
     runpy.run_path(os.path.join(root, program), run_name="__main__")
 
-for command in json.loads(sys.stdin.read()):
+for command in json.loads(sys.argv[1]):
     process = multiprocessing.get_context("fork").Process(target=run, args=command)
     process.start()
     process.join()
@@ -66,21 +64,13 @@ def commands():
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory):
+def chain(run_started, tmp_path_factory):
     """The folder in which all commands were run, and what they printed."""
     folder = tmp_path_factory.mktemp("chain")
     path = os.pathsep.join([str(ROOT), *(str(ROOT / name) for name in (*TASKS, "tools"))])
     environment = os.environ | {"PYTHONPATH": path, "DS_ACCELERATOR": "cpu"}
     lines = [(str(ROOT), *command) for command in commands()]
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER],
-        input=json.dumps(lines),
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_started("-c", RUNNER, json.dumps(lines), folder=folder, environment=environment)
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     return folder, done.stdout
 

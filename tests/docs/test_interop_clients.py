@@ -1,4 +1,4 @@
-"""The commands of docs/interop.md for other frameworks, as they stand there, in new processes."""
+"""The commands of docs/interop.md for other frameworks, as they stand there, in own processes."""
 
 import os
 import re
@@ -12,21 +12,27 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "interop.md").read_text()
 TASKS = ["detection", "mmdetection", "segmentation", "classification", "pretrain", "video", "clip"]
 HERE = os.pathsep.join([str(ROOT), *(str(ROOT / name) for name in (*TASKS, "tools"))])
-# `eva` and `python` are those of this environment, on the checkout that is tested
-START = f"""
+# `eva` and `python` are those of this environment, on the checkout that is tested. Each, those of
+# torchrun as well, is a process that goes on from one with the frameworks (`starter.py`).
+START = """
 set -e
-python() {{ "{sys.executable}" "$@"; }}
-eva() {{ python -m eva_command "$@"; }}
-torchrun() {{ python -m torch.distributed.run "$@"; }}
+python() { "$PYTHON_EXEC" "$@"; }
+eva() { python -m eva_command "$@"; }
+torchrun() { python -m torch.distributed.run "$@"; }
 """
 
 
 @pytest.fixture
-def run(tmp_path, tmp_path_factory, mmengine_runs, monkeypatch):
+def run(starter, tmp_path, tmp_path_factory, mmengine_runs, monkeypatch):
     """Function: run the blocks of a section in order, in an empty folder; what they print."""
     monkeypatch.setenv("PYTHONPATH", HERE)
     packages = tmp_path_factory.mktemp("packages")
-    environment = mmengine_runs.environment(packages) | {"DS_ACCELERATOR": "cpu"}
+    python = tmp_path_factory.mktemp("bin") / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -SE {starter.__file__} - "$@"\n')
+    python.chmod(0o755)
+    environment = mmengine_runs.environment(packages) | {
+        "DS_ACCELERATOR": "cpu", "STARTER": starter.place, "PYTHON_EXEC": str(python),
+    }  # fmt: skip
 
     def run_section(section, check=""):
         (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
@@ -34,7 +40,7 @@ def run(tmp_path, tmp_path_factory, mmengine_runs, monkeypatch):
         for language, block in re.findall(r"```(bash|python)\n(.*?)```", text, re.DOTALL):
             command = ["bash", "-c", START + block]
             if language == "python":
-                command = [sys.executable, "-c", block + check]
+                command = [str(python), "-c", block + check]
             done = subprocess.run(
                 command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
             )

@@ -127,9 +127,8 @@ GUESSED = (
 
 
 @pytest.mark.parametrize("module", GUESSED)
-def test_a_module_with_a_command_helps_under_python_m(module):
-    command = [sys.executable, "-m", module, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_a_module_with_a_command_helps_under_python_m(module, run_started, tmp_path):
+    done = run_started("-m", module, "--help", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
 

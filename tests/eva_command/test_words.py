@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -39,6 +40,7 @@ SUBCOMMANDS = {
     "pretrain train-tokenizer": "tokenizer_debug",
     "submit": "write",
 }
+HEAVY = ("torch", "mmengine", "mmcv", "mmdet", "mmseg", "detectron2", "deepspeed", "tyro")
 
 
 @pytest.fixture
@@ -373,7 +375,8 @@ def test_home_in_a_setting(monkeypatch, tmp_path):
 
     monkeypatch.setenv("HOME", str(tmp_path))
     args = make_parser().parse_args(["train.output_dir=~/run", "--data=~/data.yaml"])
-    assert (args.opts, args.data) == ([f"train.output_dir={tmp_path}/run"], f"{tmp_path}/data.yaml")
+    assert args.opts == [f"train.output_dir={tmp_path}/run"]
+    assert args.data == [f"{tmp_path}/data.yaml"]
     for word in ("run.output=~/run", "--run.output=~/run"):
         words = [RECIPES["classification"], word]
         found = parse(ClassificationConfig, words, program="classification/train.py")
@@ -388,3 +391,23 @@ def test_the_home_of_nobody_stays_as_it_is():
         "~nobody-at-all/x",
         "a ~/x",
     ]
+
+
+def test_slips_are_answered_before_anything_heavy_is_imported():
+    """In one process, for all tasks."""
+    lines = [[task, "train", RECIPES[task], "--epochs", "3"] for task in RECIPES]
+    lines += [[task, "train", "eva_psz14.pt"] for task in RECIPES]
+    lines += [[task, "evaluate", "--wieghts", "x"] for task in RECIPES if task != "pretrain"]
+    lines += [[task, "demo", "--outptu", "x"] for task in RECIPES if task != "pretrain"]
+    code = (
+        f"import sys\nfrom eva_command.main import main\nfor line in {lines!r}:\n"
+        "    try:\n        code = main(line)\n"
+        "    except SystemExit as end:\n        code = end.code\n"
+        "    assert code == 2, (line, code)\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.stdout == "[]\n", ended.stderr
+    assert len(ended.stderr.splitlines()) == len(lines)

@@ -1,8 +1,7 @@
 """The debug backbone: its targets, its training program, and the weights that ship."""
 
 import json
-import subprocess
-import sys
+import os
 import time
 from pathlib import Path
 
@@ -58,17 +57,20 @@ def test_items_do_not_depend_on_the_order():
         assert torch.equal(value, second[7][name])
 
 
-def test_a_stopped_run_continues_with_the_same_losses(tmp_path):
+def test_a_stopped_run_continues_with_the_same_losses(tmp_path, starter):
     def run(output, *, kill_after_save=False):
-        command = [sys.executable, str(PROGRAM), "--output", str(output), "--steps", "40"]
+        command = [PROGRAM, "--output", output, "--steps", "40"]
         command += ["--batch", "1", "--save-every", "10", "--read-out-scenes", "20"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        with open(os.devnull, "w+") as nothing:
+            process = starter.Started(
+                command, [nothing] * 3,
+                place=starter.place, environment=os.environ, folder=tmp_path,
+            )  # fmt: skip
         while kill_after_save and process.poll() is None:
             if (output / "state.pt").exists():
                 process.kill()
             time.sleep(0.01)
-        process.communicate()
-        return process.returncode
+        return process.wait(300)
 
     assert run(tmp_path / "whole") == 0
     assert run(tmp_path / "parts", kill_after_save=True) != 0

@@ -200,6 +200,7 @@ def test_a_finished_run_does_nothing(start, metrics, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         start(resume=True)
     assert "all of its 24 steps are done" in caplog.text
+    assert "resume   after step 24 of 24 (step_00000024)" in caplog.text
     assert metrics(tmp_path / "run") == before
 
 

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -148,8 +149,9 @@ def test_a_run_without_a_checkpoint_begins_again_only_with_resume(start, metrics
     ):
         start(epochs=1)
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == logged
-    start(epochs=1, resume=True)
-    assert "has no checkpoint yet: it begins at step 1" in caplog.text
+    with caplog.at_level(logging.INFO):
+        start(epochs=1, resume=True)
+    assert "has no checkpoint to continue from: the run begins at step 1" in caplog.text
     assert len(metrics(tmp_path / "run")) == 9
 
 

@@ -172,10 +172,12 @@ print(len(inference_detector(model, sys.argv[3]).pred_instances))
 """
 
 
-def test_the_plugin_may_come_after_mmdetections_functions(predictor, tiny, tiny_run):
+def test_the_plugin_may_come_after_mmdetections_functions(
+    predictor, tiny, tiny_run, run_started, tmp_path
+):
     files = (tiny_run / "tiny.py", tiny_run / "iter_3.pth", tiny / "val" / "1.png")
-    command = [sys.executable, "-c", FIRST, *map(str, files)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_started("-c", FIRST, *files, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) == len(predictor(files[-1]))
 
 

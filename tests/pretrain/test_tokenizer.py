@@ -1,8 +1,6 @@
 """The tokenizer learns, its codebook stays alive, and all processes hold the same one."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -257,14 +255,13 @@ if __name__ == "__main__":
 """
 
 
-def test_two_processes_share_one_codebook(tmp_path):
+def test_two_processes_share_one_codebook(run_started, tmp_path):
     """Each sees other data, of another amount. One move equals that of one process that sees all;
     after training with k-means start and revived codes everything is equal bit for bit."""
     start = {"codes": _unit(5, 4), "vectors": _unit(50, 4)}
     torch.save(start, tmp_path / "start.pt")
-    subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)], check=True, timeout=120, capture_output=True
-    )
+    done = run_started("-c", PROGRAM, tmp_path, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert first.keys() == second.keys()
     for name, value in first.items():

@@ -1,13 +1,14 @@
 """Losses and gradients that are not finite stop all processes before the optimizer's step."""
 
 import json
-import subprocess
-import sys
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed
+import torch.multiprocessing
 from mmengine.runner import ValLoop
 from torch import nn
 
@@ -155,20 +156,21 @@ def evaluate():
     return Loop(model).run()["mean"]
 
 
-def test_processes_score_the_statistics_that_are_saved(tmp_path):
-    assert run_two("evaluate", tmp_path) == [[1.0] * 3] * 2
+def test_processes_score_the_statistics_that_are_saved(of_two):
+    assert of_two["evaluate"] == [[1.0] * 3] * 2
 
 
-def run_two(function, folder):
-    """What a function of this file gives in two processes of a group."""
-    command = (sys.executable, __file__, function, f"file://{folder}/store")
-    processes = [
-        subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
-    outputs = [process.communicate(timeout=200)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    return [json.loads(output.splitlines()[-1]) for output in outputs]
+@pytest.fixture(scope="module")
+def of_two(run_started, tmp_path_factory):
+    """What each function of `TWICE` gives in two processes of a group, by its name."""
+    done = run_started(__file__, folder=tmp_path_factory.mktemp("two"))
+    assert done.returncode == 0, done.stderr
+    found = {name: [None, None] for name in TWICE}
+    for line in done.stdout.splitlines():
+        if line.startswith("result "):
+            name, rank, result = json.loads(line.removeprefix("result "))
+            found[name][rank] = result
+    return found
 
 
 def meet():
@@ -184,17 +186,25 @@ def meet():
     return "nothing"
 
 
-def test_both_processes_stop_for_what_one_of_them_met(tmp_path):
-    found = run_two("meet", tmp_path)
+def test_both_processes_stop_for_what_one_of_them_met(of_two):
+    found = of_two["meet"]
     assert found[0] == found[1]
     assert found[0].endswith("at these images of process 1: 1.png")
 
 
-if __name__ == "__main__":
+TWICE = {"evaluate": evaluate, "meet": meet}
+
+
+def _in_a_group(rank, name):
     torch.distributed.init_process_group(
-        "gloo", init_method=sys.argv[2], rank=int(sys.argv[3]), world_size=2
+        "gloo", init_method=f"file://{Path.cwd()}/{name}", rank=rank, world_size=2
     )
-    result = {"evaluate": evaluate, "meet": meet}[sys.argv[1]]()
-    sys.stdout.write(f"{json.dumps(result)}\n")
+    # one write, so that lines of two processes stay apart
+    os.write(1, f"result {json.dumps([name, rank, TWICE[name]()])}\n".encode())
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    for name in TWICE:
+        torch.multiprocessing.start_processes(_in_a_group, (name,), 2, start_method="fork")

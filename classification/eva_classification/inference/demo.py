@@ -16,7 +16,7 @@ from eva_data.demos.required_data import require_data
 from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
 from eva_data.options import integer, probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
-from eva_engine.commands.options import add_device, new_parser
+from eva_engine.commands.options import add_device, new_parser, take_weights
 
 _EXAMPLES = f"""
 INPUT is a picture, a video, a folder of both, a pattern in quotes ("photos/*.jpg"), or the number
@@ -28,7 +28,7 @@ there are. Files that cannot be read are named and skipped, and the exit code is
 
 Examples:
 
-    python classification/demo.py --weights output/mine --output output/named photo.jpg holiday/
+    python classification/demo.py output/mine photo.jpg holiday/ --output output/named
 
 With the classes of ImageNet:
 
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("inputs", nargs="+", type=Path, metavar="INPUT",
         help="picture, video, folder of both, pattern or camera")  # fmt: skip
-    add_classifier(parser)
+    add_classifier(parser, first=True)
     add("--output", required=True, type=Path, help="folder for the results")
     add("--classes", help="text file with the classes in label order (default: the weights')")
     one = integer(1)
@@ -95,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_intermixed_args(arguments)
+    take_weights(parser, args)
     run_demo(
         parser,
         prepare=lambda: _prepare(args),

@@ -26,6 +26,7 @@ from eva_data.video.video_source import Backend, open_video
 MOST_TILES = 500  # of a contact sheet
 _CAPTIONS, _HITS = 3, 5  # of a file and of a query, in the terminal
 _TOTAL_NAMED = 10  # captions of all files together
+_LONGEST = 100  # characters of a sentence, in the terminal
 _DIGITS = 6  # of a score; times are in milliseconds
 
 
@@ -47,14 +48,18 @@ def ranking_lines(names: Sequence[str], ranked: Sequence[Sequence[Ranked]]) -> l
         ]
     if len(names) > 1:
         first = Counter(captions[0].text for captions in ranked)
-        shown = [f'{count:,} "{text}"' for text, count in first.most_common(_TOTAL_NAMED)]
+        shown = [f'{count:,} "{_short(text)}"' for text, count in first.most_common(_TOTAL_NAMED)]
         lines.append(f"{len(names):,} files: {', '.join(shown)}")
     return [printable(line) for line in lines]
 
 
 def _caption(one: Ranked) -> str:
     at = "" if one.time is None else f" at {clock(one.time)}"
-    return f'"{one.text}" {score_text(one.probability)}{at}'
+    return f'"{_short(one.text)}" {score_text(one.probability)}{at}'
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
 
 
 def hits_table(query: Query, hits: Sequence[Hit], *, names: Mapping[str, str]) -> str:
@@ -74,7 +79,7 @@ def hits_table(query: Query, hits: Sequence[Hit], *, names: Mapping[str, str]) -
     ]
     if (more := len(hits) - _HITS) > 0:
         lines.append(f"  and {more:,} more")
-    return printable("\n".join([query.title, *(lines or ["  nothing was found"])]))
+    return printable("\n".join([_short(query.title), *(lines or ["  nothing was found"])]))
 
 
 def library_line(changes: Changes) -> str:

@@ -316,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         found = _export_detector(args) if complete else _export_backbone(args)
     except (OSError, ValueError) as error:
-        sys.exit(f"export.py: error: {error}")
+        sys.exit(f"{parser.prog}: error: {error}")
     for name, difference in found.items():
         logger.info("%s differs from the model by at most %.2g", name, difference)
     size = args.output.stat().st_size / 2**20

@@ -297,7 +297,7 @@ class DetectionTrainer(SimpleTrainer):
 
 
 def _by_process(reports: list[str | None]) -> str:
-    found = (f"process {rank} ({report})" for rank, report in enumerate(reports) if report)
+    found = (f"process {rank}: {report}" for rank, report in enumerate(reports) if report)
     return "; ".join(found)
 
 

@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from eva_data.commands import command_to_run
+from eva_data.reports.content import Step
 from eva_data.sources.manifests import open_images
 from eva_engine import distributed
 from eva_engine.checkpoints.files import WEIGHTS
@@ -65,8 +67,17 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
             what=f"{config.num_codes:,} codes for {named.model} {named.weights}",
             data=[("train", f"{len(samples):,} images ({config.data.train})")],
             sections=lambda: use_of_codes(tokenizer.codebook),
+            next_steps=_next_steps,
         ),
     ).start()
+
+
+def _next_steps(folder: Path) -> list[Step]:
+    command = command_to_run(
+        "pretrain train", "pretrain/train.py", "eva_b_patch16_224_tokens_300ep",
+        "--tokenizer", folder, "--run.output", f"{folder}_pretraining",
+    )  # fmt: skip
+    return [Step(text="Pre-train a ViT to predict these tokens.", command=command)]
 
 
 def load_tokenizer(source: str) -> FeatureTokenizer:

@@ -110,21 +110,6 @@ def _classes(folder, names):
     return file
 
 
-def test_the_middle_of_a_strip(weights):
-    """A strip that is cut before it is resized gives what it gave, but for rounding."""
-    predictor = Predictor.from_weights(weights, device="cpu")
-    ramp = np.linspace(0, 255, 3001).astype(np.uint8)
-    strip = np.broadcast_to(ramp[None, :, None], (20, 3001, 3)).copy()
-    expected = predictor.prepare(strip)
-    for picture in (strip, strip.transpose(1, 0, 2).copy()):
-        upright = picture.shape[0] > picture.shape[1]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("eva_data.transforms._MOST_PIXELS", 1000)
-            found = predictor.prepare(picture)
-        found = found.transpose(1, 2) if upright else found
-        assert (found - expected).abs().max() < 0.1  # 1 of 255 is 0.04
-
-
 def test_likely_classes_alone_are_shown(start, digits, tmp_path, capsys):
     """The files have all of them; where nothing is likely, the best score is said."""
     files = sorted((digits / "1").iterdir())
@@ -283,6 +268,18 @@ def test_what_is_refused_is_a_sentence(start, digits, tmp_path, capsys, more, me
     assert shown.startswith("classification/demo.py: error: ")
     assert shown.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_may_stand_before_the_pictures(weights, digits, tmp_path, capsys):
+    out = ["--output", str(tmp_path / "out"), "--device", "cpu"]
+    demo.main([str(weights), str(digits / "four"), *out])
+    assert (tmp_path / "out" / "1.png").exists()
+    for words in ([weights], [digits / "four", digits / "1"], [digits / "four"]):
+        with pytest.raises(SystemExit) as ended:
+            demo.main([*map(str, words), *out])
+        assert ended.value.code == 2
+        said = "error: give --weights, or the folder of a training as the first INPUT\n"
+        assert capsys.readouterr().err == f"classification/demo.py: {said}"
 
 
 def test_earlier_results_are_kept(start, digits, capsys):

@@ -9,6 +9,7 @@ import pytest
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.video_index import write_video_index
 from eva_data.sources.index_file import KIND, VIDEO_KIND, Table
+from eva_data.sources.list_states import state_of
 
 
 @pytest.fixture
@@ -38,6 +39,25 @@ def test_other_classes(index, content):
     assert videos.classes == ("walk_far", "swim", "run")
     with pytest.raises(ValueError, match=r"has 1 classes that are not among the 2 given: walk far"):
         open_videos(index, classes=["run", "swim"])
+
+
+def test_the_index_of_a_list_that_was_edited(make_files, content, tmp_path):
+    """It would keep the earlier labels."""
+    make_files("run/1.mp4", "walk far/3.mp4")
+    file, index = tmp_path / "train.txt", tmp_path / "i.safetensors"
+    file.write_text("run/1.mp4 0\nwalk far/3.mp4 1\n")
+    state = state_of(file)
+    videos = open_videos(file, root=tmp_path / "data")
+    write_video_index(index, videos, [0, 1], {}, listed_in=file, state=state)
+    assert [label for _, label in content(open_videos(index))] == [0, 1]
+    file.write_text("run/1.mp4 1\nwalk far/3.mp4 0\n")
+    message = (
+        r"train\.txt has changed since its index .*verify_data.py video .*train.txt --root .*data"
+    )
+    with pytest.raises(ValueError, match=message):
+        open_videos(index)
+    file.unlink()
+    assert len(open_videos(index)) == 2
 
 
 def test_moved_videos(index, content, tmp_path):

@@ -30,10 +30,10 @@ def read(file):
 def start(weights, tmp_path):
     """Function: run the demo into `out`; what it wrote as predictions."""
 
-    def run(*inputs):
+    def run(first, *more):
         demo.main([
-            *map(str, inputs), "--weights", str(weights), "--output", str(tmp_path / "out"),
-            "--device", "cpu",
+            str(first), "--weights", str(weights), "--output", str(tmp_path / "out"),
+            "--device", "cpu", *map(str, more),
         ])  # fmt: skip
         return json.loads((tmp_path / "out" / "predictions.json").read_text())
 
@@ -120,6 +120,15 @@ def test_a_film_by_windows(start, film, weights, tmp_path, capsys):
         assert np.abs(part.astype(int) - large).mean() < 12  # as far as the coding allows
     assert after[0].shape[0] > 40 * 7
     assert after[0][280:].max() > 200  # text
+
+
+def test_weights_may_stand_before_the_videos(weights, film, tmp_path, capsys):
+    out = ["--output", str(tmp_path / "out"), "--device", "cpu", "--no-video"]
+    demo.main([str(weights), str(film), *out])
+    assert (tmp_path / "out" / "predictions.json").exists()
+    with pytest.raises(SystemExit):
+        demo.main([str(film), *out])
+    assert "error: give --weights, or the folder of a training as" in capsys.readouterr().err
 
 
 def test_short_videos_are_one_window(start, film, tmp_path, capsys):

@@ -9,7 +9,7 @@ from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
 from eva_data.options import integer, number, probability
 from eva_data.suffixes import VIDEOS
 from eva_data.video.video_source import BACKENDS
-from eva_engine.commands.options import add_device, add_weights, new_parser
+from eva_engine.commands.options import add_device, add_weights, new_parser, take_weights
 from eva_video.config import MOST_FRAMES
 
 PREDICTIONS = "predictions.json"
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add = parser.add_argument
     add("inputs", nargs="+", type=Path, metavar="INPUT", help="video, folder, pattern or camera")
-    add_weights(parser)
+    add_weights(parser, first=True)
     add("--output", required=True, type=Path, help="folder for the results")
     add("--classes", help="text file with the classes in label order (default: the weights')")
     add("--variant", help="size of the ViT, if the weights do not say")
@@ -96,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from eva_video.inference.windows import check_windows
 
     parser = _parser()
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
+    take_weights(parser, args)
 
     def prepare() -> Plan:
         check_windows(args.window, args.stride)
