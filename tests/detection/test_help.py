@@ -55,6 +55,7 @@ def test_the_options_are_those_of_detectron2_and_more():
     assert more == {
         "--train-annotations", "--train-images", "--val-annotations", "--val-images",
         "--boxes-only", "--data", "--no-download", "--scale-lr", "--val-share",
+        "--weights",
     }  # fmt: skip
 
 
