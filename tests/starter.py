@@ -61,8 +61,8 @@ class Started:
             ready, _, _ = select.select([self._connection], [], [], timeout)
             if not ready:
                 raise subprocess.TimeoutExpired(self.args, timeout)
-            self.returncode = int(_line(self._connection))
-            self._connection.close()
+            with self._connection:
+                self.returncode = int(_line(self._connection))
         return self.returncode
 
     def poll(self):
