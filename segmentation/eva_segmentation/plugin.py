@@ -9,13 +9,24 @@ from eva_openmmlab import mmcv_extension, quiet_import
 mmcv_extension.install_stand_in()
 quiet_import.import_data_sets("mmseg.datasets")
 
+from mmseg.datasets.transforms import Resize  # noqa: E402
+from mmseg.registry import TRANSFORMS  # noqa: E402
+
 from eva_openmmlab import plugin as shared  # noqa: E402
+from eva_openmmlab.pictures import KeepSides  # noqa: E402
 from eva_segmentation.data import padding, paired_folders, reading  # noqa: E402
 from eva_segmentation.evaluation import metric  # noqa: E402
 from eva_segmentation.model import backbone, head, segmentor, weights  # noqa: E402
 from eva_segmentation.training import schedule  # noqa: E402
 
+
+@TRANSFORMS.register_module(name="Resize", force=True)  # also for what `RandomResize` builds
+class ResizeKeepingSides(KeepSides, Resize):
+    """mmsegmentation's `Resize`, also of pictures that are very long."""
+
+
 __all__ = [
+    "ResizeKeepingSides",
     "backbone",
     "head",
     "metric",

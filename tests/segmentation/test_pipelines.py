@@ -1,6 +1,8 @@
 """The functions that configs call: what comes of them is data, and sizes follow from one number."""
 
 import pytest
+from mmengine.dataset import Compose
+from PIL import Image
 
 from eva_backbone.variants import VARIANTS
 from eva_segmentation.data import pipelines
@@ -35,6 +37,23 @@ def test_training_crops_the_side_that_is_resized():
     assert by_name["RandomCrop"]["crop_size"] == (64, 64)
     assert pipelines.training(64) == pipeline
     assert pipelines.training(64)[0] is not pipeline[0]  # a config may change its own
+
+
+def test_a_strip_keeps_a_pixel_of_its_short_side(tmp_path):
+    Image.new("RGB", (1200, 2)).save(tmp_path / "strip.png")
+    Image.new("L", (1200, 2)).save(tmp_path / "labels.png")
+    record = {
+        "img_path": str(tmp_path / "strip.png"),
+        "seg_map_path": str(tmp_path / "labels.png"),
+        "label_map": None,
+        "reduce_zero_label": False,
+    }
+    trained = Compose(pipelines.training(64, ratios=(0.1, 0.1)))(dict(record, seg_fields=[]))
+    assert (
+        trained["inputs"].shape[1:] == trained["data_samples"].gt_sem_seg.data.shape[1:] == (1, 25)
+    )
+    tested = Compose(pipelines.testing(64))(dict(record, seg_fields=[]))
+    assert tested["inputs"].shape == (3, 32, 256)
 
 
 def test_labels_are_read_after_the_resizing_of_a_test_picture():

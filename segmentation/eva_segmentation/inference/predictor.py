@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -124,7 +123,7 @@ class Predictor:
 
         Raises:
             UnreadableImageError: A ValueError, if the file or picture cannot be read.
-            ValueError: If the array is not such an image, or the picture is too narrow.
+            ValueError: If the array is not such an image.
         """
         return predicted(self.classes_of, image)
 
@@ -139,18 +138,11 @@ class Predictor:
 
         Raises:
             UnreadableImageError: A ValueError, if the file or picture cannot be read.
-            ValueError: If the array is not such an image, or the picture is too narrow.
+            ValueError: If the array is not such an image.
         """
         rgb = read_rgb(image, upright=True)
         bgr = np.ascontiguousarray(rgb[:, :, ::-1])  # as mmsegmentation reads files
-        try:
-            data = pseudo_collate([self._prepare({"img": bgr})])
-        except cv2.error as error:
-            height, width = bgr.shape[:2]
-            raise ValueError(
-                f"a picture of {height} x {width} pixels cannot be resized for the model: "
-                "it is too narrow"
-            ) from error
+        data = pseudo_collate([self._prepare({"img": bgr})])
         with torch.inference_mode():
             (sample,) = self.model.test_step(data)
         return sample.pred_sem_seg.data[0].to("cpu", torch.uint8).numpy()
