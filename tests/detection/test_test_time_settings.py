@@ -161,11 +161,10 @@ def test_unknown_settings_are_refused(recipe, override, meant, load_config):
         check_overrides(cfg, [*known, override])
 
 
-WEIGHTS = "train.init_checkpoint=eva_debug"  # not a detector, which would be said next
-
-
 def test_train_net_refuses_in_one_sentence_before_it_reads_weights(train_net, tmp_path):
-    process = train_net(tmp_path, "--eval-only", "test.aug.min_sizes=[112,-1]", WEIGHTS)
+    (tmp_path / "torn.pth").write_bytes(b"torn")  # which would be said next
+    weights = f"train.init_checkpoint={tmp_path / 'torn.pth'}"
+    process = train_net(tmp_path, "--eval-only", "test.aug.min_sizes=[112,-1]", weights)
     assert process.wait(60) == 1
     text = process.log.read_text(encoding="utf-8")
     assert "train_net.py: test.aug: min_sizes must be a list of positive integers" in text
