@@ -96,7 +96,7 @@ def clean_if_refused(
 ) -> Iterator[None]:
     """Remove what a run that is refused has made in its folder; what was there before stays.
 
-    Of an error that is no refusal, see `is_refusal`, the traceback in the log is kept: it is one of
+    Of an error that is not a refusal, see `is_refusal`, the log with its traceback stays: it is of
     the code, the user's too.
 
     Args:
