@@ -19,6 +19,13 @@ WARNINGS = "py.warnings"  # name of the logger of `logging.captureWarnings`
 _WARNING = re.compile(r"(.+?):(\d+): (\w+): (.*)")
 _HELPFUL = re.compile(r"CUDA |This DataLoader ")
 _PYTHON = str(Path(sysconfig.get_path("stdlib")))
+_PACKAGES = frozenset(  # of this toolkit; folders of users may begin like them
+    f"eva_{name}"
+    for name in (
+        *("backbone", "classification", "command", "contrastive", "data", "demo", "detection"),
+        *("engine", "mmdetection", "openmmlab", "pretrain", "segmentation", "video"),
+    )
+)
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
@@ -73,7 +80,7 @@ def line_of_warning(text: str) -> str:
     parts = Path(file).parts
     if {"site-packages", "dist-packages"} & {*parts} or file.startswith((_PYTHON, "<")):
         return ""
-    if any(part.startswith("eva_") for part in parts[:-1]):
+    if _PACKAGES & {*parts[:-1]}:
         return ""
     return f"{kind}: {message} ({Path(file).name}, line {line})"
 

@@ -28,7 +28,12 @@ from eva_engine.commands.options import choose_dtype
 from eva_engine.evaluation.classification_report import classification_sections
 from eva_engine.evaluation.counting import Counted, Score, count
 from eva_engine.evaluation.outcomes import Outcomes
-from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
+from eva_engine.evaluation.own_data import (
+    evaluate_own_data,
+    fill_from_training,
+    given_flags,
+    settings_of,
+)
 from eva_engine.evaluation.report import announce, write_evaluation_report
 from eva_engine.evaluation.reports import say_end, write_results
 from eva_engine.evaluation.rules import AnyLabel, OneLabel, Rule
@@ -55,6 +60,9 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
     began = time.monotonic()
     model = load_classifier(options.weights, variant=options.variant, image_size=options.image_size)
     model = model.to(device, choose_dtype(options.precision, device))
+    flags = given_flags(
+        options, "classes", "variant", "image_size", "crop_pct", "mean", "std"
+    )  # fmt: skip
     fill_from_training(options)
     work = _own_data if options.data else _imagenet
     scores, data, sections = work(model, options)
@@ -65,7 +73,7 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
         settings = settings_of(options, image_size=model.img_size)
         file = write_results(options.output, settings, scores, more=average_entries(scores))
         say(f"wrote {file}")
-        next_steps = [demo_step(options.weights, options.output / "demo")]
+        next_steps = [demo_step(options.weights, options.output / "demo", flags)]
         page = write_evaluation_report(
             options.output, scores, task="Classification", weights=options.weights,
             data=data, settings=settings, sections=sections, device=device.type,

@@ -79,14 +79,25 @@ def _lock(folder: Path) -> int:
 _REFUSALS = (ValueError, OSError, ImportError)
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Return whether an error refuses a run that has not begun, and is not one of the code.
+
+    It is a ValueError, an OSError or an ImportError that no error of another kind caused.
+
+    Args:
+        error: The error.
+    """
+    return isinstance(error, _REFUSALS) and isinstance(error.__cause__, (*_REFUSALS, type(None)))
+
+
 @contextlib.contextmanager
 def clean_if_refused(
     folder: Path, traces: Collection[str], *, begun: Callable[[], bool]
 ) -> Iterator[None]:
     """Remove what a run that is refused has made in its folder; what was there before stays.
 
-    A refusal is a ValueError, an OSError or an ImportError that no error of another kind caused;
-    another error is one of the code, the user's too, whose traceback in the log is kept.
+    Of an error that is not a refusal, see `is_refusal`, the log with its traceback stays: it is of
+    the code, the user's too.
 
     Args:
         folder: The output folder of a run, which need not be there.
@@ -103,8 +114,7 @@ def clean_if_refused(
     except FolderInUseError:  # what is there is another run's
         raise
     except _REFUSALS as error:
-        refused = error.__cause__ is None or isinstance(error.__cause__, _REFUSALS)
-        if refused and folder.is_dir() and not begun():
+        if is_refusal(error) and folder.is_dir() and not begun():
             with contextlib.suppress(ValueError, OSError), locked(folder):
                 for path in _matching(folder, [LOCK, *traces]) - before:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -16,7 +16,7 @@ def logging_to(folder: Path) -> Iterator[None]:
     """Send messages to the terminal and a file of the run's folder; afterwards as before.
 
     The main process writes all of them to `log.txt`, and what `TerminalHandler` lets pass to the
-    terminal; another one warnings, also to `log_rankN.txt`.
+    terminal; another one warnings to `log_rankN.txt`, of which the main one shows its own.
 
     Args:
         folder: Output folder of the run.
@@ -26,7 +26,9 @@ def logging_to(folder: Path) -> Iterator[None]:
     """
     rank = distributed.rank()
     file = folder / (f"log_rank{rank}.txt" if rank else "log.txt")
-    root, ours = logging.getLogger(), [TerminalHandler(), _LogFile(file)]
+    root, terminal = logging.getLogger(), TerminalHandler()
+    terminal.setLevel(logging.ERROR if rank else logging.NOTSET)  # most warn of the same
+    ours = [terminal, _LogFile(file)]
     level, others = root.level, root.handlers[:]
     root.handlers[:] = ours
     root.setLevel(logging.WARNING if rank else logging.INFO)
@@ -48,6 +50,13 @@ class _LogFile(logging.FileHandler):
         super().__init__(file, encoding="utf-8", delay=True)
         self.setFormatter(FileFormatter())
         self._failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; the first one opens the file, which may fail too."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Write the error that is being handled."""

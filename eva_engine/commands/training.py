@@ -16,6 +16,7 @@ from eva_data.command_line.parsing import Parser
 from eva_data.command_line.slips import end_program
 from eva_data.commands import ended, exit_code, program_name, say
 from eva_data.options import add_download_option
+from eva_data.outputs.run_folder import is_refusal
 from eva_data.recipes import TASKS, find_recipe
 from eva_engine.commands.endings import ending
 from eva_engine.commands.words import as_flags, take_recipe, without_other_validation
@@ -194,7 +195,13 @@ def main(
 
 
 def _reported(train: Callable[[R, "torch.device"], None], config: R, place: "torch.device") -> None:
-    """Train; the traceback of an error goes to the log, and to the launcher if it is torchrun."""
+    """Train; the traceback of an error goes to the log, and to the launcher if it is torchrun.
+
+    A process that is refused leaves no log beside that of the main one, which is removed.
+    """
+    from eva_engine import distributed
+    from eva_engine.run_log import METRICS
+
     work = train
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import record
@@ -204,8 +211,10 @@ def _reported(train: Callable[[R, "torch.device"], None], config: R, place: "tor
     logger.setLevel(logging.DEBUG)  # on all processes; a traceback goes to the file only
     try:
         work(config, place)
-    except Exception:
-        logger.debug("ended by an error", exc_info=True)
+    except Exception as error:
+        begun = (config.run.output / METRICS).exists()
+        if begun or not distributed.rank() or not is_refusal(error):
+            logger.debug("ended by an error", exc_info=True)
         raise
     finally:
         logger.setLevel(level)

@@ -129,6 +129,24 @@ def fill_from_training(
         setattr(options, name, usual.get(name) if value is None else value)
 
 
+def given_flags(options: argparse.Namespace, *names: str) -> list[str]:
+    """Write options as they were given, for a command that uses the same weights.
+
+    Args:
+        options: Options of the command, before `fill_from_training`.
+        *names: Options that the other command has too; those that are None are left out.
+    """
+    given = {name: getattr(options, name) for name in names}
+    return [
+        word
+        for name, value in given.items()
+        if value is not None
+        for word in (
+            f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])
+        )
+    ]  # fmt: skip
+
+
 def evaluate_own_data(
     model: nn.Module,
     samples: LabelledSamples,

@@ -15,7 +15,7 @@ from mmengine.runner import BaseLoop
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.files import write_text
 from eva_data.reports.content import Link, Report, Section, Step
-from eva_data.reports.page import report_name, try_report
+from eva_data.reports.page import NAME, report_name, try_report
 from eva_data.reports.provenance import Kind, facts
 from eva_openmmlab.evaluation.logged import STEP, Entry, is_training, read_scalars, training_curves
 from eva_openmmlab.evaluation.next_commands import demo_command, evaluate_command
@@ -88,9 +88,8 @@ class RunReport:
             for name, buffer in scalars.items()
             if name.startswith(stage)
         }
-        if not found:  # a training that was over has evaluated in an earlier start
-            scored = [one for one in self.entries if not is_training(one)]
-            found = dict(scored[-1]) if scored else {}
+        # a training that was over has evaluated in an earlier start
+        found = found or _last_scores(self.entries)
         return {name: value for name, value in found.items() if name not in _NO_SCORES}
 
     def curves(self, *, without: str) -> list[Section]:
@@ -194,14 +193,32 @@ def report_of_run(runner: Any, kind: Kind, sections: str) -> Path | None:
             is imported here, since it needs what a run that is refused does not wait for.
 
     Returns:
-        The report, or None if it could not be made.
+        The report, or None if it could not be made. That of a training that was over stays.
     """
     folder = Path(runner.work_dir)
+    if was_over(runner) and (folder / NAME).is_file():  # what it shows was of an earlier start
+        return folder / NAME
     return try_report(
         folder,
         lambda: importlib.import_module(sections).make_report(runner, kind),
         name=report_name(folder, kind),
     )
+
+
+def was_over(runner: Any) -> bool:
+    """Return whether a training had nothing left to do."""
+    return bool(getattr(getattr(runner, "_train_loop", None), "was_over", False))
+
+
+def logged_scores(folder: Path) -> dict[str, float]:
+    """Return the scores of the last evaluation of a training, by its log."""
+    found = _last_scores(read_scalars(folder))
+    return {name: value for name, value in found.items() if name not in _NO_SCORES}
+
+
+def _last_scores(entries: Sequence[Entry]) -> dict[str, float]:
+    scored = [one for one in entries if not is_training(one)]
+    return dict(scored[-1]) if scored else {}
 
 
 def best_of(runner: Any) -> tuple[str, str]:

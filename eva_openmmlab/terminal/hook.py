@@ -30,13 +30,13 @@ class TerminalHook(Hook):
         recipe: Name of the recipe or config.
 
     Attributes:
-        scores: Scores of the latest evaluation.
+        scores: Scores of the latest evaluation; None before the first one.
     """
 
     priority = "LOWEST"
 
     def __init__(self, output: Output, *, recipe: str) -> None:
-        self.scores: Mapping[str, Any] = {}
+        self.scores: Mapping[str, Any] | None = None
         self._output, self._recipe = output, recipe
         self._bar: ProgressBar | None = None
         self._evaluation: ProgressBar | None = None
@@ -91,7 +91,7 @@ class TerminalHook(Hook):
         """Show the scores of an evaluation in training, or of some if there are many."""
         self._end(metrics)
         if self._bar is not None and _is_shown(runner):
-            scores = short_scores(self.scores) or "no scores, since nothing was found"
+            scores = short_scores(self.scores or {}) or "no scores, since nothing was found"
             self._output.say([f"{SAYS.unit} {runner.iter:,}: {scores}"])
 
     def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
@@ -99,7 +99,9 @@ class TerminalHook(Hook):
         self._end(metrics)
 
     def score_lines(self) -> list[str]:
-        """Describe the latest scores."""
+        """Describe the latest scores; no line for a run that evaluated nothing."""
+        if self.scores is None:
+            return []
         return score_lines(self.scores) or ["no scores, since nothing was found"]
 
     def _begin(self, loader: Any) -> None:

@@ -63,6 +63,7 @@ class EVATrainLoop(IterBasedTrainLoop):
         self.first_iteration = 0  # of this start
         self.first_sample = 0  # number of its first sample, over all processes
         self._evaluated = -1
+        self.was_over = False  # for this start nothing was left to do
 
     def continue_at(self, *, iteration: int, epoch: int, sample: int, evaluated: int) -> None:
         """Begin where a checkpoint ends.
@@ -113,6 +114,7 @@ class EVATrainLoop(IterBasedTrainLoop):
             runner.logger.info("catching up on the evaluation after iteration %d", self._iter)
             self._evaluate()
         elif self._iter >= self._max_iters:
+            self.was_over = True
             finished = SAYS.finished(Path(runner.work_dir), self._max_iters)
             say(finished, runner.logger)
         while self._iter < self._max_iters and not self.stop_training:

@@ -171,8 +171,11 @@ def _name(config: str, task: str) -> str:
 
 def _scores(runner: Any, kind: Kind, last: list[str]) -> list[str]:
     """Add the best scores, whose weights are named, where the last evaluation was not the best."""
-    from eva_openmmlab.evaluation.run_report import best_of
+    from eva_openmmlab.evaluation.run_report import best_of, logged_scores, was_over
+    from eva_openmmlab.terminal.scores import score_lines
 
+    if was_over(runner):
+        last = score_lines(logged_scores(Path(runner.work_dir)))
     best, file = best_of(runner) if kind == "training" else ("", "")
     return [f"best     {best} ({file})", *(f"last     {one}" for one in last)] if best else last
 

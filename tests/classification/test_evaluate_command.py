@@ -80,7 +80,8 @@ def test_own_data(
     assert page == f"report   {tmp_path}/out/report.html"
     shown = (tmp_path / "out/report.html").read_text()
     folder = f"--output {tmp_path}/out/demo PICTURE_OR_FOLDER"
-    command = f"python classification/demo.py --weights {classifier[1]} {folder}"
+    named = "".join(f"{word} " for word in options)  # without which the classes have no names
+    command = f"python classification/demo.py --weights {classifier[1]} {named}{folder}"
     assert demo == f"next     {command}"
     for text in (
         "Worst: confident and wrong",

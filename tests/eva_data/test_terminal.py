@@ -57,6 +57,7 @@ def test_warnings_and_what_is_shown_reach_the_terminal(monkeypatch):
     ("/home/me/eva/eva_backbone/vit.py", "torch.something is old", ""),
     ("/env/site-packages/torch/utils.py", "CUDA is too old", "CUDA is too old"),
     ("<string>", "made", ""),
+    ("/home/me/eva_coins/heads.py", "slow", "UserWarning: slow (heads.py, line 7)"),
 ])  # fmt: skip
 def test_a_warning_of_the_users_own_modules(file, message, shown):
     text = warnings.formatwarning(message, UserWarning, file, 7, "    warnings.warn(message)")

@@ -9,6 +9,7 @@ import pytest
 
 from eva_data.terminal import SHOWN
 from eva_engine import distributed
+from eva_engine.commands import text_log
 from eva_engine.commands import training as command_line
 from eva_engine.data.order import TooManyBadSamplesError
 
@@ -200,6 +201,35 @@ def test_a_refused_run_leaves_nothing(run, recipe, device, tmp_path, earlier):
         run(recipe, train=train)
     assert {*tmp_path.rglob("*")} == before
     assert logging.getLogger().handlers == handlers
+
+
+def test_another_process_of_a_refused_run_keeps_its_sentence(run, recipe, tmp_path, monkeypatch):
+    """Its log has no place any more: the main process has removed the folder."""
+
+    def train(config, device):
+        raise ValueError("value and fix")
+
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    with pytest.raises(SystemExit, match=r"^train.py: value and fix$"):
+        run(recipe, train=train)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()  # not removed yet
+    with pytest.raises(SystemExit, match=r"^train.py: value and fix$"):
+        run(recipe, train=train)
+    assert not [*(tmp_path / "run").iterdir()]
+
+
+def test_warnings_of_another_process_are_in_its_log_alone(tmp_path, monkeypatch, capsys):
+    """What all processes warn of, the main one shows."""
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    with text_log.logging_to(tmp_path):
+        logging.getLogger("eva_engine").warning("the average is slow")
+    assert "the average is slow" in (tmp_path / "log_rank1.txt").read_text()
+    with text_log.logging_to(tmp_path / "nowhere"):
+        for _ in range(2):
+            logging.getLogger("eva_engine").warning("the average is slow")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"{tmp_path}/nowhere/log_rank1.txt cannot be written: No such file or directory"
 
 
 def test_an_unexpected_error_stays_one(run, recipe, device, tmp_path):

@@ -9,6 +9,7 @@ from mmengine.logging import MMLogger
 
 from eva_data.terminal import SHOWN
 from eva_openmmlab.terminal import output
+from eva_openmmlab.terminal.hook import TerminalHook
 from eva_openmmlab.terminal.scores import best_before, score_lines, short_scores
 
 OURS = logging.getLogger("eva_openmmlab.somewhere")
@@ -120,3 +121,10 @@ def test_the_best_weights_where_the_last_were_worse(metric, score, found):
     assert best_before(info, metric=metric, iteration=60) == found
     assert best_before(info, metric=metric, iteration=40) == ("", "")
     assert best_before({}, metric=metric, iteration=40) == ("", "")
+
+
+def test_a_run_without_an_evaluation_says_nothing_of_scores():
+    hook = TerminalHook(output.Output(), recipe="mine")
+    assert hook.score_lines() == []
+    hook.after_test_epoch(None, {})
+    assert hook.score_lines() == ["no scores, since nothing was found"]

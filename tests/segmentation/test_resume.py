@@ -280,6 +280,21 @@ def test_a_run_that_begins_with_the_flag_saves_its_config(tiny_run, launch, tmp_
     assert (tmp_path / "iter_3.pth").is_file()
 
 
+def test_a_finished_run_that_is_continued_keeps_its_report(tiny_run, launch, tmp_path, capsys):
+    """What it says of classes and pictures needs an evaluation, and there is none any more."""
+    folder = tmp_path / "moved"
+    shutil.copytree(tiny_run / "run", folder)
+    kept = ("report.html", "results.json", "per_class.csv")
+    before = [(folder / name).read_bytes() for name in kept]
+    launch(train, folder / "tiny.py", "--work-dir", folder, "--resume")
+    assert [(folder / name).read_bytes() for name in kept] == before
+    *_, finished, scores, took, _, page, _ = capsys.readouterr().err.splitlines()
+    assert finished == f"{folder} has a finished run: all of its 3 iterations are done"
+    assert scores.startswith("mIoU ")
+    assert took.startswith("took ")
+    assert page == f"report   {folder}/report.html"
+
+
 def test_a_work_folder_that_has_a_run_wants_resume(begun, launch):
     before = contents(begun)
     with pytest.raises(SystemExit, match=r"has a run .*: continue it with --resume"):

@@ -22,7 +22,12 @@ from eva_engine.evaluation.classification_report import classification_sections
 from eva_engine.evaluation.counting import BatchResults, Counted
 from eva_engine.evaluation.multi_view import MultiView
 from eva_engine.evaluation.outcomes import Outcome, Outcomes
-from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
+from eva_engine.evaluation.own_data import (
+    evaluate_own_data,
+    fill_from_training,
+    given_flags,
+    settings_of,
+)
 from eva_engine.evaluation.report import announce, write_evaluation_report
 from eva_engine.evaluation.reports import complain_of_left_out, say_end, table, write_results
 from eva_engine.evaluation.sample_lines import writing_sample_lines
@@ -62,6 +67,7 @@ class _Evaluated(NamedTuple):
     videos: LabelledVideos
     examples: tuple[list[Outcome], list[Outcome]]
     began: float
+    flags: list[str]  # of the weights
 
 
 def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
@@ -73,6 +79,7 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
         frames=options.frames,
         image_size=options.image_size,
     )
+    flags = given_flags(options, "classes", "variant", "frames", "image_size", "mean", "std")
     fill_from_training(options, usual=PUBLISHED)
     if options.subset:
         names, columns = subset_of(model.num_classes, options.subset)
@@ -125,7 +132,7 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
             raise UnreadableVideoError(
                 f"{sentence(error)}; --skip-unreadable leaves such videos out"
             ) from error
-    evaluated = _Evaluated(counted, videos, outcomes.gathered(), began)
+    evaluated = _Evaluated(counted, videos, outcomes.gathered(), began, flags)
     if distributed.rank() == 0:
         _report(options, evaluated, device, frames=model.frames, image_size=model.img_size)
 
@@ -166,7 +173,7 @@ def _report(
             options.output, settings, counted.scores, unit="videos", extra={"data": extra},
             more={"left_out": list(counted.left_out)},
         )  # fmt: skip
-        next_steps = _next_steps(options)
+        next_steps = _next_steps(options, evaluated.flags)
         page = write_evaluation_report(
             options.output, counted.scores, task="Video recognition", weights=options.weights,
             data=[("data", f"{counted_videos(evaluated.videos)} ({options.data})")],
@@ -187,9 +194,10 @@ def _sections(evaluated: _Evaluated) -> list[Section]:
     )  # fmt: skip
 
 
-def _next_steps(options: argparse.Namespace) -> list[Step]:
+def _next_steps(options: argparse.Namespace, flags: list[str]) -> list[Step]:
     demo = command_to_run(
         "video demo", "video/demo.py",
-        "--weights", options.weights, "--output", options.output / "demo", "VIDEO_OR_FOLDER",
+        "--weights", options.weights, *flags,
+        "--output", options.output / "demo", "VIDEO_OR_FOLDER",
     )  # fmt: skip
     return [Step(text="Name what happens in other videos.", command=demo)]
