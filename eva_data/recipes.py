@@ -5,9 +5,12 @@ A recipe is a file below `TASK/configs` in a checkout. In a wheel the same folde
 """
 
 import ast
+import contextlib
 import difflib
 import os
 import re
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +38,7 @@ START_WEIGHTS = {  # task -> option of its training that takes the weights to be
     "video": "model.init_checkpoint=WEIGHTS",
     "clip": "model.init_checkpoint=WEIGHTS",
 }
+_unfinished: ContextVar[bool] = ContextVar("_unfinished", default=False)
 _BESIDE = Path(__file__).resolve().parent.parent  # site-packages, or the root of a checkout
 _SHOWN = 8  # names in a message
 _PARTS = frozenset(  # folders of a data set's parts, which do not name it
@@ -150,6 +154,27 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
         f"there is no recipe {os.fspath(name)!r} of {task}, and no such file; "
         f"{f'close to it: {close}; ' if close else ''}`eva recipes {task}` lists all"
     )
+
+
+@contextlib.contextmanager
+def unfinished() -> Iterator[None]:
+    """Read a recipe whose command line may still give what one of its values needs.
+
+    The config is made again with the command line's values.
+
+    Yields:
+        Nothing.
+    """
+    token = _unfinished.set(True)
+    try:
+        yield
+    finally:
+        _unfinished.reset(token)
+
+
+def is_unfinished() -> bool:
+    """Return whether a config is made whose values are not final, see `unfinished`."""
+    return _unfinished.get()
 
 
 def _weights_in_its_place(task: str, name: str, place: Path) -> str:
