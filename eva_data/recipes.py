@@ -210,13 +210,15 @@ def name_on_own_data(recipe: str | os.PathLike[str], data: str | os.PathLike[str
         data: The data, or a file or folder of them.
 
     Returns:
-        A name such as `coins_eva_g_24gb`; empty if the recipe is not one of this toolkit.
+        A name such as `coins_eva_g_24gb`, of letters, digits, dots and dashes, which no shell and
+        no config reads in another way; empty if the recipe is not one of this toolkit.
     """
     file, place = Path(recipe).resolve(), Path(data).resolve()
     if not any(file.is_relative_to(recipe_folder(task)) for task in TASKS):
         return ""
     folders = [place, *place.parents] if place.is_dir() else place.parents
-    named = (one.name for one in folders if one.name and one.name.lower() not in _PARTS)
+    names = (one.name for one in folders if one.name and one.name.lower() not in _PARTS)
+    named = filter(None, (re.sub(r"[^\w.-]+", "_", name).strip("_") for name in names))
     short = re.search(r"eva_.*", file.stem)
     return f"{next(named, 'own_data')}_{short[0] if short else file.stem}"
 
