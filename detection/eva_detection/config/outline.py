@@ -195,9 +195,9 @@ def _call(call: ast.Call, scope: Tree) -> None:
     elif not (isinstance(function, ast.Name) and function.id in _KNOWN_CALLS):
         _forget(call, scope)
         for node in ast.walk(call):
-            known = isinstance(node, ast.Name) and node.id in scope
-            if known and not isinstance(scope[node.id], ast.FunctionDef):
-                scope[node.id] = UNKNOWN
+            if isinstance(node, ast.Name) and node.id in scope:
+                kept = isinstance(scope[node.id], ast.FunctionDef)
+                scope[node.id] = scope[node.id] if kept else UNKNOWN
     elif any(keyword.arg in (None, TARGET) for keyword in call.keywords):
         raise NotPlainError("a function sets classes")
 

@@ -42,12 +42,13 @@ def why_unreachable(url: str) -> str:
     seconds = patience()
     until = time.monotonic() + seconds
     answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def ask(host: str, port: int) -> None:
+        answers.put(_connect(host, port, until))
+
     for hop in hops:
         # the system may take much longer to resolve a name, and cannot be interrupted
-        threading.Thread(
-            target=lambda hop: answers.put(_connect(*hop, until)),
-            args=[hop], name="reachable", daemon=True,
-        ).start()  # fmt: skip
+        threading.Thread(target=ask, args=hop, name="reachable", daemon=True).start()
     reason = ""
     for _ in hops:
         try:
