@@ -5,9 +5,12 @@ A recipe is a file below `TASK/configs` in a checkout. In a wheel the same folde
 """
 
 import ast
+import contextlib
 import difflib
 import os
 import re
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +38,7 @@ START_WEIGHTS = {  # task -> option of its training that takes the weights to be
     "video": "model.init_checkpoint=WEIGHTS",
     "clip": "model.init_checkpoint=WEIGHTS",
 }
+_unfinished: ContextVar[bool] = ContextVar("_unfinished", default=False)
 _BESIDE = Path(__file__).resolve().parent.parent  # site-packages, or the root of a checkout
 _SHOWN = 8  # names in a message
 _PARTS = frozenset(  # folders of a data set's parts, which do not name it
@@ -152,6 +156,27 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
     )
 
 
+@contextlib.contextmanager
+def unfinished() -> Iterator[None]:
+    """Read a recipe whose command line may still give what one of its values needs.
+
+    The config is made again with the command line's values.
+
+    Yields:
+        Nothing.
+    """
+    token = _unfinished.set(True)
+    try:
+        yield
+    finally:
+        _unfinished.reset(token)
+
+
+def is_unfinished() -> bool:
+    """Return whether a config is made whose values are not final, see `unfinished`."""
+    return _unfinished.get()
+
+
 def _weights_in_its_place(task: str, name: str, place: Path) -> str:
     """Write the sentence on weights, or the folder of a run, that were given for a recipe."""
     what = "a folder" if place.is_dir() else "weights"
@@ -185,13 +210,15 @@ def name_on_own_data(recipe: str | os.PathLike[str], data: str | os.PathLike[str
         data: The data, or a file or folder of them.
 
     Returns:
-        A name such as `coins_eva_g_24gb`; empty if the recipe is not one of this toolkit.
+        A name such as `coins_eva_g_24gb`, of letters, digits, dots and dashes, which no shell and
+        no config reads in another way; empty if the recipe is not one of this toolkit.
     """
     file, place = Path(recipe).resolve(), Path(data).resolve()
     if not any(file.is_relative_to(recipe_folder(task)) for task in TASKS):
         return ""
     folders = [place, *place.parents] if place.is_dir() else place.parents
-    named = (one.name for one in folders if one.name and one.name.lower() not in _PARTS)
+    names = (one.name for one in folders if one.name and one.name.lower() not in _PARTS)
+    named = filter(None, (re.sub(r"[^\w.-]+", "_", name).strip("_") for name in names))
     short = re.search(r"eva_.*", file.stem)
     return f"{next(named, 'own_data')}_{short[0] if short else file.stem}"
 

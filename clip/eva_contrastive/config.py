@@ -5,6 +5,7 @@ from typing import Literal
 
 from eva_contrastive.model.text_variants import TEXT_VARIANTS
 from eva_data.holdout import check_setting, require_evaluated
+from eva_data.recipes import is_unfinished
 from eva_engine.config import (
     OptimizerConfig,
     PixelConfig,
@@ -117,7 +118,9 @@ class DataConfig(PixelConfig):
             raise ValueError(
                 "templates must have at least one sentence, such as 'a photo of a {}.'"
             )
-        if not self.zero_shot and tuple(self.templates) != DataConfig.templates:
+        if self.zero_shot or is_unfinished():
+            return
+        if tuple(self.templates) != DataConfig.templates:
             raise ValueError(
                 f"templates={' '.join(self.templates)!r} has no effect without zero_shot, the "
                 "folder of class folders that they are for: name it, or leave templates out"
@@ -166,7 +169,8 @@ class ContrastiveConfig:
                     f"optimizer.{name}={value} has no effect: set vision.{name} and text.{name}"
                 )
         require_evaluated(self.run.best_metric, self.data, "val", "val_share", "zero_shot")
-        if self.interpolation != 1 and not self.model.init_checkpoint:
+        starts = self.model.init_checkpoint or is_unfinished()
+        if self.interpolation != 1 and not starts:
             raise ValueError(
                 f"interpolation={self.interpolation} needs a start that is a complete CLIP, and "
                 "model.init_checkpoint is empty: leave interpolation out, or begin with one, such "

@@ -1,12 +1,13 @@
 """A share of the pictures with captions held out for validation."""
 
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from eva_data.captions.captioned_images import CaptionedImages
+from eva_data.captions.captioned_images import CaptionedImages, MixedCaptions
 from eva_data.holdout import held_out, stem
 
 
@@ -57,7 +58,7 @@ def hold_out(
     """Divide the pictures of a source by their names without suffix, of shards by their keys.
 
     A picture stays with all of its captions, and one that a manifest names several times is on one
-    side; among those that are held out it comes once.
+    side, that of its first name; among those that are held out it comes once.
 
     Args:
         pairs: The source.
@@ -70,9 +71,18 @@ def hold_out(
     Raises:
         ValueError: If it is not a share, or one side would be empty.
     """
-    chosen = held_out((stem(pairs.name(index)) for index in range(len(pairs))), share, name=name)
-    once = {pairs.sample_id(index): index for index in np.flatnonzero(chosen)[::-1].tolist()}
+    names = (stem(pairs.name(index)) for index in range(len(pairs)))
+    if isinstance(pairs, MixedCaptions):  # whose sources may name a picture below other folders
+        first: dict[str, str] = {}
+        places = (_place(pairs, index) for index in range(len(pairs)))
+        names = (first.setdefault(place, one) for place, one in zip(places, names, strict=True))
+    chosen = held_out(names, share, name=name)
+    once = {_place(pairs, index): index for index in np.flatnonzero(chosen)[::-1].tolist()}
     return (
         ChosenCaptions(pairs, np.flatnonzero(~chosen).tolist()),
         ChosenCaptions(pairs, sorted(once.values())),
     )
+
+
+def _place(pairs: CaptionedImages, index: int) -> str:
+    return os.path.normpath(pairs.sample_id(index))

@@ -94,18 +94,20 @@ def _find(wanted: Wanted) -> Found:
         if there:
             found[path] = _find_one(source, dataclasses.replace(wanted, data=(path,), parts=there))
     files = {path: [*one.files.values()] for path, one in found.items()}
-    unlisted = all(isinstance(source, VocPictures) for source in sources.values())
-    numbering = unite(files, unlisted=unlisted)
-    joined = {
-        part: join(
+    voc = {path: one.classes for path, one in sources.items() if isinstance(one, VocPictures)}
+    numbering = unite(files, unlisted=voc if len(voc) == len(sources) else {})
+    categories = dict(pair for one in numbering.values() for pair in one.values())
+    joined, known = {}, dict[str, Path]()
+    for part in wanted.parts:
+        joined[part] = join(
             [
                 (one.files[part], one.folders[part], numbering[path])
                 for path, one in found.items()
                 if part in one.files
-            ]
+            ],
+            categories=categories,
+            known=known if wanted.share is not None else {},  # a share of each set is held out
         )
-        for part in wanted.parts
-    }
     for file in (file for one in found.values() for file in one.files.values()):
         forget(file.path)
     notes = [note for one in found.values() for note in one.notes]

@@ -11,13 +11,16 @@ _SHOWN = 12  # names of classes in a message
 Numbering = Mapping[int, tuple[int, str]]  # category id of a set -> id and name of all together
 
 
-def unite(files: Mapping[Path, Sequence[CocoFile]], *, unlisted: bool) -> dict[Path, Numbering]:
+def unite(
+    files: Mapping[Path, Sequence[CocoFile]], *, unlisted: Mapping[Path, Sequence[str]]
+) -> dict[Path, Numbering]:
     """Number the classes of all sets as those of the first.
 
     Args:
         files: Path of each set -> its files, which have the same ids and names, or less of them.
-        unlisted: Whether the classes are those of which objects were found, as in Pascal VOC,
-            and not of a list: their names are then joined, sorted, and numbered from 1.
+        unlisted: Path of each set, also of those without files -> its classes, where these are
+            those of which objects were found, as in Pascal VOC, and not of a list: their names are
+            then joined, sorted, and numbered from 1. Empty where there are lists.
 
     Returns:
         Path of each set -> new id and name of each of its categories.
@@ -25,15 +28,18 @@ def unite(files: Mapping[Path, Sequence[CocoFile]], *, unlisted: bool) -> dict[P
     Raises:
         ValueError: If sets have other classes, or the same in another order.
     """
+    if unlisted:
+        names = sorted({name for classes in unlisted.values() for name in classes})
+        ids = {name: (number, name) for number, name in enumerate(names, start=1)}
+        return {
+            path: {key: ids[name] for key, name in enumerate(classes, start=1)}
+            for path, classes in unlisted.items()
+        }
     own: dict[Path, Mapping[int, str]] = {}
     for path, (first, *others) in files.items():
         own[path] = first.categories
         for file in others:
             check_categories(file, first.categories, of=str(first.path))
-    if unlisted:
-        names = sorted({name for categories in own.values() for name in categories.values()})
-        ids = {name: (number, name) for number, name in enumerate(names, start=1)}
-        return {path: {key: ids[name] for key, name in one.items()} for path, one in own.items()}
     first_path, common = next(iter(own.items()))
     for path, categories in own.items():
         if [*categories.values()] != [*common.values()]:
@@ -52,11 +58,18 @@ def _listed(categories: Mapping[int, str]) -> str:
     return f"{len(names)} ({', '.join(names[:_SHOWN])}{more})"
 
 
-def join(parts: Sequence[tuple[CocoFile, str, Numbering]]) -> tuple[CocoFile, str]:
+def join(
+    parts: Sequence[tuple[CocoFile, str, Numbering]],
+    *,
+    categories: Mapping[int, str],
+    known: dict[str, Path],
+) -> tuple[CocoFile, str]:
     """Join files, whose pictures may have equal names in different folders.
 
     Args:
         parts: Each file, the folder of its pictures, and its classes from `unite`.
+        categories: Name of each id of all sets together.
+        known: Pictures that are in a file already -> that file; those of these are added.
 
     Returns:
         A file, and the folder of the first one's pictures: names of pictures are relative to it,
@@ -68,10 +81,7 @@ def join(parts: Sequence[tuple[CocoFile, str, Numbering]]) -> tuple[CocoFile, st
     place = os.path.normpath(parts[0][1])
     images: dict[int, dict[str, Any]] = {}
     objects: list[dict[str, Any]] = []
-    categories: dict[int, str] = {}
-    known: dict[str, Path] = {}
     for file, folder, numbering in parts:
-        categories |= dict(numbering.values())
         ids = {}
         for key, entry in file.images.items():
             name = os.path.normpath(os.path.join(folder, entry["file_name"]))  # noqa: PTH118

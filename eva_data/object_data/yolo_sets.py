@@ -7,7 +7,7 @@ ultralytics' documentation.
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,18 @@ class YoloPictures(LabelledPictures):
             raise ValueError(f"{file} has kpt_shape: its labels are of keypoints, not of objects")
         self._names = _class_names(file, settings)
         places = _places(file, settings)
-        parts = {}
-        for part, keys in _KEYS.items():
-            value = next((settings[key] for key in keys if settings.get(key)), None)
-            if value is not None:
-                parts[part] = _part(file, part, value, places)
-        if parts and "val" not in parts and _is_there(settings.get("test"), places):
-            parts["test"] = _part(file, "test", settings["test"], places)
+        named = {
+            part: next((settings[key] for key in keys if settings.get(key)), None)
+            for part, keys in _KEYS.items()
+        }
+        copies = _copies(named.values(), places)
+        parts = {
+            part: _part(file, part, value, copies, places)
+            for part, value in named.items()
+            if value is not None
+        }
+        if parts and "val" not in parts and _is_there(settings.get("test"), copies):
+            parts["test"] = _part(file, "test", settings["test"], copies, places)
         if "train" not in parts and "val" not in parts:
             raise ValueError(f"{file} has neither train nor val, which name folders of pictures")
         super().__init__("YOLO", file, parts)
@@ -147,7 +152,20 @@ def _places(file: Path, settings: dict[str, Any]) -> list[Path]:
     return list(dict.fromkeys([*places, above]))  # the last for a set that was moved
 
 
-def _part(file: Path, part: str, value: Any, places: Sequence[Path]) -> Part:
+def _copies(values: Iterable[Any], places: Sequence[Path]) -> Sequence[Path]:
+    """Keep the first place that has a part: two copies of a set may be divided in other ways."""
+    lists = (value if isinstance(value, list) else [value] for value in values)
+    names = [one for value in lists for one in value if isinstance(one, str)]
+    names = [one for one in names if not home_expanded(one.strip()).is_absolute()]
+    for place in places:
+        if any(path.exists() for name in names for path in _candidates(name, [place])):
+            return [place]
+    return places
+
+
+def _part(
+    file: Path, part: str, value: Any, copies: Sequence[Path], places: Sequence[Path]
+) -> Part:
     values = value if isinstance(value, list) else [value]
     paths: list[str] = []
     absent: list[str] = []
@@ -155,7 +173,7 @@ def _part(file: Path, part: str, value: Any, places: Sequence[Path]) -> Part:
     for one in values:
         if not isinstance(one, str):
             raise ValueError(f"{file}: {part} is {shown(one)}; it must name a folder or a list")
-        place = _find(file, part, one, places)
+        place = _find(file, part, one, copies)
         if place.is_dir():
             found = [f"{place}/{name}" for name in find_files(place, PICTURES)]
             if not found:

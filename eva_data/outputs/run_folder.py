@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import fnmatch
 import logging
 import os
 import shutil
@@ -15,6 +16,7 @@ from eva_data.files import explained, make_folder, remove_unfinished
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
+_TRIES = 5  # not for ever: some disks number a file otherwise each time
 _HELD = (errno.EACCES, errno.EAGAIN)
 
 
@@ -37,13 +39,22 @@ def locked(folder: Path) -> Iterator[None]:
         UnwritableError: If the folder is a file, or nothing can be written in it.
     """
     descriptor = _lock(folder)
-    if not (folder / LOCK).exists():  # a run that was refused has just removed it
-        os.close(descriptor)
+    for _ in range(_TRIES):
+        if _is_there(descriptor, folder / LOCK):
+            break
+        os.close(descriptor)  # a run that was refused has just removed it
         descriptor = _lock(folder)
     try:
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_there(descriptor: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except OSError:
+        return False
 
 
 def _lock(folder: Path) -> int:
@@ -107,17 +118,23 @@ def clean_if_refused(
     Yields:
         Nothing.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    before = _matching(folder, traces)
+    # Path's raises where a folder above may not be read, which `locked` says in a sentence
+    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]  # noqa: PTH110
+    before: set[Path] | None
+    try:
+        before = _matching(folder, traces)
+    except OSError as error:  # of another kind: what is there is not known, and stays
+        before = set() if isinstance(error, FileNotFoundError) else None
     try:
         yield
     except FolderInUseError:  # what is there is another run's
         raise
     except _REFUSALS as error:
-        if is_refusal(error) and folder.is_dir() and not begun():
+        if is_refusal(error) and before is not None and folder.is_dir() and not begun():
             with contextlib.suppress(ValueError, OSError), locked(folder):
                 for path in _matching(folder, [LOCK, *traces]) - before:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    entire = path.is_dir() and not path.is_symlink()
+                    shutil.rmtree(path) if entire else path.unlink()
             with contextlib.suppress(OSError):  # something else is there
                 for path in made:
                     path.rmdir()
@@ -125,4 +142,5 @@ def clean_if_refused(
 
 
 def _matching(folder: Path, patterns: Collection[str]) -> set[Path]:
-    return {path for pattern in patterns for path in folder.glob(pattern)}
+    names = os.listdir(folder)  # noqa: PTH208 (links that lead nowhere too)
+    return {folder / one for one in names if any(fnmatch.fnmatchcase(one, of) for of in patterns)}

@@ -17,7 +17,7 @@ from eva_data.command_line.slips import end_program
 from eva_data.commands import ended, exit_code, program_name, say
 from eva_data.options import add_download_option
 from eva_data.outputs.run_folder import is_refusal
-from eva_data.recipes import TASKS, find_recipe
+from eva_data.recipes import TASKS, find_recipe, unfinished
 from eva_engine.commands.endings import ending
 from eva_engine.commands.words import as_flags, take_recipe, without_other_validation
 from eva_engine.config import SAYS, RunConfig, as_plain, what_is_saved
@@ -119,7 +119,8 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
         sys.exit(0 if rest else 2)
     try:
         file = find_recipe(task, recipe) if task in TASKS else Path(recipe)
-        default = load_recipe(file, kind)
+        with unfinished():
+            default = load_recipe(file, kind)
         rest = without_other_validation(as_flags(rest, default), default)
     except ValueError as error:
         raise end_program(program, error) from error

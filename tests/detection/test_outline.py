@@ -71,3 +71,39 @@ def test_a_saved_config(tmp_path):
     file.write_text("train: [")
     with pytest.raises(ValueError, match="not plain"):
         read_outline(file)
+
+
+CONFIG = """
+from detectron2.config import LazyCall as L
+from own import Head, Own, change
+model = L(Own)(head=L(Head)(size=1))
+train = dict(seed=1)
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "part = model.head\nchange(part)",
+        "part = model.head\nother = change(part)",
+        "part = model.head\npart.update({'_target_': Own})",
+        "parts = [model.head]\nparts[0]._target_ = Own",
+        "parts = (model.head,)\nchange(*parts)",
+        "parts = [change(one) for one in [model.head]]",
+        "def own():\n    model.head._target_ = Own\nown()",
+    ],
+)
+def test_what_is_changed_under_another_name_is_unknown(tmp_path, text):
+    """Else an argument that the class of a user takes would be refused."""
+    (tmp_path / "recipe.py").write_text(CONFIG + text)
+    outline = read_outline(tmp_path / "recipe.py")
+    assert find(outline, "model.head._target_") is find(outline, "model.head.size") is UNKNOWN
+    assert find(outline, "train.seed") == 1
+
+
+def test_a_part_that_is_put_elsewhere_too_is_a_copy(tmp_path):
+    text = f"{CONFIG}other = L(Own)(head=model.head)\nother.head.size = 2\nother.foot = other.head"
+    (tmp_path / "recipe.py").write_text(f"{text}\nother.foot.size = 3")
+    outline = read_outline(tmp_path / "recipe.py")
+    sizes = [find(outline, f"{name}.size") for name in ("model.head", "other.head", "other.foot")]
+    assert sizes == [1, 2, 3]

@@ -3,7 +3,9 @@
 import re
 
 import pytest
+from omegaconf import OmegaConf
 
+from eva_detection.config.overrides import apply_overrides
 from eva_detection.config.parser import make_parser
 
 RECIPE = "demo/cascade_mask_rcnn_vitdet_eva_debug"
@@ -74,3 +76,15 @@ def test_a_run_in_place_of_a_recipe_is_evaluated_in_a_folder_of_its_own(tmp_path
     args = make_parser().parse_args([str(tmp_path), "--eval-only", "train.output_dir=x"])
     assert args.opts == ["train.output_dir=x", places[0]]
     assert make_parser().parse_args([str(tmp_path), "--resume"]).opts == []
+
+
+@pytest.mark.parametrize("name", ["münzen (2)", "it's", "a,b", "[x]", "a=b", "{x}", "e\\", "~1 #"])
+def test_folders_of_any_name(tmp_path, name):
+    """Of a run that is evaluated, and of a run on own data."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "config.yaml").touch()
+    run = make_parser().parse_args([str(tmp_path / name), "--eval-only"])
+    cfg = OmegaConf.create({"train": {"init_checkpoint": "", "output_dir": ""}})
+    apply_overrides(cfg, run.opts)
+    assert cfg.train.init_checkpoint == str(tmp_path / name)
+    assert cfg.train.output_dir == f"{tmp_path / name}/evaluation"

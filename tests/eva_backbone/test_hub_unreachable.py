@@ -154,6 +154,16 @@ def test_a_proxy_is_what_has_to_be_reached(hub, closed, monkeypatch):
     assert reachable.why_unreachable("https://a.invalid/x") == "Connection refused"
 
 
+@pytest.mark.parametrize("form", ["127.0.0.1", "127.0.0.1:{}", "127.0.0.0/8"])
+def test_a_server_that_may_be_meant_by_no_proxy(hub, closed, monkeypatch, form):
+    """The library connects to it directly, and the proxy may lead elsewhere."""
+    monkeypatch.setenv("no_proxy", form.format(hub.url.rpartition(":")[2]))
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed}")
+    assert reachable.why_unreachable(hub.url) == ""
+    monkeypatch.setenv("http_proxy", hub.url)
+    assert reachable.why_unreachable(f"http://127.0.0.1:{closed}") == ""
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"), [("30", 30.0), ("0.5", 0.5), ("", 2.0), ("x", 2.0), ("0", 2.0)]
 )

@@ -129,5 +129,13 @@ def test_a_run_on_own_data_is_named_by_both(recipe, name, tmp_path):
         assert name_on_own_data(file, place) == name
 
 
+@pytest.mark.parametrize(
+    ("folder", "name"), [("coins (2)", "coins_2"), ("münzen", "münzen"), ("it's [x]", "it_s_x")]
+)
+def test_no_shell_and_no_config_reads_the_name_in_another_way(folder, name, tmp_path):
+    file = find_recipe("detection", DEBUG)
+    assert name_on_own_data(file, tmp_path / folder / "data.yaml") == f"{name}_eva_debug"
+
+
 def test_the_folder_of_a_users_own_config_is_its_own(tmp_path):
     assert name_on_own_data(tmp_path / "mine.py", tmp_path / "coins") == ""

@@ -35,6 +35,7 @@ from eva_detection.config.outline import (
     with_overrides,
 )
 from eva_detection.config.signatures import arguments_of
+from eva_detection.config.words import setting
 from eva_detection.data.places import require_data
 from eva_detection.training.output_folder import check_unused, last_checkpoint
 
@@ -85,7 +86,7 @@ def _name_output(args: argparse.Namespace, recipe: Path) -> None:
     if place is None or any(text.lstrip("+").startswith(f"{_OUTPUT}=") for text in args.opts):
         return
     if name := name_on_own_data(recipe, place):
-        args.opts.append(f"{_OUTPUT}=./output/{name}")
+        args.opts.append(setting(_OUTPUT, f"./output/{name}"))
 
 
 def require_recipe(args: argparse.Namespace) -> Path:

@@ -5,6 +5,7 @@ of the config itself.
 """
 
 import ast
+import contextlib
 import copy
 import importlib.util
 import re
@@ -25,6 +26,7 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]*|\d+[A-Za-z]+")
 # Functions of `config.recipes` that set values below `model`, `optimizer` and the mappers alone.
 _KNOWN_CALLS = ("set_vit", "set_image_size", "update_each", "drop_masks")
 _STOCK = "stock_config"
+_CONTAINERS = (ast.List, ast.Tuple, ast.Set, ast.Dict, ast.ListComp, ast.DictComp, ast.SetComp)
 Tree = dict[str, Any]  # name -> value, or what is below it
 
 
@@ -72,7 +74,10 @@ def read_outline(file: Path) -> Tree:
             _run(statement, scope, file)
     except (SyntaxError, RecursionError, yaml.YAMLError) as error:
         raise NotPlainError(f"{file} is not plain: {error}") from error
-    return scope
+    return {
+        name: UNKNOWN if isinstance(value, ast.FunctionDef) else value
+        for name, value in scope.items()
+    }
 
 
 class _Plain(yaml.SafeLoader):
@@ -134,7 +139,9 @@ def _run(statement: ast.stmt, scope: Tree, file: Path) -> None:
         for module in statement.names:
             first = module.name.partition(".")[0]
             scope[module.asname or first] = Imported(module.name if module.asname else first)
-    elif isinstance(statement, ast.FunctionDef | ast.ClassDef):
+    elif isinstance(statement, ast.FunctionDef):
+        scope[statement.name] = statement
+    elif isinstance(statement, ast.ClassDef):
         scope[statement.name] = UNKNOWN
     elif isinstance(statement, ast.Assign):
         for target in statement.targets:
@@ -183,11 +190,14 @@ def _call(call: ast.Call, scope: Tree) -> None:
             else:
                 _set(scope, [*path, keyword.arg], _value(keyword.value, scope))
         if call.args:
+            _forget(function.value, scope)
             _set(scope, path, UNKNOWN)
     elif not (isinstance(function, ast.Name) and function.id in _KNOWN_CALLS):
+        _forget(call, scope)
         for node in ast.walk(call):
             if isinstance(node, ast.Name) and node.id in scope:
-                scope[node.id] = UNKNOWN
+                kept = isinstance(scope[node.id], ast.FunctionDef)
+                scope[node.id] = scope[node.id] if kept else UNKNOWN
     elif any(keyword.arg in (None, TARGET) for keyword in call.keywords):
         raise NotPlainError("a function sets classes")
 
@@ -210,7 +220,34 @@ def _set(tree: Tree, path: list[str], value: Any) -> None:
         if not isinstance(below, dict):
             below = tree[name] = {}
         tree = below
-    tree[path[-1]] = value
+    # a config keeps a copy of what is put below it
+    tree[path[-1]] = copy.deepcopy(value) if len(path) > 1 else value
+
+
+def _forget(node: ast.AST, scope: Tree) -> None:
+    """Leave open what is named somewhere, under its other names too: it may be changed there."""
+    if isinstance(node, ast.Name | ast.Attribute):
+        with contextlib.suppress(NotPlainError):
+            _open(_named(node, scope))
+        function = scope.get(node.id) if isinstance(node, ast.Name) else None
+        if isinstance(function, ast.FunctionDef):  # which may change whatever it names
+            del scope[function.name]
+            for part in ast.walk(function):
+                if isinstance(part, ast.Name):
+                    _forget(part, scope)
+            scope[function.name] = function
+        if isinstance(node, ast.Name) or not isinstance(node.value, ast.Call):
+            return
+    for part in ast.iter_child_nodes(node):
+        _forget(part, scope)
+
+
+def _open(value: Any) -> None:
+    if isinstance(value, dict):
+        for one in value.values():
+            _open(one)
+        value.clear()
+        value[OTHERS] = UNKNOWN
 
 
 def _value(node: ast.expr, scope: Tree) -> Any:
@@ -228,6 +265,8 @@ def _value(node: ast.expr, scope: Tree) -> Any:
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError):
+        if isinstance(node, _CONTAINERS):
+            _forget(node, scope)
         return UNKNOWN
 
 
@@ -237,7 +276,8 @@ def _lazy(make: ast.Call, call: ast.Call, scope: Tree) -> Any:
     known = isinstance(make.func, ast.Name) and scope.get(make.func.id) == Imported(_LAZY_CALL)
     found = {TARGET: _value(make.args[0], scope) if known and make.args else UNKNOWN}
     for one in call.keywords:
-        found[one.arg or OTHERS] = _value(one.value, scope) if one.arg else UNKNOWN
+        value = _value(one.value, scope) if one.arg else UNKNOWN
+        found[one.arg or OTHERS] = copy.deepcopy(value)
     return found
 
 
@@ -248,6 +288,7 @@ def _created(node: ast.Call, scope: Tree) -> Any:
     named = isinstance(node.func, ast.Name) and node.func.id == _STOCK and node.args
     found = importlib.util.find_spec("detectron2") if named else None
     if found is None or found.origin is None or not isinstance(node.args[0], ast.Constant):
+        _forget(node, scope)
         for part in ast.walk(node):  # which a function may change
             if isinstance(part, ast.Name) and isinstance(scope.get(part.id), dict):
                 scope[part.id] = UNKNOWN
@@ -257,7 +298,8 @@ def _created(node: ast.Call, scope: Tree) -> Any:
 
 def _named(node: ast.expr, scope: Tree) -> Any:
     if isinstance(node, ast.Name):
-        return scope.get(node.id, UNKNOWN)
+        value = scope.get(node.id, UNKNOWN)
+        return UNKNOWN if isinstance(value, ast.FunctionDef) else value
     assert isinstance(node, ast.Attribute)
     above = _value(node.value, scope)
     if isinstance(above, Imported):

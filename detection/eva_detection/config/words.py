@@ -15,6 +15,7 @@ from eva_data.recipes import find_recipe
 from eva_detection.config.saved import SAVED, require_config
 
 _RECIPE, _WEIGHTS = "--config-file", "train.init_checkpoint"
+_PLAIN = re.compile(r"[\w./:+@%-]+", re.ASCII)
 _SETTING = re.compile(r"~|[^/=]+=")  # ~key: hydra's way to delete a value
 USUAL_SETTINGS = (  # for those who look for a flag
     "train.init_checkpoint=WEIGHTS",
@@ -27,6 +28,21 @@ USUAL_SETTINGS = (  # for those who look for a flag
     "dataloader.train.total_batch_size=NUMBER",
     "dataloader.train.num_workers=NUMBER",
 )
+
+
+def setting(key: str, path: str) -> str:
+    """Write a setting whose value is a path, in quotes where hydra's grammar asks for them.
+
+    Args:
+        key: Its name.
+        path: Its value.
+    """
+    if _PLAIN.fullmatch(path):
+        return f"{key}={path}"
+    text = re.sub(
+        r"(\\*)('|$)", lambda found: 2 * found[1] + "\\" * bool(found[2]) + found[2], path
+    )
+    return f"{key}='{text}'"
 
 
 class AnyOrderParser(any_order.AnyOrderParser):
@@ -131,7 +147,7 @@ def _evaluate(found: argparse.Namespace) -> None:
         config = Path(require_config(None, found.weights, option=_RECIPE))
         settings["train.output_dir"] = str(config.parent / "evaluation")
         found.config_file = str(config)
-    found.opts += [f"{key}={value}" for key, value in settings.items() if key not in given]
+    found.opts += [setting(key, value) for key, value in settings.items() if key not in given]
 
 
 def _same(first: str, second: str) -> bool:

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies
 
 CONNECT_SECONDS = 2.0
 VARIABLE = "HF_HUB_ETAG_TIMEOUT"  # how long huggingface_hub waits for a first answer
@@ -20,6 +20,8 @@ _BEGUN = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 def why_unreachable(url: str) -> str:
     """Open one connection to the server of a URL, or to the proxy that leads there.
+
+    Where `NO_PROXY` names any hosts, one of both is enough: programs read it in different ways.
 
     A name that nobody resolves, and packets that nobody answers, take `CONNECT_SECONDS`, or what
     `HF_HUB_ETAG_TIMEOUT` says. All addresses of a name are tried at the same time: one that is
@@ -32,31 +34,44 @@ def why_unreachable(url: str) -> str:
         The reason if there is no connection, or "".
     """
     try:
-        host, port = _next_hop(url)
+        hops = _next_hops(url)
     except ValueError:
         return ""  # the library says what is wrong with it
-    if not host or not port:
+    if not all(host and port for host, port in hops):
         return ""
     seconds = patience()
+    until = time.monotonic() + seconds
     answers: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    def ask() -> None:
-        answers.put(_connect(host, port, time.monotonic() + seconds))
+    def ask(host: str, port: int) -> None:
+        answers.put(_connect(host, port, until))
 
-    # the system may take much longer to resolve a name, and cannot be interrupted
-    threading.Thread(target=ask, name="reachable", daemon=True).start()
-    with contextlib.suppress(queue.Empty):
-        return answers.get(timeout=seconds + 0.1)
-    return _silence(seconds)
+    for hop in hops:
+        # the system may take much longer to resolve a name, and cannot be interrupted
+        threading.Thread(target=ask, args=hop, name="reachable", daemon=True).start()
+    reason = ""
+    for _ in hops:
+        try:
+            answer = answers.get(timeout=max(until - time.monotonic(), 0) + 0.1)
+        except queue.Empty:
+            return _silence(seconds)
+        if not answer:
+            return ""
+        reason = reason or answer
+    return reason
 
 
-def _next_hop(url: str) -> tuple[str, int]:
+def _next_hops(url: str) -> list[tuple[str, int]]:
     place = urlsplit(url)
-    if not proxy_bypass(place.hostname or ""):
-        proxies = getproxies()
-        if proxy := proxies.get(place.scheme) or proxies.get("all"):
-            place = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    return place.hostname or "", place.port or _PORTS.get(place.scheme, 0)
+    proxies = getproxies()
+    places = [place]
+    if proxy := proxies.get(place.scheme) or proxies.get("all"):
+        through = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        if not proxies.get("no"):
+            places = [through]
+        elif "*" not in proxies["no"].replace(" ", "").split(","):
+            places = [through, place]
+    return [(one.hostname or "", one.port or _PORTS.get(one.scheme, 0)) for one in places]
 
 
 def patience() -> float:

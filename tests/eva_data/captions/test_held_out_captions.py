@@ -85,6 +85,19 @@ def test_of_a_manifest_a_picture_is_evaluated_once(photos):
     assert len(train) == 4 * (COUNT - len({*stems(held)}))
 
 
+def test_sources_that_name_a_picture_below_other_folders(photos):
+    lines = [f"photos/{number:04}.png,one" for number in range(COUNT)]
+    (photos / "more.csv").write_text("\n".join(["file,title", *lines]))
+    (photos / "all.toml").write_text(
+        '[[source]]\nname = "a"\nfolder = "photos"\n'
+        f'[[source]]\nname = "b"\ntable = "more.csv"\nroot = "{photos}/photos/.."\n'
+    )
+    train, held = hold_out(open_captions(photos / "all.toml"), 0.2, name="data.val_share")
+    alone = hold_out(open_captions(photos / "photos"), 0.2, name="data.val_share")[1]
+    assert not {*stems(train)} & {*stems(held)}
+    assert stems(held) == stems(alone)
+
+
 def test_a_share_that_leaves_one_side_empty(photos):
     pairs = open_captions(photos / "photos")
     with pytest.raises(ValueError, match=r"data.val_share 1e-09 of 40 samples leaves none to eval"):

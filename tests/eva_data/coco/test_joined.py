@@ -90,6 +90,11 @@ def test_years_of_voc_are_trained_on_together(tmp_path, read):
     assert names_of(found.files["val"]) == ["1.jpg"]
     assert found.folders == dict.fromkeys(("train", "val"), f"{first}/JPEGImages")
     assert f"2 sets are joined: {first}, {second}" in found.notes
+    assert found.files["val"].categories == found.files["train"].categories
+    evaluated = read(first, second, parts=("val",)).files["val"]  # of which the second has none
+    assert evaluated.categories == found.files["train"].categories
+    assert [one["category_id"] for one in evaluated.objects] == [2]
+    found = read(first, second)
     files = place(found, tmp_path / "run", names=["train", "val"])
     write_placed(continues=False)
     assert len(json.loads(files["train"].path.read_text())["images"]) == 3
@@ -143,6 +148,19 @@ def test_a_picture_of_two_sets_is_named(tmp_path, read):
     other.write_text(f"names: [cat, dog]\ntrain: {root}/images/train\nval: {root}/images/val\n")
     with pytest.raises(ValueError, match=r"train/a\.jpg is a picture of .*a\S* and of .*b"):
         read(root, other)
+
+
+def test_a_picture_of_two_sets_is_not_held_out_of_one(tmp_path, read):
+    """Its names in both differ, and so may the sides that they decide."""
+    root = yolo(tmp_path / "a", parts=["train"], pictures=[f"p{number}" for number in range(6)])
+    own = [f"x{number}" for number in range(12)]
+    other = yolo(tmp_path / "b", parts=["train"], pictures=own)
+    (other / "data.yaml").write_text("names: [cat, dog]\ntrain: list.txt\n")
+    for path in sorted((root / "images/train").iterdir()):
+        paths = [*(f"./images/train/{one}.jpg" for one in own), str(path)]
+        (other / "list.txt").write_text("\n".join(paths))
+        with pytest.raises(ValueError, match=rf"{path} is a picture of .* and of .*/[ab]/data"):
+            read(root, other, more=["--val-share", "0.5"])
 
 
 def test_without_val_the_test_pictures_are_evaluated_on(tmp_path, read):

@@ -250,3 +250,17 @@ def test_a_list_of_names_below_the_working_folder(tmp_path, monkeypatch, yolo, r
     (root / "data.yaml").write_text("names: [cat, dog]\ntrain: lists/train.txt\n")
     monkeypatch.chdir(tmp_path)
     assert len(read(root).annotations) == 1
+
+
+def test_parts_are_not_taken_from_two_copies_of_a_set(tmp_path, save):
+    """Which may be divided in other ways: a picture would be trained on and evaluated on."""
+    (tmp_path / "data.yaml").write_text(
+        "names: [cat]\npath: newer\ntrain: images/train\nval: images/val\n"
+    )
+    for place in ("newer/images/train", "images/train", "images/val"):
+        save(tmp_path / place / "a.jpg")
+        labels = tmp_path / place.replace("images", "labels")
+        labels.mkdir(parents=True)
+        (labels / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    with pytest.raises(ValueError, match=r"val is 'images/val', and there is no .*newer/images/"):
+        open_data(tmp_path / "data.yaml")

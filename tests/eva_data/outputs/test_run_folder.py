@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from eva_data.files import UnwritableError
+from eva_data.outputs import run_folder
 from eva_data.outputs.run_folder import FolderInUseError, clean_if_refused, locked
 
 _HOLDER = """
@@ -95,6 +97,44 @@ def test_a_run_that_has_begun_and_a_bug_leave_their_log(tmp_path):
     start(tmp_path / "bug", KeyError())
     assert (tmp_path / "begun/log.txt").exists()
     assert (tmp_path / "bug/log.txt").exists()
+
+
+def test_a_folder_that_cannot_be_looked_at_is_a_sentence(tmp_path):
+    folder = tmp_path / ("long" * 100)
+    clean = clean_if_refused(folder, ["log.txt"], begun=lambda: False)
+    refused = pytest.raises(UnwritableError, match="cannot be written: File name too long")
+    with refused, clean, locked(folder):
+        pytest.fail("it is not refused")
+
+
+def test_links_of_a_user_stay_and_those_of_a_run_go_without_what_they_name(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/log.txt").symlink_to(tmp_path / "logs")  # which is not there yet
+    (tmp_path / "kept").mkdir()
+    clean = clean_if_refused(tmp_path / "run", ["log.txt", "data"], begun=lambda: False)
+    with contextlib.suppress(ValueError), clean:
+        (tmp_path / "run/log.txt").write_text("a line")
+        (tmp_path / "run/data").symlink_to(tmp_path / "kept")
+        raise ValueError
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["log.txt"]
+    assert (tmp_path / "kept").is_dir()
+
+
+def test_a_lock_that_was_removed_and_made_again_is_not_held(tmp_path, monkeypatch):
+    descriptors = []
+
+    def lock(folder):
+        descriptors.append(take(folder))
+        if len(descriptors) == 1:
+            (folder / ".lock").unlink()
+            (folder / ".lock").touch()
+        return descriptors[-1]
+
+    take = run_folder._lock
+    monkeypatch.setattr(run_folder, "_lock", lock)
+    with locked(tmp_path):
+        assert len(descriptors) == 2
+        assert os.fstat(descriptors[1]).st_ino == (tmp_path / ".lock").stat().st_ino
 
 
 def test_a_run_that_is_refused_for_another_one_touches_nothing(tmp_path):
