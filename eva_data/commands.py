@@ -104,6 +104,16 @@ def program_name(default: str) -> str:
     return called if called.startswith("eva ") else default
 
 
+def folder_to_show(*data: str | os.PathLike[str] | None, otherwise: str) -> str:
+    """Name what a demo can be tried on, for a command to run next.
+
+    Args:
+        *data: Data as they were named, the best first: folders, lists, names of data sets, none.
+        otherwise: Word that stands for an input where none of them is a folder.
+    """
+    return next((os.fspath(one) for one in data if one and Path(one).is_dir()), otherwise)
+
+
 def command_to_run(words: str, program: str, *arguments: str | Path) -> str:
     """Write a command for the user to run next: with `eva`, or with its program in a checkout.
 

@@ -73,7 +73,9 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
         settings = settings_of(options, image_size=model.img_size)
         file = write_results(options.output, settings, scores, more=average_entries(scores))
         say(f"wrote {file}")
-        next_steps = [demo_step(options.weights, options.output / "demo", flags)]
+        next_steps = [
+            demo_step(options.weights, options.output / "demo", flags, data=[options.data])
+        ]
         page = write_evaluation_report(
             options.output, scores, task="Classification", weights=options.weights,
             data=data, settings=settings, sections=sections, device=device.type,

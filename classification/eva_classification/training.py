@@ -178,18 +178,18 @@ def _presentation(
         data=described,
         meanings=meanings(),
         sections=sections,
-        next_steps=partial(_next_steps, data.val),
+        next_steps=partial(_next_steps, data.val, data.train),
     )
 
 
-def _next_steps(data: str, folder: Path) -> list[Step]:
+def _next_steps(val: str, train: str, folder: Path) -> list[Step]:
     evaluate = command_to_run(
         "classification evaluate", "classification/evaluate.py",
-        "--weights", folder, "--data", data, "--output", folder / "evaluation",
+        "--weights", folder, "--data", val, "--output", folder / "evaluation",
     )  # fmt: skip
     scored = Step(text="Score the best weights on any folder of class folders.", command=evaluate)
-    named = demo_step(folder, folder / "demo")
-    return [named, scored] if data else [named]  # not on what it was trained on
+    named = demo_step(folder, folder / "demo", data=(val, train))
+    return [named, scored] if val else [named]  # not on what it was trained on
 
 
 if __name__ == "__main__":  # who looks for the command here finds it

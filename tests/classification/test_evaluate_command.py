@@ -79,7 +79,7 @@ def test_own_data(
     assert re.fullmatch(r"took     \d+ s", took)
     assert page == f"report   {tmp_path}/out/report.html"
     shown = (tmp_path / "out/report.html").read_text()
-    folder = f"--output {tmp_path}/out/demo PICTURE_OR_FOLDER"
+    folder = f"--output {tmp_path}/out/demo {digits}"
     named = "".join(f"{word} " for word in options)  # without which the classes have no names
     command = f"python classification/demo.py --weights {classifier[1]} {named}{folder}"
     assert demo == f"next     {command}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from eva_data.commands import command_to_run
+from eva_data.commands import command_to_run, folder_to_show
 from eva_data.drawing.frame_strip import strip_of
 from eva_data.holdout import validation_fact
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
@@ -52,7 +52,7 @@ def present_training(
         data=described,
         meanings=meanings("videos"),
         sections=sections,
-        next_steps=partial(_next_steps, data.val),
+        next_steps=partial(_next_steps, data.val, data.train),
     )
 
 
@@ -76,15 +76,16 @@ def counted_videos(videos: LabelledVideos) -> str:
     return f"{len(videos):,} videos, {len(videos.classes):,} classes{missing}"
 
 
-def _next_steps(data: str, folder: Path) -> list[Step]:
+def _next_steps(val: str, train: str, folder: Path) -> list[Step]:
     evaluate = command_to_run(
         "video evaluate", "video/evaluate.py",
-        "--weights", folder, "--data", data, "--output", folder / "evaluation",
+        "--weights", folder, "--data", val, "--output", folder / "evaluation",
     )  # fmt: skip
     demo = command_to_run(
         "video demo", "video/demo.py",
-        "--weights", folder, "--output", folder / "demo", "VIDEO_OR_FOLDER",
+        "--weights", folder, "--output", folder / "demo",
+        folder_to_show(val, train, otherwise="VIDEO_OR_FOLDER"),
     )  # fmt: skip
     scored = Step(text="Score the best weights with 12 views of each video.", command=evaluate)
-    named = Step(text="Name what happens in other videos.", command=demo)
-    return [scored, named] if data else [named]  # not on what it was trained on
+    named = Step(text="Name what happens in videos.", command=demo)
+    return [scored, named] if val else [named]  # not on what it was trained on

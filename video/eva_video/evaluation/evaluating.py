@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_data.commands import command_to_run
+from eva_data.commands import command_to_run, folder_to_show
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.reports.content import Section, Step
@@ -198,6 +198,7 @@ def _next_steps(options: argparse.Namespace, flags: list[str]) -> list[Step]:
     demo = command_to_run(
         "video demo", "video/demo.py",
         "--weights", options.weights, *flags,
-        "--output", options.output / "demo", "VIDEO_OR_FOLDER",
+        "--output", options.output / "demo",
+        folder_to_show(options.data, otherwise="VIDEO_OR_FOLDER"),
     )  # fmt: skip
-    return [Step(text="Name what happens in other videos.", command=demo)]
+    return [Step(text="Name what happens in videos.", command=demo)]
