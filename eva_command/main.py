@@ -58,6 +58,10 @@ def _answer(given: Sequence[str]) -> int:
     if word in COMMANDS:
         return _call(COMMANDS[word], f"eva {word}", rest)
     if word not in GROUPS:
+        turned = rest[:1] and rest[0] in GROUPS and word in _words(GROUPS[rest[0]])
+        if turned:
+            complain(f"eva: there is no command {word!r}; close to it: eva {rest[0]} {word}")
+            return 2
         return _unknown(word, "eva", [*GROUPS, *COMMANDS])
     group = GROUPS[word]
     if not rest or rest[0] in _HELP:
@@ -93,6 +97,10 @@ def _called(name: str, arguments: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
+
+
+def _words(group: Group) -> list[str]:
+    return [*group.commands, *group.aliases]
 
 
 def _unknown(

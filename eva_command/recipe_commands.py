@@ -6,6 +6,7 @@ from pathlib import Path
 
 from eva_command.recipe_copies import copy_recipe, with_parents
 from eva_data.command_line.parsing import Parser
+from eva_data.command_line.slips import closest
 from eva_data.commands import program, say
 from eva_data.recipes import (
     TASKS,
@@ -93,10 +94,15 @@ def _find(name: str, task: str | None) -> tuple[str, Path]:
             f"{', '.join(found)} have a recipe {name!r}: say which with --task, or "
             f"{next(iter(found))}/{name}"
         )
-    helpful = [text for text in messages if "close to it" in text or "are called" in text]
-    raise ValueError(
-        "\n".join(helpful) or f"there is no recipe {name!r} of any task; `eva recipes` lists all"
-    )
+    several = [text for text in messages if "are called" in text]
+    if several or len(messages) == 1:
+        raise ValueError("\n".join(several or messages))
+    named = {
+        Path(one.name).stem: f"{task}/{one.name}" for task in TASKS for one in list_recipes(task)
+    }
+    close = ", ".join(named[one] for one in closest(Path(name).stem, named))
+    hint = f"close to it: {close}; " if close else ""
+    raise ValueError(f"there is no recipe {name!r} of any task; {hint}`eva recipes` lists all")
 
 
 config = program(_parse_config, _config)

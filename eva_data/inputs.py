@@ -103,7 +103,7 @@ def plan_jobs(
         if not found and path.is_dir():
             problem = f"{path} holds no {kinds}"
         elif not found:
-            problem = f"there is no {path}" + (f" of {kinds}" if _is_pattern(path) else "")
+            problem = f"{path} names no {kinds}" if _is_pattern(path) else f"there is no {path}"
         problems += filter(None, [problem])
         for source, name in found:
             place = source.parent.resolve() / source.name  # a link is a file of its own

@@ -37,6 +37,8 @@ def start(device: str = "auto") -> torch.device:
     on_gpu = device == "cuda" or (device == "auto" and count > 0)
     local = int(os.environ.get("LOCAL_RANK", 0))
     if on_gpu and local >= count:
+        if not count:
+            raise ValueError("device cuda: this machine has no GPU; use device=cpu")
         raise ValueError(f"process {local} of this machine has no GPU: it has {count}; use fewer "
                          "processes or device=cpu")  # fmt: skip
     if not on_gpu:

@@ -62,8 +62,8 @@ def find_official_file(name: str) -> OfficialFile:
     hint = f"Close matches: {closest}. " if closest else ""
     raise ValueError(
         f"{name!r} is not one of the {len(OFFICIAL_FILES)} official EVA-01 files. {hint}"
-        "list_official_files() has them all; for a file of your own pass its path, "
-        "e.g. './my_checkpoint.pt'."
+        "`eva weights list` and list_official_files() have them all; for a file of your own pass "
+        "its path, e.g. './my_checkpoint.pt'."
     )
 
 
@@ -166,11 +166,11 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
     if path.is_dir():
         return weights_of_run(path)
     closest = _closest(path.name)
-    hint = f" Close registered names: {closest}." if closest else ""
+    hint = f" Close to it: {closest}." if closest else ""
     raise FileNotFoundError(
-        f"there is no file {text!r} (looked for {path.absolute()}), and it is not a registered "
-        f"name.{hint} Pass an existing {_SUFFIXES} file, a name of list_official_files() or an "
-        f"address {FORM}."
+        f"there is no file {text!r} (looked for {path.absolute()}), and no official one has this "
+        f"name.{hint} Name the folder of a run, a {_SUFFIXES} file that exists, an official one "
+        f"(`eva weights list`, list_official_files()) or an address {FORM}."
     )
 
 

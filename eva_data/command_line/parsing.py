@@ -105,6 +105,9 @@ class Parser(argparse.ArgumentParser):
         close = action.choices is not None and value not in action.choices
         if close and (text := hint(str(value), map(str, action.choices or ()))):
             raise argparse.ArgumentError(action, f"invalid choice: {value!r}{text}")
+        if close and isinstance(action, argparse._SubParsersAction):
+            names = ", ".join(map(str, action.choices or ()))
+            self.error(f"there is no command {value!r}; it has: {names}")
         super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from eva_data.commands import printable
-from eva_data.demos.found import FILES_NAMED, counted, counted_files, listed_counts, quoted
+from eva_data.demos.found import FILES_NAMED, counted, counted_files, listed_counts, lower, quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,7 +109,7 @@ class FoundClasses:
         if files > 1:
             lines.append(f"{counted_files(self._pictures, self._videos)}: {self._total()}")
         if lines and not self._counts:
-            lines[-1] += ": lower --score-threshold"
+            lines[-1] += f": {lower()}"
         return [printable(line) for line in lines]
 
     def _total(self) -> str:

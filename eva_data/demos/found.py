@@ -18,6 +18,15 @@ class _File(NamedTuple):
     best: float | None
 
 
+def lower(option: str = "--score-threshold") -> str:
+    """Say how a demo that found nothing is run again: its results are there by then.
+
+    Args:
+        option: Option of the least score.
+    """
+    return f"lower {option}, with --overwrite"
+
+
 class FoundObjects:
     """Counts what was found, for the lines at the end of a demo.
 
@@ -74,7 +83,7 @@ class FoundObjects:
         if len(self._files) > 1:
             lines.append(self._total())
         if lines and not anything and self._best() is not None:
-            lines[-1] += f": lower {self._option}"
+            lines[-1] += f": {lower(self._option)}"
         return [printable(line) for line in lines]
 
     def _best(self) -> float | None:

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import runpy
 import sys
 from collections.abc import Callable, Sequence
@@ -39,6 +40,12 @@ C = TypeVar("C")
 R = TypeVar("R", bound=Recipe)
 
 logger = logging.getLogger(__name__)
+
+_PARSING = re.compile(r"^Error parsing \S+: (?=\S)")
+_NUMBERS = (  # what Python says of text that is none
+    (re.compile(r"Error parsing (\S+): invalid literal for int.*: ('.*')"), "an integer"),
+    (re.compile(r"Error parsing (\S+): could not convert string to float: ('.*')"), "a number"),
+)
 
 
 def load_recipe(file: str | Path, kind: type[C]) -> C:
@@ -145,7 +152,10 @@ def _in_one_line(box: str) -> str:
         if said and line.startswith("──"):
             break
         said += [line] if line.strip("╭╮╰╯─ ") and line[:1] not in "╭╰" else []
-    return " ".join(said) or box.strip()
+    sentence = " ".join(said) or box.strip()
+    for wrong, kind in _NUMBERS:
+        sentence = wrong.sub(rf"\1 must be {kind}, got \2", sentence)
+    return _PARSING.sub("", sentence)
 
 
 def main(

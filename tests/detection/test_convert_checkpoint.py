@@ -196,7 +196,7 @@ def test_refusals(save, make_vit, tmp_path, capsys):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
     other = (capsys, tmp_path / "other.pth", "--output", there, "--to", "official")
     assert "there are no EVA weights" in _refusal(*other)
-    assert "not a registered name" in _refusal(capsys, "a.pth", *other[2:])
+    assert "no official one has this name" in _refusal(capsys, "a.pth", *other[2:])
     assert "must end in .pth" in _refusal(*other[:2], "--output", tmp_path / "a", *other[4:])
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "large.pth",

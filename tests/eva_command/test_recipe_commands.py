@@ -91,7 +91,7 @@ def test_a_file_of_ones_own_is_copied_with_its_parents(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["own_video"], "close to it: own_videos"),
+        (["own_video"], "close to it: video/own_videos"),
         (["cascade_mask_rcnn_vitdet_eva_g_1280"], "recipes of detection are called"),
         (["x" * 40], "there is no recipe"),
         (["own_videos", "--task", "clip"], "there is no recipe 'own_videos' of clip"),

@@ -338,7 +338,11 @@ def test_an_abbreviation_is_a_slip(end, name):
         ("push", ["a", "b", "c"], "c: one word too many\n"),
         ("video train", ["eva_debug_motion", "--run.output"], "--run.output has no value: write"),
         ("video train", ["--run.epochs", "3"], "name a recipe; `eva recipes video` lists them\n"),
-        ("video train", ["eva_debug_motion", "--run.epochs", "x"], "Error parsing --run.epochs: "),
+        (
+            "video train",
+            ["eva_debug_motion", "--run.epochs", "x"],
+            "--run.epochs must be an integer",
+        ),
         ("video train", ["eva_debug_motion", "run.precision=fp8"], "invalid choice 'fp8'"),
         ("detection evaluate", ["."], "name the recipe of these weights with --config-file\n"),
         ("detection evaluate", [], "name the folder of a run, or a recipe and weights"),

@@ -221,7 +221,7 @@ def test_several_pictures_and_the_folder_of_a_run(predictor, tiny, tiny_run):
         (["demo/cascade_mask_rcnn_eva_debgu"], "close to it: .*demo/cascade_mask_rcnn_eva_debug"),
         (["CONFIG", "--data-root", "nowhere"], "--data-root nowhere is not a folder"),
         (["CONFIG", "--cfg-options", "train_cfg.max_iter=3"], "train_cfg has no 'max_iter'"),
-        (["CONFIG", "--load-from", "eva_o356.pth"], "Close registered names: eva_o365"),
+        (["CONFIG", "--load-from", "eva_o356.pth"], "Close to it: eva_o365"),
         (["CONFIG", "--train-images", "x"], "--train-annotations, .*: to train, all four flags"),
         (["CONFIG", "--boxes-only"], "--boxes-only goes with"),
         (["CONFIG", "--work-dir", "RUN"], r"has a run .*: continue it with --resume"),

@@ -118,7 +118,7 @@ def test_likely_classes_alone_are_shown(start, digits, tmp_path, capsys):
     best = max(one["classes"][0]["probability"] for one in found["files"])
     line, last = capsys.readouterr().out.splitlines()
     assert line.startswith(f"5 pictures: nothing at 1; the best score is {best:.2f} (")
-    assert line.endswith("): lower --score-threshold")
+    assert line.endswith("): lower --score-threshold, with --overwrite")
     assert last == f"output   {tmp_path}/out (predictions.json and predictions.csv)"
 
 

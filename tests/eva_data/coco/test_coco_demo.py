@@ -51,4 +51,6 @@ def test_the_best_score_is_said_where_nothing_was_found(tmp_path, capsys):
     Image.new("RGB", (32, 16), "black").save(tmp_path / "b.png")
     assert run([tmp_path / "b.png"], tmp_path / "out") == []
     line = capsys.readouterr().out.splitlines()[0]
-    assert line == "b.png: nothing at 0.5; the best score is 0.25: lower --score-threshold"
+    said, advice = line.split("25: ")
+    assert said == "b.png: nothing at 0.5; the best score is 0."
+    assert advice == "lower --score-threshold, with --overwrite"

@@ -31,7 +31,7 @@ def test_each_file_and_all_of_them():
 def test_nothing_at_all_names_the_option_that_helps():
     found = FoundClasses(0.5)
     found.add("a.jpg", Prediction("cat", 0.3))
-    said = "nothing at 0.5; the best score is 0.30 (cat): lower --score-threshold"
+    said = "nothing at 0.5; the best score is 0.30 (cat): lower --score-threshold, with --overwrite"
     assert found.lines() == [f"a.jpg: {said}"]
     found.add("b.jpg", Prediction("dog", 0.2))
     assert found.lines() == [f"2 pictures: {said}"]

@@ -28,11 +28,12 @@ def test_nothing_at_all_names_the_option_that_helps():
     assert found.lines() == []
     found.add("a.jpg", [], best=0.3)
     assert found.lines() == [
-        "a.jpg: nothing at 0.5; the best score is 0.30: lower --score-threshold"
+        "a.jpg: nothing at 0.5; the best score is 0.30: lower --score-threshold, with --overwrite"
     ]
     found.add("b.jpg", [], best=0.49)
     assert found.lines() == [
-        "2 pictures: nothing at 0.5; the best score is 0.49: lower --score-threshold"
+        "2 pictures: nothing at 0.5; the best score is 0.49: "
+        "lower --score-threshold, with --overwrite"
     ]
     unknown = FoundObjects(0.25)
     unknown.add("a.jpg", [])

@@ -165,7 +165,9 @@ def test_nothing_is_likely_enough(start, film, capsys, window):
     assert found["videos"][0]["segments"] == []
     line = capsys.readouterr().out.splitlines()[0]
     assert re.fullmatch(
-        r"film.mp4: nothing at 1; the best score is \d\.\d\d \(.+\): lower --score-threshold", line
+        r"film.mp4: nothing at 1; the best score is \d\.\d\d \(.+\): "
+        r"lower --score-threshold, with --overwrite",
+        line,
     )
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from eva_data.commands import printable
 from eva_data.demos.classes import Prediction, nothing_at, scored
-from eva_data.demos.found import FILES_NAMED, counted
+from eva_data.demos.found import FILES_NAMED, counted, lower
 from eva_data.drawing.lettering import clock
 from eva_data.drawing.style import score_text
 from eva_video.inference.windows import Segment
@@ -59,7 +59,7 @@ class FoundActions:
         if len(self._videos) > 1:
             lines.append(self._total())
         if lines and not any(video.segments for video in self._videos):
-            lines[-1] += ": lower --score-threshold"
+            lines[-1] += f": {lower()}"
         return [printable(line) for line in lines]
 
     def _lines(self, video: Seen) -> list[str]:
