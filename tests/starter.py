@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 FRAMEWORKS = (
@@ -55,6 +56,7 @@ class Started:
         request["arguments"] = [*map(str, arguments)]
         self.pid, self._connection = ask(place, request, [stream.fileno() for stream in streams])
         self.args, self.returncode = arguments, None
+        weakref.finalize(self, self._connection.close)  # the server then ends what still runs
 
     def wait(self, timeout=None):
         if self.returncode is None:

@@ -248,6 +248,7 @@ def worker(rank, folder):
         optimizer.step()
     results = {"moved": book.codes, "counts": counts, "perplexity": metrics["perplexity"]}
     torch.save(results | model.state_dict(), f"{folder}/{rank}.pt")
+    del trained, loss  # before the group: DDP's end joins gloo's thread, which may want the GIL
     dist.destroy_process_group()
 
 if __name__ == "__main__":
