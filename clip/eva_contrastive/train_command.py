@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.config import ContrastiveConfig, DataConfig
 from eva_contrastive.evaluation.prompts import find_templates
+from eva_contrastive.own_pairs import without_other_classes
 from eva_data.captions.opening import without_effect
 from eva_data.demos.required_data import require_data
 from eva_engine.commands import training as command_line
@@ -24,8 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Arguments in place of those of the process.
     """
     command_line.main(
-        ContrastiveConfig, _train, program="clip/train.py", arguments=arguments, check=_check
-    )
+        ContrastiveConfig, _train, program="clip/train.py", arguments=arguments, check=_check,
+        adapt=without_other_classes,
+    )  # fmt: skip
 
 
 def _check(config: ContrastiveConfig) -> None:
