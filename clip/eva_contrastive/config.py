@@ -17,6 +17,8 @@ from eva_engine.config import (
 )
 
 Loss = Literal["contrastive", "sigmoid"]
+OF_PAIRS = ("loss", "image_to_text_r1", "text_to_image_r1")  # results of an evaluation
+OF_CLASSES = ("top1", "top5")
 VIDEO_FRAMES, MOST_VIDEO_FRAMES = 8, 256  # of a video that is ranked or searched
 
 

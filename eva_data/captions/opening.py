@@ -100,7 +100,7 @@ def open_captions(
     entry = entry_of(path, options)
     opened = open_source(entry)
     opened.left_out.warn(entry.location)
-    _require_readable(opened, entry.location)
+    require_readable(opened, entry.location)
     return opened
 
 
@@ -205,14 +205,28 @@ def _open_shards(
 
 
 def _open_table(entry: SourceEntry, table: Table | None, left_out: LeftOut) -> ListedCaptions:
-    file, split = _file_and_split(Path(entry.location))
-    root = home_expanded(entry.options.get("root", file.parent))
-    if not root.is_dir():
-        raise ValueError(f"root must be the folder of the pictures, and there is none at {root}")
+    file, split = file_and_split(Path(entry.location))
+    root = root_of(entry)
     if table is None:
         pairs = _pairs_of(entry, file, split, left_out)
         table = table_of_pairs(pairs, state_of(file, split))  # which is read after that
     return ListedCaptions(root, table, left_out=left_out)
+
+
+def root_of(entry: SourceEntry) -> Path:
+    """Find the folder of a list's pictures.
+
+    Args:
+        entry: The list.
+
+    Raises:
+        ValueError: If there is no such folder.
+    """
+    file, _ = file_and_split(Path(entry.location))
+    root = home_expanded(entry.options.get("root", file.parent))
+    if not root.is_dir():
+        raise ValueError(f"root must be the folder of the pictures, and there is none at {root}")
+    return root
 
 
 def _pairs_of(entry: SourceEntry, file: Path, split: str | None, left_out: LeftOut) -> Any:
@@ -224,7 +238,8 @@ def _pairs_of(entry: SourceEntry, file: Path, split: str | None, left_out: LeftO
     return pairs_of_table(file, find_columns(file, image=image, caption=caption), left_out)
 
 
-def _file_and_split(path: Path) -> tuple[Path, str | None]:
+def file_and_split(path: Path) -> tuple[Path, str | None]:
+    """Divide the name of a list into its file and the split behind `#`, if it has one."""
     name, mark, split = path.name.rpartition("#")
     if mark and split and Path(name).suffix.lower() in SUFFIXES and not path.is_file():
         return path.with_name(name), split
@@ -255,7 +270,7 @@ def _open_manifest(file: Path, options: dict[str, str]) -> CaptionedImages:
     for entry in manifest.sources:
         opened.append(open_source(entry))
         opened[-1].left_out.warn(entry.location)
-        _require_readable(opened[-1], entry.location)
+        require_readable(opened[-1], entry.location)
     return MixedCaptions(opened, manifest.sources)
 
 
@@ -287,7 +302,7 @@ def _require_current(
 ) -> None:
     """Refuse an index whose list was edited: it would keep the earlier captions."""
     if entry.kind == "table":
-        file, split = _file_and_split(Path(entry.location))
+        file, split = file_and_split(Path(entry.location))
         command = command_to_run("data verify", "tools/verify_data.py", *written_by)
         require_unchanged(file, table.about, part=split, index=str(index), command=command)
 
@@ -303,8 +318,12 @@ def _moved(entry: SourceEntry, options: dict[str, str]) -> SourceEntry:
     return replace(entry, location=place, options=more)
 
 
-def _require_readable(pairs: CaptionedImages, location: str) -> None:
+def require_readable(pairs: CaptionedImages, location: str) -> None:
     """Try some pairs, so that a wrong root or column is an error at once.
+
+    Args:
+        pairs: The pairs.
+        location: Where they lie, for the message.
 
     Raises:
         ValueError: If none can be read.

@@ -43,6 +43,20 @@ def require_data(location: str, *, name: str, forms: str = "") -> None:
     raise ValueError(f"{name}: there is no {there}; {_made_by(parts) or f'name {forms}'}")
 
 
+def demo_folder(location: str) -> Path | None:
+    """Find the folder of demo data that a path lies in.
+
+    Args:
+        location: Path or pattern.
+
+    Returns:
+        The folder, with the name of a demo; None if there is none.
+    """
+    parts = home_expanded(location).parts
+    place = next((place for place, part in enumerate(parts, 1) if part in DEMO_DATA), None)
+    return None if place is None else Path(*parts[:place])
+
+
 def _made_by(parts: tuple[str, ...]) -> str:
     for place, part in enumerate(parts):
         if part in DEMO_DATA:

@@ -19,6 +19,7 @@ from eva_data.commands import ended, exit_code, program_name, say
 from eva_data.options import add_download_option
 from eva_data.outputs.run_folder import is_refusal
 from eva_data.recipes import TASKS, find_recipe, unfinished
+from eva_data.terminal import SHOWN
 from eva_engine.commands.endings import ending
 from eva_engine.commands.words import as_flags, take_recipe, without_other_validation
 from eva_engine.config import SAYS, RunConfig, as_plain, what_is_saved
@@ -77,14 +78,25 @@ class Parsed(NamedTuple, Generic[C]):
         config: The recipe's config with the overrides.
         only_print: Whether it is only to be printed.
         recipe: Name of the recipe, of its file without the suffix.
+        left_out: Line on what of the recipe the command line takes away; or empty.
     """
 
     config: C
     only_print: bool
     recipe: str
+    left_out: str = ""
 
 
-def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str) -> Parsed[C]:
+Adapt = Callable[[Sequence[str], C], tuple[list[str], str]]
+
+
+def parse(
+    kind: type[C],
+    arguments: Sequence[str] | None = None,
+    *,
+    program: str,
+    adapt: Adapt[C] | None = None,
+) -> Parsed[C]:
     """Parse `RECIPE [--print-config] [--name.of.value VALUE ...] [name.of.value=VALUE ...]`.
 
     In any order.
@@ -94,6 +106,8 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
         arguments: Arguments; None for those of the command line.
         program: Path of the program, TASK/FILE: its name in the help, and the task whose recipes
             can be given by name.
+        adapt: Function that takes flags, see `words.as_flags`, and the config of the recipe, and
+            returns the flags with those that follow from them, and a line on that or an empty one.
 
     Returns:
         What the command line says.
@@ -129,6 +143,7 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
         with unfinished():
             default = load_recipe(file, kind)
         rest = without_other_validation(as_flags(rest, default), default)
+        rest, left_out = (rest, "") if adapt is None else adapt(rest, default)
     except ValueError as error:
         raise end_program(program, error) from error
     import tyro
@@ -141,7 +156,7 @@ def parse(kind: type[C], arguments: Sequence[str] | None = None, *, program: str
         sys.exit(f"{program}: {error}")
     except SystemExit as end:
         raise ended(f"{program}: {_in_one_line(said.getvalue())}", 2) if end.code else end from None
-    return Parsed(config, known.print_config, file.stem)
+    return Parsed(config, known.print_config, file.stem, left_out)
 
 
 def _in_one_line(box: str) -> str:
@@ -165,6 +180,7 @@ def main(
     program: str,
     arguments: Sequence[str] | None = None,
     check: Callable[[R], None] | None = None,
+    adapt: Adapt[R] | None = None,
 ) -> None:
     """Run a project's training from the command line.
 
@@ -175,13 +191,14 @@ def main(
         arguments: Arguments; None for those of the command line.
         check: Function that refuses what can be seen of a config before torch is imported, such as
             data that is not there.
+        adapt: As for `parse`.
 
     Raises:
         SystemExit: 75 after a signal and a checkpoint, see `eva_data.interruption`; 1 with one
             sentence for a wrong setting or a run that cannot go on, whose traceback is in the
             log; 130 after Ctrl-C.
     """
-    config, only_print, recipe = parse(kind, arguments, program=program)
+    config, only_print, recipe, left_out = parse(kind, arguments, program=program, adapt=adapt)
     if only_print:
         if code := exit_code(lambda: _show(config), refused=1, name=program_name(program)):
             sys.exit(code)
@@ -202,6 +219,8 @@ def main(
 
         place = distributed.start(config.run.device)
         with training_in(folder), logging_to(folder), run_of(recipe):
+            if left_out:
+                logger.info("%s", left_out, extra=SHOWN)
             _reported(train, config, place)
 
 

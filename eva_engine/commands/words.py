@@ -114,11 +114,30 @@ def without_other_validation(flags: Sequence[str], default: Any) -> list[str]:
     Returns:
         The flags, with an empty `--data.val` unless that is given too.
     """
-    given = {word.partition("=")[0].replace("-", "_") for word in flags}
+    given = given_values(flags)
     named = getattr(getattr(default, "data", None), "val", "")
-    if "__data.val_share" in given and "__data.val" not in given and named:
+    if "data.val_share" in given and "data.val" not in given and named:
         return [*flags, "--data.val", ""]
     return [*flags]
+
+
+def given_values(flags: Sequence[str]) -> dict[str, str]:
+    """Read what a command line sets.
+
+    Args:
+        flags: Flags as `as_flags` returns them.
+
+    Returns:
+        Name of a setting, with underscores -> its value as text, of several the first; empty
+        without one.
+    """
+    found: dict[str, str] = {}
+    for word, after in zip(flags, [*flags, "--"][1:], strict=True):
+        if word.startswith("--"):
+            name, equals, text = word.removeprefix("--").partition("=")
+            value = text if equals or after.startswith("--") else after
+            found[name.replace("-", "_")] = value
+    return found
 
 
 def _flag(name: str, text: str, value: Any) -> list[str]:

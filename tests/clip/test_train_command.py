@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from eva_contrastive.config import ContrastiveConfig
 from eva_contrastive.evaluation.options import check_paths, parse
 from eva_contrastive.train_command import _check
+from eva_data.captions import early_check
 from eva_engine.commands.training import load_recipe
 from eva_engine.commands.training import parse as parse_training
 
@@ -15,8 +17,11 @@ from eva_engine.commands.training import parse as parse_training
 def config(recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    for name in ("pairs.csv", "all.toml"):
-        (tmp_path / name).write_text("")
+    (tmp_path / "all.toml").write_text("")
+    Image.new("RGB", (8, 8)).save(tmp_path / "folder" / "a.png")
+    for name, picture in ("pairs.csv", "a.png"), ("beside.csv", "folder/a.png"):
+        (tmp_path / name).write_text(f"image,caption\n{picture},a dog\n")
+    (tmp_path / "list.json").write_text('[{"image": "a.png", "caption": "a dog"}]')
     return load_recipe(recipe, ContrastiveConfig)
 
 
@@ -28,6 +33,14 @@ def config(recipe, tmp_path, monkeypatch):
         ({"train": "folder", "val": "", "caption_column": "a"}, "caption_column=a has no effect"),
         ({"train": "all.toml", "val": "", "image_column": "a"}, "image_column=a has no effect"),
         ({"train": "gone.csv"}, r"data.train: there is no gone.csv"),
+        (
+            {"train": "beside.csv", "image_column": "img"},
+            r"has the columns image, caption: .*'img'",
+        ),
+        ({"train": "beside.csv", "root": "/nowhere"}, "there is none at /nowhere"),
+        ({"train": "pairs.csv"}, "none of 1 pairs of pairs.csv can be read: .*root"),
+        ({"train": "list.json"}, "none of 1 pairs of list.json can be read: .*root"),
+        ({"train": "beside.csv", "val": "", "val_share": 0.5}, "data.val_share 0.5 of 1 samples"),
     ],
 )
 def test_refused(config, change, message):
@@ -40,6 +53,24 @@ def test_what_one_of_both_needs(config):
     _check(replace(config, data=replace(config.data, train="pairs.csv", root="folder")))
     _check(replace(config, data=replace(config.data, caption_column="text")))
     _check(replace(config, data=replace(config.data, train="all.toml", root="folder")))
+    _check(replace(config, data=replace(config.data, train="list.json", root="folder")))
+
+
+def test_of_a_large_list_only_the_header_is_read(config, monkeypatch):
+    monkeypatch.setattr(early_check, "_SMALL", 0)
+    for name in "pairs.csv", "list.json":
+        _check(replace(config, data=replace(config.data, train=name)))
+    wrong = replace(config.data, train="pairs.csv", caption_column="text")
+    with pytest.raises(ValueError, match=r"has the columns image, caption: .*'text'"):
+        _check(replace(config, data=wrong))
+
+
+def test_what_makes_no_pair_is_counted_once(config, tmp_path, caplog):
+    """By the training, not by what looks at the list before it."""
+    with (tmp_path / "beside.csv").open("a") as stream:
+        stream.write("b.png,\n")
+    _check(replace(config, data=replace(config.data, train="beside.csv")))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,8 @@ def run(program, monkeypatch):
     root, levels = logging.getLogger(), (logging.root.level, command_line.logger.level)
     handlers = list(root.handlers)
 
-    def start(*arguments, train=lambda config, device: None, check=None):
-        command_line.main(
-            program.Config, train, program="train.py", arguments=arguments, check=check
-        )
+    def start(*arguments, train=lambda config, device: None, **more):
+        command_line.main(program.Config, train, program="train.py", arguments=arguments, **more)
 
     yield start
     for handler in root.handlers:
@@ -53,7 +51,7 @@ def run(program, monkeypatch):
 
 def test_options_override_the_recipe(program, recipe):
     arguments = [recipe, "--run.epochs", "7", "--run.resume", "--bad", "1", "2", "--print-config"]
-    config, only_print, _ = command_line.parse(program.Config, arguments, program="train.py")
+    config, only_print, *_ = command_line.parse(program.Config, arguments, program="train.py")
     assert (config.run.epochs, config.run.resume, config.bad) == (7, True, (1, 2))
     assert config.run.workers == 0
     assert only_print
@@ -267,6 +265,18 @@ def test_what_is_logged_where(run, recipe, device, tmp_path, capsys):
     assert [line[15:] for line in lines] == [
         "I project: step 1", "I project: weights", "W project: odd"
     ]  # fmt: skip
+
+
+def test_what_follows_from_the_flags_is_said_and_done(run, recipe, tmp_path, capsys):
+    def adapt(flags, default):
+        assert (flags, default.run.epochs) == (["--run.epochs", "3"], 5)
+        return [*flags, "--run.seed", "7"], "the seed is 7, since there are 3 epochs"
+
+    seeds = []
+    run(recipe, "run.epochs=3", train=lambda config, _: seeds.append(config.run.seed), adapt=adapt)
+    assert seeds == [7]
+    assert "the seed is 7, since" in capsys.readouterr().err
+    assert "the seed is 7, since" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_a_log_on_a_full_disk_is_mentioned_once(run, recipe, device, tmp_path, capsys):

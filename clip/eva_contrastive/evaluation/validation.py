@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eva_contrastive.config import OF_CLASSES, OF_PAIRS
 from eva_contrastive.evaluation.prompts import find_templates, names_of
 from eva_contrastive.evaluation.retrieval import (
     CaptionedPictures,
@@ -28,9 +29,6 @@ from eva_engine.evaluation.left_out import LeftOutSamples
 from eva_engine.evaluation.outcomes import Outcomes
 from eva_engine.evaluation.rules import OneLabel
 from eva_engine.evaluation.validation import BestEvaluation, Examples
-
-OF_PAIRS = ("loss", "image_to_text_r1", "text_to_image_r1")
-OF_CLASSES = ("top1", "top5")
 
 
 class ContrastiveValidation:

@@ -1,0 +1,92 @@
+"""What own pairs on the command line leave out of a recipe: its classes, sentences and metric."""
+
+import pytest
+
+from eva_contrastive import train_command
+from eva_contrastive.config import ContrastiveConfig, DataConfig
+from eva_contrastive.own_pairs import without_other_classes
+from eva_data.recipes import find_recipe
+from eva_engine.commands.training import load_recipe, parse
+
+DEMO = "output/datasets/digit_captions/captions"
+SHARE = ("--data.val-share", "0.1")
+OWN = ("--data.train", "pairs.csv")
+
+
+@pytest.fixture
+def adapted(tmp_path, monkeypatch):
+    """Function: config of the debug recipe with words, the sentence on it; the demo is there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / DEMO / "zero_shot").mkdir(parents=True)
+
+    def read(*words):
+        found = parse(
+            ContrastiveConfig, ["eva_debug_captions", *words], program="clip/train.py",
+            adapt=without_other_classes,
+        )  # fmt: skip
+        return found.config, found.left_out
+
+    return read
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_own_pairs_do_without_the_digits(adapted, tmp_path, there):
+    if not there:
+        (tmp_path / DEMO / "zero_shot").rmdir()
+    config, said = adapted(*OWN, *SHARE)
+    data = config.data
+    assert (data.zero_shot, data.templates, data.val) == ("", DataConfig.templates, "")
+    assert config.run.best_metric == "image_to_text_r1"
+    assert f"data.zero_shot={DEMO}/zero_shot of the recipe is left out" in said
+    assert "by image_to_text_r1 of the validation pairs, since top1 needs data.zero_shot" in said
+    config, said = adapted(*OWN, "data.val=")
+    assert config.run.best_metric == ""
+    assert "chosen by nothing" in said
+
+
+@pytest.mark.parametrize("form", [("--data.zero-shot", ""), ("data.zero_shot=",)])
+def test_no_classes_take_the_recipes_sentences_along(adapted, form):
+    config, said = adapted(*form)
+    assert (config.data.zero_shot, config.data.templates) == ("", DataConfig.templates)
+    assert config.run.best_metric == "image_to_text_r1"  # of the recipe's own pairs
+    assert said.startswith("the best weights are chosen by image_to_text_r1")
+    assert adapted(*form, "run.best_metric=loss")[1] == ""
+
+
+@pytest.mark.parametrize("empty", [("--data.templates", ""), ("--data.templates",)])
+def test_no_sentences_for_no_classes(adapted, empty):
+    config, _ = adapted(*OWN, *SHARE, "--data.zero-shot", "", *empty)
+    assert config.data.templates == DataConfig.templates
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((*OWN, *SHARE, "data.zero_shot=mine"), ("mine", "top1")),
+        ((*OWN, *SHARE, "run.best_metric=top5"), (f"{DEMO}/zero_shot", "top5")),
+        ((*OWN, *SHARE, "run.best_metric=loss"), ("", "loss")),
+        ((*OWN, *SHARE, "data.templates=a {}"), (f"{DEMO}/zero_shot", "top1")),
+        (("data.train=" + DEMO + "/train/00000.tar",), (f"{DEMO}/zero_shot", "top1")),
+        (SHARE, (f"{DEMO}/zero_shot", "top1")),
+    ],
+)
+def test_what_the_user_says_stays(adapted, words, expected):
+    config, _ = adapted(*words)
+    assert (config.data.zero_shot, config.run.best_metric) == expected
+
+
+def test_classes_of_the_users_own_recipe_stay(recipe, pairs):
+    """Which are no demo, and are there."""
+    default = load_recipe(recipe, ContrastiveConfig)
+    assert without_other_classes(OWN, default) == ([*OWN], "")
+
+
+def test_a_recipe_without_classes_stays_as_it_is():
+    default = load_recipe(find_recipe("clip", "own_pairs"), ContrastiveConfig)
+    assert without_other_classes(["--data.train", "mine.csv"], default)[1] == ""
+
+
+def test_the_program_leaves_them_out(adapted, tmp_path, capsys):
+    (tmp_path / "pairs.csv").write_text("image,caption\n")
+    train_command.main(["eva_debug_captions", *OWN, *SHARE, "--print-config"])
+    assert '"best_metric": "image_to_text_r1"' in capsys.readouterr().out
