@@ -107,18 +107,42 @@ def _without_value(name: str) -> SlipError:
 def without_other_validation(flags: Sequence[str], default: Any) -> list[str]:
     """Let `--data.val-share` take the place of the validation data that a recipe names.
 
+    Own training data do not take the recipe's validation data along, whose classes are others.
+
     Args:
         flags: Flags as `as_flags` returns them.
         default: Config of the recipe.
 
     Returns:
         The flags, with an empty `--data.val` unless that is given too.
+
+    Raises:
+        SlipError: If training data are given alone, in place of those of a recipe with both.
     """
     given = {word.partition("=")[0].replace("-", "_") for word in flags}
-    named = getattr(getattr(default, "data", None), "val", "")
-    if "__data.val_share" in given and "__data.val" not in given and named:
+    data = getattr(default, "data", None)
+    named = getattr(data, "val", "")
+    if not named or not hasattr(data, "val_share") or "__data.val" in given:
+        return [*flags]
+    if "__data.val_share" in given:
         return [*flags, "--data.val", ""]
+    train = _last(flags, "--data.train")
+    if train not in (None, data.train) and not {"-h", "--help"} & {*flags}:
+        raise SlipError(
+            f"--data.train {train} takes the place of the recipe's training data, but not of its "
+            "validation data: name --data.val DIR too, or --data.val-share 0.1, which holds out a "
+            f"part of the training data (--data.val {named} keeps the recipe's)"
+        )
     return [*flags]
+
+
+def _last(flags: Sequence[str], name: str) -> str | None:
+    """Return the value that a flag is given last, of flags as `as_flags` returns them."""
+    value = None
+    for flag, following in zip(flags, [*flags[1:], ""], strict=True):
+        if flag.partition("=")[0] == name:
+            value = flag.partition("=")[2] or following
+    return value
 
 
 def _flag(name: str, text: str, value: Any) -> list[str]:

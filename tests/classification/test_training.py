@@ -249,3 +249,19 @@ def test_a_share_on_the_command_line_takes_the_place_of_the_recipes_validation()
     assert (config.data.val, config.data.val_share) == ("", 0.1)
     with pytest.raises(SystemExit):
         parse(ClassificationConfig, [*arguments, "data.val=a"], program="classification/train.py")
+
+
+def test_own_training_data_does_not_take_the_recipes_validation_along(capsys):
+    recipe, program = "eva_debug_digits", "classification/train.py"
+    for words in (["--data.train", "photos"], ["data.train=photos"], ["--data.train=photos"]):
+        with pytest.raises(SystemExit):
+            parse(ClassificationConfig, [recipe, *words], program=program)
+        message = capsys.readouterr().err
+        assert "name --data.val DIR too, or --data.val-share 0.1" in message
+        assert "photos takes the place of the recipe's training data" in message
+    own = load_recipe(CONFIGS / f"{recipe}.py", ClassificationConfig).data
+    for more in (["--data.val", "a"], ["--data.val", own.val], ["data.val="]):
+        words = [recipe, "--data.train", "photos", "--run.best-metric", "", *more]
+        assert parse(ClassificationConfig, words, program=program).config.data.train == "photos"
+    words = [recipe, "--data.train", own.train]
+    assert parse(ClassificationConfig, words, program=program).config.data.val == own.val
