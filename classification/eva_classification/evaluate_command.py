@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_classification.model_options import FORMS, add_classifier
+from eva_classification.model_options import add_classifier, require_images
 from eva_data.demos.required_data import require_data
 from eva_engine.commands.options import (
     add_arguments,
@@ -68,7 +68,9 @@ def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Answer mistyped paths before torch is imported."""
-    for name, forms in {"data": FORMS, "classes": "a text file of classes", **SETS}.items():
+    if options.data:
+        require_images(options.data, name="--data")
+    for name, forms in {"classes": "a text file of classes", **SETS}.items():
         if location := getattr(options, name):
             require_data(str(location), name=f"--{name}", forms=forms)
     resolve_source(options.weights)

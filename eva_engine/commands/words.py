@@ -127,7 +127,7 @@ def without_other_validation(flags: Sequence[str], default: Any) -> list[str]:
     if "__data.val_share" in given:
         return [*flags, "--data.val", ""]
     train = _last(flags, "--data.train")
-    if train not in (None, data.train) and not {"-h", "--help"} & {*flags}:
+    if train not in (None, getattr(data, "train", None)) and not {"-h", "--help"} & {*flags}:
         raise SlipError(
             f"--data.train {train} takes the place of the recipe's training data, but not of its "
             "validation data: name --data.val DIR too, or --data.val-share 0.1, which holds out a "

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from eva_classification import frozen_command, train_command
 from eva_classification.evaluate_command import main
 from eva_classification.features import FeatureExtractor
 from eva_classification.models import build_classifier
@@ -234,6 +235,22 @@ def test_a_number_that_would_fill_the_machine_is_refused(evaluate, capsys, optio
 def test_weights_that_are_not_there(evaluate, digits):
     with pytest.raises(SystemExit, match=r"evaluate.py: .*none.pt"):
         evaluate("--data", digits, weights="none.pt")
+
+
+def test_pictures_without_class_folders_are_refused_before_torch(digits, monkeypatch, capsys):
+    monkeypatch.setattr(torch, "device", lambda *_: pytest.fail("the command begins"))
+    message = r"four has no class folders: put the images of each class .* like four/cat/1.jpg"
+    bare = str(digits / "four")
+    with pytest.raises(SystemExit, match=message):
+        main(["--weights", "none.pt", "--data", bare])
+    for options in (["--train", bare, "--val", str(digits)], ["--val", bare, "--train", bare]):
+        with pytest.raises(SystemExit, match=message):
+            frozen_command.main(["--weights", "none.pt", *options])
+    with pytest.raises(SystemExit, match=message):
+        train_command.main(["eva_debug_digits", "--data.train", bare, "--data.val-share", "0.1"])
+    with pytest.raises(SystemExit, match=message):
+        train_command.main(["eva_debug_digits", "--data.train", str(digits), "--data.val", bare])
+    assert not capsys.readouterr().out
 
 
 @pytest.fixture
