@@ -70,7 +70,7 @@ def validation_fact(
     Returns:
         "val", and the counts with the place.
     """
-    return "val", f"{counted} ({f'{share:g} of {of}' if share else val})"
+    return "val", f"{counted} ({f'about {share:g} of {of}' if share else val})"
 
 
 def require_evaluated(best_metric: str, data: Any, *settings: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_classification.model_options import FORMS, add_classifier
+from eva_classification.model_options import add_classifier, require_images
 from eva_data.demos.required_data import require_data
 from eva_engine.commands.options import (
     add_arguments,
@@ -14,6 +14,7 @@ from eva_engine.commands.options import (
     new_parser,
     parse_with_weights,
 )
+from eva_engine.evaluation.frozen_options import MAX_BAD_SAMPLES, add_max_bad_samples
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +45,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--classes", help="text file with the classes of --data in label order")
     for name, text in SETS.items():
         parser.add_argument(f"--{name}", type=Path, help=text)
+    add_max_bad_samples(parser, unit="images of --data")
     add_arguments(parser)
     parser.add_argument("--output", type=Path, help="folder of results.json and pictures")
     options = parse_with_weights(parser, arguments)
@@ -51,6 +53,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--data is your own; evaluate ImageNet's sets in another run")
     if options.classes and not options.data:
         parser.error("--classes belongs to --data")
+    if options.max_bad_samples != MAX_BAD_SAMPLES and not options.data:
+        parser.error("--max-bad-samples belongs to --data: ImageNet's sets have to be complete")
     if not options.data and not any(getattr(options, name) for name in SETS):
         parser.error(f"nothing to evaluate: give --data or any of --{', --'.join(SETS)}")
     return options
@@ -64,7 +68,9 @@ def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Answer mistyped paths before torch is imported."""
-    for name, forms in {"data": FORMS, "classes": "a text file of classes", **SETS}.items():
+    if options.data:
+        require_images(options.data, name="--data")
+    for name, forms in {"classes": "a text file of classes", **SETS}.items():
         if location := getattr(options, name):
             require_data(str(location), name=f"--{name}", forms=forms)
     resolve_source(options.weights)

@@ -5,7 +5,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -35,11 +35,19 @@ from eva_engine.evaluation.own_data import (
     settings_of,
 )
 from eva_engine.evaluation.report import announce, write_evaluation_report
-from eva_engine.evaluation.reports import say_end, write_results
+from eva_engine.evaluation.reports import complain_of_left_out, say_end, write_results
 from eva_engine.evaluation.rules import AnyLabel, OneLabel, Rule
 
 Sections = Callable[[], Sequence[Section]]
-Evaluated = tuple[dict[str, Score], list[tuple[str, str]], Sections]  # scores, data, for the report
+
+
+class Evaluated(NamedTuple):
+    """What an evaluation gave: scores, the data, what its report shows; what was left out."""
+
+    scores: dict[str, Score]
+    data: list[tuple[str, str]]
+    sections: Sections
+    left_out: Sequence[str] | None = None  # of own data
 
 
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:
@@ -65,13 +73,16 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
     )  # fmt: skip
     fill_from_training(options)
     work = _own_data if options.data else _imagenet
-    scores, data, sections = work(model, options)
+    scores, data, sections, left_out = work(model, options)
     if distributed.rank():
         return
     page, next_steps = None, list[Step]()
     if options.output is not None:
         settings = settings_of(options, image_size=model.img_size)
-        file = write_results(options.output, settings, scores, more=average_entries(scores))
+        more = average_entries(scores)
+        if left_out is not None:
+            more |= {"left_out": list(left_out)}
+        file = write_results(options.output, settings, scores, more=more)
         say(f"wrote {file}")
         next_steps = [
             demo_step(options.weights, options.output / "demo", flags, data=[options.data])
@@ -82,6 +93,7 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
             next_steps=next_steps,
         )  # fmt: skip
     say_end(table_with_average(scores), began=began, report=page, next_steps=next_steps)
+    complain_of_left_out(left_out or ())
 
 
 def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
@@ -124,7 +136,7 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
             sections = partial(_sections, samples, counted, examples)
     # in the paper's order: ReaL was judged together with ImageNet-1K
     ordered = {name: scores[name] for name in (*PAPER_SETS, "ObjectNet") if name in scores}
-    return ordered, data, sections
+    return Evaluated(ordered, data, sections)
 
 
 def _own_data(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
@@ -137,11 +149,12 @@ def _own_data(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
     _announce(model, options, data)
     outcomes = Outcomes()
     counted = evaluate_own_data(
-        model, samples, options, num_classes=model.num_classes, receive=outcomes.add
-    )
+        model, samples, options, num_classes=model.num_classes, receive=outcomes.add,
+        skip_unreadable=True, max_bad_samples=options.max_bad_samples,
+    )  # fmt: skip
     examples = outcomes.gathered()
     sections = partial(_sections, samples, counted, examples)
-    return dict(counted.scores), data, sections
+    return Evaluated(dict(counted.scores), data, sections, counted.left_out)
 
 
 def _announce(

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_classification.model_options import FORMS, add_extractor
-from eva_data.demos.required_data import require_data
+from eva_classification.model_options import add_extractor, require_images
 from eva_engine.commands.options import (
     add_arguments,
     add_weights,
@@ -48,7 +47,7 @@ def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
 def _check(options: argparse.Namespace) -> None:
     """Answer mistyped paths before torch is imported."""
     for name in ("train", "val"):
-        require_data(getattr(options, name), name=f"--{name}", forms=FORMS)
+        require_images(getattr(options, name), name=f"--{name}")
     resolve_source(options.weights)
 
 

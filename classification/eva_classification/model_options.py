@@ -1,9 +1,12 @@
 """Options of models that several commands share: a classifier, a feature extractor."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_backbone.variants import POOLINGS
+from eva_data.demos.required_data import require_data
+from eva_data.labelled.classes import find_picture_folders
 from eva_engine.commands.options import add_weights
 
 if TYPE_CHECKING:  # the options alone need no torch
@@ -12,6 +15,21 @@ if TYPE_CHECKING:  # the options alone need no torch
     from eva_classification.features import FeatureExtractor
 
 FORMS = "a folder of class folders, torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT"
+
+
+def require_images(location: str, *, name: str) -> None:
+    """Refuse a place where no labelled images can be, before anything heavy is imported.
+
+    Args:
+        location: One of `FORMS`.
+        name: Option or setting that names it.
+
+    Raises:
+        ValueError: If nothing is there, or a folder without class folders.
+    """
+    require_data(location, name=name, forms=FORMS)
+    if not location.startswith(("torchvision:", "hf:")):
+        find_picture_folders(Path(location), warn=False)
 
 
 def add_classifier(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_classification.config import ClassificationConfig
-from eva_classification.model_options import FORMS
+from eva_classification.model_options import require_images
 from eva_data.demos.required_data import require_data
 from eva_engine.commands import training as command_line
 
@@ -30,9 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _check(config: ClassificationConfig) -> None:
     """Answer mistyped paths before torch is imported."""
-    for name, forms in (("train", FORMS), ("val", FORMS), ("classes", "a text file of classes")):
-        if location := getattr(config.data, name):
-            require_data(location, name=f"data.{name}", forms=forms)
+    data = config.data
+    require_images(data.train, name="data.train")
+    if data.val:
+        require_images(data.val, name="data.val")
+    if data.classes:
+        require_data(data.classes, name="data.classes", forms="a text file of classes")
     if config.model.init_checkpoint:
         resolve_source(config.model.init_checkpoint)
 

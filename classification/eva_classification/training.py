@@ -107,7 +107,9 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
     """
     samples, others = _open_data(config)
     classes = list(samples.classes)
-    validation = None if others is None else Validation(others, config.run, device)
+    validation = None
+    if others is not None:
+        validation = Validation(others, config.run, device, skip_unreadable=True)
     distributed.seed_all(config.run.seed)
     build = partial(build_model, num_classes=len(classes))
     model = build(config.model)

@@ -109,7 +109,20 @@ def names_of_head(
     return tuple(names)
 
 
-def find_class_folders(folder: Path, *, what: str, example: str, otherwise: str) -> list[str]:
+def find_picture_folders(folder: Path, *, warn: bool = True) -> list[str]:
+    """List the class folders of images, as `find_class_folders` does."""
+    return find_class_folders(
+        folder,
+        what="images",
+        example="1.jpg",
+        otherwise="torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT",
+        warn=warn,
+    )
+
+
+def find_class_folders(
+    folder: Path, *, what: str, example: str, otherwise: str, warn: bool = True
+) -> list[str]:
     """List the class folders of a folder, sorted.
 
     Args:
@@ -117,6 +130,7 @@ def find_class_folders(folder: Path, *, what: str, example: str, otherwise: str)
         what: What lies in a class folder, in messages.
         example: Name of a file of that kind, in messages.
         otherwise: What could be named in place of a folder, in messages.
+        warn: Whether to warn of links that are no class.
 
     Raises:
         ValueError: If there is no such folder, or no folder in it.
@@ -130,8 +144,10 @@ def find_class_folders(folder: Path, *, what: str, example: str, otherwise: str)
     found = sorted(path.name for path in shown if path.is_dir())  # not a link to itself
     for name in [name for name in found if (folder / name).is_symlink()]:
         if os.path.realpath(folder / name) in above:
-            logger.warning("%s links to a folder above itself: it is not a class", folder / name)
             found.remove(name)
+            if not warn:
+                continue
+            logger.warning("%s links to a folder above itself: it is not a class", folder / name)
     if not found:
         raise ValueError(
             f"{folder} has no class folders: put the {what} of each class in a folder of its own, "

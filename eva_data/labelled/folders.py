@@ -15,7 +15,7 @@ from PIL import Image
 
 from eva_data.labelled.classes import (
     files_of_classes,
-    find_class_folders,
+    find_picture_folders,
     labels_of_folders,
     listed,
     read_class_list,
@@ -55,12 +55,7 @@ class ClassFolders(LabelledImages):
         upright: bool,
     ) -> None:
         self.folder = Path(folder)
-        found = find_class_folders(
-            self.folder,
-            what="images",
-            example="1.jpg",
-            otherwise="torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT",
-        )
+        found = find_picture_folders(self.folder)
         if classes is None:
             classes = found
         if labels is None:

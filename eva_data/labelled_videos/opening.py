@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from eva_data.demos.required_data import require_data
 from eva_data.files import find_files, home_expanded
 from eva_data.labelled.classes import read_class_list
 from eva_data.labelled_videos.clip_ids import clip_name, place_clips
@@ -18,7 +19,7 @@ from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.path_lists import is_video, read_path_list
 from eva_data.labelled_videos.placing import place_entries
 from eva_data.labelled_videos.tables import TableList, has_columns
-from eva_data.labelled_videos.video_files import open_class_folders
+from eva_data.labelled_videos.video_files import find_video_folders, open_class_folders
 from eva_data.labelled_videos.video_index import SUFFIX, open_video_index
 from eva_data.labelled_videos.video_shards import open_video_shards
 from eva_data.sources.index_file import VIDEO_KIND, Table
@@ -36,6 +37,22 @@ FORMS = (
     "or path, a JSON list of filename and label, tar shards such as {0000..0009}.tar, or an index "
     "of tools/verify_data.py video"
 )
+
+
+def require_videos(location: str, *, name: str) -> None:
+    """Refuse a place where no labelled videos can be, before anything heavy is imported.
+
+    Args:
+        location: See `open_videos`.
+        name: Option or setting that names it.
+
+    Raises:
+        ValueError: If nothing is there, or a folder without class folders.
+    """
+    require_data(location, name=name, forms=FORMS)
+    path = home_expanded(location)
+    if path.is_dir():
+        find_video_folders(path, warn=False)
 
 
 def open_videos(

@@ -91,6 +91,13 @@ class VideoFiles(LabelledVideos):
         return size, digest.digest()
 
 
+def find_video_folders(folder: Path, *, warn: bool = True) -> list[str]:
+    """List the class folders of videos, as `find_class_folders` does."""
+    return find_class_folders(
+        folder, what="videos", example="1.mp4", otherwise="a list or shards of videos", warn=warn
+    )
+
+
 def open_class_folders(
     folder: Path, *, classes: Sequence[str] | None, backend: Backend
 ) -> VideoFiles:
@@ -105,9 +112,7 @@ def open_class_folders(
     Raises:
         ValueError: If there is no such folder, no class, no video, or an unknown class.
     """
-    found = find_class_folders(
-        folder, what="videos", example="1.mp4", otherwise="a list or shards of videos"
-    )
+    found = find_video_folders(folder)
     if len(found) > 1 and _SPLITS.issuperset(found):
         logger.warning("%s holds the splits %s, which become classes", folder, ", ".join(found))
     names = found if classes is None else classes

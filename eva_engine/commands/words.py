@@ -107,17 +107,31 @@ def _without_value(name: str) -> SlipError:
 def without_other_validation(flags: Sequence[str], default: Any) -> list[str]:
     """Let `--data.val-share` take the place of the validation data that a recipe names.
 
+    Own training data do not take the recipe's validation data along, whose classes are others.
+
     Args:
         flags: Flags as `as_flags` returns them.
         default: Config of the recipe.
 
     Returns:
         The flags, with an empty `--data.val` unless that is given too.
+
+    Raises:
+        SlipError: If training data are given alone, in place of those of a recipe with both.
     """
-    given = given_values(flags)
-    named = getattr(getattr(default, "data", None), "val", "")
-    if "data.val_share" in given and "data.val" not in given and named:
+    given, data = given_values(flags), getattr(default, "data", None)
+    named = getattr(data, "val", "")
+    if not named or not hasattr(data, "val_share") or "data.val" in given:
+        return [*flags]
+    if "data.val_share" in given:
         return [*flags, "--data.val", ""]
+    train = given.get("data.train")
+    if train not in (None, getattr(data, "train", None)) and not {"-h", "--help"} & {*flags}:
+        raise SlipError(
+            f"--data.train {train} takes the place of the recipe's training data, but not of its "
+            "validation data: name --data.val DIR too, or --data.val-share 0.1, which holds out a "
+            f"part of the training data (--data.val {named} keeps the recipe's)"
+        )
     return [*flags]
 
 

@@ -143,12 +143,14 @@ def _classes(counted: Counted, names: Sequence[str], unit: str, complete_in: str
         mistake = f"{names[taken_for[label]]} ({times})" if most[label] else None
         rows.append([names[label], number, *shares, mistake])
     rows.sort(key=lambda row: (row[2] is None, row[2]))
+    left = len(counted.left_out)
     return Table(
         title="Classes",
         heads=["class", unit, "top1 (%)", "top5 (%)", "most often taken for"],
         rows=rows,
         text="The worst class comes first. "
-        f"Mean over the classes that have {unit}: {counted.mean_per_class:.1f} %.",
+        f"Mean over the classes that have {unit}: {counted.mean_per_class:.1f} %."
+        + (f" Left out because they could not be read: {left:,} {unit}." if left else ""),
         complete_in=complete_in,
     )
 

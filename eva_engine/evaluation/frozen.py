@@ -18,9 +18,9 @@ from torch.utils.data import Subset
 from eva_data.commands import complain, printable
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.data.order import TooManyBadSamplesError
 from eva_engine.evaluation.counting import LabelledSamples, Readable, collate_readable
 from eva_engine.evaluation.frozen_options import L2
+from eva_engine.evaluation.left_out import require_few
 
 TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
 MAX_STEPS = 300  # of L-BFGS
@@ -73,7 +73,7 @@ def labelled_features(
 
     Raises:
         FloatingPointError: If a feature is not finite in its number format.
-        TooManyBadSamplesError: If more samples cannot be read, or none can.
+        ValueError: If more samples cannot be read, or none can.
     """
     chosen = list(range(len(samples)))
     if limit is not None and limit < len(samples):
@@ -118,11 +118,7 @@ def labelled_features(
 
 def _name_left_out(reasons: Sequence[str], title: str, total: int, most: int) -> None:
     """Name the samples that are left out, in the first process; refuse more than are allowed."""
-    if len(reasons) > most or len(reasons) == total:
-        raise TooManyBadSamplesError(
-            f"{len(reasons)} of {total} samples of {title} cannot be read, and "
-            f"--max-bad-samples is {most}: {printable(reasons[0])}"
-        )
+    require_few(reasons, of=f"samples of {title}", total=total, most=most)
     if distributed.rank() == 0:
         for reason in reasons:
             complain(f"left out of {title}: {printable(reason)}")

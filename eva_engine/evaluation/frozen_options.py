@@ -1,4 +1,4 @@
-"""Options of a check with frozen features, for the command of any project."""
+"""Options of a check with frozen features, for the command of any project; limit of bad samples."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from eva_data.options import integer, number
 
 NEIGHBOURS = [10, 20]
+MAX_BAD_SAMPLES = 100  # as in a training
 L2 = (1e-4, 1e-3, 1e-2, 1e-1)  # penalties of the linear classifier
 
 
@@ -32,14 +33,24 @@ def add_frozen(parser: argparse.ArgumentParser, *, data: str, unit: str = "image
         help="default: 10 20, or what there is; none: skip",
     )
     add("--l2", type=number(0), nargs="*", default=list(L2), help="penalties to try; none: skip")
-    add(
+    add_max_bad_samples(parser, unit=unit)
+    add("--output", type=Path, help="folder of results.json")
+
+
+def add_max_bad_samples(parser: argparse.ArgumentParser, *, unit: str = "images") -> None:
+    """Add `--max-bad-samples`, `MAX_BAD_SAMPLES` by default.
+
+    Args:
+        parser: Parser that receives it.
+        unit: Name of the samples.
+    """
+    parser.add_argument(
         "--max-bad-samples",
         type=integer(0),
-        default=100,
+        default=MAX_BAD_SAMPLES,
         metavar="N",
         help=f"{unit} that may be left out because they cannot be read (default: %(default)s)",
     )
-    add("--output", type=Path, help="folder of results.json")
 
 
 def check_frozen(options: argparse.Namespace, known: int) -> int:

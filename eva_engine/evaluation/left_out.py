@@ -1,8 +1,9 @@
-"""Samples that an evaluation during a run leaves out, because they cannot be read."""
+"""Samples that an evaluation leaves out because they cannot be read, and how many may be."""
 
 import logging
 from collections.abc import Sequence
 
+from eva_data.commands import printable
 from eva_engine.data.order import TooManyBadSamplesError
 
 logger = logging.getLogger(__name__)
@@ -37,3 +38,22 @@ class LeftOutSamples:
                 f"{len(left_out)} of {of} validation samples could not be read, "
                 f"max_bad_samples is {self._most}; the log names them"
             )
+
+
+def require_few(left_out: Sequence[str], *, of: str, total: int, most: int) -> None:
+    """Refuse an evaluation of a command that leaves out more samples than are allowed, or all.
+
+    Args:
+        left_out: A sentence for each.
+        of: Name of the samples: "samples of val", "images".
+        total: Number of all samples.
+        most: Number that may be left out, `--max-bad-samples`.
+
+    Raises:
+        ValueError: If there are more.
+    """
+    if left_out and (len(left_out) > most or len(left_out) == total):
+        raise ValueError(
+            f"{len(left_out)} of {total} {of} cannot be read, and --max-bad-samples is {most}: "
+            f"{printable(left_out[0])}"
+        )

@@ -25,6 +25,7 @@ from eva_engine.evaluation.counting import (
     LabelledSamples,
     count,
 )
+from eva_engine.evaluation.left_out import require_few
 from eva_engine.evaluation.reports import draw_confusion, write_per_class
 from eva_engine.evaluation.rules import OneLabel
 
@@ -155,6 +156,7 @@ def evaluate_own_data(
     num_classes: int,
     unit: str = "images",
     skip_unreadable: bool = False,
+    max_bad_samples: int | None = None,
     receive: Callable[[BatchResults], None] | None = None,
 ) -> Counted:
     """Count correct predictions, and write results per class and the confusion to the output.
@@ -166,13 +168,15 @@ def evaluate_own_data(
         num_classes: K.
         unit: Name of the samples.
         skip_unreadable: Leave samples out that cannot be read, see `count`.
+        max_bad_samples: Samples that may be left out so; None for any number.
         receive: Function that is given the results of each batch, see `count`.
 
     Returns:
         The score by the name `data`, and the confusion of at most `MAX_CONFUSION` classes.
 
     Raises:
-        ValueError: If the data has another number of classes.
+        ValueError: If the data has another number of classes, or more samples than allowed are
+            left out.
     """
     classes = samples.classes
     if len(classes) != num_classes:
@@ -185,6 +189,8 @@ def evaluate_own_data(
         batch_size=options.batch_size, workers=options.workers, progress="data",
         confusion=len(classes) <= MAX_CONFUSION, skip_unreadable=skip_unreadable, receive=receive,
     )  # fmt: skip
+    if max_bad_samples is not None:
+        require_few(counted.left_out, of=unit, total=len(samples), most=max_bad_samples)
     if distributed.rank() or options.output is None:
         return counted
     if counted.confusion is None:

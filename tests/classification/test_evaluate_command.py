@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from eva_classification import frozen_command, train_command
 from eva_classification.evaluate_command import main
 from eva_classification.features import FeatureExtractor
 from eva_classification.models import build_classifier
@@ -176,6 +177,7 @@ def test_another_number_of_classes(evaluate, digits, write_picture, tmp_path, cl
         ([], "nothing to evaluate: give --data or any of --imagenet, --real, --v2"),
         (["--data=d", "--v2=v"], "--data is your own; evaluate ImageNet's sets in another run"),
         (["--v2=v", "--classes=c"], "--classes belongs to --data"),
+        (["--v2=v", "--max-bad-samples=1"], "--max-bad-samples belongs to --data: ImageNet's"),
         (["--data=d", "--batch-size=0"], "argument --batch-size: must be at least 1, got 0"),
         (["--data=d", "--workers=-1"], "argument --workers: must be at least 0, got -1"),
         (["--data=d", "--image=3"], "there is no flag --image; close to it: --imagenet"),
@@ -235,16 +237,52 @@ def test_weights_that_are_not_there(evaluate, digits):
         evaluate("--data", digits, weights="none.pt")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_image_ends_it(evaluate, write_picture, tmp_path, capsys, workers):
+def test_pictures_without_class_folders_are_refused_before_torch(digits, monkeypatch, capsys):
+    monkeypatch.setattr(torch, "device", lambda *_: pytest.fail("the command begins"))
+    message = r"four has no class folders: put the images of each class .* like four/cat/1.jpg"
+    bare = str(digits / "four")
+    with pytest.raises(SystemExit, match=message):
+        main(["--weights", "none.pt", "--data", bare])
+    for options in (["--train", bare, "--val", str(digits)], ["--val", bare, "--train", bare]):
+        with pytest.raises(SystemExit, match=message):
+            frozen_command.main(["--weights", "none.pt", *options])
+    with pytest.raises(SystemExit, match=message):
+        train_command.main(["eva_debug_digits", "--data.train", bare, "--data.val-share", "0.1"])
+    with pytest.raises(SystemExit, match=message):
+        train_command.main(["eva_debug_digits", "--data.train", str(digits), "--data.val", bare])
+    assert not capsys.readouterr().out
+
+
+@pytest.fixture
+def torn(write_picture, tmp_path):
+    """Pictures of three classes, that of `1` torn."""
     for name in ("0", "1", "2"):
         write_picture(tmp_path / "data" / name / "a.png")
     (tmp_path / "data" / "1" / "a.png").write_bytes(b"no picture")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_left_out_and_named(evaluate, torn, tmp_path, capsys, workers):
+    evaluate("--data", torn, "--output", tmp_path / "out", "--workers", workers)
+    said = capsys.readouterr()
+    assert f"1 images could not be read and were left out:\n  {torn}/1/a.png cannot be" in said.err
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["sets"]["data"]["images"] == 2
+    assert [reason.split()[0] for reason in results["left_out"]] == [f"{torn}/1/a.png"]
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Left out because they could not be read: 1 images." in page
+
+
+def test_too_many_unreadable_images_end_it(evaluate, torn, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
-        evaluate("--data", tmp_path / "data", "--output", tmp_path / "out", "--workers", workers)
-    beginning = f"classification/evaluate.py: {tmp_path}/data/1/a.png cannot be decoded (no known"
-    assert end.value.code.startswith(beginning)
-    assert "\n" not in end.value.code
+        evaluate("--data", torn, "--output", tmp_path / "out", "--max-bad-samples", 0)
+    beginning = "classification/evaluate.py: 1 of 3 images cannot be read, and --max-bad-samples is"
+    assert end.value.code.startswith(f"{beginning} 0: {torn}/1/a.png cannot be decoded (no known")
+    for name in ("0", "2"):
+        (torn / name / "a.png").write_bytes(b"no picture")
+    with pytest.raises(SystemExit, match=r"none of 3 samples can be read: .*/0/a.png cannot be"):
+        evaluate("--data", torn, "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert "top-1" not in capsys.readouterr().out
 

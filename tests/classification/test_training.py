@@ -1,6 +1,7 @@
 """Fine-tuning on real digits, its settings, its recipes."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -201,6 +202,19 @@ def test_validation_folders_must_be_the_classes_of_training(config, device, tmp_
         training.train(replace(config, data=data), device)
 
 
+def test_torn_pictures_are_left_out_of_the_validation(config, digits, device, tmp_path, caplog):
+    shutil.copytree(digits / "val", tmp_path / "val")
+    (tmp_path / "val/1/40.png").write_bytes(b"no picture")
+    data = replace(config.data, train=str(digits / "val"), val=str(tmp_path / "val"))
+    run = replace(config.run, epochs=1, ema_decay=0.5)
+    training.train(replace(config, data=data, run=run), device)
+    named = [text for text in caplog.messages if "left a sample out of the validation" in text]
+    assert len(named) == 1  # once, though the weights and their average are evaluated
+    assert "val/1/40.png" in named[0]
+    page = (run.output / "report.html").read_text()
+    assert "Left out because they could not be read: 1 images." in page
+
+
 # Recipes
 
 RECIPES = sorted(path.name for path in CONFIGS.glob("*.py"))
@@ -235,3 +249,19 @@ def test_a_share_on_the_command_line_takes_the_place_of_the_recipes_validation()
     assert (config.data.val, config.data.val_share) == ("", 0.1)
     with pytest.raises(SystemExit):
         parse(ClassificationConfig, [*arguments, "data.val=a"], program="classification/train.py")
+
+
+def test_own_training_data_does_not_take_the_recipes_validation_along(capsys):
+    recipe, program = "eva_debug_digits", "classification/train.py"
+    for words in (["--data.train", "photos"], ["data.train=photos"], ["--data.train=photos"]):
+        with pytest.raises(SystemExit):
+            parse(ClassificationConfig, [recipe, *words], program=program)
+        message = capsys.readouterr().err
+        assert "name --data.val DIR too, or --data.val-share 0.1" in message
+        assert "photos takes the place of the recipe's training data" in message
+    own = load_recipe(CONFIGS / f"{recipe}.py", ClassificationConfig).data
+    for more in (["--data.val", "a"], ["--data.val", own.val], ["data.val="]):
+        words = [recipe, "--data.train", "photos", "--run.best-metric", "", *more]
+        assert parse(ClassificationConfig, words, program=program).config.data.train == "photos"
+    words = [recipe, "--data.train", own.train]
+    assert parse(ClassificationConfig, words, program=program).config.data.val == own.val

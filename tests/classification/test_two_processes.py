@@ -44,20 +44,27 @@ def test_the_command(launch, digits, classifier, tmp_path):
     assert two["images"] == 11
 
 
-def test_an_error_in_one_process_ends_both(launch, classifier, write_picture, tmp_path):
+def test_what_one_process_cannot_read_is_left_out_by_both(
+    launch, classifier, write_picture, tmp_path
+):
     for name in ("0", "1", "2"):
         write_picture(tmp_path / "data" / name / "a.png")
-    (tmp_path / "data" / "1" / "a.png").write_bytes(b"no picture")  # of the second process
-    codes, texts = launch(
-        "evaluate", "--weights", classifier[1], "--data", tmp_path / "data", "--workers", 0,
-        "--device", "cpu", ranks=2,
-    )  # fmt: skip
+    torn = tmp_path / "data" / "1" / "a.png"  # of the second process
+    torn.write_bytes(b"no picture")
+    command = ("evaluate", "--weights", classifier[1], "--data", tmp_path / "data", "--workers", 0,
+               "--device", "cpu")  # fmt: skip
+    codes, texts = launch(*command, "--output", tmp_path / "out", ranks=2)
+    assert codes == [0, 0], texts
+    assert f"1 images could not be read and were left out:\n  {torn} cannot be" in texts[0]
+    assert str(torn) not in texts[1]
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["sets"]["data"]["images"] == 2
+    assert len(results["left_out"]) == 1
+    codes, texts = launch(*command, "--max-bad-samples", 0, ranks=2)
     assert codes == [1, 1], texts
-    assert "process 0 lost another one, or the connection to it" in texts[0]
-    assert "Traceback" not in texts[0]
-    last = texts[1].strip().splitlines()[-1]
-    assert last.startswith(f"classification/evaluate.py: {tmp_path}/data/1/a.png cannot be decoded")
-    assert "top-1" not in texts[0]
+    for text in texts:
+        assert f"1 of 3 images cannot be read, and --max-bad-samples is 0: {torn}" in text
+        assert "Traceback" not in text
 
 
 def test_features_in_files(launch, digits, tmp_path):

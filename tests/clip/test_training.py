@@ -176,7 +176,7 @@ def test_a_share_of_the_pairs_is_evaluated(config, pairs, tmp_path):
     said = present_training(config, len(train), validation)
     assert said.data == [
         ("train", f"{len(train)} pictures with captions ({data.train})"),
-        ("val", f"{len(held)} pictures with captions (0.25 of those in train)"),
+        ("val", f"{len(held)} pictures with captions (about 0.25 of those in train)"),
     ]
     (step,) = said.next_steps(tmp_path)
     assert "search" in step.command

@@ -86,8 +86,8 @@ def test_a_share_that_works_is_named():
 
 def test_what_a_training_says_of_its_validation():
     held = validation_fact("361 images", share=0.1, val="")
-    assert held == ("val", "361 images (0.1 of each class)")
+    assert held == ("val", "361 images (about 0.1 of each class)")
     named = validation_fact("361 images", share=0, val="digits/val")
     assert named == ("val", "361 images (digits/val)")
     pairs = validation_fact("9 pictures", share=0.2, val="", of="the pairs")
-    assert pairs == ("val", "9 pictures (0.2 of the pairs)")
+    assert pairs == ("val", "9 pictures (about 0.2 of the pairs)")

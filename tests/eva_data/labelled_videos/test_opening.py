@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.opening import open_videos, require_videos
 
 
 def test_class_folders(make_files, content, caplog):
@@ -45,6 +45,9 @@ def test_folders_may_write_spaces_as_underscores(make_files, content):
 def test_folders_that_cannot_be_used(make_files, tmp_path):
     with pytest.raises(ValueError, match=r"data has no class folders: .* like data/cat/1\.mp4"):
         open_videos(make_files("1.mp4"))
+    with pytest.raises(ValueError, match=r"data has no class folders: .* like data/cat/1\.mp4"):
+        require_videos(str(tmp_path / "data"), name="--data")  # before torch is imported
+    require_videos(str(tmp_path / "data/1.mp4"), name="--data")
     with pytest.raises(ValueError, match=r"holds no video: looked in class folders for 3g2, 3gp"):
         open_videos(make_files("a/1.jpg", folder="pictures"))
     file = make_files("clip.MP4", folder="films") / "clip.MP4"

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_data.demos.required_data import require_data
 from eva_data.kinetics.classes import SOURCES
 from eva_data.labelled.classes import read_class_list
-from eva_data.labelled_videos.opening import FORMS
+from eva_data.labelled_videos.opening import require_videos
 from eva_data.options import integer
 from eva_data.video.video_source import BACKENDS
 from eva_engine.commands.options import (
@@ -92,7 +91,7 @@ def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
 def _check(options: argparse.Namespace) -> None:
     """Answer mistyped paths before torch is imported."""
     resolve_source(options.weights)
-    require_data(options.data, name="--data", forms=FORMS)
+    require_videos(options.data, name="--data")
     if options.classes is not None:
         read_class_list(options.classes)
 

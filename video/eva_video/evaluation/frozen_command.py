@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import POOLINGS
-from eva_data.demos.required_data import require_data
-from eva_data.labelled_videos.opening import FORMS
+from eva_data.labelled_videos.opening import require_videos
 from eva_data.options import integer, number
 from eva_data.video.video_source import BACKENDS
 from eva_engine.commands.options import (
@@ -86,7 +85,7 @@ def _check(options: argparse.Namespace) -> None:
     """Answer mistyped paths before torch is imported."""
     resolve_source(options.weights)
     for name in ("train", "val"):
-        require_data(getattr(options, name), name=f"--{name}", forms=FORMS)
+        require_videos(getattr(options, name), name=f"--{name}")
 
 
 main = command(PROGRAM, _parse, _evaluate, check=_check)
