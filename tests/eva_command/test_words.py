@@ -154,6 +154,9 @@ def test_a_folder_in_place_of_a_recipe(end, tmp_path):
      "video evaluate-frozen", "clip evaluate"],
 )  # fmt: skip
 def test_weights_alone_or_behind_their_flag(end, name, tmp_path):
+    for kind in ("jpg", "mp4"):
+        (tmp_path / "cat").mkdir(exist_ok=True)
+        (tmp_path / f"cat/1.{kind}").touch()
     needed = ["--train", tmp_path, "--val", tmp_path] if "frozen" in name else ["--data", tmp_path]
     missing = "there is no file 'nothing.pt'"
     for words in (

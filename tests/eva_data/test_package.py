@@ -63,7 +63,7 @@ MODULES = {  # what a group may load -> its modules
         *("sources.list_states",),
         *("sources.manifest_file", "sources.patterns", "sources.tar_members"),
         *("captions.captioned_images", "captions.folders", "captions.indexes"),
-        *("captions.held_out",),
+        *("captions.early_check", "captions.held_out"),
         *("captions.json_lists", "captions.left_out", "captions.listed", "captions.opening"),
         *("captions.shards", "captions.tables", "captions.texts"),
         *("checks.blocks", "checks.caption_facts", "checks.captions"),
