@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed
-import torch.multiprocessing
 from mmengine.runner import ValLoop
 from torch import nn
+from torch.multiprocessing.spawn import start_processes
 
 from eva_data.interruption import StopSignal
 from eva_openmmlab.training import step_guard
@@ -207,4 +207,4 @@ def _in_a_group(rank, name):
 
 if __name__ == "__main__":
     for name in TWICE:
-        torch.multiprocessing.start_processes(_in_a_group, (name,), 2, start_method="fork")
+        start_processes(_in_a_group, (name,), 2, start_method="fork")
