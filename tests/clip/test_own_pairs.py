@@ -66,7 +66,10 @@ def test_no_sentences_for_no_classes(adapted, empty):
         ((*OWN, *SHARE, "run.best_metric=top5"), (f"{DEMO}/zero_shot", "top5")),
         ((*OWN, *SHARE, "run.best_metric=loss"), ("", "loss")),
         ((*OWN, *SHARE, "data.templates=a {}"), (f"{DEMO}/zero_shot", "top1")),
-        (("data.train=" + DEMO + "/train/00000.tar",), (f"{DEMO}/zero_shot", "top1")),
+        (
+            (f"data.train={DEMO}/train/00000.tar", f"data.val={DEMO}/val/{{00000..00001}}.tar"),
+            (f"{DEMO}/zero_shot", "top1"),
+        ),
         (SHARE, (f"{DEMO}/zero_shot", "top1")),
     ],
 )

@@ -207,8 +207,9 @@ def test_it_says_what_it_found(tmp_path, write_video, capsys):
     nothing = Finds(anything=False)
     demo.run(nothing, jobs, tmp_path / "out")
     assert capsys.readouterr().out == (
-        "1 picture and 1 video (3 frames): nothing at 0.5; the best score is 0.40: lower "
-        f"--score-threshold\noutput   {tmp_path / 'out'} (pictures, videos and predictions.json)\n"
+        "1 picture and 1 video (3 frames): nothing at 0.5; the best score is 0.40: "
+        "lower --score-threshold, with --overwrite\n"
+        f"output   {tmp_path / 'out'} (pictures, videos and predictions.json)\n"
     )
     assert nothing.asked == 4
 

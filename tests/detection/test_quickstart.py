@@ -158,6 +158,7 @@ def begin(start, repository, tiny_overrides, tmp_path):
     return lambda: start(program, *folders, *overrides)
 
 
+@pytest.mark.slow  # its trainer's continuation: test_train.py; its steps' ends: below
 def test_killed_and_continued(begin, finish, tmp_path):
     run = tmp_path / "run"
     process = begin()

@@ -57,6 +57,7 @@ def test_items_do_not_depend_on_the_order():
         assert torch.equal(value, second[7][name])
 
 
+@pytest.mark.slow
 def test_a_stopped_run_continues_with_the_same_losses(tmp_path, starter):
     def run(output, *, kill_after_save=False):
         command = [PROGRAM, "--output", output, "--steps", "40"]

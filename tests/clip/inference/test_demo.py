@@ -282,7 +282,7 @@ def test_many_rows_are_compared_a_part_at_a_time(media, clip, tmp_path, monkeypa
     (["search", "media", "--output", "o", "--like", "torn.png"], "torn.png cannot be decoded"),
     (["search", "media", "--output", "o", "--text", *["a"] * 101], "101 queries: give at most 100"),
     (["search", "media", "--text", "a"], "required: --output"),
-    (["find"], "invalid choice: 'find'"),
+    (["find"], "there is no command 'find'; it has: rank, search"),
 ])  # fmt: skip
 def test_mistakes_end_in_a_sentence(run, media, tmp_path, arguments, message, capsys):
     for name in ("torn.mp4", "torn.png"):
