@@ -27,14 +27,21 @@ def run_step(
         Its exit code: 75 if a signal stopped it after a checkpoint, 128 and more where a signal
         has ended it, as a shell reports it.
     """
-    process = subprocess.Popen(command, env=os.environ | (environment or {}), cwd=folder)
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []  # signals that came before there was a process
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         del frame
-        process.send_signal(number)
+        if process is None:
+            early.append(number)
+        else:
+            process.send_signal(number)
 
     before = {one: signal.signal(one, pass_on) for one in SIGNALS}
     try:
+        process = subprocess.Popen(command, env=os.environ | (environment or {}), cwd=folder)
+        for number in early:
+            process.send_signal(number)
         while True:
             try:
                 code = process.wait()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 
@@ -95,6 +96,18 @@ def test_a_signal_reaches_the_step(monkeypatch, tmp_path, number):
     threading.Thread(target=stop, daemon=True).start()
     assert quickstart._step([]) == 75
     assert signal.getsignal(number) == before
+
+
+def test_a_signal_before_there_is_a_step_reaches_it(monkeypatch):
+    start = subprocess.Popen
+
+    def late(*command, **settings):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return start(*command, **settings)
+
+    monkeypatch.setattr(subprocess, "Popen", late)
+    monkeypatch.setattr(quickstart, "_PROGRAM", ["sleep", "60"])
+    assert quickstart._step([]) == 128 + signal.SIGTERM
 
 
 def test_a_mistake_in_the_task_lists_them(capsys):
