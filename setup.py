@@ -41,7 +41,7 @@ def description() -> str:
 
 
 packages: dict[str, str] = {}
-for folder in (".", *PROJECTS, "tools"):
+for folder in (".", "core", *PROJECTS, "tools"):
     for name in find_packages(str(ROOT / folder), include=["eva_*"]):
         packages[name] = f"{folder}/{name.replace('.', '/')}".removeprefix("./")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from eva_backbone import VisionTransformer, eva_s_patch16
 from eva_backbone.rel_pos import decomposed_attention
-from eva_data.command_line.parsing import Parser
+from eva_runs.command_line.parsing import Parser
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from eva_data.command_line.parsing import Parser
+from eva_runs.command_line.parsing import Parser
 
 T = TypeVar("T")
 Call = Callable[[], object]

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from eva_data.extras import explained
 from eva_detection.quickstart import main
+from eva_runs.extras import explained
 
 if __name__ == "__main__":
     explained(main)(repository=Path(__file__).resolve().parent.parent)

@@ -1,7 +1,7 @@
 """Detect objects with mmdetection: `python mmdetection/demo.py --help`."""
 
-from eva_data.extras import explained
 from eva_mmdetection.inference.demo import main
+from eva_runs.extras import explained
 
 if __name__ == "__main__":
     explained(main)()

@@ -1,7 +1,7 @@
 """Evaluate an EVA detector in mmdetection: `python mmdetection/test.py --help`."""
 
-from eva_data.extras import explained
 from eva_mmdetection.evaluation.evaluate import main
+from eva_runs.extras import explained
 
 if __name__ == "__main__":
     explained(main)()

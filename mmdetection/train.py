@@ -1,7 +1,7 @@
 """Train an EVA detector in mmdetection: `python mmdetection/train.py --help`."""
 
-from eva_data.extras import explained
 from eva_mmdetection.training.train import main
+from eva_runs.extras import explained
 
 if __name__ == "__main__":
     explained(main)()

@@ -1,6 +1,6 @@
 """Segment images: `python segmentation/demo.py --help`."""
 
-from eva_data.extras import explained
+from eva_runs.extras import explained
 from eva_segmentation.inference.demo import main
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Train an EVA segmentor: `python segmentation/train.py --help`."""
 
-from eva_data.extras import explained
+from eva_runs.extras import explained
 from eva_segmentation.training.train import main
 
 if __name__ == "__main__":

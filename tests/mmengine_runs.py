@@ -14,7 +14,7 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.visualization import Visualizer
 
-from eva_data.interruption import SIGNALS
+from eva_runs.interruption import SIGNALS
 
 OPERATORS = Path(__file__).parents[1] / "third_party" / "mmcv_operators" / "_ext.py"
 

@@ -1,6 +1,6 @@
 """Name what happens in videos: `python video/demo.py --help`."""
 
-from eva_data.extras import explained
+from eva_runs.extras import explained
 from eva_video.inference.demo import main
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Fine-tune a classifier of videos: `python video/train.py RECIPE --help`."""
 
-from eva_data.extras import explained
+from eva_runs.extras import explained
 from eva_video.train_command import main
 
 if __name__ == "__main__":

@@ -17,10 +17,8 @@ from eva_classification.imagenet_average import (
 )
 from eva_classification.inference.next_steps import demo_step
 from eva_classification.models import ImageClassifier, load_classifier
-from eva_data.commands import say
 from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.imagenet import CLASSES, ImageNetPaths, open_sets
-from eva_data.reports.content import Section, Step
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.checkpoints.output_folder import evaluation_in
@@ -37,6 +35,8 @@ from eva_engine.evaluation.own_data import (
 from eva_engine.evaluation.report import announce, write_evaluation_report
 from eva_engine.evaluation.reports import complain_of_left_out, say_end, write_results
 from eva_engine.evaluation.rules import AnyLabel, OneLabel, Rule
+from eva_report.content import Section, Step
+from eva_runs.commands import say
 
 Sections = Callable[[], Sequence[Section]]
 

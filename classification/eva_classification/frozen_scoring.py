@@ -11,7 +11,6 @@ from torch import Tensor
 from eva_classification.model_options import build_extractor
 from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.labelled_images import LabelledImages
-from eva_data.reports.content import Section
 from eva_engine import distributed
 from eva_engine.checkpoints.output_folder import evaluation_in
 from eva_engine.evaluation.classification_report import classification_sections
@@ -20,6 +19,7 @@ from eva_engine.evaluation.frozen_options import check_frozen
 from eva_engine.evaluation.frozen_scores import report_frozen, score_frozen
 from eva_engine.evaluation.outcomes import counted_of
 from eva_engine.evaluation.report import announce
+from eva_report.content import Section
 
 
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_backbone.variants import POOLINGS
-from eva_data.demos.required_data import require_data
 from eva_data.labelled.classes import find_picture_folders
 from eva_engine.commands.options import add_weights
+from eva_runs.required_data import require_data
 
 if TYPE_CHECKING:  # the options alone need no torch
     import torch

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_classification.config import ClassificationConfig
 from eva_classification.model_options import require_images
-from eva_data.demos.required_data import require_data
 from eva_engine.commands import training as command_line
+from eva_runs.required_data import require_data
 
 if TYPE_CHECKING:
     import torch

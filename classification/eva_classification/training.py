@@ -14,13 +14,10 @@ from eva_classification.augmentation import training_transform
 from eva_classification.config import ClassificationConfig, ModelConfig
 from eva_classification.inference.next_steps import demo_step
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
-from eva_data.commands import command_to_run
 from eva_data.holdout import validation_fact
 from eva_data.labelled.divided import divided
 from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.labelled_images import LabelledImages
-from eva_data.reports.content import Section, Step
-from eva_data.terminal import SHOWN
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.config import as_plain
@@ -32,6 +29,9 @@ from eva_engine.precision import DTYPES
 from eva_engine.presentation import Presentation
 from eva_engine.steps.flops import training_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
+from eva_report.content import Section, Step
+from eva_report.terminal import SHOWN
+from eva_runs.commands import command_to_run
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ from typing import Literal
 
 from eva_contrastive.model.text_variants import TEXT_VARIANTS
 from eva_data.holdout import check_setting, require_evaluated
-from eva_data.recipes import is_unfinished
 from eva_engine.config import (
     OptimizerConfig,
     PixelConfig,
@@ -15,6 +14,7 @@ from eva_engine.config import (
     check_probabilities,
     one_of_its_choices,
 )
+from eva_runs.recipes import is_unfinished
 
 Loss = Literal["contrastive", "sigmoid"]
 OF_PAIRS = ("loss", "image_to_text_r1", "text_to_image_r1")  # results of an evaluation

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva_contrastive.config import OF_CLASSES, ContrastiveConfig, DataConfig
-from eva_data.demos.required_data import demo_folder
 from eva_data.files import home_expanded
 from eva_engine.commands.words import given_values
+from eva_runs.required_data import demo_folder
 
 _OF_OWN_PAIRS = "image_to_text_r1"
 

@@ -10,8 +10,8 @@ from eva_contrastive.own_pairs import without_other_classes
 from eva_data.captions.early_check import look_at_list
 from eva_data.captions.held_out import hold_out
 from eva_data.captions.opening import without_effect
-from eva_data.demos.required_data import require_data
 from eva_engine.commands import training as command_line
+from eva_runs.required_data import require_data
 
 if TYPE_CHECKING:
     import torch

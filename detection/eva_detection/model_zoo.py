@@ -22,13 +22,13 @@ from yaml import YAMLError
 
 from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.registry import find_official_file
-from eva_data.recipes import find_recipe, recipe_folder
 from eva_detection.building import build
 from eva_detection.config.files import is_yacs, load_config_file
 from eva_detection.config.settings import check_device
 from eva_detection.model.backbone import add_eva_config
 from eva_detection.model.rcnn import EVARCNN as EVARCNN  # yacs configs name it
 from eva_detection.model.weights import load_initial_weights
+from eva_runs.recipes import find_recipe, recipe_folder
 
 # Recipe -> the official file that its training gave, or whose published results it gives.
 PUBLISHED: Mapping[str, str] = {

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_data.command_line.parsing import Parser
-from eva_data.command_line.steps import run_step
-from eva_data.commands import ended, program_name
 from eva_data.files import UnwritableError, make_folder, write_text
 from eva_detection.config.words import USUAL_SETTINGS
+from eva_runs.command_line.parsing import Parser
+from eva_runs.command_line.steps import run_step
+from eva_runs.commands import ended, program_name
 
 _SETTINGS = "quickstart.json"
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from eva_data.commands import command_to_run
-from eva_data.reports.content import Curve, Curves, Example, Gallery, Picture, Section, Step
 from eva_pretrain.masked_image_modeling import MaskedFeatures, Objective, select
 from eva_pretrain.other_objectives import FeatureDistillation, MaskedTokens
 from eva_pretrain.tokens.codebook import Codebook
+from eva_report.content import Curve, Curves, Example, Gallery, Picture, Section, Step
+from eva_runs.commands import command_to_run
 
 PICTURES = 6
 _SIDE = 256  # pixels of a small picture, at least

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_data.demos.required_data import require_data
 from eva_engine.commands import training as command_line
 from eva_pretrain.config import DataConfig, PretrainConfig, TeacherConfig, TokenizerConfig
+from eva_runs.required_data import require_data
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,6 @@ import torch
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
-from eva_data.reports.content import Section
 from eva_data.sources.manifests import open_images
 from eva_engine import distributed
 from eva_engine.config import as_plain
@@ -33,6 +32,7 @@ from eva_pretrain.teachers.teacher import Teacher
 from eva_pretrain.tokens.training import load_tokenizer
 from eva_pretrain.transforms import PretrainTransform, Views
 from eva_pretrain.validation import Validation
+from eva_report.content import Section
 
 
 def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> MaskedImageModeling:

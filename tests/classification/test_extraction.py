@@ -14,9 +14,9 @@ from eva_backbone import eva_debug
 from eva_classification.extraction import VIT_FEATURES
 from eva_classification.features import FeatureExtractor
 from eva_data.outputs import tensors
-from eva_data.outputs.run_folder import locked
 from eva_engine.extraction import command, writing
 from eva_engine.extraction.shards import Plan, read_features
+from eva_runs.output_folder import locked
 
 main = command.extraction_command("tools/extract_features.py", [VIT_FEATURES], about="Write.")
 NUMBER = 11  # pictures of the fixture `digits`

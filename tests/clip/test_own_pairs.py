@@ -5,8 +5,8 @@ import pytest
 from eva_contrastive import train_command
 from eva_contrastive.config import ContrastiveConfig, DataConfig
 from eva_contrastive.own_pairs import without_other_classes
-from eva_data.recipes import find_recipe
 from eva_engine.commands.training import load_recipe, parse
+from eva_runs.recipes import find_recipe
 
 DEMO = "output/datasets/digit_captions/captions"
 SHARE = ("--data.val-share", "0.1")

@@ -16,7 +16,6 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from eva_data.coco.predictions import writing_predictions
 from eva_data.files import UnwritableError
 from eva_data.inputs import Job
 from eva_data.pictures import UnreadableImageError, read_rgb
@@ -25,6 +24,7 @@ from eva_data.video.frame_stream import VideoReader
 from eva_detection.inference import demo
 from eva_detection.inference.coco_format import as_coco
 from eva_detection.inference.predictor import Category
+from eva_report.detection.predictions import writing_predictions
 
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 SIZE = {"height": 40, "width": 60}
@@ -218,7 +218,7 @@ def test_a_camera_is_recorded(tmp_path, monkeypatch, capsys):
     pattern = functools.partial(
         CameraReader, "testsrc=size=64x48:rate=10:duration=0.2", kind="lavfi"
     )
-    monkeypatch.setattr("eva_data.demos.videos.CameraReader", lambda device: pattern())
+    monkeypatch.setattr("eva_report.demos.videos.CameraReader", lambda device: pattern())
     job = Job(Path("/dev/video0"), "camera-0.mp4", (tmp_path / "camera-0.mp4",))
     assert demo.run(Finds(), [job], tmp_path) == []
     assert capsys.readouterr().out == (

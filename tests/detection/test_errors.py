@@ -58,7 +58,7 @@ def test_an_evaluation_leaves_the_runs_config(run_here, tmp_path):
 
 _HOLDER = """
 import pathlib, sys, time
-from eva_data.outputs.run_folder import locked
+from eva_runs.output_folder import locked
 with locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

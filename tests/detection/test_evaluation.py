@@ -18,10 +18,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from eva_data.coco import scoring
-from eva_data.coco.report import detection_sections
 from eva_detection.evaluation import evaluators as evaluation
 from eva_detection.evaluation import predictions as evaluation_predictions
 from eva_detection.evaluation.evaluators import CocoEvaluator, LvisEvaluator
+from eva_report.detection.report import detection_sections
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SIZE = (150, 170)  # high, wide; the boundary is 5 pixels thick

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from eva_data.outputs import exported
 from eva_detection.inference import export
 from eva_detection.model.backbone import EVAViTDet
+from eva_runs import exported
 
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")

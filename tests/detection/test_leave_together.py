@@ -3,12 +3,12 @@
 import pytest
 from detectron2.utils import comm
 
-from eva_data.interruption import EXIT_RUN_AGAIN
 from eva_detection.evaluation import predictions as evaluation_predictions
 from eva_detection.evaluation.evaluators import CocoEvaluator
 from eva_detection.evaluation.report import read_metrics
 from eva_detection.training import train as train_module
 from eva_detection.training.hooks import leave_together
+from eva_runs.interruption import EXIT_RUN_AGAIN
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The given NumPy array is not writable:UserWarning",

@@ -13,13 +13,13 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from torch.utils.data import DataLoader, Dataset
 
 from eva_data.coco import files as coco_files
-from eva_data.interruption import StopSignal
 from eva_detection.config.own_data import apply_custom_data
 from eva_detection.config.parser import make_parser
 from eva_detection.data.loading import EvaluationLoader, TestSet
 from eva_detection.data.lvis import repeat_factors
 from eva_detection.evaluation import evaluators
 from eva_detection.training import train as train_module
+from eva_runs.interruption import StopSignal
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),

@@ -8,10 +8,10 @@ import pytest
 import torch
 from detectron2.data.samplers import RandomSubsetTrainingSampler
 
-from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_detection.data.stream import UnreadableImagesError
 from eva_detection.evaluation.report import read_metrics
 from eva_detection.training import train as train_module
+from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),

@@ -14,10 +14,10 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file
 
 from eva_backbone.checkpoints import registry
-from eva_data.recipes import list_data_files, list_recipes, recipe_folder
 from eva_detection import model_zoo
 from eva_detection.config.files import load_config_file
 from eva_detection.model.rcnn import EVARCNN
+from eva_runs.recipes import list_data_files, list_recipes, recipe_folder
 
 COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1536_det.py"
 DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug.py"

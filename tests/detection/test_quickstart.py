@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from eva_data.recipes import find_recipe
 from eva_detection import quickstart
+from eva_runs.recipes import find_recipe
 
 
 def test_a_new_folder_is_claimed(tmp_path):

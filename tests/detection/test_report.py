@@ -9,13 +9,13 @@ import math
 import pytest
 
 from eva_data import files
-from eva_data.reports.content import Confusion, Curves, Gallery, ScoreTable, Table
-from eva_data.reports.provenance import record_start
 from eva_detection.data.loading import TestSet
 from eva_detection.evaluation import report
 from eva_detection.evaluation.next_steps import demo_command
 from eva_detection.evaluation.predictions import Predictions, PredictionWriter, write_results
 from eva_detection.evaluation.report import read_metrics, read_results, report_of_run
+from eva_report.content import Confusion, Curves, Gallery, ScoreTable, Table
+from eva_report.provenance import record_start
 
 METRICS = [
     {"iteration": 0, "total_loss": 9.0, "loss_cls_stage0": 1.0, "loss_cls_stage2": 0.6, "lr": 1e-4},

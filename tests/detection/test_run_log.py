@@ -5,8 +5,8 @@ import warnings
 
 import pytest
 
-from eva_data.terminal import SHOWN
 from eva_detection.training.run_log import log_to
+from eva_report.terminal import SHOWN
 
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
 

@@ -3,10 +3,10 @@
 import pytest
 from detectron2.utils.registry import locate
 
-from eva_data.recipes import find_recipe, list_recipes
 from eva_detection.config.checks import _parameters
 from eva_detection.config.outline import TARGET, Imported, read_outline
 from eva_detection.config.signatures import arguments_of
+from eva_runs.recipes import find_recipe, list_recipes
 
 SOURCE = """
 import os

@@ -9,8 +9,8 @@ import torch
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from torch.utils.data import IterableDataset
 
-from eva_data.sampling.seeding import seed_all
 from eva_detection.data.stream import Plan, UnreadableImagesError, build_train_stream
+from eva_runs.seeding import seed_all
 
 IMAGES = [
     {"file_name": f"{i}.jpg", "image_id": i, "width": 4 + i % 3, "height": 5} for i in range(7)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from eva_backbone import load_vit
-from eva_data.recipes import TASKS
+from eva_runs.recipes import TASKS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "pretrain" / "README.md").read_text()

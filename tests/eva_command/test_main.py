@@ -102,7 +102,7 @@ def test_a_reader_that_has_seen_enough_is_not_an_error(lines):
     """As in `eva recipes | head -1`: no message, whether the rest fits into the pipe or not."""
     script = (
         "import sys\nfrom eva_command import main as m\nfrom eva_command.table import Command\n"
-        "from eva_data.commands import exit_code, say\n"
+        "from eva_runs.commands import exit_code, say\n"
         f"def lines(): return [say('line') for _ in range({lines})] and 0\n"
         "def talk(arguments): return exit_code(lines)\n"
         "m.COMMANDS['recipes'] = Command('__main__', 'talk', '')\n"

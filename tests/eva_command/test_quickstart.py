@@ -10,8 +10,8 @@ import pytest
 
 from eva_command import quickstart
 from eva_command.table import GROUPS
-from eva_data.recipes import find_recipe
 from eva_demo import command as make_demo
+from eva_runs.recipes import find_recipe
 
 
 @pytest.fixture

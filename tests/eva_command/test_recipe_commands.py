@@ -9,9 +9,9 @@ from eva_command import recipe_copies
 from eva_command.recipe_commands import config, recipes
 from eva_command.recipe_copies import with_parents
 from eva_data.files import UnwritableError, explained
-from eva_data.recipes import TASKS, find_recipe, list_recipes
 from eva_engine.commands.training import load_recipe
 from eva_pretrain.config import PretrainConfig
+from eva_runs.recipes import TASKS, find_recipe, list_recipes
 
 ROOT = Path(__file__).parents[2]
 OF_ALL = [(task, recipe.name) for task in TASKS for recipe in list_recipes(task)]

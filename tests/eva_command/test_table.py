@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eva_command.table import COMMANDS, GROUPS
-from eva_data.recipes import TASKS
+from eva_runs.recipes import TASKS
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "detectron2", "mmseg", "mmdet", "deepspeed", "timm", "open_clip", "scipy")

@@ -44,7 +44,7 @@ print(eva_backbone.__file__)
 RECIPES = """
 from detectron2.config import LazyConfig
 from mmengine.config import Config
-from eva_data.recipes import find_recipe
+from eva_runs.recipes import find_recipe
 name = "custom/cascade_mask_rcnn_vitdet_eva_l_24gb"
 assert LazyConfig.load(str(find_recipe("detection", name))).model
 assert Config.fromfile(find_recipe("segmentation", "demo/upernet_eva_debug")).model

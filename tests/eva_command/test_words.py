@@ -1,6 +1,5 @@
 """Words mean the same in every command: weights, slips, abbreviations, usage, `~`."""
 
-import ast
 import importlib
 import re
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eva_command.table import COMMANDS, GROUPS
-from eva_data.recipes import TASKS
+from eva_runs.recipes import TASKS
 
 ROOT = Path(__file__).parents[2]
 EVERY = {
@@ -297,24 +296,6 @@ def test_missing_arguments_are_answered_with_a_short_usage(end, name):
     assert said.startswith(f"usage: eva {name}")
     assert "INPUT" in said or "demo" not in name
     assert said.count("\n") <= 5
-
-
-def test_no_parser_takes_abbreviations():
-    """Every parser is that of `eva_data.command_line`."""
-    places = []
-    for path in ROOT.rglob("*.py"):
-        inside = path.relative_to(ROOT)
-        if inside.parts[0] in ("tests", "third_party") or any(
-            p.startswith(".") for p in inside.parts
-        ):
-            continue
-        text = path.read_text(encoding="utf-8")
-        if "ArgumentParser(" not in text:
-            continue
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ArgumentParser"):
-                places.append(inside.as_posix())
-    assert places == ["eva_openmmlab/config/command_line.py"], "for mmengine, which parses no words"
 
 
 @pytest.mark.parametrize("name", ["video evaluate", "classification evaluate", "detection demo"])

@@ -6,8 +6,8 @@ import os
 import pytest
 
 from eva_data.checks import command
-from eva_data.commands import check_outputs, exit_code, program, say
 from eva_data.files import UnwritableError
+from eva_runs.commands import check_outputs, exit_code, program, say
 
 
 def _raise(error):

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_data.drawing.contact_sheet import COLUMNS, SIDE, Section, Tile, draw_contact_sheet, stacked
-from eva_data.drawing.lettering import clock, font, shortened
+from eva_report.drawing.contact_sheet import (
+    COLUMNS,
+    SIDE,
+    Section,
+    Tile,
+    draw_contact_sheet,
+    stacked,
+)
+from eva_report.drawing.lettering import clock, font, shortened
 
 BACK = (20, 20, 20)
 WHITE = 250

@@ -12,8 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from eva_data.commands import program
-from eva_data.extras import TASK_OF, explained, install_command, sentence_of
+from eva_runs.commands import program
+from eva_runs.extras import TASK_OF, explained, install_command, sentence_of
 
 ROOT = Path(__file__).parents[2]
 IF_WANTED = {

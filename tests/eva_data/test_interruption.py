@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal, leave_signals_to_the_run
+from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal, leave_signals_to_the_run
 
 
 @pytest.fixture(autouse=True)

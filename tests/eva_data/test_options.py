@@ -6,7 +6,7 @@ import os
 import pytest
 
 from eva_backbone.checkpoints.hub import client
-from eva_data.options import add_download_option, integer, number, probability
+from eva_runs.options import add_download_option, integer, number, probability
 
 
 @pytest.mark.parametrize(

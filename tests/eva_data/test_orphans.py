@@ -10,7 +10,7 @@ import time
 PROGRAM = """
 import time
 from torch.utils.data import DataLoader, Dataset
-from eva_data.interruption import leave_signals_to_the_run
+from eva_runs.interruption import leave_signals_to_the_run
 
 class Large(Dataset):
     def __len__(self):

@@ -238,8 +238,8 @@ def _detector(file, *, given=lambda file: file):
 
 
 def _report(file):
-    from eva_data.coco import examples
-    from eva_data.coco.matching import boxes_of, match_image
+    from eva_report.detection import examples
+    from eva_report.detection.matching import boxes_of, match_image
 
     label = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}
     truth = {

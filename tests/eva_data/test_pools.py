@@ -156,7 +156,7 @@ def test_interrupted_from_outside_it_ends_its_processes(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "import sys, time\n"
-        "from eva_data.commands import exit_code\n"
+        "from eva_runs.commands import exit_code\n"
         "from eva_data.pools import ordered_map, surviving_map\n"
         "def run():\n"
         "    for _ in ordered_map(time.sleep, [0.05] * 400, workers=2, what='sleeps', chunk=1):\n"

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from eva_data import progress as module
-from eva_data.commands import say
 from eva_data.progress import ProgressBar, is_terminal, progress
+from eva_runs.commands import say
 
 
 class Terminal(io.StringIO):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from eva_data import recipes
-from eva_data.recipes import (
+from eva_runs import recipes
+from eva_runs.recipes import (
     TASKS,
     find_recipe,
     list_data_files,
@@ -104,7 +104,7 @@ def test_an_installed_package_brings_its_recipes(tmp_path, monkeypatch):
     (folder / "one.py").write_text('"""One.\n\nMore."""\n')
     (folder / "two.py").write_text("config = 1\n")
     (folder / "_base_" / "parent.py").write_text('"""Inherited."""\n')
-    monkeypatch.setattr(recipes, "_BESIDE", tmp_path)
+    monkeypatch.setattr(recipes, "_PACKAGES", tmp_path)
     assert recipe_folder("clip") == folder
     assert [(one.name, one.summary) for one in list_recipes("clip")] == [
         ("one", "One."),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eva_data.terminal import (
+from eva_report.terminal import (
     SHOWN,
     WARNINGS,
     FileFormatter,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from eva_data.outputs.run_folder import locked
 from eva_engine.data.loading import running
+from eva_runs.output_folder import locked
 
 HERE = Path(__file__).parent
 WORKERS = {"run__workers": 2, "limit": 40}
@@ -173,7 +173,7 @@ class Stuck:
 def test_a_process_that_is_stuck_does_not_outlive_its_context():
     from torch.utils.data import DataLoader
 
-    from eva_data.interruption import leave_signals_to_the_run
+    from eva_runs.interruption import leave_signals_to_the_run
 
     loader = DataLoader(Stuck(), num_workers=1, worker_init_fn=leave_signals_to_the_run)
     with running(loader) as stream:

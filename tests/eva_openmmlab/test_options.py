@@ -6,8 +6,8 @@ import pytest
 from mmengine.runner import Runner, set_random_seed
 from torch.utils.data import DataLoader
 
-from eva_data.recipes import find_recipe
 from eva_openmmlab.config import names, options
+from eva_runs.recipes import find_recipe
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import warnings
 import pytest
 from mmengine.logging import MMLogger
 
-from eva_data.terminal import SHOWN
 from eva_openmmlab.terminal import output
 from eva_openmmlab.terminal.hook import TerminalHook
 from eva_openmmlab.terminal.scores import best_before, score_lines, short_scores
+from eva_report.terminal import SHOWN
 
 OURS = logging.getLogger("eva_openmmlab.somewhere")
 

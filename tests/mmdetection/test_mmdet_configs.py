@@ -11,10 +11,10 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from eva_data.recipes import find_recipe, list_recipes
 from eva_mmdetection.training.schedule import EVAWarmupLR
 from eva_openmmlab.config import options
 from eva_openmmlab.training.optimizer import EVALayerDecayConstructor
+from eva_runs.recipes import find_recipe, list_recipes
 
 ROOT = Path(__file__).parents[2]
 RECIPES = [recipe.name for recipe in list_recipes("mmdetection")]

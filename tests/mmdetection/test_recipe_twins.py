@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from detectron2.config import LazyConfig
 
-from eva_data.recipes import list_recipes
 from eva_openmmlab.config import options
+from eva_runs.recipes import list_recipes
 
 ROOT = Path(__file__).parents[2]
 RECIPES = [recipe.name for recipe in list_recipes("mmdetection")]

@@ -14,9 +14,9 @@ import torch
 from mmengine.fileio import LocalBackend
 from torch import nn
 
-from eva_data.outputs.run_folder import locked
 from eva_openmmlab.config.runs import checkpoints
 from eva_openmmlab.training.checkpoint_files import read_checkpoint
+from eva_runs.output_folder import locked
 from eva_segmentation.evaluation import evaluate
 from eva_segmentation.inference.predictor import Predictor
 from eva_segmentation.model.segmentor import EVASegmentor

@@ -8,8 +8,8 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from eva_data.drawing.label_maps import label_image
 from eva_data.files import UnwritableError
+from eva_report.drawing.label_maps import label_image
 from eva_segmentation.evaluation import evaluate
 from eva_segmentation.evaluation.metric import IoUAndLabelMaps
 from eva_segmentation.inference.predictor import Predictor

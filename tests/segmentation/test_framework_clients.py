@@ -17,8 +17,8 @@ from mmengine.config import Config
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 from PIL import Image
 
-from eva_data.recipes import list_recipes
 from eva_openmmlab.flops import count_attention
+from eva_runs.recipes import list_recipes
 from eva_segmentation.model.segmentor import StreamingTTA
 from eva_segmentation.model.sizes import mask2former
 

@@ -12,11 +12,11 @@ from mmengine.runner import ValLoop
 from torch import nn
 from torch.multiprocessing.spawn import start_processes
 
-from eva_data.interruption import StopSignal
 from eva_openmmlab.training import step_guard
 from eva_openmmlab.training.errors import NonFiniteError
 from eva_openmmlab.training.loops import EVAValLoop
 from eva_openmmlab.training.step_guard import EVAAmpOptimWrapper, EVAOptimWrapper, StepGuard
+from eva_runs.interruption import StopSignal
 from eva_segmentation.model.segmentor import EVASegmentor
 from eva_segmentation.training import train
 

@@ -12,7 +12,7 @@ import mmseg
 import pytest
 import torch
 
-from eva_data.recipes import find_recipe
+from eva_runs.recipes import find_recipe
 
 TOOLS = Path(mmseg.__path__[0]) / ".mim" / "tools"
 SHORT = [

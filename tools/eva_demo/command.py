@@ -14,12 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_data.command_line.parsing import Parser
-from eva_data.commands import program, say
-from eva_data.options import integer
 from eva_demo.data_set import FORMATS, Settings, check_demo_data, make_demo_data
 from eva_demo.formats.format import demand
 from eva_demo.manifest import difference, read_manifest
+from eva_runs.command_line.parsing import Parser
+from eva_runs.commands import program, say
+from eva_runs.options import integer
 
 _WHAT: dict[tuple[str, ...], str] = {("video",): "clips", ("captions",): "scenes of three pairs"}
 

@@ -40,13 +40,13 @@ from tqdm import tqdm
 
 import eva_backbone
 from eva_backbone import VisionTransformer, eva_debug
-from eva_data.command_line.parsing import Parser
-from eva_data.commands import program
 from eva_data.files import make_folder, write_text, writing
 from eva_data.outputs.tensors import write_tensors
 from eva_demo.dense_scenes import GRID, NO_DIGIT, PATCH, SIZE, DenseScenes, normalise
 from eva_demo.scenes import SceneGenerator
 from eva_demo.splits import SPLITS
+from eva_runs.command_line.parsing import Parser
+from eva_runs.commands import program
 
 logger = logging.getLogger("train_debug_backbone")
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eva_data.drawing.contact_sheet import stacked
 from eva_data.inputs import save_picture
 from eva_demo.captioned_digits import CaptionedDigit
 from eva_demo.clips import MOTIONS, Clip
@@ -19,6 +18,7 @@ from eva_demo.formats.format import scene_generator
 from eva_demo.formats.video import clip_generator
 from eva_demo.scenes import Scene
 from eva_demo.splits import SPLITS
+from eva_report.drawing.contact_sheet import stacked
 
 _COLUMNS = 8
 _LINES, _LINE_HEIGHT = 6, 12  # of a caption

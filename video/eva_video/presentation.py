@@ -6,14 +6,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from eva_data.commands import command_to_run, folder_to_show
-from eva_data.drawing.frame_strip import strip_of
 from eva_data.holdout import validation_fact
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
-from eva_data.reports.content import Section, Step
 from eva_engine.evaluation.classification_report import meanings
 from eva_engine.evaluation.validation import Validation
 from eva_engine.presentation import Presentation
+from eva_report.content import Section, Step
+from eva_report.drawing.frame_strip import strip_of
+from eva_runs.commands import command_to_run, folder_to_show
 from eva_video.config import VideoConfig
 
 

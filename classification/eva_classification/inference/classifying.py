@@ -11,11 +11,11 @@ from torch import Tensor
 
 from eva_classification.inference.predictions_file import PredictionsFiles, writing_predictions
 from eva_classification.inference.predictor import Predictor, require_finite
-from eva_data.demos.classes import FoundClasses, Prediction
-from eva_data.drawing.class_strip import SHOWN, annotate
 from eva_data.files import make_folder
 from eva_data.inputs import Job, do_jobs, save_picture
 from eva_data.pictures import read_rgb
+from eva_report.demos.classes import FoundClasses, Prediction
+from eva_report.drawing.class_strip import SHOWN, annotate
 
 _MOST_WAITING = 64_000_000  # pixels of pictures that wait for a batch
 Pixels = NDArray[np.uint8]
@@ -135,7 +135,7 @@ class _Work:
 
     def _video(self, job: Job) -> str | None:
         """Classify each frame; the mean over all of them stands for the video."""
-        from eva_data.demos.videos import draw_video
+        from eva_report.demos.videos import draw_video
 
         total = np.zeros(len(self._predictor.class_names))
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from eva_classification.inference.predictions_file import JSON, TABLE
 from eva_classification.model_options import add_classifier
-from eva_data.commands import say
-from eva_data.demos.required_data import require_data
 from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
-from eva_data.options import integer, probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_engine.commands.options import add_device, new_parser, take_weights
+from eva_runs.commands import say
+from eva_runs.options import integer, probability
+from eva_runs.required_data import require_data
 
 _EXAMPLES = f"""
 INPUT is a picture, a video, a folder of both, a pattern in quotes ("photos/*.jpg"), or the number

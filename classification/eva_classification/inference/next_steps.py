@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_data.commands import command_to_run, folder_to_show
-from eva_data.reports.content import Step
+from eva_report.content import Step
+from eva_runs.commands import command_to_run, folder_to_show
 
 
 def demo_step(

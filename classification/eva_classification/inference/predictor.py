@@ -20,12 +20,12 @@ from torch import Tensor
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_classification.inference.class_names import class_names as named
 from eva_classification.models import ImageClassifier, load_classifier
-from eva_data.demos.classes import Prediction, first_classes
-from eva_data.demos.predictor_inputs import predicted
 from eva_data.pictures import read_rgb
+from eva_data.predictor_inputs import predicted
 from eva_data.transforms import PictureTransform, evaluation_transform
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 from eva_engine.evaluation.own_data import PUBLISHED, notes_of_training
+from eva_report.demos.classes import Prediction, first_classes
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 

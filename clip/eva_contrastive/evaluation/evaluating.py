@@ -40,8 +40,6 @@ from eva_contrastive.reports.evaluation import (
 )
 from eva_contrastive.reports.sections import retrieval_examples
 from eva_data.files import UnwritableError
-from eva_data.reports.content import Section, Step
-from eva_data.reports.page import report_name, try_report
 from eva_data.transforms import PictureTransform
 from eva_engine import distributed
 from eva_engine.checkpoints.output_folder import evaluation_in
@@ -53,6 +51,8 @@ from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training
 from eva_engine.evaluation.report import announce
 from eva_engine.evaluation.reports import complain_of_left_out, say_end, write_results
 from eva_engine.evaluation.rules import OneLabel
+from eva_report.content import Section, Step
+from eva_report.page import report_name, try_report
 
 
 @dataclass

@@ -20,7 +20,6 @@ from eva_contrastive.evaluation.retrieval import (
 from eva_contrastive.evaluation.text_classifier import class_features
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_contrastive.reports.sections import picture_of, retrieval_examples
-from eva_data.reports.content import Section
 from eva_data.transforms import PictureTransform
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.classification_report import MOST_CONFUSION, classification_sections
@@ -29,6 +28,7 @@ from eva_engine.evaluation.left_out import LeftOutSamples
 from eva_engine.evaluation.outcomes import Outcomes
 from eva_engine.evaluation.rules import OneLabel
 from eva_engine.evaluation.validation import BestEvaluation, Examples
+from eva_report.content import Section
 
 
 class ContrastiveValidation:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva_contrastive.config import MOST_VIDEO_FRAMES, VIDEO_FRAMES
-from eva_data.command_line.parsing import Parser
-from eva_data.commands import say
 from eva_data.files import UnwritableError, make_folder, read_lines
 from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, refuse, run_demo
-from eva_data.options import integer
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_data.video.video_source import BACKENDS
 from eva_engine.commands.options import add_arguments, add_device, add_weights, new_parser
+from eva_runs.command_line.parsing import Parser
+from eva_runs.commands import say
+from eva_runs.options import integer
 
 if TYPE_CHECKING:
     from eva_contrastive.inference.features import ClipFeatures
@@ -222,7 +222,7 @@ def _search(
     from eva_contrastive.inference import indexing, results, searching
     from eva_contrastive.inference.library import Library
     from eva_contrastive.model.open_clip_program import weights_file
-    from eva_data.outputs.run_folder import locked
+    from eva_runs.output_folder import locked
 
     settings = _settings(args, clip)
     make_folder(args.output)

@@ -25,7 +25,8 @@ from eva_contrastive.inference.export_command import (
     VOCABULARY,
 )
 from eva_data.files import write_text
-from eva_data.outputs.exported import (
+from eva_data.outputs.folders import replacing_folder
+from eva_runs.exported import (
     ENDINGS,
     demand_close,
     differences,
@@ -33,7 +34,6 @@ from eva_data.outputs.exported import (
     quiet,
     write_program,
 )
-from eva_data.outputs.folders import replacing_folder
 
 if TYPE_CHECKING:
     from eva_contrastive.model.eva_clip import EvaClip

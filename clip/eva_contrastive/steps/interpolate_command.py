@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_data.command_line.parsing import Parser
-from eva_data.commands import check_outputs, program, say
 from eva_data.files import make_folder
-from eva_data.options import add_download_option, probability
+from eva_runs.command_line.parsing import Parser
+from eva_runs.commands import check_outputs, program, say
+from eva_runs.options import add_download_option, probability
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -15,9 +15,9 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.config import ContrastiveConfig
 from eva_contrastive.model.loading import read_clip_weights
 from eva_data.files import make_folder
-from eva_data.terminal import SHOWN
 from eva_engine.checkpoints.files import WEIGHTS, read_config, save_weights
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
+from eva_report.terminal import SHOWN
 
 logger = logging.getLogger(__name__)
 

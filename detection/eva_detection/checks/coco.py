@@ -19,15 +19,15 @@ import numpy as np
 from eva_data.checks.command import add_shared
 from eva_data.checks.findings import Findings, Kind, write_json
 from eva_data.coco.rules import category_name, is_id, is_integer
-from eva_data.commands import check_outputs, complain, say
 from eva_data.files import make_folder
-from eva_data.options import number
 from eva_detection.checks.annotations import BY_HAND, AnnotationCheck, Annotations, Entry
 from eva_detection.checks.annotations import KINDS as ANNOTATION_KINDS
 from eva_detection.checks.any_form import Checked, load, parts_of
 from eva_detection.checks.image_list import KINDS as IMAGE_KINDS
 from eva_detection.checks.image_list import LVIS_FIELDS, ImageCheck
 from eva_detection.checks.masks import REMOVED
+from eva_runs.commands import check_outputs, complain, say
+from eva_runs.options import number
 
 KINDS: Mapping[str, Kind] = {
     "category_malformed": Kind("category without an integer id or a name", BY_HAND),

@@ -14,7 +14,6 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_data.command_line.slips import SlipError
 from eva_detection.config.names import PASSED_ON, refused_argument
 from eva_detection.config.settings import (
     check_device,
@@ -22,6 +21,7 @@ from eva_detection.config.settings import (
     check_sections,
     check_settings,
 )
+from eva_runs.command_line.slips import SlipError
 
 Use = Literal["training", "evaluation", "model"]
 _SECTIONS: dict[Use, tuple[str, ...]] = {

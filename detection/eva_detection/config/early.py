@@ -11,8 +11,6 @@ from typing import Any
 
 from eva_data.coco import own_data
 from eva_data.coco.any_form import Found
-from eva_data.command_line.slips import SlipError
-from eva_data.recipes import find_recipe, name_on_own_data
 from eva_detection.config.names import (
     CHECKPOINTER,
     INTEGERS,
@@ -38,6 +36,8 @@ from eva_detection.config.signatures import arguments_of
 from eva_detection.config.words import setting
 from eva_detection.data.places import require_data
 from eva_detection.training.output_folder import check_unused, last_checkpoint
+from eva_runs.command_line.slips import SlipError
+from eva_runs.recipes import find_recipe, name_on_own_data
 
 logger = logging.getLogger(__name__)
 

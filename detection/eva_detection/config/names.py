@@ -4,8 +4,8 @@ import math
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from eva_data.command_line.slips import SlipError, hint
 from eva_detection.config.words import USUAL_SETTINGS
+from eva_runs.command_line.slips import SlipError, hint
 
 # Sections whose names are read one by one, and names in them that a config may leave out.
 _FLAT = ("train", "dataloader", "test")

@@ -5,10 +5,10 @@ import os
 import sys
 
 from eva_data.coco import own_data
-from eva_data.command_line.weights import WEIGHTS
-from eva_data.commands import program_name
-from eva_data.options import add_download_option
 from eva_detection.config.words import USUAL_SETTINGS, AnyOrderParser
+from eva_runs.command_line.weights import WEIGHTS
+from eva_runs.commands import program_name
+from eva_runs.options import add_download_option
 
 _EPILOG = """
 Examples:

@@ -15,11 +15,11 @@ from omegaconf import DictConfig
 
 from eva_backbone import get_vit_lr_decay_rate
 from eva_backbone.variants import variant_arguments
-from eva_data.recipes import find_recipe
 from eva_detection.building import resolving
 from eva_detection.config.checks import check_config
 from eva_detection.config.files import load_config_file
 from eva_detection.config.overrides import apply_overrides, check_overrides
+from eva_runs.recipes import find_recipe
 
 
 def stock_config(name: str) -> DictConfig:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_data.command_line import any_order
-from eva_data.command_line.slips import SlipError
-from eva_data.command_line.weights import one_source
 from eva_data.files import expand_home, home_expanded, is_there
-from eva_data.recipes import WEIGHTS as SUFFIXES
-from eva_data.recipes import find_recipe
 from eva_detection.config.saved import SAVED, require_config
+from eva_runs.command_line import any_order
+from eva_runs.command_line.slips import SlipError
+from eva_runs.command_line.weights import one_source
+from eva_runs.recipes import WEIGHTS as SUFFIXES
+from eva_runs.recipes import find_recipe
 
 _RECIPE, _WEIGHTS = "--config-file", "train.init_checkpoint"
 _PLAIN = re.compile(r"[\w./:+@%-]+", re.ASCII)

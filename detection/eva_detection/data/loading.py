@@ -23,15 +23,15 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from torch.utils.data import DataLoader
 
 from eva_data.coco.files import parse_json
-from eva_data.interruption import leave_signals_to_the_run
 from eva_data.progress import progress
-from eva_data.sampling.seeding import seed_all
-from eva_data.terminal import SHOWN
 from eva_detection.building import build
 from eva_detection.data.custom_data import forget_training_file
 from eva_detection.data.descriptions import annotation_files, describe_data
 from eva_detection.data.preflight import check_labels, check_pictures, records_of
 from eva_detection.data.stream import SAMPLER, build_train_stream
+from eva_report.terminal import SHOWN
+from eva_runs.interruption import leave_signals_to_the_run
+from eva_runs.seeding import seed_all
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from eva_data.commands import command_to_run
 from eva_data.files import home_expanded
+from eva_runs.commands import command_to_run
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 DIGIT_SCENES = "digit_scenes"  # folder that `tools/make_demo_data.py` writes for the demo configs

@@ -23,8 +23,8 @@ from detectron2.utils import comm
 from PIL.Image import DecompressionBombError
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-from eva_data.interruption import leave_signals_to_the_run
-from eva_data.sampling.seeding import seed_all
+from eva_runs.interruption import leave_signals_to_the_run
+from eva_runs.seeding import seed_all
 
 logger = logging.getLogger(__name__)
 

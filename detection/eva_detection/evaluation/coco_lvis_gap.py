@@ -21,9 +21,9 @@ from typing import Any
 
 from eva_data.checks.findings import write_json
 from eva_data.coco.files import parse_json
-from eva_data.command_line.parsing import Parser
-from eva_data.commands import program, say
 from eva_data.files import make_folder, write_text
+from eva_runs.command_line.parsing import Parser
+from eva_runs.commands import program, say
 
 Scores = Mapping[str, tuple[float, float]]  # task -> AP on COCO, on LVIS
 TASKS = {"bbox": "AP box", "segm": "AP mask"}

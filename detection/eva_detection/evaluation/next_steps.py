@@ -6,10 +6,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from eva_data.commands import command_to_run
-from eva_data.reports.content import Step
 from eva_detection.config.saved import config_of_run
 from eva_detection.data.descriptions import picture_folder, registered_names
+from eva_report.content import Step
+from eva_runs.commands import command_to_run
 
 _ROOT = "DETECTRON2_DATASETS"
 

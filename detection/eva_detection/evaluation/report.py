@@ -9,15 +9,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.runs.weights import named_weights
 from eva_data.coco.files import parse_json
-from eva_data.coco.report import CONFUSION, PER_CLASS, data_fact, detection_sections
-from eva_data.coco.score_table import title_of
 from eva_data.files import require_regular_file
-from eva_data.reports.content import Curve, Curves, Link, Report, Section
-from eva_data.reports.page import report_name, try_report
-from eva_data.reports.provenance import facts
 from eva_detection.data.descriptions import annotation_files, known_description
 from eva_detection.data.loading import TestSet
 from eva_detection.evaluation.next_steps import next_steps
+from eva_report.content import Curve, Curves, Link, Report, Section
+from eva_report.detection.report import CONFUSION, PER_CLASS, data_fact, detection_sections
+from eva_report.detection.score_table import title_of
+from eva_report.page import report_name, try_report
+from eva_report.provenance import facts
 
 Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
 

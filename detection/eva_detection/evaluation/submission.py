@@ -23,10 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.coco.files import parse_json
-from eva_data.command_line.parsing import Parser
-from eva_data.commands import complain, program, say
 from eva_data.files import make_folder, replacing
-from eva_data.options import number
 from eva_detection.evaluation.submission_checks import (
     FIELDS,
     SERVERS,
@@ -37,6 +34,9 @@ from eva_detection.evaluation.submission_checks import (
     check,
     problems_of,
 )
+from eva_runs.command_line.parsing import Parser
+from eva_runs.commands import complain, program, say
+from eva_runs.options import number
 
 _SHOWN = 20  # complaints of a file that are printed one by one
 

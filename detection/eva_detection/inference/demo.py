@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
     from eva_detection.inference.predictor import Predictor
 
-from eva_data.command_line.parsing import Parser
-from eva_data.command_line.weights import WEIGHTS
-from eva_data.commands import program_name
 from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
-from eva_data.options import add_download_option, probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_detection.config.saved import config_of_run, require_config, require_detector
 from eva_detection.inference.memory import parse_bytes
+from eva_runs.command_line.parsing import Parser
+from eva_runs.command_line.weights import WEIGHTS
+from eva_runs.commands import program_name
+from eva_runs.options import add_download_option, probability
 
 PREDICTIONS = "predictions.json"
 _WEIGHTS = (".pt", ".pth", ".safetensors")
@@ -82,8 +82,8 @@ def run(predictor: "Predictor", jobs: Sequence[Job], output: Path) -> list[str]:
     Returns:
         A complaint for each file that could not be read, or not to its end, or is too large.
     """
-    from eva_data.coco.demo import Detections, detect_files
     from eva_detection.inference.coco_format import as_coco
+    from eva_report.detection.demo import Detections, detect_files
 
     def detect(rgb: "NDArray[np.uint8]") -> Detections:
         found = as_coco(predictor.with_encoded_masks(rgb))
@@ -175,7 +175,7 @@ def _take_model(args: argparse.Namespace) -> None:
 
 
 def _is_recipe(word: Path) -> bool:
-    from eva_data.recipes import find_recipe
+    from eva_runs.recipes import find_recipe
 
     if word.suffix not in ("", ".py", ".yaml") or (not word.suffix and word.exists()):
         return False
@@ -198,7 +198,7 @@ def _are_weights(word: Path) -> bool:
 
 def _prepare(args: argparse.Namespace) -> Plan:
     from eva_backbone.checkpoints.registry import resolve_source
-    from eva_data.recipes import find_recipe
+    from eva_runs.recipes import find_recipe
 
     planned = plan(args.inputs, args.output)
     if planned.jobs:  # mistyped names are answered before torch is imported

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from eva_detection.model.backbone import EVAViTDet
 
-from eva_data.command_line.parsing import Parser
-from eva_data.command_line.weights import WEIGHTS
-from eva_data.commands import program_name
 from eva_data.files import make_folder, require_free
 from eva_data.inputs import refuse
-from eva_data.options import add_download_option, integer, number
-from eva_data.outputs.exported import (
+from eva_detection.config.saved import require_config
+from eva_runs.command_line.parsing import Parser
+from eva_runs.command_line.weights import WEIGHTS
+from eva_runs.commands import program_name
+from eva_runs.exported import (
     DATA,
     ENDINGS,
     demand_close,
@@ -40,7 +40,7 @@ from eva_data.outputs.exported import (
     require_form,
     write_program,
 )
-from eva_detection.config.saved import require_config
+from eva_runs.options import add_download_option, integer, number
 
 logger = logging.getLogger(__name__)
 

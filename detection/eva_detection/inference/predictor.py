@@ -30,8 +30,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from eva_backbone.rel_pos import attention_chunk
-from eva_data.demos.predictor_inputs import predicted
 from eva_data.pictures import read_rgb
+from eva_data.predictor_inputs import predicted
 from eva_detection.config.recipes import load_recipe, update_each
 from eva_detection.config.saved import require_config
 from eva_detection.data.resizing import Augmentations

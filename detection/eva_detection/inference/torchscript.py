@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]  # not in __all__
 
 from eva_data.files import make_folder
-from eva_data.outputs.exported import quiet
 from eva_detection.inference.predictor import ImageLike, Predictor
+from eva_runs.exported import quiet
 
 # Largest differences of pixels, scores, mask probabilities and classes between file and detector.
 TOLERANCES = {"pred_boxes": 0.5, "scores": 1e-3, "pred_masks": 2e-2, "pred_classes": 0.0}

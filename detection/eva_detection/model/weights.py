@@ -9,8 +9,8 @@ from eva_backbone import LoadReport
 from eva_backbone.checkpoints.loading import load_weights
 from eva_backbone.checkpoints.reading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_data.terminal import SHOWN
 from eva_detection.config.saved import not_a_detector
+from eva_report.terminal import SHOWN
 
 logger = logging.getLogger(__name__)
 

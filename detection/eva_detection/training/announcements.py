@@ -12,14 +12,14 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.runs.weights import named_weights
-from eva_data.commands import UnwritableOutputError, say
-from eva_data.recipes import recipe_folder
-from eva_data.reports.page import NAME as REPORT
-from eva_data.terminal import SHOWN, closing_lines, opening_lines
 from eva_detection.data.loading import TestSet
 from eva_detection.evaluation.next_steps import demo_command
 from eva_detection.evaluation.report import report_of_run
 from eva_detection.training.output_folder import FINAL, SAYS, last_checkpoint
+from eva_report.page import NAME as REPORT
+from eva_report.terminal import SHOWN, closing_lines, opening_lines
+from eva_runs.commands import UnwritableOutputError, say
+from eva_runs.recipes import recipe_folder
 
 logger = logging.getLogger(__name__)
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from eva_data.command_line.slips import end_program
-from eva_data.commands import program_name
 from eva_detection.config.early import check_early
 from eva_detection.config.parser import make_parser
+from eva_runs.command_line.slips import end_program
+from eva_runs.commands import program_name
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

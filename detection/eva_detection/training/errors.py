@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from detectron2.utils import comm
 
-from eva_data.commands import program_name
 from eva_data.files import OF_WRITING
-from eva_data.interruption import EXIT_KEYBOARD
-from eva_data.terminal import SHOWN
 from eva_detection.building import describe
 from eva_detection.data.stream import UnreadableImagesError
 from eva_detection.training.agreement import OtherProcessError
 from eva_detection.training.output_folder import SAYS, saved_progress
+from eva_report.terminal import SHOWN
+from eva_runs.commands import program_name
+from eva_runs.interruption import EXIT_KEYBOARD
 
 logger = logging.getLogger(__name__)
 

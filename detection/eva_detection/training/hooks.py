@@ -13,12 +13,12 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
-from eva_data.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_data.progress import ProgressBar
 from eva_detection.training.agreement import OtherProcessError
 from eva_detection.training.announcements import evaluation_line, show, spread
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.output_folder import SAYS, last_checkpoint, was_logged
+from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 
 logger = logging.getLogger(__name__)
 

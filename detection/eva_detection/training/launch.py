@@ -11,8 +11,8 @@ from collections.abc import Callable
 from detectron2.engine import launch
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from eva_data.interruption import EXIT_KEYBOARD
 from eva_detection.training.errors import say
+from eva_runs.interruption import EXIT_KEYBOARD
 
 
 def start_processes(run: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:

@@ -13,9 +13,9 @@ from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig
 
 from eva_data.files import replacing
-from eva_data.terminal import WARNINGS, FileFormatter, TerminalHandler
 from eva_detection.config.files import load_config_file
 from eva_detection.training.output_folder import LAST
+from eva_report.terminal import WARNINGS, FileFormatter, TerminalHandler
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def log_to(folder: Path, rank: int) -> None:
     """Let everything go to the log of a process, and what a user wants to see to the terminal.
 
     Warnings of libraries, which a user cannot act on, go to the log alone; the first one of a
-    module of the user's own is shown, see `eva_data.terminal`.
+    module of the user's own is shown, see `eva_report.terminal`.
 
     Args:
         folder: The run's output folder.

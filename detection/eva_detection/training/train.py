@@ -20,7 +20,6 @@ from torch import nn
 from eva_backbone import no_init_weights
 from eva_data.coco.any_form import release
 from eva_data.coco.files import forget
-from eva_data.interruption import StopSignal, passed_on_to_children
 from eva_detection.building import build
 from eva_detection.config.command_line import load_config
 from eva_detection.config.settings import check_schedule
@@ -48,6 +47,7 @@ from eva_detection.training.launch import start_processes
 from eva_detection.training.output_folder import claimed, is_finished, last_checkpoint, write_data
 from eva_detection.training.run_log import start_log
 from eva_detection.training.trainer import DetectionTrainer
+from eva_runs.interruption import StopSignal, passed_on_to_children
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,6 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from eva_data.interruption import StopSignal
-from eva_data.sampling.seeding import seed_all
 from eva_detection.data.stream import (
     STEP,
     TrainStream,
@@ -29,6 +27,8 @@ from eva_detection.data.stream import (
 from eva_detection.training.agreement import raise_together
 from eva_detection.training.optimizer import ClippedAdamW
 from eva_detection.training.output_folder import SAYS
+from eva_runs.interruption import StopSignal
+from eva_runs.seeding import seed_all
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from eva_data.coco import own_data
 from eva_data.coco.any_form import EVALUATED, Found, place, write_placed
 from eva_data.coco.files import CocoFile, check_categories
-from eva_data.terminal import SHOWN
 from eva_openmmlab.config.runs import has_run, used
+from eva_report.terminal import SHOWN
 
 if TYPE_CHECKING:
     from mmengine.config import Config

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eva_data.commands import program_name
 from eva_mmdetection.data import own_data
 from eva_openmmlab.config import command_line
 from eva_openmmlab.config.words import USUAL_SETTINGS, AnyOrderParser
+from eva_runs.commands import program_name
 
 if TYPE_CHECKING:
     from mmengine.config import Config

@@ -8,12 +8,12 @@ from typing import Any
 
 from mmdet.evaluation import CocoMetric
 
-from eva_data.coco.report import data_fact, detection_sections
-from eva_data.reports.content import Curves, Report, Section
-from eva_data.reports.provenance import Kind
 from eva_mmdetection.evaluation.metrics import scores_of_classes
 from eva_openmmlab.evaluation.logged import curve
 from eva_openmmlab.evaluation.run_report import RunReport, write_results
+from eva_report.content import Curves, Report, Section
+from eva_report.detection.report import data_fact, detection_sections
+from eva_report.provenance import Kind
 
 TASK = "mmdetection"
 _COUNTED = 200_000  # pictures of a training set whose objects are counted

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
-from eva_data.options import probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_openmmlab.config.demo_words import Model, demo_parser, named_model
 from eva_openmmlab.config.words import AnyOrderParser
+from eva_runs.options import probability
 
 PREDICTIONS = "predictions.json"
 TASK = "mmdetection"
@@ -103,8 +103,8 @@ def _detect(
     parser: argparse.ArgumentParser, args: argparse.Namespace, jobs: Sequence[Job]
 ) -> list[str]:
     warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside mmdetection
-    from eva_data.coco.demo import detect_files
     from eva_mmdetection.inference.predictor import Predictor
+    from eva_report.detection.demo import detect_files
 
     model: Model = args.model
     try:

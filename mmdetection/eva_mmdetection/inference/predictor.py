@@ -23,15 +23,15 @@ from PIL import Image
 from torch import nn
 
 from eva_backbone import no_init_weights
-from eva_data.coco.demo import Detections, as_drawn
-from eva_data.demos.predictor_inputs import predicted
-from eva_data.drawing.objects import draw_objects
 from eva_data.pictures import UnreadableImageError, read_rgb
+from eva_data.predictor_inputs import predicted
 from eva_openmmlab.config.demo_words import config_and_weights
 from eva_openmmlab.config.options import load_config
 from eva_openmmlab.devices import choose_device
 from eva_openmmlab.mmcv_extension import install_stand_in
 from eva_openmmlab.quiet_import import import_data_sets
+from eva_report.detection.demo import Detections, as_drawn
+from eva_report.drawing.objects import draw_objects
 
 install_stand_in()  # before mmdetection's models
 import_data_sets("mmdet.datasets")

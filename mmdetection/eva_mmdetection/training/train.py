@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
-from eva_data.commands import program_name
 from eva_mmdetection.data import own_data
 from eva_openmmlab.config import command_line
 from eva_openmmlab.config.words import USUAL_SETTINGS, AnyOrderParser
+from eva_runs.commands import program_name
 
 TASK = "mmdetection"
 _EPILOG = """

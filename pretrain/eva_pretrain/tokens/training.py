@@ -9,8 +9,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from eva_data.commands import command_to_run
-from eva_data.reports.content import Step
 from eva_data.sources.manifests import open_images
 from eva_engine import distributed
 from eva_engine.checkpoints.files import WEIGHTS
@@ -25,6 +23,8 @@ from eva_pretrain.teachers.build import build_teacher
 from eva_pretrain.tokens.codebook import Codebook
 from eva_pretrain.tokens.tokenizer import FeatureTokenizer
 from eva_pretrain.transforms import PretrainTransform, Views
+from eva_report.content import Step
+from eva_runs.commands import command_to_run
 
 CONFIG = "config.json"  # in the output folder of every run
 

@@ -18,8 +18,8 @@ import numpy as np
 from eva_data.checks.command import add_shared
 from eva_data.checks.findings import Findings, Kind, write_json
 from eva_data.checks.pictures import inspect
-from eva_data.commands import check_outputs, say
 from eva_data.pools import ordered_map
+from eva_runs.commands import check_outputs, say
 from eva_segmentation.data.classes import ClassFile, read_class_file
 from eva_segmentation.data.label_maps import IGNORED, read_label_map
 from eva_segmentation.data.pairs import Pair, find_pairs

@@ -19,11 +19,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_data.command_line.parsing import Parser
-from eva_data.commands import complain, program, say
 from eva_data.files import make_folder, replacing
-from eva_data.options import integer
 from eva_data.pools import ordered_map
+from eva_runs.command_line.parsing import Parser
+from eva_runs.commands import complain, program, say
+from eva_runs.options import integer
 from eva_segmentation.data.label_maps import IGNORED, LabelTable, read_label_map
 
 # Numbers of COCO's categories without a single object, minus 1 as in the pixel maps.

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eva_data.commands import program_name
 from eva_openmmlab.config import command_line
 from eva_openmmlab.config.words import USUAL_SETTINGS, AnyOrderParser
+from eva_runs.commands import program_name
 from eva_segmentation.data import custom_data
 
 if TYPE_CHECKING:

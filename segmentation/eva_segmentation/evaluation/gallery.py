@@ -11,9 +11,9 @@ from mmengine.model import is_model_wrapper
 from numpy.typing import NDArray
 from PIL import Image
 
-from eva_data.drawing.label_maps import Color, overlay
 from eva_data.pictures import read_rgb
-from eva_data.reports.content import Example, Gallery, Picture
+from eva_report.content import Example, Gallery, Picture
+from eva_report.drawing.label_maps import Color, overlay
 from eva_segmentation.data.label_maps import IGNORED
 from eva_segmentation.evaluation.metric import PictureScore
 

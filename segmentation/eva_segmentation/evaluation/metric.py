@@ -11,8 +11,8 @@ from mmseg.registry import METRICS
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eva_data.drawing.label_maps import label_image
 from eva_data.inputs import save_picture
+from eva_report.drawing.label_maps import label_image
 from eva_segmentation.data.classes import described
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.reports.content import (
+from eva_openmmlab.evaluation.logged import curve
+from eva_openmmlab.evaluation.run_report import RunReport, known, write_results
+from eva_report.content import (
     Confusion,
     Curves,
     Report,
@@ -16,10 +18,8 @@ from eva_data.reports.content import (
     Section,
     Table,
 )
-from eva_data.reports.provenance import Kind
-from eva_data.reports.tables import write_csv
-from eva_openmmlab.evaluation.logged import curve
-from eva_openmmlab.evaluation.run_report import RunReport, known, write_results
+from eva_report.provenance import Kind
+from eva_report.tables import write_csv
 from eva_segmentation.data.classes import described
 from eva_segmentation.evaluation.gallery import galleries
 from eva_segmentation.evaluation.metric import IoUAndConfusion

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eva_data.commands import say
 from eva_data.files import replacing
 from eva_data.inputs import (
     Job,
@@ -26,16 +25,17 @@ from eva_data.inputs import (
     save_picture,
     written_name,
 )
-from eva_data.options import probability
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_openmmlab.config.demo_words import Model, demo_parser, named_model
 from eva_openmmlab.config.words import AnyOrderParser
+from eva_runs.commands import say
+from eva_runs.options import probability
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from eva_data.demos.shares import FoundShares
+    from eva_report.demos.shares import FoundShares
     from eva_segmentation.inference.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ def run(
     Returns:
         A complaint for each file that could not be read or segmented.
     """
-    from eva_data.demos.shares import FoundShares
+    from eva_report.demos.shares import FoundShares
 
     found = FoundShares(predictor.names)
 
@@ -198,8 +198,8 @@ def _picture(predictor: "Predictor", job: Job, opacity: float) -> "NDArray[np.ui
     """Segment a picture; returns its classes."""
     from PIL import Image
 
-    from eva_data.drawing.label_maps import label_image, overlay, with_legend
     from eva_data.pictures import read_rgb
+    from eva_report.drawing.label_maps import label_image, overlay, with_legend
 
     rgb = read_rgb(job.source, upright=True)
     classes = predictor.classes_of(rgb)
@@ -212,8 +212,8 @@ def _picture(predictor: "Predictor", job: Job, opacity: float) -> "NDArray[np.ui
 
 
 def _video(predictor: "Predictor", job: Job, opacity: float, found: "FoundShares") -> str | None:
-    from eva_data.demos.videos import draw_video
-    from eva_data.drawing.label_maps import overlay
+    from eva_report.demos.videos import draw_video
+    from eva_report.drawing.label_maps import overlay
 
     def draw(rgb: "NDArray[np.uint8]", index: int) -> "NDArray[np.uint8]":
         del index

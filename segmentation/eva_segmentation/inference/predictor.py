@@ -23,8 +23,8 @@ from PIL import Image
 from torch import nn
 
 from eva_backbone import no_init_weights
-from eva_data.demos.predictor_inputs import predicted
 from eva_data.pictures import read_rgb
+from eva_data.predictor_inputs import predicted
 from eva_openmmlab.config.demo_words import config_and_weights
 from eva_openmmlab.config.options import load_config
 from eva_openmmlab.devices import choose_device

@@ -3,9 +3,9 @@
 import argparse
 from functools import partial
 
-from eva_data.commands import program_name
 from eva_openmmlab.config import command_line
 from eva_openmmlab.config.words import USUAL_SETTINGS, AnyOrderParser
+from eva_runs.commands import program_name
 from eva_segmentation.data import custom_data
 
 TASK = "segmentation"

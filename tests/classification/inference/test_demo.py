@@ -14,10 +14,10 @@ from PIL import Image
 
 from eva_classification.inference import classifying, demo
 from eva_classification.inference.predictor import Predictor
-from eva_data.demos import videos
 from eva_data.inputs import Job
 from eva_data.pictures import picture_size
 from eva_data.video.frame_stream import VideoReader
+from eva_report.demos import videos
 
 
 @pytest.fixture

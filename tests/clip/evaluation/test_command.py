@@ -362,7 +362,7 @@ def test_an_output_that_cannot_be_used(make_set, run, tmp_path):
         run("--data", own, sayings={})
     (tmp_path / "out").unlink()
     holder = (
-        "import pathlib, sys; from eva_data.outputs.run_folder import locked\n"
+        "import pathlib, sys; from eva_runs.output_folder import locked\n"
         "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
     )
     command_line = [sys.executable, "-c", holder, str(tmp_path / "out")]

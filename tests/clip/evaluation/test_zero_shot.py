@@ -15,7 +15,6 @@ from eva_contrastive.evaluation.text_classifier import class_features
 from eva_contrastive.evaluation.validation import ContrastiveValidation
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_contrastive.model.tokens import tokenize
-from eva_data.interruption import StopSignal
 from eva_data.labelled.folders import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine.config import RunConfig
@@ -23,6 +22,7 @@ from eva_engine.data.loading import EvaluationInterruptedError, interruptible
 from eva_engine.data.order import TooManyBadSamplesError
 from eva_engine.evaluation.counting import count
 from eva_engine.evaluation.rules import OneLabel
+from eva_runs.interruption import StopSignal
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 TRANSFORM = evaluation_transform(32, mean=MEAN, std=STD)

@@ -15,10 +15,10 @@ from eva_contrastive.inference import demo
 from eva_contrastive.inference.features import ClipFeatures
 from eva_contrastive.inference.finding import find
 from eva_contrastive.inference.searching import search
-from eva_data.drawing import contact_sheet
 from eva_data.files import replacing
-from eva_data.outputs.run_folder import locked
 from eva_data.outputs.tensors import write_tensors
+from eva_report.drawing import contact_sheet
+from eva_runs.output_folder import locked
 
 RED = r"not everything could be read:\n  there is no nowhere\n  .*torn\.png cannot be decoded"
 
@@ -324,7 +324,7 @@ def test_a_folder_without_pictures(run, tmp_path):
 
 
 def test_a_library_that_is_in_use_is_refused(run, media, tmp_path, capsys, monkeypatch):
-    import eva_data.outputs.run_folder as run_folder
+    import eva_runs.output_folder as run_folder
 
     def held(descriptor, flags):
         raise BlockingIOError(11, "held")

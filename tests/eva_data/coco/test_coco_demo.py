@@ -5,9 +5,9 @@ import json
 import numpy as np
 from PIL import Image
 
-from eva_data.coco.demo import Detections, detect_files
 from eva_data.inputs import plan_jobs, written_name
 from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
+from eva_report.detection.demo import Detections, detect_files
 
 
 def detect(rgb):

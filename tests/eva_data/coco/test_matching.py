@@ -8,7 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from eva_data.coco.matching import (
+from eva_report.detection.matching import (
     IGNORED,
     NO_BOXES,
     NOTHING,

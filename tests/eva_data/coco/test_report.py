@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_data.coco.report import data_fact, detection_sections
-from eva_data.reports.content import Confusion, Curves, Gallery, ScoreTable, Table
+from eva_report.content import Confusion, Curves, Gallery, ScoreTable, Table
+from eva_report.detection.report import data_fact, detection_sections
 
 LEFT, RIGHT, TOP = [2, 3, 20, 20], [60, 30, 30, 40], [30, 2, 25, 20]
 
@@ -146,7 +146,7 @@ def test_a_file_of_predictions_is_read_object_by_object(scene, tmp_path, monkeyp
     scene_of_one = scene["predictions"][:1]
     file = tmp_path / "results.json"
     file.write_text(json.dumps(scene["predictions"], indent=1))
-    monkeypatch.setattr("eva_data.coco.results._CHUNK", 7)
+    monkeypatch.setattr("eva_report.detection.results._CHUNK", 7)
     scene["predictions"] = file
     sections = detection_sections(**scene)
     assert [one.counts.tolist() for one in _of(sections, Confusion)] == expected

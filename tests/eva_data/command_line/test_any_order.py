@@ -2,7 +2,7 @@
 
 import pytest
 
-from eva_data.command_line.any_order import AnyOrderParser, is_setting
+from eva_runs.command_line.any_order import AnyOrderParser, is_setting
 
 
 def test_settings_have_a_name_and_are_not_files(tmp_path, monkeypatch):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from eva_data.demos.classes import FoundClasses, Prediction, first_classes, scored
-from eva_data.demos.found import FILES_NAMED
+from eva_report.demos.classes import FoundClasses, Prediction, first_classes, scored
+from eva_report.demos.found import FILES_NAMED
 
 
 def test_the_first_classes_in_falling_order():

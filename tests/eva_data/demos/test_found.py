@@ -1,6 +1,6 @@
 """What a demo says that it found."""
 
-from eva_data.demos.found import BEST_ASKED, FILES_NAMED, FoundObjects
+from eva_report.demos.found import BEST_ASKED, FILES_NAMED, FoundObjects
 
 
 def test_objects_of_each_file_and_in_total():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_data.demos.predictor_inputs import predicted
 from eva_data.pictures import read_rgb
+from eva_data.predictor_inputs import predicted
 
 
 def _shape(picture):

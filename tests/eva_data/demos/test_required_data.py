@@ -2,7 +2,7 @@
 
 import pytest
 
-from eva_data.demos.required_data import require_data
+from eva_runs.required_data import require_data
 
 
 def test_what_is_there_or_cannot_be_looked_for(tmp_path):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from eva_data.demos.found import FILES_NAMED
-from eva_data.demos.shares import FoundShares
+from eva_report.demos.found import FILES_NAMED
+from eva_report.demos.shares import FoundShares
 
 
 def test_shares_of_each_file_and_in_total():

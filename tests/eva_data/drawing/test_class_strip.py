@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_data.demos.classes import Prediction
-from eva_data.drawing.class_strip import annotate
+from eva_report.demos.classes import Prediction
+from eva_report.drawing.class_strip import annotate
 
 LONG = "a class with a name that is much too long for a small video"
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from eva_data.drawing.frame_strip import HEIGHT, frame_strip, strip_of
 from eva_data.video.array_video import ArrayVideo
+from eva_report.drawing.frame_strip import HEIGHT, frame_strip, strip_of
 
 
 def test_frames_are_spread_over_the_video_and_enlarged():

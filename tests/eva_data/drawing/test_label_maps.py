@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from eva_data.drawing.label_maps import label_image, overlay, with_legend
+from eva_report.drawing.label_maps import label_image, overlay, with_legend
 
 COLORS = ((250, 0, 0), (0, 250, 0), (0, 0, 250))
 

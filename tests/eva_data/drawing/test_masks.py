@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from eva_data.drawing.masks import PlacedMask, inner_edge, placed, resized
+from eva_report.drawing.masks import PlacedMask, inner_edge, placed, resized
 
 SHAPES = [(1, 1), (7, 5), (40, 300), (300, 40), (200, 200)]
 

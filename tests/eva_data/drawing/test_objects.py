@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from eva_data.drawing import objects as drawing
-from eva_data.drawing.objects import DrawnObject, draw_objects
-from eva_data.drawing.style import class_color, text_color
+from eva_report.drawing import objects as drawing
+from eva_report.drawing.objects import DrawnObject, draw_objects
+from eva_report.drawing.style import class_color, text_color
 
 GREY = 128
 

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 
-from eva_data.drawing.style import class_color, enlarged, enlargement, score_text, text_color
+from eva_report.drawing.style import class_color, enlarged, enlargement, score_text, text_color
 
 
 def test_colours_of_many_classes_differ_and_are_no_greys():

@@ -8,12 +8,12 @@ import time
 import pytest
 
 from eva_data.files import UnwritableError
-from eva_data.outputs import run_folder
-from eva_data.outputs.run_folder import FolderInUseError, clean_if_refused, locked
+from eva_runs import output_folder as run_folder
+from eva_runs.output_folder import FolderInUseError, clean_if_refused, locked
 
 _HOLDER = """
 import pathlib, sys, time
-from eva_data.outputs.run_folder import locked
+from eva_runs.output_folder import locked
 with locked(pathlib.Path(sys.argv[1])):
     if len(sys.argv) > 2:
         import multiprocessing

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eva_data.outputs.run_sentences import RunSentences
+from eva_runs.messages import RunSentences
 
 SAYS = RunSentences(unit="iteration", resume="--resume", output="--work-dir")
 FOLDER = Path("output/run")

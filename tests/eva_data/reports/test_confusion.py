@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from eva_data.reports.confusion import confusion, top_mistakes
-from eva_data.reports.content import Confusion
-from eva_data.reports.markup import number
+from eva_report.confusion import confusion, top_mistakes
+from eva_report.content import Confusion
+from eva_report.markup import number
 
 
 def content(counts, **more):

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from eva_data.reports.content import Curve, Curves
-from eva_data.reports.curves import linear_axis, logarithmic_axis, plot, short, thinned
+from eva_report.content import Curve, Curves
+from eva_report.curves import linear_axis, logarithmic_axis, plot, short, thinned
 
 
 def curves(*points, logarithmic=False):

@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from eva_data.files import UnwritableError
-from eva_data.interruption import SIGNALS
-from eva_data.reports import page as pages
-from eva_data.reports.content import (
+from eva_report import page as pages
+from eva_report.content import (
     Confusion,
     Curve,
     Curves,
@@ -27,7 +26,8 @@ from eva_data.reports.content import (
     Step,
     Table,
 )
-from eva_data.reports.page import NAME, rendered, try_report, write_report
+from eva_report.page import NAME, rendered, try_report, write_report
+from eva_runs.interruption import SIGNALS
 
 EVIL = "\"'><script>alert(1)</script><img src=http://x/y onerror=z>\udcff\u202e\0"
 VOID = {"meta", "link", "img", "input"}

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from eva_data.files import UnwritableError
-from eva_data.reports import machine, provenance
-from eva_data.reports.provenance import STARTS, called, duration, facts, record_start
+from eva_report import machine, provenance
+from eva_report.provenance import STARTS, called, duration, facts, record_start
 
 
 @pytest.fixture

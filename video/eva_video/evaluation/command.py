@@ -9,7 +9,6 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.kinetics.classes import SOURCES
 from eva_data.labelled.classes import read_class_list
 from eva_data.labelled_videos.opening import require_videos
-from eva_data.options import integer
 from eva_data.video.video_source import BACKENDS
 from eva_engine.commands.options import (
     add_arguments,
@@ -19,6 +18,7 @@ from eva_engine.commands.options import (
     parse_with_weights,
 )
 from eva_engine.config import LARGEST_SEED
+from eva_runs.options import integer
 from eva_video.config import MOST_FRAMES, Kind
 
 if TYPE_CHECKING:

@@ -9,10 +9,8 @@ from typing import NamedTuple
 import torch
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_data.commands import command_to_run, folder_to_show
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
-from eva_data.reports.content import Section, Step
 from eva_data.video.video_source import UnreadableVideoError, require_backend
 from eva_engine import distributed
 from eva_engine.checkpoints.output_folder import evaluation_in
@@ -31,6 +29,8 @@ from eva_engine.evaluation.own_data import (
 from eva_engine.evaluation.report import announce, write_evaluation_report
 from eva_engine.evaluation.reports import complain_of_left_out, say_end, table, write_results
 from eva_engine.evaluation.sample_lines import writing_sample_lines
+from eva_report.content import Section, Step
+from eva_runs.commands import command_to_run, folder_to_show
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import Normalise
 from eva_video.evaluation.class_names import class_names, subset_of

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import POOLINGS
 from eva_data.labelled_videos.opening import require_videos
-from eva_data.options import integer, number
 from eva_data.video.video_source import BACKENDS
 from eva_engine.commands.options import (
     add_arguments,
@@ -18,6 +17,7 @@ from eva_engine.commands.options import (
 )
 from eva_engine.config import LARGEST_SEED
 from eva_engine.evaluation.frozen_options import add_frozen
+from eva_runs.options import integer, number
 from eva_video.config import MOST_FRAMES, PROBE_EPOCHS, PROBE_RATES
 
 if TYPE_CHECKING:

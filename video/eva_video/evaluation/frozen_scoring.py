@@ -13,7 +13,6 @@ from torch import Tensor
 
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
-from eva_data.reports.content import Section
 from eva_data.video.video_source import require_backend
 from eva_engine import distributed
 from eva_engine.checkpoints.output_folder import evaluation_in
@@ -23,6 +22,7 @@ from eva_engine.evaluation.frozen_options import check_frozen
 from eva_engine.evaluation.frozen_scores import report_frozen, score_frozen, score_of
 from eva_engine.evaluation.outcomes import counted_of
 from eva_engine.evaluation.report import announce
+from eva_report.content import Section
 from eva_video.data.clips import Views
 from eva_video.data.transforms import Normalise
 from eva_video.evaluation.attentive_probe import fit_probe

@@ -4,12 +4,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_data.commands import say
 from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
-from eva_data.options import integer, number, probability
 from eva_data.suffixes import VIDEOS
 from eva_data.video.video_source import BACKENDS
 from eva_engine.commands.options import add_device, add_weights, new_parser, take_weights
+from eva_runs.commands import say
+from eva_runs.options import integer, number, probability
 from eva_video.config import MOST_FRAMES
 
 PREDICTIONS = "predictions.json"

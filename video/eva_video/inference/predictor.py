@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_data.demos.classes import Prediction, first_classes
-from eva_data.demos.predictor_inputs import predicted
+from eva_data.predictor_inputs import predicted
 from eva_data.suffixes import VIDEOS
 from eva_data.video.array_video import ArrayVideo
 from eva_data.video.video_source import (
@@ -34,6 +33,7 @@ from eva_data.video.video_source import (
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 from eva_engine.evaluation.multi_view import MultiView
 from eva_engine.evaluation.own_data import notes_of_training
+from eva_report.demos.classes import Prediction, first_classes
 from eva_video.data.preprocessing import preprocessing_of
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import CropsTransform, Normalise

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eva_data.command_line.parsing import Parser
-from eva_data.commands import check_outputs, program, program_name, say
 from eva_data.files import require_free
 from eva_data.kinetics.classes import SOURCES, TITLES
+from eva_runs.command_line.parsing import Parser
+from eva_runs.commands import check_outputs, program, program_name, say
 from eva_video.kinetics.merging import merge
 from eva_video.kinetics.outputs import SPLITS, MergedList, file_names, prepare, write_together
 from eva_video.kinetics.sources import Source, read_source

@@ -16,7 +16,7 @@ from eva_backbone.checkpoints.loading import LoadReport, load_weights, read_weig
 from eva_backbone.checkpoints.reading import noted_frames
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import variant_arguments
-from eva_data.terminal import SHOWN
+from eva_report.terminal import SHOWN
 from eva_video.model.classifier import VideoClassifier
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,127 @@
+"""`eva weights`: the official files, where they are, and whether they are the official ones."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eva_runs.command_line.parsing import Parser
+from eva_runs.commands import complain, program, say
+from eva_runs.options import add_download_option
+
+if TYPE_CHECKING:
+    from eva_backbone.checkpoints._official_files import OfficialFile
+
+_TASKS = ("pretrain", "classification", "clip", "detection", "segmentation", "video")
+
+
+def _parser(verb: str, description: str) -> argparse.ArgumentParser:
+    return Parser(prog=f"eva weights {verb}", description=description)
+
+
+def _parse_list(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser("list", "List the official files and where they are on this machine.")
+    parser.add_argument("task", nargs="?", choices=_TASKS, metavar="TASK", help=", ".join(_TASKS))
+    return parser.parse_args(arguments)
+
+
+def _list(options: argparse.Namespace) -> int:
+    # here and below, so that --help needs no torch
+    from eva_backbone.checkpoints.registry import OFFICIAL_FILES, weights_directories
+
+    chosen = [entry for entry in OFFICIAL_FILES if options.task in (None, entry.task)]
+    width = max(len(entry.name) for entry in chosen)
+    for entry in chosen:
+        size = "" if entry.size_gb is None else f"{entry.size_gb:g} GB"
+        place = _place(entry)
+        here = "-" if place is None else str(place.parent)
+        left = f"{entry.name:<{width}}  {entry.task:<14}  {size:>7}"
+        say(f"{left}  {here:<12}  {entry.result}".rstrip())
+    say(f"searched: {', '.join(map(str, weights_directories()))} ($EVA_WEIGHTS names a folder)")
+    return 0
+
+
+list_command = program(_parse_list, _list)
+
+
+def _parse_get(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser(
+        "get",
+        "Find weights as every command does, fetch them where that is needed and allowed, and "
+        "print their paths.",
+    )
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help="name that `list` shows, or hf://ORG/NAME/FILE"
+    )
+    add_download_option(parser)
+    return parser.parse_args(arguments)
+
+
+def _get(options: argparse.Namespace) -> int:
+    from eva_backbone.checkpoints.registry import resolve_source
+
+    for name in options.names:
+        say(str(resolve_source(name)))
+    return 0
+
+
+get_command = program(_parse_get, _get, refused=1)
+
+
+def _parse_verify(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser(
+        "verify",
+        "Read official files again and compare their SHA-256 with the recorded one. Exit code: 1 "
+        "if a file differs or is missing.",
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="names or paths (default: all that are here)"
+    )
+    return parser.parse_args(arguments)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from eva_backbone.checkpoints.registry import OFFICIAL_FILES, find_official_file
+    from eva_backbone.checkpoints.verification import verify_sha256
+
+    if options.names:
+        files = [_given(name) for name in options.names]
+    else:
+        places = [_place(entry) for entry in OFFICIAL_FILES]
+        files = [place for place in places if place is not None]
+    if not files:
+        say("no official file is here; `eva weights list` says where they are searched")
+    wrong = 0
+    for file in files:
+        recorded = find_official_file(file.name).sha256
+        try:
+            if recorded is None:
+                raise ValueError(f"{file}: no SHA-256 is recorded for it")
+            verify_sha256(file, recorded)
+            say(f"{file}: is the official file")
+        except ValueError as error:
+            complain(str(error))
+            wrong += 1
+    return 1 if wrong else 0
+
+
+def _given(name: str) -> Path:
+    from eva_backbone.checkpoints.registry import find_official_file
+
+    if Path(name).is_file():
+        find_official_file(Path(name).name)  # raises for another name
+        return Path(name)
+    place = _place(find_official_file(name))
+    if place is None:
+        raise ValueError(f"{name} is not on this machine; `eva weights get {name}` finds it")
+    return place
+
+
+def _place(entry: "OfficialFile") -> Path | None:
+    from eva_backbone.checkpoints.registry import weights_directories
+
+    places = [folder / entry.name for folder in weights_directories()]
+    return next((place for place in places if place.is_file()), None)
+
+
+verify_command = program(_parse_verify, _verify, refused=1)

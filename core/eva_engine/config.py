@@ -1,0 +1,344 @@
+"""Settings of a run: frozen dataclasses, from which the command line is made."""
+
+import math
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, check_variant
+from eva_data.files import home_expanded
+from eva_runs.messages import RunSentences
+
+SAYS = RunSentences(unit="step", resume="--run.resume", output="--run.output")
+MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
+LARGEST_IMAGE = 10_000  # side in pixels
+LARGEST_SEED = 2**32 - 1  # of torch, numpy and what is computed of it
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Optimizer with a warm-up and a half cosine, both per step.
+
+    Attributes:
+        name: `adamw`; `lamb` for contrastive training with large batches, whose steps are relative
+            to the length of a matrix, or with `zero_stage=1` to that of the part of a parameter
+            group that a process keeps, as officially; or `lars` (with `zero_stage=0`) for linear
+            probes with large batches.
+        lr: Peak learning rate of the last layer group, for the complete batch; never scaled.
+        min_lr: Learning rate that the cosine approaches.
+        warmup_epochs: Epochs of linear warm-up from 0.
+        betas: Decay rates of `adamw` and `lamb`.
+        eps: Epsilon of `adamw` and `lamb`.
+        momentum: Momentum of `lars`.
+        weight_decay: Weight decay of matrices; biases, vectors, `pos_embed` and `cls_token` have
+            none.
+        layer_decay: Learning-rate factor between neighbouring layers.
+        clip_grad: Largest global gradient norm; 0 does not clip.
+    """
+
+    name: Literal["adamw", "lamb", "lars"] = "adamw"
+    lr: float
+    min_lr: float = 0.0
+    warmup_epochs: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    momentum: float = 0.9
+    weight_decay: float = 0.05
+    layer_decay: float = 1.0
+    clip_grad: float = 0.0
+
+    def __post_init__(self) -> None:
+        one_of_its_choices(self)
+        at_least(self, lr=0, min_lr=0, warmup_epochs=0, eps=0, weight_decay=0, clip_grad=0)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        unused = ("betas", "eps") if self.name == "lars" else ("momentum",)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in unused and value != field.default:
+                raise ValueError(f"{field.name}={value} has no effect on name={self.name}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be in [0, 1), got {self.betas}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be in (0, 1], got {self.layer_decay}")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr} is above lr {self.lr}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How a run is carried out.
+
+    Attributes:
+        output: Folder of the run: logs, checkpoints, the resolved config.
+        resume: Continue the run in the output folder from its newest undamaged checkpoint; where
+            no run has saved yet, it begins.
+        epochs: Passes over the data. The schedule spans them all, so another number changes every
+            learning rate.
+        batch_size: Samples of one process in one forward pass. An optimizer step takes
+            batch_size x accumulate x processes.
+        accumulate: Forward passes of an optimizer step.
+        seed: Order of the data, augmentation, initialisation and stochastic depth.
+        precision: `fp16` with dynamic loss scale (GPU only), `bf16` or `fp32`. Half precision
+            keeps the weights in half and float32 master weights in the optimizer; gradients of
+            several forward passes are added in float32.
+        zero_stage: 1 shares the optimizer's state among processes, 0 keeps all of it in each
+            (float32 only).
+        compile: Compile the model with `torch.compile`, a ViT block by block.
+        device: `cuda`, `cpu`, or `auto` for a GPU where there is one.
+        workers: Processes that load data, for each training process.
+        ema_decay: Decay of the exponential moving average of the weights, in float32; 0 has none.
+        log_every: Steps between lines of the log.
+        checkpoint_every: Steps between checkpoints; 0 saves at the end of each epoch.
+        keep_checkpoints: Complete checkpoints that are kept.
+        evaluate_every: Epochs between evaluations; 0 evaluates at the end only.
+        best_metric: Result of the evaluation, such as `top1`, whose best weights are kept in the
+            folder `best` (the smallest `loss`, the largest of all others); empty keeps none.
+        nonfinite: Effect of a loss or gradient that is not finite: `stop` the run before the step,
+            or `skip` the step. (An overflow that the loss scale of fp16 takes care of is neither.)
+        max_skipped: Steps in a row that `skip` may leave out before the run stops.
+        max_bad_samples: Samples that may be replaced because they cannot be read, each counted
+            once, over all processes and over resumes; a validation of videos leaves out as many.
+            Another error in a sample ends the run.
+        tensorboard: Write TensorBoard files.
+        wandb_project: Project on Weights & Biases; empty sends nothing.
+    """
+
+    output: Path
+    resume: bool = False
+    epochs: int = 1
+    batch_size: int = 1
+    accumulate: int = 1
+    seed: int = 0
+    precision: Precision = "fp32"
+    zero_stage: Literal[0, 1] = 1
+    compile: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int = 8
+    ema_decay: float = 0.0
+    log_every: int = 20
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 3
+    evaluate_every: int = 1
+    best_metric: str = ""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    max_skipped: int = 10
+    max_bad_samples: int = 100
+    tensorboard: bool = True
+    wandb_project: str = ""
+
+    def __post_init__(self) -> None:
+        # recipes may give a string
+        object.__setattr__(self, "output", home_expanded(self.output))
+        one_of_its_choices(self)
+        at_least(self, epochs=1, batch_size=1, accumulate=1, log_every=1, keep_checkpoints=1)
+        at_least(self, workers=0, checkpoint_every=0, evaluate_every=0, seed=0)
+        if self.workers > MOST_WORKERS:
+            raise ValueError(f"workers must be at most {MOST_WORKERS}, got {self.workers}")
+        at_least(self, max_skipped=0, max_bad_samples=0)
+        if self.max_skipped != RunConfig.max_skipped and self.nonfinite == "stop":
+            raise ValueError(
+                f"max_skipped={self.max_skipped} has no effect with nonfinite=stop: set "
+                "nonfinite=skip, or leave it out"
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+        if self.zero_stage == 0 and self.precision != "fp32":
+            raise ValueError(
+                f"zero_stage=0 needs precision=fp32, got {self.precision}: half precision keeps "
+                "its float32 weights in the ZeRO optimizer; set zero_stage=1 (with one process it "
+                "is the same)"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitConfig:
+    """A ViT that is trained.
+
+    Attributes:
+        variant: A key of `eva_backbone.VARIANTS`.
+        image_size: Side of its images in pixels.
+        drop_path_rate: Stochastic depth rate of the last block; it rises linearly from 0.
+        activation_checkpointing: Recompute each block in the backward pass, for less memory.
+        init_checkpoint: Weights to begin with, by name or path; empty for random ones.
+    """
+
+    variant: str
+    image_size: int = 224
+    drop_path_rate: float = 0.0
+    activation_checkpointing: bool = False
+    init_checkpoint: str = ""
+
+    def __post_init__(self) -> None:
+        check_image_size(self.image_size)
+        check_variant(self.variant, image_size=self.image_size)
+        one_of_its_choices(self)
+
+    @property
+    def depth(self) -> int:
+        """Number of transformer blocks."""
+        return VARIANTS[self.variant].depth
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelConfig:
+    """Statistics by which pixels are normalised: CLIP's, which EVA was trained with, or others.
+
+    Attributes:
+        mean: Mean of the pixels, which is subtracted.
+        std: Standard deviation of the pixels, by which they are divided.
+    """
+
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"mean must be three finite numbers, got {tuple(self.mean)}")
+        if not all(math.isfinite(value) and value > 0 for value in self.std):
+            raise ValueError(f"std must be three finite numbers above 0, got {tuple(self.std)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingConfig:
+    """Mixing of the samples of a batch (timm's Mixup), and smoothing of their labels.
+
+    Attributes:
+        mixup: Alpha of mixup, 0 for none.
+        cutmix: Alpha of cutmix, 0 for none.
+        mixup_switch: Probability of cutmix; only where both are on.
+        pairing: What a sample is mixed with: `reverse`, the one at its place from the end of the
+            batch of a process; or `permute`, the one at its place in a random order of that batch,
+            possibly itself (official for videos).
+        label_smoothing: Share of a label that goes to all classes.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixup_switch: float = 0.5
+    pairing: Literal["reverse", "permute"] = "reverse"
+    label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        at_least(self, mixup=0, cutmix=0)
+        check_probabilities(self, "mixup_switch", "label_smoothing")
+        one_of_its_choices(self)
+        if self.mixup_switch != 0.5 and not (self.mixup and self.cutmix):
+            raise ValueError(
+                f"mixup_switch={self.mixup_switch} has no effect with mixup={self.mixup} and "
+                f"cutmix={self.cutmix}: it chooses between the two"
+            )
+        if self.pairing != "reverse" and not (self.mixup or self.cutmix):
+            raise ValueError(f"pairing={self.pairing} has no effect without mixup and cutmix")
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Refuse a batch that cannot be mixed.
+
+        Args:
+            batch_size: Samples of one process in one forward pass.
+
+        Raises:
+            ValueError: If samples are to be mixed, and one would be left over or alone.
+        """
+        if not (self.mixup or self.cutmix):
+            return
+        if self.pairing == "permute" and batch_size == 1:
+            raise ValueError(
+                "mixup and cutmix have no effect on a batch of one sample: set batch_size to 2 or "
+                "more"
+            )
+        if self.pairing == "reverse" and batch_size % 2:
+            raise ValueError(
+                f"mixup and cutmix pair the samples of a batch: batch_size must be even, got "
+                f"{batch_size}"
+            )
+
+
+def at_least(config: Any, **limits: float) -> None:
+    """Refuse values of a config that are below a limit or not finite.
+
+    Args:
+        config: The dataclass.
+        **limits: Field names and smallest values.
+
+    Raises:
+        ValueError: Naming field and value.
+    """
+    for name, limit in limits.items():
+        value = getattr(config, name)
+        if not math.isfinite(value) or value < limit:
+            raise ValueError(f"{name} must be at least {limit}, got {value}")
+
+
+def check_probabilities(config: Any, *names: str) -> None:
+    """Refuse values of a config that are not in [0, 1].
+
+    Args:
+        config: The dataclass.
+        *names: Field names.
+
+    Raises:
+        ValueError: Naming field and value.
+    """
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {getattr(config, name)}")
+
+
+def check_image_size(size: int) -> None:
+    """Refuse a side of images that is a typing error, and would ask for more than any memory.
+
+    Args:
+        size: Side in pixels.
+
+    Raises:
+        ValueError: Naming it and the limits.
+    """
+    if not 1 <= size <= LARGEST_IMAGE:
+        raise ValueError(f"image_size must be in 1..{LARGEST_IMAGE}, got {size}")
+
+
+def one_of_its_choices(config: Any) -> None:
+    """Refuse values of `Literal` fields outside the literals; recipes can hold anything.
+
+    Args:
+        config: The dataclass.
+
+    Raises:
+        ValueError: Naming field, value and choices.
+    """
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            choices = ", ".join(map(str, get_args(hint)))
+            raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+
+
+def as_plain(config: Any) -> Any:
+    """Turn a config into what JSON can hold.
+
+    Args:
+        config: A dataclass, or a value of one.
+
+    Returns:
+        Dicts, lists, numbers and strings.
+    """
+    if is_dataclass(config) and not isinstance(config, type):
+        return {field.name: as_plain(getattr(config, field.name)) for field in fields(config)}
+    if isinstance(config, dict):
+        return {str(key): as_plain(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [as_plain(value) for value in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def what_is_saved(checkpoint: Path | None) -> str:
+    """Say what of a run is saved, and how to go on.
+
+    Args:
+        checkpoint: Its newest complete checkpoint.
+    """
+    if checkpoint is None:
+        return SAYS.saved("")
+    return SAYS.saved(checkpoint.name, done=int(checkpoint.name.rpartition("_")[2]))

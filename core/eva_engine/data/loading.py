@@ -1,0 +1,143 @@
+"""Data workers that ignore stop signals and end with the run."""
+
+import contextlib
+import logging
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader, Dataset
+
+from eva_data.progress import progress as shown
+from eva_engine import distributed
+from eva_runs.interruption import SIGNALS, StopSignal, leave_signals_to_the_run
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_stop: ContextVar[StopSignal | None] = ContextVar("stop", default=None)
+
+
+class EvaluationInterruptedError(Exception):
+    """An evaluation was given up on all processes, because one of them was asked to stop."""
+
+
+@contextlib.contextmanager
+def running(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
+    """Iterate over a loader whose processes do not outlive the block.
+
+    They ignore SIGTERM, so Python, which sends it at its own end and waits, would wait for ever.
+
+    Args:
+        loader: Loader with `worker_init_fn=leave_signals_to_the_run`.
+
+    Yields:
+        Its iterator.
+    """
+    before = set(multiprocessing.active_children())
+    stream: Iterator[T] | None = None
+    try:
+        with _signals_held_back():
+            stream = iter(loader)
+        yield stream
+    finally:
+        try:
+            _shut_down(stream)
+        finally:
+            for process in set(multiprocessing.active_children()) - before:
+                process.kill()  # it is stuck, or was started by an `iter` that failed
+                process.join()
+
+
+@contextlib.contextmanager
+def evaluation_loader(
+    samples: Dataset[Any],
+    *,
+    workers: int,
+    batch_size: int = 1,
+    batches: Sequence[list[int]] | None = None,
+    collate: Callable[[list[Any]], Any] | None = None,
+    pin_memory: bool = False,
+    progress: str | None = None,
+) -> Iterator[Iterable[Any]]:
+    """Load the batches of an evaluation, each sample once and in order.
+
+    Its processes ignore the signals that stop a run, and end with the context. If a run is asked to
+    stop on any process, the batches end, and so does the evaluation: on all processes, which enter
+    this context alike during a run.
+
+    Args:
+        samples: Map-style data set; the share of this process.
+        workers: Processes that load.
+        batch_size: Samples of a batch.
+        batches: Indexes of each batch, instead of `batch_size`.
+        collate: Function that makes a batch of samples; None stacks tensors.
+        pin_memory: Whether copies to a GPU follow.
+        progress: Title of a progress bar in the first process; None shows none.
+
+    Yields:
+        The batches.
+
+    Raises:
+        EvaluationInterruptedError: At the end, inside `interruptible`.
+    """
+    order: dict[str, Any] = {"batch_size": batch_size} if batches is None else {
+        "batch_sampler": batches
+    }  # fmt: skip
+    loader: DataLoader[Any] = DataLoader(
+        samples,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        worker_init_fn=leave_signals_to_the_run,
+        **order,
+    )
+    stop = _stop.get()
+    with running(loader) as stream:
+        wanted = stream if stop is None else _until(stream, stop)
+        if progress is None or distributed.rank() > 0:
+            yield wanted
+        else:
+            yield shown(wanted, total=len(loader), what=progress, unit="batch")
+    if stop is not None and any(distributed.gather(stop.requested)):
+        raise EvaluationInterruptedError
+
+
+@contextlib.contextmanager
+def interruptible(stop: StopSignal) -> Iterator[None]:
+    """Let a signal end the batches of `evaluation_loader` while the block runs."""
+    token = _stop.set(stop)
+    try:
+        yield
+    finally:
+        _stop.reset(token)
+
+
+def _until(stream: Iterator[T], stop: StopSignal) -> Iterator[T]:
+    for batch in stream:
+        if stop.requested:
+            return
+        yield batch
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Let signals wait while the block runs; processes that are started in it inherit that."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *SIGNALS})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _shut_down(stream: Any) -> None:
+    """Let the processes of an iterator end by themselves, each for five seconds at most."""
+    shut_down = getattr(stream, "_shutdown_workers", None)
+    if shut_down is not None:
+        try:
+            shut_down()
+        except RuntimeError:  # one of them was killed
+            logger.debug("the loader's processes did not end by themselves", exc_info=True)

@@ -1,0 +1,305 @@
+"""Order of the data: a function of seed and step, so that a run continues anywhere exactly.
+
+A sample's augmentation is seeded by epoch and index: it does not depend on the process, worker or
+batch that the sample falls into.
+"""
+
+import logging
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from eva_engine import distributed
+from eva_engine.distributed import seed_all
+from eva_runs.interruption import leave_signals_to_the_run
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS = 20  # replacements in a row for one sample
+# What reading a damaged or missing file raises (`UnreadableImageError` is an OSError); anything
+# else is a bug of the data set or its transforms, and an error.
+READ_ERRORS = (OSError, EOFError, struct.error, zlib.error)
+Item = tuple[int, int]  # epoch, index
+T = TypeVar("T")
+
+
+class Samples(Protocol):
+    """A data set: any map-style one; with `sample_id(index) -> str` messages name the sample."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A batch of the loader.
+
+    Attributes:
+        data: The collated samples.
+        items: Epoch and index of each sample, as the order wanted them.
+        unreadable: Name -> why, of each sample that was replaced.
+    """
+
+    data: Any
+    items: list[Item]
+    unreadable: dict[str, str]
+
+    def pin_memory(self) -> "Batch":
+        """Pin the tensors, as the loader asks, for copies to a GPU beside computation."""
+        return replace(self, data=_map_tensors(torch.Tensor.pin_memory, self.data))
+
+
+class TooManyBadSamplesError(RuntimeError):
+    """More samples than allowed could not be read."""
+
+
+class SampleError(RuntimeError):
+    """A bug in the code of a sample, with the name of the sample."""
+
+
+class OrderedBatches(Sampler[list[Item]]):
+    """Micro-batches of one process, from a step on, without end.
+
+    All processes together take consecutive parts of one permutation for each epoch; the end that
+    fills no optimizer step is left out.
+
+    Args:
+        size: Samples of the data set.
+        batch_size: Samples of one process in one micro-batch.
+        accumulate: Micro-batches of an optimizer step.
+        rank: Number of this process.
+        world_size: Number of processes.
+        seed: Seed of the permutations.
+        start_step: Optimizer step to begin with.
+
+    Raises:
+        ValueError: If the data set does not fill one step.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        batch_size: int,
+        accumulate: int,
+        rank: int,
+        world_size: int,
+        seed: int,
+        start_step: int = 0,
+    ) -> None:
+        self.steps_per_epoch = size // (batch_size * accumulate * world_size)
+        if not self.steps_per_epoch:
+            raise ValueError(
+                f"{size} samples do not fill a step of {batch_size} x {accumulate} x {world_size} "
+                "(batch_size x accumulate x processes)"
+            )
+        self.size, self.batch_size, self.accumulate = size, batch_size, accumulate
+        self.rank, self.world_size, self.seed = rank, world_size, seed
+        self.start_step = start_step
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        epoch, first = divmod(self.start_step, self.steps_per_epoch)
+        number = torch.int32 if self.size <= torch.iinfo(torch.int32).max else torch.int64
+        while True:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            order = torch.randperm(self.size, generator=generator, dtype=number)
+            together = self.batch_size * self.world_size
+            for micro in range(first * self.accumulate, self.steps_per_epoch * self.accumulate):
+                begin = micro * together + self.rank * self.batch_size
+                yield [(epoch, index) for index in order[begin : begin + self.batch_size].tolist()]
+            epoch, first = epoch + 1, 0
+            del order  # before the next is drawn
+
+
+class SeededSamples(Dataset[Any]):
+    """A data set whose random numbers belong to epoch and index, and that replaces bad samples.
+
+    Args:
+        samples: The data set; one of `READ_ERRORS` in it is a sample that cannot be read.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, samples: Samples, *, seed: int) -> None:
+        self.samples = samples
+        self.seed = seed
+
+    def __getitem__(self, item: Item) -> tuple[Any, Item, dict[str, str]]:
+        """Load a sample, or the next one that can be read, and the names of those that cannot.
+
+        Raises:
+            TooManyBadSamplesError: If too many in a row cannot be read.
+            SampleError: For other errors than `READ_ERRORS`.
+        """
+        epoch, wanted = item
+        unreadable: dict[str, str] = {}
+        for attempt in range(_ATTEMPTS):
+            index = (wanted + attempt) % len(self.samples)
+            seed_all(self.seed, epoch, wanted, attempt, purpose="sample")
+            try:
+                return self.samples[index], item, unreadable
+            except READ_ERRORS as error:
+                name = sample_id(self.samples, index)
+                unreadable[name] = f"{type(error).__name__}: {error}"
+            except Exception as error:
+                name = sample_id(self.samples, index)
+                raise SampleError(
+                    f"sample {name} (epoch {epoch}, index {index}) met a bug: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+        name, reason = next(iter(unreadable.items()))
+        raise TooManyBadSamplesError(
+            f"{_ATTEMPTS} samples in a row cannot be read, from {name}: {reason}"
+        )
+
+
+class BadSamples:
+    """Names of the samples of a run that cannot be read, each of which counts once.
+
+    Args:
+        allowed: Largest number of them.
+        names: Names that were found before.
+    """
+
+    def __init__(self, allowed: int, names: Iterable[str] = ()) -> None:
+        self.allowed = allowed
+        self.names = set(names)
+
+    def add(self, found: Mapping[str, str]) -> None:
+        """Note samples, and log those that are new.
+
+        Args:
+            found: Name -> why, of all processes.
+
+        Raises:
+            TooManyBadSamplesError: If there are more than allowed.
+        """
+        for name in sorted(found.keys() - self.names):
+            logger.warning("replaced a sample that cannot be read: %s: %s", name, found[name])
+        self.names |= found.keys()
+        if len(self.names) > self.allowed:
+            raise TooManyBadSamplesError(
+                f"{len(self.names)} samples could not be read, max_bad_samples is {self.allowed}; "
+                "the log names them"
+            )
+
+
+def sample_id(samples: Samples, index: int) -> str:
+    """Return the name of a sample, for messages."""
+    name: Callable[[int], str] | None = getattr(samples, "sample_id", None)
+    return name(index) if name else f"sample {index}"
+
+
+def check_same_data(samples: Samples) -> None:
+    """Refuse data that differ between processes, such as copies on several machines.
+
+    Their number is compared, and `samples.checksum()` where there is one.
+
+    Args:
+        samples: The data set of this process.
+
+    Raises:
+        ValueError: On all processes, naming the first that differs.
+    """
+    if distributed.world_size() == 1:
+        return
+    checksum: Callable[[], int] = getattr(samples, "checksum", lambda: 0)
+    first, *others = distributed.gather((len(samples), checksum()))
+    for number, other in enumerate(others, start=1):
+        if other != first:
+            found = f"{other[0]} samples" if other[0] != first[0] else f"{first[0]} other samples"
+            raise ValueError(
+                f"process {number} has {found}, and process 0 has {first[0]}: give all processes "
+                "the same data, or an index of it"
+            )
+
+
+class _Collate:
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, entries: Sequence[tuple[Any, Item, dict[str, str]]]) -> Batch:
+        return Batch(
+            data=self.collate([sample for sample, _, _ in entries]),
+            items=[item for _, item, _ in entries],
+            unreadable={name: why for _, _, bad in entries for name, why in bad.items()},
+        )
+
+
+def build_loader(
+    samples: Samples,
+    batches: OrderedBatches,
+    *,
+    workers: int,
+    pin_memory: bool = False,
+    collate: Callable[[list[Any]], Any] = default_collate,
+) -> DataLoader[Batch]:
+    """Build the loader of a run's batches.
+
+    Args:
+        samples: The data set.
+        batches: Their order.
+        workers: Processes that load.
+        pin_memory: Whether copies to a GPU follow.
+        collate: Function that makes the data of a batch from a list of samples.
+
+    Returns:
+        A loader of `Batch` without end; `eva_engine.data.loading.running` runs it.
+    """
+    return DataLoader(
+        SeededSamples(samples, seed=batches.seed),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_Collate(collate),
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        worker_init_fn=leave_signals_to_the_run,
+    )
+
+
+def next_batch(stream: Iterator[Batch]) -> Batch:
+    """Take a batch from a running loader.
+
+    Args:
+        stream: The loader's iterator.
+
+    Returns:
+        The next batch.
+
+    Raises:
+        RuntimeError: If one of its processes ended.
+    """
+    try:
+        return next(stream)
+    except ConnectionError as error:  # it ended while it handed a batch over
+        raise RuntimeError("DataLoader worker ended; is the main memory full?") from error
+
+
+def to_device(data: T, device: torch.device) -> T:
+    """Copy the tensors of a batch.
+
+    Args:
+        data: Tensors in any nesting of dicts, lists and tuples.
+        device: Device of the copies.
+
+    Returns:
+        The same nesting.
+    """
+    return _map_tensors(lambda tensor: tensor.to(device, non_blocking=True), data)
+
+
+def _map_tensors(function: Callable[[torch.Tensor], torch.Tensor], data: Any) -> Any:
+    if isinstance(data, torch.Tensor):
+        return function(data)
+    if isinstance(data, dict):
+        return {key: _map_tensors(function, value) for key, value in data.items()}
+    if isinstance(data, tuple):
+        return tuple(_map_tensors(function, value) for value in data)
+    if isinstance(data, list):
+        return [_map_tensors(function, value) for value in data]
+    return data

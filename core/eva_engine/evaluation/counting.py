@@ -1,0 +1,288 @@
+"""Count correct predictions: each sample once, whatever the number of processes.
+
+A sample is an input with a label. The model turns a batch of inputs into logits, whether they are
+images (B, 3, H, W), clips (B, T, 3, H, W) or several views of each (B, V, ...), over which it takes
+the mean itself, see `eva_engine.evaluation.multi_view`.
+
+Shapes: B samples, K classes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset, default_collate
+
+from eva_engine import distributed
+from eva_engine.data.loading import evaluation_loader
+from eva_engine.evaluation.rules import OneLabel, Rule, first_five
+from eva_runs.commands import printable
+
+MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
+
+
+class LabelledSamples(Protocol):
+    """A map-style data set of inputs and labels, such as those of `eva_data.labelled`."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the labels 0, 1, ..."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Any, int]: ...
+
+    def sample_id(self, index: int) -> str:
+        """Return the name of a sample, for messages."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Result of one rule.
+
+    Attributes:
+        samples: Number of samples that count.
+        right1: Number of those whose first prediction is correct.
+        right5: Number of those with a correct prediction among the first five.
+        loss: Mean cross-entropy over the samples that count.
+    """
+
+    samples: int
+    right1: int
+    right5: int
+    loss: float
+
+    @property
+    def top1(self) -> float:
+        """Accuracy in percent."""
+        return 100 * self.right1 / self.samples
+
+    @property
+    def top5(self) -> float:
+        """Accuracy of the first five predictions in percent."""
+        return 100 * self.right5 / self.samples
+
+    @property
+    def mean_top1_top5(self) -> float:
+        """Mean of both accuracies in percent, the main score of Kinetics' challenges."""
+        return (self.top1 + self.top5) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """Result of a data set.
+
+    Attributes:
+        scores: Rule -> score.
+        confusion: (K, K), samples of each label (row) that went to each class; None if not wanted.
+        right5: (K,), samples of each label with a correct prediction among the first five.
+        left_out: A sentence for each sample that could not be read and was left out, in the order
+            of the data set.
+    """
+
+    scores: Mapping[str, Score]
+    confusion: Tensor | None = None
+    right5: Tensor | None = None
+    left_out: Sequence[str] = ()
+
+    @property
+    def mean_per_class(self) -> float:
+        """Mean over the classes that have samples of their accuracies in percent."""
+        assert self.confusion is not None
+        samples = self.confusion.sum(1)
+        shares = self.confusion.diagonal()[samples > 0].double() / samples[samples > 0]
+        return 100 * shares.mean().item()
+
+
+class BatchResults(NamedTuple):
+    """What a batch of this process gave.
+
+    Attributes:
+        indexes: (B,), the samples' indexes in the data set, on the CPU, in increasing order.
+        labels: (B,).
+        logits: (B, K).
+        views: Logits of each view (B, V, K), if the model gives them, else None.
+        unreadable: Index -> reason for the samples that were left out.
+    """
+
+    indexes: Tensor
+    labels: Tensor
+    logits: Tensor
+    views: Tensor | None
+    unreadable: Mapping[int, str]
+
+
+class _Indexed(Dataset[tuple[Any, int, int]]):
+    def __init__(self, samples: LabelledSamples) -> None:
+        self.samples = samples
+
+    def __getitem__(self, index: int) -> tuple[Any, int, int]:
+        return *self.samples[index], index
+
+
+class _Unreadable(NamedTuple):
+    """In place of a sample's input: why there is none."""
+
+    reason: str
+
+
+class Readable(_Indexed):
+    """The same; in place of a sample that cannot be read comes the reason."""
+
+    def __getitem__(self, index: int) -> tuple[Any, int, int]:
+        try:
+            return super().__getitem__(index)
+        except OSError as error:
+            return _Unreadable(str(error)), 0, index
+
+
+def collate_readable(
+    loaded: list[tuple[Any, int, int]],
+) -> tuple[Any, Tensor, Tensor, dict[int, str]]:
+    """Make a batch of the samples of `Readable` that could be read, and reasons for the others.
+
+    Args:
+        loaded: Input, label and index of each sample.
+
+    Returns:
+        Inputs (None if there are none), labels and indexes, (B,), and index -> reason.
+    """
+    good = [sample for sample in loaded if not isinstance(sample[0], _Unreadable)]
+    reasons = {at: one.reason for one, _, at in loaded if isinstance(one, _Unreadable)}
+    if not good:
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return None, nothing, nothing, reasons
+    return *default_collate(good), reasons
+
+
+def count(
+    model: nn.Module,
+    samples: LabelledSamples,
+    rules: Mapping[str, Rule],
+    *,
+    device: torch.device,
+    batch_size: int = 64,
+    workers: int = 0,
+    confusion: bool = False,
+    progress: str | None = None,
+    skip_unreadable: bool = False,
+    receive: Callable[[BatchResults], None] | None = None,
+) -> Counted:
+    """Count correct predictions; called on all processes, each of which takes its share.
+
+    Args:
+        model: Model with logits (B, K), in evaluation mode on the device; or with those and the
+            logits of each view (B, V, K), as a pair.
+        samples: Inputs and labels.
+        rules: Name -> rule.
+        device: Device of the model.
+        batch_size: Samples of a forward pass.
+        workers: Processes that load.
+        confusion: Count the classes of the predictions too.
+        progress: Title of a progress bar in the first process; None shows none.
+        skip_unreadable: Leave samples out that cannot be read; they count nowhere.
+        receive: Function that is given the results of each batch of this process, in order.
+
+    Returns:
+        The counts of all processes, the same on each.
+
+    Raises:
+        FloatingPointError: If the logits are not finite.
+        OSError: If a sample cannot be read, unless such samples are left out.
+        ValueError: If the confusion of too many classes is wanted, or no sample counts.
+    """
+    classes = len(samples.classes)
+    if confusion and classes > MAX_CONFUSION:
+        raise ValueError(f"confusion of {classes} classes: at most {MAX_CONFUSION} are counted")
+    sums = _Sums(rules, classes if confusion else 0, device)
+    indexed = (Readable if skip_unreadable else _Indexed)(samples)
+    dtype = next(parameter.dtype for parameter in model.parameters())
+    with evaluation_loader(
+        Subset(indexed, distributed.own_share(len(samples))), batch_size=batch_size,
+        workers=workers, pin_memory=device.type == "cuda", progress=progress,
+        collate=collate_readable,
+    ) as batches:  # fmt: skip
+        for inputs, labels, indexes, unreadable in batches:
+            labels = labels.to(device, non_blocking=True)
+            logits, views = torch.zeros(0, classes, device=device), None
+            if len(labels):
+                with torch.inference_mode():
+                    output = model(inputs.to(device, dtype, non_blocking=True))
+                logits, views = output if isinstance(output, tuple) else (output, None)
+                logits = logits.float()  # (B, K)
+                _require_finite(logits, indexes, samples)
+                sums.add(logits, labels, indexes)
+            sums.left_out |= unreadable
+            if receive is not None:
+                receive(BatchResults(indexes, labels, logits, views, unreadable))
+    return sums.counted()
+
+
+def _require_finite(logits: Tensor, indexes: Tensor, samples: LabelledSamples) -> None:
+    finite = logits.isfinite().all(1).cpu()
+    if not finite.all():
+        name = samples.sample_id(int(indexes[~finite][0]))
+        raise FloatingPointError(f"logits of {name} are not finite: use fp32 or bf16")
+
+
+class _Sums:
+    """Sums of a process's batches.
+
+    Args:
+        rules: Name -> rule.
+        classes: Number of classes whose confusion is counted; 0 for none.
+        device: Device of the logits.
+
+    Attributes:
+        left_out: Index -> reason for the samples that this process left out.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule], classes: int, device: torch.device) -> None:
+        self._rules, self._classes, self._device = rules, classes, device
+        self.left_out: dict[int, str] = {}
+        empty = partial(torch.zeros, dtype=torch.float64, device=device)
+        self._sums = {name: empty(4) for name in rules}
+        self._pairs, self._fives = empty(classes * classes), empty(classes)
+
+    def add(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> None:
+        """Add a batch."""
+        for name, rule in self._rules.items():
+            judged = rule(logits, labels, indexes)
+            columns = (judged.counts, judged.top1, judged.top5, judged.loss)
+            self._sums[name] += torch.stack([column.double().sum() for column in columns])
+        if self._classes:
+            # not argmax, which breaks ties in another way than `OneLabel`
+            cells = labels * self._classes + first_five(logits)[:, 0]
+            self._pairs += torch.bincount(cells, minlength=len(self._pairs))
+            right = OneLabel()(logits, labels, indexes).top5
+            self._fives += torch.bincount(labels[right], minlength=self._classes)
+
+    def counted(self) -> Counted:
+        """Add up over the processes."""
+        flat = torch.cat([*self._sums.values(), self._pairs, self._fives]).tolist()
+        total = torch.tensor(distributed.sum_over_ranks(flat, self._device), dtype=torch.float64)
+        reasons = {k: why for part in distributed.gather(self.left_out) for k, why in part.items()}
+        head = total[: 4 * len(self._rules)].reshape(-1, 4).tolist()
+        if reasons and not any(row[0] for row in head):
+            raise ValueError(
+                f"none of {len(reasons)} samples can be read: {printable(reasons[min(reasons)])}"
+            )
+        scores = {name: _score(name, row) for name, row in zip(self._rules, head, strict=True)}
+        rest, classes = total[4 * len(self._rules) :].long(), self._classes
+        return Counted(
+            scores=scores,
+            confusion=rest[:-classes].reshape(classes, classes) if classes else None,
+            right5=rest[-classes:] if classes else None,
+            left_out=[reasons[index] for index in sorted(reasons)],
+        )
+
+
+def _score(name: str, row: list[float]) -> Score:
+    if not row[0]:
+        raise ValueError(f"no sample counts in {name}")
+    return Score(samples=int(row[0]), right1=int(row[1]), right5=int(row[2]), loss=row[3] / row[0])

@@ -1,0 +1,247 @@
+"""Labels from frozen features: nearest neighbours and a linear classifier.
+
+A quick check after pre-training, without a training loop: the features are computed once, and
+nothing here knows of what.
+
+Shapes: N labelled features to learn from, M queries, C channels, K classes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Subset
+
+from eva_engine import distributed
+from eva_engine.data.loading import evaluation_loader
+from eva_engine.evaluation.counting import LabelledSamples, Readable, collate_readable
+from eva_engine.evaluation.frozen_options import L2
+from eva_engine.evaluation.left_out import require_few
+from eva_runs.commands import complain, printable
+
+TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
+MAX_STEPS = 300  # of L-BFGS
+_QUERIES = 1024  # that are compared at once
+_EXCHANGED = 256  # samples whose features are sent at once
+
+
+class Kept(NamedTuple):
+    """How one kind of features is kept.
+
+    Attributes:
+        shape: Shape of one sample's features.
+        dtype: Number format.
+        device: Device; None for the one of the process.
+    """
+
+    shape: Sequence[int]
+    dtype: torch.dtype = torch.float32
+    device: torch.device | None = None
+
+
+def labelled_features(
+    compute: Callable[[Tensor], Sequence[Tensor]],
+    samples: LabelledSamples,
+    *,
+    kept: Sequence[Kept],
+    device: torch.device,
+    batch_size: int,
+    workers: int,
+    limit: int | None = None,
+    title: str = "features",
+    max_bad_samples: int = 0,
+) -> tuple[list[Tensor], Tensor]:
+    """Compute features and labels; each process computes its share, all get all of them.
+
+    Args:
+        compute: Function from a batch of inputs to each kind of features, (B, *shape).
+        samples: Inputs with labels.
+        kept: How each kind is kept.
+        device: Device of this process.
+        batch_size: Samples of a forward pass.
+        workers: Processes that load.
+        limit: Number of samples to take at random, the same ones in every run; None takes all.
+        title: Title of the progress bar.
+        max_bad_samples: Samples that may be left out because they cannot be read; they are named.
+
+    Returns:
+        Features (N, *shape) of each kind, and labels (N,), int64 on `device`, of the samples that
+        could be read.
+
+    Raises:
+        FloatingPointError: If a feature is not finite in its number format.
+        ValueError: If more samples cannot be read, or none can.
+    """
+    chosen = list(range(len(samples)))
+    if limit is not None and limit < len(samples):
+        generator = torch.Generator().manual_seed(0)
+        chosen = sorted(torch.randperm(len(samples), generator=generator)[:limit].tolist())
+    own = distributed.own_share(len(chosen))
+    results = [
+        torch.zeros(len(chosen), *one.shape, dtype=one.dtype, device=one.device or device)
+        for one in kept
+    ]
+    labels = torch.zeros(len(chosen), dtype=torch.int64, device=device)
+    place_of = {chosen[place]: place for place in own}
+    left_out: dict[int, str] = {}
+    with evaluation_loader(
+        Subset(Readable(samples), list(place_of)), batch_size=batch_size, workers=workers,
+        progress=title, collate=collate_readable,
+    ) as batches:  # fmt: skip
+        for inputs, found, indexes, unreadable in batches:
+            left_out |= {place_of[index]: reason for index, reason in unreadable.items()}
+            if not len(found):
+                continue
+            places = torch.tensor([place_of[index] for index in indexes.tolist()])
+            for result, features in zip(results, compute(inputs), strict=True):
+                result[places.to(result.device)] = features.to(result.device, result.dtype)
+            labels[places.to(device)] = found.to(device)
+    if distributed.world_size() > 1:
+        for tensor in (*results, labels):
+            for part in tensor.split(_EXCHANGED):
+                sent = part.to(device)  # what the exchange of GPUs takes
+                torch.distributed.all_reduce(sent)
+                part.copy_(sent)
+    for result in results:
+        if not all(part.isfinite().all() for part in result.split(_EXCHANGED)):
+            raise FloatingPointError("features are not finite: use --precision fp32 or bf16")
+    left = {k: why for part in distributed.gather(left_out) for k, why in part.items()}
+    if not left:
+        return results, labels
+    _name_left_out([left[place] for place in sorted(left)], title, len(chosen), max_bad_samples)
+    kept_places = torch.tensor([place for place in range(len(chosen)) if place not in left])
+    return [one[kept_places.to(one.device)] for one in results], labels[kept_places.to(device)]
+
+
+def _name_left_out(reasons: Sequence[str], title: str, total: int, most: int) -> None:
+    """Name the samples that are left out, in the first process; refuse more than are allowed."""
+    require_few(reasons, of=f"samples of {title}", total=total, most=most)
+    if distributed.rank() == 0:
+        for reason in reasons:
+            complain(f"left out of {title}: {printable(reason)}")
+
+
+def nearest_neighbours(
+    features: Tensor, labels: Tensor, queries: Tensor, *, k: int, classes: int
+) -> Tensor:
+    """Count the votes of the k nearest neighbours by cosine, weighted by exp(cosine / 0.07).
+
+    Args:
+        features: (N, C).
+        labels: (N,).
+        queries: (M, C).
+        k: Neighbours, at most N.
+        classes: K.
+
+    Returns:
+        Votes (M, K).
+
+    Raises:
+        ValueError: If k is not from 1 to N.
+    """
+    if not 1 <= k <= len(features):
+        raise ValueError(f"k is {k}, but there are {len(features)} neighbours to choose from")
+    known = F.normalize(features, dim=1)
+    votes = []
+    for part in F.normalize(queries, dim=1).split(_QUERIES):
+        cosine, index = (part @ known.T).topk(k, dim=1)  # (m, k)
+        weights = ((cosine - cosine[:, :1]) / TEMPERATURE).exp()
+        empty = torch.zeros(len(part), classes, device=part.device)
+        votes.append(empty.scatter_add_(1, labels[index], weights))
+    return torch.cat(votes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearClassifier:
+    """A fitted linear classifier; call it on features.
+
+    Attributes:
+        weight: (K, C), for standardised features.
+        bias: (K,).
+        mean: (C,) of the features that it was fitted on.
+        deviation: (C,), their standard deviation.
+        l2: Strength of the penalty.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    deviation: Tensor
+    l2: float
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Compute the logits (M, K) of features (M, C)."""
+        return F.linear((features - self.mean) / self.deviation, self.weight, self.bias)
+
+
+def fit_linear(features: Tensor, labels: Tensor, *, classes: int, l2: float) -> LinearClassifier:
+    """Fit a multinomial logistic regression on standardised features, by L-BFGS.
+
+    Minimises the mean cross-entropy + l2 / 2 * |weight|^2; scikit-learn's `C` is 1 / (l2 * N).
+
+    Args:
+        features: (N, C).
+        labels: (N,).
+        classes: K.
+        l2: Strength of the penalty.
+
+    Returns:
+        The classifier.
+    """
+    mean = features.mean(0)
+    deviation = features.std(0, unbiased=False).clamp(min=1e-6)
+    standard = (features - mean) / deviation
+    weight = torch.zeros(classes, features.shape[1], device=features.device, requires_grad=True)
+    bias = torch.zeros(classes, device=features.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=MAX_STEPS, tolerance_grad=1e-7, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(F.linear(standard, weight, bias), labels)
+        value = value + 0.5 * l2 * weight.square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)
+    return LinearClassifier(
+        weight=weight.detach(), bias=bias.detach(), mean=mean, deviation=deviation, l2=l2
+    )
+
+
+def fit_best_linear(
+    features: Tensor, labels: Tensor, *, classes: int, candidates: Sequence[float] = L2
+) -> LinearClassifier:
+    """Fit with the penalty that is best on a fifth held out of the same data.
+
+    Args:
+        features: (N, C).
+        labels: (N,).
+        classes: K.
+        candidates: Penalties to try.
+
+    Returns:
+        A classifier, fitted on all of the data.
+
+    Raises:
+        ValueError: If candidates are missing, or there is too little data to hold any out.
+    """
+    if not candidates:
+        raise ValueError("there is no l2 to try")
+    if len(candidates) == 1:
+        return fit_linear(features, labels, classes=classes, l2=candidates[0])
+    if len(features) < 5:
+        raise ValueError(f"{len(features)} samples are too few to choose l2: give a single one")
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
+    held, rest = order.to(features.device).tensor_split([len(features) // 5])
+    rights = []
+    for l2 in candidates:
+        fitted = fit_linear(features[rest], labels[rest], classes=classes, l2=l2)
+        rights.append(int((fitted(features[held]).argmax(1) == labels[held]).sum()))
+    best = max(range(len(candidates)), key=rights.__getitem__)
+    return fit_linear(features, labels, classes=classes, l2=candidates[best])

@@ -1,0 +1,214 @@
+"""Evaluation of a classifier on data of the user's own, for the command of any project.
+
+The options are those of `eva_engine.commands.options.add_weights` and `add_arguments`, and
+`crop_pct` (a number or None), `classes` (a file or None), `data`, `output` (a folder or None).
+
+Shapes: B samples, K classes.
+"""
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_engine import distributed
+from eva_engine.checkpoints.files import read_config
+from eva_engine.evaluation.counting import (
+    MAX_CONFUSION,
+    BatchResults,
+    Counted,
+    LabelledSamples,
+    count,
+)
+from eva_engine.evaluation.left_out import require_few
+from eva_engine.evaluation.reports import draw_confusion, write_per_class
+from eva_engine.evaluation.rules import OneLabel
+from eva_runs.commands import say
+
+_LARGEST = 1e6  # of a mean or a deviation of pixels, which is below 256 in any scale
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) < _LARGEST  # NaN is not below anything
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_three(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
+
+
+def _are_positive(value: Any) -> bool:
+    return _are_three(value) and all(map(_is_positive, value))
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "crop_pct": _is_positive,
+    "mean": _are_three,
+    "std": _are_positive,
+    "class_names": _are_names,
+    "sampling": _is_name,
+    "frame_interval": _is_count,
+}
+
+
+def notes_of_training(weights: str | os.PathLike[str], **given: Any) -> dict[str, Any]:
+    """Complete settings by what a file of weights notes of its training.
+
+    Args:
+        weights: Official name or file.
+        **given: `crop_pct`, `mean`, `std`, `class_names`, or a video's `sampling` and
+            `frame_interval`; None looks for a note.
+
+    Returns:
+        Name -> what was given, or else the note, or None.
+
+    Raises:
+        ValueError: If a note, `mean` or `std` is not of its kind, or the file is damaged.
+    """
+    _check_pixels(given)
+    config = read_config(resolve_source(weights)) or {}
+    data = config.pop("data", {})
+    noted = config | data if isinstance(data, dict) else config
+    for name in [name for name, value in given.items() if value is None and name in noted]:
+        given[name] = noted[name]
+        if not _FITS[name](noted[name]):
+            option = name.replace("class_names", "classes").replace("_", "-")
+            raise ValueError(
+                f"{weights} notes {name}={str(noted[name])[:60]} of its training, which it "
+                f"cannot be: give --{option}"
+            )
+    return given
+
+
+def _check_pixels(given: Mapping[str, Any]) -> None:
+    for name, kind in (("mean", ""), ("std", " above 0")):
+        values = given.get(name)
+        if values is not None and not _FITS[name]([float(value) for value in values]):
+            shown = " ".join(map(str, values))
+            raise ValueError(f"{name} must be three numbers{kind}, got {shown}")
+
+
+PUBLISHED: Mapping[str, Any] = {"crop_pct": 1.0, "mean": CLIP_MEAN, "std": CLIP_STD}
+
+
+def fill_from_training(
+    options: argparse.Namespace, *, usual: Mapping[str, Any] = PUBLISHED
+) -> None:
+    """Set options, and `class_names` by `classes`, by `notes_of_training`, or as published.
+
+    Args:
+        options: Options of the command.
+        usual: Options to set, and what official weights of the project, which note nothing, were
+            published with.
+
+    Raises:
+        ValueError: As `notes_of_training`.
+    """
+    given = {name: getattr(options, name) for name in usual}
+    found = notes_of_training(options.weights, class_names=options.classes, **given)
+    for name, value in found.items():
+        setattr(options, name, usual.get(name) if value is None else value)
+
+
+def given_flags(options: argparse.Namespace, *names: str) -> list[str]:
+    """Write options as they were given, for a command that uses the same weights.
+
+    Args:
+        options: Options of the command, before `fill_from_training`.
+        *names: Options that the other command has too; those that are None are left out.
+    """
+    given = {name: getattr(options, name) for name in names}
+    return [
+        word
+        for name, value in given.items()
+        if value is not None
+        for word in (
+            f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])
+        )
+    ]  # fmt: skip
+
+
+def evaluate_own_data(
+    model: nn.Module,
+    samples: LabelledSamples,
+    options: argparse.Namespace,
+    *,
+    num_classes: int,
+    unit: str = "images",
+    skip_unreadable: bool = False,
+    max_bad_samples: int | None = None,
+    receive: Callable[[BatchResults], None] | None = None,
+) -> Counted:
+    """Count correct predictions, and write results per class and the confusion to the output.
+
+    Args:
+        model: Model with logits (B, K), in evaluation mode on its device.
+        samples: The data.
+        options: Options of the command.
+        num_classes: K.
+        unit: Name of the samples.
+        skip_unreadable: Leave samples out that cannot be read, see `count`.
+        max_bad_samples: Samples that may be left out so; None for any number.
+        receive: Function that is given the results of each batch, see `count`.
+
+    Returns:
+        The score by the name `data`, and the confusion of at most `MAX_CONFUSION` classes.
+
+    Raises:
+        ValueError: If the data has another number of classes, or more samples than allowed are
+            left out.
+    """
+    classes = samples.classes
+    if len(classes) != num_classes:
+        raise ValueError(
+            f"{options.data} has {len(classes)} classes, {options.weights} has {num_classes}: give "
+            "the classes of its training, one in a line of a text file, as --classes"
+        )
+    counted = count(
+        model, samples, {"data": OneLabel()}, device=next(model.parameters()).device,
+        batch_size=options.batch_size, workers=options.workers, progress="data",
+        confusion=len(classes) <= MAX_CONFUSION, skip_unreadable=skip_unreadable, receive=receive,
+    )  # fmt: skip
+    if max_bad_samples is not None:
+        require_few(counted.left_out, of=unit, total=len(samples), most=max_bad_samples)
+    if distributed.rank() or options.output is None:
+        return counted
+    if counted.confusion is None:
+        say(f"no per-class results for more than {MAX_CONFUSION} classes")
+        return counted
+    for file in (
+        write_per_class(options.output, counted, classes, unit=unit),
+        draw_confusion(options.output, counted.confusion, classes, unit=unit),
+    ):
+        say(f"wrote {file}")
+    return counted
+
+
+def settings_of(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    """Collect the settings of an evaluation for `results.json`: options, processes and others."""
+    given = {
+        name: value if isinstance(value, int | float | list) else str(value)
+        for name, value in vars(options).items()
+        if value is not None and name != "class_names"
+    }
+    return given | more | {"processes": distributed.world_size()}

@@ -1,0 +1,135 @@
+"""The command of a tool that writes features, put together from what several projects compute."""
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
+from eva_runs.command_line.parsing import Parser
+
+if TYPE_CHECKING:  # the options alone need no torch
+    import torch
+    from torch import Tensor
+
+    from eva_engine.extraction.samples import Samples
+
+STORED = ("fp16", "fp32")
+
+
+class Extraction(NamedTuple):
+    """Features that are to be written.
+
+    Attributes:
+        compute: What gives features of a batch of samples.
+        samples: The samples.
+        shape: Shape of the features of one.
+        settings: What distinguishes these features from others, besides weights and samples.
+    """
+
+    compute: "Callable[[Tensor], Tensor]"
+    samples: "Samples"
+    shape: tuple[int, ...]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Features of one project, which a tool offers.
+
+    Attributes:
+        names: Values of `--kind`, and for each what it is computed of: "images", "texts".
+        add_options: Function that adds the options of these kinds; None is the default of each.
+        check: Function that refuses options by a ValueError, before anything is loaded.
+        prepare: Function that loads the model of a command line on a device.
+    """
+
+    names: dict[str, tuple[str, ...]]
+    add_options: Callable[[argparse.ArgumentParser], None]
+    check: Callable[[argparse.Namespace], None]
+    prepare: Callable[[argparse.Namespace, "torch.device"], Extraction]
+
+
+def extraction_command(program: str, kinds: Sequence[Kind], *, about: str) -> Callable[..., None]:
+    """Make the `main` of a tool that writes features.
+
+    Args:
+        program: Name in the messages.
+        kinds: Features that it offers.
+        about: Purpose of the tool in the first line, then examples, for its help.
+
+    Returns:
+        The `main`, see `eva_engine.commands.options.command`.
+    """
+
+    def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+        purpose, _, examples = about.partition("\n\n")
+        return _parse(arguments, new_parser(program, purpose, epilog=examples), kinds)
+
+    def work(options: argparse.Namespace, device: "torch.device") -> None:
+        from eva_engine.checkpoints.output_folder import reserved
+        from eva_engine.extraction.writing import write_features
+
+        (kind,) = [kind for kind in kinds if options.kind in kind.names]
+        with reserved(options.output):
+            write_features(options, kind.prepare(options, device))
+
+    return command(program, parse, work)
+
+
+def _parse(
+    arguments: Sequence[str] | None, parser: argparse.ArgumentParser, kinds: Sequence[Kind]
+) -> argparse.Namespace:
+    inputs = {name: takes for kind in kinds for name, takes in kind.names.items()}
+    taken = list(dict.fromkeys(one for takes in inputs.values() for one in takes))
+    add_weights(parser, kinds="of any task")
+    _add_inputs(parser, taken)
+    add = parser.add_argument
+    add("--output", required=True, type=Path, help="folder of the files")
+    add("--kind", choices=inputs, help="default: the first that is computed of the input")
+    add("--format", choices=("safetensors", "npz"), default="safetensors")
+    add("--store", choices=STORED, default="fp16", help="number format of the files")
+    add("--file-mb", type=float, default=256, help="size of a file at most (default: 256)")
+    add("--skip-unreadable", action="store_true", help="leave pictures out that cannot be read")
+    for kind in kinds:
+        kind.add_options(parser)
+    add_arguments(parser, batch_size=32)
+    options = parser.parse_args(arguments)
+    if not 0 < options.file_mb < math.inf:
+        parser.error("--file-mb must be above 0 and finite")
+    given = next(one for one in taken if getattr(options, one) is not None)
+    if options.kind is None:
+        options.kind = next(name for name, takes in inputs.items() if given in takes)
+    if given not in inputs[options.kind]:
+        parser.error(f"--kind {options.kind} is not computed of --{given}")
+    for kind in kinds:
+        if options.kind in kind.names:
+            try:
+                kind.check(options)
+            except ValueError as error:
+                parser.error(str(error))
+        elif unused := [name for name in _own_options(kind) if getattr(options, name) is not None]:
+            flag = unused[0].replace("_", "-")
+            parser.error(f"--{flag} has no use with --kind {options.kind}")
+    return options
+
+
+def _own_options(kind: Kind) -> list[str]:
+    parser = Parser()
+    kind.add_options(parser)
+    return list(vars(parser.parse_args([])))
+
+
+def _add_inputs(parser: argparse.ArgumentParser, taken: Sequence[str]) -> None:
+    group = parser.add_mutually_exclusive_group(required=True)
+    if "images" in taken:
+        group.add_argument(
+            "--images",
+            nargs="+",
+            help="folders, searched through, and pictures; or one torchvision:NAME:ROOT:SPLIT or "
+            "hf:NAME:SPLIT",
+        )
+    if "texts" in taken:
+        group.add_argument("--texts", metavar="FILE", help="text file, one text in each line")

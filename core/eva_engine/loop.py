@@ -1,0 +1,350 @@
+"""The loop: a model, a data set and a step function; everything else is in the config."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from eva_engine import distributed
+from eva_engine.checkpoints import run_checkpoint
+from eva_engine.checkpoints.best_weights import BestWeights, check_metric
+from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS, read_run
+from eva_engine.checkpoints.output_folder import reserved
+from eva_engine.checkpoints.resuming import (
+    check_that_nothing_was_here,
+    find_checkpoint,
+    mention_changes,
+)
+from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
+from eva_engine.config import SAYS, OptimizerConfig, RunConfig, what_is_saved
+from eva_engine.data.loading import EvaluationInterruptedError, interruptible, running
+from eva_engine.data.order import (
+    BadSamples,
+    Batch,
+    OrderedBatches,
+    Samples,
+    build_loader,
+    check_same_data,
+)
+from eva_engine.presentation import Presentation, Presenter
+from eva_engine.run_log import RunLog, check_packages
+from eva_engine.steps.compilation import compile_model
+from eva_engine.steps.deepspeed_engine import TrainingEngine
+from eva_engine.steps.micro_batches import MicroBatches, StepFn, forward_and_backward, share
+from eva_engine.steps.moving_average import MovingAverage, warn_of_slow_average
+from eva_engine.steps.nonfinite import NonfiniteSteps, smallest_loss_scale_explained
+from eva_engine.steps.parameter_groups import ParameterGroup, check_that_settings_are_used
+from eva_engine.steps.schedule import warmup_cosine
+from eva_report.terminal import SHOWN
+from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
+
+logger = logging.getLogger(__name__)
+
+EvaluateFn = Callable[[nn.Module], Mapping[str, float]]
+
+
+@dataclass(kw_only=True)
+class TrainingRun:
+    """One training run.
+
+    Attributes:
+        model: The model, on the CPU, with its initial weights.
+        samples: The training data, see `eva_engine.data.order.Samples`.
+        step_fn: Function that computes loss and metrics (scalars) of a batch on the model's
+            device. The loss is a mean over the samples. It gets the model as DeepSpeed's engine.
+            The names of the metrics are the same on all processes and in all steps. One that needs
+            all micro-batches of a step at once is a `StepWithBeginning`, see
+            `eva_engine.steps.micro_batches`.
+        run: Settings of the run.
+        optimizer: Optimizer and schedule; its weight decay and layer decay are those of `groups`.
+        config: The resolved recipe for the record, as plain values.
+        groups: Parameter groups of the model, see `eva_engine.steps.parameter_groups`.
+        device: Device of this process, from `distributed.start`.
+        evaluate: Function that computes results; called on all processes, with the model in
+            evaluation mode, once with its weights and once with their moving average, where there
+            is one.
+        results: Names of these results, of which `run.best_metric` is one.
+        collate: Function that makes a batch from samples; None stacks tensors.
+        flops_per_sample: Model FLOPs of a sample, forward and backward.
+        presentation: What the project says of the run on the terminal and in `report.html`.
+        limits: Name of a parameter -> smallest and largest value of its weights. A step that takes
+            them beyond sets them to it; of a frozen parameter there is no step.
+    """
+
+    model: nn.Module
+    samples: Samples
+    step_fn: StepFn
+    run: RunConfig
+    optimizer: OptimizerConfig
+    config: dict[str, Any]
+    groups: Sequence[ParameterGroup]
+    device: torch.device
+    evaluate: EvaluateFn | None = None
+    results: Sequence[str] = ()
+    collate: Callable[[list[Any]], Any] | None = None
+    flops_per_sample: float | None = None
+    presentation: Presentation = field(default_factory=lambda: Presentation(task="Training"))
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Train to the end, or to a signal.
+
+        However it ends, the processes that load data end with it.
+
+        Raises:
+            ValueError: If the output folder is in use, or has a run that is not to be continued, or
+                one that cannot be.
+            OSError: If something cannot be written.
+            FloatingPointError: If loss or gradients are not finite, as `run.nonfinite` says.
+            TooManyBadSamplesError: After `run.max_bad_samples`.
+            SampleError: For a bug in the code of a sample.
+            SystemExit: With `EXIT_RUN_AGAIN`, after a signal and a checkpoint.
+        """
+        run = self.run
+        check_packages(run)
+        if run.precision == "fp16" and self.device.type == "cpu":
+            raise ValueError("precision=fp16 needs a GPU: set precision=bf16 or fp32 on a CPU")
+        check_metric(run.best_metric, self.results if self.evaluate else ())
+        check_that_settings_are_used(self.groups, self.optimizer)
+        self._log: RunLog | None = None
+        self._presenter: Presenter | None = None
+        self._worked = False
+        self._signal = StopSignal()
+        with reserved(run.output):
+            self._work()
+            if self._presenter:
+                self._presenter.close(worked=self._worked)
+
+    def _work(self) -> None:
+        run = self.run
+        with contextlib.ExitStack() as stack:
+            self._prepare()
+            stack.enter_context(self._signal.listen())  # to the end: loaders are shut down in it
+            loader = build_loader(
+                self.samples,
+                self._batches,
+                workers=run.workers,
+                pin_memory=self.device.type == "cuda",
+                **({"collate": self.collate} if self.collate else {}),
+            )
+            self._stream: Iterator[Batch] = stack.enter_context(running(loader))
+            self._open_log()
+            if self._log:
+                stack.callback(self._log.close)
+            self._train()
+
+    def _prepare(self) -> None:
+        """Refuse everything that can be refused, before anything is changed."""
+        run = self.run
+        check_same_data(self.samples)
+        self._main = distributed.rank() == 0
+        self._processes = distributed.world_size()
+        keep = run.keep_checkpoints
+        self._checkpoints = RunCheckpoints(run.output, keep=keep, config=self.config)
+        checkpoint = find_checkpoint(self._checkpoints, run)
+        self._newest, self._saved = checkpoint, checkpoint is not None
+        saved = read_run(checkpoint) if checkpoint else {}
+        self._seed = saved.get("seed", run.seed)
+        self._start = saved.get("step", 0)
+        bad = saved.get("bad_samples", [])  # once it was their number
+        self._bad_samples = BadSamples(run.max_bad_samples, bad if isinstance(bad, list) else [])
+        self._nonfinite = NonfiniteSteps(
+            run, self.samples, seed=self._seed, in_a_row=saved.get("skipped_in_a_row", 0)
+        )
+        self._batches = OrderedBatches(
+            len(self.samples),
+            batch_size=run.batch_size,
+            accumulate=run.accumulate,
+            rank=distributed.rank(),
+            world_size=self._processes,
+            seed=self._seed,
+            start_step=self._start,
+        )
+        self._steps_per_epoch = self._batches.steps_per_epoch
+        self._total = run.epochs * self._steps_per_epoch
+        self._every = run.checkpoint_every or self._steps_per_epoch
+        self._lr(0)
+        if checkpoint is None:
+            check_that_nothing_was_here(self._checkpoints, run, first_save=self._every)
+        warn_of_slow_average(run.ema_decay, self._total)
+        self._record = {
+            "seed": self._seed,
+            "processes": self._processes,
+            "precision": run.precision,
+            "zero_stage": run.zero_stage,
+            "step_batch": run.batch_size * run.accumulate * self._processes,
+            "samples_of_data": len(self.samples),
+        }
+        if saved:
+            mention_changes(saved, self._record, run)
+        self._build(checkpoint)
+
+    def _lr(self, step: int) -> float:
+        return warmup_cosine(
+            step,
+            peak=self.optimizer.lr,
+            end=self.optimizer.min_lr,
+            warmup_steps=round(self.optimizer.warmup_epochs * self._steps_per_epoch),
+            total_steps=self._total,
+        )
+
+    def _build(self, checkpoint: Path | None) -> None:
+        run = self.run
+        model, groups = self.model.to(self.device), self.groups
+        self._engine = TrainingEngine(
+            model, groups=groups, optimizer=self.optimizer, run=run, limits=self.limits
+        )
+        self._average = MovingAverage(self._engine, decay=run.ema_decay) if run.ema_decay else None
+        if checkpoint is not None:
+            run_checkpoint.restore(checkpoint, self._engine, self._average)
+        begins = not self._start
+        best = BestWeights(run.output, metric=run.best_metric, begins=begins, config=self.config)
+        self._best = best if run.best_metric else None
+        if run.compile:
+            compile_model(model)
+
+    def _open_log(self) -> None:
+        run = self.run
+        if self._main:
+            sizes = {"batch_size": self._record["step_batch"], "processes": self._processes}
+            says, kind = self.presentation, self.device.type
+            self._presenter = Presenter(
+                says, run, self.config, steps=self._total, device=kind, **sizes
+            )
+            self._presenter.open(self._start, self._newest)
+            self._log = RunLog(
+                run,
+                start_step=self._start,
+                total_steps=self._total,
+                flops_per_sample=self.flops_per_sample,
+                device=self.device,
+                config=self.config,
+                **sizes,
+            )
+
+    def _train(self) -> None:
+        self._engine.engine.train()
+        if self._start >= self._total:
+            logger.info("%s", SAYS.finished(self.run.output, self._total), extra=SHOWN)
+        if self._evaluation_is_due() and self._paused(self._evaluate, self._start - 1):
+            self._end_early(self._start)
+        for step in range(self._start, self._total):
+            self._worked = True
+            stop = self._step(step)
+            done = step + 1
+            last = done == self._total
+            self._saved = False
+            if stop or last or done % self._every == 0:
+                self._paused(self._save, done)
+            if stop and not last:
+                self._end_early(done)
+            if self._evaluates_after(done) and self._paused(self._evaluate, step):
+                self._end_early(done)
+
+    def _end_early(self, done: int) -> None:
+        """End as asked by a signal, with a checkpoint."""
+        if not self._saved:
+            self._paused(self._save, done)
+        saved = what_is_saved(self._newest)
+        logger.info("%s", SAYS.stopped(self._signal.received, saved), extra=SHOWN)
+        sys.exit(EXIT_RUN_AGAIN)
+
+    def _evaluates_after(self, done: int) -> bool:
+        epoch, rest = divmod(done, self._steps_per_epoch)
+        period = self.run.evaluate_every
+        at_period = not rest and period > 0 and epoch % period == 0
+        return self.evaluate is not None and (done >= self._total or at_period)
+
+    def _evaluation_is_due(self) -> bool:
+        """Return whether the earlier start was stopped between checkpoint and evaluation."""
+        last = distributed.gather(self._log.last_evaluation if self._log else -1)[0]
+        return bool(self._start and self._evaluates_after(self._start) and last < self._start - 1)
+
+    def _step(self, step: int) -> bool:
+        """Carry out one optimizer step; return whether any process was asked to stop."""
+        lr = self._lr(step)
+        self._engine.set_learning_rate(lr)
+        count, seeds = self.run.accumulate, (self._seed, step)
+        micro_batches = MicroBatches(self._stream, count=count, device=self.device, seeds=seeds)
+        sums = forward_and_backward(self._engine, self.step_fn, micro_batches)
+        batches = micro_batches.taken
+        values, stop, finite = share(
+            sums, batches, accumulate=count, stop=self._signal.requested,
+            bad_samples=self._bad_samples, device=self.device,
+        )  # fmt: skip
+        finite = self._engine.gradients_are_finite() and finite
+        if not finite:
+            self._nonfinite.meet(step, values["loss"], batches)
+        with smallest_loss_scale_explained(step):
+            norm, applied = self._engine.step(skip=not finite)
+        if finite:
+            self._nonfinite.in_a_row = 0
+        if applied and self._average:
+            self._average.update()
+        if self._log:
+            extra = {"lr": lr, "grad_norm": norm, "epoch": step // self._steps_per_epoch}
+            if self.run.precision == "fp16":
+                extra["loss_scale"] = self._engine.loss_scale
+            if self._bad_samples.names:
+                extra["bad_samples"] = len(self._bad_samples.names)
+            if not applied:
+                extra["skipped"] = 1
+            self._log.step(step, {**values, **extra})
+        return stop
+
+    def _paused(self, function: Callable[[int], bool], argument: int) -> bool:
+        if self._log:
+            self._log.pause()
+        result = function(argument)
+        if self._log:
+            self._log.go_on()
+        return result
+
+    def _save(self, done: int) -> bool:
+        record = self._record | {
+            "bad_samples": sorted(self._bad_samples.names),
+            "skipped_in_a_row": self._nonfinite.in_a_row,
+        }
+        self._newest = self._checkpoints.save(self._engine, self._average, step=done, run=record)
+        logger.info("saved %s", self._newest.name)
+        self._saved = True
+        return True
+
+    def _evaluate(self, step: int) -> bool:
+        """Evaluate; whether a signal asks to stop, and possibly left the evaluation for later."""
+        model = self._engine.engine
+        model.eval()
+        self._engine.share_buffers()
+        try:
+            with interruptible(self._signal):
+                results = self._results(WEIGHTS, step)
+                if self._average:
+                    with self._average.applied():
+                        averaged = self._results(EMA_WEIGHTS, step)
+                    results |= {f"ema_{name}": value for name, value in averaged.items()}
+        except EvaluationInterruptedError:
+            logger.info("evaluation of step %d is left for the next start", step + 1, extra=SHOWN)
+            return True
+        finally:
+            model.train()
+        if self._log:  # after the best weights: by the log, a continued run knows that all is done
+            self._log.evaluation(step, results)
+        self._worked = True
+        return any(distributed.gather(self._signal.requested)) and step + 1 < self._total
+
+    @torch.no_grad()
+    def _results(self, name: str, step: int) -> dict[str, float]:
+        """Evaluate the engine's weights, and keep them if they are the best of a file's name."""
+        assert self.evaluate is not None
+        # training's numbers do not depend on it, and its own not on where the run was resumed
+        distributed.seed_all(self._seed, step, distributed.rank(), purpose="evaluation")
+        results = dict(self.evaluate(self._engine.engine))
+        if self._best:
+            self._best.consider(self._engine, name, step=step, results=results)
+        return results

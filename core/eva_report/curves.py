@@ -1,0 +1,198 @@
+"""Plots of curves as SVG, which is small, sharp, and takes the colours of the page."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from eva_report.content import Curves
+from eva_report.markup import escaped, isolated, paragraph
+
+COLORS = 8  # of the style sheet; further curves repeat them, dashed
+MOST_CURVES, MOST_POINTS = 24, 500
+_WIDTH, _HEIGHT = 560, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 16, 38, 54  # margins
+_TICKS = 5
+_LEAST = 1e-300  # below, numbers have few digits
+
+Point = tuple[float, float]
+
+
+class Axis(NamedTuple):
+    """An axis: its ends, its ticks, and whether it is logarithmic."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    logarithmic: bool = False
+
+    def place(self, value: float) -> float:
+        """Return where a value lies: 0 at the low end, 1 at the high one."""
+        if self.logarithmic:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+
+def plot(content: Curves) -> str:
+    """Draw a plot, with its legend below it; an empty text where no curve has a point.
+
+    Args:
+        content: The curves.
+    """
+    named = [(curve.name, _finite(curve.points)) for curve in content.curves]
+    drawn = [(name, points) for name, points in named if points]
+    if not drawn:
+        return ""
+    left_out = len(drawn) - MOST_CURVES
+    drawn = drawn[:MOST_CURVES]
+    every = [point for _, points in drawn for point in points]
+    x_axis = linear_axis([x for x, _ in every], padded=False)
+    if all(float(x).is_integer() for x, _ in every):  # of steps there is no half
+        x_axis = x_axis._replace(ticks=tuple(one for one in x_axis.ticks if one % 1 == 0))
+    values = [y for _, y in every]
+    logarithmic = content.logarithmic and min(values) > _LEAST
+    y_axis = logarithmic_axis(values) if logarithmic else linear_axis(values)
+    lines = "".join(
+        _line(number, thinned(points), x_axis, y_axis) for number, (_, points) in enumerate(drawn)
+    )
+    legend = "".join(
+        f'<li><svg viewBox="0 0 22 8"><path class="{_kind(number)}" d="M1 4H21"/></svg>'
+        f" {isolated(name, most=48)}{_last(points, x_axis)}</li>"
+        for number, (name, points) in enumerate(drawn)
+    )
+    note = f"and {left_out} more curves" if left_out > 0 else ""
+    label = escaped(f"{content.y_label} over {content.x_label}", most=200)
+    return (
+        f"{paragraph(content.text)}"
+        f'<svg class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">\n'
+        f"{_frame(content, x_axis, y_axis)}{lines}</svg>\n"
+        f'<ul class="legend">{legend}</ul>\n{paragraph(note, kind="note")}'
+    )
+
+
+def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
+    """Leave out points that cannot be seen: of each part of the curve two stay, low and high.
+
+    Args:
+        points: Points in order.
+        most: Points that may stay.
+    """
+    if len(points) <= most:
+        return list(points)
+    parts = (most - 2) // 2
+    kept = [points[0]]
+    for part in range(parts):
+        start = 1 + part * (len(points) - 2) // parts
+        end = 1 + (part + 1) * (len(points) - 2) // parts
+        order = range(start, end)
+        pair = {min(order, key=lambda i: points[i][1]), max(order, key=lambda i: points[i][1])}
+        kept += [points[index] for index in sorted(pair)]
+    return [*kept, points[-1]]
+
+
+def linear_axis(values: Sequence[float], *, padded: bool = True) -> Axis:
+    """Make an axis with ticks at round numbers.
+
+    Args:
+        values: Finite numbers, at least one.
+        padded: Let it end at ticks, with room above and below.
+    """
+    low, high = min(values), max(values)
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), _LEAST):  # one value
+        spread = abs(high) / 2 if abs(high) > _LEAST else 1.0
+        low, high = low - spread, high + spread
+    rough = high / _TICKS - low / _TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    if padded:
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        low, high = first * step, last * step
+    return Axis(low, high, tuple(number * step for number in range(first, last + 1)))
+
+
+def logarithmic_axis(values: Sequence[float]) -> Axis:
+    """Make a logarithmic axis with ticks at powers of ten, and between them where they are few.
+
+    Args:
+        values: Positive numbers, at least one.
+    """
+    first, last = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    last = max(last, first + 1)
+    factors = (1, 2, 5) if last - first <= 2 else (1,)
+    every = max(1, math.ceil((last - first) / _TICKS))
+    ticks = [factor * 10.0**power for power in range(first, last + 1, every) for factor in factors]
+    low, high = 10.0**first, 10.0**last
+    if len(factors) > 1:
+        low = max(tick for tick in ticks if tick <= min(values) * (1 + 1e-9))
+        high = min(tick for tick in ticks if tick >= max(values) * (1 - 1e-9) and tick > low)
+    return Axis(low, high, tuple(tick for tick in ticks if low <= tick <= high), True)
+
+
+def short(value: float) -> str:
+    """Write a number with few digits: "0.0012", "12,000", "1.2e-07"."""
+    if value == 0:
+        return "0"
+    if 1e-4 <= abs(value) < 1e7:
+        digits = max(0, 3 - math.floor(math.log10(abs(value))))
+        text = f"{value:,.{digits}f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def _last(points: Sequence[Point], x_axis: Axis) -> str:
+    """Where a curve over time ended; the end of one over a share says nothing."""
+    return f" <small>last {short(points[-1][1])}</small>" if x_axis.high > 1 else ""
+
+
+def _finite(points: Sequence[Point]) -> list[Point]:
+    return [
+        (float(x), float(y))
+        for x, y in points
+        if math.isfinite(x) and math.isfinite(y) and abs(x) < 1e300 and abs(y) < 1e300
+    ]
+
+
+def _x(place: float) -> float:
+    return _LEFT + place * (_WIDTH - _LEFT - _RIGHT)
+
+
+def _y(place: float) -> float:
+    return _HEIGHT - _BOTTOM - place * (_HEIGHT - _TOP - _BOTTOM)
+
+
+def _kind(number: int) -> str:
+    dashed = " dashed" if number // COLORS % 2 else ""
+    return f"c{number % COLORS}{dashed}"
+
+
+def _line(number: int, points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> str:
+    places = [(_x(x_axis.place(x)), _y(y_axis.place(y))) for x, y in points]
+    if len(places) == 1:
+        ((x, y),) = places
+        return f'<circle class="{_kind(number)}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>\n'
+    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    return f'<path class="{_kind(number)}" d="M{path}"/>\n'
+
+
+def _frame(content: Curves, x_axis: Axis, y_axis: Axis) -> str:
+    """Grid, numbers and names of the axes."""
+    parts = []
+    for tick in y_axis.ticks:
+        y = _y(y_axis.place(tick))
+        parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
+        parts.append(
+            f'<text x="{_LEFT - 8}" y="{y + 5:.1f}" text-anchor="end">{short(tick)}</text>'
+        )
+    for tick in x_axis.ticks:
+        x = _x(x_axis.place(tick))
+        parts.append(f'<path class="grid" d="M{x:.1f} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
+        place = f'x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 20}"'
+        parts.append(f'<text {place} text-anchor="middle">{short(tick)}</text>')
+    middle = _x(0.5)
+    x_label, y_label = escaped(content.x_label, most=60), escaped(content.y_label, most=40)
+    parts.append(
+        f'<text class="name" x="{middle}" y="{_HEIGHT - 10}" text-anchor="middle">{x_label}</text>'
+        f'<text class="name" x="4" y="20">{y_label}</text>'
+    )
+    return "".join(parts) + "\n"

@@ -1,0 +1,1 @@
+"""What demos say about their predictions."""

@@ -1,0 +1,1 @@
+"""Reports and demos of detectors."""

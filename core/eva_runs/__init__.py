@@ -1,0 +1,1 @@
+"""What every run promises: data order, signals, output folder, exit codes, and its record."""

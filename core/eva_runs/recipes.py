@@ -1,0 +1,257 @@
+"""Recipes by name: those of a checkout, and those that the installed package brings along.
+
+A recipe is a file below `TASK/configs` in a checkout. In a wheel the same folders are
+`eva_recipes/TASK`, beside the packages. Nothing is imported here: a summary is read off the source.
+"""
+
+import ast
+import contextlib
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+
+from eva_data.files import home_expanded
+from eva_runs.command_line.slips import SlipError
+
+TASKS = (
+    "detection",
+    "mmdetection",
+    "segmentation",
+    "classification",
+    "pretrain",
+    "video",
+    "clip",
+)
+PARENT_FOLDERS = ("_base_", "common")  # files that recipes inherit from, no recipes themselves
+SUFFIXES = (".py", ".toml", ".yaml")
+WEIGHTS = (".pt", ".pth", ".safetensors")
+START_WEIGHTS = {  # task -> option of its training that takes the weights to begin with
+    "detection": "train.init_checkpoint=WEIGHTS",
+    "mmdetection": "--load-from WEIGHTS",
+    "segmentation": "--load-from WEIGHTS",
+    "classification": "model.init_checkpoint=WEIGHTS",
+    "pretrain": "student.init_checkpoint=WEIGHTS",
+    "video": "model.init_checkpoint=WEIGHTS",
+    "clip": "model.init_checkpoint=WEIGHTS",
+}
+_unfinished: ContextVar[bool] = ContextVar("_unfinished", default=False)
+_PACKAGES = Path(__file__).resolve().parents[1]  # site-packages, or core/ of a checkout
+_SHOWN = 8  # names in a message
+_PARTS = frozenset(  # folders of a data set's parts, which do not name it
+    (
+        *("annotations", "images", "imgs", "labels", "maps", "masks", "data", "dataset", "coco"),
+        *("yolo", "voc", "train", "training", "val", "valid", "validation", "test"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that can be trained or evaluated.
+
+    Attributes:
+        name: Path below the recipes of its task, without suffix: what `find_recipe` takes.
+        path: File.
+        summary: First line of its docstring; of a file of data, its first comment; or empty.
+    """
+
+    name: str
+    path: Path
+    summary: str
+
+
+def recipe_folder(task: str) -> Path:
+    """Return the folder with the recipes of a task; a task without recipes has none.
+
+    Args:
+        task: One of `TASKS`.
+
+    Raises:
+        ValueError: If there is no such task.
+    """
+    if task not in TASKS:
+        close = difflib.get_close_matches(task, TASKS, n=3) or TASKS
+        raise ValueError(f"there is no task {task!r}; close to it: {', '.join(close)}")
+    installed = _PACKAGES / "eva_recipes" / task
+    return installed if installed.is_dir() else _PACKAGES.parent / task / "configs"
+
+
+def list_recipes(task: str) -> tuple[Recipe, ...]:
+    """List the recipes of a task, without the files that they only inherit from.
+
+    Args:
+        task: One of `TASKS`.
+
+    Returns:
+        Recipes in Python, sorted by name.
+
+    Raises:
+        ValueError: If there is no such task.
+    """
+    return tuple(_described(recipe_folder(task), name) for name in _names(task, (".py",)))
+
+
+def list_data_files(task: str) -> tuple[Recipe, ...]:
+    """List what lies beside the recipes of a task as data: manifests in TOML, configs in YAML.
+
+    Args:
+        task: One of `TASKS`.
+
+    Returns:
+        Files whose names keep their suffix, sorted by name.
+
+    Raises:
+        ValueError: If there is no such task.
+    """
+    return tuple(_described(recipe_folder(task), name) for name in _names(task, SUFFIXES[1:]))
+
+
+def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
+    """Find a recipe by path or name.
+
+    In this order: a file that exists, returned as it is given; a path below the recipes of the
+    task, which may lack its suffix or begin with `TASK/configs/`, as in a checkout; a file name
+    with or without its suffix, where one recipe has it.
+
+    Args:
+        task: One of `TASKS`.
+        name: Path or name, such as `coco/cascade_mask_rcnn_vitdet_eva_g_1280`.
+
+    Raises:
+        ValueError: If there is no such task, or several recipes have the name.
+        SlipError: If there is no such recipe, with those that are close to it; or the name is that
+            of weights or a folder, with the option that takes them.
+    """
+    folder = recipe_folder(task)
+    given = home_expanded(name)
+    if given.suffix in WEIGHTS:
+        raise SlipError(_weights_in_its_place(task, os.fspath(name), given))
+    if given.is_file():
+        return given
+    text = given.as_posix().removeprefix(f"{task}/configs/")
+    if not given.is_absolute() and ".." not in given.parts:
+        for suffix in ("", *SUFFIXES):
+            below = folder / f"{text}{suffix}"
+            if below.is_file():
+                return below
+    known = _names(task, SUFFIXES)
+    same = [one for one in known if text in (Path(one).name, Path(one).stem)]
+    if len(same) == 1:
+        return folder / same[0]
+    if same:
+        raise ValueError(
+            f"{len(same)} recipes of {task} are called {text!r}; name one by its path: "
+            f"{', '.join(_plain(one) for one in same)}"
+        )
+    if os.fspath(name) and (given.is_dir() or _recipes_with(task, text)):
+        raise SlipError(_weights_in_its_place(task, text, given))
+    close = _close(text, [_plain(one) for one in known])
+    raise SlipError(
+        f"there is no recipe {os.fspath(name)!r} of {task}, and no such file; "
+        f"{f'close to it: {close}; ' if close else ''}`eva recipes {task}` lists all"
+    )
+
+
+@contextlib.contextmanager
+def unfinished() -> Iterator[None]:
+    """Read a recipe whose command line may still give what one of its values needs.
+
+    The config is made again with the command line's values.
+
+    Yields:
+        Nothing.
+    """
+    token = _unfinished.set(True)
+    try:
+        yield
+    finally:
+        _unfinished.reset(token)
+
+
+def is_unfinished() -> bool:
+    """Return whether a config is made whose values are not final, see `unfinished`."""
+    return _unfinished.get()
+
+
+def _weights_in_its_place(task: str, name: str, place: Path) -> str:
+    """Write the sentence on weights, or the folder of a run, that were given for a recipe."""
+    what = "a folder" if place.is_dir() else "weights"
+    using = [_plain(one) for one in _recipes_with(task, place.name)]
+    using = (using or [_plain(one) for one in _names(task, (".py",))])[:2]
+    option = START_WEIGHTS[task].replace("WEIGHTS", name)
+    return (
+        f"{name} is {what} and not a recipe: name a recipe, such as {' or '.join(using)}, and "
+        f"begin with these weights by {option}; `eva recipes {task}` lists all"
+    )
+
+
+def _recipes_with(task: str, weights: str) -> list[str]:
+    """List the recipes that name weights, by a name with or without its suffix."""
+    stem = (
+        weights.removesuffix(Path(weights).suffix) if Path(weights).suffix in WEIGHTS else weights
+    )
+    named = re.compile(rf"""["']{re.escape(stem)}({"|".join(map(re.escape, WEIGHTS))})["']""")
+    folder = recipe_folder(task)
+    names = _names(task, (".py",))
+    return [one for one in names if named.search((folder / one).read_text(encoding="utf-8"))]
+
+
+def name_on_own_data(recipe: str | os.PathLike[str], data: str | os.PathLike[str]) -> str:
+    """Name the folder of a run of a recipe on a user's own data: by both.
+
+    The recipe's own name of a folder would say that it is a run on the recipe's data.
+
+    Args:
+        recipe: File of the recipe.
+        data: The data, or a file or folder of them.
+
+    Returns:
+        A name such as `coins_eva_g_24gb`, of letters, digits, dots and dashes, which no shell and
+        no config reads in another way; empty if the recipe is not one of this toolkit.
+    """
+    file, place = Path(recipe).resolve(), Path(data).resolve()
+    if not any(file.is_relative_to(recipe_folder(task)) for task in TASKS):
+        return ""
+    folders = [place, *place.parents] if place.is_dir() else place.parents
+    names = (one.name for one in folders if one.name and one.name.lower() not in _PARTS)
+    named = filter(None, (re.sub(r"[^\w.-]+", "_", name).strip("_") for name in names))
+    short = re.search(r"eva_.*", file.stem)
+    return f"{next(named, 'own_data')}_{short[0] if short else file.stem}"
+
+
+def _names(task: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Paths below the folder of a task, with suffix, without those of parents."""
+    folder = recipe_folder(task)
+    below = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix in suffixes]
+    return sorted(
+        path.as_posix()
+        for path in below
+        if not {*PARENT_FOLDERS, "__pycache__"} & set(path.parts[:-1])
+    )
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix(".py")
+
+
+def _close(text: str, names: list[str]) -> str:
+    """Names that a misspelt one may mean, by their paths and by their last parts."""
+    last = {Path(name).name: name for name in names}
+    matches = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
+    ends = difflib.get_close_matches(Path(text).name, last, n=3, cutoff=0.5)
+    both = [*matches, *(last[end] for end in ends), *(n for n in names if text and text in n)]
+    return ", ".join(list(dict.fromkeys(both))[:_SHOWN])
+
+
+def _described(folder: Path, name: str) -> Recipe:
+    path = folder / name
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        lines = (ast.get_docstring(ast.parse(text)) or "").splitlines()
+    else:
+        lines = [text.partition("\n")[0].lstrip("# ")] if text.startswith("#") else []
+    return Recipe(name=_plain(name), path=path, summary=lines[0].strip() if lines else "")

@@ -1,1 +1,0 @@
-"""What the demos and predictors of all projects share, besides `eva_data.inputs`."""

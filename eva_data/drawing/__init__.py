@@ -1,1 +1,0 @@
-"""Pictures for people: objects, masks and label maps on them, words, contact sheets."""

@@ -1,1 +1,0 @@
-"""Random numbers of samples by seed and place."""
