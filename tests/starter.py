@@ -22,10 +22,11 @@ import weakref
 from pathlib import Path
 
 FRAMEWORKS = (
-    "deepspeed", "detectron2.engine", "detectron2.evaluation", "detectron2.model_zoo",
-    "detectron2.modeling", "cv2", "matplotlib.pyplot", "mmengine.runner", "pandas",
-    "scipy.optimize", "scipy.signal", "sklearn.mixture", "timm", "torch._dynamo",
-    "torch.distributed.run", "torchvision", "wcwidth",
+    "av", "deepspeed", "deepspeed.runtime.zero.muon.muon_optimizer", "detectron2.engine",
+    "detectron2.evaluation", "detectron2.model_zoo", "detectron2.modeling", "cv2",
+    "matplotlib.pyplot", "mmengine.runner", "open_clip", "pandas", "scipy.optimize", "scipy.signal",
+    "sklearn.mixture", "timm", "torch._dynamo", "torch.distributed.run", "torch.utils.tensorboard",
+    "torchvision", "tyro", "wcwidth",
 )  # fmt: skip
 STREAMS = 3
 

@@ -1,0 +1,255 @@
+"""Command lines as a user types them, and pages as a browser reads them.
+
+These tests know commands, files and documented functions, and nothing of how they are made. A
+program is a process that goes on from one with the frameworks (`tests/starter.py`).
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ACCIDENTS = Path(__file__).with_name("accidents.py")
+OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self):
+        """Both outputs."""
+        return self.out + self.err
+
+    def names(self, *values):
+        """Whether the outputs name each of these values, wherever lines are broken."""
+        text = "".join(self.text.split())
+        return all("".join(str(value).split()) in text for value in values)
+
+
+@dataclass
+class Running:
+    """A started program."""
+
+    process: object
+    out: Path
+    err: Path
+
+    def wait(self, timeout=120):
+        """Wait for the end; a program that is still there has hung and is killed."""
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        return Ended(code, *(file.read_text(errors="replace") for file in (self.out, self.err)))
+
+    def kill(self):
+        """End it with its children."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def root():
+    """Folder of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def start(starter, tmp_path_factory):
+    """Function: start a command line `eva ...`, `python ...` or `torchrun ...`.
+
+    Keywords: `folder` to work in (an empty one), `accident` (see `accidents.py`), and variables of
+    the environment, where None removes one. Processes that a program starts by torchrun, or as
+    ranks of detectron2, go on from the same process with the frameworks.
+    """
+    place = tmp_path_factory.mktemp("programs")
+    python = place / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -SE {starter.__file__} - "$@"\n')
+    python.chmod(0o755)
+    started = []
+
+    def command(words, accident):
+        first, *rest = map(str, words)
+        accidents = [str(ACCIDENTS), accident] if accident else []
+        if first == "eva":
+            return [*accidents, "-m", "eva_command", *rest]
+        if first == "python":
+            return [*accidents, *rest]
+        assert first == "torchrun", first
+        count = next(i for i, word in enumerate(rest) if word == "-m" or word.endswith(".py"))
+        launcher = ["-m", "torch.distributed.run", "--standalone", *rest[:count]]
+        return [*launcher, *accidents, *rest[count:]]
+
+    def start_program(*words, folder=None, accident=None, **variables):
+        number = len(started)
+        if folder is None:
+            folder = place / f"{number}"
+            folder.mkdir()
+        more = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "RANKS": "fork",
+                "STARTER": starter.place, "PYTHON_EXEC": str(python)}  # fmt: skip
+        environment = {key: value for key, value in os.environ.items() if key not in OF_LAUNCHERS}
+        environment |= more | {key: str(value) for key, value in variables.items()}
+        for key, value in variables.items():
+            if value is None:
+                del environment[key]
+        files = [place / f"{number}.{name}" for name in ("out", "err")]
+        with open(os.devnull) as nothing, files[0].open("w") as out, files[1].open("w") as err:
+            process = starter.Started(
+                command(words, accident), [nothing, out, err],
+                place=starter.place, environment=environment, folder=folder,
+            )  # fmt: skip
+        started.append(Running(process, *files))
+        return started[-1]
+
+    yield start_program
+    for running in started:
+        if running.process.poll() is None:
+            running.kill()
+
+
+@pytest.fixture(scope="session")
+def run(start):
+    """Function: run a command line to its end, by default with success; see `start`."""
+
+    def run_program(*words, code=0, timeout=120, **more):
+        ended = start(*words, **more).wait(timeout)
+        assert code is None or ended.code == code, f"exit code {ended.code}\n{ended.text[-4000:]}"
+        return ended
+
+    return run_program
+
+
+@pytest.fixture(scope="session")
+def fails():
+    """Function: a program ended with an error that names these values, and no traceback.
+
+    The wording is free.
+    """
+
+    def check(ended, *values, code=None):
+        assert ended.code not in (0, None) if code is None else ended.code == code, ended.text
+        assert "Traceback" not in ended.text, ended.text[-4000:]
+        assert ended.names(*values), f"{values} in:\n{ended.text[-4000:]}"
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def measure():
+    """Function: seconds of CPU and the end of a command by a new interpreter, as a user has it."""
+
+    def run_alone(*words, timeout=60):
+        before = os.times()
+        done = subprocess.run(
+            [sys.executable, "-m", "eva_command", *map(str, words)],
+            capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+        after = os.times()
+        seconds = sum(after[2:4]) - sum(before[2:4])
+        return seconds, Ended(done.returncode, done.stdout, done.stderr)
+
+    return run_alone
+
+
+# ---- demo data -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def demo(run, tmp_path_factory):
+    """Function: folder with the demo data of a format, made once by `eva data make-demo`."""
+    made = {}
+
+    def make(*formats, train=16, val=6):
+        key = (*formats, train, val)
+        if key not in made:
+            output = tmp_path_factory.mktemp("demo") / "digit_scenes"
+            sizes = ("--train", train, "--val", val, "--workers", 1)
+            run("eva", "data", "make-demo", "--output", output, "--formats", *formats, *sizes)
+            made[key] = output
+        return made[key]
+
+    return make
+
+
+# ---- pages ---------------------------------------------------------------------------------------
+
+EXTERNAL = {"link": "href", "script": "src", "img": "src", "iframe": "src", "video": "src"}
+
+
+@dataclass
+class Page(HTMLParser):
+    """What a report shows."""
+
+    text: str = ""
+    images: list = field(default_factory=list)  # addresses
+    curves: int = 0  # drawings
+    external: list = field(default_factory=list)  # addresses that a browser would load
+    links: list = field(default_factory=list)
+    hidden: int = 0
+
+    def __post_init__(self):
+        HTMLParser.__init__(self)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.hidden += tag in ("style", "script")
+        self.curves += tag == "svg"
+        if tag == "img":
+            self.images.append(attributes["src"])
+        if tag == "a":
+            self.links.append(attributes.get("href"))
+        address = attributes.get(EXTERNAL.get(tag, ""))
+        if address and not address.startswith("data:"):
+            self.external.append(address)
+
+    def handle_endtag(self, tag):
+        self.hidden -= tag in ("style", "script")
+
+    def handle_data(self, data):
+        if not self.hidden:
+            self.text += f" {data.strip()}"
+
+    __hash__ = HTMLParser.__hash__
+
+
+@pytest.fixture(scope="session")
+def read_page():
+    """Function: the page of a file, which needs no other file."""
+
+    def read(file):
+        page = Page()
+        page.feed(Path(file).read_text(encoding="utf-8"))
+        page.close()
+        assert not page.external
+        return page
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def wait_for():
+    """Function: wait until something is true, at most so many seconds."""
+
+    def wait(condition, seconds=60):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "it did not come"
+            time.sleep(0.02)
+
+    return wait
