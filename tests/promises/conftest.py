@@ -5,6 +5,7 @@ program is a process that goes on from one with the frameworks (`tests/starter.p
 """
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -253,3 +254,95 @@ def wait_for():
             time.sleep(0.02)
 
     return wait
+
+
+# ---- runs of the engine: pretrain, classification, video, clip -----------------------------------
+
+TIMES = {"samples_per_second", "eta_seconds", "memory_gib", "model_tflops"}
+RECIPES = {
+    "pretrain": "eva_debug_digit_scenes",
+    "classification": "eva_debug_digits",
+    "video": "eva_debug_motion",
+    "clip": "eva_debug_captions",
+}
+BATCHES = {"pretrain": 4, "classification": 24, "video": 8, "clip": 24}  # 4 steps in an epoch
+
+
+@pytest.fixture(scope="session")
+def engine_data(demo):
+    """Folder with digits in class folders, clips of eight motions, and pairs; of each few."""
+    return demo("folder", "video", "captions", train=32, val=8)
+
+
+@pytest.fixture(scope="session")
+def training(engine_data):
+    """Function: the command that trains a task to an output folder, in 8 steps of 2 epochs."""
+    pairs = engine_data / "captions"
+    data = {
+        "pretrain": (pairs / "zero_shot", pairs / "zero_shot"),
+        "classification": (engine_data / "folder/train", engine_data / "folder/val"),
+        "video": (engine_data / "video/train", engine_data / "video/val"),
+        "clip": (pairs / "train/00000.tar", pairs / "val/00000.tar"),
+    }
+    more = {
+        "classification": ("--model.image-size", 32),
+        "clip": ("--model.image-size", 32, "--data.zero-shot", pairs / "zero_shot",
+                 "--data.templates", pairs / "templates.txt"),
+    }  # fmt: skip
+
+    def words(task, output, *rest):
+        train, val = data[task]
+        return (
+            "eva", task, "train", RECIPES[task], "--data.train", train, "--data.val", val,
+            *more.get(task, ()), "--run.output", output, "--run.epochs", 2,
+            "--run.batch-size", BATCHES[task], "--run.workers", 0, "--run.device", "cpu",
+            "--run.evaluate-every", 1, "--run.checkpoint-every", 2, "--run.keep-checkpoints", 9,
+            "--run.no-tensorboard", "--run.resume", *rest,
+        )  # fmt: skip
+
+    return words
+
+
+@pytest.fixture(scope="session")
+def trained(run, training, tmp_path_factory):
+    """Function: the output folder of a task's training, which nobody disturbed, and its end."""
+    made = {}
+
+    def train(task):
+        if task not in made:
+            output = tmp_path_factory.mktemp(f"trained_{task}") / "run"
+            made[task] = output, run(*training(task, output))
+        return made[task]
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def metrics_of():
+    """Function: lines of a run's `metrics.jsonl`, without times."""
+
+    def read(output):
+        file = Path(output) / "metrics.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def ends_alike(metrics_of):
+    """Function: two runs logged the same numbers and have the same last weights, bit for bit."""
+    from safetensors.torch import load_file
+
+    def check(one, other):
+        assert metrics_of(one) == metrics_of(other)
+        ends = [sorted(Path(output, "checkpoints").glob("step_*"))[-1] for output in (one, other)]
+        files = [sorted(file.name for file in end.glob("*.safetensors")) for end in ends]
+        assert ends[0].name == ends[1].name
+        assert files[0] == files[1] != []
+        for name in files[0]:
+            first, second = (load_file(end / name) for end in ends)
+            assert first.keys() == second.keys()
+            assert all(first[key].equal(second[key]) for key in first)
+
+    return check
