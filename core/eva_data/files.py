@@ -184,6 +184,11 @@ def require_regular_file(path: Path) -> None:
         raise OSError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device')} and not a file")
 
 
+def printable(text: str) -> str:
+    """Escape what is not text: names of files are bytes, and not all of them are UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def home_expanded(path: str | os.PathLike[str]) -> Path:
     """Replace `~` at the beginning; that of a user who does not exist stays as it is written.
 

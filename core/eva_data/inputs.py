@@ -15,10 +15,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from eva_data.files import UnwritableError, find_files, make_folder, replacing, require_free
+from eva_data.files import (
+    UnwritableError,
+    find_files,
+    make_folder,
+    printable,
+    replacing,
+    require_free,
+)
 from eva_data.suffixes import VIDEOS
 from eva_report.terminal import ForTerminal, TerminalFormatter
-from eva_runs.commands import complain, printable
+from eva_runs.commands import complain
 from eva_runs.interruption import EXIT_KEYBOARD
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from eva_engine.evaluation.report import TrainedRun, training_report
 from eva_engine.run_log import METRICS
 from eva_report.content import Section, Step
 from eva_report.page import NAME, try_report
-from eva_report.provenance import facts, record_start
 from eva_report.terminal import SHOWN, closing_lines, opening_lines
+from eva_runs.record import facts, record_start
 
 logger = logging.getLogger(__name__)
 

@@ -183,7 +183,7 @@ class Report:
     Attributes:
         title: Title, such as "Detection: training of cascade_mask_rcnn_vitdet_eva_debug".
         summary: A sentence or two: what was done, and the score that counts.
-        facts: Name -> value: those of `eva_report.provenance.facts`, data with counts of
+        facts: Name -> value: those of `eva_runs.record.facts`, data with counts of
             pictures, objects and classes, the weights that it began from.
         sections: Scores, classes, curves, confusion, pictures, in the order of the page.
         links: Weights, `results.json`, log.

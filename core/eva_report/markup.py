@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eva_runs.commands import printable
+from eva_data.files import printable
 
 DASH = "\N{EN DASH}"
 LONG_TEXT, LONG_CELL = 4_000, 300  # characters; what is longer is cut

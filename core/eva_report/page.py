@@ -23,10 +23,10 @@ from eva_report.content import (
 from eva_report.curves import plot
 from eva_report.markup import escaped, paragraph
 from eva_report.pictures import Shown, fitted, gallery_markup
-from eva_report.provenance import Kind, was_trained_in
 from eva_report.style import STYLE
 from eva_report.tables import any_table, glance, score_table
 from eva_runs.interruption import StopSignal
+from eva_runs.record import Kind, was_trained_in
 
 logger = logging.getLogger(__name__)
 

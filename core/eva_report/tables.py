@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from eva_data.files import write_text
+from eva_data.files import printable, write_text
 from eva_report.content import Cell, ScoreTable, Table
 from eva_report.markup import cell, escaped, heads, isolated, number, paragraph, table
-from eva_runs.commands import printable
 
 _GLANCE = 4  # scores at the top of the page
 _COLUMNS = 40

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from eva_data.progress import ProgressBar
+from eva_runs.record import duration_text
 
 SHOWN: Mapping[str, object] = MappingProxyType({"shown": True})
 WARNINGS = "py.warnings"  # name of the logger of `logging.captureWarnings`
@@ -140,15 +141,6 @@ def opening_lines(
     lines += [f"data     {line}" for line in data]
     lines += [f"output   {output} (log.txt has the recipe, the model and every step)"]
     return [*lines, *more]
-
-
-def duration_text(seconds: float) -> str:
-    """Write a duration: "12 s", "4 min 12 s", "3 h 5 min"."""
-    rounded = round(max(0.0, seconds))
-    hours, minutes, rest = rounded // 3600, rounded // 60 % 60, rounded % 60
-    if hours:
-        return f"{hours:,} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def closing_lines(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from eva_data.files import make_folder, require_free
+from eva_data.files import make_folder, printable, require_free
 from eva_data.progress import above_bars
 from eva_runs.extras import sentence_of
 from eva_runs.interruption import EXIT_KEYBOARD
@@ -87,11 +87,6 @@ def ended(sentence: str, code: int) -> SystemExit:
     end = SystemExit(sentence)
     end.code = code
     return end
-
-
-def printable(text: str) -> str:
-    """Escape what is not text: names of files are bytes, and not all of them are UTF-8."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def program_name(default: str) -> str:

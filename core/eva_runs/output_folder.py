@@ -1,4 +1,4 @@
-"""The folder of a training run: one run at a time, and no run overwritten by accident."""
+"""The output folder of a run: one run at a time, and no run overwritten by accident."""
 
 import contextlib
 import errno
@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from eva_data.files import explained, make_folder, remove_unfinished
+from eva_runs.processes import is_main, on_main
+from eva_runs.record import STARTS, Kind, record_start
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,55 @@ _HELD = (errno.EACCES, errno.EAGAIN)
 
 class FolderInUseError(ValueError):
     """Another process trains in the folder; the message says which."""
+
+
+@contextlib.contextmanager
+def claimed(
+    folder: Path,
+    kind: Kind,
+    *,
+    traces: Collection[str],
+    begun: str,
+    check: Callable[[], bool] = lambda: False,
+) -> Iterator[None]:
+    """Reserve the output folder of a run, and record its start; the same call on all processes.
+
+    A training has the folder for itself. An evaluation may write into the folder of any run. A run
+    that is refused leaves nothing behind.
+
+    Args:
+        folder: The folder; it is made if it is not there.
+        kind: "training" or "evaluation".
+        traces: Patterns of what a run makes in it before it begins, which go if it is refused.
+        begun: Name of the file by which a run has begun.
+        check: Called by the main process once the folder is reserved for a training: refuses a
+            folder with another run, and returns whether this one continues.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        FolderInUseError: A ValueError, if another process trains in it.
+        ValueError: If `check` refuses it.
+        UnwritableError: If nothing can be written in it.
+        OtherProcessError: On the other processes, for each of these.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def claim() -> None:
+            continues = False
+            if kind == "training":
+                stack.enter_context(locked(folder))
+                continues = check()
+            else:
+                make_folder(folder)
+            record_start(folder, kind, continues=continues)
+
+        if is_main():
+            traces = [STARTS, *traces]
+            stack.enter_context(clean_if_refused(folder, traces, begun=(folder / begun).exists))
+        on_main(claim)
+        yield
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from eva_detection.evaluation.next_steps import demo_command
 from eva_detection.evaluation.predictions import Predictions, PredictionWriter, write_results
 from eva_detection.evaluation.report import read_metrics, read_results, report_of_run
 from eva_report.content import Confusion, Curves, Gallery, ScoreTable, Table
-from eva_report.provenance import record_start
+from eva_runs.record import record_start
 
 METRICS = [
     {"iteration": 0, "total_loss": 9.0, "loss_cls_stage0": 1.0, "loss_cls_stage2": 0.6, "lr": 1e-4},

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from eva_data.files import replacing
+from eva_data.files import printable, replacing
 from eva_report.demos.classes import Prediction
-from eva_runs.commands import printable
 
 JSON, TABLE = "predictions.json", "predictions.csv"
 _DIGITS = 6  # of a probability

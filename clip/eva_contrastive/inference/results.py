@@ -13,7 +13,7 @@ from PIL import Image
 from eva_contrastive.inference.indexing import Changes
 from eva_contrastive.inference.ranking import Ranked
 from eva_contrastive.inference.searching import Hit, Query
-from eva_data.files import write_text
+from eva_data.files import printable, write_text
 from eva_data.inputs import save_picture
 from eva_data.pictures import read_picture
 from eva_data.video.video_source import Backend, open_video
@@ -21,7 +21,6 @@ from eva_report.demos.found import FILES_NAMED
 from eva_report.drawing.contact_sheet import Section, Tile, draw_contact_sheet
 from eva_report.drawing.lettering import clock
 from eva_report.drawing.style import score_text
-from eva_runs.commands import printable
 
 MOST_TILES = 500  # of a contact sheet
 _CAPTIONS, _HITS = 3, 5  # of a file and of a query, in the terminal

@@ -17,10 +17,10 @@ from eva_contrastive.evaluation.retrieval import (
     RetrievalScore,
     ranks_of,
 )
+from eva_data.files import printable
 from eva_data.labelled_videos.middle_frames import middle_frame
 from eva_report.content import Example, Gallery, Picture, ScoreRow, ScoreTable, Section
 from eva_report.drawing.style import score_text
-from eva_runs.commands import printable
 
 MOST_PICTURES = 10_000  # whose captions are compared for examples
 EXAMPLES = 8  # of a gallery

@@ -8,8 +8,8 @@ from pathlib import Path
 from eva_backbone.checkpoints.runs.engine import CONFIG
 from eva_engine import distributed
 from eva_engine.run_log import METRICS
-from eva_report.provenance import STARTS, record_start
 from eva_runs.output_folder import clean_if_refused, locked
+from eva_runs.record import STARTS, record_start
 
 _held: set[Path] = set()
 _TRACES = ("log.txt", "log_rank*.txt", "checkpoints", STARTS, CONFIG)  # of a run before it begins

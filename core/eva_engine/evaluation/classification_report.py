@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from eva_data.files import printable
 from eva_engine.evaluation.counting import Counted, Score
 from eva_engine.evaluation.outcomes import Outcome
 from eva_report.content import (
@@ -20,7 +21,6 @@ from eva_report.content import (
     Table,
 )
 from eva_report.drawing.style import score_text
-from eva_runs.commands import printable
 
 MOST_CONFUSION = 1000  # classes of a training whose confusion is counted for the report
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, default_collate
 
+from eva_data.files import printable
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.evaluation.rules import OneLabel, Rule, first_five
-from eva_runs.commands import printable
 
 MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
 

@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Subset
 
+from eva_data.files import printable
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.evaluation.counting import LabelledSamples, Readable, collate_readable
 from eva_engine.evaluation.frozen_options import L2
 from eva_engine.evaluation.left_out import require_few
-from eva_runs.commands import complain, printable
+from eva_runs.commands import complain
 
 TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
 MAX_STEPS = 300  # of L-BFGS

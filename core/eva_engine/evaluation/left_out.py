@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Sequence
 
+from eva_data.files import printable
 from eva_engine.data.order import TooManyBadSamplesError
-from eva_runs.commands import printable
 
 logger = logging.getLogger(__name__)
 

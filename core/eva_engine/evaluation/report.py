@@ -23,8 +23,8 @@ from eva_report.content import (
     Step,
 )
 from eva_report.page import report_name, try_report
-from eva_report.provenance import facts
 from eva_report.terminal import SHOWN
+from eva_runs.record import facts
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def training_report(
 
     Args:
         run: The run.
-        origin: Facts of `eva_report.provenance.facts`.
+        origin: Facts of `eva_runs.record.facts`.
         sections: Function that makes the sections of the project.
 
     Returns:

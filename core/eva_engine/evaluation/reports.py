@@ -13,11 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
-from eva_data.files import make_folder, replacing, write_text
+from eva_data.files import make_folder, printable, replacing, write_text
 from eva_engine.evaluation.counting import Counted, Score
 from eva_report.content import Step
 from eva_report.terminal import closing_lines
-from eva_runs.commands import complain, printable, say
+from eva_runs.commands import complain, say
 
 Extra = Mapping[str, float]  # further numbers of a set by their names
 

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from eva_report.secrets import without_secrets
+from eva_runs.record import without_secrets
 
 _QUOTED = re.compile(
     r"(?P<quote>[\"'])(?P<path>(?:file:/{2,3}|~|/|[A-Za-z]:[\\/])[^\"'\n]*)(?P=quote)"

@@ -5,8 +5,8 @@ from typing import Any
 
 from eva_openmmlab.config.runs import config_of_run
 from eva_openmmlab.terminal.data_lines import picture_folder
-from eva_report.provenance import Kind
 from eva_runs.commands import command_to_run
+from eva_runs.record import Kind
 
 
 def demo_command(runner: Any, kind: Kind, *, task: str) -> str:

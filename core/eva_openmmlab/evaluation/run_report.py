@@ -19,7 +19,7 @@ from eva_openmmlab.evaluation.next_commands import demo_command, evaluate_comman
 from eva_openmmlab.terminal.scores import best_before
 from eva_report.content import Link, Report, Section, Step
 from eva_report.page import NAME, report_name, try_report
-from eva_report.provenance import Kind, facts
+from eva_runs.record import Kind, facts
 
 RESULTS = "results.json"
 Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent

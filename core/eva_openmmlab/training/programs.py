@@ -19,10 +19,10 @@ from eva_openmmlab.config.runs import has_run, used
 from eva_openmmlab.quiet_import import without_deepspeed
 from eva_openmmlab.terminal.output import LOG, Output, is_first_process, quiet
 from eva_openmmlab.training.errors import RunError, building, sentences, settings
-from eva_report.provenance import STARTS, Kind
 from eva_report.terminal import closing_lines
 from eva_runs.output_folder import clean_if_refused
 from eva_runs.recipes import recipe_folder
+from eva_runs.record import STARTS, Kind
 
 Configure = Callable[[argparse.Namespace], Config]
 

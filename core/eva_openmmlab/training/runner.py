@@ -40,10 +40,10 @@ from eva_openmmlab.training.loops import EVATrainLoop, end_workers
 from eva_openmmlab.training.resuming import take_over, what_is_saved
 from eva_openmmlab.training.step_guard import GUARDED, StepGuard
 from eva_openmmlab.weights import load_start
-from eva_report.provenance import record_start
 from eva_runs.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal
 from eva_runs.messages import ANOTHER
 from eva_runs.output_folder import locked
+from eva_runs.record import record_start
 
 _FRESH = "initialised from scratch"  # a classifier of other classes
 _PRECISIONS = ("highest", "high", "medium")

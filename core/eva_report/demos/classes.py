@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from eva_data.files import printable
 from eva_report.demos.found import FILES_NAMED, counted, counted_files, listed_counts, lower, quoted
-from eva_runs.commands import printable
 
 if TYPE_CHECKING:
     import numpy as np

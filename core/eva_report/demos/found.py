@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from eva_runs.commands import printable
+from eva_data.files import printable
 
 FILES_NAMED = 20  # with more, only the total is said
 BEST_ASKED = 20  # pictures whose best score is looked for, where nothing was found so far

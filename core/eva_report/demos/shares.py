@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eva_data.files import printable
 from eva_report.demos.found import FILES_NAMED
-from eva_runs.commands import printable
 
 _CLASSES_NAMED = 10
 _LEAST = 0.005  # share of the pixels

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
+from eva_data.files import printable
 from eva_report.drawing.lettering import Font, font, shortened
-from eva_runs.commands import printable
 
 SIDE, COLUMNS = 240, 5  # pixels of a tile, and tiles in a row
 _GAP, _LETTER, _TITLE = 8, 14, 18  # pixels

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from eva_data.files import printable
 from eva_report.drawing.lettering import font, shortened
 from eva_report.drawing.style import enlarged, enlargement
-from eva_runs.commands import printable
 
 Color = tuple[int, int, int]
 

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from eva_data.files import printable
 from eva_report.drawing.lettering import Font, font, shortened
 from eva_report.drawing.masks import inner_edge, placed, resized
 from eva_report.drawing.style import class_color, enlarged, enlargement, score_text, text_color
-from eva_runs.commands import printable
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]  # left, top, right, bottom, the last two outside

@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from eva_data.files import expand_home, home_expanded
+from eva_data.files import expand_home, home_expanded, printable
 from eva_runs.command_line.slips import EXIT_SLIP, hint
-from eva_runs.commands import printable
 
 TOO_MANY = "unrecognized arguments: "
 _MISSING = ("the following arguments are required", "one of the arguments")

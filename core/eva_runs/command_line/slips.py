@@ -3,7 +3,8 @@
 import difflib
 from collections.abc import Collection, Iterable
 
-from eva_runs.commands import ended, printable
+from eva_data.files import printable
+from eva_runs.commands import ended
 
 EXIT_SLIP = 2
 _ALIKE = 0.6  # likeness of two names, of `difflib`

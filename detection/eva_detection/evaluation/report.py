@@ -17,7 +17,7 @@ from eva_report.content import Curve, Curves, Link, Report, Section
 from eva_report.detection.report import CONFUSION, PER_CLASS, data_fact, detection_sections
 from eva_report.detection.score_table import title_of
 from eva_report.page import report_name, try_report
-from eva_report.provenance import facts
+from eva_runs.record import facts
 
 Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
 

@@ -15,9 +15,9 @@ from typing import Any
 from eva_data.coco.any_form import FOLDER as PLACED
 from eva_data.coco.any_form import write_placed
 from eva_data.files import make_folder, require_regular_file
-from eva_report.provenance import STARTS, record_start
 from eva_runs.messages import RunSentences
 from eva_runs.output_folder import clean_if_refused, locked
+from eva_runs.record import STARTS, record_start
 
 logger = logging.getLogger(__name__)
 

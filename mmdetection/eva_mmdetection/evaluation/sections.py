@@ -13,7 +13,7 @@ from eva_openmmlab.evaluation.logged import curve
 from eva_openmmlab.evaluation.run_report import RunReport, write_results
 from eva_report.content import Curves, Report, Section
 from eva_report.detection.report import data_fact, detection_sections
-from eva_report.provenance import Kind
+from eva_runs.record import Kind
 
 TASK = "mmdetection"
 _COUNTED = 200_000  # pictures of a training set whose objects are counted

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from eva_data.files import printable
 from eva_report.demos.classes import Prediction, nothing_at, scored
 from eva_report.demos.found import FILES_NAMED, counted, lower
 from eva_report.drawing.lettering import clock
 from eva_report.drawing.style import score_text
-from eva_runs.commands import printable
 from eva_video.inference.windows import Segment
 
 CLASSES_NAMED = 3  # of a video that is one window

@@ -1,10 +1,11 @@
-"""How a run came about: date, command, commit, seed, duration, hardware."""
+"""The record of a run: every start with its time, command and commit; facts for its page."""
 
 import contextlib
 import json
 import logging
 import math
 import os
+import re
 import shlex
 import sys
 import time
@@ -15,13 +16,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from eva_data.files import explained, require_regular_file
-from eva_report.machine import hardware, process_began, software, toolkit
-from eva_report.secrets import without_secrets
-from eva_report.terminal import duration_text
+from eva_runs.machine import hardware, process_began, software, toolkit
 
 logger = logging.getLogger(__name__)
 
 STARTS = "starts.jsonl"
+_IN_ADDRESS = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}\b")  # of the hub
 Kind = Literal["training", "evaluation"]
 
 
@@ -127,6 +128,27 @@ def called() -> str:
     module = getattr(getattr(sys.modules.get("__main__"), "__spec__", None), "name", None)
     program = ["-m", module.removesuffix(".__main__")] if module else [name] if name else []
     return without_secrets(shlex.join(["python", *program, *arguments]))
+
+
+def without_secrets(text: str) -> str:
+    """Take user and password out of addresses, and tokens of the hub out of everything.
+
+    Args:
+        text: A command, settings or prose.
+
+    Returns:
+        The text: `https://HOST/...` for `https://USER:TOKEN@HOST/...`, `hf_...` for a token.
+    """
+    return _TOKEN.sub("hf_...", _IN_ADDRESS.sub("", text))
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration: "12 s", "4 min 12 s", "3 h 5 min"."""
+    rounded = round(max(0.0, seconds))
+    hours, minutes, rest = rounded // 3600, rounded // 60 % 60, rounded % 60
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _starts(folder: Path, kind: Kind) -> list[Start]:

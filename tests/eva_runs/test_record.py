@@ -10,16 +10,16 @@ from types import SimpleNamespace
 import pytest
 
 from eva_data.files import UnwritableError
-from eva_report import machine, provenance
-from eva_report.provenance import STARTS, called, duration, facts, record_start
+from eva_runs import machine, record
+from eva_runs.record import STARTS, called, duration, facts, record_start
 
 
 @pytest.fixture
 def now(monkeypatch):
     """The clock of the module: a list with the time."""
     clock = [1_000_000.0]
-    monkeypatch.setattr(provenance.time, "time", lambda: clock[0])
-    monkeypatch.setattr(provenance, "process_began", lambda now: now - 5)
+    monkeypatch.setattr(record.time, "time", lambda: clock[0])
+    monkeypatch.setattr(record, "process_began", lambda now: now - 5)
     return clock
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from eva_data.files import UnwritableError
 from eva_runs import output_folder as run_folder
-from eva_runs.output_folder import FolderInUseError, clean_if_refused, locked
+from eva_runs.output_folder import FolderInUseError, claimed, clean_if_refused, locked
+from eva_runs.record import STARTS
 
 _HOLDER = """
 import pathlib, sys, time
@@ -146,3 +147,22 @@ def test_a_run_that_is_refused_for_another_one_touches_nothing(tmp_path):
         assert (tmp_path / "run/.lock").exists()
     finally:
         _end(process)
+
+
+def test_refused_training_leaves_nothing(tmp_path):
+    folder = tmp_path / "run"
+
+    def refuse():
+        raise ValueError("another run")
+
+    with (
+        pytest.raises(ValueError, match="another run"),
+        claimed(folder, "training", traces=["log.txt"], begun="metrics.json", check=refuse),
+    ):
+        pytest.fail("it was not refused")
+    assert not folder.exists()
+
+
+def test_claimed_folder_records_its_start(tmp_path):
+    with claimed(tmp_path, "evaluation", traces=[], begun="results.json"):
+        assert (tmp_path / STARTS).exists()

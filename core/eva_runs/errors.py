@@ -1,0 +1,130 @@
+"""How a run ends: exit codes, one line for the user, the traceback in a file.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | an error, which the last line explains |
+| 2 | a command line that cannot be understood (argparse, tyro) |
+| 75 | stopped by a signal after a checkpoint: run again to continue |
+| 130 | Ctrl-C |
+"""
+
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from eva_data.files import printable
+from eva_runs import processes
+from eva_runs.commands import complain
+from eva_runs.extras import sentence_of
+from eva_runs.interruption import EXIT_KEYBOARD
+from eva_runs.processes import OtherProcessError
+
+_LONGEST = 1000  # characters of a message of a library
+
+
+class RunError(ValueError):
+    """A run that cannot begin or go on; the message says why."""
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss, gradient or weight that is infinite or NaN; all processes raise it together."""
+
+
+class TooManyUnreadableError(RuntimeError):
+    """More samples than a run allows cannot be read; all processes raise it together."""
+
+
+_EXPECTED = (ValueError, OSError, FloatingPointError, TooManyUnreadableError)
+_AGREED = (FloatingPointError, TooManyUnreadableError)
+
+
+@contextlib.contextmanager
+def ending(
+    program: str,
+    *,
+    log: Callable[[], Path | None] = lambda: None,
+    saved: Callable[[], str] | None = None,
+) -> Iterator[None]:
+    """End the program with one line and an exit code, whatever is raised in the block.
+
+    Where several processes meet the same error, one says so.
+
+    Args:
+        program: Name in the messages.
+        log: Function for the file of this process that receives tracebacks; None before there is
+            one.
+        saved: Function that says what of a training is saved, for the end of the line; None for
+            a program that trains nothing.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        SystemExit: 1 after an error, 130 after Ctrl-C, and what the block raises.
+        Exception: An unexpected error of a program without a log.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if processes.is_main():
+            complain(f"{program}: stopped by Ctrl-C{_saved(saved)}")
+        raise SystemExit(EXIT_KEYBOARD) from None
+    except OtherProcessError:
+        _record(log())
+        raise SystemExit(1) from None
+    except Exception as error:
+        file = log()
+        _record(file)
+        line = _explanation(error)
+        if line is None and file is None:
+            raise
+        if line is None:
+            line = f"unexpected {type(error).__name__}: {one_line(error)}"
+        if isinstance(error, FloatingPointError):
+            line += _saved(saved)
+        if not isinstance(error, _AGREED) or processes.is_main():
+            known = file is not None and file.exists()
+            complain(printable(f"{program}: {line}{f' (traceback: {file})' if known else ''}"))
+        raise SystemExit(1) from None
+
+
+def one_line(error: BaseException) -> str:
+    """Format the message of an error in one line, without the traceback of a worker."""
+    text = str(error).strip()
+    if "Original Traceback" in text:
+        text = text.splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())[:_LONGEST] or type(error).__name__
+
+
+def _explanation(error: Exception) -> str | None:
+    """Return the line for an error whose message is enough; None for any other."""
+    if isinstance(error, ImportError):
+        return sentence_of(error)
+    if isinstance(error, _EXPECTED):
+        return one_line(error)
+    if processes.world_size() > 1 and _is_lost_connection(error):
+        lost = f"process {processes.rank()} lost the connection to another one"
+        return f"{lost}, whose own message says why: {one_line(error)[:200]}"
+    return None
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    import torch.distributed
+
+    text = str(error)
+    return isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and ("gloo" in text or "Connection" in text)
+    )
+
+
+def _saved(saved: Callable[[], str] | None) -> str:
+    return f"; {saved()}" if saved is not None and processes.is_main() else ""
+
+
+def _record(file: Path | None) -> None:
+    """Append the traceback of the error in progress to a file."""
+    if file is not None:
+        with contextlib.suppress(OSError), file.open("a", encoding="utf-8") as stream:
+            stream.write(f"{traceback.format_exc()}\n")

@@ -1,0 +1,128 @@
+"""Processes of a run: agreement on results and errors, whichever framework has started them.
+
+Everything stands on the default process group of `torch.distributed`; without one a process is
+alone. torch is imported where it is used: a command line is checked before.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class OtherProcessError(RuntimeError):
+    """Another process has failed and says why; this one ends with it."""
+
+
+def _group() -> Any:
+    """Return `torch.distributed` if there is a process group."""
+    if "torch.distributed" not in sys.modules:
+        return None
+    import torch.distributed as dist
+
+    return dist if dist.is_available() and dist.is_initialized() else None
+
+
+def rank() -> int:
+    """Return the number of this process among all."""
+    group = _group()
+    return group.get_rank() if group else 0
+
+
+def world_size() -> int:
+    """Return the number of processes."""
+    group = _group()
+    return group.get_world_size() if group else 1
+
+
+def is_main() -> bool:
+    """Return whether this process writes the files of the run."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    group = _group()
+    if group and world_size() > 1:
+        group.barrier()
+
+
+def gather(value: Any) -> list[Any]:
+    """Collect a small object of every process, in the order of the processes."""
+    group = _group()
+    if group is None or world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    group.all_gather_object(values, value)
+    return values
+
+
+def raise_together(error: Exception | None) -> None:
+    """Raise an error on all processes; the same call is made on all of them.
+
+    Args:
+        error: Error of this process, or None.
+
+    Raises:
+        Exception: This process's own error, on the first process with that message.
+        OtherProcessError: On all others, if there is an error.
+    """
+    messages = gather(None if error is None else f"{type(error).__name__}: {error}")
+    failed = [number for number, message in enumerate(messages) if message is not None]
+    if not failed:
+        return
+    own = rank()
+    first = messages.index(messages[own]) if error is not None else failed[0]
+    if error is not None and first == own:
+        raise error
+    raise OtherProcessError(f"process {first} failed: {messages[first]}") from error
+
+
+def together(work: Callable[[], Result]) -> Result:
+    """Do something on all processes; if it fails on one, all raise.
+
+    Args:
+        work: Called on all; it must not wait for other processes, unless it fails on all alike.
+
+    Returns:
+        What `work` returned here.
+
+    Raises:
+        Exception: As for `raise_together`.
+        OtherProcessError: As for `raise_together`.
+    """
+    failure: Exception | None = None
+    try:
+        result = work()
+    except Exception as error:
+        failure = error
+    raise_together(failure)
+    return result
+
+
+def on_main(work: Callable[[], Result]) -> Result:
+    """Do something on the main process; all processes return its result, or fail with it.
+
+    Args:
+        work: Called on the main process only; its result is a small object.
+
+    Returns:
+        What `work` returned on the main process.
+
+    Raises:
+        Exception: As for `raise_together`.
+        OtherProcessError: As for `raise_together`.
+    """
+    result: Result = gather(together(lambda: work() if is_main() else None))[0]
+    return result
+
+
+def leave() -> None:
+    """Leave a process group on gloo, which may abort a process that ends as its member.
+
+    NCCL's is left to the end of the process: after an error, leaving it could wait for others.
+    """
+    group = _group()
+    if group and group.get_backend() == "gloo":
+        group.destroy_process_group()

@@ -1,0 +1,86 @@
+"""Errors to exit codes, and agreement of processes on them."""
+
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch.distributed
+
+from eva_runs.errors import NonFiniteError, ending
+from eva_runs.processes import OtherProcessError, gather, on_main, together
+
+
+def ended(capsys, error, **options):
+    with pytest.raises(SystemExit) as end, ending("train", **options):
+        raise error
+    return end.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [ValueError("a\nb"), FileNotFoundError(2, "gone", "a.pth")])
+def test_expected_error_is_one_line(capsys, error):
+    code, said = ended(capsys, error)
+    assert code == 1
+    assert said.startswith("train: ")
+    assert said.count("\n") == 1
+
+
+def test_traceback_reaches_the_log(capsys, tmp_path):
+    file = tmp_path / "log.txt"
+    code, said = ended(capsys, KeyError("bug"), log=lambda: file)
+    assert code == 1
+    assert "Traceback" not in said
+    assert str(file) in said
+    assert "Traceback" in file.read_text()
+
+
+def test_unexpected_error_without_a_log_is_raised():
+    with pytest.raises(KeyError), ending("train"):
+        raise KeyError("bug")
+
+
+def test_non_finite_number_says_what_is_saved(capsys):
+    code, said = ended(capsys, NonFiniteError("loss at step 7"), saved=lambda: "step 5 is saved")
+    assert (code, "step 5 is saved" in said) == (1, True)
+
+
+def test_interrupt_has_its_own_code(capsys):
+    assert ended(capsys, KeyboardInterrupt(), saved=lambda: "step 5 is saved")[0] == 130
+
+
+def test_missing_package_says_how_to_install_it(capsys):
+    code, said = ended(capsys, ModuleNotFoundError("No module", name="open_clip"))
+    assert code == 1
+    assert "open_clip" in said
+    assert "pip install" in said
+
+
+def work(rank, port, folder):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    found = [gather(rank), on_main(lambda: "main" if rank == 0 else "other")]
+    for failing in (0, 1):
+        try:
+            together(lambda failing=failing: 1 / (rank != failing))
+            found.append("nothing")
+        except Exception as error:
+            found.append(type(error).__name__)
+    Path(folder, str(rank)).write_text(repr(found))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_agree(tmp_path):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=work, args=(rank, port, tmp_path)) for rank in range(2)]
+    for one in workers:
+        one.start()
+    for one in workers:
+        one.join()
+    first, second = ((tmp_path / str(rank)).read_text() for rank in range(2))
+    other = OtherProcessError.__name__
+    assert first == repr([[0, 1], "main", "ZeroDivisionError", other])
+    assert second == repr([[0, 1], "main", other, "ZeroDivisionError"])
