@@ -26,7 +26,7 @@ FRAMEWORKS = (
     "detectron2.evaluation", "detectron2.model_zoo", "detectron2.modeling", "cv2",
     "matplotlib.pyplot", "mmengine.runner", "open_clip", "pandas", "scipy.optimize", "scipy.signal",
     "sklearn.mixture", "timm", "torch._dynamo", "torch.distributed.run", "torch.utils.tensorboard",
-    "torchvision", "tyro", "wcwidth",
+    "torchvision", "tyro", "wcwidth", "yapf.yapflib.yapf_api",
 )  # fmt: skip
 STREAMS = 3
 
@@ -95,6 +95,11 @@ def _become(request, streams):
 
         *before, _ = start_processes.__defaults__  # detectron2 leaves the last one: "spawn"
         start_processes.__defaults__ = (*before, "fork")
+    if os.environ.get("CONFIGS") == "plain":
+        from yapf.yapflib import yapf_api
+
+        # the layout of configs, seconds for each file that mmengine writes
+        yapf_api.FormatCode = lambda text, **style: (text, True)
     first, *rest = request["arguments"]
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:0] = [path for path in given if path and path not in sys.path]

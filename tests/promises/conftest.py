@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 ACCIDENTS = Path(__file__).with_name("accidents.py")
@@ -103,7 +105,8 @@ def start(starter, tmp_path_factory):
             folder = place / f"{number}"
             folder.mkdir()
         more = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "RANKS": "fork",
-                "STARTER": starter.place, "PYTHON_EXEC": str(python)}  # fmt: skip
+                "CONFIGS": "plain", "STARTER": starter.place, "PYTHON_EXEC": str(python),
+        }  # fmt: skip
         environment = {key: value for key, value in os.environ.items() if key not in OF_LAUNCHERS}
         environment |= more | {key: str(value) for key, value in variables.items()}
         for key, value in variables.items():
@@ -174,16 +177,118 @@ def measure():
 @pytest.fixture(scope="session")
 def demo(run, tmp_path_factory):
     """Function: folder with the demo data of a format, made once by `eva data make-demo`."""
-    made = {}
 
-    def make(*formats, train=16, val=6):
-        key = (*formats, train, val)
-        if key not in made:
-            output = tmp_path_factory.mktemp("demo") / "digit_scenes"
-            sizes = ("--train", train, "--val", val, "--workers", 1)
-            run("eva", "data", "make-demo", "--output", output, "--formats", *formats, *sizes)
-            made[key] = output
-        return made[key]
+    @cache
+    def make(*formats, train=16, val=4):
+        output = tmp_path_factory.mktemp("demo") / "digit_scenes"
+        sizes = ("--train", train, "--val", val, "--workers", 1)
+        run("eva", "data", "make-demo", "--output", output, "--formats", *formats, *sizes)
+        return output
+
+    return make
+
+
+# ---- trainers of the three frameworks ------------------------------------------------------------
+
+DETECTOR = "demo/cascade_mask_rcnn_vitdet_eva_debug"
+SMALL_VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_dim": 64}
+SMALL_DETECTION = (
+    "train.init_checkpoint=", "train.progress_bar=False", "train.log_period=1", "train.device=cpu",
+    "train.seed=3", "dataloader.train.num_workers=0", "dataloader.train.total_batch_size=2",
+    "model.backbone.net.global_attn_indexes=[1]", "train.eval_period=0",
+    *(f"model.backbone.net.{key}={value}" for key, value in SMALL_VIT.items()),
+)  # fmt: skip
+SMALL_MMENGINE = """
+_base_ = {base!r}
+load_from = None
+randomness = dict(seed=3)
+model = dict(backbone=dict({vit}{more}))
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+test_dataloader = dict(num_workers=0, persistent_workers=False)
+default_hooks = dict(logger=dict(interval=1))
+"""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A small training of a framework: a command line, and what it leaves in its folder."""
+
+    name: str
+    train: tuple  # words
+    output: str  # the option of the output folder
+    steps: str  # settings of steps and checkpoints
+    variables: dict
+    final: str  # the last checkpoint
+    typo: str
+
+    def command(self, output, *more, steps=6, period=2, processes=1):
+        """Words of the command line."""
+        settings = self.steps.format(steps=steps, period=period).split()
+        words = [*self.train, *settings, *f"{self.output}{output}".split(" "), *more]
+        if processes == 1:
+            return words
+        if self.name == "detection":
+            return [*words, "--num-gpus", processes, "--dist-url", "auto"]
+        return ["torchrun", "--nproc-per-node", processes, "-m", "eva_command", *words[1:]]
+
+    def weights(self, output, steps=6):
+        """Name to tensor of the last checkpoint."""
+        file = output / self.final.format(steps=steps)
+        content = torch.load(file, weights_only=self.name == "detection")  # written by these tests
+        return content["model" if self.name == "detection" else "state_dict"]
+
+    def checkpoint(self, step):
+        """Name of the file that is saved at a step."""
+        return f"model_{step - 1:07d}.pth" if self.name == "detection" else f"iter_{step}.pth"
+
+
+@pytest.fixture(scope="session")
+def trainers(root, demo, tmp_path_factory):
+    """Function: the small training of a framework, by its name."""
+
+    def detection():
+        steps = "train.max_iter={steps} train.checkpointer.period={period}"
+        return Trainer(
+            "detection", ("eva", "detection", "train", DETECTOR, *SMALL_DETECTION),
+            "train.output_dir=", steps, {"DETECTRON2_DATASETS": demo("coco").parent},
+            "model_final.pth", "train.max_itre",
+        )  # fmt: skip
+
+    def on_mmengine(name, recipe, data, more):
+        base = str(root / name / "configs" / "demo" / recipe)
+        file = tmp_path_factory.mktemp(name) / "small.py"
+        vit = ", ".join(f"{key}={value}" for key, value in SMALL_VIT.items())
+        file.write_text(SMALL_MMENGINE.format(base=base, vit=vit, more=more))
+        steps = "train_cfg.max_iters={steps} train_cfg.val_interval={steps} "
+        steps += "default_hooks.checkpoint.interval={period}"
+        words = ("eva", name, "train", file, "--data-root", data)
+        final = "iter_{steps}.pth"
+        return Trainer(name, words, "--work-dir ", steps, {}, final, "train_cfg.max_itres")
+
+    makers = {
+        "detection": detection,
+        "mmdetection": lambda: on_mmengine(
+            "mmdetection", "cascade_mask_rcnn_eva_debug.py", demo("coco") / "coco",
+            ", global_attn_indexes=[1]",
+        ),
+        "segmentation": lambda: on_mmengine(
+            "segmentation", "upernet_eva_debug.py", demo("semantic") / "semantic", ""
+        ),
+    }  # fmt: skip
+    return cache(lambda name: makers[name]())
+
+
+@pytest.fixture(scope="session")
+def finished(trainers, run, tmp_path_factory):
+    """Function: output folder of six steps of the small training of a framework, scored."""
+
+    @cache
+    def make(name):
+        trainer = trainers(name)
+        output = tmp_path_factory.mktemp("finished") / name
+        run(*trainer.command(output), **trainer.variables)
+        return output
 
     return make
 
