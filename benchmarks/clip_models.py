@@ -26,7 +26,7 @@ from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.towers import TextTower, VisionTower
 from eva_engine.config import OptimizerConfig
 from eva_engine.data.order import to_device
-from eva_engine.precision import DTYPES
+from eva_engine.distributed import DTYPES
 
 STOCK, PATCH, LENGTH = "EVA01-g-14", 14, 77
 SLICE_SIZES: dict[str, Any] = {}  # of the peer, where it is not the stock model

@@ -57,7 +57,7 @@ from eva_contrastive.steps.step import ContrastiveStep
 from eva_engine import distributed
 from eva_engine.config import RunConfig
 from eva_engine.data.order import Batch, to_device
-from eva_engine.steps.deepspeed_engine import TrainingEngine
+from eva_engine.steps.engine import TrainingEngine
 from eva_engine.steps.flops import image_input, peak_flops, training_flops
 from eva_engine.steps.micro_batches import MicroBatches, forward_and_backward
 

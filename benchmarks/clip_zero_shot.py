@@ -39,9 +39,8 @@ from eva_data.labelled.folders import open_labelled
 from eva_data.outputs.tensors import write_tensors
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
-from eva_engine.evaluation.counting import count
-from eva_engine.evaluation.rules import OneLabel
-from eva_engine.precision import DTYPES
+from eva_engine.distributed import DTYPES
+from eva_engine.evaluation.counting import OneLabel, count
 
 SEED, TOLERANCE = 0, 1e-3
 

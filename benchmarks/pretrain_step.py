@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.data.order import to_device
-from eva_engine.steps.deepspeed_engine import TrainingEngine
+from eva_engine.steps.engine import TrainingEngine
 from eva_engine.steps.flops import forward_flops, image_input, peak_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.masked_image_modeling import (

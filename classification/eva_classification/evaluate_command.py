@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_classification.model_options import add_classifier, require_images
 from eva_engine.commands.options import (
+    MAX_BAD_SAMPLES,
     add_arguments,
+    add_max_bad_samples,
     command,
     new_parser,
     parse_with_weights,
 )
-from eva_engine.evaluation.frozen_options import MAX_BAD_SAMPLES, add_max_bad_samples
 from eva_runs.required_data import require_data
 
 if TYPE_CHECKING:

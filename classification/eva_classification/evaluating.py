@@ -21,20 +21,22 @@ from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.imagenet import CLASSES, ImageNetPaths, open_sets
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
-from eva_engine.checkpoints.output_folder import evaluation_in
 from eva_engine.commands.options import choose_dtype
-from eva_engine.evaluation.classification_report import classification_sections
-from eva_engine.evaluation.counting import Counted, Score, count
-from eva_engine.evaluation.outcomes import Outcomes
+from eva_engine.distributed import evaluation_in
+from eva_engine.evaluation.classification_report import (
+    classification_sections,
+    complain_of_left_out,
+    say_end,
+    write_results,
+)
+from eva_engine.evaluation.counting import AnyLabel, Counted, OneLabel, Outcomes, Rule, Score, count
 from eva_engine.evaluation.own_data import (
     evaluate_own_data,
     fill_from_training,
     given_flags,
     settings_of,
 )
-from eva_engine.evaluation.report import announce, write_evaluation_report
-from eva_engine.evaluation.reports import complain_of_left_out, say_end, write_results
-from eva_engine.evaluation.rules import AnyLabel, OneLabel, Rule
+from eva_engine.report import announce, write_evaluation_report
 from eva_report.content import Section, Step
 from eva_runs.commands import say
 

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from eva_classification.model_options import add_extractor, build_extractor
-from eva_engine.extraction.command import Extraction, Kind
+from eva_engine.commands.extraction import Extraction, Kind
 
 if TYPE_CHECKING:  # the options alone need no torch
     import torch
@@ -18,7 +18,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace, device: "torch.device") -> Extraction:
-    from eva_engine.extraction.samples import Pictures
+    from eva_engine.extraction import Pictures
 
     extractor = build_extractor(options, device)
     pooled = options.kind == "pooled"

@@ -8,12 +8,12 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_classification.model_options import add_extractor, require_images
 from eva_engine.commands.options import (
     add_arguments,
+    add_frozen,
     add_weights,
     command,
     new_parser,
     parse_with_weights,
 )
-from eva_engine.evaluation.frozen_options import add_frozen
 
 if TYPE_CHECKING:
     import torch

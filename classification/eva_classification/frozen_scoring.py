@@ -12,13 +12,12 @@ from eva_classification.model_options import build_extractor
 from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.labelled_images import LabelledImages
 from eva_engine import distributed
-from eva_engine.checkpoints.output_folder import evaluation_in
+from eva_engine.commands.options import check_frozen
+from eva_engine.distributed import evaluation_in
 from eva_engine.evaluation.classification_report import classification_sections
-from eva_engine.evaluation.frozen import Kept, labelled_features
-from eva_engine.evaluation.frozen_options import check_frozen
-from eva_engine.evaluation.frozen_scores import report_frozen, score_frozen
-from eva_engine.evaluation.outcomes import counted_of
-from eva_engine.evaluation.report import announce
+from eva_engine.evaluation.counting import counted_of
+from eva_engine.evaluation.frozen import Kept, labelled_features, report_frozen, score_frozen
+from eva_engine.report import announce
 from eva_report.content import Section
 
 

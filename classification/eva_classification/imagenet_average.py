@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from eva_engine.evaluation.classification_report import average_and_gap, table
 from eva_engine.evaluation.counting import Score
-from eva_engine.evaluation.reports import average_and_gap, table
 
 PAPER_SETS = (  # in the order of Table 5; the gap is between the first and the average
     "ImageNet-1K",

@@ -22,11 +22,10 @@ from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.config import as_plain
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
-from eva_engine.evaluation.classification_report import meanings
-from eva_engine.evaluation.validation import Validation
+from eva_engine.distributed import DTYPES
+from eva_engine.evaluation.classification_report import Validation, meanings
 from eva_engine.loop import TrainingRun
-from eva_engine.precision import DTYPES
-from eva_engine.presentation import Presentation
+from eva_engine.report import Presentation
 from eva_engine.steps.flops import training_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_report.content import Section, Step

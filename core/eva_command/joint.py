@@ -39,7 +39,7 @@ EVA-CLIP's embeddings, which can be compared, of pictures, and of a text in each
     ... --weights eva_clip_psz14.pt --texts captions.txt --output output/texts
 
 The same command continues an interrupted run. In Python:
-    from eva_engine.extraction.shards import read_features
+    from eva_engine.extraction import read_features
     names, features = read_features("output/photos")
 """
 
@@ -66,7 +66,7 @@ def extract(arguments: Sequence[str] | None = None) -> int | None:
     """
     from eva_classification.extraction import VIT_FEATURES
     from eva_contrastive.inference.extraction import EMBEDDINGS
-    from eva_engine.extraction.command import extraction_command
+    from eva_engine.commands.extraction import extraction_command
 
     kinds = [VIT_FEATURES, EMBEDDINGS]
     main = extraction_command("tools/extract_features.py", kinds, about=_EXTRACT)

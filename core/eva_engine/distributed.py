@@ -1,15 +1,24 @@
-"""Processes of a run: started by `torchrun`, `deepspeed`, Slurm with their variables, or alone."""
+"""Processes of a run: their start, what they exchange, the output folder that they share."""
 
+import contextlib
 import logging
 import os
 import random
 import socket
 import zlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+
+from eva_backbone.checkpoints.runs.engine import CONFIG
+from eva_engine.run_log import METRICS
+from eva_runs.output_folder import clean_if_refused, locked
+from eva_runs.record import STARTS, record_start
 
 logger = logging.getLogger(__name__)
 
@@ -166,3 +175,83 @@ def _free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+_held: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
+_TRACES = ("log.txt", "log_rank*.txt", "checkpoints", STARTS, CONFIG)  # of a run before it begins
+
+
+@contextlib.contextmanager
+def training_in(folder: Path) -> Iterator[None]:
+    """Reserve the folder of a training, which leaves nothing in it if it is refused.
+
+    Args:
+        folder: The output folder; it is made if it is not there.
+
+    Raises:
+        FolderInUseError: As for `reserved`.
+        UnwritableError: As for `reserved`.
+    """
+    with contextlib.ExitStack() as stack:
+        if rank() == 0:
+            begun = (folder / METRICS).exists
+            stack.enter_context(clean_if_refused(folder, _TRACES, begun=begun))
+        stack.enter_context(reserved(folder))
+        yield
+
+
+@contextlib.contextmanager
+def evaluation_in(folder: Path | None) -> Iterator[None]:
+    """Reserve the output of an evaluation and record its start; no output is fine too.
+
+    Args:
+        folder: The output folder; it is made if it is not there.
+
+    Raises:
+        FolderInUseError: As for `reserved`.
+        UnwritableError: As for `reserved`.
+    """
+    with contextlib.ExitStack() as stack:
+        if folder is not None:
+            main = rank() == 0
+            if main:
+                begun = (folder / "results.json").exists
+                stack.enter_context(clean_if_refused(folder, [STARTS], begun=begun))
+            stack.enter_context(reserved(folder))  # fails now, not after hours
+            if main:
+                record_start(folder, "evaluation")
+        yield
+
+
+@contextlib.contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder while the block runs; the same call on all processes.
+
+    The main process holds the lock; inside, the same folder can be reserved again.
+
+    Args:
+        folder: The output folder; it is made if it is not there.
+
+    Raises:
+        FolderInUseError: A ValueError on all processes, if another run uses the folder.
+        UnwritableError: On all processes, if nothing can be written in it.
+    """
+    # no look-up, as `resolve` makes one: NFS would remember that the folder is not there yet
+    place = Path(os.path.abspath(folder))  # noqa: PTH100
+    if place in _held.get():
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        problem: Exception | None = None
+        if rank() == 0:
+            try:
+                stack.enter_context(locked(folder))
+            except (ValueError, OSError) as error:
+                problem = error
+        raise_together(problem)
+        token = _held.set(_held.get() | {place})
+        stack.callback(_held.reset, token)
+        yield

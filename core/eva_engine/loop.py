@@ -13,15 +13,13 @@ from torch import nn
 
 from eva_engine import distributed
 from eva_engine.checkpoints import run_checkpoint
-from eva_engine.checkpoints.best_weights import BestWeights, check_metric
-from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS, read_run
-from eva_engine.checkpoints.output_folder import reserved
-from eva_engine.checkpoints.resuming import (
+from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS, BestWeights, check_metric, read_run
+from eva_engine.checkpoints.run_checkpoint import (
+    RunCheckpoints,
     check_that_nothing_was_here,
     find_checkpoint,
     mention_changes,
 )
-from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.config import SAYS, OptimizerConfig, RunConfig, what_is_saved
 from eva_engine.data.loading import EvaluationInterruptedError, interruptible, running
 from eva_engine.data.order import (
@@ -32,15 +30,28 @@ from eva_engine.data.order import (
     build_loader,
     check_same_data,
 )
-from eva_engine.presentation import Presentation, Presenter
+from eva_engine.distributed import reserved
+from eva_engine.report import Presentation, Presenter
 from eva_engine.run_log import RunLog, check_packages
-from eva_engine.steps.compilation import compile_model
-from eva_engine.steps.deepspeed_engine import TrainingEngine
-from eva_engine.steps.micro_batches import MicroBatches, StepFn, forward_and_backward, share
-from eva_engine.steps.moving_average import MovingAverage, warn_of_slow_average
-from eva_engine.steps.nonfinite import NonfiniteSteps, smallest_loss_scale_explained
-from eva_engine.steps.parameter_groups import ParameterGroup, check_that_settings_are_used
-from eva_engine.steps.schedule import warmup_cosine
+from eva_engine.steps.engine import (
+    MovingAverage,
+    TrainingEngine,
+    compile_model,
+    warn_of_slow_average,
+)
+from eva_engine.steps.micro_batches import (
+    MicroBatches,
+    NonfiniteSteps,
+    StepFn,
+    forward_and_backward,
+    share,
+    smallest_loss_scale_explained,
+)
+from eva_engine.steps.parameter_groups import (
+    ParameterGroup,
+    check_that_settings_are_used,
+    warmup_cosine,
+)
 from eva_report.terminal import SHOWN
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 

@@ -12,7 +12,7 @@ from eva_data.sources.manifests import open_images
 from eva_engine import distributed
 from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
-from eva_engine.presentation import Presentation
+from eva_engine.report import Presentation
 from eva_engine.steps.flops import training_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.config import PretrainConfig, StudentConfig

@@ -13,7 +13,7 @@ from eva_classification import (  # some of them here once, not in each process
     training,  # noqa: F401
 )
 from eva_classification.extraction import VIT_FEATURES
-from eva_engine.extraction.command import extraction_command
+from eva_engine.commands.extraction import extraction_command
 
 
 def main(arguments):

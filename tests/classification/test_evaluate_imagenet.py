@@ -11,7 +11,7 @@ from eva_classification import evaluate_command, evaluating
 from eva_data.labelled._imagenet_subsets import IMAGENET_A, IMAGENET_R
 from eva_engine import distributed
 from eva_engine.evaluation import own_data
-from eva_engine.evaluation.rules import OneLabel
+from eva_engine.evaluation.counting import OneLabel
 
 IDS = [f"n{1_440_764 + 7 * label:08}" for label in range(1000)]  # sorted, like the WordNet ids
 OBJECTS = {"chair_d/a.png": 40, "clock_a/a.png": 41, "lettuce/a.png": 42, "plate/a.png": 43}

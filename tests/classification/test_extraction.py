@@ -14,11 +14,12 @@ from eva_backbone import eva_debug
 from eva_classification.extraction import VIT_FEATURES
 from eva_classification.features import FeatureExtractor
 from eva_data.outputs import tensors
-from eva_engine.extraction import command, writing
-from eva_engine.extraction.shards import Plan, read_features
+from eva_engine import extraction
+from eva_engine.commands.extraction import extraction_command
+from eva_engine.extraction import Plan, read_features
 from eva_runs.output_folder import locked
 
-main = command.extraction_command("tools/extract_features.py", [VIT_FEATURES], about="Write.")
+main = extraction_command("tools/extract_features.py", [VIT_FEATURES], about="Write.")
 NUMBER = 11  # pictures of the fixture `digits`
 SMALL = str(3 * 2 * 128 / 2**20)  # MiB of three vectors in fp16
 
@@ -190,7 +191,7 @@ def test_other_weights_of_the_same_name_want_another_folder(extract, tmp_path):
 
 
 def test_a_file_has_no_more_pictures_than_are_computed_in_a_while(extract, monkeypatch):
-    monkeypatch.setattr(writing, "LARGEST_FILE", 4)
+    monkeypatch.setattr(extraction, "LARGEST_FILE", 4)
     assert len(list(extract().glob("*.safetensors"))) == 3
 
 

@@ -7,8 +7,8 @@ from eva_classification.imagenet_average import (
     average_entries,
     table_with_average,
 )
+from eva_engine.evaluation.classification_report import average_and_gap
 from eva_engine.evaluation.counting import Score
-from eva_engine.evaluation.reports import average_and_gap
 
 PAPER = {"ImageNet-1K": 89.6, "ImageNet-V2": 81.6, "ImageNet-ReaL": 90.8, "ImageNet-A": 86.2,
          "ImageNet-R": 88.3, "ImageNet-Sketch": 67.7}  # fmt: skip

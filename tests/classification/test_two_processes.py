@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eva_engine.extraction.shards import read_features
+from eva_engine.extraction import read_features
 
 ROOT = Path(__file__).parents[2]
 

@@ -188,7 +188,7 @@ def _extractor(file, *, given=lambda file: file):
 
 
 def _extraction(file):
-    from eva_engine.extraction.samples import Pictures
+    from eva_engine.extraction import Pictures
 
     pictures = Pictures([str(file.parent)], np.asarray)
     return lambda: np.asarray(pictures.load(0))

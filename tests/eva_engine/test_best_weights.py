@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from eva_data.outputs import tensors
 from eva_engine import loop
-from eva_engine.checkpoints import best_weights
+from eva_engine.checkpoints import files as best_weights
 from eva_engine.checkpoints.files import read_config
 
 EVERY = {"ema_decay": 0.9, "keep_checkpoints": 9, "resume": True}

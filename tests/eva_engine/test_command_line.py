@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 from eva_engine import distributed
-from eva_engine.commands import text_log
+from eva_engine.commands import ending as text_log
 from eva_engine.commands import training as command_line
 from eva_engine.data.order import TooManyBadSamplesError
 from eva_report.terminal import SHOWN

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eva_engine import distributed
-from eva_engine.commands.endings import ending, sentence
+from eva_engine.commands.ending import ending, sentence
 from eva_engine.commands.options import (
     add_arguments,
     choose_device,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eva_backbone.vit import VisionTransformer
-from eva_engine.steps import compilation
+from eva_engine.steps import engine as compilation
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo
 DEPTH = 4

@@ -9,9 +9,8 @@ from PIL import Image
 from torch import nn
 
 from eva_engine.config import RunConfig
-from eva_engine.evaluation.counting import count
-from eva_engine.evaluation.rules import AnyLabel, OneLabel
-from eva_engine.evaluation.validation import Validation
+from eva_engine.evaluation.classification_report import Validation
+from eva_engine.evaluation.counting import AnyLabel, OneLabel, count
 
 CPU = torch.device("cpu")
 FALLING = [5.0, 4.0, 3.0, 2.0, 1.0, 0.0]

@@ -9,8 +9,7 @@ from timm.optim import Lamb
 
 from eva_backbone.layer_decay import param_groups_layer_decay
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.steps.deepspeed_engine import TrainingEngine
-from eva_engine.steps.moving_average import MovingAverage
+from eva_engine.steps.engine import MovingAverage, TrainingEngine
 from eva_engine.steps.parameter_groups import ParameterGroup
 
 KINDS = [("fp32", 0), ("fp32", 1), ("bf16", 1)]

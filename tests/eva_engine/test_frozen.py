@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
+from eva_engine.commands.options import add_frozen, check_frozen
 from eva_engine.evaluation.frozen import (
     Kept,
     fit_best_linear,
@@ -17,7 +18,6 @@ from eva_engine.evaluation.frozen import (
     labelled_features,
     nearest_neighbours,
 )
-from eva_engine.evaluation.frozen_options import add_frozen, check_frozen
 
 CPU = torch.device("cpu")
 

@@ -15,9 +15,9 @@ from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.config import OptimizerConfig
 from eva_engine.data.order import SampleError, TooManyBadSamplesError
-from eva_engine.presentation import run_of
-from eva_engine.steps import compilation
-from eva_engine.steps.schedule import warmup_cosine
+from eva_engine.report import run_of
+from eva_engine.steps import engine as compilation
+from eva_engine.steps.parameter_groups import warmup_cosine
 
 ALL = tuple(range(64))
 

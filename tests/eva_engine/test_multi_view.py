@@ -5,9 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from eva_engine.evaluation.counting import count
-from eva_engine.evaluation.multi_view import MultiView
-from eva_engine.evaluation.rules import OneLabel
+from eva_engine.evaluation.counting import MultiView, OneLabel, count
 
 CPU = torch.device("cpu")
 

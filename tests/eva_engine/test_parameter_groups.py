@@ -6,7 +6,7 @@ from torch import nn
 
 from eva_backbone.layer_decay import param_groups_layer_decay
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.steps.deepspeed_engine import TrainingEngine
+from eva_engine.steps.engine import TrainingEngine
 from eva_engine.steps.parameter_groups import (
     ParameterGroup,
     check_that_settings_are_used,

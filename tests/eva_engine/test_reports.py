@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from eva_engine.evaluation.counting import Counted, Score
-from eva_engine.evaluation.reports import (
+from eva_engine.evaluation.classification_report import (
     draw_confusion,
     table,
     write_per_class,
     write_results,
 )
+from eva_engine.evaluation.counting import Counted, Score
 
 # of label (row) to class: `ant` twice for `cow`, `bee` never wrong, of `cow` no image
 CONFUSION = torch.tensor([[3, 1, 2], [0, 4, 0], [0, 0, 0]])

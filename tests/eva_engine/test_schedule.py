@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from eva_backbone.layer_decay import param_groups_layer_decay
-from eva_engine.steps.schedule import warmup_cosine
+from eva_engine.steps.parameter_groups import warmup_cosine
 
 # peak, end, warm-up epochs, epochs, steps per epoch, mean of the last epoch in the official log
 LOGGED = {

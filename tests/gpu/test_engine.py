@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.steps.deepspeed_engine import TrainingEngine
-from eva_engine.steps.moving_average import MovingAverage
+from eva_engine.steps.engine import MovingAverage, TrainingEngine
 from eva_engine.steps.parameter_groups import layer_decay_groups
 
 PROGRAM = Path(__file__).parent / "engine_program.py"

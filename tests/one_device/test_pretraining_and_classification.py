@@ -115,8 +115,7 @@ def test_features_of_a_data_set(steps, second, samples):
 def test_counting_right_predictions(steps, second, samples):
     """With all classes, in another order, with several labels; and the confusion of classes."""
     from eva_classification.models import build_classifier
-    from eva_engine.evaluation.counting import count
-    from eva_engine.evaluation.rules import AnyLabel, OneLabel
+    from eva_engine.evaluation.counting import AnyLabel, OneLabel, count
 
     torch.manual_seed(0)
     model = build_classifier("eva_debug", num_classes=5, **steps.SMALL).eval()

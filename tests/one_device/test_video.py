@@ -16,7 +16,7 @@ def test_a_training_step(same_training, runs_on_meta, steps, kind):
 
 
 def test_views(steps, second):
-    from eva_engine.evaluation.multi_view import MultiView
+    from eva_engine.evaluation.counting import MultiView
 
     model = MultiView(steps.video_classifier(), columns=[4, 1, 0], views_per_forward=2).eval()
     views = torch.randn(2, 3, 4, 3, 64, 64)
@@ -77,9 +77,7 @@ class Clips:
 
 
 def test_counting_videos(steps, second):
-    from eva_engine.evaluation.counting import count
-    from eva_engine.evaluation.multi_view import MultiView
-    from eva_engine.evaluation.rules import OneLabel
+    from eva_engine.evaluation.counting import MultiView, OneLabel, count
 
     model = MultiView(steps.video_classifier()).eval()
 

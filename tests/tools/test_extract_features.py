@@ -11,8 +11,8 @@ from PIL import Image
 from eva_classification.features import FeatureExtractor
 from eva_contrastive.inference.features import ClipFeatures
 from eva_data.outputs.tensors import write_tensors
-from eva_engine.extraction import command
-from eva_engine.extraction.shards import read_features
+from eva_engine.commands import extraction as command
+from eva_engine.extraction import read_features
 
 TOOL = Path(__file__).parents[2] / "tools" / "extract_features.py"
 SMALL = str(2 * 2 * 16 / 2**20)  # MiB of two vectors in fp16

@@ -8,9 +8,8 @@ from PIL import Image
 
 from eva_data.holdout import validation_fact
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
-from eva_engine.evaluation.classification_report import meanings
-from eva_engine.evaluation.validation import Validation
-from eva_engine.presentation import Presentation
+from eva_engine.evaluation.classification_report import Validation, meanings
+from eva_engine.report import Presentation
 from eva_report.content import Section, Step
 from eva_report.drawing.frame_strip import strip_of
 from eva_runs.commands import command_to_run, folder_to_show

@@ -23,7 +23,7 @@ from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
 from eva_engine.config import as_plain
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
-from eva_engine.evaluation.validation import Validation
+from eva_engine.evaluation.classification_report import Validation
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.flops import image_input, training_flops
 from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups

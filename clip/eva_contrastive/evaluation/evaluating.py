@@ -42,15 +42,17 @@ from eva_contrastive.reports.sections import retrieval_examples
 from eva_data.files import UnwritableError
 from eva_data.transforms import PictureTransform
 from eva_engine import distributed
-from eva_engine.checkpoints.output_folder import evaluation_in
-from eva_engine.commands.endings import sentence
+from eva_engine.commands.ending import sentence
 from eva_engine.commands.options import choose_dtype
-from eva_engine.evaluation.counting import Counted, Score, count
-from eva_engine.evaluation.outcomes import Outcomes
+from eva_engine.distributed import evaluation_in
+from eva_engine.evaluation.classification_report import (
+    complain_of_left_out,
+    say_end,
+    write_results,
+)
+from eva_engine.evaluation.counting import Counted, OneLabel, Outcomes, Score, count
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
-from eva_engine.evaluation.report import announce
-from eva_engine.evaluation.reports import complain_of_left_out, say_end, write_results
-from eva_engine.evaluation.rules import OneLabel
+from eva_engine.report import announce
 from eva_report.content import Section, Step
 from eva_report.page import report_name, try_report
 

@@ -17,8 +17,8 @@ from eva_contrastive.evaluation.published import (
 )
 from eva_contrastive.evaluation.retrieval import RANKS, RetrievalScore
 from eva_data.files import write_text
+from eva_engine.evaluation.classification_report import average_and_gap, table
 from eva_engine.evaluation.counting import Score
-from eva_engine.evaluation.reports import average_and_gap, table
 
 MEAN, PAPER = "(1+5)/2", "EVA-CLIP-g"
 Row = Sequence[str]

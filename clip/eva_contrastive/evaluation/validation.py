@@ -22,12 +22,20 @@ from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_contrastive.reports.sections import picture_of, retrieval_examples
 from eva_data.transforms import PictureTransform
 from eva_engine.config import RunConfig
-from eva_engine.evaluation.classification_report import MOST_CONFUSION, classification_sections
-from eva_engine.evaluation.counting import Counted, LabelledSamples, count
-from eva_engine.evaluation.left_out import LeftOutSamples
-from eva_engine.evaluation.outcomes import Outcomes
-from eva_engine.evaluation.rules import OneLabel
-from eva_engine.evaluation.validation import BestEvaluation, Examples
+from eva_engine.evaluation.classification_report import (
+    MOST_CONFUSION,
+    BestEvaluation,
+    Examples,
+    classification_sections,
+)
+from eva_engine.evaluation.counting import (
+    Counted,
+    LabelledSamples,
+    LeftOutSamples,
+    OneLabel,
+    Outcomes,
+    count,
+)
 from eva_report.content import Section
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva_contrastive.model.open_clip_program import open_clip_weights
-from eva_engine.extraction.command import Extraction, Kind
+from eva_engine.commands.extraction import Extraction, Kind
 
 if TYPE_CHECKING:  # the options alone need no torch
     import torch
 
-    from eva_engine.extraction.samples import Samples
+    from eva_engine.extraction import Samples
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace, device: "torch.device") -> Extraction:
-    from eva_engine.extraction.samples import Pictures, Texts
+    from eva_engine.extraction import Pictures, Texts
 
     try:
         from eva_contrastive.inference.features import ClipFeatures

@@ -11,9 +11,8 @@ from eva_contrastive.evaluation.published import expected
 from eva_contrastive.evaluation.retrieval import RetrievalScore
 from eva_contrastive.reports.sections import picture_of, retrieval_table
 from eva_engine.evaluation.classification_report import classification_sections
-from eva_engine.evaluation.counting import Counted, Score
-from eva_engine.evaluation.outcomes import Outcome
-from eva_engine.evaluation.report import evaluation_page
+from eva_engine.evaluation.counting import Counted, Outcome, Score
+from eva_engine.report import evaluation_page
 from eva_report.content import Report, ScoreRow, ScoreTable, Section, Step
 from eva_runs.commands import command_to_run
 

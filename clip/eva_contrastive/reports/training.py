@@ -9,7 +9,7 @@ from eva_contrastive.evaluation.validation import ContrastiveValidation
 from eva_contrastive.reports.evaluation import search_step
 from eva_contrastive.reports.sections import MEANINGS
 from eva_data.holdout import validation_fact
-from eva_engine.presentation import Presentation
+from eva_engine.report import Presentation
 from eva_report.content import Section, Step
 from eva_runs.commands import command_to_run
 

@@ -1,21 +1,29 @@
-"""Files of a checkpoint: the list with their digests, and weights as `.safetensors`."""
+"""Files of a checkpoint: digests, weights as `.safetensors`, state, the best weights."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.runs.engine import EMA_WEIGHTS as EMA_WEIGHTS
 from eva_backbone.checkpoints.runs.engine import MARKER, listed_files
 from eva_backbone.checkpoints.runs.engine import WEIGHTS as WEIGHTS
 from eva_backbone.checkpoints.runs.engine import is_complete as is_complete
 from eva_backbone.checkpoints.verification import sha256_of
-from eva_data.files import flush, write_text
+from eva_data.files import explained, flush, make_folder, remove_unfinished, write_text, writing
 from eva_data.outputs.tensors import write_tensors
 from eva_engine import distributed
+from eva_engine.steps.engine import TrainingEngine
+
+logger = logging.getLogger(__name__)
 
 RUN = "run.json"
 _FORMAT = 2  # of the marker: {"format": 2, "files": {name: [size, SHA-256]}}; 1 was {name: size}
@@ -142,3 +150,149 @@ def read_config(file: Path) -> dict[str, Any] | None:
         raise ValueError(f"{file} notes a config that is not a table: {text[:60]}")
     noted: dict[str, Any] | None = config
     return noted
+
+
+class Failures:
+    """The first failure to write of this process; all processes raise it together."""
+
+    def __init__(self) -> None:
+        self.first: OSError | None = None
+
+    @contextlib.contextmanager
+    def noted(self, path: Path) -> Iterator[None]:
+        """Keep the system's errors of the block for `raise_together`."""
+        try:
+            with explained(path):
+                yield
+        except OSError as error:
+            self.first = self.first or error
+
+    def raise_together(self) -> None:
+        """Raise on all processes if one of them noted a failure."""
+        distributed.raise_together(self.first)
+
+
+def safe_checkpoint_engine(failures: Failures) -> Any:
+    """Make DeepSpeed's reader and writer, but one that runs no code of a file (`weights_only`).
+
+    Args:
+        failures: Receives failures to write.
+    """
+    from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    allowed = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
+
+    class SafeCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc]
+        def makedirs(self, path: str, exist_ok: bool = False) -> None:
+            with failures.noted(Path(path)):
+                super().makedirs(path, exist_ok)
+
+        def save(self, state_dict: Any, path: str) -> None:
+            with failures.noted(Path(path)), writing(Path(path)) as stream:
+                torch.save(state_dict, stream)
+
+        def load(self, path: str, map_location: Any = None) -> Any:
+            return read_torch_file(path, allowed=allowed)  # DeepSpeed moves them to their device
+
+    return SafeCheckpointEngine()
+
+
+FOLDER, RECORD = "best", "best.json"
+
+
+def check_metric(metric: str, results: Sequence[str]) -> None:
+    """Refuse a metric that is not a result of the evaluation.
+
+    Args:
+        metric: Name of a result, or "".
+        results: Names of all results; empty without validation data.
+
+    Raises:
+        ValueError: Naming both.
+    """
+    if metric and metric not in results:
+        there_are = ", ".join(results) if results else "none: there is no validation data"
+        raise ValueError(
+            f"best_metric={metric} is not a result of the evaluation (there are {there_are}); "
+            "choose one of them, or nothing ('')"
+        )
+
+
+class BestWeights:
+    """Keeps the best weights, and the best moving average if there is one, in the folder `best`.
+
+    Each has an evaluation and a best step of its own. `best.json` has step and results of both; a
+    file that it does not name is not complete.
+
+    Args:
+        output: Folder of the run.
+        metric: Name of the result that decides; of `loss` the smallest is best, else the largest.
+        begins: Whether the run begins; what an earlier one left does not count then.
+        config: Config of the run, for `eva_engine.checkpoints.files.read_config`.
+    """
+
+    def __init__(
+        self, output: Path, *, metric: str, begins: bool, config: Mapping[str, Any]
+    ) -> None:
+        self.folder, self.metric, self.config = output / FOLDER, metric, config
+        if distributed.rank() == 0:
+            remove_unfinished(self.folder)  # of a save that a kill cut short
+            if begins:
+                (self.folder / RECORD).unlink(missing_ok=True)
+
+    def consider(
+        self, engine: TrainingEngine, name: str, *, step: int, results: Mapping[str, float]
+    ) -> None:
+        """Keep the engine's present weights if they are better; called on all processes.
+
+        Args:
+            engine: The engine that trains, with the weights that were evaluated.
+            name: File for them, `WEIGHTS` or `EMA_WEIGHTS`.
+            step: Step that was evaluated, from 0.
+            results: Results of the evaluation.
+
+        Raises:
+            OSError: On all processes, if the disk is full, for example.
+        """
+        main = distributed.rank() == 0
+        kept = self._record() if main else {}
+        better = main and self._is_better(results[self.metric], kept.get(name))
+        if not distributed.gather(better)[0]:
+            return
+        failures, file = Failures(), self.folder / name
+        if main:
+            with failures.noted(file):
+                make_folder(self.folder)
+                self._write({key: value for key, value in kept.items() if key != name})
+        state = engine.full_precision_state()
+        if main:
+            with failures.noted(file):
+                save_weights(state, file, self.config)
+                self._write(kept | {name: {"step": step, "results": dict(results)}})
+        failures.raise_together()
+        logger.info("best %s so far: %.5g, kept in %s", self.metric, results[self.metric], file)
+
+    def _is_better(self, value: float, kept: Mapping[str, Any] | None) -> bool:
+        if not math.isfinite(value):
+            return False
+        if kept is None or self.metric not in kept["results"]:
+            return True
+        best: float = kept["results"][self.metric]
+        return value < best if self.metric == "loss" else value > best
+
+    def _record(self) -> dict[str, Any]:
+        try:
+            record: dict[str, Any] = json.loads((self.folder / RECORD).read_text("utf-8"))
+            return {name: kept for name, kept in record.items() if kept["results"]}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+            logger.warning("%s cannot be read (%s): the next weights count as the best so far",
+                           self.folder / RECORD, error)  # fmt: skip
+            return {}
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        write_text(self.folder / RECORD, json.dumps(record, indent=2))

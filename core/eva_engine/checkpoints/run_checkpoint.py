@@ -24,14 +24,17 @@ from eva_engine import distributed
 from eva_engine.checkpoints.files import (
     EMA_WEIGHTS,
     WEIGHTS,
+    Failures,
     damage_of,
     mark_complete,
     read_run,
+    safe_checkpoint_engine,
     save_weights,
 )
-from eva_engine.checkpoints.state_files import Failures, safe_checkpoint_engine
-from eva_engine.steps.deepspeed_engine import TrainingEngine
-from eva_engine.steps.moving_average import MovingAverage
+from eva_engine.config import SAYS, RunConfig
+from eva_engine.run_log import last_logged_step
+from eva_engine.steps.engine import MovingAverage, TrainingEngine
+from eva_report.terminal import SHOWN
 
 logger = logging.getLogger(__name__)
 
@@ -282,3 +285,70 @@ def _check_can_continue(saved: dict[str, Any], engine: TrainingEngine, folder: P
 def _average_file(engine: TrainingEngine) -> str:
     """With ZeRO 1 each process has a part of its own, without it all have the same average."""
     return f"average_{distributed.rank() if engine.zero_stage else 0:05d}.pt"
+
+
+def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig) -> Path | None:
+    """Find the checkpoint after which a run continues; the same on all processes.
+
+    Args:
+        checkpoints: Checkpoints of the output folder.
+        run: Settings of the run.
+
+    Returns:
+        The newest undamaged one; None if there is none.
+
+    Raises:
+        ValueError: If there is one and the run is not to be continued, or if all are damaged.
+    """
+    checkpoint = checkpoints.newest()
+    if checkpoint and not run.resume:
+        raise ValueError(SAYS.used(run.output, checkpoint=checkpoint.name))
+    return checkpoint
+
+
+def check_that_nothing_was_here(
+    checkpoints: RunCheckpoints, run: RunConfig, *, first_save: int
+) -> None:
+    """Refuse to begin where another run was; only one that never saved may begin again.
+
+    Args:
+        checkpoints: Checkpoints of the output folder, none of which is complete.
+        run: Settings of the run.
+        first_save: Steps after which a run saves for the first time.
+
+    Raises:
+        ValueError: On all processes, naming the folder and what is in it.
+    """
+    main = distributed.rank() == 0
+    found = (last_logged_step(run.output), checkpoints.traces()) if main else (-1, False)
+    last, traces = distributed.gather(found)[0]
+    if traces or last >= first_save:
+        raise ValueError(
+            f"{run.output} has a run that reached step {last + 1}, but none of its checkpoints: "
+            f"put one back, or begin again in another {SAYS.output}"
+        )
+    if last >= 0 and not run.resume:
+        raise ValueError(
+            f"{run.output} has the log of a run that reached step {last + 1} without a checkpoint: "
+            f"begin it again with {SAYS.resume}, or choose another {SAYS.output}"
+        )
+    if run.resume and main:
+        logger.info("%s", SAYS.nothing_to_resume(run.output), extra=SHOWN)
+
+
+def mention_changes(saved: Mapping[str, Any], now: Mapping[str, Any], run: RunConfig) -> None:
+    """Mention what differs from the run that continues, where it may.
+
+    Args:
+        saved: Record of the checkpoint.
+        now: Record of this start.
+        run: Settings of the run.
+    """
+    for name in ("step_batch", "samples_of_data"):
+        if name in saved and saved[name] != now[name]:
+            logger.warning(
+                "the run that continues had %s=%s, now %s: the order of the data changes",
+                *(name, saved[name], now[name]),
+            )
+    if run.seed != now["seed"]:
+        logger.warning("seed=%d has no effect: the run began with %d", run.seed, now["seed"])

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from eva_data.inputs import log_to_terminal, refuse
-from eva_engine.commands.endings import ending
+from eva_engine.commands.ending import ending
 from eva_engine.config import LARGEST_IMAGE, MOST_WORKERS
 from eva_runs.command_line.parsing import Parser
 from eva_runs.command_line.slips import SlipError
 from eva_runs.command_line.weights import MISSING, WEIGHTS, one_source
 from eva_runs.commands import program_name
-from eva_runs.options import add_download_option, integer
+from eva_runs.options import add_download_option, integer, number
 
-if TYPE_CHECKING:  # the parsers alone need no torch
+if TYPE_CHECKING:
     import torch
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
@@ -42,7 +42,7 @@ def command(
             as weights or data that are not there.
 
     Returns:
-        Its function of the arguments, which ends as `eva_engine.commands.endings.ending` says.
+        Its function of the arguments, which ends as `eva_engine.commands.ending.ending` says.
     """
 
     def main(arguments: Sequence[str] | None = None) -> None:
@@ -216,8 +216,80 @@ def choose_device(device: str = "auto", *, join: bool = False) -> "torch.device"
 
 def choose_dtype(precision: Precision, device: "torch.device") -> "torch.dtype":
     """Choose a number format: by default fp16 on a GPU, as officially, and fp32 elsewhere."""
-    from eva_engine.precision import DTYPES
+    from eva_engine.distributed import DTYPES
 
     if precision == "auto":
         return DTYPES["fp16" if device.type == "cuda" else "fp32"]
     return DTYPES[precision]
+
+
+NEIGHBOURS = [10, 20]
+MAX_BAD_SAMPLES = 100  # as in a training
+L2 = (1e-4, 1e-3, 1e-2, 1e-1)  # penalties of the linear classifier
+
+
+def add_frozen(parser: argparse.ArgumentParser, *, data: str, unit: str = "images") -> None:
+    """Add the options of what is learned from, scored on, and by which methods.
+
+    Args:
+        parser: Parser that receives them.
+        data: Forms of data that the command takes, for the help.
+        unit: Name of the samples.
+    """
+    add = parser.add_argument
+    add("--train", required=True, help=data)
+    add("--val", required=True, help="the same to score on")
+    one = integer(1)
+    add(f"--train-{unit}", dest="limit", type=one, metavar="N",
+        help=f"{unit} to learn from, chosen at random (default: all)")  # fmt: skip
+    add(
+        "--neighbours",
+        type=one,
+        nargs="*",
+        default=NEIGHBOURS,
+        help="default: 10 20, or what there is; none: skip",
+    )
+    add("--l2", type=number(0), nargs="*", default=list(L2), help="penalties to try; none: skip")
+    add_max_bad_samples(parser, unit=unit)
+    add("--output", type=Path, help="folder of results.json")
+
+
+def add_max_bad_samples(parser: argparse.ArgumentParser, *, unit: str = "images") -> None:
+    """Add `--max-bad-samples`, `MAX_BAD_SAMPLES` by default.
+
+    Args:
+        parser: Parser that receives it.
+        unit: Name of the samples.
+    """
+    parser.add_argument(
+        "--max-bad-samples",
+        type=integer(0),
+        default=MAX_BAD_SAMPLES,
+        metavar="N",
+        help=f"{unit} that may be left out because they cannot be read (default: %(default)s)",
+    )
+
+
+def check_frozen(options: argparse.Namespace, known: int) -> int:
+    """Check the methods against the data, before anything is computed.
+
+    Args:
+        options: Options of `add_frozen`.
+        known: Number of samples in `--train`.
+
+    Returns:
+        Number of samples to learn from.
+
+    Raises:
+        ValueError: If there are fewer of them than neighbours.
+    """
+    known = min(known, options.limit or known)
+    if options.neighbours is NEIGHBOURS:
+        options.neighbours = [k for k in NEIGHBOURS if k <= known] or [known]
+    if options.neighbours and max(options.neighbours) > known:
+        raise ValueError(
+            f"--neighbours {max(options.neighbours)}, but there are {known} samples to learn from"
+        )
+    if options.train == options.val:
+        sys.stderr.write(f"{options.train} is scored on itself: the scores say little\n")
+    return known

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
-from eva_engine.commands.endings import ending
+from eva_engine.commands.ending import ending
 from eva_engine.commands.words import as_flags, take_recipe, without_other_validation
 from eva_engine.config import SAYS, RunConfig, as_plain, what_is_saved
 from eva_report.terminal import SHOWN
@@ -213,9 +213,9 @@ def main(
     log = f"log.txt or log_rankN.txt in {folder}"
     with ending(program_name(program), saved=lambda: _what_is_saved(folder), log=log):
         from eva_engine import distributed
-        from eva_engine.checkpoints.output_folder import training_in
-        from eva_engine.commands.text_log import logging_to
-        from eva_engine.presentation import run_of
+        from eva_engine.commands.ending import logging_to
+        from eva_engine.distributed import training_in
+        from eva_engine.report import run_of
 
         place = distributed.start(config.run.device)
         with training_in(folder), logging_to(folder), run_of(recipe):

@@ -1,25 +1,200 @@
 """Count correct predictions: each sample once, whatever the number of processes.
 
 A sample is an input with a label. The model turns a batch of inputs into logits, whether they are
-images (B, 3, H, W), clips (B, T, 3, H, W) or several views of each (B, V, ...), over which it takes
-the mean itself, see `eva_engine.evaluation.multi_view`.
+images (B, 3, H, W), clips (B, T, 3, H, W) or several views of each (B, V, ...).
 
-Shapes: B samples, K classes.
+Shapes: B samples, V views, K classes.
 """
 
+import heapq
+import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, default_collate
 
 from eva_data.files import printable
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.evaluation.rules import OneLabel, Rule, first_five
+from eva_engine.data.order import TooManyBadSamplesError
+
+logger = logging.getLogger(__name__)
+
+
+class Judged(NamedTuple):
+    """Judgement of a batch by a rule, each (B,).
+
+    Attributes:
+        top1: Whether the first prediction is correct.
+        top5: Whether one of the first five predictions is correct.
+        loss: Cross-entropy; zero where the sample does not count.
+        counts: Whether the sample counts at all.
+    """
+
+    top1: Tensor
+    top5: Tensor
+    loss: Tensor
+    counts: Tensor
+
+
+class Rule(Protocol):
+    """Judges logits (B, K), given labels (B,) and the samples' indexes in the data set (B,)."""
+
+    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
+        """Judge a batch."""
+        ...
+
+
+class OneLabel:
+    """A prediction is correct if it is the label.
+
+    Args:
+        columns: Columns of the logits that compete, in the order of the labels; None takes all.
+    """
+
+    def __init__(self, columns: Sequence[int] | None = None) -> None:
+        self.columns = None if columns is None else torch.tensor(columns)
+
+    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
+        """See `Rule`."""
+        if self.columns is not None:
+            logits = logits[:, self.columns.to(logits.device)]
+        right = first_five(logits) == labels[:, None]
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        return Judged(right[:, 0], right.any(1), loss, torch.ones_like(right[:, 0]))
+
+
+class AnyLabel:
+    """A prediction is correct if it is one of the sample's labels; without any it does not count.
+
+    Args:
+        labels: All labels of each sample of the data set.
+    """
+
+    def __init__(self, labels: Sequence[Sequence[int]]) -> None:
+        width = max((len(entry) for entry in labels), default=0)
+        padded = [[*entry, *[-1] * (width - len(entry))] for entry in labels]
+        self.labels = torch.tensor(padded, dtype=torch.int64).reshape(len(labels), width)
+
+    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
+        """See `Rule`; the loss takes the data set's own label."""
+        accepted = self.labels[indexes.cpu()].to(logits.device)  # (B, width)
+        right = (first_five(logits)[:, :, None] == accepted[:, None]).any(2)  # (B, 5)
+        counts = (accepted >= 0).any(1)
+        loss = F.cross_entropy(logits, labels, reduction="none") * counts
+        return Judged(right[:, 0], right.any(1), loss, counts)
+
+
+def first_five(logits: Tensor) -> Tensor:
+    """Find the classes of the largest logits: (B, 5) of (B, K), or (B, K) of fewer classes."""
+    return logits.topk(min(5, logits.shape[1]), dim=1).indices
+
+
+class MultiView(nn.Module):
+    """Gives the mean over views of a model's probabilities, as their logarithm.
+
+    The official evaluations of videos sum the probabilities of the views. The logarithm of their
+    mean has the same order, and as logits it has that mean as its softmax, so that losses are
+    right too.
+
+    Args:
+        model: Model from inputs (B, ...) to logits (B, K).
+        columns: Columns of the logits that compete, in the order of the labels; None takes all.
+        views_per_forward: Views that go through the model at once; None takes those of a batch.
+
+    Raises:
+        ValueError: If `views_per_forward` is below 1.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        columns: Sequence[int] | None = None,
+        views_per_forward: int | None = None,
+    ) -> None:
+        super().__init__()
+        if views_per_forward is not None and views_per_forward < 1:
+            raise ValueError(f"views_per_forward must be at least 1, got {views_per_forward}")
+        self.model, self.views_per_forward = model, views_per_forward
+        self.columns: Tensor | None
+        chosen = None if columns is None else torch.tensor(columns)
+        self.register_buffer("columns", chosen, persistent=False)
+
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge samples.
+
+        Args:
+            views: (B, V, ...).
+
+        Returns:
+            Logarithms of the mean probabilities (B, K) and of each view's (B, V, K), float32.
+        """
+        size = views.shape[:2]
+        flat = views.flatten(0, 1)  # (B * V, ...)
+        parts = flat.split(self.views_per_forward or len(flat))
+        logits = torch.cat([self.model(part) for part in parts]).float()
+        if self.columns is not None:
+            logits = logits[:, self.columns]
+        each = logits.log_softmax(dim=1).unflatten(0, size)  # (B, V, K)
+        return each.logsumexp(dim=1) - math.log(size[1]), each
+
+
+class LeftOutSamples:
+    """Names each sample once in the log of a run, and ends it if there are too many.
+
+    Args:
+        most: Number of samples that an evaluation may leave out, `run.max_bad_samples`.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._mentioned = most, set[str]()
+
+    def mention(self, left_out: Sequence[str], *, of: int) -> None:
+        """Name samples.
+
+        Args:
+            left_out: A sentence for each.
+            of: Number of all samples.
+
+        Raises:
+            TooManyBadSamplesError: If more than allowed were left out.
+        """
+        for why in left_out:
+            if why not in self._mentioned:
+                logger.warning("left a sample out of the validation: %s", why)
+        self._mentioned |= set(left_out)
+        if len(left_out) > self._most:
+            raise TooManyBadSamplesError(
+                f"{len(left_out)} of {of} validation samples could not be read, "
+                f"max_bad_samples is {self._most}; the log names them"
+            )
+
+
+def require_few(left_out: Sequence[str], *, of: str, total: int, most: int) -> None:
+    """Refuse an evaluation of a command that leaves out more samples than are allowed, or all.
+
+    Args:
+        left_out: A sentence for each.
+        of: Name of the samples: "samples of val", "images".
+        total: Number of all samples.
+        most: Number that may be left out, `--max-bad-samples`.
+
+    Raises:
+        ValueError: If there are more.
+    """
+    if left_out and (len(left_out) > most or len(left_out) == total):
+        raise ValueError(
+            f"{len(left_out)} of {total} {of} cannot be read, and --max-bad-samples is {most}: "
+            f"{printable(left_out[0])}"
+        )
+
 
 MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
 
@@ -286,3 +461,97 @@ def _score(name: str, row: list[float]) -> Score:
     if not row[0]:
         raise ValueError(f"no sample counts in {name}")
     return Score(samples=int(row[0]), right1=int(row[1]), right5=int(row[2]), loss=row[3] / row[0])
+
+
+MOST = 12  # of each kind
+
+
+class Outcome(NamedTuple):
+    """What became of a sample.
+
+    Attributes:
+        confidence: Probability of the prediction.
+        sample: Index of the sample in its data set.
+        label: Its label.
+        prediction: The class that the model found most probable.
+    """
+
+    confidence: float
+    sample: int
+    label: int
+    prediction: int
+
+
+class Outcomes:
+    """Keeps the samples of an evaluation that a report shows; `add` is `count`'s `receive`.
+
+    Args:
+        most: Number of wrong ones that are kept.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._wrong: list[Outcome] = []
+        self._right: dict[int, Outcome] = {}  # the most confident one of each class
+
+    def add(self, results: BatchResults) -> None:
+        """Look at a batch of this process."""
+        if not len(results.labels):
+            return
+        chosen = first_five(results.logits)[:, :1]  # (B, 1)
+        shares = results.logits.softmax(dim=1).gather(1, chosen)
+        columns = (shares[:, 0], results.indexes, results.labels, chosen[:, 0])
+        for one in map(Outcome, *(column.tolist() for column in columns)):
+            if one.label == one.prediction:
+                self._right[one.label] = max(one, self._right.get(one.label, one))
+            else:
+                self._wrong.append(one)
+        self._wrong = heapq.nlargest(self._most, self._wrong)
+
+    def gathered(self) -> tuple[list[Outcome], list[Outcome]]:
+        """Collect those of all processes; the same call on all of them.
+
+        Returns:
+            Wrong ones and right ones of different classes, the most confident first.
+        """
+        everyone = Outcomes(self._most)
+        parts: list[tuple[list[Outcome], dict[int, Outcome]]] = distributed.gather(
+            (self._wrong, self._right)
+        )
+        for wrong, right in parts:
+            everyone._wrong += wrong
+            for label, one in right.items():
+                everyone._right[label] = max(one, everyone._right.get(label, one))
+        return everyone.kept()
+
+    def kept(self) -> tuple[list[Outcome], list[Outcome]]:
+        """Return those of this process, as `gathered` does those of all."""
+        most = self._most
+        return heapq.nlargest(most, self._wrong), heapq.nlargest(most, self._right.values())
+
+
+def counted_of(
+    logits: Tensor, labels: Tensor
+) -> tuple[Counted, tuple[list[Outcome], list[Outcome]]]:
+    """Count what a cheap classifier said, on the process that has all of it.
+
+    Args:
+        logits: (M, K).
+        labels: (M,).
+
+    Returns:
+        Counts with the confusion of at most `MAX_CONFUSION` classes, and wrong and right samples.
+    """
+    classes, five = logits.shape[1], first_five(logits)
+    outcomes = Outcomes()
+    outcomes.add(BatchResults(torch.arange(len(labels)), labels, logits, None, {}))
+    if classes > MAX_CONFUSION:
+        return Counted(scores={}), outcomes.kept()
+    cells = labels * classes + five[:, 0]
+    right = (five == labels[:, None]).any(1)
+    counted = Counted(
+        scores={},
+        confusion=torch.bincount(cells, minlength=classes**2).reshape(classes, classes).cpu(),
+        right5=torch.bincount(labels[right], minlength=classes).cpu(),
+    )
+    return counted, outcomes.kept()

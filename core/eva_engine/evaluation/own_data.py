@@ -17,16 +17,16 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
+from eva_engine.evaluation.classification_report import draw_confusion, write_per_class
 from eva_engine.evaluation.counting import (
     MAX_CONFUSION,
     BatchResults,
     Counted,
     LabelledSamples,
+    OneLabel,
     count,
+    require_few,
 )
-from eva_engine.evaluation.left_out import require_few
-from eva_engine.evaluation.reports import draw_confusion, write_per_class
-from eva_engine.evaluation.rules import OneLabel
 from eva_runs.commands import say
 
 _LARGEST = 1e6  # of a mean or a deviation of pixels, which is below 256 in any scale

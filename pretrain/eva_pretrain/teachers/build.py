@@ -2,7 +2,7 @@
 
 import torch
 
-from eva_engine.precision import DTYPES
+from eva_engine.distributed import DTYPES
 from eva_pretrain.config import TeacherConfig
 from eva_pretrain.teachers.backbone import BackboneTeacher
 from eva_pretrain.teachers.clip import ClipTeacher

@@ -15,7 +15,7 @@ from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
-from eva_engine.presentation import Presentation
+from eva_engine.report import Presentation
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.config import TokenizerConfig
 from eva_pretrain.report import use_of_codes

@@ -20,8 +20,7 @@ from eva_data.transforms import evaluation_transform
 from eva_engine.config import RunConfig
 from eva_engine.data.loading import EvaluationInterruptedError, interruptible
 from eva_engine.data.order import TooManyBadSamplesError
-from eva_engine.evaluation.counting import count
-from eva_engine.evaluation.rules import OneLabel
+from eva_engine.evaluation.counting import OneLabel, count
 from eva_runs.interruption import StopSignal
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)

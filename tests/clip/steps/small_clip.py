@@ -17,7 +17,7 @@ from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.data.order import Batch
 from eva_engine.loop import TrainingRun
-from eva_engine.steps.deepspeed_engine import TrainingEngine
+from eva_engine.steps.engine import TrainingEngine
 from eva_engine.steps.micro_batches import MicroBatches, forward_and_backward
 from eva_engine.steps.parameter_groups import ParameterGroup
 

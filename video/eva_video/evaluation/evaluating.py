@@ -13,22 +13,25 @@ from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.video.video_source import UnreadableVideoError, require_backend
 from eva_engine import distributed
-from eva_engine.checkpoints.output_folder import evaluation_in
-from eva_engine.commands.endings import sentence
+from eva_engine.commands.ending import sentence
 from eva_engine.commands.options import choose_dtype
-from eva_engine.evaluation.classification_report import classification_sections
-from eva_engine.evaluation.counting import BatchResults, Counted
-from eva_engine.evaluation.multi_view import MultiView
-from eva_engine.evaluation.outcomes import Outcome, Outcomes
+from eva_engine.distributed import evaluation_in
+from eva_engine.evaluation.classification_report import (
+    classification_sections,
+    complain_of_left_out,
+    say_end,
+    table,
+    write_results,
+)
+from eva_engine.evaluation.counting import BatchResults, Counted, MultiView, Outcome, Outcomes
 from eva_engine.evaluation.own_data import (
     evaluate_own_data,
     fill_from_training,
     given_flags,
     settings_of,
 )
-from eva_engine.evaluation.report import announce, write_evaluation_report
-from eva_engine.evaluation.reports import complain_of_left_out, say_end, table, write_results
 from eva_engine.evaluation.sample_lines import writing_sample_lines
+from eva_engine.report import announce, write_evaluation_report
 from eva_report.content import Section, Step
 from eva_runs.commands import command_to_run, folder_to_show
 from eva_video.data.sampling import Sampling

@@ -10,13 +10,13 @@ from eva_data.labelled_videos.opening import require_videos
 from eva_data.video.video_source import BACKENDS
 from eva_engine.commands.options import (
     add_arguments,
+    add_frozen,
     add_weights,
     command,
     new_parser,
     parse_with_weights,
 )
 from eva_engine.config import LARGEST_SEED
-from eva_engine.evaluation.frozen_options import add_frozen
 from eva_runs.options import integer, number
 from eva_video.config import MOST_FRAMES, PROBE_EPOCHS, PROBE_RATES
 

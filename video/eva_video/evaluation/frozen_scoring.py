@@ -15,13 +15,19 @@ from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.video.video_source import require_backend
 from eva_engine import distributed
-from eva_engine.checkpoints.output_folder import evaluation_in
+from eva_engine.commands.options import check_frozen
+from eva_engine.distributed import evaluation_in
 from eva_engine.evaluation.classification_report import classification_sections
-from eva_engine.evaluation.frozen import Kept, labelled_features, nearest_neighbours
-from eva_engine.evaluation.frozen_options import check_frozen
-from eva_engine.evaluation.frozen_scores import report_frozen, score_frozen, score_of
-from eva_engine.evaluation.outcomes import counted_of
-from eva_engine.evaluation.report import announce
+from eva_engine.evaluation.counting import counted_of
+from eva_engine.evaluation.frozen import (
+    Kept,
+    labelled_features,
+    nearest_neighbours,
+    report_frozen,
+    score_frozen,
+    score_of,
+)
+from eva_engine.report import announce
 from eva_report.content import Section
 from eva_video.data.clips import Views
 from eva_video.data.transforms import Normalise

@@ -31,7 +31,7 @@ from eva_data.video.video_source import (
     require_usual_shape,
 )
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
-from eva_engine.evaluation.multi_view import MultiView
+from eva_engine.evaluation.counting import MultiView
 from eva_engine.evaluation.own_data import notes_of_training
 from eva_report.demos.classes import Prediction, first_classes
 from eva_video.data.preprocessing import preprocessing_of

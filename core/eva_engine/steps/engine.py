@@ -1,4 +1,4 @@
-"""DeepSpeed's engine for a model: settings, master weights, skipped steps."""
+"""A model in DeepSpeed's engine: optimizer, master weights, skipped steps, average, compilation."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,12 +8,80 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eva_backbone.block import Block
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.steps.optimizers import build_optimizer
 from eva_engine.steps.parameter_groups import ParameterGroup, optimizer_groups
 
 logger = logging.getLogger(__name__)
+
+Groups = list[dict[str, Any]]
+
+
+def build_optimizer(
+    groups: Groups, config: OptimizerConfig, *, zero_stage: int
+) -> torch.optim.Optimizer:
+    """Build the optimizer that DeepSpeed's engine gets.
+
+    Gradients are clipped by the engine, and by none of these.
+
+    Args:
+        groups: Groups of `eva_engine.steps.parameter_groups.optimizer_groups`.
+        config: Settings of the optimizer.
+        zero_stage: 1 if the optimizer's state will be shared among processes.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: For `lars` with ZeRO-1.
+    """
+    if config.name == "adamw":
+        return torch.optim.AdamW(
+            groups, lr=config.lr, betas=config.betas, eps=config.eps, foreach=True
+        )
+    if config.name == "lamb":
+        return _lamb(groups, config)
+    if zero_stage:
+        raise ValueError(
+            "optimizer.name=lars needs zero_stage=0: it scales each step by the norm of an "
+            "entire matrix, and ZeRO-1 cuts matrices into parts"
+        )
+    return _lars(groups, config)
+
+
+def _lamb(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Build LAMB (You et al., https://arxiv.org/abs/1904.00962), as timm has it.
+
+    A step of a tensor with weight decay has the length of the tensor times the learning rate, one
+    of a tensor without weight decay is AdamW's. ZeRO-1 hands over the part of a parameter group
+    that a process keeps as one tensor, so there a part has one length (and in the official
+    training of CLIP by DeepSpeed's LAMB): the result depends on the number of processes.
+    """
+    from timm.optim import Lamb
+
+    class LambOfGradients(Lamb):  # type: ignore[misc]
+        """LAMB to which a step without gradients, one that is left out, does not count."""
+
+        def step(self, closure: Any = None) -> Any:
+            if any(p.grad is not None for group in self.param_groups for p in group["params"]):
+                return super().step(closure)
+            return None
+
+    lamb: torch.optim.Optimizer = LambOfGradients(
+        groups, lr=config.lr, betas=config.betas, eps=config.eps, max_grad_norm=None
+    )
+    return lamb
+
+
+def _lars(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    from timm.optim import Lars
+
+    for group in groups:  # timm adapts where there is weight decay; LARS does wherever a norm is
+        group["always_adapt"] = all(parameter.ndim > 1 for parameter in group["params"])
+    lars: torch.optim.Optimizer = Lars(groups, lr=config.lr, momentum=config.momentum)
+    return lars
+
 
 _LARGEST_BUCKET = 500_000_000  # elements, as in the official settings
 _NO_REPORT = 10**9  # steps; the loop writes its own log
@@ -272,3 +340,110 @@ def _deepspeed_config(
             "min_loss_scale": 1,
         }
     return config
+
+
+_FELT = 0.05  # share of the initial weights at the end of a run
+
+
+def warn_of_slow_average(decay: float, steps: int) -> None:
+    """Warn if a run is too short for its moving average.
+
+    Args:
+        decay: Weight of the past; 0 for no average.
+        steps: Steps of the complete run.
+    """
+    share = decay**steps if decay else 0.0
+    if share > _FELT:
+        logger.warning(
+            "after all %d steps the moving average still holds %.0f %% of the initial weights; "
+            "with run.ema_decay=%.4g it would hold %.0f %%",
+            *(steps, 100 * share, _FELT ** (1 / steps), 100 * _FELT),
+        )
+
+
+class MovingAverage:
+    """Average of the master weights (buffers are taken as they are).
+
+    Args:
+        engine: The engine that trains.
+        decay: Weight of the past.
+    """
+
+    def __init__(self, engine: TrainingEngine, *, decay: float) -> None:
+        self.engine = engine
+        self.decay = decay
+        self._parts = {name: part.float().clone() for name, part in self._master()}
+
+    def update(self) -> None:
+        """Add the present weights, after a step."""
+        masters = [part.float() for _, part in self._master()]
+        torch._foreach_lerp_(list(self._parts.values()), masters, 1 - self.decay)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return this process's part."""
+        return {name: part.cpu() for name, part in self._parts.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore this process's part.
+
+        Args:
+            state: State from `state_dict`.
+
+        Raises:
+            ValueError: If it belongs to another model or another number of processes.
+        """
+        shapes = {name: part.shape for name, part in self._parts.items()}
+        if {name: part.shape for name, part in state.items()} != shapes:
+            raise ValueError("the saved moving average is of another model or number of processes")
+        for name, part in self._parts.items():
+            part.copy_(state[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the averages into the model's weights while the block runs."""
+        kept = {name: part.clone() for name, part in self._master()}
+        self._write(self._parts)
+        try:
+            yield
+        finally:
+            self._write(kept)
+
+    def _master(self) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter, part in self.engine.master_weights():
+            if parameter.requires_grad and part is not None:
+                yield name, part
+
+    def _write(self, parts: Mapping[str, Tensor]) -> None:
+        for name, part in self._master():
+            part.copy_(parts[name])
+        self.engine.refresh_weights()
+
+
+BACKEND = "inductor"
+_VERSIONS = 64
+
+
+def compile_model(model: nn.Module) -> int:
+    """Let the parts of a model be compiled when they are first called; names stay as they are.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Number of the parts.
+    """
+    import torch._dynamo  # heavy
+
+    limits = torch._dynamo.config  # training, evaluation, and batches of one sample: each its own
+    limits.recompile_limit = max(limits.recompile_limit, _VERSIONS)
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    parts = [part for block in blocks for part in _parts(block)] or [model]
+    for part in parts:
+        compiled = torch.compile(part.forward, backend=BACKEND, fullgraph=bool(blocks))
+        part.forward = compiled
+    logger.info("%d parts of the model are compiled when they are first called", len(parts))
+    return len(parts)
+
+
+def _parts(block: Block) -> list[nn.Module]:
+    return [block.attn, block.mlp] if block.drop_path.rate else [block]

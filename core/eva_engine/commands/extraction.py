@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
 from eva_runs.command_line.parsing import Parser
 
-if TYPE_CHECKING:  # the options alone need no torch
+if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from eva_engine.extraction.samples import Samples
+    from eva_engine.extraction import Samples
 
 STORED = ("fp16", "fp32")
 
@@ -69,8 +69,8 @@ def extraction_command(program: str, kinds: Sequence[Kind], *, about: str) -> Ca
         return _parse(arguments, new_parser(program, purpose, epilog=examples), kinds)
 
     def work(options: argparse.Namespace, device: "torch.device") -> None:
-        from eva_engine.checkpoints.output_folder import reserved
-        from eva_engine.extraction.writing import write_features
+        from eva_engine.distributed import reserved
+        from eva_engine.extraction import write_features
 
         (kind,) = [kind for kind in kinds if options.kind in kind.names]
         with reserved(options.output):

@@ -1,1 +1,0 @@
-"""Features of many pictures or texts into files, whatever model computes them."""
