@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib import metadata
 
 from eva_command.table import COMMANDS, GROUPS, Command, Group
-from eva_runs.commands import EXIT_UNREAD, UnwritableOutputError, complain, flush_output, say
+from eva_runs.commands import complain, leave_unread, say
 from eva_runs.extras import sentence_of
 
 _HELP = ("-h", "--help", "help")
@@ -32,19 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Arguments in place of those of the process.
 
     Returns:
-        The exit code: that of the command, 2 for words that are not a command, or 1 if the
-        standard output cannot be written.
+        The exit code: that of the command, or 2 for words that are not a command.
     """
     try:
-        try:
-            return _answer(list(sys.argv[1:] if arguments is None else arguments))
-        finally:
-            flush_output()
-    except BrokenPipeError:  # its reader has seen enough, as in `... --help | head`
-        return EXIT_UNREAD
-    except UnwritableOutputError as error:
-        complain(f"eva: {error}")
-        return 1
+        return _answer(list(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:
+        leave_unread()
 
 
 def _answer(given: Sequence[str]) -> int:
@@ -58,10 +51,6 @@ def _answer(given: Sequence[str]) -> int:
     if word in COMMANDS:
         return _call(COMMANDS[word], f"eva {word}", rest)
     if word not in GROUPS:
-        turned = rest[:1] and rest[0] in GROUPS and word in _words(GROUPS[rest[0]])
-        if turned:
-            complain(f"eva: there is no command {word!r}; close to it: eva {rest[0]} {word}")
-            return 2
         return _unknown(word, "eva", [*GROUPS, *COMMANDS])
     group = GROUPS[word]
     if not rest or rest[0] in _HELP:
@@ -97,10 +86,6 @@ def _called(name: str, arguments: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
-
-
-def _words(group: Group) -> list[str]:
-    return [*group.commands, *group.aliases]
 
 
 def _unknown(
@@ -152,7 +137,3 @@ def _version() -> str:
         return metadata.version("eva-toolkit")
     except metadata.PackageNotFoundError:
         return "(not installed: run from its source)"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

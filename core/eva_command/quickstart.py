@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from eva_runs.command_line.parsing import Parser
 from eva_runs.command_line.steps import run_step
 from eva_runs.commands import program, say
 
@@ -75,8 +74,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     texts = {_DETECTION: "find digits and their masks"}
     texts |= {name: recipe.text for name, recipe in RECIPES.items()}
-    parser = Parser(
+    parser = argparse.ArgumentParser(
         prog="eva quickstart",
+        allow_abbrev=False,
         description="Make demo data, train on a CPU in a few minutes, score and report. The same "
         "command continues a run that was stopped. Further arguments are those of the training.",
         epilog="tasks:\n" + "\n".join(f"  {name:<15} {text}" for name, text in texts.items()),
@@ -127,7 +127,3 @@ def _step(words: Sequence[str]) -> int:
 
 
 main = program(_parse, _run, name="eva quickstart")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

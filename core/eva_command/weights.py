@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eva_runs.command_line.parsing import Parser
 from eva_runs.commands import complain, program, say
 from eva_runs.options import add_download_option
 
@@ -16,7 +15,9 @@ _TASKS = ("pretrain", "classification", "clip", "detection", "segmentation", "vi
 
 
 def _parser(verb: str, description: str) -> argparse.ArgumentParser:
-    return Parser(prog=f"eva weights {verb}", description=description)
+    return argparse.ArgumentParser(
+        prog=f"eva weights {verb}", description=description, allow_abbrev=False
+    )
 
 
 def _parse_list(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from eva_data.files import make_folder, printable, require_free
 from eva_data.progress import above_bars
@@ -16,7 +17,7 @@ EXIT_UNREAD = 141  # as a shell counts SIGPIPE
 
 
 class UnwritableOutputError(OSError):
-    """The standard output is closed, or takes no more, as on a full disk."""
+    """The standard output takes no more, as on a full disk."""
 
 
 def say(text: str) -> None:
@@ -26,45 +27,20 @@ def say(text: str) -> None:
         text: The line.
 
     Raises:
-        UnwritableOutputError: If the output cannot be written.
+        SystemExit: With `EXIT_UNREAD`, if its reader has seen enough, as in `... | head`.
     """
-    if sys.stdout is None:
-        raise UnwritableOutputError("the standard output is closed: nothing can be shown")
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    shown = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
         with above_bars(sys.stdout):
-            sys.stdout.write(f"{shown}\n")
-    except BrokenPipeError:  # its reader has seen enough, as in `... | head`
-        sys.exit(EXIT_UNREAD)
-    except OSError as error:
-        raise _given_up(error) from error
+            print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)  # noqa: T201
+    except BrokenPipeError:
+        leave_unread()
 
 
-def flush_output() -> None:
-    """Hand over what was said to the system, which may find only now that there is no room.
-
-    A reader that has seen enough, as in `... | head`, is not an error.
-
-    Raises:
-        UnwritableOutputError: If the output cannot be written.
-    """
-    if sys.stdout is None:
-        return
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        failure = _given_up(error)
-        if not isinstance(error, BrokenPipeError):
-            raise failure from error
-
-
-def _given_up(error: OSError) -> UnwritableOutputError:
-    """Make the sentence; what Python flushes at its end goes nowhere, and does not fail again."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
-    os.close(nothing)
-    return UnwritableOutputError(f"the standard output cannot be written: {error.strerror}")
+def leave_unread() -> NoReturn:
+    """End the program, whose standard output has no reader any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python's last flush goes there
+    sys.exit(EXIT_UNREAD)
 
 
 def complain(text: str) -> None:
@@ -143,9 +119,7 @@ def exit_code(
         The exit code: that of the command, `refused`, or 130 after Ctrl-C.
     """
     try:
-        code = command()
-        flush_output()
-        return code
+        return command()
     except (OSError, ValueError) as error:
         complain(f"{name}: {error}")
         return refused

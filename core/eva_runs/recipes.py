@@ -49,6 +49,10 @@ _PARTS = frozenset(  # folders of a data set's parts, which do not name it
 )
 
 
+class NoRecipeError(SlipError):
+    """A name that no recipe has."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A recipe that can be trained or evaluated.
@@ -123,13 +127,13 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
 
     Raises:
         ValueError: If there is no such task, or several recipes have the name.
-        SlipError: If there is no such recipe, with those that are close to it; or the name is that
-            of weights or a folder, with the option that takes them.
+        NoRecipeError: If there is no such recipe, with those that are close to it; or the name is
+            that of weights or a folder, with the option that takes them.
     """
     folder = recipe_folder(task)
     given = home_expanded(name)
     if given.suffix in WEIGHTS:
-        raise SlipError(_weights_in_its_place(task, os.fspath(name), given))
+        raise NoRecipeError(_weights_in_its_place(task, os.fspath(name), given))
     if given.is_file():
         return given
     text = given.as_posix().removeprefix(f"{task}/configs/")
@@ -148,9 +152,9 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
             f"{', '.join(_plain(one) for one in same)}"
         )
     if os.fspath(name) and (given.is_dir() or _recipes_with(task, text)):
-        raise SlipError(_weights_in_its_place(task, text, given))
+        raise NoRecipeError(_weights_in_its_place(task, text, given))
     close = _close(text, [_plain(one) for one in known])
-    raise SlipError(
+    raise NoRecipeError(
         f"there is no recipe {os.fspath(name)!r} of {task}, and no such file; "
         f"{f'close to it: {close}; ' if close else ''}`eva recipes {task}` lists all"
     )

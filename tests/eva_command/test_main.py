@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -97,52 +96,10 @@ def test_a_command_gets_its_arguments_and_its_name(monkeypatch):
     assert sys.argv == before
 
 
-@pytest.mark.parametrize("lines", [1, 30000])
-def test_a_reader_that_has_seen_enough_is_not_an_error(lines):
-    """As in `eva recipes | head -1`: no message, whether the rest fits into the pipe or not."""
-    script = (
-        "import sys\nfrom eva_command import main as m\nfrom eva_command.table import Command\n"
-        "from eva_runs.commands import exit_code, say\n"
-        f"def lines(): return [say('line') for _ in range({lines})] and 0\n"
-        "def talk(arguments): return exit_code(lines)\n"
-        "m.COMMANDS['recipes'] = Command('__main__', 'talk', '')\n"
-        "sys.stdin.read()\nsys.exit(m.main(['recipes']))"
-    )
-    command = [sys.executable, "-c", script]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
-        process.stdout.close()
-        process.stdin.close()
-        assert process.stderr.read() == ""
-    assert process.returncode in (0, 141)
-
-
-def test_a_reader_that_has_seen_enough_of_a_recipes_help(monkeypatch, capsys):
-    """The library that writes it flushes each line."""
-
-    def broken(arguments):
-        raise BrokenPipeError
-
-    monkeypatch.setitem(sys.modules[__name__].__dict__, "_record", broken)
-    monkeypatch.setitem(command_line.COMMANDS, "recipes", Command(__name__, "_record", ""))
-    assert main(["recipes"]) == 141
-    assert capsys.readouterr().err == ""
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
-@pytest.mark.parametrize("words", ["", "recipes", "video", "recipes --help", "--version"])
-@pytest.mark.parametrize(
-    ("output", "sentence"),
-    [("/dev/full", "cannot be written: No space left on device"), ("&-", "is closed")],
-)
-def test_output_that_cannot_be_written_is_one_sentence(words, output, sentence):
-    if (words, output) == ("recipes --help", "&-"):
-        pytest.skip("argparse shows its help on the standard error output instead")
-    command = f"unset PYTHONUNBUFFERED; {sys.executable} -m eva_command {words} >{output}"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
-    assert done.returncode in (1, 2)
-    (line,) = done.stderr.splitlines()
-    assert f"the standard output {sentence}" in line
+def test_a_reader_that_has_seen_enough_is_not_an_error():
+    command = f"{sys.executable} -m eva_command recipes | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) in ((0, ""), (141, ""))
 
 
 def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):

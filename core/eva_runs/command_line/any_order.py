@@ -120,4 +120,4 @@ class AnyOrderParser(Parser):
         if "." in name and self.takes_settings:
             setting = word.lstrip("-") + ("" if equals else "=VALUE")
             self.error(f"{word}: settings are written without dashes: {setting}")
-        super().refuse_flag(word)
+        self.error(f"there is no flag {name}")

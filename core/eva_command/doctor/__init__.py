@@ -1,1 +1,0 @@
-"""`eva doctor`: what is installed, missing and broken, without network."""

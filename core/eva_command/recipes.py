@@ -1,0 +1,186 @@
+"""`eva recipes` and `eva config`: list, show and copy recipes."""
+
+import argparse
+import ast
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from eva_data.files import make_folder, writing
+from eva_runs.commands import program, say
+from eva_runs.recipes import (
+    TASKS,
+    NoRecipeError,
+    Recipe,
+    find_recipe,
+    list_data_files,
+    list_recipes,
+    recipe_folder,
+)
+
+_YAML_BASE = re.compile(r"""^_BASE_:\s*["']?([^"'\s#]+)""", re.MULTILINE)
+
+
+def _parse_recipes(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="eva recipes",
+        allow_abbrev=False,
+        description="List the recipes, by the names that every command takes.",
+    )
+    parser.add_argument("task", nargs="?", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
+    return parser.parse_args(arguments)
+
+
+def _list(options: argparse.Namespace) -> int:
+    for task in [options.task] if options.task else TASKS:
+        found = [*list_recipes(task), *list_data_files(task)]
+        if found:
+            say(f"{task}: {recipe_folder(task)}")
+        for recipe in found:
+            say(_line(recipe))
+    return 0
+
+
+def _line(recipe: Recipe) -> str:
+    left = f"  {recipe.name}"
+    if len(left) > 48:
+        left += f"\n{'':48}"
+    return f"{left:<48}  {recipe.summary}".rstrip()
+
+
+recipes = program(_parse_recipes, _list)
+
+
+def _parse_config(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="eva config",
+        allow_abbrev=False,
+        description="Show a recipe and the files that it inherits from, or copy them all: the copy "
+        "keeps the layout and works wherever it lies.",
+    )
+    add = parser.add_argument
+    add("name", metavar="NAME", help="name that `eva recipes` lists, TASK/NAME, or path")
+    add("--task", choices=TASKS, help="task, where several have a recipe of that name")
+    add("--copy", type=Path, metavar="DIR", help="folder for the copy; nothing in it is replaced")
+    return parser.parse_args(arguments)
+
+
+def _show_or_copy(options: argparse.Namespace) -> int:
+    task, path = _find(options.name, options.task)
+    if options.copy is not None:
+        for file in copy_recipe(path, recipe_folder(task), options.copy):
+            say(str(file))
+        return 0
+    say(f"# {path}")
+    for parent in with_parents(path)[1:]:
+        say(f"# inherits from {parent}")
+    say(path.read_text(encoding="utf-8").rstrip())
+    return 0
+
+
+config = program(_parse_config, _show_or_copy)
+
+
+def _find(name: str, task: str | None) -> tuple[str, Path]:
+    """Find the task and the file of a recipe; a path of a checkout names the task, too."""
+    first, _, rest = name.partition("/")
+    if task is None and first in TASKS and rest:
+        return first, find_recipe(first, rest.removeprefix("configs/"))
+    found, errors = {}, []
+    for one in [task] if task else TASKS:
+        try:
+            found[one] = find_recipe(one, name)
+        except NoRecipeError as error:
+            errors.append(error)
+    if len(found) == 1 or (found and Path(name).is_file()):
+        return next(iter(found.items()))
+    if found:
+        raise ValueError(f"{', '.join(found)} have a recipe {name!r}: say which with --task")
+    if len(errors) == 1:
+        raise errors[0]
+    raise ValueError(f"there is no recipe {name!r} of any task; `eva recipes` lists all")
+
+
+def with_parents(recipe: Path) -> list[Path]:
+    """List a recipe and every file beside it that it inherits from or names.
+
+    Three ways are followed: relative imports (LazyConfig), `_base_` (mmengine) or `_BASE_` (yacs),
+    and `Path(__file__).with_name("FILE")` (the recipes of our own loops).
+
+    Args:
+        recipe: Recipe.
+
+    Returns:
+        The recipe, then its parents, each once.
+
+    Raises:
+        FileNotFoundError: If a parent does not exist.
+    """
+    found: list[Path] = []
+    waiting = [recipe.resolve(strict=True)]
+    while waiting:
+        path = waiting.pop(0)
+        if path not in found:
+            found.append(path)
+            waiting += [parent.resolve(strict=True) for parent in _parents(path)]
+    return found
+
+
+def copy_recipe(recipe: Path, folder: Path, destination: Path) -> list[Path]:
+    """Copy a recipe and its parents.
+
+    Args:
+        recipe: Recipe.
+        folder: Folder of all recipes of its task, whose layout the copy keeps; a recipe that lies
+            elsewhere keeps the layout of itself and its parents.
+        destination: Folder of the copies, made if it does not exist.
+
+    Returns:
+        The copies; the first is that of the recipe, which is written last.
+
+    Raises:
+        ValueError: If one of the copies exists already.
+        FileNotFoundError: If a parent does not exist.
+        UnwritableError: If the disk is full, for example.
+    """
+    files = with_parents(recipe)
+    root = folder.resolve()
+    if not all(file.is_relative_to(root) for file in files):
+        root = Path(os.path.commonpath([file.parent for file in files]))
+    copies = {file: destination / file.relative_to(root) for file in files}
+    if there := [str(copy) for copy in copies.values() if copy.exists()]:
+        raise ValueError(f"{', '.join(there)}: a copy never replaces a file; name another folder")
+    for file, copy in reversed(copies.items()):
+        make_folder(copy.parent)
+        with writing(copy) as stream:
+            stream.write(file.read_bytes())
+    return list(copies.values())
+
+
+def _parents(path: Path) -> list[Path]:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        return [*_named(ast.parse(text), path)]
+    if path.suffix in (".yaml", ".yml"):
+        return [path.parent / name for name in _YAML_BASE.findall(text) if "://" not in name]
+    return []
+
+
+def _named(tree: ast.Module, path: Path) -> Iterator[Path]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = path.parents[node.level - 1]
+            modules = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from (folder / f"{name.replace('.', '/')}.py" for name in modules)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_base_":
+            yield from (path.parent / name for name in _strings(node.value) if "::" not in name)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            "Path(__file__).with_name"
+        ):
+            yield from (path.with_name(name) for name in _strings(node.args[0]))
+
+
+def _strings(node: ast.expr) -> list[str]:
+    value = ast.literal_eval(node)
+    return [value] if isinstance(value, str) else list(value)
