@@ -1,0 +1,197 @@
+"""Classifiers: own data, scores, predictions, features, and what others read of them."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eva_classification.features import FeatureExtractor
+from eva_classification.inference.predictor import Predictor
+from eva_classification.models import load_classifier
+from eva_engine.extraction.shards import read_features
+
+CPU = ("--workers", 0, "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def mine(trained):
+    """Output folder of a training."""
+    return trained("classification")[0]
+
+
+@pytest.fixture(scope="module")
+def val(engine_data):
+    return engine_data / "folder/val"
+
+
+@pytest.fixture(scope="module")
+def images(val):
+    return sorted(val.rglob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def score(run, mine):
+    """Function: results of `eva classification evaluate` on the training's validation data."""
+
+    def evaluate(data, output, *more, weights=mine):
+        run("eva", "classification", "evaluate", weights, "--data", data, "--output", output,
+            *CPU, *more)  # fmt: skip
+        return json.loads((output / "results.json").read_text())["sets"]["data"]
+
+    return evaluate
+
+
+def test_an_evaluation_repeats_the_best_scores_and_shows_them(
+    mine, val, images, score, read_page, tmp_path
+):
+    results = score(val, tmp_path / "out")
+    best = json.loads((mine / "best/best.json").read_text())["model_ema.safetensors"]["results"]
+    assert results["images"] == len(images)
+    assert results["top1"] == best["top1"]
+    assert results["loss"] == pytest.approx(best["loss"], abs=1e-6)
+    with open(tmp_path / "out/per_class.csv") as file:
+        assert len([*csv.DictReader(file)]) == 10
+    assert (tmp_path / "out/confusion.png").stat().st_size > 1000
+    page = read_page(tmp_path / "out/report.html")
+    assert f"{results['top1']:.3g}" in page.text
+    assert len(page.images) >= 8
+
+
+def test_two_processes_score_each_image_once(run, score, mine, val, tmp_path):
+    alone = score(val, tmp_path / "one")
+    run("torchrun", "--nproc-per-node", 2, "-m", "eva_command", "classification", "evaluate", mine,
+        "--data", val, "--output", tmp_path / "two", *CPU)  # fmt: skip
+    both = json.loads((tmp_path / "two/results.json").read_text())["sets"]["data"]
+    assert both == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_share_is_held_out_of_one_folder(run, training, metrics_of, engine_data, tmp_path):
+    """In place of validation data; the weights carry the classes of the folder."""
+    source = engine_data / "folder/train"
+    output = tmp_path / "run"
+    share = ("--data.train", source, "--data.val", "", "--data.val-share", 0.2)
+    ended = run(*training("classification", output, *share, "--run.epochs", 1))
+    counts = [int(number) for number in re.findall(r"(\d+) images", ended.text)]
+    assert sum(counts) == len([*source.rglob("*.png")])
+    assert 0.1 < min(counts) / sum(counts) < 0.35
+    assert "val_top1" in metrics_of(output)[-1]
+    ranking = Predictor.from_weights(str(output))(str(next((source / "4").glob("*.png"))))
+    assert {name for name, _ in ranking} <= {str(digit) for digit in range(10)}
+
+
+def test_a_demo_names_images_and_videos(run, mine, engine_data, tmp_path):
+    inputs = (engine_data / "folder/val/7", next((engine_data / "video/val").rglob("*.mp4")))
+    ended = run("eva", "classification", "demo", mine, *inputs, "--output", tmp_path / "named")
+    entries = json.loads((tmp_path / "named/predictions.json").read_text())["files"]
+    files = [*sorted(path.name for path in inputs[0].iterdir()), inputs[1].name]
+    assert [entry["file"] for entry in entries] == files
+    assert all((tmp_path / "named" / name).stat().st_size for name in files)
+    assert ended.names(*files)
+    with open(tmp_path / "named/predictions.csv") as file:
+        assert [row["class"] for row in csv.DictReader(file)] == [
+            entry["classes"][0]["class"] for entry in entries
+        ]
+    predictor = Predictor.from_weights(str(mine))
+    name, probability = predictor(str(inputs[0] / files[0]))[0]
+    first = entries[0]["classes"][0]
+    assert first["class"] == name
+    assert first["probability"] == pytest.approx(probability, abs=1e-5)
+
+
+def test_a_predictor_takes_paths_images_arrays_and_lists(mine, images):
+    predictor = Predictor.from_weights(str(mine))
+    image = Image.open(images[0]).convert("RGB")
+    ways = (str(images[0]), image, np.asarray(image))
+    one, two, three = (predictor(way) for way in ways)
+    assert one == two == three
+    names = [[name for name, _ in ranking] for ranking in predictor(list(map(str, images[:3])))]
+    assert names[0] == [name for name, _ in one]
+    table = predictor.probabilities([image, image])
+    assert table.shape == (2, 10)
+    assert table.sum(1) == pytest.approx([1, 1], abs=1e-4)
+
+
+def test_a_damaged_image_is_left_out_and_named(score, val, fails, run, mine, tmp_path):
+    shutil.copytree(val, tmp_path / "val")
+    (tmp_path / "val/3/broken.png").write_bytes(b"no image")
+    whole = score(val, tmp_path / "whole")
+    assert score(tmp_path / "val", tmp_path / "out") == whole
+    strict = ("--data", tmp_path / "val", "--max-bad-samples", 0, *CPU)
+    fails(run("eva", "classification", "evaluate", mine, *strict, code=None), "broken.png")
+
+
+def test_a_check_of_frozen_features(run, mine, val, engine_data, read_page, tmp_path):
+    run("eva", "classification", "evaluate-frozen", mine, "--train", engine_data / "folder/train",
+        "--val", val, "--neighbours", 5, "--output", tmp_path, *CPU)  # fmt: skip
+    results = json.loads((tmp_path / "results.json").read_text())["sets"]
+    assert {"5 neighbours", "linear"} == {*results}
+    page = read_page(tmp_path / "report.html")
+    assert all(f"{score['top1']:.3g}" in page.text for score in results.values())
+
+
+def test_features_in_files_are_those_in_python(run, mine, val, images, tmp_path):
+    """A run that was interrupted goes on with the same command."""
+    words = ("eva", "extract", "--weights", mine, "--images", val, "--output", tmp_path / "out",
+             "--store", "fp32", "--file-mb", 0.005, "--precision", "fp32", *CPU)  # fmt: skip
+    run(*words)
+    names, features = read_features(tmp_path / "out")
+    files = sorted((tmp_path / "out").glob("*.safetensors"))
+    assert len(files) > 1
+    files[-1].unlink()
+    run(*words)
+    again = read_features(tmp_path / "out")
+    assert list(again[0]) == list(names)
+    assert np.array_equal(again[1], features)
+    extract = FeatureExtractor.from_weights(str(mine))
+    expected = extract([str(path) for path in images])
+    torch.testing.assert_close(torch.as_tensor(features), expected, atol=1e-5, rtol=1e-4)
+    assert extract.patches(str(images[0])).shape == (1, 128, 4, 4)
+
+
+def test_timm_reads_a_classifier_and_gives_its_logits(run, mine, images, tmp_path):
+    import timm
+
+    run("eva", "convert", mine, "--to", "timm", "--output", tmp_path / "timm")
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    settings = timm.data.resolve_data_config(model=theirs)
+    transform = timm.data.create_transform(**settings)
+    batch = torch.stack([transform(Image.open(path).convert("RGB")) for path in images[:4]])
+    ours = load_classifier(str(mine)).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(batch), ours(batch), atol=1e-5, rtol=1e-4)
+    run("eva", "convert", tmp_path / "timm", "--to", "official", "--output", tmp_path / "back.pt")
+    back = load_classifier(str(tmp_path / "back.pt")).eval()
+    with torch.no_grad():
+        assert back(batch).equal(ours(batch))
+
+
+@pytest.mark.parametrize("what", ["truncated", "text", "pickle"])
+def test_damaged_weights_are_named(run, fails, mine, val, tmp_path, what):
+    file = tmp_path / "weights.pt"
+    if what == "truncated":
+        torch.save(load_classifier(str(mine)).state_dict(), file)
+        file.write_bytes(file.read_bytes()[:-2000])
+    elif what == "text":
+        file.write_text("<html>not found</html>")
+    else:
+        torch.save({"model": _Command(tmp_path / "ran")}, file)
+    ended = run("eva", "classification", "evaluate", file, "--data", val, *CPU, code=None)
+    fails(ended, file.name)
+    assert not (tmp_path / "ran").exists()
+
+
+class _Command:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        import os
+
+        return os.system, (f"touch {self.file}",)

@@ -1,0 +1,256 @@
+"""CLIP: own pairs in every form, zero-shot scores, retrieval, search, exports."""
+
+import csv
+import io
+import json
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from eva_contrastive.inference.features import ClipFeatures
+from eva_contrastive.inference.finding import find
+from eva_engine.extraction.shards import read_features
+
+CPU = ("--workers", 0, "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def mine(trained):
+    """Output folder of a training."""
+    return trained("clip")[0]
+
+
+@pytest.fixture(scope="module")
+def data(engine_data):
+    return engine_data / "captions"
+
+
+@pytest.fixture(scope="module")
+def features(mine):
+    return ClipFeatures.from_weights(str(mine))
+
+
+@pytest.fixture(scope="module")
+def score(run, mine):
+    """Function: results of `eva clip evaluate`."""
+
+    def evaluate(output, *words):
+        run("eva", "clip", "evaluate", mine, "--output", output, *words, *CPU)
+        results = json.loads((output / "results.json").read_text())
+        return {**results["sets"], **results["retrieval"]}
+
+    return evaluate
+
+
+@pytest.fixture(scope="module")
+def expected(score, data, tmp_path_factory):
+    """Retrieval among the pairs of the shard."""
+    folder = tmp_path_factory.mktemp("shard")
+    return score(folder, "--pairs", data / "val/00000.tar")["pairs"]
+
+
+@pytest.fixture(scope="module")
+def pairs(data, tmp_path_factory):
+    """Folder of the shard's images and captions, and the pairs of both."""
+    folder = tmp_path_factory.mktemp("pairs")
+    with tarfile.open(data / "val/00000.tar") as tar:
+        tar.extractall(folder, filter="data")
+    images = sorted(folder.glob("*.jpg"))
+    return folder, [(image.name, image.with_suffix(".txt").read_text()) for image in images]
+
+
+def _table(between, *columns):
+    def write(folder, rows, file):
+        with open(file.with_suffix(".csv" if between == "," else ".tsv"), "w", newline="") as text:
+            csv.writer(text, delimiter=between).writerows([columns, *rows])
+            return text.name, folder
+
+    return write
+
+
+def _json_list(folder, rows, file):
+    """As of Karpathy's splits; captions of images of another split do not count."""
+    images = [
+        {"filename": name, "split": "test", "sentences": [{"raw": text}]} for name, text in rows
+    ]
+    images.append({"filename": "elsewhere.jpg", "split": "train", "sentences": [{"raw": "no"}]})
+    file.with_suffix(".json").write_text(json.dumps({"images": images}))
+    return f"{file.with_suffix('.json')}#test", folder
+
+
+def _coco_list(folder, rows, file):
+    content = {
+        "images": [{"id": n, "file_name": name} for n, (name, _) in enumerate(rows)],
+        "annotations": [{"image_id": n, "caption": text} for n, (_, text) in enumerate(rows)],
+    }
+    file.with_suffix(".json").write_text(json.dumps(content))
+    return file.with_suffix(".json"), folder
+
+
+def _img2dataset(folder, rows, file):
+    with tarfile.open(file.with_suffix(".tar"), "w") as tar:
+        for name, text in rows:
+            tar.add(folder / name, name)
+            content = json.dumps({"caption": text, "status": "success"}).encode()
+            member = tarfile.TarInfo(name.replace(".jpg", ".json"))
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return (file.with_suffix(".tar"),)
+
+
+FORMS = {
+    "folder": lambda folder, rows, file: (folder,),
+    "CSV": _table(",", "filepath", "caption"),
+    "TSV": _table("\t", "image", "title"),
+    "splits": _json_list,
+    "COCO": _coco_list,
+    "img2dataset": _img2dataset,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_pairs_is_the_same_data(score, pairs, expected, tmp_path, form):
+    words = FORMS[form](*pairs, tmp_path / "list")
+    assert score(tmp_path / "out", "--pairs", *words)["pairs"] == pytest.approx(expected)
+
+
+def test_an_evaluation_repeats_the_best_scores_and_shows_them(
+    mine, data, score, read_page, tmp_path
+):
+    results = score(tmp_path, "--data", data / "zero_shot", "--templates", data / "templates.txt",
+                    "--pairs", data / "val/00000.tar")  # fmt: skip
+    best = json.loads((mine / "best/best.json").read_text())["model.safetensors"]["results"]
+    assert results["data"]["top1"] == best["top1"]
+    assert results["pairs"]["image_to_text_r1"] == pytest.approx(best["image_to_text_r1"])
+    page = read_page(tmp_path / "report.html")
+    for value in (results["data"]["top1"], results["pairs"]["text_to_image_r1"]):
+        assert f"{value:.3g}" in page.text
+    assert len(page.images) >= 10
+    assert (tmp_path / "table.md").exists()
+
+
+def test_checked_pairs_are_trained_on_and_a_share_is_held_out(
+    run, training, metrics_of, pairs, tmp_path
+):
+    """The index of `eva data verify captions` leaves out what is no pair, and is the same data."""
+    folder, rows = tmp_path / "pairs", pairs[1]
+    shutil.copytree(pairs[0], folder)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    table = tmp_path / "pairs.csv"
+    with open(table, "w", newline="") as file:
+        csv.writer(file).writerows([("picture", "text"), *rows, ("broken.jpg", "a broken one")])
+    columns = ("--image-column", "picture", "--caption-column", "text")
+    index = tmp_path / "pairs.safetensors"
+    ended = run("eva", "data", "verify", "captions", table, "--root", folder, *columns,
+                "--write", index, "--workers", 1, code=None)  # fmt: skip
+    assert ended.names("broken.jpg")
+    for name, source in (("index", index), ("table", table)):
+        output = tmp_path / name
+        columns = ("--data.image-column", "picture", "--data.caption-column", "text")
+        words = training("clip", output, "--data.train", source, "--data.root", folder,
+                         "--data.val", "", "--data.val-share", 0.25, "--run.epochs", 1,
+                         "--run.batch-size", 8, *(columns if name == "table" else ()))  # fmt: skip
+        run(*words)
+        assert "val_image_to_text_r1" in metrics_of(output)[-1]
+
+
+def test_search_and_rank_as_the_features(run, mine, data, features, engine_data, tmp_path):
+    images, cache = data / "zero_shot", ("--cache", tmp_path / "library")
+    text = "the number seven"
+    words = ("eva", "clip", "demo", "search", images, "--weights", mine, *CPU, *cache)
+    like = next((images / "four").iterdir())
+    run(*words, "--text", text, "--like", like, "--output", tmp_path / "found")
+    run(*words, "--text", text, "--output", tmp_path / "again")
+    queries = json.loads((tmp_path / "found/results.json").read_text())["queries"]
+    again = json.loads((tmp_path / "again/results.json").read_text())["queries"]
+    assert queries[0]["hits"] == again[0]["hits"]
+    assert queries[1]["hits"][0]["file"] == str(like)
+    hits = [*find(features, str(images), text, top=3)]
+    for hit, entry in zip(hits, queries[0]["hits"], strict=False):
+        assert str(hit.file) == entry["file"]
+        assert hit.score == pytest.approx(entry["score"], abs=1e-5)
+    assert (tmp_path / "found/contact_sheet.jpg").stat().st_size > 1000
+    video = next((engine_data / "video/val").rglob("*.mp4"))
+    run("eva", "clip", "demo", "rank", like, video, "--weights", mine, "--text", "four", "five",
+        "--output", tmp_path / "ranked", "--device", "cpu")  # fmt: skip
+    files = json.loads((tmp_path / "ranked/ranking.json").read_text())["files"]
+    assert [len(file["captions"]) for file in files] == [2, 2]
+    assert all(sum(c["probability"] for c in file["captions"]) == pytest.approx(1, abs=1e-4)
+               for file in files)  # fmt: skip
+
+
+def test_features_in_files_are_those_in_python(run, mine, data, features, tmp_path):
+    words = ("eva", "extract", "--weights", mine, "--kind", "embedding", "--store", "fp32",
+             "--precision", "fp32", *CPU)  # fmt: skip
+    run(*words, "--images", data / "zero_shot", "--output", tmp_path / "images", "--unit-length")
+    names, stored = read_features(tmp_path / "images")
+    assert len(names) == 16
+    expected = torch.as_tensor(features.images(str(data / "zero_shot"))).float()
+    torch.testing.assert_close(torch.as_tensor(stored), expected, atol=1e-5, rtol=1e-4)
+    (tmp_path / "texts.txt").write_text("a red one\na blue two\n")
+    run(*words, "--texts", tmp_path / "texts.txt", "--output", tmp_path / "texts", "--unit-length")
+    texts = torch.as_tensor(features.texts(["a red one", "a blue two"])).float()
+    torch.testing.assert_close(
+        torch.as_tensor(read_features(tmp_path / "texts")[1]), texts, atol=1e-5, rtol=1e-4
+    )
+    table = features.probabilities(features.images(str(data / "zero_shot")), features.texts(["a"]))
+    assert table.shape == (16, 1)
+
+
+def test_open_clip_and_timm_read_a_clip_and_give_its_features(run, mine, data, features, tmp_path):
+    import open_clip
+    import timm
+
+    folder = tmp_path / "open_clip"
+    run("eva", "convert", mine, "--to", "open-clip", "--output", folder)
+    theirs, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    theirs = theirs.eval()
+    image = next((data / "zero_shot/four").iterdir())
+    batch = preprocess(Image.open(image).convert("RGB"))[None]
+    tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(["the number four"])
+    with torch.no_grad():
+        ours = torch.as_tensor(features.images([str(image)])).float()
+        torch.testing.assert_close(
+            theirs.encode_image(batch, normalize=True), ours, atol=1e-4, rtol=1e-3
+        )
+        ours = torch.as_tensor(features.texts(["the number four"])).float()
+        torch.testing.assert_close(
+            theirs.encode_text(tokens, normalize=True), ours, atol=1e-4, rtol=1e-3
+        )
+    run("eva", "convert", folder, "--to", "official", "--output", tmp_path / "back.pt")
+    back = ClipFeatures.from_weights(str(tmp_path / "back.pt"))
+    ours, again = (torch.as_tensor(clip.images([str(image)])) for clip in (features, back))
+    torch.testing.assert_close(again, ours, atol=1e-5, rtol=1e-4)
+    run("eva", "convert", mine, "--to", "timm", "--output", tmp_path / "timm")
+    tower = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(tower(batch), theirs.encode_image(batch), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_an_onnx_program_gives_the_features(run, mine, data, features, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    words = ("eva", "clip", "export", "--weights", mine, "--format", "onnx", "--towers", "image")
+    run(*words, "--normalize", "--device", "cpu", "--output", tmp_path / "out")
+    session = onnxruntime.InferenceSession(str(tmp_path / "out/image.onnx"))
+    image = next((data / "zero_shot/four").iterdir())
+    extract = torch.as_tensor(features.images([str(image)])).float()
+    mean, std = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
+    pixels = Image.open(image).convert("RGB").resize((32, 32), Image.Resampling.BICUBIC)
+    batch = ((np.asarray(pixels) / 255 - mean) / std).transpose(2, 0, 1)[None].astype("float32")
+    (given, *_) = session.run(None, {session.get_inputs()[0].name: batch})
+    assert np.abs(given - extract.numpy()).max() < 1e-3
+
+
+def test_weights_between_two_runs(run, mine, tmp_path):
+    start, end = (sorted(mine.glob("checkpoints/step_*"))[i] / "model.safetensors" for i in (0, -1))
+    run("eva", "clip", "interpolate", start, end, "--share", 0.5, "--output", tmp_path)
+    (file,) = tmp_path.rglob("*.safetensors")
+    first, last, between = map(load_file, (start, end, file))
+    for key, value in between.items():
+        torch.testing.assert_close(value, (first[key] + last[key]) / 2, atol=1e-6, rtol=1e-5)
