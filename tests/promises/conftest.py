@@ -5,8 +5,10 @@ program is a process that goes on from one with the frameworks (`tests/starter.p
 """
 
 import contextlib
+import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -420,6 +422,22 @@ def trained(run, training, tmp_path_factory):
         return made[task]
 
     return train
+
+
+@pytest.fixture(scope="session")
+def documented():
+    """Function: what READMEs and pages of `docs/` import by this name from a package."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+
+    def find(package, name):
+        imports = re.findall(
+            rf"^ *from ({package}\b[\w.]*) import (\([^)]*\)|.+)$", text, re.MULTILINE
+        )
+        (module,) = {path for path, names in imports if re.search(rf"\b{name}\b", names)}
+        return getattr(importlib.import_module(module), name)
+
+    return find
 
 
 @pytest.fixture(scope="session")

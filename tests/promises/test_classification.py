@@ -10,11 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from eva_classification.features import FeatureExtractor
-from eva_classification.inference.predictor import Predictor
-from eva_classification.models import load_classifier
-from eva_engine.extraction.shards import read_features
-
 CPU = ("--workers", 0, "--device", "cpu")
 
 
@@ -70,8 +65,11 @@ def test_two_processes_score_each_image_once(run, score, mine, val, tmp_path):
     assert both == pytest.approx(alone, abs=1e-5)
 
 
-def test_a_share_is_held_out_of_one_folder(run, training, metrics_of, engine_data, tmp_path):
+def test_a_share_is_held_out_of_one_folder(
+    run, training, metrics_of, engine_data, tmp_path, documented
+):
     """In place of validation data; the weights carry the classes of the folder."""
+    Predictor = documented("eva_classification", "Predictor")
     source = engine_data / "folder/train"
     output = tmp_path / "run"
     share = ("--data.train", source, "--data.val", "", "--data.val-share", 0.2)
@@ -84,7 +82,8 @@ def test_a_share_is_held_out_of_one_folder(run, training, metrics_of, engine_dat
     assert {name for name, _ in ranking} <= {str(digit) for digit in range(10)}
 
 
-def test_a_demo_names_images_and_videos(run, mine, engine_data, tmp_path):
+def test_a_demo_names_images_and_videos(run, mine, engine_data, tmp_path, documented):
+    Predictor = documented("eva_classification", "Predictor")
     inputs = (engine_data / "folder/val/7", next((engine_data / "video/val").rglob("*.mp4")))
     ended = run("eva", "classification", "demo", mine, *inputs, "--output", tmp_path / "named")
     entries = json.loads((tmp_path / "named/predictions.json").read_text())["files"]
@@ -103,7 +102,8 @@ def test_a_demo_names_images_and_videos(run, mine, engine_data, tmp_path):
     assert first["probability"] == pytest.approx(probability, abs=1e-5)
 
 
-def test_a_predictor_takes_paths_images_arrays_and_lists(mine, images):
+def test_a_predictor_takes_paths_images_arrays_and_lists(mine, images, documented):
+    Predictor = documented("eva_classification", "Predictor")
     predictor = Predictor.from_weights(str(mine))
     image = Image.open(images[0]).convert("RGB")
     ways = (str(images[0]), image, np.asarray(image))
@@ -134,8 +134,10 @@ def test_a_check_of_frozen_features(run, mine, val, engine_data, read_page, tmp_
     assert all(f"{score['top1']:.3g}" in page.text for score in results.values())
 
 
-def test_features_in_files_are_those_in_python(run, mine, val, images, tmp_path):
+def test_features_in_files_are_those_in_python(run, mine, val, images, tmp_path, documented):
     """A run that was interrupted goes on with the same command."""
+    read_features = documented("eva_engine", "read_features")
+    FeatureExtractor = documented("eva_classification", "FeatureExtractor")
     words = ("eva", "extract", "--weights", mine, "--images", val, "--output", tmp_path / "out",
              "--store", "fp32", "--file-mb", 0.005, "--precision", "fp32", *CPU)  # fmt: skip
     run(*words)
@@ -153,7 +155,8 @@ def test_features_in_files_are_those_in_python(run, mine, val, images, tmp_path)
     assert extract.patches(str(images[0])).shape == (1, 128, 4, 4)
 
 
-def test_timm_reads_a_classifier_and_gives_its_logits(run, mine, images, tmp_path):
+def test_timm_reads_a_classifier_and_gives_its_logits(run, mine, images, tmp_path, documented):
+    load_classifier = documented("eva_classification", "load_classifier")
     import timm
 
     run("eva", "convert", mine, "--to", "timm", "--output", tmp_path / "timm")
@@ -171,7 +174,8 @@ def test_timm_reads_a_classifier_and_gives_its_logits(run, mine, images, tmp_pat
 
 
 @pytest.mark.parametrize("what", ["truncated", "text", "pickle"])
-def test_damaged_weights_are_named(run, fails, mine, val, tmp_path, what):
+def test_damaged_weights_are_named(run, fails, mine, val, tmp_path, what, documented):
+    load_classifier = documented("eva_classification", "load_classifier")
     file = tmp_path / "weights.pt"
     if what == "truncated":
         torch.save(load_classifier(str(mine)).state_dict(), file)

@@ -12,10 +12,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from eva_contrastive.inference.features import ClipFeatures
-from eva_contrastive.inference.finding import find
-from eva_engine.extraction.shards import read_features
-
 CPU = ("--workers", 0, "--device", "cpu")
 
 
@@ -31,7 +27,8 @@ def data(engine_data):
 
 
 @pytest.fixture(scope="module")
-def features(mine):
+def features(mine, documented):
+    ClipFeatures = documented("eva_contrastive", "ClipFeatures")
     return ClipFeatures.from_weights(str(mine))
 
 
@@ -159,7 +156,10 @@ def test_checked_pairs_are_trained_on_and_a_share_is_held_out(
         assert "val_image_to_text_r1" in metrics_of(output)[-1]
 
 
-def test_search_and_rank_as_the_features(run, mine, data, features, engine_data, tmp_path):
+def test_search_and_rank_as_the_features(
+    run, mine, data, features, engine_data, tmp_path, documented
+):
+    find = documented("eva_contrastive", "find")
     images, cache = data / "zero_shot", ("--cache", tmp_path / "library")
     text = "the number seven"
     words = ("eva", "clip", "demo", "search", images, "--weights", mine, *CPU, *cache)
@@ -184,7 +184,8 @@ def test_search_and_rank_as_the_features(run, mine, data, features, engine_data,
                for file in files)  # fmt: skip
 
 
-def test_features_in_files_are_those_in_python(run, mine, data, features, tmp_path):
+def test_features_in_files_are_those_in_python(run, mine, data, features, tmp_path, documented):
+    read_features = documented("eva_engine", "read_features")
     words = ("eva", "extract", "--weights", mine, "--kind", "embedding", "--store", "fp32",
              "--precision", "fp32", *CPU)  # fmt: skip
     run(*words, "--images", data / "zero_shot", "--output", tmp_path / "images", "--unit-length")
@@ -202,7 +203,10 @@ def test_features_in_files_are_those_in_python(run, mine, data, features, tmp_pa
     assert table.shape == (16, 1)
 
 
-def test_open_clip_and_timm_read_a_clip_and_give_its_features(run, mine, data, features, tmp_path):
+def test_open_clip_and_timm_read_a_clip_and_give_its_features(
+    run, mine, data, features, tmp_path, documented
+):
+    ClipFeatures = documented("eva_contrastive", "ClipFeatures")
     import open_clip
     import timm
 

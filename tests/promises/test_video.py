@@ -8,9 +8,6 @@ import av
 import pytest
 import torch
 
-from eva_video.inference.predictor import VideoPredictor
-from eva_video.model.features import ClipFeatureExtractor
-
 CPU = ("--workers", 0, "--device", "cpu")
 ONE_VIEW = ("--clips", 1, "--crops", 1)
 
@@ -166,8 +163,9 @@ def test_checked_data_can_be_trained_on(run, training, metrics_of, videos, tmp_p
     assert len([line for line in metrics_of(tmp_path / "run") if "loss" in line]) == 4
 
 
-def test_a_share_is_held_out_of_own_videos(run, training, videos, metrics_of, tmp_path):
+def test_a_share_is_held_out_of_own_videos(run, training, videos, metrics_of, tmp_path, documented):
     """With the recipe for own videos, made small, and a bad video that is replaced and counted."""
+    VideoPredictor = documented("eva_video", "VideoPredictor")
     words = training("video", tmp_path / "run", "--data.val", "", "--data.val-share", 0.25,
                      "--run.epochs", 1, "--model.frozen-blocks", 1)  # fmt: skip
     run(*("own_videos" if word == "eva_debug_motion" else word for word in words),
@@ -180,7 +178,8 @@ def test_a_share_is_held_out_of_own_videos(run, training, videos, metrics_of, tm
     )} <= {*_names(videos)}  # fmt: skip
 
 
-def test_a_demo_names_videos_as_the_predictor(run, mine, videos, tmp_path):
+def test_a_demo_names_videos_as_the_predictor(run, mine, videos, tmp_path, documented):
+    VideoPredictor = documented("eva_video", "VideoPredictor")
     video = next((videos / "val/grow").glob("*.mp4"))
     run("eva", "video", "demo", "--weights", mine, "--output", tmp_path / "whole", video)
     run("eva", "video", "demo", "--weights", mine, "--output", tmp_path / "windows",
@@ -208,7 +207,8 @@ def test_a_check_of_frozen_features(run, mine, videos, read_page, tmp_path):
     assert f"{results['linear']['top1']:.3g}" in read_page(tmp_path / "report.html").text
 
 
-def test_features_of_clips_frames_and_patches(mine, videos):
+def test_features_of_clips_frames_and_patches(mine, videos, documented):
+    ClipFeatureExtractor = documented("eva_video", "ClipFeatureExtractor")
     extract = ClipFeatureExtractor.from_weights(str(mine))
     paths = [str(path) for path, *_ in _paths(videos)[:2]]
     clips = extract(paths)
