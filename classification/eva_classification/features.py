@@ -29,8 +29,8 @@ from eva_backbone.variants import (
     Pooling,
 )
 from eva_backbone.vit import VisionTransformer
-from eva_data.pictures import read_picture
-from eva_data.transforms import PictureTransform, evaluation_transform
+from eva_data.images import read_image
+from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 from eva_engine.evaluation.own_data import notes_of_training
 
@@ -67,7 +67,7 @@ class FeatureExtractor(nn.Module):
         require_pooling(vit, pooling)
         self.vit, self.pooling, self.fc_norm = vit, pooling, fc_norm
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
-        self.transform: PictureTransform = evaluation_transform(image_size, mean=mean, std=std)
+        self.transform: ImageTransform = evaluation_transform(image_size, mean=mean, std=std)
         self.requires_grad_(False)
         self.eval()
 
@@ -175,7 +175,7 @@ class FeatureExtractor(nn.Module):
     def _read(self, pictures: Picture | Iterable[Picture]) -> Tensor:
         if isinstance(pictures, str | os.PathLike | Image.Image):
             pictures = [pictures]
-        images = [self.transform(read_picture(picture, upright=True)) for picture in pictures]
+        images = [self.transform(read_image(picture, upright=True)) for picture in pictures]
         if not images:
             raise ValueError("there is no picture")
         return torch.stack(images)

@@ -1,25 +1,63 @@
-"""Atomic writes, a file search that survives link loops and pipes, and files of lines."""
+"""Files and folders: complete or not there, searched past link loops and pipes; files of lines."""
 
 import contextlib
 import errno
 import io
 import os
+import shutil
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-_UNFINISHED = ".writing"
+# Those of torchvision's ImageFolder, by which the official training sets were listed.
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+)
+DEMO_IMAGE_SUFFIXES = IMAGE_SUFFIXES | {".gif"}  # what people bring to a demo
+VIDEO_SUFFIXES = frozenset(
+    {
+        *(".3g2", ".3gp", ".asf", ".avi", ".divx", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+        *(".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+    }
+)
+LISTED_IMAGE_SUFFIXES = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
+LISTED_VIDEO_SUFFIXES = ", ".join(sorted(suffix.removeprefix(".") for suffix in VIDEO_SUFFIXES))
+
 # Errors of the output in the middle of a write, and not of something that is read for it.
 OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_UNFINISHED, _PARTIAL, _REPLACED = ".writing", "partial", "replaced"
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 
 class UnwritableError(OSError):
     """A file or folder that cannot be written; the message names it and says why."""
+
+
+@contextlib.contextmanager
+def explained(path: Path, *, only: Collection[int] | None = None) -> Iterator[None]:
+    """Turn the system's error into a sentence that names the path.
+
+    Args:
+        path: File or folder to name.
+        only: Error numbers that are about it; others stay as they are. None for all.
+
+    Raises:
+        UnwritableError: In place of the system's error.
+    """
+    try:
+        yield
+    except UnwritableError:
+        raise
+    except OSError as error:
+        if error.errno is None or (only is not None and error.errno not in only):
+            raise
+        unwritable = UnwritableError(f"{path} cannot be written: {error.strerror}")
+        unwritable.errno = error.errno
+        raise unwritable from error
 
 
 @contextlib.contextmanager
@@ -82,6 +120,28 @@ def writing(file: Path) -> Iterator[BinaryIO]:
                 stream.close()
 
 
+class _RememberingFile(io.BufferedWriter):
+    """A binary file that remembers the system's error in the middle of a write."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "w"))
+        self.failure: OSError | None = None
+
+    def write(self, content: "ReadableBuffer", /) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+
 def write_text(file: Path, text: str) -> None:
     """Write a text file in UTF-8, completely or not at all.
 
@@ -94,6 +154,46 @@ def write_text(file: Path, text: str) -> None:
     """
     with writing(file) as stream:
         stream.write(text.encode())
+
+
+def write_tensors(
+    values: Mapping[str, Any], file: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a `.safetensors` file completely or not at all.
+
+    Args:
+        values: Name -> torch tensor, or name -> numpy array, all of one kind.
+        file: The file; its folder exists.
+        metadata: Texts beside them.
+
+    Raises:
+        UnwritableError: If the disk is full, for example.
+    """
+    import numpy as np  # here, as every command imports this module before it does anything
+    from safetensors import SafetensorError
+
+    save: Any
+    contiguous: dict[str, Any]
+    if all(isinstance(value, np.ndarray) for value in values.values()):
+        from safetensors.numpy import save_file as save_arrays
+
+        contiguous = {name: np.ascontiguousarray(value) for name, value in values.items()}
+        save = save_arrays
+    else:
+        from safetensors.torch import save_file as save_tensors  # loads torch
+
+        contiguous = {name: value.contiguous() for name, value in values.items()}
+        save = save_tensors
+    with replacing(file) as part:
+        with explained(file):
+            part.touch()
+        mode = part.stat().st_mode  # safetensors would leave a file that only its owner can read
+        try:
+            save(contiguous, part, metadata)
+        except SafetensorError as error:  # its own, also for what the system says
+            reason = str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]
+            raise UnwritableError(f"{file} cannot be written: {reason}") from error
+        part.chmod(mode)
 
 
 def flush(path: Path) -> None:
@@ -132,13 +232,76 @@ def make_folder(folder: Path) -> None:
             probe.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Write to a temporary folder that takes the place of `folder` when the block ends.
+
+    If the block raises, the temporary folder is removed and `folder` stays as it was. What a killed
+    process has left is removed by the next call for the same folder.
+
+    Args:
+        folder: The folder; those above it are made. What is there is removed, see
+            `require_replaceable`.
+
+    Yields:
+        An empty folder beside it.
+
+    Raises:
+        UnwritableError: If the disk is full or the folder above read-only, for example.
+    """
+    folder = folder.resolve()
+    make_folder(folder.parent)
+    remove_leftovers(folder)
+    partial, replaced = (
+        folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in (_PARTIAL, _REPLACED)
+    )
+    try:
+        with explained(folder):
+            partial.mkdir()
+        yield partial
+        with explained(folder):
+            flush(partial)
+            if folder.exists():
+                folder.rename(replaced)
+            try:
+                partial.rename(folder)
+            except BaseException:
+                if replaced.exists():
+                    replaced.rename(folder)
+                raise
+            flush(folder.parent)
+    except UnwritableError as error:  # name the folder that was asked for
+        error.args = (str(error).replace(str(partial), str(folder)),)
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary folders that killed writers of a folder have left beside it."""
+    starts = tuple(f".{folder.name}.{kind}-" for kind in (_PARTIAL, _REPLACED))
+    for path in folder.parent.iterdir() if folder.parent.is_dir() else ():
+        if path.name.startswith(starts) and not _is_running(path.name.rpartition("-")[2]):
+            shutil.rmtree(path)
+
+
+def _is_running(process: str) -> bool:
+    if process == str(os.getpid()):  # in a container, every run may have the same number
+        return False
+    try:
+        os.kill(int(process), 0)
+    except PermissionError:  # someone else's
+        return True
+    except (ValueError, ProcessLookupError):
+        return False
+    return True
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove the unfinished files that killed processes have left in a folder.
 
-    Only the single writer of a folder may call it.
-
-    Args:
-        folder: The folder; those below it are left alone.
+    Only the single writer of a folder may call it; folders below it are left alone.
     """
     for path in folder.glob(f".*{_UNFINISHED}-*"):
         if path.is_file():
@@ -146,7 +309,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def require_free(files: Iterable[Path], *, overwrite: bool) -> None:
-    """Refuse outputs that cannot be written, or that are there already.
+    """Refuse output files that cannot be written, or that are there already.
 
     Args:
         files: Files to write; their folders need not exist.
@@ -156,12 +319,38 @@ def require_free(files: Iterable[Path], *, overwrite: bool) -> None:
         ValueError: If a file is there or is a folder, or its folder is a file.
     """
     for file in files:
-        if above := next((folder for folder in file.parents if folder.is_file()), None):
-            raise ValueError(f"{above} is a file and would have to be a folder")
+        _require_folders(file.parent)
         if file.is_dir():
             raise ValueError(f"{file} is a folder and would have to be a file")
         if file.exists() and not overwrite:
             raise ValueError(f"{file} is there already: give --overwrite or another name")
+
+
+def require_replaceable(folder: Path, names: Collection[str], *, overwrite: bool) -> None:
+    """Refuse an output folder that holds what is to be kept.
+
+    Args:
+        folder: Folder that will be written; it need not be there.
+        names: Files that an earlier output may have.
+        overwrite: Replace an earlier output.
+
+    Raises:
+        ValueError: If it is a file, lies in a file, holds anything else, or an earlier output that
+            may not be replaced.
+    """
+    _require_folders(folder)
+    found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if others := [name for name in found if name not in names]:
+        raise ValueError(
+            f"{folder} holds {others[0]}, which this program does not write: name another folder"
+        )
+    if found and not overwrite:
+        raise ValueError(f"{folder} is there already: give --overwrite or another name")
+
+
+def _require_folders(folder: Path) -> None:
+    if above := next((path for path in (folder, *folder.parents) if path.is_file()), None):
+        raise ValueError(f"{above} is a file and would have to be a folder")
 
 
 def require_regular_file(path: Path) -> None:
@@ -190,11 +379,7 @@ def printable(text: str) -> str:
 
 
 def home_expanded(path: str | os.PathLike[str]) -> Path:
-    """Replace `~` at the beginning; that of a user who does not exist stays as it is written.
-
-    Args:
-        path: Path, as a user writes it.
-    """
+    """Replace `~` at the beginning; that of a user who does not exist stays as it is written."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 (which raises RuntimeError)
 
 
@@ -202,9 +387,6 @@ def expand_home(word: str) -> str:
     """Replace `~/` at the beginning of a word of a command line, whatever else it is.
 
     A shell does so only where `~/` begins a word, not in `--output=~/run` and `key=~/run`.
-
-    Args:
-        word: Any text.
     """
     return str(home_expanded(word)) if word.startswith("~/") else word
 
@@ -215,9 +397,7 @@ def is_there(word: str) -> bool:
 
 
 def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> list[str]:
-    """Read the lines of a text file, without the spaces around them.
-
-    Blank lines at its end are left out.
+    """Read the lines of a text file, without the spaces around them and blank lines at its end.
 
     Args:
         file: A file in UTF-8.
@@ -299,48 +479,3 @@ def _is(test: Callable[[], bool]) -> bool:
         if error.errno == errno.ELOOP:
             return False
         raise
-
-
-class _RememberingFile(io.BufferedWriter):
-    """A binary file that remembers the system's error in the middle of a write."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path, "w"))
-        self.failure: OSError | None = None
-
-    def write(self, content: "ReadableBuffer", /) -> int:
-        try:
-            return super().write(content)
-        except OSError as error:
-            self.failure = self.failure or error
-            raise
-
-    def flush(self) -> None:
-        try:
-            super().flush()
-        except OSError as error:
-            self.failure = self.failure or error
-            raise
-
-
-@contextlib.contextmanager
-def explained(path: Path, *, only: Collection[int] | None = None) -> Iterator[None]:
-    """Turn the system's error into a sentence that names the path.
-
-    Args:
-        path: File or folder to name.
-        only: Error numbers that are about it; others stay as they are. None for all.
-
-    Raises:
-        UnwritableError: In place of the system's error.
-    """
-    try:
-        yield
-    except UnwritableError:
-        raise
-    except OSError as error:
-        if error.errno is None or (only is not None and error.errno not in only):
-            raise
-        unwritable = UnwritableError(f"{path} cannot be written: {error.strerror}")
-        unwritable.errno = error.errno
-        raise unwritable from error

@@ -1,41 +1,28 @@
-"""Inputs and outputs of the demo programs.
+"""Inputs and outputs of demos and predictors: files, folders and patterns of images and videos.
 
-It finds pictures and videos, plans what becomes of each, and refuses, before any work is done, a
-plan in which two results have one name, an input is overwritten or an earlier result is lost.
-Importing it loads no heavy library, so that a program answers mistakes in its arguments at once.
+It plans what becomes of each input, and refuses, before any work is done, a plan in which two
+results have one name, an input is overwritten or an earlier result is lost. Importing it loads no
+heavy library, so that a program answers mistakes in its arguments at once.
 """
 
-import argparse
 import fnmatch
 import glob
 import logging
-import sys
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import Any, NamedTuple, TypeVar
 
-from eva_data.files import (
-    UnwritableError,
-    find_files,
-    make_folder,
-    printable,
-    replacing,
-    require_free,
-)
-from eva_data.suffixes import VIDEOS
-from eva_report.terminal import ForTerminal, TerminalFormatter
-from eva_runs.commands import complain
-from eva_runs.interruption import EXIT_KEYBOARD
+from eva_data.files import VIDEO_SUFFIXES, find_files
 
-if TYPE_CHECKING:
-    from PIL import Image
+logger = logging.getLogger(__name__)
 
 CAMERAS = "/dev/video"  # and the number
-EXIT_WRONG_ARGUMENTS = 2
 _ANY_DEPTH = "**"
 _WRITTEN = (".jpg", ".jpeg", ".png", ".mp4")
-_JPEG_SIDE = 65_500  # pixels, at most
+
+Result = TypeVar("Result")
 
 
 class Job(NamedTuple):
@@ -55,7 +42,7 @@ class Job(NamedTuple):
     @property
     def is_video(self) -> bool:
         """Whether the source has the suffix of a video."""
-        return self.source.suffix.lower() in VIDEOS
+        return self.source.suffix.lower() in VIDEO_SUFFIXES
 
     @property
     def is_camera(self) -> bool:
@@ -106,12 +93,10 @@ def plan_jobs(
     jobs: dict[Path, Job] = {}
     problems: list[str] = []
     for path in inputs:
-        found, problem = list(_found(path, suffixes, results, cameras=cameras)), ""
-        if not found and path.is_dir():
-            problem = f"{path} holds no {kinds}"
-        elif not found:
-            problem = f"{path} names no {kinds}" if _is_pattern(path) else f"there is no {path}"
-        problems += filter(None, [problem])
+        found = list(_found(path, suffixes, results, cameras=cameras))
+        if not found:
+            there = path.is_dir() or _is_pattern(path)
+            problems.append(f"{path} holds no {kinds}" if there else f"there is no {path}")
         for source, name in found:
             place = source.parent.resolve() / source.name  # a link is a file of its own
             jobs.setdefault(place, Job(source, name.as_posix(), tuple(targets(name))))
@@ -122,26 +107,54 @@ def plan_jobs(
     return Plan([*jobs.values()], problems)
 
 
+def _require_distinct(jobs: Sequence[Job]) -> None:
+    sources = {job.source.resolve() for job in jobs}
+    taken: dict[Path, Path] = {}
+    for job in jobs:
+        for target in job.targets:
+            if target.resolve() in sources:
+                raise ValueError(f"{target} is an input: choose another --output")
+            if target in taken:
+                raise ValueError(
+                    f"{taken[target]} and {job.source} would both become {target}: give the "
+                    "folder that holds both, or two commands with two outputs"
+                )
+            taken[target] = job.source
+
+
 def _found(
     path: Path, suffixes: Collection[str], results: Sequence[Path], *, cameras: bool
 ) -> Iterator[tuple[Path, Path]]:
     """Yield files of an input, and their names below the output."""
+    number = str(path).removeprefix(CAMERAS)
     if path.is_dir():
         yield from ((path / name, name) for name in _names_below(path, suffixes, results))
-    elif (
-        cameras and (str(path).isdecimal() or str(path).startswith(CAMERAS)) and not path.is_file()
-    ):
-        yield _camera(str(path).removeprefix(CAMERAS)), Path(f"camera-{path.name}.mp4")
+    elif cameras and number.isdecimal() and not path.is_file():
+        device = Path(f"{CAMERAS}{number}")
+        if not device.exists():
+            raise ValueError(f"there is no camera {number} on this machine (no {device})")
+        yield device, Path(f"camera-{path.name}.mp4")
     elif path.exists():
         yield path, Path(path.name)
     elif _is_pattern(path):
-        count = next(number for number, part in enumerate(path.parts) if _magic(part))
+        count = next(number for number, part in enumerate(path.parts) if _is_pattern(Path(part)))
         fixed, pattern = Path(*path.parts[:count]), path.parts[count:]
         places = [result.resolve() for result in results]
         for file in sorted(_matching(fixed, pattern, suffixes), key=str):
             inside = any(file.resolve().is_relative_to(place) for place in places)
             if file.suffix.lower() in suffixes and file.is_file() and not inside:
                 yield file, file.relative_to(fixed)
+
+
+def _names_below(folder: Path, suffixes: Collection[str], results: Sequence[Path]) -> list[Path]:
+    here = folder.resolve()
+    places = [result.resolve() for result in results]
+    inside = [place for place in places if place != here and place.is_relative_to(here)]
+    return [
+        name
+        for name in sorted(Path(file) for file in find_files(folder, suffixes))
+        if not any((folder / name).resolve().is_relative_to(place) for place in inside)
+    ]
 
 
 def _matching(folder: Path, pattern: Sequence[str], suffixes: Collection[str]) -> Iterator[Path]:
@@ -167,22 +180,8 @@ def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
     )
 
 
-def _camera(number: str) -> Path:
-    device = Path(f"{CAMERAS}{number}")
-    if not device.exists():
-        raise ValueError(
-            f"there is no camera {number} on this machine (no {device}), nor a file of that name: "
-            "give pictures, videos or folders"
-        )
-    return device
-
-
-def _magic(text: str) -> bool:
-    return any(sign in text for sign in "*?[")
-
-
 def _is_pattern(path: Path) -> bool:
-    return _magic(str(path))
+    return any(sign in str(path) for sign in "*?[")
 
 
 def files_at(path: Path, suffixes: Collection[str]) -> list[Path]:
@@ -197,8 +196,7 @@ def files_at(path: Path, suffixes: Collection[str]) -> list[Path]:
     """
     found = [file for file, _ in _found(path, suffixes, (), cameras=False)]
     if not found:
-        where = f"the folder {path} holds" if path.is_dir() else f"{path} matches"
-        raise ValueError(f"{where} no files that end in {', '.join(sorted(suffixes))}")
+        raise ValueError(f"{path} holds no files that end in {', '.join(sorted(suffixes))}")
     return found
 
 
@@ -207,34 +205,8 @@ def is_several(path: Path) -> bool:
     return path.is_dir() or (_is_pattern(path) and not path.exists())
 
 
-def _names_below(folder: Path, suffixes: Collection[str], results: Sequence[Path]) -> list[Path]:
-    here = folder.resolve()
-    places = [result.resolve() for result in results]
-    inside = [place for place in places if place != here and place.is_relative_to(here)]
-    return [
-        name
-        for name in sorted(Path(file) for file in find_files(folder, suffixes))
-        if not any((folder / name).resolve().is_relative_to(place) for place in inside)
-    ]
-
-
-def _require_distinct(jobs: Sequence[Job]) -> None:
-    sources = {job.source.resolve() for job in jobs}
-    taken: dict[Path, Path] = {}
-    for job in jobs:
-        for target in job.targets:
-            if target.resolve() in sources:
-                raise ValueError(f"{target} is an input: choose another --output")
-            if target in taken:
-                raise ValueError(
-                    f"{taken[target]} and {job.source} would both become {target}: give the "
-                    "folder that holds both, or two commands with two outputs"
-                )
-            taken[target] = job.source
-
-
 def written_name(name: Path) -> Path:
-    """Name the picture or video that is made of a file: it keeps its name or gains a suffix.
+    """Name the image or video that is made of a file: it keeps its name or gains a suffix.
 
     Args:
         name: Name of the file.
@@ -245,112 +217,58 @@ def written_name(name: Path) -> Path:
     suffix = name.suffix.lower()
     if suffix in _WRITTEN:
         return name
-    return name.with_name(name.name + (".mp4" if suffix in VIDEOS else ".png"))
+    return name.with_name(name.name + (".mp4" if suffix in VIDEO_SUFFIXES else ".png"))
 
 
-def save_picture(picture: "Image.Image", file: Path) -> None:
-    """Write a picture, completely or not at all, and the folders that lead to it.
-
-    Args:
-        picture: The picture.
-        file: A name that ends in .jpg, .jpeg or .png.
-
-    Raises:
-        UnwritableError: If the disk is full or the folder read-only, for example.
-        ValueError: If it is larger than a JPEG can be.
-    """
-    if max(picture.size) > _JPEG_SIDE and file.suffix.lower() != ".png":
-        raise ValueError(f"{file} would be larger than JPEG's {_JPEG_SIDE:,} pixels: give a PNG")
-    make_folder(file.parent)
-    with replacing(file) as part:
-        picture.save(part, quality=95)  # without effect on PNG
-
-
-def do_jobs(jobs: Sequence[Job], do: Callable[[Job], str | None], *, title: str) -> list[str]:
-    """Do jobs one after another, with a progress bar.
+def predicted(
+    predict: Callable[[Any], Result],
+    source: Any,
+    *,
+    suffixes: Collection[str],
+    unreadable: type[OSError],
+) -> Result | list[Result] | Iterator[tuple[Path, Result]]:
+    """Predict for whatever a user gives.
 
     Args:
-        jobs: Jobs of a plan.
-        do: Function that does one; it returns a sentence if the file cannot be used.
-        title: Title of the progress bar.
+        predict: Function that takes one image or video: an array, a path or a PIL image.
+        source: One of these; a list or tuple of them; a folder, or a pattern such as
+            `photos/*.jpg`.
+        suffixes: Suffixes of the files that are taken from folders and by patterns.
+        unreadable: Error of a file that is passed over.
 
     Returns:
-        The sentences, for the end of the program; after Ctrl-C they are said at once.
-    """
-    from eva_data.progress import progress
-
-    problems: list[str] = []
-    try:
-        for job in progress(jobs, total=len(jobs), what=title, unit="file"):
-            if problem := do(job):
-                problems.append(problem)
-    except KeyboardInterrupt:
-        for problem in problems:
-            complain(printable(problem))
-        raise
-    return problems
-
-
-def refuse(parser: argparse.ArgumentParser, error: Exception | str) -> NoReturn:
-    """End a program with one sentence on a value that was given, without the lines on its usage.
-
-    Args:
-        parser: Parser of the program, for its name.
-        error: The sentence, such as that a file is not there.
+        One result for one image; a list for a list, in its order; for a folder or a pattern an
+        iterator over pairs of file and result, one in memory at a time. It passes over files that
+        cannot be read, with a warning.
 
     Raises:
-        SystemExit: With code 2.
+        ValueError: If an image cannot be read, a folder or pattern has none, or the source is
+            nothing of the kind: an address, a number, None.
     """
-    parser.exit(EXIT_WRONG_ARGUMENTS, printable(f"{parser.prog}: error: {error}\n"))
+    for one in source if isinstance(source, list | tuple) else (source,):
+        if (
+            one is None
+            or isinstance(one, int | float | dict)
+            or (isinstance(one, str) and "://" in one)
+        ):
+            raise ValueError(
+                f"{one!r} is not a path of a file here, an array or a PIL image, nor a list of "
+                "these, a folder or a pattern"
+            )
+    if isinstance(source, list | tuple):
+        return [predict(one) for one in source]
+    if isinstance(source, str | os.PathLike) and is_several(path := Path(source)):
+        return _each(predict, files_at(path, suffixes), unreadable)
+    return predict(source)
 
 
-def run_demo(
-    parser: argparse.ArgumentParser,
-    *,
-    prepare: Callable[[], Plan],
-    work: Callable[[Plan], list[str]],
-    overwrite: bool,
-    results: Sequence[Path] = (),
-) -> None:
-    """Process every readable input and report the rest; the terminal gets warnings alone.
-
-    Args:
-        parser: Parser of the program, for its name.
-        prepare: Function that plans and checks; its OSError or ValueError is a mistake in the
-            arguments.
-        work: Function that does the jobs, if there are any, and returns a sentence for each file
-            that could not be used.
-        overwrite: Replace earlier results.
-        results: Files to write, besides the targets of the jobs.
-
-    Raises:
-        SystemExit: With code 2 for wrong arguments, 1 and one sentence for each input that could
-            not be used or for a full disk, 130 after Ctrl-C.
-    """
-    try:
-        plan = prepare()
-        targets = [target for job in plan.jobs for target in job.targets]
-        require_free([*targets, *results], overwrite=overwrite)
-    except (OSError, ValueError) as error:
-        refuse(parser, error)
-    log_to_terminal()
-    problems = list(plan.problems)
-    try:
-        if plan.jobs:
-            problems += work(plan)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_KEYBOARD)
-    except UnwritableError as error:
-        sys.exit(f"{parser.prog}: {error}")
-    if not plan.jobs and len(problems) == 1:
-        sys.exit(printable(f"{parser.prog}: {problems[0]}"))
-    if problems:
-        sys.exit(printable("\n  ".join(["not everything could be read:", *problems])))
-
-
-def log_to_terminal() -> None:
-    """Let warnings of the log reach the terminal, and what is meant for it, and nothing else."""
-    handler = logging.StreamHandler()
-    handler.addFilter(ForTerminal())
-    handler.setFormatter(TerminalFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+def _each(
+    predict: Callable[[Any], Result], files: list[Path], unreadable: type[OSError]
+) -> Iterator[tuple[Path, Result]]:
+    for file in files:
+        try:
+            result = predict(file)
+        except unreadable as error:
+            logger.warning("%s", error)
+            continue
+        yield file, result

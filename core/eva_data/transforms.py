@@ -8,9 +8,9 @@ from PIL import Image
 from torch import Tensor
 
 Interpolation = Literal["bicubic", "bilinear"]
-PictureTransform = Callable[[Image.Image], Tensor]  # from a picture in RGB
+ImageTransform = Callable[[Image.Image], Tensor]  # from an image in RGB
 TensorTransform = Callable[[Tensor], Any]  # from (3, height, width) uint8
-_MOST_PIXELS = 100_000_000  # of a picture that is resized
+_MOST_PIXELS = 100_000_000  # of an image that is resized
 _KEPT = 8  # times the shorter side, of a strip
 
 
@@ -21,7 +21,7 @@ def evaluation_transform(
     interpolation: Interpolation = "bicubic",
     mean: Sequence[float],
     std: Sequence[float],
-) -> PictureTransform:
+) -> ImageTransform:
     """Make the transform of an image that is classified (official evaluation).
 
     The shorter side is resized to `size / crop_pct`, rounded down, by Pillow, whose rounding
@@ -61,7 +61,7 @@ def evaluation_transform(
     if interpolation not in get_args(Interpolation):
         raise ValueError(f"interpolation must be bicubic or bilinear, got {interpolation!r}")
     side = int(size / crop_pct)
-    transform: PictureTransform = Compose(
+    transform: ImageTransform = Compose(
         [
             partial(_without_ends, side=side),
             Resize(side, InterpolationMode(interpolation)),
@@ -73,13 +73,13 @@ def evaluation_transform(
     return transform
 
 
-def _without_ends(picture: Image.Image, *, side: int) -> Image.Image:
+def _without_ends(image: Image.Image, *, side: int) -> Image.Image:
     """Keep the middle of a strip that would fill the memory once its shorter side is resized."""
-    width, height = picture.size
+    width, height = image.size
     short, long = min(width, height), max(width, height)
     kept = _KEPT * short - (_KEPT * short - long) % 2  # an even rest: the middle stays there
     if side * side * long <= _MOST_PIXELS * short or kept >= long:
-        return picture
+        return image
     begin = (long - kept) // 2
     strip = (begin, 0, begin + kept, height) if width == long else (0, begin, width, begin + kept)
-    return picture.crop(strip)
+    return image.crop(strip)

@@ -28,14 +28,20 @@ from torch.utils.data import Dataset
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.verification import sha256_of
-from eva_data.files import find_files, read_lines, require_regular_file, write_text, writing
+from eva_data.files import IMAGE_SUFFIXES as SUFFIXES
+from eva_data.files import (
+    LISTED_IMAGE_SUFFIXES,
+    find_files,
+    read_lines,
+    require_regular_file,
+    write_tensors,
+    write_text,
+    writing,
+)
+from eva_data.images import UnreadableImageError, read_image
 from eva_data.labelled.folders import open_labelled
-from eva_data.outputs.tensors import write_tensors
-from eva_data.pictures import UnreadableImageError, read_picture
 from eva_data.progress import ProgressBar
-from eva_data.suffixes import LISTED_PICTURES
-from eva_data.suffixes import PICTURES as SUFFIXES
-from eva_data.transforms import PictureTransform
+from eva_data.transforms import ImageTransform
 from eva_engine import distributed
 from eva_engine.commands.extraction import Extraction
 from eva_engine.data.loading import evaluation_loader
@@ -219,7 +225,7 @@ class Pictures(Samples):
 
     unit = PICTURES
 
-    def __init__(self, locations: Sequence[str], transform: PictureTransform) -> None:
+    def __init__(self, locations: Sequence[str], transform: ImageTransform) -> None:
         self.transform = transform
         self._samples = None
         if len(locations) == 1 and locations[0].startswith(("torchvision:", "hf:")):
@@ -229,14 +235,14 @@ class Pictures(Samples):
         self.names = [path for location in locations for path in _paths(Path(location))]
         if not self.names:
             raise ValueError(
-                f"{', '.join(locations)}: no picture there; looked for {LISTED_PICTURES}"
+                f"{', '.join(locations)}: no picture there; looked for {LISTED_IMAGE_SUFFIXES}"
             )
 
     def load(self, index: int) -> Image.Image:
         """Read a picture in RGB, upright as its EXIF data say."""
         if self._samples is not None:
             return self._samples.image(index)
-        return read_picture(self.names[index], upright=True)
+        return read_image(self.names[index], upright=True)
 
     def __getitem__(self, index: int) -> tuple[int, Tensor | None, str]:
         try:

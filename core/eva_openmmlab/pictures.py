@@ -1,4 +1,4 @@
-"""Reading pictures for training and tests, by the rules of `eva_data.pictures`; resizing strips."""
+"""Reading pictures for training and tests, by the rules of `eva_data.images`; resizing strips."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import TRANSFORMS
 from numpy.typing import NDArray
 
-from eva_data.pictures import UnreadableImageError, inspect_picture, read_rgb
+from eva_data.images import UnreadableImageError, inspect_image, read_rgb
 
 # How complete JPEG and PNG files end. OpenCV fills up what is cut off with grey.
 _COMPLETE = (b"\xff\xd9", b"IEND\xaeB`\x82")
@@ -38,7 +38,7 @@ class LoadPicture(LoadImageFromFile):
         if self.backend_args or self.file_client_args:  # of another store
             return super().transform(results)
         try:
-            facts = inspect_picture(results["img_path"], decode=False)
+            facts = inspect_image(results["img_path"], decode=False)
             if (self.color_type, self.imdecode_backend) != ("color", "cv2"):
                 return super().transform(results)
             # of other modes and of animations OpenCV makes other pixels

@@ -8,7 +8,7 @@ import torch
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
-from eva_data.sources.manifests import open_images
+from eva_data.image_sources import open_images
 from eva_engine import distributed
 from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun

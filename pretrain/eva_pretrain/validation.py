@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Subset
 
-from eva_data.sources.manifests import open_images
+from eva_data.image_sources import open_images
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.data.order import to_device

@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 from eva_backbone import eva_debug
 from eva_classification.extraction import VIT_FEATURES
 from eva_classification.features import FeatureExtractor
-from eva_data.outputs import tensors
 from eva_engine import extraction
 from eva_engine.commands.extraction import extraction_command
 from eva_engine.extraction import Plan, read_features
@@ -126,7 +125,7 @@ def test_nothing_half_written_is_left(extract, monkeypatch, tmp_path):
         file.write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(tensors, "save_file", fail)
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
     message = r"features-00000-of-00001.safetensors cannot be written: No space left on device$"
     with pytest.raises(SystemExit, match=message):
         extract()

@@ -8,7 +8,7 @@ import torch
 from eva_contrastive.config import ContrastiveConfig
 from eva_contrastive.model.eva_clip import build_eva_clip
 from eva_data.captions import opening
-from eva_data.sources.manifest_file import Manifest
+from eva_data.manifests import Manifest
 from eva_engine.commands.training import load_recipe
 
 CONFIGS = Path(__file__).parents[2] / "clip" / "configs"

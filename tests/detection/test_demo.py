@@ -17,8 +17,8 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from eva_data.files import UnwritableError
+from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import Job
-from eva_data.pictures import UnreadableImageError, read_rgb
 from eva_data.video.camera import CameraReader
 from eva_data.video.frame_stream import VideoReader
 from eva_detection.inference import demo

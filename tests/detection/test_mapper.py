@@ -11,7 +11,7 @@ from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import SizeMismatchError
 from PIL import Image
 
-from eva_data.pictures import LIMIT
+from eva_data.images import LIMIT
 from eva_detection.data.mapper import CustomMapper, PictureMapper, read_pixels
 from eva_detection.data.stream import READ_ERRORS
 from eva_detection.inference.test_time_augmentation import EVARCNNWithTTA

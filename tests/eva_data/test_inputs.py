@@ -10,16 +10,9 @@ import pytest
 from PIL import Image
 
 from eva_data.files import UnwritableError
-from eva_data.inputs import (
-    Job,
-    Plan,
-    do_jobs,
-    files_at,
-    plan_jobs,
-    run_demo,
-    save_picture,
-    written_name,
-)
+from eva_data.images import save_image
+from eva_data.inputs import Job, Plan, files_at, plan_jobs, written_name
+from eva_report.demos.running import do_jobs, run_demo
 
 SUFFIXES = {".jpg", ".png", ".mov"}
 
@@ -104,7 +97,7 @@ def test_patterns_are_searched(folder, plan, tmp_path):
     (folder / "sub/loop2").symlink_to(folder)  # two of them have 2^40 paths
     names = [job.name for job in plan(tmp_path / "i*" / "**" / "*.png").jobs]
     assert names == ["in/a.png", "in/out/old.png", "in/sub/c.png"]
-    assert plan(folder / "*.bmp").problems == [f"{folder / '*.bmp'} names no images"]
+    assert plan(folder / "*.bmp").problems == [f"{folder / '*.bmp'} holds no images"]
     (folder / "[1].png").write_bytes(b"")
     assert [job.name for job in plan(folder / "[1].png").jobs] == ["[1].png"]
     assert files_at(folder / "sub", SUFFIXES) == [folder / "sub/c.png", folder / "sub/e.mov"]
@@ -112,7 +105,7 @@ def test_patterns_are_searched(folder, plan, tmp_path):
     assert files_at(folder / "**" / "?.png", SUFFIXES)[1:] == [folder / "sub/c.png"]
     assert files_at(folder / "**", {".mov"}) == [folder / "sub/e.mov"]
     assert files_at(folder / "**" / "sub" / "**" / "e*", SUFFIXES) == [folder / "sub/e.mov"]
-    with pytest.raises(ValueError, match=r"none\*\.png matches no files that end in \.jpg, \.mov"):
+    with pytest.raises(ValueError, match=r"none\*\.png holds no files that end in \.jpg, \.mov"):
         files_at(folder / "none*.png", SUFFIXES)
 
 
@@ -150,20 +143,20 @@ def test_names_of_what_is_written(name, written):
 
 
 def test_a_picture_appears_when_it_is_complete(tmp_path):
-    save_picture(Image.new("RGB", (4, 3)), tmp_path / "a/b/c.png")
+    save_image(Image.new("RGB", (4, 3)), tmp_path / "a/b/c.png")
     with Image.open(tmp_path / "a/b/c.png") as picture:
         assert picture.size == (4, 3)
     with pytest.raises(OSError, match="cannot write mode F as PNG"):
-        save_picture(Image.new("F", (4, 3)), tmp_path / "a/d.png")
+        save_image(Image.new("F", (4, 3)), tmp_path / "a/d.png")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 
 
 def test_a_picture_that_is_too_long_for_a_jpeg_is_a_sentence(tmp_path):
     picture = Image.new("RGB", (1, 65_501))
     with pytest.raises(ValueError, match=r"a\.jpg would be larger than JPEG's 65,500 pixels: give"):
-        save_picture(picture, tmp_path / "a.jpg")
+        save_image(picture, tmp_path / "a.jpg")
     assert not list(tmp_path.iterdir())
-    save_picture(picture, tmp_path / "a.png")
+    save_image(picture, tmp_path / "a.png")
 
 
 def test_problems_of_jobs_are_for_the_end_and_the_others_are_done(capsys):

@@ -13,7 +13,7 @@ from PIL import Image
 from skimage import data as photographs
 
 from eva_data.checks import command, manifests
-from eva_data.sources.manifests import ManifestImages
+from eva_data.image_sources import ManifestImages
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_data.images import LIMIT, UnreadableImageError
 from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.named import NamedImages
-from eva_data.pictures import LIMIT, UnreadableImageError
 from eva_data.transforms import evaluation_transform
 
 TO_TENSOR = evaluation_transform(14, mean=CLIP_MEAN, std=CLIP_STD)

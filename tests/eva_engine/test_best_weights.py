@@ -3,11 +3,11 @@
 import json
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from eva_data.outputs import tensors
 from eva_engine import loop
 from eva_engine.checkpoints import files as best_weights
 from eva_engine.checkpoints.files import read_config
@@ -95,7 +95,7 @@ def test_the_files_say_what_run_they_are_of(run):
 
 
 def test_a_full_disk_leaves_the_earlier_best(run, monkeypatch):
-    write, calls = tensors.save_file, []
+    write, calls = safetensors.torch.save_file, []
 
     def fail(weights, file, metadata):
         calls.append(file)
@@ -104,7 +104,7 @@ def test_a_full_disk_leaves_the_earlier_best(run, monkeypatch):
             raise SafetensorError("I/O error: No space left on device (os error 28)")
         write(weights, file, metadata=metadata)
 
-    monkeypatch.setattr(tensors, "save_file", fail)
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
     message = r"best/model.safetensors cannot be written: No space left on device$"
     with pytest.raises(OSError, match=message):
         run(loss=(3.0, 2.0, 1.0), score=(1.0, 2.0, 3.0))

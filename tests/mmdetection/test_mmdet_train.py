@@ -14,7 +14,7 @@ from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmengine.config import Config
 from safetensors.torch import save_file
 
-from eva_data.pictures import read_rgb
+from eva_data.images import read_rgb
 from eva_mmdetection.evaluation import evaluate
 from eva_mmdetection.inference.predictor import Predictor, as_coco
 from eva_mmdetection.model.detectron2_names import to_detectron2

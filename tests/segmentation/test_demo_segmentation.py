@@ -10,7 +10,7 @@ import torch
 from mmseg.registry import MODELS
 from PIL import Image
 
-from eva_data.pictures import UnreadableImageError, read_rgb
+from eva_data.images import UnreadableImageError, read_rgb
 from eva_segmentation.data.label_maps import read_label_map
 from eva_segmentation.data.pairs import find_pairs
 from eva_segmentation.inference import demo

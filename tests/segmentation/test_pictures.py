@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_data.pictures import read_rgb
+from eva_data.images import read_rgb
 from eva_segmentation.inference.predictor import Predictor
 
 SHAPE = (40, 33)

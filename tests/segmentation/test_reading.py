@@ -10,7 +10,7 @@ import pytest
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from eva_data.pictures import LIMIT, UnreadableImageError, read_picture, read_rgb
+from eva_data.images import LIMIT, UnreadableImageError, read_image, read_rgb
 from eva_openmmlab.config import options
 from eva_openmmlab.pictures import LoadPicture
 from eva_segmentation.data.label_maps import LabelMapError, read_label_map
@@ -70,7 +70,7 @@ def test_pictures_are_those_of_opencv_and_of_the_one_decoder(pair, load, tmp_pat
     for path in (image, tmp_path / "deep.png", tmp_path / "a.bmp"):
         found = load(path, label_map)["img"]
         np.testing.assert_array_equal(found, cv2.imread(str(path)))
-        np.testing.assert_array_equal(found[:, :, ::-1], read_picture(path, upright=True))
+        np.testing.assert_array_equal(found[:, :, ::-1], read_image(path, upright=True))
         assert found.flags.c_contiguous
     assert (load(tmp_path / "deep.png", label_map)["img"][:, :, 0] == deep >> 8).all()
 

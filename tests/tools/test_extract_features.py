@@ -10,7 +10,7 @@ from PIL import Image
 
 from eva_classification.features import FeatureExtractor
 from eva_contrastive.inference.features import ClipFeatures
-from eva_data.outputs.tensors import write_tensors
+from eva_data.files import write_tensors
 from eva_engine.commands import extraction as command
 from eva_engine.extraction import read_features
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eva_data.outputs.folders import remove_leftovers, replacing_folder
+from eva_data.files import remove_leftovers, replacing_folder
 from eva_data.pools import ordered_map
 from eva_demo.formats.captions import CAPTIONED_DIGITS
 from eva_demo.formats.coco import COCO_INSTANCES

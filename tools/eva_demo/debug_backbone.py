@@ -40,8 +40,7 @@ from tqdm import tqdm
 
 import eva_backbone
 from eva_backbone import VisionTransformer, eva_debug
-from eva_data.files import make_folder, write_text, writing
-from eva_data.outputs.tensors import write_tensors
+from eva_data.files import make_folder, write_tensors, write_text, writing
 from eva_demo.dense_scenes import GRID, NO_DIGIT, PATCH, SIZE, DenseScenes, normalise
 from eva_demo.scenes import SceneGenerator
 from eva_demo.splits import SPLITS

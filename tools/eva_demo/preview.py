@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eva_data.inputs import save_picture
+from eva_data.images import save_image
 from eva_demo.captioned_digits import CaptionedDigit
 from eva_demo.clips import MOTIONS, Clip
 from eva_demo.data_set import Settings
@@ -42,7 +42,7 @@ def write_preview(path: Path, settings: Settings) -> None:
         rows += _clip_rows(settings)
     if "captions" in settings.formats:
         rows += _caption_rows(settings)
-    save_picture(Image.fromarray(stacked(rows)), path)
+    save_image(Image.fromarray(stacked(rows)), path)
 
 
 def _scene_rows(settings: Settings) -> list[NDArray[Any]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.files import home_expanded
 from eva_data.labelled_videos.opening import require_videos
-from eva_data.sources.patterns import is_pattern
+from eva_data.tar import is_shard_pattern
 from eva_engine.commands import training as command_line
 from eva_video.config import DataConfig, VideoConfig
 
@@ -52,7 +52,7 @@ def _check_roots(data: DataConfig) -> None:
 
 def _is_list(location: str) -> bool:
     path = home_expanded(location)
-    return path.is_file() and not is_pattern(path)
+    return path.is_file() and not is_shard_pattern(path)
 
 
 def _train(config: VideoConfig, device: "torch.device") -> None:

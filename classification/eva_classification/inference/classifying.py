@@ -12,9 +12,10 @@ from torch import Tensor
 from eva_classification.inference.predictions_file import PredictionsFiles, writing_predictions
 from eva_classification.inference.predictor import Predictor, require_finite
 from eva_data.files import make_folder
-from eva_data.inputs import Job, do_jobs, save_picture
-from eva_data.pictures import read_rgb
+from eva_data.images import read_rgb, save_image
+from eva_data.inputs import Job
 from eva_report.demos.classes import FoundClasses, Prediction
+from eva_report.demos.running import do_jobs
 from eva_report.drawing.class_strip import SHOWN, annotate
 
 _MOST_WAITING = 64_000_000  # pixels of pictures that wait for a batch
@@ -125,7 +126,7 @@ class _Work:
         for target in job.targets:
             shown = self._shown(predictions)
             drawn = annotate(rgb, shown, rows=max(1, len(shown)))
-            save_picture(Image.fromarray(drawn), target)
+            save_image(Image.fromarray(drawn), target)
         height, width = rgb.shape[:2]
         self._files.add(job.name, predictions, width=width, height=height)
         self._found.add(job.name, predictions[0])

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from eva_classification.inference.predictions_file import JSON, TABLE
 from eva_classification.model_options import add_classifier
-from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
-from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
+from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_engine.commands.options import add_device, new_parser, take_weights
+from eva_report.demos.running import refuse, run_demo
 from eva_runs.commands import say
 from eva_runs.options import integer, probability
 from eva_runs.required_data import require_data
@@ -53,7 +54,7 @@ def plan(inputs: Sequence[Path], output: Path, *, annotate: bool = True) -> Plan
     """
     return plan_jobs(
         inputs,
-        suffixes=SHOWN_PICTURES | VIDEOS,
+        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
         targets=lambda name: [output / written_name(name)] if annotate else [],
         results=[output],
         kinds="images and no videos",

@@ -20,9 +20,10 @@ from torch import Tensor
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_classification.inference.class_names import class_names as named
 from eva_classification.models import ImageClassifier, load_classifier
-from eva_data.pictures import read_rgb
-from eva_data.predictor_inputs import predicted
-from eva_data.transforms import PictureTransform, evaluation_transform
+from eva_data.files import DEMO_IMAGE_SUFFIXES
+from eva_data.images import UnreadableImageError, read_rgb
+from eva_data.inputs import predicted
+from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 from eva_engine.evaluation.own_data import PUBLISHED, notes_of_training
 from eva_report.demos.classes import Prediction, first_classes
@@ -62,7 +63,7 @@ class Predictor:
         self.model = model.eval()
         self.class_names = tuple(class_names)
         self.batch_size, self.crop_pct = batch_size, crop_pct
-        self._transform: PictureTransform = evaluation_transform(
+        self._transform: ImageTransform = evaluation_transform(
             model.img_size, crop_pct=crop_pct, mean=mean, std=std
         )
 
@@ -141,7 +142,9 @@ class Predictor:
 
         if isinstance(image, list | tuple):  # in batches
             return [self.top(row, top) for row in self.probabilities(image)]
-        return predicted(predict, image)
+        return predicted(
+            predict, image, suffixes=DEMO_IMAGE_SUFFIXES, unreadable=UnreadableImageError
+        )
 
     def top(self, probabilities: NDArray[np.float32], number: int) -> list[Prediction]:
         """Name the classes with the largest of probabilities (K,), in falling order."""

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from eva_contrastive.model.tokens import tokenize
 from eva_data.captions.captioned_images import CaptionedImages
 from eva_data.captions.texts import UnreadableCaptionError
-from eva_data.transforms import PictureTransform
+from eva_data.transforms import ImageTransform
 
 
 class Pairs(Dataset[tuple[Tensor, Tensor]]):
@@ -26,7 +26,7 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(
-        self, captions: CaptionedImages, transform: PictureTransform, context_length: int = 77
+        self, captions: CaptionedImages, transform: ImageTransform, context_length: int = 77
     ) -> None:
         self.captions, self.transform = captions, transform
         self.context_length = context_length

@@ -10,7 +10,7 @@ from torchvision.transforms import (
     ToTensor,
 )
 
-from eva_data.transforms import PictureTransform
+from eva_data.transforms import ImageTransform
 
 
 def training_transform(
@@ -19,7 +19,7 @@ def training_transform(
     crop_scale: tuple[float, float] = (0.9, 1.0),
     mean: Sequence[float],
     std: Sequence[float],
-) -> PictureTransform:
+) -> ImageTransform:
     """Make the transform of a training picture (paper Table 10a; open_clip's, with its values).
 
     Random numbers come from torch's global generator, which the loop seeds for each sample.
@@ -33,7 +33,7 @@ def training_transform(
     Returns:
         A function from a PIL image in RGB to (3, size, size) float32.
     """
-    transform: PictureTransform = Compose(
+    transform: ImageTransform = Compose(
         [
             RandomResizedCrop(size, scale=crop_scale, interpolation=InterpolationMode.BICUBIC),
             ToTensor(),

@@ -18,7 +18,7 @@ from eva_data.labelled.imagenet import CLASSES, ImageNetPaths, open_objectnet, o
 from eva_data.labelled_videos.middle_frames import MiddleFrames
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.ucf101 import open_ucf101
-from eva_data.transforms import PictureTransform, evaluation_transform
+from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_data.video.video_source import Backend
 from eva_engine.evaluation.counting import LabelledSamples
 
@@ -122,7 +122,7 @@ def open_imagenet(
     return found
 
 
-def open_named_imagenet(location: str, transform: PictureTransform) -> Benchmark:
+def open_named_imagenet(location: str, transform: ImageTransform) -> Benchmark:
     """Open ImageNet-1K as `torchvision:ImageNet:ROOT:val` or `hf:NAME:SPLIT`.
 
     Raises:
@@ -141,7 +141,7 @@ def open_named_imagenet(location: str, transform: PictureTransform) -> Benchmark
     )
 
 
-def open_cifar(location: str, number: int, transform: PictureTransform) -> Benchmark:
+def open_cifar(location: str, number: int, transform: ImageTransform) -> Benchmark:
     """Open CIFAR-10 or CIFAR-100.
 
     Args:
@@ -174,9 +174,7 @@ def open_cifar(location: str, number: int, transform: PictureTransform) -> Bench
     )
 
 
-def open_ucf(
-    place: Place, transform: PictureTransform, *, split: int, backend: Backend
-) -> Benchmark:
+def open_ucf(place: Place, transform: ImageTransform, *, split: int, backend: Backend) -> Benchmark:
     """Open the middle frames of a test list of UCF-101.
 
     Args:
@@ -202,7 +200,7 @@ def open_ucf(
 
 
 def open_kinetics(
-    source: str, place: Place, transform: PictureTransform, *, backend: Backend
+    source: str, place: Place, transform: ImageTransform, *, backend: Backend
 ) -> Benchmark:
     """Open the middle frames of Kinetics.
 

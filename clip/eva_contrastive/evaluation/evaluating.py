@@ -40,7 +40,7 @@ from eva_contrastive.reports.evaluation import (
 )
 from eva_contrastive.reports.sections import retrieval_examples
 from eva_data.files import UnwritableError
-from eva_data.transforms import PictureTransform
+from eva_data.transforms import ImageTransform
 from eva_engine import distributed
 from eva_engine.commands.ending import sentence
 from eva_engine.commands.options import choose_dtype
@@ -177,7 +177,7 @@ class _Work:
             )  # fmt: skip
 
     def encode(
-        self, name: str, pairs: CaptionedPictures, transform: PictureTransform
+        self, name: str, pairs: CaptionedPictures, transform: ImageTransform
     ) -> EncodedPairs:
         """Compute the features of pictures and captions."""
         options = self._options

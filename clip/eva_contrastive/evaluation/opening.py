@@ -15,7 +15,7 @@ from eva_data.labelled.folders import open_labelled
 from eva_data.labelled.imagenet import ImageNetPaths
 from eva_data.labelled_videos.middle_frames import MiddleFrames
 from eva_data.labelled_videos.opening import open_videos
-from eva_data.transforms import PictureTransform, evaluation_transform
+from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine.evaluation.counting import LabelledSamples
 
 _TITLES = {"flickr30k": "Flickr30k", "coco": "COCO", "pairs": "pairs"}
@@ -34,7 +34,7 @@ class Opened:
 
     benchmarks: Sequence[Benchmark]
     pairs: dict[str, CaptionedPictures]
-    transform: PictureTransform
+    transform: ImageTransform
     missing: dict[str, int]
 
 
@@ -87,7 +87,7 @@ def _place(values: Sequence[str]) -> Place:
     return values[0], values[1] if len(values) > 1 else None
 
 
-def _videos(options: argparse.Namespace, transform: PictureTransform) -> list[Benchmark]:
+def _videos(options: argparse.Namespace, transform: ImageTransform) -> list[Benchmark]:
     found = []
     if options.ucf101 is not None:
         found.append(
@@ -104,7 +104,7 @@ def _videos(options: argparse.Namespace, transform: PictureTransform) -> list[Be
     return found
 
 
-def _own_samples(options: argparse.Namespace, transform: PictureTransform) -> LabelledSamples:
+def _own_samples(options: argparse.Namespace, transform: ImageTransform) -> LabelledSamples:
     if options.data is not None:
         return open_labelled(options.data, transform, upright=False)
     location, root = _place(options.videos)

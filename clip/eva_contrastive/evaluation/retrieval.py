@@ -22,7 +22,7 @@ from eva_contrastive.evaluation.encoding import (
     place_of,
     text_features,
 )
-from eva_data.transforms import PictureTransform
+from eva_data.transforms import ImageTransform
 from eva_engine import distributed
 
 _QUERIES = 512  # that are compared at once with all of the other side
@@ -145,9 +145,7 @@ def ranks_of(cosines: Tensor, belongs: Tensor) -> Tensor:
 class _Pictures(Dataset[tuple[Any, int, str]]):
     """The model's input of each picture, its index, and why it cannot be read, or nothing."""
 
-    def __init__(
-        self, pairs: CaptionedPictures, transform: PictureTransform, *, skip: bool
-    ) -> None:
+    def __init__(self, pairs: CaptionedPictures, transform: ImageTransform, *, skip: bool) -> None:
         self._pairs, self._transform, self._skip = pairs, transform, skip
 
     def __len__(self) -> int:
@@ -184,7 +182,7 @@ class EncodedPairs:
 def encode_pairs(
     model: ClipModel,
     pairs: CaptionedPictures,
-    transform: PictureTransform,
+    transform: ImageTransform,
     *,
     batch_size: int,
     workers: int,

@@ -12,8 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from eva_backbone.checkpoints.verification import sha256_of
-from eva_data.files import UnwritableError, make_folder, require_regular_file
-from eva_data.outputs.tensors import write_tensors
+from eva_data.files import UnwritableError, make_folder, require_regular_file, write_tensors
 from eva_engine import distributed
 
 logger = logging.getLogger(__name__)

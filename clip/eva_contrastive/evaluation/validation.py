@@ -20,7 +20,7 @@ from eva_contrastive.evaluation.retrieval import (
 from eva_contrastive.evaluation.text_classifier import class_features
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_contrastive.reports.sections import picture_of, retrieval_examples
-from eva_data.transforms import PictureTransform
+from eva_data.transforms import ImageTransform
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.classification_report import (
     MOST_CONFUSION,
@@ -72,7 +72,7 @@ class ContrastiveValidation:
         run: RunConfig,
         *,
         pairs: CaptionedPictures | None = None,
-        transform: PictureTransform | None = None,
+        transform: ImageTransform | None = None,
         classes: LabelledSamples | None = None,
         templates: Sequence[str] = ("a photo of a {}.",),
     ) -> None:

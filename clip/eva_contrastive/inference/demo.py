@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva_contrastive.config import MOST_VIDEO_FRAMES, VIDEO_FRAMES
-from eva_data.files import UnwritableError, make_folder, read_lines
-from eva_data.inputs import Job, Plan, do_jobs, plan_jobs, refuse, run_demo
-from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
+from eva_data.files import (
+    DEMO_IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    UnwritableError,
+    make_folder,
+    read_lines,
+)
+from eva_data.inputs import Job, Plan, plan_jobs
 from eva_data.video.video_source import BACKENDS
 from eva_engine.commands.options import add_arguments, add_device, add_weights, new_parser
+from eva_report.demos.running import do_jobs, refuse, run_demo
 from eva_runs.command_line.parsing import Parser
 from eva_runs.commands import say
 from eva_runs.options import integer
@@ -140,7 +146,7 @@ def _plan(args: argparse.Namespace, *, searching: bool) -> Plan:
         raise ValueError("there are no captions: give --text or --texts")
     return plan_jobs(
         args.inputs,
-        suffixes=SHOWN_PICTURES | VIDEOS,
+        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
         targets=lambda name: [],
         results=results,
         kinds="pictures and no videos",

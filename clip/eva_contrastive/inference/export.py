@@ -24,8 +24,7 @@ from eva_contrastive.inference.export_command import (
     TOWERS,
     VOCABULARY,
 )
-from eva_data.files import write_text
-from eva_data.outputs.folders import replacing_folder
+from eva_data.files import replacing_folder, write_text
 from eva_runs.exported import (
     ENDINGS,
     demand_close,

@@ -29,8 +29,8 @@ from eva_contrastive.model.loading import load_eva_clip, load_vision_tower
 from eva_contrastive.model.preparation import find_preparation
 from eva_contrastive.model.tokens import count_tokens, tokenize
 from eva_contrastive.model.towers import TextTower, VisionTower
+from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import files_at, is_several
-from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_data.transforms import evaluation_transform
 from eva_data.video.video_source import Backend, require_backend
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
@@ -194,7 +194,7 @@ class ClipFeatures:
         if isinstance(pictures, Tensor):
             return self._encode(self._seen, pictures, normalize=normalize)
         if isinstance(pictures, str | os.PathLike):
-            pictures = _files(pictures, SHOWN_PICTURES)
+            pictures = _files(pictures, DEMO_IMAGE_SUFFIXES)
         elif isinstance(pictures, Image.Image | np.ndarray):
             pictures = [pictures]
         parts = [
@@ -256,7 +256,7 @@ class ClipFeatures:
             FloatingPointError: If the number format is too small for the model.
         """
         if isinstance(videos, str | os.PathLike):
-            videos = _files(videos, VIDEOS)
+            videos = _files(videos, VIDEO_SUFFIXES)
         means = [self.frames(video).features.mean(dim=0) for video in videos]
         if not means:
             raise ValueError("there is no video")

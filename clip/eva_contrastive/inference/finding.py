@@ -15,8 +15,8 @@ from eva_contrastive.inference.indexing import absolute, update
 from eva_contrastive.inference.library import Library
 from eva_contrastive.inference.media import Media
 from eva_contrastive.inference.searching import Hit, make_queries, search
+from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import files_at, is_several
-from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def find(
     )
     listed: list[Path] = []
     for one in map(Path, given):
-        listed += files_at(one, SHOWN_PICTURES | VIDEOS) if is_several(one) else [one]
+        listed += files_at(one, DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES) if is_several(one) else [one]
     library = Library(None, {}, width=clip.embed_dim)
     changes = update(library, clip, listed)
     for why in changes.problems.values():

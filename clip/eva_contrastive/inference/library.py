@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from eva_data.files import require_regular_file
-from eva_data.outputs.tensors import write_tensors
-from eva_data.sources.names import Names
+from eva_data.files import require_regular_file, write_tensors
+from eva_data.index import Names
 
 logger = logging.getLogger(__name__)
 

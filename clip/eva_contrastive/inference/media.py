@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from eva_contrastive.config import MOST_VIDEO_FRAMES, VIDEO_FRAMES
-from eva_data.pictures import read_picture, read_rgb
-from eva_data.suffixes import VIDEOS
-from eva_data.transforms import PictureTransform
+from eva_data.files import VIDEO_SUFFIXES
+from eva_data.images import read_image, read_rgb
+from eva_data.transforms import ImageTransform
 from eva_data.video.video_source import (
     Backend,
     VideoSource,
@@ -45,7 +45,7 @@ class Seen(NamedTuple):
 
 def is_video(file: Media) -> bool:
     """Whether a file has the suffix of a video."""
-    return Path(file).suffix.lower() in VIDEOS
+    return Path(file).suffix.lower() in VIDEO_SUFFIXES
 
 
 def spread(length: int, count: int) -> list[int]:
@@ -74,7 +74,7 @@ class MediaReader:
     """
 
     def __init__(
-        self, transform: PictureTransform, *, frames: int = VIDEO_FRAMES, backend: Backend = "pyav"
+        self, transform: ImageTransform, *, frames: int = VIDEO_FRAMES, backend: Backend = "pyav"
     ) -> None:
         if not 1 <= frames <= MOST_VIDEO_FRAMES:
             raise ValueError(f"frames must be 1 to {MOST_VIDEO_FRAMES}, got {frames}")
@@ -88,7 +88,7 @@ class MediaReader:
         """
         if isinstance(source, np.ndarray):
             source = Image.fromarray(read_rgb(source, upright=True))
-        return self.transform(read_picture(source, upright=True))
+        return self.transform(read_image(source, upright=True))
 
     def video(self, source: Media) -> Seen:
         """Read frames that are spread over a video.

@@ -14,8 +14,7 @@ from eva_contrastive.inference.indexing import Changes
 from eva_contrastive.inference.ranking import Ranked
 from eva_contrastive.inference.searching import Hit, Query
 from eva_data.files import printable, write_text
-from eva_data.inputs import save_picture
-from eva_data.pictures import read_picture
+from eva_data.images import read_image, save_image
 from eva_data.video.video_source import Backend, open_video
 from eva_report.demos.found import FILES_NAMED
 from eva_report.drawing.contact_sheet import Section, Tile, draw_contact_sheet
@@ -167,7 +166,7 @@ def write_sheet(
     sections = [
         Section(query.title, [_tile(hit, backend) for hit in hits[:each]]) for query, hits in found
     ]
-    save_picture(draw_contact_sheet(sections), file)
+    save_image(draw_contact_sheet(sections), file)
 
 
 def _tile(hit: Hit, backend: Backend) -> Tile:
@@ -175,7 +174,7 @@ def _tile(hit: Hit, backend: Backend) -> Tile:
     picture = None
     try:
         if hit.frame is None:
-            picture = read_picture(hit.file, upright=True)
+            picture = read_image(hit.file, upright=True)
         else:
             with open_video(hit.file, backend=backend) as video:
                 picture = Image.fromarray(video.frames([hit.frame])[0])

@@ -1,7 +1,5 @@
 """Pictures with captions: what every source of them offers."""
 
-import logging
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 from eva_data.captions.left_out import LeftOut
-from eva_data.pictures import UnreadableImageError, read_picture
-from eva_data.sources.manifest_file import Mixture, SourceEntry
-
-logger = logging.getLogger(__name__)
+from eva_data.images import UnreadableImageError, read_image
+from eva_data.manifests import Mixture, SourceEntry
 
 
 class CaptionedImages(ABC):
@@ -75,7 +71,7 @@ class CaptionedImages(ABC):
         """
         name = self.sample_id(index)
         try:
-            return read_picture(self.source(index), upright=False, name=name)
+            return read_image(self.source(index), upright=False, name=name)
         except UnreadableImageError:
             raise
         except (OSError, ValueError) as error:  # a ValueError of a path with a zero byte
@@ -104,23 +100,16 @@ class MixedCaptions(CaptionedImages):
 
     def __init__(self, sources: Sequence[CaptionedImages], entries: Sequence[SourceEntry]) -> None:
         super().__init__()
-        self.sources = sources
-        sizes = [len(source) for source in sources]
-        self.counts = {
-            entry.name: entry.samples_of(size) for entry, size in zip(entries, sizes, strict=True)
-        }
-        self._mixture = Mixture(sizes, [*self.counts.values()], what="pair")
+        self._mixture = Mixture(sources, entries)
+        self.sources, self.counts = sources, self._mixture.counts
         for source in sources:
             self.left_out.merge(source.left_out)
-        for name, count in self.counts.items():
-            logger.info("%s: %s pairs in an epoch", name, f"{count:,}")
 
     def __len__(self) -> int:
         return len(self._mixture)
 
     def _locate(self, index: int) -> tuple[CaptionedImages, int]:
-        number, place = self._mixture.locate(index)
-        return self.sources[number], place
+        return self._mixture.locate(index)
 
     def sample_id(self, index: int) -> str:
         """See `CaptionedImages`."""
@@ -144,7 +133,4 @@ class MixedCaptions(CaptionedImages):
 
     def checksum(self) -> int:
         """See `CaptionedImages`; weights and limits count."""
-        value = zlib.crc32(repr(self.counts).encode())
-        for source in self.sources:
-            value = zlib.crc32(source.checksum().to_bytes(4, "little"), value)
-        return value
+        return self._mixture.checksum()

@@ -14,7 +14,7 @@ from eva_data.captions.opening import (
     root_of,
 )
 from eva_data.captions.tables import find_columns
-from eva_data.sources.manifest_file import expand_path
+from eva_data.manifests import expand_path
 
 _SMALL = 4_000_000  # bytes of a list that are read in a moment
 

@@ -5,10 +5,8 @@ from pathlib import Path
 from eva_data.captions.captioned_images import CaptionedImages
 from eva_data.captions.left_out import LONGEST, LeftOut
 from eva_data.captions.texts import UnreadableCaptionError, caption_of_text
-from eva_data.files import find_files, require_regular_file
-from eva_data.sources.index_file import CAPTION_KIND, Table
-from eva_data.sources.names import Names
-from eva_data.suffixes import LISTED_PICTURES, PICTURES
+from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files, require_regular_file
+from eva_data.index import CAPTION_KIND, Names, Table
 
 _TEXT = ".txt"
 
@@ -71,7 +69,7 @@ def index_folder(folder: Path, left_out: LeftOut) -> Table:
         ValueError: If it holds no picture.
     """
     pictures, texts = list[str](), set[str]()
-    for name in find_files(folder, PICTURES | {_TEXT}):
+    for name in find_files(folder, IMAGE_SUFFIXES | {_TEXT}):
         if name.endswith(_TEXT):
             texts.add(name)
         elif not name.lower().endswith(_TEXT):
@@ -79,7 +77,7 @@ def index_folder(folder: Path, left_out: LeftOut) -> Table:
     if not pictures:
         shards = " (it holds tar files: name them, such as {00000..00999}.tar)"
         more = shards if any(folder.glob("*.tar")) else ""
-        raise ValueError(f"{folder} holds no image: looked for {LISTED_PICTURES}{more}")
+        raise ValueError(f"{folder} holds no image: looked for {LISTED_IMAGE_SUFFIXES}{more}")
     beside = {name: f"{name.rpartition('.')[0]}{_TEXT}" for name in pictures}
     for name, text in beside.items():
         if text not in texts:

@@ -4,8 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.captions.listed import CAPTIONS, FIRST
-from eva_data.sources.index_file import CAPTION_KIND, Table
-from eva_data.sources.names import Names
+from eva_data.index import CAPTION_KIND, Names, Table
 
 
 def select(table: Table, keep: NDArray[np.bool_]) -> Table:

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from eva_data.captions.captioned_images import CaptionedImages
 from eva_data.captions.left_out import LeftOut
 from eva_data.captions.texts import UnreadableCaptionError, problem_of
-from eva_data.sources.index_file import CAPTION_KIND, Table
-from eva_data.sources.names import Names
+from eva_data.index import CAPTION_KIND, Names, Table
 
 CAPTIONS, FIRST = "captions", "captions.first"  # texts, and where those of each picture begin
 

@@ -5,7 +5,7 @@ pairs = open_captions("cc3m.csv", root="cc3m/pictures")
 pairs = open_captions("dataset_coco.json#test", root="coco")
 pairs = open_captions("merged2b.toml")     # several sources, see below
 
-A manifest merges sources and may name an index, see `eva_data.sources.manifest_file`:
+A manifest merges sources and may name an index, see `eva_data.manifests`:
 
     index = "merged2b.safetensors"      # python tools/verify_data.py captions FILE --write INDEX
 
@@ -36,11 +36,9 @@ from eva_data.captions.listed import ListedCaptions, table_of_pairs
 from eva_data.captions.shards import ShardCaptions, index_pairs
 from eva_data.captions.tables import find_columns, pairs_of_table
 from eva_data.files import home_expanded
-from eva_data.sources.index_file import CAPTION_KIND, Table
-from eva_data.sources.list_states import require_unchanged, state_of
-from eva_data.sources.manifest_file import Form, Manifest, SourceEntry, expand_path, read_index
-from eva_data.sources.patterns import expand, is_pattern
-from eva_runs.commands import command_to_run
+from eva_data.index import CAPTION_KIND, Table, require_unchanged, state_of
+from eva_data.manifests import Form, Manifest, SourceEntry, expand_path, read_index
+from eva_data.tar import expand_shards, is_shard_pattern
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +119,7 @@ def entry_of(path: Path, options: dict[str, str]) -> SourceEntry:
 
 
 def _kind_of(path: Path) -> str:
-    return "folder" if path.is_dir() else "shards" if is_pattern(path) else "table"
+    return "folder" if path.is_dir() else "shards" if is_shard_pattern(path) else "table"
 
 
 def without_effect(location: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -185,7 +183,7 @@ def _open_shards(
     key, missing = entry.options.get("caption_column"), list[str]()
     # an index is of those that were there
     lenient = search.keep_going or table is not None
-    shards = expand(entry.location, missing=missing if lenient else None)
+    shards = expand_shards(entry.location, missing=missing if lenient else None)
     if table is None:
         for name in missing:
             left_out.add("missing", name)
@@ -261,9 +259,8 @@ def _open_manifest(file: Path, options: dict[str, str]) -> CaptionedImages:
         logger.warning("%s=%s has no effect on %s: write it below a source", key, value, file)
     if manifest.index is not None:
         tables = read_index(manifest, manifest.index)
-        written_by = ("captions", str(file), "--write", str(manifest.index), "--overwrite")
         for entry, table in zip(manifest.sources, tables, strict=True):
-            _require_current(entry, table, manifest.index, written_by)
+            _require_current(entry, table, manifest.index)
         opened = [open_source(*one) for one in zip(manifest.sources, tables, strict=True)]
         return MixedCaptions(opened, manifest.sources)
     opened = []
@@ -287,24 +284,16 @@ def _open_index(file: Path, options: dict[str, str]) -> CaptionedImages:
             f"{file} is a damaged index: write it again with tools/verify_data.py captions"
         ) from error
     for entry, part in zip(entries, parts, strict=True):
-        words = ["MANIFEST"]  # which the index does not name
-        if len(entries) == 1:
-            given = [(f"--{key.replace('_', '-')}", value) for key, value in entry.options.items()]
-            words = [entry.location, *(word for pair in given for word in pair)]
-        written_by = ("captions", *words, "--write", str(file), "--overwrite")
-        _require_current(entry, part, file, written_by)
+        _require_current(entry, part, file)
     opened = [opener(part) for opener, part in zip(openers, parts, strict=True)]
     return opened[0] if len(opened) == 1 else MixedCaptions(opened, entries)
 
 
-def _require_current(
-    entry: SourceEntry, table: Table, index: Path, written_by: tuple[str, ...]
-) -> None:
+def _require_current(entry: SourceEntry, table: Table, index: Path) -> None:
     """Refuse an index whose list was edited: it would keep the earlier captions."""
     if entry.kind == "table":
         file, split = file_and_split(Path(entry.location))
-        command = command_to_run("data verify", "tools/verify_data.py", *written_by)
-        require_unchanged(file, table.about, part=split, index=str(index), command=command)
+        require_unchanged(file, table.about, part=split, index=index)
 
 
 def _moved(entry: SourceEntry, options: dict[str, str]) -> SourceEntry:

@@ -10,7 +10,6 @@ its picture, at its place. What only its content shows is found out then.
 """
 
 import functools
-import tarfile
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -26,11 +25,11 @@ from eva_data.captions.texts import (
     caption_of_text,
     captions_of_json,
 )
-from eva_data.pictures import check_encoded_size
+from eva_data.files import IMAGE_SUFFIXES
+from eva_data.images import check_encoded_size
+from eva_data.index import CAPTION_KIND, Table
 from eva_data.pools import ordered_map
-from eva_data.sources.index_file import CAPTION_KIND, Table
-from eva_data.sources.tar_members import Member, TarMembers, find_members, key_of, table_of_members
-from eva_data.suffixes import PICTURES
+from eva_data.tar import Member, TarIndex, find_members, table_of_members
 
 TEXTS = ("text.offset", "text.size", "text.json")  # arrays of an index
 
@@ -57,7 +56,7 @@ class ShardCaptions(CaptionedImages):
         left_out: LeftOut | None = None,
     ) -> None:
         super().__init__(left_out)
-        self.members = TarMembers(shards, table, what="picture")
+        self.members = TarIndex(shards, table)
         lengths = {name: len(table[name]) if name in table else 0 for name in TEXTS}
         if {*lengths.values()} != {len(self.members)}:
             raise ValueError(f"the index is damaged, it has captions of {lengths}: write it again")
@@ -78,7 +77,7 @@ class ShardCaptions(CaptionedImages):
         """Read a member."""
         size = self.members.size(self.require(index))
         check_encoded_size(size, self.sample_id(index))
-        return self._read(index, int(self.table["offset"][index]), size)
+        return self.members.read(index)
 
     def captions(self, index: int) -> tuple[str, ...]:
         """See `CaptionedImages`."""
@@ -87,40 +86,12 @@ class ShardCaptions(CaptionedImages):
         if not 0 <= size <= LONGEST:
             raise UnreadableCaptionError(f"{where}: the index is damaged")
         try:
-            content = self._read(index, offset, size)
+            content = self.members.read_beside(index, offset, size)
         except OSError as error:
             raise UnreadableCaptionError(f"the caption of {error}") from error
         if is_json:
             return captions_of_json(content, self._key, f"the JSON beside {where}")
         return (caption_of_text(content, where),)
-
-    def _read(self, index: int, offset: int, size: int) -> bytes:
-        """Read a member of a pair, whose header must be right before it and have the pair's key.
-
-        A shard that was replaced by another of the same size would give wrong pairs.
-        """
-        if offset < tarfile.BLOCKSIZE:
-            raise OSError(f"{self.sample_id(index)}: the index is damaged")
-        begin = offset - tarfile.BLOCKSIZE
-        content = self.members.read_beside(index, begin, size + tarfile.BLOCKSIZE)
-        name = self.members.names[index]
-        try:
-            header = tarfile.TarInfo.frombuf(
-                content[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape"
-            )
-        except tarfile.TarError as error:
-            raise OSError(
-                f"{self.sample_id(index)}: the shard is damaged, or is another than that of the "
-                f"index ({error})"
-            ) from error
-        # other names stand in a header of their own, and are cut or changed in this one
-        is_plain = name.isascii() and len(name) <= tarfile.LENGTH_NAME
-        if is_plain and key_of(header.name) != key_of(name):
-            raise OSError(
-                f"{self.sample_id(index)}: the shard has {header.name!r} in its place, and is "
-                "another than that of the index: write the index again"
-            )
-        return content[tarfile.BLOCKSIZE :]
 
     def checksum(self) -> int:
         """See `CaptionedImages`."""
@@ -203,11 +174,11 @@ def pairs_of(shard: Path, *, key: str | None, keep_going: bool = False) -> Shard
     left_out = LeftOut()
     try:
         for member in find_members(shard, None):
-            if member.suffix in PICTURES:
+            if member.suffix in IMAGE_SUFFIXES:
                 pictures.setdefault(member.key, []).append(member)
             elif member.suffix in wanted:
                 texts.setdefault(member.key, []).append(member)
-            elif f".{member.suffix.rpartition('.')[2]}" in PICTURES:
+            elif f".{member.suffix.rpartition('.')[2]}" in IMAGE_SUFFIXES:
                 dotted.setdefault(member.key, member.name)
     except ValueError as error:
         if not keep_going:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from eva_data.captions.left_out import LONGEST, LeftOut
 from eva_data.captions.listed import accepted
-from eva_data.suffixes import SHOWN_PICTURES
+from eva_data.files import DEMO_IMAGE_SUFFIXES
 
 IMAGES = (
     *("filepath", "image", "image_path", "path", "file_name", "filename", "file", "file_path"),
@@ -178,7 +178,7 @@ def _is_row(line: str, columns: Columns) -> bool:
 
 
 def _ends_as_picture(path: str) -> bool:
-    return Path(path.strip().strip('"')).suffix.lower() in SHOWN_PICTURES
+    return Path(path.strip().strip('"')).suffix.lower() in DEMO_IMAGE_SUFFIXES
 
 
 def _cells(record: str, separator: str) -> list[str] | None:

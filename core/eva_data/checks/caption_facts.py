@@ -10,7 +10,7 @@ from eva_data.captions.captioned_images import CaptionedImages
 from eva_data.captions.texts import UnreadableCaptionError
 from eva_data.checks.findings import Findings
 from eva_data.files import require_regular_file
-from eva_data.pictures import check_encoded_size, read_picture
+from eva_data.images import check_encoded_size, read_image
 
 Mask = NDArray[np.bool_]
 _DIGEST = 8  # bytes: two of 400 million differ in all but one case of 200
@@ -51,7 +51,7 @@ def look_at(pairs: CaptionedImages, indices: range, *, least_side: int, most_wor
         try:
             texts = pairs.captions(index)
             content = _content(pairs, index)
-            picture = read_picture(content, upright=False, name=pairs.sample_id(index))
+            picture = read_image(content, upright=False, name=pairs.sample_id(index))
         except (OSError, ValueError) as error:
             kind = "caption" if isinstance(error, UnreadableCaptionError) else "unreadable"
             detail = str(error).removeprefix(pairs.sample_id(index)).lstrip(": ")

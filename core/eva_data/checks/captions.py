@@ -32,8 +32,8 @@ from eva_data.checks.blocks import check_blocks
 from eva_data.checks.caption_facts import Mask, find_copies, look_at
 from eva_data.checks.command import add_shared
 from eva_data.checks.findings import Findings, Kind, write_json
-from eva_data.sources.index_file import CAPTION_KIND, Table
-from eva_data.sources.manifest_file import Manifest, SourceEntry, expand_path, write_index
+from eva_data.index import CAPTION_KIND, Table
+from eva_data.manifests import Manifest, SourceEntry, expand_path, write_index
 from eva_runs.commands import check_outputs, say
 from eva_runs.options import integer
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva_data.coco.rules import shown
-from eva_data.files import find_files
-from eva_data.suffixes import PICTURES, VIDEOS
+from eva_data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files
 
 _START = 2**16  # bytes of a JSON file that are looked at
 _LISTS = (".csv", ".tsv", ".txt", ".tar", ".parquet", ".safetensors", ".jsonl")
@@ -53,8 +52,8 @@ def _of_folder(folder: Path) -> list[str]:
 
     if find_exports(folder) or find_voc(folder) or find_yaml(folder):
         return ["coco", "--data", str(folder)]
-    if next(iter(find_files(folder, PICTURES)), None):
+    if next(iter(find_files(folder, IMAGE_SUFFIXES)), None):
         return ["folders", str(folder)]
-    if next(iter(find_files(folder, VIDEOS)), None):
+    if next(iter(find_files(folder, VIDEO_SUFFIXES)), None):
         return ["video", str(folder)]
     raise ValueError(f"{folder} holds neither pictures nor videos, nor a description of them")

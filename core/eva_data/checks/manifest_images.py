@@ -10,13 +10,10 @@ import numpy as np
 
 from eva_data.checks.blocks import check_blocks
 from eva_data.checks.findings import Findings, Kind, write_json
-from eva_data.pictures import UnreadableImageError
-from eva_data.sources.image_source import FolderImages, ImageSource
-from eva_data.sources.index_file import Table
-from eva_data.sources.manifest_file import Manifest, SourceEntry, write_index
-from eva_data.sources.manifests import open_source
-from eva_data.sources.names import Names
-from eva_data.sources.shards import TarShards
+from eva_data.image_sources import FolderImages, ImageSource, ShardImages, open_source, select
+from eva_data.images import UnreadableImageError
+from eva_data.index import Names, Table
+from eva_data.manifests import Manifest, SourceEntry, write_index
 from eva_runs.commands import check_outputs, say
 
 KINDS = {
@@ -58,7 +55,7 @@ def check_manifest(args: argparse.Namespace) -> int:
         if not args.skip_decode:
             keep = _readable(entry, source, findings, args)
         if keep.any():
-            tables[entry.name] = _table(source, keep)
+            tables[entry.name] = select(source, np.flatnonzero(keep).tolist())
         else:
             findings.add("source", entry.name, "no image of it can be read")
     left = {name: len(Names(table)) for name, table in tables.items()}
@@ -76,14 +73,17 @@ def check_manifest(args: argparse.Namespace) -> int:
 
 
 def _readable(
-    entry: SourceEntry, source: ImageSource, findings: Findings, args: argparse.Namespace
+    entry: SourceEntry,
+    source: FolderImages | ShardImages,
+    findings: Findings,
+    args: argparse.Namespace,
 ) -> Mask:
     """Find out which images decode: (number of images,), bool."""
     keep = np.ones(len(source), bool)
     with tempfile.TemporaryDirectory() as folder:
         if args.workers > 1:  # which then map the names from a file
             file = Path(folder) / "source"
-            _table(source, keep).save(file)
+            source.table.save(file)
             source = open_source(entry, Table.open(file))
         look = functools.partial(_check, least_side=args.least_side)
         for problems in check_blocks(source, look, workers=args.workers, what=entry.name):
@@ -105,23 +105,6 @@ def _check(source: ImageSource, indices: range, *, least_side: int) -> list[Prob
         if min(height, width) < least_side:
             problems.append((index, "small", f"{width} x {height} px"))
     return problems
-
-
-def _table(source: ImageSource, keep: Mask) -> Table:
-    """Make the index of a source."""
-    assert isinstance(source, FolderImages | TarShards)
-    shards = None
-    if isinstance(source, FolderImages):
-        names = source.names
-    else:
-        shards = source.index()
-        names = Names(shards)
-    if not keep.all():
-        names = Names.collect(names[int(index)] for index in np.flatnonzero(keep))
-    if shards is None:
-        return Table(names.arrays())
-    places = {key: shards[key][keep] for key in ("shard", "offset", "size")}
-    return Table(places | names.arrays(), shards.about)
 
 
 def _report(

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 from eva_data.checks.command import add_shared
 from eva_data.checks.findings import Findings, Kind, write_json
 from eva_data.checks.pictures import inspect_all
-from eva_data.files import find_files
+from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
 from eva_data.pools import ordered_map
-from eva_data.suffixes import LISTED_PICTURES, PICTURES
 from eva_runs.commands import check_outputs, say
 
 KINDS = {
@@ -99,9 +98,9 @@ def _split(folder: Path) -> list[Path]:
 def _list(folder: Path, findings: Findings) -> _Part:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    names = list(find_files(folder, PICTURES))
+    names = list(find_files(folder, IMAGE_SUFFIXES))
     if not names:
-        raise ValueError(f"{folder} holds no picture ({LISTED_PICTURES})")
+        raise ValueError(f"{folder} holds no picture ({LISTED_IMAGE_SUFFIXES})")
     below = [name for name in names if "/" in name]
     if not below:
         return _Part(folder, names, {})

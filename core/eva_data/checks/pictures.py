@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from eva_data.pictures import SIDEWAYS, inspect_picture
+from eva_data.images import SIDEWAYS, inspect_image
 from eva_data.pools import ordered_map
 
 
@@ -70,7 +70,7 @@ def inspect(folder: Path, name: str, *, decode: bool = True) -> Picture:
         found = find(folder, name)
         if found is None:
             return Picture(name, missing=True)
-        facts = inspect_picture(folder / found, decode=decode, name="it")
+        facts = inspect_image(folder / found, decode=decode, name="it")
     except OSError as error:  # of the name as well
         return Picture(found or name, problem=str(error))
     return Picture(found, facts[:2], facts.orientation, facts.bits, facts.mode)

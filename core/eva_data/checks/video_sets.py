@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.checks.findings import Findings
+from eva_data.index import VIDEO_KIND, Table
 from eva_data.labelled_videos.clip_ids import youtube_id
 from eva_data.labelled_videos.opening import open_videos, video_names
 from eva_data.labelled_videos.video_files import VideoFiles
 from eva_data.labelled_videos.video_index import SHA256, SUFFIX
 from eva_data.labelled_videos.video_shards import VideoShards
-from eva_data.sources.index_file import VIDEO_KIND, Table
 from eva_runs.commands import say
 
 Videos = VideoFiles | VideoShards

@@ -20,13 +20,13 @@ from eva_data.checks.findings import Findings, Kind, write_json
 from eva_data.checks.video_facts import read_facts
 from eva_data.checks.video_sets import Mask, find_copies, find_ids, find_leaks, find_rare_classes
 from eva_data.files import write_text, writing
+from eva_data.index import state_of
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.path_lists import list_line
 from eva_data.labelled_videos.video_files import VideoFiles
 from eva_data.labelled_videos.video_index import SHA256, SUFFIX, write_video_index
 from eva_data.labelled_videos.video_shards import VideoShards
-from eva_data.sources.list_states import state_of
-from eva_data.sources.patterns import is_pattern
+from eva_data.tar import is_shard_pattern
 from eva_data.video.video_source import BACKENDS
 from eva_runs.commands import check_outputs, say
 from eva_runs.options import integer
@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     location = Path(args.location)
-    is_list = location.is_file() and location.suffix != SUFFIX and not is_pattern(location)
+    is_list = location.is_file() and location.suffix != SUFFIX and not is_shard_pattern(location)
     listed_in = location if is_list else None
     state = state_of(location) if is_list else None  # before it is read
     videos = _open(args)

@@ -12,7 +12,7 @@ from PIL import Image
 from eva_data.holdout import held_out
 from eva_data.labelled.folders import ClassFolders
 from eva_data.labelled.labelled_images import LabelledImages
-from eva_data.transforms import PictureTransform
+from eva_data.transforms import ImageTransform
 
 
 class ChosenImages(LabelledImages):
@@ -45,7 +45,7 @@ class ChosenImages(LabelledImages):
 
 
 def divided(
-    samples: LabelledImages, share: float, transform: PictureTransform, *, name: str
+    samples: LabelledImages, share: float, transform: ImageTransform, *, name: str
 ) -> tuple[ChosenImages, ChosenImages]:
     """Divide a folder of classes.
 

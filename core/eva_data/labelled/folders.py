@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES
+from eva_data.images import read_image
+from eva_data.index import Names
 from eva_data.labelled.classes import (
     files_of_classes,
     find_picture_folders,
@@ -21,10 +24,7 @@ from eva_data.labelled.classes import (
     read_class_list,
 )
 from eva_data.labelled.labelled_images import LabelledImages
-from eva_data.pictures import read_picture
-from eva_data.sources.names import Names
-from eva_data.suffixes import LISTED_PICTURES, PICTURES
-from eva_data.transforms import PictureTransform
+from eva_data.transforms import ImageTransform
 
 
 class ClassFolders(LabelledImages):
@@ -48,7 +48,7 @@ class ClassFolders(LabelledImages):
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        transform: PictureTransform | None = None,
+        transform: ImageTransform | None = None,
         *,
         classes: Sequence[str] | None = None,
         labels: Mapping[str, int] | None = None,
@@ -63,11 +63,13 @@ class ClassFolders(LabelledImages):
         super().__init__(transform, classes, upright=upright)
         numbers = array("i")
         searched = {name: labels[name] for name in found if name in labels}
-        files = files_of_classes(self.folder, searched, numbers, suffixes=PICTURES, what="image")
+        files = files_of_classes(
+            self.folder, searched, numbers, suffixes=IMAGE_SUFFIXES, what="image"
+        )
         self._names = Names.collect(files)
         if not numbers:
             raise ValueError(
-                f"{self.folder} holds no image: looked in class folders for {LISTED_PICTURES}"
+                f"{self.folder} holds no image: looked in class folders for {LISTED_IMAGE_SUFFIXES}"
             )
         self.labels = np.array(numbers, np.int32)
 
@@ -86,13 +88,13 @@ class ClassFolders(LabelledImages):
 
     def load(self, index: int) -> tuple[Image.Image, int]:
         """See `LabelledImages`."""
-        picture = read_picture(self.sample_id(index), upright=self.upright)
+        picture = read_image(self.sample_id(index), upright=self.upright)
         return picture, int(self.labels[index])
 
 
 def open_labelled(
     location: str | os.PathLike[str],
-    transform: PictureTransform | None,
+    transform: ImageTransform | None,
     *,
     classes: Sequence[str] | str | os.PathLike[str] | None = None,
     upright: bool,

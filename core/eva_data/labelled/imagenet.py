@@ -15,7 +15,7 @@ from eva_data.labelled._imagenet_subsets import IMAGENET_A, IMAGENET_R
 from eva_data.labelled.classes import listed
 from eva_data.labelled.folders import ClassFolders
 from eva_data.labelled.labelled_images import LabelledImages
-from eva_data.transforms import PictureTransform, evaluation_transform
+from eva_data.transforms import ImageTransform, evaluation_transform
 
 CLASSES = 1000
 _NUMBERS = [str(label) for label in range(CLASSES)]
@@ -128,7 +128,7 @@ def open_sets(
 def _opened(
     name: str,
     folder: Path,
-    transform: PictureTransform,
+    transform: ImageTransform,
     *,
     columns: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
@@ -224,7 +224,7 @@ def objectnet_labels(folder: Path) -> tuple[Path, dict[str, int]]:
     return images, labels
 
 
-def open_objectnet(folder: Path, transform: PictureTransform) -> ClassFolders:
+def open_objectnet(folder: Path, transform: ImageTransform) -> ClassFolders:
     """Open ObjectNet with its own names of the objects that are classes of ImageNet-1K too.
 
     These 113 compete with each other where a model takes any names, as in CLIP_benchmark.

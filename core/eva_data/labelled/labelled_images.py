@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import Dataset
 
-from eva_data.transforms import PictureTransform
+from eva_data.transforms import ImageTransform
 
 
 class LabelledImages(Dataset[tuple[Any, int]]):
@@ -16,12 +16,12 @@ class LabelledImages(Dataset[tuple[Any, int]]):
     Args:
         transform: Takes the PIL image in RGB; None returns it as it is.
         classes: Names of the labels 0, 1, ...
-        upright: Turn images as their EXIF data say; see `eva_data.pictures`.
+        upright: Turn images as their EXIF data say; see `eva_data.images`.
     """
 
     def __init__(
         self,
-        transform: PictureTransform | None,
+        transform: ImageTransform | None,
         classes: Sequence[str],
         *,
         upright: bool,

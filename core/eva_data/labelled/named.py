@@ -7,9 +7,9 @@ from typing import Any
 
 from PIL import Image
 
+from eva_data.images import UnreadableImageError, read_image
 from eva_data.labelled.labelled_images import LabelledImages
-from eva_data.pictures import UnreadableImageError, read_picture
-from eva_data.transforms import PictureTransform
+from eva_data.transforms import ImageTransform
 
 _TEST = ("test", "val", "validation")
 # NAME[:CONFIG]:SPLIT, where the split may be a slice: train[:10%]+test[5:]
@@ -33,7 +33,7 @@ class NamedImages(LabelledImages):
         name: str,
         samples: Any,
         classes: Sequence[str],
-        transform: PictureTransform | None,
+        transform: ImageTransform | None,
         *,
         upright: bool,
         keys: tuple[Any, Any] = (0, 1),
@@ -68,12 +68,12 @@ class NamedImages(LabelledImages):
             raise UnreadableImageError(
                 f"{name} cannot be read ({type(error).__name__}: {error})"
             ) from error
-        picture = read_picture(sample[self._keys[0]], upright=self.upright, name=name)
+        picture = read_image(sample[self._keys[0]], upright=self.upright, name=name)
         return sample, picture
 
 
 def open_torchvision(
-    description: str, transform: PictureTransform | None, *, upright: bool
+    description: str, transform: ImageTransform | None, *, upright: bool
 ) -> NamedImages:
     """Open a data set of `torchvision.datasets` that is on this machine.
 
@@ -151,7 +151,7 @@ def _labels(samples: Any) -> list[int]:
 
 
 def open_hugging_face(
-    description: str, transform: PictureTransform | None, *, upright: bool
+    description: str, transform: ImageTransform | None, *, upright: bool
 ) -> NamedImages:
     """Open an image data set of the Hugging Face hub, or a folder that `datasets` reads.
 

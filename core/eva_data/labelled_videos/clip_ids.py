@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from eva_data.files import find_files
+from eva_data.files import VIDEO_SUFFIXES, find_files
+from eva_data.index import Names
 from eva_data.labelled_videos.entries import Labels
 from eva_data.labelled_videos.placing import TWICE, Tally, report_absent
 from eva_data.labelled_videos.tables import Row, TableList
 from eva_data.labelled_videos.video_files import VideoFiles
-from eva_data.sources.names import Names
-from eva_data.suffixes import VIDEOS
 from eva_data.video.video_source import Backend
 
 logger = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ class Clips:
     """
 
     def __init__(self, root: Path) -> None:
-        self.names = Names.collect(find_files(root, VIDEOS))
+        self.names = Names.collect(find_files(root, VIDEO_SUFFIXES))
         self._places: dict[str, int] = {}
         self._by_id: dict[str, int | None] | None = None
         self.copies = Tally()
@@ -67,7 +66,7 @@ class Clips:
 def _stem(name: str) -> str:
     base = name.rpartition("/")[2]
     stem, _, suffix = base.rpartition(".")
-    return stem if f".{suffix.lower()}" in VIDEOS else base
+    return stem if f".{suffix.lower()}" in VIDEO_SUFFIXES else base
 
 
 def _key(stem: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.sources.names import Names
+from eva_data.index import Names
 from eva_data.video.video_source import VideoSource
 
 

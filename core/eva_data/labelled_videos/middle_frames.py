@@ -6,7 +6,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
-from eva_data.transforms import PictureTransform
+from eva_data.transforms import ImageTransform
 from eva_data.video.video_source import VideoSource, require_usual_shape
 
 
@@ -26,7 +26,7 @@ class MiddleFrames(Dataset[tuple[Any, int]]):
         classes: Names of the labels.
     """
 
-    def __init__(self, videos: LabelledVideos, transform: PictureTransform) -> None:
+    def __init__(self, videos: LabelledVideos, transform: ImageTransform) -> None:
         self.videos, self.transform = videos, transform
         self.classes = videos.classes
 

@@ -10,7 +10,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eva_data.files import find_files, home_expanded
+from eva_data.files import VIDEO_SUFFIXES, find_files, home_expanded
+from eva_data.index import VIDEO_KIND, Names, Table
 from eva_data.labelled.classes import read_class_list
 from eva_data.labelled_videos.clip_ids import clip_name, place_clips
 from eva_data.labelled_videos.entries import Labels
@@ -21,11 +22,7 @@ from eva_data.labelled_videos.tables import TableList, has_columns
 from eva_data.labelled_videos.video_files import find_video_folders, open_class_folders
 from eva_data.labelled_videos.video_index import SUFFIX, open_video_index
 from eva_data.labelled_videos.video_shards import open_video_shards
-from eva_data.sources.index_file import VIDEO_KIND, Table
-from eva_data.sources.names import Names
-from eva_data.sources.patterns import expand, is_pattern
-from eva_data.sources.tar_members import find_members
-from eva_data.suffixes import VIDEOS
+from eva_data.tar import expand_shards, find_members, is_shard_pattern
 from eva_data.video.video_source import Backend, require_backend
 from eva_runs.required_data import require_data
 
@@ -90,9 +87,9 @@ def open_videos(
     if path.is_dir():
         _warn_of_root(root, path)
         return open_class_folders(path, classes=classes, backend=backend)
-    if is_pattern(path):
+    if is_shard_pattern(path):
         _warn_of_root(root, path)
-        return open_video_shards(expand(str(path)), classes=classes, backend=backend)
+        return open_video_shards(expand_shards(str(path)), classes=classes, backend=backend)
     if not path.is_file():
         raise ValueError(f"there is no {path}: name {FORMS}")
     if is_video(path):
@@ -142,10 +139,10 @@ def video_names(
     """
     path = home_expanded(location)
     if path.is_dir():
-        yield from find_files(path, VIDEOS)
-    elif is_pattern(path):
-        for shard in expand(str(path)):
-            yield from (member.name for member in find_members(shard, VIDEOS))
+        yield from find_files(path, VIDEO_SUFFIXES)
+    elif is_shard_pattern(path):
+        for shard in expand_shards(str(path)):
+            yield from (member.name for member in find_members(shard, VIDEO_SUFFIXES))
     elif not path.is_file():
         raise ValueError(f"there is no {path}: name {FORMS}")
     elif path.suffix == SUFFIX:

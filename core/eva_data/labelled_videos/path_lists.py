@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from eva_data.files import VIDEO_SUFFIXES
 from eva_data.labelled_videos.entries import Entry, Labels, text_lines
 from eva_data.labelled_videos.placing import Shelves
-from eva_data.suffixes import VIDEOS
 
 _TRIED = 100  # lines that are looked up on the disk, to find out the form
 Split = Callable[[str, Labels], "tuple[str, int] | None"]
@@ -58,7 +58,7 @@ SEPARATORS: dict[str, Split] = {"a space": _at_space, "','": _at(","), "'::'": _
 
 def is_video(path: str | Path) -> bool:
     """Test whether a path has the suffix of a video."""
-    return Path(path).suffix.lower() in VIDEOS
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _unquoted(text: str) -> str:

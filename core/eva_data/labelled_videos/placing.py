@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
+from eva_data.files import VIDEO_SUFFIXES
+from eva_data.index import Names
 from eva_data.labelled_videos.entries import Entry, Labels
 from eva_data.labelled_videos.video_files import VideoFiles
-from eva_data.sources.names import Names
-from eva_data.suffixes import VIDEOS
 from eva_data.video.video_source import Backend
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = (*sorted(VIDEOS), *sorted(suffix.upper() for suffix in VIDEOS))
+_SUFFIXES = (*sorted(VIDEO_SUFFIXES), *sorted(suffix.upper() for suffix in VIDEO_SUFFIXES))
 TWICE = "%s has %s videos more than once: %s"
 _MOST_FRAMES = 100_000_000  # of a video; more is a mistake, and is not counted in 32 bits
 _SHOWN = 5  # names in a warning
@@ -58,7 +58,7 @@ class Shelves:
         for known in _SUFFIXES:
             if name + known in files:
                 return os.path.join(folder, name + known), False  # noqa: PTH118
-            if suffix.lower() in VIDEOS and stem + known in files:
+            if suffix.lower() in VIDEO_SUFFIXES and stem + known in files:
                 return os.path.join(folder, stem + known), False  # noqa: PTH118
         if name in self._folders[folder]:
             return path, True

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.pictures import UnreadableImageError, picture_size, read_rgb
-from eva_data.suffixes import PICTURES
+from eva_data.files import IMAGE_SUFFIXES
+from eva_data.images import UnreadableImageError, image_size, read_rgb
 from eva_data.video.video_source import UnreadableVideoError, VideoSource
 
 RATE = Fraction(25)  # pictures do not say it
@@ -46,7 +46,7 @@ class RawFrames(VideoSource):
         self.name, self.rate, self.rotation = str(folder), rate, 0
         self._files = self._list(count)
         with self._explained():
-            self.size = picture_size(self._folder / self._files[0], upright=False)
+            self.size = image_size(self._folder / self._files[0], upright=False)
 
     def _list(self, count: int | None) -> list[str]:
         try:
@@ -56,7 +56,7 @@ class RawFrames(VideoSource):
         series: dict[tuple[str, str], dict[int, str]] = {}
         for name in names:
             parts = _NAME.fullmatch(name)
-            if parts and parts[3].lower() in PICTURES and not name.startswith("."):
+            if parts and parts[3].lower() in IMAGE_SUFFIXES and not name.startswith("."):
                 series.setdefault((parts[1], parts[3]), {})[int(parts[2])] = name
         pictures = sorted(kind for kind in series if not _FLOW.search(kind[0]))
         if not pictures:

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import require_regular_file
+from eva_data.files import LISTED_VIDEO_SUFFIXES, VIDEO_SUFFIXES, require_regular_file
+from eva_data.index import Names
 from eva_data.labelled.classes import files_of_classes, find_class_folders, labels_of_folders
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.raw_frames import RawFrames
-from eva_data.sources.names import Names
-from eva_data.suffixes import LISTED_VIDEOS, VIDEOS
 from eva_data.video.video_source import Backend, VideoSource, open_video
 
 logger = logging.getLogger(__name__)
@@ -118,7 +117,11 @@ def open_class_folders(
     names = found if classes is None else classes
     labels = labels_of_folders(found, names, folder, exact=classes is None)
     numbers = array("i")
-    files = Names.collect(files_of_classes(folder, labels, numbers, suffixes=VIDEOS, what="video"))
+    files = Names.collect(
+        files_of_classes(folder, labels, numbers, suffixes=VIDEO_SUFFIXES, what="video")
+    )
     if not numbers:
-        raise ValueError(f"{folder} holds no video: looked in class folders for {LISTED_VIDEOS}")
+        raise ValueError(
+            f"{folder} holds no video: looked in class folders for {LISTED_VIDEO_SUFFIXES}"
+        )
     return VideoFiles(folder, files, np.array(numbers, np.int32), names, backend=backend)

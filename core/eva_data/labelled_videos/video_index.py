@@ -11,16 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eva_data.index import VIDEO_KIND, Names, Table, require_unchanged
 from eva_data.labelled.classes import Spellings, listed
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.video_files import VideoFiles
 from eva_data.labelled_videos.video_shards import VideoShards
-from eva_data.sources.index_file import VIDEO_KIND, Table
-from eva_data.sources.list_states import State, require_unchanged
-from eva_data.sources.names import Names
-from eva_data.sources.tar_members import PLACES, TarMembers
+from eva_data.tar import PLACES, TarIndex
 from eva_data.video.video_source import Backend
-from eva_runs.commands import command_to_run
 
 SUFFIX = ".safetensors"
 SHA256 = 32  # bytes
@@ -34,7 +31,7 @@ def write_video_index(
     facts: Mapping[str, NDArray[Any]],
     *,
     listed_in: Path | None = None,
-    state: State | None = None,
+    state: dict[str, Any] | None = None,
 ) -> None:
     """Write an index of some of the videos.
 
@@ -107,18 +104,14 @@ def open_video_index(
     for shard in shards:
         _require(shard, shard.is_file(), file)
     table.about = about["shards"]
-    return VideoShards(TarMembers(shards, table, what="video"), labels, known, backend=backend)
+    return VideoShards(TarIndex(shards, table), labels, known, backend=backend)
 
 
 def _require_current(file: Path, about: Mapping[str, Any]) -> None:
     """Refuse an index whose list was edited: it would keep the earlier labels."""
     noted = about.get("list")
     if isinstance(noted, list) and len(noted) == 2 and isinstance(noted[0], str):
-        command = command_to_run(
-            "data verify", "tools/verify_data.py", "video", noted[0],
-            "--root", str(about.get("root")), "--index", file, "--overwrite",
-        )  # fmt: skip
-        require_unchanged(Path(noted[0]), noted[1], index=str(file), command=command)
+        require_unchanged(Path(noted[0]), noted[1], index=file)
 
 
 def _require(path: Path, is_there: bool, file: Path) -> None:

@@ -15,13 +15,13 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from eva_data.files import LISTED_VIDEO_SUFFIXES, VIDEO_SUFFIXES
+from eva_data.index import VIDEO_KIND, Table
 from eva_data.labelled_videos.entries import Labels, label_text, labels_of
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.placing import Tally
 from eva_data.labelled_videos.tables import COLUMNS
-from eva_data.sources.index_file import VIDEO_KIND, Table
-from eva_data.sources.tar_members import Member, TarMembers, find_members, table_of_members
-from eva_data.suffixes import LISTED_VIDEOS, VIDEOS
+from eva_data.tar import Member, TarIndex, find_members, table_of_members
 from eva_data.video.video_source import Backend, UnreadableVideoError, VideoSource, open_video
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class VideoShards(LabelledVideos):
 
     def __init__(
         self,
-        members: TarMembers,
+        members: TarIndex,
         labels: NDArray[np.int32],
         classes: Sequence[str],
         *,
@@ -117,14 +117,14 @@ def open_video_shards(
     if not search.codes:
         others = f" (and {len(shards) - 1} more shards)" if len(shards) > 1 else ""
         raise ValueError(
-            f"no video with a label in {shards[0]}{others}: looked for KEY.mp4 ({LISTED_VIDEOS}) "
-            "with KEY.cls, or KEY.json that has a label"
+            f"no video with a label in {shards[0]}{others}: looked for KEY.mp4 "
+            f"({LISTED_VIDEO_SUFFIXES}) with KEY.cls, or KEY.json that has a label"
         )
     labels = labels_of(search.first) if classes is None else Labels(classes)
     label_of = [labels.of(text, search.first[text]) for text in search.texts]
     values = np.array(label_of, np.int32)[np.frombuffer(search.codes, np.int32)]
     arrays = {**table, "label": values}
-    members = TarMembers(shards, Table(arrays, table.about, kind=VIDEO_KIND), what="video")
+    members = TarIndex(shards, Table(arrays, table.about, kind=VIDEO_KIND))
     return VideoShards(
         members, values, labels.classes(), backend=backend, unlisted=search.unlabelled
     )
@@ -150,8 +150,8 @@ class _Search:
         again = Tally()
         labels: dict[str, tuple[int, str]] = {}  # key -> rank of its source, text
         with shard.open("rb") as stream:
-            for member in find_members(shard, VIDEOS | {*_LABELS}):
-                if member.suffix in VIDEOS:
+            for member in find_members(shard, VIDEO_SUFFIXES | {*_LABELS}):
+                if member.suffix in VIDEO_SUFFIXES:
                     if videos.setdefault(member.key, member) is not member:
                         again.add(member.name)
                     continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eva_data.suffixes import PICTURES
+from eva_data.files import IMAGE_SUFFIXES
 
 Report = Callable[[str], None]  # receives a sentence on what is wrong with a label
 Size = tuple[int, int]  # height and width in pixels
@@ -118,4 +118,4 @@ def part_of(
 
 def is_picture(name: str) -> bool:
     """Return whether a name has a suffix of pictures, in small or capital letters."""
-    return os.path.splitext(name)[1].lower() in PICTURES  # noqa: PTH122
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122

@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from eva_data.images import UnreadableImageError, image_size
 from eva_data.object_data.content import Size
-from eva_data.pictures import UnreadableImageError, picture_size
 from eva_data.pools import ordered_map
 
 _FEW = 20_000  # pictures that one process looks at in some seconds
@@ -30,6 +30,6 @@ def read_sizes(folder: Path, names: Sequence[str]) -> list[Size | str]:
 
 def _size(folder: str, name: str) -> Size | str:
     try:
-        return picture_size(f"{folder}/{name}", upright=True)
+        return image_size(f"{folder}/{name}", upright=True)
     except UnreadableImageError as error:
         return str(error)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_data.files import read_lines
+from eva_data.files import LISTED_IMAGE_SUFFIXES, read_lines
 from eva_data.object_data.content import (
     LabelledPictures,
     Part,
@@ -23,7 +23,6 @@ from eva_data.object_data.content import (
 )
 from eva_data.object_data.voc_files import VocFile, VocObject, read_voc_file
 from eva_data.progress import progress
-from eva_data.suffixes import LISTED_PICTURES
 
 ANNOTATIONS, PICTURES_BELOW, LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 _WITH_SIGN = re.compile(r"(.*\S)\s+-?[01]")  # a line of the list of a class
@@ -132,7 +131,9 @@ class VocPictures(LabelledPictures):
             self._files[folder, name] = path, file
         if not names:
             first = f"; the first: {absent[0]}" if absent else ""
-            raise ValueError(f"no picture of {files} is in {folder} ({LISTED_PICTURES}{first})")
+            raise ValueError(
+                f"no picture of {files} is in {folder} ({LISTED_IMAGE_SUFFIXES}{first})"
+            )
         return Part(folder=folder, names=sorted(set(names)), absent=absent)
 
     def objects(

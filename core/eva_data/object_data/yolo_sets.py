@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.coco.rules import shown
-from eva_data.files import find_files, home_expanded, read_lines
+from eva_data.files import (
+    IMAGE_SUFFIXES,
+    LISTED_IMAGE_SUFFIXES,
+    find_files,
+    home_expanded,
+    read_lines,
+)
 from eva_data.object_data.content import (
     LabelledPictures,
     Part,
@@ -23,7 +29,6 @@ from eva_data.object_data.content import (
 )
 from eva_data.object_data.yaml_files import read_yaml
 from eva_data.object_data.yolo_labels import read_label_file
-from eva_data.suffixes import LISTED_PICTURES, PICTURES
 
 _KEYS = {"train": ("train",), "val": ("val", "valid", "validation")}
 YAML = (".yaml", ".yml")
@@ -175,10 +180,10 @@ def _part(
             raise ValueError(f"{file}: {part} is {shown(one)}; it must name a folder or a list")
         place = _find(file, part, one, copies)
         if place.is_dir():
-            found = [f"{place}/{name}" for name in find_files(place, PICTURES)]
+            found = [f"{place}/{name}" for name in find_files(place, IMAGE_SUFFIXES)]
             if not found:
                 raise ValueError(
-                    f"{file}: {part} is {place}, which holds no picture ({LISTED_PICTURES})"
+                    f"{file}: {part} is {place}, which holds no picture ({LISTED_IMAGE_SUFFIXES})"
                 )
             paths += found
             folders.append(str(place))
@@ -231,7 +236,7 @@ def _read_list(file: Path, places: Sequence[Path], paths: list[str], absent: lis
         if not is_picture(line):
             raise ValueError(
                 f"{file}, line {number}: {shown(line)} is not the name of a picture "
-                f"({LISTED_PICTURES})"
+                f"({LISTED_IMAGE_SUFFIXES})"
             )
         found = (os.path.normpath(os.path.join(base, line)) for base in bases)  # noqa: PTH118
         path = next(filter(os.path.isfile, found), None)

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from eva_data.files import require_regular_file
-from eva_data.pictures import LIMIT, max_pixels
+from eva_data.images import LIMIT, max_pixels
 from eva_data.video.video_source import UnreadableVideoError
 
 # What FFmpeg may take a file for. It knows pictures, sounds, scripts and playlists too: these wait
@@ -176,7 +176,7 @@ def _choose_stream(container: InputContainer) -> VideoStream:
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse frames of more pixels than `eva_data.pictures.max_pixels` permits.
+    """Refuse frames of more pixels than `eva_data.images.max_pixels` permits.
 
     Raises:
         OSError: If they are larger.

@@ -18,8 +18,15 @@ from eva_backbone.checkpoints.runs.engine import MARKER, listed_files
 from eva_backbone.checkpoints.runs.engine import WEIGHTS as WEIGHTS
 from eva_backbone.checkpoints.runs.engine import is_complete as is_complete
 from eva_backbone.checkpoints.verification import sha256_of
-from eva_data.files import explained, flush, make_folder, remove_unfinished, write_text, writing
-from eva_data.outputs.tensors import write_tensors
+from eva_data.files import (
+    explained,
+    flush,
+    make_folder,
+    remove_unfinished,
+    write_tensors,
+    write_text,
+    writing,
+)
 from eva_engine import distributed
 from eva_engine.steps.engine import TrainingEngine
 

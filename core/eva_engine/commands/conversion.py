@@ -10,9 +10,7 @@ from torch import Tensor
 from eva_backbone.checkpoints.convert import FORMATS, resampled
 from eva_backbone.checkpoints.from_weights import describe
 from eva_backbone.checkpoints.loading import read_weights
-from eva_data.files import make_folder, writing
-from eva_data.outputs.folders import replacing_folder
-from eva_data.outputs.tensors import write_tensors
+from eva_data.files import make_folder, replacing_folder, write_tensors, writing
 from eva_engine.commands.convert import OFFICIAL, TIMM, OtherPrograms, find_source
 
 _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}

@@ -31,8 +31,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-from eva_data.files import require_free
-from eva_data.outputs.folders import require_replaceable
+from eva_data.files import require_free, require_replaceable
 from eva_engine.commands import timm_names
 from eva_runs.command_line.parsing import Parser
 from eva_runs.commands import program, program_name, say

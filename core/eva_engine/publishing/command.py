@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _push(options: argparse.Namespace) -> int:
     # Here, so that the help needs no torch.
-    from eva_data.outputs.folders import replacing_folder, require_replaceable
+    from eva_data.files import replacing_folder, require_replaceable
     from eva_engine.publishing.publish import FILES, compose, read_run_folder
     from eva_engine.publishing.upload import upload
 

@@ -9,8 +9,7 @@ from torch import Tensor
 from eva_backbone.checkpoints.hub.addresses import DEFAULT_FILE
 from eva_backbone.checkpoints.runs.engine import is_engine_run
 from eva_backbone.checkpoints.runs.frameworks import is_detectron2_run, is_mmengine_run
-from eva_data.files import write_text
-from eva_data.outputs.tensors import write_tensors
+from eva_data.files import write_tensors, write_text
 from eva_engine.publishing.card import model_card
 from eva_engine.publishing.engine_runs import read_engine_run
 from eva_engine.publishing.framework_runs import read_detectron2_run, read_mmengine_run

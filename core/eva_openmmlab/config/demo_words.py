@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from eva_data.files import home_expanded
-from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
+from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES, home_expanded
 from eva_openmmlab.config.runs import config_of_run
 from eva_openmmlab.config.words import AnyOrderParser
 from eva_runs.command_line.weights import WEIGHTS, one_source
@@ -19,7 +18,7 @@ from eva_runs.recipes import WEIGHTS as SUFFIXES
 from eva_runs.recipes import find_recipe
 
 _USAGE = "%(prog)s [CONFIG] WEIGHTS INPUT ... --output DIR [flags]"
-_FILES = SHOWN_PICTURES | VIDEOS
+_FILES = DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 class Model(NamedTuple):

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from eva_data.files import OF_WRITING, UnwritableError, explained
-from eva_data.pictures import UnreadableImageError
+from eva_data.images import UnreadableImageError
 from eva_runs.command_line.slips import SlipError, end_program
 from eva_runs.interruption import EXIT_KEYBOARD
 

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eva_data.files import make_folder
-from eva_data.inputs import Job, do_jobs, save_picture
-from eva_data.pictures import read_rgb
+from eva_data.images import read_rgb, save_image
+from eva_data.inputs import Job
 from eva_report.demos.found import BEST_ASKED, FoundObjects
+from eva_report.demos.running import do_jobs
 from eva_report.detection.predictions import writing_predictions
 from eva_report.drawing.objects import DrawnObject, draw_objects
 from eva_runs.commands import say
@@ -69,7 +70,7 @@ def detect_files(
         objects, best = detect(rgb)
         drawn = draw_objects(rgb, [as_drawn(one, names) for one in objects])
         _add(rgb, objects, job.name)
-        save_picture(Image.fromarray(drawn), job.targets[0])
+        save_image(Image.fromarray(drawn), job.targets[0])
         score = best() if not objects and found.wants_best else None
         found.add(job.name, [names[one["category_id"]] for one in objects], best=score)
         return None

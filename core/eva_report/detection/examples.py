@@ -12,7 +12,7 @@ import pycocotools.mask as mask_api
 from numpy.typing import NDArray
 from PIL import Image
 
-from eva_data.pictures import UnreadableImageError, read_rgb
+from eva_data.images import UnreadableImageError, read_rgb
 from eva_report.content import Example, Gallery, Picture
 from eva_report.detection.matching import ImageMatches
 from eva_report.drawing.objects import DrawnObject, draw_objects

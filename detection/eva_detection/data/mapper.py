@@ -1,7 +1,7 @@
 """detectron2's mapper with the toolkit's decoder of pictures, and for images without objects.
 
 `DatasetMapper` opens files through detectron2's `PathManager`, where a kind of path can be added
-from outside: `eva-picture://PATH` is the picture that `read_picture` makes of the file, of 8 bits
+from outside: `eva-picture://PATH` is the picture that `read_image` makes of the file, of 8 bits
 and upright. detectron2's own reader makes pictures of 16 bits white.
 """
 
@@ -18,7 +18,7 @@ from detectron2.utils.file_io import PathHandler, PathManager
 from numpy.typing import NDArray
 from PIL import Image
 
-from eva_data.pictures import UnreadableImageError, read_picture, without_limit_of_pillow
+from eva_data.images import UnreadableImageError, read_image, without_pillow_limit
 from eva_detection.data.resizing import Augmentations, TooLongError
 
 _PREFIX = "eva-picture://"
@@ -42,7 +42,7 @@ def read_pixels(name: str, *, format: str) -> NDArray[np.uint8]:
 
 
 def _read(name: str) -> Image.Image:
-    return read_picture(PathManager.get_local_path(name), upright=True, name=name)
+    return read_image(PathManager.get_local_path(name), upright=True, name=name)
 
 
 class _Pictures(PathHandler):
@@ -81,7 +81,7 @@ class PictureMapper(DatasetMapper):
         """Load and augment an image; see detectron2's class."""
         name = dataset_dict["file_name"]
         try:
-            with without_limit_of_pillow():
+            with without_pillow_limit():
                 sample = super().__call__({**dataset_dict, "file_name": _PREFIX + name})
         except SizeMismatchError as error:
             raise SizeMismatchError(str(error).replace(_PREFIX, "")) from None

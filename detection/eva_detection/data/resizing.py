@@ -5,7 +5,7 @@ from typing import Any
 import detectron2.data.transforms as T
 from fvcore.transforms.transform import Transform, TransformList
 
-from eva_data.pictures import UnreadableImageError
+from eva_data.images import UnreadableImageError
 
 _MOST_PIXELS = 2**28  # 16,384 x 16,384: 800 MB as a picture, and several times that in a model
 

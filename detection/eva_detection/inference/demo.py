@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
     from eva_detection.inference.predictor import Predictor
 
-from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
-from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
+from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_detection.config.saved import config_of_run, require_config, require_detector
 from eva_detection.inference.memory import parse_bytes
+from eva_report.demos.running import refuse, run_demo
 from eva_runs.command_line.parsing import Parser
 from eva_runs.command_line.weights import WEIGHTS
 from eva_runs.commands import program_name
@@ -63,7 +64,7 @@ def plan(inputs: Sequence[Path], output: Path) -> Plan:
     """
     return plan_jobs(
         inputs,
-        suffixes=SHOWN_PICTURES | VIDEOS,
+        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
         targets=lambda name: [output / written_name(name)],
         results=[output],
         kinds="images and no videos",

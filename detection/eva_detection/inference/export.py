@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from eva_detection.model.backbone import EVAViTDet
 
 from eva_data.files import make_folder, require_free
-from eva_data.inputs import refuse
 from eva_detection.config.saved import require_config
+from eva_report.demos.running import refuse
 from eva_runs.command_line.parsing import Parser
 from eva_runs.command_line.weights import WEIGHTS
 from eva_runs.commands import program_name

@@ -30,8 +30,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from eva_backbone.rel_pos import attention_chunk
-from eva_data.pictures import read_rgb
-from eva_data.predictor_inputs import predicted
+from eva_data.files import DEMO_IMAGE_SUFFIXES
+from eva_data.images import UnreadableImageError, read_rgb
+from eva_data.inputs import predicted
 from eva_detection.config.recipes import load_recipe, update_each
 from eva_detection.config.saved import require_config
 from eva_detection.data.resizing import Augmentations
@@ -195,7 +196,9 @@ class Predictor:
             ValueError: If the array is not such an image, or there are no pictures in the folder.
             MemoryLimitError: If the picture needs more than `max_memory`.
         """
-        return predicted(self._detect, image)
+        return predicted(
+            self._detect, image, suffixes=DEMO_IMAGE_SUFFIXES, unreadable=UnreadableImageError
+        )
 
     def _detect(self, image: ImageLike) -> Instances:
         batch, chunk = self._prepare(image)

@@ -9,10 +9,11 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
-from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
+from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_openmmlab.config.demo_words import Model, demo_parser, named_model
 from eva_openmmlab.config.words import AnyOrderParser
+from eva_report.demos.running import refuse, run_demo
 from eva_runs.options import probability
 
 PREDICTIONS = "predictions.json"
@@ -49,7 +50,7 @@ def plan(inputs: Sequence[Path], output: Path) -> Plan:
     """
     return plan_jobs(
         inputs,
-        suffixes=SHOWN_PICTURES | VIDEOS,
+        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
         targets=lambda name: [output / written_name(name)],
         results=[output],
         kinds="images and no videos",

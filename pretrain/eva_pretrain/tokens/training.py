@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from eva_data.sources.manifests import open_images
+from eva_data.image_sources import open_images
 from eva_engine import distributed
 from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.pictures import UnreadableImageError, opened
+from eva_data.images import UnreadableImageError, open_image
 
 IGNORED = 255  # what the loss and the metric leave out
 _SHOWN = 3
@@ -29,7 +29,7 @@ def read_label_map(path: Path) -> LabelMap:
         LabelMapError: A ValueError, if it is unreadable or does not hold integers.
     """
     try:
-        with opened(path, name="it", decode=True) as stored:
+        with open_image(path, name="it", decode=True) as stored:
             mode = stored.mode
             if mode in _MODES:
                 values = np.asarray(stored)

@@ -7,10 +7,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from eva_data.files import find_files
+from eva_data.files import IMAGE_SUFFIXES, find_files
 from eva_data.holdout import held_out
-from eva_data.pictures import picture_size
-from eva_data.suffixes import PICTURES
+from eva_data.images import image_size
 from eva_segmentation.data.classes import ClassFile
 from eva_segmentation.data.label_maps import LabelTable, read_label_map
 
@@ -43,7 +42,7 @@ def find_pairs(
         FileNotFoundError: If a folder does not exist.
         ValueError: If two files of a folder have the same name apart from the suffix.
     """
-    pictures = _by_name(images, PICTURES, image_ending)
+    pictures = _by_name(images, IMAGE_SUFFIXES, image_ending)
     labels = _by_name(maps, MAPS, map_ending)
     pairs = [Pair(pictures[name], labels[name]) for name in sorted(set(pictures) & set(labels))]
     return (
@@ -120,7 +119,7 @@ def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
     for index in sorted({round(i * (len(pairs) - 1) / _SAMPLE) for i in range(_SAMPLE + 1)}):
         pair = pairs[index]
         values = read_label_map(pair.label_map)
-        size = picture_size(pair.image, upright=True)
+        size = image_size(pair.image, upright=True)
         if size != values.shape:
             raise ValueError(
                 f"{pair.image} is {size} (height, width) and its map {pair.label_map} "

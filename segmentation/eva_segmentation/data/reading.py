@@ -1,4 +1,4 @@
-"""Reading label maps for training and tests, by the rules of `eva_data.pictures`."""
+"""Reading label maps for training and tests, by the rules of `eva_data.images`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from mmcv.transforms import BaseTransform
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 
-from eva_data.pictures import UnreadableImageError, inspect_picture
+from eva_data.images import UnreadableImageError, inspect_image
 from eva_openmmlab.pictures import LoadPicture
 from eva_segmentation.data.label_maps import LabelMapError, LabelTable, read_label_map
 
@@ -61,7 +61,7 @@ class LoadCheckedAnnotations(LoadAnnotations):
 def _header(path: str) -> tuple[int, int]:
     """Read height and width of a label map; of the odd ones the values are looked at."""
     try:
-        facts = inspect_picture(path, decode=False)
+        facts = inspect_image(path, decode=False)
     except UnreadableImageError as error:
         raise LabelMapError(str(error)) from error
     usual = facts.mode in ("1", "L", "P")

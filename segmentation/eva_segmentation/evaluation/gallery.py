@@ -11,7 +11,7 @@ from mmengine.model import is_model_wrapper
 from numpy.typing import NDArray
 from PIL import Image
 
-from eva_data.pictures import read_rgb
+from eva_data.images import read_rgb
 from eva_report.content import Example, Gallery, Picture
 from eva_report.drawing.label_maps import Color, overlay
 from eva_segmentation.data.label_maps import IGNORED

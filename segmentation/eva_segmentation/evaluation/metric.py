@@ -11,7 +11,7 @@ from mmseg.registry import METRICS
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eva_data.inputs import save_picture
+from eva_data.images import save_image
 from eva_report.drawing.label_maps import label_image
 from eva_segmentation.data.classes import described
 
@@ -131,4 +131,4 @@ class IoUAndLabelMaps(IoUAndConfusion):
             inside = path.is_relative_to(self._images)
             name = path.relative_to(self._images) if inside else Path(path.name)
             picture = label_image(classes, labels, colors)
-            save_picture(picture, self._maps / name.with_suffix(".png"))
+            save_image(picture, self._maps / name.with_suffix(".png"))

@@ -14,20 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eva_data.files import replacing
-from eva_data.inputs import (
-    Job,
-    Plan,
-    do_jobs,
-    plan_jobs,
-    refuse,
-    run_demo,
-    save_picture,
-    written_name,
-)
-from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
+from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES, replacing
+from eva_data.images import save_image
+from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_openmmlab.config.demo_words import Model, demo_parser, named_model
 from eva_openmmlab.config.words import AnyOrderParser
+from eva_report.demos.running import do_jobs, refuse, run_demo
 from eva_runs.commands import say
 from eva_runs.options import probability
 
@@ -88,7 +80,7 @@ def plan(inputs: Sequence[Path], output: Path) -> Plan:
 
     return plan_jobs(
         inputs,
-        suffixes=SHOWN_PICTURES | VIDEOS,
+        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
         targets=targets,
         results=[overlays, labels],
         kinds="images and no videos",
@@ -198,7 +190,7 @@ def _picture(predictor: "Predictor", job: Job, opacity: float) -> "NDArray[np.ui
     """Segment a picture; returns its classes."""
     from PIL import Image
 
-    from eva_data.pictures import read_rgb
+    from eva_data.images import read_rgb
     from eva_report.drawing.label_maps import label_image, overlay, with_legend
 
     rgb = read_rgb(job.source, upright=True)
@@ -207,7 +199,7 @@ def _picture(predictor: "Predictor", job: Job, opacity: float) -> "NDArray[np.ui
     painted = with_legend(painted, classes, predictor.names, predictor.colors)
     labels = label_image(classes, predictor.labels, predictor.colors)
     for target, picture in zip(job.targets, (Image.fromarray(painted), labels), strict=True):
-        save_picture(picture, target)
+        save_image(picture, target)
     return classes
 
 

@@ -23,8 +23,9 @@ from PIL import Image
 from torch import nn
 
 from eva_backbone import no_init_weights
-from eva_data.pictures import read_rgb
-from eva_data.predictor_inputs import predicted
+from eva_data.files import DEMO_IMAGE_SUFFIXES
+from eva_data.images import UnreadableImageError, read_rgb
+from eva_data.inputs import predicted
 from eva_openmmlab.config.demo_words import config_and_weights
 from eva_openmmlab.config.options import load_config
 from eva_openmmlab.devices import choose_device
@@ -125,7 +126,9 @@ class Predictor:
             UnreadableImageError: A ValueError, if the file or picture cannot be read.
             ValueError: If the array is not such an image.
         """
-        return predicted(self.classes_of, image)
+        return predicted(
+            self.classes_of, image, suffixes=DEMO_IMAGE_SUFFIXES, unreadable=UnreadableImageError
+        )
 
     def classes_of(self, image: ImageLike) -> Classes:
         """Find the class of each pixel of one picture.

@@ -14,8 +14,8 @@ from PIL import Image
 
 from eva_classification.inference import classifying, demo
 from eva_classification.inference.predictor import Predictor
+from eva_data.images import image_size
 from eva_data.inputs import Job
-from eva_data.pictures import picture_size
 from eva_data.video.frame_stream import VideoReader
 from eva_report.demos import videos
 
@@ -126,7 +126,7 @@ def test_a_picture_has_a_line_for_each_class_that_is_shown(start, digits, tmp_pa
     heights = []
     for threshold in (0, 1):
         start(digits / "four", "--score-threshold", threshold, "--overwrite")
-        heights.append(picture_size(tmp_path / "out" / "0.png", upright=True)[0])
+        heights.append(image_size(tmp_path / "out" / "0.png", upright=True)[0])
     assert heights[0] - heights[1] == 2 * 21
 
 
@@ -224,7 +224,7 @@ def test_what_cannot_be_read_is_named_and_skipped(start, digits, tmp_path):
 
 def test_a_picture_that_cannot_be_written_again(start, digits, tmp_path, monkeypatch):
     """A JPEG that is too long with the classes below it; the others are done."""
-    monkeypatch.setattr("eva_data.inputs._JPEG_SIDE", 500)
+    monkeypatch.setattr("eva_data.images._JPEG_SIDE", 500)
     (tmp_path / "in").mkdir()
     Image.new("RGB", (400, 490)).save(tmp_path / "in" / "a.jpg")
     (tmp_path / "in" / "b.png").symlink_to(digits / "1" / "0.png")

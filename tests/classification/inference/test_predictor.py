@@ -10,7 +10,7 @@ from eva_classification import evaluate_command, evaluating
 from eva_classification.inference.class_names import IMAGENET, class_names, imagenet_names
 from eva_classification.inference.predictor import Predictor
 from eva_classification.models import load_classifier
-from eva_data.pictures import UnreadableImageError
+from eva_data.images import UnreadableImageError
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 

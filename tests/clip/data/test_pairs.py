@@ -15,7 +15,7 @@ from eva_contrastive.model.tokens import tokenize
 from eva_data.captions.captioned_images import CaptionedImages
 from eva_data.captions.opening import open_captions
 from eva_data.captions.texts import UnreadableCaptionError
-from eva_data.pictures import UnreadableImageError
+from eva_data.images import UnreadableImageError
 from eva_engine.data.order import SeededSamples
 
 DATA = DataConfig(train="x")

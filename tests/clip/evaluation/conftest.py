@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from eva_contrastive.model.eva_clip import build_eva_clip
-from eva_data.pictures import UnreadableImageError
+from eva_data.images import UnreadableImageError
 from eva_engine.checkpoints.files import save_weights
 
 SIZES = {"embed_dim": 16, "img_size": 32, "depth": 1}

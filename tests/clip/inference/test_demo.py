@@ -15,8 +15,7 @@ from eva_contrastive.inference import demo
 from eva_contrastive.inference.features import ClipFeatures
 from eva_contrastive.inference.finding import find
 from eva_contrastive.inference.searching import search
-from eva_data.files import replacing
-from eva_data.outputs.tensors import write_tensors
+from eva_data.files import replacing, write_tensors
 from eva_report.drawing import contact_sheet
 from eva_runs.output_folder import locked
 

@@ -15,8 +15,8 @@ from eva_contrastive.inference.media import MediaReader, spread
 from eva_contrastive.model.loading import load_eva_clip
 from eva_contrastive.model.open_clip_folder import write_folder
 from eva_contrastive.model.tokens import tokenize
-from eva_data.outputs.tensors import write_tensors
-from eva_data.pictures import UnreadableImageError
+from eva_data.files import write_tensors
+from eva_data.images import UnreadableImageError
 from eva_data.transforms import evaluation_transform
 from eva_data.video.video_source import UnreadableVideoError, open_video
 

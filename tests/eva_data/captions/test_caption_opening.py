@@ -11,8 +11,8 @@ from eva_data.captions.indexes import select
 from eva_data.captions.left_out import LONGEST
 from eva_data.captions.opening import PAIRS, open_captions, open_source
 from eva_data.captions.texts import UnreadableCaptionError
-from eva_data.sources.index_file import CAPTION_KIND, Table
-from eva_data.sources.manifest_file import Manifest, write_index
+from eva_data.index import CAPTION_KIND, Table
+from eva_data.manifests import Manifest, write_index
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_manifest_mixes_weights_limits_and_columns(mixed, listed):
     each = [f"s-{shard}.tar:{n}.png" for shard in range(2) for n in range(2)]
     assert ids == [name for name in each for _ in range(2)]
     assert pairs.image(9).getpixel((0, 0))[0] == 9
-    with pytest.raises(IndexError, match="no pair 14 among 14"):
+    with pytest.raises(IndexError, match="14 among 14"):
         pairs.captions(14)
 
 
@@ -109,7 +109,7 @@ def test_an_index_gives_the_same_without_a_look_at_the_shards(mixed, tmp_path, l
     mixed.write_text(mixed.read_text().replace("limit = 3", "limit = 2"))
     assert len(open_captions(mixed)) == 13
     mixed.write_text(mixed.read_text().replace('name = "folder"', 'name = "other"'))
-    with pytest.raises(ValueError, match=r"write it with: python tools/verify_data\.py captions"):
+    with pytest.raises(ValueError, match=r"data verify captions"):
         open_captions(mixed)
     (tmp_path / "s-1.tar").write_bytes(b"\0" * 1024)
     with pytest.raises(ValueError, match=r"s-1\.tar is the first that is new, gone or of another"):
@@ -154,9 +154,7 @@ def test_an_index_of_another_column(tmp_path, folder):
     manifest.write_text('index = "i.safetensors"\n' + text.format("title"))
     assert open_captions(manifest).captions(0) == ("x",)
     manifest.write_text('index = "i.safetensors"\n' + text.format("other"))
-    with pytest.raises(
-        ValueError, match=r"'title'}, and .*one.toml with .*'other'}; write it with"
-    ):
+    with pytest.raises(ValueError, match=r"'title'}.* has .*'other'"):
         open_captions(manifest)
 
 
@@ -174,13 +172,13 @@ def test_selected_pairs(mixed, tmp_path, listed):
     ("change", "message"),
     [
         (("shards =", "table ="), r"there is no .*s-{0\.\.1}\.tar: name tar"),
-        (("weight = 2.0", "wait = 2.0"), "unknown key 'wait'; did you mean 'weight'"),
-        (("weight = 2.0", "weight = 0"), "weight must be a number above 0"),
+        (("weight = 2.0", "wait = 2.0"), "unknown key 'wait'; is it weight"),
+        (("weight = 2.0", "weight = 0"), "weight is 0"),
         (("caption_column = ", "image_column = 3\nx = "), "unknown key 'x'"),
-        (('caption_column = "b"', "caption_column = 3"), "caption_column must be text, got 3"),
-        (("[[source]]", "[[sources]]"), "unknown key 'sources'; did you mean 'source'"),
-        (('folder = "pictures"\n', ""), "give either shards or table or folder, as a string"),
-        (('name = "folder"', 'name = "table"'), "names a source twice"),
+        (('caption_column = "b"', "caption_column = 3"), "caption_column is 3"),
+        (("[[source]]", "[[sources]]"), "unknown key 'sources'; is it source"),
+        (('folder = "pictures"\n', ""), "give either shards or table or folder"),
+        (('name = "folder"', 'name = "table"'), "one twice"),
         (('folder = "pictures"', 'folder = "$EVA_NOT_SET/x"'), "is not set; export it"),
     ],
 )
@@ -220,7 +218,7 @@ def test_refusals_and_settings_without_effect(tmp_path, folder, write_shard, png
     with pytest.raises(ValueError, match="is a damaged index: write it again"):
         open_captions(tmp_path / "i.safetensors")
     Table({}, None).save(tmp_path / "i.safetensors")
-    with pytest.raises(ValueError, match="is not an index of captions: its kind is 'eva_pretrain"):
+    with pytest.raises(ValueError, match="its kind is 'eva_pretrain"):
         open_captions(tmp_path / "i.safetensors")
 
 

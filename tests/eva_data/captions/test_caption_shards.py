@@ -15,8 +15,8 @@ from eva_data.captions.left_out import LONGEST
 from eva_data.captions.opening import open_captions
 from eva_data.captions.shards import ShardCaptions, index_pairs
 from eva_data.captions.texts import UnreadableCaptionError
-from eva_data.pictures import UnreadableImageError
-from eva_data.sources.index_file import CAPTION_KIND, Table
+from eva_data.images import UnreadableImageError
+from eva_data.index import CAPTION_KIND, Table
 
 
 def test_what_webdataset_writes_is_read_in_any_order(tmp_path):
@@ -290,10 +290,10 @@ def test_a_shard_that_was_replaced_gives_no_wrong_pairs(tmp_path, png, kind):
     assert [pairs.image(n).size for n in range(5)] == [(12, 10)] * 5
     write(["x", *strange[1:]])
     for read in (pairs.captions, pairs.image):
-        with pytest.raises(OSError, match=r"a\.tar:a\.png: the shard has 'x\.(png|txt)' in its"):
+        with pytest.raises(OSError, match=r"a\.tar:a\.png: the shard has 'x\.(png|txt)' there"):
             read(0)
         read(1)
     content = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(content[512:] + content[:512])
-    with pytest.raises(OSError, match="the shard is damaged, or is another than"):
+    with pytest.raises(OSError, match="the shard is damaged, or another than"):
         pairs.image(0)

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from eva_data.captions.opening import PAIRS, open_captions, open_source
-from eva_data.sources.manifest_file import Manifest, write_index
+from eva_data.manifests import Manifest, write_index
 
 ROUNDS = 80
 INSERTED = (

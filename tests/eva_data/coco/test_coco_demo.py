@@ -5,8 +5,8 @@ import json
 import numpy as np
 from PIL import Image
 
+from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import plan_jobs, written_name
-from eva_data.suffixes import SHOWN_PICTURES, VIDEOS
 from eva_report.detection.demo import Detections, detect_files
 
 
@@ -18,7 +18,9 @@ def detect(rgb):
 
 def run(inputs, output):
     jobs, _ = plan_jobs(
-        inputs, suffixes=SHOWN_PICTURES | VIDEOS, targets=lambda name: [output / written_name(name)]
+        inputs,
+        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
+        targets=lambda name: [output / written_name(name)],
     )
     return detect_files(detect, jobs, output, categories={3: "cat", 7: "dog"}, threshold=0.5)
 

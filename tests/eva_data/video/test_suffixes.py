@@ -2,20 +2,20 @@
 
 import pytest
 
+from eva_data.files import DEMO_IMAGE_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import Job
-from eva_data.suffixes import PICTURES, SHOWN_PICTURES, VIDEOS
 from eva_data.video.video_source import open_video
 
 
 def test_suffixes_are_lower_case_and_of_one_kind():
-    for suffix in VIDEOS | SHOWN_PICTURES:
+    for suffix in VIDEO_SUFFIXES | DEMO_IMAGE_SUFFIXES:
         assert suffix == suffix.lower()
         assert suffix.startswith(".")
-    assert not VIDEOS & SHOWN_PICTURES
-    assert PICTURES < SHOWN_PICTURES
+    assert not VIDEO_SUFFIXES & DEMO_IMAGE_SUFFIXES
+    assert IMAGE_SUFFIXES < DEMO_IMAGE_SUFFIXES
 
 
-@pytest.mark.parametrize("suffix", sorted(VIDEOS))
+@pytest.mark.parametrize("suffix", sorted(VIDEO_SUFFIXES))
 def test_the_content_decides_and_not_the_name(videos, tmp_path, suffix):
     """Names are often wrong: downloaded .mp4 files are Matroska, and the other way round."""
     for number, name in enumerate(("h264.mp4", "vp9-odd.webm", "mpeg4.avi", "mpeg2.mpg")):

@@ -4,10 +4,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_data.inputs import Job, Plan, plan_jobs, refuse, run_demo, written_name
-from eva_data.suffixes import VIDEOS
+from eva_data.files import VIDEO_SUFFIXES
+from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_data.video.video_source import BACKENDS
 from eva_engine.commands.options import add_device, add_weights, new_parser, take_weights
+from eva_report.demos.running import refuse, run_demo
 from eva_runs.commands import say
 from eva_runs.options import integer, number, probability
 from eva_video.config import MOST_FRAMES
@@ -47,7 +48,7 @@ def plan(inputs: Sequence[Path], output: Path, *, annotate: bool = True) -> Plan
     """
     return plan_jobs(
         inputs,
-        suffixes=VIDEOS,
+        suffixes=VIDEO_SUFFIXES,
         targets=lambda name: [output / written_name(name)] if annotate else [],
         results=[output],
         kinds="videos",

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_data.predictor_inputs import predicted
-from eva_data.suffixes import VIDEOS
+from eva_data.files import VIDEO_SUFFIXES
+from eva_data.inputs import predicted
 from eva_data.video.array_video import ArrayVideo
 from eva_data.video.video_source import (
     Backend,
@@ -174,7 +174,7 @@ class VideoPredictor:
             (judged,) = self.windows(one)
             return self.top(judged.probabilities, top)
 
-        return predicted(predict, video, suffixes=VIDEOS, unreadable=UnreadableVideoError)
+        return predicted(predict, video, suffixes=VIDEO_SUFFIXES, unreadable=UnreadableVideoError)
 
     def top(self, probabilities: NDArray[np.float32], number: int) -> list[Prediction]:
         """Name the classes with the largest of probabilities (K,), in falling order."""

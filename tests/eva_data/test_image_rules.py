@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from eva_data.pictures import LIMIT, UnreadableImageError, inspect_picture, picture_size, read_rgb
+from eva_data.images import LIMIT, UnreadableImageError, image_size, inspect_image, read_rgb
 
 _RNG = np.random.default_rng(0)
 SMOOTH = _RNG.integers(0, 256, (12, 18, 3), dtype=np.uint8)
@@ -152,7 +152,7 @@ def _array(tensor):
 
 
 def _source(file):
-    from eva_data.sources.image_source import FolderImages
+    from eva_data.image_sources import FolderImages
 
     images = FolderImages(file.parent)
     return lambda: _array(images[0])
@@ -424,14 +424,14 @@ def test_the_same_error(reader, file, monkeypatch):
 
 
 def test_shards_hold_what_folders_hold(tmp_path):
-    from eva_data.sources.shards import TarShards
+    from eva_data.image_sources import ShardImages
 
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for number, (content, _, _) in enumerate(GOOD.values()):
             entry = tarfile.TarInfo(f"{number}.png")
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
-    images = TarShards(str(tmp_path / "a.tar"))
+    images = ShardImages(str(tmp_path / "a.tar"))
     for found, (name, (_, stored, _)) in zip(images, GOOD.items(), strict=False):
         np.testing.assert_array_equal(_array(found), stored, err_msg=name)
     assert len(images) == len(GOOD)
@@ -441,20 +441,20 @@ def test_shards_hold_what_folders_hold(tmp_path):
 def test_what_checkers_see_is_what_readers_get(file, decode):
     for name, (content, stored, turns) in GOOD.items():
         _place(file, content)
-        facts = inspect_picture(file, decode=decode)
+        facts = inspect_image(file, decode=decode)
         assert (facts.height, facts.width) == stored.shape[:2], name
         assert facts.animated == ("animated" in name)
         assert facts.bits == (16 if "16 bits" in name else 8)
         for upright in (True, False):
             height, width = np.rot90(stored, -turns if upright else 0).shape[:2]
-            assert picture_size(file, upright=upright) == (height, width), name
+            assert image_size(file, upright=upright) == (height, width), name
     for content, _ in REFUSED.values():
         _place(file, content)
-        assert inspect_picture(file, decode=decode).bits == 32
+        assert inspect_image(file, decode=decode).bits == 32
     for content, reason in [*(DAMAGED.values() if decode else ()), *UNOPENED.values()]:
         if file.is_dir():
             file.rmdir()
             file.touch()
         _place(file, content)
         with pytest.raises(UnreadableImageError, match=rf"picture\.png {reason}"):
-            inspect_picture(file, decode=decode)
+            inspect_image(file, decode=decode)

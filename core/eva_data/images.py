@@ -1,4 +1,4 @@
-"""The one decoder of pictures, with one rule for each kind of file.
+"""The one decoder of images, with one rule for each kind of file.
 
 * 8 bits: as they are; palettes and grey become RGB, transparency is dropped, CMYK is converted.
 * 16 bits: the upper 8 are kept (a conversion by Pillow would make everything white).
@@ -7,8 +7,8 @@
 * More pixels than `max_pixels()` are refused before anything is decoded: a file of some kB may
   claim gigabytes.
 * EXIF's orientation is the argument `upright`. It is applied (True) wherever people look at
-  pictures, boxes or maps, or bring pictures of their own. Pre-training, and the training and
-  evaluation of classifiers, leave pictures as they are stored (False): the official code read
+  images, boxes or maps, or bring images of their own. Pre-training, and the training and
+  evaluation of classifiers, leave images as they are stored (False): the official code read
   them by the loader of torchvision's `ImageFolder`, which does not turn, and the published
   results rest on that. TIFF files are turned in both, by Pillow and so by that loader too.
 """
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from eva_data.files import require_regular_file
+from eva_data.files import make_folder, replacing, require_regular_file
 
 LIMIT = "EVA_MAX_IMAGE_PIXELS"  # environment variable: reaches every worker of every project
 _USUAL_LIMIT = 100_000_000  # 10,000 x 10,000
@@ -37,25 +37,27 @@ _BYTES_OF_METADATA = 64 * 2**20
 _ORIENTATION = 274  # EXIF tag
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 _NO_RANGE = ("F", "I")  # modes of fractions and of 32 bits
+_JPEG_SIDE = 65_500  # pixels, at most
 # What Pillow's decoders raise for damaged files, besides OSError; anything else is a bug.
 _DAMAGE = (
     *(SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
-_limit_of_pillow = threading.RLock()
+_pillow_limit = threading.RLock()
 
-Source = str | os.PathLike[str] | bytes | Image.Image  # a path, a file's content, or opened
+File = str | os.PathLike[str] | bytes  # path of a file, or its content
+Source = File | Image.Image
 
 
 class UnreadableImageError(OSError, ValueError):
-    """A picture that cannot be read or decoded; the message names it and says why.
+    """An image that cannot be read or decoded; the message names it and says why.
 
-    It is an OSError for those who read files, and a ValueError for those who are handed a picture.
+    It is an OSError for those who read files, and a ValueError for those who are handed an image.
     """
 
 
 def max_pixels() -> int:
-    """Return the pixels that a picture may have: `EVA_MAX_IMAGE_PIXELS`, or 100 million.
+    """Return the pixels that an image may have: `EVA_MAX_IMAGE_PIXELS`, or 100 million.
 
     Raises:
         ValueError: If the variable is not a positive integer.
@@ -69,12 +71,12 @@ def max_pixels() -> int:
 
 
 @contextlib.contextmanager
-def without_limit_of_pillow() -> Iterator[None]:
-    """Lift Pillow's limit, which cannot be raised for one picture; ours applies.
+def without_pillow_limit() -> Iterator[None]:
+    """Lift Pillow's limit, which cannot be raised for one image; ours applies.
 
     It also serves libraries that open again what was read here.
     """
-    with _limit_of_pillow:
+    with _pillow_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             yield
@@ -83,33 +85,33 @@ def without_limit_of_pillow() -> Iterator[None]:
 
 
 def check_encoded_size(size: int, name: str) -> None:
-    """Refuse a file that is too large to be a picture, before it is read into memory.
+    """Refuse a file that is too large to be an image, before it is read into memory.
 
     Args:
         size: Bytes of the file.
         name: Its name in the message.
 
     Raises:
-        UnreadableImageError: If it is larger than a picture of `max_pixels()` pixels with 16 bits
+        UnreadableImageError: If it is larger than an image of `max_pixels()` pixels with 16 bits
             a value and without compression.
     """
     most = max_pixels() * _BYTES_OF_A_PIXEL + _BYTES_OF_METADATA
     if size > most:
         raise UnreadableImageError(
-            f"{name} has {size:,} bytes, more than {most:,}; if it is a picture, raise {LIMIT}"
+            f"{name} has {size:,} bytes, more than {most:,}; if it is an image, raise {LIMIT}"
         )
 
 
-def read_picture(source: Source, *, upright: bool, name: str | None = None) -> Image.Image:
-    """Read a picture as RGB.
+def read_image(source: Source, *, upright: bool, name: str | None = None) -> Image.Image:
+    """Read an image as RGB.
 
     Args:
-        source: Path of a file, the content of one, or a picture that Pillow has opened.
+        source: Path of a file, the content of one, or an image that Pillow has opened.
         upright: Turn it as its EXIF data say; see the text of this module.
         name: Its name in messages; by default the path.
 
     Returns:
-        The decoded picture, of mode RGB.
+        The decoded image, of mode RGB.
 
     Raises:
         UnreadableImageError: If it is missing, damaged, too large or of a kind that has no single
@@ -121,17 +123,17 @@ def read_picture(source: Source, *, upright: bool, name: str | None = None) -> I
         with _explained(name):
             return _rgb(source, upright=upright, name=name)
     name = _name(source, name)
-    with opened(source, name) as picture, _explained(name):
-        return _rgb(picture, upright=upright, name=name)
+    with open_image(source, name) as image, _explained(name):
+        return _rgb(image, upright=upright, name=name)
 
 
 def read_rgb(
     source: Source | NDArray[np.uint8], *, upright: bool, name: str | None = None
 ) -> NDArray[np.uint8]:
-    """Read a picture as an array.
+    """Read an image as an array.
 
     Args:
-        source: As for `read_picture`; or an array (H, W, 3), which is returned as it is.
+        source: As for `read_image`; or an array (H, W, 3), which is returned as it is.
         upright: Turn it as its EXIF data say; see the text of this module.
         name: Its name in messages; by default the path.
 
@@ -139,11 +141,11 @@ def read_rgb(
         (H, W, 3) RGB.
 
     Raises:
-        UnreadableImageError: As for `read_picture`.
+        UnreadableImageError: As for `read_image`.
         ValueError: If the array is not an image.
     """
     if not isinstance(source, np.ndarray):
-        return np.array(read_picture(source, upright=upright, name=name))
+        return np.array(read_image(source, upright=upright, name=name))
     if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
         raise ValueError(
             f"an image must be (H, W, 3) RGB in uint8, got {source.shape} in {source.dtype}"
@@ -151,8 +153,8 @@ def read_rgb(
     return source
 
 
-class PictureFacts(NamedTuple):
-    """Result of inspecting a picture.
+class ImageFacts(NamedTuple):
+    """Result of inspecting an image.
 
     Attributes:
         width: Pixels as stored, before EXIF's orientation.
@@ -172,10 +174,8 @@ class PictureFacts(NamedTuple):
     animated: bool
 
 
-def inspect_picture(
-    source: str | os.PathLike[str] | bytes, *, decode: bool, name: str | None = None
-) -> PictureFacts:
-    """Look at a picture without converting it.
+def inspect_image(source: File, *, decode: bool, name: str | None = None) -> ImageFacts:
+    """Look at an image without converting it.
 
     Args:
         source: Path of a file, or the content of one.
@@ -188,24 +188,22 @@ def inspect_picture(
     Raises:
         UnreadableImageError: If it cannot be read or claims too many pixels.
     """
-    with opened(source, _name(source, name), decode=decode) as picture:
-        return PictureFacts(
-            *picture.size,
-            orientation=_orientation(picture, decode=decode),
-            bits=_bits(picture),
-            mode=picture.mode,
-            animated=getattr(picture, "is_animated", False),
+    with open_image(source, _name(source, name), decode=decode) as image:
+        return ImageFacts(
+            *image.size,
+            orientation=_orientation(image, decode=decode),
+            bits=_bits(image),
+            mode=image.mode,
+            animated=getattr(image, "is_animated", False),
         )
 
 
-def picture_size(
-    source: str | os.PathLike[str] | bytes, *, upright: bool, name: str | None = None
-) -> tuple[int, int]:
-    """Read height and width from the header of a picture.
+def image_size(source: File, *, upright: bool, name: str | None = None) -> tuple[int, int]:
+    """Read height and width from the header of an image.
 
     Args:
         source: Path of a file, or the content of one.
-        upright: Give the size of the turned picture; see the text of this module.
+        upright: Return the size of the turned image; see the text of this module.
         name: Its name in messages; by default the path.
 
     Returns:
@@ -214,33 +212,33 @@ def picture_size(
     Raises:
         UnreadableImageError: If the header cannot be read or claims too many pixels.
     """
-    with opened(source, _name(source, name)) as picture:
-        width, height = picture.size
-        turned = upright and _orientation(picture, decode=False) in SIDEWAYS
+    with open_image(source, _name(source, name)) as image:
+        width, height = image.size
+        turned = upright and _orientation(image, decode=False) in SIDEWAYS
         return (width, height) if turned else (height, width)
 
 
-def _orientation(picture: Image.Image, *, decode: bool) -> int:
-    if picture.format == "TIFF":  # Pillow turns it, and gives the size that it then has
-        return 1
-    try:
-        # the EXIF reader of PNG files decodes all pixels to look for data behind them
-        exif = picture.getexif() if decode else Image.Image.getexif(picture)
-    except (OSError, *_DAMAGE):  # damaged EXIF data are not an error
-        return 1
-    orientation: int = exif.get(_ORIENTATION, 1)
-    return orientation
+def save_image(image: Image.Image, file: Path) -> None:
+    """Write an image, completely or not at all, and the folders that lead to it.
 
+    Args:
+        image: The image.
+        file: A name that ends in .jpg, .jpeg or .png.
 
-def _name(source: str | os.PathLike[str] | bytes, name: str | None) -> str:
-    return name or ("image" if isinstance(source, bytes) else os.fspath(source))
+    Raises:
+        UnwritableError: If the disk is full or the folder read-only, for example.
+        ValueError: If it is larger than a JPEG can be.
+    """
+    if max(image.size) > _JPEG_SIDE and file.suffix.lower() != ".png":
+        raise ValueError(f"{file} would be larger than JPEG's {_JPEG_SIDE:,} pixels: give a PNG")
+    make_folder(file.parent)
+    with replacing(file) as part:
+        image.save(part, quality=95)  # without effect on PNG
 
 
 @contextlib.contextmanager
-def opened(
-    source: str | os.PathLike[str] | bytes, name: str, *, decode: bool = False
-) -> Iterator[Image.Image]:
-    """Open a picture by Pillow, if its size is allowed.
+def open_image(source: File, name: str, *, decode: bool = False) -> Iterator[Image.Image]:
+    """Open an image by Pillow, if its size is allowed.
 
     Args:
         source: Path of a file, or the content of one.
@@ -249,24 +247,45 @@ def opened(
             raises for damaged files besides OSError.
 
     Yields:
-        The picture, of any mode.
+        The image, of any mode.
 
     Raises:
         UnreadableImageError: If it cannot be opened or decoded, claims too many pixels, or ends too
             early inside the context.
     """
     with _explained(name):
-        picture = _open(source, name)
-    with picture, _explained(name, only=(OSError, Image.DecompressionBombError)):
-        _check_size(picture, name)
+        image = _open(source, name)
+    with image, _explained(name, only=(OSError, Image.DecompressionBombError)):
+        _check_size(image, name)
         if decode:
             with _explained(name):
-                picture.load()
-        yield picture
+                image.load()
+        yield image
 
 
-def _check_size(picture: Image.Image, name: str) -> None:
-    (width, height), limit = picture.size, max_pixels()
+def _open(source: File, name: str) -> Image.Image:
+    file: io.BytesIO | Path
+    if isinstance(source, bytes):
+        empty, file = not source, io.BytesIO(source)
+    else:
+        path = Path(source)
+        try:
+            require_regular_file(path)
+        except OSError as error:
+            raise UnreadableImageError(str(error)) from error
+        empty, file = not path.stat().st_size, path
+    if empty:
+        raise UnreadableImageError(f"{name} is empty")
+    with without_pillow_limit():
+        return Image.open(file)
+
+
+def _name(source: File, name: str | None) -> str:
+    return name or ("image" if isinstance(source, bytes) else os.fspath(source))
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    (width, height), limit = image.size, max_pixels()
     if width * height > limit:
         raise UnreadableImageError(
             f"{name} has {width} x {height} pixels, more than {limit:,}; if it is meant, set "
@@ -280,7 +299,7 @@ def _explained(
 ) -> Iterator[None]:
     """Turn every damage into one sentence."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of large pictures and damaged EXIF data
+        warnings.simplefilter("ignore")  # of large images and damaged EXIF data
         try:
             yield
         except UnreadableImageError:
@@ -296,46 +315,41 @@ def _explained(
             ) from error
 
 
-def _open(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
-    file: io.BytesIO | Path
-    if isinstance(source, bytes):
-        empty, file = not source, io.BytesIO(source)
-    else:
-        path = Path(source)
-        try:
-            require_regular_file(path)
-        except OSError as error:
-            raise UnreadableImageError(str(error)) from error
-        empty, file = not path.stat().st_size, path
-    if empty:
-        raise UnreadableImageError(f"{name} is empty")
-    with without_limit_of_pillow():
-        return Image.open(file)
-
-
-def _turned(picture: Image.Image) -> Image.Image:
-    picture.load()  # damaged pixels are an error, damaged EXIF data are not
+def _orientation(image: Image.Image, *, decode: bool) -> int:
+    if image.format == "TIFF":  # Pillow turns it, and gives the size that it then has
+        return 1
     try:
-        return ImageOps.exif_transpose(picture)
+        # the EXIF reader of PNG files decodes all pixels to look for data behind them
+        exif = image.getexif() if decode else Image.Image.getexif(image)
+    except (OSError, *_DAMAGE):  # damaged EXIF data are not an error
+        return 1
+    orientation: int = exif.get(_ORIENTATION, 1)
+    return orientation
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    image.load()  # damaged pixels are an error, damaged EXIF data are not
+    try:
+        return ImageOps.exif_transpose(image)
     except (OSError, *_DAMAGE):
-        return picture
+        return image
 
 
-def _bits(picture: Image.Image) -> int:
+def _bits(image: Image.Image) -> int:
     # Pillow gives a PGM of 16 bits the mode of 32 bits, with values up to 65,535
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         return 16
-    return 32 if picture.mode in _NO_RANGE else 8
+    return 32 if image.mode in _NO_RANGE else 8
 
 
-def _rgb(picture: Image.Image, *, upright: bool, name: str) -> Image.Image:
-    bits = _bits(picture)  # before it is turned, which forgets the format
+def _rgb(image: Image.Image, *, upright: bool, name: str) -> Image.Image:
+    bits = _bits(image)  # before it is turned, which forgets the format
     if bits == 32:
-        what = "fractions" if picture.mode == "F" else "32 bits"
+        what = "fractions" if image.mode == "F" else "32 bits"
         raise UnreadableImageError(f"{name} holds {what} a pixel; save it with 8 or 16 bits")
     if upright:
-        picture = _turned(picture)
+        image = _turned(image)
     if bits == 16:
-        values = np.asarray(picture).astype(np.uint16) >> 8
-        picture = Image.fromarray(values.astype(np.uint8))
-    return picture.convert("RGB")
+        values = np.asarray(image).astype(np.uint16) >> 8
+        image = Image.fromarray(values.astype(np.uint8))
+    return image.convert("RGB")

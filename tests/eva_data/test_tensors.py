@@ -7,9 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eva_data.files import UnwritableError
-from eva_data.outputs.tensors import write_tensors
-from eva_data.sources.index_file import Table
+from eva_data.files import UnwritableError, write_tensors
+from eva_data.index import Table
 
 WRITERS = {
     "tensors": lambda file: write_tensors({"a": torch.zeros(1_000_000)}, file),

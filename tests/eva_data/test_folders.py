@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from eva_data.files import UnwritableError, writing
-from eva_data.outputs.folders import remove_leftovers, replacing_folder, require_replaceable
+from eva_data.files import (
+    UnwritableError,
+    remove_leftovers,
+    replacing_folder,
+    require_replaceable,
+    writing,
+)
 
 
 def _names(folder):
@@ -68,7 +73,7 @@ def _written(folder):
 def test_what_a_killed_process_left_is_removed(tmp_path):
     script = (
         "import os, signal\nfrom pathlib import Path\n"
-        "from eva_data.outputs.folders import replacing_folder\n"
+        "from eva_data.files import replacing_folder\n"
         f"with replacing_folder(Path({str(tmp_path / 'a')!r})) as place:\n"
         "    (place / 'half').touch(); os.kill(os.getpid(), signal.SIGKILL)"
     )

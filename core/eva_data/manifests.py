@@ -1,7 +1,7 @@
 """Manifests: TOML files that merge several sources, and the index of what is in them.
 
     root = "$DATASETS"                  # of relative paths; default: the manifest's folder
-    index = "merged30m.safetensors"     # optional; written by tools/verify_data.py
+    index = "merged30m.safetensors"     # optional; written by `eva data verify`
 
     [[source]]
     name = "coco"
@@ -18,18 +18,22 @@ all of a source, always the same ones, so that an index stands for the same samp
 """
 
 import difflib
+import logging
 import os
 import re
 import tomllib
+import zlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from eva_data.files import home_expanded
-from eva_data.sources.index_file import KIND, Table
+from eva_data.index import IMAGE_KIND, Table, damaged
+
+logger = logging.getLogger(__name__)
 
 _MANIFEST_KEYS = ("root", "index", "source")
 _LARGEST_WEIGHT = 1000  # the order of an epoch lies in memory
@@ -42,7 +46,7 @@ class Form:
     Attributes:
         kinds: Kinds of sources; the key that holds the place of one.
         options: Further keys of a source, which hold text.
-        check: Command of tools/verify_data.py that writes the index.
+        check: Check of `eva data verify` that writes the index.
         index: Kind of the index file.
     """
 
@@ -52,7 +56,7 @@ class Form:
     index: str
 
 
-IMAGES = Form(kinds=("folder", "shards"), check="images", index=KIND)
+IMAGES = Form(kinds=("folder", "shards"), check="images", index=IMAGE_KIND)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +80,7 @@ class SourceEntry:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def samples_of(self, available: int) -> int:
-        """Count the samples of the source in an epoch.
-
-        Args:
-            available: Samples that the source has.
-        """
+        """Count the samples of the source in an epoch, of those that it has."""
         wanted = max(1, round(self.weight * available))
         return wanted if self.limit is None else min(wanted, self.limit)
 
@@ -126,14 +126,12 @@ class Manifest:
         _refuse_unknown(content, _MANIFEST_KEYS, str(path))
         folder = path.parent / expand_path(root or content.get("root", "."), str(path))
         entries = content.get("source")
-        if not isinstance(entries, list) or not entries:
+        if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
             raise ValueError(f"{path} has no source: write one as [[source]]")
-        sources = tuple(
-            _source(entry, folder, f"{path}, source {entry}", form) for entry in entries
-        )
+        sources = tuple(_source(entry, folder, f"{path}, {entry}", form) for entry in entries)
         names = [source.name for source in sources]
-        if len(set(names)) < len(names):
-            raise ValueError(f"{path} names a source twice: {', '.join(names)}")
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"{path} has no source, or one twice: {', '.join(names)}")
         index = content.get("index")
         return cls(
             file=path,
@@ -143,34 +141,118 @@ class Manifest:
         )
 
 
-class Mixture:
+def _source(entry: dict[str, Any], root: Path, where: str, form: Form) -> SourceEntry:
+    _refuse_unknown(entry, ("name", *form.kinds, "weight", "limit", *form.options), where)
+    kinds = [kind for kind in form.kinds if kind in entry]
+    if len(kinds) != 1:
+        raise ValueError(f"{where}: give either {' or '.join(form.kinds)}")
+    name, weight, limit = entry.get("name"), entry.get("weight", 1.0), entry.get("limit")
+    options = {key: entry[key] for key in form.options if key in entry}
+    checks = {
+        "name": isinstance(name, str) and re.fullmatch(r"[\w.-]+", name),
+        "weight": type(weight) in (int, float) and 0 < weight <= _LARGEST_WEIGHT,
+        "limit": limit is None or (type(limit) is int and limit >= 1),
+        **{key: isinstance(value, str) and value for key, value in options.items()},
+    }
+    if wrong := [key for key, is_right in checks.items() if not is_right]:
+        raise ValueError(
+            f"{where}: {wrong[0]} is {entry.get(wrong[0])!r}; a name is of letters, digits, '_', "
+            f"'-' and '.', a weight above 0 and at most {_LARGEST_WEIGHT}, a limit an integer from "
+            "1, anything else text"
+        )
+    if "root" in options:
+        options["root"] = str(root / expand_path(options["root"], where))
+    location = str(root / expand_path(entry[kinds[0]], where))
+    return SourceEntry(
+        name=str(name),
+        kind=kinds[0],
+        location=location,
+        weight=float(weight),
+        limit=limit,
+        options=options,
+    )
+
+
+def _refuse_unknown(entry: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in entry:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1) or known
+            raise ValueError(f"{where}: unknown key {key!r}; is it {' or '.join(close)}?")
+
+
+def expand_path(text: Any, where: str) -> Path:
+    """Put in the variables of the environment and the home folder.
+
+    Args:
+        text: A path.
+        where: Place that has it, for messages.
+
+    Raises:
+        ValueError: If it is not a path, or a variable is not set.
+    """
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"{where}: {text!r} is not a path")
+    expanded = os.path.expandvars(text)
+    if unset := re.search(r"\$\{?\w+", expanded):
+        raise ValueError(f"{where}: {unset.group()} of {text!r} is not set; export it")
+    return home_expanded(expanded)
+
+
+class Samples(Protocol):
+    """What a mixture needs of a source."""
+
+    def __len__(self) -> int: ...
+
+    def checksum(self) -> int:
+        """Compute a number that changes with the samples and their order."""
+
+
+Source = TypeVar("Source", bound=Samples)
+
+
+class Mixture(Generic[Source]):
     """Which sample of which source stands at each place of an epoch.
 
     Args:
-        sizes: Samples that each source has.
-        counts: Samples of each in an epoch.
-        what: Name of a sample in messages.
+        sources: The sources.
+        entries: What the manifest says of each.
+
+    Attributes:
+        counts: Samples of each source in an epoch, by its name.
     """
 
-    def __init__(self, sizes: Sequence[int], counts: Sequence[int], *, what: str) -> None:
-        self._sizes, self._ends = sizes, list(accumulate(counts))
-        self._what = what
+    def __init__(self, sources: Sequence[Source], entries: Sequence[SourceEntry]) -> None:
+        self.sources = sources
+        self.counts = {
+            entry.name: entry.samples_of(len(source))
+            for entry, source in zip(entries, sources, strict=True)
+        }
+        self._ends = list(accumulate(self.counts.values()))
+        for name, count in self.counts.items():
+            logger.info("%s: %s samples in an epoch", name, f"{count:,}")
 
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def locate(self, index: int) -> tuple[int, int]:
-        """Find the number of the source of a sample, and its index there.
+    def locate(self, index: int) -> tuple[Source, int]:
+        """Find the source of a sample, and its index there.
 
         Raises:
             IndexError: If there is no such sample.
         """
         if not 0 <= index < len(self):
-            raise IndexError(f"no {self._what} {index} among {len(self)}")
+            raise IndexError(f"no sample {index} among {len(self)}")
         number = bisect_right(self._ends, index)
         begin = self._ends[number - 1] if number else 0
-        count = self._ends[number] - begin
-        return number, (index - begin) * self._sizes[number] // count  # evenly over all of them
+        source, count = self.sources[number], self._ends[number] - begin
+        return source, (index - begin) * len(source) // count  # evenly over all of them
+
+    def checksum(self) -> int:
+        """Compute a number that changes with the samples, weights and limits, not with paths."""
+        value = zlib.crc32(repr(self.counts).encode())
+        for source in self.sources:
+            value = zlib.crc32(source.checksum().to_bytes(4, "little"), value)
+        return value
 
 
 def write_index(file: Path, tables: Mapping[str, Table], manifest: Manifest) -> None:
@@ -203,90 +285,23 @@ def read_index(manifest: Manifest, file: Path) -> list[Table]:
         FileNotFoundError: If there is none.
         ValueError: If it is of other sources.
     """
-    again = " --overwrite" if file.exists() else ""
-    check = f"python tools/verify_data.py {manifest.form.check} {manifest.file} --write {file}"
-    command = f"write it with: {check}{again}"
+    command = f"eva data verify {manifest.form.check} {manifest.file} --write {file}"
     if not file.is_file():
-        raise FileNotFoundError(f"there is no index file {file}; {command}")
+        raise FileNotFoundError(f"there is no index file {file}; write it with: {command}")
     index = Table.open(file, kind=manifest.form.index)
-    known = [entry[:2] for entry in index.about] if isinstance(index.about, list) else []
-    wanted = [[entry.name, entry.kind] for entry in manifest.sources]
+    try:
+        known = [_stated(entry[0], entry[1], entry[3]["options"]) for entry in index.about]
+    except (TypeError, LookupError, AttributeError) as error:
+        raise damaged(file, repr(error)) from error
+    wanted = [_stated(entry.name, entry.kind, entry.options) for entry in manifest.sources]
     if known != wanted:
         raise ValueError(
-            f"{file} is the index of {known}, and {manifest.file} has {wanted}; {command}"
+            f"{file} is the index of {known}, and {manifest.file} has {wanted}; write it again "
+            f"with: {command} --overwrite"
         )
-    for about, entry in zip(index.about, manifest.sources, strict=True):
-        noted = _columns(about[3].get("options", {})) if len(about) > 3 else {}
-        if noted != _columns(entry.options):
-            raise ValueError(
-                f"{file} has {entry.name} with {noted or 'no columns named'}, and {manifest.file} "
-                f"with {_columns(entry.options) or 'none'}; {command}"
-            )
     return [index.part(entry[0], entry[2]) for entry in index.about]
 
 
-def _columns(options: Mapping[str, str]) -> dict[str, str]:
+def _stated(name: str, kind: str, options: Mapping[str, str]) -> tuple[str, str, dict[str, str]]:
     """Leave out where the data lie, which may change."""
-    return {key: value for key, value in options.items() if key != "root"}
-
-
-def _source(entry: Any, root: Path, where: str, form: Form) -> SourceEntry:
-    if not isinstance(entry, dict):
-        raise ValueError(f"{where} is not a table: write [[source]]")
-    _refuse_unknown(entry, ("name", *form.kinds, "weight", "limit", *form.options), where)
-    name = entry.get("name")
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
-        raise ValueError(f"{where}: name must be letters, digits, '_', '-' and '.', got {name!r}")
-    kinds = [kind for kind in form.kinds if kind in entry]
-    if len(kinds) != 1 or not isinstance(entry[kinds[0]], str):
-        raise ValueError(f"{where}: give either {' or '.join(form.kinds)}, as a string")
-    weight, limit = entry.get("weight", 1.0), entry.get("limit")
-    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-    if not is_number or not 0 < weight <= _LARGEST_WEIGHT:
-        raise ValueError(
-            f"{where}: weight must be a number above 0 and at most {_LARGEST_WEIGHT}, got "
-            f"{weight!r}"
-        )
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise ValueError(f"{where}: limit must be an integer from 1, got {limit!r}")
-    options = {key: entry[key] for key in form.options if key in entry}
-    for key, value in options.items():
-        if not isinstance(value, str) or not value:
-            raise ValueError(f"{where}: {key} must be text, got {value!r}")
-        if key == "root":
-            options[key] = str(root / expand_path(value, where))
-    return SourceEntry(
-        name=name,
-        kind=kinds[0],
-        location=str(root / expand_path(entry[kinds[0]], where)),
-        weight=float(weight),
-        limit=limit,
-        options=options,
-    )
-
-
-def expand_path(text: Any, where: str) -> Path:
-    """Put in the variables of the environment and the home folder.
-
-    Args:
-        text: A path.
-        where: Place that has it, for messages.
-
-    Raises:
-        ValueError: If it is not a path, or a variable is not set.
-    """
-    if not isinstance(text, str) or not text:
-        raise ValueError(f"{where}: {text!r} is not a path")
-    expanded = os.path.expandvars(text)
-    unset = re.search(r"\$\{?\w+", expanded)
-    if unset:
-        raise ValueError(f"{where}: {unset.group()} of {text!r} is not set; export it")
-    return home_expanded(expanded)
-
-
-def _refuse_unknown(entry: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in entry:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
-            raise ValueError(f"{where}: unknown key {key!r}{hint}")
+    return name, kind, {key: value for key, value in options.items() if key != "root"}

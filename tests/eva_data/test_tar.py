@@ -13,14 +13,11 @@ import torch
 from PIL import Image
 from skimage import data as photographs
 
-from eva_data.pictures import UnreadableImageError
-from eva_data.sources.decoding import decode_image
-from eva_data.sources.index_file import Table
-from eva_data.sources.manifests import ManifestImages, open_images
-from eva_data.sources.patterns import expand
-from eva_data.sources.shards import TarShards
-from eva_data.sources.tar_members import find_members
-from eva_data.suffixes import PICTURES
+from eva_data.files import IMAGE_SUFFIXES
+from eva_data.image_sources import ManifestImages, ShardImages, decode_image, open_images
+from eva_data.images import UnreadableImageError
+from eva_data.index import Table
+from eva_data.tar import expand_shards, find_members
 
 EXTRA = {"txt": b"a caption", "json": b"{}", "mask.png": b"no picture of its own"}
 
@@ -58,34 +55,34 @@ def shards(pictures, tmp_path):
 
 
 def test_every_picture_at_its_place(shards, pictures):
-    images = TarShards(shards)
+    images = ShardImages(shards)
     assert [images.read(index) for index in range(len(images))] == list(pictures.values())
     assert images.sample_id(1) == shards.replace("{00..01}", "00") + ":000001.JPG"
     assert images.sample_id(4).endswith("s-01.tar:folder/" + "n" * 120 + "000004.png")
     for index, content in enumerate(pictures.values()):
         assert torch.equal(images[index], decode_image(content))
-    assert torch.equal(TarShards(shards, lambda image: image[0])[6], images[6][0])
+    assert torch.equal(ShardImages(shards, lambda image: image[0])[6], images[6][0])
     with pytest.raises(IndexError):
         images[7]
 
 
 def test_index_file(shards, tmp_path, monkeypatch):
     index = tmp_path / "s.index"
-    first = TarShards(shards)
-    first.index().save(index)
-    monkeypatch.setattr("eva_data.sources.tar_members.find_members", None)
-    again = TarShards(shards, table=Table.open(index))
+    first = ShardImages(shards)
+    first.table.save(index)
+    monkeypatch.setattr("eva_data.tar.find_members", None)
+    again = ShardImages(shards, table=Table.open(index))
     sent = pickle.dumps(again)
     assert b"000001" not in sent
     for images in (again, pickle.loads(sent)):
         assert images.checksum() == first.checksum()
         assert [images.read(i) for i in range(7)] == [first.read(i) for i in range(7)]
     with pytest.raises(ValueError, match=r"the index is of 2 shards, and there are 1; s-01\.tar"):
-        TarShards(str(tmp_path / "s-00.tar"), table=Table.open(index))
+        ShardImages(str(tmp_path / "s-00.tar"), table=Table.open(index))
     with (tmp_path / "s-01.tar").open("ab") as shard:
         shard.write(b"\0" * 512)
     with pytest.raises(ValueError, match=r"s-01\.tar is the first that is new, gone or of"):
-        TarShards(shards, table=Table.open(index))
+        ShardImages(shards, table=Table.open(index))
 
 
 def test_patterns(tmp_path):
@@ -94,7 +91,9 @@ def test_patterns(tmp_path):
     folder = str(tmp_path)
 
     def names(*patterns):
-        return [path.stem for path in expand([f"{folder}/{pattern}" for pattern in patterns])]
+        return [
+            path.stem for path in expand_shards([f"{folder}/{pattern}" for pattern in patterns])
+        ]
 
     assert names("a-{08..10}.tar") == ["a-08", "a-09", "a-10"]
     assert names("{b,a-09}.tar") == ["b", "a-09"]
@@ -107,42 +106,42 @@ def test_patterns(tmp_path):
     with pytest.raises(ValueError, match=r"\{2\.\.1\} counts down; write \{1\.\.2\}"):
         names("a-{2..1}.tar")
     with pytest.raises(ValueError, match="no shard was named"):
-        expand([])
+        expand_shards([])
 
 
 def test_pipes_are_no_shards(shards, tmp_path):
-    images = TarShards(shards)
+    images = ShardImages(shards)
     (tmp_path / "s-00.tar").unlink()
     os.mkfifo(tmp_path / "s-00.tar")
     os.mkfifo(tmp_path / "pipe.tar")
     for pattern in ("pipe.tar", "s-{00..00}.tar", "pi*.tar"):
         with pytest.raises(ValueError, match=r"there is no shard|no shard fits"):
-            expand(str(tmp_path / pattern))
+            expand_shards(str(tmp_path / pattern))
     with pytest.raises(ValueError, match=r"pipe\.tar is a named pipe and not a file"):
-        list(find_members(tmp_path / "pipe.tar", PICTURES))
+        list(find_members(tmp_path / "pipe.tar", IMAGE_SUFFIXES))
     with pytest.raises(UnreadableImageError, match=r"s-00\.tar is a named pipe and not a file"):
         images[0]
 
 
 def test_damaged_indexes_are_named(shards, tmp_path):
     """A lost array, a number that fits no shard or place, changed bytes."""
-    whole = TarShards(shards).index()
+    whole = ShardImages(shards).table
     whole.save(tmp_path / "index")
 
     def opened(**changes):
         arrays = {name: whole[name] for name in whole} | changes
         kept = {name: value for name, value in arrays.items() if value is not None}
-        return TarShards(shards, table=Table(kept, whole.about))
+        return ShardImages(shards, table=Table(kept, whole.about))
 
     for name in whole:
-        with pytest.raises(ValueError, match=r"the index (lacks|is damaged).*: write it again"):
+        with pytest.raises(ValueError, match="the index is damaged"):
             opened(**{name: None})
-        with pytest.raises(ValueError, match=r"the index is damaged, it has places of"):
+        with pytest.raises(ValueError, match="the index is damaged"):
             opened(
                 **{name: whole[name][:-1]} if name != "names.bytes" else {"size": whole["size"][1:]}
             )
     for wrong in (-1, 9):
-        with pytest.raises(ValueError, match=rf"image 0 in shard {wrong} of 2: write it again"):
+        with pytest.raises(ValueError, match=rf"in shard {wrong} of 2"):
             opened(shard=whole["shard"] * 0 + wrong)[0]
     for name in ("offset", "size"):
         with pytest.raises(UnreadableImageError, match=r"000000\.png: the index is damaged"):
@@ -154,7 +153,7 @@ def test_damaged_indexes_are_named(shards, tmp_path):
             damaged[place] = random.integers(256)
         (tmp_path / "index").write_bytes(damaged)
         with contextlib.suppress(ValueError, OSError):  # any other error is a traceback
-            images = TarShards(shards, table=Table.open(tmp_path / "index"))
+            images = ShardImages(shards, table=Table.open(tmp_path / "index"))
             [images.sample_id(index) for index in range(len(images))]
 
 
@@ -165,14 +164,14 @@ def test_huge_members_are_not_read(shards, tmp_path, monkeypatch):
         tar.addfile(member)
     with (tmp_path / "huge.tar").open("r+b") as stream:
         stream.truncate(2**40 + 2048)
-    images = TarShards(str(tmp_path / "huge.tar"))
+    images = ShardImages(str(tmp_path / "huge.tar"))
     with pytest.raises(UnreadableImageError, match=r"huge\.tar:a\.png has 1,099,511,627,776 bytes"):
         images[0]
 
 
 def test_relative_patterns(shards, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len(TarShards("s-*.tar")) == 7
+    assert len(ShardImages("s-*.tar")) == 7
     assert len(open_images("s-{00..01}.tar")) == 7
 
 
@@ -183,29 +182,29 @@ def test_damaged_shards(shards, tmp_path):
     with pytest.raises(
         ValueError, match=r"s-00\.tar is not a tar file, or is damaged or compressed"
     ):
-        TarShards(str(shard))
+        ShardImages(str(shard))
     middle = bytearray(content)
     middle[len(content) // 2 // 512 * 512 :] = b"x" * 4096
     shard.write_bytes(middle)
     with pytest.raises(ValueError, match=r"s-00\.tar is not a tar file, or is damaged"):
-        TarShards(str(shard))
+        ShardImages(str(shard))
     header = tarfile.TarInfo("a.png")
     for header.size in (1 << 80, 1 << 62, -512):  # of which one leads nowhere, and one back
         shard.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
         with pytest.raises(ValueError, match=r"s-00\.tar is not a tar file, or is damaged"):
-            TarShards(str(shard))
+            ShardImages(str(shard))
     with tarfile.open(tmp_path / "packed.tar", "w:gz") as tar:
         _add(tar, "a.png", b"x")
     with pytest.raises(ValueError, match=r"packed\.tar is not a tar file, or .* compressed"):
-        TarShards(str(tmp_path / "packed.tar"))
+        ShardImages(str(tmp_path / "packed.tar"))
     with tarfile.open(tmp_path / "text.tar", "w") as tar:
         _add(tar, "a.txt", b"x")
     with pytest.raises(ValueError, match=r"no image in .*text\.tar"):
-        TarShards(str(tmp_path / "text.tar"))
+        ShardImages(str(tmp_path / "text.tar"))
 
 
 def test_unreadable_members_are_named(shards, tmp_path):
-    images = TarShards(shards)
+    images = ShardImages(shards)
     shard = tmp_path / "s-00.tar"
     content = bytearray(shard.read_bytes())
     content[512:600] = b"\0" * 88  # the first picture's header
@@ -236,13 +235,13 @@ def test_shards_in_a_manifest(shards, tmp_path):
 @pytest.mark.parametrize(("pattern", "message"), [
     ("{0..99999999}.tar", "stands for 100,000,000 shards, more than 1,000,000: name those"),
     ("{0..999}{0..999}{0..999}{0..999}.tar", "stands for 1,000,000,000,000 shards"),
-    ("{0..1" + "0" * 5000 + "}.tar", "has numbers of more than 18 digits"),
+    ("{0..1" + "0" * 5000 + "}.tar", "more than 18 digits"),
 ])  # fmt: skip
 def test_a_pattern_of_more_than_the_memory_is_refused_at_once(pattern, message):
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=message):
-            expand(pattern)
+            expand_shards(pattern)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
@@ -250,7 +249,7 @@ def test_a_pattern_of_more_than_the_memory_is_refused_at_once(pattern, message):
 
 def test_a_long_pattern_stops_at_the_first_shard_that_is_missing():
     with pytest.raises(ValueError, match=r"there is no shard none-000000\.tar"):
-        expand("none-{000000..999999}.tar")
+        expand_shards("none-{000000..999999}.tar")
 
 
 def test_what_is_not_a_file_fits_no_pattern(tmp_path):
@@ -258,4 +257,4 @@ def test_what_is_not_a_file_fits_no_pattern(tmp_path):
     os.mkfifo(tmp_path / "a.tar")
     (tmp_path / "b.tar").mkdir()
     with pytest.raises(ValueError, match="no shard fits"):
-        expand(str(tmp_path / "*.tar"))
+        expand_shards(str(tmp_path / "*.tar"))

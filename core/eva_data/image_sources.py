@@ -1,0 +1,299 @@
+"""Images without labels, of pre-training: folders, tar shards, and manifests that merge them.
+
+`pretrain/configs/merged30m.toml` is the paper's manifest.
+"""
+
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.io import ImageReadMode
+from torchvision.io import decode_image as torchvision_decode
+
+from eva_data.files import (
+    IMAGE_SUFFIXES,
+    LISTED_IMAGE_SUFFIXES,
+    find_files,
+    require_regular_file,
+)
+from eva_data.images import UnreadableImageError, check_encoded_size, image_size, read_rgb
+from eva_data.index import Names, Table
+from eva_data.manifests import Manifest, Mixture, SourceEntry, expand_path, read_index
+from eva_data.tar import PLACES, TarIndex, expand_shards, index_members, is_shard_pattern
+from eva_data.transforms import TensorTransform
+
+_GIF = b"GIF8"  # torchvision decodes every frame of it
+
+
+def decode_image(content: bytes, name: str = "image") -> Tensor:
+    """Decode an image by the rules of `eva_data.images`, without EXIF's orientation.
+
+    torchvision decodes JPEG, PNG and WebP, which is faster and gives the same pixels; the one
+    decoder does the rest.
+
+    Args:
+        content: Content of the file.
+        name: Its name in messages.
+
+    Returns:
+        (3, height, width) uint8, RGB.
+
+    Raises:
+        UnreadableImageError: If neither torchvision nor Pillow can decode it, or it claims more
+            pixels than `EVA_MAX_IMAGE_PIXELS`.
+    """
+    image_size(content, upright=False, name=name)  # before torchvision allocates what it claims
+    if not content.startswith(_GIF):
+        try:
+            data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+            image: Tensor = torchvision_decode(data, mode=ImageReadMode.RGB)
+        except (RuntimeError, ValueError):
+            pass
+        else:
+            if image.dtype == torch.uint16:  # PNG of 16 bits
+                return (image.to(torch.int32) >> 8).to(torch.uint8)
+            return image
+    rgb = read_rgb(content, upright=False, name=name)
+    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
+
+
+class ImageSource(Dataset[Any]):
+    """A map-style dataset: `source[index]` reads, decodes and transforms one image.
+
+    An image that cannot be read raises `UnreadableImageError`, which names it; what to do instead
+    is the caller's decision.
+
+    Args:
+        transform: Takes the image, (3, height, width) uint8; None returns it as it is.
+    """
+
+    def __init__(self, transform: TensorTransform | None = None) -> None:
+        self.transform = transform
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def sample_id(self, index: int) -> str:
+        """Name the place of an image, for messages."""
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """Read an encoded image.
+
+        Raises:
+            UnreadableImageError: If it cannot be read.
+        """
+
+    @abstractmethod
+    def checksum(self) -> int:
+        """Compute a number that changes with the images' names or their order."""
+
+    def decode(self, index: int) -> Tensor:
+        """Decode an image to (3, height, width) uint8.
+
+        Raises:
+            UnreadableImageError: If it cannot be read or decoded.
+        """
+        return decode_image(self.read(index), self.sample_id(index))
+
+    def __getitem__(self, index: int) -> Any:
+        image = self.decode(index)
+        return image if self.transform is None else self.transform(image)
+
+
+class FolderImages(ImageSource):
+    """The images below a folder.
+
+    Args:
+        folder: Searched with all its subfolders; links are followed.
+        transform: See `ImageSource`.
+        table: Names of the images, if they are known; None searches for them.
+
+    Raises:
+        ValueError: If there is no such folder, or no image in it.
+    """
+
+    def __init__(
+        self, folder: Path, transform: TensorTransform | None = None, *, table: Table | None = None
+    ) -> None:
+        super().__init__(transform)
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}")
+        self.folder = folder
+        self.table = table or Table(Names.collect(find_files(folder, IMAGE_SUFFIXES)).arrays())
+        self.names = Names(self.table)
+        if not len(self.names):
+            raise ValueError(f"{folder} holds no image: looked for {LISTED_IMAGE_SUFFIXES}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def sample_id(self, index: int) -> str:
+        """Name an image by its path."""
+        return str(self.folder / self.names[index])
+
+    def read(self, index: int) -> bytes:
+        """Read a file."""
+        path = self.folder / self.names[index]
+        try:
+            require_regular_file(path)
+            check_encoded_size(path.stat().st_size, str(path))
+            return path.read_bytes()
+        except UnreadableImageError:
+            raise
+        except OSError as error:
+            reason = f"{path}: {error.strerror}" if error.strerror else str(error)
+            raise UnreadableImageError(reason) from error
+
+    def checksum(self) -> int:
+        """See `ImageSource`; the folder's own path does not matter."""
+        return self.names.checksum()
+
+
+class ShardImages(ImageSource):
+    """The images in tar shards, in the order of the shards and of their members.
+
+    All members that are images count, whatever else (captions, labels) shares their key.
+
+    Args:
+        pattern: Pattern of the shards' paths, or several; see `expand_shards`.
+        transform: See `ImageSource`.
+        table: The index; None looks through the shards.
+
+    Raises:
+        ValueError: If a shard is not there, damaged, compressed or without images, or if the index
+            is of other shards.
+    """
+
+    def __init__(
+        self,
+        pattern: str | Sequence[str],
+        transform: TensorTransform | None = None,
+        *,
+        table: Table | None = None,
+    ) -> None:
+        super().__init__(transform)
+        shards = expand_shards(pattern)
+        self.table = index_members(shards, IMAGE_SUFFIXES) if table is None else table
+        self._members = TarIndex(shards, self.table)
+        if not len(self._members):
+            raise ValueError(f"no image in {shards[0]} (and {len(shards) - 1} more shards)")
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def sample_id(self, index: int) -> str:
+        """Name shard and member, `folder/shard-0000.tar:key.jpg`."""
+        return self._members.sample_id(index)
+
+    def read(self, index: int) -> bytes:
+        """Read a member."""
+        try:
+            check_encoded_size(self._members.size(index), self.sample_id(index))
+            return self._members.read(index)
+        except UnreadableImageError:
+            raise
+        except OSError as error:
+            raise UnreadableImageError(str(error)) from error
+
+    def checksum(self) -> int:
+        """See `ImageSource`; the shards' own paths do not matter."""
+        return self._members.names.checksum()
+
+
+class ManifestImages(ImageSource):
+    """All images of a manifest.
+
+    With an index file, the folders are not searched: for millions of images that saves minutes to
+    hours at every start, and memory in every worker.
+
+    Args:
+        manifest: The TOML file.
+        transform: Takes an image, (3, height, width) uint8; None returns it as it is.
+
+    Raises:
+        FileNotFoundError: If the manifest, or the index that it names, is not there.
+        ValueError: If the manifest is wrong, a source has no images, or the index is of others.
+    """
+
+    def __init__(
+        self, manifest: str | os.PathLike[str], transform: TensorTransform | None = None
+    ) -> None:
+        super().__init__(transform)
+        self.manifest = Manifest.read(manifest)
+        entries, index = self.manifest.sources, self.manifest.index
+        tables = [None] * len(entries) if index is None else read_index(self.manifest, index)
+        self.sources = [open_source(*pair) for pair in zip(entries, tables, strict=True)]
+        self._mixture = Mixture(self.sources, entries)
+        self.counts = self._mixture.counts
+
+    def __len__(self) -> int:
+        return len(self._mixture)
+
+    def locate(self, index: int) -> tuple[ImageSource, int]:
+        """Find the source of an image, and its index there."""
+        return self._mixture.locate(index)
+
+    def sample_id(self, index: int) -> str:
+        """See `ImageSource`."""
+        source, place = self.locate(index)
+        return source.sample_id(place)
+
+    def read(self, index: int) -> bytes:
+        """See `ImageSource`."""
+        source, place = self.locate(index)
+        return source.read(place)
+
+    def checksum(self) -> int:
+        """See `ImageSource`; weights and limits count, the sources' paths do not."""
+        return self._mixture.checksum()
+
+
+def open_images(location: str, transform: TensorTransform | None = None) -> ImageSource:
+    """Open images by whatever names them.
+
+    Args:
+        location: A manifest (`.toml`), a folder, or a pattern of tar shards.
+        transform: Takes an image, (3, height, width) uint8; None returns it as it is.
+
+    Raises:
+        FileNotFoundError: If there is no such manifest.
+        ValueError: If there is no such folder or shard, or no image in it.
+    """
+    path = expand_path(location, "the images")
+    if path.suffix == ".toml":
+        return ManifestImages(path, transform)
+    if is_shard_pattern(path):
+        return ShardImages(str(path), transform)
+    return FolderImages(path, transform)
+
+
+def open_source(entry: SourceEntry, table: Table | None = None) -> FolderImages | ShardImages:
+    """Open a source of a manifest with all its images.
+
+    Args:
+        entry: The source.
+        table: Its part of the index; None searches for the images.
+    """
+    if entry.kind == "shards":
+        return ShardImages(entry.location, table=table)
+    return FolderImages(Path(entry.location), table=table)
+
+
+def select(source: FolderImages | ShardImages, keep: Sequence[int]) -> Table:
+    """Make the index of some of the images of a source.
+
+    Args:
+        source: The source.
+        keep: Indexes of the images.
+    """
+    names = Names(source.table)
+    places = {key: source.table[key][keep] for key in PLACES if key in source.table}
+    chosen = Names.collect(names[index] for index in keep)
+    return Table(places | chosen.arrays(), source.table.about)

@@ -1,1 +1,0 @@
-"""Outputs of programs: their folders, and files for other programs."""

@@ -1,1 +1,0 @@
-"""Images without labels: folders, tar shards, and manifests that merge them, with an index."""
