@@ -204,7 +204,7 @@ SMALL_MMENGINE = """
 _base_ = {base!r}
 load_from = None
 randomness = dict(seed=3)
-model = dict(backbone=dict({vit}{more}))
+model = dict(backbone=dict({vit}{more}){heads})
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
 val_dataloader = dict(num_workers=0, persistent_workers=False)
 test_dataloader = dict(num_workers=0, persistent_workers=False)
@@ -224,7 +224,7 @@ class Trainer:
     final: str  # the last checkpoint
     typo: str
 
-    def command(self, output, *more, steps=6, period=2, processes=1):
+    def command(self, output, *more, steps=6, period=3, processes=1):
         """Words of the command line."""
         settings = self.steps.format(steps=steps, period=period).split()
         words = [*self.train, *settings, *f"{self.output}{output}".split(" "), *more]
@@ -257,11 +257,11 @@ def trainers(root, demo, tmp_path_factory):
             "model_final.pth", "train.max_itre",
         )  # fmt: skip
 
-    def on_mmengine(name, recipe, data, more):
+    def on_mmengine(name, recipe, data, **more):
         base = str(root / name / "configs" / "demo" / recipe)
         file = tmp_path_factory.mktemp(name) / "small.py"
         vit = ", ".join(f"{key}={value}" for key, value in SMALL_VIT.items())
-        file.write_text(SMALL_MMENGINE.format(base=base, vit=vit, more=more))
+        file.write_text(SMALL_MMENGINE.format(base=base, vit=vit, **more))
         steps = "train_cfg.max_iters={steps} train_cfg.val_interval={steps} "
         steps += "default_hooks.checkpoint.interval={period}"
         words = ("eva", name, "train", file, "--data-root", data)
@@ -272,10 +272,10 @@ def trainers(root, demo, tmp_path_factory):
         "detection": detection,
         "mmdetection": lambda: on_mmengine(
             "mmdetection", "cascade_mask_rcnn_eva_debug.py", demo("coco") / "coco",
-            ", global_attn_indexes=[1]",
+            more=", global_attn_indexes=[1]", heads=", test_cfg=dict(rcnn=dict(score_thr=0.0))",
         ),
         "segmentation": lambda: on_mmengine(
-            "segmentation", "upernet_eva_debug.py", demo("semantic") / "semantic", ""
+            "segmentation", "upernet_eva_debug.py", demo("semantic") / "semantic", more="", heads=""
         ),
     }  # fmt: skip
     return cache(lambda name: makers[name]())

@@ -1,0 +1,116 @@
+"""Trainings on a framework are stopped, killed, diverge and continue: the end is the same.
+
+docs/reliability.md has what is promised. Everything happens to one run of six steps, which saves
+after each third one.
+"""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+TRAINERS = ("detection", "mmdetection", "segmentation")
+
+
+def last(output):
+    """Name of the checkpoint that a run would continue from."""
+    return (output / "last_checkpoint").read_text().rpartition("/")[2]
+
+
+@pytest.fixture(scope="module", params=TRAINERS)
+def trainer(request, trainers):
+    return trainers(request.param)
+
+
+@pytest.fixture(scope="module")
+def story(trainer, run, tmp_path_factory):
+    """One run with all accidents: how each start ended and what was then the last checkpoint."""
+    output = tmp_path_factory.mktemp("story") / "run"
+    ends = {}
+
+    def begin(name, *more, **accident):
+        words = trainer.command(output, *more)
+        end = run(*words, code=None, **accident, **trainer.variables)
+        ends[name] = SimpleNamespace(end=end, last=last(output))
+
+    begin("stopped", accident="SIGTERM@1")
+    begin("killed in a save", "--resume", accident=f"rename:{trainer.checkpoint(3)}")
+    begin("diverged", "--resume", accident="nan@3")
+    begin("interrupted", "--resume", accident="SIGINT@1")
+    begin("continued", "--resume")
+    return SimpleNamespace(
+        output=output, **{key.replace(" ", "_"): end for key, end in ends.items()}
+    )
+
+
+def test_sigterm_saves_after_the_step_and_asks_to_be_run_again(story, trainer):
+    assert story.stopped.end.code == 75, story.stopped.end.text
+    assert "Traceback" not in story.stopped.end.text
+    assert story.stopped.last not in {trainer.checkpoint(step) for step in (3, 4, 5, 6)}
+
+
+def test_a_kill_inside_a_save_leaves_the_checkpoint_before(story):
+    assert story.killed_in_a_save.end.code == -9, story.killed_in_a_save.end.text
+    assert story.killed_in_a_save.last == story.stopped.last
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(story, trainer, fails):
+    fails(story.diverged.end, ".jpg")
+    assert story.diverged.end.code not in (75, 130)
+    assert story.diverged.last == trainer.checkpoint(3)
+
+
+def test_ctrl_c_ends_with_130_and_names_what_is_saved(story, trainer, fails):
+    fails(story.interrupted.end, trainer.checkpoint(3), code=130)
+
+
+def test_the_end_equals_that_of_an_undisturbed_run_bit_for_bit(story, trainer, finished):
+    assert story.continued.end.code == 0, story.continued.end.text
+    expected, ours = (trainer.weights(folder) for folder in (finished(trainer.name), story.output))
+    assert ours.keys() == expected.keys()
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    scores = [
+        json.loads((folder / "results.json").read_text())
+        for folder in (finished(trainer.name), story.output)
+    ]
+    assert str(scores[0]) == str(scores[1])
+
+
+def test_two_processes_stop_together_and_continue(trainer, run, tmp_path):
+    def train(name, *more, **keywords):
+        words = trainer.command(tmp_path / name, *more, steps=5, period=5, processes=2)
+        return run(*words, **keywords, **trainer.variables)
+
+    train("whole")
+    end = train("stopped", accident="SIGTERM@2/1", code=None)
+    assert end.code == (75 if trainer.name == "detection" else 1), end.text
+    train("stopped", "--resume")
+    expected, ours = (trainer.weights(tmp_path / name, 5) for name in ("whole", "stopped"))
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+def test_a_used_folder_is_refused_and_stays_as_it_is(trainer, finished, run, fails):
+    output = finished(trainer.name)
+    before = {file: file.stat().st_mtime_ns for file in output.rglob("*")}
+    fails(run(*trainer.command(output), code=None, **trainer.variables), output.name)
+    assert before == {file: file.stat().st_mtime_ns for file in output.rglob("*")}
+
+
+def test_a_damaged_checkpoint_is_refused_by_its_name(trainer, finished, run, fails, tmp_path):
+    output = tmp_path / "run"
+    shutil.copytree(finished(trainer.name), output)
+    file = output / last(output)
+    file.write_bytes(file.read_bytes()[:-1000])
+    if trainer.name != "detection":
+        (output / "last_checkpoint").write_text(str(file))
+    words = trainer.command(output, "--resume", steps=8)
+    fails(run(*words, code=None, **trainer.variables), file.name)
+    assert file.exists()
+
+
+def test_a_mistyped_setting_is_named(trainer, run, fails, tmp_path):
+    words = trainer.command(tmp_path / "run", f"{trainer.typo}=3")
+    fails(run(*words, code=None, **trainer.variables), trainer.typo.rpartition(".")[2])
+    assert not (tmp_path / "run").exists()
