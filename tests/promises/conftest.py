@@ -198,6 +198,7 @@ SMALL_DETECTION = (
     "train.init_checkpoint=", "train.progress_bar=False", "train.log_period=1", "train.device=cpu",
     "train.seed=3", "dataloader.train.num_workers=0", "dataloader.train.total_batch_size=2",
     "model.backbone.net.global_attn_indexes=[1]", "train.eval_period=0",
+    "model.roi_heads.override_score_thresh=0.0",
     *(f"model.backbone.net.{key}={value}" for key, value in SMALL_VIT.items()),
 )  # fmt: skip
 SMALL_MMENGINE = """
