@@ -296,6 +296,12 @@ def finished(trainers, run, tmp_path_factory):
     return make
 
 
+@pytest.fixture(scope="session")
+def tools_of():
+    """Function: folder of the programs that a package of OpenMMLab brings."""
+    return lambda name: Path(importlib.util.find_spec(name).origin).parent / ".mim" / "tools"
+
+
 # ---- pages ---------------------------------------------------------------------------------------
 
 EXTERNAL = {"link": "href", "script": "src", "img": "src", "iframe": "src", "video": "src"}

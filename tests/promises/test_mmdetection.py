@@ -1,0 +1,138 @@
+"""Detection in mmdetection: report, scores, predictions, weights of detectron2, its own tools."""
+
+import json
+
+import pytest
+from pycocotools.coco import COCO
+
+
+@pytest.fixture(scope="module")
+def output(finished):
+    """Folder of a training."""
+    return finished("mmdetection")
+
+
+@pytest.fixture(scope="module")
+def scenes(demo):
+    """Folder with the training's data as COCO lays them out."""
+    return demo("coco") / "coco"
+
+
+def scores(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_a_training_leaves_a_page_of_its_own(output, read_page):
+    page = read_page(output / "report.html")
+    for name in ("bbox", "segm"):
+        assert f"{scores(output)[name]['AP50']:.1f}" in page.text
+    assert page.images
+    assert page.curves
+    assert {"per_class.csv", "confusion.csv"} <= {file.name for file in output.iterdir()}
+
+
+def test_a_run_is_evaluated_by_its_folder_with_the_same_scores(output, run, tmp_path):
+    words = (output, "--work-dir", tmp_path, "--out", tmp_path / "found")
+    run("eva", "mmdetection", "evaluate", *words)
+    again = scores(next(tmp_path.rglob("results.json")).parent)
+    assert str(again) == str(scores(output))
+    assert list((tmp_path / "found").rglob("*bbox*.json"))
+
+
+def test_a_detector_of_detectron2_has_the_same_scores_here(finished, trainers, run, tmp_path):
+    """Names are translated while loading; a converted file loads, too."""
+    weights = finished("detection") / "model_final.pth"
+    run("eva", "convert", weights, "--to", "mmdet", "--output", tmp_path / "converted.pth")
+    words = trainers("mmdetection").train[3:]
+    found = {}
+    for name, file in (("as it is", weights), ("converted", tmp_path / "converted.pth")):
+        folder = tmp_path / name
+        run("eva", "mmdetection", "evaluate", words[0], file, *words[1:], "--work-dir", folder)
+        found[name] = scores(next(folder.rglob("results.json")).parent)["bbox"]
+    expected = scores(finished("detection"))["bbox"]
+    assert str(found["as it is"]) == str(found["converted"])
+    for name in ("AP", "AP50", "AP75"):
+        assert found["converted"][name] == pytest.approx(expected[name], abs=0.1)
+
+
+PREDICTOR = """
+import sys
+from eva_mmdetection.inference.predictor import Predictor
+predictor = Predictor.from_config(sys.argv[1])
+found = predictor(sys.argv[2])
+assert len(found.bboxes) == len(found.scores) == len(found.labels) == len(found.masks)
+assert list(predictor.names) == [str(digit) for digit in range(10)]
+assert len(predictor([sys.argv[2], sys.argv[2]])) == 2
+"""
+
+
+def test_the_demo_and_the_predictor_find_objects(output, scenes, run, tmp_path):
+    words = (scenes / "val", "--output", tmp_path / "out", "--score-threshold", 0.01)
+    run("eva", "mmdetection", "demo", output, *words)
+    found = COCO(tmp_path / "out" / "predictions.json")
+    assert len(found.imgs) == 4
+    assert found.anns
+    assert len(list((tmp_path / "out").rglob("*.jpg"))) == 4
+    run("python", "-c", PREDICTOR, output, sorted((scenes / "val").iterdir())[0])
+
+
+CLIENT = """
+import sys
+from mmdet.apis import DetInferencer, inference_detector, init_detector
+config, weights, picture = sys.argv[1:]
+model = init_detector(config, weights, device="cpu")
+assert len(inference_detector(model, picture).pred_instances.bboxes)
+inferencer = DetInferencer(config, weights, device="cpu", show_progress=False)
+assert inferencer(picture, no_save_vis=True)["predictions"]
+"""
+
+
+def test_mmdetection_s_own_programs_and_functions_serve_a_recipe(
+    output, scenes, trainers, run, tools_of, tmp_path
+):
+    config, *_ = trainers("mmdetection").train[3:]
+    settings = ("train_cfg.max_iters=1", "train_cfg.val_interval=1")
+    for loader in ("train", "val", "test"):
+        settings += (f"{loader}_dataloader.dataset.data_root={scenes}",)
+    for kind in ("val", "test"):
+        settings += (f"{kind}_evaluator.ann_file={scenes / 'annotations/instances_val.json'}",)
+    words = (config, "--work-dir", tmp_path / "out", "--cfg-options", *settings)
+    run("python", tools_of("mmdet") / "train.py", *words)
+    saved, weights = tmp_path / "out" / config.name, tmp_path / "out" / "iter_1.pth"
+    end = run("python", tools_of("mmdet") / "test.py", saved, weights)
+    assert "bbox_mAP" in end.text
+    run("python", "-c", CLIENT, saved, weights, sorted((scenes / "val").iterdir())[0])
+
+
+CONFIG = """
+_base_ = ["{tools}/../configs/_base_/models/cascade-mask-rcnn_r50_fpn.py"]
+custom_imports = dict(imports=["eva_mmdetection.plugin"], allow_failed_imports=False)
+model = dict(
+    backbone=dict(
+        _delete_=True, type="EVAViT", img_size=64, embed_dim=32, depth=2, num_heads=2, mlp_dim=64,
+        window_size=4, global_attn_indexes=[1], rel_pos="vitdet",
+        scale_factors=(4.0, 2.0, 1.0, 0.5), extra_levels=1,
+    ),
+    neck=None,
+    data_preprocessor=dict(pad_size_divisor=64),
+)
+"""
+BUILD = """
+import sys
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.utils import import_modules_from_strings
+cfg = Config.fromfile(sys.argv[1])
+import_modules_from_strings(**cfg.custom_imports)
+init_default_scope("mmdet")
+from mmdet.registry import MODELS
+levels = MODELS.build(cfg.model).backbone(torch.zeros(1, 3, 64, 64))
+assert [level.shape[1:] for level in levels] == [(256, side, side) for side in (16, 8, 4, 2, 1)]
+"""
+
+
+def test_a_config_of_mmdetection_takes_the_backbone(run, tools_of, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(CONFIG.format(tools=tools_of("mmdet")))
+    run("python", "-c", BUILD, file)

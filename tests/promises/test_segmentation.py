@@ -1,0 +1,211 @@
+"""Segmentation in mmsegmentation: report, scores, predictions, own data, and its own tools."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+DIGITS = ("brick", "grass", "gravel", "other", "digit")
+
+
+@pytest.fixture(scope="module")
+def output(finished):
+    """Folder of a training."""
+    return finished("segmentation")
+
+
+@pytest.fixture(scope="module")
+def scenes(demo):
+    """Folder with the training's data as ADE20K lays them out."""
+    return demo("semantic") / "semantic"
+
+
+def scores(folder):
+    return json.loads((folder / "results.json").read_text())["sem_seg"]
+
+
+def test_a_training_leaves_a_page_of_its_own(output, read_page):
+    page = read_page(output / "report.html")
+    for name in ("mIoU", "mAcc", "aAcc"):
+        assert f"{scores(output)[name]:.1f}" in page.text
+    assert all(name in page.text for name in DIGITS)
+    assert page.images
+    assert page.curves
+    assert {"per_class.csv", "confusion.csv"} <= {file.name for file in output.iterdir()}
+
+
+def test_a_run_is_evaluated_by_its_folder_with_the_same_scores(output, run, tmp_path):
+    words = (output, "--work-dir", tmp_path, "--out", tmp_path / "maps")
+    run("eva", "segmentation", "evaluate", *words)
+    assert scores(next(tmp_path.rglob("results.json")).parent) == scores(output)
+    maps = list((tmp_path / "maps").rglob("*.png"))
+    assert len(maps) == 4
+    assert set(np.unique(Image.open(maps[0]))) <= {1, 2, 3, 4, 5}
+
+
+PREDICTOR = """
+import sys
+import numpy as np
+from PIL import Image
+from eva_segmentation.inference.predictor import Predictor
+predictor = Predictor.from_config(sys.argv[1])
+classes = np.asarray(predictor(sys.argv[2]))
+assert classes.shape == (128, 128)
+assert (classes + 1 == np.asarray(Image.open(sys.argv[3]))).all()
+assert len(predictor([sys.argv[2], Image.open(sys.argv[2])])) == 2
+assert len(predictor.names) == 5
+"""
+
+
+def test_the_demo_writes_maps_of_labels_and_names_what_it_cannot_read(
+    output, scenes, run, fails, tmp_path
+):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8 nothing")
+    pictures = scenes / "images" / "validation"
+    out = tmp_path / "out"
+    words = (pictures, broken, "--output", out)
+    fails(run("eva", "segmentation", "demo", output, *words, code=None), "broken.jpg", code=1)
+    names = sorted(file.stem for file in pictures.iterdir())
+    assert sorted(file.stem for file in (out / "labels").rglob("*.png")) == names
+    assert sorted(file.stem for file in (out / "overlays").rglob("*.*")) == names
+    (first,) = (out / "labels").rglob(f"{names[0]}.png")
+    run("python", "-c", PREDICTOR, output, next(pictures.glob(f"{names[0]}.*")), first)
+
+
+def test_a_recipe_trains_from_bundled_weights_by_its_name(scenes, run, tmp_path):
+    """Mask2Former with the adapter; the stock program continues with equal settings."""
+    settings = (
+        "train_cfg.max_iters=1",
+        "train_cfg.val_interval=1",
+        "train_dataloader.batch_size=1",
+    )
+    words = ("--data-root", scenes, "--work-dir", tmp_path / "out", *settings)
+    run("eva", "segmentation", "train", "demo/mask2former_eva_debug", *words)
+    assert scores(tmp_path / "out").keys() >= {"mIoU", "IoU-digit"}
+
+
+# ---- own data ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(scenes, tmp_path):
+    """Words of own data: pictures, maps and a file of classes."""
+    for source, name in (("images", "photos"), ("annotations", "maps")):
+        shutil.copytree(scenes / source / "training", tmp_path / name)
+    shutil.copy(scenes / "classes.toml", tmp_path)
+    return (
+        "--train-images", tmp_path / "photos", "--train-maps", tmp_path / "maps",
+        "--classes", tmp_path / "classes.toml", "--val-share", "0.25",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def train(trainers, run):
+    """Function: train a step of the small model on own data; how it ended."""
+    small = trainers("segmentation")
+
+    def one_step(output, *words, **more):
+        always = small.command(output, *words, steps=1)
+        at = always.index("--data-root")
+        return run(*always[:at], *always[at + 2 :], **more)
+
+    return one_step
+
+
+def test_folders_of_pictures_and_maps_are_trained_scored_and_used_by_the_run(
+    own, train, run, tmp_path
+):
+    train(tmp_path / "out", *own)
+    assert {f"IoU-{name}" for name in DIGITS} <= scores(tmp_path / "out").keys()
+    words = (tmp_path / "photos", "--output", tmp_path / "demo")
+    run("eva", "segmentation", "demo", tmp_path / "out", *words)
+    maps = list((tmp_path / "demo/labels").rglob("*.png"))
+    assert len(maps) == 16
+    assert set(np.unique(Image.open(maps[0]))) <= {1, 2, 3, 4, 5}
+    run("eva", "segmentation", "evaluate", tmp_path / "out", "--work-dir", tmp_path / "again")
+    (again,) = (tmp_path / "again").rglob("results.json")
+    assert scores(again.parent) == scores(tmp_path / "out")
+
+
+def wrong_label(folder):
+    for file in (folder / "maps").iterdir():
+        values = np.array(Image.open(file))
+        values[3, 4] = 77
+        Image.fromarray(values).save(file)
+    return "77"
+
+
+def other_size(folder):
+    file = sorted((folder / "maps").iterdir())[2]
+    Image.open(file).resize((50, 40), 0).save(file)
+    return file.name
+
+
+def missing_map(folder):
+    file = sorted((folder / "maps").iterdir())[2]
+    file.unlink()
+    return file.stem
+
+
+def unknown_word(folder):
+    file = folder / "classes.toml"
+    file.write_text(re.sub("^name", "nmae", file.read_text(), count=1, flags=re.MULTILINE))
+    return "nmae"
+
+
+@pytest.mark.parametrize("change", [wrong_label, other_size, missing_map, unknown_word])
+def test_what_is_wrong_with_own_data_is_named(change, own, train, run, fails, tmp_path):
+    value = change(tmp_path)
+    fails(train(tmp_path / "out", *own, "train_cfg.max_iters=8", code=None), value)
+    words = ("--images", own[1], "--maps", own[3], "--classes", own[5])
+    end = run("eva", "data", "verify", "semantic", *words, code=None)
+    fails(end, value)
+
+
+def test_verify_finds_no_problem_in_both_layouts(scenes, own, run):
+    words = ("--images", own[1], "--maps", own[3], "--classes", own[5])
+    run("eva", "data", "verify", "semantic", *words)
+    run("eva", "data", "verify", scenes)
+
+
+# ---- mmsegmentation's own ------------------------------------------------------------------------
+
+CLIENT = """
+import sys
+from mmseg.apis import MMSegInferencer, inference_model, init_model
+config, weights, picture = sys.argv[1:]
+model = init_model(config, weights, device="cpu")
+assert inference_model(model, picture).pred_sem_seg.data.shape == (1, 128, 128)
+inferencer = MMSegInferencer(config, weights, device="cpu")
+assert inferencer(picture, show=False)["predictions"].shape == (128, 128)
+"""
+
+
+def test_mmsegmentation_s_own_programs_and_functions_serve_a_recipe(
+    output, scenes, trainers, run, tools_of, tmp_path
+):
+    config, *_ = trainers("segmentation").train[3:]
+    settings = ("train_cfg.max_iters=6", "train_cfg.val_interval=6")
+    for loader in ("train", "val", "test"):
+        settings += (f"{loader}_dataloader.dataset.data_root={scenes}",)
+    words = (config, "--work-dir", tmp_path / "out", "--cfg-options", *settings)
+    run("python", tools_of("mmseg") / "train.py", *words)
+    saved, weights = tmp_path / "out" / config.name, tmp_path / "out" / "iter_6.pth"
+    end = run("python", tools_of("mmseg") / "test.py", saved, weights)
+    assert f"{scores(output)['mIoU']:.2f}" in end.text, "another run than ours"
+    picture = sorted((scenes / "images" / "validation").iterdir())[0]
+    run("python", "-c", CLIENT, saved, weights, picture)
+
+
+def test_a_config_in_json_is_data_and_imports_nothing_of_others(trainers, run, fails, tmp_path):
+    Config.fromfile(trainers("segmentation").train[3]).dump(tmp_path / "mine.json")
+    content = json.loads((tmp_path / "mine.json").read_text())
+    content["custom_imports"]["imports"] = ["antigravity"]
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    words = (tmp_path / "mine.json", "--work-dir", tmp_path / "out")
+    fails(run("eva", "segmentation", "train", *words, code=None), "antigravity")
