@@ -53,7 +53,7 @@ setup(
     package_data={
         "*": ["py.typed"],
         "eva_backbone": ["weights/*.safetensors", "weights/*.json"],
-        "eva_data": ["kinetics/*.csv"],
+        "eva_data": ["*.csv"],
         "eva_contrastive": ["evaluation/*.toml", "model/open_clip_configs/*.json"],
         **{name: ["**/*.py", "**/*.toml", "**/*.yaml"] for name in RECIPES},
         **{name: ["*.py", "*.toml"] for name in THIRD_PARTY},

@@ -36,7 +36,7 @@ from eva_contrastive.evaluation.text_classifier import class_features
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_data.files import write_tensors
-from eva_data.labelled.folders import open_labelled
+from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.distributed import DTYPES

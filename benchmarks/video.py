@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from video_decoding import write
 
 from eva_backbone.attention import Attention
-from eva_data.video.video_source import open_video
+from eva_data.video.source import open_video
 from eva_engine.evaluation.counting import MultiView
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import CropsTransform, Normalise

@@ -28,9 +28,8 @@ import torch.nn.functional as F
 from measuring import Figure, by_clock, in_turn, ratios, show
 from numpy.typing import NDArray
 
-from eva_data.video.containers import explained, open_pictures, to_rgb
-from eva_data.video.frame_table import frames_of
-from eva_data.video.video_source import BACKENDS, Backend, open_video
+from eva_data.video.containers import explained, frames_of, open_pictures, to_rgb
+from eva_data.video.source import BACKENDS, Backend, open_video
 from eva_runs.command_line.parsing import Parser
 
 LENGTH, HEIGHT, WIDTH, RATE = 300, 256, 340, 30

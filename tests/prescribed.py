@@ -6,7 +6,7 @@ from torch import nn
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_data.images import UnreadableImageError
-from eva_data.labelled.labelled_images import LabelledImages
+from eva_data.labelled_images import LabelledImages
 from eva_data.transforms import evaluation_transform
 
 MEAN, STD = 0.48145466, 0.26862954  # CLIP's, of the red channel

@@ -96,7 +96,7 @@ class DataConfig(PixelConfig):
     """Labelled images.
 
     Attributes:
-        train: Folder of class folders, or a data set by name, see `eva_data.labelled.folders`.
+        train: Folder of class folders, or a data set by name, see `eva_data.labelled_images`.
         val: The same for validation; empty evaluates nothing, unless there is a `val_share`.
         val_share: Share of the images of each class in `train` that is not trained on but
             evaluated, chosen by their names and always the same; 0 for none.

@@ -17,8 +17,8 @@ from eva_classification.imagenet_average import (
 )
 from eva_classification.inference.next_steps import demo_step
 from eva_classification.models import ImageClassifier, load_classifier
-from eva_data.labelled.folders import open_labelled
-from eva_data.labelled.imagenet import CLASSES, ImageNetPaths, open_sets
+from eva_data.imagenet import CLASSES, ImageNetPaths, open_sets
+from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.commands.options import choose_dtype

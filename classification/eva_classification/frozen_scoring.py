@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from eva_classification.model_options import build_extractor
-from eva_data.labelled.folders import open_labelled
-from eva_data.labelled.labelled_images import LabelledImages
+from eva_data.labelled_images import LabelledImages, open_labelled
 from eva_engine import distributed
 from eva_engine.commands.options import check_frozen
 from eva_engine.distributed import evaluation_in

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_backbone.variants import POOLINGS
-from eva_data.labelled.classes import find_picture_folders
+from eva_data.classes import find_class_folders
 from eva_engine.commands.options import add_weights
 from eva_runs.required_data import require_data
 
@@ -29,7 +29,7 @@ def require_images(location: str, *, name: str) -> None:
     """
     require_data(location, name=name, forms=FORMS)
     if not location.startswith(("torchvision:", "hf:")):
-        find_picture_folders(Path(location), warn=False)
+        find_class_folders(Path(location), warn=False)
 
 
 def add_classifier(

@@ -15,9 +15,7 @@ from eva_classification.config import ClassificationConfig, ModelConfig
 from eva_classification.inference.next_steps import demo_step
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
 from eva_data.holdout import validation_fact
-from eva_data.labelled.divided import divided
-from eva_data.labelled.folders import open_labelled
-from eva_data.labelled.labelled_images import LabelledImages
+from eva_data.labelled_images import LabelledImages, hold_out_images, open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.config import as_plain
@@ -148,7 +146,7 @@ def _open_data(
     )
     transform = evaluation_transform(size, crop_pct=data.crop_pct, mean=data.mean, std=data.std)
     if data.val_share:
-        return divided(samples, data.val_share, transform, name="data.val_share")
+        return hold_out_images(samples, data.val_share, transform, name="data.val_share")
     if data.val:
         return samples, open_labelled(data.val, transform, classes=samples.classes, upright=False)
     return samples, None

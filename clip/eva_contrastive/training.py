@@ -25,7 +25,7 @@ from eva_contrastive.steps.step import ContrastiveStep
 from eva_data.captions.captioned_images import CaptionedImages
 from eva_data.captions.held_out import hold_out
 from eva_data.captions.opening import open_captions
-from eva_data.labelled.folders import open_labelled
+from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.config import as_plain

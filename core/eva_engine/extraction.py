@@ -39,7 +39,7 @@ from eva_data.files import (
     writing,
 )
 from eva_data.images import UnreadableImageError, read_image
-from eva_data.labelled.folders import open_labelled
+from eva_data.labelled_images import open_labelled
 from eva_data.progress import ProgressBar
 from eva_data.transforms import ImageTransform
 from eva_engine import distributed
@@ -216,7 +216,7 @@ class Pictures(Samples):
 
     Args:
         locations: Folders, which are searched, and picture files; or one data set by name, see
-            `eva_data.labelled.folders`.
+            `eva_data.labelled_images`.
         transform: Transform of a PIL picture in RGB.
 
     Raises:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eva_classification import evaluate_command, evaluating
-from eva_data.labelled._imagenet_subsets import IMAGENET_A, IMAGENET_R
+from eva_data.imagenet import IMAGENET_A, IMAGENET_R
 from eva_engine import distributed
 from eva_engine.evaluation import own_data
 from eva_engine.evaluation.counting import OneLabel

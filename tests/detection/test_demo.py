@@ -19,8 +19,7 @@ from pycocotools.coco import COCO
 from eva_data.files import UnwritableError
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import Job
-from eva_data.video.camera import CameraReader
-from eva_data.video.frame_stream import VideoReader
+from eva_data.video.streams import CameraReader, VideoReader
 from eva_detection.inference import demo
 from eva_detection.inference.coco_format import as_coco
 from eva_detection.inference.predictor import Category

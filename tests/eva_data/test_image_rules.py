@@ -159,14 +159,14 @@ def _source(file):
 
 
 def _class_folder(file, *, upright=False):
-    from eva_data.labelled.folders import open_labelled
+    from eva_data.labelled_images import open_labelled
 
     samples = open_labelled(file.parent.parent, None, upright=upright)
     return lambda: np.asarray(samples[0][0])
 
 
 def _named(file, *, upright=False):
-    from eva_data.labelled.named import NamedImages
+    from eva_data.named_datasets import NamedImages
 
     class Rows:  # as a library does, which opens the file
         def __getitem__(self, index):

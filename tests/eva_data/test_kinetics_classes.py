@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from torchvision.models._meta import _KINETICS400_CATEGORIES
 
-from eva_data.kinetics.classes import (
+from eva_data.kinetics import (
     ALIASES,
     MERGED_IN_K710,
     SOURCES,
@@ -133,10 +133,10 @@ def test_names_of_other_classes_are_explained():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: kinetics_classes("k500"), "'k500' is not a data set of Kinetics: k400, k600,"),
-        (lambda: mapping("k722", "k722"), "'k722' is not a data set of Kinetics"),
+        (lambda: kinetics_classes("k500"), "'k500' is not a dataset of Kinetics: k400, k600,"),
+        (lambda: mapping("k722", "k722"), "'k722' is not a dataset of Kinetics"),
         (lambda: mapping("k700", "k400"), "that merge others, got 'k700'"),
-        (lambda: find_classes(["x"], "k710"), "'k710' is not a data set of Kinetics"),
+        (lambda: find_classes(["x"], "k710"), "'k710' is not a dataset of Kinetics"),
     ],
 )  # fmt: skip
 def test_other_data_sets_are_refused(call, message):

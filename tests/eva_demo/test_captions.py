@@ -14,7 +14,7 @@ from webdataset import tariterators
 from webdataset.autodecode import Decoder, ImageHandler
 
 from eva_data.captions.opening import open_captions
-from eva_data.labelled.folders import open_labelled
+from eva_data.labelled_images import open_labelled
 from eva_demo import captioned_digits, command, data_set
 from eva_demo.captioned_digits import COLOURS, GROUNDS, NUMBERS, SIZES, CaptionGenerator
 from eva_demo.formats.captions import CAPTIONED_DIGITS

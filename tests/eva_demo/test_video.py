@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_data.video.frame_stream import VideoReader
+from eva_data.video.streams import VideoReader
 from eva_demo import command, data_set
 from eva_demo.clips import MOTIONS
 from eva_demo.formats.video import MOTION_CLIPS, clip_generator

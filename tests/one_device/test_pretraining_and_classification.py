@@ -75,7 +75,7 @@ def test_quick_checks_of_features(second):
 def samples(steps):
     """Seven labelled pictures of five classes."""
     from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-    from eva_data.labelled.labelled_images import LabelledImages
+    from eva_data.labelled_images import LabelledImages
     from eva_data.transforms import evaluation_transform
 
     class Noise(LabelledImages):

@@ -7,7 +7,7 @@ import torch
 
 from eva_backbone.layer_decay import freeze_layers
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_data.kinetics.classes import kinetics_classes
+from eva_data.kinetics import kinetics_classes
 from eva_engine.commands.training import load_recipe
 from eva_engine.steps.parameter_groups import layer_decay_groups, warmup_cosine
 from eva_video.config import VideoConfig

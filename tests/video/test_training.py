@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from eva_backbone.checkpoints.loading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_data.kinetics.classes import kinetics_classes, mapping
+from eva_data.kinetics import kinetics_classes, mapping
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.steps.flops import image_input, training_flops
 from eva_video import training

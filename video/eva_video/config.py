@@ -5,7 +5,7 @@ from typing import Literal
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.holdout import check_setting, require_evaluated
-from eva_data.video.video_source import Backend
+from eva_data.video.source import Backend
 from eva_engine.config import (
     MixingConfig,
     OptimizerConfig,

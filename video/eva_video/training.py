@@ -13,10 +13,10 @@ import torch
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.initialisation import no_init_weights
 from eva_backbone.layer_decay import freeze_layers
+from eva_data.classes import listed
 from eva_data.holdout import held_out
-from eva_data.kinetics.classes import find_classes
-from eva_data.kinetics.classes import mapping as kinetics_mapping
-from eva_data.labelled.classes import listed
+from eva_data.kinetics import find_classes
+from eva_data.kinetics import mapping as kinetics_mapping
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
 from eva_engine import distributed

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from eva_data.labelled.classes import names_of_head
+from eva_data.classes import names_of_head
 
 logger = logging.getLogger(__name__)
 

@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _prepare(args: argparse.Namespace) -> Plan:
     """Plan, and answer mistyped names before torch is imported."""
     from eva_backbone.checkpoints.registry import resolve_source
-    from eva_data.labelled.classes import read_class_list
+    from eva_data.classes import read_class_list
 
     planned = plan(args.inputs, args.output, annotate=not args.no_pictures)
     if args.classes:

@@ -11,15 +11,15 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from eva_contrastive.evaluation.prompts import named_classes, named_templates, own_classes
-from eva_data.kinetics.classes import TITLES
-from eva_data.labelled.classes import Spellings, listed
-from eva_data.labelled.folders import open_labelled
-from eva_data.labelled.imagenet import CLASSES, ImageNetPaths, open_objectnet, open_sets
+from eva_data.classes import Spellings, listed
+from eva_data.imagenet import CLASSES, ImageNetPaths, open_objectnet, open_sets
+from eva_data.kinetics import TITLES
+from eva_data.labelled_images import open_labelled
 from eva_data.labelled_videos.middle_frames import MiddleFrames
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.ucf101 import open_ucf101
 from eva_data.transforms import ImageTransform, evaluation_transform
-from eva_data.video.video_source import Backend
+from eva_data.video.source import Backend
 from eva_engine.evaluation.counting import LabelledSamples
 
 OWN = "data"

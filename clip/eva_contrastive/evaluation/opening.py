@@ -11,8 +11,8 @@ from eva_contrastive.evaluation.benchmarks import Benchmark, Place
 from eva_contrastive.evaluation.options import FOLDERS
 from eva_contrastive.evaluation.prompts import find_templates
 from eva_contrastive.evaluation.retrieval import CaptionedPictures
-from eva_data.labelled.folders import open_labelled
-from eva_data.labelled.imagenet import ImageNetPaths
+from eva_data.imagenet import ImageNetPaths
+from eva_data.labelled_images import open_labelled
 from eva_data.labelled_videos.middle_frames import MiddleFrames
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.transforms import ImageTransform, evaluation_transform

@@ -8,7 +8,7 @@ from eva_contrastive.evaluation.prompts import template_sets
 from eva_contrastive.model.open_clip_program import weights_file
 from eva_data.captions.opening import without_effect
 from eva_data.labelled_videos.ucf101 import SPLITS
-from eva_data.video.video_source import BACKENDS
+from eva_data.video.source import BACKENDS
 from eva_engine.commands.options import add_arguments, add_weights, new_parser, parse_with_weights
 from eva_runs.options import integer
 from eva_runs.required_data import require_data

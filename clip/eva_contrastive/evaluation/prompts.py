@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eva_data.classes import Spellings, listed, read_class_list
 from eva_data.files import home_expanded, read_lines
-from eva_data.kinetics.classes import SOURCES, kinetics_classes
-from eva_data.labelled.classes import Spellings, listed, read_class_list
+from eva_data.kinetics import SOURCES, kinetics_classes
 
 PLACE = "{}"  # of the name in a sentence
 _IMAGENET = "imagenet"

@@ -32,7 +32,7 @@ from eva_contrastive.model.towers import TextTower, VisionTower
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import files_at, is_several
 from eva_data.transforms import evaluation_transform
-from eva_data.video.video_source import Backend, require_backend
+from eva_data.video.source import Backend, require_backend
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 
 logger = logging.getLogger(__name__)

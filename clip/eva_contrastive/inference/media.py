@@ -18,12 +18,7 @@ from eva_contrastive.config import MOST_VIDEO_FRAMES, VIDEO_FRAMES
 from eva_data.files import VIDEO_SUFFIXES
 from eva_data.images import read_image, read_rgb
 from eva_data.transforms import ImageTransform
-from eva_data.video.video_source import (
-    Backend,
-    VideoSource,
-    open_video,
-    require_usual_shape,
-)
+from eva_data.video.source import Backend, VideoSource, open_video, require_usual_shape
 
 _AT_ONCE = 8  # decoded frames in memory
 Media = str | os.PathLike[str]

@@ -15,7 +15,7 @@ from eva_contrastive.inference.ranking import Ranked
 from eva_contrastive.inference.searching import Hit, Query
 from eva_data.files import printable, write_text
 from eva_data.images import read_image, save_image
-from eva_data.video.video_source import Backend, open_video
+from eva_data.video.source import Backend, open_video
 from eva_report.demos.found import FILES_NAMED
 from eva_report.drawing.contact_sheet import Section, Tile, draw_contact_sheet
 from eva_report.drawing.lettering import clock

@@ -27,7 +27,7 @@ from eva_data.labelled_videos.video_files import VideoFiles
 from eva_data.labelled_videos.video_index import SHA256, SUFFIX, write_video_index
 from eva_data.labelled_videos.video_shards import VideoShards
 from eva_data.tar import is_shard_pattern
-from eva_data.video.video_source import BACKENDS
+from eva_data.video.source import BACKENDS
 from eva_runs.commands import check_outputs, say
 from eva_runs.options import integer
 

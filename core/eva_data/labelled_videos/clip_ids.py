@@ -18,7 +18,7 @@ from eva_data.labelled_videos.entries import Labels
 from eva_data.labelled_videos.placing import TWICE, Tally, report_absent
 from eva_data.labelled_videos.tables import Row, TableList
 from eva_data.labelled_videos.video_files import VideoFiles
-from eva_data.video.video_source import Backend
+from eva_data.video.source import Backend
 
 logger = logging.getLogger(__name__)
 

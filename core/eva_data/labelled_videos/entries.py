@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eva_data.labelled.classes import Spellings, listed
+from eva_data.classes import Spellings, listed
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.index import Names
-from eva_data.video.video_source import VideoSource
+from eva_data.video.source import VideoSource
 
 
 class LabelledVideos(ABC):

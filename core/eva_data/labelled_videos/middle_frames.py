@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.transforms import ImageTransform
-from eva_data.video.video_source import VideoSource, require_usual_shape
+from eva_data.video.source import VideoSource, require_usual_shape
 
 
 def middle_frame(video: VideoSource) -> Image.Image:

@@ -10,20 +10,20 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from eva_data.classes import find_class_folders, read_class_list
 from eva_data.files import VIDEO_SUFFIXES, find_files, home_expanded
 from eva_data.index import VIDEO_KIND, Names, Table
-from eva_data.labelled.classes import read_class_list
 from eva_data.labelled_videos.clip_ids import clip_name, place_clips
 from eva_data.labelled_videos.entries import Labels
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.path_lists import is_video, read_path_list
 from eva_data.labelled_videos.placing import place_entries
 from eva_data.labelled_videos.tables import TableList, has_columns
-from eva_data.labelled_videos.video_files import find_video_folders, open_class_folders
+from eva_data.labelled_videos.video_files import open_class_folders
 from eva_data.labelled_videos.video_index import SUFFIX, open_video_index
 from eva_data.labelled_videos.video_shards import open_video_shards
 from eva_data.tar import expand_shards, find_members, is_shard_pattern
-from eva_data.video.video_source import Backend, require_backend
+from eva_data.video.source import Backend, require_backend
 from eva_runs.required_data import require_data
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def require_videos(location: str, *, name: str) -> None:
     require_data(location, name=name, forms=FORMS)
     path = home_expanded(location)
     if path.is_dir():
-        find_video_folders(path, warn=False)
+        find_class_folders(path, warn=False)
 
 
 def open_videos(

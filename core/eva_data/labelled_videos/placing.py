@@ -17,7 +17,7 @@ from eva_data.files import VIDEO_SUFFIXES
 from eva_data.index import Names
 from eva_data.labelled_videos.entries import Entry, Labels
 from eva_data.labelled_videos.video_files import VideoFiles
-from eva_data.video.video_source import Backend
+from eva_data.video.source import Backend
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from eva_data.labelled_videos.entries import Entry, Labels, text_lines
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.placing import place_entries
-from eva_data.video.video_source import Backend, require_backend
+from eva_data.video.source import Backend, require_backend
 
 SPLITS = (1, 2, 3)
 _LISTS = "ucfTrainTestlist"

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import LISTED_VIDEO_SUFFIXES, VIDEO_SUFFIXES, require_regular_file
+from eva_data.classes import files_of_classes, find_class_folders, labels_of_folders
+from eva_data.files import VIDEO_SUFFIXES, require_regular_file
 from eva_data.index import Names
-from eva_data.labelled.classes import files_of_classes, find_class_folders, labels_of_folders
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
-from eva_data.labelled_videos.raw_frames import RawFrames
-from eva_data.video.video_source import Backend, VideoSource, open_video
+from eva_data.video.frames import RawFrames
+from eva_data.video.source import Backend, VideoSource, open_video
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +90,6 @@ class VideoFiles(LabelledVideos):
         return size, digest.digest()
 
 
-def find_video_folders(folder: Path, *, warn: bool = True) -> list[str]:
-    """List the class folders of videos, as `find_class_folders` does."""
-    return find_class_folders(
-        folder, what="videos", example="1.mp4", otherwise="a list or shards of videos", warn=warn
-    )
-
-
 def open_class_folders(
     folder: Path, *, classes: Sequence[str] | None, backend: Backend
 ) -> VideoFiles:
@@ -111,17 +104,11 @@ def open_class_folders(
     Raises:
         ValueError: If there is no such folder, no class, no video, or an unknown class.
     """
-    found = find_video_folders(folder)
+    found = find_class_folders(folder)
     if len(found) > 1 and _SPLITS.issuperset(found):
         logger.warning("%s holds the splits %s, which become classes", folder, ", ".join(found))
     names = found if classes is None else classes
     labels = labels_of_folders(found, names, folder, exact=classes is None)
     numbers = array("i")
-    files = Names.collect(
-        files_of_classes(folder, labels, numbers, suffixes=VIDEO_SUFFIXES, what="video")
-    )
-    if not numbers:
-        raise ValueError(
-            f"{folder} holds no video: looked in class folders for {LISTED_VIDEO_SUFFIXES}"
-        )
+    files = Names.collect(files_of_classes(folder, labels, numbers, suffixes=VIDEO_SUFFIXES))
     return VideoFiles(folder, files, np.array(numbers, np.int32), names, backend=backend)

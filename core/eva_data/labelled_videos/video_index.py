@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eva_data.classes import Spellings, listed
 from eva_data.index import VIDEO_KIND, Names, Table, require_unchanged
-from eva_data.labelled.classes import Spellings, listed
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.video_files import VideoFiles
 from eva_data.labelled_videos.video_shards import VideoShards
 from eva_data.tar import PLACES, TarIndex
-from eva_data.video.video_source import Backend
+from eva_data.video.source import Backend
 
 SUFFIX = ".safetensors"
 SHA256 = 32  # bytes

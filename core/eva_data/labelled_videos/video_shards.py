@@ -22,7 +22,7 @@ from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.placing import Tally
 from eva_data.labelled_videos.tables import COLUMNS
 from eva_data.tar import Member, TarIndex, find_members, table_of_members
-from eva_data.video.video_source import Backend, UnreadableVideoError, VideoSource, open_video
+from eva_data.video.source import Backend, UnreadableVideoError, VideoSource, open_video
 
 logger = logging.getLogger(__name__)
 

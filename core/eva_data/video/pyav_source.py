@@ -13,23 +13,21 @@ from numpy.typing import NDArray
 from eva_data.video.containers import (
     Content,
     OpenVideo,
-    explained,
-    name_of,
-    open_pictures,
-    quarter_turns,
-    to_rgb,
-)
-from eva_data.video.frame_table import (
     Place,
     VideoPacket,
     count,
+    explained,
     frames_of,
+    name_of,
+    open_pictures,
     packets_of,
+    quarter_turns,
     rate_of,
     scan,
     time_of,
+    to_rgb,
 )
-from eva_data.video.video_source import VideoSource
+from eva_data.video.source import VideoSource
 
 
 class PyavSource(VideoSource):

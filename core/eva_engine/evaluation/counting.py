@@ -200,7 +200,7 @@ MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
 
 
 class LabelledSamples(Protocol):
-    """A map-style data set of inputs and labels, such as those of `eva_data.labelled`."""
+    """A map-style data set of inputs and labels, such as those of `eva_data.labelled_images`."""
 
     @property
     def classes(self) -> Sequence[str]:

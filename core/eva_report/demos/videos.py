@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from eva_data.files import make_folder
 from eva_data.inputs import Job
 from eva_data.progress import ProgressBar
-from eva_data.video.camera import CameraReader
-from eva_data.video.frame_stream import VideoReader
-from eva_data.video.writer import VideoWriter
+from eva_data.video.streams import CameraReader, VideoReader, VideoWriter
 
 Pixels = NDArray[np.uint8]
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eva_data.video.video_source import VideoSource
+from eva_data.video.source import VideoSource
 
 FRAMES = 4
 HEIGHT = 192  # pixels

@@ -16,7 +16,7 @@ from eva_classification.inference import classifying, demo
 from eva_classification.inference.predictor import Predictor
 from eva_data.images import image_size
 from eva_data.inputs import Job
-from eva_data.video.frame_stream import VideoReader
+from eva_data.video.streams import VideoReader
 from eva_report.demos import videos
 
 

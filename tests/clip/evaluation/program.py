@@ -10,7 +10,7 @@ from eva_contrastive.evaluation.validation import ContrastiveValidation
 from eva_contrastive.model.loading import load_eva_clip
 from eva_contrastive.model.tokens import tokenize
 from eva_data.captions.opening import open_captions
-from eva_data.labelled.folders import open_labelled
+from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.config import RunConfig

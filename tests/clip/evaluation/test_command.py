@@ -17,7 +17,7 @@ from eva_contrastive.evaluation.prompts import named_classes, named_templates, s
 from eva_contrastive.evaluation.published import MEANS, SETS, SHIFTS, expected
 from eva_contrastive.evaluation.table import summary
 from eva_contrastive.model.tokens import tokenize
-from eva_data.labelled._imagenet_subsets import IMAGENET_A, IMAGENET_R
+from eva_data.imagenet import IMAGENET_A, IMAGENET_R
 from eva_engine.evaluation import own_data
 from eva_engine.evaluation.counting import Score
 

@@ -6,7 +6,7 @@ from eva_contrastive.evaluation import command
 from eva_contrastive.evaluation.validation import ContrastiveValidation
 from eva_contrastive.model.loading import load_eva_clip
 from eva_data.captions.opening import open_captions
-from eva_data.labelled.folders import open_labelled
+from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine.config import RunConfig
 

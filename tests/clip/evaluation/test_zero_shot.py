@@ -15,7 +15,7 @@ from eva_contrastive.evaluation.text_classifier import class_features
 from eva_contrastive.evaluation.validation import ContrastiveValidation
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
 from eva_contrastive.model.tokens import tokenize
-from eva_data.labelled.folders import open_labelled
+from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine.config import RunConfig
 from eva_engine.data.loading import EvaluationInterruptedError, interruptible

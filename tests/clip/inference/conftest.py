@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from eva_contrastive.inference.features import ClipFeatures
-from eva_data.video.frame_stream import Frame
-from eva_data.video.writer import VideoWriter
+from eva_data.video.streams import Frame, VideoWriter
 
 ORIENTATION = 274  # EXIF
 

@@ -18,7 +18,7 @@ from eva_contrastive.model.tokens import tokenize
 from eva_data.files import write_tensors
 from eva_data.images import UnreadableImageError
 from eva_data.transforms import evaluation_transform
-from eva_data.video.video_source import UnreadableVideoError, open_video
+from eva_data.video.source import UnreadableVideoError, open_video
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eva_data.video.array_video import ArrayVideo
+from eva_data.video.frames import ArrayVideo
 from eva_report.drawing.frame_strip import HEIGHT, frame_strip, strip_of
 
 

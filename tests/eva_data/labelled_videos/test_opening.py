@@ -17,7 +17,7 @@ def test_class_folders(make_files, content, caplog):
     assert content(videos) == [("a/1.avi", 0), ("b c/2.mp4", 1), ("b c/x/1.MKV", 1)]
     assert videos.labels.dtype == np.int32
     assert videos.sample_id(1) == str(folder / "b c/2.mp4")
-    assert f"class folder {folder / 'empty'} holds no video" in caplog.text
+    assert f"class folder {folder / 'empty'} holds no file of" in caplog.text
 
 
 def test_folders_from_a_mac_have_their_accents_apart(make_files, content):
@@ -43,12 +43,12 @@ def test_folders_may_write_spaces_as_underscores(make_files, content):
 
 
 def test_folders_that_cannot_be_used(make_files, tmp_path):
-    with pytest.raises(ValueError, match=r"data has no class folders: .* like data/cat/1\.mp4"):
+    with pytest.raises(ValueError, match=r"data has no class folders: .* such as data/cat"):
         open_videos(make_files("1.mp4"))
-    with pytest.raises(ValueError, match=r"data has no class folders: .* like data/cat/1\.mp4"):
+    with pytest.raises(ValueError, match=r"data has no class folders: .* such as data/cat"):
         require_videos(str(tmp_path / "data"), name="--data")  # before torch is imported
     require_videos(str(tmp_path / "data/1.mp4"), name="--data")
-    with pytest.raises(ValueError, match=r"holds no video: looked in class folders for 3g2, 3gp"):
+    with pytest.raises(ValueError, match=r"class folders without a file of 3g2, 3gp"):
         open_videos(make_files("a/1.jpg", folder="pictures"))
     file = make_files("clip.MP4", folder="films") / "clip.MP4"
     with pytest.raises(ValueError, match=r"clip.MP4 is a video and not a list of videos: name a"):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from eva_data.labelled_videos.opening import open_videos
-from eva_data.labelled_videos.raw_frames import RawFrames
-from eva_data.video.video_source import UnreadableVideoError
+from eva_data.video.frames import RawFrames
+from eva_data.video.source import UnreadableVideoError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from eva_data.labelled_videos.opening import open_videos
-from eva_data.video.video_source import UnreadableVideoError
+from eva_data.video.source import UnreadableVideoError
 
 
 @pytest.fixture(scope="module")

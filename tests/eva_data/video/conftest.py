@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from eva_data.video.frame_stream import VideoReader
+from eva_data.video.streams import VideoReader
 
 QUIET = {
     "libx264": {},

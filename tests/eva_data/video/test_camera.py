@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from eva_data.video.camera import CameraReader
+from eva_data.video.streams import CameraReader
 
 PATTERN = "testsrc=size=64x48:rate=10:duration=0.5"
 

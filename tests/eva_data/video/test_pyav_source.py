@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from eva_data.video import pyav_source
-from eva_data.video.containers import open_pictures
-from eva_data.video.frame_table import packets_of
-from eva_data.video.video_source import open_video
+from eva_data.video.containers import open_pictures, packets_of
+from eva_data.video.source import open_video
 
 MS = 1.1e-3  # Matroska's times are whole milliseconds
 ROTATIONS = {"h264-444-odd.mp4": 90, "h264-turned.mp4": 270, "h264-upside-down.mov": 180}

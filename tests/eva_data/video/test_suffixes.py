@@ -4,7 +4,7 @@ import pytest
 
 from eva_data.files import DEMO_IMAGE_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import Job
-from eva_data.video.video_source import open_video
+from eva_data.video.source import open_video
 
 
 def test_suffixes_are_lower_case_and_of_one_kind():

@@ -15,14 +15,14 @@ from pathlib import Path
 import av
 import pytest
 
-from eva_data.video.video_source import open_video
+from eva_data.video.source import open_video
 
 _COMPARE = """
 import json, random, sys
 from pathlib import Path
 import numpy as np
 from eva_data.video.pyav_source import PyavSource
-from eva_data.video.video_source import open_video
+from eva_data.video.source import open_video
 
 random.seed(0)
 fallen_back = []

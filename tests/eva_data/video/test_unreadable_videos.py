@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from eva_data.video.frame_stream import VideoReader
-from eva_data.video.video_source import UnreadableVideoError, open_video
+from eva_data.video.source import UnreadableVideoError, open_video
+from eva_data.video.streams import VideoReader
 
 
 def _sound(path):

@@ -6,13 +6,13 @@ import sys
 
 import numpy as np
 
-from eva_data.video.video_source import open_video
+from eva_data.video.source import open_video
 
 _PROGRAM = """
 import json, sys
 import torch
 from torch.utils.data import DataLoader, Dataset
-from eva_data.video.video_source import open_video
+from eva_data.video.source import open_video
 
 
 class Clips(Dataset):

@@ -10,9 +10,9 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from eva_data.kinetics.classes import kinetics_classes, mapping
+from eva_data.kinetics import kinetics_classes, mapping
 from eva_data.labelled_videos.opening import open_videos
-from eva_data.video.frame_stream import VideoReader
+from eva_data.video.streams import VideoReader
 from eva_engine.checkpoints.files import save_weights
 from eva_video.data.clips import CentreClips
 from eva_video.data.sampling import Sampling

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from eva_data.inputs import Job
-from eva_data.video.frame_stream import VideoReader
+from eva_data.video.streams import VideoReader
 from eva_video.inference import camera, demo, recognising
 from eva_video.inference.drawing import drawn
 from eva_video.inference.predictor import VideoPredictor
@@ -231,7 +231,7 @@ def test_what_cannot_be_read_is_named_and_skipped(start, film, tmp_path, write_s
 def test_a_film_that_ends_in_damage(start, film, tmp_path, monkeypatch):
     """What was found before stays readable, and no half of an annotated video."""
     from eva_data.video.pyav_source import PyavSource
-    from eva_data.video.video_source import UnreadableVideoError
+    from eva_data.video.source import UnreadableVideoError
 
     def frames(self, indices, decode=PyavSource.frames):
         if max(indices) > 30:

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from eva_data.kinetics.classes import kinetics_classes
-from eva_data.video.frame_stream import VideoReader
+from eva_data.kinetics import kinetics_classes
 from eva_data.video.pyav_source import PyavSource
-from eva_data.video.video_source import UnreadableVideoError, open_video
+from eva_data.video.source import UnreadableVideoError, open_video
+from eva_data.video.streams import VideoReader
 from eva_engine.checkpoints.files import save_weights
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import CropsTransform, Normalise

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from eva_data.video.video_source import VideoSource
+from eva_data.video.source import VideoSource
 from eva_video.inference.windows import Judged, Segment, moments, segments, windows_of
 
 

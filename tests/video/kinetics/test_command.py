@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eva_data.kinetics.classes import SOURCES, k710_labels, kinetics_classes, mapping
+from eva_data.kinetics import SOURCES, k710_labels, kinetics_classes, mapping
 from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
 from eva_video.kinetics import outputs, sources

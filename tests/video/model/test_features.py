@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from eva_backbone import VisionTransformer, build_vit
 from eva_backbone.variants import CLIP_MEAN, IMAGENET_MEAN, IMAGENET_STD
-from eva_data.video.frame_stream import VideoReader
-from eva_data.video.video_source import UnreadableVideoError
+from eva_data.video.source import UnreadableVideoError
+from eva_data.video.streams import VideoReader
 from eva_video.model.classifier import build_video_classifier
 from eva_video.model.features import ClipFeatureExtractor
 

@@ -51,8 +51,7 @@ def _prepare(folder: Path, split: "Split") -> None:
 
 def _export(folder: Path, split: "Split", index: int, clip: "Clip") -> dict[str, Any]:
     """Write the video of a clip; return its entry in `clips.json`."""
-    from eva_data.video.frame_stream import Frame
-    from eva_data.video.writer import VideoWriter
+    from eva_data.video.streams import Frame, VideoWriter
 
     name = f"{split}/{clip.motion}/{index + 1:06d}.mp4"
     with VideoWriter(folder / name, reproducible=True) as writer:
@@ -129,7 +128,7 @@ def _check(folder: Path) -> None:
 
 def _check_clip(folder: Path, entry: Mapping[str, Any]) -> None:
     """Check one video: its frames, their size and their number."""
-    from eva_data.video.frame_stream import VideoReader
+    from eva_data.video.streams import VideoReader
 
     file = folder / entry["file"]
     folders = Path(entry["file"]).parts

@@ -3,8 +3,8 @@
 import os
 from collections.abc import Sequence
 
-from eva_data.kinetics.classes import SOURCES, TITLES, kinetics_classes, mapping, official_classes
-from eva_data.labelled.classes import names_of_head
+from eva_data.classes import names_of_head
+from eva_data.kinetics import SOURCES, TITLES, kinetics_classes, mapping, official_classes
 
 MERGED = ("k722", "k710")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_data.kinetics.classes import SOURCES
-from eva_data.labelled.classes import read_class_list
+from eva_data.classes import read_class_list
+from eva_data.kinetics import SOURCES
 from eva_data.labelled_videos.opening import require_videos
-from eva_data.video.video_source import BACKENDS
+from eva_data.video.source import BACKENDS
 from eva_engine.commands.options import (
     add_arguments,
     add_weights,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import POOLINGS
 from eva_data.labelled_videos.opening import require_videos
-from eva_data.video.video_source import BACKENDS
+from eva_data.video.source import BACKENDS
 from eva_engine.commands.options import (
     add_arguments,
     add_frozen,

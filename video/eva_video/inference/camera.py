@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.video.array_video import ArrayVideo
-from eva_data.video.frame_stream import Frame
+from eva_data.video.frames import ArrayVideo
+from eva_data.video.streams import Frame
 from eva_video.inference.predictor import VideoPredictor
 from eva_video.inference.windows import Judged
 

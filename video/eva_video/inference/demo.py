@@ -6,7 +6,7 @@ from pathlib import Path
 
 from eva_data.files import VIDEO_SUFFIXES
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
-from eva_data.video.video_source import BACKENDS
+from eva_data.video.source import BACKENDS
 from eva_engine.commands.options import add_device, add_weights, new_parser, take_weights
 from eva_report.demos.running import refuse, run_demo
 from eva_runs.commands import say

@@ -3,9 +3,8 @@
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from eva_data.video.frame_stream import Frame, VideoReader
-from eva_data.video.video_source import UnreadableVideoError
-from eva_data.video.writer import VideoWriter
+from eva_data.video.source import UnreadableVideoError
+from eva_data.video.streams import Frame, VideoReader, VideoWriter
 from eva_report.demos.classes import Prediction
 from eva_report.drawing.class_strip import SHOWN, annotate
 from eva_report.drawing.lettering import clock

@@ -21,8 +21,8 @@ from torch import Tensor
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.files import VIDEO_SUFFIXES
 from eva_data.inputs import predicted
-from eva_data.video.array_video import ArrayVideo
-from eva_data.video.video_source import (
+from eva_data.video.frames import ArrayVideo
+from eva_data.video.source import (
     Backend,
     UnreadableVideoError,
     VideoSource,

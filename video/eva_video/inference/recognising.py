@@ -9,9 +9,8 @@ from typing import Any
 from eva_data.files import make_folder
 from eva_data.inputs import Job
 from eva_data.progress import ProgressBar
-from eva_data.video.camera import CameraReader
-from eva_data.video.video_source import UnreadableVideoError, VideoSource, open_video
-from eva_data.video.writer import VideoWriter
+from eva_data.video.source import UnreadableVideoError, VideoSource, open_video
+from eva_data.video.streams import CameraReader, VideoWriter
 from eva_report.demos.classes import Prediction
 from eva_report.demos.running import do_jobs
 from eva_report.drawing.class_strip import SHOWN, annotate

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.video.video_source import VideoSource
+from eva_data.video.source import VideoSource
 
 LEAST = 0.05  # seconds of a window; a shorter one is a typing error, and there would be millions
 _TINY = 1e-6  # seconds: times are sums of fractions

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eva_data.files import require_free
-from eva_data.kinetics.classes import SOURCES, TITLES
+from eva_data.kinetics import SOURCES, TITLES
 from eva_runs.command_line.parsing import Parser
 from eva_runs.commands import check_outputs, program, program_name, say
 from eva_video.kinetics.merging import merge

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.files import replacing
-from eva_data.kinetics.classes import SOURCES, TABLE, k710_labels, kinetics_classes, mapping
+from eva_data.kinetics import SOURCES, TABLE, k710_labels, kinetics_classes, mapping
 from eva_runs.output_folder import locked
 from eva_video.kinetics.merging import Kept
 from eva_video.kinetics.sources import Source, relative_to

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.kinetics.classes import SOURCES, TITLES, kinetics_classes, mapping
+from eva_data.kinetics import SOURCES, TITLES, kinetics_classes, mapping
 from eva_video.kinetics.merging import Kept
 
 # Videos that the authors of EVA could still find on YouTube, without damaged files: the training

@@ -28,7 +28,7 @@ from eva_backbone.variants import (
     Pooling,
 )
 from eva_backbone.video import VideoTransformer
-from eva_data.video.video_source import Backend, open_video, require_usual_shape
+from eva_data.video.source import Backend, open_video, require_usual_shape
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 from eva_video.data.preprocessing import preprocessing_of
 from eva_video.data.sampling import Sampling

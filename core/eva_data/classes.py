@@ -23,11 +23,13 @@ class Spellings:
 
     Args:
         classes: Names in the order of the labels.
+
+    Raises:
+        ValueError: If one comes twice.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
-        if twice := _repeated(classes):
-            raise ValueError(f"classes has {listed(twice)} more than once")
+        require_distinct(classes, "classes")
         self._labels = {name: label for label, name in enumerate(classes)}
         self._simple: dict[str, int | None] = {}
         for name, label in self._labels.items():
@@ -43,6 +45,18 @@ class Spellings:
 def _simplified(name: str) -> str:
     composed = unicodedata.normalize("NFC", name)  # a Mac writes accents apart from their letters
     return " ".join(re.sub(r"[\"'()]", "", composed.replace("_", " ")).split())
+
+
+def require_distinct(names: Iterable[str], where: object) -> None:
+    """Refuse names of which one comes twice.
+
+    Raises:
+        ValueError: If one does; the message names it.
+    """
+    seen: set[str] = set()
+    twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+    if twice:
+        raise ValueError(f"{where} has {listed(twice)} more than once")
 
 
 def read_class_list(file: str | os.PathLike[str]) -> list[str]:
@@ -61,29 +75,24 @@ def read_class_list(file: str | os.PathLike[str]) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except ValueError as error:
         raise ValueError(f"the class list {path} is not text in UTF-8: {error}") from error
-    lines = [line.strip() for line in text.splitlines()]
-    names = [line for line in lines if line]
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     if names and names[0].replace(" ", "").lower() == "id,name":
         names = _names_by_id(names[1:], path)
     if not names:
-        raise ValueError(f"the class list {path} is empty")
-    if twice := _repeated(names):
-        raise ValueError(f"the class list {path} names {listed(twice)} more than once")
+        raise ValueError(f"the class list {path} is empty: write a class in each line")
+    require_distinct(names, f"the class list {path}")
     return names
 
 
 def _names_by_id(lines: Sequence[str], path: Path) -> list[str]:
-    names: dict[int, str] = {}
-    for row in csv.reader(lines, skipinitialspace=True):
-        if len(row) != 2 or not row[0].strip().isdecimal() or not row[1].strip():
+    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, skipinitialspace=True)]
+    for row in rows:
+        if len(row) != 2 or not row[0].isdecimal() or not row[1]:
             raise ValueError(f"the class list {path} has a row that is not `id,name`: {row}")
-        if int(row[0]) in names:
-            raise ValueError(f"the class list {path} has the id {row[0]} more than once")
-        names[int(row[0])] = row[1].strip()
-    if lacking := sorted(set(range(len(names))) - set(names)):
-        raise ValueError(
-            f"the class list {path} has {len(names)} ids, but not {lacking[0]}: they count from 0"
-        )
+    names = {int(number): name for number, name in rows}
+    if sorted(names) != list(range(len(rows))):
+        wrong = next((i for i in range(len(rows)) if i not in names), len(rows))
+        raise ValueError(f"the class list {path} has no id {wrong}, or one twice: ids count from 0")
     return [names[label] for label in range(len(names))]
 
 
@@ -109,49 +118,30 @@ def names_of_head(
     return tuple(names)
 
 
-def find_picture_folders(folder: Path, *, warn: bool = True) -> list[str]:
-    """List the class folders of images, as `find_class_folders` does."""
-    return find_class_folders(
-        folder,
-        what="images",
-        example="1.jpg",
-        otherwise="torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT",
-        warn=warn,
-    )
-
-
-def find_class_folders(
-    folder: Path, *, what: str, example: str, otherwise: str, warn: bool = True
-) -> list[str]:
+def find_class_folders(folder: Path, *, warn: bool = True) -> list[str]:
     """List the class folders of a folder, sorted.
 
     Args:
         folder: The folder.
-        what: What lies in a class folder, in messages.
-        example: Name of a file of that kind, in messages.
-        otherwise: What could be named in place of a folder, in messages.
         warn: Whether to warn of links that are no class.
 
     Raises:
         ValueError: If there is no such folder, or no folder in it.
     """
     if not folder.is_dir():
-        raise ValueError(
-            f"there is no folder {folder}; name a folder of class folders, {otherwise}"
-        )
+        raise ValueError(f"there is no folder {folder}: name a folder of class folders")
     above = {os.path.realpath(path) for path in (folder, *folder.absolute().parents)}
     shown = (path for path in folder.iterdir() if not path.name.startswith("."))
     found = sorted(path.name for path in shown if path.is_dir())  # not a link to itself
     for name in [name for name in found if (folder / name).is_symlink()]:
         if os.path.realpath(folder / name) in above:
             found.remove(name)
-            if not warn:
-                continue
-            logger.warning("%s links to a folder above itself: it is not a class", folder / name)
+            if warn:
+                logger.warning("%s links to a folder above: it is not a class", folder / name)
     if not found:
         raise ValueError(
-            f"{folder} has no class folders: put the {what} of each class in a folder of its own, "
-            f"like {folder.name}/cat/{example}"
+            f"{folder} has no class folders: put what belongs to a class in a folder of its own, "
+            f"such as {folder.name}/cat"
         )
     return found
 
@@ -189,12 +179,7 @@ def labels_of_folders(
 
 
 def files_of_classes(
-    folder: Path,
-    labels: Mapping[str, int],
-    numbers: "array[int]",
-    *,
-    suffixes: Collection[str],
-    what: str,
+    folder: Path, labels: Mapping[str, int], numbers: "array[int]", *, suffixes: Collection[str]
 ) -> Iterator[str]:
     """Yield the files in class folders and their subfolders, relative to the folder of all.
 
@@ -203,20 +188,20 @@ def files_of_classes(
         labels: Name of a class folder -> label, in the order of the search.
         numbers: Gains the label of each file.
         suffixes: Lower-case suffixes with their dot.
-        what: Name of one such file, in the warning about a class without any.
+
+    Raises:
+        ValueError: If there is no such file in any of them.
     """
+    kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in suffixes))
     for name, label in labels.items():
         before = len(numbers)
         for path in find_files(folder / name, suffixes):
             numbers.append(label)
             yield f"{name}/{path}"
         if len(numbers) == before:
-            logger.warning("class folder %s holds no %s", folder / name, what)
-
-
-def _repeated(names: Iterable[str]) -> list[str]:
-    seen: set[str] = set()
-    return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+            logger.warning("class folder %s holds no file of %s", folder / name, kinds)
+    if not numbers:
+        raise ValueError(f"{folder} has class folders without a file of {kinds}")
 
 
 def listed(names: Sequence[str], shown: int = 8) -> str:

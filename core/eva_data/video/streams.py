@@ -1,17 +1,121 @@
-"""A writer of videos: one frame in memory at a time (PyAV)."""
+"""Videos frame by frame, one in memory at a time (PyAV): readers of files and cameras, a writer."""
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import NamedTuple
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.files import UnwritableError, replacing
-from eva_data.video.frame_stream import Frame
+from eva_data.video.containers import (
+    check_size,
+    explained,
+    frames_of,
+    open_pictures,
+    rate_of,
+    to_rgb,
+)
+from eva_data.video.source import UnreadableVideoError
+
+_CAMERA_RATE = 25  # frames a second, where the camera does not say
+
+
+class Frame(NamedTuple):
+    """A frame of a video.
+
+    Attributes:
+        rgb: (H, W, 3), upright.
+        pts: Its time in units of `time_base`, None if the file does not say.
+        time_base: Unit of time in seconds.
+        rate: Frames a second of the video, on average.
+    """
+
+    rgb: NDArray[np.uint8]
+    pts: int | None
+    time_base: Fraction
+    rate: Fraction
+
+
+class VideoReader:
+    """Iterates over the frames of a file.
+
+    A file that cannot be read, or only in part, ends the iteration and leaves its reason in
+    `error`: earlier frames are valid.
+
+    Args:
+        file: The video.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.error: str | None = None
+        self.count: int | None = None  # number of frames, where the file says
+
+    def __iter__(self) -> Iterator[Frame]:
+        try:
+            yield from self._read()
+        except UnreadableVideoError as error:
+            self.error = str(error)
+
+    def _read(self) -> Iterator[Frame]:
+        done = 0
+        size = None
+        with explained(str(self.file), after=lambda: f" after {done} frames"):
+            video = open_pictures(self.file)
+            with contextlib.closing(video):
+                self.count = video.stream.frames or None
+                rate = rate_of(video)
+                for frame in frames_of(video):
+                    size = size or (frame.height, frame.width)
+                    rgb = to_rgb(frame, size)
+                    yield Frame(rgb, frame.pts, frame.time_base or 1 / rate, rate)
+                    done += 1
+
+
+class CameraReader(VideoReader):
+    """Iterates over the frames of a camera (Linux), as `VideoReader` over those of a file.
+
+    Ctrl-C ends the iteration after the frame at work, so that what was recorded is kept; a second
+    one ends the program.
+
+    Args:
+        file: Device of the camera, such as `/dev/video0`.
+        kind: FFmpeg's name of what reads it.
+    """
+
+    def __init__(self, file: Path, *, kind: str = "v4l2") -> None:
+        super().__init__(file)
+        self._kind, self._stopped = kind, False
+
+    def _read(self) -> Iterator[Frame]:
+        before = signal.signal(signal.SIGINT, self._stop)
+        try:
+            with explained(str(self.file)), av.open(str(self.file), format=self._kind) as camera:
+                stream = camera.streams.video[0]
+                check_size(stream.width, stream.height)
+                rate, first = Fraction(stream.average_rate or _CAMERA_RATE), None
+                for frame in camera.decode(stream):
+                    first = frame.pts if first is None else first
+                    pts = None if frame.pts is None or first is None else frame.pts - first
+                    rgb = to_rgb(frame, (frame.height, frame.width))
+                    yield Frame(rgb, pts, frame.time_base or 1 / rate, rate)
+                    if self._stopped:
+                        return
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self._stopped:
+            raise KeyboardInterrupt
+        self._stopped = True
 
 
 class VideoWriter:

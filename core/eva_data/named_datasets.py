@@ -1,4 +1,4 @@
-"""Labelled images by name: torchvision's data sets, and Hugging Face's with `datasets`."""
+"""Labelled images by name: torchvision's datasets, and Hugging Face's with `datasets`."""
 
 import inspect
 import re
@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from eva_data.images import UnreadableImageError, read_image
-from eva_data.labelled.labelled_images import LabelledImages
+from eva_data.labelled_images import LabelledImages
 from eva_data.transforms import ImageTransform
 
 _TEST = ("test", "val", "validation")
@@ -17,10 +17,10 @@ _HUGGING_FACE = re.compile(r"([^:]+)(?::([^:\[]+))?:([^:\[]+(?:\[[^\]]*\][^:\[]*
 
 
 class NamedImages(LabelledImages):
-    """The images of another library's data set.
+    """The images of another library's dataset.
 
     Args:
-        name: Name of the data set, for messages.
+        name: Name of the dataset, for messages.
         samples: Sequence of samples, each with an image and a label.
         classes: Names of the labels.
         transform: See `LabelledImages`.
@@ -45,16 +45,16 @@ class NamedImages(LabelledImages):
         return len(self._samples)
 
     def sample_id(self, index: int) -> str:
-        """Name the data set, and the index."""
+        """Name the dataset, and the index."""
         return f"{self.name}[{index}]"
 
     def load(self, index: int) -> tuple[Image.Image, int]:
         """See `LabelledImages`."""
-        sample, picture = self._read(index)
+        sample, image = self._read(index)
         label = sample[self._keys[1]]
         if label is None or not 0 <= int(label) < len(self.classes):
             raise ValueError(f"{self.sample_id(index)} has label {label} of {len(self.classes)}")
-        return picture, int(label)
+        return image, int(label)
 
     def image(self, index: int) -> Image.Image:
         """See `LabelledImages`; test images may have no label."""
@@ -68,37 +68,34 @@ class NamedImages(LabelledImages):
             raise UnreadableImageError(
                 f"{name} cannot be read ({type(error).__name__}: {error})"
             ) from error
-        picture = read_image(sample[self._keys[0]], upright=self.upright, name=name)
-        return sample, picture
+        return sample, read_image(sample[self._keys[0]], upright=self.upright, name=name)
 
 
 def open_torchvision(
     description: str, transform: ImageTransform | None, *, upright: bool
 ) -> NamedImages:
-    """Open a data set of `torchvision.datasets` that is on this machine.
+    """Open a dataset of `torchvision.datasets` that is on this machine.
 
     Args:
-        description: `NAME:ROOT[:SPLIT]`; a data set that has splits needs one.
+        description: `NAME:ROOT[:SPLIT]`; a dataset that has splits needs one.
         transform: See `LabelledImages`.
         upright: See `LabelledImages`.
 
-    Returns:
-        The data set.
-
     Raises:
-        ValueError: If there is no such data set, split or data; nothing is downloaded.
+        ValueError: If there is no such dataset, split or data; nothing is downloaded.
     """
     from torchvision import datasets
 
     name, root, split = (*description.split(":", 2), "", "")[:3]
     kind: Any = getattr(datasets, name, None)
-    if name not in datasets.__all__ or not inspect.isclass(kind):
-        raise ValueError(f"torchvision.datasets has no {name!r}; see its documentation for names")
-    if not root:
-        raise ValueError(f"torchvision:{name} lacks its folder: torchvision:{name}:ROOT[:SPLIT]")
-    arguments = _split(name, inspect.signature(kind).parameters, split)
-    factory: Any = kind
+    if name not in datasets.__all__ or not inspect.isclass(kind) or not root:
+        raise ValueError(
+            f"torchvision:{description} must be torchvision:NAME:ROOT[:SPLIT], with a NAME of "
+            "torchvision.datasets"
+        )
+    arguments = _split(description, inspect.signature(kind).parameters, split)
     try:
+        factory: Any = kind
         samples = factory(root, **arguments)
     except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
         given = "".join(f", {key}={value!r}" for key, value in arguments.items())
@@ -107,33 +104,30 @@ def open_torchvision(
             "Where torchvision can download it, do so once in Python: "
             f"torchvision.datasets.{name}({root!r}{given}, download=True)"
         ) from error
-    classes = _classes(name, samples)
+    classes = _classes(description, samples)
     return NamedImages(f"torchvision:{description}", samples, classes, transform, upright=upright)
 
 
-def _split(name: str, parameters: Any, split: str) -> dict[str, Any]:
-    key = next((key for key in ("split", "train") if key in parameters), None)
-    if key is None:
-        if split:
-            raise ValueError(f"torchvision:{name} has no splits, but {split!r} was asked for")
-        return {}
-    if not split:
-        raise ValueError(
-            f"torchvision:{name} needs a split: torchvision:{name}:ROOT:train or :test"
-        )
-    if key == "split":
+def _split(description: str, parameters: Any, split: str) -> dict[str, Any]:
+    has = "split" if "split" in parameters else "train" if "train" in parameters else None
+    if has == "split" and split:
         return {"split": split}
-    if split not in ("train", *_TEST):
-        raise ValueError(f"torchvision:{name} has train and test, not {split!r}")
-    return {"train": split == "train"}
+    if has == "train" and split in ("train", *_TEST):
+        return {"train": split == "train"}
+    if has is None and not split:
+        return {}
+    raise ValueError(
+        f"torchvision:{description} has the split {split!r}; this dataset "
+        f"{'has none' if has is None else 'needs one, such as :train or :test'}"
+    )
 
 
-def _classes(name: str, samples: Any) -> list[str]:
+def _classes(description: str, samples: Any) -> list[str]:
     classes = getattr(samples, "classes", None)
     if classes is None:
         labels = _labels(samples)
         if not labels:
-            raise ValueError(f"torchvision:{name} is not a data set of labelled images")
+            raise ValueError(f"torchvision:{description} is not a dataset of labelled images")
         classes = range(max(labels) + 1)
     # a class of Imagenette is a tuple of synonyms
     return [" / ".join(c) if isinstance(c, tuple) else str(c) for c in classes]
@@ -153,7 +147,7 @@ def _labels(samples: Any) -> list[int]:
 def open_hugging_face(
     description: str, transform: ImageTransform | None, *, upright: bool
 ) -> NamedImages:
-    """Open an image data set of the Hugging Face hub, or a folder that `datasets` reads.
+    """Open an image dataset of the Hugging Face hub, or a folder that `datasets` reads.
 
     The library `datasets` keeps its own cache and downloads what is not in it.
 
@@ -162,11 +156,8 @@ def open_hugging_face(
         transform: See `LabelledImages`.
         upright: See `LabelledImages`.
 
-    Returns:
-        The data set.
-
     Raises:
-        ValueError: If `datasets` is not installed, or there is no such data set of images with
+        ValueError: If `datasets` is not installed, or there is no such dataset of images with
             class labels.
     """
     try:
@@ -188,12 +179,9 @@ def open_hugging_face(
     kinds = {key: type(feature).__name__ for key, feature in samples.features.items()}
     images = [key for key, kind in kinds.items() if kind == "Image"]
     labels = [key for key, kind in kinds.items() if kind == "ClassLabel"]
+    if len(labels) > 1:
+        labels = [key for key in labels if key == "label"]
     if len(images) != 1 or not labels:
-        raise ValueError(
-            f"hf:{description} is not a data set of images with a class label: {kinds}"
-        )
-    label = labels[0] if len(labels) == 1 else next((k for k in labels if k == "label"), None)
-    if label is None:
-        raise ValueError(f"hf:{description} has several labels: {', '.join(labels)}")
-    names, keys = samples.features[label].names, (images[0], label)
+        raise ValueError(f"hf:{description} has not one image and one class label: {kinds}")
+    names, keys = samples.features[labels[0]].names, (images[0], labels[0])
     return NamedImages(f"hf:{description}", samples, names, transform, keys=keys, upright=upright)

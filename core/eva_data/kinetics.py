@@ -1,8 +1,8 @@
 """The classes of Kinetics-400, 600 and 700, and of the two that merge them.
 
-`classes.csv` has a row for each class of Kinetics-722 (paper section A.2): its name, its label in
-Kinetics-400, 600 and 700, where it is one of theirs, and the label of its class in Kinetics-710.
-Every data set but Kinetics-710 numbers its classes by their sorted names.
+`kinetics_classes.csv` has a row for each class of Kinetics-722 (paper section A.2): its name, its
+label in Kinetics-400, 600 and 700, where it is one of theirs, and in Kinetics-710.
+Every dataset but Kinetics-710 numbers its classes by their sorted names.
 
 Kinetics-722 takes names for classes, but for three that another spelling keeps apart (`ALIASES`).
 Kinetics-710 (VideoMAE V2, `misc/` of its repository) also merges those of `MERGED_IN_K710`, and
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-TABLE = Path(__file__).with_name("classes.csv")
+TABLE = Path(__file__).with_name("kinetics_classes.csv")
 SOURCES = ("k400", "k600", "k700")
 TITLES: Mapping[str, str] = {name: f"Kinetics-{name[1:]}" for name in (*SOURCES, "k722", "k710")}
 # Data set -> its own name of a class -> the name in Kinetics-722.
@@ -55,7 +55,7 @@ MERGED_IN_K710: Mapping[str, str] = {
 
 @functools.cache
 def kinetics_classes(name: str) -> tuple[str, ...]:
-    """Name the classes of a data set, in the order of its labels.
+    """Name the classes of a dataset, in the order of its labels.
 
     Args:
         name: `k400`, `k600`, `k700`, `k722` or `k710`.
@@ -74,10 +74,10 @@ def kinetics_classes(name: str) -> tuple[str, ...]:
 
 
 def mapping(merged: str, name: str) -> NDArray[np.int64]:
-    """Map the labels of a data set to those of one that merges it.
+    """Map the labels of a dataset to those of one that merges it.
 
     These are the official `k722_to_k400_mapping.npy` and so on: the rows of a head for the merged
-    data set that belong to the classes of the other. Those of `k722` increase.
+    dataset that belong to the classes of the other. Those of `k722` increase.
 
     Args:
         merged: `k722` or `k710`.
@@ -91,7 +91,7 @@ def mapping(merged: str, name: str) -> NDArray[np.int64]:
     """
     _source(name)
     if merged not in ("k722", "k710"):
-        raise ValueError(f"k722 and k710 are the data sets that merge others, got {merged!r}")
+        raise ValueError(f"k722 and k710 are the datasets that merge others, got {merged!r}")
     pairs = {
         int(row[name]): index if merged == "k722" else int(row["k710"])
         for index, row in enumerate(_rows())
@@ -119,7 +119,7 @@ def official_classes(num_classes: int) -> tuple[str, ...] | None:
 
 
 def find_classes(names: Sequence[str], name: str) -> NDArray[np.int64]:
-    """Find classes of a data set by their names, as people write them on folders.
+    """Find classes of a dataset by their names, as people write them on folders.
 
     Only letters and digits count, in either case: `passing_American_football_(not_in_game)`.
 
@@ -131,7 +131,7 @@ def find_classes(names: Sequence[str], name: str) -> NDArray[np.int64]:
         The label in Kinetics-722 of each, (number of names,).
 
     Raises:
-        ValueError: If one is not a class of the data set; it names the classes that are close.
+        ValueError: If one is not a class of the dataset; it names the classes that are close.
     """
     labels = _labels_by_key(name)
     if strange := [text for text in names if _key(text) not in labels]:
@@ -145,7 +145,7 @@ def find_classes(names: Sequence[str], name: str) -> NDArray[np.int64]:
 
 
 def _explain(text: str, name: str) -> str:
-    """Say what a name that is not a class of a data set may be."""
+    """Say what a name that is not a class of a dataset may be."""
     for other in SOURCES:
         if _key(text) in _labels_by_key(other):
             return f"{text!r} (a class of {TITLES[other]})"
@@ -169,7 +169,7 @@ def _key(text: str) -> str:
 def _source(name: str) -> str:
     if name not in SOURCES:
         raise ValueError(
-            f"{name!r} is not a data set of Kinetics: {', '.join(SOURCES)}, and k722 and k710, "
+            f"{name!r} is not a dataset of Kinetics: {', '.join(SOURCES)}, and k722 and k710, "
             "which merge them"
         )
     return name

@@ -7,8 +7,7 @@ import pytest
 
 from eva_data.files import UnwritableError
 from eva_data.video.containers import upright
-from eva_data.video.frame_stream import Frame, VideoReader
-from eva_data.video.writer import VideoWriter
+from eva_data.video.streams import Frame, VideoReader, VideoWriter
 
 
 def _fail_within(writer, *something):

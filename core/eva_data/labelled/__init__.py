@@ -1,1 +1,0 @@
-"""Images with labels: folders of classes, data sets by name, ImageNet and its variants."""
