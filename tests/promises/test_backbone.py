@@ -1,0 +1,152 @@
+"""THE ViT: official names, sizes and files, from a name to features."""
+
+import pytest
+import torch
+from torch import nn
+
+import eva_backbone
+
+OFFICIAL = 29
+SHARED = {"cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}
+
+
+@pytest.fixture
+def files(documented):
+    """The entries of all official files."""
+    return documented("eva_backbone", "list_official_files")()
+
+
+def test_every_official_file_has_a_variant_that_can_be_built(documented, files):
+    """With the official parameter names, which EVA-g's joint bias distinguishes from EVA-L's."""
+    find = documented("eva_backbone", "find_official_file")
+    assert len({entry.stem for entry in files}) == OFFICIAL
+    for variant in {entry.variant for entry in files}:
+        with torch.device("meta"):
+            names = {*getattr(eva_backbone, variant)().state_dict()}
+        assert names >= SHARED
+        biases = {"q_bias", "v_bias", "qkv.weight"} if "_g_" in variant else {"qkv.bias"}
+        depth = 40 if "_g_" in variant else 24
+        assert names >= {f"blocks.{depth - 1}.attn.{name}" for name in biases}
+        assert f"blocks.{depth}.norm1.weight" not in names
+    for entry in files:
+        assert find(entry.stem) == find(entry.name) == entry
+
+
+def test_the_command_lists_them(run, files):
+    ended = run("eva", "weights", "list")
+    assert ended.names(*(entry.stem for entry in files))
+
+
+def test_a_name_that_is_not_here_is_an_error_that_names_it(
+    documented, files, tmp_path, monkeypatch
+):
+    resolve = documented("eva_backbone", "resolve_source")
+    monkeypatch.setenv("EVA_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for entry in files:
+        with pytest.raises(FileNotFoundError, match=entry.stem):
+            resolve(entry.stem)
+    with pytest.raises(ValueError, match=r"eva_psz14"):
+        resolve("eva_psz41")
+
+
+def test_an_official_name_means_the_official_content(files, run, fails, tmp_path, monkeypatch):
+    """A file of that name with other content is refused, and the model is as before."""
+    model = eva_backbone.eva_debug()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    monkeypatch.setenv("EVA_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for entry in files:
+        torch.save({"model": before}, tmp_path / entry.name)
+        with pytest.raises((ValueError, OSError), match=entry.stem):
+            eva_backbone.load_pretrained(model, entry.stem)
+        (tmp_path / entry.name).unlink()
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+    torch.save({"model": before}, tmp_path / files[0].name)
+    fails(run("eva", "weights", "verify", code=1), files[0].name)
+
+
+def test_one_file_by_name_path_run_and_container(run, tmp_path):
+    bundled = eva_backbone.load_vit("eva_debug").eval()
+    state = bundled.state_dict()
+    pixels = torch.randn(1, 3, 64, 80)
+    with torch.no_grad():
+        expected = bundled.forward_features(pixels)
+        feature_map = bundled.forward_feature_map(pixels)
+    assert expected.shape == (1, 81, 128)
+    assert feature_map.shape == (1, 128, 8, 10)
+    for name, content in (
+        ("bare.pt", state),
+        ("model.pth", {"model": state}),
+        ("module.pt", {"module": state}),
+        ("state.pth", {"state_dict": {f"backbone.{key}": value for key, value in state.items()}}),
+        ("ema.pt", {"model_ema": state}),
+    ):
+        torch.save(content, tmp_path / name)
+        with torch.no_grad():
+            assert (
+                eva_backbone.load_vit(str(tmp_path / name))
+                .eval()
+                .forward_features(pixels)
+                .equal(expected)
+            )
+
+
+def test_another_size_is_resampled_and_a_wrong_shape_is_refused():
+    report = eva_backbone.load_pretrained(eva_backbone.eva_debug(img_size=96), "eva_debug")
+    assert any("pos_embed" in name for name in report.resampled)
+    assert "cls_token" in report.loaded
+    other = eva_backbone.eva_debug(depth=7)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(ValueError, match=r"blocks\.6|blocks\.5"):
+        eva_backbone.load_pretrained(other, "eva_debug")
+    assert all(value.equal(before[name]) for name, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "damage", ["NaN", "an integer", "a name too few", "a name too many", "a shape"]
+)
+def test_weights_that_do_not_fit_are_named(tmp_path, damage):
+    state = eva_backbone.eva_debug().state_dict()
+    name = "blocks.2.attn.proj.weight"
+    if damage == "NaN":
+        state[name] = torch.full_like(state[name], torch.nan)
+    elif damage == "an integer":
+        state[name] = torch.ones_like(state[name], dtype=torch.long)
+    elif damage == "a name too few":
+        del state[name]
+    elif damage == "a name too many":
+        name = "blocks.2.attn.extra.weight"
+        state[name] = torch.zeros(3)
+    else:
+        state[name] = torch.zeros(128, 127)
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=name):
+        eva_backbone.load_pretrained(eva_backbone.eva_debug(), str(tmp_path / "weights.pt"))
+
+
+def test_what_replaces_a_linear_layer_takes_effect():
+    """LoRA, int8 and hooks: layers are called, and their weights not read."""
+    model = eva_backbone.load_vit("eva_debug").eval()
+    seen = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda *_, name=name: seen.append(name))
+    model.forward_features(torch.zeros(1, 3, 64, 64))
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    assert {*seen} == {name for name in linear if "head" not in name}
+
+
+@pytest.mark.parametrize("form", ["detectron2-vitdet", "timm"])
+def test_forms_of_other_programs_and_the_way_back(run, tmp_path, form):
+    there, back = tmp_path / "there.pth", tmp_path / "back.pt"
+    for source, to, output in (("eva_debug", form, there), (there, "official", back)):
+        run("eva", "convert", source, "--to", to, "--dtype", "fp32", "--output", output)
+    ours = eva_backbone.load_vit("eva_debug").state_dict()
+    state = torch.load(back, weights_only=True)["model"]
+    found = {
+        name: state[key] for name in ours for key in state if key.endswith(f"blocks{name[6:]}")
+    }
+    for name, value in found.items():
+        torch.testing.assert_close(value, ours[name], atol=1e-6, rtol=1e-5)
+    assert len(found) >= 0.8 * len(ours)

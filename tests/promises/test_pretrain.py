@@ -1,0 +1,156 @@
+"""Pre-training: own images in every form, each objective, and the weights for everything else."""
+
+import io
+import tarfile
+
+import pytest
+import torch
+from PIL import Image
+
+import eva_backbone
+
+DEBUG_TEACHER = ("--run.workers", 0, "--run.device", "cpu", "--run.no-tensorboard")
+
+
+@pytest.fixture(scope="module")
+def images(engine_data):
+    """Folder of 16 images."""
+    return engine_data / "captions/zero_shot"
+
+
+def _shards(images, folder):
+    files = sorted(images.rglob("*.jpg"))
+    for part in range(2):
+        with tarfile.open(folder / f"{part:04}.tar", "w") as tar:
+            for file in files[part::2]:
+                tar.add(file, file.name)
+    return f"{folder}/{{0000..0001}}.tar"
+
+
+def _manifest(images, folder):
+    """Half of the images in a folder, half in a shard; paths below the manifest's root."""
+    files = sorted(images.rglob("*.jpg"))
+    (folder / "loose").mkdir()
+    for file in files[::2]:
+        (folder / "loose" / file.name).write_bytes(file.read_bytes())
+    with tarfile.open(folder / "rest.tar", "w") as tar:
+        for file in files[1::2]:
+            tar.add(file, file.name)
+    manifest = folder / "mine.toml"
+    manifest.write_text(
+        f'root = "{folder}"\n[[source]]\nname = "a"\nfolder = "loose"\n'
+        '[[source]]\nname = "b"\nshards = "rest.tar"\n'
+    )
+    return manifest
+
+
+@pytest.mark.parametrize("form", [_shards, _manifest])
+def test_every_form_of_images(run, training, metrics_of, images, tmp_path, form):
+    (tmp_path / "data").mkdir()
+    data = form(images, tmp_path / "data")
+    short = ("--data.train", data, "--run.epochs", 1)
+    ended = run(*training("pretrain", tmp_path / "run", *short))
+    assert ended.names("16 images")
+    lines = metrics_of(tmp_path / "run")
+    assert [line["samples"] for line in lines if "loss" in line] == [4, 8, 12, 16]
+
+
+def test_an_index_of_checked_images(run, training, metrics_of, images, tmp_path):
+    """`eva data verify images` names what cannot be read, and the index is without it."""
+    manifest = _manifest(images, tmp_path)
+    (tmp_path / "loose/broken.jpg").write_bytes(b"no image")
+    index = tmp_path / "mine.safetensors"
+    ended = run("eva", "data", "verify", "images", manifest, "--write", index, "--workers", 1,
+                code=None)  # fmt: skip
+    assert ended.names("broken.jpg")
+    manifest.write_text(f'index = "{index}"\n{manifest.read_text()}')
+    words = training("pretrain", tmp_path / "run", "--data.train", manifest, "--run.epochs", 1)
+    run(*words, "--run.max-bad-samples", 0)
+    assert metrics_of(tmp_path / "run")[-2]["samples"] == 16
+
+
+def test_a_bad_image_is_replaced_named_and_counted(run, fails, training, images, tmp_path):
+    for file in images.rglob("*.jpg"):
+        (tmp_path / "images" / file.name).parent.mkdir(exist_ok=True)
+        (tmp_path / "images" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "images/000001.jpg").write_bytes(b"no image")
+    words = ("--data.train", tmp_path / "images", "--run.epochs", 1)
+    run(*training("pretrain", tmp_path / "run", *words))
+    assert "000001.jpg" in (tmp_path / "run/log.txt").read_text()
+    strict = training("pretrain", tmp_path / "strict", *words, "--run.max-bad-samples", 0)
+    fails(run(*strict, code=None), "000001.jpg")
+
+
+@pytest.mark.parametrize("recipe", ["eva_debug_distill", "eva_debug_tokens"])
+def test_the_other_objectives(run, training, metrics_of, images, read_page, tmp_path, recipe):
+    """Codes need a tokenizer, which is trained first."""
+    more = ()
+    if recipe == "eva_debug_tokens":
+        tokenizer = tmp_path / "tokenizer"
+        run("eva", "pretrain", "train-tokenizer", "tokenizer_debug", "--data.train", images,
+            "--run.output", tokenizer, "--run.batch-size", 4, *DEBUG_TEACHER)  # fmt: skip
+        more = ("--tokenizer", tokenizer)
+    words = training("pretrain", tmp_path / "run", "--run.epochs", 1, *more)
+    run(*(recipe if word == "eva_debug_digit_scenes" else word for word in words))
+    losses = [line["loss"] for line in metrics_of(tmp_path / "run") if "loss" in line]
+    assert len(losses) == 4
+    assert read_page(tmp_path / "run/report.html").curves >= 3
+
+
+def test_the_weights_are_the_official_ones_by_name_and_patch(run, trained, documented, tmp_path):
+    """As the official files, for patch 14 and 16 of EVA-g: here 8, and 16."""
+    output, _ = trained("pretrain")
+    ours = eva_backbone.load_vit(str(output)).eval()
+    for patch in (8, 16):
+        file = tmp_path / f"{patch}.pt"
+        run("eva", "convert", output, "--to", "official", "--dtype", "fp16", "--patch-size", patch,
+            "--output", file)  # fmt: skip
+        assert {*torch.load(file, weights_only=True)} == {"model"}
+        model = eva_backbone.load_vit(str(file)).eval()
+        pixels = torch.randn(1, 3, 64 * patch // 8, 64 * patch // 8)
+        with torch.no_grad():
+            features = model.forward_features(pixels)
+        assert features.shape == (1, 65, 128)
+        if patch == 8:
+            with torch.no_grad():
+                expected = ours.forward_features(pixels)
+            assert (features - expected).abs().max() < 2e-2 * expected.abs().max()
+
+
+def test_timm_reads_a_pretrained_vit_and_gives_its_features(run, trained, documented, tmp_path):
+    import timm
+
+    output, _ = trained("pretrain")
+    run("eva", "convert", output, "--to", "timm", "--output", tmp_path / "timm")
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    ours = eva_backbone.load_vit(str(output)).eval()
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = ours.forward_features(pixels)[:, 1:].mean(1)
+        torch.testing.assert_close(theirs(pixels), expected, atol=1e-5, rtol=1e-4)
+    classifier = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True, num_classes=7)
+    assert classifier(pixels).shape == (2, 7)
+
+
+def test_the_method_in_python(documented):
+    """Masked patches alone are predicted; equal features are a loss of -1."""
+    build = documented("eva_pretrain", "masked_image_modeling")
+    loss = documented("eva_pretrain", "negative_cosine")
+    model = build("eva_debug", target_dim=24, drop_path_rate=0.0).eval()
+    mask = torch.zeros(2, 8, 8, dtype=torch.bool)
+    mask[:, :3, :4] = True
+    features = model(torch.randn(2, 3, 64, 64), mask)
+    assert features.shape == (24, 24)
+    assert loss(features, features).item() == pytest.approx(-1, abs=1e-6)
+
+
+def test_an_image_with_16_bits_and_one_without_colour(run, training, metrics_of, tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        image = Image.effect_noise((40, 48), 50).convert(["L", "I;16", "RGBA", "P"][number])
+        stream = io.BytesIO()
+        image.save(stream, "PNG")
+        (tmp_path / f"images/{number}.png").write_bytes(stream.getvalue())
+    strict = ("--data.train", tmp_path / "images", "--run.epochs", 1, "--run.max-bad-samples", 0)
+    run(*training("pretrain", tmp_path / "run", *strict))
+    assert metrics_of(tmp_path / "run")[0]["samples"] == 4
