@@ -1,8 +1,179 @@
-"""The command `eva`: help, recipes, weights, exit codes."""
+"""The command `eva`: help, recipes, weights, own machine, publishing, exit codes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# every command of docs/command.md
+COMMANDS = """
+quickstart
+detection train|detection evaluate|detection demo|detection export|detection submit
+detection coco-lvis-gap|detection quickstart|submit|submit write|submit check
+mmdetection train|mmdetection evaluate|mmdetection demo
+segmentation train|segmentation evaluate|segmentation demo
+classification train|classification evaluate|classification demo|classification evaluate-frozen
+pretrain train|pretrain train-tokenizer
+video train|video evaluate|video evaluate-frozen|video demo
+clip train|clip evaluate|clip demo|clip export|clip interpolate
+data verify|data verify coco|data verify semantic|data make-demo|data prepare-segmentation
+data make-kinetics722|weights list|weights get|weights verify
+recipes|config|convert|extract|push|doctor
+"""
+DETECTOR = "demo/cascade_mask_rcnn_vitdet_eva_debug"
 
 
-def test_help_is_immediate_and_needs_no_framework(measure):
+def test_help_is_immediate(measure):
     seconds, ended = measure("--help")
     assert ended.code == 0
     assert ended.names("detection", "segmentation", "doctor")
     assert seconds < 0.5
+
+
+@pytest.mark.parametrize("group", COMMANDS.strip().splitlines())
+def test_every_command_helps(group, run):
+    for words in group.split("|"):
+        assert "usage: " in run("eva", *words.split(), "--help").out, words
+
+
+@pytest.mark.parametrize("task", ["detection", "mmdetection", "segmentation", "video", "clip"])
+def test_help_of_a_training_waits_for_no_framework(task, measure):
+    """The limit has room for a busy machine; importing a framework takes more."""
+    seconds, ended = measure(task, "train", "--help")
+    assert ended.code == 0
+    assert seconds < 2.5
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["detectoin", "train"], "detectoin"),
+        (["detection", "trian"], "trian"),
+        (["config", "nothing"], "nothing"),
+        (["quickstart", "nothing"], "nothing"),
+        (["recipes", "nothing"], "nothing"),
+        (["data", "verify"], "verify"),
+        (["data", "make-demo", "--output", "x", "--formats", "nothing"], "nothing"),
+        (["detection", "train", "demo/nothing"], "nothing"),
+        (["segmentation", "train", "demo/nothing"], "nothing"),
+        (["segmentation", "demo", "no/run", "photo.jpg", "--output", "x"], "no/run"),
+        (["convert", "no.pth", "--to", "mmdet", "--output", "x.pth"], "no.pth"),
+        (["push", "nothing", "someone/name"], "nothing"),
+        (["doctor", "--install", "nothing"], "nothing"),
+    ],
+)
+def test_what_is_wrong_is_named(words, value, run, fails, tmp_path):
+    ended = run("eva", *words, folder=tmp_path, code=None)
+    fails(ended, value)
+    assert ended.code in (1, 2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistyped_command_is_answered_with_what_is_close(run):
+    assert run("eva", "detectoin", "train", code=2).names("eva detection")
+
+
+def test_recipes_of_every_task_are_listed_shown_and_copied_once(run, fails, tmp_path):
+    listed = run("eva", "recipes").out
+    names = {line.split()[0] for line in listed.splitlines() if line.startswith("  ")}
+    tasks = ("detection", "mmdetection", "segmentation", "classification", "video", "clip")
+    assert all(f"{task}:" in listed for task in tasks)
+    assert {
+        DETECTOR,
+        "coco/cascade_mask_rcnn_eva_g_1280",
+        "ade20k/mask2former_eva_g_896_20k",
+    } <= names
+    shown = run("eva", "config", DETECTOR).text
+    assert "cascade_mask_rcnn_vitdet_eva.py" in shown, "what it inherits from"
+    run("eva", "config", DETECTOR, "--copy", tmp_path)
+    (copy,) = tmp_path.rglob(f"{DETECTOR}.py")
+    copy.write_text("# mine")
+    run("eva", "config", DETECTOR, "--copy", tmp_path, code=None)
+    assert copy.read_text() == "# mine"
+
+
+def test_every_recipe_of_the_frameworks_is_read(run, root):
+    """With all that it inherits from."""
+    code = """
+import sys
+from pathlib import Path
+from detectron2.config import LazyConfig
+from mmengine.config import Config
+import eva_mmdetection.plugin, eva_segmentation.plugin
+count = 0
+for task in ("detection", "mmdetection", "segmentation"):
+    for file in sorted(Path(sys.argv[1], task, "configs").glob("*/*.py")):
+        if file.parent.name in ("common", "_base_"):
+            continue
+        cfg = LazyConfig.load(str(file)) if task == "detection" else Config.fromfile(str(file))
+        assert "model" in cfg, file
+        count += 1
+print(count)
+"""
+    assert int(run("python", "-c", code, root).out.splitlines()[-1]) > 40
+
+
+def test_weights_are_listed_found_and_never_fetched_where_that_is_off(run, fails, tmp_path):
+    listed = run("eva", "weights", "list").out
+    assert all(name in listed for name in ("eva_psz14.pt", "eva_coco_det.pth", "eva_lvis.pth"))
+    (file,) = run("eva", "weights", "get", "eva_debug").out.split()
+    assert Path(file).stat().st_size > 1_000_000
+    ended = run("eva", "weights", "get", "eva_o365.pth", EVA_WEIGHTS=tmp_path, code=None)
+    fails(ended, "eva_o365.pth", tmp_path)
+
+
+def test_the_content_of_an_official_name_is_compared(demo, run, fails, tmp_path):
+    (tmp_path / "eva_o365.pth").write_bytes(b"something else" * 1000)
+    variables = {"EVA_WEIGHTS": tmp_path, "DETECTRON2_DATASETS": demo("coco").parent}
+    fails(run("eva", "weights", "verify", **variables, code=None), "eva_o365.pth", code=1)
+    words = (DETECTOR, "train.init_checkpoint=eva_o365.pth", f"train.output_dir={tmp_path / 'out'}")
+    fails(run("eva", "detection", "train", *words, **variables, code=None), "eva_o365.pth")
+
+
+def test_the_doctor_finds_nothing_broken_here(run):
+    assert run("eva", "doctor", "--quick").names("torch", "detectron2", "mmdet")
+    shown = run("eva", "doctor", "--install", "detectron2", "--dry-run").out
+    assert "pip install" in shown
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"set -o pipefail; {sys.executable} -m eva_command recipes | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("task", ["detection", "mmdetection", "segmentation"])
+def test_what_would_be_published_names_no_place(task, finished, run, fails, tmp_path):
+    output, card = finished(task), tmp_path / "card"
+    run("eva", "push", output, "someone/name", "--dry-run", card)
+    assert {"README.md", "model.safetensors", "results.json"} <= {f.name for f in card.iterdir()}
+    for file in card.iterdir():
+        content = file.read_bytes()
+        assert str(output).encode() not in content, file.name
+        assert os.uname().nodename.encode() not in content or len(os.uname().nodename) < 4
+    fails(run("eva", "push", output, "someone/name", "--dry-run", card, code=None), "card")
+    fails(run("eva", "push", tmp_path, "someone/name", code=None), tmp_path.name)
+    fails(run("eva", "push", output, "no name", code=None), "no name")
+
+
+def test_the_gap_of_coco_and_lvis_is_a_table_of_two_results(finished, run, tmp_path):
+    results = finished("detection") / "results.json"
+    words = ("--name", "mine", "--paper", "--coco", results, "--lvis", results)
+    shown = run(
+        "eva", "detection", "coco-lvis-gap", "table", *words, "--json", tmp_path / "gap.json"
+    )
+    assert "mine" in shown.out
+    assert (tmp_path / "gap.json").exists()
+
+
+@pytest.mark.slow
+def test_the_quick_start_makes_data_trains_and_reports(run, read_page, tmp_path):
+    words = ("detection", "--output", tmp_path / "out", "train.max_iter=2")
+    run("eva", "quickstart", *words, folder=tmp_path, timeout=600)
+    page = read_page(tmp_path / "out" / "report.html")
+    assert page.images
