@@ -1,11 +1,10 @@
-"""Plots of curves as SVG, which is small, sharp, and takes the colours of the page."""
+"""Plots of curves: what the page draws as SVG, which is small and sharp."""
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from eva_report.content import Curves
-from eva_report.markup import escaped, isolated, paragraph
 
 COLORS = 8  # of the style sheet; further curves repeat them, dashed
 MOST_CURVES, MOST_POINTS = 24, 500
@@ -32,17 +31,44 @@ class Axis(NamedTuple):
         return (value - self.low) / (self.high - self.low)
 
 
-def plot(content: Curves) -> str:
-    """Draw a plot, with its legend below it; an empty text where no curve has a point.
+class PlotView(NamedTuple):
+    """What the page draws of a plot, in pixels of an SVG of `width` x `height`.
+
+    Attributes:
+        lines: Class of the style sheet and path of each curve; a single point has its place.
+        legend: Class, name and last value of each curve.
+        x_ticks: Place and text.
+        y_ticks: Place and text.
+        frame: Left, right, top and bottom of the axes.
+        left_out: Number of curves that are not drawn.
+        width: Width of the SVG.
+        height: Height of the SVG.
+    """
+
+    lines: list[dict[str, Any]]
+    legend: list[tuple[str, str, str]]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    frame: tuple[int, int, int, int]
+    left_out: int
+    width: int = _WIDTH
+    height: int = _HEIGHT
+
+
+def has_points(content: Curves) -> bool:
+    """Return whether there is something to draw."""
+    return any(_finite(curve.points) for curve in content.curves)
+
+
+def plot_view(content: Curves) -> PlotView:
+    """Compute a plot.
 
     Args:
-        content: The curves.
+        content: Curves, one of which has a point that is finite.
     """
     named = [(curve.name, _finite(curve.points)) for curve in content.curves]
     drawn = [(name, points) for name, points in named if points]
-    if not drawn:
-        return ""
-    left_out = len(drawn) - MOST_CURVES
+    left_out = max(0, len(drawn) - MOST_CURVES)
     drawn = drawn[:MOST_CURVES]
     every = [point for _, points in drawn for point in points]
     x_axis = linear_axis([x for x, _ in every], padded=False)
@@ -51,21 +77,17 @@ def plot(content: Curves) -> str:
     values = [y for _, y in every]
     logarithmic = content.logarithmic and min(values) > _LEAST
     y_axis = logarithmic_axis(values) if logarithmic else linear_axis(values)
-    lines = "".join(
-        _line(number, thinned(points), x_axis, y_axis) for number, (_, points) in enumerate(drawn)
-    )
-    legend = "".join(
-        f'<li><svg viewBox="0 0 22 8"><path class="{_kind(number)}" d="M1 4H21"/></svg>'
-        f" {isolated(name, most=48)}{_last(points, x_axis)}</li>"
-        for number, (name, points) in enumerate(drawn)
-    )
-    note = f"and {left_out} more curves" if left_out > 0 else ""
-    label = escaped(f"{content.y_label} over {content.x_label}", most=200)
-    return (
-        f"{paragraph(content.text)}"
-        f'<svg class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">\n'
-        f"{_frame(content, x_axis, y_axis)}{lines}</svg>\n"
-        f'<ul class="legend">{legend}</ul>\n{paragraph(note, kind="note")}'
+    over_time = x_axis.high > 1  # the end of a curve over a share says nothing
+    return PlotView(
+        lines=[_line(n, thinned(points), x_axis, y_axis) for n, (_, points) in enumerate(drawn)],
+        legend=[
+            (_kind(n), name, f"last {short(points[-1][1])}" if over_time else "")
+            for n, (name, points) in enumerate(drawn)
+        ],
+        x_ticks=[(round(_x(x_axis.place(tick)), 1), short(tick)) for tick in x_axis.ticks],
+        y_ticks=[(round(_y(y_axis.place(tick)), 1), short(tick)) for tick in y_axis.ticks],
+        frame=(_LEFT, _WIDTH - _RIGHT, _TOP, _HEIGHT - _BOTTOM),
+        left_out=left_out,
     )
 
 
@@ -140,11 +162,6 @@ def short(value: float) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
-def _last(points: Sequence[Point], x_axis: Axis) -> str:
-    """Where a curve over time ended; the end of one over a share says nothing."""
-    return f" <small>last {short(points[-1][1])}</small>" if x_axis.high > 1 else ""
-
-
 def _finite(points: Sequence[Point]) -> list[Point]:
     return [
         (float(x), float(y))
@@ -166,33 +183,7 @@ def _kind(number: int) -> str:
     return f"c{number % COLORS}{dashed}"
 
 
-def _line(number: int, points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> str:
+def _line(number: int, points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> dict[str, Any]:
     places = [(_x(x_axis.place(x)), _y(y_axis.place(y))) for x, y in points]
-    if len(places) == 1:
-        ((x, y),) = places
-        return f'<circle class="{_kind(number)}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>\n'
-    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-    return f'<path class="{_kind(number)}" d="M{path}"/>\n'
-
-
-def _frame(content: Curves, x_axis: Axis, y_axis: Axis) -> str:
-    """Grid, numbers and names of the axes."""
-    parts = []
-    for tick in y_axis.ticks:
-        y = _y(y_axis.place(tick))
-        parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
-        parts.append(
-            f'<text x="{_LEFT - 8}" y="{y + 5:.1f}" text-anchor="end">{short(tick)}</text>'
-        )
-    for tick in x_axis.ticks:
-        x = _x(x_axis.place(tick))
-        parts.append(f'<path class="grid" d="M{x:.1f} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
-        place = f'x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 20}"'
-        parts.append(f'<text {place} text-anchor="middle">{short(tick)}</text>')
-    middle = _x(0.5)
-    x_label, y_label = escaped(content.x_label, most=60), escaped(content.y_label, most=40)
-    parts.append(
-        f'<text class="name" x="{middle}" y="{_HEIGHT - 10}" text-anchor="middle">{x_label}</text>'
-        f'<text class="name" x="4" y="20">{y_label}</text>'
-    )
-    return "".join(parts) + "\n"
+    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    return {"kind": _kind(number), "path": path, "point": places[0] if len(places) == 1 else None}

@@ -1,16 +1,29 @@
-"""The HTML page of a report: self-contained, escaped, below `LIMIT` bytes."""
+"""The page of a run: `report.html`, one self-contained file below `LIMIT` bytes.
 
+`page.html.j2` says how it looks, `eva_report.content` what is in it.
+"""
+
+import csv
+import io
 import logging
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from eva_data.files import is_there, make_folder, write_text
-from eva_report.confusion import confusion
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from eva_data.files import is_there, make_folder, printable, write_text
+from eva_report.confusion import confusion_view
 from eva_report.content import (
+    Cell,
     Confusion,
     Curves,
     Gallery,
@@ -20,11 +33,8 @@ from eva_report.content import (
     Section,
     Table,
 )
-from eva_report.curves import plot
-from eva_report.markup import escaped, paragraph
-from eva_report.pictures import Shown, fitted, gallery_markup
-from eva_report.style import STYLE
-from eva_report.tables import any_table, glance, score_table
+from eva_report.curves import has_points, plot_view
+from eva_report.gallery import Figure, fitted
 from eva_runs.interruption import StopSignal
 from eva_runs.record import Kind, was_trained_in
 
@@ -32,11 +42,33 @@ logger = logging.getLogger(__name__)
 
 NAME, BESIDE = "report.html", "evaluation.html"
 LIMIT = 5_000_000  # bytes
+DASH = "\N{EN DASH}"
 _ROWS = (200, 60, 20, 5)  # of a table, until the text leaves room
-_TEXT_SHARE = 0.5  # of the limit, which the text may have where there are pictures
-_FACTS, _LINKS, _STEPS = 80, 60, 20
-_CODE = ("command",)  # facts that are read letter by letter
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_TEXT_SHARE = 0.5  # of the limit, which the text may have where there are images
+_TILES = 4  # scores at the top of the page
+_COLUMNS, _FACTS, _LINKS = 40, 80, 60
+_WIDE = 2.2  # width over height from which an image takes a row of its own
+# not allowed in HTML, or turning round what is written after them
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A section of the page.
+
+    Attributes:
+        section: Its content.
+        anchor: Its id.
+        figures: Encoded examples of a gallery.
+    """
+
+    section: Section
+    anchor: str
+    figures: Sequence[Figure] = ()
+
+    @property
+    def kind(self) -> str:
+        return type(self.section).__name__
 
 
 def write_report(folder: Path, report: Report, *, name: str = NAME) -> Path:
@@ -78,14 +110,11 @@ def try_report(folder: Path, make: Callable[[], Report], *, name: str = NAME) ->
             stop.exit_at_once()
             return write_report(folder, make(), name=name)
     except (SystemExit, KeyboardInterrupt):
-        logger.warning(
-            "no %s in %s: a signal has ended its writing; all else is done", name, folder
-        )
-        return None
+        logger.warning("no %s in %s: a signal ended its writing", name, folder)
     except Exception as error:  # whatever it is: the run has succeeded
         logger.warning("no %s in %s: %s", name, folder, error or type(error).__name__)
         logger.debug("no report", exc_info=True)
-        return None
+    return None
 
 
 def report_name(folder: Path, kind: Kind) -> str:
@@ -99,17 +128,38 @@ def report_name(folder: Path, kind: Kind) -> str:
     return BESIDE if beside else NAME
 
 
+def write_csv(file: Path, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """Write all rows of a table beside the report; what is not text in a name is escaped.
+
+    Args:
+        file: The file; its folder exists.
+        heads: Title of each column.
+        rows: Cells.
+
+    Raises:
+        UnwritableError: If the disk is full or the folder read-only, for example.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows(rows)
+    write_text(file, printable(stream.getvalue()))
+
+
 def rendered(report: Report, folder: Path, *, limit: int = LIMIT) -> str:
-    """Make the page.
+    """Render the page.
 
     Args:
         report: What it says.
         folder: Folder that links are relative to.
-        limit: Bytes of the page. Long tables are cut first, then pictures become smaller, then
+        limit: Bytes of the page. Long tables are cut first, then images become smaller, then
             fewer; of what is left, sections at the end go last.
 
     Returns:
         The page.
+
+    Raises:
+        ValueError: If the texts alone take more than the limit.
     """
     count = len(report.sections)
     for kept in (count, count // 2, count // 4, count // 8, 0):
@@ -123,112 +173,156 @@ def rendered(report: Report, folder: Path, *, limit: int = LIMIT) -> str:
 
 
 def _within(report: Report, folder: Path, limit: int) -> str | None:
-    """Make the page with fewer rows, and what room is left for pictures; None without room."""
-    galleries = [one for one in report.sections if isinstance(one, Gallery) and one.examples]
+    """Render with fewer rows, and what room is left for images; None without room."""
+    sections = [one for one in report.sections if _has_content(one)]
+    galleries = [one for one in sections if isinstance(one, Gallery)]
     share = _TEXT_SHARE if galleries else 1.0
     for rows in _ROWS:
-        empty = _page(report, folder, [Shown([], True)] * len(galleries), rows, limit)
+        empty = _page(report, folder, sections, [[] for _ in galleries], rows, limit)
         room = limit - len(empty.encode())
         if room >= limit * (1 - share):
             break
-    return _page(report, folder, fitted(galleries, room), rows, limit) if room >= 0 else None
+    if room < 0:
+        return None
+    figures = fitted(galleries, room)
+    return _page(report, folder, sections, figures, rows, limit)
 
 
-def _page(report: Report, folder: Path, shown: Sequence[Shown], rows: int, limit: int) -> str:
-    title = escaped(report.title, most=300)
-    scores = next((one for one in report.sections if isinstance(one, ScoreTable)), None)
-    body = list(_sections(report.sections, iter(shown), rows, limit))
-    links = _links(report.links, folder)
-    steps = "".join(
-        f"{paragraph(step.text)}<pre><code>{escaped(step.command)}</code></pre>\n"
-        for step in report.next_steps[:_STEPS]
-    )
-    ends = [
-        ("Files", "files", links),
-        ("Next", "next", steps),
-    ]
-    body += [
-        (f'<a href="#{anchor}">{name}</a>', _section(name, anchor, text))
-        for name, anchor, text in ends
-        if text
-    ]
-    contents = "\n".join(entry for entry, _ in body if entry)
-    return "".join(
-        [
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
-            '<meta name="color-scheme" content="light dark">\n',
-            '<meta name="referrer" content="no-referrer">\n<link rel="icon" href="data:,">\n',
-            f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n",
-            f"<h1>{title}</h1>\n{paragraph(report.summary, kind='summary')}",
-            glance(scores) if scores else "",
-            f'<nav aria-label="sections">\n{contents}\n</nav>\n' if len(body) > 1 else "",
-            _facts(report.facts),
-            *(text for _, text in body),
-            "</main>\n</body>\n</html>\n",
-        ]
-    )
-
-
-def _section(title: str, anchor: str, inside: str) -> str:
-    heading = f"<h2>{escaped(title, most=200)}</h2>\n"
-    return f'<section id="{anchor}">\n{heading}{inside}</section>\n'
-
-
-def _sections(
-    sections: Sequence[Section], shown: Iterator[Shown], rows: int, limit: int
-) -> Iterator[tuple[str, str]]:
-    """Yield the entry of the contents, and the HTML, of each section; plots stand side by side."""
-    numbered = enumerate(sections)
-    for plots, group in groupby(numbered, lambda pair: isinstance(pair[1], Curves)):
-        made = []
-        for number, one in group:
-            inside = _inside(one, shown, rows, limit)
-            if inside:
-                entry = f'<a href="#s{number}">{escaped(one.title, most=80)}</a>'
-                made.append((entry, _section(one.title, f"s{number}", inside)))
-        if plots and made:
-            entries = "\n".join(entry for entry, _ in made)
-            yield entries, f'<div class="plots">{"".join(text for _, text in made)}</div>\n'
-        else:
-            yield from made
-
-
-def _inside(one: Section, shown: Iterator[Shown], rows: int, limit: int) -> str:
+def _has_content(one: Section) -> bool:
     match one:
-        case ScoreTable():
-            return score_table(one, rows) if one.rows else ""
-        case Table():
-            return any_table(one, rows) if one.rows else ""
+        case ScoreTable() | Table():
+            return bool(one.rows)
         case Curves():
-            return plot(one)
+            return has_points(one)
         case Confusion():
-            return confusion(one, rows) if len(one.classes) else ""
+            return bool(len(one.classes))
         case Gallery():
-            return gallery_markup(one, next(shown), limit) if one.examples else ""
+            return bool(one.examples)
 
 
-def _facts(facts: Sequence[tuple[str, str]]) -> str:
-    def value(name: str, text: str) -> str:
-        shown = escaped(text)
-        return f"<code>{shown}</code>" if name in _CODE else shown
-
-    pairs = "".join(
-        f"<dt>{escaped(name, most=100)}</dt><dd>{value(name, text)}</dd>\n"
-        for name, text in facts[:_FACTS]
-        if text
+def _page(
+    report: Report,
+    folder: Path,
+    sections: Sequence[Section],
+    figures: Sequence[Sequence[Figure]],
+    rows: int,
+    limit: int,
+) -> str:
+    left = iter(figures)
+    shown = [
+        _Shown(one, f"s{number}", next(left) if isinstance(one, Gallery) else ())
+        for number, one in enumerate(sections)
+    ]
+    scores = next((one for one in sections if isinstance(one, ScoreTable)), None)
+    environment = _environment()
+    environment.filters["gallery_note"] = lambda one, figures: _note(one, figures, limit)
+    return environment.get_template("page.html.j2").render(
+        report=report,
+        shown=shown,
+        glance=_glance(scores) if scores else [],
+        facts=[(name, value) for name, value in report.facts[:_FACTS] if value],
+        links=[*_links(report.links, folder)],
+        most_rows=rows,
     )
-    return f'<dl class="facts">\n{pairs}</dl>\n' if pairs else ""
 
 
-def _links(links: Sequence[Link], folder: Path) -> str:
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("eva_report", "."),
+        autoescape=True,
+        finalize=_clean,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "cut": cut,
+        "number": number,
+        "numeric_columns": _numeric_columns,
+        "plot_view": plot_view,
+        "confusion_view": confusion_view,
+        "are_tiles": _are_tiles,
+        "grouped": _grouped,
+    }
+    return environment
+
+
+def _clean(value: Any) -> Any:
+    """Escape what is not text, and control characters; called for whatever the page shows."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        shown = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
+        return printable(shown)
+    return value
+
+
+def cut(text: str, most: int = 300) -> str:
+    """Leave out the end of a long text."""
+    text = text.replace("\r\n", "\n")
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def number(value: Any, digits: int) -> str:
+    """Write a number, or a dash for None and what is not finite.
+
+    Args:
+        value: Any number.
+        digits: Digits after the point of one that is not whole by its type.
+    """
+    if value is None or not math.isfinite(value):
+        return DASH
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    text = f"{value:,.{digits}f}"
+    return text.removeprefix("-") if not text.strip("-0.,") else text  # no "-0.0"
+
+
+def _numeric_columns(table: Table, most: int) -> list[bool]:
+    """Return for each column whether it has numbers and nothing else."""
+    columns = []
+    for place in range(min(len(table.heads), _COLUMNS)):
+        values = [row[place] for row in table.rows[:most] if place < len(row)]
+        known = any(value is not None for value in values)
+        columns.append(known and not any(isinstance(value, str) for value in values))
+    return columns
+
+
+def _glance(scores: ScoreTable) -> list[dict[str, str]]:
+    """Return the first scores, which the page shows in large type."""
+    tiles = []
+    for row in scores.rows:
+        for column, value in zip(scores.columns, row.values, strict=True):
+            if value is not None and math.isfinite(value):
+                column = column if len(scores.columns) > 1 else ""
+                name = f"{row.name}, {column}" if " " in column else f"{row.name} {column}".strip()
+                shown = number(value, scores.digits)
+                tiles.append({"value": shown, "name": name, "meaning": row.meaning})
+    return tiles[:_TILES]
+
+
+def _grouped(shown: Sequence[_Shown]) -> Iterator[tuple[bool, list[_Shown]]]:
+    """Group plots that follow each other, which stand side by side."""
+    for plots, group in groupby(shown, lambda one: isinstance(one.section, Curves)):
+        yield plots, list(group)
+
+
+def _are_tiles(figures: Sequence[Figure]) -> bool:
+    return all(len(one.images) == 1 and one.images[0].ratio <= _WIDE for one in figures)
+
+
+def _note(gallery: Gallery, figures: Sequence[Figure], limit: int) -> str:
+    """Say what the page had no room for."""
+    notes = []
+    if len(figures) < len(gallery.examples):
+        notes.append(f"{len(figures)} of {len(gallery.examples)} are shown")
+    if not figures or any(one.smaller for one in figures):
+        notes.append("the images are smaller than they could be")
+    reason = f", so that the page stays below {limit / 1e6:g} MB." if notes else ""
+    return " and ".join(notes).capitalize() + reason
+
+
+def _links(links: Sequence[Link], folder: Path) -> Iterator[dict[str, str]]:
     """Links to files that are there, by relative paths, whose bytes need not be UTF-8."""
-    items = []
     for link in links[:_LINKS]:
         if is_there(str(folder / link.path)):
             path = os.path.relpath(folder / link.path, folder)
-            address = quote(os.fsencode(path))
-            place = "" if path in link.title else f" <small>{escaped(path, most=200)}</small>"
-            items.append(f'<li><a href="{address}">{escaped(link.title)}</a>{place}</li>\n')
-    return f'<ul class="links">\n{"".join(items)}</ul>\n' if items else ""
+            yield {"title": link.title, "path": path, "address": quote(os.fsencode(path))}

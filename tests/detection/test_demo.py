@@ -23,7 +23,7 @@ from eva_data.video.streams import CameraReader, VideoReader
 from eva_detection.inference import demo
 from eva_detection.inference.coco_format import as_coco
 from eva_detection.inference.predictor import Category
-from eva_report.detection.predictions import writing_predictions
+from eva_report.detection_demo import writing_predictions
 
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 SIZE = {"height": 40, "width": 60}
@@ -217,7 +217,7 @@ def test_a_camera_is_recorded(tmp_path, monkeypatch, capsys):
     pattern = functools.partial(
         CameraReader, "testsrc=size=64x48:rate=10:duration=0.2", kind="lavfi"
     )
-    monkeypatch.setattr("eva_report.demos.videos.CameraReader", lambda device: pattern())
+    monkeypatch.setattr("eva_report.demos.CameraReader", lambda device: pattern())
     job = Job(Path("/dev/video0"), "camera-0.mp4", (tmp_path / "camera-0.mp4",))
     assert demo.run(Finds(), [job], tmp_path) == []
     assert capsys.readouterr().out == (

@@ -21,7 +21,7 @@ from eva_data.coco import scoring
 from eva_detection.evaluation import evaluators as evaluation
 from eva_detection.evaluation import predictions as evaluation_predictions
 from eva_detection.evaluation.evaluators import CocoEvaluator, LvisEvaluator
-from eva_report.detection.report import detection_sections
+from eva_report.detection import detection_sections
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SIZE = (150, 170)  # high, wide; the boundary is 5 pixels thick

@@ -239,7 +239,7 @@ def _detector(file, *, given=lambda file: file):
 
 def _report(file):
     from eva_report.detection import examples
-    from eva_report.detection.matching import boxes_of, match_image
+    from eva_report.matching import boxes_of, match_image
 
     label = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}
     truth = {

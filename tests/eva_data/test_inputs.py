@@ -12,7 +12,7 @@ from PIL import Image
 from eva_data.files import UnwritableError
 from eva_data.images import save_image
 from eva_data.inputs import Job, Plan, files_at, plan_jobs, written_name
-from eva_report.demos.running import do_jobs, run_demo
+from eva_report.demos import do_jobs, run_demo
 
 SUFFIXES = {".jpg", ".png", ".mov"}
 

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from eva_data.files import UnwritableError
-from eva_report.drawing.label_maps import label_image
+from eva_report.drawing import label_image
 from eva_segmentation.evaluation import evaluate
 from eva_segmentation.evaluation.metric import IoUAndLabelMaps
 from eva_segmentation.inference.predictor import Predictor

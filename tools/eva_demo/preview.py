@@ -18,7 +18,6 @@ from eva_demo.formats.format import scene_generator
 from eva_demo.formats.video import clip_generator
 from eva_demo.scenes import Scene
 from eva_demo.splits import SPLITS
-from eva_report.drawing.contact_sheet import stacked
 
 _COLUMNS = 8
 _LINES, _LINE_HEIGHT = 6, 12  # of a caption
@@ -42,7 +41,9 @@ def write_preview(path: Path, settings: Settings) -> None:
         rows += _clip_rows(settings)
     if "captions" in settings.formats:
         rows += _caption_rows(settings)
-    save_image(Image.fromarray(stacked(rows)), path)
+    width = max(row.shape[1] for row in rows)
+    filled = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
+    save_image(Image.fromarray(np.vstack(filled)), path)
 
 
 def _scene_rows(settings: Settings) -> list[NDArray[Any]]:

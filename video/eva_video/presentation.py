@@ -11,7 +11,7 @@ from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_engine.evaluation.classification_report import Validation, meanings
 from eva_engine.report import Presentation
 from eva_report.content import Section, Step
-from eva_report.drawing.frame_strip import strip_of
+from eva_report.sheets import strip_of
 from eva_runs.commands import command_to_run, folder_to_show
 from eva_video.config import VideoConfig
 

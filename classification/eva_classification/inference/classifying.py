@@ -14,9 +14,8 @@ from eva_classification.inference.predictor import Predictor, require_finite
 from eva_data.files import make_folder
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job
-from eva_report.demos.classes import FoundClasses, Prediction
-from eva_report.demos.running import do_jobs
-from eva_report.drawing.class_strip import SHOWN, annotate
+from eva_report.demos import FoundClasses, Prediction, do_jobs
+from eva_report.sheets import CLASSES_SHOWN, annotate
 
 _MOST_WAITING = 64_000_000  # pixels of pictures that wait for a batch
 Pixels = NDArray[np.uint8]
@@ -84,7 +83,7 @@ class _Work:
         least: float,
     ) -> None:
         self._predictor, self._files, self._found = predictor, files, found
-        self._top, self._least, self._rows = top, least, min(top, SHOWN)
+        self._top, self._least, self._rows = top, least, min(top, CLASSES_SHOWN)
         self._waiting: list[_Waiting] = []
         self.problems: list[str] = []
 
@@ -136,7 +135,7 @@ class _Work:
 
     def _video(self, job: Job) -> str | None:
         """Classify each frame; the mean over all of them stands for the video."""
-        from eva_report.demos.videos import draw_video
+        from eva_report.demos import draw_video
 
         total = np.zeros(len(self._predictor.class_names))
 

@@ -14,7 +14,7 @@ from eva_classification.model_options import add_classifier
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_engine.commands.options import add_device, new_parser, take_weights
-from eva_report.demos.running import refuse, run_demo
+from eva_report.demos import refuse, run_demo
 from eva_runs.commands import say
 from eva_runs.options import integer, probability
 from eva_runs.required_data import require_data

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from eva_data.files import printable, replacing
-from eva_report.demos.classes import Prediction
+from eva_report.demos import Prediction
 
 JSON, TABLE = "predictions.json", "predictions.csv"
 _DIGITS = 6  # of a probability

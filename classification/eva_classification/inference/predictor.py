@@ -26,7 +26,7 @@ from eva_data.inputs import predicted
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 from eva_engine.evaluation.own_data import PUBLISHED, notes_of_training
-from eva_report.demos.classes import Prediction, first_classes
+from eva_report.demos import Prediction, first_classes
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 

@@ -18,7 +18,7 @@ from eva_data.files import (
 from eva_data.inputs import Job, Plan, plan_jobs
 from eva_data.video.source import BACKENDS
 from eva_engine.commands.options import add_arguments, add_device, add_weights, new_parser
-from eva_report.demos.running import do_jobs, refuse, run_demo
+from eva_report.demos import do_jobs, refuse, run_demo
 from eva_runs.command_line.parsing import Parser
 from eva_runs.commands import say
 from eva_runs.options import integer

@@ -9,7 +9,7 @@ from pathlib import Path
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_data.files import require_replaceable
 from eva_engine.commands.options import add_weights, choose_device, new_parser
-from eva_report.demos.running import log_to_terminal, refuse
+from eva_report.demos import log_to_terminal, refuse
 from eva_runs.commands import program_name, say
 from eva_runs.exported import DATA, ENDINGS, require_form
 from eva_runs.options import integer, number

@@ -16,10 +16,9 @@ from eva_contrastive.inference.searching import Hit, Query
 from eva_data.files import printable, write_text
 from eva_data.images import read_image, save_image
 from eva_data.video.source import Backend, open_video
-from eva_report.demos.found import FILES_NAMED
-from eva_report.drawing.contact_sheet import Section, Tile, draw_contact_sheet
-from eva_report.drawing.lettering import clock
-from eva_report.drawing.style import score_text
+from eva_report.demos import FILES_NAMED
+from eva_report.drawing import clock, score_text
+from eva_report.sheets import SheetSection, Tile, draw_contact_sheet
 
 MOST_TILES = 500  # of a contact sheet
 _CAPTIONS, _HITS = 3, 5  # of a file and of a query, in the terminal
@@ -164,7 +163,8 @@ def write_sheet(
     """
     each = max(1, MOST_TILES // max(1, len(found)))
     sections = [
-        Section(query.title, [_tile(hit, backend) for hit in hits[:each]]) for query, hits in found
+        SheetSection(query.title, [_tile(hit, backend) for hit in hits[:each]])
+        for query, hits in found
     ]
     save_image(draw_contact_sheet(sections), file)
 

@@ -20,7 +20,7 @@ from eva_contrastive.evaluation.retrieval import (
 from eva_data.files import printable
 from eva_data.labelled_videos.middle_frames import middle_frame
 from eva_report.content import Example, Gallery, Picture, ScoreRow, ScoreTable, Section
-from eva_report.drawing.style import score_text
+from eva_report.drawing import score_text
 
 MOST_PICTURES = 10_000  # whose captions are compared for examples
 EXAMPLES = 8  # of a gallery

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from eva_engine.commands.ending import ending
 from eva_engine.config import LARGEST_IMAGE, MOST_WORKERS
-from eva_report.demos.running import log_to_terminal, refuse
+from eva_report.demos import log_to_terminal, refuse
 from eva_runs.command_line.parsing import Parser
 from eva_runs.command_line.slips import SlipError
 from eva_runs.command_line.weights import MISSING, WEIGHTS, one_source

@@ -38,7 +38,7 @@ from eva_report.content import (
     Step,
     Table,
 )
-from eva_report.drawing.style import score_text
+from eva_report.drawing import score_text
 from eva_report.terminal import closing_lines
 from eva_runs.commands import complain, say
 

@@ -14,8 +14,7 @@ from eva_detection.data.descriptions import annotation_files, known_description
 from eva_detection.data.loading import TestSet
 from eva_detection.evaluation.next_steps import next_steps
 from eva_report.content import Curve, Curves, Link, Report, Section
-from eva_report.detection.report import CONFUSION, PER_CLASS, data_fact, detection_sections
-from eva_report.detection.score_table import title_of
+from eva_report.detection import CONFUSION, PER_CLASS, data_fact, detection_sections, title_of
 from eva_report.page import report_name, try_report
 from eva_runs.record import facts
 

@@ -21,7 +21,7 @@ from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_detection.config.saved import config_of_run, require_config, require_detector
 from eva_detection.inference.memory import parse_bytes
-from eva_report.demos.running import refuse, run_demo
+from eva_report.demos import refuse, run_demo
 from eva_runs.command_line.parsing import Parser
 from eva_runs.command_line.weights import WEIGHTS
 from eva_runs.commands import program_name
@@ -84,7 +84,7 @@ def run(predictor: "Predictor", jobs: Sequence[Job], output: Path) -> list[str]:
         A complaint for each file that could not be read, or not to its end, or is too large.
     """
     from eva_detection.inference.coco_format import as_coco
-    from eva_report.detection.demo import Detections, detect_files
+    from eva_report.detection_demo import Detections, detect_files
 
     def detect(rgb: "NDArray[np.uint8]") -> Detections:
         found = as_coco(predictor.with_encoded_masks(rgb))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 from eva_data.files import make_folder, require_free
 from eva_detection.config.saved import require_config
-from eva_report.demos.running import refuse
+from eva_report.demos import refuse
 from eva_runs.command_line.parsing import Parser
 from eva_runs.command_line.weights import WEIGHTS
 from eva_runs.commands import program_name

@@ -12,7 +12,7 @@ from eva_mmdetection.evaluation.metrics import scores_of_classes
 from eva_openmmlab.evaluation.logged import curve
 from eva_openmmlab.evaluation.run_report import RunReport, write_results
 from eva_report.content import Curves, Report, Section
-from eva_report.detection.report import data_fact, detection_sections
+from eva_report.detection import data_fact, detection_sections
 from eva_runs.record import Kind
 
 TASK = "mmdetection"

@@ -13,7 +13,7 @@ from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_openmmlab.config.demo_words import Model, demo_parser, named_model
 from eva_openmmlab.config.words import AnyOrderParser
-from eva_report.demos.running import refuse, run_demo
+from eva_report.demos import refuse, run_demo
 from eva_runs.options import probability
 
 PREDICTIONS = "predictions.json"
@@ -105,7 +105,7 @@ def _detect(
 ) -> list[str]:
     warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside mmdetection
     from eva_mmdetection.inference.predictor import Predictor
-    from eva_report.detection.demo import detect_files
+    from eva_report.detection_demo import detect_files
 
     model: Model = args.model
     try:

@@ -31,8 +31,8 @@ from eva_openmmlab.config.options import load_config
 from eva_openmmlab.devices import choose_device
 from eva_openmmlab.mmcv_extension import install_stand_in
 from eva_openmmlab.quiet_import import import_data_sets
-from eva_report.detection.demo import Detections, as_drawn
-from eva_report.drawing.objects import draw_objects
+from eva_report.detection_demo import Detections, as_drawn
+from eva_report.drawing import draw_objects
 
 install_stand_in()  # before mmdetection's models
 import_data_sets("mmdet.datasets")

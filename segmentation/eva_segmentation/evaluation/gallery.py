@@ -13,7 +13,7 @@ from PIL import Image
 
 from eva_data.images import read_rgb
 from eva_report.content import Example, Gallery, Picture
-from eva_report.drawing.label_maps import Color, overlay
+from eva_report.drawing import Color, overlay
 from eva_segmentation.data.label_maps import IGNORED
 from eva_segmentation.evaluation.metric import PictureScore
 

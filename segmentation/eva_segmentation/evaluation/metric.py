@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eva_data.images import save_image
-from eva_report.drawing.label_maps import label_image
+from eva_report.drawing import label_image
 from eva_segmentation.data.classes import described
 
 

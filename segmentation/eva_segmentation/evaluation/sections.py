@@ -18,7 +18,7 @@ from eva_report.content import (
     Section,
     Table,
 )
-from eva_report.tables import write_csv
+from eva_report.page import write_csv
 from eva_runs.record import Kind
 from eva_segmentation.data.classes import described
 from eva_segmentation.evaluation.gallery import galleries

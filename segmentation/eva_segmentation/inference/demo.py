@@ -19,7 +19,7 @@ from eva_data.images import save_image
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_openmmlab.config.demo_words import Model, demo_parser, named_model
 from eva_openmmlab.config.words import AnyOrderParser
-from eva_report.demos.running import do_jobs, refuse, run_demo
+from eva_report.demos import do_jobs, refuse, run_demo
 from eva_runs.commands import say
 from eva_runs.options import probability
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from eva_report.demos.shares import FoundShares
+    from eva_report.demos import FoundShares
     from eva_segmentation.inference.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ def run(
     Returns:
         A complaint for each file that could not be read or segmented.
     """
-    from eva_report.demos.shares import FoundShares
+    from eva_report.demos import FoundShares
 
     found = FoundShares(predictor.names)
 
@@ -191,7 +191,7 @@ def _picture(predictor: "Predictor", job: Job, opacity: float) -> "NDArray[np.ui
     from PIL import Image
 
     from eva_data.images import read_rgb
-    from eva_report.drawing.label_maps import label_image, overlay, with_legend
+    from eva_report.drawing import label_image, overlay, with_legend
 
     rgb = read_rgb(job.source, upright=True)
     classes = predictor.classes_of(rgb)
@@ -204,8 +204,8 @@ def _picture(predictor: "Predictor", job: Job, opacity: float) -> "NDArray[np.ui
 
 
 def _video(predictor: "Predictor", job: Job, opacity: float, found: "FoundShares") -> str | None:
-    from eva_report.demos.videos import draw_video
-    from eva_report.drawing.label_maps import overlay
+    from eva_report.demos import draw_video
+    from eva_report.drawing import overlay
 
     def draw(rgb: "NDArray[np.uint8]", index: int) -> "NDArray[np.uint8]":
         del index

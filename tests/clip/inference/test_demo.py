@@ -16,7 +16,7 @@ from eva_contrastive.inference.features import ClipFeatures
 from eva_contrastive.inference.finding import find
 from eva_contrastive.inference.searching import search
 from eva_data.files import replacing, write_tensors
-from eva_report.drawing import contact_sheet
+from eva_report import sheets as contact_sheet
 from eva_runs.output_folder import locked
 
 RED = r"not everything could be read:\n  there is no nowhere\n  .*torn\.png cannot be decoded"

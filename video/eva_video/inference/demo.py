@@ -8,7 +8,7 @@ from eva_data.files import VIDEO_SUFFIXES
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_data.video.source import BACKENDS
 from eva_engine.commands.options import add_device, add_weights, new_parser, take_weights
-from eva_report.demos.running import refuse, run_demo
+from eva_report.demos import refuse, run_demo
 from eva_runs.commands import say
 from eva_runs.options import integer, number, probability
 from eva_video.config import MOST_FRAMES

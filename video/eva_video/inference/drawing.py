@@ -5,9 +5,9 @@ from pathlib import Path
 
 from eva_data.video.source import UnreadableVideoError
 from eva_data.video.streams import Frame, VideoReader, VideoWriter
-from eva_report.demos.classes import Prediction
-from eva_report.drawing.class_strip import SHOWN, annotate
-from eva_report.drawing.lettering import clock
+from eva_report.demos import Prediction
+from eva_report.drawing import clock
+from eva_report.sheets import CLASSES_SHOWN, annotate
 from eva_video.inference.predictor import VideoPredictor
 from eva_video.inference.windows import Judged
 
@@ -37,7 +37,7 @@ def drawn(
         UnwritableError: If the disk is full, for example.
     """
     reader = VideoReader(source)
-    rows = min(SHOWN, len(predictor.class_names))
+    rows = min(CLASSES_SHOWN, len(predictor.class_names))
     with VideoWriter(target) as writer:
         frames = _timed(reader)
         waiting = next(frames, None)

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from eva_data.files import printable
-from eva_report.demos.classes import Prediction, nothing_at, scored
-from eva_report.demos.found import FILES_NAMED, counted, lower
-from eva_report.drawing.lettering import clock
-from eva_report.drawing.style import score_text
+from eva_report.demos import FILES_NAMED, Prediction, counted, lower, nothing_at, scored
+from eva_report.drawing import clock, score_text
 from eva_video.inference.windows import Segment
 
 CLASSES_NAMED = 3  # of a video that is one window

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from eva_data.files import replacing
-from eva_report.demos.classes import Prediction
+from eva_report.demos import Prediction
 from eva_video.inference.windows import Judged, Segment
 
 _DIGITS = 6  # of a probability; times are in milliseconds

@@ -33,7 +33,7 @@ from eva_data.video.source import (
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 from eva_engine.evaluation.counting import MultiView
 from eva_engine.evaluation.own_data import notes_of_training
-from eva_report.demos.classes import Prediction, first_classes
+from eva_report.demos import Prediction, first_classes
 from eva_video.data.preprocessing import preprocessing_of
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import CropsTransform, Normalise

@@ -11,10 +11,9 @@ from eva_data.inputs import Job
 from eva_data.progress import ProgressBar
 from eva_data.video.source import UnreadableVideoError, VideoSource, open_video
 from eva_data.video.streams import CameraReader, VideoWriter
-from eva_report.demos.classes import Prediction
-from eva_report.demos.running import do_jobs
-from eva_report.drawing.class_strip import SHOWN, annotate
-from eva_report.drawing.lettering import clock
+from eva_report.demos import Prediction, do_jobs
+from eva_report.drawing import clock
+from eva_report.sheets import CLASSES_SHOWN, annotate
 from eva_video.inference import camera
 from eva_video.inference.drawing import drawn
 from eva_video.inference.found import FoundActions, Seen
@@ -127,7 +126,7 @@ class _Work:
     def watch(self, *, seconds: float) -> None:
         """Judge a camera while it records, until Ctrl-C."""
         job, predictor = self._job, self._predictor
-        rows = min(SHOWN, len(predictor.class_names))
+        rows = min(CLASSES_SHOWN, len(predictor.class_names))
         with contextlib.ExitStack() as stack:
             end = stack.enter_context(self._file.video(job.name))
             reader = CameraReader(job.source)

@@ -1,0 +1,402 @@
+"""Demos: their jobs, videos with annotated frames, and what is said about predictions."""
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eva_data.files import UnwritableError, make_folder, printable, require_free
+from eva_data.inputs import Job, Plan
+from eva_data.progress import ProgressBar, progress
+from eva_data.video.streams import CameraReader, VideoReader, VideoWriter
+from eva_report.drawing import Pixels, score_text
+from eva_report.terminal import ForTerminal, TerminalFormatter
+from eva_runs.commands import complain
+from eva_runs.interruption import EXIT_KEYBOARD
+
+EXIT_WRONG_ARGUMENTS = 2
+FILES_NAMED = 20  # with more, only the total is said
+BEST_ASKED = 20  # images whose best score is looked for, where nothing was found so far
+_CLASSES_NAMED = 10
+_LEAST_SHARE = 0.005  # of the pixels
+
+
+class Prediction(NamedTuple):
+    """A class and its probability."""
+
+    name: str
+    probability: float
+
+
+class _File(NamedTuple):
+    """What was found in a file.
+
+    Attributes:
+        name: Name of the file.
+        counts: Class -> number of objects, or of images.
+        frames: Frames of a video; None for an image.
+        best: The best score where nothing was found, if it is known, and its class.
+        text: What its line says.
+    """
+
+    name: str
+    counts: Counter[str]
+    frames: int | None
+    best: Prediction | None
+    text: str
+
+
+class _Found:
+    """Lines at the end of a demo: one for each file, and one for all of them."""
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._files: list[_File] = []
+
+    def lines(self) -> list[str]:
+        """Return a line for each file, up to `FILES_NAMED`, and one for all of them.
+
+        Where nothing was found in any of them, there is that line alone.
+        """
+        files = self._files
+        anything = any(one.counts for one in files)
+        lines: list[str] = []
+        if len(files) == 1 or (anything and len(files) <= FILES_NAMED):
+            lines = [f"{one.name}: {_frames(one.frames)}{one.text}" for one in files]
+        if len(files) > 1:
+            images = sum(one.frames is None for one in files)
+            videos = [one.frames for one in files if one.frames is not None]
+            lines.append(f"{counted_files(images, videos)}: {self._total()}")
+        if lines and not anything and self._best() is not None:
+            lines[-1] += f": {lower()}"
+        return [printable(line) for line in lines]
+
+    def _best(self) -> Prediction | None:
+        known = [one.best for one in self._files if one.best is not None]
+        return max(known, key=lambda one: one.probability, default=None)
+
+    def _counts(self) -> Counter[str]:
+        return sum((one.counts for one in self._files), Counter[str]())
+
+    def _total(self) -> str:
+        raise NotImplementedError
+
+
+class FoundObjects(_Found):
+    """Counts objects, for the lines at the end of a demo.
+
+    Args:
+        threshold: Least score of what counts as found.
+    """
+
+    @property
+    def wants_best(self) -> bool:
+        """Whether the best score of an image without objects is worth looking for.
+
+        It may need another forward pass: it is asked for up to `BEST_ASKED` times, while nothing
+        has been found.
+        """
+        asked = sum(one.best is not None for one in self._files)
+        return asked < BEST_ASKED and not any(one.counts for one in self._files)
+
+    def add(
+        self,
+        name: str,
+        classes: Iterable[str],
+        *,
+        best: float | None = None,
+        frames: int | None = None,
+    ) -> None:
+        """Count what was found in a file.
+
+        Args:
+            name: Name of the file.
+            classes: Class of each object that was found; of a video, of all its frames.
+            best: Best score where nothing was found, if it is known.
+            frames: Frames of a video; None for images.
+        """
+        counts = Counter(classes)
+        first = None if best is None else Prediction("", best)
+        text = listed_counts(counts) if counts else nothing_at(self._threshold, first)
+        self._files.append(_File(name, counts, frames, first, text))
+
+    def _total(self) -> str:
+        counts = self._counts()
+        if not counts:
+            return nothing_at(self._threshold, self._best())
+        return f"{counted(counts.total(), 'object')}: {listed_counts(counts)}"
+
+
+class FoundClasses(_Found):
+    """Counts the first classes of images and videos, for the lines at the end of a demo.
+
+    Args:
+        threshold: Least probability of what counts as found.
+    """
+
+    def add(self, name: str, first: Prediction, *, frames: int | None = None) -> None:
+        """Count a file.
+
+        Args:
+            name: Name of the file.
+            first: Its most likely class.
+            frames: Frames of a video; None for images.
+        """
+        likely = first.probability >= self._threshold
+        text = scored([first]) if likely else nothing_at(self._threshold, first)
+        counts = Counter([first.name] if likely else [])
+        self._files.append(_File(name, counts, frames, first, text))
+
+    def _total(self) -> str:
+        counts = self._counts()
+        if not counts:
+            return nothing_at(self._threshold, self._best())
+        nothing = len(self._files) - counts.total()
+        return listed_counts(counts) + (f", nothing in {nothing:,}" if nothing else "")
+
+
+class FoundShares:
+    """Counts pixels of each class, for the lines at the end of a demo.
+
+    Args:
+        names: Name of each class.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = [name.strip() for name in names]
+        self._files: dict[str, Counter[int]] = {}
+
+    def add(self, name: str, classes: NDArray[np.integer[Any]]) -> None:
+        """Count an image, or a further frame of a video.
+
+        Args:
+            name: Name of the file.
+            classes: (H, W) indexes.
+        """
+        indexes, pixels = np.unique(classes, return_counts=True)
+        counts = dict(zip(indexes.tolist(), pixels.tolist(), strict=True))
+        self._files.setdefault(name, Counter()).update(counts)
+
+    def lines(self) -> list[str]:
+        """Return a line for each file, up to `FILES_NAMED`, and one for all of them."""
+        lines: list[str] = []
+        if len(self._files) <= FILES_NAMED:
+            lines = [f"{name}: {self._listed(counts)}" for name, counts in self._files.items()]
+        if len(self._files) > 1:
+            total = sum(self._files.values(), Counter[int]())
+            lines.append(f"{len(self._files):,} files: {self._listed(total)}")
+        return [printable(line) for line in lines]
+
+    def _listed(self, counts: Counter[int]) -> str:
+        """List classes, the largest first."""
+        total = counts.total()
+        ordered = [(index, count / total) for index, count in counts.most_common()]
+        shown = [pair for pair in ordered if pair[1] >= _LEAST_SHARE][:_CLASSES_NAMED]
+        shown = shown or ordered[:1]
+        named = [f"{self._names[index]} {100 * share:.0f} %" for index, share in shown]
+        if more := len(ordered) - len(shown):
+            named.append(f"{more} more class{'es' if more > 1 else ''}")
+        return ", ".join(named)
+
+
+def first_classes(
+    probabilities: NDArray[np.float32], names: Sequence[str], number: int
+) -> list[Prediction]:
+    """Name the classes with the largest probabilities.
+
+    Args:
+        probabilities: (K,).
+        names: Names of the K classes.
+        number: Number of classes, at most.
+
+    Returns:
+        The classes, in falling order of probability.
+    """
+    order = (-probabilities).argsort(kind="stable")[:number].tolist()
+    return [Prediction(names[k], float(probabilities[k])) for k in order]
+
+
+def scored(predictions: Sequence[Prediction]) -> str:
+    """Write classes with their probabilities in a line: `jump 0.70, swim 0.20`."""
+    return ", ".join(f"{quoted(name)} {score_text(value)}" for name, value in predictions)
+
+
+def nothing_at(threshold: float, best: Prediction | None) -> str:
+    """Say that no score is high enough, and which comes closest.
+
+    Args:
+        threshold: Least score of what counts as found.
+        best: The best score, and its class if that is known.
+    """
+    text = f"nothing at {threshold:g}"
+    if best is None:
+        return text
+    named = f" ({best.name})" if best.name else ""
+    return f"{text}; the best score is {score_text(best.probability)}{named}"
+
+
+def lower(option: str = "--score-threshold") -> str:
+    """Say how a demo that found nothing is run again: its results are there by then."""
+    return f"lower {option}, with --overwrite"
+
+
+def counted_files(images: int, videos: Sequence[int]) -> str:
+    """Count files: `2 images and 1 video (300 frames)`.
+
+    Args:
+        images: Number of images.
+        videos: Number of frames of each video.
+    """
+    parts = [counted(images, "image")] if images else []
+    if videos:
+        parts.append(f"{counted(len(videos), 'video')} ({counted(sum(videos), 'frame')})")
+    return " and ".join(parts)
+
+
+def listed_counts(counts: Counter[str]) -> str:
+    """List classes with their numbers, the most frequent first: `3 dog, 1 cat`."""
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    named = [f"{count:,} {quoted(name)}" for name, count in ordered[:_CLASSES_NAMED]]
+    if more := ordered[_CLASSES_NAMED:]:
+        named.append(f"{sum(count for _, count in more):,} of {len(more)} more classes")
+    return ", ".join(named)
+
+
+def quoted(name: str) -> str:
+    """Quote the name of a class that begins like a number, as those of digits do."""
+    return f'"{name}"' if name[:1].isdecimal() else name
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number of things: `1 image`, `1,200 frames`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _frames(frames: int | None) -> str:
+    return "" if frames is None else f"{counted(frames, 'frame')}: "
+
+
+def draw_video(job: Job, draw: Callable[[Pixels, int], Pixels]) -> tuple[int, str | None]:
+    """Annotate all frames of a video, or of a camera until Ctrl-C, and write them as a video.
+
+    Args:
+        job: The video or camera, and the file to write, if any.
+        draw: Function that takes a frame (H, W, 3) and its number, and returns the annotated one,
+            of the same size for all frames.
+
+    Returns:
+        Number of frames, and an error message if it could not be read, or not to its end.
+    """
+    for target in job.targets:
+        make_folder(target.parent)
+    reader: Any = CameraReader(job.source) if job.is_camera else VideoReader(job.source)
+    frames = iter(reader)
+    first = next(frames, None)  # then the number of frames is known
+    done = 0
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(VideoWriter(target)) for target in job.targets]
+        bar = ProgressBar(reader.count, what=job.name, unit="frame", leave=False)
+        stack.enter_context(bar)
+        for frame in chain([first] if first else [], frames):
+            drawn = draw(frame.rgb, done)
+            for writer in writers:
+                writer.add(drawn, frame)
+            bar.update()
+            done += 1
+    return done, reader.error
+
+
+def do_jobs(jobs: Sequence[Job], do: Callable[[Job], str | None], *, title: str) -> list[str]:
+    """Do jobs one after another, with a progress bar.
+
+    Args:
+        jobs: Jobs of a plan.
+        do: Function that does one; it returns a sentence if the file cannot be used.
+        title: Title of the progress bar.
+
+    Returns:
+        The sentences, for the end of the program; after Ctrl-C they are said at once.
+    """
+    problems: list[str] = []
+    try:
+        for job in progress(jobs, total=len(jobs), what=title, unit="file"):
+            if problem := do(job):
+                problems.append(problem)
+    except KeyboardInterrupt:
+        for problem in problems:
+            complain(printable(problem))
+        raise
+    return problems
+
+
+def refuse(parser: argparse.ArgumentParser, error: Exception | str) -> NoReturn:
+    """End a program with one sentence on a value that was given, without the lines on its usage.
+
+    Args:
+        parser: Parser of the program, for its name.
+        error: The sentence, such as that a file is not there.
+
+    Raises:
+        SystemExit: With code 2.
+    """
+    parser.exit(EXIT_WRONG_ARGUMENTS, printable(f"{parser.prog}: error: {error}\n"))
+
+
+def run_demo(
+    parser: argparse.ArgumentParser,
+    *,
+    prepare: Callable[[], Plan],
+    work: Callable[[Plan], list[str]],
+    overwrite: bool,
+    results: Sequence[Path] = (),
+) -> None:
+    """Process every readable input and report the rest; the terminal gets warnings alone.
+
+    Args:
+        parser: Parser of the program, for its name.
+        prepare: Function that plans and checks; its OSError or ValueError is a mistake in the
+            arguments.
+        work: Function that does the jobs, if there are any, and returns a sentence for each file
+            that could not be used.
+        overwrite: Replace earlier results.
+        results: Files to write, besides the targets of the jobs.
+
+    Raises:
+        SystemExit: With code 2 for wrong arguments, 1 and one sentence for each input that could
+            not be used or for a full disk, 130 after Ctrl-C.
+    """
+    try:
+        plan = prepare()
+        targets = [target for job in plan.jobs for target in job.targets]
+        require_free([*targets, *results], overwrite=overwrite)
+    except (OSError, ValueError) as error:
+        refuse(parser, error)
+    log_to_terminal()
+    problems = list(plan.problems)
+    try:
+        if plan.jobs:
+            problems += work(plan)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_KEYBOARD)
+    except UnwritableError as error:
+        sys.exit(f"{parser.prog}: {error}")
+    if not plan.jobs and len(problems) == 1:
+        sys.exit(printable(f"{parser.prog}: {problems[0]}"))
+    if problems:
+        sys.exit(printable("\n  ".join(["not everything could be read:", *problems])))
+
+
+def log_to_terminal() -> None:
+    """Let warnings of the log reach the terminal, and what is meant for it, and nothing else."""
+    handler = logging.StreamHandler()
+    handler.addFilter(ForTerminal())
+    handler.setFormatter(TerminalFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -1,1 +1,0 @@
-"""What demos say about their predictions."""

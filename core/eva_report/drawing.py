@@ -1,0 +1,318 @@
+"""Annotated images: one style for reports, demos and evaluations.
+
+Boxes, masks and labels are drawn by supervision; label maps, legends and class names by Pillow.
+Images are (H, W, 3) RGB arrays of uint8.
+"""
+
+import math
+from collections.abc import Sequence
+from colorsys import hls_to_rgb
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from eva_data.files import printable
+
+Color = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Pixels = NDArray[np.uint8]
+
+READABLE_SIDE = 512  # smaller images are enlarged, since labels would cover them
+LONGEST_SIDE = 2**16 - 1  # pixels of a JPEG
+_HUES = (
+    (228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163), (255, 127, 0),
+    (0, 158, 150), (166, 86, 40), (247, 80, 170), (120, 140, 20), (70, 80, 220),
+)  # fmt: skip
+_GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it spread over a circle
+_TONES = (  # lightness, saturation; their number divides no small Fibonacci number
+    (0.45, 0.9), (0.62, 0.75), (0.35, 0.7), (0.72, 0.85), (0.52, 0.5), (0.28, 0.9)
+)  # fmt: skip
+_MASK_OPACITY = 0.4
+_NAME_LETTERS = 60
+_CROWD = 30  # objects, from which on names may cover each other
+_LEAST_SHARE = 0.0005  # of the pixels, for a line in a legend
+_LARGEST_IN_PALETTE = 255
+_WIDEST_NAME = 600  # pixels in a legend
+_MOST_LETTERS = 1000  # no image has room for more
+
+
+class DrawnObject(NamedTuple):
+    """An object to draw.
+
+    Attributes:
+        box: x0, y0, x1, y1 in pixels of the image.
+        name: Name of its class.
+        label: Number of its class, which chooses the color.
+        score: Score, 0 to 1; None for ground truth.
+        mask: COCO run-length code; None without one.
+    """
+
+    box: Sequence[float]
+    name: str
+    label: int
+    score: float | None = None
+    mask: dict[str, Any] | None = None
+
+
+def class_color(index: int) -> Color:
+    """Return the color (red, green, blue) of a class, the same in every image.
+
+    The first ten differ at a glance; some hundred have a color of their own.
+
+    Args:
+        index: Number of the class, from 0.
+    """
+    if 0 <= index < len(_HUES):
+        return _HUES[index]
+    light, strength = _TONES[index % len(_TONES)]
+    red, green, blue = hls_to_rgb(index * _GOLDEN % 1, light, strength)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def score_text(score: float) -> str:
+    """Write a score between 0 and 1, or a cosine, as everywhere in the toolkit: "0.87"."""
+    return f"{round(score, 2) + 0.0:.2f}"  # no "-0.00"
+
+
+def enlargement(height: int, width: int) -> int:
+    """Return the factor that makes a small image legible: 1 from `READABLE_SIDE` on."""
+    return max(1, math.ceil(READABLE_SIDE / max(height, width)))
+
+
+def enlarged(image: Pixels, scale: int) -> Pixels:
+    """Repeat pixels, so that no value is invented: (H * scale, W * scale, C)."""
+    return image if scale == 1 else image.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def font_file() -> str | None:
+    """Return the font of matplotlib, which has more letters than Pillow's; None without it."""
+    try:
+        from matplotlib import get_data_path
+    except ImportError:
+        return None
+    return str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+
+
+def font(size: int) -> Font:
+    """Load the font of all annotations.
+
+    Args:
+        size: Pixels of a letter.
+    """
+    file = font_file()
+    return ImageFont.truetype(file, size) if file else ImageFont.load_default(size)
+
+
+def shortened(text: str, letters: Font, width: float) -> str:
+    """Make one line of a text, whose end is cut where it is too wide.
+
+    Args:
+        text: The text.
+        letters: Its font.
+        width: Pixels that it may have.
+    """
+    text = printable(" ".join(text[:_MOST_LETTERS].split()))
+    if letters.getlength(text) <= width:
+        return text
+    while text and letters.getlength(text + "...") > width:
+        text = text[:-1]
+    return text.rstrip() + "..."
+
+
+def clock(seconds: float) -> str:
+    """Write a time as minutes and tenths of seconds, with hours where there are any."""
+    tenths = round(max(seconds, 0.0) * 10)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    rest = f"{tenths // 10:02}.{tenths % 10}"
+    return f"{hours}:{minutes:02}:{rest}" if hours else f"{minutes}:{rest}"
+
+
+def draw_objects(
+    image: Pixels,
+    objects: Sequence[DrawnObject],
+    *,
+    scale: int | None = None,
+    longest: int | None = None,
+) -> Pixels:
+    """Draw masks, boxes, and names with scores.
+
+    Args:
+        image: (H, W, 3), which stays as it is.
+        objects: Objects in pixels of the image; those whose box is not finite are left out.
+        scale: Enlargement; None for `enlargement`.
+        longest: Longest side of the result: a larger image is made smaller before it is drawn on,
+            so that names stay legible. None for the image's own size.
+
+    Returns:
+        (H * scale, W * scale, 3), or smaller by `longest`.
+
+    Raises:
+        ValueError: If a side is longer than a JPEG can have, or a mask has another size.
+    """
+    height, width = image.shape[:2]
+    factor = float(enlargement(height, width) if scale is None else scale)
+    if longest is not None and max(height, width) * factor > longest:
+        factor = longest / max(height, width)
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    if max(size) > LONGEST_SIDE:
+        raise ValueError(f"a side of {max(size):,} px is longer than {LONGEST_SIDE:,} px")
+    kind = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BICUBIC
+    canvas = np.array(Image.fromarray(image).resize(size[::-1], kind))
+    known = [one for one in objects if np.isfinite(np.asarray(one.box, float)).all()]
+    return _annotated(canvas, known, (height, width)) if known else canvas
+
+
+def _annotated(canvas: Pixels, objects: Sequence[DrawnObject], size: tuple[int, int]) -> Pixels:
+    import supervision as sv  # takes seconds
+
+    height, width = canvas.shape[:2]
+    factor = np.array([width / size[1], height / size[0]] * 2)
+    boxes = np.array([one.box for one in objects], float)
+    labels = np.array([one.label for one in objects])
+    present, numbers = np.unique(labels, return_inverse=True)
+    palette = sv.ColorPalette([sv.Color(*class_color(label)) for label in present])
+    limits = np.array([width, height] * 2)
+    placed = (boxes * factor).clip(0, limits)
+    found = sv.Detections(xyxy=placed, class_id=numbers)
+    masked = np.array([one.mask is not None for one in objects])
+    letter = _letter_size(canvas, placed)
+    line = max(1, round(letter / 8))
+    scene = np.ascontiguousarray(canvas[..., ::-1])  # supervision's arrays are BGR
+    if masked.any():
+        codes = [one.mask for one in objects if one.mask is not None]
+        masks = _placed_masks(codes, size).resize((height, width))
+        some = sv.Detections(xyxy=placed[masked], mask=masks, class_id=numbers[masked])
+        scene = sv.MaskAnnotator(palette, _MASK_OPACITY).annotate(scene, some)
+        scene = sv.PolygonAnnotator(palette, max(1, line // 2)).annotate(scene, some)
+    scene = sv.BoxAnnotator(palette, line).annotate(scene, found)
+    names = sv.RichLabelAnnotator(
+        palette,
+        text_color=sv.ColorPalette([sv.Color(*text_color(class_color(one))) for one in present]),
+        font_path=font_file(),
+        font_size=letter,
+        text_padding=max(1, letter // 5),
+        smart_position=len(objects) <= _CROWD,
+    )
+    scene = names.annotate(scene, found, labels=[_tag(one) for one in objects])
+    return np.ascontiguousarray(scene[..., ::-1])
+
+
+def _placed_masks(codes: Sequence[dict[str, Any]], size: tuple[int, int]) -> Any:
+    """Make supervision's masks, which take the memory of their boxes and not of the image."""
+    import pycocotools.mask as mask_api
+    from supervision.detection.compact_mask import CompactMask
+
+    held = np.array([mask_api.toBbox(code) for code in codes])  # x, y, width, height
+    held[:, 2:] = held[:, :2] + np.maximum(held[:, 2:], 1) - 1  # the last column and row
+    return CompactMask.from_coco_rle(codes, held, size)
+
+
+def _letter_size(canvas: Pixels, boxes: NDArray[np.float64]) -> int:
+    """Return pixels of a letter: by the image, and in a crowd by its boxes too."""
+    size = math.sqrt(canvas.shape[0] * canvas.shape[1]) / 50
+    if len(boxes) >= _CROWD:
+        sides = boxes[:, 2:] - boxes[:, :2]
+        size = min(size, math.sqrt(np.median(sides.prod(axis=1))) / 4)
+    return int(np.clip(size, 12, 48))
+
+
+def _tag(one: DrawnObject) -> str:
+    score = "" if one.score is None else score_text(one.score)
+    name = " ".join(printable(one.name).split())
+    name = name if len(name) <= _NAME_LETTERS else f"{name[:_NAME_LETTERS]}..."
+    return f"{name} {score}".strip() or " "
+
+
+def text_color(background: Color) -> Color:
+    """Return black or white, whichever has more contrast with a color."""
+    linear = [((value / 255 + 0.055) / 1.055) ** 2.4 for value in background]  # of sRGB
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)  # equal contrast with both
+
+
+def overlay(
+    rgb: Pixels,
+    classes: NDArray[np.integer[Any]],
+    colors: Sequence[Color],
+    *,
+    opacity: float = 0.5,
+    scale: int | None = None,
+) -> Pixels:
+    """Paint the classes of a label map over an image.
+
+    Args:
+        rgb: (H, W, 3).
+        classes: (H, W) indexes; those without a color, such as 255 for "ignore", are not painted.
+        colors: Color of each class.
+        opacity: Opacity of the paint, 0 to 1.
+        scale: Enlargement; None for `enlargement`.
+
+    Returns:
+        (H * scale, W * scale, 3).
+    """
+    palette = np.asarray(colors, np.float32)
+    known = classes < len(palette)
+    painted = rgb.copy()
+    paint = palette[classes[known]]  # (n, 3)
+    painted[known] = np.round(rgb[known] * np.float32(1 - opacity) + paint * np.float32(opacity))
+    return enlarged(painted, enlargement(*rgb.shape[:2]) if scale is None else scale)
+
+
+def with_legend(
+    image: Pixels, classes: NDArray[np.integer[Any]], names: Sequence[str], colors: Sequence[Color]
+) -> Pixels:
+    """Add a column with color, name and share of each class in the image, the largest first.
+
+    Args:
+        image: (H', W', 3), perhaps enlarged.
+        classes: (H, W) indexes; those without a name count as pixels and have no line.
+        names: Name of each class.
+        colors: Color of each class.
+
+    Returns:
+        A wider image, and a higher one where the column needs it.
+    """
+    height, width = image.shape[:2]
+    shares = np.bincount(classes.ravel(), minlength=len(names))[: len(names)] / classes.size
+    shown = [index for index in np.argsort(-shares) if shares[index] >= _LEAST_SHARE]
+    size = int(np.clip(height / 28, 11, 40))
+    letters = font(size)
+    widest = max(width, _WIDEST_NAME)
+    texts = [f"{shortened(names[i], letters, widest)}  {shares[i]:.1%}" for i in shown]
+    line, gap = round(size * 1.6), size // 2
+    longest = max((letters.getlength(text) for text in texts), default=0)
+    column = round(longest) + line + 3 * gap
+    canvas = Image.new("RGB", (width + column, max(height, len(shown) * line + 2 * gap)), "white")
+    canvas.paste(Image.fromarray(image), (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    for row, (index, text) in enumerate(zip(shown, texts, strict=True)):
+        left, top = width + gap, gap + row * line
+        box = (left, top, left + line - gap // 2, top + line - gap // 2)
+        draw.rectangle(box, fill=tuple(colors[index]), outline="black")
+        middle = (left + line + gap, top + (line - gap // 2) / 2)
+        draw.text(middle, text, fill="black", font=letters, anchor="lm")
+    return np.asarray(canvas)
+
+
+def label_image(
+    classes: NDArray[np.integer[Any]], labels: Sequence[int], colors: Sequence[Color]
+) -> Image.Image:
+    """Make a label map with the values of the dataset, colored by a palette where they allow it.
+
+    Args:
+        classes: (H, W) indexes.
+        labels: Value of each class.
+        colors: Color of each class.
+    """
+    values = np.asarray(labels, np.uint16)[classes]
+    if max(labels) > _LARGEST_IN_PALETTE:
+        return Image.fromarray(values)
+    image = Image.fromarray(values.astype(np.uint8))
+    palette = np.zeros((_LARGEST_IN_PALETTE + 1, 3), np.uint8)
+    palette[list(labels)] = colors
+    image.putpalette(palette.tobytes())
+    return image

@@ -1,0 +1,116 @@
+"""Images of a page: as large, as good and as many as there is room for."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from PIL import Image
+
+from eva_report.content import Example, Gallery, Picture
+
+MOST_EXAMPLES = 200  # of a gallery
+_SMALL = 200  # pixels of a side; below, an image is shown with its pixels as squares
+# longest side in pixels, quality
+_LEVELS = ((1280, 84), (1024, 80), (896, 76), (720, 74), (560, 70), (420, 65), (320, 55))
+_MARKUP = 700  # bytes around an image
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image as it is written into the page."""
+
+    title: str
+    data: str
+    width: int
+    height: int
+
+    @property
+    def ratio(self) -> float:
+        """Width over height."""
+        return max(self.width / self.height, 0.001)
+
+    @property
+    def small(self) -> bool:
+        """Whether its pixels are shown as squares."""
+        return max(self.width, self.height) < _SMALL
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An example with its images.
+
+    Attributes:
+        caption: Its caption.
+        images: Its images.
+        smaller: Whether they are smaller or coarser than they could be.
+    """
+
+    caption: str
+    images: Sequence[Encoded]
+    smaller: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes in the page."""
+        texts = len(self.caption.encode(errors="replace")) + _MARKUP
+        return sum(len(one.data) + texts for one in self.images) + texts
+
+
+def fitted(galleries: Sequence[Gallery], room: int) -> list[list[Figure]]:
+    """Encode the examples of galleries, within some bytes.
+
+    Args:
+        galleries: Galleries of a page.
+        room: Bytes for all of them.
+
+    Returns:
+        The first examples of each; fewer where even the smallest images need more room, in turn
+        one of each gallery.
+    """
+    asked = [one.examples[:MOST_EXAMPLES] for one in galleries]
+    estimate = 0.0
+    for level, (side, _) in enumerate(_LEVELS):
+        last = level == len(_LEVELS) - 1
+        if not last and estimate * (side / _LEVELS[level - 1][0]) ** 2 > room:
+            estimate *= (side / _LEVELS[level - 1][0]) ** 2
+            continue
+        encoded = [[_figure(example, level) for example in examples] for examples in asked]
+        estimate = sum(one.size for figures in encoded for one in figures)
+        if estimate <= room:
+            return encoded
+    shown: list[list[Figure]] = [[] for _ in galleries]
+    for row in zip_longest(*encoded):
+        for place, figure in enumerate(row):
+            if figure is not None:
+                room -= figure.size
+                if room < 0:
+                    return shown
+                shown[place].append(figure)
+    return shown
+
+
+def _figure(example: Example, level: int) -> Figure:
+    images = [_encoded(one, level) for one in example.pictures]
+    return Figure(example.caption, images, smaller=level > 0)
+
+
+def _encoded(picture: Picture, level: int) -> Encoded:
+    """Encode an image of any mode, which is never enlarged; what is transparent becomes white."""
+    image = picture.image
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    elif image.mode in ("P", "1"):
+        image = image.convert("RGB")
+    side, quality = _LEVELS[level]
+    if max(image.size) > side:
+        factor = side / max(image.size)
+        width, height = (max(1, round(length * factor)) for length in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    stream = io.BytesIO()
+    rgb.save(stream, "WEBP", quality=quality, method=2)
+    data = f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return Encoded(picture.title, data, *rgb.size)

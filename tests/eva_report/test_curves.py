@@ -1,0 +1,84 @@
+"""Plots: axes with round numbers, thinning that keeps peaks, points that cannot be drawn."""
+
+import pytest
+
+from eva_report.content import Curve, Curves
+from eva_report.curves import has_points, linear_axis, logarithmic_axis, plot_view, short, thinned
+
+
+def curves(*points, logarithmic=False):
+    named = [Curve(name=f"c{n}", points=one) for n, one in enumerate(points)]
+    return Curves(
+        title="", x_label="iteration", y_label="loss", curves=named, logarithmic=logarithmic
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([0, 10], [0, 2, 4, 6, 8, 10]),
+        ([0.31, 0.92], [0.2, 0.4, 0.6, 0.8, 1.0]),
+        ([3, 3], [1, 2, 3, 4, 5]),
+        ([0], [-1, -0.5, 0, 0.5, 1]),
+        ([-5e-324, 5e-324], [-1, -0.5, 0, 0.5, 1]),
+        ([-1e-9, 1e-9], [-1e-9, -5e-10, 0, 5e-10, 1e-9]),
+    ],
+)
+def test_ticks_of_a_linear_axis(values, ticks):
+    axis = linear_axis(values)
+    assert axis.ticks == pytest.approx(ticks)
+    assert axis.low <= min(values)
+    assert max(values) <= axis.high
+
+
+def test_there_is_no_half_a_step():
+    assert [text for _, text in plot_view(curves([(1, 2.0)])).x_ticks] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([0.11, 4], [0.1, 0.2, 0.5, 1, 2, 5]),
+        ([1e-6, 9.9], [1e-6, 1e-4, 1e-2, 1]),
+        ([2], [2, 5]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis(values, ticks):
+    axis = logarithmic_axis(values)
+    assert axis.ticks == pytest.approx(ticks)
+    assert axis.place(axis.low) == 0
+    assert axis.place(axis.high) == pytest.approx(1)
+
+
+def test_numbers():
+    texts = [short(one) for one in (0, 1.0, 0.1 + 0.2, 12000, 1e-7, 123456789, -2.5, 0.00012346)]
+    assert texts == ["0", "1", "0.3", "12,000", "1e-7", "1.23e8", "-2.5", "0.0001235"]
+
+
+def test_thinning_keeps_ends_and_peaks():
+    points = [(float(x), 1.0) for x in range(10_000)]
+    points[7_123] = (7_123.0, 50.0)
+    points[5_000] = (5_000.0, -3.0)
+    few = thinned(points)
+    assert len(few) <= 500
+    assert {points[0], points[-1], points[7_123], points[5_000]} <= set(few)
+    assert few == sorted(few)
+    assert thinned(points[:500]) == points[:500]
+
+
+def test_what_cannot_be_drawn_is_left_out():
+    nan, inf = float("nan"), float("inf")
+    some = curves([(0, 1), (1, nan), (nan, 2), (2, inf), (3, 2)], [], [(0, nan)], [(1, 1.5)])
+    view = plot_view(some)
+    assert [name for _, name, _ in view.legend] == ["c0", "c3"]
+    assert view.lines[0]["path"].count("L") == 1
+    assert view.lines[1]["point"]
+    assert not has_points(curves([(0, nan)]))
+
+
+def test_a_logarithmic_axis_only_where_all_is_positive():
+    points = [(n, 10.0**-n) for n in range(4)]
+    assert plot_view(curves(points, logarithmic=True)) != plot_view(curves(points))
+    for nothing in (0.0, 5e-324):
+        beside = [*points, (4, nothing)]
+        assert plot_view(curves(beside, logarithmic=True)) == plot_view(curves(beside))

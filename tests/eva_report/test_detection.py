@@ -1,0 +1,223 @@
+"""Sections of a detector's report, by hand-made boxes whose numbers are known."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eva_report.content import Confusion, Curves, Gallery, ScoreTable, Table
+from eva_report.detection import data_fact, detection_sections
+
+LEFT, RIGHT, TOP = [2, 3, 20, 20], [60, 30, 30, 40], [30, 2, 25, 20]
+
+
+def _label(image, category, box, **more):
+    return {"image_id": image, "category_id": category, "bbox": box, "area": 400} | more
+
+
+def _found(image, category, box, score, **more):
+    return {"image_id": image, "category_id": category, "bbox": box, "score": score} | more
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """Arguments: cat and dog in four pictures, the best of which is named good.png."""
+    names = {"g": "good.png", "w": "wrong.png", "m": "missed.png", "n": "nothing.png"}
+    for name in names.values():
+        Image.new("RGB", (100, 80), (90, 90, 90)).save(tmp_path / name)
+    truth = {
+        "images": [
+            {"id": key, "file_name": name, "width": 100, "height": 80}
+            for key, name in names.items()
+        ],
+        "annotations": [
+            _label("g", "c", LEFT, segmentation=[[2, 3, 22, 3, 22, 23, 2, 23]]),
+            _label("g", "d", RIGHT),
+            _label("w", "c", LEFT),
+            _label("m", "c", LEFT),
+            _label("m", "c", RIGHT, iscrowd=1),
+        ],
+        "categories": [{"id": "c", "name": "cat"}, {"id": "d", "name": "dog"}],
+    }
+    mask = {"size": [80, 100], "counts": [160, 6400, 1440]}
+    predictions = [
+        _found("g", "c", LEFT, 0.9, segmentation=mask),
+        _found("g", "d", RIGHT, 0.8),
+        _found("w", "d", LEFT, 0.7),
+        _found("w", "d", TOP, 0.6),
+        _found("m", "c", LEFT, 0.4),
+    ]
+    scores = {
+        "bbox": {"AP": 51.0, "APs": 51.0, "APl": math.nan, "AP-cat": 30.5, "AP-dog": 71.5},
+        "segm": {"AP": 40.0, "APs": 40.0, "APl": None, "AP-cat": 20.0, "AP-dog": None},
+    }
+    return {"truth": truth, "predictions": predictions, "images": tmp_path, "scores": scores}
+
+
+def _of(sections, kind):
+    return [one for one in sections if isinstance(one, kind)]
+
+
+def test_scores_say_what_they_mean_and_why_one_is_missing(scene):
+    (table,) = _of(detection_sections(**scene), ScoreTable)
+    assert table.columns == ["box", "mask"]
+    assert [(row.name, row.values) for row in table.rows] == [
+        ("AP", [51, 40]),
+        ("APs", [51, 40]),
+        ("APl", [None, None]),
+    ]
+    assert "over IoUs from 0.50 to 0.95" in table.rows[0].meaning
+    assert table.rows[2].meaning.endswith("px; there are no large objects in the data")
+    assert table.text == "Percent, on 4 images, 4 objects of 2 classes."
+
+
+def test_classes_with_the_lowest_ap_first(scene, tmp_path):
+    (table,) = _of(detection_sections(**scene, folder=tmp_path), Table)
+    assert table.heads == ["class", "AP box", "AP mask", "objects", "found", "missed", "false"]
+    assert table.rows == [["cat", 30.5, 20.0, 3, 1, 2, 0], ["dog", 71.5, None, 1, 1, 0, 2]]
+    lines = list(csv.reader((tmp_path / table.complete_in).read_text().splitlines()))
+    assert lines == [
+        table.heads,
+        ["cat", "30.5", "20.0", "3", "1", "2", "0"],
+        ["dog", "71.5", "", "1", "1", "0", "2"],
+    ]
+
+
+def test_a_name_that_is_not_text_and_an_object_of_no_class(scene, tmp_path):
+    scene["truth"]["categories"][0]["name"] = "c\udce9t"
+    scene["truth"]["annotations"].append(_label("g", "unknown", TOP))
+    (table,) = _of(detection_sections(**scene, folder=tmp_path), Table)
+    assert sum(row[-4] for row in table.rows) == 4
+    assert "c\\udce9t" in (tmp_path / table.complete_in).read_text()
+
+
+def test_confusion_of_matches(scene, tmp_path):
+    (section,) = _of(detection_sections(**scene, folder=tmp_path), Confusion)
+    assert section.classes == ["cat", "dog", "background"]
+    assert section.counts.tolist() == [[1, 1, 1], [0, 1, 0], [0, 1, 0]]
+    assert section.text.startswith("Matched as above.")  # the rule stands with the classes
+    lines = (tmp_path / section.complete_in).read_text().splitlines()
+    assert lines[:3] == ["label,prediction,objects", "cat,cat,1", "cat,dog,1"]
+
+
+def test_curves_over_the_least_score(scene):
+    (section,) = _of(detection_sections(**scene), Curves)
+    at = {one.name: dict(one.points) for one in section.curves}
+    assert at["precision"][0.0] == pytest.approx(3 / 5)
+    assert at["recall"][0.0] == pytest.approx(3 / 4)
+    assert at["F1"][0.5] == pytest.approx(2 * 2 / (4 + 4))
+    assert at["recall"][0.85] == pytest.approx(1 / 4)
+    assert max(at["precision"]) == pytest.approx(0.9)  # nothing is above
+    assert "F1 is highest, 0.67, at a score of 0.00" in section.text
+
+
+def test_worst_and_best_pictures(scene):
+    worst, best = _of(detection_sections(**scene), Gallery)
+    assert [one.caption for one in worst.examples] == [
+        "wrong.png: 0 of 1 found, 2 false",
+        "missed.png: 0 of 1 found, 0 false",
+    ]
+    assert [one.caption for one in best.examples] == ["good.png: 2 of 2 found, 0 false"]
+    assert [one.title for one in best.examples[0].pictures] == ["truth", "prediction"]
+    truth, found = (np.asarray(one.image) for one in best.examples[0].pictures)
+    assert truth.shape == found.shape == (480, 600, 3)
+    for picture in (truth, found):
+        assert (picture[60:120, 60:110] != 90).any(axis=2).mean() > 0.9  # the mask of the cat
+        assert (picture[:, 570:] == 90).all()
+
+
+def test_pictures_that_cannot_be_read_are_left_out_and_named(scene, tmp_path):
+    (tmp_path / "wrong.png").write_bytes(b"nothing")
+    (tmp_path / "good.png").unlink()
+    worst, best = _of(detection_sections(**scene), Gallery)
+    assert [one.caption[:6] for one in worst.examples] == ["missed"]
+    assert "1 of them could not be read and are left out, such as wrong.png" in worst.text
+    assert best.examples == []
+    scene["images"] = {"m": tmp_path / "missed.png"}
+    (worst, _) = _of(detection_sections(**scene), Gallery)
+    assert len(worst.examples) == 1
+
+
+def test_a_file_of_predictions_is_read_object_by_object(scene, tmp_path, monkeypatch):
+    expected = [one.counts.tolist() for one in _of(detection_sections(**scene), Confusion)]
+    scene_of_one = scene["predictions"][:1]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(scene["predictions"], indent=1))
+    monkeypatch.setattr("eva_report.detection._CHUNK", 7)
+    scene["predictions"] = file
+    sections = detection_sections(**scene)
+    assert [one.counts.tolist() for one in _of(sections, Confusion)] == expected
+    for text, message in (
+        ('{"a": 1}', "is not a list"),
+        (json.dumps(scene_of_one)[:-1], "not a complete list"),
+        ("[1]", "holds 1, without bbox, category_id, image_id, score"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            detection_sections(**scene)
+
+
+def test_where_nothing_passes_the_threshold_a_lower_one_is_taken(scene):
+    for one in scene["predictions"]:
+        one["score"] /= 2
+    (section,) = _of(detection_sections(**scene), Confusion)
+    assert section.counts.tolist() == [[1, 0, 2], [0, 1, 0], [0, 0, 0]]
+    (classes,) = _of(detection_sections(**scene), Table)
+    assert "No prediction has a score of 0.5 (the best: 0.45), so those from 0.4" in classes.text
+
+
+def test_without_predictions_or_objects(scene):
+    nothing = scene | {"predictions": [], "scores": {"bbox": {"AP": None}}}
+    sections = detection_sections(**nothing)
+    assert _of(sections, ScoreTable)[0].rows[0].meaning.endswith("; nothing was found")
+    assert _of(sections, Confusion)[0].counts.tolist() == [[0, 0, 3], [0, 0, 1], [0, 0, 0]]
+    assert "There are no predictions." in _of(sections, Table)[0].text
+    assert not _of(sections, Curves)
+    (worst,) = _of(sections, Gallery)
+    assert len(worst.examples) == 3
+    del scene["truth"]["annotations"]
+    sections = detection_sections(**scene)
+    assert _of(sections, ScoreTable)[0].rows[2].meaning.endswith("no objects in the data")
+    assert _of(sections, Confusion)[0].counts.tolist() == [[0, 0, 0], [0, 0, 0], [1, 3, 0]]
+    assert detection_sections(**scene | {"predictions": [], "scores": {}}) == []
+
+
+def test_one_class_and_many(scene):
+    scene["scores"] = {"bbox": {"AP": 30.5}}
+    scene["truth"]["categories"] = [{"id": "c", "name": "cat"}]
+    scene["truth"]["annotations"] = [
+        one for one in scene["truth"]["annotations"] if one["category_id"] == "c"
+    ]
+    (table,) = _of(detection_sections(**scene), Table)
+    assert table.rows == [["cat", 30.5, 3, 1, 2, 0]]
+    many = [{"id": f"c{number}", "name": f"class {number}"} for number in range(1202)]
+    scene["truth"]["categories"] += many
+    sections = detection_sections(**scene, per_class={"bbox": {"cat": 7.0, "class 3": 5.0}})
+    assert _of(sections, Confusion)[0].counts.shape == (1204, 1204)
+    assert _of(sections, Table)[0].rows[0] == ["cat", 7.0, 3, 1, 2, 0]
+    assert len(_of(sections, Table)[0].rows) == 1203
+
+
+def test_scores_of_lvis_and_recalls_are_explained(scene):
+    scene["truth"]["categories"][0]["frequency"] = "c"
+    scene["scores"] = {"bbox-fixed": {"APr": None, "APc": 5.0, "AR_s@300": 7.0, "mine": 1.0}}
+    (table,) = _of(detection_sections(**scene), ScoreTable)
+    assert table.columns == ["box, fixed"]
+    meanings = {row.name: row.meaning for row in table.rows}
+    assert meanings["APr"].endswith("; there are no objects of rare classes in the data")
+    assert meanings["APc"] == "AP of common classes, in 11 to 100 training images"
+    assert meanings["AR_s@300"] == (
+        "average recall of small objects, below 32 x 32 px, with up to 300 predictions an image"
+    )
+    assert meanings["mine"] == ""
+
+
+def test_the_fact_about_the_data(scene):
+    assert data_fact(scene["truth"]) == "4 images, 4 objects of 2 classes"
+    one = {"images": [{}], "annotations": [{}], "categories": [{}]}
+    assert data_fact(one) == "1 image, 1 object of 1 class"
+    test_set = {"images": [{}] * 1200, "categories": [{}]}
+    assert data_fact(test_set) == "1,200 images, 0 objects of 1 class"

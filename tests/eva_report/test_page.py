@@ -1,0 +1,293 @@
+"""The page of a report: escaped, self-contained, within its limit, complete or not there."""
+
+import os
+import re
+import signal
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eva_data.files import UnwritableError
+from eva_report import page as pages
+from eva_report.content import (
+    Confusion,
+    Curve,
+    Curves,
+    Example,
+    Gallery,
+    Link,
+    Picture,
+    Report,
+    ScoreRow,
+    ScoreTable,
+    Step,
+    Table,
+)
+from eva_report.page import NAME, rendered, try_report, write_report
+from eva_runs.interruption import SIGNALS
+
+EVIL = "\"'><script>alert(1)</script><img src=http://x/y onerror=z>\udcff\u202e\0"
+VOID = {"meta", "link", "img", "input"}
+
+
+class Checker(HTMLParser):
+    """Elements, attributes and text of a page; every element has to be closed in its turn."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.words, self._open = [], "", []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if self._open and self._open[-1] != "style":
+            self.words += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def picture(side=40, colour=(200, 30, 30), title="truth"):
+    return Picture(title=title, image=Image.new("RGB", (side, side), colour))
+
+
+def noise():
+    values = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    image = Image.fromarray(values).resize((400, 400), Image.Resampling.BICUBIC)
+    return Picture(title="truth", image=image)
+
+
+def gallery(count, make, title="Worst cases"):
+    examples = [Example(caption=f"{n}.jpg", pictures=[make(), make()]) for n in range(count)]
+    return Gallery(title=title, examples=examples, text="By score.")
+
+
+def report(*sections, **more):
+    given = {"title": "Detection", "summary": "AP 41.2.", "facts": [("seed", "1")]}
+    return Report(**{**given, "sections": sections, **more})
+
+
+PLOT = Curves(title="Loss", x_label="", y_label="", curves=[Curve(name="", points=[(0, 1)])])
+SCORES = ScoreTable(
+    title="Scores",
+    columns=["box", "mask"],
+    rows=[
+        ScoreRow(name="AP", values=[41.23, 38.0], meaning="mean over IoU 0.50 to 0.95"),
+        ScoreRow(name="APl", values=[None, float("nan")], meaning="there are no large objects"),
+    ],
+)
+
+
+def test_the_parts_come_in_their_order(tmp_path):
+    (tmp_path / "model.pth").write_text("")
+    steps = [Step(text="Detect:", command="eva detection demo 'a b'")]
+    links = [Link(title="weights", path=Path("model.pth"))]
+    file = write_report(tmp_path, report(SCORES, links=links, next_steps=steps))
+    assert file == tmp_path / NAME
+    text = file.read_text()
+    order = ["<h1>Detection", "AP 41.2.", "41.2</b>", "<dt>seed", "Scores</h2>", "model.pth"]
+    places = [text.index(one) for one in [*order, "eva detection demo"]]
+    assert places == sorted(places)
+    words = Checker(text).words
+    assert "eva detection demo 'a b'" in words
+    assert "mean over IoU" in words
+    assert words.count("\N{EN DASH}") == 2  # of a score that is None, and of one that is NaN
+
+
+def test_text_of_every_part_is_escaped(tmp_path):
+    counts = np.array([[3, 1], [2, 4]])
+    (tmp_path / "file").write_text("")
+    sections = [
+        ScoreTable(
+            title=EVIL,
+            columns=[EVIL],
+            rows=[ScoreRow(name=EVIL, values=[1.0], meaning=EVIL)],
+            text=EVIL,
+        ),
+        Table(title=EVIL, heads=[EVIL], rows=[[EVIL]] * 300, text=EVIL, complete_in=EVIL),
+        Curves(
+            title=EVIL,
+            x_label=EVIL,
+            y_label=EVIL,
+            curves=[Curve(name=EVIL, points=[(0, 1), (1, 2)])],
+            text=EVIL,
+        ),
+        *(
+            Confusion(
+                title=EVIL,
+                classes=[EVIL] * size,
+                counts=np.tile(counts, (size // 2, size // 2)),
+                unit=EVIL,
+                text=EVIL,
+                complete_in=EVIL,
+            )
+            for size in (2, 40, 100)
+        ),
+        Gallery(
+            title=EVIL, examples=[Example(caption=EVIL, pictures=[picture(title=EVIL)])], text=EVIL
+        ),
+    ]
+    text = rendered(
+        report(
+            *sections,
+            title=EVIL,
+            summary=EVIL,
+            facts=[(EVIL, EVIL), ("command", EVIL)],
+            links=[Link(title=EVIL, path=Path("file"))],
+            next_steps=[Step(text=EVIL, command=EVIL)],
+        ),
+        tmp_path,
+    )
+    checked = Checker(text)
+    assert not checked.all("script")
+    assert {frozenset(one) - {"class"} for one in checked.all("img")} == {
+        frozenset({"width", "height", "alt", "src"})
+    }
+    assert not any(name.startswith("on") for _, one in checked.elements for name in one)
+    assert checked.words.count(r"onerror=z>\udcff\u202e\x00") > 30
+    assert "\0" not in text
+    assert "\u202e" not in text
+    text.encode()  # nothing that is not UTF-8
+
+
+def test_nothing_is_loaded_from_elsewhere(tmp_path):
+    text = rendered(report(SCORES, gallery(2, picture)), tmp_path)
+    checked = Checker(text)
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    first, second = checked.all("meta")[:2]
+    assert first == {"charset": "utf-8"}
+    assert second == {"http-equiv": "Content-Security-Policy", "content": policy}
+    for _, attributes in checked.elements:
+        for name in ("src", "href", "data", "action", "srcset"):
+            assert re.match("data:|#|$", attributes.get(name, ""))
+    assert not re.search(r"url\(|@import|https?:", text)
+
+
+def test_links_are_relative_and_quoted_and_lead_to_files(tmp_path):
+    odd = os.fsdecode(b"b \xff#?%.pth")
+    for name in (odd, "javascript:alert(1)"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.txt").write_text("")
+    paths = [odd, "missing.pth", "javascript:alert(1)", "run/log.txt", tmp_path / "run", "../none"]
+    links = [Link(title=f"title {n}", path=Path(path)) for n, path in enumerate(paths)]
+    addresses = [one["href"] for one in Checker(rendered(report(links=links), tmp_path)).all("a")]
+    files = [one for one in addresses if not one.startswith("#")]
+    assert files == ["b%20%FF%23%3F%25.pth", "javascript%3Aalert%281%29", "run/log.txt", "run"]
+
+
+def test_long_tables_are_cut_and_name_the_file_with_the_rest(tmp_path):
+    rows = [[f"class {n}", n, n / 7] for n in range(1000)]
+    table = Table(title="Classes", heads=["class", "n", "AP"], rows=rows, complete_in="per.csv")
+    words = Checker(rendered(report(table), tmp_path)).words
+    assert "class 199" in words
+    assert "class 200" not in words
+    assert "and 800 more, in per.csv" in words
+
+
+def test_the_page_stays_below_its_limit_whatever_is_in_it(tmp_path):
+    long = "\udcff" * 5_000
+    table = Table(title=long, heads=["a"] * 9, rows=[[long] * 9] * 30, text=long)
+    text = rendered(report(*[table] * 12, facts=[(long, long)] * 3), tmp_path, limit=300_000)
+    assert len(text.encode()) <= 300_000
+    words = Checker(text).words
+    assert "11 sections are left out" in words
+    assert "and 25 more" in words
+    with pytest.raises(ValueError, match="the texts of a report take more than 9,000 bytes"):
+        rendered(report(), tmp_path, limit=9_000)
+
+
+def test_pictures_become_smaller_and_then_fewer(tmp_path):
+    both = report(gallery(1, noise), gallery(3, noise, "Best"))
+    complete, bare = len(rendered(both, tmp_path).encode()), 13_000
+    most, few = (round((complete - bare) * part) + bare for part in (0.7, 0.15))
+    for limit, least, highest in ((most, 4, 4), (few, 1, 3), (bare, 0, 0)):
+        text = rendered(both, tmp_path, limit=limit)
+        assert len(text.encode()) <= limit
+        checked = Checker(text)
+        shown = len(checked.all("img")) // 2
+        assert least <= shown <= highest
+        assert "the images are smaller" in checked.words.lower()
+        assert f"below {limit / 1e6:g} MB" in checked.words
+        assert ("of 3 are shown" in checked.words) == (shown < 4)
+        assert "Worst cases" in checked.words  # each gallery has its share
+
+
+def test_pictures_are_as_they_are_where_there_is_room(tmp_path):
+    modes = [Image.new(mode, (60, 30)) for mode in ("RGB", "L", "P", "1", "RGBA", "I;16", "CMYK")]
+    modes += [Image.new("RGB", (3000, 10)), Image.new("RGB", (1, 9000)), Image.new("LA", (1, 1))]
+    examples = [Example(caption="", pictures=[Picture(title="", image=one)]) for one in modes]
+    text = rendered(report(Gallery(title="Modes", examples=examples)), tmp_path)
+    sizes = [(int(one["width"]), int(one["height"])) for one in Checker(text).all("img")]
+    assert sizes == [*[(60, 30)] * 7, (1280, 4), (1, 1280), (1, 1)]
+    assert "smaller" not in Checker(text).words
+
+
+def test_a_picture_is_enlarged_by_a_box_to_tick_and_embedded_once(tmp_path):
+    checked = Checker(rendered(report(gallery(3, picture)), tmp_path))
+    boxes = checked.all("input")
+    assert len(boxes) == len(checked.all("img")) == 6
+    assert {one["type"] for one in boxes} == {"checkbox"}
+    assert len({one["id"] for one in boxes}) == 6
+    assert boxes[0]["aria-label"] == "enlarge truth: 0.jpg"
+
+
+def test_empty_parts_are_left_out(tmp_path):
+    nowhere = [(0, float("nan"))]
+    empty = [
+        Gallery(title="Empty", examples=[]),
+        Curves(title="Empty", x_label="", y_label="", curves=[Curve(name="", points=nowhere)]),
+        Table(title="Empty", heads=["a"], rows=[]),
+        ScoreTable(title="Empty", columns=[], rows=[]),
+        Confusion(title="Empty", classes=[], counts=np.zeros((0, 0), int), unit="images"),
+    ]
+    text = rendered(report(*empty, gallery(1, picture), summary="", facts=[("a", "")]), tmp_path)
+    checked = Checker(text)
+    assert "Empty" not in checked.words
+    assert len(checked.all("img")) == 2
+    assert not checked.all("dt")
+
+
+def test_the_page_is_written_completely_or_not_at_all(tmp_path, monkeypatch, caplog):
+    write_report(tmp_path, report(title="first"))
+    monkeypatch.setattr(pages, "plot_view", lambda _: 1 / 0)
+    broken = report(PLOT, title="second")
+    assert try_report(tmp_path, lambda: broken) is None
+    assert "no report.html in" in caplog.text
+    assert "first" in (tmp_path / NAME).read_text()
+    assert list(tmp_path.iterdir()) == [tmp_path / NAME]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnwritableError):
+        write_report(tmp_path / "file", report())
+    assert try_report(tmp_path / "new", lambda: report()) == tmp_path / "new" / NAME
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_ends_the_report_and_not_the_run(tmp_path, caplog, number):
+    def interrupted():
+        signal.raise_signal(number)
+        return report()
+
+    handlers = {one: signal.signal(one, signal.SIG_DFL) for one in SIGNALS}
+    try:
+        assert try_report(tmp_path, interrupted) is None
+    finally:
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+    assert "a signal ended its writing" in caplog.text
+    assert list(tmp_path.iterdir()) == []
