@@ -9,7 +9,13 @@ import socket
 
 import pytest
 
-TASKS = ("pretrain", "classification", "video", "clip")
+RECIPES = {
+    "pretrain": "eva_debug_digit_scenes",
+    "classification": "eva_debug_digits",
+    "video": "eva_debug_motion",
+    "clip": "eva_debug_captions",
+}
+TASKS = tuple(RECIPES)
 STOPPED = 75  # the exit code of a run that was told to stop, and saved
 SCORE = {"pretrain": "cosine", "classification": "top1", "video": "top1", "clip": "top1"}
 
@@ -99,8 +105,13 @@ def test_killed_in_a_save_and_stopped_and_continued(
     "task",
     ["pretrain", "video", *(pytest.param(t, marks=pytest.mark.slow) for t in TASKS[1::2])],
 )
-def test_two_processes_stopped_and_continued(start_two, training, stop, ends_alike, tmp_path, task):
-    """The signal reaches one of them alone; both stop after the same step."""
+def test_two_processes_stopped_and_continued(
+    start_two, training, trained, stop, ends_alike, metrics_of, tmp_path, task
+):
+    """The signal reaches one of them alone; both stop after the same step.
+
+    Where nothing is drawn on the device, two processes give what one gives.
+    """
     half = ("--run.batch-size", {"pretrain": 2, "classification": 12, "video": 4, "clip": 12}[task])
     whole, output = tmp_path / "whole", tmp_path / "run"
     assert [one.wait().code for one in start_two(*training(task, whole, *half))] == [0, 0]
@@ -109,6 +120,23 @@ def test_two_processes_stopped_and_continued(start_two, training, stop, ends_ali
     assert [one.wait().code for one in two] == [STOPPED] * 2
     assert [one.wait().code for one in start_two(*training(task, output, *half))] == [0, 0]
     ends_alike(whole, output)
+    if task == "pretrain":
+        one, both = (
+            [line["loss"] for line in metrics_of(folder) if "loss" in line]
+            for folder in (trained(task)[0], whole)
+        )
+        assert both == pytest.approx(one, rel=1e-3)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_program_of_a_checkout_has_the_same_settings(run, root, tmp_path, task):
+    """A recipe by its path is the recipe by its name."""
+    program, recipe = (root / task / name for name in ("train.py", f"configs/{RECIPES[task]}.py"))
+    words = ("--run.epochs", 7, "--run.output", tmp_path / "run", "--print-config")
+    ours = run("eva", task, "train", RECIPES[task], *words)
+    assert run("python", program, recipe, *words).out == ours.out
+    assert "7" in ours.out
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -1,0 +1,171 @@
+"""Publishing a run, and weights by their address, with a stand-in of the hub on this machine."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+TASKS = ("pretrain", "classification", "video", "clip")
+REPO = "someone/eva-mine"
+# The process that programs go on from has read the hub's address before the test had one.
+CLIENT = """
+import runpy, sys
+for name in [name for name in sys.modules if name.split(".")[0] == "huggingface_hub"]:
+    del sys.modules[name]
+sys.argv[0] = "eva"
+runpy.run_module("eva_command", run_name="__main__")
+"""
+
+
+@pytest.fixture
+def eva(run, hub):
+    """Function: run a command as a client of the stand-in."""
+    return lambda *words, **more: run("python", "-c", CLIENT, *words, **more)
+
+
+def _published(folder):
+    return {path.name: path for path in folder.iterdir()}
+
+
+def _names_no_place(files, *places):
+    for path in files.values():
+        for place in places:
+            assert str(place).encode() not in path.read_bytes(), (path.name, place)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_would_be_published(run, trained, metrics_of, tmp_path, task):
+    """Weights without the optimizer's state, a model card, settings and scores; no places."""
+    from huggingface_hub import ModelCard
+
+    output, _ = trained(task)
+    run("eva", "push", output, REPO, "--dry-run", tmp_path / "card")
+    files = _published(tmp_path / "card")
+    assert {*files} == {"README.md", "model.safetensors", "recipe.json", "results.json"}
+    _names_no_place(files, output, output.parent, tmp_path)
+    last = sorted(output.glob("checkpoints/step_*"))[-1]
+    stored, own = load_file(files["model.safetensors"]), load_file(last / "model.safetensors")
+    assert stored.keys() == own.keys()
+    assert all(stored[name].equal(own[name]) for name in own)
+    card = ModelCard.load(files["README.md"])
+    assert card.data.license == "mit"
+    assert f"hf://{REPO}" in card.text
+    results = json.loads(files["results.json"].read_text())
+    scores = {f"val_{name}": score for name, score in results["scores"].items()}
+    assert scores
+    assert scores.items() <= metrics_of(output)[-1].items()
+
+
+def test_best_weights_and_those_of_the_moving_average(run, trained, tmp_path):
+    output, _ = trained("classification")
+    for option, name in (("--best", "best/model.safetensors"), ("--ema", "model_ema.safetensors")):
+        run("eva", "push", output, REPO, option, "--dry-run", tmp_path / option)
+        stored = load_file(tmp_path / option / "model.safetensors")["head.weight"]
+        last = sorted(output.glob("checkpoints/step_*"))[-1]
+        file = output / name if option == "--best" else last / name
+        assert stored.equal(load_file(file)["head.weight"])
+
+
+def test_published_and_taken_by_its_address(eva, trained, hub, engine_data, tmp_path):
+    output, _ = trained("classification")
+    eva("push", output, REPO, "--private", HF_TOKEN=hub.token)
+    ((repo, files, _),) = hub.commits
+    assert repo == REPO
+    assert hub.private == {REPO: True}
+    _names_no_place(
+        {name: _file(tmp_path / name, content) for name, content in files.items()}, output
+    )
+    data = ("--data", engine_data / "folder/val", "--workers", 0, "--device", "cpu")
+    scores = []
+    for number, weights in enumerate((f"hf://{REPO}", output / "checkpoints/step_00000008")):
+        if number:
+            weights /= "model.safetensors"
+        folder = tmp_path / f"{number}"
+        eva("classification", "evaluate", weights, *data, "--output", folder)
+        scores.append(json.loads((folder / "results.json").read_text())["sets"])
+    assert scores[0] == scores[1]
+
+
+def _file(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def test_what_is_not_published(eva, run, fails, trained, hub, tmp_path):
+    output = tmp_path / "run"
+    shutil.copytree(trained("classification")[0], output)
+    fails(eva("push", output, REPO, HF_TOKEN="hf_wrong", code=None), "HF_TOKEN")
+    hub.private[REPO] = False  # a public repository of that name
+    fails(eva("push", output, REPO, "--private", HF_TOKEN=hub.token, code=None), REPO)
+    for step in output.glob("checkpoints/step_*"):
+        file = step / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+    card = tmp_path / "card"
+    fails(run("eva", "push", output, REPO, "--dry-run", card, code=None), output)
+    assert not card.exists()
+    fails(run("eva", "push", tmp_path / "nowhere", REPO, code=None), tmp_path / "nowhere")
+    assert not hub.commits
+
+
+def test_a_download_that_broke_off_goes_on(documented, hub, tmp_path):
+    resolve = documented("eva_backbone", "resolve_source")
+    content = bytes(range(256)) * 800
+    hub.put(REPO, "folder/weights.pt", content)
+    hub.cuts = [90_000]
+    with open(resolve(f"hf://{REPO}/folder/weights.pt"), "rb") as file:
+        assert file.read() == content
+    assert len(hub.gets("weights.pt")) == 2
+    commit = hub.commit(REPO)
+    hub.put(REPO, "folder/weights.pt", b"newer")
+    with open(resolve(f"hf://{REPO}/folder/weights.pt@{commit}"), "rb") as file:
+        assert file.read() == content
+
+
+@pytest.mark.parametrize("address", ["nobody/none", "someone/eva-mine/other.pt", "a/b/../../x.pt"])
+def test_an_address_of_nothing_is_named(eva, fails, hub, engine_data, address):
+    hub.put(REPO, "model.safetensors", b"x")
+    words = ("--data", engine_data / "folder/val")
+    name = address.removesuffix("/other.pt") if "other" in address else address
+    ended = eva("classification", "evaluate", f"hf://{address}", *words, code=None)
+    fails(ended, name)
+
+
+def test_nothing_is_downloaded_where_that_is_switched_off(run, fails, hub, tmp_path):
+    words = ("eva", "weights", "get", "eva_psz14", "--no-download")
+    ended = run(*words, code=1, EVA_WEIGHTS=tmp_path, HOME=tmp_path)
+    fails(ended, "eva_psz14.pt", tmp_path)
+    assert not hub.requests
+
+
+@pytest.mark.parametrize(
+    ("secret", "setting"),
+    [
+        ("smith-and-sons", "customers/smith-and-sons/photos"),
+        ("deadbeef01", "https://bucket.example/photos.tar?X-Amz-Signature=deadbeef01"),
+        ("secret-0123456789", "photos --header 'Authorization: Bearer secret-0123456789'"),
+    ],
+)
+@pytest.mark.xfail(strict=True, reason="relative paths, addresses and tokens are published")
+def test_no_setting_that_is_a_place_or_a_secret_is_published(
+    run, trained, tmp_path, secret, setting
+):
+    output = tmp_path / "run"
+    shutil.copytree(trained("classification")[0], output)
+    config = json.loads((output / "config.json").read_text())
+    config["data"]["train"] = setting
+    (output / "config.json").write_text(json.dumps(config))
+    run("eva", "push", output, REPO, "--dry-run", tmp_path / "card")
+    _names_no_place(_published(tmp_path / "card"), secret)
+
+
+def test_notes_in_weights_name_no_place(run, trained, tmp_path):
+    output, _ = trained("video")
+    run("eva", "push", output, REPO, "--dry-run", tmp_path / "card")
+    with safe_open(tmp_path / "card/model.safetensors", framework="pt") as file:
+        notes = json.loads(file.metadata()["config"])
+    assert notes["model"]["variant"] == "eva_debug"
+    assert not any("/" in str(value) for value in notes["data"].values())
+    assert torch.is_tensor(load_file(tmp_path / "card/model.safetensors")["head.weight"])
