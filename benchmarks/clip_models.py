@@ -22,8 +22,7 @@ from measuring import parser_of_sizes
 from timm.models import eva as timm_eva
 from torch import Tensor, nn
 
-from eva_contrastive.model.eva_clip import EvaClip
-from eva_contrastive.model.towers import TextTower, VisionTower
+from eva_contrastive.model.eva_clip import EvaClip, TextTower, VisionTower
 from eva_engine.config import OptimizerConfig
 from eva_engine.data.order import to_device
 from eva_engine.distributed import DTYPES

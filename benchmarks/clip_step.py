@@ -51,9 +51,7 @@ from torch import Tensor, nn
 
 from eva_contrastive.config import ContrastiveConfig, DataConfig, ModelConfig, TowerConfig
 from eva_contrastive.model.eva_clip import EvaClip
-from eva_contrastive.steps.groups import parameter_groups
-from eva_contrastive.steps.losses import build_loss
-from eva_contrastive.steps.step import ContrastiveStep
+from eva_contrastive.step import ContrastiveStep, build_loss, parameter_groups
 from eva_engine import distributed
 from eva_engine.config import RunConfig
 from eva_engine.data.order import Batch, to_device

@@ -31,11 +31,8 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-from eva_contrastive.evaluation.text_cache import TextCache
-from eva_contrastive.evaluation.text_classifier import class_features
-from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
+from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier, class_features
 from eva_contrastive.model.eva_clip import EvaClip
-from eva_data.files import write_tensors
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
@@ -52,12 +49,10 @@ class Ours:
         self.model, self.args = model, args
         transform = evaluation_transform(args.image_size, mean=CLIP_MEAN, std=CLIP_STD)
         self.samples = open_labelled(folder / "pictures", transform, upright=False)
-        write_tensors({"weights": model.text.text_projection.float().cpu()}, folder / "weights")
-        self.cache = TextCache(folder / "cache", folder / "weights")
 
     def texts(self) -> Tensor:
         """The features of the classes, (K, D)."""
-        return class_features(self.model, self.samples.classes, TEMPLATES, cache=self.cache)
+        return class_features(self.model, self.samples.classes, TEMPLATES)
 
     def pictures(self, texts: Tensor) -> tuple[int, int]:
         """Count correct predictions, first and first five."""

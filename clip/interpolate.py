@@ -2,7 +2,7 @@
 
 import sys
 
-from eva_contrastive.steps.interpolate_command import main
+from eva_contrastive.commands import interpolate
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interpolate())

@@ -225,8 +225,7 @@ CLIPS = ("plain", "sigmoid", "patch dropout", "checkpoints", "half frozen", "two
 
 def contrastive(kind):
     """Contrastive training of two towers, with cached features too."""
-    from eva_contrastive.steps.losses import build_loss
-    from eva_contrastive.steps.step import ContrastiveStep
+    from eva_contrastive.step import ContrastiveStep, build_loss
     from eva_engine.data.order import Batch
     from eva_engine.steps.micro_batches import MicroBatches
 
@@ -266,7 +265,7 @@ def clip(**options):
 
 def clip_tokens(length=32):
     """Tokens of six texts."""
-    from eva_contrastive.model.tokens import tokenize
+    from eva_contrastive.model.eva_clip import tokenize
 
     texts = ["a dog", "two cats", "a photo of the number seven", "red", "a b c", "a car at night"]
     return tokenize(texts, length)

@@ -10,21 +10,15 @@ from torch import Tensor
 
 from eva_backbone.checkpoints.loading import LoadReport
 from eva_backbone.initialisation import no_init_weights
-from eva_contrastive.config import ContrastiveConfig, DataConfig, ModelConfig
-from eva_contrastive.data.pairs import Pairs
-from eva_contrastive.data.transforms import training_transform
+from eva_contrastive.config import TEXT_VARIANTS, ContrastiveConfig, ModelConfig
+from eva_contrastive.data import Pairs, open_pairs, training_transform
 from eva_contrastive.evaluation.validation import ContrastiveValidation
+from eva_contrastive.interpolation import check_start, write_interpolated
 from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip
 from eva_contrastive.model.loading import initialise
-from eva_contrastive.model.text_variants import TEXT_VARIANTS
-from eva_contrastive.reports.training import present_training
-from eva_contrastive.steps.groups import freeze, limits, parameter_groups
-from eva_contrastive.steps.interpolation import check_start, write_interpolated
-from eva_contrastive.steps.losses import build_loss
-from eva_contrastive.steps.step import ContrastiveStep
+from eva_contrastive.reports import present_training
+from eva_contrastive.step import ContrastiveStep, build_loss, freeze, limits, parameter_groups
 from eva_data.captions.captioned_images import CaptionedImages
-from eva_data.captions.held_out import hold_out
-from eva_data.captions.opening import open_captions
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
@@ -36,15 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_model(config: ModelConfig, *, sigmoid: bool = False) -> EvaClip:
-    """Build the model of a recipe, with its first weights.
-
-    Args:
-        config: Both towers.
-        sigmoid: Build the bias of the sigmoid loss too.
-
-    Returns:
-        The model on the CPU.
-    """
+    """Build the model of a recipe, with its first weights, on the CPU."""
     return _build(config, sigmoid=sigmoid)[0]
 
 
@@ -65,12 +51,7 @@ def _build(config: ModelConfig, *, sigmoid: bool) -> tuple[EvaClip, LoadReport |
 
 
 def _check_locked(config: ContrastiveConfig, report: LoadReport | None) -> None:
-    """Refuse a locked text tower that begins at random, and mention such a projection of pictures.
-
-    Args:
-        config: The recipe.
-        report: What the first weights of the vision tower, or of a complete CLIP, gave.
-    """
+    """Refuse a locked text tower that begins at random, and mention such a projection of images."""
 
     def lacks(name: str) -> bool:
         return report is None or name in report.missing
@@ -82,60 +63,24 @@ def _check_locked(config: ContrastiveConfig, report: LoadReport | None) -> None:
         )
     if config.vision.locked and lacks("visual.head.weight"):
         logger.warning(
-            "vision.locked keeps a projection of the pictures that begins at random, since no file "
+            "vision.locked keeps a projection of the images that begins at random, since no file "
             "gives it: vision.frozen_blocks=%d would train it and the final norm, and nothing else",
             config.model.depth,
         )
 
 
-def open_pairs(data: DataConfig) -> tuple[CaptionedImages, CaptionedImages | None]:
-    """Open the pairs of a recipe.
-
-    Args:
-        data: Where they lie.
-
-    Returns:
-        Those for training, and those for validation, if there are any.
-
-    Raises:
-        ValueError: If they are not what the recipe says, or a held-out share leaves one side
-            without pictures.
-    """
-    pairs = _open(data, data.train)
-    if data.val_share:
-        return hold_out(pairs, data.val_share, name="data.val_share")
-    return pairs, _open(data, data.val) if data.val else None
-
-
-def _open(data: DataConfig, location: str) -> CaptionedImages:
-    return open_captions(
-        location,
-        root=data.root or None,
-        image_column=data.image_column or None,
-        caption_column=data.caption_column or None,
-    )
-
-
 def build_validation(
     config: ContrastiveConfig, pairs: CaptionedImages | None
 ) -> ContrastiveValidation | None:
-    """Make what evaluates a run.
-
-    Args:
-        config: The recipe.
-        pairs: Its validation pairs.
-
-    Returns:
-        The evaluation of these, its class folders, or both; None for neither.
-    """
+    """Make the evaluation of a run on pairs, its class folders, or both; None for neither."""
     data, size = config.data, config.model.image_size
     if pairs is None and not data.zero_shot:
         return None
     transform = evaluation_transform(size, mean=data.mean, std=data.std)
     return ContrastiveValidation(
         config.run,
+        transform,
         pairs=pairs,
-        transform=transform,
         classes=open_labelled(data.zero_shot, transform, upright=False) if data.zero_shot else None,
         templates=data.templates,
     )
@@ -156,11 +101,7 @@ def count_flops(config: ContrastiveConfig) -> float:
 
 
 def train(config: ContrastiveConfig, device: torch.device) -> None:
-    """Train.
-
-    Args:
-        config: The recipe.
-        device: Device of this process, from `eva_engine.distributed.start`.
+    """Train on a device, from `eva_engine.distributed.start`.
 
     Raises:
         ValueError: If settings or data do not fit together.
@@ -199,9 +140,3 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
 
 def _first_weights(config: ContrastiveConfig) -> dict[str, Tensor]:
     return build_model(config.model, sigmoid=config.loss == "sigmoid").state_dict()
-
-
-if __name__ == "__main__":  # who looks for the command here finds it
-    from eva_contrastive.train_command import main
-
-    main()

@@ -65,7 +65,7 @@ def extract(arguments: Sequence[str] | None = None) -> int | None:
         arguments: Arguments in place of those of the process.
     """
     from eva_classification.extraction import VIT_FEATURES
-    from eva_contrastive.inference.extraction import EMBEDDINGS
+    from eva_contrastive.commands import EMBEDDINGS
     from eva_engine.commands.extraction import extraction_command
 
     kinds = [VIT_FEATURES, EMBEDDINGS]
@@ -83,7 +83,7 @@ def convert(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see `eva_engine.commands.convert`.
     """
-    from eva_contrastive.model.open_clip_program import OPEN_CLIP
+    from eva_contrastive.model.open_clip_files import OPEN_CLIP
     from eva_engine.commands.convert import OtherPrograms, converter, deferred
 
     names = "eva_mmdetection.model.detectron2_names"

@@ -140,14 +140,12 @@ GROUPS: Mapping[str, Group] = {
     "clip": Group(
         "pictures and texts in one space",
         {
-            "train": Command("eva_contrastive.train_command", "main", "train a CLIP"),
-            "evaluate": Command("eva_contrastive.evaluation.command", "main", "zero-shot scores"),
-            "demo": Command("eva_contrastive.inference.demo", "main", "rank captions, search"),
-            "export": Command(
-                "eva_contrastive.inference.export_command", "main", "both towers as files"
-            ),
+            "train": Command("eva_contrastive.commands", "train", "train a CLIP"),
+            "evaluate": Command("eva_contrastive.commands", "evaluate", "zero-shot scores"),
+            "demo": Command("eva_contrastive.commands", "demo", "rank captions, search"),
+            "export": Command("eva_contrastive.commands", "export", "both towers as files"),
             "interpolate": Command(
-                "eva_contrastive.steps.interpolate_command", "main", "between two sets of weights"
+                "eva_contrastive.commands", "interpolate", "between two sets of weights"
             ),
         },
         (

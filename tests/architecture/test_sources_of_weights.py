@@ -36,7 +36,7 @@ FUNCTIONS = [
     ("eva_contrastive.model.loading", "load_eva_clip", (), "", {}),
     ("eva_contrastive.model.loading", "weights_file", (), "", {}),
     ("eva_contrastive.model.loading", "initialise", (nn.Linear(1, 1),), "", {"text": ""}),
-    ("eva_contrastive.model.text_weights", "initialise_text", (nn.Linear(1, 1),), "", {}),
+    ("eva_contrastive.model.loading", "initialise_text", (nn.Linear(1, 1),), "", {}),
     ("eva_contrastive.inference.features", "ClipFeatures.from_weights", (), "", {}),
     ("eva_pretrain.teachers.backbone", "BackboneTeacher", ("eva_debug",), "weights",
      {"image_size": 32}),

@@ -203,7 +203,7 @@ def _load(
 
 def text_cases(work: Path, marker: Path) -> Iterator[Case]:
     """Give a text tower damaged files to begin with."""
-    from eva_contrastive.model.text_weights import initialise_text
+    from eva_contrastive.model.loading import initialise_text
 
     tower = small_clip().text
 
@@ -348,9 +348,8 @@ def shard_cases(work: Path, marker: Path) -> Iterator[Case]:
 
 
 def _read_pairs(make: Callable[[Path], object], folder: Path) -> None:
-    from eva_contrastive.data.pairs import Pairs
-    from eva_contrastive.data.transforms import training_transform
-    from eva_contrastive.model.tokens import tokenize
+    from eva_contrastive.data import Pairs, training_transform
+    from eva_contrastive.model.eva_clip import tokenize
     from eva_data.captions.opening import open_captions
 
     folder.mkdir()

@@ -147,7 +147,7 @@ class Clip(_EngineTrainer):
     formats = "captions"
 
     def _import(self) -> Callable[[], None]:
-        from eva_contrastive.train_command import main
+        from eva_contrastive.commands import train as main
 
         return main
 

@@ -11,10 +11,8 @@ import torch
 from PIL import Image
 
 from eva_backbone import variants
-from eva_contrastive.model import text_variants
-from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip
-from eva_contrastive.model.text_variants import TextVariant
-from eva_contrastive.model.towers import TextTower, VisionTower
+from eva_contrastive.config import TEXT_VARIANTS, TextVariant
+from eva_contrastive.model.eva_clip import EvaClip, TextTower, VisionTower, build_eva_clip
 
 VISION = {
     "img_size": 28, "patch_size": 14, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_dim": 48
@@ -43,7 +41,7 @@ def small_sizes(tmp_path, monkeypatch):
     )  # fmt: skip
     monkeypatch.setitem(variants.VARIANTS, "eva_g_patch14", vision)
     text = TextVariant(24, 2, 2, context_length=16)
-    monkeypatch.setitem(text_variants.TEXT_VARIANTS, "clip_l", text)
+    monkeypatch.setitem(TEXT_VARIANTS, "clip_l", text)
     monkeypatch.setenv("EVA_WEIGHTS", str(tmp_path))
     return tmp_path
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from eva_contrastive import training
 from eva_contrastive.config import ContrastiveConfig, DataConfig, TowerConfig
 from eva_contrastive.model.loading import load_eva_clip
-from eva_contrastive.reports.training import present_training
+from eva_contrastive.reports import present_training
 from eva_engine import distributed
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.commands.training import load_recipe
@@ -103,7 +103,7 @@ def test_a_locked_tower_that_begins_at_random(config, device, caplog):
     assert not config.run.output.exists()
     vision = TowerConfig(lr=1e-3, locked=True)
     training.train(replace(config, vision=vision, run=replace(config.run, epochs=1)), device)
-    assert "projection of the pictures that begins at random" in caplog.text
+    assert "projection of the images that begins at random" in caplog.text
     assert "vision.frozen_blocks=5 would train it" in caplog.text
 
 

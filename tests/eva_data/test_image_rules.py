@@ -195,7 +195,7 @@ def _extraction(file):
 
 
 def _clip(file, *, given=lambda file: file):
-    from eva_contrastive.inference.media import MediaReader
+    from eva_contrastive.inference.features import MediaReader
 
     return lambda: np.asarray(MediaReader(np.asarray).picture(given(file)))
 

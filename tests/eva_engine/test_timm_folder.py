@@ -14,7 +14,7 @@ from eva_backbone import variants
 from eva_backbone.checkpoints.pooled import load_pooled, pool_tokens
 from eva_classification.models import build_classifier, build_linear_probe, load_classifier
 from eva_contrastive.model.eva_clip import build_eva_clip
-from eva_contrastive.model.open_clip_program import OPEN_CLIP
+from eva_contrastive.model.open_clip_files import OPEN_CLIP
 from eva_data.transforms import evaluation_transform
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.files import save_weights

@@ -7,8 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from eva_contrastive.model.eva_clip import EvaClip
-from eva_contrastive.model.towers import TextTower, VisionTower
+from eva_contrastive.model.eva_clip import EvaClip, TextTower, VisionTower
 from eva_video.model.classifier import VideoClassifier
 
 GOLDEN = Path(__file__).parent

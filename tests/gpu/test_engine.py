@@ -227,8 +227,7 @@ def test_contrastive_steps(steps, process_group, tmp_path, half_precision, kind)
 
 def test_cached_features(steps, process_group, tmp_path, half_precision):
     """Gradients of two micro-batches, through the engine, are nearly those of the full batch."""
-    from eva_contrastive.steps.losses import build_loss
-    from eva_contrastive.steps.step import ContrastiveStep
+    from eva_contrastive.step import ContrastiveStep, build_loss
     from eva_engine.data.order import Batch
     from eva_engine.steps.micro_batches import MicroBatches, forward_and_backward
 

@@ -40,7 +40,7 @@ def test_features_and_logits(steps, second):
 
 
 def test_features_of_classes(steps, second):
-    from eva_contrastive.evaluation.text_classifier import class_features
+    from eva_contrastive.evaluation.zero_shot import class_features
 
     model = steps.clip().eval()
     names = (["dog", "cat", "car"], ["a photo of a {}.", "a {}."])

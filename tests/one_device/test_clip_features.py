@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
+from eva_contrastive.inference.demo import rank
 from eva_contrastive.inference.features import ClipFeatures
-from eva_contrastive.inference.ranking import rank
 from eva_contrastive.model.eva_clip import build_eva_clip
 
 

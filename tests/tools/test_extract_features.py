@@ -119,7 +119,7 @@ def test_the_vision_tower_alone_gives_embeddings(extract, clip, photographs, tmp
 
 
 def test_a_folder_of_open_clip_gives_the_same(extract, photographs, texts, weights, tmp_path):
-    from eva_contrastive.model.open_clip_program import OPEN_CLIP
+    from eva_contrastive.model.open_clip_files import OPEN_CLIP
     from eva_engine.commands.convert import converter
 
     folder = tmp_path / "open_clip"

@@ -1,16 +1,24 @@
 """The sets of a zero-shot evaluation as they lie on disk, with the names that compete.
 
-Paper section 2.3.5: eight sets of pictures, and four of videos of which the middle frame is seen.
+Paper section 2.3.5: eight sets of images, and four of videos of which the middle frame is seen.
 """
 
+import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
 
-from eva_contrastive.evaluation.prompts import named_classes, named_templates, own_classes
+from eva_contrastive.evaluation.prompts import (
+    find_templates,
+    named_classes,
+    named_templates,
+    own_classes,
+)
+from eva_contrastive.evaluation.retrieval import CaptionedPictures
+from eva_data.captions.opening import open_captions
 from eva_data.classes import Spellings, listed
 from eva_data.imagenet import CLASSES, ImageNetPaths, open_objectnet, open_sets
 from eva_data.kinetics import TITLES
@@ -19,12 +27,11 @@ from eva_data.labelled_videos.middle_frames import MiddleFrames
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.ucf101 import open_ucf101
 from eva_data.transforms import ImageTransform, evaluation_transform
-from eva_data.video.source import Backend
 from eva_engine.evaluation.counting import LabelledSamples
 
 OWN = "data"
 _CIFAR = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
-Place = tuple[str, str | None]  # data, and the folder that its paths begin in
+_TITLES = {"flickr30k": "Flickr30k", "coco": "COCO", "pairs": "pairs"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +54,7 @@ class Benchmark:
 
 
 class Renamed(Dataset[tuple[Any, int]]):
-    """Samples with other names, and places, of their classes.
-
-    Args:
-        samples: The samples.
-        classes: The names.
-        places: Place among them of each class of `samples`.
-    """
+    """Samples with other names of their classes: `places` has that of each class of `samples`."""
 
     def __init__(
         self, samples: LabelledSamples, classes: Sequence[str], places: Sequence[int]
@@ -73,37 +74,114 @@ class Renamed(Dataset[tuple[Any, int]]):
         return value, self._places[label]
 
 
-def open_imagenet(
-    paths: ImageNetPaths,
-    *,
-    image_size: int,
-    crop_pct: float,
-    mean: Sequence[float],
-    std: Sequence[float],
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """The data of a command.
+
+    Attributes:
+        benchmarks: Sets of classes, in the order of Table 10b, then the user's own.
+        pairs: Title -> images with captions.
+        transform: Transform of an image to the model's input.
+        missing: Set -> number of its videos that are listed and not there.
+    """
+
+    benchmarks: Sequence[Benchmark]
+    pairs: dict[str, CaptionedPictures]
+    transform: ImageTransform
+    missing: dict[str, int]
+
+
+def open_all(options: argparse.Namespace, *, image_size: int) -> Opened:
+    """Open all data at once, so that a wrong path is an error before the first set.
+
+    Args:
+        options: Options of `clip/evaluate_zero_shot.py` with those that `fill_from_training` sets.
+        image_size: Side of the model's images.
+
+    Raises:
+        ValueError: If one is not what its option says.
+    """
+    pixels: dict[str, Any] = {
+        "crop_pct": options.crop_pct, "mean": options.mean, "std": options.std
+    }  # fmt: skip
+    transform = evaluation_transform(image_size, **pixels)
+    found = _imagenet(options, transform, image_size, pixels)
+    for number in (10, 100):
+        if (location := getattr(options, f"cifar{number}")) is not None:
+            found.append(open_cifar(location, number, transform))
+    if options.ucf101 is not None:
+        found.append(_ucf101(options, transform))
+    for source in ("k400", "k600", "k700"):
+        if (place := getattr(options, source)) is not None:
+            names = named_classes(source)
+            frames = _frames(options, transform, place, names)
+            templates = named_templates("kinetics")
+            found.append(
+                Benchmark(name=TITLES[source], samples=frames, names=names, templates=templates)
+            )
+    if options.data is not None or options.videos is not None:
+        found.append(_own(options, transform))
+    opened = {one.name: getattr(one.samples, "samples", one.samples) for one in found}
+    missing = {
+        name: len(samples.videos.missing)
+        for name, samples in opened.items()
+        if isinstance(samples, MiddleFrames)
+    }
+    return Opened(benchmarks=found, pairs=_pairs(options), transform=transform, missing=missing)
+
+
+def _own(options: argparse.Namespace, transform: ImageTransform) -> Benchmark:
+    """Open the user's own data, with the names of its classes."""
+    samples: LabelledSamples
+    if options.data is not None:
+        samples = open_labelled(options.data, transform, upright=False)
+    else:
+        samples = _frames(options, transform, options.videos, None)
+    templates = find_templates(options.templates or ["simple"])
+    names, places = own_classes(samples.classes, options.classes)
+    renamed = Renamed(samples, names, places)
+    return Benchmark(name=OWN, samples=renamed, names=names, templates=templates)
+
+
+def _root(place: Sequence[str]) -> str | None:
+    return place[1] if len(place) > 1 else None
+
+
+def _frames(
+    options: argparse.Namespace,
+    transform: ImageTransform,
+    place: Sequence[str],
+    names: Sequence[str] | None,
+) -> MiddleFrames:
+    """Open the middle frames of a list or folder of videos."""
+    videos = open_videos(place[0], classes=names, root=_root(place), backend=options.backend)
+    return MiddleFrames(videos, transform)
+
+
+def _imagenet(
+    options: argparse.Namespace, transform: ImageTransform, image_size: int, pixels: Any
 ) -> list[Benchmark]:
     """Open ImageNet-1K, V2, A, R, Sketch and ObjectNet, those that are given.
 
-    Names and sentences are OpenAI's. The 113 objects of ObjectNet have its own names. All pictures
+    Names and sentences are OpenAI's. The 113 objects of ObjectNet have its own names. All images
     have the same transform, as in CLIP_benchmark.
-
-    Args:
-        paths: Where they are; without `real`.
-        image_size: Side of the model's pictures.
-        crop_pct: Share of the crop.
-        mean: Subtracted from the pixels.
-        std: Divides them.
-
-    Returns:
-        The sets, in the order of Table 10b.
-
-    Raises:
-        ValueError: If one is not what its name says.
     """
-    names, templates = named_classes("imagenet"), named_templates("imagenet")
-    pixels: dict[str, Any] = {"crop_pct": crop_pct, "mean": mean, "std": std}
     found: list[Benchmark] = []
-    of_wordnet = replace(paths, objectnet=None)
-    if any(vars(of_wordnet).values()):
+    place = options.imagenet
+    names, templates = named_classes("imagenet"), named_templates("imagenet")
+    if place is not None and place.startswith(("torchvision:", "hf:")):
+        samples = open_labelled(place, transform, upright=False)
+        if len(samples.classes) != CLASSES:
+            raise ValueError(f"{place} has {len(samples.classes)} classes, not {CLASSES}")
+        found.append(
+            Benchmark(name="ImageNet-1K", samples=samples, names=names, templates=templates)
+        )
+        place = None
+    paths = ImageNetPaths(
+        imagenet=None if place is None else Path(place),
+        v2=options.v2, a=options.a, r=options.r, sketch=options.sketch,
+    )  # fmt: skip
+    if any(vars(paths).values()):
         found += [
             Benchmark(
                 name=one.name,
@@ -112,33 +190,14 @@ def open_imagenet(
                 templates=templates,
                 columns=one.columns,
             )
-            for one in open_sets(of_wordnet, image_size=image_size, bilinear=False, **pixels)
+            for one in open_sets(paths, image_size=image_size, bilinear=False, **pixels)
         ]
-    if paths.objectnet is not None:
-        objects = open_objectnet(paths.objectnet, evaluation_transform(image_size, **pixels))
+    if options.objectnet is not None:
+        objects = open_objectnet(options.objectnet, transform)
         found.append(
             Benchmark(name="ObjectNet", samples=objects, names=objects.classes, templates=templates)
         )
     return found
-
-
-def open_named_imagenet(location: str, transform: ImageTransform) -> Benchmark:
-    """Open ImageNet-1K as `torchvision:ImageNet:ROOT:val` or `hf:NAME:SPLIT`.
-
-    Raises:
-        ValueError: If it is not that.
-    """
-    samples = open_labelled(location, transform, upright=False)
-    if len(samples.classes) != CLASSES:
-        raise ValueError(
-            f"{location} has {len(samples.classes)} classes, ImageNet-1K has {CLASSES}"
-        )
-    return Benchmark(
-        name="ImageNet-1K",
-        samples=samples,
-        names=named_classes("imagenet"),
-        templates=named_templates("imagenet"),
-    )
 
 
 def open_cifar(location: str, number: int, transform: ImageTransform) -> Benchmark:
@@ -148,7 +207,7 @@ def open_cifar(location: str, number: int, transform: ImageTransform) -> Benchma
         location: Folder that torchvision has unpacked it in, `torchvision:CIFAR10:ROOT:test`,
             `hf:NAME:SPLIT`, or a folder of class folders.
         number: 10 or 100.
-        transform: What makes the model's input.
+        transform: Transform of an image to the model's input.
 
     Raises:
         ValueError: If it is not that.
@@ -159,13 +218,10 @@ def open_cifar(location: str, number: int, transform: ImageTransform) -> Benchma
     samples = open_labelled(location, transform, upright=False)
     names = named_classes(kind.lower())
     spellings = Spellings(names)
-    places = [spellings.label(name) for name in samples.classes]
-    if other := [n for n, place in zip(samples.classes, places, strict=True) if place is None]:
-        raise ValueError(
-            f"{location} is not CIFAR-{number}: {listed(other, 4)} is not among its classes "
-            f"{listed(list(names), 4)}"
-        )
-    known = [place for place in places if place is not None]
+    places = {name: spellings.label(name) for name in samples.classes}
+    if other := [name for name, place in places.items() if place is None]:
+        raise ValueError(f"{location} is not CIFAR-{number}: {listed(other, 4)} is no class of it")
+    known = [place for place in places.values() if place is not None]
     return Benchmark(
         name=f"CIFAR-{number}",
         samples=Renamed(samples, names, known),
@@ -174,22 +230,11 @@ def open_cifar(location: str, number: int, transform: ImageTransform) -> Benchma
     )
 
 
-def open_ucf(place: Place, transform: ImageTransform, *, split: int, backend: Backend) -> Benchmark:
-    """Open the middle frames of a test list of UCF-101.
-
-    Args:
-        place: See `eva_data.labelled_videos.ucf101`.
-        transform: What makes the model's input of a frame.
-        split: Number of the test list.
-        backend: See `open_video`.
-
-    Raises:
-        ValueError: As `open_ucf101`.
-    """
-    names, root = named_classes("ucf101"), place[1]
+def _ucf101(options: argparse.Namespace, transform: ImageTransform) -> Benchmark:
+    names, root = named_classes("ucf101"), _root(options.ucf101)
     videos = open_ucf101(
-        Path(place[0]), names, split=split, root=None if root is None else Path(root),
-        backend=backend,
+        Path(options.ucf101[0]), names, split=options.ucf101_split,
+        root=None if root is None else Path(root), backend=options.backend,
     )  # fmt: skip
     return Benchmark(
         name="UCF-101",
@@ -199,43 +244,12 @@ def open_ucf(place: Place, transform: ImageTransform, *, split: int, backend: Ba
     )
 
 
-def open_kinetics(
-    source: str, place: Place, transform: ImageTransform, *, backend: Backend
-) -> Benchmark:
-    """Open the middle frames of Kinetics.
-
-    Args:
-        source: `k400`, `k600` or `k700`.
-        place: A list of cvdf or of lines `path label`, or a folder of class folders; and the folder
-            that the paths of a list begin in.
-        transform: What makes the model's input of a frame.
-        backend: See `open_video`.
-
-    Raises:
-        ValueError: As `open_videos`.
-    """
-    names = named_classes(source)
-    videos = open_videos(place[0], classes=names, root=place[1], backend=backend)
-    return Benchmark(
-        name=TITLES[source],
-        samples=MiddleFrames(videos, transform),
-        names=names,
-        templates=named_templates("kinetics"),
-    )
-
-
-def open_own(samples: LabelledSamples, classes: str | None, templates: Sequence[str]) -> Benchmark:
-    """Name the classes of the user's own data.
-
-    Args:
-        samples: Pictures, or middle frames of videos, with labels.
-        classes: File of names, see `prompts.own_classes`; None takes those of the data.
-        templates: Sentences.
-
-    Raises:
-        ValueError: If the names do not fit.
-    """
-    names, places = own_classes(samples.classes, classes)
-    return Benchmark(
-        name=OWN, samples=Renamed(samples, names, places), names=names, templates=templates
-    )
+def _pairs(options: argparse.Namespace) -> dict[str, CaptionedPictures]:
+    found: dict[str, CaptionedPictures] = {}
+    for name, title in _TITLES.items():
+        if (place := getattr(options, name)) is not None:
+            columns = {}
+            if name == "pairs":
+                columns = {key: getattr(options, key) for key in ("image_column", "caption_column")}
+            found[title] = open_captions(place[0], root=_root(place), **columns)
+    return found

@@ -1,4 +1,4 @@
-"""Features of all samples of a data set, split over processes.
+"""Features of all samples of a dataset, split over processes.
 
 Shapes: N samples, B of them in a batch, D values of a feature.
 """
@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from eva_contrastive.model.tokens import tokenize
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
 
@@ -32,7 +31,7 @@ class ClipModel(Protocol):
         ...
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Encode pictures (B, 3, H, W) to features (B, D)."""
+        """Encode images (B, 3, H, W) to features (B, D)."""
         ...
 
     def encode_text(self, tokens: Tensor) -> Tensor:
@@ -48,7 +47,7 @@ def place_of(model: Any) -> tuple[torch.device, torch.dtype]:
 
 
 def image_features(model: ClipModel, images: Tensor) -> Tensor:
-    """Encode pictures (B, 3, H, W) on the model's device to unit features (B, D), float32."""
+    """Encode images (B, 3, H, W) on the model's device to unit features (B, D), float32."""
     device, dtype = place_of(model)
     return F.normalize(model.encode_image(images.to(device, dtype)).float(), dim=-1)
 
@@ -56,24 +55,6 @@ def image_features(model: ClipModel, images: Tensor) -> Tensor:
 def text_features(model: ClipModel, tokens: Tensor) -> Tensor:
     """Encode tokens (B, L) to unit features (B, D), float32."""
     return F.normalize(model.encode_text(tokens.to(place_of(model)[0])).float(), dim=-1)
-
-
-class Texts(Dataset[Tensor]):
-    """Texts as tokens (L,).
-
-    Args:
-        texts: The texts.
-        context_length: L.
-    """
-
-    def __init__(self, texts: list[str], context_length: int) -> None:
-        self._texts, self._length = texts, context_length
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return tokenize(self._texts[index], self._length)[0]
 
 
 def encode_all(
@@ -92,7 +73,7 @@ def encode_all(
 
     Args:
         compute: Function from a batch of samples to features (B, D) on `device`.
-        samples: Map-style data set with a length.
+        samples: Map-style dataset with a length.
         dim: D.
         device: Device of this process.
         batch_size: B.

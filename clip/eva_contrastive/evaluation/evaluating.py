@@ -1,4 +1,4 @@
-"""What `clip/evaluate_zero_shot.py` does: sets one by one, results kept after each."""
+"""Evaluation of a CLIP on sets of classes and on retrieval, one by one, each kept at once."""
 
 import argparse
 import contextlib
@@ -12,9 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eva_backbone.checkpoints.registry import resolve_source
-from eva_contrastive.evaluation.benchmarks import OWN, Benchmark
-from eva_contrastive.evaluation.opening import Opened, open_all
+from eva_contrastive.evaluation.benchmarks import OWN, Benchmark, Opened, open_all
 from eva_contrastive.evaluation.retrieval import (
     CaptionedPictures,
     EncodedPairs,
@@ -23,22 +21,18 @@ from eva_contrastive.evaluation.retrieval import (
     retrieval_scores,
 )
 from eva_contrastive.evaluation.table import entries_of, summary, text_table, write_tables
-from eva_contrastive.evaluation.text_cache import TextCache
-from eva_contrastive.evaluation.text_classifier import class_features
-from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
+from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier, class_features
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.loading import load_eva_clip
-from eva_contrastive.model.open_clip_program import open_clip_weights
-from eva_contrastive.model.preparation import find_preparation
-from eva_contrastive.reports.evaluation import (
+from eva_contrastive.model.open_clip_files import find_preparation, open_clip_weights
+from eva_contrastive.reports import (
     MOST_CLASSES,
-    Examples,
     class_sections,
     describe,
     evaluation_report,
+    retrieval_examples,
     search_step,
 )
-from eva_contrastive.reports.sections import retrieval_examples
 from eva_data.files import UnwritableError
 from eva_data.transforms import ImageTransform
 from eva_engine import distributed
@@ -46,6 +40,7 @@ from eva_engine.commands.ending import sentence
 from eva_engine.commands.options import choose_dtype
 from eva_engine.distributed import evaluation_in
 from eva_engine.evaluation.classification_report import (
+    Examples,
     complain_of_left_out,
     say_end,
     write_results,
@@ -69,11 +64,7 @@ class _Results:
 
 
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:
-    """Evaluate a CLIP on the sets that a command line names.
-
-    Args:
-        options: Options of `eva_contrastive.evaluation.options`.
-        device: Device of this process.
+    """Evaluate a CLIP on the sets that the options of `clip/evaluate_zero_shot.py` name.
 
     Raises:
         ValueError: If weights and data do not fit together.
@@ -146,10 +137,6 @@ class _Work:
     def __init__(self, model: EvaClip, options: argparse.Namespace) -> None:
         self._model, self._options = model, options
         self._known: dict[Any, Tensor] = {}
-        self._cache = None
-        if options.cache is not None:
-            weights, heads = resolve_source(options.weights), options.text_heads
-            self._cache = TextCache(options.cache, weights, text_heads=heads)
 
     def count(self, one: Benchmark) -> tuple[Counted, Examples]:
         """Count the correct predictions of a set; with wrong and right samples for the report."""
@@ -203,9 +190,8 @@ class _Work:
         key = (tuple(one.names), tuple(one.templates))
         if key not in self._known:
             self._known[key] = class_features(
-                self._model, one.names, one.templates, cache=self._cache,
-                progress=f"{one.name}, texts",
-            )  # fmt: skip
+                self._model, one.names, one.templates, progress=f"{one.name}, texts"
+            )
         return self._known[key]
 
 

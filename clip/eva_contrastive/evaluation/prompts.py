@@ -33,37 +33,24 @@ def template_sets() -> tuple[str, ...]:
 
 
 def named_templates(name: str) -> tuple[str, ...]:
-    """Give a set of sentences.
+    """Give a set of sentences with `{}` in place of the class.
 
     Args:
         name: One of `template_sets`: `imagenet` (80), `cifar` (18), `ucf101` (48), `kinetics` (28)
             or `simple` (1).
-
-    Returns:
-        Sentences with `{}` in place of the class.
-
-    Raises:
-        ValueError: If there is no such set.
     """
     if name == _IMAGENET:
         from open_clip import OPENAI_IMAGENET_TEMPLATES
 
         return tuple(template(PLACE) for template in OPENAI_IMAGENET_TEMPLATES)
-    if name not in _table()["templates"]:
-        raise ValueError(
-            f"there is no set of templates {name!r}: known are {', '.join(template_sets())}"
-        )
     return tuple(_table()["templates"][name]["sentences"])
 
 
 def named_classes(name: str) -> tuple[str, ...]:
-    """Give the names of a data set's classes, in the order of its labels.
+    """Give the names of a dataset's classes, in the order of its labels.
 
     Args:
         name: `imagenet`, `cifar10`, `cifar100`, `ucf101`, `k400`, `k600` or `k700`.
-
-    Raises:
-        ValueError: If it is another name.
     """
     if name == _IMAGENET:
         from open_clip import IMAGENET_CLASSNAMES
@@ -71,9 +58,6 @@ def named_classes(name: str) -> tuple[str, ...]:
         return tuple(IMAGENET_CLASSNAMES)
     if name in SOURCES:
         return kinetics_classes(name)
-    if name not in _table()["classes"]:
-        known = (_IMAGENET, *_table()["classes"], *SOURCES)
-        raise ValueError(f"there are no names of {name!r}: known are {', '.join(known)}")
     return tuple(_table()["classes"][name]["names"])
 
 
@@ -91,35 +75,23 @@ def find_templates(given: Sequence[str]) -> tuple[str, ...]:
         OSError: If a file cannot be read.
         ValueError: If there is none, or one has no place for the class.
     """
-    given = _own_place(given)
+    given = tuple(template.replace("{c}", PLACE) for template in given)
     if len(given) == 1 and PLACE not in given[0]:
         if given[0] in template_sets():
             return named_templates(given[0])
-        given = _own_place(_lines(given[0]))
+        file = home_expanded(given[0])
+        if not file.is_file():
+            raise ValueError(
+                f"templates {given[0]!r} is not a sentence with {PLACE}, not a text file of them "
+                f"and not one of {', '.join(template_sets())}"
+            )
+        lines = read_lines(file, skip_blank=True)
+        given = tuple(line.replace("{c}", PLACE) for line in lines)
+    if wrong := [template for template in given if PLACE not in template]:
+        raise ValueError(f"the template {wrong[0]!r} has no {PLACE} in place of the class")
     if not given:
         raise ValueError("templates must have at least one sentence, such as 'a photo of a {}.'")
-    for template in given:
-        if PLACE not in template:
-            raise ValueError(
-                f"the template {template!r} has no {PLACE} in place of the class, such as "
-                "'a photo of a {}.'"
-            )
     return given
-
-
-def _own_place(templates: Sequence[str]) -> tuple[str, ...]:
-    """Turn CLIP_benchmark's place of the class into that of these sentences."""
-    return tuple(template.replace("{c}", PLACE) for template in templates)
-
-
-def _lines(file: str) -> tuple[str, ...]:
-    path = home_expanded(file)
-    if not path.is_file():
-        raise ValueError(
-            f"templates {file!r} is not a sentence with {PLACE}, not a text file of them and not "
-            f"one of {', '.join(template_sets())}"
-        )
-    return tuple(read_lines(path, skip_blank=True))
 
 
 def sentences(name: str, templates: Sequence[str]) -> list[str]:
@@ -159,9 +131,9 @@ def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[s
     Args:
         folders: Names of the class folders, or of another data set's labels, in their order.
         file: Text file with a name in each line, or None for the folders' names. If it has the
-            folders' names, in any spelling and order, further lines are classes without pictures,
-            which compete too; if it has none of them, its lines are what the folders are called, in
-            their sorted order, numbers by their value.
+            folders' names, in any spelling and order, further lines are classes without images,
+            which compete too; if it has none of them, its lines name the folders in their sorted
+            order, numbers by their value.
 
     Returns:
         Names that compete, and the place of each folder among them.
@@ -177,15 +149,11 @@ def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[s
     lacking = [folder for folder, place in zip(folders, found, strict=True) if place is None]
     if not lacking:
         return [readable(name) for name in names], [place for place in found if place is not None]
-    if len(lacking) < len(folders):
+    if len(lacking) < len(folders) or len(names) != len(folders):
         raise ValueError(
-            f"the class list {file} lacks {len(lacking)} of the {len(folders)} classes: "
-            f"{listed(lacking)}; write the names of all folders, or other names for all of them"
-        )
-    if len(names) != len(folders):
-        raise ValueError(
-            f"the class list {file} has {len(names)} names, and none of the {len(folders)} classes "
-            f"{listed(list(folders), 4)}: write those, or a name for each in their order"
+            f"the class list {file} has {len(names)} names, and lacks {len(lacking)} of the "
+            f"{len(folders)} classes: {listed(lacking)}; write the names of all folders, or a name "
+            "for each in their order"
         )
     places = list(range(len(folders)))
     if all(folder.isdecimal() for folder in folders):  # `10` sorts before `2`, its name does not

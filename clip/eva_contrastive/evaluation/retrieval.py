@@ -1,6 +1,6 @@
-"""Retrieval: does a picture find its captions among all captions, and a caption its picture?
+"""Retrieval: does an image find its captions among all captions, and a caption its picture?
 
-A picture with several captions counts as found with any of them, as in CLIP and its followers.
+An image with several captions counts as found with any of them, as in CLIP and its followers.
 
 Shapes: N pictures, M captions, D values of a feature.
 """
@@ -16,18 +16,18 @@ from torch.utils.data import Dataset
 
 from eva_contrastive.evaluation.encoding import (
     ClipModel,
-    Texts,
     encode_all,
     image_features,
     place_of,
     text_features,
 )
+from eva_contrastive.model.eva_clip import tokenize
 from eva_data.transforms import ImageTransform
 from eva_engine import distributed
 
 _QUERIES = 512  # that are compared at once with all of the other side
 RANKS = (1, 5, 10)
-_BLANK = (8, 8)  # pixels of what stands for a picture that is left out
+_BLANK = (8, 8)  # pixels of what stands for an image that is left out
 
 
 class CaptionedPictures(Protocol):
@@ -36,31 +36,28 @@ class CaptionedPictures(Protocol):
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> Any:
-        """Read a picture in RGB."""
+        """Read an image in RGB."""
         ...
 
     def captions(self, index: int) -> Sequence[str]:
-        """Return the captions of a picture."""
+        """Return the captions of an image."""
         ...
 
     def sample_id(self, index: int) -> str:
-        """Name the place of a picture, for messages."""
+        """Name the place of an image, for messages."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalScore:
-    """Shares in percent of the queries that find what belongs to them among the first ones.
+    """Shares in percent of the queries that find their counterpart among the first ones.
 
     Attributes:
         images: N.
         texts: M.
-        image_to_text_r1: Pictures with a caption of theirs in the first place.
-        image_to_text_r5: The same among the first five.
-        image_to_text_r10: The same among the first ten.
-        text_to_image_r1: Captions with their picture in the first place.
-        text_to_image_r5: The same among the first five.
-        text_to_image_r10: The same among the first ten.
+        image_to_text_r1: Images with a caption of theirs in the first place; r5 and r10 among the
+            first five and ten.
+        text_to_image_r1: Captions with their image in the first place; r5 and r10 likewise.
     """
 
     images: int
@@ -93,28 +90,23 @@ def retrieval_scores(
         The shares.
 
     Raises:
-        ValueError: If a picture has no caption, or sizes do not fit.
+        ValueError: If an image has no caption, or sizes do not fit.
     """
     count, texts = len(image_features), len(text_features)
-    if owners.shape != (texts,) or not count or not texts:
-        raise ValueError(f"{count} pictures, {texts} captions and {tuple(owners.shape)} owners")
     device = image_features.device
     owners = owners.to(device)
-    if owners.min() < 0 or owners.max() >= count:
-        raise ValueError(f"owners must be from 0 to {count - 1}")
-    if (number := int((torch.bincount(owners, minlength=count) == 0).sum())) > 0:
-        raise ValueError(f"{number} of {count} pictures have no caption: leave them out")
+    of_each = torch.bincount(owners, minlength=count)
+    if not count or owners.shape != (texts,) or len(of_each) != count or not of_each.all():
+        raise ValueError(f"{texts} captions must be of {count} images, at least one of each")
     found = torch.zeros(2, len(RANKS), dtype=torch.float64, device=device)
     within = torch.tensor(RANKS, device=device)
-    pictures = torch.arange(count, device=device)
-    queries = (pictures.split(_QUERIES), torch.arange(texts, device=device).split(_QUERIES))
-    for place in distributed.own_share(len(queries[0])):
-        rows = queries[0][place]
+    images = torch.arange(count, device=device)
+    queries = (images.split(_QUERIES), torch.arange(texts, device=device).split(_QUERIES))
+    for rows in (queries[0][place] for place in distributed.own_share(len(queries[0]))):
         ranks = ranks_of(image_features[rows] @ text_features.T, owners == rows[:, None])
         found[0] += (ranks[:, None] < within).sum(0)
-    for place in distributed.own_share(len(queries[1])):
-        rows = queries[1][place]
-        ranks = ranks_of(text_features[rows] @ image_features.T, owners[rows, None] == pictures)
+    for rows in (queries[1][place] for place in distributed.own_share(len(queries[1]))):
+        ranks = ranks_of(text_features[rows] @ image_features.T, owners[rows, None] == images)
         found[1] += (ranks[:, None] < within).sum(0)
     sums = distributed.sum_over_ranks(found.flatten().tolist(), device)
     shares = [100 * value / (count if place < len(RANKS) else texts)
@@ -125,14 +117,9 @@ def retrieval_scores(
 
 
 def ranks_of(cosines: Tensor, belongs: Tensor) -> Tensor:
-    """Find the place, from 0, of the first candidate that belongs to each query.
+    """Find the place, from 0, of the first candidate that belongs to each query, (queries,).
 
-    Args:
-        cosines: (queries, candidates).
-        belongs: (queries, candidates), whether a candidate belongs to a query; one does at least.
-
-    Returns:
-        (queries,).
+    `cosines` and `belongs` are (queries, candidates); to each query one belongs at least.
     """
     candidates = torch.arange(cosines.shape[1], device=cosines.device)
     best = cosines.masked_fill(~belongs, -torch.inf).max(dim=1, keepdim=True).values
@@ -142,7 +129,20 @@ def ranks_of(cosines: Tensor, belongs: Tensor) -> Tensor:
     return (cosines > best).sum(dim=1) + before.sum(dim=1)
 
 
-class _Pictures(Dataset[tuple[Any, int, str]]):
+class _Texts(Dataset[Tensor]):
+    """Texts as tokens (L,)."""
+
+    def __init__(self, texts: list[str], context_length: int) -> None:
+        self._texts, self._length = texts, context_length
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return tokenize(self._texts[index], self._length)[0]
+
+
+class _Images(Dataset[tuple[Any, int, str]]):
     """The model's input of each picture, its index, and why it cannot be read, or nothing."""
 
     def __init__(self, pairs: CaptionedPictures, transform: ImageTransform, *, skip: bool) -> None:
@@ -194,7 +194,7 @@ def encode_pairs(
     Args:
         model: Model in evaluation mode, on its device.
         pairs: Pictures with captions.
-        transform: What makes the model's input of a picture.
+        transform: What makes the model's input of an image.
         batch_size: Pictures, or captions, of a forward pass.
         workers: Processes that load pictures.
         progress: Title of the progress bars; None shows none.
@@ -204,13 +204,13 @@ def encode_pairs(
         The features, the same on each process.
 
     Raises:
-        OSError: If a picture or a caption cannot be read, unless such pictures are left out.
-        ValueError: If a picture has no caption, or no picture can be read.
+        OSError: If an image or a caption cannot be read, unless such pictures are left out.
+        ValueError: If an image has no caption, or no picture can be read.
     """
     captions, owners, reasons = _captions(pairs, skip=skip_unreadable)
     device, _ = place_of(model)
 
-    def of_pictures(batch: tuple[Tensor, Tensor, list[str]]) -> Tensor:
+    def of_images(batch: tuple[Tensor, Tensor, list[str]]) -> Tensor:
         inputs, places, problems = batch
         reasons.update(
             {place: why for place, why in zip(places.tolist(), problems, strict=True) if why}
@@ -218,12 +218,12 @@ def encode_pairs(
         return image_features(model, inputs)
 
     texts = encode_all(
-        lambda tokens: text_features(model, tokens), Texts(captions, model.context_length),
+        lambda tokens: text_features(model, tokens), _Texts(captions, model.context_length),
         dim=model.embed_dim, device=device, batch_size=batch_size,
         progress=progress and f"{progress}, captions",
     )  # fmt: skip
     images = encode_all(
-        of_pictures, _Pictures(pairs, transform, skip=skip_unreadable),
+        of_images, _Images(pairs, transform, skip=skip_unreadable),
         dim=model.embed_dim, device=device, batch_size=batch_size, workers=workers,
         progress=progress and f"{progress}, pictures",
     )  # fmt: skip

@@ -1,12 +1,13 @@
 """Validation during a training run: retrieval on pairs, zero-shot accuracy on class folders.
 
-Shapes: N pictures, D values of a feature.
+Shapes: N images, D values of a feature.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from open_clip.loss import ClipLoss, SigLipLoss
 from torch import Tensor, nn
 
 from eva_contrastive.config import OF_CLASSES, OF_PAIRS
@@ -17,17 +18,10 @@ from eva_contrastive.evaluation.retrieval import (
     encode_pairs,
     retrieval_scores,
 )
-from eva_contrastive.evaluation.text_classifier import class_features
-from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
-from eva_contrastive.reports.sections import picture_of, retrieval_examples
+from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier, class_features
 from eva_data.transforms import ImageTransform
 from eva_engine.config import RunConfig
-from eva_engine.evaluation.classification_report import (
-    MOST_CONFUSION,
-    BestEvaluation,
-    Examples,
-    classification_sections,
-)
+from eva_engine.evaluation.classification_report import MOST_CONFUSION, BestEvaluation, Examples
 from eva_engine.evaluation.counting import (
     Counted,
     LabelledSamples,
@@ -36,53 +30,44 @@ from eva_engine.evaluation.counting import (
     Outcomes,
     count,
 )
-from eva_report.content import Section
 
 
 class ContrastiveValidation:
-    """What a run evaluates, on pairs, on classes, or on both.
+    """Evaluates a run on pairs, on classes, or on both.
 
-    Pictures that cannot be read are left out, at most `run.max_bad_samples` of each; the log names
+    Images that cannot be read are left out, at most `run.max_bad_samples` of each; the log names
     them.
 
     Args:
         run: Batch size, workers and `max_bad_samples`. `loss` depends on the batch size, as that of
             the training.
-        pairs: Pictures with captions; None evaluates none. `loss` takes the first of a picture's
+        transform: Transform of an image of `pairs` to the model's input.
+        pairs: Images with captions; None evaluates none. `loss` takes the first of an image's
             captions, the retrieval all of them.
-        transform: What makes the model's input of a picture of `pairs`.
-        classes: Pictures with labels; None evaluates none. Their folders' names are the
+        classes: Images with labels; None evaluates none. Their folders' names are the
             classes, see `prompts.names_of`.
         templates: Sentences for them, see `prompts.find_templates`.
 
     Attributes:
         results: Names of the results.
-        pairs: The pairs.
-        classes: The pictures with labels.
-        best: Features of the pairs, counts of the classes, and wrong and right pictures, see
+        names: Names of the classes.
+        best: Features of the pairs, counts of the classes, and wrong and right images, see
             `Outcomes.gathered`, of the best evaluation by `run.best_metric`, or else by the first
             result that is not the loss.
-
-    Raises:
-        ValueError: If there is nothing to evaluate, or no transform for the pairs.
     """
 
     def __init__(
         self,
         run: RunConfig,
+        transform: ImageTransform,
         *,
         pairs: CaptionedPictures | None = None,
-        transform: ImageTransform | None = None,
         classes: LabelledSamples | None = None,
         templates: Sequence[str] = ("a photo of a {}.",),
     ) -> None:
-        if pairs is None and classes is None:
-            raise ValueError("there are neither pairs nor classes to evaluate")
-        if pairs is not None and transform is None:
-            raise ValueError("pairs need a transform")
         self._run, self.pairs, self._transform = run, pairs, transform
         self.classes, self._templates = classes, find_templates(templates)
-        self._names = [] if classes is None else names_of(classes.classes)
+        self.names = [] if classes is None else names_of(classes.classes)
         self._left_out = LeftOutSamples(run.max_bad_samples)
         self.results = (
             *(OF_PAIRS if pairs is not None else ()),
@@ -101,41 +86,32 @@ class ContrastiveValidation:
             Name -> value, of `results`; accuracies and shares in percent.
 
         Raises:
-            TooManyBadSamplesError: If more pictures than allowed cannot be read.
+            TooManyBadSamplesError: If more images than allowed cannot be read.
         """
         clip: Any = getattr(model, "module", model)
         found: dict[str, float] = {}
         encoded: EncodedPairs | None = None
         counted: Counted | None = None
         examples: Examples = ([], [])
+        batch_size, workers = self._run.batch_size, self._run.workers
         if self.pairs is not None:
-            assert self._transform is not None
             encoded = encode_pairs(
-                clip,
-                self.pairs,
-                self._transform,
-                batch_size=self._run.batch_size,
-                workers=self._run.workers,
+                clip, self.pairs, self._transform, batch_size=batch_size, workers=workers,
                 skip_unreadable=True,
-            )
+            )  # fmt: skip
             self._left_out.mention(encoded.left_out, of=len(self.pairs))
             shares = retrieval_scores(encoded.images, encoded.texts, encoded.owners).entries()
-            shares["loss"] = contrastive_loss(clip, encoded, batch_size=self._run.batch_size)
+            shares["loss"] = contrastive_loss(clip, encoded, batch_size=batch_size)
             found |= {name: shares[name] for name in OF_PAIRS}
         if self.classes is not None:
-            weights = class_features(clip, self._names, self._templates)
+            weights = class_features(clip, self.names, self._templates)
             outcomes = Outcomes()
             counted = count(
-                ZeroShotClassifier(clip, weights),
-                self.classes,
-                {"val": OneLabel()},
-                device=weights.device,
-                batch_size=self._run.batch_size,
-                workers=self._run.workers,
-                skip_unreadable=True,
-                confusion=len(self._names) <= MOST_CONFUSION,
+                ZeroShotClassifier(clip, weights), self.classes, {"val": OneLabel()},
+                device=weights.device, batch_size=batch_size, workers=workers,
+                skip_unreadable=True, confusion=len(self.names) <= MOST_CONFUSION,
                 receive=outcomes.add,
-            )
+            )  # fmt: skip
             examples = outcomes.gathered()
             self._left_out.mention(counted.left_out, of=len(self.classes))
             score = counted.scores["val"]
@@ -143,37 +119,14 @@ class ContrastiveValidation:
         self.best.offer(found, (encoded, counted, examples))
         return found
 
-    def sections(self) -> list[Section]:
-        """Make the sections of a report on the best evaluation; none before one."""
-        found: list[Section] = []
-        pairs, counted, examples = self.best.kept or (None, None, ([], []))
-        if pairs is not None and self.pairs is not None:
-            found += retrieval_examples(pairs, self.pairs)
-        samples = self.classes
-        if counted is not None and samples is not None:
-            found += classification_sections(
-                counted, self._names, examples=examples, name=samples.sample_id,
-                picture=lambda index: picture_of(samples, index),
-            )  # fmt: skip
-        return self.best.named(found)
-
 
 @torch.inference_mode()
 def contrastive_loss(model: Any, encoded: EncodedPairs, *, batch_size: int) -> float:
-    """Compute the mean loss of pictures and first captions, by open_clip's function.
+    """Compute the mean loss of images and first captions, by open_clip's function.
 
-    The batches follow the order of the pictures, and do not depend on the number of processes.
-
-    Args:
-        model: `EvaClip`; the loss is the sigmoid one if it has the bias of that.
-        encoded: Features.
-        batch_size: Pairs of a batch.
-
-    Returns:
-        The mean over the pairs.
+    The batches follow the order of the images, and do not depend on the number of processes. The
+    loss is the sigmoid one if the `EvaClip` has the bias of that.
     """
-    from open_clip.loss import ClipLoss, SigLipLoss
-
     bias = model.text.logit_bias
     measure = ClipLoss() if bias is None else SigLipLoss()
     more = {} if bias is None else {"logit_bias": bias.float()}
@@ -189,5 +142,5 @@ def contrastive_loss(model: Any, encoded: EncodedPairs, *, batch_size: int) -> f
 
 
 def first_captions(owners: Tensor, count: int) -> Tensor:
-    """Find the first caption of each picture, (N,), where captions follow the order of pictures."""
+    """Find the first caption of each image, (N,), where captions follow the order of images."""
     return torch.searchsorted(owners, torch.arange(count, device=owners.device))

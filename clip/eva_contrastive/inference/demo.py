@@ -1,259 +1,270 @@
-"""Command line that ranks captions for pictures and videos, and searches folders of them."""
+"""Ranking and search for people: what `clip/demo.py` computes, says and writes.
+
+Shapes: K captions, F frames of a video, D values of a feature.
+"""
 
 import argparse
-import contextlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-from eva_contrastive.config import MOST_VIDEO_FRAMES, VIDEO_FRAMES
-from eva_data.files import (
-    DEMO_IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    UnwritableError,
-    make_folder,
-    read_lines,
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from eva_backbone.checkpoints.verification import sha256_of
+from eva_contrastive.inference.features import ClipFeatures, is_video
+from eva_contrastive.inference.finding import (
+    Changes,
+    Hit,
+    Library,
+    Query,
+    absolute,
+    make_queries,
+    search,
+    update,
 )
-from eva_data.inputs import Job, Plan, plan_jobs
-from eva_data.video.source import BACKENDS
-from eva_engine.commands.options import add_arguments, add_device, add_weights, new_parser
-from eva_report.demos import do_jobs, refuse, run_demo
-from eva_runs.command_line.parsing import Parser
+from eva_contrastive.model.open_clip_files import weights_file
+from eva_data.files import make_folder, printable, write_text
+from eva_data.images import read_image, save_image
+from eva_data.inputs import Job
+from eva_data.video.source import Backend, open_video
+from eva_report.demos import FILES_NAMED, do_jobs
+from eva_report.drawing import clock, score_text
+from eva_report.sheets import SheetSection, Tile, draw_contact_sheet
 from eva_runs.commands import say
-from eva_runs.options import integer
-
-if TYPE_CHECKING:
-    from eva_contrastive.inference.features import ClipFeatures
+from eva_runs.output_folder import locked
 
 RANKING = "ranking.json"
 RESULTS = ("results.json", "results.csv", "contact_sheet.jpg")
-_MOST_HITS, _MOST_QUERIES = 1000, 100
-_EXAMPLES = """
-Examples:
-
-    python clip/demo.py rank cat.jpg dive.mp4 --weights eva_clip_psz14.pt \\
-        --text "a photo of a cat" "a person who dives"
-
-    python clip/demo.py search holiday/ --weights eva_clip_psz14.pt --output output/found \\
-        --cache output/library --text "a dog in the snow" --like cat.jpg
-
-`python clip/demo.py rank --help` and `search --help` have the options.
-"""
-_RANK = """
-For each picture and video the first captions with their probability among all captions; OUTPUT
-receives ranking.json with all of them, and their cosines. Of a video, frames spread over it are
-averaged, and the time is that of the frame that fits best.
-Files that cannot be read are named and skipped, and the exit code is then 1.
-"""
-_SEARCH = """
-OUTPUT receives results.json, results.csv and contact_sheet.jpg. A score is the cosine of query and
-picture, or of query and best frame of a video.
-Features of the files are kept in a library in the folder CACHE: the next search computes new and
-changed files only (by size and time of change), also after an interruption. Other weights,
---image-size, --frames or --precision have another library there.
-Files that cannot be read are named and skipped, and the exit code is then 1.
-"""
+MOST_TILES = 500  # of a contact sheet
+_CAPTIONS, _HITS = 3, 5  # of a file and of a query, in the terminal
+_TOTAL_NAMED = 10  # captions of all files together
+_LONGEST = 100  # characters of a sentence, in the terminal
+_DIGITS = 6  # of a score; times are in milliseconds
 
 
-def _parser() -> tuple[Parser, dict[str, Parser]]:
-    parser = new_parser("clip/demo.py", "Compare pictures, videos and sentences.", epilog=_EXAMPLES)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="rank | search")
-    made = {}
-    for name, purpose, about in (
-        ("rank", "Rank captions for pictures and videos.", _RANK),
-        ("search", "Search folders of pictures and videos by sentences and pictures.", _SEARCH),
-    ):
-        made[name] = one = commands.add_parser(
-            name, help=purpose, description=purpose, epilog=about, allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        one.add_argument("inputs", nargs="+", type=Path, metavar="INPUT",
-                         help="picture, video, folder of both, or pattern")  # fmt: skip
-        add_weights(one, kinds="of a complete EVA-CLIP")
-        add = one.add_argument
-        add("--text", nargs="+", action="extend", default=[], help="sentences")
-        add("--texts", type=Path, metavar="FILE", help="text file, one sentence in each line")
-        add("--frames", type=integer(1, MOST_VIDEO_FRAMES), default=VIDEO_FRAMES,
-            help="of a video (default: %(default)s)")  # fmt: skip
-        add("--backend", choices=BACKENDS, default=BACKENDS[0],
-            help="decoder (default: %(default)s)")  # fmt: skip
-        add("--overwrite", action="store_true", help="replace earlier results")
-    _add_rank(made["rank"])
-    _add_search(made["search"])
-    return parser, made
+class Ranked(NamedTuple):
+    """A caption of an image or video.
+
+    Attributes:
+        text: The caption.
+        probability: Its share among all captions; or, of a model that was trained with the sigmoid
+            loss, its probability.
+        cosine: Cosine of the features of caption and image; of a video, of the mean of its frames.
+        time: Time in seconds of the frame that it fits best; None for an image.
+    """
+
+    text: str
+    probability: float
+    cosine: float
+    time: float | None
 
 
-def _add_rank(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--output", type=Path, help=f"folder for {RANKING} (default: only the lines)")
-    add("--top", type=integer(1), default=10, help="captions of a file (default: %(default)s)")
-    add("--batch-size", type=integer(1), default=32, help="default: %(default)s")
-    add_device(parser)
-
-
-def _add_search(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--like", nargs="+", action="extend", default=[], type=Path, metavar="FILE",
-        help="pictures or videos")  # fmt: skip
-    add("--together", action="store_true", help="all sentences and pictures are one query")
-    add("--output", required=True, type=Path, help="folder for the results")
-    add("--cache", type=Path, help="folder of the library (default: OUTPUT)")
-    add("--top", type=integer(1, _MOST_HITS), default=20, help="hits (default: %(default)s)")
-    add_arguments(parser, batch_size=32)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line of `clip/demo.py`.
+def rank(clip: ClipFeatures, file: Path, texts: Sequence[str], features: Tensor) -> list[Ranked]:
+    """Rank captions for an image or a video, the best first.
 
     Args:
-        arguments: Arguments in place of those of the process.
+        clip: The model.
+        file: The image or video.
+        texts: K captions.
+        features: (K, D), their features of unit length.
+
+    Raises:
+        OSError: If the file cannot be read.
+        FloatingPointError: If the number format is too small for the model.
     """
-    _, parsers = parser = _parser()
-    args = parser[0].parse_args(arguments)
-    own = parsers[args.command]
-    searching = args.command == "search"
-    results = [args.output / name for name in RESULTS] if searching else []
-    if not searching and args.output is not None:
-        results = [args.output / RANKING]
-    work: Callable[..., list[str]] = _search if searching else _rank
-    run_demo(
-        own,
-        prepare=lambda: _plan(args, searching=searching),
-        work=lambda planned: work(own, args, planned.jobs),
-        overwrite=args.overwrite,
-        results=results,
-    )
+    found = clip.frames(file)
+    mean = F.normalize(found.features.mean(dim=0, keepdim=True), dim=-1)  # (1, D)
+    cosines = (mean @ features.T)[0].tolist()
+    probabilities = clip.probabilities(mean, features)[0].tolist()
+    best = (found.features @ features.T).argmax(dim=0).tolist()  # (K,), of the frames
+    times = [found.times[frame] if is_video(file) else None for frame in best]
+    ranked = map(Ranked, texts, probabilities, cosines, times)
+    return sorted(ranked, key=lambda one: -one.cosine)
 
 
-def _plan(args: argparse.Namespace, *, searching: bool) -> Plan:
-    if args.texts is not None:
-        args.text = [*args.text, *read_lines(args.texts)]
-    if blank := [text for text in args.text if not text.strip()]:
-        raise ValueError(f"--text {blank[0]!r} is blank: write a sentence")
-    results = [args.output] if args.output is not None else []
-    if searching:
-        args.cache = args.cache or args.output
-        results.append(args.cache)
-        queries = len(args.text) + len(args.like)
-        if not queries:
-            raise ValueError("there is nothing to look for: give --text, --texts or --like")
-        if queries > _MOST_QUERIES:
-            raise ValueError(f"there are {queries} queries: give at most {_MOST_QUERIES} at once")
-        if missing := [file for file in args.like if not file.is_file()]:
-            raise ValueError(f"--like {missing[0]} is not a file")
-    elif not args.text:
-        raise ValueError("there are no captions: give --text or --texts")
-    return plan_jobs(
-        args.inputs,
-        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
-        targets=lambda name: [],
-        results=results,
-        kinds="pictures and no videos",
-    )
-
-
-@contextlib.contextmanager
-def _one_sentence(parser: argparse.ArgumentParser) -> Iterator[None]:
-    try:
-        yield
-    except FloatingPointError as error:
-        sys.exit(f"{parser.prog}: {error}")
-    except UnwritableError:  # of the output, which `run_demo` explains
-        raise
-    except (ValueError, OSError) as error:
-        refuse(parser, error)
-
-
-def _load(args: argparse.Namespace) -> "ClipFeatures":
-    from eva_contrastive.model.open_clip_program import weights_file
-
-    weights_file(args.weights)  # a mistyped name is answered before torch is imported
-    from eva_contrastive.inference.features import ClipFeatures
-
+def load(options: argparse.Namespace) -> ClipFeatures:
+    """Load the model of the options."""
     names = ("image_size", "mean", "std", "frames", "batch_size", "device", "precision", "backend")
-    return ClipFeatures.from_weights(args.weights, **{name: getattr(args, name) for name in names})
+    given = {name: getattr(options, name) for name in names}
+    return ClipFeatures.from_weights(options.weights, **given)
 
 
-def _settings(args: argparse.Namespace, clip: "ClipFeatures") -> dict[str, Any]:
+def _settings(options: argparse.Namespace, clip: ClipFeatures) -> dict[str, Any]:
     return {
-        "weights": args.weights, "image_size": clip.image_size, "mean": clip.mean, "std": clip.std,
-        "frames": args.frames, "precision": str(clip.dtype).removeprefix("torch."),
+        "weights": options.weights, "image_size": clip.image_size, "mean": clip.mean,
+        "std": clip.std, "frames": options.frames,
+        "precision": str(clip.dtype).removeprefix("torch."),
     }  # fmt: skip
 
 
-def _rank(
-    parser: argparse.ArgumentParser, args: argparse.Namespace, jobs: Sequence[Job]
-) -> list[str]:
-    with _one_sentence(parser):
-        clip = _load(args)
-        features = clip.texts(args.text)
-    from eva_contrastive.inference.ranking import Ranked, rank
-    from eva_contrastive.inference.results import ranking_lines, write_ranking
-
-    if args.output is not None:
-        make_folder(args.output)  # fails now, not after hours
-    found: list[tuple[str, list[Ranked]]] = []
-    names: list[str] = []
+def rank_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
+    """Rank the captions for each file; returns a sentence for each that cannot be read."""
+    features = clip.texts(options.text)
+    if options.output is not None:
+        make_folder(options.output)  # fails now, not after hours
+    found: list[tuple[Job, list[Ranked]]] = []
     problems: dict[str, str] = {}
 
     def do(job: Job) -> str | None:
         try:
-            ranked = rank(clip, job.source, args.text, features)[: args.top]
+            found.append((job, rank(clip, job.source, options.text, features)[: options.top]))
         except (OSError, FloatingPointError) as error:
             problems[str(job.source)] = str(error)
             return str(error)
-        found.append((str(job.source), ranked))
-        names.append(job.name)
         return None
 
     sentences = do_jobs(jobs, do, title="ranking")
-    for line in ranking_lines(names, [ranked for _, ranked in found]):
+    for line in ranking_lines([job.name for job, _ in found], [ranked for _, ranked in found]):
         say(line)
-    if args.output is not None:
-        write_ranking(args.output / RANKING, found, problems, _settings(args, clip))
-        say(f"output   {args.output / RANKING}")
+    if options.output is not None:
+        files = [
+            {"file": str(job.source), "captions": [_entry(one._asdict()) for one in ranked]}
+            for job, ranked in found
+        ]
+        files += _unreadable(problems)
+        _write_json(options.output / RANKING, _settings(options, clip), {"files": files})
+        say(f"output   {options.output / RANKING}")
     return sentences
 
 
-def _search(
-    parser: argparse.ArgumentParser, args: argparse.Namespace, jobs: Sequence[Job]
-) -> list[str]:
-    with _one_sentence(parser):
-        clip = _load(args)
-        from eva_contrastive.inference.searching import make_queries
+def ranking_lines(names: Sequence[str], ranked: Sequence[Sequence[Ranked]]) -> list[str]:
+    """Name the captions that fit files best: a line for each file of a few, and one for all."""
+    lines = []
+    if len(names) <= FILES_NAMED:
+        lines = [
+            f"{name}: {', '.join(map(_caption, captions[:_CAPTIONS]))}"
+            for name, captions in zip(names, ranked, strict=True)
+        ]
+    if len(names) > 1:
+        first = Counter(captions[0].text for captions in ranked)
+        shown = [f'{count:,} "{_short(text)}"' for text, count in first.most_common(_TOTAL_NAMED)]
+        lines.append(f"{len(names):,} files: {', '.join(shown)}")
+    return [printable(line) for line in lines]
 
-        queries = make_queries(clip, texts=args.text, like=args.like, together=args.together)
-    from eva_backbone.checkpoints.verification import sha256_of
-    from eva_contrastive.inference import indexing, results, searching
-    from eva_contrastive.inference.library import Library
-    from eva_contrastive.model.open_clip_program import weights_file
-    from eva_runs.output_folder import locked
 
-    settings = _settings(args, clip)
-    make_folder(args.output)
-    known = settings | {"weights": sha256_of(weights_file(args.weights))}
-    with _one_sentence(parser), locked(args.cache):
-        library = Library(args.cache, known, width=clip.embed_dim)
+def search_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
+    """Search files by sentences and images; returns a sentence for each that cannot be read."""
+    queries = make_queries(clip, texts=options.text, like=options.like, together=options.together)
+    settings, output = _settings(options, clip), options.output
+    make_folder(output)
+    known = settings | {"weights": sha256_of(weights_file(options.weights))}
+    with locked(options.cache):
+        library = Library(options.cache, known, width=clip.embed_dim)
         library.load()
-        changes = indexing.update(
-            library, clip, [job.source for job in jobs], workers=args.workers,
-            folders=[folder for folder in args.inputs if folder.is_dir()],
+        changes = update(
+            library, clip, [job.source for job in jobs], workers=options.workers,
+            folders=[folder for folder in options.inputs if folder.is_dir()],
         )  # fmt: skip
-    paths = dict.fromkeys(indexing.absolute(job.source) for job in jobs)
-    hits = searching.search(
-        library, [path for path in paths if path in library], queries, top=args.top
-    )
+    hits = search(library, [job.source for job in jobs], queries, top=options.top)
     found = list(zip(queries, hits, strict=True))
-    names = {indexing.absolute(job.source): job.name for job in jobs}
+    names = {absolute(job.source): job.name for job in jobs}
     for query, of_query in found:
-        say(results.hits_table(query, of_query, names=names))
-    say(results.library_line(changes))
-    results.write_hits(args.output, found, changes.problems, settings, names=RESULTS[:2])
-    results.write_sheet(args.output / RESULTS[2], found, backend=args.backend)
-    say(f"output   {args.output} ({', '.join(reversed(RESULTS))})")
+        say(hits_table(query, of_query, names=names))
+    say(library_line(changes))
+    write_hits(output, found, changes.problems, settings)
+    write_sheet(output / RESULTS[2], found, backend=options.backend)
+    say(f"output   {output} ({', '.join(reversed(RESULTS))})")
     return list(changes.problems.values())
 
 
-if __name__ == "__main__":
-    main()
+def hits_table(query: Query, hits: Sequence[Hit], *, names: Mapping[str, str]) -> str:
+    """Format a query and its first hits: score, file by its short name, time."""
+    lines = [
+        f"  {score_text(hit.score)}  {names.get(hit.file, hit.file)}{_at(hit.time)}"
+        for hit in hits[:_HITS]
+    ]
+    if (more := len(hits) - _HITS) > 0:
+        lines.append(f"  and {more:,} more")
+    return printable("\n".join([_short(query.title), *(lines or ["  nothing was found"])]))
+
+
+def library_line(changes: Changes) -> str:
+    """Count the files that were searched, and those whose features were known before."""
+    line = f"{changes.known + changes.computed:,} files searched: {changes.computed:,} computed"
+    line += f", {changes.known:,} known from before" if changes.known else ""
+    return line + (f", {changes.gone:,} forgotten that are gone" if changes.gone else "")
+
+
+def write_hits(
+    folder: Path,
+    found: Sequence[tuple[Query, Sequence[Hit]]],
+    problems: Mapping[str, str],
+    settings: Mapping[str, Any],
+) -> None:
+    """Write hits as JSON, with the files that cannot be read, and as CSV."""
+    queries = [
+        {"texts": query.texts, "like": query.like, "hits": [_entry(hit._asdict()) for hit in hits]}
+        for query, hits in found
+    ]
+    content = {"queries": queries, "unreadable": _unreadable(problems)}
+    _write_json(folder / RESULTS[0], settings, content)
+    stream = io.StringIO()
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(["query", "rank", "score", "file", "time"])
+    for query, hits in found:
+        for place, hit in enumerate(hits, 1):
+            time = "" if hit.time is None else round(hit.time, 3)
+            row = [query.title, place, round(hit.score, _DIGITS), hit.file, time]
+            table.writerow([printable(str(value)) for value in row])
+    write_text(folder / RESULTS[1], stream.getvalue())
+
+
+def write_sheet(
+    file: Path, found: Sequence[tuple[Query, Sequence[Hit]]], *, backend: Backend = "pyav"
+) -> None:
+    """Write a contact sheet of the best hits; videos are shown by their best frame."""
+    each = max(1, MOST_TILES // max(1, len(found)))
+    sections = [
+        SheetSection(query.title, [_tile(hit, backend) for hit in hits[:each]])
+        for query, hits in found
+    ]
+    save_image(draw_contact_sheet(sections), file)
+
+
+def _tile(hit: Hit, backend: Backend) -> Tile:
+    heading = score_text(hit.score) + _at(hit.time)
+    picture = None
+    try:
+        if hit.frame is None:
+            picture = read_image(hit.file, upright=True)
+        else:
+            with open_video(hit.file, backend=backend) as video:
+                picture = Image.fromarray(video.frames([hit.frame])[0])
+    except (OSError, IndexError):  # it changed since it was indexed
+        heading += "  (cannot be read)"
+    return Tile(picture, heading, "/".join(Path(hit.file).parts[-2:]))  # names of folders count
+
+
+def _caption(one: Ranked) -> str:
+    return f'"{_short(one.text)}" {score_text(one.probability)}{_at(one.time, " at ")}'
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
+
+
+def _at(time: float | None, words: str = "  at ") -> str:
+    return "" if time is None else f"{words}{clock(time)}"
+
+
+def _unreadable(problems: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"file": name, "error": why} for name, why in problems.items()]
+
+
+def _entry(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what an image does not have, and round numbers."""
+    return {
+        name: round(value, 3 if name == "time" else _DIGITS) if isinstance(value, float) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _write_json(file: Path, settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+    write_text(file, json.dumps({"settings": settings, **content}, indent=1) + "\n")

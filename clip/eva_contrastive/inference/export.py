@@ -1,30 +1,32 @@
 """Export of both towers with `torch.export` or as ONNX.
 
-The folder has a program for each tower, `clip.json` with what a caller must know of pictures and
-texts, and the tokenizer's vocabulary. Each program is compared with its tower before the folder
-appears.
+The folder has a program for each tower, `clip.json` with the preparation of images and texts, and
+the tokenizer's vocabulary. Each program is compared with its tower before the folder appears.
 
-Shapes: B pictures or texts, S the side of a picture, L tokens of a text, D values of a feature.
+Shapes: B images or texts, S the side of an image, L tokens of a text, D values of a feature.
 """
 
+import argparse
 import json
+import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from open_clip.tokenizer import default_bpe
 from torch import Tensor, nn
 
-from eva_contrastive.inference.export_command import (
-    FACTS,
-    FEATURES,
-    TOLERANCES,
-    TOWERS,
-    VOCABULARY,
-)
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_contrastive.config import EXPORT_TOLERANCES, EXPORTED_FILES
+from eva_contrastive.model.eva_clip import EvaClip, tokenize
+from eva_contrastive.model.loading import load_eva_clip
+from eva_contrastive.model.open_clip_files import find_preparation
 from eva_data.files import replacing_folder, write_text
+from eva_engine.commands.options import choose_device
+from eva_runs.commands import say
 from eva_runs.exported import (
     ENDINGS,
     demand_close,
@@ -34,20 +36,52 @@ from eva_runs.exported import (
     write_program,
 )
 
-if TYPE_CHECKING:
-    from eva_contrastive.model.eva_clip import EvaClip
+logger = logging.getLogger(__name__)
+
+INPUTS = {"image": "images", "text": "tokens"}  # of each tower
+FEATURES = "features"
+FACTS, VOCABULARY = EXPORTED_FILES
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write the towers of the weights that the options of `clip/export.py` name."""
+    noted = find_preparation(
+        options.weights, image_size=options.image_size, mean=options.mean, std=options.std
+    )
+    dtype = getattr(torch, options.dtype)
+    model = load_eva_clip(options.weights, image_size=noted.image_size, dtype=dtype)
+    found = export_towers(
+        model.to(choose_device(options.device)).requires_grad_(False),
+        options.output,
+        form=options.form,
+        towers=options.towers,
+        batch_size=options.batch_size,
+        normalize=options.normalize,
+        opset=options.opset,
+        pixels={"mean": list(noted.mean or CLIP_MEAN), "std": list(noted.std or CLIP_STD)},
+        tolerance=options.tolerance,
+    )
+    if options.form == "onnx" and options.dtype == "float16" and "text" in found:
+        logger.warning(
+            "onnxruntime 1.32 crashes on a CPU with a text tower in float16: pass it session "
+            "options with graph_optimization_level ORT_ENABLE_EXTENDED, or export in float32"
+        )
+    for tower, share in found.items():
+        say(f"{tower}: differs from the model by at most {share:.2g} of the largest value")
+    size = sum(file.stat().st_size for file in options.output.iterdir()) / 2**20
+    say(f"output   {options.output} ({size:.1f} MiB)")
 
 
 def export_towers(
-    model: "EvaClip",
+    model: EvaClip,
     folder: Path,
     *,
     form: str,
-    towers: Sequence[str] = tuple(TOWERS),
+    towers: Sequence[str] = tuple(INPUTS),
     batch_size: int | None = None,
     normalize: bool = False,
     opset: int | None = None,
-    preparation: Mapping[str, Any] | None = None,
+    pixels: Mapping[str, Any] | None = None,
     tolerance: float | None = None,
 ) -> dict[str, float]:
     """Write towers, read the files again and compare.
@@ -57,12 +91,11 @@ def export_towers(
         folder: Folder; it appears, or replaces an earlier one, when it is complete.
         form: "torch-export" or "onnx".
         towers: Any of "image" and "text".
-        batch_size: Pictures or texts of a batch, fixed in the file; None for any number.
+        batch_size: Images or texts of a batch, fixed in the file; None for any number.
         normalize: Scale the features to unit length.
         opset: Version of ONNX's operators; None for torch's choice.
-        preparation: Facts on the pictures' pixels, for `clip.json`.
-        tolerance: Largest difference, as a share of the largest value; None takes it from
-            `TOLERANCES`.
+        pixels: Facts on the images' pixels, for `clip.json`.
+        tolerance: Largest difference, as a share of the largest value; None for the type's.
 
     Returns:
         Tower -> largest difference between the file and the tower.
@@ -73,14 +106,12 @@ def export_towers(
     found: dict[str, float] = {}
     entries: dict[str, dict[str, Any]] = {}
     dtype = str(model.visual.pos_embed.dtype).removeprefix("torch.")
-    if tolerance is None:
-        tolerance = TOLERANCES[dtype]
-    facts = _facts(model, preparation or {}, normalize=normalize, dtype=dtype)
+    facts = _facts(model, pixels or {}, normalize=normalize, dtype=dtype)
     with torch.no_grad(), quiet(), replacing_folder(folder) as place:
         for tower in towers:
             file = place / f"{tower}{ENDINGS[form]}"
             inputs = _inputs(model, tower, 2 if batch_size is None else batch_size)
-            names = {"file": file.name, "input": TOWERS[tower], "output": FEATURES}
+            names = {"file": file.name, "input": INPUTS[tower], "output": FEATURES}
             entries[tower] = names | {"batch": batch_size or "any"}
             module = _Tower(model, tower, normalize=normalize)
             # torch.export takes a dimension of one example for a fixed one
@@ -88,49 +119,42 @@ def export_towers(
             write_program(
                 torch.export.export(module, (inputs,), dynamic_shapes=shapes),
                 file,
-                inputs=[TOWERS[tower]],
+                inputs=[INPUTS[tower]],
                 outputs=[FEATURES],
                 facts=facts | entries[tower],
                 opset=opset,
             )
             sizes = (1, 2, 5) if batch_size is None else (batch_size,)
             found[tower] = _differ(module, open_program(file), sizes)
-            demand_close({tower: found[tower]}, tolerance)
+            least = EXPORT_TOLERANCES[dtype] if tolerance is None else tolerance
+            demand_close({tower: found[tower]}, least)
         write_text(place / FACTS, json.dumps({"towers": entries} | facts, indent=2) + "\n")
         if "text" in towers:
-            shutil.copyfile(_vocabulary(), place / VOCABULARY)
+            shutil.copyfile(default_bpe(), place / VOCABULARY)
     return found
 
 
 class _Tower(nn.Module):
-    """A tower whose output has a name.
+    """A tower, "image" or "text", whose output has a name."""
 
-    Args:
-        model: Both towers.
-        name: "image" or "text".
-        normalize: Scale the features to unit length.
-    """
-
-    def __init__(self, model: "EvaClip", name: str, *, normalize: bool) -> None:
+    def __init__(self, model: EvaClip, name: str, *, normalize: bool) -> None:
         super().__init__()
         self.model, self.name, self.normalize = model, name, normalize
         self.eval()
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Encode (B, 3, S, S) or (B, L); returns (B, D)."""
+        """Encode (B, 3, S, S) or (B, L) as (B, D)."""
         encode: Callable[..., Tensor] = getattr(self.model, f"encode_{self.name}")
         return {FEATURES: encode(inputs, normalize=self.normalize)}
 
 
-def _inputs(model: "EvaClip", tower: str, batch_size: int) -> Tensor:
-    """Make pictures or texts: random ones, of several lengths."""
+def _inputs(model: EvaClip, tower: str, batch_size: int) -> Tensor:
+    """Make images or texts: random ones, of several lengths."""
     generator = torch.Generator().manual_seed(batch_size)
     position = model.visual.pos_embed
     if tower == "image":
         shape = (batch_size, 3, model.image_size, model.image_size)
         return torch.randn(shape, generator=generator).to(position)
-    from eva_contrastive.model.tokens import tokenize
-
     tokens = tokenize(["a dog " * (index + 1) for index in range(batch_size)], model.context_length)
     return tokens.to(position.device)
 
@@ -141,18 +165,16 @@ def _differ(module: _Tower, run: Callable[..., dict[str, Tensor]], sizes: Sequen
     for size in sizes:
         inputs = _inputs(module.model, module.name, size)
         expected = module(inputs)
-        found = differences(expected, run({TOWERS[module.name]: inputs}))[FEATURES]
+        found = differences(expected, run({INPUTS[module.name]: inputs}))[FEATURES]
         shares.append(found / max(expected[FEATURES].abs().max().item(), 1e-12))
     return max(shares, key=lambda share: (math.isnan(share), share))
 
 
 def _facts(
-    model: "EvaClip", preparation: Mapping[str, Any], *, normalize: bool, dtype: str
+    model: EvaClip, pixels: Mapping[str, Any], *, normalize: bool, dtype: str
 ) -> dict[str, Any]:
-    """Say what a caller must know to prepare the input, and to make logits of the output."""
-    from eva_contrastive.model.tokens import tokenize
-
-    start, end = (token for token in tokenize("", 3)[0, :2].tolist())
+    """Describe the preparation of the input, and how logits are made of the output."""
+    start, end = tokenize("", 3)[0, :2].tolist()
     bias = model.text.logit_bias
     return {
         "pictures": {
@@ -160,7 +182,7 @@ def _facts(
             "resize": "shorter side, bicubic",
             "crop": "centre",
             "channels": "RGB, in [0, 1]",
-            **preparation,
+            **pixels,
         },
         "texts": {
             "tokenizer": "byte-pair encoding of OpenAI's CLIP",
@@ -177,10 +199,3 @@ def _facts(
             "bias": None if bias is None else bias.item(),
         },
     }
-
-
-def _vocabulary() -> str:
-    from open_clip.tokenizer import default_bpe
-
-    path: str = default_bpe()
-    return path

@@ -1,13 +1,14 @@
-"""Features of pictures, texts and videos, for people.
+"""Features of images, texts and videos.
 
 clip = ClipFeatures.from_weights("eva_clip_psz14.pt")
 images, texts = clip.images(["cat.jpg", "dog.jpg"]), clip.texts(["a cat", "a dog"])  # (2, 1024)
 print(clip.probabilities(images, texts))  # (2, 2)
 
-Shapes: B pictures, texts or videos, F frames of a video, S the side of a picture, L tokens of a
-text, D values of a feature.
+Shapes: B images, texts or videos, F frames of a video, S the side of an image, L tokens of a text,
+D values of a feature.
 """
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -22,52 +23,118 @@ from PIL import Image
 from torch import Tensor
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-from eva_contrastive.config import VIDEO_FRAMES
-from eva_contrastive.inference.media import Media, MediaReader
-from eva_contrastive.model.eva_clip import EvaClip
+from eva_contrastive.config import MOST_VIDEO_FRAMES, VIDEO_FRAMES
+from eva_contrastive.model.eva_clip import EvaClip, TextTower, VisionTower, count_tokens, tokenize
 from eva_contrastive.model.loading import load_eva_clip, load_vision_tower
-from eva_contrastive.model.preparation import find_preparation
-from eva_contrastive.model.tokens import count_tokens, tokenize
-from eva_contrastive.model.towers import TextTower, VisionTower
+from eva_contrastive.model.open_clip_files import find_preparation
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from eva_data.images import read_image, read_rgb
 from eva_data.inputs import files_at, is_several
-from eva_data.transforms import evaluation_transform
-from eva_data.video.source import Backend, require_backend
+from eva_data.transforms import ImageTransform, evaluation_transform
+from eva_data.video.source import Backend, open_video, require_backend, require_usual_shape
 from eva_engine.commands.options import Precision, choose_device, choose_dtype
 
 logger = logging.getLogger(__name__)
 
+Media = str | os.PathLike[str]
 Picture = Media | Image.Image | NDArray[np.uint8]
+_AT_ONCE = 8  # decoded frames in memory
 _NAMED = 10  # texts that are too long
 
 
-class FrameFeatures(NamedTuple):
-    """Features of frames that are spread over a video.
+class Seen(NamedTuple):
+    """Input of the vision tower from a file.
 
     Attributes:
-        features: (F, D) of unit length.
-        frames: Indexes of the frames.
+        pixels: (F, 3, S, S), normalised; of an image, F is 1.
+        frames: Indexes of the frames; 0 for an image.
         times: Their times in seconds from the first frame's.
     """
+
+    pixels: Tensor
+    frames: tuple[int, ...]
+    times: tuple[float, ...]
+
+
+class FrameFeatures(NamedTuple):
+    """Features (F, D) of unit length, with indexes and times of the frames as in `Seen`."""
 
     features: Tensor
     frames: tuple[int, ...]
     times: tuple[float, ...]
 
 
+def is_video(file: Media) -> bool:
+    """Whether a file has the suffix of a video."""
+    return Path(file).suffix.lower() in VIDEO_SUFFIXES
+
+
+def spread(length: int, count: int) -> list[int]:
+    """Choose the middle frames of `count` equal parts of a video, each once, in order."""
+    return sorted({(2 * part + 1) * length // (2 * count) for part in range(count)})
+
+
+class MediaReader:
+    """Reads images and videos as input; it can be sent to the processes of a loader.
+
+    Args:
+        transform: Transform of a PIL image in RGB.
+        frames: Frames of a video.
+        backend: Decoder of the videos.
+
+    Raises:
+        ValueError: If `frames` is out of range.
+    """
+
+    def __init__(
+        self, transform: ImageTransform, *, frames: int = VIDEO_FRAMES, backend: Backend = "pyav"
+    ) -> None:
+        if not 1 <= frames <= MOST_VIDEO_FRAMES:
+            raise ValueError(f"frames must be 1 to {MOST_VIDEO_FRAMES}, got {frames}")
+        self.transform, self.frames, self.backend = transform, frames, backend
+
+    def picture(self, source: Picture) -> Tensor:
+        """Read an image (3, S, S), upright by its EXIF data.
+
+        Raises:
+            UnreadableImageError: An OSError, if it cannot be read.
+        """
+        if isinstance(source, np.ndarray):
+            source = Image.fromarray(read_rgb(source, upright=True))
+        return self.transform(read_image(source, upright=True))
+
+    def __call__(self, source: Media) -> Seen:
+        """Read an image, or by its suffix a video, of which frames are spread.
+
+        Raises:
+            OSError: An `UnreadableImageError` or `UnreadableVideoError`.
+        """
+        if not is_video(source):
+            return Seen(self.picture(source)[None], (0,), (0.0,))
+        with open_video(source, backend=self.backend) as video:
+            require_usual_shape(video, video.name)
+            indexes = spread(len(video), self.frames)
+            pixels = [
+                self.transform(Image.fromarray(frame))
+                for start in range(0, len(indexes), _AT_ONCE)
+                for frame in video.frames(indexes[start : start + _AT_ONCE])
+            ]
+            return Seen(torch.stack(pixels), tuple(indexes), tuple(video.times(indexes)))
+
+
 class ClipFeatures:
     """EVA-CLIP with its preprocessing; `from_weights` builds one.
 
     Args:
-        model: The model, on its device; or its vision tower, for pictures and videos alone.
+        model: The model, on its device; or its vision tower, for images and videos alone.
         mean: Mean of the pixels, which is subtracted.
         std: Standard deviation of the pixels, by which they are divided.
         frames: Frames of a video.
-        batch_size: Pictures, frames or texts that go through a tower at once.
+        batch_size: Images, frames or texts that go through a tower at once.
         backend: Decoder of the videos.
 
     Raises:
-        ValueError: If the tower has no projection, or a number is out of range.
+        ValueError: If the tower has no projection.
     """
 
     def __init__(
@@ -80,8 +147,6 @@ class ClipFeatures:
         batch_size: int = 32,
         backend: Backend = "pyav",
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         model = model.eval().requires_grad_(False)
         self.visual = model.visual if isinstance(model, EvaClip) else model
         self.text: TextTower | None = model.text if isinstance(model, EvaClip) else None
@@ -89,8 +154,8 @@ class ClipFeatures:
             raise ValueError("these weights have no projection to CLIP's features")
         self.mean, self.std, self.batch_size = tuple(mean), tuple(std), batch_size
         self.transform = evaluation_transform(self.image_size, mean=self.mean, std=self.std)
-        self._cut = 0  # texts that were too long
         self.read = MediaReader(self.transform, frames=frames, backend=backend)
+        self._cut = 0  # texts that were too long
 
     @classmethod
     def from_weights(
@@ -114,11 +179,11 @@ class ClipFeatures:
             source: Official name or file, such as `eva_clip_psz14.pt`; a file of open_clip's
                 EVA01-g-14, or a folder that open_clip reads; or the folder of a run.
             texts: Load the text tower; without it, `eva_clip_psz14_vision_enc.pt` is enough.
-            image_size: Side of the pictures in pixels; by default that of the weights.
+            image_size: Side of the images in pixels; by default that of the weights.
             mean: Mean of the pixels; by default that of a folder of open_clip, or of the training.
             std: Standard deviation of the pixels; by default the same.
             frames: Frames of a video.
-            batch_size: Pictures, frames or texts that go through a tower at once.
+            batch_size: Images, frames or texts that go through a tower at once.
             device: "cuda", "cpu" or "auto".
             precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
             backend: Decoder of the videos.
@@ -149,7 +214,7 @@ class ClipFeatures:
 
     @property
     def image_size(self) -> int:
-        """Side of the pictures in pixels, S."""
+        """Side of the images in pixels, S."""
         return self.visual.img_size
 
     @property
@@ -164,21 +229,17 @@ class ClipFeatures:
 
     @property
     def logit_scale(self) -> Tensor:
-        """Factor of the cosines, (1,) float32, by which the model was trained to compare.
-
-        Raises:
-            ValueError: If the vision tower alone was loaded.
-        """
+        """Factor of the cosines, (1,) float32, by which the model was trained to compare."""
         return self._text_tower().logit_scale.float().exp()
 
     def images(
         self, pictures: Tensor | Picture | Iterable[Picture], *, normalize: bool = True
     ) -> Tensor:
-        """Compute one feature for each picture.
+        """Compute one feature for each image.
 
         Args:
             pictures: Paths, PIL images or arrays (H, W, 3) in RGB, one or several; a folder, or a
-                pattern such as `photos/*.jpg`, whose pictures come in the order of their names, see
+                pattern such as `photos/*.jpg`, whose images come in the order of their names, see
                 `eva_data.inputs.files_at`. They are turned upright by their EXIF data, resized and
                 cut to a square. Or normalised images (B, 3, S, S).
             normalize: Scale the features to unit length.
@@ -187,8 +248,8 @@ class ClipFeatures:
             (B, D) float32, on the model's device.
 
         Raises:
-            ValueError: If there is no picture.
-            UnreadableImageError: An OSError, if a picture cannot be read.
+            ValueError: If there is no image.
+            UnreadableImageError: An OSError, if an image cannot be read.
             FloatingPointError: If the number format is too small for the model.
         """
         if isinstance(pictures, Tensor):
@@ -197,12 +258,12 @@ class ClipFeatures:
             pictures = _files(pictures, DEMO_IMAGE_SUFFIXES)
         elif isinstance(pictures, Image.Image | np.ndarray):
             pictures = [pictures]
-        parts = [
-            self._encode(self._seen, torch.stack(batch), normalize=normalize)
-            for batch in _batches(map(self.read.picture, pictures), self.batch_size)
-        ]
+        read = map(self.read.picture, pictures)
+        parts = []
+        while batch := list(itertools.islice(read, self.batch_size)):
+            parts.append(self._encode(self._seen, torch.stack(batch), normalize=normalize))
         if not parts:
-            raise ValueError("there is no picture")
+            raise ValueError("there is no image")
         return torch.cat(parts)
 
     def texts(self, texts: str | Sequence[str], *, normalize: bool = True) -> Tensor:
@@ -216,24 +277,20 @@ class ClipFeatures:
             (B, D) float32, on the model's device.
 
         Raises:
-            ValueError: If there is no text, or the vision tower alone was loaded.
+            ValueError: If the vision tower alone was loaded.
             FloatingPointError: If the number format is too small for the model.
         """
-        given = [texts] if isinstance(texts, str) else list(texts)
-        if not given:
-            raise ValueError("there is no text")
-        return self.token_features(torch.stack([self.tokens(one) for one in given]),
-                                   normalize=normalize)  # fmt: skip
+        given = [texts] if isinstance(texts, str) else texts
+        tokens = torch.stack([self.tokens(one) for one in given])
+        return self.token_features(tokens, normalize=normalize)
 
     def tokens(self, text: str) -> Tensor:
         """Turn a text into tokens (L,) int64; of a long one the beginning, with a warning."""
         length: int = self._text_tower().context_length
-        count = count_tokens(text)
-        if count > length and self._cut < _NAMED:
+        if (count := count_tokens(text)) > length:
             self._cut += 1
-            shown = text if len(text) < 60 else f"{text[:56]} ..."
-            more = "; further ones are not named" if self._cut == _NAMED else ""
-            logger.warning("%r has %d tokens: the first %d are read%s", shown, count, length, more)
+            if self._cut <= _NAMED:
+                logger.warning("%.60r has %d tokens: the first %d are read", text, count, length)
         return tokenize(text, length)[0]
 
     def token_features(self, tokens: Tensor, *, normalize: bool = True) -> Tensor:
@@ -251,26 +308,16 @@ class ClipFeatures:
             (B, D) float32, on the model's device.
 
         Raises:
-            ValueError: If there is no video.
             UnreadableVideoError: An OSError, if a video cannot be read.
             FloatingPointError: If the number format is too small for the model.
         """
         if isinstance(videos, str | os.PathLike):
             videos = _files(videos, VIDEO_SUFFIXES)
-        means = [self.frames(video).features.mean(dim=0) for video in videos]
-        if not means:
-            raise ValueError("there is no video")
-        features = torch.stack(means)
+        features = torch.stack([self.frames(video).features.mean(dim=0) for video in videos])
         return F.normalize(features, dim=-1) if normalize else features
 
     def frames(self, video: Media) -> FrameFeatures:
-        """Compute the features of frames that are spread over a video.
-
-        Args:
-            video: Path of a video, or of a picture, which is one frame.
-
-        Returns:
-            Features of unit length, indexes and times.
+        """Compute the features of frames that are spread over a video; an image is one frame.
 
         Raises:
             OSError: If the file cannot be read.
@@ -280,18 +327,15 @@ class ClipFeatures:
         return FrameFeatures(self.images(seen.pixels), seen.frames, seen.times)
 
     def probabilities(self, images: Tensor, texts: Tensor) -> Tensor:
-        """Turn features into what the model believes of each text.
+        """Compute the probability of each text.
 
         Args:
-            images: (B, D) of unit length, of pictures or videos.
+            images: (B, D) of unit length, of images or videos.
             texts: (K, D) of unit length.
 
         Returns:
             (B, K): shares of the texts, which add up to 1; or, of a model that was trained with the
             sigmoid loss, the probability of each.
-
-        Raises:
-            ValueError: If the vision tower alone was loaded.
         """
         logits = self.logit_scale * images @ texts.T
         bias = self._text_tower().logit_bias
@@ -323,14 +367,3 @@ class ClipFeatures:
 
 def _files(path: Media, suffixes: Collection[str]) -> Sequence[Media]:
     return files_at(Path(path), suffixes) if is_several(Path(path)) else [path]
-
-
-def _batches(items: Iterable[Tensor], size: int) -> Iterable[list[Tensor]]:
-    batch: list[Tensor] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

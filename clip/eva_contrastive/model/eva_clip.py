@@ -1,21 +1,124 @@
-"""EVA-CLIP: a vision tower and a text tower with one space of features.
+"""EVA-CLIP: a vision tower, a text tower, and one space of features for both.
 
-Shapes: B pictures or texts, H x W pixels, L tokens of a text, D values of a feature.
+Shapes: B images or texts, H x W pixels, L tokens of a text, C channels, D values of a feature.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
+from open_clip import SimpleTokenizer
+from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
+from eva_backbone.initialisation import init_head
 from eva_backbone.variants import variant_arguments
-from eva_contrastive.model.text_variants import TEXT_VARIANTS
-from eva_contrastive.model.towers import TextTower, VisionTower
+from eva_backbone.vit import VisionTransformer
+from eva_contrastive.config import TEXT_VARIANTS
+
+CLASSIC_SCALE, SIGMOID_SCALE = 1 / 0.07, 10.0  # first factors of the cosines (CLIP, SigLIP)
+SIGMOID_BIAS = -10.0  # SigLIP's first bias
+CONTEXT_LENGTH = 77
+_LONGEST = 50  # characters of a text for each of its tokens; a word of the vocabulary has 24
+_KEPT_WORDS = 200_000  # whose tokens are remembered; captions of a large dataset have far more
+
+
+class VisionTower(VisionTransformer):
+    """The ViT with a linear projection of its class token (paper section 2.3.5).
+
+    Args:
+        output_dim: D; 0 gives the class token itself, as files of the bare tower have it.
+        patch_dropout: Share of the patches that a training step leaves out, drawn for each image
+            (FLIP); their positions stay those of the image.
+        **vit: Arguments of `VisionTransformer`.
+
+    Raises:
+        ValueError: If there is no class token or final norm, or an argument is out of range.
+    """
+
+    def __init__(self, *, output_dim: int, patch_dropout: float = 0.0, **vit: Any) -> None:
+        if output_dim < 0 or not 0 <= patch_dropout < 1:
+            raise ValueError(
+                "output_dim must be at least 0 and patch_dropout in [0, 1), got "
+                f"{output_dim} and {patch_dropout}"
+            )
+        super().__init__(**vit)
+        if self.cls_token is None or not isinstance(self.norm, nn.LayerNorm):
+            raise ValueError("a CLIP's vision tower needs a class token and a final norm")
+        self.output_dim, self.patch_dropout = output_dim, patch_dropout
+        self.head = nn.Linear(self.embed_dim, output_dim) if output_dim else nn.Identity()
+        if isinstance(self.head, nn.Linear):
+            init_head(self.head)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode images (B, 3, H, W), normalised by CLIP's statistics, as (B, D)."""
+        tokens, grid = self.embed(images)  # (B, 1 + N, C)
+        if self.training and self.patch_dropout:
+            tokens = self._drop_patches(tokens)
+        first = torch.zeros(tokens.shape[0], 1, dtype=torch.int64, device=tokens.device)
+        features: Tensor = self.head(self.norm(self.forward_tokens(tokens, grid, read=first))[:, 0])
+        return features
+
+    def _drop_patches(self, tokens: Tensor) -> Tensor:
+        """Keep the class token and a random part of the patches of each image."""
+        count = tokens.shape[1] - 1
+        kept = max(1, round(count * (1 - self.patch_dropout)))
+        order = torch.rand(len(tokens), count, device=tokens.device).argsort(dim=1)[:, :kept]
+        place = order.sort(dim=1).values[..., None].expand(-1, -1, tokens.shape[2])
+        return torch.cat([tokens[:, :1], tokens[:, 1:].gather(1, place)], dim=1)
+
+
+class TextTower(TextTransformer):
+    """open_clip's text transformer with exact GELU, and what turns cosines into logits.
+
+    The official files keep `logit_scale` here. It has one dimension more than theirs, because
+    DeepSpeed cannot share a tensor without dimensions among processes.
+
+    Args:
+        output_dim: D.
+        context_length: L.
+        vocab_size: Words of the vocabulary.
+        width: C.
+        depth: Number of blocks.
+        num_heads: Attention heads of a block.
+        sigmoid: Build the bias of the sigmoid loss too, and begin as SigLIP does.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_dim: int,
+        context_length: int,
+        vocab_size: int,
+        width: int,
+        depth: int,
+        num_heads: int,
+        sigmoid: bool = False,
+    ) -> None:
+        super().__init__(
+            context_length=context_length,
+            vocab_size=vocab_size,
+            width=width,
+            heads=num_heads,
+            layers=depth,
+            output_dim=output_dim,
+        )
+        scale = SIGMOID_SCALE if sigmoid else CLASSIC_SCALE
+        self.logit_scale = nn.Parameter(torch.full((1,), math.log(scale)))
+        self.logit_bias = nn.Parameter(torch.full((1,), SIGMOID_BIAS)) if sigmoid else None
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.transformer.resblocks)
 
 
 class ClipOutput(NamedTuple):
-    """What a forward pass gives.
+    """Result of a forward pass.
 
     Attributes:
         image_features: (B, D) of unit length.
@@ -52,7 +155,7 @@ class EvaClip(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Side of the pictures in pixels."""
+        """Side of the images in pixels."""
         return self.visual.img_size
 
     @property
@@ -67,41 +170,17 @@ class EvaClip(nn.Module):
         return self.visual.output_dim
 
     def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
-        """Encode pictures.
-
-        Args:
-            images: (B, 3, H, W), normalised by CLIP's mean and standard deviation.
-            normalize: Scale the features to unit length.
-
-        Returns:
-            (B, D).
-        """
+        """Encode images (B, 3, H, W), normalised by CLIP's statistics, as (B, D)."""
         features: Tensor = self.visual(images)
         return F.normalize(features, dim=-1) if normalize else features
 
     def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:
-        """Encode texts.
-
-        Args:
-            tokens: (B, L) int64, see `eva_contrastive.model.tokens`.
-            normalize: Scale the features to unit length.
-
-        Returns:
-            (B, D).
-        """
+        """Encode tokens (B, L) int64, see `tokenize`, as (B, D)."""
         features: Tensor = self.text(tokens)
         return F.normalize(features, dim=-1) if normalize else features
 
     def forward(self, images: Tensor, tokens: Tensor) -> ClipOutput:
-        """Encode pictures and texts.
-
-        Args:
-            images: (B, 3, H, W), normalised by CLIP's mean and standard deviation.
-            tokens: (B, L) int64.
-
-        Returns:
-            Features of unit length, and what makes logits of their cosines.
-        """
+        """Encode images (B, 3, H, W) and tokens (B, L)."""
         return ClipOutput(
             self.encode_image(images, normalize=True),
             self.encode_text(tokens, normalize=True),
@@ -123,7 +202,7 @@ def build_eva_clip(
 
     Args:
         vision: A key of `eva_backbone.VARIANTS`.
-        text: A key of `eva_contrastive.model.text_variants.TEXT_VARIANTS`.
+        text: A key of `eva_contrastive.config.TEXT_VARIANTS`.
         embed_dim: D.
         sigmoid: Build the bias of the sigmoid loss too.
         text_overrides: Arguments of `TextTower` that replace the variant's.
@@ -131,12 +210,41 @@ def build_eva_clip(
 
     Returns:
         The model, freshly initialised.
-
-    Raises:
-        ValueError: For an unknown size.
     """
-    if text not in TEXT_VARIANTS:
-        raise ValueError(f"unknown text tower {text!r}: known are {', '.join(TEXT_VARIANTS)}")
     visual = VisionTower(output_dim=embed_dim, **variant_arguments(vision) | vision_overrides)
-    words = asdict(TEXT_VARIANTS[text]) | (text_overrides or {})
-    return EvaClip(visual, TextTower(output_dim=embed_dim, sigmoid=sigmoid, **words))
+    shape = asdict(TEXT_VARIANTS[text]) | (text_overrides or {})
+    return EvaClip(visual, TextTower(output_dim=embed_dim, sigmoid=sigmoid, **shape))
+
+
+@cache
+def _tokenizer() -> Any:
+    return SimpleTokenizer()
+
+
+def tokenize(texts: str | Sequence[str], context_length: int = CONTEXT_LENGTH) -> Tensor:
+    """Turn texts into tokens (B, L) int64; a longer text is cut, and keeps its end token."""
+    tokenizer = _without_rare_words()
+    several = [texts] if isinstance(texts, str) else texts
+    beginnings = [_beginning(text, context_length) for text in several]
+    tokens: Tensor = tokenizer(beginnings, context_length)
+    return tokens
+
+
+def count_tokens(text: str) -> int:
+    """Count the tokens of a text, with those of its start and end; of a very long one its first."""
+    return len(_without_rare_words().encode(_beginning(text, CONTEXT_LENGTH))) + 2
+
+
+def _beginning(text: str, length: int) -> str:
+    """Cut what cannot reach the tokens; a word takes a time that grows with its square."""
+    longest = _LONGEST * length
+    return text if len(text) <= longest else " ".join(text.split())[:longest]
+
+
+def _without_rare_words() -> Any:
+    """Keep the tokenizer's memory of words from growing through all captions of a dataset."""
+    tokenizer = _tokenizer()
+    if len(tokenizer.cache) > _KEPT_WORDS:
+        special = map(tokenizer.decoder.get, tokenizer.all_special_ids)
+        tokenizer.cache = {token: token for token in special}
+    return tokenizer

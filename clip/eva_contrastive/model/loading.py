@@ -6,6 +6,7 @@ Whether a file is official, of open_clip's EVA01-g-14 or of a run of this toolki
 names. Shapes: L tokens of a text, C channels, D values of a feature.
 """
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -16,22 +17,44 @@ import torch
 from torch import Tensor
 
 from eva_backbone.checkpoints.convert import trunk_prefix
+from eva_backbone.checkpoints.fitting import cast
 from eva_backbone.checkpoints.from_weights import describe
 from eva_backbone.checkpoints.listing import listed
 from eva_backbone.checkpoints.loading import LoadReport, load_weights, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_contrastive.model.eva_clip import EvaClip
+from eva_backbone.checkpoints.torchscript import is_torchscript, read_torchscript
+from eva_contrastive.config import TEXT_VARIANTS
+from eva_contrastive.model.eva_clip import EvaClip, TextTower, VisionTower
+from eva_contrastive.model.open_clip_files import weights_file
 from eva_contrastive.model.open_clip_form import to_official
-from eva_contrastive.model.open_clip_program import weights_file
-from eva_contrastive.model.text_variants import TEXT_VARIANTS
-from eva_contrastive.model.text_weights import initialise_text
-from eva_contrastive.model.towers import TextTower, VisionTower
+
+logger = logging.getLogger(__name__)
 
 _HEAD_WIDTH = 64  # of an attention head in every CLIP's text tower
 _LOGITS = ("text.logit_scale", "text.logit_bias")
 _BLOCK = re.compile(r"text\.transformer\.resblocks\.(\d+)\.")
 _WORDS, _POSITIONS = "text.token_embedding.weight", "text.positional_embedding"
 _PROJECTION = "text.text_projection"
+_TEXT = re.compile(
+    r"(token_embedding\.weight|positional_embedding|text_projection|ln_final\.(weight|bias)"
+    r"|transformer\.resblocks\.\d+\..+)"
+)
+_NEW = ("text_projection", "logit_scale", "logit_bias")  # another space of features, another start
+_TRANSFORMERS = {
+    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.final_layer_norm.weight": "ln_final.weight",
+    "text_model.final_layer_norm.bias": "ln_final.bias",
+}
+_LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
+_IN_LAYER = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+_QKV = ("q_proj", "k_proj", "v_proj")
 
 
 def load_eva_clip(
@@ -47,7 +70,7 @@ def load_eva_clip(
     Args:
         source: Official name or file; a file of open_clip's EVA01-g-14 or a folder that it reads;
             or a run's `model.safetensors` or `model_ema.safetensors`.
-        image_size: Side of the pictures in pixels, to which the positions are resampled; by default
+        image_size: Side of the images in pixels, to which the positions are resampled; by default
             that of the weights.
         text_heads: Attention heads of the text tower, which weights do not show; by default those
             of a known size, or one for each 64 channels.
@@ -81,33 +104,13 @@ def clip_from(
     dtype: torch.dtype = torch.float32,
     **vision_overrides: Any,
 ) -> EvaClip:
-    """Build the model of weights that `read_clip_weights` read; see `load_eva_clip`.
-
-    Args:
-        weights: Name -> tensor.
-        name: Name of the file, for messages.
-        image_size: See `load_eva_clip`.
-        text_heads: See `load_eva_clip`.
-        dtype: See `load_eva_clip`.
-        **vision_overrides: See `load_eva_clip`.
-
-    Returns:
-        The model, in evaluation mode.
-
-    Raises:
-        ValueError: If the weights are not those of a complete EVA-CLIP, or do not determine its
-            sizes.
-    """
-    lacking = [
-        part
-        for part in (_WORDS, _POSITIONS, _PROJECTION, "text.logit_scale", "visual.head.weight")
-        if part not in weights
-    ]
-    if lacking:
+    """Build the model of weights, `name` in messages, from `clip_weights`; see `load_eva_clip`."""
+    needed = (_WORDS, _POSITIONS, _PROJECTION, "text.logit_scale", "visual.head.weight")
+    if lacking := [part for part in needed if part not in weights]:
         raise ValueError(
-            f"{name} holds {_kind(weights)}, not a complete EVA-CLIP, as it lacks "
-            f"{listed(lacking)}: train one from it with clip/train.py RECIPE "
-            "--model.init-checkpoint; pictures alone are for load_vision_tower"
+            f"{name} is not a complete EVA-CLIP, as it lacks {listed(lacking)}: train one from it "
+            "with clip/train.py RECIPE --model.init-checkpoint; images alone are for "
+            "load_vision_tower"
         )
     with torch.device("meta"):
         visual = _vision_tower(weights, name, image_size=image_size, **vision_overrides)
@@ -116,14 +119,6 @@ def clip_from(
     load_weights(model, weights, source=name, complete=True)
     text.attn_mask = text.build_causal_mask().to(dtype)  # no file holds it
     return model.eval()
-
-
-def _kind(weights: Mapping[str, Tensor]) -> str:
-    if any(name.startswith("text.") for name in weights):
-        return "a part of a CLIP"
-    if "visual.head.weight" in weights:
-        return "a vision tower"
-    return "a classifier" if "head.weight" in weights else "a backbone"
 
 
 def load_vision_tower(
@@ -137,7 +132,7 @@ def load_vision_tower(
 
     Args:
         source: As for `load_eva_clip`; also `eva_clip_psz14_vision_enc.pt`.
-        image_size: Side of the pictures in pixels; by default that of the weights.
+        image_size: Side of the images in pixels; by default that of the weights.
         dtype: Type of the parameters.
         **overrides: Arguments of `VisionTower` that the weights do not determine.
 
@@ -153,11 +148,8 @@ def load_vision_tower(
     prefix = trunk_prefix(weights, f"{path.name} holds no EVA weights")
     with torch.device("meta"):
         tower = _vision_tower(weights, path.name, image_size=image_size, **overrides).to(dtype)
-    own = {
-        name.removeprefix(prefix): value
-        for name, value in weights.items()
-        if name.startswith(prefix)
-    }
+    own = {name.removeprefix(prefix): value
+           for name, value in weights.items() if name.startswith(prefix)}  # fmt: skip
     load_weights(tower, own, source=path.name, complete=True)
     return tower.eval()
 
@@ -168,7 +160,7 @@ def initialise(model: EvaClip, vision: str, text: str) -> LoadReport | None:
     Args:
         model: The model.
         vision: Weights of the vision tower, or of a complete CLIP; empty for none.
-        text: Weights of the text tower, see `eva_contrastive.model.text_weights`; empty for none.
+        text: Weights of the text tower, see `initialise_text`; empty for none.
 
     Returns:
         The report of the vision tower, which is also logged.
@@ -202,25 +194,15 @@ def initialise(model: EvaClip, vision: str, text: str) -> LoadReport | None:
 
 
 def read_clip_weights(path: Path) -> dict[str, Tensor]:
-    """Read a file of CLIP or of a vision tower, see `clip_weights`.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Name -> tensor.
-
-    Raises:
-        ValueError: If it cannot be read.
-    """
+    """Read a file of a CLIP or a vision tower under this toolkit's names, see `clip_weights`."""
     return clip_weights(read_weights(path), name=path.name)
 
 
 def clip_weights(weights: Mapping[str, Tensor], *, name: str) -> dict[str, Tensor]:
-    """Give the names and shapes of this toolkit to a CLIP or a vision tower.
+    """Give the names and shapes of this toolkit to a CLIP or a vision tower of any program.
 
     Args:
-        weights: Name -> tensor, of any program.
+        weights: Name -> tensor.
         name: Name of the file, for messages.
 
     Returns:
@@ -233,9 +215,8 @@ def clip_weights(weights: Mapping[str, Tensor], *, name: str) -> dict[str, Tenso
     for part in _LOGITS:
         if part in named:
             if named[part].numel() != 1:
-                raise ValueError(
-                    f"{name} holds {part} of shape {tuple(named[part].shape)}: expected one number"
-                )
+                shape = tuple(named[part].shape)
+                raise ValueError(f"{name} holds {part} of shape {shape}: expected one number")
             named[part] = named[part].reshape(1)
     return named
 
@@ -247,7 +228,7 @@ def _vision_tower(
     arguments = trunk.arguments | overrides
     if trunk.clips or not {"cls_token", "norm.weight"} <= trunk.names:
         raise ValueError(
-            f"{source} holds no vision tower of CLIP, which takes pictures and has a class token "
+            f"{source} holds no vision tower of CLIP, which takes images and has a class token "
             "and a final norm"
         )
     if "num_heads" not in arguments:
@@ -257,8 +238,7 @@ def _vision_tower(
         )
     if image_size is not None:
         arguments["img_size"] = image_size
-    prefix = trunk_prefix(weights, source)
-    head = weights.get(f"{prefix}head.weight")
+    head = weights.get(f"{trunk_prefix(weights, source)}head.weight")
     if head is not None and (head.ndim != 2 or not len(head)):
         raise ValueError(f"{source} has a projection of shape {tuple(head.shape)}: expected (D, C)")
     return VisionTower(output_dim=0 if head is None else len(head), **arguments)
@@ -267,12 +247,12 @@ def _vision_tower(
 def _text_tower(weights: Mapping[str, Tensor], source: str, *, heads: int | None) -> TextTower:
     """Read the sizes off the weights."""
     shapes = [tuple(weights[name].shape) for name in (_WORDS, _POSITIONS, _PROJECTION)]
-    if any(len(shape) != 2 or 0 in shape for shape in shapes):
-        raise ValueError(f"{source} has a text tower of shapes {shapes}: expected matrices")
-    (vocab, width), (length, _), (_, output_dim) = shapes
     depth = len({found[1] for name in weights if (found := _BLOCK.match(name))})
-    if not depth:
-        raise ValueError(f"{source} has a text tower without blocks")
+    if not depth or any(len(shape) != 2 or 0 in shape for shape in shapes):
+        raise ValueError(
+            f"{source} has a text tower of {depth} blocks and shapes {shapes}: expected matrices"
+        )
+    (vocab, width), (length, _), (_, output_dim) = shapes
     if heads is None:
         known = [v for v in TEXT_VARIANTS.values() if (v.width, v.depth) == (width, depth)]
         heads = known[0].num_heads if known else max(1, width // _HEAD_WIDTH)
@@ -290,3 +270,95 @@ def _text_tower(weights: Mapping[str, Tensor], source: str, *, heads: int | None
         num_heads=heads,
         sigmoid="text.logit_bias" in weights,
     )
+
+
+def initialise_text(tower: TextTower, source: str) -> None:
+    """Load the weights that a text tower begins with.
+
+    A projection of another size, and the factor of the logits, begin as they are built: the
+    features of the other tower are new (official). A file for longer texts gives its first
+    positions.
+
+    Args:
+        tower: The tower.
+        source: Name or path of OpenAI's TorchScript archive, or of a file of open_clip,
+            transformers or EVA-CLIP.
+
+    Raises:
+        ValueError: If the file has no text tower, or one of another size; the tower is unchanged.
+        FileNotFoundError: If the source is neither a file nor a known name at hand.
+    """
+    path = resolve_source(source)
+    weights = read_text_weights(path)
+    wanted = {n: value for n, value in tower.state_dict().items() if not n.startswith("logit_")}
+    positions = "positional_embedding"
+    weights[positions] = weights[positions][: len(wanted[positions])]
+    if weights["text_projection"].shape != wanted["text_projection"].shape:
+        logger.info("%s: the projection of the texts begins from scratch", path.name)
+        del weights["text_projection"]
+    taken = {
+        name: cast(weights[name], wanted[name].dtype, f"{path.name} holds {name}")
+        for name in wanted
+        if name in weights and weights[name].shape == wanted[name].shape
+    }
+    unfit = [
+        f"{name} {tuple(weights[name].shape) if name in weights else 'missing'}"
+        f" -> {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name not in taken and not (name in _NEW and name not in weights)
+    ]
+    unfit += [f"{name} -> nothing" for name in weights if name not in wanted]
+    if unfit:
+        raise ValueError(
+            f"the text tower of {path.name} does not fit (in the file -> in the model): "
+            f"{listed(unfit)}; choose the size that it has as model.text"
+        )
+    tower.load_state_dict(taken, strict=False)
+    logger.info("%s: loaded %d tensors into the text tower", path.name, len(taken))
+
+
+def read_text_weights(file: Path) -> dict[str, Tensor]:
+    """Read the text tower of a file of CLIP.
+
+    Returns:
+        Name in open_clip -> tensor, `text_projection` (C, D) among them.
+
+    Raises:
+        ValueError: If the file has no text tower, or cannot be read.
+    """
+    weights = read_torchscript(file) if is_torchscript(file) else read_weights(file)
+    if "text_model.final_layer_norm.weight" in weights:
+        weights = _from_transformers(weights, file.name)
+    prefix = "text." if "text.token_embedding.weight" in weights else ""
+    named = {name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)}
+    found = {name: value for name, value in named.items() if _TEXT.fullmatch(name)}
+    needed = {"token_embedding.weight", "positional_embedding", "text_projection"}
+    if not needed <= found.keys() or any(value.ndim == 0 for value in found.values()):
+        raise ValueError(
+            f"{file.name} holds no text tower of CLIP: expected token_embedding.weight, "
+            "positional_embedding, transformer.resblocks.* and text_projection, or transformers' "
+            f"text_model.*; it has {listed(list(weights), 3)}"
+        )
+    return found
+
+
+def _from_transformers(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Rename the text tower of a `CLIPModel`; queries, keys and values become one matrix."""
+    renamed = {ours: weights[theirs] for theirs, ours in _TRANSFORMERS.items() if theirs in weights}
+    if "text_projection.weight" in weights:
+        renamed["text_projection"] = weights["text_projection.weight"].T
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in weights.items():
+        if layer := _LAYER.fullmatch(name):
+            block, module, kind = layer.groups()
+            stem = f"transformer.resblocks.{block}."
+            part = module.rpartition(".")[2]
+            if part in _QKV:
+                parts.setdefault(f"{stem}attn.in_proj_{kind}", {})[part] = value
+            else:
+                renamed[f"{stem}{_IN_LAYER.get(module, module)}.{kind}"] = value
+    for name, three in parts.items():
+        if len(three) < len(_QKV) or len({value.shape for value in three.values()}) > 1:
+            raise ValueError(f"{source} lacks a part of {name}, or its parts differ in shape")
+        renamed[name] = torch.cat([three[part] for part in _QKV])
+    return renamed

@@ -1,4 +1,4 @@
-"""Names of an EVA-CLIP in open_clip, both ways; names and tensors alone, no model is built.
+"""EVA-CLIP in open_clip: names both ways, and a folder that it reads as `local-dir:FOLDER`.
 
 open_clip has two places for an EVA ViT. `EVA01-g-14` holds timm's under `visual.trunk.`, with EVA's
 own names. Sizes that timm has no name for fit open_clip's own ViT (OpenAI's names), which computes
@@ -8,14 +8,21 @@ positions, the second to the bias of the norm before the projection. Features st
 Shapes: C channels, D values of a feature, N patches.
 """
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from eva_backbone.checkpoints.convert import fuse_qkv_bias
 from eva_backbone.checkpoints.listing import listed
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_contrastive.model.eva_clip import EvaClip, tokenize
+from eva_contrastive.model.open_clip_files import CARD, CONFIG, WEIGHTS
+from eva_data.files import write_text
 
 _TRUNK = "visual.trunk."
 _LOGITS = ("logit_scale", "logit_bias")
@@ -24,6 +31,7 @@ _TEXT = re.compile(
     r"(positional_embedding|text_projection|token_embedding\.|ln_final\.|transformer\.)"
 )
 _PIXELS = "visual.conv1.weight"  # marks open_clip's own ViT
+_OUTSIDE = ("class_embedding", "positional_embedding", "ln_post.weight", "ln_post.bias", "proj")
 _IN_BLOCK = {  # ours -> open_clip's ViT
     "norm1.": "ln_1.",
     "norm2.": "ln_2.",
@@ -36,6 +44,33 @@ _IN_BLOCK = {  # ours -> open_clip's ViT
     "gamma_2": "ls_2.gamma",
 }
 _LEAST = 1e-5  # largest relative error of a projection whose bias is moved into the norm
+# timm's EVA-g: side of the images -> its name.
+_TRUNKS = {side: f"eva_giant_patch14_{side}" for side in (224, 336, 560)}
+_GIANT = (14, 1408, 40, 16, 6144)
+# Largest difference of features, as a share of the largest value: sums in another order.
+_TOLERANCE = 1e-4
+_TEXTS = ("a photo of a dog", "three people who play football in the rain", "7")
+_MODEL_CARD = """---
+tags:
+- clip
+library_name: open_clip
+pipeline_tag: zero-shot-image-classification
+---
+# EVA-CLIP for open_clip
+
+Converted from `{source}` by the EVA toolkit; features have {values} values.
+
+```python
+import open_clip
+
+folder = "local-dir:PATH_OF_THIS_FOLDER"
+model, _, preprocess = open_clip.create_model_and_transforms(folder)
+tokenizer = open_clip.get_tokenizer(folder)
+```
+
+    clip_benchmark eval --model local-dir:PATH_OF_THIS_FOLDER --pretrained "" \\
+        --dataset wds/NAME --dataset_root FOLDER --output result.json
+"""
 
 
 def to_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -67,19 +102,11 @@ def to_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_trunk(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the names of open_clip's `EVA01-g-14` to a CLIP.
-
-    Args:
-        weights: Name -> tensor, in the official form.
-
-    Returns:
-        A new dict, which that model loads strictly.
-    """
-    named = {}
-    for name, value in _logits_outside(weights).items():
-        in_trunk = name.startswith("visual.")
-        named[_TRUNK + name.removeprefix("visual.") if in_trunk else name] = value
-    return named
+    """Give the names of open_clip's `EVA01-g-14`, which loads them strictly, to a CLIP."""
+    return {
+        _TRUNK + name.removeprefix("visual.") if name.startswith("visual.") else name: value
+        for name, value in _logits_outside(weights).items()
+    }
 
 
 def to_vit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -110,21 +137,21 @@ def to_vit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "visual.ln_post.bias": norm_bias,
         "visual.proj": projection,
     }
-    for name, value in named.items():
-        converted[_in_block(name, _IN_BLOCK, "transformer.resblocks")] = value
-    return converted
+    blocks = {
+        _in_block(name, _IN_BLOCK, "transformer.resblocks"): value for name, value in named.items()
+    }
+    return converted | blocks
 
 
 def _from_vit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Undo `to_vit`, but for the biases that were moved, which become zero."""
     named = {f"text.{name}" if _TEXT.match(name) else name: v for name, v in weights.items()}
     pixels = named.pop(_PIXELS)
-    known = ("class_embedding", "positional_embedding", "ln_post.weight", "ln_post.bias", "proj")
-    lacking = [f"visual.{name}" for name in known if f"visual.{name}" not in named]
     back = {theirs: ours for ours, theirs in _IN_BLOCK.items()}
-    parts = {name: named.pop(f"visual.{name}") for name in known if f"visual.{name}" in named}
+    parts = {name: named.pop(f"visual.{name}") for name in _OUTSIDE if f"visual.{name}" in named}
     official = {_in_block(name, back, "blocks"): value for name, value in named.items()}
     unknown = [name for name in official if re.match(r"visual\.(?!blocks\.)", name)]
+    lacking = [f"visual.{name}" for name in _OUTSIDE if name not in parts]
     if lacking or unknown or pixels.ndim != 4:
         raise ValueError(
             "the vision tower is open_clip's own and not an EVA ViT: "
@@ -146,13 +173,11 @@ def _from_vit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _logits_outside(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Move factor and bias of the logits out of the text tower, without dimensions."""
-    named = {}
-    for name, value in weights.items():
-        local = name.removeprefix("text.")
-        named[local if local in _LOGITS else name] = (
-            value.reshape(()) if local in _LOGITS else value
-        )
-    return named
+    inside = {f"text.{name}": name for name in _LOGITS}
+    return {
+        inside.get(name, name): value.reshape(()) if name in inside else value
+        for name, value in weights.items()
+    }
 
 
 def _in_block(name: str, names: Mapping[str, str], blocks: str) -> str:
@@ -181,3 +206,120 @@ def _absorb(projection: Tensor, bias: Tensor, *, into: Tensor) -> Tensor:
             f"embed_dim of at most {channels}"
         )
     return result
+
+
+def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> list[str]:
+    """Write a CLIP for open_clip, and compare what open_clip builds of it with ours.
+
+    Args:
+        weights: Name -> tensor, of any program.
+        folder: An empty folder.
+        source: File of the weights; a run notes in it how its images are normalised.
+
+    Returns:
+        Lines of a report.
+
+    Raises:
+        ValueError: If this is not a complete CLIP, open_clip has no model of that form, or its
+            features differ.
+    """
+    from eva_contrastive.model.loading import clip_from, clip_weights
+    from eva_engine.checkpoints.files import read_config, save_weights
+    from eva_engine.evaluation.own_data import notes_of_training
+
+    named = clip_weights(weights, name=source.name)
+    model = clip_from(named, name=source.name)
+    trunk = _trunk_of(model)
+    noted = notes_of_training(source, mean=None, std=None)
+    preparation = {
+        "mean": list(noted["mean"] or CLIP_MEAN), "std": list(noted["std"] or CLIP_STD),
+        "interpolation": "bicubic", "resize_mode": "shortest",
+    }  # fmt: skip
+    config = {"model_cfg": _model_config(model, trunk), "preprocess_cfg": preparation}
+    sizes = model.image_size, model.context_length
+    expected = _features(model, *sizes)
+    values = model.embed_dim
+    del model  # two models of a billion parameters need not be in memory at once
+    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    # with the run's notes, so that the file serves our programs as the run's does
+    converted = to_trunk(named) if trunk else to_vit(named)
+    save_weights(converted, folder / WEIGHTS, read_config(source))
+    write_text(folder / CARD, _MODEL_CARD.format(source=source.name, values=values))
+    difference = _compare(folder, sizes, expected)
+    kind = f"the sizes of EVA01-g-14, through timm's {trunk}" if trunk else "open_clip's own ViT"
+    return [
+        f"{kind}; its features differ from ours by at most {difference:.2g}",
+        "load with open_clip.create_model_and_transforms('local-dir:FOLDER')",
+    ]
+
+
+def _trunk_of(model: EvaClip) -> str | None:
+    """Return the name of timm's EVA-g with the sizes of the vision tower, if there is one."""
+    visual: Any = model.visual
+    block = visual.blocks[0]
+    sizes = (visual.patch_size, visual.embed_dim, visual.depth, visual.num_heads)
+    plain = block.gamma_1 is None and block.attn.q_bias is not None
+    fits = plain and (*sizes, block.mlp.fc1.out_features) == _GIANT
+    return _TRUNKS.get(visual.img_size) if fits else None
+
+
+def _model_config(model: EvaClip, trunk: str | None) -> dict[str, Any]:
+    visual: Any = model.visual
+    text = model.text
+    vision: dict[str, Any] = {"image_size": visual.img_size}
+    if trunk:
+        vision |= {"timm_model_name": trunk, "timm_model_pretrained": False}
+        vision |= {"timm_pool": "token", "timm_proj": None}
+    else:
+        block = visual.blocks[0]
+        vision |= {
+            "patch_size": visual.patch_size,
+            "layers": visual.depth,
+            "width": visual.embed_dim,
+            "head_width": visual.embed_dim // visual.num_heads,
+            # half a channel more, for open_clip rounds down
+            "mlp_ratio": (block.mlp.fc1.out_features + 0.5) / visual.embed_dim,
+            "no_ln_pre": True,
+            "norm_kwargs": {"eps": visual.norm.eps},
+        }
+        if block.gamma_1 is not None:
+            vision["ls_init_value"] = 1.0
+    config = {
+        "embed_dim": model.embed_dim,
+        "vision_cfg": vision,
+        "text_cfg": {
+            "context_length": text.context_length,
+            "vocab_size": text.vocab_size,
+            "width": text.width,
+            "heads": text.heads,
+            "layers": text.depth,
+        },
+        "custom_text": True,
+    }
+    if text.logit_bias is not None:
+        config["init_logit_bias"] = text.logit_bias.item()
+    return config
+
+
+def _features(model: Any, image_size: int, context_length: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, image_size, image_size, generator=generator)
+    with torch.no_grad():
+        return model.encode_image(images), model.encode_text(tokenize(_TEXTS, context_length))
+
+
+def _compare(folder: Path, sizes: tuple[int, int], expected: tuple[Tensor, Tensor]) -> float:
+    """Build the folder's model by open_clip; return the largest difference of its features."""
+    import open_clip
+
+    peer = open_clip.create_model(f"local-dir:{folder}").eval()
+    worst = 0.0
+    for found, ours in zip(_features(peer, *sizes), expected, strict=True):
+        difference = (found - ours).abs().max().item()
+        if not difference <= _TOLERANCE * ours.abs().max().item():  # also for NaN
+            raise ValueError(
+                f"open_clip's features differ from ours by {difference:.2g}, of at most "
+                f"{ours.abs().max().item():.2g}; nothing was written"
+            )
+        worst = max(worst, difference)
+    return worst

@@ -8,7 +8,7 @@ Importing this module registers `eva_toolkit_*` with timm, one name for each siz
 
 Names of the weights are those of open_clip's `EVA01-g-14`, so that files fit both.
 
-Shapes: B pictures, H x W pixels, p patch size, N patches, C channels, D values of a feature.
+Shapes: B images, N patches, C channels, D values of a feature.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,20 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+from timm.layers import to_2tuple
 from timm.models import PretrainedCfg, generate_default_cfgs, is_model, register_model
 from torch import Tensor, nn
 
 from eva_backbone.initialisation import init_head
 from eva_backbone.resample import resample_pos_embed
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, variant_arguments
-from eva_contrastive.model.towers import VisionTower
+from eva_contrastive.model.eva_clip import VisionTower
 
 CONFIGS = Path(__file__).parent / "open_clip_configs"
 _POOLING = "token"
 # How timm spells the sizes in the names of models.
 _SIZES = {"g": "giant", "l": "large", "b": "base", "s": "small", "ti": "tiny", "debug": "debug"}
 _LAST_BLOCK = 99999  # what timm counts to the group before it
-Intermediates = list[Tensor] | list[tuple[Tensor, Tensor]]
 
 
 class TimmTower(VisionTower):
@@ -48,10 +48,6 @@ class TimmTower(VisionTower):
         super().__init__(output_dim=output_dim, **tower)
         self.num_classes = output_dim
         self.num_features = self.head_hidden_size = self.embed_dim
-        self.feature_info = [
-            {"module": f"blocks.{i}", "num_chs": self.embed_dim, "reduction": self.patch_size}
-            for i in range(self.depth)
-        ]
         self.default_cfg = self.pretrained_cfg = _facts(self.img_size, output_dim).to_dict()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -63,15 +59,8 @@ class TimmTower(VisionTower):
         return {"pos_embed", "cls_token"}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """List patterns of the layers, in the form of timm.
-
-        Args:
-            coarse: Has no effect: blocks are the coarse layers.
-
-        Returns:
-            Group -> patterns; the projection matches none and is the last layer.
-        """
-        del coarse
+        """List patterns of the layers in timm's form; the projection matches none, as the last."""
+        del coarse  # blocks are the coarse layers
         return {
             "stem": r"^(?:cls_token|pos_embed|patch_embed)",
             "blocks": [(r"^blocks\.(\d+)\.", None), (r"^norm\.", (_LAST_BLOCK,))],
@@ -82,15 +71,7 @@ class TimmTower(VisionTower):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the projection.
-
-        Args:
-            num_classes: D; 0 removes it.
-            global_pool: "token" or None.
-
-        Raises:
-            ValueError: For another pooling.
-        """
+        """Replace the projection by one to D values; 0 removes it."""
         _check_pooling(global_pool)
         self.num_classes = self.output_dim = num_classes
         head = nn.Linear(self.embed_dim, num_classes) if num_classes else nn.Identity()
@@ -103,24 +84,17 @@ class TimmTower(VisionTower):
         img_size: int | Sequence[int] | None = None,
         patch_size: int | Sequence[int] | None = None,
     ) -> None:
-        """Resample the positions to pictures of another size.
-
-        Pictures of any size work without it; a file of the weights then fits that size.
-
-        Args:
-            img_size: Side in pixels, or height and width, which must be equal.
-            patch_size: None, or the patch size that the tower has.
+        """Resample the positions to images of another side, so that a file of the weights fits it.
 
         Raises:
             ValueError: For an oblong, a side that patches do not fill, or another patch size.
         """
-        if patch_size is not None and _square(patch_size, "patch_size") != self.patch_size:
+        side, width = to_2tuple(self.img_size if img_size is None else img_size)
+        patches = to_2tuple(self.patch_size if patch_size is None else patch_size)
+        if side != width or side < 1 or side % self.patch_size:
+            raise ValueError(f"img_size {img_size} is not a square of {self.patch_size} px patches")
+        if set(patches) != {self.patch_size}:
             raise ValueError(f"patch_size is {self.patch_size} and stays, got {patch_size}")
-        if img_size is None:
-            return
-        side = _square(img_size, "img_size")
-        if side < 1 or side % self.patch_size:
-            raise ValueError(f"img_size {side} is not divisible by patch_size {self.patch_size}")
         grid = (side // self.patch_size,) * 2
         trained = self.pos_embed.requires_grad
         positions = resample_pos_embed(self.pos_embed.detach(), grid).to(self.pos_embed)
@@ -128,77 +102,9 @@ class TimmTower(VisionTower):
         self.img_size = side
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pool and project.
-
-        Args:
-            x: (B, 1 + N, C), after the final norm.
-            pre_logits: Leave the projection out.
-
-        Returns:
-            (B, D), or (B, C).
-        """
+        """Pool tokens (B, 1 + N, C) after the final norm, and project: (B, D), or (B, C)."""
         pooled = x[:, 0]
         return pooled if pre_logits else self.head(pooled)
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | Sequence[int] | None = None,
-        return_prefix_tokens: bool = False,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> Intermediates | tuple[Tensor, Intermediates]:
-        """Encode pictures, and return what blocks give.
-
-        Args:
-            x: (B, 3, H, W), normalised.
-            indices: How many of the last blocks, or which; None for all.
-            return_prefix_tokens: Pair each result with its class token, (B, 1, C).
-            norm: Apply the final norm to each.
-            stop_early: Run no block after the last that is asked for.
-            output_fmt: "NCHW" or "NLC".
-            intermediates_only: Return the list alone.
-
-        Returns:
-            The last tokens after the final norm, (B, 1 + N, C), and a list with (B, C, H/p, W/p) or
-            (B, N, C) for each block that was asked for.
-
-        Raises:
-            ValueError: If there is no such block or format.
-        """
-        if output_fmt not in ("NCHW", "NLC"):
-            raise ValueError(f"output_fmt must be NCHW or NLC, got {output_fmt!r}")
-        wanted = _chosen(indices, self.depth)
-        tokens, grid = self.embed(x)
-        found: list[Any] = []
-        for index in range(max(wanted) + 1 if stop_early else self.depth):
-            tokens = self.forward_tokens(tokens, grid, start=index, stop=index + 1)
-            if index in wanted:
-                result = self.norm(tokens) if norm else tokens
-                patches = result[:, 1:]
-                if output_fmt == "NCHW":
-                    patches = patches.transpose(1, 2).unflatten(2, grid).contiguous()
-                found.append((patches, result[:, :1]) if return_prefix_tokens else patches)
-        return found if intermediates_only else (self.norm(tokens), found)
-
-
-def _chosen(indices: int | Sequence[int] | None, depth: int) -> set[int]:
-    if isinstance(indices, int):
-        wanted = list(range(depth - indices, depth)) if indices > 0 else [depth]
-    else:
-        wanted = [i + depth if i < 0 else i for i in (range(depth) if indices is None else indices)]
-    if not wanted or not all(0 <= index < depth for index in wanted):
-        raise ValueError(f"indices is {indices!r}: there are {depth} blocks")
-    return set(wanted)
-
-
-def _square(size: int | Sequence[int], name: str) -> int:
-    sides = {size} if isinstance(size, int) else set(size)
-    if len(sides) != 1:
-        raise ValueError(f"{name} must be square, got {size}")
-    return sides.pop()
 
 
 def _check_pooling(global_pool: str | None) -> None:
@@ -209,7 +115,7 @@ def _check_pooling(global_pool: str | None) -> None:
 
 
 def _facts(image_size: int, output_dim: int) -> PretrainedCfg:
-    """Describe pictures and projection, as timm's transforms and programs read it."""
+    """Describe images and projection, as timm's transforms and programs read it."""
     return PretrainedCfg(
         input_size=(3, image_size, image_size),
         crop_pct=1.0,
@@ -233,7 +139,7 @@ def build_tower(
     cache_dir: object = None,
     **tower: Any,
 ) -> TimmTower:
-    """Build the tower of a size with timm's arguments.
+    """Build the tower of a size with timm's arguments, of which three have no meaning here.
 
     Args:
         variant: A key of `eva_backbone.VARIANTS`.
@@ -241,9 +147,9 @@ def build_tower(
         num_classes: D, values of a feature.
         global_pool: "token".
         patch_drop_rate: Share of the patches that a training step leaves out.
-        pretrained_cfg: timm's, not used.
-        pretrained_cfg_overlay: timm's, not used.
-        cache_dir: timm's, not used.
+        pretrained_cfg: Unused.
+        pretrained_cfg_overlay: Unused.
+        cache_dir: Unused.
         **tower: Arguments of `VisionTower`, such as `drop_path_rate` and `img_size`.
 
     Returns:
@@ -254,24 +160,14 @@ def build_tower(
     """
     del pretrained_cfg, pretrained_cfg_overlay, cache_dir
     if pretrained:
-        raise ValueError(
-            f"timm has no weights of {variant}'s tower: leave pretrained out and load a file, as "
-            "open_clip.create_model(..., pretrained=FILE) does"
-        )
+        raise ValueError(f"timm has no weights of {variant}'s tower: leave pretrained out")
     _check_pooling(global_pool)
     arguments = variant_arguments(variant) | tower
     return TimmTower(output_dim=num_classes, patch_dropout=patch_drop_rate, **arguments)
 
 
 def timm_name(variant: str) -> str:
-    """Return the name of a size in timm.
-
-    Args:
-        variant: A key of `eva_backbone.VARIANTS`.
-
-    Returns:
-        For `eva_g_patch14`: `eva_toolkit_giant_patch14_224`.
-    """
+    """Return the name of a size in timm: of `eva_g_patch14`, `eva_toolkit_giant_patch14_224`."""
     size, sizes = variant.split("_")[1], VARIANTS[variant]
     return f"eva_toolkit_{_SIZES[size]}_patch{sizes.patch_size}_{sizes.img_size}"
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from eva_contrastive.data.pairs import Pairs
-from eva_contrastive.data.transforms import training_transform
-from eva_contrastive.model.tokens import tokenize
+from eva_contrastive.data import Pairs, training_transform
+from eva_contrastive.model.eva_clip import tokenize
 from eva_data.captions.opening import open_captions
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig

@@ -9,9 +9,8 @@ from open_clip.transform import AugmentationCfg, PreprocessCfg, image_transform_
 from PIL import Image
 
 from eva_contrastive.config import DataConfig
-from eva_contrastive.data.pairs import Pairs
-from eva_contrastive.data.transforms import training_transform
-from eva_contrastive.model.tokens import tokenize
+from eva_contrastive.data import Pairs, training_transform
+from eva_contrastive.model.eva_clip import tokenize
 from eva_data.captions.captioned_images import CaptionedImages
 from eva_data.captions.opening import open_captions
 from eva_data.captions.texts import UnreadableCaptionError

@@ -5,10 +5,10 @@ import json
 import matplotlib.figure  # noqa: F401 (here once, and not in each process)
 import open_clip  # noqa: F401 (the same)
 
-from eva_contrastive.evaluation import command
+from eva_contrastive import commands
 from eva_contrastive.evaluation.validation import ContrastiveValidation
+from eva_contrastive.model.eva_clip import tokenize
 from eva_contrastive.model.loading import load_eva_clip
-from eva_contrastive.model.tokens import tokenize
 from eva_data.captions.opening import open_captions
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
@@ -22,7 +22,7 @@ tokenize("a")  # reads the vocabulary, here once too
 def main(arguments):
     name, *rest = arguments
     if name == "evaluate":
-        command.main(rest)
+        commands.evaluate(rest)
     else:
         validate(*rest)
 

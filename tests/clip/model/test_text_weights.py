@@ -4,9 +4,8 @@ import open_clip
 import pytest
 import torch
 
-from eva_contrastive.model.text_weights import initialise_text
-from eva_contrastive.model.tokens import tokenize
-from eva_contrastive.model.towers import TextTower
+from eva_contrastive.model.eva_clip import TextTower, tokenize
+from eva_contrastive.model.loading import initialise_text
 
 SIZES = {"vocab_size": 49408, "width": 64, "depth": 2, "num_heads": 1}
 CONFIG = {
@@ -115,7 +114,6 @@ def test_another_projection_and_shorter_texts(peer, save, caplog):
     assert torch.equal(tower.positional_embedding, peer.positional_embedding[:12])
     assert torch.equal(tower.token_embedding.weight, peer.token_embedding.weight)
     assert "the projection of the texts begins from scratch" in caplog.text
-    assert "the first 12 positions" in caplog.text
 
 
 @pytest.mark.parametrize(

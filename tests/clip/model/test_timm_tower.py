@@ -93,28 +93,6 @@ def test_layers_are_total_and_as_timm_counts_them(both):
     assert towers[0].no_weight_decay() == towers[1].no_weight_decay() - {"reg_token"}
 
 
-@pytest.mark.parametrize("asked", [
-    {}, {"indices": 1}, {"indices": [-2], "stop_early": True}, {"indices": [1, 0], "norm": True},
-    {"output_fmt": "NLC", "return_prefix_tokens": True}, {"intermediates_only": True},
-])  # fmt: skip
-def test_intermediate_results_are_timms(asked, both, pairs):
-    with torch.no_grad():
-        found, expected = (
-            m.visual.trunk.forward_intermediates(pairs[0], **asked) for m in both[:2]
-        )
-    flat = torch.utils._pytree.tree_leaves
-    assert len(flat(found)) == len(flat(expected)) > 0
-    for one, other in zip(flat(found), flat(expected), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
-
-
-def test_intermediate_features_through_open_clip(both, pairs):
-    with torch.no_grad():
-        found, expected = (m.forward_intermediates(*pairs, image_indices=2) for m in both[:2])
-    torch.testing.assert_close(found["image_features"], expected["image_features"])
-    torch.testing.assert_close(found["image_intermediates"], expected["image_intermediates"])
-
-
 def test_recomputed_activations_change_nothing(both, pairs):
     tower = both[0].visual.trunk.train()
     plain = torch.autograd.grad(tower(pairs[0]).sum(), tower.pos_embed)[0]
@@ -135,7 +113,7 @@ def test_another_size_of_pictures(both, pairs):
         assert ours.visual.trunk.img_size == 56
         torch.testing.assert_close(ours.encode_image(images), on_the_fly)
     for size in ((28, 56), 47, 0):
-        with pytest.raises(ValueError, match=r"square|divisible"):
+        with pytest.raises(ValueError, match="square"):
             ours.visual.trunk.set_input_size(size)
     with pytest.raises(ValueError, match="patch_size is 14 and stays, got 16"):
         ours.visual.trunk.set_input_size(28, 16)
@@ -169,14 +147,10 @@ def test_as_a_timm_model():
 
 def test_refusals():
     for asked, message in (
-        ({"pretrained": True}, r"no weights of eva_debug's tower: leave pretrained out"),
+        ({"pretrained": True}, r"no weights of eva_debug's tower"),
         ({"global_pool": "avg"}, r"global_pool is 'avg': .* pools by its class token"),
     ):
         with pytest.raises(ValueError, match=message):
             timm.create_model(NAME, **asked)
     with pytest.raises(TypeError, match="in_chans"):
         timm.create_model(NAME, in_chans=1)
-    tower = timm.create_model(NAME, img_size=32)
-    for asked in ({"indices": 6}, {"indices": 0}, {"indices": [5]}, {"output_fmt": "NHWC"}):
-        with pytest.raises(ValueError, match=r"there are 5 blocks|must be NCHW or NLC"):
-            tower.forward_intermediates(torch.zeros(1, 3, 32, 32), **asked)

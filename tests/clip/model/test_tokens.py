@@ -7,8 +7,8 @@ import pytest
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 
-from eva_contrastive.model import tokens
-from eva_contrastive.model.tokens import count_tokens, tokenize
+from eva_contrastive.model import eva_clip
+from eva_contrastive.model.eva_clip import count_tokens, tokenize
 
 LETTERS = "".join(random.Random(0).choices(string.ascii_lowercase, k=1_000_000))
 
@@ -38,8 +38,8 @@ def test_a_word_of_a_million_letters():
 
 
 def test_words_are_not_kept_for_ever(monkeypatch):
-    monkeypatch.setattr(tokens, "_KEPT", 50)
-    tokenizer = tokens._tokenizer()
+    monkeypatch.setattr(eva_clip, "_KEPT_WORDS", 50)
+    tokenizer = eva_clip._tokenizer()
     wanted = tokenize("a dog and a cat")
     for number in range(40):
         tokenize(" ".join(LETTERS[9 * number + 90 * k :][:9] for k in range(10)))

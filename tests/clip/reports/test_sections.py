@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from eva_contrastive.evaluation.retrieval import EncodedPairs
-from eva_contrastive.reports.sections import retrieval_examples
+from eva_contrastive.reports import retrieval_examples
 
 
 class Pairs:

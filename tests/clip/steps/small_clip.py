@@ -9,10 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from eva_contrastive.model.eva_clip import EvaClip
-from eva_contrastive.model.towers import TextTower, VisionTower
-from eva_contrastive.steps.losses import build_loss
-from eva_contrastive.steps.step import ContrastiveStep
+from eva_contrastive.model.eva_clip import EvaClip, TextTower, VisionTower
+from eva_contrastive.step import ContrastiveStep, build_loss
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.data.order import Batch

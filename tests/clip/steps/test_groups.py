@@ -7,7 +7,7 @@ import torch
 
 from eva_contrastive.config import ContrastiveConfig, DataConfig, ModelConfig, TowerConfig
 from eva_contrastive.model.eva_clip import build_eva_clip
-from eva_contrastive.steps.groups import freeze, limits, parameter_groups
+from eva_contrastive.step import freeze, limits, parameter_groups
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.steps.parameter_groups import check_that_settings_are_used, optimizer_groups
 

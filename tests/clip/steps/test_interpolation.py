@@ -6,15 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from eva_contrastive.commands import interpolate as main
 from eva_contrastive.config import ContrastiveConfig, DataConfig, ModelConfig, TowerConfig
+from eva_contrastive.interpolation import check_start, interpolate, write_interpolated
 from eva_contrastive.model.eva_clip import build_eva_clip
 from eva_contrastive.model.loading import load_eva_clip
-from eva_contrastive.steps.interpolate_command import main
-from eva_contrastive.steps.interpolation import (
-    check_start,
-    interpolate,
-    write_interpolated,
-)
 from eva_engine.checkpoints.files import mark_complete, read_config, save_weights
 from eva_engine.config import OptimizerConfig, RunConfig
 
@@ -45,8 +41,8 @@ def test_the_arithmetic_is_in_float32():
 
 
 @pytest.mark.parametrize(("start", "end", "message"), [
-    ({"a": 1, "b": 1}, {"a": 1}, "of different models: the end has no b"),
-    ({"a": 1}, {"a": 1, "c": 1}, "of different models: the start has no c"),
+    ({"a": 1, "b": 1}, {"a": 1}, "of different models: b"),
+    ({"a": 1}, {"a": 1, "c": 1}, "of different models: c"),
     ({"a": 1, "b": 2}, {"a": 1, "b": 3},
      r"different models: b has shape \(2,\) in the start and \(3,\) in the end"),
 ])  # fmt: skip
@@ -54,12 +50,6 @@ def test_other_models_are_refused(start, end, message):
     start, end = ({name: torch.zeros(n) for name, n in one.items()} for one in (start, end))
     with pytest.raises(ValueError, match=message):
         interpolate(start, end, 0.5)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_a_share_is_in_0_to_1(share):
-    with pytest.raises(ValueError, match=r"share must be in \[0, 1\]"):
-        interpolate({}, {}, share)
 
 
 def test_the_command(official_clip, end, tmp_path, capsys):
@@ -192,8 +182,3 @@ def test_a_start_that_is_not_a_complete_clip(official_clip, small_sizes, tmp_pat
         with pytest.raises(ValueError, match=r"interpolation=0.3 needs a start that is a complete"):
             check_start(make_config(tmp_path / "run", start=start))
     check_start(make_config(tmp_path / "run", start="", interpolation=1.0))
-
-
-def test_a_run_without_a_checkpoint(official_clip, tmp_path):
-    with pytest.raises(ValueError, match="holds no complete checkpoint to interpolate with"):
-        write_interpolated(make_config(tmp_path / "run"), official_clip.state_dict)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from eva_contrastive.model.eva_clip import ClipOutput
-from eva_contrastive.steps.losses import batch_accuracies, build_loss
+from eva_contrastive.step import batch_accuracies, build_loss
 
 KINDS = ["contrastive", "sigmoid"]
 

@@ -4,9 +4,7 @@ import pytest
 from safetensors.torch import load_file
 
 from eva_contrastive.config import ContrastiveConfig, DataConfig, ModelConfig, TowerConfig
-from eva_contrastive.steps.groups import freeze, limits, parameter_groups
-from eva_contrastive.steps.losses import build_loss
-from eva_contrastive.steps.step import ContrastiveStep
+from eva_contrastive.step import ContrastiveStep, build_loss, freeze, limits, parameter_groups
 from eva_engine.config import OptimizerConfig, RunConfig, as_plain
 from eva_engine.loop import TrainingRun
 

@@ -7,8 +7,7 @@ from deepspeed.utils import safe_get_full_grad
 from open_clip.loss import ClipLoss
 
 from eva_contrastive.model.eva_clip import ClipOutput
-from eva_contrastive.steps.losses import build_loss
-from eva_contrastive.steps.step import ContrastiveStep
+from eva_contrastive.step import ContrastiveStep, build_loss
 from eva_engine.steps.micro_batches import StepWithBeginning, forward_and_backward
 
 RANDOM = {"drop_path_rate": 0.5, "patch_dropout": 0.5}

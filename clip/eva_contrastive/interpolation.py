@@ -1,9 +1,11 @@
 """Weights between those that a training began with and those that it ended with (WiSE-FT).
 
-Wortsman et al., "Robust fine-tuning of zero-shot models", https://arxiv.org/abs/2109.01903.
-`interpolate_command` is the command line.
+Fine-tuning gains on its own kind of data and loses elsewhere; weights on the line between start and
+end often keep most of both (Wortsman et al., "Robust fine-tuning of zero-shot models",
+https://arxiv.org/abs/2109.01903).
 """
 
+import argparse
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +20,7 @@ from eva_data.files import make_folder
 from eva_engine.checkpoints.files import WEIGHTS, read_config, save_weights
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_report.terminal import SHOWN
+from eva_runs.commands import say
 
 logger = logging.getLogger(__name__)
 
@@ -39,27 +42,35 @@ def interpolate(
         Name -> weights, in the order of `end`.
 
     Raises:
-        ValueError: If names or shapes differ, naming the first that does; or for another share.
+        ValueError: If names or shapes differ, naming the first that does.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share must be in [0, 1], got {share}")
+    shapes = [{name: tuple(value.shape) for name, value in one.items()} for one in (start, end)]
     for name in (*start, *end):
-        if name not in end or name not in start:
-            which = "end" if name in start else "start"
-            raise ValueError(f"start and end are of different models: the {which} has no {name}")
-        if start[name].shape != end[name].shape:
+        first, last = (one.get(name) for one in shapes)
+        if first != last:
             raise ValueError(
-                f"start and end are of different models: {name} has shape "
-                f"{tuple(start[name].shape)} in the start and {tuple(end[name].shape)} in the end"
+                f"start and end are of different models: {name} has shape {first} in the start "
+                f"and {last} in the end"
             )
     return {name: torch.lerp(start[name].float(), end[name].float(), share) for name in end}
 
 
-def check_start(config: ContrastiveConfig) -> None:
-    """Refuse an interpolation of a recipe that begins with anything but a complete CLIP.
+def write_mixtures(options: argparse.Namespace, sources: Mapping[str, Path]) -> None:
+    """Write a file for each share of the end: `clip/interpolate.py`.
 
     Args:
-        config: The recipe.
+        options: `share`, and the `files` of the shares.
+        sources: Files of `start` and `end`, whose notes the mixtures keep.
+    """
+    start, end = (read_clip_weights(sources[name]) for name in ("start", "end"))
+    notes = read_config(sources["end"])
+    for share, file in zip(options.share, options.files, strict=True):
+        save_weights(interpolate(start, end, share), file, notes)
+        say(f"{file}: {share:g} of {sources['end']}, {1 - share:g} of {sources['start']}")
+
+
+def check_start(config: ContrastiveConfig) -> None:
+    """Refuse an interpolation of a recipe that begins with anything but a complete CLIP.
 
     Raises:
         ValueError: If `interpolation` is below 1, and `init_checkpoint` not such a model.
@@ -68,7 +79,7 @@ def check_start(config: ContrastiveConfig) -> None:
     if config.interpolation == 1:
         return
     start = config.model.init_checkpoint
-    names = read_clip_weights(resolve_source(start)).keys()
+    names = read_clip_weights(resolve_source(start)).keys() if start else set()
     if not all(name in names for name in _NEEDED):
         raise ValueError(
             f"interpolation={config.interpolation} needs a start that is a complete CLIP, and "
@@ -94,20 +105,16 @@ def write_interpolated(
         The file; None if the recipe asks for none.
 
     Raises:
-        ValueError: If the run has no complete checkpoint.
         UnwritableError: If the disk is full, for example.
     """
     if config.interpolation == 1:
         return None
-    output = config.run.output
-    complete = RunCheckpoints(output, keep=1).complete()
-    if not complete:
-        raise ValueError(f"{output} holds no complete checkpoint to interpolate with")
-    end = complete[-1] / WEIGHTS
-    file = output / FOLDER / WEIGHTS
+    newest = RunCheckpoints(config.run.output, keep=1).complete()[-1]
+    end = newest / WEIGHTS
+    file = config.run.output / FOLDER / WEIGHTS
     make_folder(file.parent)
     weights = interpolate(first_weights(), read_clip_weights(end), config.interpolation)
     save_weights(weights, file, read_config(end))
-    share = f"{config.interpolation:g} of {complete[-1].name}, the rest of the start"
+    share = f"{config.interpolation:g} of {newest.name}, the rest of the start"
     logger.info("between  %s (%s)", file, share, extra=SHOWN)
     return file

@@ -1,0 +1,500 @@
+"""Command lines of `clip/`: train, evaluate, demo, export, interpolate, and embeddings in files.
+
+Everything that needs torch is imported after parsing.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_contrastive.config import (
+    EXPORT_TOLERANCES,
+    EXPORTED_FILES,
+    MOST_VIDEO_FRAMES,
+    OF_CLASSES,
+    VIDEO_FRAMES,
+    ContrastiveConfig,
+    DataConfig,
+)
+from eva_contrastive.evaluation.prompts import template_sets
+from eva_contrastive.model.open_clip_files import open_clip_weights, weights_file
+from eva_data.files import (
+    DEMO_IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    UnwritableError,
+    home_expanded,
+    make_folder,
+    read_lines,
+    require_replaceable,
+)
+from eva_data.inputs import Job, Plan, plan_jobs
+from eva_data.labelled_videos.ucf101 import SPLITS
+from eva_data.video.source import BACKENDS
+from eva_engine.commands import training
+from eva_engine.commands.convert import find_source
+from eva_engine.commands.extraction import Extraction, Kind
+from eva_engine.commands.options import (
+    add_arguments,
+    add_device,
+    add_weights,
+    command,
+    new_parser,
+    parse_with_weights,
+)
+from eva_engine.commands.words import given_values
+from eva_report.demos import log_to_terminal, refuse, run_demo
+from eva_runs.commands import check_outputs, program, program_name
+from eva_runs.exported import DATA, ENDINGS, require_form
+from eva_runs.options import add_download_option, integer, number, probability
+from eva_runs.required_data import demo_folder, require_data
+
+if TYPE_CHECKING:
+    import torch
+
+    from eva_engine.extraction import Samples
+
+_PAIRS = "shards, a table (CSV, TSV), a JSON list, a folder, a manifest or an index"
+_CLASSES = "a folder of class folders"
+
+
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Train a CLIP: `clip/train.py`."""
+    training.main(
+        ContrastiveConfig, _train, program="clip/train.py", arguments=arguments, check=_check_data,
+        adapt=without_other_classes,
+    )  # fmt: skip
+
+
+def _train(config: ContrastiveConfig, device: "torch.device") -> None:
+    from eva_contrastive.training import train
+
+    train(config, device)
+
+
+def _check_data(config: ContrastiveConfig) -> None:
+    for name, forms in (("train", _PAIRS), ("val", _PAIRS), ("zero_shot", _CLASSES)):
+        if location := getattr(config.data, name):
+            require_data(location, name=f"data.{name}", forms=forms)
+    for source in filter(None, (config.model.init_checkpoint, config.model.text_checkpoint)):
+        resolve_source(source)
+
+
+def without_other_classes(
+    flags: Sequence[str], default: ContrastiveConfig
+) -> tuple[list[str], str]:
+    """Leave out a recipe's zero-shot classes where `--data.train` names pairs of another dataset.
+
+    `run.best_metric` then becomes one of the pairs where it is one of the classes. What the command
+    line says is never changed.
+
+    Args:
+        flags: Flags of the command line.
+        default: Config of the recipe.
+
+    Returns:
+        The flags with those that follow from them, and a line on that or an empty one.
+    """
+    given, data, metric = given_values(flags), default.data, default.run.best_metric
+    named = "data.zero_shot" in given
+    if given.get("data.zero_shot") or not (named or _are_others(given, data)):
+        return [*flags], ""
+    more = [] if named else ["--data.zero-shot", ""]
+    said = [] if named else [f"data.zero_shot={data.zero_shot} of the recipe is left out"]
+    if metric in OF_CLASSES and "run.best_metric" not in given:
+        share = given.get("data.val_share", f"{data.val_share:g}")
+        has_pairs = given.get("data.val", data.val) or share.strip("0.")
+        best = "image_to_text_r1" if has_pairs else ""
+        more += ["--run.best-metric", best]
+        said.append(f"the best weights are chosen by {best or 'nothing'}")
+    if not named:
+        said.append("name your own folder of class folders as --data.zero-shot to evaluate it")
+    return [*flags, *more], "; ".join(said)
+
+
+def _are_others(given: dict[str, str], data: DataConfig) -> bool:
+    """Test whether own pairs are named, and the recipe's classes are a demo's or are not there."""
+    train = given.get("data.train", data.train)
+    wanted = given.get("data.templates") or given.get("run.best_metric") in OF_CLASSES
+    if not data.zero_shot or train == data.train or wanted:
+        return False
+    demo = demo_folder(data.zero_shot)
+    inside = demo is not None and home_expanded(train).absolute().is_relative_to(demo.absolute())
+    return not home_expanded(data.zero_shot).exists() or (demo is not None and not inside)
+
+
+_FOLDERS = {
+    "v2": "ImageNet-V2 matched frequency, folders 0 to 999",
+    "a": "ImageNet-A",
+    "r": "ImageNet-R",
+    "sketch": "ImageNet-Sketch",
+    "objectnet": "ObjectNet, with images and mappings",
+}
+_VIDEOS = {
+    "ucf101": "UCF-101, with testlist01.txt in it or beside it; or such a list",
+    "k400": "Kinetics-400: list, or folder of class folders; and the folder of a list's paths",
+    "k600": "Kinetics-600",
+    "k700": "Kinetics-700",
+    "videos": "your own videos: a folder of class folders or a list",
+}
+_CAPTIONS = {
+    "flickr30k": "dataset_flickr30k.json#test of Karpathy, or another list; and its images",
+    "coco": "dataset_coco.json#test of Karpathy, or another list; and its images",
+    "pairs": "your own images with captions, as for training; and the images of a list",
+}
+_SETS = ("imagenet", *_FOLDERS, "cifar10", "cifar100", "data", *_VIDEOS, *_CAPTIONS)
+_EVALUATE = """
+The paper's Table 10b, any part of it; the column EVA-CLIP-g is what eva_clip_psz14.pt should give:
+    torchrun --nproc-per-node 8 clip/evaluate_zero_shot.py --weights eva_clip_psz14.pt \\
+        --imagenet imagenet/val --v2 imagenetv2 --a imagenet-a --r imagenet-r --sketch sketch \\
+        --objectnet objectnet-1.0 --cifar10 cifar --cifar100 cifar --ucf101 UCF-101 \\
+        --k400 k400_val.csv kinetics400/val --k600 k600_val.csv kinetics600/val \\
+        --k700 k700_val.csv kinetics700/val --output output/zero_shot
+
+Retrieval, and your own folders with your own names:
+    python clip/evaluate_zero_shot.py --weights eva_clip_psz14.pt --coco dataset_coco.json#test coco
+    python clip/evaluate_zero_shot.py --weights output/run/model.safetensors --data photos/val \\
+        --classes names.txt --templates "a photo of a {}." "a drawing of a {}."
+
+OUTPUT receives results.json (after each set), table.md, table.csv, retrieval.csv, and of --data and
+--videos per_class.csv and confusion.png.
+"""
+
+
+def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = new_parser(
+        "clip/evaluate_zero_shot.py",
+        "Evaluate a CLIP by the names of classes, without training, and by retrieval.",
+        epilog=_EVALUATE,
+    )
+    add_weights(parser, kinds="or a folder of open_clip", alone=True)
+    add = parser.add_argument
+    add("--text-heads", type=integer(1),
+        help="attention heads, if the size of the text tower is unusual")  # fmt: skip
+    add("--crop-pct", type=float, help="share of the resized image (default: 1)")
+    add("--imagenet", metavar="DIR", help="ImageNet-1K val: a folder for each WordNet id, or "
+        "torchvision:ImageNet:ROOT:val")  # fmt: skip
+    for name, text in _FOLDERS.items():
+        add(f"--{name}", type=Path, metavar="DIR", help=text)
+    for kind in (10, 100):
+        add(f"--cifar{kind}", metavar="DIR", help=f"CIFAR-{kind}: where torchvision has put it, "
+            f"torchvision:CIFAR{kind}:ROOT:test, or class folders")  # fmt: skip
+    for name, text in (_VIDEOS | _CAPTIONS).items():
+        add(f"--{name}", nargs="+", metavar=("DATA", "ROOT"), help=text)
+    add("--ucf101-split", type=int, choices=SPLITS, default=1, help="default: 1")
+    add("--backend", choices=BACKENDS, default=BACKENDS[0], help="decoder (default: %(default)s)")
+    add("--image-column", help="of --pairs, a table's with the images (default: found)")
+    add("--caption-column", help="of --pairs, with the captions (default: found)")
+    add("--data", help="your own images: a folder of class folders, torchvision:NAME:ROOT:SPLIT or "
+        "hf:NAME:SPLIT")  # fmt: skip
+    add("--classes", help="text file of names: those of the folders of --data, or what to call "
+        "each in their order, numbers by value (default: the folders', _ as space)")  # fmt: skip
+    add("--templates", nargs="+", metavar="TEXT", help="sentences with {} for --data, a file of "
+        f"them, or one of {', '.join(template_sets())} (default: simple)")  # fmt: skip
+    add("--skip-unreadable", action="store_true", help="leave out and name what cannot be read")
+    add_arguments(parser)
+    add("--output", type=Path, help="folder of the results")
+    options = parse_with_weights(parser, arguments)
+    given = vars(options)
+    for name in (*_VIDEOS, *_CAPTIONS):
+        if len(given[name] or ()) > 2:
+            parser.error(f"--{name} takes the data and the folder of a list's paths, no more")
+    if not any(given[name] for name in _SETS):
+        parser.error(f"nothing to evaluate: give any of --{', --'.join(_SETS)}")
+    if options.data and options.videos:
+        parser.error("argument --videos: not allowed with argument --data")
+    if (options.classes or options.templates) and not (options.data or options.videos):
+        parser.error("--classes and --templates belong to --data or --videos")
+    return options
+
+
+def _check_sets(options: argparse.Namespace) -> None:
+    weights_file(options.weights)
+    for name in _SETS:
+        places = getattr(options, name)
+        for place in filter(None, places if isinstance(places, list) else [places]):
+            forms = (_FOLDERS | _VIDEOS | _CAPTIONS).get(name, _CLASSES)
+            require_data(str(place), name=f"--{name}", forms=forms)
+
+
+def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
+    from eva_contrastive.evaluation.evaluating import evaluate
+
+    evaluate(options, device)
+
+
+evaluate = command("clip/evaluate_zero_shot.py", _parse_evaluate, _evaluate, check=_check_sets)
+
+
+_DEMO = """
+Examples:
+
+    python clip/demo.py rank cat.jpg dive.mp4 --weights eva_clip_psz14.pt \\
+        --text "a photo of a cat" "a person who dives"
+
+    python clip/demo.py search holiday/ --weights eva_clip_psz14.pt --output output/found \\
+        --cache output/library --text "a dog in the snow" --like cat.jpg
+
+`python clip/demo.py rank --help` and `search --help` have the options.
+"""
+_RANK = """
+For each image and video the first captions with their probability among all captions; OUTPUT
+receives ranking.json with all of them, and their cosines. Of a video, frames spread over it are
+averaged, and the time is that of the frame that fits best.
+Files that cannot be read are named and skipped, and the exit code is then 1.
+"""
+_SEARCH = """
+OUTPUT receives results.json, results.csv and contact_sheet.jpg. A score is the cosine of query and
+image, or of query and best frame of a video.
+Features of the files are kept in a library in the folder CACHE: the next search computes new and
+changed files only (by size and time of change), also after an interruption. Other weights,
+--image-size, --frames or --precision have another library there.
+Files that cannot be read are named and skipped, and the exit code is then 1.
+"""
+
+
+def _parse_demo(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = new_parser("clip/demo.py", "Compare images, videos and sentences.", epilog=_DEMO)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="rank | search")
+    made = {}
+    for name, purpose, about in (
+        ("rank", "Rank captions for images and videos.", _RANK),
+        ("search", "Search folders of images and videos by sentences and images.", _SEARCH),
+    ):
+        made[name] = one = commands.add_parser(
+            name, help=purpose, description=purpose, epilog=about, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        one.add_argument("inputs", nargs="+", type=Path, metavar="INPUT",
+                         help="image, video, folder of both, or pattern")  # fmt: skip
+        add_weights(one, kinds="of a complete EVA-CLIP")
+        add = one.add_argument
+        add("--text", nargs="+", action="extend", default=[], help="sentences")
+        add("--texts", type=Path, metavar="FILE", help="text file, one sentence in each line")
+        add("--frames", type=integer(1, MOST_VIDEO_FRAMES), default=VIDEO_FRAMES,
+            help="of a video (default: %(default)s)")  # fmt: skip
+        add("--backend", choices=BACKENDS, default=BACKENDS[0],
+            help="decoder (default: %(default)s)")  # fmt: skip
+        add("--overwrite", action="store_true", help="replace earlier results")
+    add = made["rank"].add_argument
+    add("--output", type=Path, help="folder for ranking.json (default: only the lines)")
+    add("--top", type=integer(1), default=10, help="captions of a file (default: %(default)s)")
+    add("--batch-size", type=integer(1), default=32, help="default: %(default)s")
+    add_device(made["rank"])
+    add = made["search"].add_argument
+    add("--like", nargs="+", action="extend", default=[], type=Path, metavar="FILE",
+        help="images or videos")  # fmt: skip
+    add("--together", action="store_true", help="all sentences and images are one query")
+    add("--output", required=True, type=Path, help="folder for the results")
+    add("--cache", type=Path, help="folder of the library (default: OUTPUT)")
+    add("--top", type=integer(1, 1000), default=20, help="hits (default: %(default)s)")
+    add_arguments(made["search"], batch_size=32)
+    options = parser.parse_args(arguments)
+    options.parser = made[options.command]
+    return options
+
+
+def demo(arguments: Sequence[str] | None = None) -> None:
+    """Rank captions, and search images and videos: `clip/demo.py`."""
+    options = _parse_demo(arguments)
+    results = []
+    if options.command == "search":
+        results = [options.output / name
+                   for name in ("results.json", "results.csv", "contact_sheet.jpg")]  # fmt: skip
+    elif options.output is not None:
+        results = [options.output / "ranking.json"]
+    run_demo(
+        options.parser,
+        prepare=partial(_plan, options),
+        work=lambda planned: _show(options, planned.jobs),
+        overwrite=options.overwrite,
+        results=results,
+    )
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    if options.texts is not None:
+        options.text = [*options.text, *read_lines(options.texts)]
+    results = [options.output] if options.output is not None else []
+    like: list[Path] = []
+    if options.command == "search":
+        options.cache = options.cache or options.output
+        results.append(options.cache)
+        like = options.like
+    if not options.text and not like:
+        raise ValueError("there is nothing to compare with: give --text or --texts, or for a "
+                         "search --like")  # fmt: skip
+    for file in like:
+        file.stat()
+    weights_file(options.weights)
+    return plan_jobs(
+        options.inputs,
+        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
+        targets=lambda name: [],
+        results=results,
+        kinds="images and no videos",
+    )
+
+
+def _show(options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
+    from eva_contrastive.inference.demo import load, rank_files, search_files
+
+    work = search_files if options.command == "search" else rank_files
+    try:
+        return work(load(options), options, jobs)
+    except UnwritableError:  # which `run_demo` explains
+        raise
+    except (ValueError, OSError) as error:
+        refuse(options.parser, error)
+    except FloatingPointError as error:
+        sys.exit(f"{options.parser.prog}: {error}")
+
+
+_EXPORT = """
+Example:
+
+    python clip/export.py --weights eva_clip_psz14.pt --format onnx --output eva_clip_onnx
+
+OUTPUT receives image.onnx and text.onnx (or .pt2), clip.json and the tokenizer's vocabulary.
+"""
+_TOWERS = ("image", "text")
+
+
+def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = new_parser(
+        "clip/export.py",
+        "Write the towers of an EVA-CLIP (normalised images or tokens in, features out) for "
+        "programs without this toolkit. Each file is compared with its tower before it is kept.",
+        epilog=_EXPORT,
+    )
+    add_weights(parser, kinds="of a complete EVA-CLIP")
+    add = parser.add_argument
+    add("--format", required=True, choices=ENDINGS, dest="form")
+    add("--output", required=True, type=Path, help="folder")
+    add("--towers", nargs="+", choices=_TOWERS, default=_TOWERS, help="(default: both)")
+    add("--batch-size", type=integer(1), help="fixed (default: any)")
+    add("--normalize", action="store_true", help="features of unit length")
+    add("--dtype", default="float32", choices=EXPORT_TOLERANCES)
+    add("--opset", type=integer(18, 25), help="of ONNX's operators (default: torch's choice)")
+    add("--device", default="cpu", help="where a torch.export program will run (default: cpu)")
+    add("--tolerance", type=number(0), help="largest difference, as a share of the largest value")
+    add("--overwrite", action="store_true", help="replace an earlier folder")
+    options = parser.parse_args(arguments)
+    if options.form == "onnx" and (options.dtype == "bfloat16" or options.device != "cpu"):
+        parser.error("onnxruntime runs here on a CPU, and has no operators in bfloat16 there")
+    names = [f"{tower}{end}" for tower in _TOWERS for end in (*ENDINGS.values(), f".onnx{DATA}")]
+    try:
+        require_form(options.form)
+        require_replaceable(options.output, [*names, *EXPORTED_FILES], overwrite=options.overwrite)
+    except ValueError as error:
+        refuse(parser, error)
+    return options
+
+
+def export(arguments: Sequence[str] | None = None) -> None:
+    """Write both towers for other programs: `clip/export.py`."""
+    options = _parse_export(arguments)
+    log_to_terminal()
+    try:
+        weights_file(options.weights)
+        from eva_contrastive.inference.export import export
+
+        export(options)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{program_name('clip/export.py')}: error: {error}")
+
+
+_INTERPOLATE = """
+    python clip/interpolate.py eva_clip_psz14.pt output/eva_clip_own_pairs \\
+        --share 0.25 0.5 0.75 --output output/between
+
+START and END are files of a complete CLIP, names of official ones, or folders of runs, of which the
+newest complete checkpoint is taken. Each share of END gives a file `share_0.5.safetensors`, under
+this toolkit's names, in float32, with the notes of END. Evaluate several, and keep one.
+"""
+
+
+def _parse_interpolate(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = new_parser(
+        "clip/interpolate.py",
+        "Weights between those that a training began with and those that it ended with (WiSE-FT, "
+        "https://arxiv.org/abs/2109.01903).",
+        epilog=_INTERPOLATE,
+    )
+    parser.add_argument("start", help="weights that the training began with")
+    parser.add_argument("end", help="weights that it ended with, or the folder of its run")
+    parser.add_argument("--ema", action="store_true", help="END: take the run's moving average")
+    parser.add_argument(
+        "--share", type=probability, nargs="+", default=[0.5], help="shares of END (default: 0.5)"
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="their folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier files")
+    add_download_option(parser)
+    return parser.parse_args(arguments)
+
+
+def _interpolate(options: argparse.Namespace) -> int:
+    sources = {
+        "start": find_source(options.start, ema=False),
+        "end": find_source(options.end, ema=options.ema),
+    }
+    make_folder(options.output)
+    options.files = [options.output / f"share_{share:g}.safetensors" for share in options.share]
+    check_outputs(options.files, overwrite=options.overwrite, inputs=sources)
+    from eva_contrastive.interpolation import write_mixtures
+
+    write_mixtures(options, sources)
+    return 0
+
+
+interpolate = program(_parse_interpolate, _interpolate, refused=1, name="clip/interpolate.py")
+
+
+def _add_unit_length(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--unit-length",
+        action="store_true",
+        default=None,
+        help="scale embeddings to unit length, for cosines (default: as the towers give them)",
+    )
+
+
+def _check_embeddings(options: argparse.Namespace) -> None:
+    for name in ("image_size", "mean", "std"):
+        if options.texts is not None and getattr(options, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} has no use with --texts")
+
+
+def _prepare_embeddings(options: argparse.Namespace, device: "torch.device") -> Extraction:
+    from eva_contrastive.inference.features import ClipFeatures
+    from eva_engine.extraction import Pictures, Texts
+
+    names = ("image_size", "mean", "std", "batch_size", "precision")
+    clip = ClipFeatures.from_weights(
+        options.weights, texts=options.texts is not None, device=str(device),
+        **{name: getattr(options, name) for name in names},
+    )  # fmt: skip
+    # the file of a folder of open_clip, which the tool names and hashes too
+    options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
+    unit_length = bool(options.unit_length)
+    settings = {"unit_length": unit_length, "precision": str(clip.dtype).removeprefix("torch.")}
+    if options.texts is not None:
+        samples: Samples = Texts(options.texts, clip.tokens)
+        compute = partial(clip.token_features, normalize=unit_length)
+    else:
+        samples = Pictures(options.images, clip.transform)
+        compute = partial(clip.images, normalize=unit_length)
+        settings |= {"mean": clip.mean, "std": clip.std, "image_size": clip.image_size}
+        settings["upright"] = True
+    return Extraction(compute, samples, (clip.embed_dim,), settings)
+
+
+EMBEDDINGS = Kind(
+    names={"embedding": ("images", "texts")},
+    add_options=_add_unit_length,
+    check=_check_embeddings,
+    prepare=_prepare_embeddings,
+)

@@ -1,0 +1,116 @@
+"""Pairs of images and captions, as a training takes them.
+
+A pair that cannot be read is an OSError, which the engine answers with the next one. The caption
+and the crop are drawn from torch's global generator, which the loop seeds by seed, epoch and index:
+a sample does not depend on the process, the worker or the step in which it is loaded.
+
+Shapes: H x W pixels, L tokens.
+"""
+
+from collections.abc import Sequence
+
+from open_clip import image_transform
+from torch import Tensor, randint
+from torch.utils.data import Dataset
+
+from eva_contrastive.config import DataConfig
+from eva_contrastive.model.eva_clip import CONTEXT_LENGTH, tokenize
+from eva_data.captions.captioned_images import CaptionedImages
+from eva_data.captions.held_out import hold_out
+from eva_data.captions.opening import open_captions
+from eva_data.captions.texts import UnreadableCaptionError
+from eva_data.transforms import ImageTransform
+
+
+class Pairs(Dataset[tuple[Tensor, Tensor]]):
+    """A map-style dataset of images, each with one of its captions, drawn at random.
+
+    Args:
+        captions: The images and their captions.
+        transform: Transform of an image to a tensor.
+        context_length: L; a longer caption is cut.
+    """
+
+    def __init__(
+        self,
+        captions: CaptionedImages,
+        transform: ImageTransform,
+        context_length: int = CONTEXT_LENGTH,
+    ) -> None:
+        self.captions, self.transform = captions, transform
+        self.context_length = context_length
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def sample_id(self, index: int) -> str:
+        """Name the image of a pair, for messages."""
+        return self.captions.sample_id(index)
+
+    def checksum(self) -> int:
+        """Compute a number that changes with the pairs and their order."""
+        return self.captions.checksum()
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Read a pair.
+
+        Returns:
+            The image (3, H, W), and the tokens of a caption (L,) int64.
+
+        Raises:
+            OSError: If the image or its captions cannot be read, or a caption has no word.
+        """
+        texts = self.captions.captions(index)
+        number = int(randint(len(texts), ())) if len(texts) > 1 else 0
+        tokens = tokenize(texts[number], self.context_length)[0]
+        if int(tokens.argmax()) < 2:  # the end token, the largest, follows that of the start
+            raise UnreadableCaptionError(
+                f"{self.sample_id(index)}: the caption {texts[number]!r} has no word"
+            )
+        return self.transform(self.captions.image(index)), tokens
+
+
+def training_transform(
+    size: int,
+    *,
+    crop_scale: tuple[float, float] = (0.9, 1.0),
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> ImageTransform:
+    """Make open_clip's transform of training images, a random crop (paper Table 10a).
+
+    Args:
+        size: Side of the result in pixels.
+        crop_scale: Smallest and largest share of the image that a crop has.
+        mean: Subtracted from the pixels in [0, 1], for each channel.
+        std: Divides them, for each channel.
+
+    Returns:
+        A function from a PIL image in RGB to (3, size, size) float32.
+    """
+    transform: ImageTransform = image_transform(
+        size, is_train=True, mean=tuple(mean), std=tuple(std), aug_cfg={"scale": crop_scale}
+    )
+    return transform
+
+
+def open_pairs(data: DataConfig) -> tuple[CaptionedImages, CaptionedImages | None]:
+    """Open the pairs of a recipe for training, and those for validation, if there are any.
+
+    Raises:
+        ValueError: If they are not what the recipe says, or a held-out share leaves one side
+            without images.
+    """
+    pairs = _open(data, data.train)
+    if data.val_share:
+        return hold_out(pairs, data.val_share, name="data.val_share")
+    return pairs, _open(data, data.val) if data.val else None
+
+
+def _open(data: DataConfig, location: str) -> CaptionedImages:
+    return open_captions(
+        location,
+        root=data.root or None,
+        image_column=data.image_column or None,
+        caption_column=data.caption_column or None,
+    )

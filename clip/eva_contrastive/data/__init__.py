@@ -1,1 +1,0 @@
-"""Pairs of pictures and captions, as the model takes them."""

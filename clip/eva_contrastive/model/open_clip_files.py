@@ -1,0 +1,146 @@
+"""Folders that open_clip reads as `local-dir:FOLDER`: their weights, and how they prepare images.
+
+`open_clip_config.json` has the side of the images and `preprocess_cfg`:
+
+    {"model_cfg": {"vision_cfg": {"image_size": 224}},
+     "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}
+
+Nothing here needs torch or open_clip until it is called.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_engine.commands.convert import FolderForm, OtherPrograms, deferred
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "open_clip_config.json"  # marks a folder that open_clip reads as `local-dir:`
+WEIGHTS = "open_clip_model.safetensors"
+_WEIGHTS = (  # in the order in which open_clip prefers them
+    WEIGHTS,
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+CARD = "README.md"
+_OURS = {"mode": "RGB", "interpolation": "bicubic", "resize_mode": "shortest"}
+
+
+def open_clip_weights(folder: Path) -> Path | None:
+    """Find the file that open_clip takes in a folder that it reads; None if this is none.
+
+    Raises:
+        FileNotFoundError: If the folder has no weights.
+    """
+    if not (folder / CONFIG).is_file():
+        return None
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{folder} has {CONFIG}, and no weights beside it such as {WEIGHTS}")
+
+
+def weights_file(source: str | os.PathLike[str]) -> Path:
+    """Find the file of weights that a name, a path or a folder of open_clip stands for.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If a file has an official name and other content.
+    """
+    return open_clip_weights(Path(source)) or resolve_source(source)
+
+
+class Preparation(NamedTuple):
+    """How images become input; None for what neither a folder nor a file of weights says.
+
+    Attributes:
+        image_size: Side in pixels.
+        mean: Subtracted from the pixels in [0, 1], for each channel.
+        std: Divides them, for each channel.
+    """
+
+    image_size: int | None
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+
+
+def find_preparation(
+    source: str | os.PathLike[str],
+    *,
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Preparation:
+    """Complete what is asked for by what lies with the weights.
+
+    Args:
+        source: As for `eva_contrastive.model.loading.load_eva_clip`.
+        image_size: Side of the images; None looks for it.
+        mean: Mean of the pixels; None looks for it.
+        std: Standard deviation of the pixels; None looks for it.
+
+    Returns:
+        What is asked for, or else what a folder of open_clip says, or the notes of a training.
+
+    Raises:
+        ValueError: If something is not of its kind, or the weights are damaged.
+        FileNotFoundError: If there are none.
+    """
+    from eva_engine.evaluation.own_data import notes_of_training  # loads torch
+
+    config = Path(source) / CONFIG
+    noted = _read_config(config) if config.is_file() else {}
+    pixels = notes_of_training(
+        weights_file(source),
+        mean=noted.get("mean") if mean is None else mean,
+        std=noted.get("std") if std is None else std,
+    )
+    size = noted.get("image_size") if image_size is None else image_size
+    return Preparation(size, pixels["mean"], pixels["std"])
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """Read `image_size`, `mean` and `std`, and mention what is not done as open_clip does it."""
+    found: dict[str, Any] = {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        said = content.get("preprocess_cfg") or {}
+        size = (content.get("model_cfg") or {}).get("vision_cfg", {}).get("image_size")
+        size = said.get("size") if size is None else size
+        if size is not None:
+            (found["image_size"],) = set(map(int, size)) if isinstance(size, list) else {int(size)}
+        for name in ("mean", "std"):
+            if said.get(name) is not None:
+                first, second, third = map(float, said[name])
+                found[name] = [first, second, third]
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{file} is not a configuration of open_clip ({error})") from error
+    for name, ours in _OURS.items():
+        if said.get(name, ours) != ours:
+            logger.warning(
+                "%s has %s=%s in preprocess_cfg, and images are prepared with %s: features "
+                "differ from open_clip's", file, name, str(said[name])[:60], ours,
+            )  # fmt: skip
+    return found
+
+
+OPEN_CLIP = OtherPrograms(
+    folders={
+        "open-clip": FolderForm(
+            files=(CONFIG, WEIGHTS, CARD),
+            write=deferred("eva_contrastive.model.open_clip_form", "write_folder"),
+        )
+    },
+    find=open_clip_weights,
+    official_names=deferred("eva_contrastive.model.open_clip_form", "to_official"),
+)

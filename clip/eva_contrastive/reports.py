@@ -1,0 +1,354 @@
+"""Pages of a training and of an evaluation: accuracies, retrieval in numbers and examples.
+
+Shapes: N images, M captions, D values of a feature.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from eva_contrastive.config import ContrastiveConfig, DataConfig
+from eva_contrastive.evaluation.benchmarks import OWN, Benchmark, Opened
+from eva_contrastive.evaluation.retrieval import (
+    RANKS,
+    CaptionedPictures,
+    EncodedPairs,
+    RetrievalScore,
+    ranks_of,
+)
+from eva_contrastive.evaluation.table import expected
+from eva_contrastive.evaluation.validation import ContrastiveValidation
+from eva_data.files import printable
+from eva_data.holdout import validation_fact
+from eva_data.labelled_videos.middle_frames import middle_frame
+from eva_engine.evaluation.classification_report import Examples, classification_sections
+from eva_engine.evaluation.counting import Counted, LabelledSamples, Score
+from eva_engine.report import Presentation, evaluation_page
+from eva_report.content import (
+    Example,
+    Gallery,
+    Picture,
+    Report,
+    ScoreRow,
+    ScoreTable,
+    Section,
+    Step,
+)
+from eva_report.drawing import score_text
+from eva_runs.commands import command_to_run
+
+MOST_CLASSES = 200  # of a set with a section of its own
+MOST_PICTURES = 10_000  # whose captions are compared for examples
+EXAMPLES = 8  # of a gallery
+_FOUND_TEXTS, _FOUND_PICTURES = 3, 2  # that are shown of each
+_TEXT = 120  # characters of a caption
+MEANINGS = {
+    "loss": "Mean contrastive loss of the validation pairs; it depends on the batch size.",
+    "image_to_text_r1": "Percent of the pictures that find a caption of theirs in the first place "
+    "among all captions.",
+    "text_to_image_r1": "Percent of the captions that find their picture in the first place among "
+    "all pictures.",
+    "top1": "Percent of the pictures whose class is the first by sentences about the classes alone "
+    "(zero-shot).",
+    "top5": "Percent of the pictures whose class is among the first five (zero-shot).",
+}
+
+
+def present_training(
+    config: ContrastiveConfig, pairs: int, validation: ContrastiveValidation | None
+) -> Presentation:
+    """Describe a training from so many captioned images on the terminal and in its report."""
+    model, data = config.model, config.data
+    described = [("train", f"{pairs:,} pictures with captions ({data.train})")]
+    if validation is not None and validation.pairs is not None:
+        counted = f"{len(validation.pairs):,} pictures with captions"
+        described.append(
+            validation_fact(counted, share=data.val_share, val=data.val, of="those in train")
+        )
+    if validation is not None and validation.classes is not None:
+        classes = validation.classes
+        counts = f"{len(classes):,} pictures, {len(classes.classes):,} classes"
+        described.append(("zero-shot", f"{counts} ({data.zero_shot})"))
+    metric = config.run.best_metric
+    results = validation.results if validation is not None else ()
+    names = sorted(results, key=lambda name: (name != metric, name == "loss"))
+    return Presentation(
+        task="CLIP",
+        what=f"{model.variant} at {model.image_size} px, text tower {model.text}",
+        weights=model.init_checkpoint,
+        data=described,
+        meanings={name: MEANINGS[name] for name in names},
+        sections=partial(validation_sections, validation),
+        next_steps=partial(_next_steps, data),
+    )
+
+
+def validation_sections(validation: ContrastiveValidation | None) -> list[Section]:
+    """Make the sections on the best evaluation of a run; none before one."""
+    if validation is None or validation.best.kept is None:
+        return []
+    encoded, counted, examples = validation.best.kept
+    found: list[Section] = []
+    if encoded is not None and validation.pairs is not None:
+        found += retrieval_examples(encoded, validation.pairs)
+    samples = validation.classes
+    if counted is not None and samples is not None:
+        found += classification_sections(
+            counted, validation.names, examples=examples, name=samples.sample_id,
+            picture=partial(picture_of, samples),
+        )  # fmt: skip
+    return validation.best.named(found)
+
+
+def _next_steps(data: DataConfig, folder: Path) -> list[Step]:
+    evaluated: list[str] = []
+    if data.zero_shot:
+        evaluated = ["--data", data.zero_shot, "--templates", *data.templates]
+    elif data.val:  # held-out images are among those of the training's data
+        evaluated = ["--pairs", data.val, *([data.root] if data.root else [])]
+        for option, value in (("--image-column", data.image_column),
+                              ("--caption-column", data.caption_column)):  # fmt: skip
+            evaluated += [option, value] if value else []
+    evaluate = command_to_run(
+        "clip evaluate", "clip/evaluate_zero_shot.py",
+        "--weights", folder, *evaluated, "--output", folder / "evaluation",
+    )  # fmt: skip
+    scored = Step(text="Score the best weights by class names or retrieval.", command=evaluate)
+    return [*([scored] if evaluated else []), search_step(folder, folder)]
+
+
+def search_step(weights: str | Path, folder: Path) -> Step:
+    """Give the command that searches images by a sentence, with results in a folder."""
+    command = command_to_run(
+        "clip demo", "clip/demo.py", "search", "PICTURES",
+        "--weights", weights, "--output", folder / "search", "--text", "what you look for",
+    )  # fmt: skip
+    return Step(text="Search a folder of pictures by a sentence.", command=command)
+
+
+def describe(opened: Opened) -> list[tuple[str, str]]:
+    """Name the sets of an evaluation with their counts."""
+    sets = [
+        (one.name, f"{len(one.samples):,} samples, {len(one.names):,} class names")
+        for one in opened.benchmarks
+    ]
+    return sets + [
+        (name, f"{len(pairs):,} pictures with captions") for name, pairs in opened.pairs.items()
+    ]
+
+
+def class_sections(one: Benchmark, counted: Counted, examples: Examples) -> list[Section]:
+    """Make the sections of a set of classes, of its counts and its wrong and right samples."""
+    found = classification_sections(
+        counted, list(one.names), examples=examples, name=one.samples.sample_id, unit="samples",
+        picture=partial(picture_of, one.samples),
+        complete_in="per_class.csv" if one.name == OWN else "",
+    )  # fmt: skip
+    return [replace(section, title=f"{section.title} ({one.name})") for section in found]
+
+
+def evaluation_report(
+    options: argparse.Namespace,
+    scores: Mapping[str, Score],
+    retrieval: Mapping[str, RetrievalScore],
+    *,
+    data: Sequence[tuple[str, str]],
+    class_means: Mapping[str, float],
+    sections: Sequence[Callable[[], list[Section]]],
+    device: str,
+) -> Report:
+    """Make the page of an evaluation.
+
+    Args:
+        options: Options of the command.
+        scores: Set -> score.
+        retrieval: Set -> shares.
+        data: Name and description of each set.
+        class_means: Set -> mean over its classes of their accuracies.
+        sections: Functions that make the sections of single sets.
+        device: Type of the device.
+    """
+    tables: list[Section] = []
+    if scores:
+        tables.append(_accuracies(scores, dict(data), class_means))
+    tables += [retrieval_table(name, score) for name, score in retrieval.items()]
+    settings = {
+        "sentences of data": " | ".join(options.templates or ()),
+        "class names": options.classes,
+        "precision": options.precision,
+        "batch size": options.batch_size,
+    }
+    said = [f"{name}: top1 {score.top1:.2f} %" for name, score in scores.items()]
+    said += [
+        f"{name}: {one.image_to_text_r1:.2f} % of the pictures find their caption first"
+        for name, one in retrieval.items()
+    ]
+    return evaluation_page(
+        options.output, task="CLIP", weights=str(options.weights), data=data,
+        settings={name: str(value) for name, value in settings.items() if value}, device=device,
+        summary=f"{'; '.join(said)}.",
+        sections=[*tables, *(section for make in sections for section in make())],
+        links=("table.md", "table.csv", "retrieval.csv", "per_class.csv", "confusion.png"),
+        next_steps=[search_step(options.weights, options.output)],
+    )  # fmt: skip
+
+
+def _accuracies(
+    scores: Mapping[str, Score], data: Mapping[str, str], class_means: Mapping[str, float]
+) -> ScoreTable:
+    columns = ["top1", "top5", "class mean", "EVA-CLIP-g (paper)"]
+    rows = [
+        (name, [score.top1, score.top5, class_means.get(name), expected(name, score)])
+        for name, score in scores.items()
+    ]
+    used = [k for k in range(len(columns)) if any(values[k] is not None for _, values in rows)]
+    return ScoreTable(
+        title="Zero-shot accuracy",
+        columns=[columns[k] for k in used],
+        rows=[
+            ScoreRow(name=name, values=[values[k] for k in used], meaning=data.get(name, ""))
+            for name, values in rows
+        ],
+        text="Percent of the samples whose class is the first, or among the first five, by "
+        "sentences about the classes alone. The mean over classes counts each class as much as "
+        "any other.",
+        digits=2,
+    )
+
+
+def retrieval_table(name: str, score: RetrievalScore) -> ScoreTable:
+    """Make the table of a set's retrieval."""
+    entries = score.entries()
+    rows = [
+        ScoreRow(
+            name=f"R@{rank}",
+            values=[entries[f"image_to_text_r{rank}"], entries[f"text_to_image_r{rank}"]],
+            meaning="Percent that find what belongs to them "
+            + ("in the first place." if rank == 1 else f"among the first {rank}."),
+        )
+        for rank in RANKS
+    ]
+    return ScoreTable(
+        title=f"Retrieval: {name}",
+        columns=["picture finds its captions", "caption finds its picture"],
+        rows=rows,
+        text=f"{score.images:,} pictures, {score.texts:,} captions. By chance, R@1 would be "
+        f"{100 / score.images:.2g} %.",
+    )
+
+
+def retrieval_examples(
+    encoded: EncodedPairs, pairs: CaptionedPictures, *, name: str = ""
+) -> list[Section]:
+    """Show the images and the captions that find their counterparts last.
+
+    Args:
+        encoded: Features of all pairs.
+        pairs: The pairs.
+        name: Name of the set, where there are several.
+
+    Returns:
+        A gallery of images with the captions that they found, and one of captions with the images
+        that they found.
+    """
+    shown = _Shown(encoded, pairs)
+    pictures = _last(shown.images, shown.texts, shown.own)
+    texts = _last(shown.texts, shown.images, shown.own.T)
+    of_set = f" ({name})" if name else ""
+    return [
+        Gallery(
+            title=f"Pictures that find their captions last{of_set}",
+            examples=[shown.of_picture(*one) for one in pictures],
+            text="The place of its own caption among all, and the captions that were found before, "
+            "with their cosines.",
+        ),
+        Gallery(
+            title=f"Captions that find their pictures last{of_set}",
+            examples=[shown.of_text(*one) for one in texts],
+            text="Its own picture, and beside it the pictures that were found, with their cosines.",
+        ),
+    ]
+
+
+def _last(queries: Tensor, candidates: Tensor, belongs: Tensor) -> list[tuple[int, int, Tensor]]:
+    """Find queries by the place, from 0, of their counterparts, the last ones first."""
+    cosines = queries @ candidates.T
+    ranks = ranks_of(cosines, belongs)
+    order = torch.argsort(ranks, descending=True, stable=True)[:EXAMPLES].tolist()
+    return [(index, int(ranks[index]), cosines[index]) for index in order]
+
+
+def _best(cosines: Tensor, number: int) -> list[int]:
+    """Find the candidates of the largest cosines; of equal ones the first."""
+    order: list[int] = cosines.argsort(descending=True, stable=True)[:number].tolist()
+    return order
+
+
+class _Shown:
+    """Makes examples of pairs; of many, a part is compared that fits into memory."""
+
+    def __init__(self, encoded: EncodedPairs, pairs: CaptionedPictures) -> None:
+        most = min(len(encoded.images), MOST_PICTURES)
+        self._pairs, self._kept = pairs, encoded.kept
+        owned = encoded.owners < most
+        self.images = encoded.images[:most].float().cpu()
+        self.texts, self._owners = encoded.texts[owned].float().cpu(), encoded.owners[owned].cpu()
+        self.own = self._owners[None] == torch.arange(most)[:, None]  # (N, M)
+
+    def of_picture(self, index: int, rank: int, cosines: Tensor) -> Example:
+        """Show an image, its captions, and those that it found."""
+        best = int(cosines.masked_fill(~self.own[index], -torch.inf).argmax())
+        found = "\n".join(
+            f"{self._caption(place)} {score_text(float(cosines[place]))}"
+            for place in _best(cosines, _FOUND_TEXTS)
+        )
+        own = f"{self._caption(best)} {score_text(float(cosines[best]))}"
+        text = f"own caption in place {rank + 1} of {len(cosines)}:\n{own}\nfound:\n{found}"
+        title = printable(Path(self._pairs.sample_id(self._place(index))).name)
+        return Example(caption=text, pictures=[self._picture(index, title)])
+
+    def of_text(self, index: int, rank: int, cosines: Tensor) -> Example:
+        """Show a caption, its image, and those that it found."""
+        owner = int(self._owners[index])
+        pictures = [self._picture(owner, f"own, {score_text(float(cosines[owner]))}")]
+        pictures += [
+            self._picture(place, f"found, {score_text(float(cosines[place]))}")
+            for place in _best(cosines, _FOUND_PICTURES)
+        ]
+        text = f"{self._caption(index)}: own picture in place {rank + 1} of {len(cosines)}"
+        return Example(caption=text, pictures=pictures)
+
+    def _place(self, picture: int) -> int:
+        return picture if self._kept is None else self._kept[picture]
+
+    def _picture(self, picture: int, title: str) -> Picture:
+        return Picture(title=title, image=self._pairs.image(self._place(picture)))
+
+    def _caption(self, index: int) -> str:
+        owner = self._owners[index]
+        number = index - int(torch.searchsorted(self._owners, owner))
+        text = self._pairs.captions(self._place(int(owner)))[number]
+        return printable(f'"{text if len(text) <= _TEXT else text[: _TEXT - 4] + " ..."}"')
+
+
+def picture_of(samples: LabelledSamples, index: int) -> Image.Image:
+    """Read the image of a sample of a set of classes, or the middle frame of its video.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    source: Any = samples
+    while hasattr(source, "samples"):  # classes under other names
+        source = source.samples
+    if hasattr(source, "videos"):
+        with source.videos.open(index) as video:
+            return middle_frame(video)
+    picture: Image.Image = source.load(index)[0]
+    return picture

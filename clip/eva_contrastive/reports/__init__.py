@@ -1,1 +1,0 @@
-"""What a training and an evaluation of CLIP say of themselves."""

@@ -1,1 +1,0 @@
-"""What an optimizer step of contrastive training consists of."""
