@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 CHECKS = {
     "captions": ("eva_data.checks.captions", "pictures with captions, and their index"),
-    "coco": ("eva_detection.checks.coco", "an annotation file in COCO's or LVIS's format"),
+    "coco": ("eva_data.detection.verify", "an annotation file in COCO's or LVIS's format"),
     "folders": ("eva_data.checks.picture_folders", "folders of pictures, of classes or without"),
     "images": ("eva_data.checks.manifests", "the images of pre-training, and their index"),
     "semantic": ("eva_segmentation.checks.label_maps", "images and maps for semantic segmentation"),

@@ -15,12 +15,11 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 
-from eva_data.coco import files as coco_files
 from eva_detection.config.checks import check_classes
 from eva_detection.config.command_line import images_per_step, scale_lr
 from eva_detection.config.own_data import apply_custom_data
 from eva_detection.config.parser import make_parser
-from eva_detection.data.custom_data import forget_training_file, load_records
+from eva_detection.data.custom_data import load_records
 from eva_detection.evaluation.own_data import CustomEvaluator
 from eva_detection.evaluation.report import read_metrics
 from eva_detection.inference.predictor import Category, Predictor, find_categories
@@ -118,24 +117,6 @@ def _step(cfg):
     return samples, losses, model
 
 
-def test_each_file_is_parsed_once_in_a_process(write, apply, monkeypatch):
-    """By the check of the command line, the data sets of a run and all its evaluations."""
-    parsed, load = [], coco_files._load
-    monkeypatch.setattr(coco_files, "_load", lambda path: (parsed.append(path.name), load(path))[1])
-    train = write([_annotation(segmentation=SQUARE)])
-    val = write([_annotation(2, segmentation=SQUARE)], name="val")
-    cfg, _ = apply(train, val)
-    before = json.dumps(coco_files.read_coco(val).objects)
-    instantiate(cfg.dataloader.train.dataset)
-    forget_training_file(cfg)
-    for _ in range(2):
-        instantiate(cfg.dataloader.test.dataset)
-        CustomEvaluator(annotations=str(val), categories=CATEGORIES)._load_truth(str(val))
-    assert sorted(parsed) == ["train.json", "val.json"]
-    assert json.dumps(coco_files.read_coco(val).objects) == before
-    assert not [path for path in coco_files._kept if path == train]  # memory for the training
-
-
 @pytest.mark.parametrize("forms", [["polygon"], ["rle"], ["counts"], ["polygon", "rle", "counts"]])
 def test_masks_in_every_form_are_trained(forms, write, apply):
     file = write(
@@ -206,7 +187,6 @@ def test_boxes_alone_leave_damaged_masks_unread(write, apply):
     with pytest.raises(ValueError, match="has an RLE of size"):
         apply(file)
     cfg, _ = apply(file, None, "--boxes-only")
-    coco_files.forget(file)
     (record,) = instantiate(cfg.dataloader.train.dataset)
     assert [sorted(one) for one in record["annotations"]] == [
         ["bbox", "bbox_mode", "category_id", "iscrowd"]
@@ -232,9 +212,7 @@ def test_a_set_of_yolo_becomes_a_file_of_the_run(write, flags, tiny_config, tmp_
     assert "is read as YOLO" in notes
     assert "no mask head: no object of" in notes
     assert not (tmp_path / "run").exists()
-    write_data(tmp_path / "run", goes_on=True)
-    for part in ("train", "val"):
-        coco_files.forget(tmp_path / f"run/data/{part}.json")
+    write_data(args.resolved, tmp_path / "run", goes_on=True)
     parts = [instantiate(cfg.dataloader[part].dataset) for part in ("train", "test")]
     (train, val) = ({Path(record["file_name"]) for record in part} for part in parts)
     assert train | val == {root / "images" / f"{name}.png" for name in names}
@@ -246,7 +224,7 @@ def test_a_set_of_yolo_becomes_a_file_of_the_run(write, flags, tiny_config, tmp_
     evaluation = tiny_config()
     args.eval_only = True
     apply_custom_data(evaluation, args)
-    write_data(tmp_path / "run", goes_on=False)
+    write_data(args.resolved, tmp_path / "run", goes_on=False)
     assert evaluation.dataloader.test.dataset.annotations.endswith("run/data/evaluated.json")
     assert json.loads((tmp_path / "run/data/evaluated.json").read_text()) == json.loads(
         (tmp_path / "run/data/val.json").read_text()
@@ -332,9 +310,9 @@ def test_files_that_do_not_belong_together(write, apply, flags, tiny_config):
         val = write([_annotation()], name="val", categories=categories)
         with pytest.raises(ValueError, match=message):
             apply(train, val)
-    with pytest.raises(ValueError, match=r"--val-annotations, --val-images missing: to train"):
+    with pytest.raises(ValueError, match=r"--val-annotations, --val-images missing: name"):
         apply_custom_data(tiny_config(), flags(train))
-    with pytest.raises(ValueError, match="--boxes-only goes with"):
+    with pytest.raises(ValueError, match="--boxes-only and"):
         apply_custom_data(tiny_config(), flags(None, None, "--boxes-only"))
     with pytest.raises(ValueError, match="no objects to train on"):
         apply(write([_annotation(iscrowd=1)], name="crowd"))

@@ -74,7 +74,7 @@ def with_data(check, tmp_path):
             "dataloader.test.num_workers='two' must be an integer",
         ),
         ((DEMO, "--data", "nowhere"), "nowhere"),
-        ((DEMO, "--val-images", "x"), "--train-annotations, .* missing: to train, all four"),
+        ((DEMO, "--val-images", "x"), "--train-annotations, .* missing: name"),
     ],
 )
 def test_recipes_settings_and_flags(check, words, sentence):

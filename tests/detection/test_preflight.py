@@ -5,7 +5,7 @@ import os
 import pytest
 from torch.utils.data import DataLoader
 
-from eva_detection.data.preflight import check_labels, check_pictures, records_of
+from eva_detection.data.custom_data import check_files, check_labels, records_of
 
 
 @pytest.fixture
@@ -20,29 +20,29 @@ def records(tmp_path):
 
 
 def test_every_file_is_looked_at(records, tmp_path):
-    assert check_pictures(records, part="evaluation") == []
+    assert check_files(records, part="evaluation") == []
     (tmp_path / "33.jpg").unlink()
-    message = r"1 of 40 pictures for evaluation cannot be read: .*33\.jpg \(id 33\) is missing; put"
+    message = r"1 of 40 images for evaluation cannot be read: .*33\.jpg \(id 33\) is missing; put"
     with pytest.raises(ValueError, match=message):
-        check_pictures(records, part="evaluation")
+        check_files(records, part="evaluation")
     (tmp_path / "7.jpg").write_bytes(b"")
     (tmp_path / "8.jpg").unlink()
     (tmp_path / "8.jpg").mkdir()
     message = r"3 of 40 .*7\.jpg \(id 7\) is empty, .*8\.jpg \(id 8\) is a folder, .*33\.jpg"
     with pytest.raises(ValueError, match=message):
-        check_pictures(records, part="evaluation", allowed=2)
-    assert len(check_pictures(records, part="training", allowed=3)) == 3
+        check_files(records, part="evaluation", allowed=2)
+    assert len(check_files(records, part="training", allowed=3)) == 3
 
 
 def test_a_pipe_is_never_allowed(records, tmp_path):
     (tmp_path / "5.jpg").unlink()
     os.mkfifo(tmp_path / "5.jpg")
     with pytest.raises(ValueError, match=r"5\.jpg \(id 5\) is a pipe, socket or device"):
-        check_pictures(records, part="training", allowed=10)
+        check_files(records, part="training", allowed=10)
 
 
 def test_what_is_not_a_file_is_left_to_detectron2():
-    assert check_pictures([{"file_name": "s3://a/b.jpg"}, {"image": 3}], part="training") == []
+    assert check_files([{"file_name": "s3://a/b.jpg"}, {"image": 3}], part="training") == []
     assert records_of(DataLoader([1])) == ()
     assert records_of([{"a": 1}]) == [{"a": 1}]
 

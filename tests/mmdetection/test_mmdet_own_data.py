@@ -17,7 +17,6 @@ from mmengine.dataset import Compose
 from PIL import Image
 from pycocotools.coco import COCO
 
-from eva_data.coco.files import forget
 from eva_mmdetection.data import own_data, pipelines
 from eva_mmdetection.data.coco_file import CocoFileDataset
 from eva_mmdetection.evaluation import evaluate
@@ -252,7 +251,6 @@ def test_boxes_alone_leave_damaged_masks_unread(load_config, own, tmp_path):
     datasets = [cfg[f"{part}_dataloader"].dataset for part in ("train", "val", "test")]
     assert [data.boxes_only for data in datasets] == [True] * 3
     assert cfg.val_evaluator.boxes_only
-    forget(other / "train.json")
     from mmdet.registry import DATASETS, METRICS
 
     plain = {**datasets[0], "pipeline": [], "lazy_init": True}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_data.coco.rules import shown
+from eva_data.detection.rules import shown
 from eva_data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files
 
 _START = 2**16  # bytes of a JSON file that are looked at
@@ -46,9 +46,9 @@ def guess(arguments: Sequence[str]) -> list[str]:
 
 
 def _of_folder(folder: Path) -> list[str]:
-    from eva_data.object_data.coco_exports import find_exports
-    from eva_data.object_data.voc_sets import find_voc
-    from eva_data.object_data.yolo_sets import find_yaml
+    from eva_data.detection.spec import find_exports
+    from eva_data.detection.voc import find_voc
+    from eva_data.detection.yolo import find_yaml
 
     if find_exports(folder) or find_voc(folder) or find_yaml(folder):
         return ["coco", "--data", str(folder)]

@@ -9,8 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eva_data.coco import own_data
-from eva_data.coco.any_form import Found
+from eva_data.detection.spec import (
+    PARTS,
+    DetectionData,
+    first_path,
+    named_data,
+    resolve_arguments,
+)
 from eva_detection.config.names import (
     CHECKPOINTER,
     INTEGERS,
@@ -43,10 +48,6 @@ logger = logging.getLogger(__name__)
 
 _PARALLEL = "torch.nn.parallel.DistributedDataParallel"
 _OUTPUT = "train.output_dir"
-_RULE = (
-    "to train, all four flags are needed (or --val-share in place of the two of val, or --data "
-    "alone), to evaluate with --eval-only the two of val"
-)
 
 
 def check_early(args: argparse.Namespace) -> None:
@@ -82,7 +83,7 @@ def check_early(args: argparse.Namespace) -> None:
 
 def _name_output(args: argparse.Namespace, recipe: Path) -> None:
     """Let a run on own data have a folder of its own, where the command line names none."""
-    place = own_data.place_of_data(args)
+    place = first_path(args)
     if place is None or any(text.lstrip("+").startswith(f"{_OUTPUT}=") for text in args.opts):
         return
     if name := name_on_own_data(recipe, place):
@@ -107,7 +108,7 @@ def require_recipe(args: argparse.Namespace) -> Path:
     return find_recipe("detection", args.config_file)
 
 
-def read_own_data(args: argparse.Namespace) -> Found:
+def read_own_data(args: argparse.Namespace) -> DetectionData:
     """Read the data that the flags name, once in a process; nothing without.
 
     Args:
@@ -116,12 +117,12 @@ def read_own_data(args: argparse.Namespace) -> Found:
     Raises:
         ValueError: If flags are missing or the files are not right.
     """
-    flags = own_data.given(args)
-    shared = getattr(args, "val_share", None) is not None
+    flags = named_data(args)
+    shared = getattr(args, "val_fraction", None) is not None
     named = {"train_annotations", "train_images"} & {*flags} and not shared
     wants_train = flags and (not args.eval_only or named)
-    parts = own_data.PARTS if wants_train else ("val",)
-    return own_data.read_data(args, parts, rule=_RULE)
+    parts = PARTS if wants_train else ("val",)
+    return resolve_arguments(args, parts)
 
 
 def _check_names(outline: Tree, overrides: list[str]) -> None:
@@ -150,7 +151,7 @@ def _check_settings(outline: Tree, args: argparse.Namespace) -> None:
             if plain is not UNKNOWN:
                 check_value(key, plain)
         section, *rest = key.split(".")
-        own = section == "dataloader" and own_data.given(args)
+        own = section == "dataloader" and named_data(args)
         if section in built and not own:
             _check_argument(outline.get(section), section, rest)
         elif section == "train" and not args.eval_only:
@@ -186,7 +187,7 @@ def _check_argument(node: Any, key: str, names: list[str]) -> None:
 
 
 def _check_data(outline: Tree, args: argparse.Namespace) -> None:
-    if own_data.given(args):
+    if named_data(args):
         return
     parts = ("test",) if args.eval_only else ("train", "test")
     scored = find(outline, "dataloader.evaluator")

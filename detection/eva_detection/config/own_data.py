@@ -1,4 +1,4 @@
-"""Any data set in any recipe: `--data`, `--train-annotations` and the like.
+"""Any dataset in any recipe: `--data`, `--train-annotations` and the like.
 
 The config itself states files and classes afterwards, and nothing is registered by name. So every
 process of a run, a continued one, and every reader of the saved `config.yaml` (`demo.py`,
@@ -14,18 +14,17 @@ from detectron2.data import DatasetMapper
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
-from eva_data.coco import own_data
-from eva_data.coco.any_form import EVALUATED, place
-from eva_data.coco.files import CocoFile, check_categories
+from eva_data.detection.coco import CocoDataset
 from eva_detection.config.early import read_own_data
 from eva_detection.config.files import literal
 from eva_detection.config.overrides import apply_overrides
 from eva_detection.config.recipes import drop_masks, update_each
 from eva_detection.data.custom_data import load_records
-from eva_detection.data.mapper import CustomMapper, PictureMapper
+from eva_detection.data.mapper import PictureMapper
 from eva_detection.evaluation.own_data import CustomEvaluator
 
 _OUTPUT = "train.output_dir"
+_SHOWN = 20  # classes in the log
 
 
 def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
@@ -39,78 +38,65 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
         What was changed, for the log.
 
     Raises:
-        ValueError: If flags are missing or the files are not right.
+        ValueError: If flags are missing or the files are wrong.
     """
     boxes_only = bool(getattr(args, "boxes_only", False))
-    found = read_own_data(args)
-    if not found.files:
+    data = read_own_data(args)
+    if not data.parts:
         return []
-    folder = Path(_output_folder(cfg, args))
-    names = ("train", "val") if "train" in found.files else (EVALUATED,)
-    files, folders = place(found, folder, names=names), found.folders
+    data.place(Path(_output_folder(cfg, args)))
+    parts = dict(data.parts)
     saved = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
-    notes = [*found.notes, *(f"Own data: {file.describe()}" for file in files.values())]
-    for file in files.values():
-        if file.lvis:
-            notes.append(f"{file.path} is in LVIS format: read as if all objects were annotated")
-    if "train" in files:
-        categories, of = files["train"].categories, str(files["train"].path)
+    notes = [*data.notes, *(f"Own data: {part.describe()}" for part in parts.values())]
+    for part in parts.values():
+        if part.lvis:
+            notes.append(f"{part.path} is in LVIS format: read as if all objects were annotated")
+    if "train" in parts:
+        categories, of = parts["train"].categories, str(parts["train"].path)
     else:
-        categories, of = (saved or files["val"].categories), "the config"
-    check_categories(files["val"], categories, of=of)
-    reason = _reason_against_masks(files, boxes_only=boxes_only, saved=bool(saved))
+        categories, of = (saved or parts["val"].categories), "the config"
+    parts["val"].check_categories(categories, of=of)
+    reason = "--boxes-only" if boxes_only else None
+    if reason is None and ("train" in parts or not saved):  # else as it was trained
+        first = parts.get("train", parts["val"])
+        reason = first.reason_against_masks(training="train" in parts)
     if reason and "mask_head" in cfg.model.roi_heads:
         drop_masks(cfg.model, cfg.dataloader)
         cfg.model.roi_heads.pop("maskness_thresh", None)
         notes.append(f"The detector has no mask head: {reason}")
-    _set_data(cfg, files, folders, dict(categories), boxes_only=boxes_only)
+    _set_data(cfg, parts, dict(categories), boxes_only=boxes_only)
     _set_classes(cfg.model, len(categories), notes)
     if "mask_head" in cfg.model.roi_heads:
-        _set_mask_formats(cfg.dataloader, files, notes)
-    listed = ", ".join(f"{key} {name}" for key, name in list(categories.items())[:20])
-    more = ", ..." if len(categories) > 20 else ""
+        _set_mask_formats(cfg.dataloader, parts, notes)
+    listed = ", ".join(f"{key} {name}" for key, name in list(categories.items())[:_SHOWN])
+    more = ", ..." if len(categories) > _SHOWN else ""
     notes.append(f"The detector has {len(categories)} classes (id, name): {listed}{more}")
     return notes
 
 
 def _output_folder(cfg: DictConfig, args: argparse.Namespace) -> str:
     """Return the output folder, which the command line may state after its flags."""
-    stated = [text for text in getattr(args, "opts", None) or [] if _key(text) == _OUTPUT]
+    texts = getattr(args, "opts", None) or []
+    stated = [text for text in texts if text.partition("=")[0].lstrip("+") == _OUTPUT]
     part = OmegaConf.create({"train": {"output_dir": str(cfg.train.output_dir)}})
     apply_overrides(part, stated)
     return str(part.train.output_dir)
 
 
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+")
-
-
-def _reason_against_masks(
-    files: Mapping[str, CocoFile], *, boxes_only: bool, saved: bool
-) -> str | None:
-    if boxes_only:
-        return "--boxes-only"
-    if "train" not in files and saved:  # as it was trained
-        return None
-    file = files.get("train", files["val"])
-    return own_data.reason_against_masks(file, training="train" in files)
-
-
 def _set_mask_formats(
-    dataloader: DictConfig, files: Mapping[str, CocoFile], notes: list[str]
+    dataloader: DictConfig, parts: Mapping[str, CocoDataset], notes: list[str]
 ) -> None:
-    if "train" in files and own_data.has_run_lengths(files["train"]):
+    if "train" in parts and parts["train"].has_rle:
         dataloader.train.mapper.instance_mask_format = "bitmask"  # takes polygons as well
-    if lacking := own_data.without_masks(files["val"]):
+    if lacking := len(parts["val"].without_masks):
         dataloader.evaluator.tasks = ["bbox"]
-        total = len(files["val"].things)
+        total = len(parts["val"].instances)
         notes.append(f"No mask AP: {lacking} of {total} objects for evaluation have no mask")
 
 
 def _set_data(
     cfg: DictConfig,
-    files: Mapping[str, CocoFile],
-    folders: Mapping[str, str],
+    parts: Mapping[str, CocoDataset],
     categories: dict[int, str],
     *,
     boxes_only: bool,
@@ -118,20 +104,19 @@ def _set_data(
     without = {"boxes_only": True} if boxes_only else {}
     loaders, stated = cfg.dataloader, "${dataloader.test.dataset.categories}"
     names = {key: literal(name) for key, name in categories.items()}
-    for part in files:
+    for part, dataset in parts.items():
         node = loaders.train if part == "train" else loaders.test
         node.dataset = L(load_records)(
-            annotations=literal(str(files[part].path)),
-            images=literal(folders[part]),
+            annotations=literal(str(dataset.path)),
+            images=literal(dataset.folder),
             categories=stated if part == "train" else names,
             filter_empty=part == "train" and node.dataset.get("filter_empty", True),
             **without,
         )
-    for node, ours in ((loaders.train, CustomMapper), (loaders.test, PictureMapper)):
+    for node in (loaders.train, loaders.test):
         target = node.mapper["_target_"]
-        known = locate(target) if isinstance(target, str) else target
-        if known in (DatasetMapper, PictureMapper):
-            node.mapper["_target_"] = ours
+        if (locate(target) if isinstance(target, str) else target) is DatasetMapper:
+            node.mapper["_target_"] = PictureMapper
     loaders.evaluator = L(CustomEvaluator)(
         annotations="${dataloader.test.dataset.annotations}",
         categories=stated,

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from eva_data.coco import own_data
+from eva_data.detection import spec
 from eva_detection.config.words import USUAL_SETTINGS, AnyOrderParser
 from eva_runs.command_line.weights import WEIGHTS
 from eva_runs.commands import program_name
@@ -74,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=f"tcp://127.0.0.1:{_port()}",
         help="where the processes find each other: tcp://FIRST_MACHINE:PORT (default: %(default)s)",
     )
-    own_data.add_arguments(parser)
+    spec.add_arguments(parser)
     add(
         "--scale-lr",
         action="store_true",

@@ -1,17 +1,25 @@
-"""Any data set in COCO format as detectron2's records, and the memory that its file takes."""
+"""Own data as detectron2's records, and what is said and checked of the records of any dataset."""
 
-from collections.abc import Mapping
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from detectron2.data import MetadataCatalog
 from detectron2.data.build import (
     filter_images_with_only_crowd_annotations,
     print_instances_class_histogram,
 )
 from detectron2.structures import BoxMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from eva_data.coco.files import check_categories, forget, read_coco
+from eva_backbone.checkpoints.listing import listed
+from eva_data.detection.coco import CocoDataset, read_coco
+
+_THREADS, _AT_ONCE = 16, 1000  # a network file system answers many questions at once
+_ENDLESS = "is a pipe, socket or device"
 
 
 def load_records(
@@ -21,24 +29,26 @@ def load_records(
     categories: Mapping[int, str],
     filter_empty: bool,
     boxes_only: bool = False,
+    dataset: CocoDataset | None = None,
 ) -> list[dict[str, Any]]:
-    """Load a data set in detectron2's format.
+    """Load a dataset in detectron2's format.
 
     Args:
-        annotations: File in COCO format.
-        images: Folder of its images.
-        categories: Name of each category id; the classes of the model, in order of the ids.
+        annotations: Annotation file in COCO format.
+        images: Image folder.
+        categories: Name of each category id; the classes of the model, in the order of the ids.
         filter_empty: Leave out images without objects, or with crowds alone.
         boxes_only: Leave masks alone, whatever they are.
+        dataset: The content of the file, where it was read already.
 
     Returns:
-        One record for each image, in order of the image ids.
+        One record for each image, in the order of the image ids.
 
     Raises:
-        ValueError: If the file is not right, has other categories, or no image is left.
+        ValueError: If the file is wrong, has other categories, or no image is left.
     """
-    file = read_coco(annotations, boxes_only=boxes_only)
-    check_categories(file, categories, of="the config")
+    dataset = dataset or read_coco(annotations, boxes_only=boxes_only)
+    dataset.check_categories(categories, of="the config")
     classes = {category: index for index, category in enumerate(sorted(categories))}
     records = {
         key: {
@@ -48,9 +58,9 @@ def load_records(
             "width": entry["width"],
             "annotations": [],
         }
-        for key, entry in sorted(file.images.items())
+        for key, entry in sorted(dataset.images.items())
     }
-    for one in file.objects:
+    for one in dataset.objects:
         new = {"bbox_mode": BoxMode.XYWH_ABS, "category_id": classes[one["category_id"]]}
         kept = {key: value for key, value in one.items() if key not in ("image_id", "area")}
         records[one["image_id"]]["annotations"].append(kept | new)
@@ -63,16 +73,121 @@ def load_records(
     return found
 
 
-def forget_training_file(cfg: DictConfig) -> None:
-    """Free the memory of the training file, which is not read again once its records are there.
+def records_of(dataset: Any) -> Sequence[Mapping[str, Any]]:
+    """Return the records of a dataset that a config builds; none for other kinds."""
+    plain = isinstance(dataset, (list, tuple)) and all(isinstance(one, Mapping) for one in dataset)
+    return dataset if plain else ()
+
+
+def describe_data(node: Any, records: Sequence[Mapping[str, Any]]) -> str:
+    """Describe a dataset in one line: numbers of images, objects, classes, and its file.
 
     Args:
-        cfg: The config; nothing is done for data sets of another kind, or where the evaluation
-            needs the same file.
+        node: Node of the config that builds it.
+        records: What it built, in detectron2's format.
     """
-    train, test = (
-        OmegaConf.select(cfg, f"dataloader.{part}.dataset.annotations")
-        for part in ("train", "test")
-    )
-    if train and train != test:
-        forget(train)
+    objects = sum(len(one.get("annotations", ())) for one in records)
+    counts = [f"{len(records):,} images"]
+    if objects:
+        counts.append(f"{objects:,} objects")
+    if classes := len(class_names(node)):
+        counts.append(f"{classes:,} classes")
+    place = ", ".join(annotation_files(node))
+    return ", ".join(counts) + (f" ({place})" if place else "")
+
+
+def registered_names(node: Any) -> list[str]:
+    """List the names of registered datasets in a node of a config; none for own data."""
+    names = node.get("names") if isinstance(node, DictConfig) else None
+    return [names] if isinstance(names, str) else [str(name) for name in names or ()]
+
+
+def class_names(node: Any) -> list[str]:
+    """List the classes of the dataset of a node; none if they are not known."""
+    if isinstance(node, DictConfig) and node.get("categories"):
+        return list(node.categories.values())
+    names = registered_names(node)
+    return list(MetadataCatalog.get(names[0]).get("thing_classes", ())) if names else []
+
+
+def annotation_files(node: Any) -> list[str]:
+    """List the annotation files of the dataset of a node."""
+    if isinstance(node, DictConfig) and node.get("annotations"):
+        return [str(node.annotations)]
+    found = [MetadataCatalog.get(name).get("json_file") for name in registered_names(node)]
+    return [str(file) for file in found if file]
+
+
+def image_folder(node: Any) -> str | None:
+    """Return the image folder of a node's dataset; None if it is not known."""
+    if isinstance(node, DictConfig) and node.get("images"):
+        return str(node.images)
+    roots = [MetadataCatalog.get(name).get("image_root") for name in registered_names(node)]
+    return str(roots[0]) if roots and roots[0] else None
+
+
+def check_files(records: Iterable[Mapping[str, Any]], *, part: str, allowed: int = 0) -> list[str]:
+    """Look once at every image file of a dataset, before hours are spent on the rest.
+
+    Args:
+        records: In detectron2's format.
+        part: What they are for, "training" or "evaluation".
+        allowed: Files that may be missing or empty, as `train.max_bad_images` replaces them.
+
+    Returns:
+        What is wrong with which file, as far as it is allowed.
+
+    Raises:
+        ValueError: If more files are missing or empty, or one is a pipe or device, whose reader
+            would wait forever.
+    """
+    named = [(str(one["file_name"]), one.get("image_id")) for one in records if "file_name" in one]
+    groups = [named[start : start + _AT_ONCE] for start in range(0, len(named), _AT_ONCE)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        texts = [text for problems in pool.map(_problems, groups) for text in problems]
+    endless = [text for text in texts if text.endswith(_ENDLESS)]
+    if endless or len(texts) > allowed:
+        raise ValueError(
+            f"{len(texts)} of {len(named)} images for {part} cannot be read: "
+            f"{listed(endless or texts, 10)}; put them there, or take them out of the annotations"
+        )
+    return texts
+
+
+def _problems(named: Sequence[tuple[str, Any]]) -> list[str]:
+    found = ((name, image, _problem(name)) for name, image in named)
+    return [f"{name} (id {image}) {problem}" for name, image, problem in found if problem]
+
+
+def _problem(name: str) -> str:
+    if "://" in name:  # detectron2 can read other places than files
+        return ""
+    try:
+        status = os.stat(name)  # noqa: PTH116 (of millions: no object for each)
+    except OSError as error:
+        return "is missing" if isinstance(error, FileNotFoundError) else f"({error.strerror})"
+    if stat.S_ISDIR(status.st_mode):
+        return "is a folder"
+    if not stat.S_ISREG(status.st_mode):
+        return _ENDLESS
+    return "" if status.st_size else "is empty"
+
+
+def check_labels(records: Iterable[Mapping[str, Any]], classes: int) -> None:
+    """Refuse objects of a class that the detector does not have.
+
+    Args:
+        records: In detectron2's format.
+        classes: Number of classes of the detector.
+
+    Raises:
+        ValueError: With the first such object's image.
+    """
+    for record in records:
+        for one in record.get("annotations", ()):
+            if not 0 <= one["category_id"] < classes:
+                raise ValueError(
+                    f"{record.get('file_name')} (id {record.get('image_id')}) has an object of "
+                    f"class {one['category_id']}, but model.roi_heads.num_classes={classes}: set "
+                    "that to the number of classes of the data"
+                )

@@ -1,9 +1,8 @@
 """The data of a run: built once, and each file looked at once.
 
 A process builds its training set and its test set once each, whatever else of the config refers to
-them and however often the run evaluates. The annotation file of a registered set is parsed by
-detectron2's function for the set, and on the main process once more by the evaluator at its first
-evaluation, which keeps them; own files (`custom_data`) are parsed once in a process.
+them and however often the run evaluates. The annotation file of the test set is parsed once more by
+the evaluator at its first evaluation, on the main process, which keeps it.
 """
 
 import functools
@@ -22,12 +21,18 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf, flag_override
 from torch.utils.data import DataLoader
 
-from eva_data.coco.files import parse_json
+from eva_data.detection.coco import load_json
+from eva_data.detection.spec import DetectionData
 from eva_data.progress import progress
 from eva_detection.building import build
-from eva_detection.data.custom_data import forget_training_file
-from eva_detection.data.descriptions import annotation_files, describe_data
-from eva_detection.data.preflight import check_labels, check_pictures, records_of
+from eva_detection.data.custom_data import (
+    annotation_files,
+    check_files,
+    check_labels,
+    describe_data,
+    load_records,
+    records_of,
+)
 from eva_detection.data.stream import SAMPLER, build_train_stream
 from eva_report.terminal import SHOWN
 from eva_runs.interruption import leave_signals_to_the_run
@@ -73,12 +78,17 @@ class TestSet:
 
     Args:
         cfg: The config; `dataloader.test` and `dataloader.evaluator` are used.
+        own: Own data of the run, which were read for the config.
+
+    Attributes:
+        training: Description of the training data, once they are read; empty without any.
     """
 
     __test__ = False  # for pytest: not a class of tests
 
-    def __init__(self, cfg: DictConfig) -> None:
-        self.cfg = cfg
+    def __init__(self, cfg: DictConfig, own: DetectionData | None = None) -> None:
+        self.cfg, self.own = cfg, own or DetectionData()
+        self.training = ""
 
     @property
     def is_scored(self) -> bool:
@@ -86,10 +96,10 @@ class TestSet:
         return "evaluator" in self.cfg.dataloader
 
     def check(self) -> None:
-        """Look at every picture, once on each machine.
+        """Look at every image, once on each machine.
 
         Raises:
-            ValueError: If the data set cannot be built, or pictures are missing.
+            ValueError: If the dataset cannot be built, or images are missing.
         """
         node = self.cfg.dataloader.get("test")
         if self.is_scored and _looks_at_files() and "dataset" in (node or ()):
@@ -102,7 +112,7 @@ class TestSet:
 
     @functools.cached_property
     def files(self) -> dict[Any, Path]:
-        """The picture of each image id; none where the loader builds its data set itself."""
+        """The file of each image id; none where the loader builds its dataset itself."""
         if "dataset" not in (self.cfg.dataloader.get("test") or ()):
             return {}
         packed = isinstance(self._dataset, DatasetFromList)
@@ -121,18 +131,19 @@ class TestSet:
         files = annotation_files(self.cfg.dataloader.test.dataset)
         if not files:
             raise ValueError("the evaluation data has no annotation file")
-        return cast("Mapping[str, Any]", parse_json(Path(files[0]).read_bytes(), files[0]))
+        return cast("Mapping[str, Any]", load_json(Path(files[0])))
 
     @functools.cached_property
     def _dataset(self) -> Any:
-        """The data set, in detectron2's packed form, which takes little memory, if it builds it."""
+        """The dataset, in detectron2's packed form, which takes little memory, if it builds it."""
         node = self.cfg.dataloader.test
-        dataset = build(node.dataset, "dataloader.test.dataset")
+        dataset = _build_dataset(node.dataset, "dataloader.test.dataset", self.own)
         records = records_of(dataset)
         if self.is_scored and _looks_at_files():
-            check_pictures(records, part="evaluation")
+            check_files(records, part="evaluation")
         if records:
-            logger.info("data     %s", describe_data("val", node.dataset, records), extra=SHOWN)
+            text = describe_data(node.dataset, records)
+            logger.info("data     val: %s", text, extra=SHOWN)
         if isinstance(dataset, list) and _target(node) is build_detection_test_loader:
             return DatasetFromList(dataset, copy=False)
         return dataset
@@ -168,36 +179,48 @@ def choose_seed(cfg: DictConfig, saved: Mapping[str, int]) -> int:
     return int(saved.get("seed", seed))
 
 
-def read_training_set(cfg: DictConfig, seed: int) -> Any:
+def read_training_set(test_set: TestSet, seed: int) -> Any:
     """Read the training set and check its files, which may fail on one machine alone.
 
     Args:
-        cfg: The config; `dataloader.train` and `train` are used.
+        test_set: The test set of the run, whose config and own data are used; its `training` is
+            set.
         seed: Seed of the run; random generators are seeded with it.
 
     Returns:
-        The data set; None for loaders other than detectron2's, which read their own.
+        The dataset; None for loaders other than detectron2's, which read their own.
 
     Raises:
-        ValueError: If it cannot be built, too many pictures are missing, or an object is of a
-            class that the detector does not have.
+        ValueError: If it cannot be built, too many images are missing, or an object is of a class
+            that the detector does not have.
     """
-    node = cfg.dataloader.train
+    cfg, node = test_set.cfg, test_set.cfg.dataloader.train
     seed_all(seed, SAMPLER)  # samplers without a seed of their own draw one when they are built
     if _target(node) is not build_detection_train_loader:
         return None
-    dataset = build(node.dataset, "dataloader.train.dataset")
+    dataset = _build_dataset(node.dataset, "dataloader.train.dataset", test_set.own)
     records = records_of(dataset)
     if _looks_at_files():
         most_bad = cfg.train.get("max_bad_images", 10)
-        for text in check_pictures(records, part="training", allowed=most_bad):
+        for text in check_files(records, part="training", allowed=most_bad):
             logger.warning("An image that will be replaced: %s", text)
         classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
         if isinstance(classes, int):
             check_labels(records, classes)
     if records:
-        logger.info("data     %s", describe_data("train", node.dataset, records), extra=SHOWN)
+        test_set.training = describe_data(node.dataset, records)
+        logger.info("data     train: %s", test_set.training, extra=SHOWN)
     return dataset
+
+
+def _build_dataset(node: DictConfig, name: str, own: DetectionData) -> Any:
+    """Build a dataset; own data that were read already are not read again."""
+    annotations = node.get("annotations") if _target(node) is load_records else None
+    dataset = own.take(annotations) if annotations else None
+    if dataset is None:
+        return build(node, name)
+    options = {key: node[key] for key in node if key != "_target_"}
+    return build(options, name, lambda given: load_records(**given, dataset=dataset))
 
 
 def build_training_loader(
@@ -231,7 +254,6 @@ def build_training_loader(
         start = -(-start * saved["total_batch_size"] // here[1])
     arguments |= dict(seed=seed, start=start, max_bad_images=cfg.train.get("max_bad_images", 10))
     loader = build(arguments, "dataloader.train", lambda options: build_train_stream(**options))
-    forget_training_file(cfg)
     before = {name: value for name, value in saved.items() if name != "batches"}
     if before and before != loader.order():
         logger.warning(

@@ -1,71 +1,100 @@
-"""detectron2's mapper with the toolkit's decoder of pictures, and for images without objects.
+"""detectron2's mapper with the toolkit's image decoder, for images without objects and strips too.
 
-`DatasetMapper` opens files through detectron2's `PathManager`, where a kind of path can be added
-from outside: `eva-picture://PATH` is the picture that `read_image` makes of the file, of 8 bits
-and upright. detectron2's own reader makes pictures of 16 bits white.
+detectron2's own reader makes images of 16 bits white.
 """
 
-import io
+import copy
 from typing import Any
 
+import detectron2.data.transforms as T
 import numpy as np
 import torch
-from detectron2.data import DatasetMapper
-from detectron2.data.detection_utils import SizeMismatchError, convert_PIL_to_numpy
-from detectron2.data.transforms import AugmentationList
+from detectron2.data import DatasetMapper, detection_utils
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
-from detectron2.utils.file_io import PathHandler, PathManager
+from detectron2.utils.file_io import PathManager
+from fvcore.transforms.transform import Transform, TransformList
 from numpy.typing import NDArray
-from PIL import Image
 
-from eva_data.images import UnreadableImageError, read_image, without_pillow_limit
-from eva_detection.data.resizing import Augmentations, TooLongError
+from eva_data.images import UnreadableImageError, read_image
 
-_PREFIX = "eva-picture://"
+_MOST_PIXELS = 2**28  # 16,384 x 16,384: 800 MB as an image, and several times that in a model
+
+
+class TooLongError(UnreadableImageError):
+    """A resize would give too many pixels; the message does not name the image."""
 
 
 def read_pixels(name: str, *, format: str) -> NDArray[np.uint8]:
-    """Read a picture as detectron2's `read_image` does, but through the toolkit's decoder.
+    """Read an image as detectron2's `read_image` does, but through the toolkit's decoder.
 
     Args:
         name: Path, or another name that detectron2's `PathManager` knows.
         format: Order of the channels, such as "RGB" or "BGR".
 
     Returns:
-        (H, W, 3), upright as its EXIF data say.
+        (H, W, 3), upright by its EXIF orientation.
 
     Raises:
         UnreadableImageError: An OSError that names the file.
     """
-    pixels: NDArray[np.uint8] = convert_PIL_to_numpy(_read(name), format)
+    image = read_image(PathManager.get_local_path(name), upright=True, name=name)
+    pixels: NDArray[np.uint8] = detection_utils.convert_PIL_to_numpy(image, format)
     return pixels
 
 
-def _read(name: str) -> Image.Image:
-    return read_image(PathManager.get_local_path(name), upright=True, name=name)
+def keep_sides(transform: Transform) -> Transform:
+    """Let a resize keep at least one pixel in each direction, where its rounding gives none.
+
+    Args:
+        transform: Any transform; a resize is changed in place.
+
+    Returns:
+        The same transform.
+
+    Raises:
+        TooLongError: If it gives more than 2^28 pixels.
+    """
+    if isinstance(transform, TransformList):
+        for one in transform.transforms:
+            keep_sides(one)
+    elif isinstance(transform, T.ResizeTransform):
+        transform.new_h, transform.new_w = max(1, transform.new_h), max(1, transform.new_w)
+        if transform.new_h * transform.new_w > _MOST_PIXELS:
+            raise TooLongError(
+                f"an image of {transform.w} x {transform.h} px would be resized to "
+                f"{transform.new_w} x {transform.new_h} px: give the resize a max_size, or cut the "
+                "image"
+            )
+    return transform
 
 
-class _Pictures(PathHandler):
-    """Opens `eva-picture://PATH` as a file of plain RGB (PPM)."""
-
-    def _get_supported_prefixes(self) -> list[str]:
-        return [_PREFIX]
-
-    def _open(self, path: str, mode: str = "r", buffering: int = -1, **_: Any) -> io.BytesIO:
-        stream = io.BytesIO()
-        _read(path.removeprefix(_PREFIX)).save(stream, format="PPM")
-        stream.seek(0)
-        return stream
+class _Input(T.AugInput):
+    def transform(self, tfm: Any) -> None:
+        super().transform(keep_sides(tfm))
 
 
-PathManager.register_handler(_Pictures())
+class Augmentations(T.AugmentationList):
+    """detectron2's list of augmentations, with `keep_sides` for each of them."""
+
+    def __call__(self, aug_input: T.AugInput) -> TransformList:
+        """Augment in place; see detectron2's class.
+
+        Args:
+            aug_input: The image, with boxes and labels of pixels if it has them.
+        """
+        bounded = _Input(aug_input.image, boxes=aug_input.boxes, sem_seg=aug_input.sem_seg)
+        transforms = super().__call__(bounded)
+        aug_input.image, aug_input.boxes = bounded.image, bounded.boxes
+        aug_input.sem_seg = bounded.sem_seg
+        return transforms
 
 
 class PictureMapper(DatasetMapper):
-    """detectron2's mapper, reading pictures as everything else in the toolkit does.
+    """detectron2's mapper, which decodes images as everything else in the toolkit does.
 
     Files that cannot be read raise `UnreadableImageError`, an OSError that names them. A side that
-    a resize would round to nothing keeps a pixel.
+    a resize would round to nothing keeps a pixel. An image without objects has empty boxes, classes
+    and masks, where detectron2's mapper fails.
 
     Args:
         *args: Arguments of detectron2's class.
@@ -74,26 +103,42 @@ class PictureMapper(DatasetMapper):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        configured: AugmentationList = vars(self)["augmentations"]
+        configured: T.AugmentationList = vars(self)["augmentations"]
         self.augmentations = Augmentations(configured.augs)
 
-    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
-        """Load and augment an image; see detectron2's class."""
-        name = dataset_dict["file_name"]
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Load and augment an image.
+
+        Args:
+            dataset_dict: A record in detectron2's format.
+
+        Returns:
+            The record with `image`, (3, H, W) uint8, and in training `instances`.
+        """
+        sample = copy.deepcopy(dataset_dict)
+        pixels = read_pixels(sample["file_name"], format=self.image_format)
+        detection_utils.check_image_size(sample, pixels)
+        labels = sample.pop("sem_seg_file_name", None)
+        semantic = (
+            detection_utils.read_image(labels, "L").squeeze(2) if labels is not None else None
+        )
+        given = T.AugInput(pixels, sem_seg=semantic)
         try:
-            with without_pillow_limit():
-                sample = super().__call__({**dataset_dict, "file_name": _PREFIX + name})
-        except SizeMismatchError as error:
-            raise SizeMismatchError(str(error).replace(_PREFIX, "")) from None
+            transforms = self.augmentations(given)
         except TooLongError as error:
-            raise UnreadableImageError(f"{name}: {error}") from None
-        if sample is not None:
-            sample["file_name"] = name
+            raise UnreadableImageError(f"{sample['file_name']}: {error}") from None
+        size = given.image.shape[:2]
+        sample["image"] = torch.as_tensor(np.ascontiguousarray(given.image.transpose(2, 0, 1)))
+        if given.sem_seg is not None:
+            sample["sem_seg"] = torch.as_tensor(given.sem_seg.astype("long"))
+        if self.proposal_topk is not None:
+            topk = {"proposal_topk": self.proposal_topk}
+            detection_utils.transform_proposals(sample, size, transforms, **topk)
+        if not self.is_train:
+            sample.pop("annotations", None)
+        elif "annotations" in sample:
+            self._transform_annotations(sample, transforms, size)
         return sample
-
-
-class CustomMapper(PictureMapper):
-    """detectron2's mapper, also with masks for images without objects, where that one fails."""
 
     def _transform_annotations(
         self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.checks.findings import write_json
-from eva_data.coco.files import parse_json
+from eva_data.detection.coco import parse_json
 from eva_data.files import make_folder, write_text
 from eva_runs.command_line.parsing import Parser
 from eva_runs.commands import program, say

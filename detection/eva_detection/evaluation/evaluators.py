@@ -23,8 +23,8 @@ from detectron2.utils.logger import create_small_table
 from faster_coco_eval import COCO, COCOeval_faster
 from tabulate import tabulate  # type: ignore[import-untyped]
 
-from eva_data.coco.scoring import Detection, as_lvis, cap_per_image, judged
-from eva_data.coco.scoring import read_annotations as _read_annotations
+from eva_data.detection.scoring import Detection, as_lvis, cap_per_image, judged
+from eva_data.detection.scoring import read_annotations as _read_annotations
 from eva_detection.evaluation.predictions import (
     Predictions,
     PredictionWriter,

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from eva_detection.config.saved import config_of_run
-from eva_detection.data.descriptions import picture_folder, registered_names
+from eva_detection.data.custom_data import image_folder, registered_names
 from eva_report.content import Step
 from eva_runs.commands import command_to_run
 
@@ -24,7 +24,7 @@ def demo_command(cfg: DictConfig, weights: str) -> str | None:
     Returns:
         The command; None if the pictures are not in a folder of their own.
     """
-    pictures = picture_folder(OmegaConf.select(cfg, "dataloader.test.dataset"))
+    pictures = image_folder(OmegaConf.select(cfg, "dataloader.test.dataset"))
     if pictures is None:
         return None
     folder = Path(cfg.train.output_dir)

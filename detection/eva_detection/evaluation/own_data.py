@@ -7,8 +7,7 @@ from typing import Any
 from detectron2.data.catalog import Metadata
 from faster_coco_eval import COCO
 
-from eva_data.coco.files import read_coco
-from eva_data.coco.own_data import as_annotations
+from eva_data.detection.coco import CocoDataset, read_coco
 from eva_detection.evaluation.evaluators import CocoEvaluator
 
 
@@ -32,6 +31,7 @@ class CustomEvaluator(CocoEvaluator):
     ) -> None:
         super().__init__(Path(annotations).stem, **options)
         self._boxes_only = boxes_only
+        self._dataset: CocoDataset | None = None
         self._categories = {key: categories[key] for key in sorted(categories)}
         self._metadata = Metadata(
             json_file=annotations,
@@ -42,8 +42,9 @@ class CustomEvaluator(CocoEvaluator):
         )
 
     def _truth(self) -> COCO:
-        return self._load_truth(self._annotation_file())  # the file is kept as it was read
+        return self._load_truth(self._annotation_file())  # a new one, as scorers write into it
 
     def _load_truth(self, file: str) -> COCO:
-        found = read_coco(file, boxes_only=self._boxes_only)
-        return COCO(as_annotations(found, self._categories))
+        if self._dataset is None:
+            self._dataset = read_coco(file, boxes_only=self._boxes_only)
+        return COCO(self._dataset.for_scoring(self._categories))

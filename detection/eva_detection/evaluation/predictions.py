@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from eva_data.coco.scoring import Detection
+from eva_data.detection.scoring import Detection
 from eva_data.files import replacing, write_text
 
 WAIT_FOR_FILES = 30.0  # seconds that a network file system may take to show another machine's file

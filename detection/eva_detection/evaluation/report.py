@@ -8,9 +8,9 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.runs.weights import named_weights
-from eva_data.coco.files import parse_json
+from eva_data.detection.coco import parse_json
 from eva_data.files import require_regular_file
-from eva_detection.data.descriptions import annotation_files, known_description
+from eva_detection.data.custom_data import annotation_files
 from eva_detection.data.loading import TestSet
 from eva_detection.evaluation.next_steps import next_steps
 from eva_report.content import Curve, Curves, Link, Report, Section
@@ -138,8 +138,7 @@ def _facts(
 ) -> list[tuple[str, str]]:
     found = []
     if kind == "training":
-        text = known_description(OmegaConf.select(cfg, "dataloader.train.dataset"))
-        found += [("training data", text)] if text else []
+        found += [("training data", test_set.training)] if test_set.training else []
     if scored:
         files = ", ".join(annotation_files(OmegaConf.select(cfg, "dataloader.test.dataset")))
         text = data_fact(test_set.labels) + (f" ({files})" if files else "")

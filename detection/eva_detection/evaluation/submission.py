@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_data.coco.files import parse_json
+from eva_data.detection.coco import parse_json
 from eva_data.files import make_folder, replacing
 from eva_detection.evaluation.submission_checks import (
     FIELDS,

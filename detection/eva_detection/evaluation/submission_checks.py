@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eva_data.coco.files import parse_json
-from eva_data.coco.rules import is_box, is_integer, is_number, rle_runs, shown
+from eva_data.detection.coco import parse_json
+from eva_data.detection.rules import is_box, is_integer, is_number, rle_runs, shown
 
 Detection = dict[str, Any]
 FIELDS = {"bbox": "bbox", "segm": "segmentation"}

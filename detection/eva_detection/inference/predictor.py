@@ -35,7 +35,7 @@ from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import predicted
 from eva_detection.config.recipes import load_recipe, update_each
 from eva_detection.config.saved import require_config
-from eva_detection.data.resizing import Augmentations
+from eva_detection.data.mapper import Augmentations
 from eva_detection.inference.memory import canvas_of, choose_chunk
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
 from eva_detection.model.backbone import EVAViTDet

@@ -19,8 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from eva_detection.config.overrides import augmentation_class, augmentation_settings
-from eva_detection.data.mapper import read_pixels
-from eva_detection.data.resizing import keep_sides
+from eva_detection.data.mapper import keep_sides, read_pixels
 from eva_detection.inference.test_time_settings import (
     SIZES,
     Merge,

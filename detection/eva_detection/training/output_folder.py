@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eva_data.coco.any_form import FOLDER as PLACED
-from eva_data.coco.any_form import write_placed
+from eva_data.detection.spec import FOLDER as PLACED
+from eva_data.detection.spec import DetectionData
 from eva_data.files import make_folder, require_regular_file
 from eva_runs.messages import RunSentences
 from eva_runs.output_folder import clean_if_refused, locked
@@ -72,10 +72,11 @@ def claimed(folder: Path, *, trains: bool, resume: bool) -> Iterator[None]:
         yield
 
 
-def write_data(folder: Path, *, goes_on: bool) -> None:
+def write_data(data: DetectionData, folder: Path, *, goes_on: bool) -> None:
     """Write own data that are not a file in COCO format yet; each process holds them already.
 
     Args:
+        data: The data of the run.
         folder: The output folder, which is this run's.
         goes_on: Whether a run may be continued, whose data must be what they were.
 
@@ -90,7 +91,7 @@ def write_data(folder: Path, *, goes_on: bool) -> None:
 
     def write() -> None:
         if comm.is_main_process():
-            write_placed(continues=goes_on and last_checkpoint(folder) is not None)
+            data.write(continues=goes_on and last_checkpoint(folder) is not None)
 
     together(write)
 

@@ -18,10 +18,9 @@ from omegaconf import DictConfig
 from torch import nn
 
 from eva_backbone import no_init_weights
-from eva_data.coco.any_form import release
-from eva_data.coco.files import forget
 from eva_detection.building import build
 from eva_detection.config.command_line import load_config
+from eva_detection.config.early import read_own_data
 from eva_detection.config.settings import check_schedule
 from eva_detection.data.loading import (
     TestSet,
@@ -141,7 +140,7 @@ def build_trainer(
         saved = together(lambda: _read_checkpoint(checkpointer, optimizer, cfg.train.max_iter))
         place, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
     accumulate = cfg.train.get("accumulate", 1)
-    loader, seed = _build_training_loader(cfg, place, batches=steps * accumulate)
+    loader, seed = _build_training_loader(test_set, place, batches=steps * accumulate)
     together(test_set.check)
     show(output_place(cfg, resume=resume, done=steps))
     trainer = DetectionTrainer(
@@ -163,11 +162,12 @@ def build_trainer(
 
 
 def _build_training_loader(
-    cfg: DictConfig, place: dict[str, int], *, batches: int
+    test_set: TestSet, place: dict[str, int], *, batches: int
 ) -> tuple[Any, int]:
     """Build the loader and choose the seed, on all processes that have read the training set."""
+    cfg = test_set.cfg
     seed = choose_seed(cfg, place)
-    dataset = together(lambda: read_training_set(cfg, seed))
+    dataset = together(lambda: read_training_set(test_set, seed))
     return together(
         lambda: build_training_loader(cfg, dataset, place, seed=seed, batches=batches)
     ), seed
@@ -284,10 +284,11 @@ def _run(args: argparse.Namespace, log: LogPlace) -> None:
     cfg, notes = load_config(args)
     folder, trains = Path(cfg.train.output_dir), not args.eval_only
     with claimed(folder, trains=trains, resume=args.resume):
-        write_data(folder, goes_on=trains and args.resume)
+        own, args.resolved = read_own_data(args), None
+        write_data(own, folder, goes_on=trains and args.resume)
         start_log(cfg, args)
         log.folder, log.trains = folder, trains
-        test_set = TestSet(cfg)
+        test_set = TestSet(cfg, own)
         steps, main = cfg.train.max_iter, comm.is_main_process()
         resumes = trains and args.resume
         if resumes and as_main_process(lambda: main and is_finished(folder, steps)):
@@ -329,9 +330,7 @@ def start(args: argparse.Namespace) -> None:
     if many:
         with one_sentence(LogPlace()):
             load_config(args)  # what is wrong with it is said once, not by every process
-        for file in filter(None, (args.train_annotations, args.val_annotations)):
-            forget(file)  # each process reads it
-        release()
+        args.resolved = None  # each process reads the data
     with passed_on_to_children() if many else contextlib.nullcontext():
         start_processes(run, args)
 

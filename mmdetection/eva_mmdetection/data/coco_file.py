@@ -1,4 +1,4 @@
-"""A data set of one file in COCO format, checked and made uniform as `detection/` reads it."""
+"""A dataset of one file in COCO format, validated as `detection/` reads it."""
 
 import os
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.registry import DATASETS
 
-from eva_data.coco.files import check_categories, forget, read_coco
+from eva_data.detection.coco import read_coco
 
 
 @DATASETS.register_module()
@@ -39,7 +39,7 @@ class CocoFileDataset(BaseDetDataset):
             ValueError: If the file is not right or has other categories.
         """
         file = read_coco(self.ann_file, boxes_only=self._boxes_only)
-        check_categories(file, categories(self.metainfo), of="the config")
+        file.check_categories(categories(self.metainfo), of="the config")
         labels = {key: label for label, key in enumerate(self.metainfo["category_ids"])}
         folder = self.data_prefix["img"]
         records = {
@@ -52,7 +52,7 @@ class CocoFileDataset(BaseDetDataset):
             }
             for key, entry in sorted(file.images.items())
         }
-        for one in file.things:
+        for one in file.instances:
             x, y, width, height = one["bbox"]
             instance = {
                 "bbox": [x, y, x + width, y + height],
@@ -62,8 +62,6 @@ class CocoFileDataset(BaseDetDataset):
             if "segmentation" in one:
                 instance["mask"] = one["segmentation"]
             records[one["image_id"]]["instances"].append(instance)
-        if not self.test_mode:
-            forget(self.ann_file)  # its memory; the records hold all that is used
         return list(records.values())
 
     def filter_data(self) -> list[dict[str, Any]]:
@@ -81,7 +79,7 @@ class CocoFileDataset(BaseDetDataset):
 
 
 def categories(metainfo: Mapping[str, Any]) -> dict[int, str]:
-    """Return the name of each category id that a data set of this kind states.
+    """Return the name of each category id that a dataset of this kind states.
 
     Args:
         metainfo: The `metainfo` of a `CocoFileDataset`.

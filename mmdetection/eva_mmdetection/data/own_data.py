@@ -1,4 +1,4 @@
-"""Any data set in any recipe: `--data`, `--train-annotations` and the like.
+"""Any dataset in any recipe: `--data`, `--train-annotations` and the like.
 
 The config itself states files and classes afterwards, so that the config that a run saves is all
 that is needed to test, to continue or to predict, also with mmdetection's own tools.
@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eva_data.coco import own_data
-from eva_data.coco.any_form import EVALUATED, Found, place, write_placed
-from eva_data.coco.files import CocoFile, check_categories
+from eva_data.detection import spec
+from eva_data.detection.coco import CocoDataset
 from eva_openmmlab.config.runs import has_run, used
 from eva_report.terminal import SHOWN
 
@@ -27,27 +26,21 @@ PLUGIN = "eva_mmdetection.plugin"
 DATASET = "CocoFileDataset"
 _NO_MASKS = "The detector has no mask head"
 _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
-_RULE = (
-    "to train, all four flags are needed (or --val-share in place of the two of val, or --data "
-    "alone), to evaluate with test.py the two of val"
-)
-add_arguments = own_data.add_arguments
+_SHOWN = 20  # classes in the log
+add_arguments = spec.add_arguments
 
 
-def check(arguments: argparse.Namespace) -> Found:
-    """Read the data of the flags before anything heavy is imported; `apply` reads no file again.
+def check(arguments: argparse.Namespace) -> spec.DetectionData:
+    """Resolve the data of the flags before anything heavy is imported; `apply` uses them.
 
     Args:
         arguments: The command line with the flags of `add_arguments`.
 
-    Returns:
-        Files and folders of pictures by part ("train", "val").
-
     Raises:
-        ValueError: If flags are missing or the files are not right.
+        ValueError: If flags are missing or the data are wrong.
     """
-    parts = own_data.PARTS if hasattr(arguments, "train_annotations") else ("val",)
-    return own_data.read_data(arguments, parts, rule=_RULE)
+    parts = spec.PARTS if hasattr(arguments, "train_annotations") else ("val",)
+    return spec.resolve_arguments(arguments, parts)
 
 
 def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
@@ -61,66 +54,69 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
         The config with the data, or the same one if there are no flags.
 
     Raises:
-        ValueError: If flags are missing or the files are not right.
+        ValueError: If flags are missing or the data are wrong.
     """
-    found = check(arguments)
-    if not found.files:
+    data = check(arguments)
+    if not data.parts:
         return config
     config = copy.deepcopy(config)
-    files, folders = _written(found, config, arguments), found.folders
+    arguments.resolved = None  # its memory; whoever is built of the config reads the files
+    _write(data, config, arguments)
+    parts = data.parts
     saved = _saved_categories(config)
-    if "train" in files:
-        categories, of = files["train"].categories, str(files["train"].path)
+    if "train" in parts:
+        categories, of = parts["train"].categories, str(parts["train"].path)
     else:
-        categories, of = saved or files["val"].categories, "the config"
-    check_categories(files["val"], categories, of=of)
-    notes = [*found.notes, *(f"Own data: {file.describe()}" for file in files.values())]
-    for file in files.values():
-        if file.lvis:
-            notes.append(f"{file.path} is in LVIS format: read as if all objects were annotated")
-    reason = _reason_against_masks(files, arguments, saved=bool(saved))
+        categories, of = saved or parts["val"].categories, "the config"
+    parts["val"].check_categories(categories, of=of)
+    notes = [*data.notes, *(f"Own data: {part.describe()}" for part in parts.values())]
+    for part in parts.values():
+        if part.lvis:
+            notes.append(f"{part.path} is in LVIS format: read as if all objects were annotated")
+    reason = "--boxes-only" if arguments.boxes_only else None
+    if reason is None and ("train" in parts or not saved):  # else as it was trained
+        first = parts.get("train", parts["val"])
+        reason = first.reason_against_masks(training="train" in parts)
     boxes_only = {"boxes_only": True} if arguments.boxes_only else {}
-    _set_datasets(config, files, folders, categories, boxes_only)
+    _set_datasets(config, parts, categories, boxes_only)
     if _mask_head(config) is not None and reason:
         config.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
         config.model.test_cfg.rcnn.pop("maskness_thr", None)
         notes.append(f"{_NO_MASKS}: {reason}")
     masks = _mask_head(config) is not None
     for step in _dicts(config.train_dataloader):
-        _set_masks(step, files.get("train"), masks=masks)
+        _set_masks(step, parts.get("train"), masks=masks)
     _set_classes(config, len(categories), notes)
-    _set_metric(config, files["val"], notes, boxes_only, masks=masks)
+    _set_metric(config, parts["val"], notes, boxes_only, masks=masks)
     _register(config)
-    names = ", ".join(f"{key} {name}" for key, name in list(categories.items())[:20])
-    more = ", ..." if len(categories) > 20 else ""
+    names = ", ".join(f"{key} {name}" for key, name in list(categories.items())[:_SHOWN])
+    more = ", ..." if len(categories) > _SHOWN else ""
     notes.append(f"The detector has {len(categories)} classes (id, name): {names}{more}")
     for note in notes:
-        chosen = note in found.notes or note.startswith(_NO_MASKS)
+        chosen = note in data.notes or note.startswith(_NO_MASKS)
         logger.info("%s", note, extra=SHOWN if chosen else None)
     return config
 
 
-def _written(found: Found, config: "Config", arguments: argparse.Namespace) -> dict[str, CocoFile]:
-    """Write the data that are not a file in COCO format yet into the folder of the run.
+def _write(data: spec.DetectionData, config: "Config", arguments: argparse.Namespace) -> None:
+    """Write the parts that are not a file in COCO format yet into the folder of the run.
 
     Raises:
         ValueError: If the folder has a run already that these data are not part of.
     """
     folder = Path(config.get("work_dir") or "work_dirs")
-    if "train" not in found.files:
-        if arguments.work_dir is None:
-            if getattr(arguments, "of_run", False):  # which may have been moved since
-                given = Path(arguments.weights)
-                folder = given if given.is_dir() else given.parent
-            folder /= "test"
-        files = place(found, folder, names=[EVALUATED])
-        write_placed(continues=False)
-        return files
-    files = place(found, folder, names=["train", "val"])
-    if found.made and has_run(folder) and not arguments.resume:
-        raise ValueError(used(folder))
-    write_placed(continues=has_run(folder))
-    return files
+    continues = False
+    if "train" in data.parts:
+        continues = has_run(folder)
+        if data.generated and continues and not arguments.resume:
+            raise ValueError(used(folder))
+    elif arguments.work_dir is None:
+        if getattr(arguments, "of_run", False):  # which may have been moved since
+            given = Path(arguments.weights)
+            folder = given if given.is_dir() else given.parent
+        folder /= "test"
+    data.place(folder)
+    data.write(continues=continues)
 
 
 def _saved_categories(config: "Config") -> dict[int, str]:
@@ -131,31 +127,19 @@ def _saved_categories(config: "Config") -> dict[int, str]:
     return dict(zip(dataset.metainfo.category_ids, dataset.metainfo.classes, strict=True))
 
 
-def _reason_against_masks(
-    files: Mapping[str, CocoFile], arguments: argparse.Namespace, *, saved: bool
-) -> str | None:
-    if arguments.boxes_only:
-        return "--boxes-only"
-    if "train" not in files and saved:  # as it was trained
-        return None
-    file = files.get("train", files["val"])
-    return own_data.reason_against_masks(file, training="train" in files)
-
-
 def _mask_head(config: "Config") -> Any:
     return (config.model.get("roi_head") or {}).get("mask_head")
 
 
 def _set_datasets(
     config: "Config",
-    files: Mapping[str, CocoFile],
-    folders: Mapping[str, str],
+    parts: Mapping[str, CocoDataset],
     categories: Mapping[int, str],
     boxes_only: Mapping[str, bool],
 ) -> None:
     hues = [number / len(categories) for number in range(len(categories))]
     colours = [[int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.8, 0.9)] for hue in hues]
-    for part, file in files.items():
+    for part, file in parts.items():
         for name in _LOADERS[part]:
             dataset = _innermost(config[name])
             settings = {key: dataset[key] for key in ("pipeline", "test_mode") if key in dataset}
@@ -163,7 +147,7 @@ def _set_datasets(
             dataset.update(
                 type=DATASET,
                 ann_file=str(file.path),
-                data_prefix={"img": folders[part]},
+                data_prefix={"img": file.folder},
                 metainfo={
                     "classes": list(categories.values()),
                     "category_ids": list(categories),
@@ -177,7 +161,7 @@ def _set_datasets(
 
 
 def _innermost(loader: Any) -> Any:
-    """Find the data set to replace: inside what repeats it; in place of what joins several."""
+    """Find the dataset to replace: inside what repeats it; in place of what joins several."""
     dataset = loader.dataset
     while "dataset" in dataset:
         dataset = dataset.dataset
@@ -186,7 +170,7 @@ def _innermost(loader: Any) -> Any:
     return dataset
 
 
-def _set_masks(step: Any, file: CocoFile | None, *, masks: bool) -> None:
+def _set_masks(step: Any, file: CocoDataset | None, *, masks: bool) -> None:
     """Read masks as the file has them, or leave them out; `step` is any part of the loader."""
     kind = step.get("type")
     if not masks:
@@ -196,7 +180,7 @@ def _set_masks(step: Any, file: CocoFile | None, *, masks: bool) -> None:
             step.update(recompute_bbox=False)
         elif kind == "FilterAnnotations":
             step.update(by_mask=False)
-    elif kind == "LoadAnnotations" and file is not None and own_data.has_run_lengths(file):
+    elif kind == "LoadAnnotations" and file is not None and file.has_rle:
         step.update(poly2mask=True)  # takes polygons as well
 
 
@@ -217,15 +201,15 @@ def _set_classes(config: "Config", count: int, notes: list[str]) -> None:
 
 def _set_metric(
     config: "Config",
-    file: CocoFile,
+    file: CocoDataset,
     notes: list[str],
     boxes_only: Mapping[str, bool],
     *,
     masks: bool,
 ) -> None:
-    lacking = own_data.without_masks(file) if masks else 0
+    lacking = len(file.without_masks) if masks else 0
     if lacking:
-        total = len(file.things)
+        total = len(file.instances)
         notes.append(f"No mask AP: {lacking} of {total} objects for evaluation have no mask")
     config.val_evaluator = {
         "type": "CocoFileMetric",
@@ -241,7 +225,7 @@ def _set_metric(
 
 
 def _register(config: "Config") -> None:
-    """Register the data set for whoever reads the saved config."""
+    """Register the dataset for whoever reads the saved config."""
     imports = config.get("custom_imports") or {"imports": [], "allow_failed_imports": False}
     named = imports["imports"]
     named = [named] if isinstance(named, str) else list(named)

@@ -14,9 +14,8 @@ from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.fileio import load
 
-from eva_data.coco.files import read_coco
-from eva_data.coco.own_data import as_annotations
-from eva_data.coco.scoring import (
+from eva_data.detection.coco import read_coco
+from eva_data.detection.scoring import (
     Detection,
     as_lvis,
     cap_per_image,
@@ -65,7 +64,7 @@ class CocoFileMetric(CocoMetric):
         if self.cat_ids is None:
             names = categories(self.dataset_meta or {})
             file = read_coco(self._file, boxes_only=self._boxes_only)
-            self._coco_api.dataset = as_annotations(file, names)
+            self._coco_api.dataset = file.for_scoring(names)
             self._coco_api.createIndex()
             self._coco_api.img_ann_map = self._coco_api.imgToAnns
             self._coco_api.cat_img_map = self._coco_api.catToImgs

@@ -54,14 +54,14 @@ def _finish(folder: Path, scenes: Mapping["Split", list[Any]]) -> list[Path]:
 
 def _check(folder: Path) -> None:
     """Read the folder as training does."""
-    from eva_data.object_data.as_coco import as_coco
-    from eva_data.object_data.voc_sets import VocPictures
+    from eva_data.detection.coco import to_coco
+    from eva_data.detection.voc import open_voc
 
-    source = VocPictures(folder)
+    source = open_voc(folder)
     demand({*source.parts} == {"train", "val"}, f"{folder}: train or val is missing")
     for part in source.parts.values():
-        lists = as_coco(source, part, scored=False)
-        demand(not lists.notes, f"{folder}: {' '.join(lists.notes)}")
+        lists = to_coco(source, part, scored=False)
+        demand(not lists.unreadable, f"{folder}: {' '.join(lists.unreadable)}")
         for one in lists.annotations:
             demand(min(one["bbox"][2:]) > 0, f"{folder}: empty box in image {one['image_id']}")
 

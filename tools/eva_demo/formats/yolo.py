@@ -71,14 +71,14 @@ def _finish(folder: Path, scenes: Mapping["Split", list[Any]]) -> list[Path]:
 
 def _check(folder: Path) -> None:
     """Read the set as training does."""
-    from eva_data.object_data.as_coco import as_coco
-    from eva_data.object_data.yolo_sets import YoloPictures
+    from eva_data.detection.coco import to_coco
+    from eva_data.detection.yolo import open_yolo
 
     demand((folder / "data.yaml").is_file(), f"{folder / 'data.yaml'} is missing")
-    source = YoloPictures(folder / "data.yaml")
+    source = open_yolo(folder / "data.yaml")
     for part in source.parts.values():
-        lists = as_coco(source, part, scored=False)
-        demand(not lists.notes, f"{folder}: {' '.join(lists.notes)}")
+        lists = to_coco(source, part, scored=False)
+        demand(not lists.unreadable, f"{folder}: {' '.join(lists.unreadable)}")
         for one in lists.annotations:
             demand(min(one["bbox"][2:]) > 0, f"{folder}: empty box in image {one['image_id']}")
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_data.coco import any_form, own_data
-from eva_data.coco.any_form import place, write_placed
+from eva_data.detection.spec import add_arguments, resolve_arguments
 
 
 @pytest.fixture
@@ -17,10 +16,9 @@ def read():
 
     def read_sets(*sets, more=(), parts=("train", "val")):
         parser = argparse.ArgumentParser()
-        own_data.add_arguments(parser)
-        any_form.release()
+        add_arguments(parser)
         words = [word for one in sets for word in ("--data", str(one))]
-        return own_data.read_data(parser.parse_args([*words, *more]), parts, rule="all four")
+        return resolve_arguments(parser.parse_args([*words, *more]), parts)
 
     return read_sets
 
@@ -82,22 +80,22 @@ def test_years_of_voc_are_trained_on_together(tmp_path, read):
     first = voc(tmp_path / "VOC2007", "dog", "cat", lists={"trainval": "0\n", "test": "1\n"})
     second = voc(tmp_path / "VOC2012", "bird", "dog", lists={"train": "0\n1\n"})
     found = read(first, second)
-    assert found.files["train"].categories == {1: "bird", 2: "cat", 3: "dog"}
+    assert found.parts["train"].categories == {1: "bird", 2: "cat", 3: "dog"}
     elsewhere = f"{second}/JPEGImages"
-    assert names_of(found.files["train"]) == ["0.jpg", f"{elsewhere}/0.jpg", f"{elsewhere}/1.jpg"]
-    assert [one["category_id"] for one in found.files["train"].objects] == [3, 1, 3]
-    assert [one["image_id"] for one in found.files["train"].objects] == [1, 2, 3]
-    assert names_of(found.files["val"]) == ["1.jpg"]
-    assert found.folders == dict.fromkeys(("train", "val"), f"{first}/JPEGImages")
-    assert f"2 sets are joined: {first}, {second}" in found.notes
-    assert found.files["val"].categories == found.files["train"].categories
-    evaluated = read(first, second, parts=("val",)).files["val"]  # of which the second has none
-    assert evaluated.categories == found.files["train"].categories
+    assert names_of(found.parts["train"]) == ["0.jpg", f"{elsewhere}/0.jpg", f"{elsewhere}/1.jpg"]
+    assert [one["category_id"] for one in found.parts["train"].objects] == [3, 1, 3]
+    assert [one["image_id"] for one in found.parts["train"].objects] == [1, 2, 3]
+    assert names_of(found.parts["val"]) == ["1.jpg"]
+    assert [one.folder for one in found.parts.values()] == [f"{first}/JPEGImages"] * 2
+    assert f"2 datasets are merged: {first}, {second}" in found.notes
+    assert found.parts["val"].categories == found.parts["train"].categories
+    evaluated = read(first, second, parts=("val",)).parts["val"]  # of which the second has none
+    assert evaluated.categories == found.parts["train"].categories
     assert [one["category_id"] for one in evaluated.objects] == [2]
     found = read(first, second)
-    files = place(found, tmp_path / "run", names=["train", "val"])
-    write_placed(continues=False)
-    assert len(json.loads(files["train"].path.read_text())["images"]) == 3
+    found.place(tmp_path / "run")
+    found.write(continues=False)
+    assert len(json.loads(found.parts["train"].path.read_text())["images"]) == 3
 
 
 def test_sets_of_several_forms_whose_ids_begin_elsewhere(tmp_path, read):
@@ -105,12 +103,12 @@ def test_sets_of_several_forms_whose_ids_begin_elsewhere(tmp_path, read):
     second = export(tmp_path / "coco", {0: "cat", 7: "dog"})
     for order in (first, second), (second, first):
         found = read(*order)
-        train = found.files["train"]
+        train = found.parts["train"]
         ids = [1, 2] if order[0] == first else [0, 7]
         assert train.categories == dict(zip(ids, ["cat", "dog"], strict=True))
         assert len(train.images) == 3
         assert [one["category_id"] for one in train.objects] == ids + ids
-        assert names_of(found.files["val"]) == ["a.jpg", "b.jpg"]
+        assert names_of(found.parts["val"]) == ["a.jpg", "b.jpg"]
 
 
 def test_a_share_of_each_is_held_out_and_a_set_named_twice_is_one(tmp_path, read):
@@ -118,17 +116,19 @@ def test_a_share_of_each_is_held_out_and_a_set_named_twice_is_one(tmp_path, read
     first = yolo(tmp_path / "one", parts=["train"], pictures=many)
     second = yolo(tmp_path / "two", parts=["train"], pictures=many)
     found = read(first, second, more=["--val-share", "0.3"])
-    train, val = (names_of(found.files[part]) for part in ("train", "val"))
+    train, val = (names_of(found.parts[part]) for part in ("train", "val"))
     assert len({*train, *val}) == 40
-    alone = names_of(read(first, first, more=["--val-share", "0.3"]).files["val"])
+    alone = names_of(read(first, first, more=["--val-share", "0.3"]).parts["val"])
     assert {*val} == {*alone, *(f"{second}/images/train/{one}" for one in alone)}
 
 
 def test_evaluation_takes_the_sets_that_have_data_for_it(tmp_path, read):
     first, second = yolo(tmp_path / "a", parts=["train"]), yolo(tmp_path / "b")
     found = read(first, second, parts=("val",))
-    assert found.folders == {"val": f"{second}/images/val"}
-    with pytest.raises(ValueError, match=r"a and .*c has no data for evaluation \(val\); --val-sh"):
+    assert {part: one.folder for part, one in found.parts.items()} == {
+        "val": f"{second}/images/val"
+    }
+    with pytest.raises(ValueError, match=r"a and .*c has no data for val; --val-f"):
         read(first, yolo(tmp_path / "c", parts=["train"]))
 
 
@@ -146,7 +146,7 @@ def test_a_picture_of_two_sets_is_named(tmp_path, read):
     other = tmp_path / "b" / "data.yaml"
     other.parent.mkdir()
     other.write_text(f"names: [cat, dog]\ntrain: {root}/images/train\nval: {root}/images/val\n")
-    with pytest.raises(ValueError, match=r"train/a\.jpg is a picture of .*a\S* and of .*b"):
+    with pytest.raises(ValueError, match=r"train/a\.jpg is an image of .*a\S* and of .*b"):
         read(root, other)
 
 
@@ -159,7 +159,7 @@ def test_a_picture_of_two_sets_is_not_held_out_of_one(tmp_path, read):
     for path in sorted((root / "images/train").iterdir()):
         paths = [*(f"./images/train/{one}.jpg" for one in own), str(path)]
         (other / "list.txt").write_text("\n".join(paths))
-        with pytest.raises(ValueError, match=rf"{path} is a picture of .* and of .*/[ab]/data"):
+        with pytest.raises(ValueError, match=rf"{path} is an image of .* and of .*/[ab]/data"):
             read(root, other, more=["--val-share", "0.5"])
 
 
@@ -170,13 +170,13 @@ def test_without_val_the_test_pictures_are_evaluated_on(tmp_path, read):
     ]
     for one in sets:
         found = read(one)
-        assert found.folders["val"].endswith("/test")
-        assert f"{one} has no val: its test pictures are evaluated on" in " ".join(found.notes)
+        assert found.parts["val"].folder.endswith("/test")
+        assert f"{one} has no val: its test images are evaluated on" in " ".join(found.notes)
     many = yolo(tmp_path / "x", parts=["train", "test"], pictures=[f"p{n}" for n in range(20)])
     shared = read(many, more=["--val-share", "0.3"])
-    assert shared.folders["val"].endswith("/train")
+    assert shared.parts["val"].folder.endswith("/train")
     for file in (many / "images/test").iterdir():
         file.unlink()
     (many / "images/test").rmdir()
-    with pytest.raises(ValueError, match=r"no data for evaluation \(val\)"):
+    with pytest.raises(ValueError, match=r"no data for val"):
         read(many)

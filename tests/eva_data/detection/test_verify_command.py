@@ -27,7 +27,7 @@ def test_lvis_images_have_a_url_alone(check_coco, picture_folder, coco_set):
     code, report = check_coco(coco_set)
     assert code == 1
     assert _counts(report) == {"file_missing": 3}
-    assert "1.png: give the folder above" in report["findings"][0]["first"]
+    assert "1.png is there" in report["findings"][0]["first"]
     (picture_folder / "val2017").mkdir()
     for i in (1, 2, 3):
         (picture_folder / f"{i}.png").rename(picture_folder / "val2017" / f"{i}.png")
@@ -83,7 +83,7 @@ def test_progress_on_a_terminal_alone(check_coco, monkeypatch, capsys, coco_set)
     monkeypatch.setattr(sys, "stderr", terminal)
     check_coco(coco_set)
     assert "images: 100%" in terminal.getvalue()
-    assert "masks: 100%" in terminal.getvalue()
+    assert "annotations: 100%" in terminal.getvalue()
 
 
 def test_nothing_left_is_not_written(check_coco, picture_folder, tmp_path, capsys, coco_set):
@@ -112,7 +112,7 @@ REFUSED = [
     (["--write", "a.json", "--report", "a.json"], "are the same file"),
     (["--write", "no/a.json"], "name one in an existing folder"),
     (["--images", "no"], "there is no folder no"),
-    (["--annotations", "no.json"], "there is no file no.json"),
+    (["--annotations", "no.json"], "no.json is not there"),
     (["--skip-decode"], "no effect without --images"),
     (["--workers", "0"], "must be at least 1, got 0"),
     (["--tolerance", "nan"], "must be a finite number, got nan"),

@@ -6,7 +6,7 @@ import numpy as np
 import pycocotools.mask as mask_api
 import pytest
 
-from eva_data.coco.rules import (
+from eva_data.detection.rules import (
     LARGEST_ID,
     category_name,
     clip,
@@ -17,9 +17,7 @@ from eva_data.coco.rules import (
     is_integer,
     is_number,
     is_side,
-    numbers,
     rle_runs,
-    run_lengths,
     shown,
     suspected_unit,
 )
@@ -32,7 +30,7 @@ def test_run_lengths_equal_pycocotools(seed):
     random = np.random.default_rng(seed)
     pixels = np.asfortranarray(random.random(SIZE) < random.random(), dtype=np.uint8)
     counts = mask_api.encode(pixels)["counts"].decode()
-    lengths = run_lengths(counts)
+    lengths = rle_runs({"size": list(SIZE), "counts": counts}, SIZE)
     values = np.repeat(np.arange(len(lengths)) % 2, lengths)
     assert np.array_equal(values.reshape(SIZE, order="F"), pixels)
     for code in (counts, lengths):
@@ -62,19 +60,10 @@ def test_what_is_right_and_what_is_wrong(rule, right, wrong):
     assert not any(map(rule, wrong))
 
 
-def test_numbers_are_floats_or_not_finite():
-    assert numbers([1, 2.5]).tolist() == [1.0, 2.5]
-    assert np.isfinite(numbers([1, 2.5, True, "3", None, math.inf, 10**400, [4]])).tolist() == [
-        *(True, True),
-        *[False] * 6,
-    ]
-    assert np.isfinite(numbers([1, 10**400])).tolist() == [True, False]
-
-
 def test_counts_that_are_not_counts():
     for counts in (None, 5, [1.0], ["1"], [True]):
         with pytest.raises(ValueError, match="not a string or a list of integers"):
-            run_lengths(counts)
+            rle_runs({"size": [1, 7], "counts": counts}, (1, 7))
     assert rle_runs({"size": [1, 7], "counts": [3, 0, 4]}, (1, 7)) == [3, 0, 4]
     for counts in ([3, -1, 5], [3, 5]):
         with pytest.raises(ValueError, match=r"RLE (with a negative count|of 8 pixels)"):

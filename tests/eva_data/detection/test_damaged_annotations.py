@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from eva_data.coco.files import check_images, read_coco
+from eva_data.detection.coco import read_coco
 
 RLE: dict[str, Any] = {"size": [30, 40]}
 WRONG: list[Any] = [None, True, -1, 0, 1.5, 10**400, 2**70, 1e308, math.nan, math.inf]
@@ -59,5 +59,5 @@ def test_damaged_annotations_get_a_sentence(damaged, verify, picture_folder, tmp
         file.write_bytes(content)
         codes.append(verify([str(argument) for argument in arguments]))
         with contextlib.suppress(ValueError):  # any other error is a traceback
-            check_images(read_coco(file), picture_folder)
+            read_coco(file, folder=picture_folder)
     assert set(codes) == {0, 1, 2}

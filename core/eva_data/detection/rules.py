@@ -1,26 +1,24 @@
-"""What COCO's format asks of a value of JSON: numbers, ids, boxes, polygons and run lengths.
+"""Rules of COCO's format for single values: numbers, ids, boxes, polygons and run lengths."""
 
-Each rule stands here once. Those who ask (the reader, the checks of annotation files, the check of
-submissions) say in their own words what is wrong.
-
-Run lengths: pycocotools does not check what it decodes, and writes beyond its memory if the runs
-are too long.
-"""
-
-import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 import numpy as np
 
-Values = np.ndarray[Any, np.dtype[np.float64]]
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
+Array = np.ndarray[Any, Any]
+Size = tuple[int, int]  # height and width in pixels
 
 LARGEST_ID = 2**63 - 1  # the evaluation sorts ids as 64-bit integers
 THIN = 2.0  # px; boxes below are rarely meant
 ROUNDING = 1e-6  # px
-_LONGEST_NUMBER = 65  # bits: 13 characters
+_LONGEST_NUMBER = 65  # bits: 13 characters of a compressed RLE
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """Format a value for a message, shortened to `most` characters."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
@@ -48,14 +46,6 @@ def is_number(value: Any) -> TypeGuard[float]:
         return False
 
 
-def numbers(values: Sequence[Any]) -> Values:
-    """Convert values to floats, with NaN or infinity for what is not a finite number."""
-    if set(map(type, values)) <= {int, float}:
-        with contextlib.suppress(OverflowError):
-            return np.fromiter(values, float, len(values))
-    return np.array([value if is_number(value) else math.nan for value in values], float)
-
-
 def is_box(value: Any) -> TypeGuard[list[float]]:
     """Return whether a value is a list of four finite numbers: x, y, width, height."""
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
@@ -79,7 +69,7 @@ def flag(value: Any) -> int | None:
     return int(value or 0)
 
 
-def suspected_unit(boxes: Values, sides: Values) -> str:
+def suspected_unit(boxes: Array, sides: Array) -> str:
     """Judge boxes, (N, 4), by images, (N, 2) sides, in which one below 2 px is suspicious.
 
     Returns:
@@ -92,8 +82,8 @@ def suspected_unit(boxes: Values, sides: Values) -> str:
     return "thin" if len(boxes) and boxes[:, 2:].max() < THIN else ""
 
 
-def clip(boxes: Values, sides: Values) -> tuple[Values, Values, Flags]:
-    """Clip boxes, (N, 4), to their images, (N, 2) sides; NaN marks what is not known.
+def clip(boxes: Array, sides: Array) -> tuple[Array, Array, Array]:
+    """Clip boxes, (N, 4), to their images, (N, 2) sides.
 
     Returns:
         The boxes' parts within, the pixels by which each leaves its image, and which are outside.
@@ -107,8 +97,11 @@ def clip(boxes: Values, sides: Values) -> tuple[Values, Values, Flags]:
     return np.concatenate([low, sizes], axis=1), beyond, outside
 
 
-def rle_runs(segmentation: Mapping[str, Any], size: tuple[int, int]) -> list[int]:
-    """Read a run-length code (RLE), compressed or not.
+def rle_runs(segmentation: Mapping[str, Any], size: Size) -> list[int]:
+    """Read a run-length encoding (RLE), compressed or not.
+
+    pycocotools does not check what it decodes, and writes beyond its memory if the runs are too
+    long.
 
     Args:
         segmentation: `size` and `counts`.
@@ -127,7 +120,7 @@ def rle_runs(segmentation: Mapping[str, Any], size: tuple[int, int]) -> list[int
             f"{height} px high, so it needs 'counts' and 'size': [{height}, {width}]"
         )
     try:
-        lengths = run_lengths(counts)
+        lengths = _run_lengths(counts)
     except ValueError as error:
         raise ValueError(f"RLE with broken counts: {error}") from error
     if min(lengths, default=0) < 0:
@@ -138,19 +131,8 @@ def rle_runs(segmentation: Mapping[str, Any], size: tuple[int, int]) -> list[int
     return lengths
 
 
-def run_lengths(counts: Any) -> list[int]:
-    """Read the counts of a run-length code (RLE).
-
-    Args:
-        counts: A string, of a compressed code (cocoapi, maskApi.c: rleFrString), or a list.
-
-    Returns:
-        The runs, of background and foreground in turn; in a broken code they may be negative.
-
-    Raises:
-        ValueError: If a string ends in the middle of a number or holds other characters, or the
-            counts are neither a string nor integers; the message does not name the code.
-    """
+def _run_lengths(counts: Any) -> list[int]:
+    """Read the counts of an RLE: a list, or a string (cocoapi, maskApi.c: rleFrString)."""
     if isinstance(counts, list) and all(type(count) is int for count in counts):
         return counts
     if not isinstance(counts, str):
@@ -174,9 +156,3 @@ def run_lengths(counts: Any) -> list[int]:
     if shift:
         raise ValueError("it ends in the middle of a number")
     return lengths
-
-
-def shown(value: Any, most: int = 80) -> str:
-    """Write a value for a message, shortened to `most` characters."""
-    text = repr(value)
-    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -5,12 +5,9 @@ import json
 
 import pytest
 
-from eva_data.coco import any_form, own_data
-from eva_data.coco.any_form import place, write_placed
-from eva_data.coco.files import forget, read_coco
+from eva_data.detection.coco import read_coco
+from eva_data.detection.spec import add_arguments, resolve_arguments
 from eva_demo.data_set import Settings, make_demo_data
-
-RULE = "all four"
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +25,8 @@ def read():
 
     def read_flags(*flags, parts=("train", "val")):
         parser = argparse.ArgumentParser()
-        own_data.add_arguments(parser)
-        any_form.release()
-        return own_data.read_data(parser.parse_args([*map(str, flags)]), parts, rule=RULE)
+        add_arguments(parser)
+        return resolve_arguments(parser.parse_args([*map(str, flags)]), parts)
 
     return read_flags
 
@@ -44,40 +40,39 @@ def test_all_forms_of_a_set_are_the_same(scenes, read):
         read("--data", scenes / name, "--boxes-only") for name in ("coco", "voc", "yolo")
     )
     for other in others:
-        for part, file in first.files.items():
+        for part, file in first.parts.items():
             assert len(file.objects) > 3
-            assert objects(other.files[part]) == objects(file)
-            assert other.files[part].categories == file.categories
+            assert objects(other.parts[part]) == objects(file)
+            assert other.parts[part].categories == file.categories
             images = [(one["id"], one["width"]) for one in file.images.values()]
-            assert [(i["id"], i["width"]) for i in other.files[part].images.values()] == images
+            assert [(i["id"], i["width"]) for i in other.parts[part].images.values()] == images
 
 
 def test_outlines_cover_the_masks_of_the_coco_form(scenes, read):
     areas = [
-        [one["area"] for one in read("--data", scenes / name).files["train"].objects]
+        [one["area"] for one in read("--data", scenes / name).parts["train"].objects]
         for name in ("coco", "yolo")
     ]
     assert areas[1] == pytest.approx(areas[0], rel=0.1, abs=8)
 
 
 def test_without_masks_none_are_asked_for(scenes, read):
-    file = read("--data", scenes / "voc").files["train"]
-    assert own_data.reason_against_masks(file, training=True).endswith("has a mask")
+    file = read("--data", scenes / "voc").parts["train"]
+    assert file.reason_against_masks(training=True).endswith("has a mask")
 
 
 @pytest.mark.parametrize("name", ["coco", "voc", "yolo"])
 def test_files_are_written_completely_and_read_as_they_were(name, scenes, read, tmp_path):
     found = read("--data", scenes / name, "--boxes-only")
-    files = place(found, tmp_path, names=["train", "val"])
-    write_placed(continues=False)
+    found.place(tmp_path)
+    found.write(continues=False)
+    files = found.parts
     if name == "coco":
         assert files["train"].path == scenes / "coco/annotations/instances_train.json"
         assert not (tmp_path / "data").exists()
         return
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["train.json", "val.json"]
     for file in files.values():
-        assert read_coco(file.path) is file  # before it is read from the disk
-        forget(file.path)
         again = read_coco(file.path, boxes_only=True)
         assert (again.objects, again.images) == (file.objects, file.images)
         assert again.categories == file.categories
@@ -85,8 +80,9 @@ def test_files_are_written_completely_and_read_as_they_were(name, scenes, read, 
 
 def test_a_run_that_goes_on_has_the_data_that_it_began_with(scenes, read, tmp_path):
     def put(name, *, continues, more=()):
-        place(read("--data", scenes / name, *more), tmp_path, names=["train", "val"])
-        write_placed(continues=continues)
+        found = read("--data", scenes / name, *more)
+        found.place(tmp_path)
+        found.write(continues=continues)
         file = tmp_path / "data/train.json"
         return file.read_bytes(), file.stat().st_mtime_ns
 
@@ -97,7 +93,6 @@ def test_a_run_that_goes_on_has_the_data_that_it_began_with(scenes, read, tmp_pa
     ):
         put("voc", continues=True)
     assert (tmp_path / "data/train.json").read_bytes() == first[0]
-    any_form.release()
     assert put("voc", continues=False) != first
 
 
@@ -115,23 +110,25 @@ def test_a_share_is_held_out_by_the_names_of_pictures(form, scenes, read, tmp_pa
         f"names: {[str(digit) for digit in range(10)]}\ntrain: {scenes}/yolo/images/train\n"
     )
     if form == "voc":
-        with pytest.raises(ValueError, match=r"has data for evaluation already: leave out --val-s"):
+        with pytest.raises(ValueError, match=r"has data for evaluation already: leave out --val-f"):
             read(*flags, "--val-share", "0.3")
         return
     found = read(*flags, "--val-share", "0.3", "--boxes-only")
     names = {
         part: {one["file_name"] for one in file.images.values()}
-        for part, file in found.files.items()
+        for part, file in found.parts.items()
     }
     assert names["train"] | names["val"] == {f"{number:06d}.jpg" for number in range(1, 13)}
     assert not names["train"] & names["val"]
-    assert f"{len(names['val'])} of 12 pictures are held out" in " ".join(found.notes)
+    assert f"{len(names['val'])} of 12 images are held out" in " ".join(found.notes)
     alone = read(*flags, "--val-share", "0.3", "--boxes-only", parts=("val",))
-    assert objects(alone.files["val"]) == objects(found.files["val"])
-    file = place(alone, tmp_path, names=["evaluated"])["val"]
-    write_placed(continues=False)
+    assert objects(alone.parts["val"]) == objects(found.parts["val"])
+    alone.place(tmp_path)
+    alone.write(continues=False)
+    file = alone.parts["val"]
+    assert file.path.name == "evaluated.json"
     assert len(json.loads(file.path.read_text())["images"]) == len(names["val"])
-    assert "no picture that is trained on" not in " ".join(found.notes)
+    assert "no image that is trained on" not in " ".join(found.notes)
 
 
 def test_absolute_names_of_pictures_are_as_relative_ones(scenes, read, tmp_path):
@@ -148,8 +145,8 @@ def test_absolute_names_of_pictures_are_as_relative_ones(scenes, read, tmp_path)
         )
         for name in ("relative", "absolute")
     )
-    for part, file in relative.files.items():
-        assert file.images.keys() == absolute.files[part].images.keys()
+    for part, file in relative.parts.items():
+        assert file.images.keys() == absolute.parts[part].images.keys()
 
 
 def test_classes_that_are_held_out_with_all_their_objects_are_named(scenes, read):
@@ -158,27 +155,27 @@ def test_classes_that_are_held_out_with_all_their_objects_are_named(scenes, read
     found = read(*flags, "--val-share", "0.8", "--boxes-only")
     classes = {
         part: {file.categories[one["category_id"]] for one in file.objects}
-        for part, file in found.files.items()
+        for part, file in found.parts.items()
     }
     lost = sorted(classes["val"] - classes["train"])
     assert lost
-    assert f"no picture that is trained on has {', '.join(lost)}: " in " ".join(found.notes)
+    assert f"no image that is trained on has {', '.join(lost)}: " in " ".join(found.notes)
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--boxes-only"], "--boxes-only goes with --data"),
-        (["--val-share", "0.1"], "--val-share goes with --data"),
+        (["--boxes-only"], "--boxes-only and --val-fraction go with --data"),
+        (["--val-share", "0.1"], "go with --data"),
         (["--data", "a", "--train-images", "b"], "--data a names all data: leave out --train-im"),
         (["--data", "a", "--val-share", "1"], "between 0 and 1"),
         (["--data", "a", "--val-share", "nan"], "between 0 and 1"),
         (["--train-annotations", "a", "--val-images", "b", "--val-share", "0.1"], "leave it out, "),
         (
             ["--train-annotations", "a"],
-            "--train-images, --val-annotations, --val-images missing: all",
+            "--train-images, --val-annotations, --val-images missing",
         ),
-        (["--train-images", "a", "--val-share", "0.1"], "--train-annotations missing: all four"),
+        (["--train-images", "a", "--val-share", "0.1"], "--train-annotations missing"),
         (["--data", "/nothing"], "/nothing is not there"),
     ],
 )
@@ -189,7 +186,7 @@ def test_flags_that_do_not_belong_together(flags, message, read):
 
 def test_a_set_without_data_for_evaluation(scenes, read, tmp_path):
     (tmp_path / "data.yaml").write_text(f"names: [a]\ntrain: {scenes}/yolo/images/train\n")
-    with pytest.raises(ValueError, match=r"no data for evaluation \(val\); --val-share 0.1 holds"):
+    with pytest.raises(ValueError, match=r"no data for val; --val-fraction 0.1 holds"):
         read("--data", tmp_path)
 
 
@@ -209,6 +206,6 @@ def test_boxes_alone_leave_damaged_masks_unread(write_coco, read):
     ]
     with pytest.raises(ValueError, match="has an RLE of size"):
         read(*flags)
-    found = read(*flags, "--boxes-only").files["train"]
+    found = read(*flags, "--boxes-only").parts["train"]
     assert len(found.objects) == 4
     assert not any("segmentation" in one for one in found.objects)

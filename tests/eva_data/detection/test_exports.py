@@ -2,9 +2,7 @@
 
 import pytest
 
-from eva_data.object_data.coco_exports import find_exports
-from eva_data.object_data.forms import open_data
-from eva_data.object_data.yolo_sets import YoloPictures
+from eva_data.detection.spec import find_exports, open_source
 
 NAME = "_annotations.coco.json"
 
@@ -14,7 +12,8 @@ NAME = "_annotations.coco.json"
     [
         (
             [f"train/{NAME}", f"valid/{NAME}", f"test/{NAME}"],
-            {"train": (f"train/{NAME}", "train"), "val": (f"valid/{NAME}", "valid")},
+            {"train": (f"train/{NAME}", "train"), "val": (f"valid/{NAME}", "valid"),
+             "test": (f"test/{NAME}", "test")},
         ),
         ([NAME], {"train": (NAME, "")}),
         (
@@ -46,25 +45,25 @@ def test_what_is_not_clear_is_for_the_user(tmp_path):
     with pytest.raises(ValueError, match=r"instances_train2014\.json, .*name one with --train-"):
         find_exports(tmp_path)
     (tmp_path / "annotations/instances_train2014.json").unlink()
-    with pytest.raises(ValueError, match=r"the pictures of .* are not in .*train2017 or .*images"):
+    with pytest.raises(ValueError, match=r"the images of .* are not in .*train2017 or .*images"):
         find_exports(tmp_path)
 
 
 def test_what_a_path_leads_to(tmp_path, yolo, voc):
     root = yolo("0 0.5 0.5 0.5 0.5")
-    assert isinstance(open_data(root), YoloPictures)
+    assert open_source(root).format == "YOLO"
     (root / "data.yaml").rename(root / "coins.yml")
-    assert isinstance(open_data(root), YoloPictures)
+    assert open_source(root).format == "YOLO"
     (root / "other.yaml").write_text("a: b")
-    with pytest.raises(ValueError, match=r"several descriptions \(coins\.yml, other\.yaml\)"):
-        open_data(root)
+    with pytest.raises(ValueError, match=r"several YAML files \(coins\.yml, other\.yaml\)"):
+        open_source(root)
     for name in ("coins.yml", "other.yaml"):
         (root / name).unlink()
     with pytest.raises(ValueError, match=r"is not a data\.yaml .*for YOLO, write a data\.yaml"):
-        open_data(root)
+        open_source(root)
     with pytest.raises(ValueError, match=r"nothing is not there; it must be a data\.yaml"):
-        open_data(tmp_path / "nothing")
+        open_source(tmp_path / "nothing")
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(ValueError, match="is a file in COCO format, and not a folder"):
-        open_data(tmp_path / "a.json")
-    assert open_data(voc([{}])).form == "Pascal VOC"
+        open_source(tmp_path / "a.json")
+    assert open_source(voc([{}])).format == "Pascal VOC"

@@ -1,1 +1,0 @@
-"""Annotation files in COCO format, checked and made uniform."""
