@@ -107,8 +107,8 @@ def start(starter, tmp_path_factory):
             folder = place / f"{number}"
             folder.mkdir()
         more = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "RANKS": "fork",
-                "CONFIGS": "plain", "STARTER": starter.place, "PYTHON_EXEC": str(python),
-        }  # fmt: skip
+                "CONFIGS": "plain", "ENDING": "quick", "STARTER": starter.place,
+                "PYTHON_EXEC": str(python)}  # fmt: skip
         environment = {key: value for key, value in os.environ.items() if key not in OF_LAUNCHERS}
         environment |= more | {key: str(value) for key, value in variables.items()}
         for key, value in variables.items():

@@ -32,13 +32,12 @@ def test_help_is_immediate(measure):
     assert seconds < 0.5
 
 
-@pytest.mark.parametrize("group", COMMANDS.strip().splitlines())
-def test_every_command_helps(group, run):
-    for words in group.split("|"):
+def test_every_command_helps(run):
+    for words in COMMANDS.replace("\n", "|").strip("|").split("|"):
         assert "usage: " in run("eva", *words.split(), "--help").out, words
 
 
-@pytest.mark.parametrize("task", ["detection", "mmdetection", "segmentation", "video", "clip"])
+@pytest.mark.parametrize("task", ["detection", "segmentation", "clip"])
 def test_help_of_a_training_waits_for_no_framework(task, measure):
     """The limit has room for a busy machine; importing a framework takes more."""
     seconds, ended = measure(task, "train", "--help")

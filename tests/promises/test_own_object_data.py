@@ -110,7 +110,7 @@ def test_masks_of_the_files_are_trained_and_scored(form, scenes, train, tmp_path
     assert json.loads((tmp_path / "out/results.json").read_text()).keys() == {"bbox", "segm"}
 
 
-@pytest.mark.parametrize("form", ["YOLO folder", "VOC", "COCO folder"])
+@pytest.mark.parametrize("form", ["YOLO folder", "VOC"])
 def test_mmdetection_takes_the_same_data(form, scenes, trainers, run, tmp_path):
     small = trainers("mmdetection")
     words = small.command(tmp_path / "out", "--boxes-only", steps=1)
@@ -203,9 +203,9 @@ def test_a_wrong_label_is_named_by_training_and_by_verify(
     fails(run("eva", "data", "verify", place, code=None), values[0], code=1)
 
 
-@pytest.mark.parametrize("form", ["coco", "yolo", "voc"])
-def test_verify_finds_out_what_a_path_is_and_finds_no_problem(form, scenes, run):
-    run("eva", "data", "verify", scenes / form)
+def test_verify_finds_out_what_a_path_is_and_finds_no_problem(scenes, run):
+    for form in ("coco", "yolo", "voc"):
+        run("eva", "data", "verify", scenes / form)
 
 
 def test_verify_writes_a_clean_copy_and_a_report(scenes, run, tmp_path):

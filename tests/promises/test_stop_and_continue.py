@@ -78,6 +78,11 @@ def test_the_end_equals_that_of_an_undisturbed_run_bit_for_bit(story, trainer, f
     assert str(scores[0]) == str(scores[1])
 
 
+@pytest.mark.parametrize(
+    "trainer",
+    ["detection", "segmentation", pytest.param("mmdetection", marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_two_processes_stop_together_and_continue(trainer, run, tmp_path):
     def train(name, *more, **keywords):
         words = trainer.command(tmp_path / name, *more, steps=5, period=5, processes=2)
