@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from eva_data.holdout import check_setting, require_evaluated
+from eva_data.holdout import check_setting
 from eva_engine.config import (
     MixingConfig,
     OptimizerConfig,
@@ -14,6 +14,7 @@ from eva_engine.config import (
     at_least,
     check_probabilities,
     one_of_its_choices,
+    require_evaluated,
 )
 
 _POLICY = re.compile(r"(rand|augmix|original|originalr|v0|v0r|3a)(-|$)")  # timm's

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from eva_data.holdout import check_setting, require_evaluated
+from eva_data.holdout import check_setting
 from eva_engine.config import (
     OptimizerConfig,
     PixelConfig,
@@ -12,6 +12,7 @@ from eva_engine.config import (
     at_least,
     check_probabilities,
     one_of_its_choices,
+    require_evaluated,
 )
 
 Loss = Literal["contrastive", "sigmoid"]

@@ -1,50 +1,39 @@
-"""The rule that holds a share of the samples out of training: `--val-share 0.1`.
+"""Held-out fractions: which samples validate, where no data are named for it.
 
 A sample's name decides: its SHA-256, with a fixed salt, as a fraction of the largest one, is below
-the share or not. So the choice depends neither on the order of the samples nor on the others, and
-a sample stays on its side when others are added or removed. The price is that the share is met on
-average: of 100 samples, 0.1 holds out about 10. Where samples have classes, each class of two or
-more has at least one on both sides, and the only one of a class is trained on.
+the fraction or not. So the choice depends neither on the order of the samples nor on the others,
+and a sample stays on its side when others are added or removed. The price is that the fraction is
+met on average: of 100 samples, 0.1 holds out about 10. Where samples have classes, each class of
+two or more has at least one on both sides, and the only one of a class is trained on.
 """
 
 import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from eva_runs.recipes import is_unfinished
 
 _SALT = b"eva held-out share 1\0"  # another one would be another choice, and break earlier runs
 Flags = NDArray[np.bool_]
 
 
 def check_share(share: float, *, name: str = "--val-share") -> None:
-    """Refuse what is not a share.
-
-    Args:
-        share: Share of the samples.
-        name: Name of the option.
+    """Refuse a fraction, given as the option `name`, that is not between 0 and 1.
 
     Raises:
-        ValueError: If it is not between 0 and 1.
+        ValueError: With the value.
     """
     if not (math.isfinite(share) and 0 < share < 1):
         raise ValueError(f"{name} must be a number between 0 and 1, such as 0.1, got {share:g}")
 
 
 def check_setting(share: float, val: str) -> None:
-    """Refuse a setting `val_share` that is not a share, or that stands beside `val`.
-
-    Args:
-        share: The setting; 0 for none.
-        val: Data that are named for validation; empty for none.
+    """Refuse a setting `val_share` (0 for none) that is no fraction or stands beside `val`.
 
     Raises:
-        ValueError: If one of them has to go.
+        ValueError: With both values.
     """
     if share == 0:
         return
@@ -59,37 +48,18 @@ def check_setting(share: float, val: str) -> None:
 def validation_fact(
     counted: str, *, share: float, val: str, of: str = "each class"
 ) -> tuple[str, str]:
-    """Say what a training is validated on, for its opening lines and its report.
+    """Describe the validation data of a training, for its opening lines and its report.
 
     Args:
         counted: Its counts, such as "361 images".
-        share: Share that is held out of the training data; 0 where `val` names the data.
+        share: Fraction that is held out of the training data; 0 where `val` names the data.
         val: The data, as they were named.
-        of: What the share is of, where samples have no classes.
+        of: What the fraction is of, where samples have no classes.
 
     Returns:
         "val", and the counts with the place.
     """
     return "val", f"{counted} ({f'about {share:g} of {of}' if share else val})"
-
-
-def require_evaluated(best_metric: str, data: Any, *settings: str) -> None:
-    """Refuse to keep the best weights of a training that evaluates nothing.
-
-    Args:
-        best_metric: Setting `run.best_metric`; empty for none.
-        data: Config of the data.
-        *settings: Names of its settings that say what is evaluated on.
-
-    Raises:
-        ValueError: If the metric is set, and none of them.
-    """
-    if best_metric and not is_unfinished() and not any(getattr(data, name) for name in settings):
-        *names, last = (f"data.{name}" for name in settings)
-        raise ValueError(
-            f"run.best_metric needs {', '.join(names)} or {last}; set it to nothing "
-            "(--run.best-metric '')"
-        )
 
 
 def held_out(
@@ -103,7 +73,7 @@ def held_out(
 
     Args:
         names: Name of each sample, which must not depend on the place of the data.
-        share: Share of the samples, between 0 and 1.
+        share: Fraction of the samples, between 0 and 1.
         classes: Class of each sample; None where there are none.
         name: Name of the option, for messages.
 
@@ -111,7 +81,7 @@ def held_out(
         Whether each sample is held out, (number of samples,).
 
     Raises:
-        ValueError: If the share is not one, or leaves one side without samples.
+        ValueError: If the fraction is not one, or leaves one side without samples.
     """
     check_share(share, name=name)
     places = np.array([_fraction(one) for one in names], np.float64)
@@ -127,27 +97,19 @@ def held_out(
                 chosen[indices] = False
     if not chosen.any() or chosen.all():
         side = "evaluate on" if not chosen.any() else "train on"
+        least, most = np.ceil(places.min() * 100) / 100, np.floor(places.max() * 100) / 100
+        works = f"choose one from {least:g} to {most:g}, or " if 0 < least < most else ""
         raise ValueError(
             f"{name} {share:g} of {len(chosen)} samples leaves none to {side}, since a sample is "
-            f"chosen by its name, and not by a count: {_that_works(places)}"
+            f"chosen by its name, and not by a count: {works}name data for evaluation"
         )
     return chosen
 
 
 def stem(name: str) -> str:
-    """Return the name of a picture without its suffix, which decides where it is held out."""
+    """Return the name of an image without its suffix, which decides where it is held out."""
     head, dot, tail = name.rpartition(".")
     return head if dot and "/" not in tail else name
-
-
-def _that_works(places: NDArray[np.float64]) -> str:
-    if len(places) < 2:
-        return "name data for evaluation"
-    least = np.ceil(places.min() * 100 + 1e-9) / 100
-    most = np.floor(places.max() * 100) / 100
-    if not 0 < least <= most:
-        return "choose another share, or name data for evaluation"
-    return f"choose one from {least:g} to {most:g}, or name data for evaluation"
 
 
 def _give_one(chosen: Flags, places: NDArray[np.float64], indices: NDArray[np.int64]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, check_variant
 from eva_data.files import home_expanded
 from eva_runs.messages import RunSentences
+from eva_runs.recipes import is_unfinished
 
 SAYS = RunSentences(unit="step", resume="--run.resume", output="--run.output")
 MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
@@ -297,6 +298,22 @@ def check_image_size(size: int) -> None:
     """
     if not 1 <= size <= LARGEST_IMAGE:
         raise ValueError(f"image_size must be in 1..{LARGEST_IMAGE}, got {size}")
+
+
+def require_evaluated(best_metric: str, data: Any, *settings: str) -> None:
+    """Refuse to keep the best weights (`run.best_metric`) of a training that evaluates nothing.
+
+    Args:
+        best_metric: Setting `run.best_metric`; empty for none.
+        data: Config of the data.
+        *settings: Names of its settings that say what is evaluated on.
+
+    Raises:
+        ValueError: If the metric is set, and none of them.
+    """
+    if best_metric and not is_unfinished() and not any(getattr(data, name) for name in settings):
+        names = " or ".join(f"data.{name}" for name in settings)
+        raise ValueError(f"run.best_metric needs {names}; set it to nothing (--run.best-metric '')")
 
 
 def one_of_its_choices(config: Any) -> None:

@@ -456,7 +456,7 @@ def test_trained_by_two_processes_continued_by_one_and_used(
     assert set(json.loads((run / "results.json").read_text())) == {"bbox", "segm"}
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "6 images" in page
-    assert [f">{name}<" in page for name in ("one", "two", "zero", "Worst pictures")] == [True] * 4
+    assert [f">{name}<" in page for name in ("one", "two", "zero", "Worst images")] == [True] * 4
 
     cfg = LazyConfig.load(str(run / "config.yaml"))
     assert find_categories(cfg) == tuple(Category(*pair) for pair in names.items())

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_data.holdout import check_setting, require_evaluated
+from eva_data.holdout import check_setting
 from eva_data.video.source import Backend
 from eva_engine.config import (
     MixingConfig,
@@ -15,6 +15,7 @@ from eva_engine.config import (
     at_least,
     check_probabilities,
     one_of_its_choices,
+    require_evaluated,
 )
 
 Kind = Literal["tsn", "dense"]  # of sampling, see `eva_video.data.sampling`

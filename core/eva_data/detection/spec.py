@@ -107,6 +107,39 @@ class DetectionData:
             if part in self.generated:
                 self.parts[part].write(continues=continues)
 
+    def for_detector(
+        self, saved: Mapping[int, str] | None, *, boxes_only: bool
+    ) -> tuple[dict[int, str], str | None, list[str]]:
+        """Decide what a detector on these data is like.
+
+        Args:
+            saved: Categories that the config of a trained detector states; None or none without.
+            boxes_only: Whether it shall have no masks.
+
+        Returns:
+            Name of each category id, in the order of the classes; why it cannot have masks, or
+            None; messages for the log.
+
+        Raises:
+            ValueError: If the data for evaluation have other categories, or only some of the
+                objects to train on have a mask.
+        """
+        train, val = self.parts.get("train"), self.parts["val"]
+        categories, of = saved or val.categories, "the config"
+        if train is not None:
+            categories, of = train.categories, str(train.path)
+        val.check_categories(categories, of=of)
+        reason = "--boxes-only" if boxes_only else None
+        if reason is None and (train is not None or not saved):  # else as it was trained
+            reason = (train or val).reason_against_masks(training=train is not None)
+        notes = [*self.notes, *(f"Own data: {one.describe()}" for one in self.parts.values())]
+        for one in self.parts.values():
+            if one.lvis:
+                notes.append(f"{one.path} is in LVIS format: read as if all objects were annotated")
+        classes = _listed([f"{key} {name}" for key, name in categories.items()])
+        notes.append(f"The detector has {len(categories)} classes (id, name): {classes}")
+        return dict(categories), reason, notes
+
     def take(self, path: str | Path) -> CocoDataset | None:
         """Give away the dataset of an annotation file, which is not held here any more."""
         part = next((part for part, one in self.parts.items() if one.path == Path(path)), None)

@@ -24,7 +24,6 @@ from eva_detection.data.mapper import PictureMapper
 from eva_detection.evaluation.own_data import CustomEvaluator
 
 _OUTPUT = "train.output_dir"
-_SHOWN = 20  # classes in the log
 
 
 def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
@@ -45,32 +44,16 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
     if not data.parts:
         return []
     data.place(Path(_output_folder(cfg, args)))
-    parts = dict(data.parts)
     saved = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
-    notes = [*data.notes, *(f"Own data: {part.describe()}" for part in parts.values())]
-    for part in parts.values():
-        if part.lvis:
-            notes.append(f"{part.path} is in LVIS format: read as if all objects were annotated")
-    if "train" in parts:
-        categories, of = parts["train"].categories, str(parts["train"].path)
-    else:
-        categories, of = (saved or parts["val"].categories), "the config"
-    parts["val"].check_categories(categories, of=of)
-    reason = "--boxes-only" if boxes_only else None
-    if reason is None and ("train" in parts or not saved):  # else as it was trained
-        first = parts.get("train", parts["val"])
-        reason = first.reason_against_masks(training="train" in parts)
+    categories, reason, notes = data.for_detector(saved, boxes_only=boxes_only)
     if reason and "mask_head" in cfg.model.roi_heads:
         drop_masks(cfg.model, cfg.dataloader)
         cfg.model.roi_heads.pop("maskness_thresh", None)
         notes.append(f"The detector has no mask head: {reason}")
-    _set_data(cfg, parts, dict(categories), boxes_only=boxes_only)
+    _set_data(cfg, data.parts, categories, boxes_only=boxes_only)
     _set_classes(cfg.model, len(categories), notes)
     if "mask_head" in cfg.model.roi_heads:
-        _set_mask_formats(cfg.dataloader, parts, notes)
-    listed = ", ".join(f"{key} {name}" for key, name in list(categories.items())[:_SHOWN])
-    more = ", ..." if len(categories) > _SHOWN else ""
-    notes.append(f"The detector has {len(categories)} classes (id, name): {listed}{more}")
+        _set_mask_formats(cfg.dataloader, data.parts, notes)
     return notes
 
 

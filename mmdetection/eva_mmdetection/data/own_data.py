@@ -26,7 +26,6 @@ PLUGIN = "eva_mmdetection.plugin"
 DATASET = "CocoFileDataset"
 _NO_MASKS = "The detector has no mask head"
 _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
-_SHOWN = 20  # classes in the log
 add_arguments = spec.add_arguments
 
 
@@ -63,20 +62,9 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     arguments.resolved = None  # its memory; whoever is built of the config reads the files
     _write(data, config, arguments)
     parts = data.parts
-    saved = _saved_categories(config)
-    if "train" in parts:
-        categories, of = parts["train"].categories, str(parts["train"].path)
-    else:
-        categories, of = saved or parts["val"].categories, "the config"
-    parts["val"].check_categories(categories, of=of)
-    notes = [*data.notes, *(f"Own data: {part.describe()}" for part in parts.values())]
-    for part in parts.values():
-        if part.lvis:
-            notes.append(f"{part.path} is in LVIS format: read as if all objects were annotated")
-    reason = "--boxes-only" if arguments.boxes_only else None
-    if reason is None and ("train" in parts or not saved):  # else as it was trained
-        first = parts.get("train", parts["val"])
-        reason = first.reason_against_masks(training="train" in parts)
+    categories, reason, notes = data.for_detector(
+        _saved_categories(config), boxes_only=arguments.boxes_only
+    )
     boxes_only = {"boxes_only": True} if arguments.boxes_only else {}
     _set_datasets(config, parts, categories, boxes_only)
     if _mask_head(config) is not None and reason:
@@ -89,9 +77,6 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     _set_classes(config, len(categories), notes)
     _set_metric(config, parts["val"], notes, boxes_only, masks=masks)
     _register(config)
-    names = ", ".join(f"{key} {name}" for key, name in list(categories.items())[:_SHOWN])
-    more = ", ..." if len(categories) > _SHOWN else ""
-    notes.append(f"The detector has {len(categories)} classes (id, name): {names}{more}")
     for note in notes:
         chosen = note in data.notes or note.startswith(_NO_MASKS)
         logger.info("%s", note, extra=SHOWN if chosen else None)
