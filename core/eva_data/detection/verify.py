@@ -34,7 +34,6 @@ from eva_data.detection.coco import (
 from eva_data.detection.rules import (
     ROUNDING,
     Array,
-    Size,
     category_name,
     clip,
     flag,
@@ -55,23 +54,19 @@ Entry = dict[str, Any]
 _BY_HAND, _REMOVED = "by hand", "removed"
 _LISTS = ("images", "annotations", "categories")
 _LVIS = ("neg_category_ids", "not_exhaustive_category_ids")
-_AREA_SLACK = 1.0  # px of each side by which an area may be larger than its box
 
 KINDS: Mapping[str, Kind] = {
     "label": Kind("label or image that training refuses", _REMOVED),
     "category_malformed": Kind("category without an integer id or a name", _BY_HAND),
     "category_again": Kind("category id or name used before", _BY_HAND),
-    "category_name_number": Kind("category name that is a number; it is read as text", "-", True),
     "image_malformed": Kind("image without integer id, integer sides or file name", _REMOVED),
     "image_id_again": Kind("image id used before; all removed if of several files", _REMOVED),
     "file_name_again": Kind("file name of an earlier image", "merged; removed if of another size"),
     "file_elsewhere": Kind("file without the first folders of its name", "name corrected"),
     "file_missing": Kind("image without a file", _REMOVED),
-    "file_broken": Kind("file that does not decode", _REMOVED),
-    "file_of_32_bits": Kind("file of 32 bits or fractions a value", _REMOVED),
+    "file_broken": Kind("file that does not decode, or has 32 bits a value", _REMOVED),
     "size_differs": Kind("size in the file is another, also by its EXIF orientation", _REMOVED),
     "turned": Kind("EXIF turns the image; detectron2 does, pycocotools not", "-", True),
-    "file_of_16_bits": Kind("file of 16 bits a value; the upper 8 are used", "-", True),
     "annotation_malformed": Kind("annotation that is not an object", _REMOVED),
     "annotation_id": Kind("annotation id is not an integer from 1, or used before", "new id"),
     "image_unknown": Kind("annotation of an unknown image", _REMOVED),
@@ -83,10 +78,9 @@ KINDS: Mapping[str, Kind] = {
     "box_empty": Kind("box without positive width and height", _REMOVED),
     "box_outside": Kind("box outside the image", _REMOVED),
     "box_beyond": Kind("box partly outside the image", "clipped"),
-    "area": Kind("area that is not positive, or larger than the box", "from mask or box"),
+    "area": Kind("area that is not a positive number", "from mask or box"),
     "mask_missing": Kind("no mask, though other annotations have one", _REMOVED),
     "polygon_malformed": Kind("polygon of an odd number, < 6 or not finite values", "left out"),
-    "polygon_outside": Kind("polygon with points outside the image", "clipped"),
     "rle_broken": Kind("RLE that does not decode or is of another size", _REMOVED),
     "mask_empty": Kind("mask without a pixel", _REMOVED),
     "annotation_again": Kind(
@@ -178,7 +172,7 @@ def verify(
         part: The part; its data are left as they are.
         workers: Processes that decode images.
         decode: Read all pixels, not just the headers.
-        tolerance: Pixels by which boxes and polygons may leave the image.
+        tolerance: Pixels by which boxes may leave the image.
         boxes_only: Leave masks alone.
 
     Returns:
@@ -227,8 +221,6 @@ class _Check:
             if not is_id(key) or not name:
                 self.findings.add("category_malformed", str(entry)[:40])
                 continue
-            if not isinstance(entry["name"], str):
-                self.findings.add("category_name_number", key, f"category {name}")
             if key in self.classes or name in self.classes.values():
                 self.findings.add("category_again", key, f"category {name!r}")
             self.classes.setdefault(key, name)
@@ -258,23 +250,13 @@ class _Check:
             entry, name = entries[0], _file_name(entries[0])
             first = by_name.setdefault(name, key)
             if first == key:
-                self.kept[key] = self._with_lvis_lists(entry, entries[1:])
+                self.kept[key] = entry
                 continue
             self.findings.add("file_name_again", key, f"{name} is also image {first}")
             if _sides(entry) == _sides(self.kept[first]):
                 self.same[key] = first
-                self.kept[first] = self._with_lvis_lists(self.kept[first], entries)
             else:  # boxes would have to be scaled
                 self.removed.add(key)
-
-    @staticmethod
-    def _with_lvis_lists(entry: Entry, others: Sequence[Entry]) -> Entry:
-        """Add the LVIS lists of entries to those of the one that stands for them."""
-        for name, other in itertools.product(_LVIS, others):
-            listed, more = entry.get(name, []), other.get(name)
-            if isinstance(listed, list) and isinstance(more, list) and more:
-                entry = entry | {name: list(dict.fromkeys(listed + more))}
-        return entry
 
     def _drop(self, kind: str, key: Any, detail: str) -> None:
         self.findings.add(kind, key, detail)
@@ -302,18 +284,15 @@ class _Check:
             self._file(key, image)
 
     def _file(self, key: int, image: Picture) -> None:
-        if image.size is None:
-            self._drop("file_broken", key, f"{image.name}: {image.problem}")
-        elif image.bits == 32:
-            self._drop("file_of_32_bits", key, f"{image.name}: save it with 8 or 16")
+        if image.size is None or image.bits == 32:
+            problem = image.problem or "it has 32 bits a value: save it with 8 or 16"
+            self._drop("file_broken", key, f"{image.name}: {problem}")
         else:
             listed = _sides(self.kept[key])
             text = f"{image.name} is {image.size[0]} x {image.size[1]} px, listed as "
             text += f"{listed[0]} x {listed[1]}"
             if image.orientation != 1:
                 text += f", EXIF orientation {image.orientation}"
-            if image.bits == 16:
-                self.findings.add("file_of_16_bits", key, image.name)
             if image.seen_size != listed:
                 self._drop("size_differs", key, text)
             elif image.orientation in range(2, 9):
@@ -381,82 +360,45 @@ class _Check:
             for place, _, _ in rows:
                 self._found(kind, place, "")
         seen: set[Any] = set()
-        for row, box, (inside, beyond, outside), size in zip(
-            rows, boxes, zip(*clip(boxes, sides), strict=True), sides, strict=True
-        ):
+        clipped = zip(*clip(boxes, sides), strict=True)
+        for row, (inside, beyond, outside), size in zip(rows, clipped, sides, strict=True):
             place, edits, mask = row
             entry = self.data["annotations"][place]
             text = f"box {entry['bbox']} in {size[0]:g} x {size[1]:g} px"
             if outside:  # a sliver within the tolerance is not a box of this image either
                 self._found("box_outside", place, text)
                 continue
-            if "area" not in edits and entry["area"] > self._largest(box):
-                self._found("area", place, f"area {entry['area']}, {text}")
-                edits["area"] = math.inf
             if beyond > self.tolerance + ROUNDING:
                 self._found("box_beyond", place, text)
-                box = inside
-                edits["bbox"] = box.tolist()
-            pixels = self._mask(place, mask, edits, (int(size[1]), int(size[0])))
-            if pixels == 0:
+                edits["bbox"] = inside.tolist()
+                area = float(inside[2] * inside[3])
+                edits["area"] = min(edits.get("area", entry.get("area")), area)
+            if self.masks and not self._has_pixels(place, mask, edits, size):
                 continue
-            if "area" in edits or entry["area"] > self._largest(box):
-                limit = float(box[2] * box[3])
-                edits["area"] = min(pixels or limit, limit)
             one = entry | edits if edits else entry
-            crowd, mask_text = int(one.get("iscrowd", 0)), str(one["segmentation"] if mask else "")
-            identity = hash((one["category_id"], crowd, tuple(map(float, box)), mask_text))
-            if (one["image_id"], identity) in seen:
+            box, crowd = tuple(map(float, one["bbox"])), int(one.get("iscrowd", 0))
+            same = hash((one["category_id"], crowd, box, str(one["segmentation"] if mask else "")))
+            if (one["image_id"], same) in seen:
                 self._found("annotation_again", place, text)
                 continue
-            seen.add((one["image_id"], identity))
+            seen.add((one["image_id"], same))
             self.annotated.append(one)
 
-    def _largest(self, box: Array) -> float:
-        slack = _AREA_SLACK + self.tolerance
-        return (float(box[2]) + slack) * (float(box[3]) + slack)
-
-    def _mask(self, place: int, mask: Any, edits: Entry, size: Size) -> int | None:
-        """Check a mask and count its pixels: None where masks are left alone, 0 if unusable."""
-        if not self.masks:
-            return None
+    def _has_pixels(self, place: int, mask: Any, edits: Entry, size: Array) -> bool:
         if mask is None:
             self._found("mask_missing", place, "no mask")
-            return 0
-        if isinstance(mask, dict):
-            pixels = int(mask_api.area(mask))
-        else:
-            pixels = self._polygons(place, mask, edits, size)
-        if not pixels:
+            return False
+        code = mask
+        if isinstance(mask, list):
+            given = self.data["annotations"][place]["segmentation"]
+            if len(mask) < len(given):
+                self._found("polygon_malformed", place, shown(given, 60))
+                edits["segmentation"] = mask
+            code = mask_api.merge(mask_api.frPyObjects(mask, int(size[1]), int(size[0])))
+        if not mask_api.area(code):
             self._found("mask_empty", place, shown(mask, 60))
-        return pixels
-
-    def _polygons(self, place: int, polygons: list[Any], edits: Entry, size: Size) -> int:
-        given = self.data["annotations"][place]["segmentation"]
-        if len(polygons) < len(given):
-            self._found("polygon_malformed", place, shown(given, 60))
-        height, width = size
-        limits = np.array([width, height], float)
-        kept: list[Any] = []
-        inside: list[list[float]] = []  # the same within the image, for pycocotools
-        for polygon in polygons:
-            points = np.array(polygon, float).reshape(-1, 2)
-            beyond = max(-points.min(), (points - limits).max())
-            clipped = points.clip(0, limits).ravel().tolist()
-            if beyond > self.tolerance + ROUNDING:
-                text = f"by {beyond:.1f} px in {width} x {height} px"
-                self._found("polygon_outside", place, text)
-                # One that lies outside altogether would be left as a line on the border.
-                if not mask_api.area(mask_api.frPyObjects([clipped], height, width))[0]:
-                    continue
-                polygon = clipped
-            kept.append(polygon)
-            inside.append(clipped)
-        if kept != given:
-            edits["segmentation"] = kept
-        if not inside:
-            return 0
-        return int(mask_api.area(mask_api.merge(mask_api.frPyObjects(inside, height, width))))
+            return False
+        return True
 
     def _found(self, kind: str, place: int, detail: str) -> None:
         """Add a finding on an annotation, named by its id, or by its place in the list."""
@@ -532,7 +474,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=number(0),
         default=1.0,
         metavar="PX",
-        help="that boxes and polygons may leave the image (default %(default)s)",
+        help="that boxes may leave the image (default %(default)s)",
     )
     add("--boxes-only", action="store_true", help="leave masks alone, of the cleaned file too")
     add_shared(

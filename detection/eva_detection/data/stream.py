@@ -47,8 +47,8 @@ class Plan(Sampler[list[Draw]]):
     Args:
         sampler: Endless indexes of this process.
         batch_size: Images of a batch of this process.
-        wide: One flag an image: whether it is wider than high, to make batches of one kind; None
-            to take images as they come.
+        wide: Whether each image is wider than high, to make batches of one kind; None to take
+            images as they come.
         spares: Replacements named for each image: those that come next.
         start: Batches to skip.
     """

@@ -113,8 +113,8 @@ CASES = [
     ("file_missing", _ambiguous, 2, (2, 2)),
     ("file_broken", _truncated, 1, (2, 2)),
     ("file_missing", _pipe, 1, (2, 2)),
-    ("file_of_32_bits", _deep(np.int32, "tiff"), 1, (2, 2)),
-    ("file_of_32_bits", _deep(np.float32, "tiff"), 1, (2, 2)),
+    ("file_broken", _deep(np.int32, "tiff"), 1, (2, 2)),
+    ("file_broken", _deep(np.float32, "tiff"), 1, (2, 2)),
     ("size_differs", _file("1.png", size=(41, 30)), 1, (2, 2)),
     ("size_differs", _file("1.png", size=(30, 40)), 1, (2, 2)),
     ("size_differs", _file("1.png", orientation=6), 1, (2, 2)),
@@ -151,7 +151,6 @@ CASES = [
     ("area", _without(0, "area"), 10, THREE),
     ("area", _annotation(0, area=0), 10, THREE),
     ("area", _annotation(0, area="80"), 10, THREE),
-    ("area", _annotation(0, area=145), 10, THREE),
     ("mask_missing", _without(0, "segmentation"), 10, (3, 2)),
     ("mask_missing", _annotation(0, segmentation=[]), 10, (3, 2)),
     ("mask_missing", _annotation(0, segmentation="x"), 10, (3, 2)),
@@ -159,8 +158,6 @@ CASES = [
     ("polygon_malformed", _annotation(0, segmentation=[POLYGON, [1, 2, 3, 4]]), 10, THREE),
     ("polygon_malformed", _annotation(0, segmentation=[POLYGON, [math.inf] * 6]), 10, (3, 2)),
     ("polygon_malformed", _annotation(0, segmentation=[POLYGON, 3]), 10, THREE),
-    ("polygon_outside", _annotation(0, segmentation=[[2, 3, 42, 3, 42, 11]]), 10, THREE),
-    ("polygon_outside", _annotation(0, segmentation=[POLYGON, [50, 3, 60, 3, 60, 9]]), 10, THREE),
     (
         "rle_broken",
         _annotation(1, segmentation={"size": [WIDTH, HEIGHT], "counts": [9, 9]}),
@@ -214,8 +211,6 @@ def _boxes(*boxes):
 
 
 NOTES = [
-    ("category_name_number", lambda data, folder: data["categories"][0].update(name=7)),
-    ("file_of_16_bits", _deep(np.uint16, "png")),
     ("ids_with_gaps", lambda data, folder: data["categories"].append({"id": 9, "name": "c"})),
     ("image_empty", lambda data, folder: data["annotations"].pop()),
     ("turned", _file("1.png", orientation=3)),
@@ -275,9 +270,8 @@ def test_categories_are_not_decided_by_a_program(
 
 
 def test_cleaning_changes_nothing_else(check_coco, tmp_path, coco_set):
-    """Clipped box and polygon, new id, area of what is left; other fields and entries as before."""
+    """Clipped box, new id, area of what is left; other fields and entries as before."""
     coco_set["annotations"][0] |= {"bbox": [-4, 3, 20, 8], "area": 200, "id": 11}
-    coco_set["annotations"][2]["segmentation"][1] = [20, 20, 60, 20, 60, 28]
     coco_set["images"].append(coco_set["images"][0] | {"id": 4})
     coco_set["annotations"][1]["image_id"] = 4
     cleaned = tmp_path / "cleaned.json"
@@ -286,9 +280,8 @@ def test_cleaning_changes_nothing_else(check_coco, tmp_path, coco_set):
     assert report["left_by_cleaning"] == {"images": 3, "annotations": 3}
     expected = copy.deepcopy(coco_set)
     del expected["images"][3]
-    expected["annotations"][0] |= {"bbox": [0.0, 3.0, 16.0, 8.0], "area": 80}
+    expected["annotations"][0] |= {"bbox": [0.0, 3.0, 16.0, 8.0], "area": 128}
     expected["annotations"][1] |= {"image_id": 1, "id": 13}
-    expected["annotations"][2]["segmentation"][1] = [20.0, 20.0, 40.0, 20.0, 40.0, 28.0]
     assert json.loads(cleaned.read_text()) == expected
 
 
@@ -340,10 +333,9 @@ def test_boxes_that_clipping_makes_equal_are_duplicates(check_coco, coco_set):
 @pytest.mark.parametrize(("tolerance", "code"), [("0", 1), ("1", 0), ("0.7", 0), ("0.4", 1)])
 def test_tolerance(check_coco, tolerance, code, coco_set):
     coco_set["annotations"][0]["bbox"] = [-0.5, 3, 12, 8]
-    coco_set["annotations"][2]["segmentation"] = [[2, 3, 40.5, 3, 12, 11]]
     found, report = check_coco(coco_set, "--tolerance", tolerance)
     assert found == code
-    kinds = {"box_beyond": 1, "polygon_outside": 1} if code else {}
+    kinds = {"box_beyond": 1} if code else {}
     assert _counts(report) == kinds
 
 
