@@ -32,7 +32,7 @@ from eva_data.files import (
     require_replaceable,
 )
 from eva_data.inputs import Job, Plan, plan_jobs
-from eva_data.labelled_videos.ucf101 import SPLITS
+from eva_data.labelled_videos.lists import UCF101_SPLITS
 from eva_data.video.source import BACKENDS
 from eva_engine.commands import training
 from eva_engine.commands.convert import find_source
@@ -184,7 +184,7 @@ def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
             f"torchvision:CIFAR{kind}:ROOT:test, or class folders")  # fmt: skip
     for name, text in (_VIDEOS | _CAPTIONS).items():
         add(f"--{name}", nargs="+", metavar=("DATA", "ROOT"), help=text)
-    add("--ucf101-split", type=int, choices=SPLITS, default=1, help="default: 1")
+    add("--ucf101-split", type=int, choices=UCF101_SPLITS, default=1, help="default: 1")
     add("--backend", choices=BACKENDS, default=BACKENDS[0], help="decoder (default: %(default)s)")
     add("--image-column", help="of --pairs, a table's with the images (default: found)")
     add("--caption-column", help="of --pairs, with the captions (default: found)")

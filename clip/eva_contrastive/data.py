@@ -15,10 +15,9 @@ from torch.utils.data import Dataset
 
 from eva_contrastive.config import DataConfig
 from eva_contrastive.model.eva_clip import CONTEXT_LENGTH, tokenize
-from eva_data.captions.captioned_images import CaptionedImages
-from eva_data.captions.held_out import hold_out
+from eva_data.captions.lists import UnreadableCaptionError
 from eva_data.captions.opening import open_captions
-from eva_data.captions.texts import UnreadableCaptionError
+from eva_data.captions.sources import CaptionedImages, hold_out
 from eva_data.transforms import ImageTransform
 
 

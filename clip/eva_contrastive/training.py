@@ -18,7 +18,7 @@ from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip
 from eva_contrastive.model.loading import initialise
 from eva_contrastive.reports import present_training
 from eva_contrastive.step import ContrastiveStep, build_loss, freeze, limits, parameter_groups
-from eva_data.captions.captioned_images import CaptionedImages
+from eva_data.captions.sources import CaptionedImages
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed

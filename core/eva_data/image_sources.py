@@ -126,7 +126,9 @@ class FolderImages(ImageSource):
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}")
         self.folder = folder
-        self.table = table or Table(Names.collect(find_files(folder, IMAGE_SUFFIXES)).arrays())
+        if table is None:
+            table = Table(Names.collect(find_files(folder, IMAGE_SUFFIXES)).arrays())
+        self.table = table
         self.names = Names(self.table)
         if not len(self.names):
             raise ValueError(f"{folder} holds no image: looked for {LISTED_IMAGE_SUFFIXES}")

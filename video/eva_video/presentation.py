@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from eva_data.holdout import validation_fact
-from eva_data.labelled_videos.labelled_videos import LabelledVideos
+from eva_data.labelled_videos.sources import LabelledVideos
 from eva_engine.evaluation.classification_report import Validation, meanings
 from eva_engine.report import Presentation
 from eva_report.content import Section, Step

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.files import home_expanded
-from eva_data.labelled_videos.opening import require_videos
 from eva_data.tar import is_shard_pattern
 from eva_engine.commands import training as command_line
+from eva_runs.required_data import require_data
 from eva_video.config import DataConfig, VideoConfig
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def _check(config: VideoConfig) -> None:
     """Answer mistyped paths before torch is imported."""
     for name in ("train", "val"):
         if location := getattr(config.data, name):
-            require_videos(location, name=f"data.{name}")
+            require_data(location, name=f"data.{name}", forms="class folders, lists or shards")
     _check_roots(config.data)
     if config.model.init_checkpoint:
         resolve_source(config.model.init_checkpoint)

@@ -17,8 +17,8 @@ from eva_data.classes import listed
 from eva_data.holdout import held_out
 from eva_data.kinetics import find_classes
 from eva_data.kinetics import mapping as kinetics_mapping
-from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import LabelledVideos
 from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
 from eva_engine.config import as_plain

@@ -24,8 +24,7 @@ from eva_data.imagenet import CLASSES, ImageNetPaths, open_objectnet, open_sets
 from eva_data.kinetics import TITLES
 from eva_data.labelled_images import open_labelled
 from eva_data.labelled_videos.middle_frames import MiddleFrames
-from eva_data.labelled_videos.opening import open_videos
-from eva_data.labelled_videos.ucf101 import open_ucf101
+from eva_data.labelled_videos.opening import open_ucf101, open_videos
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine.evaluation.counting import LabelledSamples
 

@@ -1,1 +1,1 @@
-"""Pictures with captions, in every form in which they lie on disks."""
+"""Images with captions, in every form in which they lie on disks."""

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.captions.captioned_images import CaptionedImages
-from eva_data.captions.texts import UnreadableCaptionError
+from eva_data.captions.lists import UnreadableCaptionError
+from eva_data.captions.sources import CaptionedImages
 from eva_data.checks.findings import Findings
 from eva_data.files import require_regular_file
 from eva_data.images import check_encoded_size, read_image

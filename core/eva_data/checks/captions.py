@@ -18,21 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.captions.indexes import select
-from eva_data.captions.left_out import KINDS as LEFT_OUT
-from eva_data.captions.opening import (
-    INDEX_SUFFIX,
-    PAIRS,
-    Search,
-    SourceCaptions,
-    entry_of,
-    open_source,
-)
+from eva_data.captions.lists import LEFT_OUT
+from eva_data.captions.opening import PAIRS, entry_of, open_source
+from eva_data.captions.sources import SourceCaptions, select
 from eva_data.checks.blocks import check_blocks
 from eva_data.checks.caption_facts import Mask, find_copies, look_at
 from eva_data.checks.command import add_shared
 from eva_data.checks.findings import Findings, Kind, write_json
-from eva_data.index import CAPTION_KIND, Table
+from eva_data.index import CAPTION_KIND, INDEX_SUFFIX, Table
 from eva_data.manifests import Manifest, SourceEntry, expand_path, write_index
 from eva_runs.commands import check_outputs, say
 from eva_runs.options import integer
@@ -92,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
     tables: dict[str, Table] = {}
     for entry in manifest.sources:
         try:
-            source = open_source(entry, search=Search(workers=args.workers, keep_going=True))
+            source = open_source(entry, workers=args.workers, keep_going=True)
         except (OSError, ValueError) as error:
             findings.add("source", entry.name, str(error))
             continue

@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from eva_data.labelled_videos.video_files import VideoFiles
-from eva_data.labelled_videos.video_shards import VideoShards
+from eva_data.labelled_videos.sources import VideoFiles, VideoShards
 from eva_data.pools import surviving_map
 
 NO_PICTURES = "it has no pictures"  # what `open_video` says of a file of sound

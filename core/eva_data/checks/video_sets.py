@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.checks.findings import Findings
-from eva_data.index import VIDEO_KIND, Table
-from eva_data.labelled_videos.clip_ids import youtube_id
-from eva_data.labelled_videos.opening import open_videos, video_names
-from eva_data.labelled_videos.video_files import VideoFiles
-from eva_data.labelled_videos.video_index import SHA256, SUFFIX
-from eva_data.labelled_videos.video_shards import VideoShards
+from eva_data.index import INDEX_SUFFIX, VIDEO_KIND, Table
+from eva_data.labelled_videos.lists import youtube_id
+from eva_data.labelled_videos.opening import SHA256, open_videos, video_names
+from eva_data.labelled_videos.sources import VideoFiles, VideoShards
 from eva_runs.commands import say
 
 Videos = VideoFiles | VideoShards
@@ -123,7 +121,7 @@ def _contents(
     other: str, lengths: Collection[int], *, classes: Path | None
 ) -> NDArray[np.bytes_] | None:
     """Digests of the videos of another list that have one of these lengths; None if unknown."""
-    if other.endswith(SUFFIX):
+    if other.endswith(INDEX_SUFFIX):
         table = Table.open(Path(other), kind=VIDEO_KIND)
         return _whole(np.array(table["sha256"]).reshape(-1, SHA256)) if "sha256" in table else None
     try:

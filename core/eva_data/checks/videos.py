@@ -20,12 +20,10 @@ from eva_data.checks.findings import Findings, Kind, write_json
 from eva_data.checks.video_facts import read_facts
 from eva_data.checks.video_sets import Mask, find_copies, find_ids, find_leaks, find_rare_classes
 from eva_data.files import write_text, writing
-from eva_data.index import state_of
-from eva_data.labelled_videos.opening import open_videos
-from eva_data.labelled_videos.path_lists import list_line
-from eva_data.labelled_videos.video_files import VideoFiles
-from eva_data.labelled_videos.video_index import SHA256, SUFFIX, write_video_index
-from eva_data.labelled_videos.video_shards import VideoShards
+from eva_data.index import INDEX_SUFFIX, state_of
+from eva_data.labelled_videos.lists import list_line
+from eva_data.labelled_videos.opening import SHA256, open_videos, write_video_index
+from eva_data.labelled_videos.sources import VideoFiles, VideoShards
 from eva_data.tar import is_shard_pattern
 from eva_data.video.source import BACKENDS
 from eva_runs.commands import check_outputs, say
@@ -79,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="list, folder, shards or index whose videos must not be among these: compared by "
         "YouTube id, and by content if they are there or an index is; may be given again",
     )
-    add("--index", type=Path, metavar="FILE", help=f"also write an index, a {SUFFIX} file")
+    add("--index", type=Path, metavar="FILE", help=f"also write an index, a {INDEX_SUFFIX} file")
     add("--write-classes", type=Path, metavar="TXT", help="also write the names of the classes")
     add_shared(
         parser,
@@ -91,7 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     location = Path(args.location)
-    is_list = location.is_file() and location.suffix != SUFFIX and not is_shard_pattern(location)
+    is_list = (
+        location.is_file() and location.suffix != INDEX_SUFFIX and not is_shard_pattern(location)
+    )
     listed_in = location if is_list else None
     state = state_of(location) if is_list else None  # before it is read
     videos = _open(args)
@@ -132,8 +132,8 @@ def _open(args: argparse.Namespace) -> VideoFiles | VideoShards:
     inputs |= {f"list {other}": Path(other) for other in args.against if Path(other).is_file()}
     outputs = (args.write, args.index, args.write_classes, args.report)
     check_outputs(outputs, overwrite=args.overwrite, inputs=inputs)
-    if args.index and args.index.suffix != SUFFIX:
-        raise ValueError(f"--index must end in {SUFFIX}, got {args.index}")
+    if args.index and args.index.suffix != INDEX_SUFFIX:
+        raise ValueError(f"--index must end in {INDEX_SUFFIX}, got {args.index}")
     videos = open_videos(location, classes=args.classes, root=args.root, backend=args.backend)
     assert isinstance(videos, VideoFiles | VideoShards)
     if args.write and isinstance(videos, VideoShards):

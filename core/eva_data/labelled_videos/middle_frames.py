@@ -1,11 +1,11 @@
-"""The middle frame of each video, as a picture with the video's label."""
+"""The middle frame of each video, as an image with the video's label."""
 
 from typing import Any
 
 from PIL import Image
 from torch.utils.data import Dataset
 
-from eva_data.labelled_videos.labelled_videos import LabelledVideos
+from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.transforms import ImageTransform
 from eva_data.video.source import VideoSource, require_usual_shape
 
@@ -16,7 +16,7 @@ def middle_frame(video: VideoSource) -> Image.Image:
 
 
 class MiddleFrames(Dataset[tuple[Any, int]]):
-    """A map-style data set of the middle frames of videos: (transformed picture, label).
+    """A map-style dataset of the middle frames of videos: (transformed image, label).
 
     Args:
         videos: The videos.
@@ -45,5 +45,5 @@ class MiddleFrames(Dataset[tuple[Any, int]]):
         """
         with self.videos.open(index) as video:
             require_usual_shape(video, self.sample_id(index))
-            picture = middle_frame(video)
-        return self.transform(picture), int(self.videos.labels[index])
+            image = middle_frame(video)
+        return self.transform(image), int(self.videos.labels[index])

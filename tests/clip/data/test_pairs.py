@@ -11,9 +11,9 @@ from PIL import Image
 from eva_contrastive.config import DataConfig
 from eva_contrastive.data import Pairs, training_transform
 from eva_contrastive.model.eva_clip import tokenize
-from eva_data.captions.captioned_images import CaptionedImages
+from eva_data.captions.lists import UnreadableCaptionError
 from eva_data.captions.opening import open_captions
-from eva_data.captions.texts import UnreadableCaptionError
+from eva_data.captions.sources import CaptionedImages
 from eva_data.images import UnreadableImageError
 from eva_engine.data.order import SeededSamples
 

@@ -124,7 +124,7 @@ def test_sources_that_cannot_be_used(check, pictures, tmp_path, capsys):
     assert "pairs: no pair of it can be read" in capsys.readouterr().out
     assert check(pictures, "--write", index) == 1
     output = capsys.readouterr().out
-    assert "holds no pair of a picture and a caption (10 x uncaptioned, such as" in output
+    assert "holds no pair of an image and a caption (10 x uncaptioned, such as" in output
     assert "i.safetensors was not written" in output
     assert not index.exists()
 

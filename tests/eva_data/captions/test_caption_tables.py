@@ -9,17 +9,17 @@ import pandas
 import pytest
 from hypothesis import given, settings
 
-from eva_data.captions.left_out import LONGEST, LeftOut
+from eva_data.captions.lists import LeftOut, pairs_of_list
 from eva_data.captions.opening import open_captions
-from eva_data.captions.tables import find_columns, pairs_of_table
+from eva_data.tables import LONGEST
 
 SEPARATORS = ("\t", ",", ";", "|")
 
 
 def read(file, image=None, caption=None):
     left_out = LeftOut()
-    columns = find_columns(file, image=image, caption=caption)
-    return list(pairs_of_table(file, columns, left_out)), left_out
+    pairs = pairs_of_list(file, left_out, split=None, image=image, caption=caption)
+    return list(pairs), left_out
 
 
 @pytest.fixture
@@ -167,10 +167,14 @@ def test_an_open_quote_does_not_take_half_of_the_table(table):
     ("content", "columns", "message"),
     [
         ("", {}, "is empty: its first line must name its columns"),
-        ("a,b\n1,2\n", {}, r"has the columns a, b: one with the paths .*one of filepath, image"),
-        ("filepath\n", {}, "has the columns filepath: .*one of title, caption"),
-        ("image,caption\n", {"image": "pic"}, r"is needed \('pic'\) and one with the captions"),
-        ("image,caption\n", {"caption": "image"}, "name them by image_column"),
+        (
+            "a,b\n1,2\n",
+            {},
+            "the columns a, b, and none for the path of the image .*filepath, image",
+        ),
+        ("filepath\n", {}, "has the columns filepath, and none for the caption .*title, caption"),
+        ("image,caption\n", {"image": "pic"}, "expected one of pic"),
+        ("image,caption\n", {"caption": "image"}, "one column for both, image"),
         (b"\xff\xfei\0m\0a\0g\0e\0", {}, "is not text in UTF-8 .*maybe in UTF-16.: save it as"),
         ("image,caption\ra.jpg,x\r", {}, "ends its lines by CR alone: save it with LF"),
     ],
@@ -193,7 +197,7 @@ def test_a_table_from_the_outside(pictures, tmp_path, listed, caplog):
     file.write_text("filepath\ttitle\nx.png\ta\ny.png\tb\n")
     with pytest.raises(ValueError, match=r"none of 2 pairs .*/x\.png is not there; is the folder"):
         open_captions(file)
-    with pytest.raises(ValueError, match="root must be the folder of the pictures, and there is"):
+    with pytest.raises(ValueError, match="root must be the folder of the images, and there is"):
         open_captions(file, root=tmp_path / "no")
     file.write_text("filepath\ttitle\nx.png\t \n")
     with pytest.raises(ValueError, match=r"holds no pair .*1 x empty, such as .*line 2, x\.png"):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from eva_data.captions.held_out import hold_out
 from eva_data.captions.opening import open_captions
+from eva_data.captions.sources import hold_out
 
 COUNT = 40
 

@@ -119,9 +119,9 @@ def test_a_path_that_ends_with_a_number_is_no_number_of_frames(make_frames, writ
     make_frames("data/a 3", range(1, 4))
     assert content(open_videos(write_list("a 3 0"))) == [("a 3", 0)]
     make_frames("data/b", range(1, 4))
-    with pytest.raises(ValueError, match=r"line 2 is 'b x 0', not `folder number_of_frames label`"):
+    with pytest.raises(ValueError, match=r"line 2 is 'b x 0', and not `folder"):
         open_videos(write_list("b 3 0", "b x 0"))
-    with pytest.raises(ValueError, match=r"line 2 is 'b 0 0', not `folder number_of_frames label`"):
+    with pytest.raises(ValueError, match=r"line 2 is 'b 0 0', and not `folder"):
         open_videos(write_list("b 3 0", "b 0 0"))
     with pytest.raises(ValueError, match=r"none of the 1 videos .* looked for gone \(line 1\)"):
         open_videos(write_list("gone 3 0"))

@@ -1,6 +1,5 @@
-"""Lists with named columns: DeepMind's CSV of ids and times, CSV and JSON of paths."""
+"""Lists with named columns: DeepMind's CSV of ids and times, and tables of paths."""
 
-import json
 import logging
 
 import pytest
@@ -51,7 +50,7 @@ def test_ids_without_a_file_are_counted_and_named(make_files, write_list, conten
         "ab_12_34567_000010_000020", "-3B32lodo2M_000059_000069", "0123456789__000000_000010"
     ]  # fmt: skip
     assert list(videos.unlisted) == ["-3B32lodo2M_000001_000011.mp4", "other.mp4"]
-    assert "3 of the 4 videos of" in caplog.text
+    assert "lacks 3 of 4 videos of" in caplog.text
     assert "left out: ab_12_34567_000010_000020 (line 2), -3B32lodo2M_000059" in caplog.text
     assert "has 1 clips of missing ids at other times: -3B32lodo2M_000001" in caplog.text
     with pytest.raises(ValueError, match=r"none of the 1 videos .* looked for 0123456789__000000"):
@@ -91,27 +90,24 @@ def test_classes_of_the_training_list(make_files, write_list, content):
     file = write_list(HEADER, ROWS[3])
     classes = ["x", "abseiling"]
     assert content(open_videos(file, classes=classes)) == [("aaaaaaaaaaa.mp4", 1)]
-    with pytest.raises(ValueError, match=r"line 2 has the label 'abseiling', which is not among"):
+    with pytest.raises(ValueError, match="line 2 has the label 'abseiling'"):
         open_videos(file, classes=["x", "y"])
 
 
 @pytest.mark.parametrize(("lines", "message"), [
-    (["youtube_id,time_start,time_end,split", "a,1,2,test"], r"has the columns youtube_id, .* and"
-     r" no label \(test sets may have none\): expected label,youtube_id"),
-    (["youtube_id", "a"], "and no label"),
-    (["path,label", "a.mp4,0", "a, b.mp4,3"], r"line 3 has 3 cells, .* 2 columns: .* quotes"),
+    (["youtube_id,time_start,time_end,split", "a,1,2,test"], "none for the label"),
+    (["youtube_id", "a"], "none for the label"),
+    (["label,split", "x,train"], "none for the id"),
+    (["path,label", "a.mp4,0", "a, b.mp4,3"], "line 3 does not have 2 cells .* quotes"),
+    ([HEADER, "x,a"], "line 2 does not have 5 cells"),
     (["path,label", "a.mp4,0", "a.mp4,nan"], r"line 3 has the label 'nan', and .*line 2 has '0'"),
     (["path,total_frames,label", "b,99999999999,0"], r"line 2 has 99,999,999,999 frames"),
     (["path,total_frames,label", "b,-1,0"], r"line 2 has -1 frames"),
-    (["label,split", "x,train"], "and none with a path or an id"),
-    (["label,youtube_id,time_start", "x,a,1"], "and only one of start and end"),
     ([HEADER], "has a header and no video"),
     ([HEADER, ROWS[0], "x,,1,2,train"], "line 3 lacks its youtube_id"),
     ([HEADER, ROWS[0], "", ",a,1,2,train"], "line 4 lacks its label"),
-    ([HEADER, "x,a"], "line 2 has time_start '', which is not a number|holds several"),
     ([HEADER, "x,a,one,2,train"], "line 2 has time_start 'one', which is not a number"),
     ([HEADER, "x,a,1,2,train", "x,a,1,2,val"], "holds several splits, train, val: write a list"),
-    ([HEADER, '"' + "x" * 200_000 + '",a,1,2,train'], "line 2 is not CSV: field larger than"),
 ])  # fmt: skip
 def test_tables_that_cannot_be_used(make_files, write_list, lines, message):
     make_files("a.mp4", "b/1.jpg")
@@ -131,34 +127,3 @@ def test_tables_of_paths(make_files, write_list, content):
         assert content(open_videos(write_list(*lines))) == [("a, b.mp4", 1), ("c.mp4", 0)]
     videos = open_videos(write_list("path,label", "c.mp4,walk", '"a, b.mp4",run'))
     assert (content(videos), videos.classes) == ([("c.mp4", 1), ("a, b.mp4", 0)], ("run", "walk"))
-
-
-def test_json(make_files, tmp_path, content):
-    folder = make_files("a b.mp4", "c.mp4")
-    entries = [{"filename": "a b.mp4", "label": [1]}, {"filename": "c", "label": 0, "more": 1}]
-    named = [{"video": "c.mp4", "label": "walk"}]
-    for name, text, found in (
-        ("l.json", json.dumps(entries), [("a b.mp4", 1), ("c.mp4", 0)]),
-        ("l.json", json.dumps({"metainfo": {}, "data_list": entries}), None),
-        ("l.jsonl", "\n".join(map(json.dumps, entries)), None),
-        ("n.json", json.dumps(named), [("c.mp4", 0)]),
-    ):
-        (folder / name).write_text(text)
-        expected = found or [("a b.mp4", 1), ("c.mp4", 0)]
-        assert content(open_videos(folder / name)) == expected
-    assert open_videos(folder / "n.json").classes == ("walk",)
-
-
-@pytest.mark.parametrize(("text", "message"), [
-    ("[", r"l\.json is not JSON"), ("[" * 100_000, "is not JSON"), ("{}", "is not a list of"),
-    ("[]", "has no video"), ('["a.mp4"]', "is not a list of videos: expected"),
-    ('[{"filename": "a.mp4"}]', "has the columns filename, and no label"),
-    ('[{"filename": "a.mp4", "label": 0}, {"filename": "a.mp4"}]', "entry 2 lacks its label"),
-    ('[{"filename": "a.mp4", "label": [0, 1]}]', r"entry 1 has the labels \[0, 1\]: a"),
-    ('[{"filename": "a.mp4", "label": -1}]', "entry 1 has the label -1"),
-])  # fmt: skip
-def test_json_that_cannot_be_used(make_files, text, message):
-    file = make_files("a.mp4") / "l.json"
-    file.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        open_videos(file)

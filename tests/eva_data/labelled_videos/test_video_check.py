@@ -17,7 +17,7 @@ import pytest
 from eva_data.checks import video_facts, videos
 from eva_data.index import VIDEO_KIND, Table
 from eva_data.labelled_videos.opening import open_videos
-from eva_data.labelled_videos.video_files import VideoFiles
+from eva_data.labelled_videos.sources import VideoFiles
 
 IDS = ("-3B32lodo2M", "aB0aaaaaaaa", "cD1bbbbbbbb", "ab_12_34567")
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from eva_data.index import IMAGE_KIND, VIDEO_KIND, Table, state_of
-from eva_data.labelled_videos.opening import open_videos
-from eva_data.labelled_videos.video_index import write_video_index
+from eva_data.labelled_videos.opening import open_videos, write_video_index
 
 
 @pytest.fixture

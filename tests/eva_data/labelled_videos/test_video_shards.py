@@ -89,7 +89,7 @@ def test_labels(encoded, write_tar, content, caplog):
     videos = open_videos(shard, classes=["swim", "run", "walk"])
     labels = {"1.mp4": 2, "2.webm": 1, "3.mp4": 1, "4.mp4": 0, "5.mp4": 0, "6.MP4": 2}
     assert dict(content(videos)) == labels
-    with pytest.raises(ValueError, match=r"a\.tar:2\.webm has the label 'run', .* the 1 classes"):
+    with pytest.raises(ValueError, match=r"a\.tar:2\.webm has the label 'run', .* classes walk"):
         open_videos(shard, classes=["walk"])
 
 
@@ -98,7 +98,7 @@ def test_labels(encoded, write_tar, content, caplog):
     ({"a.mp4": b"x"}, "no video with a label"),
     ({"a.mp4": b"x", "a.cls": b"1", "b.mp4": b"x", "b.cls": b"run"},
      r"b\.mp4 has the label 'run', and .*a\.mp4 has '1'"),
-    ({"a.mp4": b"x", "a.cls": b"-1"}, r"a\.tar:a\.mp4 has the label -1"),
+    ({"a.mp4": b"x", "a.cls": b"-1"}, r"a\.tar:a\.mp4 has the label '-1'"),
     ({"a.mp4": b"x", "a.json": b"{"}, r"a\.tar:a\.json is not json"),
     ({"a.mp4": b"x", "a.json": b"3"}, r"a\.json is not an object of JSON with a label"),
     ({"a.mp4": b"x", "a.cls": b"\xff"}, r"a\.tar:a\.cls is not cls"),
@@ -113,7 +113,7 @@ def test_damaged_shards_and_members(encoded, write_tar, tmp_path):
     videos = open_videos(shard)
     with pytest.raises(UnreadableVideoError, match=r"a\.tar:b\.mp4"):
         videos.open(1)
-    with pytest.raises(IndexError, match="no video 2 among 2"):
+    with pytest.raises(IndexError):
         videos.open(2)
     content = shard.read_bytes()
     shard.write_bytes(content[:600])

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.video.source import UnreadableVideoError
 from eva_engine.data.order import SeededSamples
 from eva_video.data.clips import CentreClips, TrainingClips, Views

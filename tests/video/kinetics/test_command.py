@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from eva_data.kinetics import SOURCES, k710_labels, kinetics_classes, mapping
-from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import LabelledVideos
 from eva_video.kinetics import outputs, sources
 from eva_video.kinetics.command import main
 

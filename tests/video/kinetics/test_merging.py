@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eva_data.labelled_videos.clip_ids import youtube_id
+from eva_data.labelled_videos.lists import youtube_id
 from eva_video.kinetics.merging import Videos, keep, merge
 
 SETS = ("k400", "k600", "k700")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from eva_data.labelled_videos.labelled_videos import LabelledVideos
+from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.video.source import require_usual_shape
 from eva_video.data.sampling import Indexes, Sampling
 from eva_video.data.transforms import CentreTransform, ClipTransform, CropsTransform, Normalise

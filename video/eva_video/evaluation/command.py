@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, get_args
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.classes import read_class_list
 from eva_data.kinetics import SOURCES
-from eva_data.labelled_videos.opening import require_videos
 from eva_data.video.source import BACKENDS
 from eva_engine.commands.options import (
     add_arguments,
@@ -19,6 +18,7 @@ from eva_engine.commands.options import (
 )
 from eva_engine.config import LARGEST_SEED
 from eva_runs.options import integer
+from eva_runs.required_data import require_data
 from eva_video.config import MOST_FRAMES, Kind
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
 def _check(options: argparse.Namespace) -> None:
     """Answer mistyped paths before torch is imported."""
     resolve_source(options.weights)
-    require_videos(options.data, name="--data")
+    require_data(options.data, name="--data", forms="class folders, lists or shards")
     if options.classes is not None:
         read_class_list(options.classes)
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.video.source import UnreadableVideoError, require_backend
 from eva_engine import distributed
 from eva_engine.commands.ending import sentence

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import POOLINGS
-from eva_data.labelled_videos.opening import require_videos
 from eva_data.video.source import BACKENDS
 from eva_engine.commands.options import (
     add_arguments,
@@ -18,6 +17,7 @@ from eva_engine.commands.options import (
 )
 from eva_engine.config import LARGEST_SEED
 from eva_runs.options import integer, number
+from eva_runs.required_data import require_data
 from eva_video.config import MOST_FRAMES, PROBE_EPOCHS, PROBE_RATES
 
 if TYPE_CHECKING:
@@ -85,7 +85,11 @@ def _check(options: argparse.Namespace) -> None:
     """Answer mistyped paths before torch is imported."""
     resolve_source(options.weights)
     for name in ("train", "val"):
-        require_videos(getattr(options, name), name=f"--{name}")
+        require_data(
+            getattr(options, name),
+            name=f"--{name}",
+            forms="class folders, lists or shards",
+        )
 
 
 main = command(PROGRAM, _parse, _evaluate, check=_check)

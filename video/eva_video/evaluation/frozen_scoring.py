@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from eva_data.labelled_videos.labelled_videos import LabelledVideos
 from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.video.source import require_backend
 from eva_engine import distributed
 from eva_engine.commands.options import check_frozen

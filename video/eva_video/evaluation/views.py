@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from eva_data.labelled_videos.labelled_videos import LabelledVideos
+from eva_data.labelled_videos.sources import LabelledVideos
 from eva_engine.evaluation.counting import BatchResults
 from eva_engine.evaluation.sample_lines import SampleLines
 from eva_video.data.clips import CentreClips, Draws, Views

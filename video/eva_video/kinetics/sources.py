@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.kinetics import TITLES, find_classes, kinetics_classes, mapping
-from eva_data.labelled_videos.clip_ids import ID_LENGTH, youtube_id
+from eva_data.labelled_videos.lists import ID_LENGTH, youtube_id
 from eva_data.labelled_videos.opening import open_videos
-from eva_data.labelled_videos.video_files import VideoFiles
+from eva_data.labelled_videos.sources import VideoFiles
 from eva_video.kinetics.merging import Videos
 
 logger = logging.getLogger(__name__)
