@@ -21,8 +21,7 @@ from eva_data.imagenet import CLASSES, ImageNetPaths, open_sets
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
-from eva_engine.commands.options import choose_dtype
-from eva_engine.distributed import evaluation_in
+from eva_engine.distributed import choose_dtype, evaluation_in
 from eva_engine.evaluation.classification_report import (
     classification_sections,
     complain_of_left_out,

@@ -31,7 +31,8 @@ from eva_backbone.variants import (
 from eva_backbone.vit import VisionTransformer
 from eva_data.images import read_image
 from eva_data.transforms import ImageTransform, evaluation_transform
-from eva_engine.commands.options import Precision, choose_device, choose_dtype
+from eva_engine.commands.options import Precision
+from eva_engine.distributed import choose_device, choose_dtype
 from eva_engine.evaluation.own_data import notes_of_training
 
 Picture = str | os.PathLike[str] | Image.Image

@@ -45,7 +45,7 @@ from eva_engine.commands.options import (
     new_parser,
     parse_with_weights,
 )
-from eva_engine.commands.words import given_values
+from eva_engine.commands.training import given_values
 from eva_report.demos import log_to_terminal, refuse, run_demo
 from eva_runs.commands import check_outputs, program, program_name
 from eva_runs.exported import DATA, ENDINGS, require_form

@@ -52,19 +52,15 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         one_of_its_choices(self)
         at_least(self, lr=0, min_lr=0, warmup_epochs=0, eps=0, weight_decay=0, clip_grad=0)
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
-        unused = ("betas", "eps") if self.name == "lars" else ("momentum",)
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in unused and value != field.default:
-                raise ValueError(f"{field.name}={value} has no effect on name={self.name}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be in [0, 1), got {self.betas}")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay must be in (0, 1], got {self.layer_decay}")
-        if self.min_lr > self.lr:
-            raise ValueError(f"min_lr {self.min_lr} is above lr {self.lr}")
+        for name, rates in (("momentum", (self.momentum,)), ("betas", self.betas)):
+            require(all(0 <= rate < 1 for rate in rates), f"{name} must be in [0, 1), got {rates}")
+        for name in ("betas", "eps") if self.name == "lars" else ("momentum",):
+            value = getattr(self, name)
+            without = f"{name}={value} has no effect on name={self.name}"
+            require(value == getattr(OptimizerConfig, name), without)
+        layers = self.layer_decay
+        require(0 < layers <= 1, f"layer_decay must be in (0, 1], got {layers}")
+        require(self.min_lr <= self.lr, f"min_lr {self.min_lr} is above lr {self.lr}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,22 +131,21 @@ class RunConfig:
         one_of_its_choices(self)
         at_least(self, epochs=1, batch_size=1, accumulate=1, log_every=1, keep_checkpoints=1)
         at_least(self, workers=0, checkpoint_every=0, evaluate_every=0, seed=0)
-        if self.workers > MOST_WORKERS:
-            raise ValueError(f"workers must be at most {MOST_WORKERS}, got {self.workers}")
         at_least(self, max_skipped=0, max_bad_samples=0)
-        if self.max_skipped != RunConfig.max_skipped and self.nonfinite == "stop":
-            raise ValueError(
-                f"max_skipped={self.max_skipped} has no effect with nonfinite=stop: set "
-                "nonfinite=skip, or leave it out"
-            )
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
-        if self.zero_stage == 0 and self.precision != "fp32":
-            raise ValueError(
-                f"zero_stage=0 needs precision=fp32, got {self.precision}: half precision keeps "
-                "its float32 weights in the ZeRO optimizer; set zero_stage=1 (with one process it "
-                "is the same)"
-            )
+        most, skipped, decay = MOST_WORKERS, self.max_skipped, self.ema_decay
+        require(self.workers <= most, f"workers must be at most {most}, got {self.workers}")
+        require(0 <= decay < 1, f"ema_decay must be in [0, 1), got {decay}")
+        require(
+            self.nonfinite == "skip" or skipped == RunConfig.max_skipped,
+            f"max_skipped={skipped} has no effect with nonfinite=stop: set nonfinite=skip, or "
+            "leave it out",
+        )
+        require(
+            self.zero_stage == 1 or self.precision == "fp32",
+            f"zero_stage=0 needs precision=fp32, got {self.precision}: half precision keeps its "
+            "float32 weights in the ZeRO optimizer; set zero_stage=1 (with one process it is the "
+            "same)",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,10 +190,11 @@ class PixelConfig:
     std: tuple[float, float, float] = CLIP_STD
 
     def __post_init__(self) -> None:
-        if not all(map(math.isfinite, self.mean)):
-            raise ValueError(f"mean must be three finite numbers, got {tuple(self.mean)}")
-        if not all(math.isfinite(value) and value > 0 for value in self.std):
-            raise ValueError(f"std must be three finite numbers above 0, got {tuple(self.std)}")
+        mean, std = tuple(self.mean), tuple(self.std)
+        finite = len(mean) == 3 and all(map(math.isfinite, mean))
+        require(finite, f"mean must be three finite numbers, got {mean}")
+        positive = len(std) == 3 and all(math.isfinite(value) and value > 0 for value in std)
+        require(positive, f"std must be three finite numbers above 0, got {std}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,79 +221,58 @@ class MixingConfig:
         at_least(self, mixup=0, cutmix=0)
         check_probabilities(self, "mixup_switch", "label_smoothing")
         one_of_its_choices(self)
-        if self.mixup_switch != 0.5 and not (self.mixup and self.cutmix):
-            raise ValueError(
-                f"mixup_switch={self.mixup_switch} has no effect with mixup={self.mixup} and "
-                f"cutmix={self.cutmix}: it chooses between the two"
-            )
-        if self.pairing != "reverse" and not (self.mixup or self.cutmix):
-            raise ValueError(f"pairing={self.pairing} has no effect without mixup and cutmix")
+        require(
+            self.mixup_switch == 0.5 or bool(self.mixup and self.cutmix),
+            f"mixup_switch={self.mixup_switch} has no effect with mixup={self.mixup} and "
+            f"cutmix={self.cutmix}: it chooses between the two",
+        )
+        require(
+            self.pairing == "reverse" or bool(self.mixup or self.cutmix),
+            f"pairing={self.pairing} has no effect without mixup and cutmix",
+        )
 
     def check_batch_size(self, batch_size: int) -> None:
-        """Refuse a batch that cannot be mixed.
-
-        Args:
-            batch_size: Samples of one process in one forward pass.
+        """Refuse a batch of a process in which a sample that is to be mixed would be alone.
 
         Raises:
-            ValueError: If samples are to be mixed, and one would be left over or alone.
+            ValueError: Naming its size.
         """
-        if not (self.mixup or self.cutmix):
-            return
-        if self.pairing == "permute" and batch_size == 1:
-            raise ValueError(
-                "mixup and cutmix have no effect on a batch of one sample: set batch_size to 2 or "
-                "more"
-            )
-        if self.pairing == "reverse" and batch_size % 2:
-            raise ValueError(
-                f"mixup and cutmix pair the samples of a batch: batch_size must be even, got "
-                f"{batch_size}"
-            )
+        alone = batch_size % 2 if self.pairing == "reverse" else batch_size == 1
+        require(
+            not (alone and (self.mixup or self.cutmix)),
+            f"mixup and cutmix with pairing={self.pairing} need a batch_size that is "
+            f"{'even' if self.pairing == 'reverse' else '2 or more'}, got {batch_size}",
+        )
+
+
+def require(holds: bool, otherwise: str) -> None:
+    """Refuse settings.
+
+    Raises:
+        ValueError: With the message `otherwise`, unless it holds.
+    """
+    if not holds:
+        raise ValueError(otherwise)
 
 
 def at_least(config: Any, **limits: float) -> None:
-    """Refuse values of a config that are below a limit or not finite.
-
-    Args:
-        config: The dataclass.
-        **limits: Field names and smallest values.
-
-    Raises:
-        ValueError: Naming field and value.
-    """
+    """Refuse values of a config that are below a limit (name=smallest value) or not finite."""
     for name, limit in limits.items():
         value = getattr(config, name)
-        if not math.isfinite(value) or value < limit:
-            raise ValueError(f"{name} must be at least {limit}, got {value}")
+        fits = math.isfinite(value) and value >= limit
+        require(fits, f"{name} must be at least {limit}, got {value}")
 
 
 def check_probabilities(config: Any, *names: str) -> None:
-    """Refuse values of a config that are not in [0, 1].
-
-    Args:
-        config: The dataclass.
-        *names: Field names.
-
-    Raises:
-        ValueError: Naming field and value.
-    """
+    """Refuse values of a config that are not in [0, 1]."""
     for name in names:
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {getattr(config, name)}")
+        value = getattr(config, name)
+        require(0 <= value <= 1, f"{name} must be in [0, 1], got {value}")
 
 
 def check_image_size(size: int) -> None:
-    """Refuse a side of images that is a typing error, and would ask for more than any memory.
-
-    Args:
-        size: Side in pixels.
-
-    Raises:
-        ValueError: Naming it and the limits.
-    """
-    if not 1 <= size <= LARGEST_IMAGE:
-        raise ValueError(f"image_size must be in 1..{LARGEST_IMAGE}, got {size}")
+    """Refuse a side in pixels that is a typing error, and would ask for more than any memory."""
+    require(1 <= size <= LARGEST_IMAGE, f"image_size must be in 1..{LARGEST_IMAGE}, got {size}")
 
 
 def require_evaluated(best_metric: str, data: Any, *settings: str) -> None:
@@ -317,30 +292,16 @@ def require_evaluated(best_metric: str, data: Any, *settings: str) -> None:
 
 
 def one_of_its_choices(config: Any) -> None:
-    """Refuse values of `Literal` fields outside the literals; recipes can hold anything.
-
-    Args:
-        config: The dataclass.
-
-    Raises:
-        ValueError: Naming field, value and choices.
-    """
+    """Refuse values of `Literal` fields outside the literals; recipes can hold anything."""
     for name, hint in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            choices = ", ".join(map(str, get_args(hint)))
-            raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+        if get_origin(hint) is Literal:
+            value, choices = getattr(config, name), get_args(hint)
+            listed = ", ".join(map(str, choices))
+            require(value in choices, f"{name} must be one of {listed}, got {value!r}")
 
 
 def as_plain(config: Any) -> Any:
-    """Turn a config into what JSON can hold.
-
-    Args:
-        config: A dataclass, or a value of one.
-
-    Returns:
-        Dicts, lists, numbers and strings.
-    """
+    """Turn a dataclass, or a value of one, into what JSON can hold."""
     if is_dataclass(config) and not isinstance(config, type):
         return {field.name: as_plain(getattr(config, field.name)) for field in fields(config)}
     if isinstance(config, dict):
@@ -351,11 +312,7 @@ def as_plain(config: Any) -> Any:
 
 
 def what_is_saved(checkpoint: Path | None) -> str:
-    """Say what of a run is saved, and how to go on.
-
-    Args:
-        checkpoint: Its newest complete checkpoint.
-    """
+    """Say what of a run is saved, given its newest complete checkpoint, and how to go on."""
     if checkpoint is None:
         return SAYS.saved("")
     return SAYS.saved(checkpoint.name, done=int(checkpoint.name.rpartition("_")[2]))

@@ -1,4 +1,4 @@
-"""Processes of a run: their start, what they exchange, the output folder that they share."""
+"""Processes of a run: started by `torchrun`, `deepspeed`, Slurm with their variables, or alone."""
 
 import contextlib
 import logging
@@ -7,23 +7,51 @@ import random
 import socket
 import zlib
 from collections.abc import Iterator
-from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from eva_backbone.checkpoints.runs.engine import CONFIG
-from eva_engine.run_log import METRICS
-from eva_runs.output_folder import clean_if_refused, locked
-from eva_runs.record import STARTS, record_start
+from eva_runs.output_folder import claimed
+from eva_runs.processes import barrier as barrier
+from eva_runs.processes import gather as gather
+from eva_runs.processes import raise_together as raise_together
+from eva_runs.processes import rank as rank
+from eva_runs.processes import world_size as world_size
 
-logger = logging.getLogger(__name__)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
-_VARIABLES = ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # and RANK
-_set_here: dict[str, str | None] = {}  # what `start` has set, and what was there before
+
+@contextlib.contextmanager
+def joined(device: str = "auto", *, alone: bool = True) -> Iterator[torch.device]:
+    """Join the process group of the launcher while the block runs.
+
+    After an error the group stays as it is: taking it down needs all processes, and the others
+    notice the end of this one.
+
+    Args:
+        device: `cuda`, `cpu`, or `auto` for a GPU where there is one.
+        alone: Make a group of a single process where there is no launcher, which DeepSpeed needs.
+
+    Yields:
+        The device of this process.
+
+    Raises:
+        ValueError: As for `start`.
+    """
+    if dist.is_initialized() or not (alone or int(os.environ.get("WORLD_SIZE", 1)) > 1):
+        yield choose_device(device)
+        return
+    before = {name: os.environ.get(name) for name in _VARIABLES}
+    place = start(device)
+    try:
+        yield place
+    except SystemExit:  # on all processes alike
+        stop(before)
+        raise
+    stop(before)
 
 
 def start(device: str = "auto") -> torch.device:
@@ -33,7 +61,7 @@ def start(device: str = "auto") -> torch.device:
     MASTER_ADDR, MASTER_PORT); without RANK the process is alone.
 
     Args:
-        device: `cuda`, `cpu`, or `auto`.
+        device: As for `joined`.
 
     Returns:
         The device of this process.
@@ -42,28 +70,17 @@ def start(device: str = "auto") -> torch.device:
         ValueError: If a GPU is asked for and this process has none, or if only some of
             the variables are set.
     """
-    count = torch.cuda.device_count()
-    on_gpu = device == "cuda" or (device == "auto" and count > 0)
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    if on_gpu and local >= count:
-        if not count:
-            raise ValueError("device cuda: this machine has no GPU; use device=cpu")
-        raise ValueError(f"process {local} of this machine has no GPU: it has {count}; use fewer "
-                         "processes or device=cpu")  # fmt: skip
-    if not on_gpu:
+    place = choose_device(device)
+    if place.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    if "RANK" in os.environ:
-        missing = [name for name in _VARIABLES if name not in os.environ]
-        if missing:
-            raise ValueError(
-                f"RANK={os.environ['RANK']} is set but not {', '.join(missing)}: start with "
-                "torchrun or deepspeed, or set all of them (docs/scaling.md)"
-            )
-    else:
+    if "RANK" not in os.environ:
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-        alone["MASTER_PORT"] = str(_free_port())
-        _set_here.update({name: os.environ.get(name) for name in alone})
-        os.environ.update(alone)
+        os.environ.update(alone | {"MASTER_PORT": str(_free_port())})
+    elif missing := [name for name in _VARIABLES if name not in os.environ]:
+        raise ValueError(
+            f"RANK={os.environ['RANK']} is set but not {', '.join(missing)}: start with "
+            "torchrun or deepspeed, or set all of them (docs/scaling.md)"
+        )
     import deepspeed
     from deepspeed import ops
     from deepspeed.utils import logger as deepspeed_logger
@@ -71,39 +88,68 @@ def start(device: str = "auto") -> torch.device:
     deepspeed_logger.setLevel(logging.WARNING)
     # would compile a C++ extension for CPU inference that nothing here uses
     ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if on_gpu:
-        torch.cuda.set_device(local)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
     if not dist.is_initialized():
-        deepspeed.init_distributed("nccl" if on_gpu else "gloo", verbose=False)
-    return torch.device("cuda", local) if on_gpu else torch.device("cpu")
+        deepspeed.init_distributed("nccl" if place.type == "cuda" else "gloo", verbose=False)
+    return place
 
 
-def stop() -> None:
-    """Leave the process group; the variables of one that `start` made alone are as before."""
+def stop(environment: dict[str, str | None] | None = None) -> None:
+    """Leave the process group.
+
+    Args:
+        environment: Variables of the launcher as they were before `start`; None leaves them.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
-    for name, before in _set_here.items():
+    for name, before in (environment or {}).items():
         if before is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = before
-    _set_here.clear()
 
 
-def rank() -> int:
-    """Return the number of this process among all."""
-    return dist.get_rank() if dist.is_initialized() else 0
+def choose_device(device: str = "auto") -> torch.device:
+    """Choose the device of this process.
+
+    Args:
+        device: Name in PyTorch, or `auto` for a GPU where there is one.
+
+    Raises:
+        ValueError: If a GPU is asked for and this process has none.
+    """
+    count = torch.cuda.device_count()
+    if device not in ("auto", "cuda"):
+        return torch.device(device)
+    if device == "auto" and not count:
+        return torch.device("cpu")
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if local >= count:
+        raise ValueError(f"device {device}: process {local} of this machine has no GPU, of which "
+                         f"there are {count}; use fewer processes, or cpu")  # fmt: skip
+    return torch.device("cuda", local)
 
 
-def world_size() -> int:
-    """Return the number of processes."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Choose a number format: by default (`auto`) fp16 on a GPU, as officially, else fp32."""
+    if precision == "auto":
+        precision = "fp16" if device.type == "cuda" else "fp32"
+    return DTYPES[precision]
 
 
-def barrier() -> None:
-    """Wait for all processes."""
-    if world_size() > 1:
-        dist.barrier()
+@contextlib.contextmanager
+def evaluation_in(folder: Path | None) -> Iterator[None]:
+    """Claim the output folder of an evaluation, if it has one; called on all processes.
+
+    Raises:
+        UnwritableError: If nothing can be written in it.
+    """
+    if folder is None:
+        yield
+        return
+    with claimed(folder, "evaluation", traces=(), begun="results.json"):
+        yield
 
 
 def own_share(count: int) -> range:
@@ -117,9 +163,6 @@ def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
     Args:
         values: Numbers, equally many on every process.
         device: Device on which the backend of the process group works.
-
-    Returns:
-        The sums.
     """
     if world_size() == 1:
         return list(values)
@@ -127,32 +170,6 @@ def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
     dist.all_reduce(tensor)
     result: list[float] = tensor.tolist()
     return result
-
-
-def gather(value: Any) -> list[Any]:
-    """Collect a small object of every process, in the order of the processes."""
-    if world_size() == 1:
-        return [value]
-    values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
-    return values
-
-
-def raise_together(error: Exception | None) -> None:
-    """Raise an error on all processes; the same call on all of them.
-
-    Args:
-        error: Error of this process, or None.
-
-    Raises:
-        Exception: This process's own error, or else the first process's that has one.
-    """
-    errors = gather(error)
-    if error is not None:
-        raise error
-    for other in errors:
-        if other is not None:
-            raise other
 
 
 def seed_all(*numbers: int, purpose: str = "") -> None:
@@ -175,83 +192,3 @@ def _free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
-
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-_held: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
-_TRACES = ("log.txt", "log_rank*.txt", "checkpoints", STARTS, CONFIG)  # of a run before it begins
-
-
-@contextlib.contextmanager
-def training_in(folder: Path) -> Iterator[None]:
-    """Reserve the folder of a training, which leaves nothing in it if it is refused.
-
-    Args:
-        folder: The output folder; it is made if it is not there.
-
-    Raises:
-        FolderInUseError: As for `reserved`.
-        UnwritableError: As for `reserved`.
-    """
-    with contextlib.ExitStack() as stack:
-        if rank() == 0:
-            begun = (folder / METRICS).exists
-            stack.enter_context(clean_if_refused(folder, _TRACES, begun=begun))
-        stack.enter_context(reserved(folder))
-        yield
-
-
-@contextlib.contextmanager
-def evaluation_in(folder: Path | None) -> Iterator[None]:
-    """Reserve the output of an evaluation and record its start; no output is fine too.
-
-    Args:
-        folder: The output folder; it is made if it is not there.
-
-    Raises:
-        FolderInUseError: As for `reserved`.
-        UnwritableError: As for `reserved`.
-    """
-    with contextlib.ExitStack() as stack:
-        if folder is not None:
-            main = rank() == 0
-            if main:
-                begun = (folder / "results.json").exists
-                stack.enter_context(clean_if_refused(folder, [STARTS], begun=begun))
-            stack.enter_context(reserved(folder))  # fails now, not after hours
-            if main:
-                record_start(folder, "evaluation")
-        yield
-
-
-@contextlib.contextmanager
-def reserved(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder while the block runs; the same call on all processes.
-
-    The main process holds the lock; inside, the same folder can be reserved again.
-
-    Args:
-        folder: The output folder; it is made if it is not there.
-
-    Raises:
-        FolderInUseError: A ValueError on all processes, if another run uses the folder.
-        UnwritableError: On all processes, if nothing can be written in it.
-    """
-    # no look-up, as `resolve` makes one: NFS would remember that the folder is not there yet
-    place = Path(os.path.abspath(folder))  # noqa: PTH100
-    if place in _held.get():
-        yield
-        return
-    with contextlib.ExitStack() as stack:
-        problem: Exception | None = None
-        if rank() == 0:
-            try:
-                stack.enter_context(locked(folder))
-            except (ValueError, OSError) as error:
-                problem = error
-        raise_together(problem)
-        token = _held.set(_held.get() | {place})
-        stack.callback(_held.reset, token)
-        yield

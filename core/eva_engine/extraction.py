@@ -1,6 +1,8 @@
 """Features of many images or texts in files: computed by several processes, continued after a stop.
 
-names, features = read_features("output/photos")  # of all files
+    names, features = read_features("output/photos")  # of all files
+
+A file holds a bounded number of samples, so that memory does not grow with theirs.
 
 Shapes: B samples, C channels, h x w patches, L tokens of a text.
 """
@@ -47,18 +49,18 @@ from eva_engine.commands.extraction import Extraction
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.distributed import DTYPES
 from eva_runs.commands import say
+from eva_runs.output_folder import locked
+from eva_runs.processes import is_main, on_main
 
 SETTINGS = "features.json"
 PICTURES, TEXTS = UNITS = ("pictures", "texts")  # what the settings call the number of samples
+LARGEST_FILE = 4096  # samples
 _Read = TypeVar("_Read")
-_DAMAGE = (zipfile.BadZipFile, SafetensorError)
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, SafetensorError)
 
 
 class Features(NamedTuple):
-    """Names of samples, and their features (B, C) or (B, C, h, w), in the same order.
-
-    The names are paths of pictures, or the texts.
-    """
+    """Names of samples (paths of images, or texts), and their features (B, C) or (B, C, h, w)."""
 
     names: list[str]
     features: Tensor
@@ -89,6 +91,10 @@ class Plan:
         """Name a file by its shard."""
         return self.folder / f"features-{shard:05}-of-{self.shards:05}.{self.suffix}"
 
+    def missing(self) -> list[int]:
+        """List the shards whose files are not there."""
+        return [shard for shard in range(self.shards) if not self.file(shard).is_file()]
+
     def count_written(self) -> int:
         """Count the samples in all files, without those that were left out."""
         return sum(_opened(self.file(shard), _count) for shard in range(self.shards))
@@ -106,7 +112,7 @@ def read_features(folder: str | os.PathLike[str]) -> Features:
         folder: Its output.
 
     Returns:
-        Names and features; unreadable pictures that were skipped are in neither.
+        Names and features; unreadable images that were skipped are in neither.
 
     Raises:
         ValueError: If there is no extraction, or it is not complete.
@@ -124,8 +130,7 @@ def read_features(folder: str | os.PathLike[str]) -> Features:
         )
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{folder} holds no features: {SETTINGS} cannot be read") from error
-    missing = [shard for shard in range(plan.shards) if not plan.file(shard).is_file()]
-    if missing:
+    if missing := plan.missing():
         raise ValueError(
             f"{folder} lacks {len(missing)} of {plan.shards} files, such as "
             f"{plan.file(missing[0]).name}: run the same command again to complete it"
@@ -135,17 +140,8 @@ def read_features(folder: str | os.PathLike[str]) -> Features:
     return Features(names, torch.cat([part.features for part in parts]))
 
 
-def write_shard(file: Path, names: list[str], features: Tensor) -> None:
-    """Write one file, completely or not at all.
-
-    Args:
-        file: The file, by its suffix of safetensors or npz.
-        names: Names of the samples.
-        features: (B, C) or (B, C, h, w).
-
-    Raises:
-        UnwritableError: If the disk is full, for example.
-    """
+def _write_shard(file: Path, names: list[str], features: Tensor) -> None:
+    """Write one file of features (B, C) or (B, C, h, w), completely or not at all."""
     if file.suffix == ".npz":
         with writing(file) as stream:
             np.savez(stream, features=features.numpy(), names=np.array(names))
@@ -154,7 +150,7 @@ def write_shard(file: Path, names: list[str], features: Tensor) -> None:
 
 
 def _opened(file: Path, read: Callable[[Path], _Read]) -> _Read:
-    """Read a file, or say in one sentence that it is damaged.
+    """Read a file, or say that it is damaged.
 
     numpy compresses nothing by itself: a compressed file was not written here, and its content may
     be larger than memory.
@@ -165,7 +161,7 @@ def _opened(file: Path, read: Callable[[Path], _Read]) -> _Read:
                 if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                     raise ValueError("it is compressed, which an extraction does not do")
         return read(file)
-    except (OSError, ValueError, TypeError, KeyError, EOFError, *_DAMAGE) as error:
+    except _DAMAGE as error:
         raise ValueError(
             f"{file} cannot be read ({error}): delete it and run the same command again"
         ) from error
@@ -192,7 +188,7 @@ class Samples(Dataset[tuple[int, Tensor | None, str]], ABC):
     """Samples by index: (index, tensor, ""), or (index, None, why it cannot be read).
 
     Attributes:
-        unit: What the samples are, of `eva_engine.extraction.UNITS`.
+        unit: What the samples are, of `UNITS`.
         names: Their names.
     """
 
@@ -212,15 +208,15 @@ class Samples(Dataset[tuple[int, Tensor | None, str]], ABC):
 
 
 class Pictures(Samples):
-    """Pictures as tensors (3, H, W).
+    """Images as tensors (3, H, W).
 
     Args:
-        locations: Folders, which are searched, and picture files; or one data set by name, see
+        locations: Folders, which are searched, and image files; or one dataset by name, see
             `eva_data.labelled_images`.
-        transform: Transform of a PIL picture in RGB.
+        transform: Transform of a PIL image in RGB.
 
     Raises:
-        ValueError: If there is no picture.
+        ValueError: If there is no image.
     """
 
     unit = PICTURES
@@ -234,12 +230,10 @@ class Pictures(Samples):
             return
         self.names = [path for location in locations for path in _paths(Path(location))]
         if not self.names:
-            raise ValueError(
-                f"{', '.join(locations)}: no picture there; looked for {LISTED_IMAGE_SUFFIXES}"
-            )
+            raise ValueError(f"{', '.join(locations)}: no image there, of {LISTED_IMAGE_SUFFIXES}")
 
     def load(self, index: int) -> Image.Image:
-        """Read a picture in RGB, upright as its EXIF data say."""
+        """Read an image in RGB, upright as its EXIF data say."""
         if self._samples is not None:
             return self._samples.image(index)
         return read_image(self.names[index], upright=True)
@@ -251,16 +245,20 @@ class Pictures(Samples):
             return index, None, str(error)
 
 
+def _paths(location: Path) -> list[str]:
+    if location.is_dir():
+        return [str(location / path) for path in find_files(location, SUFFIXES)]
+    if location.is_file():
+        return [str(location)]
+    raise ValueError(f"there is no folder or image {location}")
+
+
 class Texts(Samples):
     """Texts as tokens (L,).
 
     Args:
         file: Text file with one text in each line.
         transform: What makes tokens of a text.
-
-    Raises:
-        OSError: If the file cannot be read.
-        ValueError: If it is not text in UTF-8, is empty, or has a blank line between others.
     """
 
     unit = TEXTS
@@ -273,81 +271,91 @@ class Texts(Samples):
         return index, self.transform(self.names[index]), ""
 
 
-def _paths(location: Path) -> Iterator[str]:
-    if location.is_dir():
-        yield from (str(location / path) for path in find_files(location, SUFFIXES))
-    elif location.is_file():
-        yield str(location)
-    else:
-        raise ValueError(f"there is no folder or picture {location}")
-
-
-def agree(folder: Path, settings: dict[str, Any]) -> None:
-    """Note the settings, or check that they are the same as before, to continue.
+def write_features(options: argparse.Namespace, prepare: Callable[[], Extraction]) -> None:
+    """Write the features that a command line asks for, and report on the files.
 
     Args:
-        folder: Folder of the files.
-        settings: Settings by name.
+        options: Options of `eva_engine.commands.extraction`.
+        prepare: Function that loads what computes the features of the chosen kind.
 
     Raises:
-        ValueError: If the folder holds features with other settings.
+        ValueError: If the folder is in use, or holds features of something else.
     """
+    with contextlib.ExitStack() as stack:
+        on_main(lambda: stack.enter_context(locked(options.output)))
+        _write_features(options, prepare())
+
+
+def _write_features(options: argparse.Namespace, extraction: Extraction) -> None:
+    samples, shape = extraction.samples, extraction.shape
+    stored = DTYPES[options.store]
+    bytes_each = stored.itemsize * torch.Size(shape).numel()
+    settings = {
+        "weights": Path(options.weights).name,
+        # distinguishes weights of equal names
+        "sha256": on_main(lambda: sha256_of(resolve_source(options.weights))),
+        **extraction.settings,
+        "kind": options.kind,
+        "store": options.store,
+        "format": options.format,
+        "shape": shape,
+        samples.unit: len(samples),
+        # so few that several processes have their share, and that little is lost with a file
+        "shard_size": max(1, min(LARGEST_FILE, int(options.file_mb * 2**20 / bytes_each))),
+        "names": samples.digest,
+    }
+    on_main(lambda: _agree(options.output, settings))
+    plan = Plan(
+        folder=options.output,
+        samples=len(samples),
+        shard_size=settings["shard_size"],
+        suffix=options.format,
+    )
+    left_out = _extract(extraction, plan, options)
+    left_out = [why for part in distributed.gather(left_out) for why in part]
+    if is_main():
+        for why in left_out:
+            sys.stderr.write(f"left out: {why}\n")
+        say(
+            f"{options.output} holds {options.kind} features {tuple(shape)} of "
+            f"{plan.count_written()} {samples.unit} in {plan.shards} files"
+        )
+
+
+def _agree(folder: Path, settings: dict[str, Any]) -> None:
+    """Note the settings, or check that they are the same as before, to continue."""
     file = folder / SETTINGS
-    if file.is_file():
-        try:
-            before = dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise ValueError(
-                f"{file} cannot be read ({error}): remove it, or choose another --output"
-            ) from error
-        settings = json.loads(json.dumps(settings))  # tuples are lists there
-        changed = [key for key in settings if before.get(key) != settings[key]]
-        if changed:
-            raise ValueError(
-                f"{folder} holds features with other settings ("
-                + ", ".join(f"{key} {before.get(key, '?')} -> {settings[key]}" for key in changed)
-                + "; ? was not noted by an earlier version" * (not set(changed) <= before.keys())
-                + "); choose another --output"
-            )
+    if not file.is_file():
+        write_text(file, json.dumps(settings, indent=2) + "\n")
         return
-    write_text(file, json.dumps(settings, indent=2) + "\n")
+    try:
+        before = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{file} cannot be read ({error}): remove it, or choose another --output"
+        ) from error
+    settings = json.loads(json.dumps(settings))  # tuples are lists there
+    changed = [key for key in settings if before.get(key) != settings[key]]
+    if changed:
+        listed = ", ".join(f"{key} {before.get(key, '?')} -> {settings[key]}" for key in changed)
+        raise ValueError(
+            f"{folder} holds features with other settings ({listed}): choose another --output"
+        )
 
 
-def extract(
-    compute: Callable[[Tensor], Tensor],
-    samples: Samples,
-    plan: Plan,
-    *,
-    shape: Sequence[int],
-    stored: torch.dtype,
-    batch_size: int,
-    workers: int,
-    skip_unreadable: bool = False,
-) -> list[str]:
+def _extract(extraction: Extraction, plan: Plan, options: argparse.Namespace) -> list[str]:
     """Compute the files that are not there yet; each process takes its share of them.
 
-    Args:
-        compute: What gives features (B, C) or (B, C, h, w) of a batch of samples.
-        samples: The samples.
-        plan: How they are spread over files.
-        shape: Shape of the features of one sample.
-        stored: Number format in the files.
-        batch_size: Samples in a forward pass.
-        workers: Processes that load.
-        skip_unreadable: Leave unreadable pictures out.
-
     Returns:
-        A reason for each picture of this process that was left out.
-
-    Raises:
-        UnreadableImageError: If a picture cannot be read, unless such pictures are skipped.
-        FloatingPointError: If features are not finite in the number format.
+        A reason for each image of this process that was left out.
     """
-    missing = [shard for shard in range(plan.shards) if not plan.file(shard).is_file()]
-    missing = distributed.gather(missing)[0]  # as the first process sees it
+    samples, stored = extraction.samples, DTYPES[options.store]
+    missing: list[int] = on_main(plan.missing)
     own = missing[distributed.rank() :: distributed.world_size()]
     steps = [
-        (shard, batch) for shard in own for batch in _batches(plan.samples_of(shard), batch_size)
+        (shard, batch)
+        for shard in own
+        for batch in _batches(plan.samples_of(shard), options.batch_size)
     ]
     if not steps:
         return []
@@ -356,35 +364,39 @@ def extract(
     parts: list[Tensor] = []
     total = sum(len(batch) for _, batch in steps)
     with (
-        contextlib.nullcontext()
-        if distributed.rank()
-        else ProgressBar(total, what="features", unit=samples.unit.removesuffix("s")) as bar,
+        ProgressBar(total, what="features", unit=samples.unit.removesuffix("s"))
+        if is_main()
+        else contextlib.nullcontext() as bar,
         evaluation_loader(
-            samples, batches=[batch for _, batch in steps], workers=workers, collate=_collate
+            samples, batches=[batch for _, batch in steps], workers=options.workers,
+            collate=_collate,
         ) as batches,
-    ):
+    ):  # fmt: skip
         for (shard, batch), (indexes, tensors, bad) in zip(steps, batches, strict=True):
-            if bad and not skip_unreadable:
-                raise UnreadableImageError(f"{bad[0]}; --skip-unreadable leaves such pictures out")
+            if bad and not options.skip_unreadable:
+                raise UnreadableImageError(f"{bad[0]}; --skip-unreadable leaves such images out")
             left_out += bad
             if indexes:
-                features = compute(tensors).to(stored)
                 found = [samples.names[index] for index in indexes]
-                finite = features.flatten(1).isfinite().all(1).cpu()
-                if not finite.all():
-                    raise FloatingPointError(
-                        f"features of {found[int((~finite).nonzero()[0])]} are not finite in "
-                        f"{stored}: use --precision fp32 and --store fp32"
-                    )
+                parts.append(_finite(extraction.compute(tensors).to(stored), found).cpu())
                 names += found
-                parts.append(features.cpu())
             if bar is not None:
                 bar.update(len(batch))
             if batch[-1] == plan.samples_of(shard)[-1]:
-                features = torch.cat(parts) if parts else torch.empty(0, *shape, dtype=stored)
-                write_shard(plan.file(shard), names, features)
+                empty = torch.empty(0, *extraction.shape, dtype=stored)
+                _write_shard(plan.file(shard), names, torch.cat(parts) if parts else empty)
                 names, parts = [], []
     return left_out
+
+
+def _finite(features: Tensor, names: Sequence[str]) -> Tensor:
+    finite = features.flatten(1).isfinite().all(1).cpu()
+    if not finite.all():
+        raise FloatingPointError(
+            f"features of {names[int((~finite).nonzero()[0])]} are not finite in {features.dtype}: "
+            "use --precision fp32 and --store fp32"
+        )
+    return features
 
 
 def _collate(
@@ -399,63 +411,3 @@ def _collate(
 def _batches(indexes: range, size: int) -> Iterator[list[int]]:
     for start in range(0, len(indexes), size):
         yield list(indexes[start : start + size])
-
-
-LARGEST_FILE = 4096  # samples
-
-
-def write_features(options: argparse.Namespace, extraction: Extraction) -> None:
-    """Write the features that a command line asks for, and report on the files.
-
-    Args:
-        options: Options of `eva_engine.commands.extraction`.
-        extraction: Features of the chosen kind.
-
-    Raises:
-        ValueError: If the folder holds features of something else.
-    """
-    samples, shape = extraction.samples, extraction.shape
-    stored = DTYPES[options.store]
-    bytes_each = stored.itemsize * torch.Size(shape).numel()
-    # distinguishes weights of equal names
-    digest = sha256_of(resolve_source(options.weights)) if distributed.rank() == 0 else ""
-    settings = {
-        "weights": Path(options.weights).name,
-        "sha256": distributed.gather(digest)[0],
-        **extraction.settings,
-        "kind": options.kind,
-        "store": options.store,
-        "format": options.format,
-        "shape": shape,
-        samples.unit: len(samples),
-        # so few that several processes have their share, and that little is lost with a file
-        "shard_size": max(1, min(LARGEST_FILE, int(options.file_mb * 2**20 / bytes_each))),
-        "names": samples.digest,
-    }
-    if distributed.rank() == 0:
-        agree(options.output, settings)
-    distributed.barrier()
-    plan = Plan(
-        folder=options.output,
-        samples=len(samples),
-        shard_size=settings["shard_size"],
-        suffix=options.format,
-    )
-    left_out = extract(
-        extraction.compute,
-        samples,
-        plan,
-        shape=shape,
-        stored=stored,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        skip_unreadable=options.skip_unreadable,
-    )
-    left_out = [why for part in distributed.gather(left_out) for why in part]
-    if distributed.rank() == 0:
-        for why in left_out:
-            sys.stderr.write(f"left out: {why}\n")
-        say(
-            f"{options.output} holds {options.kind} features {tuple(shape)} of "
-            f"{plan.count_written()} {samples.unit} in {plan.shards} files"
-        )

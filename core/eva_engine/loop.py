@@ -16,7 +16,6 @@ from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS, BestWeights, check_metric, read_run
 from eva_engine.checkpoints.run_checkpoint import (
     RunCheckpoints,
-    check_that_nothing_was_here,
     find_checkpoint,
     mention_changes,
 )
@@ -30,9 +29,8 @@ from eva_engine.data.order import (
     build_loader,
     check_same_data,
 )
-from eva_engine.distributed import reserved
 from eva_engine.report import Presentation, Presenter
-from eva_engine.run_log import RunLog, check_packages
+from eva_engine.run_log import RunLog
 from eva_engine.steps.engine import (
     MovingAverage,
     TrainingEngine,
@@ -106,19 +104,18 @@ class TrainingRun:
     def start(self) -> None:
         """Train to the end, or to a signal.
 
-        However it ends, the processes that load data end with it.
+        However it ends, the processes that load data end with it. The output folder is claimed by
+        the caller, see `eva_runs.output_folder.claimed`.
 
         Raises:
-            ValueError: If the output folder is in use, or has a run that is not to be continued, or
-                one that cannot be.
+            ValueError: If the output folder has a run that is not to be continued, or cannot be.
             OSError: If something cannot be written.
-            FloatingPointError: If loss or gradients are not finite, as `run.nonfinite` says.
-            TooManyBadSamplesError: After `run.max_bad_samples`.
+            NonFiniteError: If loss or gradients are not finite, as `run.nonfinite` says.
+            TooManyUnreadableError: After `run.max_bad_samples`.
             SampleError: For a bug in the code of a sample.
             SystemExit: With `EXIT_RUN_AGAIN`, after a signal and a checkpoint.
         """
         run = self.run
-        check_packages(run)
         if run.precision == "fp16" and self.device.type == "cpu":
             raise ValueError("precision=fp16 needs a GPU: set precision=bf16 or fp32 on a CPU")
         check_metric(run.best_metric, self.results if self.evaluate else ())
@@ -127,13 +124,6 @@ class TrainingRun:
         self._presenter: Presenter | None = None
         self._worked = False
         self._signal = StopSignal()
-        with reserved(run.output):
-            self._work()
-            if self._presenter:
-                self._presenter.close(worked=self._worked)
-
-    def _work(self) -> None:
-        run = self.run
         with contextlib.ExitStack() as stack:
             self._prepare()
             stack.enter_context(self._signal.listen())  # to the end: loaders are shut down in it
@@ -149,6 +139,8 @@ class TrainingRun:
             if self._log:
                 stack.callback(self._log.close)
             self._train()
+        if self._presenter:
+            self._presenter.close(worked=self._worked)
 
     def _prepare(self) -> None:
         """Refuse everything that can be refused, before anything is changed."""
@@ -156,9 +148,11 @@ class TrainingRun:
         check_same_data(self.samples)
         self._main = distributed.rank() == 0
         self._processes = distributed.world_size()
+        step_batch = run.batch_size * run.accumulate * self._processes
+        self._every = run.checkpoint_every or len(self.samples) // step_batch
         keep = run.keep_checkpoints
         self._checkpoints = RunCheckpoints(run.output, keep=keep, config=self.config)
-        checkpoint = find_checkpoint(self._checkpoints, run)
+        checkpoint = find_checkpoint(self._checkpoints, run, first_save=self._every)
         self._newest, self._saved = checkpoint, checkpoint is not None
         saved = read_run(checkpoint) if checkpoint else {}
         self._seed = saved.get("seed", run.seed)
@@ -179,17 +173,14 @@ class TrainingRun:
         )
         self._steps_per_epoch = self._batches.steps_per_epoch
         self._total = run.epochs * self._steps_per_epoch
-        self._every = run.checkpoint_every or self._steps_per_epoch
         self._lr(0)
-        if checkpoint is None:
-            check_that_nothing_was_here(self._checkpoints, run, first_save=self._every)
         warn_of_slow_average(run.ema_decay, self._total)
         self._record = {
             "seed": self._seed,
             "processes": self._processes,
             "precision": run.precision,
             "zero_stage": run.zero_stage,
-            "step_batch": run.batch_size * run.accumulate * self._processes,
+            "step_batch": step_batch,
             "samples_of_data": len(self.samples),
         }
         if saved:

@@ -1,11 +1,12 @@
-"""The log of a run: JSON lines, TensorBoard, Weights & Biases, a progress bar, one line of text."""
+"""The logs of a run: text, JSON lines, TensorBoard, Weights & Biases, a progress bar."""
 
+import contextlib
 import importlib
-import importlib.util
 import json
 import logging
 import math
 import resource
+import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +19,76 @@ from eva_data.files import explained, make_folder, write_text
 from eva_data.progress import ProgressBar
 from eva_engine.config import RunConfig
 from eva_engine.steps.flops import peak_flops
-from eva_report.terminal import SHOWN
+from eva_report.terminal import SHOWN, FileFormatter, TerminalHandler
+from eva_runs.processes import rank
 
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 _SHOWN = 12  # evaluations on the terminal, about
 _POINTS = 400  # of a curve in a report
+
+
+@contextlib.contextmanager
+def logging_to(folder: Path) -> Iterator[Path]:
+    """Send messages to the terminal and a file of the run's folder; afterwards as before.
+
+    The main process writes all of them to `log.txt`, and what `TerminalHandler` lets pass to the
+    terminal; another one warnings to `log_rankN.txt`, of which the main one shows its own.
+
+    Args:
+        folder: Output folder of the run.
+
+    Yields:
+        The file, which appears with its first line.
+    """
+    number = rank()
+    file = folder / (f"log_rank{number}.txt" if number else "log.txt")
+    root, terminal = logging.getLogger(), TerminalHandler()
+    terminal.setLevel(logging.ERROR if number else logging.NOTSET)  # most warn of the same
+    ours = [terminal, _LogFile(file)]
+    level, others = root.level, root.handlers[:]
+    root.handlers[:] = ours
+    root.setLevel(logging.WARNING if number else logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield file
+    finally:
+        logging.captureWarnings(False)
+        root.handlers[:] = others
+        root.setLevel(level)
+        for handler in ours:
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A file that appears with its first line; if it cannot be written, that is said once."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, encoding="utf-8", delay=True)
+        self.setFormatter(FileFormatter())
+        self._failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; the first one opens the file, which may fail too."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Write the error that is being handled."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True
+            ProgressBar.write(f"{self.baseFilename} cannot be written: {error.strerror}")
+
+    def close(self) -> None:
+        """Close the file, also if its last lines find no space."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 class RunLog:
@@ -35,7 +99,7 @@ class RunLog:
         start_step: First step; later lines of an earlier start are removed.
         total_steps: Steps of the complete run.
         batch_size: Samples of an optimizer step, all processes together.
-        flops_per_sample: Model FLOPs of a sample, forward and backward; for the share of the peak.
+        flops_per_sample: Model FLOPs of a sample, forward and backward.
         device: Device of the model.
         processes: Number of processes.
         config: The resolved config, for Weights & Biases.
@@ -77,12 +141,7 @@ class RunLog:
         self._seconds_per_step = 0.0
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Report an optimizer step.
-
-        Args:
-            step: Number of the step, from 0.
-            values: Loss, learning rate and other measurements.
-        """
+        """Report loss, learning rate and other measurements of an optimizer step (from 0)."""
         done = step + 1
         self._bar.update(done - self._bar.done, loss=f"{values['loss']:.4f}")
         record = {"step": step, "samples": done * self.batch_size, **values}
@@ -171,36 +230,11 @@ class RunLog:
 
 
 def _finite(record: Mapping[str, float]) -> dict[str, float | None]:
-    """Replace NaN and infinity, which JSON does not have, by null."""
     return {name: value if math.isfinite(value) else None for name, value in record.items()}
 
 
-def check_packages(run: RunConfig) -> None:
-    """Refuse a log whose package is not installed; before anything else is done.
-
-    Args:
-        run: Settings of the run.
-
-    Raises:
-        ValueError: Naming the setting and the package.
-    """
-    if run.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise ValueError(
-            "tensorboard=True needs the package tensorboard: pip install tensorboard, or set "
-            "tensorboard=False"
-        )
-    if run.wandb_project and importlib.util.find_spec("wandb") is None:
-        raise ValueError(
-            f"wandb_project={run.wandb_project!r} needs the package wandb: pip install wandb"
-        )
-
-
 def last_logged_step(output: Path) -> int:
-    """Find the step, from 0, of the last complete line that a run logged; -1 if there is none.
-
-    Args:
-        output: Folder of the run.
-    """
+    """Find the step, from 0, of the last complete line that a run logged; -1 if there is none."""
     steps = [record["step"] for _, record in _records(output / METRICS)]
     return max(steps, default=-1)
 
@@ -221,27 +255,13 @@ def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def lines_of(file: Path) -> Iterator[dict[str, Any]]:
-    """Read the complete lines of a log of steps.
-
-    Args:
-        file: `metrics.jsonl`; it need not be there.
-
-    Yields:
-        Each line: `step`, from 0, and other numbers.
-    """
+    """Read the complete lines of `metrics.jsonl`: `step`, from 0, and other numbers."""
     for _, record in _records(file):
         yield record
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Average neighbouring points, so that a curve has a few hundred of them.
-
-    Args:
-        points: (x, y) in order of x.
-
-    Returns:
-        Means of as many neighbours each; the points, where they are few.
-    """
+    """Average neighbouring points (x, y), so that a curve has a few hundred of them."""
     size = max(1, math.ceil(len(points) / _POINTS))
     parts = (points[start : start + size] for start in range(0, len(points), size))
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part))
@@ -263,7 +283,7 @@ def _cut(file: Path, start_step: int) -> int:
 
 
 def _board(folder: Path, start_step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard import SummaryWriter  # only where the setting asks for it
 
     return SummaryWriter(str(folder), purge_step=start_step)
 

@@ -13,13 +13,13 @@ from torch.utils.data import Subset
 from eva_engine import distributed
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.commands import training as command_line
-from eva_engine.commands.ending import ending
 from eva_engine.config import OptimizerConfig, RunConfig, as_plain
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.evaluation.counting import AnyLabel, OneLabel, count
 from eva_engine.evaluation.sample_lines import writing_sample_lines
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.parameter_groups import layer_decay_groups
+from eva_runs.errors import ending
 
 
 class Samples:

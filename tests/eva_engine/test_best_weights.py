@@ -162,11 +162,9 @@ def test_what_an_earlier_run_left_counts_for_nothing(run, tmp_path):
 
 
 def test_a_metric_that_no_evaluation_gives(run, start):
-    with pytest.raises(
-        ValueError, match=r"best_metric=top is not a result .*there are loss, score\)"
-    ):
+    with pytest.raises(ValueError, match=r"best_metric=top .* loss, score"):
         run("top", loss=(1.0,), score=(1.0,))
-    with pytest.raises(ValueError, match=r"there are none: there is no validation data"):
+    with pytest.raises(ValueError, match="best_metric=loss"):
         start("run", changes={"evaluate": None}, best_metric="loss")
 
 

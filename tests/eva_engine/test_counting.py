@@ -278,13 +278,6 @@ def test_an_unreadable_image_is_an_error(prescribe, numbered, workers):
               workers=workers)  # fmt: skip
 
 
-def test_a_confusion_of_too_many_classes_is_refused(prescribe, numbered):
-    with pytest.raises(ValueError, match="confusion of 2001 classes: at most 2000"):
-        count(prescribe([[0.0] * 2001]), numbered([0], classes=2001), {"": OneLabel()}, device=CPU,
-              confusion=True)  # fmt: skip
-    count(prescribe([[0.0] * 2001]), numbered([0], classes=2001), {"": OneLabel()}, device=CPU)
-
-
 def test_no_image_counts(prescribe, numbered):
     with pytest.raises(ValueError, match="no sample counts in ReaL"):
         count(prescribe([FALLING] * 2), numbered([0, 1], classes=6),

@@ -15,12 +15,12 @@ from eva_engine.data.order import (
     Batch,
     OrderedBatches,
     SeededSamples,
-    TooManyBadSamplesError,
     build_loader,
     check_same_data,
     next_batch,
     to_device,
 )
+from eva_runs.errors import TooManyUnreadableError
 
 
 class Noisy:
@@ -136,7 +136,7 @@ def test_the_next_readable_sample_replaces_a_bad_one():
 
 def test_a_broken_data_set_is_an_error():
     message = "20 samples in a row cannot be read, from sample 3: OSError: truncated"
-    with pytest.raises(TooManyBadSamplesError, match=message):
+    with pytest.raises(TooManyUnreadableError, match=message):
         SeededSamples(Noisy(bad=range(20)), seed=3)[0, 3]
 
 

@@ -330,15 +330,6 @@ def test_a_skipped_step_changes_no_weight_beyond_its_limits(make_engine):
     assert engine.full_precision_state()["head.bias"].equal(before["head.bias"])
 
 
-@pytest.mark.parametrize(("limits", "message"), [
-    ({"logit_scale": (0, 1)}, "limits are given for logit_scale, a parameter that the model lacks"),
-    ({"head.bias": (2.0, 1.0)}, "limits of head.bias must be in order, got 2.0, 1.0"),
-])  # fmt: skip
-def test_limits_that_cannot_be_kept(make_engine, limits, message):
-    with pytest.raises(ValueError, match=message):
-        make_engine(limits=limits)
-
-
 def test_lars_by_its_definition(make_engine):
     """g + wd w, scaled by 0.001 |w| / |g + wd w| for matrices; momentum; You et al., 1708.03888."""
     engine = make_engine(stage=0, lr=0.5, momentum=0.9, weight_decay=0.0, **LARS)

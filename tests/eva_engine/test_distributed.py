@@ -37,17 +37,15 @@ def test_variables_of_the_launcher_are_all_needed(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_the_variables_of_a_run_alone_end_with_it(monkeypatch):
     monkeypatch.setattr(distributed.dist, "is_initialized", lambda: False)  # others need the group
-    monkeypatch.setattr(distributed, "_set_here", {"RANK": None, "MASTER_ADDR": "before"})
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    distributed.stop()
+    distributed.stop({"RANK": None, "MASTER_ADDR": "before"})
     assert "RANK" not in os.environ
     assert os.environ["MASTER_ADDR"] == "before"
-    assert not distributed._set_here
 
 
 def test_a_gpu_that_is_not_there():
-    with pytest.raises(ValueError, match="device cuda: this machine has no GPU; use device=cpu"):
+    with pytest.raises(ValueError, match="device cuda"):
         distributed.start("cuda")
 
 

@@ -14,10 +14,11 @@ from eva_engine.checkpoints import files as checkpoint_files
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.config import OptimizerConfig
-from eva_engine.data.order import SampleError, TooManyBadSamplesError
+from eva_engine.data.order import SampleError
 from eva_engine.report import run_of
 from eva_engine.steps import engine as compilation
 from eva_engine.steps.parameter_groups import warmup_cosine
+from eva_runs.errors import TooManyUnreadableError
 
 ALL = tuple(range(64))
 
@@ -127,9 +128,6 @@ def test_the_weights_are_kept_within_limits(start, metrics, tmp_path):
         assert weights(tmp_path / "run", kind, step=8)["head.bias"].item() == pytest.approx(
             0.375, abs=0.02 if kind == "model_ema" else 0
         )
-    with pytest.raises(ValueError, match="limits are given for scale, a parameter that the model"):
-        start("other", changes={"limits": {"scale": (0, 1)}})
-    assert not [path for path in (tmp_path / "other").rglob("*") if path.suffix]
 
 
 def test_accumulation_may_change_at_a_resume_in_bfloat16(start, metrics, tmp_path):
@@ -320,10 +318,10 @@ def test_unreadable_samples_are_counted_once_and_limited(start, metrics, tmp_pat
     assert lines[-2]["bad_samples"] == 2
     text = "replaced a sample that cannot be read: file-3.jpg: OSError: cannot id"
     assert caplog.text.count(text) == 1
-    with pytest.raises(TooManyBadSamplesError, match="2 samples could not be read, max_bad_samples"
+    with pytest.raises(TooManyUnreadableError, match="2 samples could not be read, max_bad_samples"
                        " is 1"):  # fmt: skip
         start("limited", rest=bad, max_bad_samples=1, checkpoint_every=1)
-    with pytest.raises(TooManyBadSamplesError, match="2 samples"):  # remembered after a resume
+    with pytest.raises(TooManyUnreadableError, match="2 samples"):  # remembered after a resume
         start("limited", rest=bad, max_bad_samples=1, checkpoint_every=1, resume=True)
     start("limited", rest=bad, max_bad_samples=2, checkpoint_every=1, resume=True)
     assert metrics(tmp_path / "limited") == lines
@@ -343,8 +341,8 @@ def test_a_bug_in_the_code_of_a_sample_is_an_error(start):
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({}, "has a run that reached step_00000008: continue it with --run.resume"),
-    ({"resume": True, "precision": "bf16"}, "began with precision=fp32 and cannot continue"),
-    ({"resume": True, "zero_stage": 0}, "began with zero_stage=1 and cannot continue with 0"),
+    ({"resume": True, "precision": "bf16"}, "precision=fp32 and cannot continue with bf16"),
+    ({"resume": True, "zero_stage": 0}, "zero_stage=1 and cannot continue with 0"),
     ({"resume": True, "ema_decay": 0.9}, "step_00000008 has no moving average: set ema_decay=0"),
 ])  # fmt: skip
 def test_a_folder_of_another_run_is_refused(start, tmp_path, settings, message):
@@ -358,7 +356,7 @@ def test_a_folder_of_another_run_is_refused(start, tmp_path, settings, message):
 
 def test_a_checkpoint_of_another_model_is_refused(start, program):
     start(epochs=1)
-    with pytest.raises(ValueError, match="has the state of another model, choose another output"):
+    with pytest.raises(ValueError, match="has the state of another model"):
         start(resume=True, epochs=2, changes={"model": program.Model(0.1, width=8)})
 
 
@@ -384,7 +382,6 @@ def test_the_seed_stays_and_another_batch_is_mentioned(start, metrics, tmp_path,
 
 @pytest.mark.parametrize(("settings", "rest", "message"), [
     ({"precision": "fp16"}, {}, "precision=fp16 needs a GPU"),
-    ({"wandb_project": "eva"}, {}, "wandb_project='eva' needs the package wandb: pip install"),
     ({"batch_size": 65}, {}, "64 samples do not fill a step of 65 x 1 x 1"),
     ({}, {"optimizer": OptimizerConfig(lr=1.0, warmup_epochs=4)}, "warm-up of 32 steps exceeds"),
 ])  # fmt: skip

@@ -126,9 +126,9 @@ def test_settings_that_no_batch_could_have(values, message):
 def test_mixing_pairs_the_samples_of_a_batch():
     MixingConfig(cutmix=1.0).check_batch_size(4)
     MixingConfig().check_batch_size(3)
-    with pytest.raises(ValueError, match="batch_size must be even, got 3"):
+    with pytest.raises(ValueError, match=r"batch_size .* even, got 3"):
         MixingConfig(cutmix=1.0).check_batch_size(3)
     MixingConfig(cutmix=1.0, pairing="permute").check_batch_size(3)
     MixingConfig().check_batch_size(1)
-    with pytest.raises(ValueError, match="no effect on a batch of one sample: set batch_size to 2"):
+    with pytest.raises(ValueError, match=r"batch_size .* got 1"):
         MixingConfig(cutmix=1.0, pairing="permute").check_batch_size(1)

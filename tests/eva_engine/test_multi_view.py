@@ -77,8 +77,6 @@ def test_as_many_views_at_once_as_the_memory_takes(at_once, seen):
     found, _ = MultiView(model, views_per_forward=at_once)(views)
     assert model.seen == seen
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
-    with pytest.raises(ValueError, match="views_per_forward must be at least 1, got 0"):
-        MultiView(model, views_per_forward=0)
 
 
 def test_columns_compete_before_the_softmax():
@@ -128,6 +126,6 @@ def test_what_cannot_be_read_is_left_out_and_named(workers):
     assert [[*batch.unreadable] for batch in batches] == [[1], [], [4, 5], [], []]
     with pytest.raises(OSError, match="noise-1 is torn"):
         count(MultiView(model), Noise(bad), {"": OneLabel()}, device=CPU, workers=workers)
-    with pytest.raises(ValueError, match="none of 9 samples can be read: noise-0 is torn"):
+    with pytest.raises(ValueError, match="9 cannot be read: noise-0 is torn"):
         count(MultiView(model), Noise(range(9)), {"mine": OneLabel()}, device=CPU,
               skip_unreadable=True)  # fmt: skip

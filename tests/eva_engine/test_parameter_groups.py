@@ -104,28 +104,19 @@ def of_another_model(model, groups):
     return [*groups, ParameterGroup(name="stray", params=[nn.Parameter(torch.ones(2, 3))])]
 
 
-@pytest.mark.parametrize(("spoil", "message"), [
-    (without_scale, "scale is in no parameter group: put it into one, or freeze it"),
-    (scale_twice, "scale is in two parameter groups, 'scale' and 'again'"),
-    (twice_in_one_group, "scale is in two parameter groups, 'scale' and 'scale'"),
-    (frozen_scale, "scale is frozen: leave it out of parameter group 'scale'"),
-    (of_another_model, r"'stray' holds a parameter of shape \(2, 3\) that the model does not have"),
+@pytest.mark.parametrize(("spoil", "named"), [
+    (without_scale, "scale"), (scale_twice, "scale"), (twice_in_one_group, "scale"),
+    (frozen_scale, "scale"), (of_another_model, r"\(2, 3\)"),
 ])  # fmt: skip
-def test_groups_that_do_not_fit_the_model_are_refused(device, tmp_path, spoil, message):
+def test_groups_that_do_not_fit_the_model_are_refused(spoil, named):
     model = Towers()
-    groups = spoil(model, of_towers(model))
-    run = RunConfig(output=tmp_path)
-    with pytest.raises(ValueError, match=message):
-        TrainingEngine(model, groups=groups, optimizer=OptimizerConfig(lr=1.0), run=run)
+    with pytest.raises(ValueError, match=f"not so for (one of )?{named}$"):
+        optimizer_groups(model, spoil(model, of_towers(model)), lr=1.0)
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"weight_decay": 0.3}, r"optimizer.weight_decay=0.3 has no effect: .* have 0.0, 0.05, 0.2;"),
-    ({"layer_decay": 0.8}, "optimizer.layer_decay=0.8 has no effect: all parameter groups have"),
-])  # fmt: skip
-def test_a_run_refuses_settings_that_its_groups_ignore(
-    program, device, tmp_path, settings, message
-):
+@pytest.mark.parametrize("settings", [{"weight_decay": 0.3}, {"layer_decay": 0.8}])
+def test_a_run_refuses_settings_that_its_groups_ignore(program, device, tmp_path, settings):
+    message = "optimizer." + next(f"{name}={value}" for name, value in settings.items())
     model = Towers()
     groups = of_towers(model)
     if "layer_decay" in settings:

@@ -114,8 +114,7 @@ def test_two_ranks_resume_and_refuse_to_be_one(launch, metrics, tmp_path):
     assert stopped.codes == [75, 75], stopped.texts
     alone = launch(tmp_path / "stopped", **options | {"ranks": 1, "run__batch_size": 8})
     assert alone.codes == [1]
-    assert "was saved by 2 processes" in alone.texts[0]
-    assert "start 2, or begin a new run from" in alone.texts[0]
+    assert "processes=2 and cannot continue with 1" in alone.texts[0]
     assert "Traceback" not in alone.texts[0]
     again = launch(tmp_path / "stopped", **options)
     assert again.codes == [0, 0], again.texts
@@ -147,9 +146,8 @@ def test_two_ranks_without_zero_continue_as_one(launch, metrics, tmp_path):
 def test_not_a_number_on_one_rank_stops_both_before_the_step(launch, metrics, tmp_path):
     ended = launch(tmp_path / "run", ranks=2, run__batch_size=4, poison=(5,))
     assert ended.codes == [1, 1]
-    for text in ended.texts:
-        assert "became infinite or NaN at step" in text
-        assert "Traceback" not in text
+    assert "became infinite or NaN at step" in ended.texts[0]
+    assert "Traceback" not in "".join(ended.texts)
     dumps = [json.loads((tmp_path / f"run/rank{rank}_nonfinite.json").read_text())
              for rank in (0, 1)]  # fmt: skip
     assert "file-5.jpg" in dumps[0]["samples"] + dumps[1]["samples"]

@@ -41,14 +41,9 @@ def test_closed_form(warmup):
     np.testing.assert_allclose(rates, expected, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize(("step", "warmup", "message"), [
-    (10, 2, r"step 10 is not in 0\.\.9"),
-    (-1, 2, "step -1 is not in"),
-    (0, 11, "warm-up of 11 steps exceeds the run of 10"),
-])  # fmt: skip
-def test_refused(step, warmup, message):
-    with pytest.raises(ValueError, match=message):
-        warmup_cosine(step, peak=1.0, end=0.0, warmup_steps=warmup, total_steps=10)
+def test_a_warm_up_that_is_longer_than_the_run():
+    with pytest.raises(ValueError, match=r"warm-up of 11 .* 10"):
+        warmup_cosine(0, peak=1.0, end=0.0, warmup_steps=11, total_steps=10)
 
 
 @pytest.mark.parametrize(("decay", "depth"), [(0.85, 40), (0.95, 40), (0.9, 40), (0.8, 24)])

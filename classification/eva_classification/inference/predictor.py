@@ -24,7 +24,8 @@ from eva_data.files import DEMO_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import predicted
 from eva_data.transforms import ImageTransform, evaluation_transform
-from eva_engine.commands.options import Precision, choose_device, choose_dtype
+from eva_engine.commands.options import Precision
+from eva_engine.distributed import choose_device, choose_dtype
 from eva_engine.evaluation.own_data import PUBLISHED, notes_of_training
 from eva_report.demos import Prediction, first_classes
 

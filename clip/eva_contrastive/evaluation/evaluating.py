@@ -36,9 +36,7 @@ from eva_contrastive.reports import (
 from eva_data.files import UnwritableError
 from eva_data.transforms import ImageTransform
 from eva_engine import distributed
-from eva_engine.commands.ending import sentence
-from eva_engine.commands.options import choose_dtype
-from eva_engine.distributed import evaluation_in
+from eva_engine.distributed import choose_dtype, evaluation_in
 from eva_engine.evaluation.classification_report import (
     Examples,
     complain_of_left_out,
@@ -50,6 +48,7 @@ from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training
 from eva_engine.report import announce
 from eva_report.content import Section, Step
 from eva_report.page import report_name, try_report
+from eva_runs.errors import one_line
 
 
 @dataclass
@@ -183,7 +182,7 @@ class _Work:
             if self._options.skip_unreadable or isinstance(error, UnwritableError):
                 raise
             raise OSError(
-                f"{sentence(error)}; --skip-unreadable leaves such samples out"
+                f"{one_line(error)}; --skip-unreadable leaves such samples out"
             ) from error
 
     def _weights(self, one: Benchmark) -> Tensor:

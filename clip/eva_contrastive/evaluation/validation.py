@@ -86,7 +86,7 @@ class ContrastiveValidation:
             Name -> value, of `results`; accuracies and shares in percent.
 
         Raises:
-            TooManyBadSamplesError: If more images than allowed cannot be read.
+            TooManyUnreadableError: If more images than allowed cannot be read.
         """
         clip: Any = getattr(model, "module", model)
         found: dict[str, float] = {}

@@ -25,7 +25,7 @@ from eva_contrastive.model.eva_clip import EvaClip, tokenize
 from eva_contrastive.model.loading import load_eva_clip
 from eva_contrastive.model.open_clip_files import find_preparation
 from eva_data.files import replacing_folder, write_text
-from eva_engine.commands.options import choose_device
+from eva_engine.distributed import choose_device
 from eva_runs.commands import say
 from eva_runs.exported import (
     ENDINGS,

@@ -32,7 +32,8 @@ from eva_data.images import read_image, read_rgb
 from eva_data.inputs import files_at, is_several
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_data.video.source import Backend, open_video, require_backend, require_usual_shape
-from eva_engine.commands.options import Precision, choose_device, choose_dtype
+from eva_engine.commands.options import Precision
+from eva_engine.distributed import choose_device, choose_dtype
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from eva_backbone.checkpoints.reading import read_torch_file
+from eva_backbone.checkpoints.runs.engine import BEST, MARKER, RECORD, listed_files
 from eva_backbone.checkpoints.runs.engine import EMA_WEIGHTS as EMA_WEIGHTS
-from eva_backbone.checkpoints.runs.engine import MARKER, listed_files
 from eva_backbone.checkpoints.runs.engine import WEIGHTS as WEIGHTS
 from eva_backbone.checkpoints.runs.engine import is_complete as is_complete
 from eva_backbone.checkpoints.verification import sha256_of
@@ -29,6 +29,7 @@ from eva_data.files import (
 )
 from eva_engine import distributed
 from eva_engine.steps.engine import TrainingEngine
+from eva_runs.processes import is_main, on_main, together
 
 logger = logging.getLogger(__name__)
 
@@ -44,32 +45,31 @@ def mark_complete(folder: Path) -> None:
         folder: Folder of the checkpoint, written to the end.
 
     Raises:
-        OSError: On all processes, if something cannot be read or written.
+        OSError: If something cannot be read or written.
     """
-    main = distributed.rank() == 0
-    paths = sorted(folder.rglob("*")) if main else []
-    names = [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
-    names = distributed.gather(names)[0]
-    own: dict[str, tuple[int, str]] = {}
-    problem: OSError | None = None
-    try:
+    paths = sorted(folder.rglob("*")) if is_main() else []
+    names: list[str] = distributed.gather(
+        [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
+    )[0]
+
+    def digests() -> dict[str, tuple[int, str]]:
+        own = {}
         for name in names[distributed.rank() :: distributed.world_size()]:
             flush(folder / name)
             own[name] = ((folder / name).stat().st_size, sha256_of(folder / name))
-    except OSError as error:
-        problem = error
-    distributed.raise_together(problem)
-    files = {name: entry for part in distributed.gather(own) for name, entry in part.items()}
-    try:
-        if main:
-            for inner in (path for path in paths if path.is_dir()):
-                flush(inner)
-            listed = {"format": _FORMAT, "files": {name: files[name] for name in names}}
-            write_text(folder / MARKER, json.dumps(listed, indent=1))
-            flush(folder)
-    except OSError as error:
-        problem = error
-    distributed.raise_together(problem)
+        return own
+
+    parts = distributed.gather(together(digests))
+    files = {name: entry for part in parts for name, entry in part.items()}
+
+    def mark() -> None:
+        for inner in (path for path in paths if path.is_dir()):
+            flush(inner)
+        listed = {"format": _FORMAT, "files": {name: files[name] for name in names}}
+        write_text(folder / MARKER, json.dumps(listed, indent=1))
+        flush(folder)
+
+    on_main(mark)
 
 
 def damage_of(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
@@ -115,7 +115,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 def save_weights(
     state: dict[str, Tensor], file: Path, config: Mapping[str, Any] | None = None
 ) -> None:
-    """Write tensors in the first process, completely or not at all; the others do nothing.
+    """Write tensors in the main process, completely or not at all; the others do nothing.
 
     Args:
         state: Name -> tensor.
@@ -125,10 +125,9 @@ def save_weights(
     Raises:
         UnwritableError: If the disk is full, for example.
     """
-    if distributed.rank():
-        return
-    metadata = {_CONFIG: json.dumps(config)} if config is not None else None
-    write_tensors(state, file, metadata)
+    if is_main():
+        metadata = {_CONFIG: json.dumps(config)} if config is not None else None
+        write_tensors(state, file, metadata)
 
 
 def read_config(file: Path) -> dict[str, Any] | None:
@@ -144,15 +143,10 @@ def read_config(file: Path) -> dict[str, Any] | None:
         return None
     try:
         with safe_open(file, framework="pt") as content:
-            text = (content.metadata() or {}).get(_CONFIG)
-    except SafetensorError as error:
-        raise ValueError(f"{file} is damaged, or not a .safetensors file ({error})") from error
-    if not text:
-        return None
-    try:
+            text = (content.metadata() or {}).get(_CONFIG) or "null"
         config = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} notes a config that is not JSON ({error})") from error
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged, or not a .safetensors file ({error})") from error
     if config is not None and not isinstance(config, dict):
         raise ValueError(f"{file} notes a config that is not a table: {text[:60]}")
     noted: dict[str, Any] | None = config
@@ -207,9 +201,6 @@ def safe_checkpoint_engine(failures: Failures) -> Any:
     return SafeCheckpointEngine()
 
 
-FOLDER, RECORD = "best", "best.json"
-
-
 def check_metric(metric: str, results: Sequence[str]) -> None:
     """Refuse a metric that is not a result of the evaluation.
 
@@ -221,10 +212,9 @@ def check_metric(metric: str, results: Sequence[str]) -> None:
         ValueError: Naming both.
     """
     if metric and metric not in results:
-        there_are = ", ".join(results) if results else "none: there is no validation data"
         raise ValueError(
-            f"best_metric={metric} is not a result of the evaluation (there are {there_are}); "
-            "choose one of them, or nothing ('')"
+            f"best_metric={metric} is not a result of the evaluation, which has "
+            f"{', '.join(results) or 'none without validation data'}; '' keeps no best weights"
         )
 
 
@@ -238,14 +228,14 @@ class BestWeights:
         output: Folder of the run.
         metric: Name of the result that decides; of `loss` the smallest is best, else the largest.
         begins: Whether the run begins; what an earlier one left does not count then.
-        config: Config of the run, for `eva_engine.checkpoints.files.read_config`.
+        config: Config of the run, for `read_config`.
     """
 
     def __init__(
         self, output: Path, *, metric: str, begins: bool, config: Mapping[str, Any]
     ) -> None:
-        self.folder, self.metric, self.config = output / FOLDER, metric, config
-        if distributed.rank() == 0:
+        self.folder, self.metric, self.config = output / BEST, metric, config
+        if is_main():
             remove_unfinished(self.folder)  # of a save that a kill cut short
             if begins:
                 (self.folder / RECORD).unlink(missing_ok=True)
@@ -262,24 +252,26 @@ class BestWeights:
             results: Results of the evaluation.
 
         Raises:
-            OSError: On all processes, if the disk is full, for example.
+            OSError: If the disk is full, for example.
         """
-        main = distributed.rank() == 0
-        kept = self._record() if main else {}
-        better = main and self._is_better(results[self.metric], kept.get(name))
+        kept = self._record() if is_main() else {}
+        better = is_main() and self._is_better(results[self.metric], kept.get(name))
         if not distributed.gather(better)[0]:
             return
-        failures, file = Failures(), self.folder / name
-        if main:
-            with failures.noted(file):
-                make_folder(self.folder)
-                self._write({key: value for key, value in kept.items() if key != name})
-        state = engine.full_precision_state()
-        if main:
-            with failures.noted(file):
+        file = self.folder / name
+
+        def forget() -> None:
+            make_folder(self.folder)
+            self._write({key: value for key, value in kept.items() if key != name})
+
+        def save() -> None:
+            with explained(file):
                 save_weights(state, file, self.config)
-                self._write(kept | {name: {"step": step, "results": dict(results)}})
-        failures.raise_together()
+            self._write(kept | {name: {"step": step, "results": dict(results)}})
+
+        on_main(forget)
+        state = engine.full_precision_state()
+        on_main(save)
         logger.info("best %s so far: %.5g, kept in %s", self.metric, results[self.metric], file)
 
     def _is_better(self, value: float, kept: Mapping[str, Any] | None) -> bool:
@@ -291,14 +283,16 @@ class BestWeights:
         return value < best if self.metric == "loss" else value > best
 
     def _record(self) -> dict[str, Any]:
+        file = self.folder / RECORD
         try:
-            record: dict[str, Any] = json.loads((self.folder / RECORD).read_text("utf-8"))
+            record: dict[str, Any] = json.loads(file.read_text("utf-8"))
             return {name: kept for name, kept in record.items() if kept["results"]}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-            logger.warning("%s cannot be read (%s): the next weights count as the best so far",
-                           self.folder / RECORD, error)  # fmt: skip
+            logger.warning(
+                "%s cannot be read (%s): the next weights count as the best", file, error
+            )
             return {}
 
     def _write(self, record: Mapping[str, Any]) -> None:

@@ -19,10 +19,11 @@ import torch
 
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.runs.engine import CHECKPOINTS, complete_checkpoints
-from eva_data.files import flush, make_folder, remove_unfinished, write_text, writing
+from eva_data.files import explained, flush, make_folder, remove_unfinished, write_text, writing
 from eva_engine import distributed
 from eva_engine.checkpoints.files import (
     EMA_WEIGHTS,
+    RUN,
     WEIGHTS,
     Failures,
     damage_of,
@@ -35,12 +36,13 @@ from eva_engine.config import SAYS, RunConfig
 from eva_engine.run_log import last_logged_step
 from eva_engine.steps.engine import MovingAverage, TrainingEngine
 from eva_report.terminal import SHOWN
+from eva_runs.processes import is_main, on_main
 
 logger = logging.getLogger(__name__)
 
-_RUN, _LATEST = "run.json", "latest"
-_STATE = "deepspeed"
+_LATEST, _STATE = "latest", "deepspeed"
 _PREFIX, _TEMPORARY, _REMOVED, _DAMAGED = "step_", ".writing_", ".removing_", "damaged_"
+_SEEN = ".seen_by_all_"
 
 
 class RunCheckpoints:
@@ -74,27 +76,23 @@ class RunCheckpoints:
         Others are passed over with a warning, and left as they are.
 
         Raises:
-            ValueError: On all processes, if one of them does not see the main process's folder, or
-                if there are checkpoints and none of them is undamaged.
+            ValueError: If a process does not see the main process's folder, or if there are
+                checkpoints and none of them is undamaged.
         """
         self._check_that_all_see_it()
-        main = distributed.rank() == 0
-        found = sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True) if main else []
+        found = sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True) if is_main() else []
         names: list[str] = distributed.gather([path.name for path in found])[0]
         passed_over = []
+        rank, processes = distributed.rank(), distributed.world_size()
         for name in names:
-            share = damage_of(
-                self.folder / name, part=distributed.rank(), parts=distributed.world_size()
-            )
-            problem = next((one for one in distributed.gather(share) if one is not None), None)
+            shares = distributed.gather(damage_of(self.folder / name, part=rank, parts=processes))
+            problem = next((one for one in shares if one is not None), None)
             if problem is None:
                 return self.folder / name
             self._damaged.add(self.folder / name)
             passed_over.append(f"{name}: {problem}")
-            if main:
-                logger.warning(
-                    "passed over the damaged checkpoint %s: %s; it is left as it is", name, problem
-                )
+            if is_main():
+                logger.warning("passed over the damaged checkpoint %s: %s", name, problem)
         if passed_over:
             raise ValueError(
                 f"no checkpoint in {self.folder} can be read, and nothing was changed "
@@ -103,22 +101,19 @@ class RunCheckpoints:
         return None
 
     def _check_that_all_see_it(self) -> None:
-        token = distributed.gather(uuid.uuid4().hex)[0]
-        file = self.folder / f".seen_by_all_{token}"
-        main = distributed.rank() == 0
-        problem: OSError | None = None
-        if main:
-            try:
-                make_folder(self.folder)
-                remove_unfinished(self.folder)
-                for left in self.folder.glob(".seen_by_all_*"):
-                    left.unlink(missing_ok=True)
-                file.touch()
-            except OSError as error:
-                problem = error
-        distributed.raise_together(problem)
+        token: str = distributed.gather(uuid.uuid4().hex)[0]
+        file = self.folder / f"{_SEEN}{token}"
+
+        def touch() -> None:
+            make_folder(self.folder)
+            remove_unfinished(self.folder)
+            for left in self.folder.glob(f"{_SEEN}*"):
+                left.unlink(missing_ok=True)
+            file.touch()
+
+        on_main(touch)
         seen = distributed.gather(file.exists())
-        if main:
+        if is_main():
             file.unlink()
         if not all(seen):
             blind = [number for number, sees in enumerate(seen) if not sees]
@@ -147,29 +142,34 @@ class RunCheckpoints:
             The folder.
 
         Raises:
-            OSError: On all processes, if the disk is full, for example; earlier checkpoints are
-                as they were.
+            OSError: If the disk is full, for example; earlier checkpoints are as they were.
         """
         final = self.folder / f"{_PREFIX}{step:08d}"
         temporary = self.folder / f"{_TEMPORARY}{final.name}"
         try:
             self._write(temporary, engine, average, {"step": step, **run})
-        except OSError:
-            if distributed.rank() == 0:
+        except Exception:
+            if is_main():
                 shutil.rmtree(temporary, ignore_errors=True)
             raise
-        failures = Failures()
-        if distributed.rank() == 0:
-            with failures.noted(final):
-                if final.exists():
-                    final.rename(_free(final.with_name(_DAMAGED + final.name)))
-                temporary.rename(final)
-                self._damaged.discard(final)
-                flush(self.folder)
-                write_text(self.folder / _LATEST, final.name)
-                self._remove_old()
-        failures.raise_together()
+        on_main(lambda: self._publish(temporary, final))
         return final
+
+    def _publish(self, temporary: Path, final: Path) -> None:
+        with explained(final):
+            if final.exists():
+                final.rename(_free(final.with_name(_DAMAGED + final.name)))
+            temporary.rename(final)
+            self._damaged.discard(final)
+            flush(self.folder)
+            write_text(self.folder / _LATEST, final.name)
+            self._remove_old()
+
+    def _remove_old(self) -> None:
+        for folder in self.complete()[: -self.keep]:
+            # a removal that is cut short leaves no checkpoint, and the next save goes on with it
+            removed = folder.rename(_free(folder.with_name(_REMOVED + folder.name)))
+            shutil.rmtree(removed, ignore_errors=True)
 
     def _write(
         self,
@@ -179,16 +179,16 @@ class RunCheckpoints:
         record: dict[str, Any],
     ) -> None:
         """Write all files; a failure is noted, so that no process waits for one that failed."""
-        failures, main = Failures(), distributed.rank() == 0
-        if main:
-            with failures.noted(folder):
-                for rest in (
-                    *self.folder.glob(f"{_TEMPORARY}*"),
-                    *self.folder.glob(_REMOVED + "*"),
-                ):
+
+        def begin() -> None:
+            for kind in (_TEMPORARY, _REMOVED):
+                for rest in self.folder.glob(f"{kind}*"):
                     shutil.rmtree(rest, ignore_errors=True)
+            with explained(folder):
                 folder.mkdir()
-        failures.raise_together()
+
+        on_main(begin)
+        failures = Failures()
         engine.engine.checkpoint_engine = safe_checkpoint_engine(failures)
         # it copies programs that make a file of weights, as is written below; if that failed, it
         # would leave the other processes waiting
@@ -199,7 +199,7 @@ class RunCheckpoints:
         with failures.noted(folder / WEIGHTS):
             save_weights(state, folder / WEIGHTS, self.config)
         if average is not None:
-            if main or engine.zero_stage:
+            if is_main() or engine.zero_stage:
                 file = folder / _average_file(engine)
                 with failures.noted(file), writing(file) as stream:
                     torch.save(average.state_dict(), stream)
@@ -207,17 +207,11 @@ class RunCheckpoints:
                 state = engine.full_precision_state()
                 with failures.noted(folder / EMA_WEIGHTS):
                     save_weights(state, folder / EMA_WEIGHTS, self.config)
-        if main:
-            with failures.noted(folder / _RUN):
-                write_text(folder / _RUN, json.dumps(record, indent=2))
+        if is_main():
+            with failures.noted(folder / RUN):
+                write_text(folder / RUN, json.dumps(record, indent=2))
         failures.raise_together()
         mark_complete(folder)
-
-    def _remove_old(self) -> None:
-        for folder in self.complete()[: -self.keep]:
-            # a removal that is cut short leaves no checkpoint, and the next save goes on with it
-            removed = folder.rename(_free(folder.with_name(_REMOVED + folder.name)))
-            shutil.rmtree(removed, ignore_errors=True)
 
 
 def _free(path: Path) -> Path:
@@ -250,36 +244,28 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
     engine.engine.checkpoint_engine = safe_checkpoint_engine(Failures())
     try:
         with engine.settings_kept():
-            loaded, _ = engine.engine.load_checkpoint(str(folder), tag=_STATE)
+            engine.engine.load_checkpoint(str(folder), tag=_STATE)
         if average is not None:
             average.load_state_dict(read_torch_file(average_file))
-    except RuntimeError as error:
+    except (RuntimeError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise ValueError(
-            f"{folder} has the state of another model, choose another output: {error}"
+            f"{folder} has the state of another model, or is damaged: choose another output, or "
+            f"take another checkpoint ({type(error).__name__}: {error})"
         ) from error
-    except (KeyError, TypeError, AttributeError, IndexError, AssertionError) as error:
-        raise ValueError(
-            f"{folder} is damaged: its state lacks what this program writes "
-            f"({type(error).__name__}: {error}). Take another checkpoint"
-        ) from error
-    if loaded is None:
-        raise ValueError(f"DeepSpeed found no state in {folder}")
 
 
 def _check_can_continue(saved: dict[str, Any], engine: TrainingEngine, folder: Path) -> None:
-    instead = f"or begin a new run from {folder / WEIGHTS} in another output"
-    for name, now in (("zero_stage", engine.zero_stage), ("precision", engine.precision)):
-        if saved[name] != now:
+    """Refuse other settings of the state: each process keeps its part of it."""
+    now: dict[str, Any] = {"zero_stage": engine.zero_stage, "precision": engine.precision}
+    if engine.zero_stage:
+        now["processes"] = distributed.world_size()
+    for name, value in now.items():
+        if saved[name] != value:
             raise ValueError(
-                f"the run began with {name}={saved[name]} and cannot continue with {now}: go back "
-                f"to {saved[name]}, {instead}"
+                f"{folder} was saved with {name}={saved[name]} and cannot continue with {value}: "
+                f"go back to {saved[name]}, or begin a new run from {folder / WEIGHTS} in another "
+                "output"
             )
-    if engine.zero_stage and saved["processes"] != distributed.world_size():
-        raise ValueError(
-            f"{folder.name} was saved by {saved['processes']} processes, each with its part of the "
-            f"optimizer's state, and this run has {distributed.world_size()}: start "
-            f"{saved['processes']}, {instead}"
-        )
 
 
 def _average_file(engine: TrainingEngine) -> str:
@@ -287,41 +273,28 @@ def _average_file(engine: TrainingEngine) -> str:
     return f"average_{distributed.rank() if engine.zero_stage else 0:05d}.pt"
 
 
-def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig) -> Path | None:
+def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig, *, first_save: int) -> Path | None:
     """Find the checkpoint after which a run continues; the same on all processes.
 
     Args:
         checkpoints: Checkpoints of the output folder.
         run: Settings of the run.
+        first_save: Steps after which a run saves for the first time; one that never saved may
+            begin again.
 
     Returns:
-        The newest undamaged one; None if there is none.
+        The newest undamaged one; None for a run that begins.
 
     Raises:
-        ValueError: If there is one and the run is not to be continued, or if all are damaged.
+        ValueError: If there is one and the run is not to be continued, if all are damaged, or if
+            the log is of a run whose checkpoints are gone.
     """
     checkpoint = checkpoints.newest()
     if checkpoint and not run.resume:
         raise ValueError(SAYS.used(run.output, checkpoint=checkpoint.name))
-    return checkpoint
-
-
-def check_that_nothing_was_here(
-    checkpoints: RunCheckpoints, run: RunConfig, *, first_save: int
-) -> None:
-    """Refuse to begin where another run was; only one that never saved may begin again.
-
-    Args:
-        checkpoints: Checkpoints of the output folder, none of which is complete.
-        run: Settings of the run.
-        first_save: Steps after which a run saves for the first time.
-
-    Raises:
-        ValueError: On all processes, naming the folder and what is in it.
-    """
-    main = distributed.rank() == 0
-    found = (last_logged_step(run.output), checkpoints.traces()) if main else (-1, False)
-    last, traces = distributed.gather(found)[0]
+    if checkpoint:
+        return checkpoint
+    last, traces = on_main(lambda: (last_logged_step(run.output), checkpoints.traces()))
     if traces or last >= first_save:
         raise ValueError(
             f"{run.output} has a run that reached step {last + 1}, but none of its checkpoints: "
@@ -332,8 +305,9 @@ def check_that_nothing_was_here(
             f"{run.output} has the log of a run that reached step {last + 1} without a checkpoint: "
             f"begin it again with {SAYS.resume}, or choose another {SAYS.output}"
         )
-    if run.resume and main:
+    if run.resume and is_main():
         logger.info("%s", SAYS.nothing_to_resume(run.output), extra=SHOWN)
+    return None
 
 
 def mention_changes(saved: Mapping[str, Any], now: Mapping[str, Any], run: RunConfig) -> None:

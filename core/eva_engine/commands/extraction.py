@@ -1,16 +1,20 @@
 """The command of a tool that writes features, put together from what several projects compute."""
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eva_engine.commands.options import add_arguments, add_weights, command, new_parser
-from eva_runs.command_line.parsing import Parser
+from eva_engine.commands.options import (
+    add_arguments,
+    add_output,
+    add_weights,
+    command,
+    new_parser,
+)
+from eva_runs.options import number
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the options alone need no torch
     import torch
     from torch import Tensor
 
@@ -69,12 +73,10 @@ def extraction_command(program: str, kinds: Sequence[Kind], *, about: str) -> Ca
         return _parse(arguments, new_parser(program, purpose, epilog=examples), kinds)
 
     def work(options: argparse.Namespace, device: "torch.device") -> None:
-        from eva_engine.distributed import reserved
         from eva_engine.extraction import write_features
 
         (kind,) = [kind for kind in kinds if options.kind in kind.names]
-        with reserved(options.output):
-            write_features(options, kind.prepare(options, device))
+        write_features(options, lambda: kind.prepare(options, device))
 
     return command(program, parse, work)
 
@@ -86,19 +88,17 @@ def _parse(
     taken = list(dict.fromkeys(one for takes in inputs.values() for one in takes))
     add_weights(parser, kinds="of any task")
     _add_inputs(parser, taken)
+    add_output(parser, required=True, help="folder of the files")
     add = parser.add_argument
-    add("--output", required=True, type=Path, help="folder of the files")
     add("--kind", choices=inputs, help="default: the first that is computed of the input")
     add("--format", choices=("safetensors", "npz"), default="safetensors")
     add("--store", choices=STORED, default="fp16", help="number format of the files")
-    add("--file-mb", type=float, default=256, help="size of a file at most (default: 256)")
-    add("--skip-unreadable", action="store_true", help="leave pictures out that cannot be read")
+    add("--file-mb", type=number(1e-6), default=256, help="size of a file at most (default: 256)")
+    add("--skip-unreadable", action="store_true", help="leave images out that cannot be read")
     for kind in kinds:
         kind.add_options(parser)
     add_arguments(parser, batch_size=32)
     options = parser.parse_args(arguments)
-    if not 0 < options.file_mb < math.inf:
-        parser.error("--file-mb must be above 0 and finite")
     given = next(one for one in taken if getattr(options, one) is not None)
     if options.kind is None:
         options.kind = next(name for name, takes in inputs.items() if given in takes)
@@ -117,7 +117,7 @@ def _parse(
 
 
 def _own_options(kind: Kind) -> list[str]:
-    parser = Parser()
+    parser = argparse.ArgumentParser()
     kind.add_options(parser)
     return list(vars(parser.parse_args([])))
 
@@ -128,7 +128,7 @@ def _add_inputs(parser: argparse.ArgumentParser, taken: Sequence[str]) -> None:
         group.add_argument(
             "--images",
             nargs="+",
-            help="folders, searched through, and pictures; or one torchvision:NAME:ROOT:SPLIT or "
+            help="folders, searched through, and images; or one torchvision:NAME:ROOT:SPLIT or "
             "hf:NAME:SPLIT",
         )
     if "texts" in taken:

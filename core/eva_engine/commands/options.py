@@ -1,4 +1,4 @@
-"""Commands that run a model: shared options, device, number format, beginning and end."""
+"""Commands that run a model: shared options, beginning and end."""
 
 import argparse
 import os
@@ -8,20 +8,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from eva_engine.commands.ending import ending
+from eva_backbone.checkpoints.registry import CHECKPOINT_SUFFIXES, list_official_files
+from eva_backbone.checkpoints.runs.weights import weights_of_run
+from eva_data.files import home_expanded
 from eva_engine.config import LARGEST_IMAGE, MOST_WORKERS
-from eva_report.demos import log_to_terminal, refuse
-from eva_runs.command_line.parsing import Parser
-from eva_runs.command_line.slips import SlipError
-from eva_runs.command_line.weights import MISSING, WEIGHTS, one_source
+from eva_report.demos import log_to_terminal
 from eva_runs.commands import program_name
+from eva_runs.errors import ending
 from eva_runs.options import add_download_option, integer, number
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the parsers alone need no torch
     import torch
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+WEIGHTS = "official name, file, or folder of a training"
+NEIGHBOURS = [10, 20]
+MAX_BAD_SAMPLES = 100  # as in a training
+L2 = (1e-4, 1e-3, 1e-2, 1e-1)  # penalties of the linear classifier
 
 
 def command(
@@ -38,50 +42,47 @@ def command(
         parse: Parser of the arguments; None for those of the command line. The options are those of
             `add_arguments`, and others.
         work: Work of the command, given options and device.
-        check: Function that refuses what can be seen of the options before torch is imported, such
-            as weights or data that are not there.
+        check: Function that refuses paths that are not there, before torch is imported.
 
     Returns:
-        Its function of the arguments, which ends as `eva_engine.commands.ending.ending` says.
+        Its function of the arguments, which ends as `eva_runs.errors.ending` says.
     """
 
     def main(arguments: Sequence[str] | None = None) -> None:
         options = parse(arguments)
-        if check is not None:
-            try:
-                check(options)
-            except (ValueError, OSError) as error:
-                sys.exit(f"{program_name(program)}: {error}")
         with ending(program_name(program)):
+            if check is not None:
+                check(options)
+            from eva_engine import distributed
+
             log_to_terminal()
-            work(options, choose_device(options.device, join=True))
+            with distributed.joined(options.device, alone=False) as device:
+                work(options, device)
 
     return main
 
 
-def new_parser(program: str, description: str, *, epilog: str = "") -> Parser:
+def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
     """Make a parser without abbreviations, whose help keeps the lines of its epilog.
 
     Args:
         program: Name in the help.
         description: Purpose of the command.
         epilog: Examples.
-
-    Returns:
-        The parser.
     """
-    return Parser(
+    return argparse.ArgumentParser(
         prog=program_name(program),
         description=description,
         epilog=epilog,
         formatter_class=RawDescriptionHelpFormatter if epilog else HelpFormatter,
+        allow_abbrev=False,
     )
 
 
 def add_weights(
     parser: argparse.ArgumentParser, *, kinds: str = "", alone: bool = False, first: bool = False
 ) -> None:
-    """Add `--weights`, `--no-download`, and the options of the pictures or frames that they see.
+    """Add `--weights`, `--no-download`, and the options of the images or frames that they see.
 
     Args:
         parser: Parser that receives them.
@@ -102,26 +103,24 @@ def add_weights(
     add("--std", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
 
 
-def parse_with_weights(parser: Parser, arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse_with_weights(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> argparse.Namespace:
     """Parse a command line whose weights are a word of its own or behind `--weights`.
 
     Args:
         parser: Parser with the options of `add_weights(..., alone=True)`.
         arguments: Arguments; None for those of the process.
 
-    Returns:
-        The options, with `weights`.
-
     Raises:
-        SystemExit: With one sentence, if there are none, or two.
+        SystemExit: If there are none, or two.
     """
     options: argparse.Namespace = parser.parse_intermixed_args(arguments)
-    try:
-        options.weights = one_source(options.source, options.weights)
-    except SlipError as error:
-        parser.error(str(error))
-    if options.weights is None:
-        parser.error(MISSING)
+    given = [one for one in (options.source, options.weights) if one is not None]
+    if len(given) != 1:
+        parser.error("name the weights once, as a word of its own or with --weights"
+                     + f", not {' and '.join(given)}" * bool(given))  # fmt: skip
+    options.weights = given[0]
     del options.source
     return options
 
@@ -134,27 +133,30 @@ def take_weights(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         options: Its options, with `inputs`.
 
     Raises:
-        SystemExit: With one sentence, if the first input is not weights or the only one.
+        SystemExit: If the first input is not weights or the only one.
     """
     if options.weights is not None:
         return
     if len(options.inputs) < 2 or not _are_weights(options.inputs[0]):
-        refuse(parser, "give --weights, or the folder of a training as the first INPUT")
+        parser.error("give --weights, or the folder of a training as the first INPUT")
     options.weights = str(options.inputs.pop(0))
 
 
 def _are_weights(word: Path) -> bool:
     """Test whether a word is a run's folder, or the name or path of a file of weights."""
-    from eva_backbone.checkpoints.registry import CHECKPOINT_SUFFIXES, list_official_files
-    from eva_backbone.checkpoints.runs.weights import weights_of_run
-
     if word.is_dir():
         try:
             return weights_of_run(word).is_file()
         except OSError:
             return False
-    stems = {one.stem for one in list_official_files()}
-    return word.suffix in CHECKPOINT_SUFFIXES or str(word) in stems
+    return word.suffix in CHECKPOINT_SUFFIXES or str(word) in {
+        one.stem for one in list_official_files()
+    }
+
+
+def add_output(parser: argparse.ArgumentParser, *, help: str, required: bool = False) -> None:
+    """Add `--output`, a folder."""
+    parser.add_argument("--output", type=home_expanded, required=required, help=help)
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> None:
@@ -166,11 +168,10 @@ def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> N
     """
     add = parser.add_argument
     add("--batch-size", type=integer(1), default=batch_size, help="default: %(default)s")
-    workers = min(4, os.cpu_count() or 1)
     add(
         "--workers",
         type=integer(0, MOST_WORKERS),
-        default=workers,
+        default=min(4, os.cpu_count() or 1),
         help="processes that load data (default: %(default)s)",
     )
     add_device(parser)
@@ -178,89 +179,14 @@ def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> N
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add `--device` and `--precision`.
-
-    Args:
-        parser: Parser that receives them.
-    """
+    """Add `--device` and `--precision`."""
     add = parser.add_argument
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--precision", choices=PRECISIONS, default="auto", help="default: fp16 on a GPU, else fp32")
 
 
-def choose_device(device: str = "auto", *, join: bool = False) -> "torch.device":
-    """Choose a device.
-
-    Args:
-        device: `cuda`, `cpu`, or `auto` for a GPU where there is one.
-        join: Join the other processes, where `torchrun` started several.
-
-    Returns:
-        The device of this process.
-
-    Raises:
-        ValueError: If there is no GPU, but one is asked for.
-    """
-    import torch
-
-    from eva_engine import distributed
-
-    if join and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        return distributed.start(device)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {device}: this machine has no GPU; use cpu")
-    return torch.device(device)
-
-
-def choose_dtype(precision: Precision, device: "torch.device") -> "torch.dtype":
-    """Choose a number format: by default fp16 on a GPU, as officially, and fp32 elsewhere."""
-    from eva_engine.distributed import DTYPES
-
-    if precision == "auto":
-        return DTYPES["fp16" if device.type == "cuda" else "fp32"]
-    return DTYPES[precision]
-
-
-NEIGHBOURS = [10, 20]
-MAX_BAD_SAMPLES = 100  # as in a training
-L2 = (1e-4, 1e-3, 1e-2, 1e-1)  # penalties of the linear classifier
-
-
-def add_frozen(parser: argparse.ArgumentParser, *, data: str, unit: str = "images") -> None:
-    """Add the options of what is learned from, scored on, and by which methods.
-
-    Args:
-        parser: Parser that receives them.
-        data: Forms of data that the command takes, for the help.
-        unit: Name of the samples.
-    """
-    add = parser.add_argument
-    add("--train", required=True, help=data)
-    add("--val", required=True, help="the same to score on")
-    one = integer(1)
-    add(f"--train-{unit}", dest="limit", type=one, metavar="N",
-        help=f"{unit} to learn from, chosen at random (default: all)")  # fmt: skip
-    add(
-        "--neighbours",
-        type=one,
-        nargs="*",
-        default=NEIGHBOURS,
-        help="default: 10 20, or what there is; none: skip",
-    )
-    add("--l2", type=number(0), nargs="*", default=list(L2), help="penalties to try; none: skip")
-    add_max_bad_samples(parser, unit=unit)
-    add("--output", type=Path, help="folder of results.json")
-
-
 def add_max_bad_samples(parser: argparse.ArgumentParser, *, unit: str = "images") -> None:
-    """Add `--max-bad-samples`, `MAX_BAD_SAMPLES` by default.
-
-    Args:
-        parser: Parser that receives it.
-        unit: Name of the samples.
-    """
+    """Add `--max-bad-samples`, `MAX_BAD_SAMPLES` by default; `unit` names the samples."""
     parser.add_argument(
         "--max-bad-samples",
         type=integer(0),
@@ -270,26 +196,47 @@ def add_max_bad_samples(parser: argparse.ArgumentParser, *, unit: str = "images"
     )
 
 
-def check_frozen(options: argparse.Namespace, known: int) -> int:
-    """Check the methods against the data, before anything is computed.
+def add_frozen(parser: argparse.ArgumentParser, *, data: str, unit: str = "images") -> None:
+    """Add the options of a check with frozen features: data, and methods that are scored.
 
     Args:
-        options: Options of `add_frozen`.
+        parser: Parser that receives them.
+        data: Forms of data that the command takes, for the help.
+        unit: Name of the samples.
+    """
+    add, one = parser.add_argument, integer(1)
+    add("--train", required=True, help=data)
+    add("--val", required=True, help="the same to score on")
+    add(f"--train-{unit}", dest="limit", type=one, metavar="N",
+        help=f"{unit} to learn from, chosen at random (default: all)")  # fmt: skip
+    add("--neighbours", type=one, nargs="*", default=NEIGHBOURS,
+        help="default: 10 20, or what there is; none: skip")  # fmt: skip
+    add("--l2", type=number(0), nargs="*", default=list(L2), help="penalties to try; none: skip")
+    add_max_bad_samples(parser, unit=unit)
+    add_output(parser, help="folder of results.json")
+
+
+def check_frozen(options: argparse.Namespace, known: int) -> int:
+    """Check the methods of `add_frozen` against the data, before anything is computed.
+
+    Args:
+        options: Options of the command.
         known: Number of samples in `--train`.
 
     Returns:
         Number of samples to learn from.
 
     Raises:
-        ValueError: If there are fewer of them than neighbours.
+        ValueError: If there are fewer of them than neighbours, or there is nothing to score.
     """
     known = min(known, options.limit or known)
     if options.neighbours is NEIGHBOURS:
         options.neighbours = [k for k in NEIGHBOURS if k <= known] or [known]
-    if options.neighbours and max(options.neighbours) > known:
+    if max(options.neighbours, default=0) > known or not (options.neighbours or options.l2):
         raise ValueError(
-            f"--neighbours {max(options.neighbours)}, but there are {known} samples to learn from"
-        )
+            f"--neighbours {' '.join(map(str, options.neighbours))}, but there are {known} samples "
+            "to learn from" if options.neighbours else "both --neighbours and --l2 are empty"
+        )  # fmt: skip
     if options.train == options.val:
         sys.stderr.write(f"{options.train} is scored on itself: the scores say little\n")
     return known

@@ -1,27 +1,25 @@
 """Command line of a project's training: a recipe, and its values as options."""
 
 import argparse
-import contextlib
-import io
 import json
 import logging
 import os
 import re
 import runpy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
-from eva_engine.commands.ending import ending
-from eva_engine.commands.words import as_flags, take_recipe, without_other_validation
+from eva_backbone.checkpoints.runs.engine import CONFIG, complete_checkpoints
+from eva_data.files import expand_home
 from eva_engine.config import SAYS, RunConfig, as_plain, what_is_saved
 from eva_report.terminal import SHOWN
-from eva_runs.command_line.parsing import Parser
-from eva_runs.command_line.slips import end_program
-from eva_runs.commands import ended, exit_code, program_name, say
+from eva_runs.commands import exit_code, program_name, say
+from eva_runs.errors import ending
 from eva_runs.options import add_download_option
-from eva_runs.output_folder import is_refusal
+from eva_runs.output_folder import claimed
 from eva_runs.recipes import TASKS, find_recipe, unfinished
 
 if TYPE_CHECKING:  # a command that only helps needs no torch
@@ -39,14 +37,12 @@ class Recipe(Protocol):
 
 C = TypeVar("C")
 R = TypeVar("R", bound=Recipe)
+Adapt = Callable[[Sequence[str], C], tuple[list[str], str]]
 
 logger = logging.getLogger(__name__)
 
-_PARSING = re.compile(r"^Error parsing \S+: (?=\S)")
-_NUMBERS = (  # what Python says of text that is none
-    (re.compile(r"Error parsing (\S+): invalid literal for int.*: ('.*')"), "an integer"),
-    (re.compile(r"Error parsing (\S+): could not convert string to float: ('.*')"), "a number"),
-)
+_SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
+_TRACES = ("log.txt", "log_rank*.txt", "checkpoints", CONFIG)  # of a run before it begins
 
 
 def load_recipe(file: str | Path, kind: type[C]) -> C:
@@ -56,18 +52,13 @@ def load_recipe(file: str | Path, kind: type[C]) -> C:
         file: A Python file that defines `config`.
         kind: Class of the config.
 
-    Returns:
-        The config.
-
     Raises:
-        ValueError: If there is no such file, or no such config in it.
+        ValueError: If it defines no such config.
+        FileNotFoundError: If there is no such file.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise ValueError(f"no recipe {str(file)!r}")
-    config = runpy.run_path(str(path)).get("config")
+    config = runpy.run_path(str(file)).get("config")
     if not isinstance(config, kind):
-        raise ValueError(f"{path.name} defines no `config` of {kind.__name__}")
+        raise ValueError(f"{Path(file).name} defines no `config` of {kind.__name__}")
     return config
 
 
@@ -87,9 +78,6 @@ class Parsed(NamedTuple, Generic[C]):
     left_out: str = ""
 
 
-Adapt = Callable[[Sequence[str], C], tuple[list[str], str]]
-
-
 def parse(
     kind: type[C],
     arguments: Sequence[str] | None = None,
@@ -99,78 +87,145 @@ def parse(
 ) -> Parsed[C]:
     """Parse `RECIPE [--print-config] [--name.of.value VALUE ...] [name.of.value=VALUE ...]`.
 
-    In any order.
-
     Args:
         kind: Class of the config.
-        arguments: Arguments; None for those of the command line.
+        arguments: Arguments in any order; None for those of the command line.
         program: Path of the program, TASK/FILE: its name in the help, and the task whose recipes
             can be given by name.
-        adapt: Function that takes flags, see `words.as_flags`, and the config of the recipe, and
-            returns the flags with those that follow from them, and a line on that or an empty one.
-
-    Returns:
-        What the command line says.
+        adapt: Function that takes flags and the config of the recipe, and returns the flags with
+            those that follow from them, and a line on that or an empty one.
 
     Raises:
-        SystemExit: With a sentence for a file that is not such a recipe; 2 after a message on a
-            wrong option or value; 0 after `--help`.
+        SystemExit: 2 for a wrong recipe, option or value; 0 after `--help`.
     """
     task = program.partition("/")[0]
     program = program_name(program)
-    first = Parser(
+    parser = argparse.ArgumentParser(
         prog=program,
         usage=f"{program} RECIPE [--print-config] [--no-download] [--name VALUE ...]",
         description="Train from a recipe, a Python file that defines `config`. With a recipe, "
         "--help lists all its values; `eva recipes` lists the recipes. Values are written "
         "--run.epochs 3 or run.epochs=3, before or after the recipe.",
         add_help=False,
+        allow_abbrev=False,
     )
-    add_download_option(first)
-    first.add_argument("--print-config", action="store_true", help="print the config and stop")
+    add_download_option(parser)
+    parser.add_argument("--print-config", action="store_true", help="print the config and stop")
     # the launcher `deepspeed` adds it; the variable LOCAL_RANK, which it sets too, is what counts
-    first.add_argument("--local_rank", help=argparse.SUPPRESS)
-    recipe, words = take_recipe(task, sys.argv[1:] if arguments is None else arguments)
-    known, rest = first.parse_known_args(words)
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)
+    known, words = parser.parse_known_args(arguments)
+    recipe, words = _take_recipe(task, words)
     if recipe is None:
-        if rest and not {"-h", "--help"} & {*rest}:
-            first.error(f"name a recipe; `eva recipes {task}` lists them")
-        first.add_argument("recipe", metavar="RECIPE", help="name of a recipe, or file")
-        first.print_help()
-        sys.exit(0 if rest else 2)
+        parser.print_help()
+        sys.exit(0 if {"-h", "--help"} & {*words} else 2)
     try:
         file = find_recipe(task, recipe) if task in TASKS else Path(recipe)
         with unfinished():
             default = load_recipe(file, kind)
-        rest = without_other_validation(as_flags(rest, default), default)
-        rest, left_out = (rest, "") if adapt is None else adapt(rest, default)
-    except ValueError as error:
-        raise end_program(program, error) from error
-    import tyro
+        flags = _without_other_validation(as_flags(words, default), default)
+        flags, left_out = (flags, "") if adapt is None else adapt(flags, default)
+        import tyro
 
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            config = tyro.cli(kind, default=default, args=rest, prog=f"{program} {file.name}")
-    except ValueError as error:
-        sys.exit(f"{program}: {error}")
-    except SystemExit as end:
-        raise ended(f"{program}: {_in_one_line(said.getvalue())}", 2) if end.code else end from None
+        config = tyro.cli(kind, default=default, args=flags, prog=f"{program} {file.name}")
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{program}: error: {error}\n")
     return Parsed(config, known.print_config, file.stem, left_out)
 
 
-def _in_one_line(box: str) -> str:
-    """Take the sentence out of the frame that `tyro` draws, without its title and its advice."""
-    lines = [line.strip("│ ") for line in box.splitlines()]
-    said: list[str] = []
-    for line in lines:
-        if said and line.startswith("──"):
-            break
-        said += [line] if line.strip("╭╮╰╯─ ") and line[:1] not in "╭╰" else []
-    sentence = " ".join(said) or box.strip()
-    for wrong, kind in _NUMBERS:
-        sentence = wrong.sub(rf"\1 must be {kind}, got \2", sentence)
-    return _PARSING.sub("", sentence)
+def _take_recipe(task: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Split the recipe from the other words.
+
+    It is the first word that names one, or else the first that can be no value of a flag.
+    """
+    words = [*words]
+    bare = [i for i, w in enumerate(words) if not w.startswith("-") and not _SETTING.match(w)]
+    alone = [i for i in bare if not i or not words[i - 1].startswith("--") or "=" in words[i - 1]]
+    named = [i for i in (*alone, *bare) if _is_recipe(task, words[i])]
+    place = next(iter((*named, *alone)), None)
+    if place is None:
+        return None, words
+    return words[place], words[:place] + words[place + 1 :]
+
+
+def _is_recipe(task: str, word: str) -> bool:
+    try:
+        file = find_recipe(task, word) if task in TASKS else Path(word)
+        return file.suffix == ".py" and file.is_file()
+    except (ValueError, OSError):
+        return False
+
+
+def as_flags(words: Sequence[str], default: Any) -> list[str]:
+    """Write settings as the flags that `tyro` takes.
+
+    Args:
+        words: Arguments without the recipe: `--run.epochs 3`, `run.epochs=3`, `run.resume=true`,
+            `optimizer.betas=0.9,0.98`.
+        default: The config of the recipe.
+    """
+    values, rest = dict(_values(default)), [*words]
+    flags: list[str] = []
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") and not _SETTING.match(word):
+            flags.append(word)
+            continue
+        name, equals, text = word.removeprefix("--").partition("=")
+        value = values.get(name.replace("-", "_"))
+        one = isinstance(value, str | int | float | Path) and not isinstance(value, bool)
+        if one and not equals and rest and not rest[0].startswith("--"):
+            equals, text = "=", rest.pop(0)  # it may look like a setting
+        flags += _flag(name, expand_home(text), value) if equals else [word]
+    return flags
+
+
+def _flag(name: str, text: str, value: Any) -> list[str]:
+    if isinstance(value, bool) and text.lower() in ("true", "false", "1", "0"):
+        start, dot, last = name.rpartition(".")
+        return [f"--{name}" if text.lower() in ("true", "1") else f"--{start}{dot}no-{last}"]
+    if isinstance(value, tuple | list):
+        return [f"--{name}", *(part for part in re.split(r"[,\s]+", text.strip("()[] ")) if part)]
+    return [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
+
+
+def _values(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for one in fields(config):
+        value = getattr(config, one.name)
+        if is_dataclass(value):
+            yield from _values(value, f"{prefix}{one.name}.")
+        else:
+            yield f"{prefix}{one.name}", value
+
+
+def given_values(flags: Sequence[str]) -> dict[str, str]:
+    """Read off flags what they set: name with underscores -> first value as text, or empty."""
+    given: dict[str, str] = {}
+    for word, after in zip(flags, [*flags, "--"][1:], strict=True):
+        if word.startswith("--"):
+            name, equals, text = word.removeprefix("--").partition("=")
+            given[name.replace("-", "_")] = text if equals or after.startswith("--") else after
+    return given
+
+
+def _without_other_validation(flags: list[str], default: Any) -> list[str]:
+    """Let `--data.val-share` take the place of the validation data that a recipe names.
+
+    Raises:
+        ValueError: If own training data would be validated on the recipe's validation data.
+    """
+    given, data = given_values(flags), getattr(default, "data", None)
+    named = getattr(data, "val", "")
+    if not named or not hasattr(data, "val_share") or "data.val" in given:
+        return flags
+    if "data.val_share" in given:
+        return [*flags, "--data.val", ""]
+    own = given.get("data.train")
+    if own not in (None, getattr(data, "train", None)) and not {"-h", "--help"} & {*flags}:
+        raise ValueError(
+            f"--data.train {own} replaces the recipe's training data, but not its "
+            f"validation data {named}: name --data.val DIR too, or --data.val-share 0.1"
+        )
+    return flags
 
 
 def main(
@@ -189,65 +244,57 @@ def main(
         train: Function that trains, given config and device.
         program: As for `parse`.
         arguments: Arguments; None for those of the command line.
-        check: Function that refuses what can be seen of a config before torch is imported, such as
-            data that is not there.
+        check: Function that refuses paths that are not there, before torch is imported.
         adapt: As for `parse`.
 
     Raises:
-        SystemExit: 75 after a signal and a checkpoint, see `eva_runs.interruption`; 1 with one
-            sentence for a wrong setting or a run that cannot go on, whose traceback is in the
-            log; 130 after Ctrl-C.
+        SystemExit: As `eva_runs.errors.ending`, and 75 after a signal and a checkpoint.
     """
     config, only_print, recipe, left_out = parse(kind, arguments, program=program, adapt=adapt)
+    name, run = program_name(program), config.run
     if only_print:
-        if code := exit_code(lambda: _show(config), refused=1, name=program_name(program)):
+        if code := exit_code(lambda: _show(config), refused=1, name=name):
             sys.exit(code)
         return
-    folder = config.run.output
-    try:
-        _check_output(config.run)
+    log: Path | None = None
+    with ending(name, log=lambda: _log_of_begun(log), saved=lambda: _what_is_saved(run)):
+        _check_output(run)
         if check is not None:  # last: it may download weights
             check(config)
-    except (ValueError, OSError) as error:
-        sys.exit(f"{program_name(program)}: {error}")
-    log = f"log.txt or log_rankN.txt in {folder}"
-    with ending(program_name(program), saved=lambda: _what_is_saved(folder), log=log):
         from eva_engine import distributed
-        from eva_engine.commands.ending import logging_to
-        from eva_engine.distributed import training_in
         from eva_engine.report import run_of
+        from eva_engine.run_log import METRICS, logging_to
 
-        place = distributed.start(config.run.device)
-        with training_in(folder), logging_to(folder), run_of(recipe):
+        with (
+            distributed.joined(run.device) as device,
+            claimed(
+                run.output, "training", traces=_TRACES, begun=METRICS,
+                check=lambda: _check_output(run),
+            ),
+            logging_to(run.output) as log,
+            run_of(recipe),
+        ):  # fmt: skip
             if left_out:
                 logger.info("%s", left_out, extra=SHOWN)
-            _reported(train, config, place)
+            _recorded(train)(config, device)
 
 
-def _reported(train: Callable[[R, "torch.device"], None], config: R, place: "torch.device") -> None:
-    """Train; the traceback of an error goes to the log, and to the launcher if it is torchrun.
+def _recorded(train: Callable[..., None]) -> Callable[..., None]:
+    """Let torchrun's report name the error, where it is the launcher."""
+    if "TORCHELASTIC_ERROR_FILE" not in os.environ:
+        return train
+    from torch.distributed.elastic.multiprocessing.errors import record
 
-    A process that is refused leaves no log beside that of the main one, which is removed.
-    """
-    from eva_engine import distributed
+    return record(train)
+
+
+def _log_of_begun(log: Path | None) -> Path | None:
+    """Return the log that takes a traceback; a refused run leaves none."""
+    if log is None:
+        return None
     from eva_engine.run_log import METRICS
 
-    work = train
-    if "TORCHELASTIC_ERROR_FILE" in os.environ:
-        from torch.distributed.elastic.multiprocessing.errors import record
-
-        work = record(train)
-    level = logger.level
-    logger.setLevel(logging.DEBUG)  # on all processes; a traceback goes to the file only
-    try:
-        work(config, place)
-    except Exception as error:
-        begun = (config.run.output / METRICS).exists()
-        if begun or not distributed.rank() or not is_refusal(error):
-            logger.debug("ended by an error", exc_info=True)
-        raise
-    finally:
-        logger.setLevel(level)
+    return log if log.exists() or log.with_name(METRICS).exists() else None
 
 
 def _show(config: Recipe) -> int:
@@ -255,17 +302,14 @@ def _show(config: Recipe) -> int:
     return 0
 
 
-def _check_output(run: RunConfig) -> None:
-    """Refuse a folder with a run that is not to be continued, before torch is imported."""
-    from eva_backbone.checkpoints.runs.engine import complete_checkpoints
-
-    complete = [] if run.resume else complete_checkpoints(run.output)
-    if complete:
+def _check_output(run: RunConfig) -> bool:
+    """Refuse a folder with a run that is not to be continued; return whether there is one."""
+    complete = complete_checkpoints(run.output)
+    if complete and not run.resume:
         raise ValueError(SAYS.used(run.output, checkpoint=complete[-1].name))
+    return bool(complete)
 
 
-def _what_is_saved(folder: Path) -> str:
-    from eva_backbone.checkpoints.runs.engine import complete_checkpoints
-
-    complete = complete_checkpoints(folder)
+def _what_is_saved(run: RunConfig) -> str:
+    complete = complete_checkpoints(run.output)
     return what_is_saved(complete[-1] if complete else None)

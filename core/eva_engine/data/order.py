@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from eva_engine import distributed
 from eva_engine.distributed import seed_all
+from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import leave_signals_to_the_run
 
 logger = logging.getLogger(__name__)
@@ -53,10 +54,6 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """Pin the tensors, as the loader asks, for copies to a GPU beside computation."""
         return replace(self, data=_map_tensors(torch.Tensor.pin_memory, self.data))
-
-
-class TooManyBadSamplesError(RuntimeError):
-    """More samples than allowed could not be read."""
 
 
 class SampleError(RuntimeError):
@@ -133,7 +130,7 @@ class SeededSamples(Dataset[Any]):
         """Load a sample, or the next one that can be read, and the names of those that cannot.
 
         Raises:
-            TooManyBadSamplesError: If too many in a row cannot be read.
+            TooManyUnreadableError: If too many in a row cannot be read.
             SampleError: For other errors than `READ_ERRORS`.
         """
         epoch, wanted = item
@@ -153,7 +150,7 @@ class SeededSamples(Dataset[Any]):
                     f"{type(error).__name__}: {error}"
                 ) from error
         name, reason = next(iter(unreadable.items()))
-        raise TooManyBadSamplesError(
+        raise TooManyUnreadableError(
             f"{_ATTEMPTS} samples in a row cannot be read, from {name}: {reason}"
         )
 
@@ -177,13 +174,13 @@ class BadSamples:
             found: Name -> why, of all processes.
 
         Raises:
-            TooManyBadSamplesError: If there are more than allowed.
+            TooManyUnreadableError: If there are more than allowed.
         """
         for name in sorted(found.keys() - self.names):
             logger.warning("replaced a sample that cannot be read: %s: %s", name, found[name])
         self.names |= found.keys()
         if len(self.names) > self.allowed:
-            raise TooManyBadSamplesError(
+            raise TooManyUnreadableError(
                 f"{len(self.names)} samples could not be read, max_bad_samples is {self.allowed}; "
                 "the log names them"
             )

@@ -484,7 +484,7 @@ class Validation:
             `loss`, `top1` and `top5`.
 
         Raises:
-            TooManyBadSamplesError: If more samples than allowed cannot be read.
+            TooManyUnreadableError: If more samples than allowed cannot be read.
         """
         outcomes = Outcomes()
         counted = count(

@@ -22,11 +22,15 @@ from torch.utils.data import Dataset, Subset, default_collate
 from eva_data.files import printable
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.data.order import TooManyBadSamplesError
+from eva_runs.errors import TooManyUnreadableError
 
 logger = logging.getLogger(__name__)
 
+MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
+MOST = 12  # examples of each kind
 
+
+# ---- rules ---------------------------------------------------------------------------------------
 class Judged(NamedTuple):
     """Judgement of a batch by a rule, each (B,).
 
@@ -44,7 +48,7 @@ class Judged(NamedTuple):
 
 
 class Rule(Protocol):
-    """Judges logits (B, K), given labels (B,) and the samples' indexes in the data set (B,)."""
+    """Judges logits (B, K), given labels (B,) and the samples' indexes in the dataset (B,)."""
 
     def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
         """Judge a batch."""
@@ -74,7 +78,7 @@ class AnyLabel:
     """A prediction is correct if it is one of the sample's labels; without any it does not count.
 
     Args:
-        labels: All labels of each sample of the data set.
+        labels: All labels of each sample of the dataset.
     """
 
     def __init__(self, labels: Sequence[Sequence[int]]) -> None:
@@ -83,7 +87,7 @@ class AnyLabel:
         self.labels = torch.tensor(padded, dtype=torch.int64).reshape(len(labels), width)
 
     def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
-        """See `Rule`; the loss takes the data set's own label."""
+        """See `Rule`; the loss takes the dataset's own label."""
         accepted = self.labels[indexes.cpu()].to(logits.device)  # (B, width)
         right = (first_five(logits)[:, :, None] == accepted[:, None]).any(2)  # (B, 5)
         counts = (accepted >= 0).any(1)
@@ -107,9 +111,6 @@ class MultiView(nn.Module):
         model: Model from inputs (B, ...) to logits (B, K).
         columns: Columns of the logits that compete, in the order of the labels; None takes all.
         views_per_forward: Views that go through the model at once; None takes those of a batch.
-
-    Raises:
-        ValueError: If `views_per_forward` is below 1.
     """
 
     def __init__(
@@ -120,8 +121,6 @@ class MultiView(nn.Module):
         views_per_forward: int | None = None,
     ) -> None:
         super().__init__()
-        if views_per_forward is not None and views_per_forward < 1:
-            raise ValueError(f"views_per_forward must be at least 1, got {views_per_forward}")
         self.model, self.views_per_forward = model, views_per_forward
         self.columns: Tensor | None
         chosen = None if columns is None else torch.tensor(columns)
@@ -146,61 +145,9 @@ class MultiView(nn.Module):
         return each.logsumexp(dim=1) - math.log(size[1]), each
 
 
-class LeftOutSamples:
-    """Names each sample once in the log of a run, and ends it if there are too many.
-
-    Args:
-        most: Number of samples that an evaluation may leave out, `run.max_bad_samples`.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most, self._mentioned = most, set[str]()
-
-    def mention(self, left_out: Sequence[str], *, of: int) -> None:
-        """Name samples.
-
-        Args:
-            left_out: A sentence for each.
-            of: Number of all samples.
-
-        Raises:
-            TooManyBadSamplesError: If more than allowed were left out.
-        """
-        for why in left_out:
-            if why not in self._mentioned:
-                logger.warning("left a sample out of the validation: %s", why)
-        self._mentioned |= set(left_out)
-        if len(left_out) > self._most:
-            raise TooManyBadSamplesError(
-                f"{len(left_out)} of {of} validation samples could not be read, "
-                f"max_bad_samples is {self._most}; the log names them"
-            )
-
-
-def require_few(left_out: Sequence[str], *, of: str, total: int, most: int) -> None:
-    """Refuse an evaluation of a command that leaves out more samples than are allowed, or all.
-
-    Args:
-        left_out: A sentence for each.
-        of: Name of the samples: "samples of val", "images".
-        total: Number of all samples.
-        most: Number that may be left out, `--max-bad-samples`.
-
-    Raises:
-        ValueError: If there are more.
-    """
-    if left_out and (len(left_out) > most or len(left_out) == total):
-        raise ValueError(
-            f"{len(left_out)} of {total} {of} cannot be read, and --max-bad-samples is {most}: "
-            f"{printable(left_out[0])}"
-        )
-
-
-MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
-
-
+# ---- samples -------------------------------------------------------------------------------------
 class LabelledSamples(Protocol):
-    """A map-style data set of inputs and labels, such as those of `eva_data.labelled_images`."""
+    """A map-style dataset of inputs and labels, such as those of `eva_data.labelled_images`."""
 
     @property
     def classes(self) -> Sequence[str]:
@@ -216,6 +163,94 @@ class LabelledSamples(Protocol):
         ...
 
 
+class _Unreadable(NamedTuple):
+    """In place of a sample's input: why there is none."""
+
+    reason: str
+
+
+class Indexed(Dataset[tuple[Any, int, int]]):
+    """Samples with their indexes.
+
+    Args:
+        samples: Inputs and labels.
+        skip_unreadable: Give the reason in place of a sample that cannot be read.
+    """
+
+    def __init__(self, samples: LabelledSamples, *, skip_unreadable: bool = True) -> None:
+        self.samples = samples
+        self._passed_over = (OSError,) if skip_unreadable else ()
+
+    def __getitem__(self, index: int) -> tuple[Any, int, int]:
+        try:
+            return *self.samples[index], index
+        except self._passed_over as error:
+            return _Unreadable(str(error)), 0, index
+
+
+def collate_readable(
+    loaded: list[tuple[Any, int, int]],
+) -> tuple[Any, Tensor, Tensor, dict[int, str]]:
+    """Make a batch of the samples of `Indexed` that could be read, and reasons for the others.
+
+    Returns:
+        Inputs (None if there are none), labels and indexes, (B,), and index -> reason.
+    """
+    good = [sample for sample in loaded if not isinstance(sample[0], _Unreadable)]
+    reasons = {at: one.reason for one, _, at in loaded if isinstance(one, _Unreadable)}
+    if not good:
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return None, nothing, nothing, reasons
+    return *default_collate(good), reasons
+
+
+class LeftOutSamples:
+    """Names each sample that a validation leaves out once, and ends the run if there are too many.
+
+    Args:
+        most: Number of samples that an evaluation may leave out, `run.max_bad_samples`.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._mentioned = most, set[str]()
+
+    def mention(self, left_out: Sequence[str], *, of: int) -> None:
+        """Log the reasons for which some of so many samples were left out.
+
+        Raises:
+            TooManyUnreadableError: If more than allowed were left out.
+        """
+        for why in left_out:
+            if why not in self._mentioned:
+                logger.warning("left a sample out of the validation: %s", why)
+        self._mentioned |= set(left_out)
+        if len(left_out) > self._most:
+            raise TooManyUnreadableError(
+                f"{len(left_out)} of {of} validation samples could not be read, "
+                f"max_bad_samples is {self._most}; the log names them"
+            )
+
+
+def require_few(left_out: Sequence[str], *, of: str, total: int, most: int) -> None:
+    """Refuse an evaluation of a command that leaves out more samples than are allowed, or all.
+
+    Args:
+        left_out: The reason for each.
+        of: Name of the samples: "samples of val", "images".
+        total: Number of all samples.
+        most: Number that may be left out, `--max-bad-samples`.
+
+    Raises:
+        ValueError: If there are more.
+    """
+    if left_out and (len(left_out) > most or len(left_out) == total):
+        raise ValueError(
+            f"{len(left_out)} of {total} {of} cannot be read, and --max-bad-samples is {most}: "
+            f"{printable(left_out[0])}"
+        )
+
+
+# ---- counts --------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """Result of one rule.
@@ -250,14 +285,13 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """Result of a data set.
+    """Result of a dataset.
 
     Attributes:
         scores: Rule -> score.
         confusion: (K, K), samples of each label (row) that went to each class; None if not wanted.
         right5: (K,), samples of each label with a correct prediction among the first five.
-        left_out: A sentence for each sample that could not be read and was left out, in the order
-            of the data set.
+        left_out: The reason for each sample that could not be read, in the order of the dataset.
     """
 
     scores: Mapping[str, Score]
@@ -278,7 +312,7 @@ class BatchResults(NamedTuple):
     """What a batch of this process gave.
 
     Attributes:
-        indexes: (B,), the samples' indexes in the data set, on the CPU, in increasing order.
+        indexes: (B,), the samples' indexes in the dataset, on the CPU, in increasing order.
         labels: (B,).
         logits: (B, K).
         views: Logits of each view (B, V, K), if the model gives them, else None.
@@ -290,49 +324,6 @@ class BatchResults(NamedTuple):
     logits: Tensor
     views: Tensor | None
     unreadable: Mapping[int, str]
-
-
-class _Indexed(Dataset[tuple[Any, int, int]]):
-    def __init__(self, samples: LabelledSamples) -> None:
-        self.samples = samples
-
-    def __getitem__(self, index: int) -> tuple[Any, int, int]:
-        return *self.samples[index], index
-
-
-class _Unreadable(NamedTuple):
-    """In place of a sample's input: why there is none."""
-
-    reason: str
-
-
-class Readable(_Indexed):
-    """The same; in place of a sample that cannot be read comes the reason."""
-
-    def __getitem__(self, index: int) -> tuple[Any, int, int]:
-        try:
-            return super().__getitem__(index)
-        except OSError as error:
-            return _Unreadable(str(error)), 0, index
-
-
-def collate_readable(
-    loaded: list[tuple[Any, int, int]],
-) -> tuple[Any, Tensor, Tensor, dict[int, str]]:
-    """Make a batch of the samples of `Readable` that could be read, and reasons for the others.
-
-    Args:
-        loaded: Input, label and index of each sample.
-
-    Returns:
-        Inputs (None if there are none), labels and indexes, (B,), and index -> reason.
-    """
-    good = [sample for sample in loaded if not isinstance(sample[0], _Unreadable)]
-    reasons = {at: one.reason for one, _, at in loaded if isinstance(one, _Unreadable)}
-    if not good:
-        nothing = torch.zeros(0, dtype=torch.int64)
-        return None, nothing, nothing, reasons
-    return *default_collate(good), reasons
 
 
 def count(
@@ -358,7 +349,7 @@ def count(
         device: Device of the model.
         batch_size: Samples of a forward pass.
         workers: Processes that load.
-        confusion: Count the classes of the predictions too.
+        confusion: Count the classes of the predictions too, of at most `MAX_CONFUSION`.
         progress: Title of a progress bar in the first process; None shows none.
         skip_unreadable: Leave samples out that cannot be read; they count nowhere.
         receive: Function that is given the results of each batch of this process, in order.
@@ -369,13 +360,11 @@ def count(
     Raises:
         FloatingPointError: If the logits are not finite.
         OSError: If a sample cannot be read, unless such samples are left out.
-        ValueError: If the confusion of too many classes is wanted, or no sample counts.
+        ValueError: If no sample counts.
     """
     classes = len(samples.classes)
-    if confusion and classes > MAX_CONFUSION:
-        raise ValueError(f"confusion of {classes} classes: at most {MAX_CONFUSION} are counted")
     sums = _Sums(rules, classes if confusion else 0, device)
-    indexed = (Readable if skip_unreadable else _Indexed)(samples)
+    indexed = Indexed(samples, skip_unreadable=skip_unreadable)
     dtype = next(parameter.dtype for parameter in model.parameters())
     with evaluation_loader(
         Subset(indexed, distributed.own_share(len(samples))), batch_size=batch_size,
@@ -442,12 +431,15 @@ class _Sums:
         flat = torch.cat([*self._sums.values(), self._pairs, self._fives]).tolist()
         total = torch.tensor(distributed.sum_over_ranks(flat, self._device), dtype=torch.float64)
         reasons = {k: why for part in distributed.gather(self.left_out) for k, why in part.items()}
-        head = total[: 4 * len(self._rules)].reshape(-1, 4).tolist()
-        if reasons and not any(row[0] for row in head):
-            raise ValueError(
-                f"none of {len(reasons)} samples can be read: {printable(reasons[min(reasons)])}"
+        scores = {}
+        rows = total[: 4 * len(self._rules)].reshape(-1, 4).tolist()
+        for name, (counts, right1, right5, loss) in zip(self._rules, rows, strict=True):
+            if not counts:
+                why = f": {printable(reasons[min(reasons)])}" if reasons else ""
+                raise ValueError(f"no sample counts in {name}, {len(reasons)} cannot be read{why}")
+            scores[name] = Score(
+                samples=int(counts), right1=int(right1), right5=int(right5), loss=loss / counts
             )
-        scores = {name: _score(name, row) for name, row in zip(self._rules, head, strict=True)}
         rest, classes = total[4 * len(self._rules) :].long(), self._classes
         return Counted(
             scores=scores,
@@ -457,21 +449,13 @@ class _Sums:
         )
 
 
-def _score(name: str, row: list[float]) -> Score:
-    if not row[0]:
-        raise ValueError(f"no sample counts in {name}")
-    return Score(samples=int(row[0]), right1=int(row[1]), right5=int(row[2]), loss=row[3] / row[0])
-
-
-MOST = 12  # of each kind
-
-
+# ---- examples ------------------------------------------------------------------------------------
 class Outcome(NamedTuple):
     """What became of a sample.
 
     Attributes:
         confidence: Probability of the prediction.
-        sample: Index of the sample in its data set.
+        sample: Index of the sample in its dataset.
         label: Its label.
         prediction: The class that the model found most probable.
     """
@@ -483,10 +467,10 @@ class Outcome(NamedTuple):
 
 
 class Outcomes:
-    """Keeps the samples of an evaluation that a report shows; `add` is `count`'s `receive`.
+    """Keeps the samples that a report shows, confident and wrong or right; for `count`'s `receive`.
 
     Args:
-        most: Number of wrong ones that are kept.
+        most: Number of each kind that are kept.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -542,16 +526,12 @@ def counted_of(
     Returns:
         Counts with the confusion of at most `MAX_CONFUSION` classes, and wrong and right samples.
     """
-    classes, five = logits.shape[1], first_five(logits)
-    outcomes = Outcomes()
-    outcomes.add(BatchResults(torch.arange(len(labels)), labels, logits, None, {}))
-    if classes > MAX_CONFUSION:
+    outcomes, indexes = Outcomes(), torch.arange(len(labels))
+    outcomes.add(BatchResults(indexes, labels, logits, None, {}))
+    if logits.shape[1] > MAX_CONFUSION:
         return Counted(scores={}), outcomes.kept()
-    cells = labels * classes + five[:, 0]
-    right = (five == labels[:, None]).any(1)
-    counted = Counted(
-        scores={},
-        confusion=torch.bincount(cells, minlength=classes**2).reshape(classes, classes).cpu(),
-        right5=torch.bincount(labels[right], minlength=classes).cpu(),
-    )
-    return counted, outcomes.kept()
+    sums = _Sums({}, logits.shape[1], logits.device)
+    sums.add(logits, labels, indexes)
+    confusion, right5 = sums._pairs.long().cpu(), sums._fives.long().cpu()
+    square = confusion.reshape(logits.shape[1], -1)
+    return Counted(scores={}, confusion=square, right5=right5), outcomes.kept()

@@ -17,13 +17,14 @@ from torch.utils.data import Subset
 
 from eva_data.files import printable
 from eva_engine import distributed
-from eva_engine.commands.options import L2, choose_device
+from eva_engine.commands.options import L2
 from eva_engine.data.loading import evaluation_loader
+from eva_engine.distributed import choose_device
 from eva_engine.evaluation.classification_report import say_end, table, write_results
 from eva_engine.evaluation.counting import (
+    Indexed,
     LabelledSamples,
     OneLabel,
-    Readable,
     Score,
     collate_readable,
     require_few,
@@ -98,7 +99,7 @@ def labelled_features(
     place_of = {chosen[place]: place for place in own}
     left_out: dict[int, str] = {}
     with evaluation_loader(
-        Subset(Readable(samples), list(place_of)), batch_size=batch_size, workers=workers,
+        Subset(Indexed(samples), list(place_of)), batch_size=batch_size, workers=workers,
         progress=title, collate=collate_readable,
     ) as batches:  # fmt: skip
         for inputs, found, indexes, unreadable in batches:

@@ -17,6 +17,7 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
+from eva_engine.config import PixelConfig
 from eva_engine.evaluation.classification_report import draw_confusion, write_per_class
 from eva_engine.evaluation.counting import (
     MAX_CONFUSION,
@@ -29,46 +30,11 @@ from eva_engine.evaluation.counting import (
 )
 from eva_runs.commands import say
 
-_LARGEST = 1e6  # of a mean or a deviation of pixels, which is below 256 in any scale
-
-
-def _is_number(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) < _LARGEST  # NaN is not below anything
-
-
-def _is_positive(value: Any) -> bool:
-    return _is_number(value) and value > 0
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _are_three(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
-
-
-def _are_positive(value: Any) -> bool:
-    return _are_three(value) and all(map(_is_positive, value))
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
-
-
-_FITS: dict[str, Callable[[Any], bool]] = {
-    "crop_pct": _is_positive,
-    "mean": _are_three,
-    "std": _are_positive,
-    "class_names": _are_names,
-    "sampling": _is_name,
-    "frame_interval": _is_count,
-}
+PUBLISHED: Mapping[str, Any] = {"crop_pct": 1.0, "mean": CLIP_MEAN, "std": CLIP_STD}
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "crop_pct": (int, float), "mean": list, "std": list, "class_names": list,
+    "sampling": str, "frame_interval": int,
+}  # fmt: skip
 
 
 def notes_of_training(weights: str | os.PathLike[str], **given: Any) -> dict[str, Any]:
@@ -85,30 +51,24 @@ def notes_of_training(weights: str | os.PathLike[str], **given: Any) -> dict[str
     Raises:
         ValueError: If a note, `mean` or `std` is not of its kind, or the file is damaged.
     """
-    _check_pixels(given)
     config = read_config(resolve_source(weights)) or {}
     data = config.pop("data", {})
     noted = config | data if isinstance(data, dict) else config
     for name in [name for name, value in given.items() if value is None and name in noted]:
         given[name] = noted[name]
-        if not _FITS[name](noted[name]):
+        if not isinstance(noted[name], _KINDS[name]):
             option = name.replace("class_names", "classes").replace("_", "-")
             raise ValueError(
                 f"{weights} notes {name}={str(noted[name])[:60]} of its training, which it "
                 f"cannot be: give --{option}"
             )
+    pixels: dict[str, Any] = {
+        name: tuple(map(float, given[name]))
+        for name in ("mean", "std")
+        if given.get(name) is not None
+    }
+    PixelConfig(**pixels)  # which refuses what they cannot be
     return given
-
-
-def _check_pixels(given: Mapping[str, Any]) -> None:
-    for name, kind in (("mean", ""), ("std", " above 0")):
-        values = given.get(name)
-        if values is not None and not _FITS[name]([float(value) for value in values]):
-            shown = " ".join(map(str, values))
-            raise ValueError(f"{name} must be three numbers{kind}, got {shown}")
-
-
-PUBLISHED: Mapping[str, Any] = {"crop_pct": 1.0, "mean": CLIP_MEAN, "std": CLIP_STD}
 
 
 def fill_from_training(
@@ -137,15 +97,13 @@ def given_flags(options: argparse.Namespace, *names: str) -> list[str]:
         options: Options of the command, before `fill_from_training`.
         *names: Options that the other command has too; those that are None are left out.
     """
-    given = {name: getattr(options, name) for name in names}
-    return [
-        word
-        for name, value in given.items()
-        if value is not None
-        for word in (
-            f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])
-        )
-    ]  # fmt: skip
+    words = []
+    for name in names:
+        value = getattr(options, name)
+        if value is not None:
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return words
 
 
 def evaluate_own_data(

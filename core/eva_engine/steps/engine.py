@@ -21,17 +21,12 @@ Groups = list[dict[str, Any]]
 def build_optimizer(
     groups: Groups, config: OptimizerConfig, *, zero_stage: int
 ) -> torch.optim.Optimizer:
-    """Build the optimizer that DeepSpeed's engine gets.
-
-    Gradients are clipped by the engine, and by none of these.
+    """Build the optimizer that DeepSpeed's engine gets; the engine clips the gradients.
 
     Args:
         groups: Groups of `eva_engine.steps.parameter_groups.optimizer_groups`.
         config: Settings of the optimizer.
         zero_stage: 1 if the optimizer's state will be shared among processes.
-
-    Returns:
-        The optimizer.
 
     Raises:
         ValueError: For `lars` with ZeRO-1.
@@ -99,7 +94,7 @@ class TrainingEngine:
         limits: Name of a parameter -> smallest and largest value of its weights after a step.
 
     Raises:
-        ValueError: If groups, limits or optimizer do not fit the model.
+        ValueError: If groups or optimizer do not fit the model.
 
     Attributes:
         engine: DeepSpeed's engine; call it for a forward pass.
@@ -117,7 +112,7 @@ class TrainingEngine:
         import deepspeed
 
         self.limits = dict(limits or {})
-        _check_limits(model, self.limits)
+        assert self.limits.keys() <= {name for name, _ in model.named_parameters()}, self.limits
         parameters = optimizer_groups(model, groups, lr=optimizer.lr)
         self.zero_stage = run.zero_stage
         self.precision = run.precision
@@ -145,7 +140,7 @@ class TrainingEngine:
 
     def set_learning_rate(self, lr: float) -> None:
         """Give each parameter group its share of a learning rate."""
-        for group in self._groups():
+        for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
@@ -244,10 +239,10 @@ class TrainingEngine:
     def settings_kept(self) -> Iterator[None]:
         """Keep the optimizer's settings while a checkpoint, which has its own, is loaded."""
         names = ("weight_decay", "betas", "eps", "momentum", "always_adapt", "lr_scale")
-        groups = self._groups()
+        groups = self.optimizer.param_groups
         kept = [{name: group[name] for name in names if name in group} for group in groups]
         yield
-        for group, settings in zip(self._groups(), kept, strict=True):
+        for group, settings in zip(self.optimizer.param_groups, kept, strict=True):
             group.update(settings)
 
     @torch.no_grad()
@@ -279,10 +274,6 @@ class TrainingEngine:
                 if part is not None:
                     part.clamp_(smallest, largest)
 
-    def _groups(self) -> list[dict[str, Any]]:
-        groups: list[dict[str, Any]] = self.optimizer.param_groups
-        return groups
-
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
 
@@ -295,15 +286,6 @@ class TrainingEngine:
         overflows = self.optimizer.has_overflow
         self.optimizer.has_overflow = lambda *args: self._skip or overflows(*args)
         self.optimizer.check_grad_overflow = True
-
-
-def _check_limits(model: nn.Module, limits: Mapping[str, tuple[float, float]]) -> None:
-    names = {name for name, _ in model.named_parameters()}
-    for name, (smallest, largest) in limits.items():
-        if name not in names:
-            raise ValueError(f"limits are given for {name}, a parameter that the model lacks")
-        if not smallest <= largest:
-            raise ValueError(f"the limits of {name} must be in order, got {smallest}, {largest}")
 
 
 def _deepspeed_config(
@@ -346,12 +328,7 @@ _FELT = 0.05  # share of the initial weights at the end of a run
 
 
 def warn_of_slow_average(decay: float, steps: int) -> None:
-    """Warn if a run is too short for its moving average.
-
-    Args:
-        decay: Weight of the past; 0 for no average.
-        steps: Steps of the complete run.
-    """
+    """Warn if a run of so many steps is too short for a moving average; 0 is none."""
     share = decay**steps if decay else 0.0
     if share > _FELT:
         logger.warning(
@@ -384,10 +361,7 @@ class MovingAverage:
         return {name: part.cpu() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore this process's part.
-
-        Args:
-            state: State from `state_dict`.
+        """Restore this process's part from `state_dict`.
 
         Raises:
             ValueError: If it belongs to another model or another number of processes.
@@ -424,13 +398,13 @@ _VERSIONS = 64
 
 
 def compile_model(model: nn.Module) -> int:
-    """Let the parts of a model be compiled when they are first called; names stay as they are.
+    """Let the parts of a model be compiled when they are first called, and return their number.
 
-    Args:
-        model: The model.
-
-    Returns:
-        Number of the parts.
+    Stochastic depth computes only the samples that it keeps, whose number is drawn in every step: a
+    graph of the model would break there, in every block. So a block that drops samples has its
+    attention and its MLP compiled, for any number of samples, and other blocks are compiled as one.
+    Many equal blocks share what was compiled for the first of them. What cannot be compiled as one
+    graph is an error, and does not run uncompiled.
     """
     import torch._dynamo  # heavy
 

@@ -15,6 +15,7 @@ from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.config import SAYS, RunConfig
 from eva_engine.data.order import BadSamples, Batch, Samples, next_batch, sample_id, to_device
 from eva_engine.steps.engine import TrainingEngine
+from eva_runs.errors import NonFiniteError
 
 logger = logging.getLogger(__name__)
 
@@ -143,9 +144,6 @@ def share(
     return values, stops > 0, bad_loss == 0
 
 
-_DUMP = "nonfinite.json"
-
-
 class NonfiniteSteps:
     """Carries out `run.nonfinite`.
 
@@ -172,11 +170,11 @@ class NonfiniteSteps:
             batches: Batches of this process in the step.
 
         Raises:
-            FloatingPointError: If it may not; on all processes alike.
+            NonFiniteError: If it may not; on all processes alike.
         """
         rank, run = distributed.rank(), self._run
         items = [item for batch in batches for item in batch.items]
-        file = run.output / f"rank{rank}_{_DUMP}"
+        file = run.output / f"rank{rank}_nonfinite.json"
         content = {
             "step": step,
             "loss": str(loss),
@@ -187,13 +185,13 @@ class NonfiniteSteps:
         with contextlib.suppress(UnwritableError):  # its subject matters more
             write_text(file, json.dumps(content, indent=1))
         self.in_a_row += 1
-        what, found = f"The loss ({loss}) or a gradient", f"the samples in {file.name}"
-        if run.nonfinite == "stop":
-            skip = " (--run.nonfinite skip would go on)"
-            raise FloatingPointError(SAYS.not_finite(what, step + 1, found) + skip)
-        if self.in_a_row > run.max_skipped:
-            what = f"For {self.in_a_row} steps in a row, the loss ({loss}) or a gradient"
-            raise FloatingPointError(SAYS.not_finite(what, step + 1, found))
+        what = f"The loss ({loss}) or a gradient"
+        if run.nonfinite == "stop" or self.in_a_row > run.max_skipped:
+            if self.in_a_row > 1:
+                what = f"For {self.in_a_row} steps in a row, the loss ({loss}) or a gradient"
+            more = " (--run.nonfinite skip would go on)" if run.nonfinite == "stop" else ""
+            found = f"the samples in {file.name}"
+            raise NonFiniteError(SAYS.not_finite(what, step + 1, found) + more)
         logger.warning(
             "%s became infinite or NaN at step %d, which is skipped: see %s",
             *(what, step + 1, file.name),
@@ -202,20 +200,17 @@ class NonfiniteSteps:
 
 @contextlib.contextmanager
 def smallest_loss_scale_explained(step: int) -> Iterator[None]:
-    """Report DeepSpeed's error about its smallest loss scale in one sentence.
-
-    Args:
-        step: Number of the step, from 0.
+    """Name DeepSpeed's error on its smallest loss scale at a step (from 0) as what it is.
 
     Raises:
-        FloatingPointError: If the loss scale of fp16 is at its minimum and the step overflows.
+        NonFiniteError: If the loss scale of fp16 is at its minimum and the step overflows.
     """
     try:
         yield
     except Exception as error:
         if "loss scale already at minimum" not in str(error):
             raise
-        raise FloatingPointError(
+        raise NonFiniteError(
             f"the loss scale of fp16 is at its minimum and step {step + 1} still overflows: the "
             f"run has diverged; begin a new run from {WEIGHTS} of an earlier checkpoint with a "
             "lower learning rate or precision=bf16"

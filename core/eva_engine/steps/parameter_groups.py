@@ -5,6 +5,7 @@ A project hands the groups to `eva_engine.loop.TrainingRun`. A model around one 
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,16 +51,9 @@ def layer_decay_groups(
         weight_decay: Weight decay of matrices.
         layer_decay: Learning-rate factor between neighbouring layers.
         lr_scale: Learning-rate factor of the last layer.
-
-    Returns:
-        The groups of `eva_backbone.layer_decay`.
     """
     groups = param_groups_layer_decay(
-        model,
-        depth=depth,
-        lr=lr_scale,
-        weight_decay=weight_decay,
-        layer_decay=layer_decay,
+        model, depth=depth, lr=lr_scale, weight_decay=weight_decay, layer_decay=layer_decay
     )
     return [
         ParameterGroup(
@@ -85,18 +79,18 @@ def check_that_settings_are_used(
         ValueError: If the weight decay is not the default and in no group, or there is a layer
             decay and no group has a learning-rate factor.
     """
-    decay, usual = optimizer.weight_decay, OptimizerConfig.weight_decay
-    if decay != usual and all(group.weight_decay != decay for group in groups):
-        found = sorted({group.weight_decay for group in groups})
-        raise ValueError(
-            f"optimizer.weight_decay={decay} has no effect: the parameter groups have "
-            f"{', '.join(map(str, found))}; leave it out"
-        )
-    if optimizer.layer_decay != 1.0 and all(group.lr_scale == 1.0 for group in groups):
-        raise ValueError(
-            f"optimizer.layer_decay={optimizer.layer_decay} has no effect: all parameter groups "
-            "have the learning rate of the last layer; leave it out"
-        )
+    decay, layers = optimizer.weight_decay, optimizer.layer_decay
+    unused = {
+        f"weight_decay={decay}": decay != OptimizerConfig.weight_decay
+        and all(group.weight_decay != decay for group in groups),
+        f"layer_decay={layers}": layers != 1.0 and all(group.lr_scale == 1.0 for group in groups),
+    }
+    for setting, is_unused in unused.items():
+        if is_unused:
+            raise ValueError(
+                f"optimizer.{setting} has no effect on the parameter groups of this model: leave "
+                "it out"
+            )
 
 
 def optimizer_groups(
@@ -117,30 +111,15 @@ def optimizer_groups(
             frozen or not the model's.
     """
     names = {parameter: name for name, parameter in model.named_parameters()}
-    place: dict[nn.Parameter, str] = {}
-    for group in groups:
-        for parameter in group.params:
-            if parameter not in names:
-                raise ValueError(
-                    f"parameter group {group.name!r} holds a parameter of shape "
-                    f"{tuple(parameter.shape)} that the model does not have"
-                )
-            if not parameter.requires_grad:
-                raise ValueError(
-                    f"{names[parameter]} is frozen: leave it out of parameter group {group.name!r}"
-                )
-            if parameter in place:
-                raise ValueError(
-                    f"{names[parameter]} is in two parameter groups, {place[parameter]!r} and "
-                    f"{group.name!r}: put it into one of them"
-                )
-            place[parameter] = group.name
-    for parameter, name in names.items():
-        if parameter.requires_grad and parameter not in place:
-            raise ValueError(
-                f"{name} is in no parameter group: put it into one, or freeze it with "
-                "requires_grad_(False)"
-            )
+    held = Counter(parameter for group in groups for parameter in group.params)
+    trained = {parameter for parameter in names if parameter.requires_grad}
+    wrong = [one for one in (*names, *held) if held[one] != (one in trained)]
+    if wrong:
+        named = dict.fromkeys(names.get(one, f"one of {tuple(one.shape)}") for one in wrong)
+        raise ValueError(
+            "parameter groups must hold each trained parameter of the model once, and no other; "
+            f"it is not so for {', '.join(named)}"
+        )
     return [
         {
             "params": list(group.params),
@@ -168,16 +147,11 @@ def warmup_cosine(
         warmup_steps: Steps of the warm-up.
         total_steps: Steps of the run.
 
-    Returns:
-        The value.
-
     Raises:
-        ValueError: If the step is not in the run, or the warm-up longer than the run.
+        ValueError: If the warm-up is longer than the run.
     """
     if warmup_steps > total_steps:
         raise ValueError(f"the warm-up of {warmup_steps} steps exceeds the run of {total_steps}")
-    if not 0 <= step < total_steps:
-        raise ValueError(f"step {step} is not in 0..{total_steps - 1}")
     if step < warmup_steps:
         return peak * step / max(1, warmup_steps - 1)
     progress = (step - warmup_steps) / (total_steps - warmup_steps)

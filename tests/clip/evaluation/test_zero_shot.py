@@ -19,8 +19,8 @@ from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine.config import RunConfig
 from eva_engine.data.loading import EvaluationInterruptedError, interruptible
-from eva_engine.data.order import TooManyBadSamplesError
 from eva_engine.evaluation.counting import OneLabel, count
+from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import StopSignal
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
@@ -163,7 +163,7 @@ def test_pictures_that_cannot_be_read(clip, make_pairs, folders, tmp_path, caplo
     assert len(said) == 2  # each once
     assert "pair 2 is torn" in said[0]
     pairs.torn = (2, 3)
-    with pytest.raises(TooManyBadSamplesError, match="2 of 9 validation samples could not be read"):
+    with pytest.raises(TooManyUnreadableError, match="2 of 9 validation samples could not be read"):
         validation(clip)
 
 

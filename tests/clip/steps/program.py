@@ -6,7 +6,7 @@ from pathlib import Path
 import small_clip
 
 from eva_engine import distributed
-from eva_engine.commands.ending import ending
+from eva_runs.errors import ending
 
 
 def main(arguments):

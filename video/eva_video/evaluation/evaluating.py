@@ -13,9 +13,7 @@ from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.video.source import UnreadableVideoError, require_backend
 from eva_engine import distributed
-from eva_engine.commands.ending import sentence
-from eva_engine.commands.options import choose_dtype
-from eva_engine.distributed import evaluation_in
+from eva_engine.distributed import choose_dtype, evaluation_in
 from eva_engine.evaluation.classification_report import (
     classification_sections,
     complain_of_left_out,
@@ -34,6 +32,7 @@ from eva_engine.evaluation.sample_lines import writing_sample_lines
 from eva_engine.report import announce, write_evaluation_report
 from eva_report.content import Section, Step
 from eva_runs.commands import command_to_run, folder_to_show
+from eva_runs.errors import one_line
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import Normalise
 from eva_video.evaluation.class_names import class_names, subset_of
@@ -133,7 +132,7 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
             )
         except UnreadableVideoError as error:
             raise UnreadableVideoError(
-                f"{sentence(error)}; --skip-unreadable leaves such videos out"
+                f"{one_line(error)}; --skip-unreadable leaves such videos out"
             ) from error
     evaluated = _Evaluated(counted, videos, outcomes.gathered(), began, flags)
     if distributed.rank() == 0:

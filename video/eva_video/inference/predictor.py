@@ -30,7 +30,8 @@ from eva_data.video.source import (
     require_backend,
     require_usual_shape,
 )
-from eva_engine.commands.options import Precision, choose_device, choose_dtype
+from eva_engine.commands.options import Precision
+from eva_engine.distributed import choose_device, choose_dtype
 from eva_engine.evaluation.counting import MultiView
 from eva_engine.evaluation.own_data import notes_of_training
 from eva_report.demos import Prediction, first_classes

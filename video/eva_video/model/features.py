@@ -29,7 +29,8 @@ from eva_backbone.variants import (
 )
 from eva_backbone.video import VideoTransformer
 from eva_data.video.source import Backend, open_video, require_usual_shape
-from eva_engine.commands.options import Precision, choose_device, choose_dtype
+from eva_engine.commands.options import Precision
+from eva_engine.distributed import choose_device, choose_dtype
 from eva_video.data.preprocessing import preprocessing_of
 from eva_video.data.sampling import Sampling
 from eva_video.data.transforms import CropsTransform, Normalise
