@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -112,6 +113,21 @@ hypothesis.settings.load_profile("repeatable")
 def pytest_addoption(parser):
     text = "list the largest error that each test compared (docs/numerics.md); without -n"
     parser.addoption("--show-errors", action="store_true", help=text)
+
+
+@pytest.fixture
+def refused(capsys):
+    """Function: a context in which a command ends with an error, in words that match a pattern."""
+
+    @contextlib.contextmanager
+    def check(pattern):
+        with pytest.raises(SystemExit) as end:
+            yield
+        said = f"{end.value}\n{capsys.readouterr().err}"
+        assert end.value.code not in (0, None)
+        assert re.search(pattern, said, re.MULTILINE), said
+
+    return check
 
 
 @pytest.fixture(autouse=True)

@@ -158,16 +158,16 @@ def test_many_classes_have_no_confusion(evaluate, digits, tmp_path, monkeypatch,
 # Errors
 
 
-def test_another_number_of_classes(evaluate, digits, write_picture, tmp_path, classifier):
+def test_another_number_of_classes(evaluate, digits, write_picture, tmp_path, classifier, refused):
     for name in ("0", "1"):
         write_picture(tmp_path / "two" / name / "a.png")
     message = rf"two has 2 classes, {classifier[1]} has 3: give .* of its training, .* --classes"
-    with pytest.raises(SystemExit, match=message):
+    with refused(message):
         evaluate("--data", tmp_path / "two")
     (tmp_path / "list.txt").write_text("0\n1\nfour\n")
     evaluate("--data", tmp_path / "two", "--classes", tmp_path / "list.txt")  # the way out
     (tmp_path / "list.txt").write_text("0\n1\n")
-    with pytest.raises(SystemExit, match=r"has 1 folders that are not among the 2 classes: four"):
+    with refused(r"has 1 folders that are not among the 2 classes: four"):
         evaluate("--data", digits, "--classes", tmp_path / "list.txt")
 
 
@@ -211,11 +211,17 @@ def test_wrong_options(capsys, options, message):
     ],
 )
 def test_what_the_user_can_fix_is_a_sentence(
-    evaluate, digits, tmp_path, monkeypatch, options, message
+    evaluate,
+    digits,
+    tmp_path,
+    monkeypatch,
+    options,
+    message,
+    refused,
 ):
     monkeypatch.chdir(tmp_path)
     options = [option.replace("DIGITS", str(digits)) for option in options]
-    with pytest.raises(SystemExit, match=rf"^classification/evaluate.py: .*{message}"):
+    with refused(rf"^classification/evaluate.py: .*{message}"):
         evaluate(*options)
     assert not list(tmp_path.iterdir())
 
@@ -232,23 +238,25 @@ def test_a_number_that_would_fill_the_machine_is_refused(evaluate, capsys, optio
     assert message in capsys.readouterr().err
 
 
-def test_weights_that_are_not_there(evaluate, digits):
-    with pytest.raises(SystemExit, match=r"evaluate.py: .*none.pt"):
+def test_weights_that_are_not_there(evaluate, digits, refused):
+    with refused(r"evaluate.py: .*none.pt"):
         evaluate("--data", digits, weights="none.pt")
 
 
-def test_pictures_without_class_folders_are_refused_before_torch(digits, monkeypatch, capsys):
+def test_pictures_without_class_folders_are_refused_before_torch(
+    digits, monkeypatch, capsys, refused
+):
     monkeypatch.setattr(torch, "device", lambda *_: pytest.fail("the command begins"))
     message = r"four has no class folders: put the images of each class .* like four/cat/1.jpg"
     bare = str(digits / "four")
-    with pytest.raises(SystemExit, match=message):
+    with refused(message):
         main(["--weights", "none.pt", "--data", bare])
     for options in (["--train", bare, "--val", str(digits)], ["--val", bare, "--train", bare]):
-        with pytest.raises(SystemExit, match=message):
+        with refused(message):
             frozen_command.main(["--weights", "none.pt", *options])
-    with pytest.raises(SystemExit, match=message):
+    with refused(message):
         train_command.main(["eva_debug_digits", "--data.train", bare, "--data.val-share", "0.1"])
-    with pytest.raises(SystemExit, match=message):
+    with refused(message):
         train_command.main(["eva_debug_digits", "--data.train", str(digits), "--data.val", bare])
     assert not capsys.readouterr().out
 
@@ -274,24 +282,24 @@ def test_an_unreadable_image_is_left_out_and_named(evaluate, torn, tmp_path, cap
     assert "Left out because they could not be read: 1 images." in page
 
 
-def test_too_many_unreadable_images_end_it(evaluate, torn, tmp_path, capsys):
+def test_too_many_unreadable_images_end_it(evaluate, torn, tmp_path, capsys, refused):
     with pytest.raises(SystemExit) as end:
         evaluate("--data", torn, "--output", tmp_path / "out", "--max-bad-samples", 0)
     beginning = "classification/evaluate.py: 1 of 3 images cannot be read, and --max-bad-samples is"
     assert end.value.code.startswith(f"{beginning} 0: {torn}/1/a.png cannot be decoded (no known")
     for name in ("0", "2"):
         (torn / name / "a.png").write_bytes(b"no picture")
-    with pytest.raises(SystemExit, match=r"none of 3 samples can be read: .*/0/a.png cannot be"):
+    with refused(r"none of 3 samples can be read: .*/0/a.png cannot be"):
         evaluate("--data", torn, "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert "top-1" not in capsys.readouterr().out
 
 
-def test_logits_that_are_not_finite(evaluate, classifier, digits, tmp_path):
+def test_logits_that_are_not_finite(evaluate, classifier, digits, tmp_path, refused):
     state = {name: value.clone() for name, value in classifier[0].state_dict().items()}
     state["head.weight"][1] = 3e38  # finite, as a file has to be
     torch.save(state, tmp_path / "nan.pt")
-    with pytest.raises(SystemExit, match=r"logits of .*/0/0\.png are not finite: use fp32 or bf16"):
+    with refused(r"logits of .*/0/0\.png are not finite: use fp32 or bf16"):
         evaluate("--data", digits, weights=tmp_path / "nan.pt")
 
 
@@ -308,15 +316,13 @@ def test_logits_that_are_not_finite(evaluate, classifier, digits, tmp_path):
     ('{"class_names": 7}', "notes class_names=7 of its training.* give --classes"),
     ('{"data": 3}', None), ('{"data": null}', None), ("null", None),
 ])  # fmt: skip
-def test_odd_notes_of_a_file(evaluate, classifier, digits, tmp_path, config, message):
+def test_odd_notes_of_a_file(evaluate, classifier, digits, tmp_path, config, message, refused):
     file = tmp_path / "odd.safetensors"
     save_file(dict(classifier[0].state_dict()), file, metadata={"config": config})
     if message is None:
         evaluate("--data", digits, weights=file)
         return
-    with pytest.raises(
-        SystemExit, match=rf"^classification/evaluate.py: .*odd.safetensors.*{message}"
-    ):
+    with refused(rf"^classification/evaluate.py: .*odd.safetensors.*{message}"):
         evaluate("--data", digits, weights=file)
 
 
@@ -366,9 +372,9 @@ def test_weights_know_the_classes_and_pixels_of_their_run(run_of, digits, tmp_pa
     assert unknowing["sets"]["data"]["loss"] != pytest.approx(found["sets"]["data"]["loss"])
 
 
-def test_folders_that_are_not_the_run_s_classes(run_of, digits, tmp_path, write_picture):
+def test_folders_that_are_not_the_run_s_classes(run_of, digits, tmp_path, write_picture, refused):
     write_picture(tmp_path / "data" / "zebra" / "a.png")
-    with pytest.raises(SystemExit, match="not among the 3 classes: zebra"):
+    with refused("not among the 3 classes: zebra"):
         results(run_of, tmp_path / "data", tmp_path / "scores")
 
 

@@ -110,24 +110,24 @@ def test_an_interrupted_run_is_continued(extract, monkeypatch):
     assert torch.equal(after.features, before.features)
 
 
-def test_a_run_of_pictures_that_were_not_turned_is_not_continued(extract):
+def test_a_run_of_pictures_that_were_not_turned_is_not_continued(extract, refused):
     settings = extract("--file-mb", SMALL) / "features.json"
     content = json.loads(settings.read_text())
     del content["upright"]  # as before pictures were turned
     settings.write_text(json.dumps(content))
     message = r"with other settings \(upright \? -> True; \? was not noted by an earlier version\)"
-    with pytest.raises(SystemExit, match=message):
+    with refused(message):
         extract("--file-mb", SMALL)
 
 
-def test_nothing_half_written_is_left(extract, monkeypatch, tmp_path):
+def test_nothing_half_written_is_left(extract, monkeypatch, tmp_path, refused):
     def fail(weights, file, metadata):
         file.write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("safetensors.torch.save_file", fail)
     message = r"features-00000-of-00001.safetensors cannot be written: No space left on device$"
-    with pytest.raises(SystemExit, match=message):
+    with refused(message):
         extract()
     assert visible(tmp_path / "features") == ["features.json"]
 
@@ -136,7 +136,7 @@ def visible(folder):
     return sorted(file.name for file in folder.iterdir() if file.name != ".lock")
 
 
-def test_a_folder_that_is_in_use_is_refused(extract, tmp_path):
+def test_a_folder_that_is_in_use_is_refused(extract, tmp_path, refused):
     """As another process that writes features would find it."""
     with (tmp_path / "ready").open("w+") as ready:
         child = os.fork()
@@ -148,7 +148,7 @@ def test_a_folder_that_is_in_use_is_refused(extract, tmp_path):
         while not (tmp_path / "ready").stat().st_size:
             time.sleep(0.01)
     try:
-        with pytest.raises(SystemExit, match=r"features is in use by another run \(process \d+ on"):
+        with refused(r"features is in use by another run \(process \d+ on"):
             extract()
     finally:
         os.kill(child, signal.SIGKILL)
@@ -164,28 +164,28 @@ def test_a_folder_that_is_in_use_is_refused(extract, tmp_path):
         (["--kind", "patches"], "kind pooled -> patches"),
     ],
 )
-def test_other_settings_want_another_folder(extract, more, message):
+def test_other_settings_want_another_folder(extract, more, message, refused):
     extract()
-    with pytest.raises(SystemExit, match=rf"other settings \(.*{message}.*choose another --output"):
+    with refused(rf"other settings \(.*{message}.*choose another --output"):
         extract(*more)
 
 
-def test_other_pictures_want_another_folder(extract, paths):
+def test_other_pictures_want_another_folder(extract, paths, refused):
     extract()
-    with pytest.raises(SystemExit, match="pictures 11 -> 2"):
+    with refused("pictures 11 -> 2"):
         extract(images=paths[:2])
-    with pytest.raises(SystemExit, match=r"other settings \(names"):
+    with refused(r"other settings \(names"):
         extract(images=paths[::-1])
 
 
-def test_other_weights_of_the_same_name_want_another_folder(extract, tmp_path):
+def test_other_weights_of_the_same_name_want_another_folder(extract, tmp_path, refused):
     for number in (1, 2):
         torch.manual_seed(number)
         weights = tmp_path / f"run{number}" / "model.pt"
         weights.parent.mkdir()
         torch.save(eva_debug(img_size=32).state_dict(), weights)
     extract("--weights", str(tmp_path / "run1" / "model.pt"))
-    with pytest.raises(SystemExit, match=r"other settings \(sha256"):
+    with refused(r"other settings \(sha256"):
         extract("--weights", str(tmp_path / "run2" / "model.pt"))
 
 
@@ -203,21 +203,21 @@ def test_what_a_killed_process_left_is_removed(extract, tmp_path):
     ]  # fmt: skip
 
 
-def test_statistics_of_the_pixels_can_be_given(extract, paths):
+def test_statistics_of_the_pixels_can_be_given(extract, paths, refused):
     folder = extract("--mean", "0.5", "0.5", "0.5", "--std", "0.2", "0.2", "0.2", "--store", "fp32")
     other = FeatureExtractor.from_weights(
         "eva_debug", image_size=32, device="cpu", mean=(0.5,) * 3, std=(0.2,) * 3
     )
     torch.testing.assert_close(read_features(folder).features, other(paths))
-    with pytest.raises(SystemExit, match=r"std must be three numbers above 0, got 0.0 1.0 1.0"):
+    with refused(r"std must be three numbers above 0, got 0.0 1.0 1.0"):
         extract("--std", "0", "1", "1", output="wrong")
 
 
-def test_pictures_that_cannot_be_read(extract, paths, tmp_path, capsys):
+def test_pictures_that_cannot_be_read(extract, paths, tmp_path, capsys, refused):
     bad = tmp_path / "torn.png"
     bad.write_bytes(b"torn")
     pictures = [*paths[:2], bad, paths[2]]
-    with pytest.raises(SystemExit, match=r"torn\.png cannot be decoded.*--skip-unreadable"):
+    with refused(r"torn\.png cannot be decoded.*--skip-unreadable"):
         extract(images=pictures)
     names, features = read_features(extract("--skip-unreadable", images=pictures))
     assert names == paths[:3]
@@ -236,7 +236,7 @@ def test_data_by_name(extract, digits):
     assert read_features(folder).names[3] == f"torchvision:ImageFolder:{digits}[3]"
 
 
-def test_features_beyond_half_precision_are_refused(extract, monkeypatch):
+def test_features_beyond_half_precision_are_refused(extract, monkeypatch, refused):
     compute = FeatureExtractor.forward
     monkeypatch.setattr(FeatureExtractor, "forward", lambda self, x: 1e6 * compute(self, x))
     with pytest.raises(
@@ -254,14 +254,14 @@ def test_features_beyond_half_precision_are_refused(extract, monkeypatch):
         (["--image-size", "33"], None, "patch size 8 .* does not divide 33"),
     ],
 )
-def test_mistakes_end_in_a_sentence(extract, digits, more, images, message):
-    with pytest.raises(SystemExit, match=message):
+def test_mistakes_end_in_a_sentence(extract, digits, more, images, message, refused):
+    with refused(message):
         extract(*more, images=images or [digits])
 
 
-def test_a_folder_without_pictures(extract, tmp_path):
+def test_a_folder_without_pictures(extract, tmp_path, refused):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit, match="empty: no picture there"):
+    with refused("empty: no picture there"):
         extract(images=[tmp_path / "empty"])
     with pytest.raises(ValueError, match=r"holds no features: features\.json cannot be read"):
         read_features(tmp_path / "empty")

@@ -89,7 +89,7 @@ def test_pooled_features_are_the_default_for_pictures(extract, weights, photogra
     assert features.shape == (3, 128)
 
 
-def test_texts_are_continued_and_other_texts_refused(extract, texts, monkeypatch):
+def test_texts_are_continued_and_other_texts_refused(extract, texts, monkeypatch, refused):
     folder = extract("--texts", texts, "--file-mb", SMALL)
     whole = read_features(folder)
     lost = folder / "features-00001-of-00003.safetensors"
@@ -106,7 +106,7 @@ def test_texts_are_continued_and_other_texts_refused(extract, texts, monkeypatch
     assert sum(seen) == 2
     assert torch.equal(read_features(folder).features, whole.features)
     texts.write_text("\n".join(TEXTS[::-1]))
-    with pytest.raises(SystemExit, match=r"other settings \(names .*choose another --output"):
+    with refused(r"other settings \(names .*choose another --output"):
         extract("--texts", texts, "--file-mb", SMALL)
 
 
@@ -161,25 +161,25 @@ def test_options_without_sense(extract, arguments, message, capsys):
     (b"\xff\xfe\x00", r"texts\.txt is not text in UTF-8"),
     (None, r"texts\.txt is not there"),
 ])  # fmt: skip
-def test_files_that_hold_no_texts(extract, texts, content, message):
+def test_files_that_hold_no_texts(extract, texts, content, message, refused):
     texts.write_bytes(content) if content is not None else texts.unlink()
-    with pytest.raises(SystemExit, match=message):
+    with refused(message):
         extract("--texts", texts)
 
 
-def test_without_open_clip_the_other_kinds_work(extract, photographs, texts, monkeypatch):
+def test_without_open_clip_the_other_kinds_work(extract, photographs, texts, monkeypatch, refused):
     import sys
 
     monkeypatch.setitem(sys.modules, "eva_contrastive.inference.features", None)
     extract("--images", photographs)
-    with pytest.raises(SystemExit, match=r"--kind embedding needs .*: install the extra clip"):
+    with refused(r"--kind embedding needs .*: install the extra clip"):
         extract("--texts", texts, output="other")
 
 
-def test_weights_of_another_task_have_no_embedding(extract, photographs, texts):
-    with pytest.raises(SystemExit, match="not a complete EVA-CLIP"):
+def test_weights_of_another_task_have_no_embedding(extract, photographs, texts, refused):
+    with refused("not a complete EVA-CLIP"):
         extract("--texts", texts, "--weights", "eva_debug")
-    with pytest.raises(SystemExit, match="these weights have no projection"):
+    with refused("these weights have no projection"):
         extract("--images", photographs, "--kind", "embedding", "--weights", "eva_debug")
 
 
